@@ -1,0 +1,82 @@
+"""Both engines on the same weights, one after the other: reading, writing, memory, and the cost of an adapter.
+
+    python benchmarks/engines.py [--adapter FOLDER] [--threads N]
+
+Prints one line of JSON per engine. Rates are medians of the runs; ``memory_mb`` is the child's, after them.
+``adapter_ms`` is what the first token with an adapter takes longer than the second time, when it is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from peft_daemon.config import Settings
+from peft_daemon.engines import choice
+from peft_daemon.engines.base import AdapterLease, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths
+
+RUNS, LINES, DECODE = 2, 12, 24
+ENGINES = (("llamacpp", "auto"), ("torch", "float32"), ("torch", "bfloat16"))
+
+
+async def measure(settings: Settings, model: Path, folder: Path, adapter: Path | None) -> dict[str, Any]:
+    """Rates and memory of one engine."""
+    engine = choice.create(
+        settings, model_id=settings.model, model_path=model, context_tokens=4096, socket_folder=folder
+    )
+    began = time.perf_counter()
+    await engine.start()
+    try:
+        await engine.ready()
+        result: dict[str, Any] = {
+            "engine": settings.engine,
+            "precision": settings.torch_precision if settings.engine == "torch" else "Q4_K_M",
+            "load_s": round(time.perf_counter() - began, 1),
+        }
+        runs = [await once(engine, number) for number in range(RUNS)]
+        result["reads_tok_s"] = round(statistics.median(1000 * t.prompt_evaluated / t.prompt_ms for t in runs), 1)
+        result["writes_tok_s"] = round(statistics.median(1000 * (t.decode_tokens - 1) / t.decode_ms for t in runs), 1)
+        if adapter is not None and settings.engine == "torch":
+            lease = AdapterLease("a" * 64, adapter)
+            first, second = [(await once(engine, 90 + n, lease)).first_token_ms for n in range(2)]
+            result["adapter_ms"] = round(first - second)
+        result["memory_mb"] = round(engine.status().memory_bytes / 1e6)
+        return result
+    finally:
+        await engine.stop()
+
+
+async def once(engine: Engine, number: int, adapter: AdapterLease | None = None) -> Any:
+    """The timings of one generation on a prompt nobody has read yet."""
+    text = f"# {number}\n" + "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(LINES))
+    async for item in engine.generate(GenerationRequest((Segment(text),), DECODE, adapter=adapter)):
+        if isinstance(item, Finish):
+            return item.timings
+    raise AssertionError("an engine ends with Finish")
+
+
+def main() -> None:
+    """Measure all engines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--adapter", type=Path, help="a PEFT folder for the torch engine")
+    parser.add_argument("--threads", type=int, default=0)
+    asked = parser.parse_args()
+    paths = Paths.from_environment()
+    for engine, precision in ENGINES:
+        settings = Settings(engine=engine, torch_precision=precision, threads=asked.threads)  # type: ignore[arg-type]
+        model = open_store(settings, paths).path(catalogue.get(settings.model))
+        with tempfile.TemporaryDirectory(prefix="pd-") as folder:
+            print(json.dumps(asyncio.run(measure(settings, model, Path(folder), asked.adapter))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

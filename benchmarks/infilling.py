@@ -1,0 +1,120 @@
+"""Single-line infilling of hand-written functions: the share of holes filled exactly, with and without an adapter.
+
+    python benchmarks/infilling.py HumanEval.jsonl.gz [--adapter NAME ...] [--count 100] [--json]
+
+The holes are lines of HumanEval's canonical solutions, one at a time, the rest of the function around them (the task
+of arXiv 2207.14255, section 4.2, by exact match instead of unit tests). Same holes, prompts, engine and
+post-processing for all; differences are tested in pairs (McNemar, exact, one-sided).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import random
+import sys
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completion import formats
+from peft_daemon.config import resolve
+from peft_daemon.engines.base import AdapterLease
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths
+from peft_tuning.examples import FillExample, HoleKind
+from peft_tuning.gate import mcnemar
+from peft_tuning.scoring import Average, HoleScore, average, score_holes
+from peft_tuning.served import serving
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One way to fill the holes."""
+
+    adapter: str
+    scale: float
+    average: Average
+    p_better_than_base: float
+
+
+def holes(path: Path, count: int, seed: int = 0) -> list[FillExample]:
+    """``count`` lines of the solutions, drawn by seed."""
+    found = []
+    for row in map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines()):
+        lines = row["canonical_solution"].rstrip("\n").split("\n")
+        for number, line in enumerate(lines):
+            code = line.strip()
+            if not code or code.startswith("#"):
+                continue
+            indentation = line[: len(line) - len(line.lstrip())]
+            before, after = lines[:number], lines[number + 1 :]
+            found.append(
+                FillExample(
+                    id=f"{row['task_id']}:{number}",
+                    prefix=row["prompt"] + "".join(f"{each}\n" for each in before) + indentation,
+                    middle=code,
+                    suffix="\n" + "".join(f"{each}\n" for each in after),
+                    kind=HoleKind.LINE,
+                )
+            )
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tuple[HoleScore, ...]]]:
+    paths = Paths.from_environment()
+    settings = resolve(user_file=paths.config_file).settings
+    entry, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
+    which = holes(options.file, options.count)
+    form = formats.get(entry.prompt_formats.fill)
+    leases: list[tuple[str, AdapterLease | None]] = [("base", None)]
+    for name in options.adapter:
+        adapter, _, scale = name.partition("@")
+        manifest = registry.get(adapter)
+        leases.append((adapter, registry.lease(manifest, float(scale) if scale else manifest.scale)))
+    rows: list[Row] = []
+    answers: dict[str, tuple[HoleScore, ...]] = {}
+    async with serving(settings, entry, open_store(settings, paths).path(entry)) as engine:
+        for name, lease in leases:
+            done = 0
+
+            def tell(name: str = name) -> None:
+                nonlocal done
+                done += 1
+                sys.stderr.write(f"\r{name}: {done}/{len(which)}")
+
+            scores = await score_holes(engine, which, form, lease, prompt_tokens=1024, tell=tell)
+            sys.stderr.write("\n")
+            base = answers.setdefault("base", scores)
+            answers[name] = scores
+            p = mcnemar([s.exact for s in base], [s.exact for s in scores])
+            rows.append(Row(name, lease.scale if lease else 0.0, average(scores), p))
+    return rows, answers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--adapter", action="append", default=[], help="a name, or NAME@SCALE; may be repeated")
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--answers", type=Path, help="write every answer to this file")
+    options = parser.parse_args()
+    rows, answers = asyncio.run(measure(options))
+    if options.answers:
+        options.answers.write_bytes(msgspec.json.format(msgspec.json.encode(answers), indent=2))
+    if options.json:
+        print(msgspec.json.encode(rows).decode())
+        return
+    for row in rows:
+        print(
+            f"{row.adapter:<20} × {row.scale:<5g} exact {row.average.exact:6.1%}  similarity "
+            f"{row.average.similarity:.3f}  {row.average.holes} holes  p {row.p_better_than_base:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Adapters on the disk, one folder per content digest, complete or absent.
+
+    blobs/<digest>/     manifest.json, peft/…, adapter.gguf where llama.cpp can apply it: written once, never changed
+    scratch/            unfinished imports and half-deleted adapters, swept before the next change
+
+Names and settings are the registry's; so is the lock that every change here needs.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.adapters import atomic, peft_files
+from peft_daemon.adapters.checking import check
+from peft_daemon.adapters.facts import CheckedAdapter
+from peft_daemon.adapters.manifest import Manifest, TrainingRecord
+from peft_daemon.adapters.validation import BaseModel, LoraAdapter
+from peft_daemon.errors import Conflict
+from peft_daemon.paths import private_folder
+from peft_daemon.protocol import Task
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Blobs:
+    """The stored adapters below ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._blobs = folder / "blobs"
+        self._scratch = folder / "scratch"
+
+    def digests(self) -> set[str]:
+        """Of everything stored."""
+        if not self._blobs.is_dir():
+            return set()
+        return {entry.name for entry in self._blobs.iterdir() if DIGEST.fullmatch(entry.name)}
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """As it was written at import; None when nothing is stored under ``digest``."""
+        path = self._blobs / digest / "manifest.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Conflict(
+                f"cannot read {path}", why=str(error), fix=f"Delete the folder {path.parent} and import it again"
+            ) from None
+
+    def gguf(self, digest: str) -> Path:
+        """The file llama.cpp loads."""
+        return self._blobs / digest / "adapter.gguf"
+
+    def peft(self, digest: str) -> Path:
+        """The PEFT folder it was made from."""
+        return self._blobs / digest / "peft"
+
+    def add(self, source: Path, *, name: str, task: Task | None, base: BaseModel) -> str:
+        """Copy, check and export the adapter in ``source``; returns its digest.
+
+        Raises what ``peft_files.take`` and ``checking.check`` raise; nothing is stored then. Content that is
+        stored already is left as it is.
+        """
+        from peft_daemon.adapters.gguf_export import export  # noqa: PLC0415  (only changes need it)
+
+        staged = Path(tempfile.mkdtemp(dir=self._scratch, prefix="import-"))
+        (staged / "peft").mkdir(mode=0o700)
+        peft_files.take(source, staged / "peft")
+        adapter = check(staged / "peft", base)
+        digest = adapter.digest(base.sha256)
+        if not (self._blobs / digest).exists():
+            if isinstance(adapter, LoraAdapter) and adapter.has_gguf_form:
+                export(adapter, staged / "adapter.gguf")
+            manifest = _describe(adapter, digest, staged, name=name, task=task, base=base, source=source)
+            atomic.write(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            atomic.publish(staged, self._blobs / digest)
+        return digest
+
+    def discard(self, digest: str) -> bool:
+        """Delete an adapter; False where the system refuses because a program has its file open (Windows)."""
+        return atomic.discard(self._blobs / digest, self._scratch)
+
+    def prepare(self) -> None:
+        """Make the folders and sweep what an interrupted change left; call it with the lock held."""
+        for folder in (self._blobs, self._scratch):
+            private_folder(folder)
+        for leftover in self._scratch.iterdir():
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC with seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _describe(
+    adapter: CheckedAdapter, digest: str, staged: Path, *, name: str, task: Task | None, base: BaseModel, source: Path
+) -> Manifest:
+    record, facts, exported = adapter.record or TrainingRecord(), adapter.facts(), staged / "adapter.gguf"
+    return Manifest(
+        digest=digest,
+        name=name,
+        base=base.id,
+        base_sha256=base.sha256,
+        base_family=adapter.base.architecture,
+        quantization=record.quantization,
+        prompt_format=record.prompt_format,
+        tasks=record.tasks or (tuple(Task) if task is None else (task,)),
+        method=record.method or facts.method,
+        rank=facts.rank,
+        alpha=facts.alpha,
+        virtual_tokens=facts.virtual_tokens,
+        targets=facts.targets,
+        modules=facts.modules,
+        parameters=facts.parameters,
+        data_digest=record.data_digest,
+        seed=record.seed,
+        versions=record.versions,
+        metrics=record.metrics,
+        licence=record.licence,
+        created=record.created or now(),
+        source=str(source.absolute()),
+        peft_bytes=sum(entry.stat().st_size for entry in (staged / "peft").iterdir()),
+        gguf_bytes=exported.stat().st_size if exported.exists() else 0,
+        engines=facts.engines,
+    )

@@ -1,0 +1,32 @@
+"""Which kind of adapter a PEFT folder holds, and the check for that kind.
+
+LoRA is in ``validation``, the methods that only the torch engine serves are in ``vectors``. A whole fine-tuned model
+is no adapter: it is a base of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft_daemon.adapters import lora_config, peft_files, vectors
+from peft_daemon.adapters.facts import CheckedAdapter
+from peft_daemon.adapters.validation import BaseModel, validate
+from peft_daemon.errors import InvalidInput
+
+
+def check(folder: Path, base: BaseModel) -> CheckedAdapter:
+    """Check the adapter in ``folder`` against ``base``.
+
+    Raises InvalidInput for an adapter nothing should load or no engine can serve, Conflict for one that was made for
+    another base.
+    """
+    kind = lora_config.read((folder / peft_files.CONFIG).read_bytes()).get("peft_type")
+    if kind == "LORA":
+        return validate(folder, base)
+    if isinstance(kind, str) and kind in vectors.KINDS:
+        return vectors.validate(folder, base, vectors.KINDS[kind])
+    raise InvalidInput(
+        f"peft_type is {kind!r}",
+        why=f"known types are LORA, {', '.join(vectors.KINDS)}",
+        fix="Tune with one of `peft-daemon tune`'s methods, or merge the adapter into its base",
+    )

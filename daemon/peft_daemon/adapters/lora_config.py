@@ -1,0 +1,219 @@
+"""``adapter_config.json`` of a LoRA: what it means for inference, and which of it can be served.
+
+A config comes from anywhere, so its keys are an allow-list: those that matter are read and checked, those that only
+mattered while training are ignored, those that switch on something no engine here computes must be off, and an
+unknown key is refused. The keys are those of ``peft.LoraConfig`` 0.21.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import Any
+
+import msgspec
+
+from peft_daemon.errors import InvalidInput
+
+TRAINING_ONLY = frozenset(
+    {
+        "task_type",
+        "peft_version",
+        "revision",
+        "inference_mode",
+        "exclude_modules",
+        "lora_dropout",
+        "layers_to_transform",
+        "layers_pattern",
+        "megatron_core",
+        "qalora_group_size",
+        "eva_config",
+        "loftq_config",
+        "corda_config",
+        "lora_ga_config",
+        "runtime_config",
+        "ensure_weight_tying",
+    }
+)
+"""Keys without influence on a trained adapter's output."""
+
+READ = frozenset(
+    {
+        "peft_type",
+        "base_model_name_or_path",
+        "target_modules",
+        "r",
+        "lora_alpha",
+        "use_rslora",
+        "use_dora",
+        "rank_pattern",
+        "alpha_pattern",
+        "init_lora_weights",
+    }
+)
+
+NOT_SERVED = {
+    "bias": "it also trains the layers' biases",
+    "lora_bias": "it adds biases to lora_B",
+    "modules_to_save": "it replaces whole modules of the base",
+    "trainable_token_indices": "it changes rows of the embedding",
+    "fan_in_fan_out": "its weights are stored transposed",
+    "alora_invocation_tokens": "it applies only after an invocation sequence",
+    "layer_replication": "it changes the number of layers",
+    "target_parameters": "it changes expert parameters directly",
+    "use_qalora": "QA-LoRA pools the inputs in groups",
+    "use_bdlora": "its factors are block-diagonal",
+    "arrow_config": "it routes between adapters",
+    "kasa_config": "it truncates the base's weights",
+    "monteclora_config": "it samples its weights",
+    "velora_config": "it is a variant of LoRA",
+    "megatron_config": "it describes a model-parallel base",
+}
+"""Keys that must be off, and what they do that is not served here."""
+
+CODE = frozenset({"auto_mapping", "auto_map"})
+"""Keys that name Python classes to import."""
+
+INITIALIZATIONS = frozenset({"gaussian", "eva", "orthogonal"})
+"""Beside true and false: those that leave the base's weights as they are."""
+
+MAX_RANK = 4096
+
+_PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The part of a config that decides what a trained LoRA computes."""
+
+    rank: int
+    alpha: float
+    rslora: bool
+    dora: bool
+    """Weight-decomposed (arXiv:2402.09353): more than a GGUF adapter can express."""
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    base: str
+    """``base_model_name_or_path``: a hint, never a path to open."""
+
+    def rank_of(self, module: str) -> int:
+        """Rank of the module with this dotted name."""
+        return next((rank for key, rank in self.rank_pattern.items() if _matches(key, module)), self.rank)
+
+    def alpha_of(self, module: str) -> float:
+        """Alpha of that module."""
+        return next((alpha for key, alpha in self.alpha_pattern.items() if _matches(key, module)), self.alpha)
+
+    def scale_of(self, module: str) -> float:
+        """The factor of lora_B @ lora_A: alpha/r, or alpha/sqrt(r) for rank-stabilized LoRA (arXiv:2312.03732)."""
+        rank = self.rank_of(module)
+        return self.alpha_of(module) / (sqrt(rank) if self.rslora else rank)
+
+
+def read(raw: bytes) -> dict[str, Any]:
+    """The keys of an ``adapter_config.json`` of any method; raises InvalidInput for what is no JSON object."""
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput(
+            "adapter_config.json is not a JSON object", why=str(error), fix="Save the adapter again with PEFT"
+        ) from None
+
+
+def refuse_code(values: Mapping[str, Any]) -> None:
+    """Raise InvalidInput when a config of any method names Python code."""
+    for key in sorted(CODE & values.keys()):
+        if values[key] is not None:
+            raise InvalidInput(
+                f"adapter_config.json sets '{key}'",
+                why="it names Python code to import, and no code of an adapter is ever run",
+                fix=f"Set '{key}' to null if the adapter needs no code of its own",
+            )
+
+
+def parse(raw: bytes) -> LoraConfig:
+    """Read the ``adapter_config.json`` of a LoRA; raises InvalidInput naming the key that cannot be accepted."""
+    values = read(raw)
+    refuse_code(values)
+    _refuse(values)
+    patterns = {key: _pattern(values, key) for key in ("rank_pattern", "alpha_pattern")}
+    return LoraConfig(
+        rank=_rank("r", values.get("r")),
+        alpha=_alpha("lora_alpha", values.get("lora_alpha")),
+        rslora=_boolean(values, "use_rslora"),
+        dora=_boolean(values, "use_dora"),
+        rank_pattern={key: _rank(f"rank_pattern['{key}']", v) for key, v in patterns["rank_pattern"].items()},
+        alpha_pattern={key: _alpha(f"alpha_pattern['{key}']", v) for key, v in patterns["alpha_pattern"].items()},
+        base=str(values.get("base_model_name_or_path") or ""),
+    )
+
+
+def _refuse(values: Mapping[str, Any]) -> None:
+    if values.get("peft_type") != "LORA":
+        raise InvalidInput(
+            f"peft_type is {values.get('peft_type')!r}",
+            why="that is no LoRA",
+            fix="Save the adapter again with PEFT",
+        )
+    for key in sorted(values.keys() - READ - TRAINING_ONLY - CODE - NOT_SERVED.keys()):
+        raise InvalidInput(
+            f"unknown key '{key}' in adapter_config.json",
+            why="an unknown key may change what the adapter computes",
+            fix="Save the adapter again with PEFT 0.21, or remove the key if it is yours",
+        )
+    for key, effect in NOT_SERVED.items():
+        off = "none" if key == "bias" else None
+        if values.get(key) not in (off, None, False, [], {}):
+            raise InvalidInput(
+                f"'{key}' is on in adapter_config.json",
+                why=f"{effect}, which no engine here serves",
+                fix=f"Train without '{key}', or merge the adapter into its base",
+            )
+    start = values.get("init_lora_weights", True)
+    if not isinstance(start, bool) and not (isinstance(start, str) and start in INITIALIZATIONS):
+        raise InvalidInput(
+            f"init_lora_weights is {start!r}",
+            why="that initialization changes the base's weights, so the adapter does not fit the base as released",
+            fix="Save it with `path_initial_model_for_weight_conversion`, which turns it into a plain LoRA",
+        )
+
+
+def _matches(key: str, module: str) -> bool:
+    return module == key or module.endswith("." + key)
+
+
+def _pattern(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    pattern = values.get(key) or {}
+    if not isinstance(pattern, dict):
+        raise InvalidInput(f"{key} is not an object", fix="Save the adapter again with PEFT")
+    for name in pattern:
+        # PEFT reads these as regular expressions, which would let a file take unbounded time here.
+        if not _PLAIN.fullmatch(name):
+            raise InvalidInput(
+                f"{key} has the key {name!r}",
+                why="only plain module names such as 'q_proj' or 'layers.3.mlp.up_proj' are accepted",
+                fix="Train with plain names",
+            )
+    return pattern
+
+
+def _rank(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_RANK:
+        raise InvalidInput(f"{key} is {value!r}", why=f"a rank is an integer from 1 to {MAX_RANK}")
+    return value
+
+
+def _alpha(key: str, value: object) -> float:
+    # Zero would not switch the adapter off: llama.cpp reads alpha 0 as "scale 1".
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6 or not isfinite(value):
+        raise InvalidInput(f"{key} is {value!r}", why="alpha is a number above 0 and below 1,000,000")
+    return float(value)
+
+
+def _boolean(values: Mapping[str, Any], key: str) -> bool:
+    value = values.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidInput(f"{key} is {value!r}", why="it is true or false")
+    return bool(value)

@@ -1,0 +1,115 @@
+"""What is known about an adapter: what it was trained on, how, and what it may be served with.
+
+``TrainingRecord`` is what a tuner writes into the PEFT folder (``peft-daemon.json``); ``Manifest`` is what the
+registry keeps beside the adapter (``manifest.json``). Only data; how it is checked is in ``validation``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from peft_daemon.engines.base import LLAMACPP, TORCH
+from peft_daemon.errors import Conflict, InvalidInput
+from peft_daemon.protocol import Task
+
+Text = Annotated[str, Meta(max_length=4096)]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+DigestOrNothing = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+
+UNKNOWN = "unknown"
+
+
+class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """How an adapter came to be; everything a tuner knows and nobody can read off the weights."""
+
+    base: Text = ""
+    """Catalogue id of the model it was trained on."""
+    base_sha256: DigestOrNothing = ""
+    """Of that model's file: the adapter is served on no other."""
+    quantization: Text = UNKNOWN
+    """Form of the weights during training, e.g. ``Q4_K_M, de-quantized`` or ``NF4``."""
+    prompt_format: Text = UNKNOWN
+    """Id of the prompt format it was trained on."""
+    tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
+    method: Text = ""
+    data_digest: Text = ""
+    seed: int | None = None
+    versions: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    """Of the libraries it was trained with."""
+    metrics: Annotated[dict[Text, float], Meta(max_length=256)] = {}
+    scale: Annotated[float, Meta(ge=0, le=2)] = 1.0
+    """How strongly it is to apply where a request does not say."""
+    licence: Text = UNKNOWN
+    created: Text = ""
+    """ISO 8601, UTC."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored adapter."""
+
+    digest: Digest
+    """Of the content; see ``digest.adapter_digest``."""
+    name: str
+    """The name it was asked for by; in the stored file, the name it was first imported as."""
+    base: str
+    base_sha256: Digest
+    base_family: str
+    """Architecture, as GGUF names it."""
+    quantization: str
+    prompt_format: str
+    tasks: tuple[Task, ...]
+    method: str
+    rank: int
+    """The largest, where modules differ; 0 for a method without ranks."""
+    alpha: float
+    targets: tuple[str, ...]
+    """Kinds of modules it changes: ``q_proj``, ``down_proj``, …"""
+    modules: int
+    """How many modules it changes."""
+    parameters: int
+    data_digest: str
+    seed: int | None
+    versions: dict[str, str]
+    metrics: dict[str, float]
+    licence: str
+    created: str
+    source: str
+    """Folder it was imported from."""
+    peft_bytes: int
+    gguf_bytes: int
+    """0 when it has no GGUF form."""
+    virtual_tokens: int = 0
+    """Those that prompt and prefix tuning put in front of the prompt."""
+    engines: tuple[str, ...] = (LLAMACPP, TORCH)
+    """Ids of the engines that can serve it. Manifests without it are of LoRAs with a GGUF form."""
+
+    scale: float = 1.0
+    """How strongly it applies where a request does not say."""
+
+    @property
+    def scalable(self) -> bool:
+        """Whether it can apply by halves; DoRA, prompt and prefix adapters apply or do not."""
+        return LLAMACPP in self.engines or self.method == "ia3"
+
+    def require_engine(self, engine: str) -> None:
+        """Raise InvalidInput unless this engine can serve the adapter."""
+        if engine not in self.engines:
+            able = self.engines[0]
+            raise InvalidInput(
+                f"adapter '{self.name}' ({self.method}) cannot be served by the {engine} engine",
+                why=f"it can be by {' and '.join(self.engines)}",
+                fix=f"Set `engine` to {able}: `PEFT_DAEMON_ENGINE={able} peft-daemon start`, or in the file that "
+                "`peft-daemon config --path` shows",
+            )
+
+    def require_base(self, base: str, base_sha256: str) -> None:
+        """Raise Conflict unless the adapter was made for this very model file."""
+        if base_sha256 != self.base_sha256:
+            raise Conflict(
+                f"adapter '{self.name}' was made for {self.base} ({self.base_sha256[:12]}), not for {base} "
+                f"({base_sha256[:12]})",
+                fix=f"Serve {self.base}, or choose another adapter with `peft-daemon adapters list`",
+            )

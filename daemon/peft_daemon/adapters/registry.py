@@ -1,0 +1,381 @@
+"""What adapter names mean, and which adapter answers a request.
+
+    names.json          name -> digests, newest last
+    active.json         task -> name, everywhere and by repository
+
+Any number of processes may use one folder. Changes hold a file lock and end in one rename, so that a reader, who
+takes no lock, and a crash find the state before or after. The adapters themselves are in ``blobs``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from peft_daemon.adapters import atomic
+from peft_daemon.adapters.blobs import DIGEST, Blobs, now
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.state import Active, Names, Version, enclosing
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.engines.base import LLAMACPP, AdapterLease
+from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable
+from peft_daemon.paths import private_folder
+from peft_daemon.protocol import BASE, AdapterSummary, Task
+
+T = TypeVar("T", Names, Active)
+Signature = tuple[int, int, int] | None
+Summaries = list[AdapterSummary]
+Places = list[str]
+
+LOCK_TIMEOUT_S = 60.0
+MIN_PREFIX = 4
+"""Shortest accepted beginning of a digest."""
+SHORT = 12
+"""Digits of a digest shown to people, and the name of an adapter no name points at."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_HEX = frozenset("0123456789abcdef")
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the two files said when they had these signatures."""
+
+    signatures: tuple[Signature, Signature]
+    names: Names
+    active: Active
+    folders: dict[str, dict[Task, str]]
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    """Read so far, by digest; dropped with the state, so that a removed adapter does not linger."""
+
+
+class AdapterRegistry:
+    """The adapters in ``folder``, which is created by the first change. Safe to share between threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names_file = folder / "names.json"
+        self._active_file = folder / "active.json"
+        self._blobs = Blobs(folder)
+        self._cached: _State | None = None
+
+    def list(self) -> Summaries:
+        """One entry per name, then one per stored adapter that is in no name's history."""
+        state = self._state()
+        rows = [self._named(state, name) for name in sorted(state.names.names)]
+        rows += [self._manifest(state, digest) for digest in sorted(self._digests(state) - state.names.mentioned())]
+        return [_summary(row, _places(state.active, {row.name, row.digest})) for row in rows]
+
+    def get(self, reference: str) -> Manifest:
+        """The adapter with this name, digest or unique beginning of a digest (4 digits or more).
+
+        Raises NotFound with the closest names, Conflict when a beginning fits several digests.
+        """
+        return self._get(self._state(), reference)
+
+    def history(self, name: str) -> tuple[Version, ...]:
+        """The digests ``name`` has pointed at, newest last; empty for what is no name."""
+        return self._state().names.names.get(name, ())
+
+    def places(self, manifest: Manifest) -> Places:
+        """Where an adapter is in use, by its digest or any of its names: ``fill``, ``intent@/path``, …"""
+        state = self._state()
+        return _places(state.active, {manifest.digest, *state.names.pointing_at(manifest.digest)})
+
+    def resolve(self, task: Task, path: str | None = None, requested: str | None = None) -> Manifest | None:
+        """The adapter that answers a request, or None for the base alone.
+
+        ``requested`` (name, digest or ``base``) decides if given; else the nearest folder at or above ``path`` that
+        has a setting for ``task``; else the setting for everywhere. Raises NotFound for an adapter that is gone.
+        """
+        state = self._state()
+        reference = requested
+        if reference is None and path is not None and state.folders:
+            settings = (state.folders[folder] for folder in enclosing(path) if folder in state.folders)
+            reference = next((tasks[task] for tasks in settings if task in tasks), None)
+        if reference is None:
+            reference = state.active.everywhere.get(task, BASE)
+        return None if reference == BASE else self._get(state, reference)
+
+    def lease(self, manifest: Manifest, scale: float = 1.0, *, engine: str = LLAMACPP) -> AdapterLease:
+        """What an engine needs to apply the adapter.
+
+        Raises InvalidInput for an engine that cannot serve it, NotFound when it was removed meanwhile.
+        """
+        manifest.require_engine(engine)
+        path = self._blobs.gguf(manifest.digest) if engine == LLAMACPP else self._blobs.peft(manifest.digest)
+        if not path.exists():
+            raise _gone(manifest)
+        return AdapterLease(manifest.digest, path, scale)
+
+    def import_(self, peft_dir: Path, *, name: str, base: BaseModel, task: Task | None = None) -> Manifest:
+        """Store the adapter in ``peft_dir`` and let ``name`` point at it.
+
+        ``task`` says what it was trained for, where its own record does not; None: every task. Raises what
+        ``Blobs.add`` raises; nothing has changed then. Importing stored content again only moves the name.
+        """
+        _require_usable(name)
+        with self._change():
+            digest = self._blobs.add(peft_dir, name=name, task=task, base=base)
+            names = self._read(self._names_file, Names)
+            self._write(self._names_file, names.with_version(name, Version(digest, now())))
+        return self.get(name)
+
+    def use(self, reference: str, task: Task | None = None, repository: Path | None = None) -> Manifest | None:
+        """Let an adapter serve ``task`` (None: every task), everywhere or at and below one folder.
+
+        A name follows its later imports and rollbacks, a digest stays. ``base`` serves no adapter there, whatever
+        applies around it; returns None then. Raises NotFound for an unknown adapter or folder.
+        """
+        if repository is not None and not repository.is_dir():
+            raise NotFound(f"no folder {repository}", fix="Give the folder of a repository that exists")
+        with self._change():
+            state = self._state()
+            manifest = None if reference == BASE else self._get(state, reference)
+            if manifest is not None and reference not in state.names.names:
+                reference = manifest.digest
+            self._write(self._active_file, state.active.with_use(reference, _tasks(task), repository))
+        return manifest
+
+    def unset(self, task: Task | None, repository: Path) -> None:
+        """Forget a repository's own setting: what applies around it applies in it again."""
+        with self._change():
+            active = self._read(self._active_file, Active)
+            self._write(self._active_file, active.with_use(None, _tasks(task), repository))
+
+    def rollback(self, name: str) -> Manifest:
+        """Let ``name`` point at the digest it had before; raises NotFound, or Conflict when it had none.
+
+        The adapter it leaves stays stored under its digest.
+        """
+        with self._change():
+            names = self._read(self._names_file, Names)
+            if len(_history(names, name)) < 2:
+                raise Conflict(
+                    f"'{name}' has no earlier version", fix=f"`peft-daemon adapters show {name}` shows its history"
+                )
+            self._write(self._names_file, names.rolled_back(name))
+        return self.get(name)
+
+    def remove(self, reference: str, *, force: bool = False) -> None:
+        """Remove a name with its history, or a digest from all histories; content nobody refers to is deleted.
+
+        Raises Conflict when it is in use or, for a digest, when a name means it; with ``force`` these go too. An
+        engine that has loaded the adapter goes on with it.
+        """
+        with self._change():
+            state = self._state()
+            names, active = state.names, state.active
+            digest = self._get(state, reference).digest
+            by_name = reference in names.names
+            gone = {reference} if by_name else {digest, *names.pointing_at(digest)}
+            if not force:
+                _require_unused(reference, gone, state)
+            touched = {version.digest for version in names.names.get(reference, ())} | {digest}
+            names = names.without_name(reference) if by_name else names.without_digest(digest)
+            active = active.without(gone)
+            orphans = touched - names.mentioned() - {used for used, _ in active.uses()}
+            # Settings, then names, then content: whatever a crash leaves, nothing points at what is not there.
+            self._write(self._active_file, active)
+            self._write(self._names_file, names.with_removed(orphans))
+            self._delete_removed()
+
+    def export(self, reference: str, destination: Path, form: Literal["peft", "gguf"]) -> Path:
+        """Copy an adapter out, as a PEFT folder or as a GGUF file; returns what was written.
+
+        In an existing folder a GGUF file is named after the adapter. Raises Conflict when the target exists, and
+        InvalidInput for an adapter that has no GGUF form.
+        """
+        manifest = self.get(reference)
+        if form == "gguf" and not manifest.gguf_bytes:
+            raise InvalidInput(
+                f"adapter '{manifest.name}' ({manifest.method}) has no GGUF form",
+                why="llama.cpp applies plain LoRAs only",
+                fix="Export it with `--format peft`",
+            )
+        target = destination / f"{manifest.name}.gguf" if form == "gguf" and destination.is_dir() else destination
+        if target.exists():
+            raise Conflict(f"{target} exists", fix="Give a path that does not exist yet")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if form == "gguf":
+                shutil.copyfile(self._blobs.gguf(manifest.digest), target)
+            else:
+                shutil.copytree(self._blobs.peft(manifest.digest), target, copy_function=shutil.copyfile)
+        except FileNotFoundError:
+            raise _gone(manifest) from None
+        return target
+
+    def _state(self) -> _State:
+        """The present state, read again only when a file has another signature than last time."""
+        signatures = (_signature(self._names_file), _signature(self._active_file))
+        cached = self._cached
+        if cached is None or cached.signatures != signatures:
+            # The signatures are older than what is read now: a change in between is read again by the next call.
+            names, active = self._read(self._names_file, Names), self._read(self._active_file, Active)
+            self._cached = cached = _State(signatures, names, active, active.by_folder())
+        return cached
+
+    def _get(self, state: _State, reference: str) -> Manifest:
+        if reference in state.names.names:
+            return self._named(state, reference)
+        if DIGEST.fullmatch(reference):
+            return self._manifest(state, reference)
+        if len(reference) >= MIN_PREFIX and _HEX.issuperset(reference):
+            found = sorted(digest for digest in self._digests(state) if digest.startswith(reference))
+            if len(found) > 1:
+                short = ", ".join(digest[:SHORT] for digest in found)
+                raise Conflict(f"'{reference}' begins {len(found)} digests", why=short, fix="Give more digits")
+            if found:
+                return self._manifest(state, found[0])
+        raise _not_found(reference, state.names)
+
+    def _named(self, state: _State, name: str) -> Manifest:
+        return msgspec.structs.replace(self._manifest(state, _history(state.names, name)[-1].digest), name=name)
+
+    def _manifest(self, state: _State, digest: str) -> Manifest:
+        if digest in state.manifests:
+            return state.manifests[digest]
+        stored = None if digest in state.names.removed else self._blobs.manifest(digest)
+        if stored is None:
+            raise _not_found(digest, state.names)
+        name = next(iter(state.names.pointing_at(digest)), digest[:SHORT])
+        state.manifests[digest] = manifest = msgspec.structs.replace(stored, name=name)
+        return manifest
+
+    def _digests(self, state: _State) -> set[str]:
+        return self._blobs.digests().difference(state.names.removed)
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Hold the lock that every change needs."""
+        from filelock import FileLock, Timeout  # noqa: PLC0415  (requests only read)
+
+        try:
+            private_folder(self._folder)
+            held = FileLock(self._folder / ".lock", timeout=LOCK_TIMEOUT_S, mode=0o600).acquire()
+        except Timeout:
+            raise Unavailable(
+                "another process is changing the adapters",
+                why=f"waited {LOCK_TIMEOUT_S:.0f} s for it to end",
+                fix="Try again later",
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from None
+        with held:
+            self._blobs.prepare()
+            try:
+                yield
+            except OSError as error:
+                raise self._unwritable(error) from error
+            finally:
+                self._blobs.prepare()
+
+    def _unwritable(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            f"cannot change the adapters in {self._folder}", why=str(error), fix="Check its disk and permissions"
+        )
+
+    def _delete_removed(self) -> None:
+        """Delete removed content; what the system holds on to stays listed until a later removal."""
+        names = self._read(self._names_file, Names)
+        left = [digest for digest in names.removed if not self._blobs.discard(digest)]
+        self._write(self._names_file, msgspec.structs.replace(names, removed=tuple(left)))
+
+    def _read(self, path: Path, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return kind()
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
+
+    def _write(self, path: Path, value: Names | Active) -> None:
+        atomic.write(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def _signature(path: Path) -> Signature:
+    try:
+        info = os.stat(path)  # noqa: PTH116  (once per request: a third of the time of Path.stat)
+    except FileNotFoundError:
+        return None
+    return info.st_mtime_ns, info.st_size, info.st_ino
+
+
+def _tasks(task: Task | None) -> tuple[Task, ...]:
+    return tuple(Task) if task is None else (task,)
+
+
+def _places(active: Active, references: set[str]) -> Places:
+    return [where for reference, where in active.uses() if reference in references]
+
+
+def _history(names: Names, name: str) -> tuple[Version, ...]:
+    if name not in names.names:
+        raise _not_found(name, names)
+    return names.names[name]
+
+
+def _require_usable(name: str) -> None:
+    if name == BASE:
+        raise InvalidInput(f"'{BASE}' means no adapter", fix="Choose another name")
+    if not _NAME.fullmatch(name) or DIGEST.fullmatch(name):
+        raise InvalidInput(
+            f"'{name}' cannot be an adapter's name",
+            why="a name has 1 to 64 of a-z, 0-9, '.', '_' and '-', begins with a letter or digit and is no digest",
+            fix="Choose another name",
+        )
+
+
+def _require_unused(reference: str, gone: set[str], state: _State) -> None:
+    if where := _places(state.active, gone):
+        raise Conflict(
+            f"'{reference}' is in use",
+            why=f"it serves {', '.join(where)}",
+            fix="Choose another adapter there with `peft-daemon adapters use`, or add --force",
+        )
+    if named := sorted(gone.intersection(state.names.names) - {reference}):
+        raise Conflict(
+            f"'{reference}' is what {', '.join(named)} means",
+            fix=f"Remove the name with `peft-daemon adapters remove {named[0]}`, or add --force",
+        )
+
+
+def _not_found(reference: str, names: Names) -> NotFound:
+    close = get_close_matches(reference.lower(), names.names, n=3, cutoff=0.5)
+    return NotFound(
+        f"no adapter '{reference}'",
+        why=f"did you mean {' or '.join(close)}" if close else "",
+        fix="`peft-daemon adapters list` shows all adapters",
+    )
+
+
+def _gone(manifest: Manifest) -> NotFound:
+    return NotFound(
+        f"adapter '{manifest.name}' ({manifest.digest[:SHORT]}) was removed meanwhile",
+        fix="Import it again, or choose another with `peft-daemon adapters use`",
+    )
+
+
+def _summary(manifest: Manifest, active_for: Places) -> AdapterSummary:
+    return AdapterSummary(
+        name=manifest.name,
+        digest=manifest.digest,
+        base=manifest.base,
+        base_family=manifest.base_family,
+        method=manifest.method,
+        rank=manifest.rank,
+        task=", ".join(manifest.tasks),
+        size_bytes=manifest.gguf_bytes or manifest.peft_bytes,
+        created=manifest.created,
+        active_for=active_for,
+    )

@@ -1,0 +1,210 @@
+"""IA3, prompt and prefix adapters: a vector per layer, or virtual tokens in front of the prompt. Served by torch only.
+
+Their config says nothing that their tensors and the base do not say too. So it is checked to agree, keys that only
+mattered while training are ignored, and an unknown key is refused. The keys are those of PEFT 0.21.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from peft_daemon.adapters import lora_config, peft_files
+from peft_daemon.adapters.digest import tensors_digest
+from peft_daemon.adapters.facts import AdapterFacts
+from peft_daemon.adapters.gguf_header import GgufHeader
+from peft_daemon.adapters.manifest import TrainingRecord
+from peft_daemon.adapters.tensors import Tensor, read_tensors
+from peft_daemon.adapters.validation import (
+    TORCH_ARCHITECTURES,
+    BaseModel,
+    base_weight,
+    check_origin,
+    read_record,
+    require_finite,
+)
+from peft_daemon.engines.base import TORCH
+from peft_daemon.errors import Conflict, InvalidInput
+
+EMBEDDINGS = "prompt_embeddings"
+"""What PEFT calls the one tensor of a prompt or prefix adapter."""
+MAX_VIRTUAL_TOKENS = 1024
+
+_ALWAYS = {"peft_type", "task_type", "peft_version", "revision", "inference_mode", "base_model_name_or_path"}
+_VIRTUAL = {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
+_VECTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
+_AGAIN = "Save the adapter again with PEFT"
+
+Values = Mapping[str, Any]
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One method: its keys, and the check of its tensors."""
+
+    peft_type: str
+    method: str
+    known: frozenset[str]
+    """Keys that are read, or that have no influence on a trained adapter."""
+    off: Mapping[str, str]
+    """Keys that must be off, and why."""
+    check: Callable[[Values, Tensors, GgufHeader, BaseModel], None]
+
+
+@dataclass(frozen=True)
+class VectorAdapter:
+    """An adapter that passed every check."""
+
+    kind: Kind
+    tensors: Tensors
+    record: TrainingRecord | None
+    base: GgufHeader
+
+    def facts(self) -> AdapterFacts:
+        """What a manifest says of it."""
+        modules = [match["module"] for name in self.tensors if (match := _VECTOR.fullmatch(name))]
+        return AdapterFacts(
+            method=self.kind.method,
+            engines=(TORCH,),
+            virtual_tokens=self.tensors[EMBEDDINGS].shape[0] if EMBEDDINGS in self.tensors else 0,
+            targets=tuple(sorted({name.rpartition(".")[2] for name in modules})),
+            modules=len(modules),
+            parameters=sum(prod(tensor.shape) for tensor in self.tensors.values()),
+        )
+
+    def digest(self, base_sha256: str) -> str:
+        """Its content digest."""
+        return tensors_digest(self.kind.peft_type, self.tensors, base_sha256)
+
+
+def validate(folder: Path, base: BaseModel, kind: Kind) -> VectorAdapter:
+    """Check the adapter of this kind in ``folder`` against ``base``; raises as ``checking.check`` does."""
+    values = lora_config.read((folder / peft_files.CONFIG).read_bytes())
+    lora_config.refuse_code(values)
+    _refuse(values, kind)
+    record = read_record(folder / peft_files.RECORD)
+    header = check_origin(str(values.get("base_model_name_or_path") or ""), record, base)
+    if header.architecture not in TORCH_ARCHITECTURES:
+        raise InvalidInput(
+            f"{kind.method} adapters for the architecture {header.architecture!r} cannot be served",
+            why=f"the torch engine reads GGUF files of {', '.join(sorted(TORCH_ARCHITECTURES))}",
+            fix="Choose another base with `--base`, or train a LoRA",
+        )
+    tensors = read_tensors(folder / peft_files.WEIGHTS)
+    if not tensors:
+        raise InvalidInput("the adapter has no tensors", why="it would change nothing", fix="Train it first")
+    kind.check(values, tensors, header, base)
+    for name, tensor in tensors.items():
+        require_finite(name, tensor)
+    return VectorAdapter(kind, tensors, record, header)
+
+
+def _refuse(values: Values, kind: Kind) -> None:
+    for key in sorted(values.keys() - kind.known - _ALWAYS - lora_config.CODE - kind.off.keys()):
+        raise InvalidInput(
+            f"unknown key '{key}' in {peft_files.CONFIG}",
+            why="an unknown key may change what the adapter computes",
+            fix=f"{_AGAIN} 0.21, or remove the key if it is yours",
+        )
+    for key, effect in kind.off.items():
+        if values.get(key) not in (None, False, [], {}):
+            raise InvalidInput(f"'{key}' is on in {peft_files.CONFIG}", why=effect, fix=f"Train without '{key}'")
+
+
+def _check_ia3(values: Values, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+    """Each vector rescales the inputs (1, inputs) or the outputs (outputs, 1) of a linear layer."""
+    for name, tensor in tensors.items():
+        match = _VECTOR.fullmatch(name)
+        if match is None:
+            raise InvalidInput(
+                f"unknown tensor '{name}'",
+                why="an IA3 adapter holds only 'base_model.model.….ia3_l'",
+                fix="Train without additional modules",
+            )
+        outputs, inputs = base_weight(match["module"], header, base)
+        if tensor.shape not in {(1, inputs), (outputs, 1)}:
+            raise Conflict(
+                f"the vector of '{match['module']}' has the shape {list(tensor.shape)}",
+                why=f"in {base.id} that layer maps {inputs} to {outputs} values",
+                fix="Import the adapter for the model it was trained on with `--base`",
+            )
+    if all((tensor.to_float32() == 1).all() for tensor in tensors.values()):
+        raise InvalidInput("the adapter changes nothing", why="all its vectors are ones", fix="Train it first")
+
+
+def _check_prompt(values: Values, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+    """Virtual tokens as embeddings: (tokens, embedding)."""
+    _check_embeddings(values, tensors, header.hyperparameter("embedding_length"), base)
+
+
+def _check_prefix(values: Values, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+    """Virtual tokens as keys and values of every layer: (tokens, layers · 2 · key-value heads · size of a head)."""
+    layers, heads = header.hyperparameter("block_count"), header.hyperparameter("attention.head_count")
+    kv_heads = header.hyperparameter("attention.head_count_kv", heads)
+    size = header.hyperparameter("attention.key_length", header.hyperparameter("embedding_length") // heads)
+    for key, expected in (("num_layers", layers), ("num_attention_heads", kv_heads)):
+        if values.get(key) != expected:
+            raise Conflict(
+                f"{key} is {values.get(key)!r}, in {base.id} it is {expected}",
+                fix="Import the adapter for the model it was trained on with `--base`",
+            )
+    _check_embeddings(values, tensors, layers * 2 * kv_heads * size, base)
+
+
+def _check_embeddings(values: Values, tensors: Tensors, width: int, base: BaseModel) -> None:
+    if set(tensors) != {EMBEDDINGS}:
+        unknown = sorted(set(tensors) - {EMBEDDINGS})
+        raise InvalidInput(f"unknown tensor '{unknown[0]}'", why=f"such an adapter holds only '{EMBEDDINGS}'")
+    shape, count = tensors[EMBEDDINGS].shape, values.get("num_virtual_tokens")
+    if values.get("num_transformer_submodules") not in (None, 1):
+        raise InvalidInput("the adapter is for an encoder and a decoder", why=f"{base.id} has a decoder only")
+    if len(shape) != 2 or shape[0] != count:
+        raise InvalidInput(f"'{EMBEDDINGS}' has the shape {list(shape)}", why=f"num_virtual_tokens is {count!r}")
+    if not 1 <= shape[0] <= MAX_VIRTUAL_TOKENS:
+        raise InvalidInput(f"num_virtual_tokens is {count!r}", why=f"it is a number from 1 to {MAX_VIRTUAL_TOKENS}")
+    if shape[1] != width:
+        raise Conflict(
+            f"a virtual token has {shape[1]} numbers, in {base.id} it would have {width}",
+            fix="Import the adapter for the model it was trained on with `--base`",
+        )
+
+
+_SAVED = {"modules_to_save": "it replaces whole modules of the base"}
+
+KINDS: Mapping[str, Kind] = {
+    kind.peft_type: kind
+    for kind in (
+        Kind(
+            "IA3",
+            "ia3",
+            # Which layers, and which end of each, is read off the tensors.
+            frozenset({"target_modules", "feedforward_modules", "exclude_modules", "init_ia3_weights"}),
+            _SAVED | {"fan_in_fan_out": "its weights are stored transposed"},
+            _check_ia3,
+        ),
+        Kind(
+            "PROMPT_TUNING",
+            "prompt",
+            frozenset(
+                _VIRTUAL
+                | {"prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"}
+            ),
+            _SAVED,
+            _check_prompt,
+        ),
+        Kind(
+            "PREFIX_TUNING",
+            "prefix",
+            # What is stored is what the projection gave, if there was one.
+            frozenset(_VIRTUAL | {"encoder_hidden_size", "prefix_projection", "init_weights"}),
+            _SAVED,
+            _check_prefix,
+        ),
+    )
+}
+"""By ``peft_type``."""

@@ -1,0 +1,102 @@
+"""The daemon's application: engine, service and routes put together for one home."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from peft_daemon import __version__
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.api import infill, native, openai
+from peft_daemon.api.failures import FAILURES
+from peft_daemon.api.security import Gate
+from peft_daemon.config import Settings
+from peft_daemon.engines import choice
+from peft_daemon.lifecycle.activity import Activity
+from peft_daemon.lifecycle.info import DaemonInfo
+from peft_daemon.lifecycle.sockets import socket_folder
+from peft_daemon.lifecycle.tuning import running_tuning
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths, private_folder
+from peft_daemon.protocol import PROTOCOL_VERSION, DaemonStatus
+from peft_daemon.service import CompletionService
+
+QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
+"""Watching the daemon is not using it: these do not keep it from its idle exit."""
+
+
+def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Activity) -> Starlette:
+    """The application of one daemon; its lifespan starts and stops the engine.
+
+    Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
+    """
+    model = catalogue.get(settings.model)
+    engine = choice.create(
+        settings,
+        model_id=model.id,
+        model_path=open_store(settings, paths).path(model),
+        context_tokens=min(settings.context_tokens, model.context_tokens),
+        socket_folder=private_folder(socket_folder(paths)),
+    )
+    service = CompletionService(settings, model, engine, AdapterRegistry(paths.adapters))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+
+    def status() -> DaemonStatus:
+        return DaemonStatus(
+            version=__version__,
+            protocol=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            uptime_s=time.time() - service.started,
+            address=info.address,
+            config_digest=info.config_digest,
+            model=model.id,
+            engine=service.engine_status(),
+            active_requests=service.active,
+            queued_requests=service.queued,
+            completed_requests=service.completed,
+            memory_bytes=service.memory_bytes(),
+            tuning=notice.name if (notice := running_tuning(paths)) else "",
+        )
+
+    return Starlette(
+        routes=[
+            *native.routes(service, stop=activity.request_stop, status=status),
+            *openai.routes(service),
+            *infill.routes(service),
+        ],
+        middleware=[
+            Middleware(Gate, token=info.token or None),
+            Middleware(CountActivity, activity=activity),
+        ],
+        exception_handlers=FAILURES,
+        lifespan=lifespan,
+    )
+
+
+class CountActivity:
+    """ASGI middleware that keeps the daemon alive while it is used."""
+
+    def __init__(self, app: ASGIApp, *, activity: Activity) -> None:
+        self._app, self._activity = app, activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counted unless it only watches."""
+        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+            await self._app(scope, receive, send)
+            return
+        with self._activity.busy():
+            await self._app(scope, receive, send)

@@ -1,0 +1,95 @@
+"""From bytes to typed values and back: bodies, JSON answers, event streams and errors, for all routes alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from peft_daemon.errors import Cancelled, InvalidInput, PeftDaemonError
+from peft_daemon.protocol import ErrorBody, ErrorEvent, ErrorResponse
+
+T = TypeVar("T")
+
+
+async def body(request: Request, kind: type[T]) -> T:
+    """The request's body as a validated ``kind``; raises InvalidInput saying which field is wrong."""
+    raw = await request.body()
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        fix = f"See `{request.url.path}` in docs/api.md"
+        raise InvalidInput("the request body is not valid", why=str(error), fix=fix) from None
+
+
+def answer(value: object, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def error_body(error: PeftDaemonError) -> ErrorBody:
+    """The error as it travels; ``type`` is what OpenAI's and llama.cpp's clients read."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    return ErrorBody(code=error.code, type=kind, message=error.line, what=error.what, why=error.why, fix=error.fix)
+
+
+def error_response(error: PeftDaemonError) -> Response:
+    """The error as an HTTP answer."""
+    response = answer(ErrorResponse(error_body(error)), error.status)
+    if error.status == 503:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+async def event_stream(request: Request, events: AsyncGenerator[bytes, None], *, last: bytes = b"") -> Response:
+    """Server-sent events; each item is one event's data, ``last`` comes after all of them.
+
+    The first event is awaited before the answer begins, so that a request which cannot be served gets its status.
+    What breaks later ends the stream with an event ``{"type": "error", "error": {...}}``.
+    """
+    first = await while_connected(request, anext(events))
+
+    async def lines() -> AsyncGenerator[bytes, None]:
+        async with aclosing(events):
+            yield _event(first)
+            try:
+                async for data in events:
+                    yield _event(data)
+            except PeftDaemonError as error:
+                yield _event(msgspec.json.encode(ErrorEvent(error_body(error))))
+            if last:
+                yield _event(last)
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, cancelled as soon as the client hangs up (raises Cancelled then)."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Cancelled("the client hung up")
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return

@@ -1,0 +1,29 @@
+"""The ``peft-daemon`` command: one module per group of verbs; what a verb needs is loaded when it is called.
+
+Exit codes (also in docs/cli.md): 0 done; 1 unexpected; 2 bad input; 3 not found; 4 not allowed; 5 conflict;
+6 not ready or no daemon; 7 the engine failed; 8 a download failed; 9 disk full;
+10 training diverged; 11 out of memory; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    if sys.argv[1:] in (["lsp"], ["lsp", "--stdio"]):
+        # What editors run, and wait for: it does without the library of all other commands.
+        from peft_daemon.cli.lsp import serve
+
+        sys.exit(serve())
+    from peft_daemon.cli.app import app
+    from peft_daemon.cli.output import report
+    from peft_daemon.errors import Cancelled, PeftDaemonError
+
+    try:
+        app(prog_name="peft-daemon")
+    except PeftDaemonError as error:
+        sys.exit(report(error, as_json="--json" in sys.argv))
+    except KeyboardInterrupt:
+        sys.exit(report(Cancelled("interrupted"), as_json="--json" in sys.argv))

@@ -1,0 +1,45 @@
+"""All verbs of ``peft-daemon`` in one place; each module brings its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from peft_daemon import __version__
+from peft_daemon.cli import adapters, complete, configuration, daemon, datasets, doctor, lsp, models, setup, tune
+
+app = typer.Typer(
+    help="A local code-completion service that learns the code it works on.",
+    epilog="Begin with `peft-daemon setup`. Exit codes: docs/cli.md",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"peft-daemon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+setup.register(app)
+daemon.register(app)
+doctor.register(app)
+lsp.register(app)
+complete.register(app)
+app.add_typer(models.app, name="models")
+app.add_typer(adapters.app, name="adapters")
+app.add_typer(datasets.app, name="datasets")
+tune.register(app)
+configuration.register(app)

@@ -1,0 +1,41 @@
+"""``peft-daemon lsp``: the language server, on standard input and output. The server itself is ``peft_lsp``.
+
+Imports the command line's library only to describe itself: editors wait for ``serve``, and the library takes longer
+to load than the server takes to answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from typer import Typer
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def register(app: Typer) -> None:
+    """Add the command."""
+    from typer import Exit, Option
+
+    @app.command()
+    def lsp(
+        log_level: LogLevel = Option("warning", help="Detail of the log on standard error."),
+        _stdio: bool = Option(False, "--stdio", hidden=True),  # many editors append it
+    ) -> None:
+        """Serve an editor: the language server on standard input and output.
+
+        Editors start it themselves; docs/editors.md shows how.
+
+        \b
+        Example (Neovim):
+          vim.lsp.config("peft_daemon", { cmd = { "peft-daemon", "lsp" } })
+        """
+        raise Exit(serve(log_level))
+
+
+def serve(log_level: LogLevel = "warning") -> int:
+    """Serve one editor until it leaves; returns the exit code."""
+    from peft_lsp.stdio import run
+
+    return run(log_level)

@@ -1,0 +1,69 @@
+"""``setup``: everything between installation and the first completion, in one command."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import msgspec
+import typer
+
+from peft_daemon.cli.models import pull_with_progress
+from peft_daemon.cli.output import Json, emit, run
+from peft_daemon.config import Settings, resolve
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import DaemonStatus
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(setup)
+
+
+class SetUp(msgspec.Struct, frozen=True):
+    """What ``setup --json`` prints."""
+
+    model: str
+    path: str
+    fetched: bool
+    daemon: str
+    seconds: float
+
+
+def setup(
+    model: Annotated[str | None, typer.Option(help="Base model: a catalogue id.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch and verify the base model, start the daemon and wait until it answers.
+
+    Does only what is still missing, so it can be run again at any time.
+
+    \b
+    Example:
+      peft-daemon setup
+      peft-daemon setup --model qwen2.5-coder-1.5b-instruct
+    """
+    began = time.perf_counter()
+    paths = Paths.from_environment()
+    settings = resolve(command_line={"model": model}, user_file=paths.config_file).settings
+    store, entry = open_store(settings, paths), catalogue.get(settings.model)
+    missing = not store.is_installed(entry)
+    if missing:
+        pull_with_progress(store, entry)
+    status = run(_start(settings, paths))
+    result = SetUp(entry.id, str(store.path(entry)), missing, status.address, time.perf_counter() - began)
+
+    def text() -> None:
+        typer.echo(f"model    {result.model} ({'fetched and verified' if missing else 'already here'})")
+        typer.echo(f"daemon   {result.daemon}, ready after {result.seconds:.1f} s")
+
+    emit(result, as_json=as_json, text=text)
+
+
+async def _start(settings: Settings, paths: Paths) -> DaemonStatus:
+    from peft_daemon.client import DaemonClient
+
+    async with await DaemonClient.connect(settings, paths) as client:
+        return await client.wait_ready(120)

@@ -1,0 +1,392 @@
+"""The one way to talk to the daemon from Python: find or start it, send typed requests, survive its restarts.
+
+With ``peft_daemon.protocol`` this is all a front end imports; what it needs besides is re-exported here. Importing
+it is cheap: the HTTP library is loaded while the daemon is being found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import msgspec
+
+from peft_daemon.config import Resolved, Settings, resolve
+from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
+from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
+from peft_daemon.lifecycle.told_errors import error_of, error_of_status
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import (
+    AdapterSummary,
+    CompleteRequest,
+    CompleteResponse,
+    DaemonStatus,
+    DeltaEvent,
+    EngineState,
+    ErrorEvent,
+    ErrorResponse,
+    FinalEvent,
+    StreamEvent,
+    UseAdapterRequest,
+)
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = [
+    "AdapterSummary",
+    "CompleteRequest",
+    "CompleteResponse",
+    "Conflict",
+    "DaemonClient",
+    "DaemonInfo",
+    "DaemonStatus",
+    "DeltaEvent",
+    "EngineFailed",
+    "EngineState",
+    "FinalEvent",
+    "InvalidInput",
+    "Paths",
+    "PeftDaemonError",
+    "Resolved",
+    "Settings",
+    "Unauthorized",
+    "Unavailable",
+    "UseAdapterRequest",
+    "resolve",
+]
+
+T = TypeVar("T")
+
+START_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
+QUICK_TIMEOUT_S = 10.0
+"""For answers that need no model."""
+LONGEST_BUDGET_MS = 600_000
+GRACE_S = 60.0
+"""Added to a completion's time budget: the queue, and a model that is still being loaded."""
+KEEP_ALIVE_S = 30.0
+READY_POLL_S = 0.1
+LEAVE_POLL_S = 0.02
+DYING_S = 0.5
+
+
+class _Adapters(msgspec.Struct, frozen=True):
+    adapters: list[AdapterSummary]
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """How to find the daemon again after it went away."""
+
+    settings: Settings | None
+    paths: Paths
+    start: bool
+    timeout_s: float
+    command: Sequence[str] | None
+
+    def wanted(self) -> Settings:
+        """The settings the daemon should run with; read again each time unless the caller gave them."""
+        return self.settings if self.settings is not None else resolve(user_file=self.paths.config_file).settings
+
+
+@dataclass(frozen=True)
+class _Connection:
+    info: DaemonInfo
+    http: httpx.AsyncClient
+
+
+class DaemonClient:
+    """A connection to the daemon: ``async with await DaemonClient.connect() as client``.
+
+    Every method raises the ``PeftDaemonError`` the daemon answered with, Unavailable when it does not answer.
+    Cancelling the task that awaits a method closes the request, and the daemon stops decoding. When the daemon went
+    away since the last request, it is found (and, for ``start=True``, started) again and the request is sent once
+    more. Safe to use from many tasks of one event loop.
+    """
+
+    def __init__(self, origin: _Origin, connection: _Connection) -> None:
+        self._origin = origin
+        self._connection = connection
+        self._reconnecting = asyncio.Lock()
+        self._closing = contextlib.AsyncExitStack()
+        self._closing.push_async_callback(connection.http.aclose)
+
+    @classmethod
+    async def connect(
+        cls,
+        settings: Settings | None = None,
+        paths: Paths | None = None,
+        *,
+        start: bool = True,
+        timeout_s: float = START_TIMEOUT_S,
+        command: Sequence[str] | None = None,
+    ) -> Self:
+        """Find the daemon, or start it.
+
+        ``settings`` null: from the environment and the user's file. With ``start`` false a running daemon is taken
+        whatever its settings, and none is an error. ``command`` replaces the command line of the daemon.
+
+        Raises Unavailable when there is none and it cannot be started (or ``start`` is false), Conflict when one of
+        another version is in the way.
+        """
+        origin = _Origin(settings, paths or Paths.from_environment(), start, timeout_s, command)
+        # Together they take longer to import than the daemon takes to answer.
+        loading = asyncio.create_task(asyncio.to_thread(_load_http))
+        try:
+            info = await _find(origin, replace=True)
+        finally:
+            await loading
+        return cls(origin, _open(info))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections; the daemon goes on."""
+        await self._closing.aclose()
+
+    @property
+    def info(self) -> DaemonInfo:
+        """The daemon this client talks to now."""
+        return self._connection.info
+
+    async def complete(self, request: CompleteRequest) -> CompleteResponse:
+        """The completion of a request, in one piece."""
+        body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
+        return await self._call("POST", "/v1/complete", CompleteResponse, body, _limit_s(request))
+
+    async def stream(self, request: CompleteRequest) -> AsyncGenerator[DeltaEvent | FinalEvent, None]:
+        """The completion of a request as it is decoded: deltas, then one final event.
+
+        Close the generator (``contextlib.aclosing``) to stop decoding before the end.
+        """
+        body = msgspec.json.encode(msgspec.structs.replace(request, stream=True))
+        async with self._send("POST", "/v1/complete", body, _limit_s(request)) as response:
+            async for data in _event_data(_chunks(response)):
+                event: StreamEvent = _decode(data, StreamEvent)
+                if isinstance(event, ErrorEvent):
+                    raise error_of(event.error)
+                yield event
+                if isinstance(event, FinalEvent):
+                    return
+        raise Unavailable("the daemon ended the stream before the completion", fix="Send the request again")
+
+    async def status(self) -> DaemonStatus:
+        """What the daemon and its engine are doing."""
+        return await self._call("GET", "/v1/status", DaemonStatus)
+
+    async def adapters(self) -> list[AdapterSummary]:
+        """All adapters of this installation."""
+        return (await self._call("GET", "/v1/adapters", _Adapters)).adapters
+
+    async def use_adapter(self, request: UseAdapterRequest) -> None:
+        """Choose the adapter of a task, everywhere or below one folder."""
+        await self._call("POST", "/v1/adapters/use", msgspec.Raw, msgspec.json.encode(request))
+
+    async def shutdown(self) -> None:
+        """Ask the daemon to stop gracefully; returns when it takes no more requests.
+
+        It may still be answering earlier ones. The next request of a client with ``start`` brings up a new daemon.
+        """
+        leaving = self.info
+        await self._call("POST", "/v1/shutdown", msgspec.Raw)
+        deadline = time.monotonic() + QUICK_TIMEOUT_S
+        while running_daemon(self._origin.paths) == leaving and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LEAVE_POLL_S)
+
+    async def wait_ready(self, timeout_s: float) -> DaemonStatus:
+        """Wait until the engine can serve.
+
+        Raises EngineFailed with the engine's last error when it gave up, Unavailable after ``timeout_s`` seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            status = await self.status()
+            engine = status.engine
+            if engine.state is EngineState.READY:
+                return status
+            if engine.state is EngineState.FAILED:
+                raise EngineFailed(f"the {engine.kind} engine cannot run", why=engine.last_error, fix=engine.fix)
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the model was not loaded within {timeout_s:.0f} s",
+                    why=engine.last_error or f"the engine is {engine.state}",
+                    fix="`peft-daemon status` shows how far it is",
+                )
+            await asyncio.sleep(READY_POLL_S)
+
+    async def _call(
+        self, method: str, path: str, kind: type[T], body: bytes = b"", limit_s: float = QUICK_TIMEOUT_S
+    ) -> T:
+        async with self._send(method, path, body, limit_s) as response:
+            answer: T = _decode(await _read(response), kind)
+            return answer
+
+    @contextlib.asynccontextmanager
+    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[httpx.Response]:
+        """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status."""
+        connection = self._connection
+        try:
+            response = await _attempt(connection, method, path, body, limit_s)
+        except _Vanished:
+            connection = await self._reconnect(connection)
+            try:
+                response = await _attempt(connection, method, path, body, limit_s)
+            except _Vanished as again:
+                raise Unavailable(
+                    "the daemon does not accept requests", why=str(again), fix="`peft-daemon status` shows its state"
+                ) from None
+        try:
+            if response.status_code >= 400:
+                raise error_from(await _read(response), response.status_code)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _reconnect(self, broken: _Connection) -> _Connection:
+        async with self._reconnecting:
+            if self._connection is broken:
+                # A dying process looks alive for a moment; asked again too soon it would be found again.
+                await broken.info.process.ends_within(DYING_S)
+                # Another client may have restarted the daemon its way: no tug of war over it.
+                self._connection = _open(await _find(self._origin, replace=False))
+                # The broken one stays open until the end: the daemon that leaves may still be answering on it.
+                self._closing.push_async_callback(self._connection.http.aclose)
+            return self._connection
+
+
+def error_from(body: bytes, status: int) -> PeftDaemonError:
+    """The error an answer stands for; without a readable body it is told by the HTTP status."""
+    try:
+        return error_of(msgspec.json.decode(body, type=ErrorResponse).error)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return error_of_status(status)
+
+
+class _Vanished(Exception):
+    """The daemon went away before it answered anything; sending again cannot do the work twice."""
+
+
+async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
+    if origin.start:
+        from peft_daemon.lifecycle.starter import DAEMON_COMMAND, ensure_running  # noqa: PLC0415
+
+        return await ensure_running(
+            origin.wanted(),
+            origin.paths,
+            timeout_s=origin.timeout_s,
+            command=origin.command or DAEMON_COMMAND,
+            replace=replace,
+        )
+    info = running_daemon(origin.paths)
+    if info is None or not info.reachable():
+        raise Unavailable("no daemon runs", fix="`peft-daemon start` starts it")
+    if not info.speaks():
+        raise Conflict(
+            f"the daemon is peft-daemon {info.version}, this client is another version",
+            fix="`peft-daemon start` replaces it",
+        )
+    return info
+
+
+def _load_http() -> None:
+    importlib.import_module("httpx")
+    importlib.import_module("psutil")
+
+
+def _open(info: DaemonInfo) -> _Connection:
+    import ssl  # noqa: PLC0415
+
+    import httpx  # noqa: PLC0415
+
+    uds = str(info.socket_path) if info.socket_path is not None else None
+    http = httpx.AsyncClient(
+        base_url="http://localhost" if uds else info.address,
+        headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {info.token}"} if info.token else {}),
+        # The environment's proxies are for the outside world; the token must never reach one.
+        trust_env=False,
+        transport=httpx.AsyncHTTPTransport(
+            uds=uds,
+            # Never used, but made anyway; this one trusts nobody and loads no certificates (20 ms).
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=KEEP_ALIVE_S),
+        ),
+    )
+    return _Connection(info, http)
+
+
+async def _attempt(connection: _Connection, method: str, path: str, body: bytes, limit_s: float) -> httpx.Response:
+    """Send once; raises _Vanished when the daemon that was connected to is no longer there."""
+    import httpx  # noqa: PLC0415
+
+    http = connection.http
+    headers = {"Content-Type": "application/json"} if body else {}
+    timeout = httpx.Timeout(limit_s, connect=CONNECT_TIMEOUT_S)
+    try:
+        request = http.build_request(method, path, content=body or None, headers=headers, timeout=timeout)
+        response = await http.send(request, stream=True)
+    except httpx.TimeoutException:
+        raise Unavailable("the daemon does not answer", fix="`peft-daemon stop` ends it; then try again") from None
+    except httpx.TransportError as error:
+        raise _Vanished(str(error) or type(error).__name__) from None
+    if response.status_code == Unauthorized.status and connection.info.token:
+        # A fixed port, and another daemon behind it by now.
+        await response.aclose()
+        raise _Vanished("the daemon does not know this client's token")
+    return response
+
+
+async def _read(response: httpx.Response) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(response)])
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    import httpx  # noqa: PLC0415
+
+    try:
+        async for chunk in response.aiter_raw():
+            yield chunk
+    except httpx.TimeoutException:
+        raise Unavailable("the daemon stopped answering", fix="`peft-daemon stop` ends it; then try again") from None
+    except httpx.TransportError as error:
+        raise Unavailable(
+            "the daemon went away in the middle of an answer",
+            why=str(error) or type(error).__name__,
+            fix="Send the request again",
+        ) from None
+
+
+async def _event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The ``data`` lines of a server-sent event stream; every event of the daemon is one line of JSON."""
+    # Split at line feeds alone: text libraries also split at U+2028 and the like, which code may contain.
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").strip()
+
+
+def _decode(data: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PeftDaemonError(
+            "the daemon's answer cannot be read", why=str(error), fix="`peft-daemon stop`, then `peft-daemon start`"
+        ) from None
+
+
+def _limit_s(request: CompleteRequest) -> float:
+    return (request.time_budget_ms or LONGEST_BUDGET_MS) / 1000 + GRACE_S

@@ -1,0 +1,108 @@
+"""A document around the cursor, and views of its lines.
+
+Inside, lines end with ``\\n`` whatever the file uses; ``restore`` gives a completion the file's own line ending.
+Only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, as in the language server protocol: a form feed or U+2028 does not.
+Does not cover syntax.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Document:
+    """Text before and after the cursor, with ``\\n`` line ends. Build it with ``normalized`` unless that is certain."""
+
+    prefix: str
+    suffix: str = ""
+    path: str | None = None
+    language: str = "python"
+    line_ending: str = "\n"
+    """The line ending of the file itself."""
+
+    @classmethod
+    def normalized(
+        cls, prefix: str, suffix: str = "", *, path: str | None = None, language: str = "python"
+    ) -> Document:
+        """Build from text with any line endings; the most frequent one becomes ``line_ending``.
+
+        A cursor between ``\\r`` and ``\\n`` counts as before both. Everything up to the end of the cursor's line keeps
+        its length, so a count of characters after the cursor on that line means the same in the file.
+        """
+        if "\r" not in prefix and "\r" not in suffix:
+            return cls(prefix, suffix, path, language)
+        if prefix.endswith("\r") and suffix.startswith("\n"):
+            prefix, suffix = prefix[:-1], "\r" + suffix
+        counts = {"\r\n": 0, "\n": 0, "\r": 0}
+        for text in (prefix, suffix):
+            counts["\r\n"] += (pairs := text.count("\r\n"))
+            counts["\n"] += text.count("\n") - pairs
+            counts["\r"] += text.count("\r") - pairs
+        ending = max(counts, key=lambda key: counts[key])
+        return cls(normalize_newlines(prefix), normalize_newlines(suffix), path, language, ending)
+
+    def restore(self, text: str) -> str:
+        """``text`` with the line ending of the file."""
+        return text if self.line_ending == "\n" else text.replace("\n", self.line_ending)
+
+    @cached_property
+    def line_start(self) -> int:
+        """Offset in ``prefix`` of the start of the cursor's line."""
+        return self.prefix.rfind("\n") + 1
+
+    @cached_property
+    def line_before(self) -> str:
+        """The cursor's line up to the cursor."""
+        return self.prefix[self.line_start :]
+
+    @cached_property
+    def line_after(self) -> str:
+        """The cursor's line from the cursor on, without its line end."""
+        return self.suffix.split("\n", 1)[0]
+
+    @cached_property
+    def indentation(self) -> str:
+        """White space at the start of the cursor's line, as far as the cursor."""
+        return leading_space(self.line_before)
+
+    @cached_property
+    def previous_line(self) -> str:
+        """The nearest line above the cursor's that is not blank, or an empty string."""
+        end = self.line_start
+        while end > 0:
+            start = self.prefix.rfind("\n", 0, end - 1) + 1
+            line = self.prefix[start : end - 1]
+            if line.strip():
+                return line
+            end = start
+        return ""
+
+    @cached_property
+    def next_lines(self) -> tuple[str, ...]:
+        """The first lines below the cursor's that are not blank (64 at most)."""
+        found: list[str] = []
+        start = self.suffix.find("\n") + 1
+        while start and len(found) < 64:
+            end = self.suffix.find("\n", start)
+            line = self.suffix[start:] if end < 0 else self.suffix[start:end]
+            if line.strip():
+                found.append(line)
+            start = end + 1
+        return tuple(found)
+
+
+def normalize_newlines(text: str) -> str:
+    """``text`` with every ``\\r\\n`` and ``\\r`` turned into ``\\n``."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def leading_space(line: str) -> str:
+    """The spaces and tabs a line begins with."""
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def width(space: str) -> int:
+    """Columns of leading white space; a tab reaches the next multiple of 8, as in Python's own tokenizer."""
+    return len(space.expandtabs(8))

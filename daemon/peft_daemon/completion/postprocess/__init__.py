@@ -1,0 +1,49 @@
+"""From what a model wrote to what is worth showing: one small function per step, in a fixed order.
+
+The text of a settled draft always begins with what unsettled drafts of the same answer gave, so it can be shown
+while it is written.
+"""
+
+from __future__ import annotations
+
+from peft_daemon.completion.cursor import Cursor
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.postprocess.chat import drop_remarks, strip_chat
+from peft_daemon.completion.postprocess.closing import fit_closing
+from peft_daemon.completion.postprocess.draft import Draft, Step
+from peft_daemon.completion.postprocess.ending import drop_blank, drop_misfits, whole_lines
+from peft_daemon.completion.postprocess.indentation import fit_indentation, place_at_cursor, use_document_style
+from peft_daemon.completion.postprocess.lines import drop_following, one_line
+from peft_daemon.completion.postprocess.repetition import cut_repetition
+from peft_daemon.completion.postprocess.scope import limit_scope
+from peft_daemon.completion.postprocess.usage import drop_usage
+
+__all__ = ["FILL_STEPS", "INTENT_STEPS", "Draft", "apply"]
+
+FILL_STEPS: tuple[Step, ...] = (
+    strip_chat,
+    drop_remarks,
+    use_document_style,
+    one_line,
+    cut_repetition,
+    drop_following,
+    limit_scope,
+    fit_closing,
+    whole_lines,
+    fit_indentation,
+    drop_misfits,
+    drop_blank,
+)
+"""For text that goes into a document at the cursor."""
+
+INTENT_STEPS: tuple[Step, ...] = (strip_chat, drop_usage, cut_repetition, whole_lines, place_at_cursor, drop_blank)
+"""For an answer to a sentence."""
+
+
+def apply(steps: tuple[Step, ...], draft: Draft, document: Document, cursor: Cursor) -> Draft:
+    """Run the steps; of a draft that may still grow only the complete lines are looked at."""
+    if not draft.settled:
+        draft = draft.hold(draft.text.rfind("\n") + 1)
+    for step in steps:
+        draft = step(draft, document, cursor)
+    return draft

@@ -1,0 +1,124 @@
+"""The interface every engine implements: a prompt, an adapter and a budget in; a stream of tokens with timings out.
+
+An engine holds one base model. It knows nothing of documents, prompt formats or post-processing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from peft_daemon.protocol import EngineStatus, FinishReason, Timings
+
+LLAMACPP, TORCH = "llamacpp", "torch"
+"""Ids of the engines, as the setting ``engine`` and the manifests of adapters have them."""
+
+
+class Segment(NamedTuple):
+    """A piece of a prompt.
+
+    ``special`` pieces hold the model's control tokens (``<|fim_prefix|>``); all other text is tokenized literally,
+    so that a file that contains such a string cannot steer the model.
+    """
+
+    text: str
+    special: bool = False
+
+
+Prompt = tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
+class AdapterLease:
+    """One adapter for one request: the exact bytes (by content digest) and how strongly they apply."""
+
+    digest: str
+    path: Path
+    """What the engine loads: a GGUF file for llama.cpp, a PEFT folder for torch."""
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """All an engine needs for one generation."""
+
+    prompt: Prompt
+    max_tokens: int
+    adapter: AdapterLease | None = None
+    stop: tuple[str, ...] = ()
+    time_budget_ms: int | None = None
+    """Counted from the moment the engine starts on the request, not from its time in the queue."""
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    logprobs: int = 0
+    """How many alternatives to report per token; 0 for none."""
+    begins_with: str = ""
+    """What the answer has to begin with: the end of the prompt's text, left out of it because it belongs to the next
+    token. An engine that can constrain decoding does; the answer of another may begin otherwise."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token and its log-probability, with the most likely alternatives (the token itself may be among them)."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text, with the timings so far (a consumer that stops early has no ``Finish``).
+
+    ``logprobs`` is filled when the request asked for it.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    timings: Timings = Timings()
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Always the last item of a generation that was not cancelled."""
+
+    reason: FinishReason
+    timings: Timings
+
+
+class Engine(Protocol):
+    """One base model that generates text.
+
+    ``generate`` yields ``Delta`` items and one final ``Finish``. Closing the generator (or cancelling the task that
+    iterates it) stops decoding at once. Raises EngineFailed when the engine dies in the middle and Unavailable when
+    it is not ready within its start-up limit.
+    """
+
+    @property
+    def id(self) -> str:
+        """``LLAMACPP``, ``TORCH``, …: decides which form of an adapter it is given."""
+
+    async def start(self) -> None:
+        """Begin loading; returns before the model is ready."""
+
+    async def ready(self) -> None:
+        """Wait until requests can be served; raises EngineFailed if that will not happen."""
+
+    async def stop(self) -> None:
+        """Release everything; safe to call twice."""
+
+    def status(self) -> EngineStatus:
+        """A snapshot, without waiting."""
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text when tokenized literally (no special tokens)."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        """Generate; see the class."""
+
+    async def idle(self) -> None:
+        """Wait until no request is being decoded (tests and measurements use it)."""

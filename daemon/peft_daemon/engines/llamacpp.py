@@ -1,0 +1,224 @@
+"""The llama.cpp engine: supervised child processes, one *generation* of them at a time.
+
+llama.cpp loads adapters only when it starts. So a request for an adapter that is not loaded starts a second child
+with it (the weights are memory-mapped and shared), new requests move over once it serves, and the old child ends
+when its last request has finished: no request is lost, and each one decodes with exactly the adapter it leased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest
+from peft_daemon.engines.llamacpp_child import ChildConfig, ChildReady
+from peft_daemon.engines.llamacpp_server import LlamaServer
+from peft_daemon.engines.process import EngineProcess, default_threads
+from peft_daemon.engines.supervision import SupervisedEngine
+from peft_daemon.errors import EngineFailed, InvalidInput
+from peft_daemon.protocol import EngineState
+
+CHILD_MODULE = "peft_daemon.engines.llamacpp_child"
+IDLE_POLL_S = 0.01
+"""Asked more often, the server would be slower at what it is asked about."""
+
+
+@dataclass(frozen=True)
+class LlamaCppOptions:
+    """What the engine needs to know of the settings."""
+
+    model_id: str
+    model_path: Path
+    socket_folder: Path
+    """A folder only this user can enter, with a path short enough for sockets; those of the children lie there."""
+    context_tokens: int = 4096
+    slots: int = 1
+    threads: int = 0
+    batch_tokens: int = 12
+    max_loaded_adapters: int = 8
+
+
+class _Generation:
+    """One child with a fixed set of adapters, and how many requests it is working on."""
+
+    def __init__(
+        self, process: EngineProcess, server: LlamaServer, adapters: tuple[AdapterLease, ...], host: str
+    ) -> None:
+        self.process, self.server, self.adapters = process, server, adapters
+        self._host = host
+        self.in_flight = 0
+        self.retired = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def position(self, digest: str) -> int | None:
+        return next((i for i, a in enumerate(self.adapters) if a.digest == digest), None)
+
+    def acquire(self) -> None:
+        self.in_flight += 1
+        self.idle.clear()
+
+    def release(self) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
+
+    async def end(self) -> None:
+        """Stop the child now."""
+        self.retired = True
+        await self.process.stop()
+        _remove_socket(self._host)
+        await self.server.close()
+
+
+class LlamaCppEngine(SupervisedEngine[_Generation]):
+    """Implements ``engines.base.Engine`` with llama.cpp in a child process."""
+
+    id = LLAMACPP
+    kind: ClassVar[str] = "llama.cpp"
+    start_limit_s: ClassVar[float] = 120.0
+
+    def __init__(self, options: LlamaCppOptions) -> None:
+        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens)
+        self._options = options
+        self._recent: dict[str, AdapterLease] = {}
+
+    async def idle(self) -> None:
+        """Wait until no slot is decoding."""
+        current = self._current
+        while current is not None and await current.server.busy():  # noqa: ASYNC110  (another process: only asking tells)
+            await asyncio.sleep(IDLE_POLL_S)
+
+    async def _spawn_first(self) -> _Generation:
+        return await self._spawn(())
+
+    def _stream(self, child: _Generation, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        return child.server.generate(request, adapters=_applied(child, request.adapter))
+
+    async def _count(self, child: _Generation, texts: Sequence[str]) -> list[int]:
+        return [len(await child.server.tokenize(text)) if text else 0 for text in texts]
+
+    def _loaded(self, child: _Generation) -> list[str]:
+        return [adapter.digest for adapter in child.adapters]
+
+    @contextlib.asynccontextmanager
+    async def _lease(self, adapter: AdapterLease | None) -> AsyncGenerator[_Generation, None]:
+        """A generation that has ``adapter`` loaded, kept alive until the block ends."""
+        generation = await self._generation_with(adapter)
+        try:
+            yield generation
+        finally:
+            generation.release()
+
+    async def _generation_with(self, adapter: AdapterLease | None) -> _Generation:
+        while True:
+            await self.ready()
+            current = self._current
+            if current is None:
+                continue
+            if adapter is None or adapter.scale == 0.0 or current.position(adapter.digest) is not None:
+                current.acquire()  # no await since the check: the generation cannot have changed
+                if adapter is not None:
+                    self._touch(adapter)
+                return current
+            await self._load(adapter)
+
+    def _touch(self, adapter: AdapterLease) -> None:
+        self._recent.pop(adapter.digest, None)
+        self._recent[adapter.digest] = adapter
+
+    async def _load(self, adapter: AdapterLease) -> None:
+        """Replace the current generation by one that has ``adapter`` too; the least recently used one goes."""
+        async with self._swap:
+            old = self._current
+            if old is None or old.position(adapter.digest) is not None:
+                return
+            if not adapter.path.is_file():
+                raise InvalidInput(
+                    f"adapter {adapter.digest[:12]} has no file", why=str(adapter.path), fix="Import it again"
+                )
+            loaded = {a.digest for a in old.adapters}
+            keep = [a for d, a in self._recent.items() if d in loaded and a.path.is_file()]
+            adapters = (*keep, adapter)[-self._options.max_loaded_adapters :]
+            try:
+                new = await self._spawn(adapters)
+            except EngineFailed as error:
+                raise EngineFailed(
+                    f"adapter {adapter.digest[:12]} could not be loaded",
+                    why=error.why,
+                    fix="Remove it with `peft-daemon adapters remove`, or use `base`",
+                ) from None
+            self._touch(adapter)
+            self._current, self._state, self._last_error = new, EngineState.READY, None
+            self._background(self._drain(old))
+        await self._announce()
+
+    async def _drain(self, old: _Generation) -> None:
+        """End a replaced generation once its last request has finished."""
+        old.retired = True
+        await old.idle.wait()
+        await old.end()
+        self._children.discard(old)
+
+    async def _spawn(self, adapters: tuple[AdapterLease, ...]) -> _Generation:
+        options = self._options
+        key = secrets.token_urlsafe(32)
+        host = _private_host(options.socket_folder)
+        config = ChildConfig(
+            model=str(options.model_path),
+            adapters=[str(a.path) for a in adapters],
+            host=host,
+            api_key=key,
+            context_tokens=options.context_tokens,
+            slots=options.slots,
+            threads=options.threads or default_threads(),
+            batch_tokens=options.batch_tokens,
+        )
+        process = await EngineProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
+        try:
+            ready = msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+        except BaseException:
+            await process.stop(grace_s=0.5)
+            _remove_socket(host)
+            raise
+        server = LlamaServer(
+            ready.address,
+            key,
+            slots=options.slots,
+            context_tokens=options.context_tokens,
+            step_tokens=options.batch_tokens,
+        )
+        generation = _Generation(process, server, adapters, host)
+        self._adopt(generation)
+        return generation
+
+
+def _applied(generation: _Generation, adapter: AdapterLease | None) -> tuple[tuple[int, float], ...]:
+    """The scale of every loaded adapter, 0 for all but the request's own.
+
+    Never a part of them: llama.cpp takes an empty list for "as at the start", and does not see then that the KV
+    cache belongs to other weights.
+    """
+    wanted = None if adapter is None or adapter.scale == 0.0 else generation.position(adapter.digest)
+    scale = 0.0 if adapter is None else adapter.scale
+    return tuple((i, scale if i == wanted else 0.0) for i in range(len(generation.adapters)))
+
+
+def _private_host(folder: Path) -> str:
+    """Where a new child listens: a socket in ``folder``, or loopback where the system has no unix sockets."""
+    if sys.platform == "win32":
+        return "127.0.0.1"
+    return str(folder / f"e-{secrets.token_hex(4)}.sock")
+
+
+def _remove_socket(host: str) -> None:
+    if host.endswith(".sock"):
+        Path(host).unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""The program that runs in the engine's child process: llama.cpp's own server, on a private address.
+
+It reads one JSON line (``ChildConfig``) from stdin, answers one JSON line on stdout when it serves, and lives until
+stdin closes, so that it cannot outlive the daemon. A crash of native code ends this process and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+
+class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the child needs; it reads no settings and no environment of its own."""
+
+    model: str
+    adapters: list[str]
+    """GGUF adapter files; a request names one by its position here."""
+    host: str
+    """A path ending in ``.sock``, or a loopback address."""
+    api_key: str
+    context_tokens: int
+    slots: int
+    threads: int
+    batch_tokens: int
+
+
+class ChildReady(msgspec.Struct, frozen=True):
+    """What the child says once it accepts requests."""
+
+    address: str
+
+
+def main() -> None:
+    """Serve until stdin closes."""
+    # llama.cpp may print to stdout; the line the parent waits for must be the only thing there.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    commands: BinaryIO = sys.stdin.buffer
+    config = msgspec.json.decode(commands.readline(), type=ChildConfig)
+
+    import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
+
+    server = xllamacpp.Server(_parameters(xllamacpp, config))
+    answers.write(msgspec.json.encode(ChildReady(server.listening_address)) + b"\n")
+    answers.flush()
+    while commands.readline():
+        pass
+    # Native threads may still be decoding; nothing here is worth an orderly teardown.
+    os._exit(0)
+
+
+def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types
+    params = xllamacpp.CommonParams()
+    params.model.path = config.model
+    params.hostnames = [config.host]
+    params.port = 0
+    params.api_keys = [config.api_key]
+    params.cors_origins = ""
+    params.ui = False
+    params.endpoint_slots = True
+    params.n_ctx = config.context_tokens * config.slots
+    params.n_parallel = config.slots
+    params.n_batch = params.n_ubatch = config.batch_tokens
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.threads
+    # Fitting to device memory loads the model twice; the size is known beforehand.
+    params.fit_params = False
+    params.warmup = False
+    params.verbosity = 1
+    # Control tokens must appear in the text, or stop strings could never match them.
+    params.special = True
+    # The server-side prompt cache is keyed by tokens alone: with adapters it could hand one adapter's state to another.
+    params.cache_ram_mib = 0
+    params.cache_idle_slots = False
+    params.lora_init_without_apply = True
+    adapters = []
+    for path in config.adapters:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = path, 0.0
+        adapters.append(adapter)
+    params.lora_adapters = adapters
+    return params
+
+
+if __name__ == "__main__":
+    main()

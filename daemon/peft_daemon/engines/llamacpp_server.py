@@ -1,0 +1,272 @@
+"""Speaks to one running llama.cpp server: tokenize, generate, see what it is doing. Knows nothing of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.process import ChildGone
+from peft_daemon.engines.slots import Adapters, Slot, Slots
+from peft_daemon.errors import EngineFailed, InvalidInput
+from peft_daemon.protocol import FinishReason, Timings
+
+KEEP_ALIVE_S = 3.0
+TOKEN_CACHE_ENTRIES = 1024
+TOKEN_CACHE_TEXT = 200_000
+"""Longer texts are tokenized anew each time rather than kept."""
+
+
+class _RawTimings(msgspec.Struct):
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+
+
+class _Alternative(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Probability(msgspec.Struct):
+    token: str
+    logprob: float
+    top_logprobs: list[_Alternative] = []
+
+
+class _Event(msgspec.Struct):
+    content: str = ""
+    tokens: list[int] = []
+    stop: bool = False
+    stop_type: str = ""
+    timings: _RawTimings | None = None
+    completion_probabilities: list[_Probability] = []
+    error: dict[str, Any] | None = None
+
+
+class _Step(msgspec.Struct):
+    timings: _RawTimings
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class LlamaServer:
+    """A client of one server at ``unix://PATH`` or ``http://127.0.0.1:PORT``.
+
+    ``context_tokens`` are those of one slot; ``step_tokens`` of a prompt are read between two looks at whether the
+    request is still wanted.
+    """
+
+    def __init__(self, address: str, api_key: str, *, slots: int, context_tokens: int, step_tokens: int) -> None:
+        import httpx  # noqa: PLC0415  (0.2 s, spent while the model loads instead of before the daemon answers)
+
+        self._gone = httpx.TransportError
+        socket = address.removeprefix("unix://") if address.startswith("unix://") else None
+
+        def client(limits: httpx.Limits) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
+                base_url="http://localhost" if socket else address,
+                headers={"Authorization": f"Bearer {api_key}"},
+                timeout=httpx.Timeout(10.0, read=None),
+                trust_env=False,
+            )
+
+        # The server drops a connection after a stream and, unused, after five seconds: reusing either would race.
+        self._streams = client(httpx.Limits(max_keepalive_connections=0))
+        self._calls = client(httpx.Limits(keepalive_expiry=KEEP_ALIVE_S))
+        self._tokens: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()
+        self._slots = Slots(slots)
+        self._context_tokens, self._step_tokens = context_tokens, step_tokens
+
+    async def close(self) -> None:
+        """Release the connections."""
+        await self._streams.aclose()
+        await self._calls.aclose()
+
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of ``text``; control tokens are recognised only when ``special``."""
+        key = (text, special)
+        if (known := self._tokens.get(key)) is not None:
+            self._tokens.move_to_end(key)
+            return known
+        body = {"content": text, "add_special": False, "parse_special": special}
+        tokens: list[int] = (await self._json("POST", "/tokenize", body))["tokens"]
+        if len(text) <= TOKEN_CACHE_TEXT:
+            self._tokens[key] = tokens
+            if len(self._tokens) > TOKEN_CACHE_ENTRIES:
+                self._tokens.popitem(last=False)
+        return tokens
+
+    async def tokenize_prompt(self, prompt: Prompt) -> list[int]:
+        """Token ids of all segments in a row."""
+        ids: list[int] = []
+        for segment in prompt:
+            if segment.text:
+                ids += await self.tokenize(segment.text, special=segment.special)
+        return ids
+
+    async def busy(self) -> bool:
+        """Whether any slot is reading a prompt or decoding."""
+        slots = await self._json("GET", "/slots", None)
+        return any(slot["is_processing"] for slot in slots)
+
+    async def generate(self, request: GenerationRequest, *, adapters: Adapters) -> AsyncGenerator[Delta | Finish, None]:
+        """Stream one generation with the loaded ``adapters`` (position, scale) applied.
+
+        Closing the generator closes the connection, and the server stops at its next step. Raises InvalidInput when
+        the prompt does not fit, ChildGone when the server died, EngineFailed on any other answer.
+        """
+        started = time.perf_counter()
+        deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
+        tokens = await self.tokenize_prompt(request.prompt)
+        read, written, first_token_ms = _RawTimings(), _RawTimings(), 0.0
+
+        def timings() -> Timings:
+            return Timings(
+                prompt_tokens=len(tokens),
+                prompt_evaluated=read.prompt_n + written.prompt_n,
+                prompt_reused=read.cache_n if read.prompt_n else written.cache_n,
+                prompt_ms=read.prompt_ms + written.prompt_ms,
+                first_token_ms=first_token_ms,
+                decode_tokens=written.predicted_n,
+                decode_ms=written.predicted_ms,
+                engine_ms=(time.perf_counter() - started) * 1000,
+            )
+
+        async with self._slots.take(tokens, adapters) as slot:
+            body = {"prompt": tokens, "id_slot": slot.number, **_options(request, adapters)}
+            try:
+                read = await self._read_but_last_step(slot, body, adapters, deadline)
+            except TimeoutError:
+                yield Finish(FinishReason.TIMEOUT, timings())
+                return
+            async with aclosing(self._events(body, deadline)) as events:
+                async for event in events:
+                    if event.timings is not None:
+                        written = event.timings
+                    if not first_token_ms and written.predicted_n:
+                        slot.holds(tokens, adapters)
+                        first_token_ms = (time.perf_counter() - started) * 1000
+                    slot.tokens += event.tokens
+                    if event.content:
+                        yield Delta(event.content, _logprobs(event), timings())
+                    if event.stop:
+                        limit = event.stop_type == "limit"
+                        yield Finish(FinishReason.LENGTH if limit else FinishReason.STOP, timings())
+                        return
+        if deadline is not None and time.perf_counter() >= deadline:
+            yield Finish(FinishReason.TIMEOUT, timings())
+            return
+        raise ChildGone
+
+    async def _read_but_last_step(
+        self, slot: Slot, body: Mapping[str, Any], adapters: Adapters, deadline: float | None
+    ) -> _RawTimings:
+        """Read the prompt into ``slot``, step by step, up to the last; raises TimeoutError at the deadline."""
+        tokens: list[int] = body["prompt"]
+        known = slot.shared(tokens, adapters)
+        total = _RawTimings()
+        if len(tokens) > self._context_tokens:
+            return total  # refused by the request to come, in the server's words
+        slot.holds(tokens[:known], adapters)
+        for length in range(known + self._step_tokens, len(tokens), self._step_tokens):
+            step_body = {**body, "prompt": tokens[:length], "n_predict": 0, "stream": False}
+            async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
+                step = msgspec.convert(await self._json("POST", "/completion", step_body), _Step).timings
+            slot.holds(tokens[:length], adapters)
+            total = _RawTimings(
+                cache_n=total.cache_n if total.prompt_n else step.cache_n,
+                prompt_n=total.prompt_n + step.prompt_n,
+                prompt_ms=total.prompt_ms + step.prompt_ms,
+            )
+        return total
+
+    async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[_Event, None]:
+        """The server's events until its last one or the deadline."""
+        try:
+            async with self._streams.stream("POST", "/completion", json=body) as response:
+                if response.status_code != 200:
+                    raise _refusal(response.status_code, await response.aread())
+                lines = response.aiter_lines()
+                while True:
+                    remaining = None if deadline is None else max(0.0, deadline - time.perf_counter())
+                    try:
+                        line = await asyncio.wait_for(anext(lines), remaining)
+                    except (StopAsyncIteration, TimeoutError):
+                        return
+                    if not line.startswith("data: "):
+                        continue
+                    event = _decode_event(line[6:])
+                    if event.error is not None:
+                        raise EngineFailed("the engine refused the request", why=str(event.error.get("message", "")))
+                    yield event
+        except self._gone as error:
+            raise ChildGone from error
+
+    async def _json(self, method: str, path: str, body: object) -> Any:
+        try:
+            response = await self._calls.request(method, path, json=body)
+        except self._gone as error:
+            raise ChildGone from error
+        if response.status_code != 200:
+            raise _refusal(response.status_code, response.content)
+        return msgspec.json.decode(response.content)
+
+
+def _options(request: GenerationRequest, adapters: Adapters) -> dict[str, Any]:
+    return {
+        "n_predict": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+        "seed": request.seed,
+        "stop": list(request.stop),
+        "n_probs": request.logprobs,
+        "grammar": _beginning(request.begins_with),
+        "lora": [{"id": position, "scale": scale} for position, scale in adapters],
+        "cache_prompt": True,
+        "stream": True,
+        "timings_per_token": True,
+    }
+
+
+def _beginning(text: str) -> str:
+    """A GBNF grammar of all answers that begin with ``text``; empty for no constraint."""
+    if not text:
+        return ""
+    literal = "".join(f"\\U{ord(character):08X}" for character in text)
+    return f'root ::= "{literal}" [\\U00000000-\\U0010FFFF]*'
+
+
+def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
+    try:
+        error = msgspec.json.decode(body)["error"]
+        message, kind = str(error["message"]), str(error.get("type", ""))
+    except (msgspec.DecodeError, KeyError, TypeError):
+        message, kind = body[:200].decode(errors="replace"), ""
+    if kind == "exceed_context_size_error":
+        return InvalidInput(
+            "the prompt does not fit into the model's context",
+            why=message,
+            fix="Send less text or set `context_tokens` higher",
+        )
+    return EngineFailed(f"the engine answered {status}", why=message)
+
+
+def _logprobs(event: _Event) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(p.token, p.logprob, tuple((a.token, a.logprob) for a in p.top_logprobs))
+        for p in event.completion_probabilities
+    )

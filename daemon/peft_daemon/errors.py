@@ -1,0 +1,91 @@
+"""The errors a user can meet: what happened, why, and what to type next.
+
+Every failure that crosses a module boundary is one of these. The command line turns them into one line and an
+exit code, the daemon into an HTTP status and a JSON body; nothing else in the product formats an error.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PeftDaemonError(Exception):
+    """Base of all expected failures.
+
+    ``what`` happened, ``why`` (may be empty) and ``fix``: the next command to type or value to give.
+    ``code`` is a stable identifier for programs, ``status`` the HTTP status, ``exit_code`` the process's.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(self.line)
+
+    @property
+    def line(self) -> str:
+        """The error as one line of text."""
+        text = f"{self.what}: {self.why}" if self.why else self.what
+        return f"{text}. {self.fix}" if self.fix else text
+
+
+class InvalidInput(PeftDaemonError):
+    """A value the user or a client gave cannot be used."""
+
+    code, status, exit_code = "invalid_input", 400, 2
+
+
+class NotFound(PeftDaemonError):
+    """A model, adapter, file or route that does not exist."""
+
+    code, status, exit_code = "not_found", 404, 3
+
+
+class Unauthorized(PeftDaemonError):
+    """No token or a wrong one."""
+
+    code, status, exit_code = "unauthorized", 401, 4
+
+
+class Forbidden(PeftDaemonError):
+    """A Host or Origin header that does not belong to this machine."""
+
+    code, status, exit_code = "forbidden", 403, 4
+
+
+class TooLarge(PeftDaemonError):
+    """A body, file or document above its limit."""
+
+    code, status, exit_code = "too_large", 413, 2
+
+
+class Conflict(PeftDaemonError):
+    """The request contradicts the present state, e.g. an adapter made for another base."""
+
+    code, status, exit_code = "conflict", 409, 5
+
+
+class Unavailable(PeftDaemonError):
+    """The model is still loading, the engine is restarting, or no daemon runs: try again later."""
+
+    code, status, exit_code = "unavailable", 503, 6
+
+
+class EngineFailed(PeftDaemonError):
+    """The engine's process died or answered nonsense."""
+
+    code, status, exit_code = "engine_failed", 502, 7
+
+
+class DownloadFailed(PeftDaemonError):
+    """A model could not be fetched or did not match its sha256."""
+
+    code, status, exit_code = "download_failed", 502, 8
+
+
+class Cancelled(PeftDaemonError):
+    """The user interrupted long work; what was done so far is kept where it can be resumed."""
+
+    code, status, exit_code = "cancelled", 499, 130

@@ -1,0 +1,56 @@
+"""What a request hears when the daemon stops before it is done: a clear error instead of a broken connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from peft_daemon.errors import Unavailable
+from peft_daemon.lifecycle.told_errors import body_of
+from peft_daemon.protocol import ErrorBody, ErrorEvent, ErrorResponse
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class AnswerWhenStopping:
+    """ASGI middleware: a request the stopping server cancels ends with 503, or an error event if it is a stream."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the wrapped application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        content_type: bytes | None = None
+
+        async def watch(message: Message) -> None:
+            nonlocal content_type
+            if message["type"] == "http.response.start":
+                content_type = dict(message.get("headers", [])).get(b"content-type", b"")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watch)
+        except asyncio.CancelledError:
+            if content_type is None:
+                await _answer(send)
+            elif content_type.startswith(b"text/event-stream"):
+                event = msgspec.json.encode(ErrorEvent(_body()))
+                await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n"})
+            else:
+                raise
+
+
+async def _answer(send: Send) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": Unavailable.status, "headers": headers})
+    await send({"type": "http.response.body", "body": msgspec.json.encode(ErrorResponse(_body()))})
+
+
+def _body() -> ErrorBody:
+    return body_of(Unavailable("the daemon is stopping", fix="Send the request again; a client starts a new daemon"))

@@ -1,0 +1,112 @@
+"""The info file: how clients find the daemon, and know that it is the one they want.
+
+It is written after the daemon serves and removed before it stops, so whoever can read it can connect. It names the
+process exactly (pid and start time): a file left behind by a killed daemon is recognized as such.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from peft_daemon import __version__
+from peft_daemon.config import Settings
+from peft_daemon.errors import Conflict
+from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
+from peft_daemon.lifecycle.processes import ProcessIdentity
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import PROTOCOL_VERSION
+
+CONNECT_TIMEOUT_S = 1.0
+
+
+class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the info file holds. Fields are only ever added, so that every version can read any other's file."""
+
+    pid: int
+    created: float
+    """Start time of the process as ``ProcessIdentity`` counts it."""
+    address: str
+    """``unix:/path/of.sock`` or ``http://127.0.0.1:PORT``."""
+    token: str = ""
+    """Empty for a unix socket, whose folder is the protection."""
+    version: str
+    protocol: int
+    config_digest: str
+    started: float
+    """Seconds since the epoch."""
+
+    @property
+    def process(self) -> ProcessIdentity:
+        """The process that serves."""
+        return ProcessIdentity(self.pid, self.created)
+
+    @property
+    def socket_path(self) -> Path | None:
+        """The unix socket; None for TCP."""
+        return Path(self.address.removeprefix("unix:")) if self.address.startswith("unix:") else None
+
+    def speaks(self) -> bool:
+        """Whether it is of this very version and protocol."""
+        return self.version == __version__ and self.protocol == PROTOCOL_VERSION
+
+    def fits(self, settings: Settings) -> bool:
+        """Whether it is of this very version and runs with ``settings``."""
+        return self.speaks() and self.config_digest == settings.digest()
+
+    def reachable(self) -> bool:
+        """Whether something listens at the address; a daemon too busy to accept counts as listening."""
+        try:
+            if (path := self.socket_path) is not None:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                    probe.settimeout(CONNECT_TIMEOUT_S)
+                    probe.connect(str(path))
+            else:
+                url = urlsplit(self.address)
+                socket.create_connection((url.hostname or "", url.port or 0), CONNECT_TIMEOUT_S).close()
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def info_file(paths: Paths) -> Path:
+    """Where the info file lies."""
+    return paths.runtime / "daemon.json"
+
+
+def read_info(paths: Paths) -> DaemonInfo | None:
+    """What the info file says, or None if there is none this version can read.
+
+    Raises Conflict when the file cannot be trusted (``read_private``).
+    """
+    if (data := read_private(info_file(paths))) is None:
+        return None
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(data, type=DaemonInfo)
+    return None
+
+
+def running_daemon(paths: Paths) -> DaemonInfo | None:
+    """The daemon that serves now, or None; the file of a dead one is not believed. Raises as ``read_info``."""
+    info = read_info(paths)
+    return info if info is not None and info.process.find() is not None else None
+
+
+def publish(paths: Paths, info: DaemonInfo) -> None:
+    """Tell clients where the daemon is; call it once it accepts connections."""
+    usable_folder(paths.runtime)
+    write_private(info_file(paths), msgspec.json.encode(info))
+
+
+def withdraw(paths: Paths, info: DaemonInfo) -> None:
+    """Remove the info file if it is still that of ``info``."""
+    # A file that cannot be trusted is not the one this daemon wrote.
+    with contextlib.suppress(Conflict):
+        if read_info(paths) == info:
+            info_file(paths).unlink(missing_ok=True)

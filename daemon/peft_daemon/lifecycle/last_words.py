@@ -1,0 +1,42 @@
+"""Why a daemon refused to serve, left for its starter: the error itself, not the text it printed.
+
+So a client is told "the model is missing, run this" by the same error the daemon met.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.errors import PeftDaemonError
+from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
+from peft_daemon.lifecycle.told_errors import body_of
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import ErrorBody
+
+
+@contextlib.contextmanager
+def leaving_word(paths: Paths) -> Iterator[None]:
+    """Leave word of an expected error that ends the context, and let it pass."""
+    try:
+        yield
+    except PeftDaemonError as error:
+        usable_folder(paths.runtime)
+        write_private(_file(paths), msgspec.json.encode(body_of(error)))
+        raise
+
+
+def take_word(paths: Paths) -> ErrorBody | None:
+    """The error the last daemon left, and forget it; None if it left none."""
+    data = read_private(_file(paths))
+    _file(paths).unlink(missing_ok=True)
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(data, type=ErrorBody) if data else None
+    return None
+
+
+def _file(paths: Paths) -> Path:
+    return paths.runtime / "last-words.json"

@@ -1,0 +1,29 @@
+"""Removing what a killed daemon left: its info file, its record and its socket.
+
+Only the holder of the daemon lock may, so that nothing of a living daemon is ever removed.
+"""
+
+from __future__ import annotations
+
+from peft_daemon.errors import Conflict
+from peft_daemon.lifecycle.info import info_file
+from peft_daemon.lifecycle.locks import daemon_lock, holder_file
+from peft_daemon.lifecycle.sockets import remove_stale_sockets
+from peft_daemon.paths import Paths
+
+
+def sweep(paths: Paths) -> bool:
+    """Remove a dead daemon's files; does nothing and returns False while a daemon lives."""
+    try:
+        with daemon_lock(paths):
+            holder_file(paths).unlink(missing_ok=True)
+            remove_published(paths)
+    except Conflict:
+        return False
+    return True
+
+
+def remove_published(paths: Paths) -> None:
+    """Remove info file and sockets; the caller holds the daemon lock."""
+    info_file(paths).unlink(missing_ok=True)
+    remove_stale_sockets(paths)

@@ -1,0 +1,97 @@
+"""The two locks: one daemon for life, one starter at a time. The kernel frees them when their holder dies.
+
+Beside the daemon lock lies the record of who holds it, so that a daemon that has not published itself yet, or is
+already leaving, can be named and stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from peft_daemon.errors import Conflict
+from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
+from peft_daemon.lifecycle.processes import ProcessIdentity
+from peft_daemon.paths import Paths
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+SWEEP_S = 0.5
+"""How long a new daemon waits for the lock: whoever removes a dead daemon's files holds it for a moment."""
+
+
+@contextlib.contextmanager
+def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock only the daemon of this home holds for long; raises Conflict naming the pid of who has it."""
+    from filelock import Timeout  # noqa: PLC0415  (60 ms, not needed to find a running daemon)
+
+    lock = _lock(paths, "daemon.lock")
+    try:
+        lock.acquire(timeout=timeout_s, poll_interval=0.01)
+    except Timeout:
+        holder = lock_holder(paths)
+        raise Conflict(
+            "a daemon already runs",
+            why=f"its pid is {holder.pid}" if holder else "",
+            fix="`peft-daemon stop` ends it",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def daemon_for_life(paths: Paths) -> Iterator[None]:
+    """Be the one daemon of this home, on record, while the context lasts; raises as ``daemon_lock``."""
+    with daemon_lock(paths, timeout_s=SWEEP_S):
+        write_private(holder_file(paths), msgspec.json.encode(ProcessIdentity.current()))
+        try:
+            yield
+        finally:
+            holder_file(paths).unlink(missing_ok=True)
+
+
+def holder_file(paths: Paths) -> Path:
+    """Where the record of the lock's holder lies."""
+    return paths.runtime / "holder.json"
+
+
+def lock_holder(paths: Paths) -> ProcessIdentity | None:
+    """The living process that holds the daemon lock, whether or not it serves."""
+    if (data := read_private(holder_file(paths))) is None:
+        return None
+    try:
+        holder = msgspec.json.decode(data, type=ProcessIdentity)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return holder if holder.find() is not None else None
+
+
+@contextlib.contextmanager
+def starter_lock(paths: Paths) -> Iterator[bool]:
+    """Try to be the one process that starts the daemon; yields whether that worked."""
+    from filelock import Timeout  # noqa: PLC0415
+
+    lock = _lock(paths, "starter.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _lock(paths: Paths, name: str) -> BaseFileLock:
+    from filelock import FileLock  # noqa: PLC0415
+
+    # No fallback to a lock that is a mere file: it would outlive a killed holder.
+    return FileLock(usable_folder(paths.runtime) / name, mode=0o600, thread_local=False, fallback_to_soft=False)

@@ -1,0 +1,227 @@
+"""Finding the daemon, and starting it when there is none or not the right one.
+
+Any number of processes may ask at once: one of them starts the daemon, all get the same. The daemon is spawned
+detached and outlives whoever started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from peft_daemon import __version__
+from peft_daemon.config import Settings
+from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
+from peft_daemon.lifecycle import backoff, handover, log
+from peft_daemon.lifecycle.info import DaemonInfo, read_info, running_daemon
+from peft_daemon.lifecycle.last_words import take_word
+from peft_daemon.lifecycle.leftovers import sweep
+from peft_daemon.lifecycle.locks import lock_holder, starter_lock
+from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
+from peft_daemon.lifecycle.stopping import STOP_TIMEOUT_S, Stopped, end_process, stop
+from peft_daemon.lifecycle.told_errors import error_of
+from peft_daemon.paths import Paths
+
+__all__ = ["DAEMON_COMMAND", "START_TIMEOUT_S", "Stopped", "ensure_running", "stop"]
+
+# -P: the folder the editor happens to run in must not provide a module of the daemon.
+DAEMON_COMMAND = (sys.executable, "-P", "-m", "peft_daemon.background")
+START_TIMEOUT_S = 30.0
+POLL_S = 0.015
+QUICK_DEATH_S = 60.0
+"""A daemon that was killed or crashed this soon after it was started counts as a failed start."""
+
+
+async def ensure_running(
+    settings: Settings,
+    paths: Paths,
+    *,
+    timeout_s: float = START_TIMEOUT_S,
+    command: Sequence[str] = DAEMON_COMMAND,
+    replace: bool = True,
+) -> DaemonInfo:
+    """The daemon of this home that runs this version with ``settings``; started if need be.
+
+    One with another version or other settings is stopped first, unless ``replace`` is false. ``command`` is the
+    command line of a daemon; settings and folders reach it by ``handover``.
+
+    Raises the error the daemon itself met at its start (NotFound: the model is missing), Unavailable when it crashed
+    (with the last lines it printed), either of them again when it failed too often just before, and Conflict when
+    another version or other settings are in the way.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if (info := _serving(settings, paths)) is not None:
+            return info
+        with starter_lock(paths) as ours:
+            if ours:
+                return await _start(settings, paths, deadline, tuple(command), replace)
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                "another process did not finish starting the daemon",
+                why=f"waited {timeout_s:.0f} s",
+                fix="`peft-daemon stop` ends what hangs; then try again",
+            )
+        await asyncio.sleep(POLL_S)
+
+
+async def _start(
+    settings: Settings, paths: Paths, deadline: float, command: tuple[str, ...], replace: bool
+) -> DaemonInfo:
+    """Make way and spawn; the caller holds the starter lock."""
+    while True:
+        if (info := _serving(settings, paths)) is not None:
+            return info
+        if (info := running_daemon(paths)) is not None:
+            _refuse_unless_replaceable(info, settings, replace)
+            await end_process(info.process, info, STOP_TIMEOUT_S)
+        elif (holder := lock_holder(paths)) is not None:
+            await _wait_for(holder, deadline)
+        else:
+            _remember_quick_death(paths)
+            sweep(paths)
+            backoff.check(paths, time.time())
+            if (info := await _spawn(settings, paths, deadline, command)) is not None:
+                return info
+
+
+async def _spawn(settings: Settings, paths: Paths, deadline: float, command: tuple[str, ...]) -> DaemonInfo | None:
+    """Start a daemon and wait until it serves; None if another one, started by hand, was faster."""
+    offset = log.prepare(paths)
+    take_word(paths)
+    child = _launch(settings, paths, command)
+    # Somebody has to collect the exit status, or a daemon that ends before its starter stays as a zombie.
+    threading.Thread(target=child.wait, name=f"daemon {child.pid}", daemon=True).start()
+    while True:
+        exit_code = child.poll()
+        # Read after the exit code: what a daemon published before it ended is then seen.
+        if (info := running_daemon(paths)) is not None:
+            if info.fits(settings):
+                return info
+            _refuse_other(info)
+        if exit_code is not None:
+            if exit_code == Conflict.exit_code and lock_holder(paths) is not None:
+                return None
+            raise _failed(paths, f"the daemon ended with {_describe(exit_code)} while it started", offset)
+        if time.monotonic() > deadline:
+            _kill(child)
+            raise _failed(paths, "the daemon did not begin to serve in time and was ended", offset)
+        await asyncio.sleep(POLL_S)
+
+
+def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    """Spawn the daemon detached from this process, its output going to the log."""
+    with log.appending(paths) as output:
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=paths.log_file.parent,
+                env=handover.give(settings, paths, os.environ),
+                start_new_session=sys.platform != "win32",
+                creationflags=_DETACHED,
+            )
+        except OSError as error:
+            raise Unavailable(
+                "the daemon cannot be started",
+                why=f"{command[0]}: {error.strerror or error}",
+                fix="Install peft-daemon again",
+            ) from None
+
+
+def _serving(settings: Settings, paths: Paths) -> DaemonInfo | None:
+    info = running_daemon(paths)
+    return info if info is not None and info.fits(settings) and info.reachable() else None
+
+
+def _refuse_unless_replaceable(info: DaemonInfo, settings: Settings, replace: bool) -> None:
+    if info.fits(settings):
+        return
+    # An old process that outlived an upgrade must not end the new daemon: what it would start is new as well.
+    if not info.speaks() and (not replace or _installed_version() == info.version):
+        _refuse_other(info)
+    if not replace:
+        raise Conflict(
+            "the daemon was restarted with other settings",
+            why=f"it runs with {info.config_digest}, this client wants {settings.digest()}",
+            fix="Restart this client (in an editor: the language server), or use the same settings everywhere",
+        )
+
+
+def _refuse_other(info: DaemonInfo) -> None:
+    if info.speaks():
+        raise Conflict(
+            "a daemon with other settings was started at the same time",
+            why=f"its pid is {info.pid}",
+            fix="`peft-daemon stop` ends it; then try again",
+        )
+    raise Conflict(
+        f"the daemon is peft-daemon {info.version} (protocol {info.protocol}), this client is {__version__}",
+        why="peft-daemon was updated while this client was running",
+        fix="Restart this client (in an editor: the language server)",
+    )
+
+
+def _installed_version() -> str:
+    try:
+        return importlib.metadata.version("peft-daemon")
+    except importlib.metadata.PackageNotFoundError:
+        return __version__
+
+
+async def _wait_for(holder: ProcessIdentity, deadline: float) -> None:
+    """Wait a moment for a daemon that has the lock and does not serve: it starts or leaves."""
+    if time.monotonic() > deadline:
+        raise Unavailable(
+            f"the daemon (pid {holder.pid}) neither serves nor ends", fix="`peft-daemon stop` ends it; then try again"
+        )
+    await asyncio.sleep(POLL_S)
+
+
+def _remember_quick_death(paths: Paths) -> None:
+    """Count a daemon that died without saying goodbye soon after its start as a failed start."""
+    now = time.time()
+    left = read_info(paths)
+    if left is not None and left.process.find() is None and 0 <= now - left.started < QUICK_DEATH_S:
+        backoff.record(paths, backoff.Failure(now, log.tail(paths.log_file)))
+
+
+def _failed(paths: Paths, what: str, offset: int) -> PeftDaemonError:
+    """Remember a failed start; returns the error the daemon left, or one with the last lines it printed."""
+    told = take_word(paths)
+    lines = log.tail(paths.log_file, offset) or "(it printed nothing)"
+    backoff.record(paths, backoff.Failure(time.time(), lines, told))
+    if told is not None:
+        return error_of(told)
+    return Unavailable(
+        what,
+        why=f"its last lines:\n{lines}",
+        fix=f"`peft-daemon serve` shows everything it prints; the log is {paths.log_file}",
+    )
+
+
+def _describe(exit_code: int) -> str:
+    return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    import psutil  # noqa: PLC0415
+
+    try:
+        kill_tree(psutil.Process(child.pid))
+    except psutil.NoSuchProcess:
+        return
+
+
+if sys.platform == "win32":
+    _DETACHED = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+else:
+    _DETACHED = 0

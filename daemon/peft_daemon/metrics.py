@@ -1,0 +1,51 @@
+"""Counters and histograms of one daemon, in Prometheus' text format. Numbers only: never a prompt, path or name."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from peft_daemon.protocol import Timings
+
+LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60)
+
+
+class Metrics:
+    """One registry per daemon; nothing is shared between two of them."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "peft_daemon_requests", "Generations by how they ended", ["route", "outcome"], registry=self._registry
+        )
+        self._latency = Histogram(
+            "peft_daemon_latency_seconds", "Arrival to end", ["route"], buckets=LATENCY_S, registry=self._registry
+        )
+        self._first_token = Histogram(
+            "peft_daemon_first_token_seconds", "Engine start to first token", buckets=LATENCY_S, registry=self._registry
+        )
+        self._queue = Histogram(
+            "peft_daemon_queue_seconds", "Waiting for the engine", buckets=LATENCY_S, registry=self._registry
+        )
+        self._prompt = Counter(
+            "peft_daemon_prompt_tokens", "Prompt tokens, computed or reused", ["how"], registry=self._registry
+        )
+        self._decoded = Counter("peft_daemon_decoded_tokens", "Tokens generated", registry=self._registry)
+        self.active = Gauge("peft_daemon_active_requests", "Being decoded now", registry=self._registry)
+        self.queued = Gauge("peft_daemon_queued_requests", "Waiting now", registry=self._registry)
+        self.memory = Gauge("peft_daemon_memory_bytes", "Resident, daemon and engine", registry=self._registry)
+        self.restarts = Gauge("peft_daemon_engine_restarts", "Engine deaths so far", registry=self._registry)
+
+    def finished(self, route: str, outcome: str, timings: Timings) -> None:
+        """Count one request that ended."""
+        self._requests.labels(route, outcome).inc()
+        self._latency.labels(route).observe(timings.total_ms / 1000)
+        self._queue.observe(timings.queue_ms / 1000)
+        if timings.first_token_ms:
+            self._first_token.observe(timings.first_token_ms / 1000)
+        self._prompt.labels("evaluated").inc(timings.prompt_evaluated)
+        self._prompt.labels("reused").inc(timings.prompt_reused)
+        self._decoded.inc(timings.decode_tokens)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus scrapes it."""
+        return generate_latest(self._registry)

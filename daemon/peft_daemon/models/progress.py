@@ -1,0 +1,25 @@
+"""How long work on a model tells its caller how far it is; drawing it is the caller's business."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the progress of one pull, always from the thread that called ``pull``."""
+
+    def note(self, text: str) -> None:
+        """A line worth showing: a source is tried, a source failed, another pull is waited for."""
+
+    def advance(self, done: int, total: int) -> None:
+        """``done`` of ``total`` bytes of the model are here; may go back when a source has to start over."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Ignore."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Ignore."""

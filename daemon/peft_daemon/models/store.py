@@ -1,0 +1,329 @@
+"""The base models on this disk: fetched once, verified by sha256, and handed out as paths.
+
+A model is either installed, complete and verified, or not there: it appears under its name in one atomic step. What a
+broken download got so far waits in ``.staging`` and is built upon by the next pull. Reading a path never hashes the
+file again; a change of its size or time is noticed and sends the user to ``models pull``, which does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.config import Settings
+from peft_daemon.errors import Conflict, DownloadFailed, NotFound
+from peft_daemon.models import disk
+from peft_daemon.models.catalogue import FileName, ModelEntry, Sha256
+from peft_daemon.models.disk import readable
+from peft_daemon.models.partial import PartialFile, sha256_of
+from peft_daemon.models.progress import Progress, Silent
+from peft_daemon.models.sources import remote_sources
+from peft_daemon.models.sources.base import Source, SourceFailed
+from peft_daemon.models.sources.local import LocalFile
+from peft_daemon.paths import Paths
+
+STAGING = ".staging"
+RECORD = "verified.json"
+
+
+class VerificationRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """``verified.json``: what was hashed, and how to notice that the file changed since."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: int
+    mtime_ns: int
+    verified: str
+    """UTC, ISO 8601."""
+    source: str
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A complete, verified model."""
+
+    id: str
+    path: Path
+    bytes: int
+    sha256: str
+    source: str
+    """Where it came from, for people."""
+    verified: str
+    """When its sha256 was last checked; UTC, ISO 8601."""
+
+
+class ModelStore:
+    """The models below ``folder``: ``<id>/<file>`` with its ``verified.json``, and ``.staging``.
+
+    ``free_bytes`` tells the free space of the disk a folder is on. ``environ`` holds ``HF_ENDPOINT``.
+    Safe to use from several processes: writers take a lock per model, readers need none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        offline: bool,
+        free_bytes: Callable[[Path], int] = disk.free_bytes,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.offline = offline
+        self._free_bytes = free_bytes
+        self._environ = os.environ if environ is None else environ
+
+    def list(self) -> list[InstalledModel]:
+        """All installed models, by id, also those the catalogue no longer has."""
+        if not self.folder.is_dir():
+            return []
+        folders = sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name != STAGING)
+        return [model for path in folders if (model := _installed(path, _record(path))) is not None]
+
+    def is_installed(self, entry: ModelEntry) -> bool:
+        """Whether ``path`` would return."""
+        return self._find(entry) is not None
+
+    def path(self, entry: ModelEntry) -> Path:
+        """The model's file, without hashing it. NotFound if absent, Conflict if changed since it was verified."""
+        if (model := self._find(entry)) is not None:
+            return model.path
+        if self._file(entry).exists():
+            raise Conflict(
+                f"{self._file(entry)} is not verified",
+                why="its size or time changed, or it was put there by hand",
+                fix=f"Type `peft-daemon models pull {entry.id}` to check it",
+            )
+        raise NotFound(
+            f"model '{entry.id}' is not installed",
+            fix=f"Type `peft-daemon models pull {entry.id}` ({readable(entry.bytes)})",
+        )
+
+    def staged_bytes(self, entry: ModelEntry) -> int:
+        """Bytes of an unfinished download that the next pull builds upon."""
+        with contextlib.suppress(OSError):
+            return self._partial(entry).stat().st_size
+        return 0
+
+    def verify(self, entry: ModelEntry) -> InstalledModel:
+        """Hash the file and renew its record.
+
+        NotFound if it is absent. Conflict if it is not the catalogue's file: it then counts as not installed, and the
+        next pull replaces it.
+        """
+        file = self._file(entry)
+        if not file.is_file():
+            self.path(entry)
+        record = _record(file.parent)
+        if file.stat().st_size != entry.bytes or sha256_of(file) != entry.sha256:
+            (file.parent / RECORD).unlink(missing_ok=True)
+            raise Conflict(
+                f"{file} is damaged",
+                why="its sha256 is not the catalogue's",
+                fix=f"Type `peft-daemon models pull {entry.id}` to replace it",
+            )
+        return self._write_record(entry, record.source if record else "found in the folder")
+
+    def pull(self, entry: ModelEntry, *, local: Path | None = None, progress: Progress | None = None) -> InstalledModel:
+        """Install the model from ``local``, or from the first of its sources that delivers; at once if installed.
+
+        An interruption (KeyboardInterrupt) keeps what was received. DownloadFailed when no source delivers, the data
+        has another sha256 (it is deleted), the disk is too small, or the network is not allowed. Conflict when the
+        folder cannot be written.
+        """
+        progress = progress or Silent()
+        if (model := self._find(entry)) is not None:
+            return model
+        try:
+            with self._locked(entry, progress):
+                return self._find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
+        except OSError as error:
+            if disk.is_full(error):
+                raise self._too_small(entry, entry.bytes - self.staged_bytes(entry)) from error
+            raise self._unwritable(error) from error
+
+    def remove(self, entry: ModelEntry) -> int:
+        """Delete the model and what an unfinished pull left; returns the bytes freed. NotFound if there is nothing."""
+        home, staging = self._file(entry).parent, self._partial(entry).parent
+        if not home.is_dir() and not staging.is_dir():
+            raise NotFound(
+                f"model '{entry.id}' is not installed", fix="Type `peft-daemon models list` for what is on this disk"
+            )
+        try:
+            with self._locked(entry, Silent()):
+                freed = sum(file.stat().st_size for top in (home, staging) for file in top.rglob("*") if file.is_file())
+                # The record first: a half-deleted folder must not look installed.
+                (home / RECORD).unlink(missing_ok=True)
+                for folder in (home, staging):
+                    if folder.is_dir():
+                        shutil.rmtree(folder)
+        except OSError as error:
+            raise Conflict(
+                f"cannot delete {home}",
+                why=error.strerror or str(error),
+                fix="Stop what is using it with `peft-daemon stop`, then try again",
+            ) from error
+        return freed
+
+    def _fetch(self, entry: ModelEntry, local: Path | None, progress: Progress) -> InstalledModel:
+        if local is not None:
+            sources: list[Source] = [LocalFile(entry, local)]
+        elif self.offline:
+            raise DownloadFailed(
+                f"model '{entry.id}' is not installed and the network is off",
+                why="`offline` is set",
+                fix=f"Type `peft-daemon models pull {entry.id} --from FILE`, or set PEFT_DAEMON_OFFLINE=0 once",
+            )
+        else:
+            sources = remote_sources(entry, self._environ)
+        reasons = []
+        for source in sources:
+            try:
+                self._fetch_from(entry, source, progress)
+            except SourceFailed as failure:
+                reasons.append(f"{source.name}: {failure}")
+                progress.note(reasons[-1])
+                continue
+            return self._write_record(entry, source.name)
+        raise DownloadFailed(
+            f"cannot fetch model '{entry.id}'",
+            why="; ".join(reasons),
+            fix=f"Get {entry.file} another way and type `peft-daemon models pull {entry.id} --from FILE`",
+        )
+
+    def _fetch_from(self, entry: ModelEntry, source: Source, progress: Progress) -> None:
+        """Complete the partial file from one source, check it, and move it into place."""
+        path = self._partial(entry)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with PartialFile(path) as partial:
+            if partial.size > entry.bytes:
+                partial.cut(0)
+            needed = entry.bytes - partial.size + source.scratch_bytes
+            if partial.size < entry.bytes and self._free_bytes(path.parent) < needed:
+                raise self._too_small(entry, needed)
+            held = f", {readable(partial.size)} are here" if partial.size else ""
+            progress.note(f"fetching {entry.id} ({readable(entry.bytes)}) from {source.name}{held}")
+            if partial.size < entry.bytes:
+                source.fetch(partial, progress)
+            partial.sync()
+            digest = partial.sha256()
+        if digest != entry.sha256:
+            shutil.rmtree(path.parent)
+            raise SourceFailed(f"wrong data (sha256 {digest[:12]}…, not {entry.sha256[:12]}…), deleted")
+        file = self._file(entry)
+        file.parent.mkdir(exist_ok=True)
+        path.replace(file)
+        disk.sync_folder(file.parent)
+        shutil.rmtree(path.parent)
+
+    def _adopt(self, entry: ModelEntry, progress: Progress) -> InstalledModel | None:
+        """Verify a file that lies in place without a fitting record; delete it if it is not the model."""
+        file = self._file(entry)
+        if not file.is_file():
+            return None
+        progress.note(f"checking {file}")
+        try:
+            return self.verify(entry)
+        except Conflict as damaged:
+            progress.note(f"{damaged.what}; it is replaced")
+            file.unlink()
+            return None
+
+    def _find(self, entry: ModelEntry) -> InstalledModel | None:
+        folder = self.folder / entry.id
+        record = _record(folder)
+        if record is None or (record.file, record.sha256) != (entry.file, entry.sha256):
+            return None
+        return _installed(folder, record)
+
+    def _write_record(self, entry: ModelEntry, source: str) -> InstalledModel:
+        file = self._file(entry)
+        info = file.stat()
+        record = VerificationRecord(
+            file=entry.file,
+            sha256=entry.sha256,
+            bytes=info.st_size,
+            mtime_ns=info.st_mtime_ns,
+            verified=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=source,
+        )
+        fresh = file.parent / f"{RECORD}.new"
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+        fresh.replace(file.parent / RECORD)
+        return InstalledModel(entry.id, file, record.bytes, record.sha256, record.source, record.verified)
+
+    @contextlib.contextmanager
+    def _locked(self, entry: ModelEntry, progress: Progress) -> Iterator[None]:
+        """Hold the model's lock, waiting for as long as another process holds it."""
+        from filelock import FileLock, Timeout  # noqa: PLC0415  (readers need no lock)
+
+        staging = self.folder / STAGING
+        staging.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(staging / f"{entry.id}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            progress.note(f"another process is working on {entry.id}; waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _file(self, entry: ModelEntry) -> Path:
+        return self.folder / entry.id / entry.file
+
+    def _partial(self, entry: ModelEntry) -> Path:
+        # Named by hash: what was received of another revision of the file is of no use.
+        return self.folder / STAGING / entry.id / f"{entry.sha256[:16]}.partial"
+
+    def _too_small(self, entry: ModelEntry, needed: int) -> DownloadFailed:
+        free = self._free_bytes(self.folder)
+        held = self.staged_bytes(entry)
+        kept = f"; {readable(held)} already received are kept" if held else ""
+        return DownloadFailed(
+            f"not enough room for model '{entry.id}' in {self.folder}",
+            why=f"{needed} bytes needed ({readable(needed)}), {free} free ({readable(free)}){kept}",
+            fix="Free some, or use another disk: "
+            f"`PEFT_DAEMON_MODELS_DIR=/path/with/room peft-daemon models pull {entry.id}`",
+        )
+
+    def _unwritable(self, error: OSError) -> Conflict:
+        return Conflict(
+            f"cannot write to {self.folder}",
+            why=error.strerror or str(error),
+            fix="Correct its permissions, or set PEFT_DAEMON_MODELS_DIR to another folder",
+        )
+
+
+def open_store(settings: Settings, paths: Paths) -> ModelStore:
+    """The store in the folder the settings name, or in the cache folder."""
+    folder = Path(settings.models_dir).expanduser().absolute() if settings.models_dir else paths.models
+    return ModelStore(folder, offline=settings.offline)
+
+
+def _record(folder: Path) -> VerificationRecord | None:
+    try:
+        return msgspec.json.decode((folder / RECORD).read_bytes(), type=VerificationRecord)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _installed(folder: Path, record: VerificationRecord | None) -> InstalledModel | None:
+    """The model in ``folder`` if its file is still the one that was verified."""
+    if record is None:
+        return None
+    file = folder / record.file
+    try:
+        info = file.stat()
+    except OSError:
+        return None
+    if (info.st_size, info.st_mtime_ns) != (record.bytes, record.mtime_ns):
+        return None
+    return InstalledModel(folder.name, file, record.bytes, record.sha256, record.source, record.verified)

@@ -1,0 +1,212 @@
+"""The daemon process: one lock, one private socket, one HTTP server, and the order in which they come and go.
+
+Knows nothing of routes or the engine: the application is made by a factory, which starts and stops the engine in
+its lifespan. Nothing heavy is imported here, so that the daemon answers before the model is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from socket import socket
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
+
+from peft_daemon import __version__
+from peft_daemon.config import Settings
+from peft_daemon.errors import PeftDaemonError
+from peft_daemon.lifecycle.activity import Activity
+from peft_daemon.lifecycle.draining import AnswerWhenStopping
+from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, withdraw
+from peft_daemon.lifecycle.last_words import leaving_word
+from peft_daemon.lifecycle.leftovers import remove_published
+from peft_daemon.lifecycle.locks import daemon_for_life
+from peft_daemon.lifecycle.log import rotate_own_output
+from peft_daemon.lifecycle.processes import ProcessIdentity
+from peft_daemon.lifecycle.sockets import Listener, listening
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import PROTOCOL_VERSION
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+AppFactory = Callable[[Settings, Paths, DaemonInfo, Activity], "ASGIApp"]
+
+DRAIN_S = 5
+"""How long requests in flight may go on after the wish to stop."""
+LEAVE_S = 5
+"""How long the application may take to stop its engine after that."""
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an unused connection, so that the server never closes one under a request."""
+MAX_HEADER_BYTES = 64 * 1024
+MAX_CONNECTIONS = 256
+TICKS_PER_S = 10
+"""How often uvicorn calls ``on_tick``."""
+
+log = logging.getLogger("peft_daemon.server")
+
+
+def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s: int = DRAIN_S) -> None:
+    """Be the daemon of this home until a signal, a route or idleness ends it; then return.
+
+    Raises Conflict when another daemon runs or the port is taken, InvalidInput for an address that is not
+    loopback, what the factory raises, and PeftDaemonError when the application does not start.
+    """
+    _log_to_stderr(settings)
+    with daemon_for_life(paths), leaving_word(paths):
+        remove_published(paths)
+        with listening(settings, paths) as listener:
+            info = _describe(settings, listener)
+            activity = Activity()
+            app = AnswerWhenStopping(app_factory(settings, paths, info, activity))
+            server = _DaemonServer(
+                _server_config(app, drain_s),
+                paths=paths,
+                info=info,
+                listener=listener,
+                activity=activity,
+                idle_exit_s=settings.idle_exit_s,
+            )
+            try:
+                asyncio.run(server.serve([listener.socket]))
+            except SystemExit:
+                # How uvicorn ends when the lifespan fails; it has logged why.
+                raise PeftDaemonError(
+                    "the daemon's application did not start", why="the lines above say why", fix="`peft-daemon doctor`"
+                ) from None
+            finally:
+                withdraw(paths, info)
+    log.info("stopped")
+
+
+class _DaemonServer(uvicorn.Server):
+    """uvicorn's server, published while it serves, which leaves when it is no longer needed or found."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        paths: Paths,
+        info: DaemonInfo,
+        listener: Listener,
+        activity: Activity,
+        idle_exit_s: int,
+    ) -> None:
+        super().__init__(config)
+        self._paths, self._info, self._listener = paths, info, listener
+        self._activity, self._idle_exit_s = activity, idle_exit_s
+        self._published = 0
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        publish(self._paths, self._info)
+        self._published = info_file(self._paths).stat().st_ino
+        log.info("serving at %s, pid %d", self._info.address, self._info.pid)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % (2 * TICKS_PER_S) == 0 and not self._can_be_found():
+            log.warning("stopping: the info file or the socket is gone, so no client can come")
+            return True
+        if counter % (60 * TICKS_PER_S) == 0:
+            # A full disk must not end the daemon.
+            with contextlib.suppress(OSError):
+                rotate_own_output(self._paths)
+                self._keep_from_cleaners()
+        if self._activity.over(self._idle_exit_s):
+            log.info("stopping: asked to, or idle for %d s", self._idle_exit_s)
+            return True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        withdraw(self._paths, self._info)
+        if self._listener.path is not None:
+            self._listener.path.unlink(missing_ok=True)
+        limit_s = (self.config.timeout_graceful_shutdown or 0) + LEAVE_S
+        try:
+            await asyncio.wait_for(super().shutdown(sockets), limit_s)
+        except TimeoutError:
+            log.error("the application did not stop within %d s; leaving without it", limit_s)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's own raises the signal again at the end; a daemon that was asked to leave exits with 0.
+        before = {number: signal.signal(number, self._on_signal) for number in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # A second Ctrl-C does not wait for requests.
+        self.force_exit = self.should_exit and number == signal.SIGINT
+        self.should_exit = True
+
+    def _can_be_found(self) -> bool:
+        try:
+            published = info_file(self._paths).stat().st_ino == self._published
+        except OSError:
+            return False
+        return published and (self._listener.path is None or self._listener.path.exists())
+
+    def _keep_from_cleaners(self) -> None:
+        """Make the files look used: cleaners of temporary folders remove what looks old."""
+        for path in (info_file(self._paths), self._listener.path, *self._paths.runtime.glob("*.lock")):
+            if path is not None:
+                os.utime(path)
+
+
+def _describe(settings: Settings, listener: Listener) -> DaemonInfo:
+    process = ProcessIdentity.current()
+    return DaemonInfo(
+        pid=process.pid,
+        created=process.created,
+        address=listener.address,
+        token=listener.token,
+        version=__version__,
+        protocol=PROTOCOL_VERSION,
+        config_digest=settings.digest(),
+        started=time.time(),
+    )
+
+
+def _server_config(app: ASGIApp, drain_s: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        # Who asks is never taken from a header.
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        backlog=128,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=drain_s,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+    )
+
+
+def _log_to_stderr(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # A crash in native code leaves its stack in the log.
+    faulthandler.enable()

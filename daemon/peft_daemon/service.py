@@ -1,0 +1,288 @@
+"""One generation from request to answer: which adapter, whose turn, through the pipeline, counted.
+
+The routes translate their protocols to the calls here; the pipeline knows prompts and post-processing, the engine
+knows tokens. This is the only place where they meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.formats import PromptFormat
+from peft_daemon.completion.intent import Decision, decide_task
+from peft_daemon.completion.pipeline import Completion, Job, Pipeline, TextPart
+from peft_daemon.completion.prompt import BuiltPrompt
+from peft_daemon.config import Settings
+from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.metrics import Metrics
+from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.protocol import (
+    AdapterSummary,
+    AdapterUse,
+    CompleteRequest,
+    CompleteResponse,
+    ContextChunk,
+    EngineStatus,
+    FinishReason,
+    Task,
+    Timings,
+    UseAdapterRequest,
+)
+from peft_daemon.scheduler import Scheduler, Superseded
+
+
+@dataclass(frozen=True)
+class RawRequest:
+    """A generation without post-processing, as other tools' protocols ask for it."""
+
+    prefix: str
+    suffix: str | None
+    """None: continue ``prefix`` as it stands; else fill the hole between the two."""
+    max_tokens: int
+    adapter: Manifest | None = None
+    scale: float | None = None
+    task: Task = Task.FILL
+    context: tuple[ContextChunk, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    decode_budget_ms: int | None = None
+    """Counted from the first token: reading a long prompt does not use it up."""
+    logprobs: int = 0
+
+
+@dataclass(frozen=True)
+class RawEnd:
+    """The last item of a raw generation."""
+
+    reason: FinishReason
+    timings: Timings
+
+
+class CompletionService:
+    """All generations of one daemon."""
+
+    def __init__(self, settings: Settings, model: ModelEntry, engine: Engine, registry: AdapterRegistry) -> None:
+        self._settings, self._model, self._engine, self._registry = settings, model, engine, registry
+        self._pipeline = Pipeline(engine)
+        self._scheduler = Scheduler(settings.slots)
+        self._metrics = Metrics()
+        self._context_tokens = min(settings.context_tokens, model.context_tokens)
+        self.started = time.time()
+        self.completed = 0
+
+    @property
+    def model_id(self) -> str:
+        """Catalogue id of the base model."""
+        return self._model.id
+
+    @property
+    def active(self) -> int:
+        """Requests being decoded."""
+        return self._scheduler.active
+
+    @property
+    def queued(self) -> int:
+        """Requests waiting."""
+        return self._scheduler.queued
+
+    def engine_status(self) -> EngineStatus:
+        """The engine's state, without waiting."""
+        return self._engine.status()
+
+    def memory_bytes(self) -> int:
+        """Resident memory of this process and the engine's."""
+        return int(psutil.Process().memory_info().rss) + self._engine.status().memory_bytes
+
+    def metrics_text(self) -> bytes:
+        """Prometheus' text format."""
+        engine = self._engine.status()
+        self._metrics.active.set(self.active)
+        self._metrics.queued.set(self.queued)
+        self._metrics.memory.set(self.memory_bytes())
+        self._metrics.restarts.set(engine.restarts)
+        return self._metrics.text()
+
+    def adapters(self) -> list[AdapterSummary]:
+        """All adapters of the registry."""
+        return self._registry.list()
+
+    def adapter_named(self, name: str) -> Manifest | None:
+        """The adapter a request names; None for ``base``. Raises NotFound, or Conflict for another base model."""
+        return self._fitting(self._registry.resolve(Task.FILL, None, name))
+
+    def adapter_in_use(self, task: Task, path: str | None) -> Manifest | None:
+        """The adapter in use for a task at a path; None when there is none or it was made for another base."""
+        manifest = self._registry.resolve(task, path, None)
+        return manifest if manifest is not None and manifest.base_sha256 == self._model.sha256 else None
+
+    async def use_adapter(self, asked: UseAdapterRequest) -> None:
+        """Put an adapter in use; raises as ``adapter_named`` does."""
+        self.adapter_named(asked.name)
+        repository = Path(asked.repository) if asked.repository else None
+        # Another process may hold the registry's lock for as long as an import takes.
+        await asyncio.to_thread(self._registry.use, asked.name, asked.task, repository)
+
+    async def complete(self, asked: CompleteRequest) -> AsyncGenerator[str | CompleteResponse, None]:
+        """Pieces of final text as they become certain, then the CompleteResponse.
+
+        Superseded requests end with a response that says so. Closing the generator stops decoding. Raises NotFound
+        or Conflict for a wrong adapter, Unavailable and EngineFailed as the engine does.
+        """
+        arrived = time.perf_counter()
+        document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
+        decision = decide_task(asked, document)
+        manifest = (
+            self.adapter_named(asked.adapter) if asked.adapter else self.adapter_in_use(decision.task, asked.path)
+        )
+        lease = self._lease(manifest, asked.scale)
+        use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
+        job = self._job(asked, document, decision, manifest)
+        end = Completion("", FinishReason.CANCELLED, 0, Timings())
+        queue_ms = 0.0
+        try:
+            async with self._scheduler.admit(asked.document) as ticket:
+                queue_ms = ticket.queue_ms
+                async with aclosing(ticket.guard(self._pipeline.run(job, lease))) as parts:
+                    async for part in parts:
+                        if isinstance(part, TextPart):
+                            yield part.text
+                        else:
+                            end = part
+        except Superseded:
+            end = Completion("", FinishReason.SUPERSEDED, 0, Timings())
+        finally:
+            timings = _complete(end.timings, queue_ms, arrived)
+            self._count("complete", end.reason, timings)
+        yield CompleteResponse(
+            id=uuid.uuid4().hex,
+            text=end.text,
+            finish_reason=end.reason,
+            task=job.task,
+            model=self._model.id,
+            adapter=use,
+            replace_after=end.replace_after,
+            timings=timings,
+        )
+
+    async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
+        """The model's own text, then RawEnd; errors as in ``complete``."""
+        arrived = time.perf_counter()
+        end = RawEnd(FinishReason.CANCELLED, Timings())
+        queue_ms = 0.0
+        try:
+            async with self._scheduler.admit(None) as ticket:
+                queue_ms = ticket.queue_ms
+                built, stop = await self._raw_prompt(asked)
+                held = built.held
+                request = GenerationRequest(
+                    prompt=built.prompt,
+                    max_tokens=asked.max_tokens,
+                    adapter=self._lease(asked.adapter, asked.scale),
+                    stop=(*stop, *asked.stop),
+                    temperature=asked.temperature,
+                    top_p=asked.top_p,
+                    seed=asked.seed,
+                    logprobs=asked.logprobs,
+                    begins_with=held,
+                )
+                async with aclosing(self._engine.generate(request)) as items:
+                    async for item in items:
+                        if isinstance(item, Finish):
+                            end = RawEnd(item.reason, item.timings)
+                            continue
+                        text = item.text
+                        if held:
+                            # The answer begins with what the prompt held back; the client has that already.
+                            known = min(len(held), len(text)) if held.startswith(text[: len(held)]) else 0
+                            text, held = text[known:], held[known:] if known else ""
+                        if text or item.logprobs:
+                            yield replace(item, text=text)
+                        if asked.decode_budget_ms and item.timings.decode_ms > asked.decode_budget_ms:
+                            end = RawEnd(FinishReason.TIMEOUT, item.timings)
+                            break
+        finally:
+            end = RawEnd(end.reason, _complete(end.timings, queue_ms, arrived))
+            self._count(route, end.reason, end.timings)
+        yield end
+
+    def _lease(self, manifest: Manifest | None, scale: float | None) -> AdapterLease | None:
+        if manifest is None:
+            return None
+        scale = manifest.scale if scale is None else scale
+        return self._registry.lease(manifest, scale, engine=self._engine.id)
+
+    def _fitting(self, manifest: Manifest | None) -> Manifest | None:
+        if manifest is not None:
+            manifest.require_base(self._model.id, self._model.sha256)
+            manifest.require_engine(self._engine.id)
+        return manifest
+
+    def _job(self, asked: CompleteRequest, document: Document, decision: Decision, manifest: Manifest | None) -> Job:
+        at_cursor, settings = decision.at_cursor, self._settings
+        intends = decision.task is Task.INTENT
+        max_tokens = asked.max_tokens or (settings.max_tokens_intent if intends else settings.max_tokens_fill)
+        return Job(
+            document=document,
+            format=self._format(decision, manifest),
+            context_tokens=min(self._context_tokens, settings.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
+            max_tokens=max_tokens,
+            task=decision.task,
+            intent=decision.intent,
+            lead=at_cursor.lead if at_cursor else "",
+            context=tuple(asked.context),
+            time_budget_ms=asked.time_budget_ms or (None if intends else settings.time_budget_fill_ms),
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            seed=asked.seed,
+            stop=tuple(asked.stop),
+            single_line=asked.single_line,
+        )
+
+    def _format(self, decision: Decision, manifest: Manifest | None) -> PromptFormat:
+        """The format the adapter was trained on where it fits the task, else the base model's.
+
+        A comment at the cursor is already in the document: without an adapter made for sentences it is answered by
+        filling in below it, which sees the rest of the file too. Where there is nothing but comments, filling in
+        only finds more of them.
+        """
+        trained = formats.FORMATS.get(manifest.prompt_format) if manifest else None
+        if trained is not None and trained.task is decision.task:
+            return trained
+        own = self._model.prompt_formats
+        fills = decision.task is Task.FILL or (decision.at_cursor is not None and not decision.at_cursor.alone)
+        return formats.get(own.fill if fills else own.intent)
+
+    async def _raw_prompt(self, asked: RawRequest) -> tuple[BuiltPrompt, tuple[str, ...]]:
+        """The prompt of a raw request and the strings that end its answer."""
+        form = formats.get(self._model.prompt_formats.fill)
+        if asked.suffix is None:
+            return BuiltPrompt((Segment(asked.prefix),)), form.stop
+        budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
+        document = Document.normalized(asked.prefix, asked.suffix)
+        built = await prompt.build(document, form, budget, self._engine.count_tokens, context=asked.context)
+        return built, form.stop
+
+    def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
+        self.completed += 1
+        self._metrics.finished(route, reason.value, timings)
+
+
+def _complete(timings: Timings, queue_ms: float, arrived: float) -> Timings:
+    """The engine's timings with what only the daemon knows."""
+    total_ms = (time.perf_counter() - arrived) * 1000
+    return msgspec.structs.replace(timings, queue_ms=queue_ms, total_ms=total_ms)

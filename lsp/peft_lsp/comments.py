@@ -1,0 +1,122 @@
+"""Prose that asks for code: the comment at a line, or the docstring of a function that has no body yet.
+
+Comments are found by the language's line comment marks, docstrings by a parse of that one function. A ``#`` line inside
+a long string counts as a comment. Does not judge whether the prose makes sense as a request.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from peft_lsp.positions import content
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser
+
+FARTHEST = 200
+"""Lines a comment block or a function's head and docstring may span."""
+
+_SLASHES = r"//[/!]?"
+_MARKS = {
+    **dict.fromkeys(
+        ("python", "ruby", "shellscript", "bash", "sh", "perl", "r", "julia", "yaml", "toml", "dockerfile", "makefile"),
+        r"#+(?!!)",
+    ),
+    **dict.fromkeys(
+        ("c", "cpp", "csharp", "objective-c", "cuda", "java", "kotlin", "scala", "swift", "dart", "go", "rust", "zig",
+         "javascript", "javascriptreact", "typescript", "typescriptreact", "php"),
+        _SLASHES,
+    ),
+    **dict.fromkeys(("lua", "sql", "haskell", "elm", "ada"), r"--+"),
+    **dict.fromkeys(("lisp", "commonlisp", "scheme", "clojure", "emacs-lisp"), r";+"),
+    **dict.fromkeys(("latex", "tex", "erlang", "matlab", "prolog"), r"%+"),
+}  # fmt: skip
+_DEF = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]")
+
+
+@dataclass(frozen=True)
+class Prose:
+    """Where prose stands, and where the code it asks for goes: below ``last``, indented like ``indentation``."""
+
+    first: int
+    last: int
+    text: str
+    indentation: str
+    docstring: bool
+
+
+def find(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
+    """The prose at lines ``first`` to ``last`` (a selection, or twice the cursor's line); None if it is other code.
+
+    Both ends of a selection have to be in the same comment or function head.
+    """
+    if not 0 <= first <= last < len(lines):
+        return None
+    return _comment(lines, language, first, last) or (_docstring(lines, first, last) if language == "python" else None)
+
+
+def _comment(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
+    pattern = _pattern(language)
+    if pattern is None or (here := pattern.fullmatch(content(lines[first]))) is None:
+        return None
+    indentation, words = here.groups()
+    found = [words]
+    top = bottom = first
+    for above in reversed(lines[max(first - FARTHEST, 0) : first]):
+        if (match := pattern.fullmatch(content(above))) is None or match[1] != indentation:
+            break
+        top -= 1
+        found.insert(0, match[2])
+    for below in lines[first + 1 : first + FARTHEST]:
+        if (match := pattern.fullmatch(content(below))) is None or match[1] != indentation:
+            break
+        bottom += 1
+        found.append(match[2])
+    text = "\n".join(line.strip() for line in found).strip()
+    return Prose(top, bottom, text, indentation, docstring=False) if text and last <= bottom else None
+
+
+@cache
+def _pattern(language: str) -> re.Pattern[str] | None:
+    mark = _MARKS.get(language)
+    return re.compile(rf"([ \t]*){mark}(.*)") if mark else None
+
+
+def _docstring(lines: Sequence[str], first: int, last: int) -> Prose | None:
+    top = first
+    while not (head := _DEF.match(lines[top])):
+        top -= 1
+        if top < 0 or first - top > FARTHEST:
+            return None
+    # Without the indentation in front, the parser takes it for a function of its own.
+    source = [content(line).removeprefix(head[1]) for line in lines[top : top + FARTHEST]]
+    function = _parser().parse("\n".join(source).encode("utf-8", "replace")).root_node.child(0)
+    body = function.child_by_field_name("body") if function and function.type == "function_definition" else None
+    if body is None or body.named_child_count != 1 or (string := _string(body.named_child(0))) is None:
+        return None
+    start, bottom = string.start_point, top + string.end_point.row
+    inner = next((child.text for child in string.named_children if child.type == "string_content"), None)
+    if start.row == 0 or last > bottom or inner is None:
+        return None
+    text = inspect.cleandoc(inner.decode())
+    return Prose(top, bottom, text, head[1] + source[start.row][: start.column], docstring=True) if text else None
+
+
+def _string(statement: Node | None) -> Node | None:
+    if statement is None or statement.type != "expression_statement":
+        return None
+    child = statement.named_child(0)
+    return child if child is not None and child.type == "string" and statement.named_child_count == 1 else None
+
+
+@cache
+def _parser() -> Parser:
+    import tree_sitter_python  # noqa: PLC0415  (first needed long after the start)
+    from tree_sitter import Language, Parser  # noqa: PLC0415
+
+    return Parser(Language(tree_sitter_python.language()))

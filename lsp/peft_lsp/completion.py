@@ -1,0 +1,63 @@
+"""``textDocument/completion``: the model's text as an item of the ordinary list, for editors without inline completion.
+
+The item replaces the word being typed, so that an editor that filters by that word keeps it, and is sorted last: a
+typed language server's own suggestions stay on top.
+"""
+
+from __future__ import annotations
+
+from lsprotocol import types
+
+from peft_lsp import names
+from peft_lsp.documents import Snapshot
+from peft_lsp.language_server import PeftLanguageServer
+from peft_lsp.requests import is_hopeless, request_at, word_follows
+
+NOTHING = types.CompletionList(is_incomplete=True, items=[])
+LABEL_WIDTH = 80
+
+
+def register(server: PeftLanguageServer) -> None:
+    """Offer completion; done only for editors that need it."""
+    options = types.CompletionOptions(trigger_characters=list(names.COMPLETION_TRIGGERS))
+    server.feature(types.TEXT_DOCUMENT_COMPLETION, options)(completion)
+
+
+async def completion(ls: PeftLanguageServer, params: types.CompletionParams) -> types.CompletionList:
+    """At most one item; the list is incomplete, as the model answers anew after each key."""
+    snapshot = ls.documents.snapshot(params.text_document.uri, params.position)
+    if snapshot is None or ls.configuration.completion == "never" or not ls.configuration.serves(snapshot.language):
+        return NOTHING
+    if word_follows(snapshot) or is_hopeless(snapshot):
+        return NOTHING
+    response = await ls.daemon.complete(request_at(ls, snapshot, purpose="list"))
+    if response is None or not response.text.strip() or not ls.documents.is_current(snapshot):
+        return NOTHING
+    return types.CompletionList(is_incomplete=True, items=[_item(snapshot, response.text, response.replace_after)])
+
+
+def _item(snapshot: Snapshot, text: str, replace_after: int) -> types.CompletionItem:
+    word = _word_before(snapshot.text[: snapshot.offset])
+    whole = word + text
+    # The range of a completion has to stay on the cursor's line.
+    replaced = min(replace_after, len(snapshot.text) - snapshot.offset)
+    span = types.Range(snapshot.position(snapshot.offset - len(word)), snapshot.after(replaced))
+    label = whole.strip().splitlines()[0]
+    return types.CompletionItem(
+        label=label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…",
+        kind=types.CompletionItemKind.Text,
+        detail="peft-daemon",
+        documentation=whole,
+        filter_text=word or label,
+        sort_text="~peft-daemon",
+        insert_text_format=types.InsertTextFormat.PlainText,
+        insert_text_mode=types.InsertTextMode.AsIs,
+        text_edit=types.TextEdit(span, snapshot.with_line_ends(whole)),
+    )
+
+
+def _word_before(text: str) -> str:
+    start = len(text)
+    while start and (text[start - 1].isalnum() or text[start - 1] == "_"):
+        start -= 1
+    return text[start:]

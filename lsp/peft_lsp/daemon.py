@@ -1,0 +1,142 @@
+"""The daemon as the language server sees it: connected in the background, watched while it loads, never waited for.
+
+Editing must go on whatever the daemon does: a completion that cannot be had now is None, and the status says why.
+Explicit commands use ``client()`` and get the daemon's own errors. Does not start processes: ``peft_daemon.client``
+does, when it connects and nothing answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from peft_daemon.client import DaemonClient
+from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
+from peft_daemon.protocol import CompleteRequest, CompleteResponse, EngineState, FinishReason
+from peft_lsp.status import State, StatusBoard
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+"""How often a loading daemon is asked whether it is ready."""
+RETRY_S = 10.0
+"""After a failure, completions wait this long before they try to reach a daemon again."""
+READY_TIMEOUT_S = 120.0
+"""A model that is not loaded by then will not be."""
+UNFINISHED = frozenset({FinishReason.SUPERSEDED, FinishReason.CANCELLED})
+
+
+class Daemon:
+    """One connection, shared by all requests of this editor."""
+
+    def __init__(
+        self, board: StatusBoard, connect: Callable[[], Awaitable[DaemonClient]] = DaemonClient.connect
+    ) -> None:
+        self._board = board
+        self._connect = connect
+        self._client: DaemonClient | None = None
+        self._connecting: asyncio.Task[DaemonClient] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._retry_at = 0.0
+
+    def start(self) -> None:
+        """Begin to connect, and to watch the daemon until its model is loaded; returns at once."""
+        running = self._watching is not None and not self._watching.done()
+        if not running and time.monotonic() >= self._retry_at:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def client(self) -> DaemonClient:
+        """The connected client; raises the PeftDaemonError that keeps it from connecting."""
+        if self._client is None:
+            if self._connecting is None:
+                self._connecting = asyncio.create_task(self._open())
+            # A cancelled request must not tear down the connection that others wait for.
+            return await asyncio.shield(self._connecting)
+        return self._client
+
+    async def complete(self, request: CompleteRequest) -> CompleteResponse | None:
+        """The model's answer; None when there is none to be had now. Cancelling stops the model."""
+        if self._client is None or self._board.status.state is State.LOADING:
+            self.start()
+            return None
+        began = time.monotonic()
+        try:
+            with self._board.thinking():
+                response = await self._client.complete(request)
+        except Unavailable as error:
+            log.info("%s", error.line)
+            self._board.daemon(State.LOADING, message=error.line)
+            self._retry_at = 0.0  # it did answer
+            self.start()
+            return None
+        except Conflict as error:
+            # A daemon of another version took its place: connecting anew replaces it, but not at every keystroke.
+            self._fail(error.line)
+            await self._drop()
+            return None
+        except PeftDaemonError as error:
+            self._board.daemon(State.ERROR, message=error.line)
+            return None
+        if response.finish_reason not in UNFINISHED:
+            self._board.answered(response, 1000 * (time.monotonic() - began))
+        return response
+
+    async def restart(self) -> None:
+        """End the daemon and start a new one; returns when that one's model is loaded, or raises PeftDaemonError."""
+        client = await self.client()
+        self._board.daemon(State.LOADING, message="restarting")
+        try:
+            await client.shutdown()
+            status = await client.wait_ready(READY_TIMEOUT_S)
+        except PeftDaemonError as error:
+            self._fail(error.line)
+            raise
+        self._retry_at = 0.0
+        self._board.daemon(State.IDLE, model=status.model)
+
+    async def close(self) -> None:
+        """Let go of the daemon, which keeps running."""
+        for task in (self._watching, self._connecting):
+            if task is not None:
+                task.cancel()
+        self._watching = self._connecting = None
+        await self._drop()
+
+    async def _drop(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.aclose()
+
+    async def _open(self) -> DaemonClient:
+        try:
+            self._client = await self._connect()
+            return self._client
+        finally:
+            self._connecting = None
+
+    async def _watch(self) -> None:
+        self._board.daemon(State.LOADING)
+        try:
+            client = await self.client()
+            while True:
+                status = await client.status()
+                if status.engine.state is EngineState.READY:
+                    self._board.daemon(State.IDLE, model=status.model)
+                    return
+                if status.engine.state in (EngineState.FAILED, EngineState.STOPPED):
+                    why = ". ".join(part for part in (status.engine.last_error, status.engine.fix) if part)
+                    self._fail(why or "the engine does not run", status.model)
+                    return
+                self._board.daemon(State.LOADING, model=status.model)
+                await asyncio.sleep(POLL_S)
+        except PeftDaemonError as error:
+            self._fail(error.line)
+        except Exception as error:  # whatever it was, the status must not say "loading" for ever
+            log.exception("the daemon cannot be reached")
+            self._fail(f"the daemon cannot be reached: {error}")
+
+    def _fail(self, message: str, model: str | None = None) -> None:
+        self._retry_at = time.monotonic() + RETRY_S
+        self._board.daemon(State.ERROR, model=model, message=message)

@@ -1,0 +1,193 @@
+"""Open documents, and what one request saw of them.
+
+A document is a list of lines: an edit or a request touches only the lines around it, so a keystroke in a 20 MB file
+costs no more than one in a small file. A request works on a ``Snapshot``, which no later edit changes. Does not read
+files: only what the editor sent is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsprotocol import types
+from pygls.uris import to_fs_path
+
+from peft_lsp.positions import Encoding, content, split_lines, to_column, to_offset
+
+BEFORE = 64 * 1024
+"""Characters before the cursor that a request carries; a model's context is smaller than that."""
+AFTER = 32 * 1024
+"""Characters after the cursor that a request carries."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A document at the moment of a request, cut to what lies around the cursor.
+
+    ``prefix`` and ``suffix`` have ``\n`` at the end of every line whatever the document has (``eol``).
+    """
+
+    uri: str
+    version: int
+    language: str
+    prefix: str
+    suffix: str
+    line: int
+    """Number of the cursor's line ..."""
+    text: str
+    """... its text without the end ..."""
+    offset: int
+    """... and the characters of it that stand before the cursor."""
+    eol: str
+    encoding: Encoding
+
+    @property
+    def path(self) -> str | None:
+        """Path of the document on this machine; None for an unsaved or remote one."""
+        return to_fs_path(self.uri) if self.uri.startswith("file:") else None
+
+    def position(self, offset: int) -> types.Position:
+        """The place ``offset`` characters into the cursor's line."""
+        return types.Position(self.line, to_column(self.text, offset, self.encoding))
+
+    def after(self, characters: int) -> types.Position:
+        """The place that many characters of ``suffix`` after the cursor."""
+        passed = self.suffix[: max(characters, 0)]
+        if "\n" not in passed:
+            return self.position(self.offset + len(passed))
+        last = passed.rpartition("\n")[2]
+        return types.Position(self.line + passed.count("\n"), to_column(last, len(last), self.encoding))
+
+    def before_cursor(self, span: types.Range) -> str | None:
+        """The text of a range that ends at the cursor and begins on its line; None for any other range."""
+        start = to_offset(self.text, span.start.character, self.encoding)
+        if span.start.line != self.line or span.end != self.position(self.offset) or start > self.offset:
+            return None
+        return self.text[start : self.offset]
+
+    def with_line_ends(self, text: str) -> str:
+        """Text for insertion: with the line ends of this document."""
+        return text if self.eol == "\n" else text.replace("\n", self.eol)
+
+
+class Document:
+    """One open document; changed in place by the editor's edits."""
+
+    def __init__(self, uri: str, language: str, version: int, text: str) -> None:
+        self.uri, self.language, self.version = uri, language, version
+        self.lines = split_lines(text)
+
+    @property
+    def text(self) -> str:
+        """The whole text; costs its length."""
+        return "".join(self.lines)
+
+    def locate(self, position: types.Position, encoding: Encoding) -> tuple[int, int]:
+        """Line number and offset of a position; one outside the document means the nearest place in it."""
+        if position.line >= len(self.lines):
+            last = len(self.lines) - 1
+            return last, len(self.lines[last])
+        return position.line, to_offset(content(self.lines[position.line]), position.character, encoding)
+
+    def change(self, changes: Sequence[types.TextDocumentContentChangeEvent], version: int, encoding: Encoding) -> None:
+        """Apply edits in order; each is given relative to the text the one before it left."""
+        for edit in changes:
+            if isinstance(edit, types.TextDocumentContentChangePartial):
+                start = self.locate(edit.range.start, encoding)
+                self._replace(start, max(start, self.locate(edit.range.end, encoding)), edit.text)
+            else:
+                self.lines = split_lines(edit.text)
+        self.version = version
+
+    def _replace(self, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
+        first, last = start[0], end[0]
+        text = self.lines[first][: start[1]] + text + self.lines[last][end[1] :]
+        if first and text.startswith("\n") and self.lines[first - 1].endswith("\r"):
+            first -= 1  # the two become one line end
+            text = self.lines[first] + text
+        pieces = split_lines(text)
+        self.lines[first : last + 1] = pieces if last == len(self.lines) - 1 else pieces[:-1]
+
+    def snapshot(self, position: types.Position, encoding: Encoding) -> Snapshot:
+        """What a request at ``position`` may see."""
+        return self.around(*self.locate(position, encoding), encoding)
+
+    def around(self, number: int, offset: int, encoding: Encoding) -> Snapshot:
+        """What a request may see that stands ``offset`` characters into a line."""
+        line = self.lines[number]
+        before = [line[:offset][-BEFORE:]]
+        room = BEFORE - len(before[0])
+        for above in range(number - 1, -1, -1):
+            room -= len(self.lines[above])
+            if room < 0:
+                break
+            before.append(self.lines[above])
+        after = [line[offset : offset + AFTER]]
+        room = AFTER - len(after[0])
+        for below in range(number + 1, len(self.lines)):
+            room -= len(self.lines[below])
+            if room < 0:
+                break
+            after.append(self.lines[below])
+        return Snapshot(
+            uri=self.uri,
+            version=self.version,
+            language=self.language,
+            prefix=_for_the_model("".join(reversed(before))),
+            suffix=_for_the_model("".join(after)),
+            line=number,
+            text=content(line),
+            offset=offset,
+            eol=_line_end(line) or _line_end(self.lines[max(number - 1, 0)]) or "\n",
+            encoding=encoding,
+        )
+
+
+class Documents:
+    """The documents the editor has open."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self._open: dict[str, Document] = {}
+
+    def open(self, item: types.TextDocumentItem) -> None:
+        """Take over a document with the text the editor shows."""
+        self._open[item.uri] = Document(item.uri, item.language_id, item.version, item.text)
+
+    def change(self, params: types.DidChangeTextDocumentParams) -> None:
+        """Apply the editor's edits; those of a document that is not open are ignored."""
+        if document := self._open.get(params.text_document.uri):
+            document.change(params.content_changes, params.text_document.version, self.encoding)
+
+    def close(self, uri: str) -> None:
+        """Forget a document."""
+        self._open.pop(uri, None)
+
+    def get(self, uri: str) -> Document | None:
+        """The open document, if it is one."""
+        return self._open.get(uri)
+
+    def snapshot(self, uri: str, position: types.Position) -> Snapshot | None:
+        """What a request sees now; None when the document is not open."""
+        document = self._open.get(uri)
+        return document.snapshot(position, self.encoding) if document else None
+
+    def is_current(self, snapshot: Snapshot) -> bool:
+        """Whether the document is still the one the snapshot was taken of."""
+        document = self._open.get(snapshot.uri)
+        return document is not None and document.version == snapshot.version
+
+
+def _line_end(line: str) -> str:
+    return line[len(content(line)) :]
+
+
+def _for_the_model(text: str) -> str:
+    """One kind of line end, and U+FFFD for halves of a character: an editor can send them, UTF-8 cannot carry them."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else _HALF_CHARACTER.sub("\ufffd", text)

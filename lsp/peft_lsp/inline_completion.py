@@ -1,0 +1,44 @@
+"""``textDocument/inlineCompletion``: ghost text at the cursor.
+
+The answer is empty, never an error, when there is nothing to show: no daemon yet, a newer request, an edit meanwhile.
+A cancelled request is answered with RequestCancelled and stops the model.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from lsprotocol import types
+
+from peft_lsp.language_server import PeftLanguageServer
+from peft_lsp.requests import is_hopeless, request_at, word_follows
+
+NOTHING = types.InlineCompletionList(items=[])
+
+
+def register(server: PeftLanguageServer) -> None:
+    """Offer inline completion (without options pygls would not announce it)."""
+    server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(inline_completion)
+
+
+async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompletionParams) -> types.InlineCompletionList:
+    """At most one item, whose range covers what the text replaces."""
+    snapshot = ls.documents.snapshot(params.text_document.uri, params.position)
+    if snapshot is None or not ls.configuration.serves(snapshot.language) or is_hopeless(snapshot):
+        return NOTHING
+    typed = chosen = ""
+    if selected := params.context.selected_completion_info:
+        # The list is open: the editor shows the text after the list's choice, so the choice is taken as typed.
+        begun = snapshot.before_cursor(selected.range)
+        if begun is None or not selected.text.startswith(begun):
+            return NOTHING
+        typed, chosen = begun, selected.text
+    if params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic and word_follows(snapshot):
+        return NOTHING
+    request = request_at(ls, snapshot, purpose="fill")
+    request = msgspec.structs.replace(request, prefix=snapshot.prefix + chosen[len(typed) :])
+    response = await ls.daemon.complete(request)
+    if response is None or not response.text or not ls.documents.is_current(snapshot):
+        return NOTHING
+    span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
+    text = chosen + snapshot.with_line_ends(response.text)
+    return types.InlineCompletionList(items=[types.InlineCompletionItem(insert_text=text, range=span)])

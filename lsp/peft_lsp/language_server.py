@@ -1,0 +1,69 @@
+"""What the handlers of one editor's session share: documents, settings, the daemon and the status."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+import msgspec
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException, PyglsError
+from pygls.lsp.server import LanguageServer
+
+from peft_daemon import __version__
+from peft_lsp import names
+from peft_lsp.configuration import read
+from peft_lsp.daemon import Daemon
+from peft_lsp.documents import Documents
+from peft_lsp.positions import Encoding
+from peft_lsp.status import LoadingProgress, State, Status, StatusBoard
+from peft_lsp.transport import Protocol
+
+log = logging.getLogger(__name__)
+
+
+class PeftLanguageServer(LanguageServer):
+    """The server of one editor."""
+
+    def __init__(self, *, encoding: Encoding, options: object) -> None:
+        super().__init__(names.SERVER, __version__, types.TextDocumentSyncKind.Incremental, protocol_cls=Protocol)
+        self.id = uuid.uuid4().hex
+        """Tells this editor's documents from those another editor has open."""
+        self.documents = Documents(encoding)
+        self.options = options
+        """The client's initialization options: settings until it tells others."""
+        self.configuration, _ = read(options)  # complaints come when the settings are loaded
+        self.board = StatusBoard(self._status_changed)
+        self.daemon = Daemon(self.board)
+        self.loading = LoadingProgress(self.work_done_progress)
+        self.leaving = False
+        """The client asked for the end."""
+        self._warned: set[str] = set()
+
+    def warn_once(self, message: str) -> None:
+        """Show the user a message; a second time it is only logged."""
+        log.warning("%s", message)
+        if message not in self._warned:
+            self._warned.add(message)
+            self.warn(message)
+
+    def warn(self, message: str) -> None:
+        """Show the user a message."""
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, f"peft-daemon: {message}"))
+
+    def report_server_error(self, error: Exception, source: type[PyglsError | JsonRpcException]) -> None:
+        """A message that could not be handled: worth a line in the log, never a dialog over the user's work."""
+        log.error("%s: %s", source.__name__, error)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the client has a place for progress the server begins."""
+        window = self.client_capabilities.window
+        return window is not None and bool(window.work_done_progress)
+
+    def _status_changed(self, status: Status) -> None:
+        self.protocol.notify(names.STATUS, msgspec.to_builtins(status))
+        if self.shows_progress:
+            self.loading.follow(status)
+        if status.state is State.ERROR:
+            self.warn_once(status.message)

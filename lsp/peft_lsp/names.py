@@ -1,0 +1,23 @@
+"""The names this server adds to the protocol; editor extensions use them literally."""
+
+from __future__ import annotations
+
+SERVER = "peft-daemon"
+SECTION = "peft-daemon"
+"""Section of the editor's settings."""
+
+STATUS = "peft-daemon/status"
+"""Notification to the client whenever the status changes."""
+
+GENERATE = "peft-daemon.generate"
+RESTART = "peft-daemon.restart"
+SWITCH_ADAPTER = "peft-daemon.switchAdapter"
+LIST_ADAPTERS = "peft-daemon.listAdapters"
+SHOW_STATUS = "peft-daemon.status"
+COMMANDS = (GENERATE, RESTART, SWITCH_ADAPTER, LIST_ADAPTERS, SHOW_STATUS)
+
+GENERATE_KIND = "refactor.rewrite.generate"
+"""Kind of the code action that generates code from a comment."""
+
+COMPLETION_TRIGGERS = (".", "(", "=", " ")
+"""Characters after which an editor asks for the completion list by itself, besides letters."""

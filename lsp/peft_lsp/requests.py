@@ -1,0 +1,40 @@
+"""From a snapshot to the request the daemon gets; what inline completion and the completion list have in common."""
+
+from __future__ import annotations
+
+from peft_daemon.protocol import CompleteRequest
+from peft_lsp.documents import Snapshot
+from peft_lsp.language_server import PeftLanguageServer
+
+LONGEST_KEY = 4096
+"""Longest path or document key the daemon takes."""
+
+
+def request_at(ls: PeftLanguageServer, snapshot: Snapshot, *, purpose: str) -> CompleteRequest:
+    """A request at the snapshot's cursor, with the settings of this editor.
+
+    The newest request of a document wins among those with the same ``purpose``.
+    """
+    settings = ls.configuration
+    path = snapshot.path
+    return CompleteRequest(
+        prefix=snapshot.prefix,
+        suffix=snapshot.suffix,
+        language=snapshot.language[:200],
+        path=path if path is not None and len(path) <= LONGEST_KEY else None,
+        document=f"{ls.id}:{purpose}:{snapshot.uri}"[-LONGEST_KEY:],
+        adapter=settings.adapter,
+        max_tokens=settings.max_tokens,
+        time_budget_ms=settings.time_budget_ms,
+    )
+
+
+def is_hopeless(snapshot: Snapshot) -> bool:
+    """Whether there is nothing to complete: an empty document, or one that is no text."""
+    return not (snapshot.prefix or snapshot.suffix) or "\0" in snapshot.prefix or "\0" in snapshot.suffix
+
+
+def word_follows(snapshot: Snapshot) -> bool:
+    """Whether the cursor stands before or inside a word: what is typed there is nearly always an edit of that word."""
+    following = snapshot.suffix[:1]
+    return following.isalnum() or following == "_"

@@ -1,0 +1,58 @@
+"""Fixtures every part shares: the real model, and an adapter trained against it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from peft_daemon.config import resolve
+from peft_daemon.paths import Paths
+from support.tiny_adapter import TinyAdapter, train_tiny_adapter
+
+# How long an example takes is not what these tests are about; in CI the examples are the same every time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.register_profile("long", deadline=None, max_examples=3000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """The folder of base models, shared by all tests and runs: fetched once, verified always."""
+    given = os.environ.get("PEFT_DAEMON_MODELS_DIR")
+    return Path(given) if given else Paths.from_environment({}).models
+
+
+@pytest.fixture(scope="session")
+def model_file(models_dir: Path) -> Path:
+    """The default model; its absence fails the tests that need it, they never skip."""
+    from peft_daemon.models import catalogue
+    from peft_daemon.models.store import open_store
+
+    settings = resolve(environ={"PEFT_DAEMON_MODELS_DIR": str(models_dir)}).settings
+    store = open_store(settings, Paths.from_environment())
+    entry = catalogue.get(settings.model)
+    if not store.is_installed(entry):
+        pytest.fail(f"the default model is missing: run `peft-daemon models pull {entry.id}`")
+    return store.path(entry)
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyAdapter:
+    """A LoRA trained against the default model, once per session: it takes a minute or two."""
+    return train_tiny_adapter(model_file, tmp_path_factory.mktemp("tiny") / "adapter")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: a broken unit should not wait for the model."""
+    order = ("unit", "integration", "e2e")
+    items.sort(key=lambda item: next((n for n, part in enumerate(order) if part in item.path.parts), len(order)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In CI nothing may be skipped: a missing tool is a failure."""
+    if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI, where everything must run: {report.longrepr}"

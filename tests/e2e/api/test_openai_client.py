@@ -1,0 +1,106 @@
+"""The official OpenAI client, unchanged, against the daemon: over TCP with the token, and over the unix socket."""
+
+from __future__ import annotations
+
+import httpx
+import openai
+import pytest
+
+from support.running_daemon import RunningDaemon
+
+pytestmark = pytest.mark.model
+
+MODEL = "qwen2.5-coder-0.5b-instruct"
+
+
+@pytest.fixture(scope="module")
+def client(tcp_daemon: RunningDaemon) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{tcp_daemon.address}/v1", api_key=tcp_daemon.token, max_retries=0)
+
+
+def test_it_completes(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt="def add(a, b):\n    return a", max_tokens=4, temperature=0)
+    assert answer.choices[0].text.startswith(" + b")
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
+
+
+def test_suffix_means_fill_in_the_middle(client: openai.OpenAI) -> None:
+    answer = client.completions.create(
+        model=MODEL, prompt='def greet(name):\n    return "Hello, " + ', suffix="\n", max_tokens=8, temperature=0
+    )
+    assert answer.choices[0].text.strip().startswith("name")
+    assert "<|" not in answer.choices[0].text
+
+
+def test_a_stream_gives_the_same_text_and_ends(client: openai.OpenAI) -> None:
+    arguments = {"model": MODEL, "prompt": "for i in range(", "max_tokens": 6, "temperature": 0}
+    client.completions.create(**arguments)  # type: ignore[call-overload]  # fills the cache, so that both read the same
+    whole = client.completions.create(**arguments)  # type: ignore[call-overload]
+    pieces = list(client.completions.create(**arguments, stream=True))  # type: ignore[call-overload]
+    assert "".join(p.choices[0].text for p in pieces) == whole.choices[0].text
+    assert pieces[-1].choices[0].finish_reason == "length"
+    assert len(pieces) > 2
+
+
+def test_logprobs(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt="import", max_tokens=3, temperature=0, logprobs=2)
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None and logprobs.tokens and logprobs.token_logprobs and logprobs.top_logprobs
+    assert "".join(logprobs.tokens) == answer.choices[0].text
+    assert all(p is not None and p <= 0 for p in logprobs.token_logprobs)
+    assert all(len(top) == 2 for top in logprobs.top_logprobs)
+    assert logprobs.text_offset == [0, len(logprobs.tokens[0]), len("".join(logprobs.tokens[:2]))]
+
+
+def test_stop_strings_end_the_answer(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt="a = [1, 2, 3", stop="]", max_tokens=40, temperature=0)
+    assert "]" not in answer.choices[0].text
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_models_are_listed(client: openai.OpenAI) -> None:
+    assert MODEL in [m.id for m in client.models.list()]
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_an_unknown_model_is_not_found_with_the_fix(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="adapters list"):
+        client.completions.create(model="no-such-adapter", prompt="x", max_tokens=1)
+    with pytest.raises(openai.NotFoundError, match="adapters list"):
+        list(client.completions.create(model="no-such-adapter", prompt="x", max_tokens=1, stream=True))
+
+
+def test_a_wrong_key_is_an_authentication_error(tcp_daemon: RunningDaemon) -> None:
+    wrong = openai.OpenAI(base_url=f"{tcp_daemon.address}/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        wrong.models.list()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"prompt": ""},
+        {"prompt": "x", "max_tokens": -1},
+        {"prompt": "x", "max_tokens": 10**9},
+        {"prompt": "x", "temperature": -0.1},
+        {"prompt": "x", "top_p": 7},
+        {"prompt": "x", "n": 3},
+        {"prompt": "x", "logprobs": 99},
+        {"prompt": "x", "echo": True},
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_one_by_one(client: openai.OpenAI, bad: dict[str, object]) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model=MODEL, **bad)  # type: ignore[call-overload]
+    assert caught.value.code == "invalid_input"
+
+
+def test_it_works_over_the_unix_socket(daemon: RunningDaemon) -> None:
+    transport = httpx.HTTPTransport(uds=daemon.address.removeprefix("unix:"))
+    client = openai.OpenAI(
+        base_url="http://localhost/v1", api_key="unused", max_retries=0, http_client=httpx.Client(transport=transport)
+    )
+    assert client.completions.create(model="base", prompt="import o", max_tokens=2).choices[0].text

@@ -1,0 +1,54 @@
+"""Every command the README shows works as it stands there, in its order."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.running_daemon import home_environment, run_cli
+from support.tiny_adapter import TinyAdapter
+
+pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(1500)]
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("    peft-daemon ")]
+
+
+@pytest.fixture(scope="module")
+def environment(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    environment = home_environment(tmp_path_factory.mktemp("r"), models_dir)
+    yield environment
+    run_cli("stop", environment=environment)
+
+
+def test_its_commands_run_one_after_the_other(
+    environment: dict[str, str],
+    tiny_adapter: TinyAdapter,
+    model_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert len(COMMANDS) > 7
+    monkeypatch.chdir(ROOT)
+    for command in COMMANDS:
+        folder = str(tiny_adapter.peft_dir)
+        arguments = [folder if a == "path/to/peft/folder" else a for a in shlex.split(command)[1:]]
+        # The one adapter imported here has no predecessor to roll back to, and the command says so.
+        expected = 5 if arguments[:2] == ["adapters", "rollback"] else 0
+        result = run_cli(*arguments, environment=environment, check=False)
+        assert result.returncode == expected, f"{command}\n{result.stdout}\n{result.stderr}"
+
+
+def test_its_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"`?make ([a-z]+)", README)) <= targets
+
+
+def test_its_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"

@@ -1,0 +1,182 @@
+"""The client: typed answers and errors, restarts it survives, cancellation the daemon sees."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from tiny_home import LIMIT_S, TinyHome, until
+
+from peft_daemon.client import (
+    CompleteRequest,
+    Conflict,
+    DaemonClient,
+    DeltaEvent,
+    EngineFailed,
+    EngineState,
+    FinalEvent,
+    Unavailable,
+    UseAdapterRequest,
+)
+from peft_daemon.errors import NotFound
+from peft_daemon.lifecycle.info import running_daemon
+from peft_daemon.lifecycle.starter import stop
+
+# Characters at which text libraries split lines, although JSON leaves them as they are.
+ODD = "a\u2028b\u2029c\x85d\x0be\x0cf\rg\nh€😀"
+
+
+async def test_completions_arrive_whole_and_as_a_stream(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        assert (await client.complete(CompleteRequest(prefix=ODD))).text == ODD
+        events = [event async for event in client.stream(CompleteRequest(prefix=ODD))]
+    assert isinstance(events[0], DeltaEvent)
+    assert isinstance(events[-1], FinalEvent)
+    assert events[0].text == events[-1].response.text == ODD
+
+
+async def test_errors_arrive_as_what_they_are(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        with pytest.raises(NotFound) as caught:
+            await client.use_adapter(UseAdapterRequest(name="x"))
+        assert (caught.value.what, caught.value.why, caught.value.fix) == ("no adapter 'x'", "w", "f")
+        assert await client.adapters() == []
+
+
+async def test_wait_ready_waits_for_the_model(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        assert (await client.status()).engine.state is EngineState.STARTING
+        assert (await client.wait_ready(LIMIT_S)).engine.state is EngineState.READY
+
+
+async def test_wait_ready_tells_why_the_model_will_not_come(tiny: TinyHome) -> None:
+    async with await tiny.connect(model="broken") as client:
+        with pytest.raises(EngineFailed) as caught:
+            await client.wait_ready(LIMIT_S)
+    assert (caught.value.why, caught.value.fix) == ("bad file", "Replace it")
+
+
+async def test_without_start_a_missing_daemon_is_an_error_and_stays_missing(tiny: TinyHome) -> None:
+    with pytest.raises(Unavailable, match="no daemon runs"):
+        await DaemonClient.connect(paths=tiny.paths, start=False)
+    assert not tiny.paths.runtime.exists()
+
+
+async def test_without_start_any_settings_will_do_but_not_any_version(tiny: TinyHome) -> None:
+    info = await tiny.ensure(slots=2)
+    async with await DaemonClient.connect(paths=tiny.paths, start=False) as client:
+        assert (await client.status()).pid == info.pid
+    await stop(tiny.paths)
+    await tiny.ensure_pretending("9.9.9")
+    with pytest.raises(Conflict, match=r"9\.9\.9"):
+        await DaemonClient.connect(paths=tiny.paths, start=False)
+
+
+@pytest.mark.parametrize("listen", ["unix", "tcp"])
+async def test_promise_17_a_client_survives_a_killed_daemon(tiny: TinyHome, listen: str) -> None:
+    async with await tiny.connect(listen=listen) as client:
+        first = client.info
+        await client.complete(CompleteRequest(prefix="one"))
+        psutil.Process(first.pid).kill()
+        assert (await client.complete(CompleteRequest(prefix="two"))).text == "two"
+        assert client.info.pid != first.pid
+        await stop(tiny.paths)
+        events = [event async for event in client.stream(CompleteRequest(prefix="three"))]
+        assert isinstance(events[0], DeltaEvent)
+
+
+async def test_promise_17_many_requests_at_once_start_one_new_daemon(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        await stop(tiny.paths)
+        texts = [str(number) for number in range(10)]
+        answers = await asyncio.gather(*(client.complete(CompleteRequest(prefix=text)) for text in texts))
+    assert [answer.text for answer in answers] == texts
+    assert len(tiny.notes("begin")) == 2
+
+
+async def test_promise_17_a_request_cut_in_flight_is_sent_once_more(tiny: TinyHome) -> None:
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
+        await until(Path(f"{gate}.began").exists)
+        psutil.Process(client.info.pid).kill()
+        gate.touch()
+        assert (await request).text == "abc"
+
+
+async def test_promise_17_a_reconnecting_client_does_not_fight_for_its_settings(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        other = await tiny.ensure(slots=2)
+        with pytest.raises(Conflict, match="restarted with other settings"):
+            await client.complete(CompleteRequest())
+        assert running_daemon(tiny.paths) == other
+
+
+async def test_promise_17_settings_from_the_users_file_are_read_again(
+    tiny: TinyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PEFT_DAEMON_SLOTS", raising=False)
+    tiny.paths.config.mkdir(parents=True)
+    async with await DaemonClient.connect(paths=tiny.paths, command=tiny.command()) as client:
+        tiny.paths.config_file.write_text("slots = 2\n")
+        other = await DaemonClient.connect(paths=tiny.paths, command=tiny.command())
+        await other.aclose()
+        await client.complete(CompleteRequest())
+        assert client.info == other.info
+
+
+async def test_promise_17_a_stream_cut_in_the_middle_is_not_repeated(tiny: TinyHome) -> None:
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        stream = client.stream(CompleteRequest(prefix="abc", intent=f"stuck {gate}"))
+        async with contextlib.aclosing(stream):
+            assert await anext(stream) == DeltaEvent("abc")
+            psutil.Process(client.info.pid).kill()
+            with pytest.raises(Unavailable, match="in the middle of an answer"):
+                await anext(stream)
+
+
+async def test_promise_17_after_a_shutdown_the_next_request_starts_a_new_daemon(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        old = client.info
+        await client.shutdown()
+        assert (await client.complete(CompleteRequest(prefix="abc"))).text == "abc"
+        assert client.info.pid != old.pid
+        assert old.process.find() is None
+
+
+async def test_promise_18_cancelling_hangs_up_and_the_daemon_notices(tiny: TinyHome) -> None:
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        request = asyncio.create_task(client.complete(CompleteRequest(intent=f"forever {gate}")))
+        await until(Path(f"{gate}.began").exists)
+        request.cancel()
+        await until(Path(f"{gate}.gone").exists)
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert (await client.complete(CompleteRequest(prefix="next"))).text == "next"
+
+
+async def test_promise_18_closing_a_stream_hangs_up(tiny: TinyHome) -> None:
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        stream = client.stream(CompleteRequest(prefix="abc", intent=f"stuck {gate}"))
+        await anext(stream)
+        connected = len(psutil.Process(client.info.pid).net_connections("unix"))
+        await stream.aclose()
+        process = psutil.Process(client.info.pid)
+        await until(lambda: len(process.net_connections("unix")) < connected)
+
+
+async def test_a_hung_daemon_is_an_error_not_a_silence(tiny: TinyHome) -> None:
+    async with await tiny.connect() as client:
+        os.kill(client.info.pid, signal.SIGSTOP)
+        with pytest.raises(Unavailable, match="does not answer"):
+            await client._call("GET", "/v1/status", object, limit_s=0.2)
+        os.kill(client.info.pid, signal.SIGCONT)
+        await client.status()

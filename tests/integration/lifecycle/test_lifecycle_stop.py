@@ -1,0 +1,195 @@
+"""Stopping: requests finish or get a clear error, nothing is left behind, and a hung daemon does not stay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from tiny_home import TinyHome, exit_code, until
+
+from peft_daemon.client import CompleteRequest, Unavailable
+from peft_daemon.config import Settings
+from peft_daemon.lifecycle.info import info_file, running_daemon
+from peft_daemon.lifecycle.locks import lock_holder
+from peft_daemon.lifecycle.processes import ProcessIdentity
+from peft_daemon.lifecycle.starter import stop
+from peft_daemon.lifecycle.stopping import Stopped
+
+LEFT_BY_ALL = {"daemon.lock", "starter.lock"}
+
+
+def left(tiny: TinyHome) -> set[str]:
+    return {path.name for path in tiny.paths.runtime.iterdir()} - LEFT_BY_ALL
+
+
+async def test_a_daemon_that_was_spawned_a_moment_ago_and_holds_nothing_yet_is_ended_too(tiny: TinyHome) -> None:
+    daemon = tiny.spawn()
+    stopped = await stop(tiny.paths)
+    assert stopped.pid == daemon.pid
+    await exit_code(daemon)
+    assert await stop(tiny.paths) == Stopped(how="not running")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_promise_13_a_signal_lets_requests_finish(tiny: TinyHome, number: signal.Signals) -> None:
+    daemon = tiny.spawn()
+    await tiny.serving()
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
+        await until(Path(f"{gate}.began").exists)
+        daemon.send_signal(number)
+        await until(lambda: not info_file(tiny.paths).exists())
+        assert daemon.poll() is None, "the info file goes first, the process last"
+        gate.touch()
+        assert (await request).text == "abc"
+    assert await exit_code(daemon) == 0
+    assert left(tiny) == set()
+
+
+async def test_promise_13_a_request_that_does_not_finish_gets_a_clear_error(tiny: TinyHome) -> None:
+    daemon = tiny.spawn("--drain-s", "1")
+    await tiny.serving()
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        request = asyncio.create_task(client.complete(CompleteRequest(intent=f"until {gate}")))
+        await until(Path(f"{gate}.began").exists)
+        daemon.terminate()
+        with pytest.raises(Unavailable, match="the daemon is stopping"):
+            await request
+    assert await exit_code(daemon) == 0
+
+
+async def test_promise_13_a_stream_that_does_not_finish_ends_with_an_error_event(tiny: TinyHome) -> None:
+    daemon = tiny.spawn("--drain-s", "1")
+    await tiny.serving()
+    gate = tiny.root / "gate"
+    texts = []
+    async with await tiny.connect() as client:
+        stream = client.stream(CompleteRequest(prefix="abc", intent=f"stuck {gate}"))
+        with pytest.raises(Unavailable, match="the daemon is stopping"):
+            async with contextlib.aclosing(stream):
+                async for event in stream:
+                    texts.append(event.text)
+                    daemon.terminate()
+    assert texts == ["abc"]
+    assert await exit_code(daemon) == 0
+
+
+async def test_promise_13_the_route_stops_it_as_well(tiny: TinyHome) -> None:
+    daemon = tiny.spawn()
+    info = await tiny.serving()
+    reader, writer = await asyncio.open_unix_connection(str(info.socket_path))
+    writer.write(b"POST /v1/shutdown HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    assert (await reader.readline()).split()[1] == b"200"
+    assert await exit_code(daemon) == 0
+    assert left(tiny) == set()
+
+
+async def test_promise_13_an_engine_that_does_not_stop_cannot_keep_the_daemon(tiny: TinyHome) -> None:
+    daemon = tiny.spawn("--hang-at-exit", "--drain-s", "1")
+    await tiny.serving()
+    daemon.terminate()
+    assert await exit_code(daemon) == 0
+    assert left(tiny) == set()
+
+
+async def test_promise_14_stop_ends_the_daemon_and_leaves_nothing(tiny: TinyHome) -> None:
+    info = await tiny.ensure()
+    stopped = await stop(tiny.paths)
+    assert (stopped.how, stopped.pid) == ("graceful", info.pid)
+    assert info.process.find() is None
+    assert left(tiny) == set()
+    assert await stop(tiny.paths) == Stopped(how="not running")
+
+
+async def test_promise_14_stop_kills_a_hung_daemon_with_its_engine(tiny: TinyHome) -> None:
+    info = await tiny.ensure("--engine")
+    [engine] = tiny.notes("engine")
+    os.kill(info.pid, signal.SIGSTOP)
+    stopped = await stop(tiny.paths, timeout_s=0.2)
+    assert (stopped.how, stopped.pid) == ("killed", info.pid)
+    await until(lambda: not psutil.pid_exists(engine) or psutil.Process(engine).status() == psutil.STATUS_ZOMBIE)
+    assert left(tiny) == set()
+
+
+async def test_promise_14_stop_ends_a_daemon_that_does_not_serve_yet(tiny: TinyHome) -> None:
+    daemon = tiny.spawn("--hold", str(tiny.root / "never"))
+    await until(lambda: lock_holder(tiny.paths))
+    stopped = await stop(tiny.paths, timeout_s=1)
+    assert stopped.pid == daemon.pid
+    assert left(tiny) == set()
+
+
+async def test_promise_14_stop_works_when_the_info_file_cannot_be_trusted(tiny: TinyHome) -> None:
+    info = await tiny.ensure()
+    info_file(tiny.paths).chmod(0o644)
+    assert (await stop(tiny.paths)).pid == info.pid
+    assert left(tiny) == set()
+
+
+async def test_promise_10_stop_does_not_end_a_process_that_got_the_pid(tiny: TinyHome) -> None:
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    tiny.paths.runtime.mkdir(parents=True, mode=0o700)
+    record = tiny.paths.runtime / "holder.json"
+    record.write_bytes(msgspec.json.encode(ProcessIdentity(bystander.pid, 0.0)))
+    record.chmod(0o600)
+    assert (await stop(tiny.paths)).how == "not running"
+    assert bystander.poll() is None
+    assert left(tiny) == set()
+
+
+async def test_promise_15_an_unused_daemon_leaves(tiny: TinyHome) -> None:
+    daemon = tiny.spawn(idle_exit_s=1)
+    await tiny.serving()
+    assert await exit_code(daemon) == 0
+    assert left(tiny) == set()
+
+
+async def test_promise_15_a_request_in_flight_keeps_it(tiny: TinyHome) -> None:
+    daemon = tiny.spawn(idle_exit_s=1)
+    info = await tiny.serving()
+    gate = tiny.root / "gate"
+    async with await tiny.connect(idle_exit_s=1) as client:
+        request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
+        await until(Path(f"{gate}.began").exists)
+        await asyncio.sleep(1.5)
+        assert daemon.poll() is None, "longer than the idle time, but not idle"
+        gate.touch()
+        assert (await request).text == "abc"
+        assert client.info == info
+    assert await exit_code(daemon) == 0
+
+
+async def test_promise_16_a_daemon_nobody_can_find_leaves(tiny: TinyHome) -> None:
+    daemon = tiny.spawn()
+    await tiny.serving()
+    shutil.rmtree(tiny.paths.runtime)
+    assert await exit_code(daemon) == 0
+
+
+async def test_a_daemon_draining_is_waited_for_by_the_next_starter(tiny: TinyHome) -> None:
+    old = tiny.spawn()
+    await tiny.serving()
+    gate = tiny.root / "gate"
+    async with await tiny.connect() as client:
+        request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
+        await until(Path(f"{gate}.began").exists)
+        old.terminate()
+        await until(lambda: running_daemon(tiny.paths) is None)
+        next_one = asyncio.create_task(tiny.ensure())
+        gate.touch()
+        assert (await request).text == "abc"
+        info = await next_one
+    assert info.pid != old.pid
+    assert info.fits(Settings())
+    assert await exit_code(old) == 0

@@ -1,0 +1,98 @@
+"""Homes for tiny daemons, and waiting for what another process does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from peft_daemon.client import DaemonClient
+from peft_daemon.config import Settings
+from peft_daemon.lifecycle import handover
+from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
+from peft_daemon.lifecycle.starter import ensure_running, stop
+from peft_daemon.paths import Paths
+
+TINY = Path(__file__).with_name("tiny_daemon.py")
+LIMIT_S = 30.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something another process does; fails the test after ``LIMIT_S``."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.01)
+
+
+async def exit_code(process: subprocess.Popen[bytes]) -> int:
+    """Wait for the end of a child; its exit code."""
+    await until(lambda: process.poll() is not None)
+    return process.returncode
+
+
+@dataclass(frozen=True)
+class TinyHome:
+    """Folders of one test, and ways to run the tiny daemon in them."""
+
+    root: Path
+
+    @property
+    def paths(self) -> Paths:
+        return Paths.from_environment({"PEFT_DAEMON_HOME": str(self.root / "home")})
+
+    @property
+    def spawns(self) -> Path:
+        return self.root / "spawns"
+
+    @property
+    def errors(self) -> Path:
+        """What spawned daemons print."""
+        return self.root / "errors"
+
+    def command(self, *options: str) -> tuple[str, ...]:
+        return (sys.executable, str(TINY), "--spawns", str(self.spawns), *options)
+
+    async def ensure(self, *options: str, timeout_s: float = LIMIT_S, **settings: object) -> DaemonInfo:
+        command = self.command(*options)
+        return await ensure_running(Settings(**settings), self.paths, timeout_s=timeout_s, command=command)
+
+    async def connect(self, *options: str, **settings: object) -> DaemonClient:
+        return await DaemonClient.connect(Settings(**settings), self.paths, command=self.command(*options))
+
+    def spawn(self, *options: str, **settings: object) -> subprocess.Popen[bytes]:
+        """A daemon as this process's child, whose exit code can be seen."""
+        environment = handover.give(Settings(**settings), self.paths, os.environ)
+        with self.errors.open("ab") as errors:
+            return subprocess.Popen(self.command(*options), env=environment, stderr=errors)
+
+    async def ensure_pretending(self, version: str) -> DaemonInfo:
+        """A running daemon that says it is of another version."""
+        self.spawn("--pretend-version", version)
+        return await self.serving()
+
+    async def stop(self) -> None:
+        await stop(self.paths)
+
+    async def kill(self, info: DaemonInfo) -> None:
+        """kill -9, and wait until the process is gone."""
+        psutil.Process(info.pid).kill()
+        await until(lambda: info.process.find() is None)
+
+    async def serving(self) -> DaemonInfo:
+        await until(lambda: running_daemon(self.paths))
+        info = running_daemon(self.paths)
+        assert info is not None
+        return info
+
+    def notes(self, word: str) -> list[int]:
+        """Pids of the processes that wrote ``word``."""
+        lines = self.spawns.read_text().splitlines() if self.spawns.exists() else []
+        return [int(line.split()[1]) for line in lines if line.split()[0] == word]

@@ -1,0 +1,87 @@
+"""Holes and data sets from real code: modules of the standard library, and this repository itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from peft_daemon.completion.cursor import Cursor
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.postprocess import FILL_STEPS, Draft, apply
+from peft_tuning.examples import FillExample, HoleKind
+from peft_tuning.repository.dataset import Mix, folders_data_set, repository_data_set
+from peft_tuning.repository.files import repository_files
+from peft_tuning.repository.holes import cut
+from peft_tuning.repository.structure import structure
+
+ROOT = Path(__file__).parents[3]
+LIBRARY = Path(sysconfig.get_path("stdlib"))
+MODULES = ("textwrap.py", "shlex.py", "csv.py", "dataclasses.py", "http/client.py", "pathlib.py")
+SHOWN_WHOLE = {HoleKind.TOKEN: 0.85, HoleKind.LINE: 0.9, HoleKind.BLOCK: 0.8, HoleKind.BODY: 0.5}
+"""Least part of the middles that serving's post-processing shows as they are. A body of several paragraphs is shown up
+to the end of the first one."""
+
+
+def test_serving_would_show_what_is_learned_as_it_is() -> None:
+    kinds: Counter[HoleKind] = Counter()
+    whole: Counter[HoleKind] = Counter()
+    for name in MODULES:
+        text = (LIBRARY / name).read_text(encoding="utf-8")
+        for hole in cut(structure(text, "python"), seed=f"42/{name}")[:24]:
+            document = Document(text[: hole.start], text[hole.end :])
+            middle = text[hole.start : hole.end]
+            draft = apply(FILL_STEPS, Draft(middle, final=True), document, Cursor.of(document))
+            kinds[hole.kind] += 1
+            whole[hole.kind] += (draft.text, draft.replace_after) == (middle, 0)
+    for kind, least in SHOWN_WHOLE.items():
+        assert kinds[kind] >= 5
+        assert whole[kind] >= least * kinds[kind], (kind, whole[kind], kinds[kind])
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This repository as it was committed last: what lies in the work tree may change under a test."""
+    clone = tmp_path_factory.mktemp("clone") / "peft-daemon"
+    subprocess.run(["git", "clone", "--quiet", "--local", "--no-hardlinks", str(ROOT), str(clone)], check=True)
+    return clone
+
+
+def test_a_part_of_this_repository_becomes_a_data_set(committed: Path) -> None:
+    root = committed / "daemon"
+    data = repository_data_set(root, max_examples=600, mix=Mix(with_context=1.0))
+    assert (data.name, data.licence) == ("daemon", "own code")
+    assert (len(data.train), len(data.validation), len(data.test)) == (480, 60, 60)
+    tracked = {each.path for each in repository_files(root).files}
+    fills = [
+        each for part in (data.train, data.validation, data.test) for each in part if isinstance(each, FillExample)
+    ]
+    assert {each.path for each in fills} <= tracked
+    for each in fills:
+        text = (root / each.path).read_text(encoding="utf-8")
+        assert each.prefix + each.middle + each.suffix in text
+        assert all(chunk.path in tracked and chunk.path != each.path for chunk in each.context)
+    kinds = Counter(each.kind for each in fills)
+    assert kinds[HoleKind.LINE] > kinds[HoleKind.BLOCK] > kinds[HoleKind.BODY] > kinds[HoleKind.TOKEN] > 0
+    assert sum(bool(each.context) for each in fills) > len(fills) / 2
+
+
+def test_another_process_makes_the_same_data_set(committed: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from peft_tuning.repository.dataset import folders_data_set as f;"
+        "print(f([(Path(sys.argv[1]), 'Apache-2.0')]).digest)"
+    )
+    folder = committed / "lsp"
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        env={**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT / "tuning")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.strip() == folders_data_set([(folder, "Apache-2.0")]).digest

@@ -1,0 +1,111 @@
+"""A whole run on a tiny base: what each method leaves in the registry, in use, and on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.config import Settings
+from peft_daemon.errors import Conflict
+from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry, PromptFormats
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import Task
+from peft_tuning.examples import DataSet, IntentExample
+from peft_tuning.job import TuneJob
+from peft_tuning.methods.base import MethodOptions
+from peft_tuning.run import Place, Registered, RunEvent, TuneRequest, Written, run
+from support.tiny_served import tiny_gguf
+
+pytestmark = pytest.mark.torch
+
+ROWS = tuple(IntentExample(id=str(n), intent=f"add {n}", code=f"x+{n}") for n in range(8))
+DATA = DataSet(name="sums", train=ROWS[:6], validation=ROWS[6:], licence="MIT")
+
+
+class TinyPlace(Place):
+    """An installation whose base is a tiny file."""
+
+    @property
+    def entry(self) -> ModelEntry:
+        formats = PromptFormats(fill="qwen-fim-v1", intent="instruct-v1")
+        return msgspec.structs.replace(catalogue.entries()[0], id="tiny-qwen2", prompt_formats=formats)
+
+    @property
+    def base(self) -> BaseModel:
+        path = self.paths.cache / "qwen2.gguf"
+        if path.exists():
+            from peft_daemon.models.partial import sha256_of
+
+            return BaseModel("tiny-qwen2", sha256_of(path), path)
+        path.parent.mkdir(parents=True)
+        return tiny_gguf(path.parent)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return TinyPlace(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)}))
+
+
+def request(method: str, **changes: object) -> TuneRequest:
+    job = TuneJob(method=method, epochs=2, batch_size=3, threads=1, options=changes.pop("options", MethodOptions()))  # type: ignore[arg-type]
+    return TuneRequest(name="sums", job=job, load_data=lambda _tell: DATA, **changes)  # type: ignore[arg-type]
+
+
+def events(asked: TuneRequest, place: Place) -> list[RunEvent]:
+    told: list[RunEvent] = []
+    run(asked, place, told.append)
+    return told
+
+
+def test_a_lora_is_registered_and_in_use(place: Place) -> None:
+    last = events(request("lora"), place)[-1]
+    assert isinstance(last, Registered)
+    assert (last.in_use, last.why_not) == (("intent",), "")
+    chosen = place.registry.resolve(Task.INTENT)
+    assert chosen is not None
+    assert (chosen.digest, chosen.licence, chosen.prompt_format) == (last.digest, "MIT", "instruct-v1")
+    assert place.registry.resolve(Task.FILL) is None
+    assert {path.name for path in Path(last.folder).iterdir()} == {"README.md", "loss.svg", "adapter", "run.json"}
+    assert chosen.metrics["train_examples"] == 6
+
+
+def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(place: Place) -> None:
+    first = events(request("lora"), place)[-1]
+    with pytest.raises(Conflict, match="--update"):
+        events(request("lora"), place)
+    second = events(request("lora", update=True, options=MethodOptions(rank=4)), place)[-1]
+    assert isinstance(first, Registered) and isinstance(second, Registered)
+    assert place.registry.get("sums").digest == second.digest != first.digest
+    assert place.registry.rollback("sums").digest == first.digest
+
+
+@pytest.mark.parametrize("method", ["ia3", "prompt", "prefix"])
+def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(place: Place, method: str) -> None:
+    last = events(request(method), place)[-1]
+    assert isinstance(last, Registered)
+    assert last.in_use == () and "PEFT_DAEMON_ENGINE=torch" in last.why_not
+    assert place.registry.resolve(Task.INTENT) is None
+    assert place.registry.get("sums").engines == ("torch",)
+
+
+def test_it_is_in_use_where_torch_serves(place: Place) -> None:
+    torch_place = TinyPlace(settings=Settings(engine="torch"), paths=place.paths)
+    last = events(request("ia3"), torch_place)[-1]
+    assert isinstance(last, Registered) and last.in_use == ("intent",)
+
+
+def test_a_fully_tuned_model_is_written_and_no_adapter(place: Place) -> None:
+    last = events(request("full"), place)[-1]
+    assert isinstance(last, Written)
+    assert {"config.json", "model.safetensors", "peft-daemon.json"} <= {p.name for p in Path(last.folder).iterdir()}
+    assert not place.registry.list()
+
+
+def test_no_activation_means_none(place: Place) -> None:
+    last = events(request("lora", activate=False), place)[-1]
+    assert isinstance(last, Registered) and last.in_use == ()
+    assert place.registry.resolve(Task.INTENT) is None and place.registry.get("sums")

@@ -1,0 +1,185 @@
+"""An editor for tests: the real `peft-daemon lsp` behind pytest-lsp's client, which checks both sides' capabilities."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lsprotocol import types
+from pytest_lsp.client import LanguageClient, make_test_lsp_client
+
+COMMAND = (sys.executable, "-m", "peft_daemon", "lsp")
+
+INLINE = types.TextDocumentClientCapabilities(inline_completion=types.InlineCompletionClientCapabilities())
+WORKSPACE = types.WorkspaceClientCapabilities(
+    configuration=True,
+    apply_edit=True,
+    workspace_edit=types.WorkspaceEditClientCapabilities(document_changes=True),
+    did_change_configuration=types.DidChangeConfigurationClientCapabilities(dynamic_registration=True),
+)
+MODERN = types.ClientCapabilities(
+    text_document=INLINE, workspace=WORKSPACE, window=types.WindowClientCapabilities(work_done_progress=True)
+)
+"""An editor that can all this server uses."""
+
+
+class Editor:
+    """One running language server and what it told."""
+
+    def __init__(self) -> None:
+        self.client: LanguageClient = make_test_lsp_client()
+        self.statuses: list[dict[str, Any]] = []
+        self.edits: list[types.WorkspaceEdit] = []
+        self.registrations: list[types.Registration] = []
+        self.takes_edits = True
+        self._news = asyncio.Event()
+        self._versions: dict[str, int] = {}
+        # pygls writes attributes onto its handlers, which a bound method does not take.
+        self.client.feature("peft-daemon/status")(partial(self._on_status))
+        self.client.feature(types.WORKSPACE_APPLY_EDIT)(partial(self._on_edit))
+        self.client.feature(types.CLIENT_REGISTER_CAPABILITY)(partial(self._on_registration))
+
+    @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The server's process."""
+        assert self.client._server is not None
+        return self.client._server
+
+    async def start(
+        self,
+        environ: Mapping[str, str],
+        *,
+        capabilities: types.ClientCapabilities = MODERN,
+        options: Any = None,
+        settings: Any = None,
+    ) -> types.InitializeResult:
+        """Start the server and say hello; ``settings`` is what it finds when it asks for its section."""
+        self.client.set_configuration(settings, section="peft-daemon")
+        await self.client.start_io(*COMMAND, env={**os.environ, **environ})
+        params = types.InitializeParams(capabilities=capabilities, initialization_options=options)
+        return await self.client.initialize_session(params)
+
+    def open(self, uri: str, text: str, language: str = "python") -> None:
+        """Show a document."""
+        self._versions[uri] = 1
+        self.client.text_document_did_open(
+            types.DidOpenTextDocumentParams(types.TextDocumentItem(uri, language, 1, text))
+        )
+
+    def edit(self, uri: str, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
+        """Replace a range."""
+        self._versions[uri] += 1
+        change = types.TextDocumentContentChangePartial(types.Range(types.Position(*start), types.Position(*end)), text)
+        self.client.text_document_did_change(
+            types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(self._versions[uri], uri), [change])
+        )
+
+    def inline_params(
+        self, uri: str, line: int, character: int, *, automatic: bool = False
+    ) -> types.InlineCompletionParams:
+        """Parameters of a request for ghost text."""
+        kind = types.InlineCompletionTriggerKind.Automatic if automatic else types.InlineCompletionTriggerKind.Invoked
+        return types.InlineCompletionParams(
+            types.InlineCompletionContext(kind), types.TextDocumentIdentifier(uri), types.Position(line, character)
+        )
+
+    async def inline(
+        self, uri: str, line: int, character: int, *, automatic: bool = False
+    ) -> list[types.InlineCompletionItem]:
+        """Ghost text at a place."""
+        answer = await self.client.text_document_inline_completion_async(
+            self.inline_params(uri, line, character, automatic=automatic)
+        )
+        assert isinstance(answer, types.InlineCompletionList)
+        return list(answer.items)
+
+    async def command(self, name: str, *arguments: Any) -> Any:
+        """Run a command of the server."""
+        return await self.client.workspace_execute_command_async(types.ExecuteCommandParams(name, list(arguments)))
+
+    async def status(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status, of those told so far or later, that is wanted."""
+        seen = 0
+        while True:
+            for status in self.statuses[seen:]:
+                if wanted(status):
+                    return status
+            seen = len(self.statuses)
+            self._news.clear()
+            await self._news.wait()
+
+    async def news(self) -> None:
+        """Wait for the next status."""
+        self._news.clear()
+        await self._news.wait()
+
+    async def ready(self) -> None:
+        """Wait until the model is loaded."""
+        status = await self.status(lambda each: each["state"] in ("idle", "error"))
+        assert status["state"] == "idle", status
+
+    async def leave(self) -> int | None:
+        """Shut down as the protocol says; returns the exit code."""
+        await self.client.shutdown_async(None)
+        self.client.exit(None)
+        return await self.process.wait()
+
+    async def close(self) -> None:
+        """End the server whatever state it is in."""
+        if self.client._server is None:
+            return
+        if self.process.returncode is None:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self.leave(), 10)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+        await self.client.stop()
+
+    def _on_status(self, params: Any) -> None:
+        self.statuses.append({name: getattr(params, name) for name in params._fields})
+        self._news.set()
+
+    def _on_edit(self, params: types.ApplyWorkspaceEditParams) -> types.ApplyWorkspaceEditResult:
+        self.edits.append(params.edit)
+        return types.ApplyWorkspaceEditResult(
+            self.takes_edits, failure_reason=None if self.takes_edits else "it is read-only"
+        )
+
+    def _on_registration(self, params: types.RegistrationParams) -> None:
+        self.registrations.extend(params.registrations)
+
+
+@contextlib.asynccontextmanager
+async def editor(environ: Mapping[str, str], **options: Any) -> AsyncIterator[Editor]:
+    """A started editor; see ``Editor.start``."""
+    one = Editor()
+    try:
+        await one.start(environ, **options)
+        yield one
+    finally:
+        await one.close()
+
+
+def applied(text: str, item: types.InlineCompletionItem) -> str:
+    """``text`` after the item was accepted, computed in UTF-16 columns as an editor does."""
+    assert item.range is not None
+    lines = text.split("\n")
+
+    def offset(place: types.Position) -> int:
+        line = lines[place.line].encode("utf-16-le")[: 2 * place.character].decode("utf-16-le")
+        return sum(len(each) + 1 for each in lines[: place.line]) + len(line)
+
+    assert isinstance(item.insert_text, str)
+    return text[: offset(item.range.start)] + item.insert_text + text[offset(item.range.end) :]
+
+
+def uri_of(path: Path) -> str:
+    """The URI of a file."""
+    return path.absolute().as_uri()

@@ -1,0 +1,62 @@
+"""A real daemon in a home of its own, and the command line as its user would type it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+def home_environment(folder: Path, models_dir: Path) -> dict[str, str]:
+    """The variables that make a process use ``folder`` as its home."""
+    return {"PEFT_DAEMON_HOME": str(folder), "PEFT_DAEMON_MODELS_DIR": str(models_dir)}
+
+
+@dataclass(frozen=True)
+class RunningDaemon:
+    """A daemon in a home of its own."""
+
+    home: Path
+    environment: Mapping[str, str]
+    address: str
+    token: str
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``peft-daemon`` as this daemon's user."""
+        return run_cli(*arguments, environment=self.environment, check=check)
+
+    def http(self) -> httpx.Client:
+        """A client of its HTTP interface."""
+        if self.address.startswith("unix:"):
+            transport = httpx.HTTPTransport(uds=self.address.removeprefix("unix:"))
+            return httpx.Client(transport=transport, base_url="http://localhost", timeout=120)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.address, headers=headers, timeout=120, trust_env=False)
+
+
+def run_cli(*arguments: str, environment: Mapping[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line; a failure shows what it printed."""
+    result = subprocess.run(  # noqa: PLW1510  (the caller says whether a failure is one)
+        [sys.executable, "-m", "peft_daemon", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check:
+        assert result.returncode == 0, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+    return result
+
+
+def start_daemon(home: Path, environment: Mapping[str, str]) -> RunningDaemon:
+    """Start one and wait for its model."""
+    run_cli("start", environment=environment)
+    info: dict[str, Any] = json.loads((home / "run" / "daemon.json").read_text())
+    return RunningDaemon(home, environment, info["address"], info["token"])

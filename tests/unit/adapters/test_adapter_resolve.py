@@ -1,0 +1,159 @@
+"""Which adapter answers a request: requested, nearest repository, everywhere, none."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.errors import NotFound
+from peft_daemon.protocol import Task
+
+Store = Callable[..., Manifest]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "project" / "sub" / "deep").mkdir(parents=True)
+    return tmp_path / "project"
+
+
+def resolved(registry: AdapterRegistry, path: Path | None = None, task: Task = Task.FILL) -> str | None:
+    manifest = registry.resolve(task, None if path is None else str(path))
+    return manifest.name if manifest else None
+
+
+def test_without_any_setting_the_base_answers(registry: AdapterRegistry, store: Store) -> None:
+    assert resolved(registry) is None
+    store("mine")
+    assert resolved(registry) is None
+
+
+def test_the_nearest_repository_wins_then_everywhere(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    for seed, name in enumerate(["everywhere", "outer", "inner"], start=1):
+        store(name, seed)
+    registry.use("everywhere")
+    registry.use("outer", repository=project)
+    registry.use("inner", repository=project / "sub")
+    assert resolved(registry, project / "sub" / "deep" / "x.py") == "inner"
+    assert resolved(registry, project / "sub") == "inner"
+    assert resolved(registry, project / "x.py") == "outer"
+    assert resolved(registry, project / "subway.py") == "outer"
+    assert resolved(registry, project.parent / "project2" / "x.py") == "everywhere"
+    assert resolved(registry) == "everywhere"
+
+
+def test_each_task_has_its_own_adapter(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    store("filler", 1)
+    store("writer", 2)
+    registry.use("filler", Task.FILL)
+    registry.use("writer", Task.INTENT, project)
+    assert resolved(registry, project / "x.py", Task.FILL) == "filler"
+    assert resolved(registry, project / "x.py", Task.INTENT) == "writer"
+    assert resolved(registry, None, Task.INTENT) is None
+
+
+def test_base_everywhere_clears_the_setting(registry: AdapterRegistry, store: Store) -> None:
+    store("mine")
+    registry.use("mine")
+    assert registry.use("base", Task.FILL) is None
+    assert resolved(registry) is None
+    assert resolved(registry, task=Task.INTENT) == "mine"
+
+
+def test_base_in_a_repository_shields_it_until_unset(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    store("mine")
+    registry.use("mine")
+    registry.use("base", repository=project)
+    assert resolved(registry, project / "x.py") is None
+    registry.unset(None, project)
+    assert resolved(registry, project / "x.py") == "mine"
+
+
+def test_a_requested_adapter_outweighs_all_settings(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    store("mine", 1)
+    other = store("other", 2)
+    registry.use("mine")
+    assert registry.resolve(Task.FILL, str(project), "base") is None
+    for requested in ("other", other.digest, other.digest[:8]):
+        assert registry.resolve(Task.FILL, str(project), requested) == other
+    with pytest.raises(NotFound):
+        registry.resolve(Task.FILL, str(project), "gone")
+
+
+def test_a_used_name_follows_imports_and_rollbacks_and_a_used_digest_stays(
+    registry: AdapterRegistry, store: Store
+) -> None:
+    old = store("mine", 1)
+    registry.use("mine", Task.FILL)
+    registry.use(old.digest[:10], Task.INTENT)
+    new = store("mine", 2)
+    assert registry.resolve(Task.FILL) == new
+    fixed = registry.resolve(Task.INTENT)
+    assert fixed is not None
+    assert fixed.digest == old.digest
+    registry.rollback("mine")
+    assert registry.resolve(Task.FILL) == old
+
+
+def test_another_instances_change_is_seen_by_the_next_request(
+    registry: AdapterRegistry, store: Store, tmp_path: Path
+) -> None:
+    daemon = AdapterRegistry(tmp_path / "registry")
+    assert daemon.resolve(Task.FILL) is None
+    for seed in range(1, 6):
+        manifest = store("mine", seed)
+        registry.use("mine")
+        assert daemon.resolve(Task.FILL) == manifest
+    registry.remove("mine", force=True)
+    assert daemon.resolve(Task.FILL) is None
+    with pytest.raises(NotFound):
+        daemon.get(manifest.digest)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_repository_is_found_by_the_spelling_given_and_by_the_real_one(
+    registry: AdapterRegistry, store: Store, project: Path, tmp_path: Path
+) -> None:
+    store("mine")
+    (tmp_path / "link").symlink_to(project)
+    registry.use("mine", repository=tmp_path / "link")
+    assert resolved(registry, tmp_path / "link" / "x.py") == "mine"
+    assert resolved(registry, project / "x.py") == "mine"
+    registry.unset(None, project)
+    assert resolved(registry, tmp_path / "link" / "x.py") is None
+
+
+@pytest.mark.parametrize("path", ["", "x.py", "relative/x.py", "~/x.py", "file:///x.py", "\0", "/../..//x"])
+def test_a_path_that_names_no_place_gets_what_applies_everywhere(
+    registry: AdapterRegistry, store: Store, project: Path, path: str
+) -> None:
+    store("mine")
+    registry.use("mine", repository=project)
+    assert registry.resolve(Task.FILL, path) is None
+
+
+def test_dots_in_a_path_do_not_enter_a_repository(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    store("mine")
+    registry.use("mine", repository=project)
+    assert resolved(registry, project / ".." / "x.py") is None
+
+
+def test_a_repository_that_does_not_exist_is_not_found(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    store("mine")
+    with pytest.raises(NotFound, match="no folder"):
+        registry.use("mine", repository=project / "nothing")
+
+
+def test_the_list_says_where_each_adapter_is_in_use(registry: AdapterRegistry, store: Store, project: Path) -> None:
+    store("mine", 1)
+    store("other", 2)
+    registry.use("mine", Task.FILL)
+    registry.use("other", Task.INTENT, project)
+    rows = {row.name: row.active_for for row in registry.list()}
+    assert rows == {"mine": ["fill"], "other": [f"intent@{project}"]}
+    assert registry.places(registry.get("other")) == [f"intent@{project}"]

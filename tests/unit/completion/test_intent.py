@@ -1,0 +1,161 @@
+"""Where a sentence asks for code, and where it does not."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.intent import IntentAtCursor, asks_for_code, decide_task, intent_at_cursor
+from peft_daemon.errors import InvalidInput
+from peft_daemon.protocol import CompleteRequest, Task
+
+STDLIB = Path(textwrap.__file__).parent
+FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "zipfile.py", "tarfile.py", "subprocess.py", "smtplib.py")
+
+
+def at(source: str, language: str = "python") -> IntentAtCursor | None:
+    """The intent at ``‸``."""
+    prefix, _, suffix = source.partition("‸")
+    return intent_at_cursor(Document(prefix, suffix, language=language))
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence", "indentation", "lead"),
+    [
+        ("# parse an ISO date from s\n‸", "parse an ISO date from s", "", ""),
+        ("# parse an ISO date from s‸\n", "parse an ISO date from s", "", "\n"),
+        ("def f(s):\n    # parse an ISO date from s\n    ‸\n\n\nx = 1\n", "parse an ISO date from s", "    ", ""),
+        ("def f(s):\n    # Parse an ISO date\n    # from s.‸\n", "Parse an ISO date from s.", "    ", "\n    "),
+        ("def f(s):\n    # sort names by length\n‸\n", "sort names by length", "    ", ""),
+        ("x = 1\n# TODO: parse an ISO date\n‸", "parse an ISO date", "", ""),
+        ("# a function that adds two numbers\n‸", "a function that adds two numbers", "", ""),
+        ('def f(s):\n    """Parse an ISO date from s."""\n    ‸\n', "def f(s): Parse an ISO date from s.", "    ", ""),
+        ('def f(s):\n    """Parse an ISO date from s."""‸\n', "def f(s): Parse an ISO date from s.", "    ", "\n    "),
+        (
+            'class A:\n    def f(\n        self, s: str = "a:b"\n    ) -> date:\n        """Parse s\n'
+            '        at once.\n\n        Args: s\n        """\n        ‸\n\n    def g(self):\n        pass\n',
+            'def f( self, s: str = "a:b" ) -> date: Parse s at once.',
+            "        ",
+            "",
+        ),
+    ],
+)  # fmt: skip
+def test_a_request_is_found(source: str, sentence: str, indentation: str, lead: str) -> None:
+    alone = source.startswith("#")
+    assert at(source) == IntentAtCursor(sentence, indentation, lead, alone)
+
+
+def test_a_request_is_found_in_other_languages() -> None:
+    found = at("// sort the array by name\n‸", "javascript")
+    assert found is not None and found.sentence == "sort the array by name"
+    assert at("// sort the array by name\n‸") is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "# Copyright 2024 The Authors\n‸",
+        "# Licensed under the Apache License\n‸",
+        "#!/usr/bin/env python3\n‸",
+        "# -*- coding: utf-8 -*-\n‸",
+        "# type: ignore\n‸",
+        "# noqa: sort the imports later\n‸",
+        "# fmt: off\n‸",
+        "# pylint: disable=all\n‸",
+        "# ------------------------\n‸",
+        "# Helpers\n‸",
+        "# Public interface\n‸",
+        "# The cursor is always inside the text here\n‸",
+        "# This module does many things\n‸\nimport os\n",
+        "# x = parse(date)\n‸",
+        "# return x\n‸",
+        "# print('hello', x)\n‸",
+        "# import os\n‸",
+        "# for x in range(3):\n‸",
+        "# if a or b:\n‸",
+        "# parse an ISO date from s‸\nd = date.fromisoformat(s)\n",
+        "    # parse an ISO date from s\n    ‸\n    d = date.fromisoformat(s)\n",
+        "# parse an ISO date from s\n\n‸",
+        "# parse an ISO date from s\nx = 1\n‸",
+        "x = 1  # parse an ISO date from s‸\n",
+        "x = '''\n# parse an ISO date from s\n‸\n'''",
+        "# parse an ISO ‸date from s",
+        "    # parse an ISO date from s\n  ‸",
+        'def f(s):\n    """Parse an ISO date from s."""\n    ‸\n    return 1\n',
+        'def f(s):\n    """Parse an ISO date from s."""\n    ‸\n\n    return 1\n',
+        'def f(s):\n    """Parse."""\n    ‸\n',
+        'class A:\n    """Parse an ISO date from s."""\n    ‸\n',
+        'x = """Parse an ISO date from s."""\n‸\n',
+        'def f(s):\n    x = """Parse an ISO date from s."""\n    ‸\n',
+        "def f(s):\n    ‸\n",
+        "‸",
+        "# " + "parse an ISO date, and then another one,\n# " * 8 + "\n‸",
+    ],
+)
+def test_nothing_is_asked_for(source: str) -> None:
+    assert at(source) is None
+
+
+@pytest.mark.parametrize(
+    ("comment", "asks"),
+    [
+        ("check whether the path exists", True),
+        ("Compute the mean of all values", True),
+        ("please sort the list", True),
+        ("function to reverse a string", True),
+        ("the function above is slow", False),
+        ("see RFC 2045 for this", False),
+        ("NOTE: sort is stable", False),
+        ("values are sorted here", False),
+        ("a == b and c == d", False),
+        ("get(x)", False),
+        ("https://example.org/some/page", False),
+        ("", False),
+    ],
+)
+def test_requests_are_told_from_descriptions(comment: str, asks: bool) -> None:
+    assert asks_for_code(comment) is asks
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_comment_or_docstring_of_finished_code_asks_for_code(name: str) -> None:
+    source = (STDLIB / name).read_text(encoding="utf-8")
+    found = []
+    position = 0
+    for line in source.split("\n"):
+        position += len(line) + 1
+        if line.strip().startswith("#") or line.rstrip().endswith(('"""', "'''")):
+            hit = intent_at_cursor(Document(source[: position - 1], source[position - 1 :]))
+            found += [hit] if hit else []
+    # What remains are comments that stand alone before a blank line.
+    assert len(found) <= 1, found
+
+
+@given(st.text(alphabet="#ab \n\t\"'():=defTODO", max_size=80), st.text(alphabet="#ab \n\"'", max_size=20))
+def test_any_document_can_be_looked_at(prefix: str, suffix: str) -> None:
+    intent_at_cursor(Document(prefix, suffix))
+
+
+def test_the_request_decides_when_it_says_what_it_wants() -> None:
+    below_comment = Document("# sort the list by name\n")
+    fill = decide_task(CompleteRequest(task=Task.FILL), below_comment)
+    assert (fill.task, fill.intent, fill.at_cursor) == (Task.FILL, "", None)
+    given_intent = decide_task(CompleteRequest(intent=" sort it "), Document("x"))
+    assert (given_intent.task, given_intent.intent) == (Task.INTENT, "sort it")
+
+
+def test_otherwise_the_place_decides() -> None:
+    found = decide_task(CompleteRequest(), Document("# sort the list by name\n"))
+    assert (found.task, found.intent) == (Task.INTENT, "sort the list by name")
+    assert found.at_cursor is not None
+    assert decide_task(CompleteRequest(), Document("x = ")).task is Task.FILL
+
+
+def test_asking_for_code_without_a_sentence_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="no sentence"):
+        decide_task(CompleteRequest(task=Task.INTENT), Document("x = "))

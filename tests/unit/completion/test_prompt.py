@@ -1,0 +1,265 @@
+"""Prompts: within the budget, in order, made of whole lines, and unchanged at the head while the user types."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.formats import FORMATS
+from peft_daemon.engines.base import Prompt, Segment
+from peft_daemon.errors import InvalidInput
+from peft_daemon.protocol import ContextChunk, Task
+
+FILL_FORMATS = [name for name, form in FORMATS.items() if form.task is Task.FILL]
+QWEN = formats.get("qwen-fim-v1")
+
+Count = Callable[[Sequence[str]], Awaitable[list[int]]]
+
+
+def per_token(characters: float) -> Count:
+    """A tokenizer whose tokens have so many characters."""
+
+    async def count(texts: Sequence[str]) -> list[int]:
+        return [math.ceil(len(text) / characters) for text in texts]
+
+    return count
+
+
+async def by_bytes(texts: Sequence[str]) -> list[int]:
+    """The worst tokenizer there is: one token per byte."""
+    return [len(text.encode()) for text in texts]
+
+
+def literal(built: Prompt) -> str:
+    """A prompt as one string."""
+    return "".join(segment.text for segment in built)
+
+
+def between(built: Prompt, begin: str, end: str = "") -> str:
+    """The literal text between two control tokens."""
+    texts = [segment.text for segment in built]
+    first = texts.index(begin) + 1
+    last = texts.index(end) if end else len(texts)
+    return "".join(texts[first:last])
+
+
+async def used(built: Prompt, count: Count) -> int:
+    """Tokens of a prompt."""
+    return sum(await count([s.text for s in built if not s.special])) + sum(s.special for s in built)
+
+
+LINES = st.lists(st.text(alphabet="ab (é\t", max_size=30), max_size=60).map("\n".join)
+
+
+@given(
+    LINES,
+    LINES,
+    st.integers(64, 400),
+    st.sampled_from(FILL_FORMATS),
+    st.sampled_from([by_bytes, per_token(2), per_token(6)]),
+)
+async def test_a_prompt_never_exceeds_its_budget(
+    prefix: str, suffix: str, budget: int, name: str, count: Count
+) -> None:
+    context = [ContextChunk("a/b.py", "x = 1\ny = 2\n" * 5), ContextChunk("c.py", "z = 3")]
+    built = await prompt.build(Document(prefix, suffix), FORMATS[name], budget, count, context=context)
+    assert await used(built.prompt, count) <= budget
+
+
+@given(LINES, LINES, st.integers(64, 300), st.sampled_from(FILL_FORMATS))
+async def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
+    prefix: str, suffix: str, budget: int, name: str
+) -> None:
+    document = Document(prefix, suffix)
+    built = await prompt.build(document, FORMATS[name], budget, per_token(3))
+    control = [segment.text for segment in built.prompt if segment.special]
+    order = [piece.text for piece in FORMATS[name].pieces if isinstance(piece, Segment) and piece.special]
+    assert control == order
+    start, hole, end = order[-3:]
+    before = between(built.prompt, start, hole)
+    after = between(built.prompt, hole, end)
+    typed = between(built.prompt, end)
+    shown = before + typed + built.held
+    assert prefix.endswith(shown)
+    assert suffix.startswith(after)
+    cut_at_line = shown == prefix or prefix[: len(prefix) - len(shown)].endswith("\n")
+    assert cut_at_line or "\n" not in shown
+    assert after == suffix or after.endswith("\n") or "\n" not in after
+
+
+async def test_the_last_lines_come_last() -> None:
+    built = await prompt.build(Document("a = 1\n    b = f(x", ")\nc\n"), QWEN, 200, per_token(3))
+    assert literal(built.prompt) == "<|fim_prefix|><|fim_suffix|>)\nc\n<|fim_middle|>a = 1\n    b = f"
+    assert built.held == "(x"
+
+
+async def test_eight_lines_come_last_at_most_and_the_place_where_they_begin_stays() -> None:
+    for lines in range(1, 24):
+        above = "".join(f"line{number}\n" for number in range(lines))
+        built = await prompt.build(Document(above + "x."), QWEN, 400, per_token(3))
+        typed = between(built.prompt, "<|fim_middle|>").splitlines()
+        rest = lines % prompt.TYPED_LINES
+        assert typed == [f"line{number}" for number in range(lines - rest, lines)] + ["x"]
+
+
+async def test_file_text_is_never_a_control_token() -> None:
+    document = Document("x = '<|fim_middle|>'\n<|fim_suffix|>", "<|endoftext|>\n")
+    built = await prompt.build(document, QWEN, 200, per_token(3))
+    special = [segment.text for segment in built.prompt if segment.special]
+    assert special == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+
+
+@pytest.mark.parametrize("size", [40, 400, 4000])
+async def test_while_typing_a_line_the_prompt_only_grows_at_its_end(size: int) -> None:
+    above, below = "value = compute(value)\n" * size, "return value\n" * size
+    previous = ""
+    changed = 0
+    for typed in range(200):
+        document = Document(above + "    " + "x1 " * (typed // 3) + "x1 "[: typed % 3], "\n" + below)
+        built = await prompt.build(document, QWEN, 500, per_token(3.5))
+        text = literal(built.prompt)
+        changed += bool(previous) and not text.startswith(previous)
+        previous = text
+    # The windows move by an eighth of the budget at a time: at most once or twice in 200 characters.
+    assert changed <= 2
+
+
+async def test_while_typing_lines_the_prefix_keeps_its_beginning() -> None:
+    above, below = "value = compute(value)\n" * 500, "return value\n" * 500
+    beginnings = set()
+    for added in range(40):
+        built = await prompt.build(Document(above + "ab = c\n" * added, "\n" + below), QWEN, 500, per_token(3.5))
+        beginnings.add(built.prompt[1].text[:60])
+        ending = between(built.prompt, "<|fim_suffix|>", "<|fim_middle|>")
+        assert below.startswith(ending.lstrip("\n")[:-1])
+    starts = {len(text) for text in beginnings}
+    assert starts == {60}
+    assert len(beginnings) <= 2
+
+
+@pytest.mark.parametrize("below", ["", "z\n" * 3, "return value\n" * 500])
+async def test_room_one_side_does_not_need_goes_to_the_other(below: str) -> None:
+    above = "value = compute(value)\n" * 500
+    built = await prompt.build(Document(above, "\n" + below), QWEN, 800, per_token(3.2))
+    assert 800 * 0.75 < await used(built.prompt, per_token(3.2)) <= 800
+
+
+async def test_a_line_longer_than_the_window_is_cut_inside() -> None:
+    built = await prompt.build(Document("x" * 9000, "y" * 9000), QWEN, 100, per_token(3))
+    assert 40 < await used(built.prompt, per_token(3)) <= 100
+    assert between(built.prompt, "<|fim_suffix|>", "<|fim_middle|>").strip("y") == ""
+
+
+async def test_tokens_are_counted_at_most_three_times_and_usually_once() -> None:
+    calls = 0
+
+    def counting(count: Count) -> Count:
+        async def counted(texts: Sequence[str]) -> list[int]:
+            nonlocal calls
+            calls += 1
+            return await count(texts)
+
+        return counted
+
+    document = Document("a = b + c\n" * 1000, "d = e\n" * 1000)
+    await prompt.build(document, QWEN, 500, counting(per_token(3.5)))
+    assert calls == 1
+    await prompt.build(document, QWEN, 500, counting(by_bytes))
+    assert calls <= 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("line", "held"),
+    [
+        ("    x = ", " "),
+        ("\t", "\t"),
+        ("    ", " "),
+        ("    re", " re"),
+        ("self.", "."),
+        ("self.ap", ".ap"),
+        ("first_na", "_na"),
+        ("print(", "("),
+        ("print((", "(("),
+        ('print("', '("'),
+        ("x =", " ="),
+        ("x = 12", ""),
+        ("", ""),
+        ("名" * 40, ""),
+    ],
+)
+async def test_the_beginning_of_a_token_is_held_back(line: str, held: str) -> None:
+    built = await prompt.build(Document("a\n" + line, "\n"), QWEN, 200, per_token(3))
+    assert built.held == held
+    assert literal(built.prompt).endswith("<|fim_middle|>a\n" + line.removesuffix(held))
+
+
+@given(st.text(max_size=40).filter(lambda line: "\n" not in line), st.sampled_from(FILL_FORMATS))
+def test_what_is_held_back_is_the_end_of_the_line(line: str, name: str) -> None:
+    held = prompt.held_back(line, FORMATS[name].pretokenizer)
+    assert line.endswith(held)
+    assert len(held) <= prompt.LONGEST_HELD
+
+
+@pytest.mark.parametrize(
+    ("answer", "held", "text", "contradicts"),
+    [
+        ("  x", " ", " x", False),
+        ("x", " ", "x", False),
+        ("x", "", "x", False),
+        ("return x", "re", "turn x", False),
+        ("re", "return", "", False),
+        ("yield x", "re", "yield x", True),
+        ("", "re", "", False),
+    ],
+)
+def test_the_held_back_text_is_taken_off_the_answer(answer: str, held: str, text: str, contradicts: bool) -> None:
+    assert prompt.unheld(answer, held) == text
+    assert prompt.contradicts(answer, held) == contradicts
+
+
+async def test_other_files_come_first_and_in_their_order() -> None:
+    context = [ContextChunk("b.py", "B = 1\n"), ContextChunk("a.py", "A = 2\n")]
+    built = await prompt.build(
+        Document("import a\n", "", path="pkg/main.py"), QWEN, 300, per_token(3), context=context, repository="shop"
+    )
+    assert literal(built.prompt) == (
+        "<|repo_name|>shop\n<|file_sep|>b.py\nB = 1\n<|file_sep|>a.py\nA = 2\n<|file_sep|>pkg/main.py\n"
+        "<|fim_prefix|><|fim_suffix|><|fim_middle|>import a\n"
+    )
+
+
+async def test_other_files_get_only_the_room_the_document_leaves() -> None:
+    context = [ContextChunk("b.py", "B = 1\n" * 400)]
+    small = await prompt.build(Document("x = 1\n" * 10), QWEN, 300, per_token(3), context=context)
+    large = await prompt.build(Document("x = 1\n" * 1000), QWEN, 300, per_token(3), context=context)
+    assert "B = 1" in literal(small.prompt)
+    assert "B = 1" not in literal(large.prompt)
+    assert literal(small.prompt).count("x = 1") == 10
+
+
+async def test_a_family_without_a_form_for_other_files_gets_none() -> None:
+    form = formats.get("codellama-fim-v1")
+    built = await prompt.build(Document("x"), form, 300, per_token(3), context=[ContextChunk("b.py", "B = 1\n")])
+    assert "B = 1" not in literal(built.prompt)
+
+
+async def test_a_sentence_is_written_into_its_format() -> None:
+    built = await prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent=" sort a list ")
+    assert built.prompt == (Segment("### Instruction:\nsort a list\n### Response:\n"),)
+
+
+async def test_a_sentence_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="does not fit"):
+        await prompt.build(Document(""), formats.get("instruct-v1"), 100, per_token(3), intent="word " * 500)
+
+
+def test_an_answer_that_leaves_no_room_for_a_prompt_is_refused() -> None:
+    assert prompt.prompt_budget(4096, 96) == 4096 - 96 - prompt.MARGIN_TOKENS
+    with pytest.raises(InvalidInput, match="no room"):
+        prompt.prompt_budget(512, 500)

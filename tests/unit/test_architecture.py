@@ -1,0 +1,127 @@
+"""Imports point one way, and the editor path never loads torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "peft_daemon": ROOT / "daemon/peft_daemon",
+    "peft_lsp": ROOT / "lsp/peft_lsp",
+    "peft_tuning": ROOT / "tuning/peft_tuning",
+}
+LAYERS = {
+    # A module of the package on the left may import only what is listed (besides its own package).
+    "peft_lsp": ("peft_daemon.client", "peft_daemon.protocol", "peft_daemon.errors"),
+    "peft_tuning": (
+        "peft_daemon.models",
+        "peft_daemon.adapters",
+        "peft_daemon.completion",
+        "peft_daemon.engines",
+        "peft_daemon.client",
+        "peft_daemon.protocol",
+        "peft_daemon.lifecycle",
+        "peft_daemon.config",
+        "peft_daemon.paths",
+        "peft_daemon.errors",
+    ),
+    "peft_daemon": (),
+}
+INSIDE = {
+    # Inside the daemon: the folder on the left never imports one on the right.
+    "errors": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", "service", "api", "cli"),
+    "protocol": ("config", "engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "config": ("engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "engines": ("models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "models": ("engines", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "adapters": ("completion", "service", "api", "lifecycle", "cli"),
+    "completion": ("models", "adapters", "service", "api", "lifecycle", "cli"),
+    "scheduler": ("models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "service": ("api", "lifecycle", "cli"),
+    "lifecycle": ("models", "adapters", "completion", "engines", "service", "api", "cli"),
+    "client": ("models", "adapters", "completion", "engines", "service", "api", "cli"),
+    "api": ("cli",),
+}
+LAZY = {
+    "peft_daemon.cli.lsp": ("peft_lsp",),
+    "peft_daemon.cli.adapters": ("peft_tuning",),
+    "peft_daemon.cli.datasets": ("peft_tuning",),
+    "peft_daemon.cli.tune": ("peft_tuning",),
+}
+"""The command line loads other parts inside its functions, when their verb is called."""
+
+
+def imports(file: Path, package: str) -> Iterator[str]:
+    """Absolute names of all modules a file imports."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide the direction"
+            module = node.module or ""
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def modules(package: str) -> Iterator[tuple[str, Path]]:
+    root = PACKAGES[package]
+    for file in sorted(root.rglob("*.py")):
+        parts = (package, *file.relative_to(root).with_suffix("").parts)
+        yield ".".join(p for p in parts if p != "__init__"), file
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_lies_below_them(package: str) -> None:
+    for module, file in modules(package):
+        for name in imports(file, package):
+            top = name.split(".")[0]
+            if top not in PACKAGES or top == package or top in LAZY.get(module, ()):
+                continue
+            allowed = LAYERS[package]
+            parents = {".".join(name.split(".")[:n]) for n in range(1, 5)}
+            assert parents & set(allowed) or name in ("peft_daemon", "peft_daemon.__version__"), (
+                f"{module} imports {name}"
+            )
+
+
+@pytest.mark.parametrize("folder", INSIDE)
+def test_parts_of_the_daemon_import_one_way(folder: str) -> None:
+    for module, file in modules("peft_daemon"):
+        if module.split(".")[1:2] != [folder]:
+            continue
+        for name in imports(file, "peft_daemon"):
+            parts = name.split(".")
+            if parts[0] == "peft_daemon" and len(parts) > 1:
+                assert parts[1] not in INSIDE[folder], f"{module} imports {name}"
+
+
+def test_every_module_of_the_daemon_has_its_place() -> None:
+    top = {m.split(".")[1] for m, _ in modules("peft_daemon") if "." in m}
+    unordered = {"cli", "paths", "metrics", "server", "background", "__main__"}
+    assert top - unordered == set(INSIDE)
+
+
+@pytest.mark.parametrize(
+    "module", ["peft_daemon.api.app", "peft_daemon.client", "peft_lsp.server", "peft_daemon.cli.app"]
+)
+def test_no_part_of_the_editor_path_imports_torch(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'peft', 'datasets', 'accelerate', 'bitsandbytes'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert found == "[]"
+
+
+def test_files_stay_small_enough_to_hold_in_the_head() -> None:
+    long = {
+        str(f.relative_to(ROOT)): n
+        for package in PACKAGES
+        for _, f in modules(package)
+        if (n := len(f.read_text(encoding="utf-8").splitlines())) > 450
+    }
+    assert not long

@@ -1,0 +1,82 @@
+"""The client's view of the wire: event streams in any pieces, errors of any kind, and a cheap import."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_daemon.client import _event_data, error_from
+from peft_daemon.errors import NotFound, PeftDaemonError, Unavailable
+from peft_daemon.lifecycle.told_errors import body_of, error_of
+from peft_daemon.protocol import ErrorBody, ErrorResponse
+
+LINES_BREAK_HERE = "\u2028\u2029\x85\x0b\x0c\x1c\r\n"
+
+
+async def pieces(data: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    for begin, end in itertools.pairwise(edges):
+        yield data[begin:end]
+
+
+@given(
+    st.lists(st.text(st.characters(codec="utf-8") | st.sampled_from(LINES_BREAK_HERE), max_size=30), max_size=8),
+    st.lists(st.integers(0, 10_000), max_size=12),
+    st.sampled_from([b"\n\n", b"\r\n\r\n"]),
+)
+async def test_events_are_the_same_however_the_stream_is_cut(texts: list[str], cuts: list[int], end: bytes) -> None:
+    stream = b": a comment" + end + b"".join(b"data: " + msgspec.json.encode(text) + end for text in texts)
+    events = [msgspec.json.decode(data) async for data in _event_data(pieces(stream, cuts))]
+    assert events == texts
+
+
+@pytest.mark.parametrize("kind", PeftDaemonError.__subclasses__())
+def test_an_error_comes_back_as_the_kind_it_was(kind: type[PeftDaemonError]) -> None:
+    error = kind("what", why="why", fix="fix")
+    back = error_from(msgspec.json.encode(ErrorResponse(body_of(error))), error.status)
+    assert type(back) is kind
+    assert (back.what, back.why, back.fix) == ("what", "why", "fix")
+
+
+def test_an_error_of_a_newer_daemon_is_still_an_error() -> None:
+    body = ErrorBody(code="brand_new", message="something new")
+    assert error_of(body).line == "something new"
+
+
+@given(st.binary(max_size=60))
+def test_an_answer_that_is_no_json_is_told_by_its_status(body: bytes) -> None:
+    assert isinstance(error_from(body, 503), Unavailable)
+    assert isinstance(error_from(body, 404), NotFound)
+    assert "HTTP status 599" in error_from(body, 599).line
+
+
+def test_importing_the_client_loads_nothing_heavy() -> None:
+    script = "import sys, peft_daemon.client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {
+        "httpx",
+        "anyio",
+        "psutil",
+        "filelock",
+        "uvicorn",
+        "starlette",
+        "typer",
+        "rich",
+        "numpy",
+        "torch",
+        "xllamacpp",
+    }
+    assert not heavy & set(loaded)
+
+
+def test_importing_the_server_loads_neither_model_nor_command_line() -> None:
+    script = "import sys, peft_daemon.server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"httpx", "typer", "rich", "numpy", "torch", "xllamacpp", "gguf", "transformers"} & set(loaded)

@@ -1,0 +1,117 @@
+"""A checkpoint is complete or absent, and a failed one takes nothing with it."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from peft_daemon.errors import InvalidInput
+from peft_tuning import checkpoints
+from peft_tuning.checkpoints import OPTIMIZER, WEIGHTS, CheckpointStore, NoSpace, restore, trained_weights
+
+pytestmark = pytest.mark.torch
+
+
+def weights(value: float) -> dict[str, Tensor]:
+    return {"a": torch.full((3, 2), value), "b": torch.full((4,), -value)}
+
+
+def save(store: CheckpointStore, step: int, best_step: int | None = None) -> Path:
+    return store.save(
+        step,
+        weights=weights(step),
+        optimizer={"state": {0: {"step": step, "sum": torch.ones(2) * step}}},
+        scheduler={"last_epoch": step},
+        write_state=lambda path: path.write_text("{}") and None,
+        best_step=best_step,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints")
+
+
+def test_what_is_saved_is_what_is_read(store: CheckpointStore) -> None:
+    assert store.latest() is None
+    save(store, 7)
+    found = store.latest()
+    assert found is not None
+    assert found.step == 7
+    assert torch.equal(found.weights()["a"], weights(7)["a"])
+    assert found.load(OPTIMIZER)["state"][0]["step"] == 7
+
+
+def test_the_two_newest_stay_and_the_best_ones_they_name(store: CheckpointStore) -> None:
+    for step, best in ((3, 3), (6, 3), (9, 3), (12, 12)):
+        if best == step:
+            store.save_best(step, weights(step))
+        save(store, step, best)
+    names = sorted(path.name for path in store.root.iterdir())
+    assert names == ["best-0000003", "best-0000012", "step-0000009", "step-0000012"]
+    save(store, 15, 12)
+    assert not (store.root / "best-0000003").exists()
+    assert torch.equal(store.best(12)["b"], weights(12)["b"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: No space left on device")],
+)
+@pytest.mark.parametrize("writer", ["save_file", "torch.save", "publish"])
+def test_a_full_disk_leaves_the_previous_checkpoint(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, writer: str, error: Exception
+) -> None:
+    save(store, 3)
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(f"peft_tuning.checkpoints.{writer}", fail)
+    with pytest.raises(NoSpace, match="previous checkpoint is complete"):
+        save(store, 6)
+    monkeypatch.undo()
+    found = store.latest()
+    assert found is not None
+    assert found.step == 3
+    assert [path.name for path in store.root.iterdir()] == ["step-0000003"]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, OPTIMIZER, "trainer_state.json", "checkpoint.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(store: CheckpointStore, name: str) -> None:
+    save(store, 3)
+    damaged = save(store, 6) / name
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    found = store.latest()
+    assert found is not None
+    assert found.step == 3
+
+
+def test_a_checkpoint_without_its_best_weights_is_passed_over(store: CheckpointStore) -> None:
+    save(store, 3)
+    save(store, 6, best_step=5)
+    found = store.latest()
+    assert found is not None
+    assert found.step == 3
+
+
+def test_an_optimizer_file_cannot_run_code(store: CheckpointStore) -> None:
+    folder = save(store, 3)
+    torch.save({"state": Path("/")}, folder / OPTIMIZER)
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        checkpoints.Checkpoint(folder, checkpoints.Summary(step=3, best_step=None, sha256={})).load(OPTIMIZER)
+
+
+def test_weights_of_another_run_are_refused() -> None:
+    model = torch.nn.Linear(2, 3)
+    kept = {name: each.clone() for name, each in trained_weights(model).items()}
+    restore(model, {name: each + 1 for name, each in kept.items()})
+    assert torch.equal(model.weight, kept["weight"] + 1)
+    for wrong in ({"weight": kept["weight"]}, {**kept, "bias": torch.zeros(4)}):
+        with pytest.raises(InvalidInput, match="other weights"):
+            restore(model, wrong)

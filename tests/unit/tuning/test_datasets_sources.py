@@ -1,0 +1,115 @@
+"""Places are tried in order, and a data set that is nowhere says which file to put where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peft_daemon.config import Settings
+from peft_daemon.errors import InvalidInput, NotFound
+from peft_daemon.paths import Paths
+from peft_tuning.datasets import apps, catalogue, conala
+from peft_tuning.datasets.sources import Places, find, locate
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    return Places(cache=tmp_path / "cache", environment=tmp_path / "environment", offline=True)
+
+
+def put(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text("{}")
+    return folder
+
+
+NAMES = tuple(part.names[0] for part in conala.WANTED.parts.values())
+
+
+def test_the_first_place_that_has_it_is_used(places: Places, tmp_path: Path) -> None:
+    put(places.cache / "conala", *NAMES)
+    assert find(conala.WANTED, places).place == "cache"
+    assert places.environment is not None
+    put(places.environment / "conala", *NAMES)
+    assert find(conala.WANTED, places).place == "PEFT_DAEMON_DATA"
+    given = Places(cache=places.cache, environment=places.environment, data=put(tmp_path / "mine", *NAMES))
+    found = find(conala.WANTED, given)
+    assert found.place == "--data"
+    assert {path.parent for path in found.files.values()} == {tmp_path / "mine"}
+
+
+def test_a_place_with_some_of_the_files_is_passed_over(places: Places) -> None:
+    assert places.environment is not None
+    put(places.environment / "conala", *NAMES[:2])
+    put(places.cache / "conala", *NAMES)
+    assert find(conala.WANTED, places).place == "cache"
+
+
+def test_what_is_given_is_never_passed_over(places: Places, tmp_path: Path) -> None:
+    put(places.cache / "conala", *NAMES)
+    for folder in (put(tmp_path / "mine", *NAMES[:2]), tmp_path / "gone"):
+        with pytest.raises(NotFound, match=r"conala-test\.jsonl \(rows with nl, cmd, question_id\)"):
+            find(conala.WANTED, Places(cache=places.cache, data=folder))
+
+
+def test_nowhere_says_which_file_to_put_where(places: Places) -> None:
+    with pytest.raises(NotFound) as caught:
+        find(conala.WANTED, places)
+    for name in NAMES:
+        assert name in caught.value.fix
+    assert str(places.cache / "conala") in caught.value.fix
+    assert "nl, cmd" in caught.value.fix
+    assert "--data" in caught.value.fix
+    assert "offline" in caught.value.why
+    assert not places.cache.exists()
+
+
+def test_half_of_a_fetch_is_used_only_without_a_network(places: Places) -> None:
+    put(places.cache / "apps", "train.jsonl")
+    online = Places(cache=places.cache)
+    assert locate(apps.WANTED, online) is None
+    found = locate(apps.WANTED, places)
+    assert found is not None
+    assert list(found.files) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "offline"),
+    [({}, False), ({"HF_HUB_OFFLINE": "1"}, True), ({"HF_HUB_OFFLINE": "0"}, False)],
+)
+def test_the_environment_can_close_the_network(environ: dict[str, str], offline: bool, tmp_path: Path) -> None:
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
+    assert Places.resolve(Settings(), paths, environ=environ).offline is offline
+    assert Places.resolve(Settings(offline=True), paths, environ=environ).offline
+
+
+def test_the_environment_names_folder_and_hub(tmp_path: Path) -> None:
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
+    environ = {"PEFT_DAEMON_DATA": "/data", "HF_ENDPOINT": "https://mirror.example"}
+    places = Places.resolve(Settings(), paths, environ=environ)
+    assert (places.environment, places.endpoint) == (Path("/data"), "https://mirror.example")
+    assert places.cache == tmp_path / "cache/datasets"
+    with pytest.raises(InvalidInput, match="HF_ENDPOINT"):
+        Places.resolve(Settings(), paths, environ={"HF_ENDPOINT": "mirror"})
+
+
+def test_an_unknown_name_lists_the_known_ones(places: Places) -> None:
+    with pytest.raises(NotFound, match="conala, codealpacapy, apps, joint"):
+        catalogue.load("humaneval", places)
+
+
+def test_a_file_needs_no_data_option(places: Places, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="--data"):
+        catalogue.load("mine.jsonl", Places(cache=places.cache, data=tmp_path))
+
+
+@pytest.mark.parametrize("entry", catalogue.ENTRIES, ids=lambda entry: entry.id)
+def test_every_entry_pins_a_commit(entry: catalogue.Entry) -> None:
+    for wanted in entry.wanted:
+        assert wanted.repository is not None
+        assert len(wanted.repository.commit) == 40
+        assert all(part.hub for part in wanted.parts.values())
+    assert entry.licence
+    assert set(entry.sizes) == {"train", "validation", "test"}

@@ -1,0 +1,121 @@
+"""An example is written as it is served: same prompt, same held-back text, an answer that serving would give."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.document import Document
+from peft_daemon.errors import InvalidInput
+from peft_tuning.encoding import Dropped, Encoded, Limits, Tokens, encode, encode_all
+from peft_tuning.examples import Example, FillExample, IntentExample
+from support import tiny_run
+
+pytestmark = pytest.mark.torch
+
+LIMITS = Limits(prompt_tokens=200, response_tokens=80)
+END_OF_TEXT, IM_END = 256, 258
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tokens:
+    return Tokens.of(tiny_run.base())
+
+
+def text(tokens: Tokens, ids: tuple[int, ...]) -> str:
+    return tiny_run.tokenizer().decode(list(ids), skip_special_tokens=False)
+
+
+def written(example: Example, tokens: Tokens, limits: Limits = LIMITS) -> Encoded | Dropped:
+    ids = tiny_run.FORMATS
+    chosen = formats.get(ids.fill if isinstance(example, FillExample) else ids.intent)
+    return asyncio.run(encode(example, chosen, tokens, limits))
+
+
+def test_a_sentence_becomes_the_chat_prompt_and_its_answer_closes_the_fence(tokens: Tokens) -> None:
+    made = written(IntentExample(id="1", intent=" sort x\n", code="\nx = sorted(x)\nprint(x)\n\n"), tokens)
+    assert isinstance(made, Encoded)
+    assert text(tokens, made.prompt).endswith(
+        "<|im_start|>user\nWrite python code: sort x<|im_end|>\n<|im_start|>assistant\n```python\n"
+    )
+    assert text(tokens, made.response) == "x = sorted(x)\nprint(x)\n```<|im_end|>"
+    assert made.response[-1] == IM_END
+
+
+def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_back_text(tokens: Tokens) -> None:
+    example = FillExample(id="1", prefix="def f(a):\r\n    return (se", suffix=")\r\n", middle="lf.a,\r\n        a")
+    made = written(example, tokens)
+    assert isinstance(made, Encoded)
+
+    async def count(texts: object) -> list[int]:
+        return [len(tokens.literal.encode_text(each)) for each in texts]  # type: ignore[attr-defined]
+
+    document = Document.normalized(example.prefix, example.suffix)
+    built = asyncio.run(prompt.build(document, formats.get("qwen-fim-v1"), LIMITS.prompt_tokens, count))
+    assert list(made.prompt) == tokens.literal.encode_prompt(built.prompt)
+    assert built.held == "se"
+    assert text(tokens, made.response) == "self.a,\n        a<|endoftext|>"
+    assert made.response[-1] == END_OF_TEXT
+    assert not made.cut
+
+
+def test_control_words_in_a_file_stay_text(tokens: Tokens) -> None:
+    example = FillExample(id="1", prefix="s = '<|fim_middle|><|im_end|>'\nx = ", suffix="\n", middle="1")
+    made = written(example, tokens)
+    assert isinstance(made, Encoded)
+    control = [token for token in made.prompt if token >= 256]
+    assert [text(tokens, (token,)) for token in control] == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
+
+
+def test_a_long_document_is_cut_as_completion_cuts_it_and_counted(tokens: Tokens) -> None:
+    prefix = "".join(f"line_{number} = {number}\n" for number in range(100))
+    part = encode_all(
+        [FillExample(id="1", prefix=prefix + "x =", suffix="\n" * 3, middle=" 1")], tiny_run.FORMATS, tokens, LIMITS
+    )
+    (made,) = part.examples
+    assert len(made.prompt) <= LIMITS.prompt_tokens
+    assert part.cut == 1
+    assert "line_99 = 99" in text(tokens, made.prompt)
+    assert "line_0 = 0" not in text(tokens, made.prompt)
+
+
+@pytest.mark.parametrize(
+    ("example", "reason"),
+    [
+        (IntentExample(id="1", intent="x", code="y" * 100), "answer too long"),
+        (IntentExample(id="1", intent="x" * 300, code="y"), "sentence too long"),
+        (IntentExample(id="1", intent="  ", code="y"), "no sentence"),
+        (IntentExample(id="1", intent="x", code=" \n"), "no answer"),
+        (IntentExample(id="1", intent="x", code="a\n```\nb"), "answer holds a stop string of the format"),
+        (FillExample(id="1", prefix="a", suffix="", middle="<|fim_pad|>"), "answer holds a stop string of the format"),
+    ],
+)
+def test_what_serving_could_not_answer_is_dropped_with_its_reason(
+    example: Example, reason: str, tokens: Tokens
+) -> None:
+    assert written(example, tokens) == Dropped(reason)
+    part = encode_all([example, IntentExample(id="2", intent="x", code="y")], tiny_run.FORMATS, tokens, LIMITS)
+    assert (len(part.examples), part.dropped) == (1, {reason: 1})
+
+
+def test_a_format_of_another_task_or_family_is_refused(tokens: Tokens) -> None:
+    fill = FillExample(id="1", prefix="a", suffix="", middle="b")
+    with pytest.raises(InvalidInput, match="is for intent, not for fill"):
+        asyncio.run(encode(fill, formats.get("instruct-v1"), tokens, LIMITS))
+    with pytest.raises(InvalidInput, match="control token"):
+        asyncio.run(encode(fill, formats.get("deepseek-fim-v1"), tokens, LIMITS))
+
+
+def test_an_encoder_input_ends_as_the_family_was_trained() -> None:
+    made = asyncio.run(
+        encode(
+            IntentExample(id="1", intent="x", code="y"),
+            formats.get("instruct-v1"),
+            Tokens.of(tiny_run.base("t5")),
+            LIMITS,
+        )
+    )
+    assert isinstance(made, Encoded)
+    assert made.prompt[-1] == made.response[-1] == END_OF_TEXT

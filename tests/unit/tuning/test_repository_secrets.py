@@ -1,0 +1,83 @@
+"""What nobody may learn. The keys here are put together while the test runs, so that no scanner trips over them."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import pytest
+
+from peft_tuning.repository.secrets import detectors, without_secrets
+
+LETTERS = string.ascii_letters + string.digits
+
+
+def noise(length: int, alphabet: str = LETTERS) -> str:
+    return "".join(random.Random(length).choices(alphabet, k=length))
+
+
+def cleaned(text: str, path: str = "a.py") -> str:
+    with detectors() as plugins:
+        return without_secrets(text, path, plugins).text
+
+
+SECRETS = {
+    "aws": "AWS_ID = '" + "AKI" + "A" + noise(16, string.ascii_uppercase + string.digits) + "'",
+    "github": "token='" + "gh" + "p_" + noise(36) + "'",
+    "slack": "url('" + "xox" + "b-" + noise(11, string.digits) + "-" + noise(24) + "')",
+    "stripe": "k = '" + "sk_" + "live_" + noise(24) + "'",
+    "password": "pass" + "word = '" + noise(9) + "'",
+    "base64": "blob = '" + noise(44) + "'",
+    "hex": "digest = '" + noise(40, "0123456789abcdef") + "'",
+    "url": "url = 'https://me:" + noise(10) + "@example.com/'",
+    "jwt": "j = '" + "ey" + "J0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9" + ".eyJhIjoxfQ." + noise(43) + "'",
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_a_line_with_a_secret_is_emptied_and_no_other(kind: str) -> None:
+    text = f"import os\n{SECRETS[kind]}\nx = 1\n"
+    assert cleaned(text) == "import os\n\nx = 1\n"
+
+
+def test_a_private_key_goes_with_all_its_lines() -> None:
+    body = "\n".join(noise(64 - n) for n in range(5))
+    head, foot = "-----" + "BEGIN RSA PRIVATE " + "KEY-----", "-----" + "END RSA PRIVATE " + "KEY-----"
+    text = f'KEY = """\n{head}\n{body}\n{foot}\n"""\nx = 1\n'
+    kept = cleaned(text)
+    assert not any(line in kept for line in (head, *body.split("\n")))
+    assert kept.count("\n") == text.count("\n")
+    assert kept.endswith('"""\nx = 1\n')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "password = os.environ['PASSWORD']",
+        "def check(password: str, token: str = '') -> None:",
+        "x = 'https://example.com/a/very/long/path/to/some/document.html'",
+        "id = '123e4567-e89b-12d3-a456-426614174000'",
+        "return secrets.token_hex(16)",
+    ],
+)
+def test_ordinary_code_stays(line: str) -> None:
+    assert cleaned(f"{line}\n") == f"{line}\n"
+
+
+def test_what_the_author_allowed_stays() -> None:
+    text = SECRETS["hex"] + "  # pragma: " + "allowlist secret\n"
+    assert cleaned(text) == text
+
+
+def test_the_line_numbers_say_what_is_missing() -> None:
+    with detectors() as plugins:
+        found = without_secrets(f"a\n\n{SECRETS['aws']}\n{SECRETS['hex']}\n", "a.py", plugins)
+    assert found.lines == {2, 3}
+
+
+def test_the_settings_of_the_library_are_as_before() -> None:
+    from detect_secrets.settings import get_settings
+
+    before = get_settings().json()
+    cleaned("x = 1\n")
+    assert get_settings().json() == before

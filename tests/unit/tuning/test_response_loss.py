@@ -1,0 +1,119 @@
+"""The loss is that of a model which sees each example alone, whatever the family, the method and the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from peft_daemon.errors import InvalidInput
+from peft_tuning import families, methods
+from peft_tuning.batching import Layout
+from peft_tuning.encoding import Encoded
+from peft_tuning.loss import chunked_cross_entropy, output_layer, response_loss
+from peft_tuning.methods.base import MethodOptions
+from peft_tuning.trainer import RowForward
+from support import tiny_run
+
+pytestmark = pytest.mark.torch
+
+TOLERANCE = 1e-5
+SYSTEM = tuple(range(30, 41))
+"""What the prompts of a chat format begin with."""
+EXAMPLES = (
+    Encoded((*SYSTEM, 1, 2, 3), (4, 5, 6, 256)),
+    Encoded((*SYSTEM, 9), (7, 256)),
+    Encoded((*SYSTEM, 8, 8, 1, 5, 77), (11, 12, 13, 14, 15, 256)),
+    Encoded(SYSTEM, (90, 256)),
+)
+
+
+def supported(method: str, family: str) -> bool:
+    try:
+        methods.get(method).check(families.of(family), MethodOptions())
+    except InvalidInput:
+        return False
+    return True
+
+
+PAIRS = [
+    (method, family)
+    for method in ("lora", "ia3", "prompt", "prefix", "full")
+    for family in tiny_run.FAMILIES
+    if supported(method, family)
+]
+
+
+def trainable(method: str, family: str) -> nn.Module:
+    model = methods.get(method).apply(tiny_run.base(family), MethodOptions(), 1)
+    with torch.no_grad():  # a fresh LoRA adds nothing; here it has to matter
+        for parameter in model.parameters():
+            if parameter.requires_grad and method != "full":
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
+    return model.eval()
+
+
+def alone(model: nn.Module, example: Encoded, *, encoder_decoder: bool) -> Tensor:
+    """The loss of one example, with all its logits."""
+    prompt, response = torch.tensor([example.prompt]), torch.tensor([example.response])
+    if encoder_decoder:
+        start = torch.cat((torch.tensor([[256]]), response[:, :-1]), dim=1)
+        mask = torch.ones_like(prompt)
+        logits = model(input_ids=prompt, attention_mask=mask, decoder_input_ids=start, use_cache=False).logits
+    else:
+        whole = torch.cat((prompt, response), dim=1)
+        logits = model(input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False).logits
+        logits = logits[:, -len(example.response) - 1 : -1]
+    return functional.cross_entropy(logits[0, -response.shape[1] :], response[0], reduction="sum")
+
+
+def layouts(method: str, family: str) -> list[Layout]:
+    if family == "t5":
+        return [Layout.ENCODER_DECODER]
+    return [Layout.PADDED] if method in ("prompt", "prefix") else [Layout.PACKED, Layout.PADDED]
+
+
+@pytest.mark.parametrize(("method", "family"), PAIRS)
+def test_batches_have_the_loss_and_gradient_of_their_examples(method: str, family: str) -> None:
+    model = trainable(method, family)
+    expected = sum((alone(model, each, encoder_decoder=family == "t5") for each in EXAMPLES), torch.zeros(()))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(expected, trained)
+    for layout in layouts(method, family):
+        for batch_tokens in (1, 64, 4096):
+            model.zero_grad()
+            forward = RowForward(model, layout, batch_tokens, pad=256, decoder_start=256)
+            rows = forward.cut(EXAMPLES)
+            losses = [response_loss(model, forward.batch(row)) for row in rows]
+            total = torch.stack(losses).sum()
+            assert total.item() == pytest.approx(expected.item(), rel=TOLERANCE)
+            total.backward()
+            for parameter, gradient in zip(trained, gradients, strict=True):
+                found = torch.zeros_like(gradient) if parameter.grad is None else parameter.grad
+                torch.testing.assert_close(found, gradient, rtol=1e-3, atol=TOLERANCE * max(1, gradient.abs().max()))
+
+
+def test_no_more_than_a_chunk_of_answer_positions_is_projected_at_once() -> None:
+    model = trainable("lora", "qwen2")
+    forward = RowForward(model, Layout.PACKED, 4096, pad=256, decoder_start=256)
+    seen: list[int] = []
+    output_layer(model).register_forward_hook(lambda _head, inputs, _out: seen.append(inputs[0].numel() // 32))
+    (row,) = forward.cut(EXAMPLES)
+    response_loss(model, forward.batch(row)).backward()
+    assert sum(seen) == sum(len(each.response) for each in EXAMPLES)
+
+
+def test_chunks_do_not_change_the_sum_or_the_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    head = nn.Linear(8, 50)
+    states = torch.randn(23, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (23,), generator=generator)
+    wanted = functional.cross_entropy(head(states), targets, reduction="sum")
+    expected = torch.autograd.grad(3 * wanted, (states, head.weight, head.bias))
+    for chunk in (1, 7, 23, 100):
+        loss = chunked_cross_entropy(states, targets, head, chunk=chunk)
+        torch.testing.assert_close(loss, wanted)
+        torch.testing.assert_close(torch.autograd.grad(3 * loss, (states, head.weight, head.bias)), expected)
+        with torch.no_grad():
+            torch.testing.assert_close(chunked_cross_entropy(states, targets, head, chunk=chunk), wanted)

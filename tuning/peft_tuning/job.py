@@ -1,0 +1,113 @@
+"""What a run is asked to do, and what makes two runs the same one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from peft_daemon.adapters import atomic
+from peft_daemon.errors import Conflict, NotFound
+from peft_tuning.methods.base import MethodOptions
+
+FILE = "run.json"
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class TuneJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a run; the defaults are the study's (arXiv 2308.10462), except where memory is concerned."""
+
+    method: str
+    options: MethodOptions = MethodOptions()
+    epochs: Positive = 5
+    batch_size: Positive = 8
+    """Examples per optimizer step, however many forward passes and processes it takes."""
+    batch_tokens: Annotated[int, Meta(ge=16)] = 1024
+    """Positions per forward pass: less needs less memory and changes nothing but rounding."""
+    learning_rate: Annotated[float, Meta(gt=0)] | None = None
+    """None: the method's."""
+    warmup: Annotated[float, Meta(ge=0, le=1)] = 0.05
+    """Part of all steps in which the learning rate rises to its value; it falls to 0 until the last."""
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 42
+    evaluations_per_epoch: Positive = 5
+    patience: Positive | None = None
+    """Stop after so many evaluations in a row without a better one; None: never."""
+    max_steps: Positive | None = None
+    limit: Positive | None = None
+    """Use only the first so many examples of each part."""
+    validation_limit: Positive | None = None
+    """Use only the first so many of the validation part: it is gone through at every evaluation."""
+    threads: Positive | None = None
+    """CPU threads; None: torch's choice. Sums depend on it, so a resumed run takes the number it began with."""
+    niceness: Annotated[int, Meta(ge=0, le=19)] = 0
+    """How much other programs on this machine go before the run."""
+    checkpoint_every_s: Annotated[float, Meta(gt=0)] = 600.0
+    """Checkpoints are also made at every evaluation and when the run is interrupted."""
+    report_to: tuple[str, ...] = ()
+    """Trackers of transformers: ``tensorboard``, ``trackio``."""
+
+
+class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides every bit of the result on a CPU; a run is resumed only if all of it is unchanged."""
+
+    base_sha256: str
+    quantization: str
+    precision: str
+    data_digest: str
+    prompt_formats: dict[str, str]
+    prompt_tokens: int
+    response_tokens: int
+    method: str
+    options: MethodOptions
+    epochs: int
+    batch_size: int
+    batch_tokens: int
+    learning_rate: float
+    warmup: float
+    seed: int
+    evaluations_per_epoch: int
+    patience: int | None
+    max_steps: int | None
+    limit: int | None
+    validation_limit: int | None
+    threads: int
+    processes: int
+    device: str
+    optimizer: str
+
+
+def record(folder: Path, identity: RunIdentity) -> None:
+    """Write down what run this folder belongs to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
+
+
+def recorded(folder: Path) -> RunIdentity:
+    """The run that was begun in ``folder``; raises NotFound when there is none, Conflict when it cannot be read."""
+    try:
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=RunIdentity)
+    except FileNotFoundError:
+        raise NotFound(f"no run to resume in {folder}", fix="Give the same command without `--resume`") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise Conflict(
+            f"the run in {folder} cannot be resumed", why=str(error), fix="Start again without `--resume`"
+        ) from None
+
+
+def require_same(begun: RunIdentity, asked: RunIdentity) -> None:
+    """Raise Conflict, naming each difference, unless both are the same run."""
+    pairs = ((name, getattr(begun, name), getattr(asked, name)) for name in RunIdentity.__struct_fields__)
+    different = [f"{name} was {_shown(was)}, is {_shown(now)}" for name, was, now in pairs if was != now]
+    if different:
+        raise Conflict(
+            "this is not the run that was interrupted",
+            why="; ".join(different),
+            fix="Give the values it began with, or start again without `--resume`",
+        )
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) < 64 or not isinstance(value, str) else f"{text[:12]}…"

@@ -1,0 +1,169 @@
+"""LoRA: low-rank matrices beside the frozen linear layers (Hu et al., arXiv 2106.09685), with the study's settings.
+
+Variants: DoRA, rank-stabilized scaling, and initializations. Those that take their factors out of the base's weights
+(PiSSA, OLoRA) are saved as the difference they make, as an ordinary LoRA of twice the rank, so that the adapter fits
+the base as released. LoftQ, CorDA, LoRA-GA and MiCA are refused, each with its reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+from peft_daemon.errors import InvalidInput
+from peft_tuning.base_model import LoadedBase, Precision
+from peft_tuning.families import Family
+from peft_tuning.methods.base import Calibration, MethodOptions
+from peft_tuning.methods.peft_method import PeftMethod
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftConfig, PeftModel
+
+RANK, ALPHA, DROPOUT = 16, 32.0, 0.05
+
+INITIALIZATIONS = {
+    "default": "A random, B zero (Kaiming; Microsoft's reference)",
+    "gaussian": "A normal, scaled by the rank, B zero",
+    "orthogonal": "A and B orthogonal; the rank has to be even",
+    "eva": "A from the inputs the layers see in the training data (arXiv 2410.07170)",
+    "pissa": "from the largest singular values of the weights (arXiv 2404.02948); also pissa_niter_N, faster",
+    "olora": "from the QR decomposition of the weights (arXiv 2406.01775)",
+}
+"""Values of ``init`` and what they do."""
+
+_REFUSED = {
+    "loftq": "it quantizes the base itself, and the adapter would fit only that rounding of it",
+    "corda": "it needs covariances collected in a run of their own",
+    "lora_ga": "it needs gradients of the dense base collected in a run of their own",
+    "mica": "it trains only one of the two factors, which a loader has to know",
+}
+_DECOMPOSING = re.compile(r"pissa(_niter_[0-9]{1,3})?|olora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraMethod(PeftMethod):
+    """LoRA, on a dense or a quantized base."""
+
+    allowed: ClassVar[frozenset[str]] = frozenset({"rank", "alpha", "dropout", "dora", "rslora", "init"})
+    understood: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "r", "lora_alpha"),
+            *("use_rslora", "use_dora", "init_lora_weights", "lora_dropout", "eva_config"),
+            *("layers_to_transform", "layers_pattern", "megatron_core", "qalora_group_size", "runtime_config"),
+        }
+    )
+
+    def config_type(self) -> type[PeftConfig]:
+        """PEFT's ``LoraConfig``."""
+        from peft import LoraConfig  # noqa: PLC0415  (seconds)
+
+        return LoraConfig
+
+    def needs_calibration(self, options: MethodOptions) -> bool:
+        """EVA looks at the data."""
+        return options.init == "eva"
+
+    def check(self, family: Family, options: MethodOptions) -> None:
+        """Refuse what cannot work; raises InvalidInput."""
+        super().check(family, options)
+        init = options.init or "default"
+        if init in _REFUSED:
+            raise InvalidInput(f"LoRA cannot begin with {init!r}", why=_REFUSED[init], fix=_choices())
+        if init not in INITIALIZATIONS and not _DECOMPOSING.fullmatch(init):
+            raise InvalidInput(f"no initialization {init!r}", fix=_choices())
+        if _DECOMPOSING.fullmatch(init) and self.quantized is not None:
+            raise InvalidInput(
+                f"{init!r} does not work with {self.id}",
+                why="it takes a part out of the base's weights, which quantized weights cannot give exactly",
+                fix="Choose `--method lora`, or another `--init`",
+            )
+        if _DECOMPOSING.fullmatch(init) and options.dora:
+            raise InvalidInput(
+                f"{init!r} does not go with DoRA",
+                why="the saved difference could not carry DoRA's magnitudes",
+                fix="Leave out `--dora`, or choose another `--init`",
+            )
+        if options.dora and self.quantized is Precision.INT8:
+            raise InvalidInput(
+                f"DoRA does not work with {self.id}",
+                why="bitsandbytes' 8-bit layers lose their scales when DoRA measures the weights",
+                fix="Choose `--method qlora-4bit` or `--method lora`, or leave out `--dora`",
+            )
+        if init == "orthogonal" and self.quantized is not None:
+            raise InvalidInput(
+                f"'orthogonal' does not work with {self.id}",
+                why="PEFT makes its factors in the type of the base's weights, which here are integers",
+                fix="Choose `--method lora`, or another `--init`",
+            )
+        if init == "orthogonal" and (options.rank or RANK) % 2:
+            raise InvalidInput("'orthogonal' needs an even rank", fix=f"Type `--rank {(options.rank or RANK) + 1}`")
+
+    def config(self, base: LoadedBase, options: MethodOptions) -> LoraConfig:
+        """The study's settings where the options say nothing."""
+        from peft import EvaConfig, LoraConfig  # noqa: PLC0415  (seconds)
+
+        init: Any = options.init or "default"
+        alpha: Any = options.alpha or ALPHA  # an int, PEFT says, and takes any number
+        return LoraConfig(
+            r=options.rank or RANK,
+            lora_alpha=alpha,
+            lora_dropout=DROPOUT if options.dropout is None else options.dropout,
+            use_dora=bool(options.dora),
+            use_rslora=bool(options.rslora),
+            init_lora_weights=True if init == "default" else init,
+            eva_config=EvaConfig() if init == "eva" else None,
+            target_modules=list(base.family.lora_targets),
+            bias="none",
+            task_type="SEQ_2_SEQ_LM" if base.family.encoder_decoder else "CAUSAL_LM",
+        )
+
+    def initialize(
+        self, model: PeftModel, base: LoadedBase, options: MethodOptions, calibration: Calibration | None
+    ) -> None:
+        """Run EVA; remember the factors that were taken out of the base."""
+        if options.init == "eva":
+            from peft import initialize_lora_eva_weights  # noqa: PLC0415  (seconds)
+
+            if calibration is None:
+                raise InvalidInput("EVA has no data to look at", fix="Choose another `--init`")
+            initialize_lora_eva_weights(model, dataloader=list(calibration), show_progress_bar=False)
+        if options.init and _DECOMPOSING.fullmatch(options.init):
+            tuned: Any = model
+            tuned.initial_factors = {
+                name: parameter.detach().clone()
+                for name, parameter in model.named_parameters()
+                if ".lora_A." in name or ".lora_B." in name
+            }
+
+    def released(
+        self, model: nn.Module, config: Any, state: dict[str, torch.Tensor]
+    ) -> tuple[PeftConfig, Mapping[str, torch.Tensor]]:
+        """What PiSSA and OLoRA learned is B·A − B₀·A₀: an ordinary LoRA with the factors [A; A₀] and [B, −B₀]."""
+        initial: dict[str, torch.Tensor] | None = getattr(model, "initial_factors", None)
+        if initial is None:
+            return config, state
+        joined = {}
+        for name, trained in state.items():
+            first = initial[name.replace(".weight", ".default.weight")].to(trained.device)
+            joined[name] = (
+                torch.cat([trained, first], dim=0) if ".lora_A." in name else torch.cat([trained, -first], dim=1)
+            )
+        growth = sqrt(2) if config.use_rslora else 2
+        return (
+            dataclasses.replace(config, r=2 * config.r, lora_alpha=growth * config.lora_alpha, init_lora_weights=True),
+            joined,
+        )
+
+
+def _choices() -> str:
+    return f"Choose one of {', '.join(INITIALIZATIONS)} with `--init`"
+
+
+LORA = LoraMethod(id="lora", learning_rate=3e-4)

@@ -1,0 +1,80 @@
+"""What a person should know of an adapter, as Markdown, with its loss curves as SVG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft_daemon.adapters.manifest import TrainingRecord
+from peft_tuning.examples import DataSet
+from peft_tuning.progress_view import duration
+from peft_tuning.training import TuneResult
+
+if TYPE_CHECKING:
+    from peft_tuning.gate import Verdict
+
+CARD, CURVES = "README.md", "loss.svg"
+
+
+def write_card(
+    folder: Path, name: str, record: TrainingRecord, *, data: DataSet, result: TuneResult, verdict: Verdict | None
+) -> None:
+    """Write ``README.md`` and ``loss.svg`` into ``folder``."""
+    draw_curves(folder / CURVES, result)
+    (folder / CARD).write_text(_card(name, record, data, result, verdict), encoding="utf-8")
+
+
+def draw_curves(path: Path, result: TuneResult) -> None:
+    """Training and validation loss against steps; the same figures give the same bytes."""
+    import matplotlib as mpl  # noqa: PLC0415  (a second, and only at the end of a run)
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context({"svg.hashsalt": "peft-daemon", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        axes = figure.subplots()
+        if result.losses:
+            axes.plot(*zip(*result.losses, strict=True), linewidth=0.8, alpha=0.6, label="training")
+        if result.evaluations:
+            axes.plot(*zip(*result.evaluations, strict=True), marker="o", label="validation")
+            axes.axvline(result.best_step, linestyle=":", color="gray", label="best")
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss (nats per answer token)")
+        axes.legend()
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, verdict: Verdict | None) -> str:
+    identity = result.identity
+    chosen_by = len(data.validation[: identity.limit][: identity.validation_limit])
+    rows = {
+        "base": f"{record.base} ({record.base_sha256[:12]}), {record.quantization}",
+        "method": f"{record.method}, {result.trainable_parameters:,} parameters",
+        "tasks": ", ".join(record.tasks),
+        "prompt format": record.prompt_format,
+        "data": f"{data.name}, digest {data.digest[:12]}",
+        "examples": f"{len(data.train[: identity.limit]):,} to learn from, {chosen_by:,} to choose the best weights by",
+        "where the data is from": data.provenance or "not recorded",
+        "licence": record.licence,
+        "steps": f"{result.steps:,} of batch {identity.batch_size}, learning rate {identity.learning_rate:g}",
+        "best validation loss": "none" if result.best_loss is None else f"{result.best_loss:.4f}",
+        "best step": str(result.best_step),
+        "time, peak memory": f"{duration(result.seconds)} on {identity.device}, {identity.threads} threads; "
+        f"{result.peak_memory_bytes / 1e9:.1f} GB",
+        "seed": str(record.seed),
+        "scale": f"{record.scale:g}",
+        "versions": ", ".join(f"{package} {version}" for package, version in record.versions.items()),
+    }
+    table = "\n".join(f"| {label} | {value} |" for label, value in rows.items())
+    text = f"# {name}\n\n| | |\n|---|---|\n{table}\n\n![loss]({CURVES})\n"
+    if verdict is not None:
+        points = "\n".join(
+            f"| {point.scale:g} | {point.average.similarity:.3f} | {point.average.exact:.1%} |"
+            for point in verdict.sweep
+        )
+        text += (
+            f"\n## Does it help?\n\n{'Yes' if verdict.activate else 'Not shown'}: {verdict.reason}.\n\n"
+            f"| scale | edit similarity | exact |\n|---|---|---|\n{points}\n\n"
+            f"General code: edit similarity {verdict.general_base.similarity:.3f} without, "
+            f"{verdict.general_adapter.similarity:.3f} with it.\n"
+        )
+    return text

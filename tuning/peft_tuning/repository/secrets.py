@@ -1,0 +1,101 @@
+"""Lines that hold a secret: passwords, tokens, keys, as the detectors of detect-secrets see them.
+
+Such a line is emptied right after reading, before anything else sees the text; so no middle, prefix, suffix, sentence
+or chunk of another file can hold it. Holes that touch an emptied line are not cut: see ``dataset``. What the author
+allowed (``pragma: allowlist secret``) stays. All detectors run with their own limits and filters; they err on the side
+of seeing too many. Nothing is verified over the network.
+
+The detectors are first run on the whole text, which costs little, and then line by line, with all filters, only where
+that found something.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from detect_secrets.core import scan
+from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
+from detect_secrets.plugins.high_entropy_strings import HighEntropyStringsPlugin
+from detect_secrets.plugins.keyword import DENYLIST
+from detect_secrets.settings import default_settings, get_plugins
+from detect_secrets.util.code_snippet import get_code_snippet
+
+_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
+"""A private key with the lines below its head: detect-secrets reports the head alone."""
+_KEYWORD = re.compile("|".join(DENYLIST), re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A text without its secrets; ``lines`` are the numbers, from 0, of the lines that were emptied."""
+
+    text: str
+    lines: frozenset[int]
+
+
+@contextmanager
+def detectors() -> Iterator[tuple[BasePlugin, ...]]:
+    """All detectors with their defaults, for ``without_secrets``; the library's own settings come back afterwards."""
+    with default_settings():
+        assert get_mapping_from_secret_type_to_class()  # noqa: S101  (loaded by name: an empty list would see nothing)
+        yield tuple(get_plugins())
+
+
+def without_secrets(text: str, path: str, plugins: tuple[BasePlugin, ...]) -> Cleaned:
+    """``text`` with every line that holds a secret emptied; to be called inside ``detectors``."""
+    lines = text.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    suspects: dict[int, list[BasePlugin]] = {}
+    for plugin in plugins:
+        for start, end in _suspects(plugin, text):
+            for row in range(bisect_right(starts, start) - 1, bisect_right(starts, max(start, end - 1))):
+                suspects.setdefault(row, []).append(plugin)
+    found = {row for row, those in suspects.items() if any(_holds_secret(lines, row, path, one) for one in those)}
+    for match in _KEY.finditer(text):
+        found.update(range(bisect_right(starts, match.start()) - 1, bisect_right(starts, match.end())))
+    if not found:
+        return Cleaned(text, frozenset())
+    kept = ("" if row in found else line for row, line in enumerate(lines))
+    return Cleaned("\n".join(kept), frozenset(row for row in found if row < len(lines)))
+
+
+def _suspects(plugin: BasePlugin, text: str) -> Iterator[tuple[int, int]]:
+    """Where a detector may find something."""
+    least = 0
+    if isinstance(plugin, HighEntropyStringsPlugin):
+        patterns = [plugin.regex]
+        least = int(2**plugin.entropy_limit) + len("''")  # no shorter text has that entropy
+    elif isinstance(plugin, RegexBasedDetector):
+        patterns = list(plugin.denylist)
+    else:
+        patterns = [_KEYWORD]
+    for pattern in patterns:
+        for match in pattern.finditer(text):
+            if match.end() - match.start() > least:
+                yield match.span()
+
+
+def _holds_secret(lines: list[str], row: int, path: str, plugin: BasePlugin) -> bool:
+    """What detect-secrets itself says of one line."""
+    line = lines[row].rstrip()
+    context = get_code_snippet(lines=lines, line_number=row + 1)
+    if scan._is_filtered_out(required_filter_parameters=["line"], filename=path, line=line, context=context):
+        return False
+    return any(
+        not scan._is_filtered_out(
+            required_filter_parameters=["context"],
+            filename=path,
+            secret=secret.secret_value,
+            plugin=plugin,
+            line=line,
+            context=context,
+        )
+        for secret in scan._scan_line(plugin=plugin, filename=path, line=line, line_number=row + 1, context=context)
+    )

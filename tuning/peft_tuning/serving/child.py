@@ -1,0 +1,118 @@
+"""The program of the torch engine's child process.
+
+It reads one line (``ChildConfig``), answers one when it serves (``ChildReady``), and then speaks the protocol of
+``peft_daemon.engines.torch_messages`` until its stdin closes, so that it cannot outlive the daemon. It lies here and
+not in the daemon because it loads models, tokenizers and adapters with the code of tuning; the daemon starts it by its
+name and imports nothing of it.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from typing import BinaryIO
+
+import msgspec
+
+from peft_daemon.engines.base import Delta
+from peft_daemon.engines.torch_messages import (
+    Answer,
+    Cancel,
+    ChildConfig,
+    ChildReady,
+    Counted,
+    CountTokens,
+    Finished,
+    Generate,
+    Loaded,
+    Produced,
+    Refused,
+    decode_command,
+    encode,
+)
+from peft_daemon.errors import EngineFailed, PeftDaemonError
+
+
+def main() -> None:
+    """Serve until stdin closes."""
+    # Libraries may print; what the parent reads must be the only thing on stdout.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    commands: BinaryIO = sys.stdin.buffer
+    config = msgspec.json.decode(commands.readline(), type=ChildConfig)
+    try:
+        child = _Child(config, answers)
+    except PeftDaemonError as error:
+        sys.stderr.write(error.line + "\n")
+        sys.exit(1)
+    threading.Thread(target=child.work, daemon=True).start()
+    while line := commands.readline():
+        child.take(line)
+    # A step may be under way; nothing here is worth an orderly teardown.
+    os._exit(0)
+
+
+class _Child:
+    """Two threads: one reads commands and answers what is quick, the other decodes one request after the other."""
+
+    def __init__(self, config: ChildConfig, answers: BinaryIO) -> None:
+        # Seconds of imports and the model: only after the configuration proved readable.
+        import torch  # noqa: PLC0415
+
+        from peft_tuning.serving.adapters import AdapterShelf  # noqa: PLC0415
+        from peft_tuning.serving.generation import TextGenerator  # noqa: PLC0415
+        from peft_tuning.serving.loading import load  # noqa: PLC0415
+
+        self._answers, self._writing = answers, threading.Lock()
+        torch.set_num_threads(config.threads)
+        base = load(config)
+        self._shelf = AdapterShelf(base, config.max_loaded_adapters)
+        self._generator = TextGenerator(
+            base, self._shelf, context_tokens=config.context_tokens, step_tokens=config.step_tokens
+        )
+        self._queue: queue.SimpleQueue[Generate] = queue.SimpleQueue()
+        self._unwanted: set[int] = set()
+        self._digests: list[str] = []
+        self._write(ChildReady(device=str(base.model.device), precision=base.precision))
+
+    def take(self, line: bytes) -> None:
+        """Act on one command."""
+        match decode_command(line):
+            case Generate() as generate:
+                self._queue.put(generate)
+            case Cancel(id=number):
+                self._unwanted.add(number)
+            case CountTokens(id=number, texts=texts):
+                tokenizer = self._generator.tokenizer
+                self._write(Counted(number, [len(tokenizer.encode_text(text)) for text in texts]))
+
+    def work(self) -> None:
+        """Decode, for ever."""
+        while True:
+            order = self._queue.get()
+            try:
+                self._decode(order)
+            except PeftDaemonError as error:
+                self._write(Refused.of(order.id, error))
+            except Exception as error:
+                failure = EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
+                self._write(Refused.of(order.id, failure))
+            self._unwanted.discard(order.id)
+
+    def _decode(self, order: Generate) -> None:
+        for item in self._generator.generate(order.request, lambda: order.id in self._unwanted):
+            if self._shelf.digests != self._digests:
+                self._digests = self._shelf.digests
+                self._write(Loaded(self._digests))
+            self._write(Produced(order.id, item) if isinstance(item, Delta) else Finished(order.id, item))
+
+    def _write(self, answer: Answer | ChildReady) -> None:
+        with self._writing:
+            self._answers.write(encode(answer) + b"\n")
+            self._answers.flush()
+
+
+if __name__ == "__main__":
+    main()
