@@ -12,10 +12,13 @@ from peft_daemon.lifecycle.sockets import remove_stale_sockets
 from peft_daemon.paths import Paths
 
 
-def sweep(paths: Paths) -> bool:
-    """Remove a dead daemon's files; does nothing and returns False while a daemon lives."""
+def sweep(paths: Paths, *, timeout_s: float = 0.0) -> bool:
+    """Remove a dead daemon's files; does nothing and returns False while a daemon lives.
+
+    ``timeout_s`` is for a killed daemon that has not let go of its files yet.
+    """
     try:
-        with daemon_lock(paths):
+        with daemon_lock(paths, timeout_s=timeout_s):
             holder_file(paths).unlink(missing_ok=True)
             remove_published(paths)
     except Conflict:

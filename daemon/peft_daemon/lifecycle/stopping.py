@@ -45,10 +45,10 @@ async def stop(paths: Paths, timeout_s: float = STOP_TIMEOUT_S) -> Stopped:
     """
     target = _target(paths)
     if target is None:
-        _sweep_or_raise(paths)
+        await asyncio.to_thread(_sweep_or_raise, paths)
         return Stopped(how="not running")
     stopped = await end_process(target, _trusted_info(paths), timeout_s)
-    sweep(paths)
+    await asyncio.to_thread(sweep, paths, timeout_s=KILL_TIMEOUT_S)
     return stopped
 
 
@@ -96,7 +96,9 @@ def _trusted_info(paths: Paths) -> DaemonInfo | None:
 
 
 def _sweep_or_raise(paths: Paths) -> None:
-    if not paths.runtime.is_dir() or sweep(paths):
+    # A killed process is a zombie as soon as its main thread has died; the kernel closes its files, and with them
+    # frees the lock, when the last thread has.
+    if not paths.runtime.is_dir() or sweep(paths, timeout_s=KILL_TIMEOUT_S):
         return
     raise Conflict(
         "a daemon runs but its files do not say which process it is",

@@ -14,12 +14,14 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from filelock import FileLock
 from tiny_home import TinyHome, exit_code, until
 
 from peft_daemon.client import CompleteRequest, Unavailable
 from peft_daemon.config import Settings
 from peft_daemon.lifecycle.info import info_file, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
+from peft_daemon.lifecycle.private_files import usable_folder
 from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.starter import stop
 from peft_daemon.lifecycle.stopping import Stopped
@@ -110,6 +112,17 @@ async def test_promise_14_stop_ends_the_daemon_and_leaves_nothing(tiny: TinyHome
     assert info.process.find() is None
     assert left(tiny) == set()
     assert await stop(tiny.paths) == Stopped(how="not running")
+
+
+async def test_promise_14_stop_waits_for_a_killed_daemon_that_has_not_let_go_of_its_lock(tiny: TinyHome) -> None:
+    """The kernel lets go of a process's files after it has reported its death."""
+    holding = FileLock(usable_folder(tiny.paths.runtime) / "daemon.lock", thread_local=False)
+    holding.acquire()
+    stopping = asyncio.create_task(stop(tiny.paths))
+    await asyncio.sleep(0.3)
+    assert not stopping.done()
+    holding.release()
+    assert await stopping == Stopped(how="not running")
 
 
 async def test_promise_14_stop_kills_a_hung_daemon_with_its_engine(tiny: TinyHome) -> None:
