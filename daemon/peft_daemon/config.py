@@ -56,6 +56,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_tokens: Annotated[
         int, Meta(ge=1, le=4096, description="prompt tokens per step: small cancels fast, large reads fast")
     ] = 12
+    shipped_adapters: Annotated[
+        bool, Meta(description="adapters of the package serve where nothing is chosen; false: they are not imported")
+    ] = True
     max_loaded_adapters: Annotated[int, Meta(ge=1, le=64, description="adapters kept in the engine")] = 8
     max_tokens_fill: Annotated[int, Meta(ge=1, le=4096, description="longest in-editor completion")] = 96
     max_tokens_intent: Annotated[int, Meta(ge=1, le=4096, description="longest answer to a sentence")] = 256

@@ -15,8 +15,15 @@ import httpx
 
 
 def home_environment(folder: Path, models_dir: Path) -> dict[str, str]:
-    """The variables that make a process use ``folder`` as its home."""
-    return {"PEFT_DAEMON_HOME": str(folder), "PEFT_DAEMON_MODELS_DIR": str(models_dir)}
+    """The variables that make a process use ``folder`` as its home, without the adapters of the package.
+
+    Most tests are about the base, or about an adapter they bring.
+    """
+    return {
+        "PEFT_DAEMON_HOME": str(folder),
+        "PEFT_DAEMON_MODELS_DIR": str(models_dir),
+        "PEFT_DAEMON_SHIPPED_ADAPTERS": "false",
+    }
 
 
 @dataclass(frozen=True)

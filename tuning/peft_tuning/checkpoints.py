@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from peft_daemon.adapters.atomic import publish
+from peft_daemon.adapters.atomic import PARTIAL, whole_folder
 from peft_daemon.errors import InvalidInput, PeftDaemonError
 
 KEPT = 2
@@ -29,7 +29,7 @@ WEIGHTS, OPTIMIZER, SCHEDULER = "trained.safetensors", "optimizer.pt", "schedule
 TRAINER_STATE = "trainer_state.json"
 """Named as transformers' Trainer looks for it."""
 SUMMARY = "checkpoint.json"
-_STEP, _BEST, _STAGED = "step-", "best-", ".partial-"
+_STEP, _BEST = "step-", "best-"
 
 
 class NoSpace(PeftDaemonError):
@@ -142,7 +142,7 @@ class CheckpointStore:
         kept = self._folders(_STEP)[:KEPT]
         summaries = [_read(folder) for folder in kept]
         best = {self._best(each.best_step) for each in summaries if each is not None and each.best_step is not None}
-        for folder in (*self._folders(_STEP)[KEPT:], *self._folders(_BEST), *self._folders(_STAGED)):
+        for folder in (*self._folders(_STEP)[KEPT:], *self._folders(_BEST), *self._folders(PARTIAL)):
             if folder not in best:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -199,15 +199,11 @@ def write_folder(final: Path, write: Callable[[Path], None], *, full: NoSpace) -
 
     Raises ``full`` when the disk is.
     """
-    staged = final.with_name(f"{_STAGED}{final.name}")
-    shutil.rmtree(staged, ignore_errors=True)
     try:
-        staged.mkdir(parents=True)
-        write(staged)
-        shutil.rmtree(final, ignore_errors=True)
-        publish(staged, final)
+        with whole_folder(final) as staged:
+            write(staged)
+            shutil.rmtree(final, ignore_errors=True)
     except Exception as error:
-        shutil.rmtree(staged, ignore_errors=True)
         if is_disk_full(error):
             raise full from None
         raise

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
-from peft_daemon.adapters.atomic import publish
+from peft_daemon.adapters.atomic import whole_folder
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines.base import LLAMACPP
 from peft_daemon.errors import Conflict, InvalidInput
@@ -41,12 +39,6 @@ def export_merged(manifest: Manifest, adapter: Path, base: Path, destination: Pa
         if isinstance(module, LoraLayer):
             module.set_scale("default", manifest.scale)
     merged = model.merge_and_unload(safe_merge=True).to(torch.float16)  # type: ignore[operator]
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(dir=destination.parent, prefix=".partial-"))
-    try:
+    with whole_folder(destination) as staged:
         merged.save_pretrained(str(staged), safe_serialization=True)
         loaded.tokenizer.save_pretrained(str(staged))
-        publish(staged, destination)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise

@@ -10,9 +10,14 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from peft_daemon.models.disk import sync_folder
+
+PARTIAL = ".partial-"
+"""Begins the names of folders that are being written."""
 
 _WINDOWS_ATTEMPTS = 50
 """Windows refuses to replace a file while somebody reads it; readers here hold it for well under 10 ms."""
@@ -41,6 +46,23 @@ def publish(staged: Path, final: Path) -> None:
         sync_folder(Path(parent))
     staged.rename(final)
     sync_folder(final.parent)
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A new folder beside ``final`` to fill, which then gets its name; an error leaves neither.
+
+    What a crash left of an earlier attempt is removed first. ``final`` must not exist in the end.
+    """
+    staged = final.with_name(f"{PARTIAL}{final.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        staged.mkdir(parents=True)
+        yield staged
+        publish(staged, final)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
 
 
 def discard(folder: Path, trash: Path) -> bool:

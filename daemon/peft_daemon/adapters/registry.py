@@ -24,6 +24,7 @@ import msgspec
 from peft_daemon.adapters import atomic
 from peft_daemon.adapters.blobs import DIGEST, Blobs, now
 from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.state import Active, Names, Version, enclosing
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import LLAMACPP, AdapterLease
@@ -67,6 +68,11 @@ class AdapterRegistry:
         self._active_file = folder / "active.json"
         self._blobs = Blobs(folder)
         self._cached: _State | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where everything lies."""
+        return self._folder
 
     def list(self) -> Summaries:
         """One entry per name, then one per stored adapter that is in no name's history."""
@@ -189,11 +195,11 @@ class AdapterRegistry:
             self._write(self._names_file, names.with_removed(orphans))
             self._delete_removed()
 
-    def export(self, reference: str, destination: Path, form: Literal["peft", "gguf"]) -> Path:
-        """Copy an adapter out, as a PEFT folder or as a GGUF file; returns what was written.
+    def export(self, reference: str, destination: Path, form: Literal["peft", "peft-float16", "gguf"]) -> Path:
+        """Copy an adapter out, as a PEFT folder (as trained, or in half precision) or as a GGUF file.
 
-        In an existing folder a GGUF file is named after the adapter. Raises Conflict when the target exists, and
-        InvalidInput for an adapter that has no GGUF form.
+        Returns what was written; in an existing folder a GGUF file is named after the adapter. Raises Conflict when
+        the target exists, and InvalidInput for an adapter that has no such form.
         """
         manifest = self.get(reference)
         if form == "gguf" and not manifest.gguf_bytes:
@@ -210,7 +216,12 @@ class AdapterRegistry:
             if form == "gguf":
                 shutil.copyfile(self._blobs.gguf(manifest.digest), target)
             else:
-                shutil.copytree(self._blobs.peft(manifest.digest), target, copy_function=shutil.copyfile)
+                with atomic.whole_folder(target) as staged:
+                    shutil.copytree(
+                        self._blobs.peft(manifest.digest), staged, copy_function=shutil.copyfile, dirs_exist_ok=True
+                    )
+                    if form == "peft-float16":
+                        round_to_float16(staged)
         except FileNotFoundError:
             raise _gone(manifest) from None
         return target

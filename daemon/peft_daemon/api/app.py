@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -13,11 +15,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peft_daemon import __version__
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.api import infill, native, openai
 from peft_daemon.api.failures import FAILURES
 from peft_daemon.api.security import Gate
 from peft_daemon.config import Settings
 from peft_daemon.engines import choice
+from peft_daemon.errors import PeftDaemonError
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo
 from peft_daemon.lifecycle.sockets import socket_folder
@@ -27,6 +31,8 @@ from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths, private_folder
 from peft_daemon.protocol import PROTOCOL_VERSION, DaemonStatus
 from peft_daemon.service import CompletionService
+
+log = logging.getLogger("peft_daemon.api")
 
 QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
 """Watching the daemon is not using it: these do not keep it from its idle exit."""
@@ -50,10 +56,12 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
+        importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         try:
             yield
         finally:
             await engine.stop()
+            await importing
 
     def status() -> DaemonStatus:
         return DaemonStatus(
@@ -85,6 +93,16 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         exception_handlers=FAILURES,
         lifespan=lifespan,
     )
+
+
+def _import_shipped(settings: Settings, paths: Paths) -> None:
+    try:
+        new = provide_shipped(settings, paths)
+    except PeftDaemonError as error:
+        log.warning("the adapters of the package could not be imported: %s", error)
+    else:
+        for manifest in new:
+            log.info("imported %s, which comes with the package", manifest.name)
 
 
 class CountActivity:

@@ -161,8 +161,12 @@ def export_adapter(
     adapter: Reference,
     destination: Annotated[Path, typer.Argument(metavar="PATH", help="A path that does not exist yet.")],
     form: Annotated[
-        Literal["peft", "gguf", "merged"],
-        typer.Option("--format", help="peft: a folder for PEFT; gguf: a file for llama.cpp; merged: with its base."),
+        Literal["peft", "peft-float16", "gguf", "merged"],
+        typer.Option(
+            "--format",
+            help="peft: a folder for PEFT; peft-float16: the same, rounded to half the bytes; gguf: a file for "
+            "llama.cpp; merged: with its base.",
+        ),
     ] = "peft",
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.cli.models import pull_with_progress
 from peft_daemon.cli.output import Json, emit, run
 from peft_daemon.config import Settings, resolve
@@ -28,6 +29,8 @@ class SetUp(msgspec.Struct, frozen=True):
     model: str
     path: str
     fetched: bool
+    adapters: tuple[str, ...]
+    """Of those that come with the package, what was imported now."""
     daemon: str
     seconds: float
 
@@ -36,7 +39,7 @@ def setup(
     model: Annotated[str | None, typer.Option(help="Base model: a catalogue id.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fetch and verify the base model, start the daemon and wait until it answers.
+    """Fetch and verify the base model, import the package's adapters, start the daemon and wait until it answers.
 
     Does only what is still missing, so it can be run again at any time.
 
@@ -52,11 +55,22 @@ def setup(
     missing = not store.is_installed(entry)
     if missing:
         pull_with_progress(store, entry)
+    # Here rather than by the daemon that starts next: the first request finds them.
+    new = provide_shipped(settings, paths)
     status = run(_start(settings, paths))
-    result = SetUp(entry.id, str(store.path(entry)), missing, status.address, time.perf_counter() - began)
+    result = SetUp(
+        entry.id,
+        str(store.path(entry)),
+        missing,
+        tuple(manifest.name for manifest in new),
+        status.address,
+        time.perf_counter() - began,
+    )
 
     def text() -> None:
         typer.echo(f"model    {result.model} ({'fetched and verified' if missing else 'already here'})")
+        for manifest in new:
+            typer.echo(f"adapter  {manifest.name}, for {' and '.join(manifest.tasks)}")
         typer.echo(f"daemon   {result.daemon}, ready after {result.seconds:.1f} s")
 
     emit(result, as_json=as_json, text=text)

@@ -223,7 +223,9 @@ def _source(
         roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
         return "code", lambda tell: shortened(
             # Sentences are for adapters of one's own code; one of everybody's code fills in.
-            folders_data_set(roots, name="code", seed=seed, progress=tell, mix=Mix(intents=0.0, with_context=0.25), ignore=ignore)
+            folders_data_set(
+                roots, name="code", seed=seed, progress=tell, mix=Mix(intents=0.0, with_context=0.25), ignore=ignore
+            )
         )
     from peft_tuning.datasets import catalogue
     from peft_tuning.datasets.sources import Places

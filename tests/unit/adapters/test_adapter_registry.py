@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from peft_daemon.adapters import atomic
 from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.peft_files import WEIGHTS
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.tensors import read_tensors
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable
 from peft_daemon.protocol import Task
@@ -291,7 +294,30 @@ class TestExport:
         assert registry.export("mine", tmp_path / "new" / "x.gguf", "gguf").read_bytes() == content
         assert registry.export("mine", tmp_path / "folder", "gguf") == tmp_path / "folder" / "mine.gguf"
 
-    @pytest.mark.parametrize("form", ["peft", "gguf"])
+    def test_half_precision_has_half_the_bytes_and_nearly_the_same_numbers(
+        self, registry: AdapterRegistry, store: Store, base: BaseModel, tmp_path: Path
+    ) -> None:
+        whole, half = store("mine"), registry.export("mine", tmp_path / "half", "peft-float16")
+        rounded = registry.import_(half, name="half", base=base)
+        assert rounded.digest != whole.digest
+        assert 0.45 < rounded.peft_bytes / whole.peft_bytes < 0.65
+        before = read_tensors(tmp_path / "peft1" / WEIGHTS)
+        after = read_tensors(half / WEIGHTS)
+        assert before.keys() == after.keys()
+        for name, tensor in after.items():
+            assert tensor.dtype == "F16"
+            np.testing.assert_allclose(tensor.to_float32(), before[name].to_float32(), rtol=1e-3, atol=1e-7)
+
+    def test_numbers_too_large_for_half_precision_are_refused(
+        self, registry: AdapterRegistry, base: BaseModel, tmp_path: Path
+    ) -> None:
+        modules = {name: (a * 1e6, b) for name, (a, b) in lora().items()}
+        registry.import_(write_peft(tmp_path / "large", modules), name="large", base=base)
+        with pytest.raises(InvalidInput, match="beyond 65,504"):
+            registry.export("large", tmp_path / "half", "peft-float16")
+        assert not list(tmp_path.glob("*half*"))
+
+    @pytest.mark.parametrize("form", ["peft", "peft-float16", "gguf"])
     def test_nothing_is_overwritten(self, registry: AdapterRegistry, store: Store, tmp_path: Path, form: str) -> None:
         store("mine")
         (tmp_path / "out").write_text("precious")

@@ -63,7 +63,10 @@ def test_the_two_newest_stay_and_the_best_ones_they_name(store: CheckpointStore)
     "error",
     [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: No space left on device")],
 )
-@pytest.mark.parametrize("writer", ["save_file", "torch.save", "publish"])
+@pytest.mark.parametrize(
+    "writer",
+    ["peft_tuning.checkpoints.save_file", "peft_tuning.checkpoints.torch.save", "peft_daemon.adapters.atomic.publish"],
+)
 def test_a_full_disk_leaves_the_previous_checkpoint(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, writer: str, error: Exception
 ) -> None:
@@ -72,7 +75,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr(f"peft_tuning.checkpoints.{writer}", fail)
+    monkeypatch.setattr(writer, fail)
     with pytest.raises(NoSpace, match="previous checkpoint is complete"):
         save(store, 6)
     monkeypatch.undo()

@@ -1,0 +1,104 @@
+"""The adapters that come with the package, and how they become the user's.
+
+They lie in ``shipped/``, one PEFT folder each. The first time a home sees one that fits its base, it is imported like
+any other and serves the tasks it was trained for wherever nothing is chosen yet. From then on it is the user's:
+what was chosen, rolled back or removed stays so. A newer version in a newer package becomes the next version of the
+name, unless the name means something else by then.
+
+    shipped.json        name -> what of it was provided
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.adapters import atomic
+from peft_daemon.adapters.manifest import Manifest, TrainingRecord
+from peft_daemon.adapters.peft_files import CONFIG, RECORD, WEIGHTS
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.config import Settings
+from peft_daemon.errors import Conflict
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths
+
+SHIPPED = Path(__file__).with_name("shipped")
+
+
+class _Provided(msgspec.Struct, frozen=True):
+    content: str
+    """Of the shipped files, so that an unchanged one is recognized without a look at the base."""
+    digest: str
+    """What the registry called it."""
+
+
+def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED) -> list[Manifest]:
+    """Import what is shipped for ``base`` and new to this registry; returns what was imported.
+
+    Raises what ``AdapterRegistry.import_`` raises, and Conflict for an unreadable ``shipped.json``. May be called at
+    any time, also by several processes at once.
+    """
+    imported = []
+    for folder in _for_base(shipped, base.sha256):
+        name, content = folder.name, _content(folder)
+        before = _read(registry).get(name)
+        if before is not None and before.content == content:
+            continue
+        history = registry.history(name)
+        if (history[-1].digest if history else None) != (before.digest if before else None):
+            continue
+        manifest = registry.import_(folder, name=name, base=base)
+        # Only at first: whoever chose the base afterwards keeps it.
+        for task in manifest.tasks if before is None else ():
+            if registry.resolve(task) is None:
+                registry.use(name, task)
+        _write(registry, {**_read(registry), name: _Provided(content, manifest.digest)})
+        imported.append(manifest)
+    return imported
+
+
+def provide_shipped(settings: Settings, paths: Paths) -> list[Manifest]:
+    """``provide`` for the chosen base, once that is fetched and unless the user wants none of it."""
+    if not settings.shipped_adapters:
+        return []
+    entry = catalogue.get(settings.model)
+    base = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
+    return provide(AdapterRegistry(paths.adapters), base)
+
+
+def _for_base(shipped: Path, base_sha256: str) -> Iterator[Path]:
+    for folder in sorted(shipped.iterdir()):
+        if (folder / RECORD).is_file():
+            record = msgspec.json.decode((folder / RECORD).read_bytes(), type=TrainingRecord)
+            if record.base_sha256 == base_sha256:
+                yield folder
+
+
+def _content(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (CONFIG, RECORD, WEIGHTS):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _state_file(registry: AdapterRegistry) -> Path:
+    return registry.folder / "shipped.json"
+
+
+def _read(registry: AdapterRegistry) -> dict[str, _Provided]:
+    path = _state_file(registry)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Provided])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Conflict(f"cannot read {path}", why=str(error), fix="Delete it") from None
+
+
+def _write(registry: AdapterRegistry, provided: dict[str, _Provided]) -> None:
+    atomic.write(_state_file(registry), msgspec.json.format(msgspec.json.encode(provided), indent=2))

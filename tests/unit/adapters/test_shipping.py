@@ -1,0 +1,129 @@
+"""Adapters that come with the package: there from the start, and the user's from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from peft_daemon.adapters.manifest import Manifest, TrainingRecord
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.shipping import SHIPPED, provide, provide_shipped
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.config import Settings
+from peft_daemon.errors import Conflict
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import Task
+from support.synthetic_adapter import lora, write_peft
+
+Store = Callable[..., Manifest]
+DEFAULTS = {"filler": Task.FILL, "writer": Task.INTENT}
+
+
+def ship(folder: Path, base: BaseModel, *, seed: int = 1, base_sha256: str | None = None) -> Path:
+    """Write the adapters of one release into ``folder``."""
+    for number, (name, task) in enumerate(DEFAULTS.items()):
+        record = {"base": "tiny", "base_sha256": base_sha256 or base.sha256, "tasks": [task.value]}
+        write_peft(folder / name, lora(seed=seed + number * 100), record=record)
+    return folder
+
+
+@pytest.fixture
+def shipped(base: BaseModel, tmp_path: Path) -> Path:
+    return ship(tmp_path / "shipped", base)
+
+
+def serving(registry: AdapterRegistry) -> dict[str, Task]:
+    found = {task: registry.resolve(task) for task in Task}
+    return {manifest.name: task for task, manifest in found.items() if manifest is not None}
+
+
+def test_each_serves_the_task_it_was_trained_for(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
+    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["filler", "writer"]
+    assert serving(registry) == DEFAULTS
+
+
+def test_it_happens_once(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
+    provide(registry, base, shipped)
+    for each in (registry, AdapterRegistry(registry.folder)):
+        assert provide(each, base, shipped) == []
+
+
+def test_what_the_user_had_chosen_stays(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path, store: Store
+) -> None:
+    store("own", 7)
+    registry.use("own", Task.FILL)
+    provide(registry, base, shipped)
+    assert serving(registry) == {"own": Task.FILL, "writer": Task.INTENT}
+
+
+def test_what_the_user_switches_off_or_removes_does_not_come_back(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    provide(registry, base, shipped)
+    registry.use("base", Task.FILL)
+    registry.remove("writer", force=True)
+    assert provide(registry, base, shipped) == []
+    assert serving(registry) == {}
+
+
+def test_a_newer_release_is_the_next_version_and_can_be_rolled_back(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    [first, _] = provide(registry, base, shipped)
+    registry.use("base", Task.INTENT)
+    [second, _] = provide(registry, base, ship(shipped, base, seed=2))
+    assert registry.get("filler").digest == second.digest != first.digest
+    assert serving(registry) == {"filler": Task.FILL}, "an update switches nothing on"
+    assert registry.rollback("filler").digest == first.digest
+    assert provide(registry, base, shipped) == [], "nor does it undo what the user did"
+    assert registry.get("filler").digest == first.digest
+
+
+def test_a_name_the_user_gave_to_something_else_is_left_alone(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path, store: Store
+) -> None:
+    own = store("filler", 7)
+    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["writer"]
+    assert registry.get("filler").digest == own.digest
+    assert serving(registry) == {"writer": Task.INTENT}
+
+
+def test_a_removed_one_stays_removed_when_a_newer_release_comes(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    provide(registry, base, shipped)
+    registry.remove("filler", force=True)
+    assert [manifest.name for manifest in provide(registry, base, ship(shipped, base, seed=2))] == ["writer"]
+
+
+def test_another_base_gets_nothing(registry: AdapterRegistry, base: BaseModel, tmp_path: Path) -> None:
+    assert provide(registry, base, ship(tmp_path / "shipped", base, base_sha256="0" * 64)) == []
+
+
+def test_an_unreadable_record_is_named(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
+    provide(registry, base, shipped)
+    (registry.folder / "shipped.json").write_text("{")
+    with pytest.raises(Conflict, match=r"shipped\.json"):
+        provide(registry, base, shipped)
+
+
+def test_who_wants_none_gets_none(tmp_path: Path) -> None:
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
+    assert provide_shipped(Settings(shipped_adapters=False), paths) == []
+    assert not paths.adapters.exists()
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(each for each in SHIPPED.iterdir() if each.is_dir()), ids=lambda folder: folder.name
+)
+def test_what_is_shipped_is_small_and_says_where_it_comes_from(folder: Path) -> None:
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 12_000_000
+    record = msgspec.json.decode((folder / "peft-daemon.json").read_bytes(), type=TrainingRecord)
+    assert len(record.tasks) == 1
+    assert record.base_sha256 and record.data_digest and record.versions
+    assert "NC" not in record.licence and record.licence not in {"", "unknown"}
+    assert (folder / "README.md").read_text(encoding="utf-8").strip()
