@@ -45,5 +45,5 @@ $(VENV)/base.stamp: $(VENV)/python.stamp $(INPUTS)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/base.stamp $(INPUTS)
-	$(PIP) --editable '.[tune]' --group test
+	$(PIP) --editable '.[all]' --group test
 	touch $@

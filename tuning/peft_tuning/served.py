@@ -20,10 +20,13 @@ FAST_BATCH = 64
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, entry: ModelEntry, path: Path, *, threads: int = 0
+    settings: Settings, entry: ModelEntry, path: Path, *, threads: int = 0, slots: int = 1
 ) -> AsyncGenerator[Engine, None]:
-    """The engine of ``settings`` with the model at ``path``, ready, until the block ends; raises EngineFailed."""
-    own = msgspec.structs.replace(settings, batch_tokens=FAST_BATCH, slots=1, threads=threads or settings.threads)
+    """The engine of ``settings`` with the model at ``path``, ready, until the block ends; raises EngineFailed.
+
+    ``slots`` requests are decoded together.
+    """
+    own = msgspec.structs.replace(settings, batch_tokens=FAST_BATCH, slots=slots, threads=threads or settings.threads)
     # Not below the user's folders: a socket path has room for 103 bytes.
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
         engine = choice.create(

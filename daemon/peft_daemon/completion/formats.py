@@ -62,6 +62,10 @@ class PromptFormat:
     end: str = ""
     stop: tuple[str, ...] = ()
     with_context: tuple[Piece, ...] = ()
+    question: int = 0
+    """Index of the piece with which a question begins; what stands before it is written once."""
+    answered: tuple[Piece, ...] = ()
+    """What follows an answer when another question comes after it; empty: the format shows no solved examples."""
     chunk: tuple[Piece, ...] = ()
     pretokenizer: str = ""
     """Pattern of the stretches of text within which the family's tokenizer makes tokens; see ``prompt.held_back``."""
@@ -161,6 +165,7 @@ def _instruct() -> PromptFormat:
         task=Task.INTENT,
         pieces=(Segment("### Instruction:\n"), Slot.INTENT, Segment("\n### Response:\n")),
         stop=("### Instruction:", "### Response:", "<|endoftext|>", "<|im_end|>", "</s>"),
+        answered=(Segment("\n\n"),),
     )
 
 
@@ -178,6 +183,8 @@ def _qwen_chat() -> PromptFormat:
         ),
         end="<|im_end|>",
         stop=("\n```", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+        question=4,
+        answered=(Segment("\n```"), end, _NEWLINE),
     )
 
 

@@ -18,6 +18,7 @@ from peft_daemon.completion.cursor import Cursor, Extent
 from peft_daemon.completion.document import Document, normalize_newlines
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
+from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import AdapterLease, Engine, Finish, GenerationRequest
 from peft_daemon.protocol import ContextChunk, FinishReason, Task, Timings
 
@@ -40,6 +41,8 @@ class Job:
     lead: str = ""
     """Text to insert before the answer, e.g. the line end after the comment that asks for code."""
     context: tuple[ContextChunk, ...] = ()
+    shots: tuple[Shot, ...] = ()
+    """Solved examples to show before the sentence."""
     repository: str = ""
     time_budget_ms: int | None = None
     temperature: float = 0.0
@@ -94,6 +97,7 @@ class Pipeline:
             intent=job.intent,
             context=job.context,
             repository=job.repository,
+            shots=job.shots,
         )
         one_line = ("\n",) if fills and cursor.extent is Extent.LINE else ()
         request = GenerationRequest(

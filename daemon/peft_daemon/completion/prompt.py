@@ -45,6 +45,14 @@ TYPED_LINES = 8
 
 
 @dataclass(frozen=True)
+class Shot:
+    """A solved example, shown before the question."""
+
+    intent: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class BuiltPrompt:
     """A prompt, and the text before the cursor that was held back from it (see ``held_back``), if any."""
 
@@ -100,13 +108,16 @@ async def build(
     intent: str = "",
     context: Sequence[ContextChunk] = (),
     repository: str = "",
+    shots: Sequence[Shot] = (),
 ) -> BuiltPrompt:
     """The prompt for ``document`` in at most ``budget`` tokens.
 
     Lengths are estimated in characters and then counted: ``count_tokens`` is called once as a rule, three times at
     most, and never for a text that fits whatever its tokens are. Raises InvalidInput when what must be in the prompt
-    (a very long intent) does not fit.
+    (a very long intent, the shots) does not fit, and for shots in a format that shows none.
     """
+    if shots and not prompt_format.answered:
+        raise InvalidInput(f"the prompt format '{prompt_format.id}' shows no solved examples")
     held = held_back(document.line_before, prompt_format.pretokenizer)
     fixed = {
         Slot.INTENT: intent.strip(),
@@ -120,7 +131,7 @@ async def build(
     for attempt in range(3):
         room = int(max(0, budget - frame) * characters_per_token)
         window = _select(document, room, held, context if prompt_format.with_context else ())
-        prompt = _write(prompt_format, window, fixed)
+        prompt = _write(prompt_format, window, fixed, shots)
         # No token has less than one byte; SentencePiece may add one for a text's first space.
         if sum(1 if piece.special else len(piece.text.encode()) + 1 for piece in prompt) <= budget:
             return BuiltPrompt(prompt, held)
@@ -197,7 +208,7 @@ def _up(length: int, step: int) -> int:
     return -(-length // step) * step
 
 
-def _write(prompt_format: PromptFormat, window: _Window, fixed: Mapping[Slot, str]) -> Prompt:
+def _write(prompt_format: PromptFormat, window: _Window, fixed: Mapping[Slot, str], shots: Sequence[Shot]) -> Prompt:
     """Fill the slots; neighbouring pieces of literal text become one, as they are one to the tokenizer."""
     pieces = prompt_format.with_context if window.chunks else prompt_format.pieces
     apart = Slot.TYPED in pieces
@@ -216,7 +227,11 @@ def _write(prompt_format: PromptFormat, window: _Window, fixed: Mapping[Slot, st
         elif segment.text:
             prompt.append(segment)
 
-    for piece in pieces:
+    for index, piece in enumerate(pieces):
+        for shot in shots if index == prompt_format.question else ():
+            own = {**values, Slot.INTENT: shot.intent.strip()}
+            for part in (*pieces[index:], Segment(shot.answer.strip("\n")), *prompt_format.answered):
+                add(part, own)
         if piece is Slot.CONTEXT:
             for chunk in window.chunks:
                 own = {**values, Slot.PATH: chunk.path, Slot.TEXT: chunk.text.removesuffix("\n")}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.document import Document
 from peft_daemon.completion.formats import FORMATS
+from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import Prompt, Segment
 from peft_daemon.errors import InvalidInput
 from peft_daemon.protocol import ContextChunk, Task
@@ -252,6 +253,55 @@ async def test_a_family_without_a_form_for_other_files_gets_none() -> None:
 async def test_a_sentence_is_written_into_its_format() -> None:
     built = await prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent=" sort a list ")
     assert built.prompt == (Segment("### Instruction:\nsort a list\n### Response:\n"),)
+
+
+async def test_solved_examples_stand_before_the_sentence_each_as_a_turn_of_its_own() -> None:
+    shots = [Shot(" join two lists ", "a + b\n"), Shot("last item", "a[-1]")]
+    study = await prompt.build(
+        Document(""), formats.get("instruct-v1"), 200, per_token(3), intent="sort a list", shots=shots
+    )
+    assert literal(study.prompt) == (
+        "### Instruction:\njoin two lists\n### Response:\na + b\n\n"
+        "### Instruction:\nlast item\n### Response:\na[-1]\n\n"
+        "### Instruction:\nsort a list\n### Response:\n"
+    )
+    chat = await prompt.build(
+        Document(""), formats.get("qwen-chat-v1"), 200, per_token(3), intent="sort a list", shots=shots
+    )
+    assert literal(chat.prompt) == (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nWrite python code: join two lists<|im_end|>\n"
+        "<|im_start|>assistant\n```python\na + b\n```<|im_end|>\n"
+        "<|im_start|>user\nWrite python code: last item<|im_end|>\n"
+        "<|im_start|>assistant\n```python\na[-1]\n```<|im_end|>\n"
+        "<|im_start|>user\nWrite python code: sort a list<|im_end|>\n"
+        "<|im_start|>assistant\n```python\n"
+    )
+    assert [segment.text for segment in chat.prompt if segment.special].count("<|im_start|>") == 7
+
+
+async def test_solved_examples_cannot_hold_control_tokens() -> None:
+    chat = await prompt.build(
+        Document(""),
+        formats.get("qwen-chat-v1"),
+        200,
+        per_token(3),
+        intent="x",
+        shots=[Shot("<|im_end|>", "<|im_end|>")],
+    )
+    assert [segment.text for segment in chat.prompt if segment.special].count("<|im_end|>") == 4
+
+
+async def test_solved_examples_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="does not fit"):
+        await prompt.build(
+            Document(""), formats.get("instruct-v1"), 100, per_token(3), intent="x", shots=[Shot("word " * 100, "y")]
+        )
+
+
+async def test_a_format_for_holes_shows_no_solved_examples() -> None:
+    with pytest.raises(InvalidInput, match="qwen-fim-v1"):
+        await prompt.build(Document("x"), QWEN, 100, per_token(3), shots=[Shot("a", "b")])
 
 
 async def test_a_sentence_that_does_not_fit_is_refused() -> None:

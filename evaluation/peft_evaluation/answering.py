@@ -1,0 +1,161 @@
+"""Getting answers out of an engine: the prompt, decoding and post-processing that completion uses.
+
+Does not cover which items are asked, nor beam search, which no serving engine has: see ``beams``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from peft_daemon.completion import formats
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.pipeline import Completion, Job, Pipeline
+from peft_daemon.completion.prompt import Shot
+from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.errors import InvalidInput
+from peft_daemon.models.catalogue import PromptFormats
+from peft_daemon.protocol import ContextChunk, Task, Timings
+from peft_evaluation.decoding import Beams, Decoding, Samples
+from peft_tuning.examples import Example, FillExample, IntentExample
+
+SEED_STEP = 1_000
+"""Between the first samples of two seeds of a strategy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One item for one strategy."""
+
+    example: Example
+    shown: tuple[Example, ...]
+    """Solved examples before it, as many of them as fit, the last left out first."""
+    adapter: AdapterLease | None
+    seed: int
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a question."""
+
+    texts: tuple[str, ...]
+    shown: int
+    """How many examples fitted."""
+    prompt_tokens: int
+    reused_tokens: int
+    answer_tokens: int
+    """Of all texts."""
+    latency_ms: float
+    """Until the last token of the last text."""
+
+
+class Answerer(Protocol):
+    """Answers one question at a time; several calls may be under way at once, up to ``at_once``."""
+
+    @property
+    def at_once(self) -> int:
+        """How many questions are answered together."""
+
+    async def answer(self, question: Question) -> Given:
+        """Raises what the engine raises, and InvalidInput for a question that does not fit even alone."""
+
+    def memory_bytes(self) -> int:
+        """Held now by whatever holds the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedAnswerer:
+    """Answers with a serving engine."""
+
+    engine: Engine
+    formats: PromptFormats
+    context_tokens: int
+    max_tokens: int
+    decoding: Decoding
+    at_once: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.decoding, Beams):
+            raise InvalidInput("serving engines have no beam search", fix="Use the torch answerer")
+
+    async def answer(self, question: Question) -> Given:
+        """See ``Answerer``."""
+        return await fitting(question, self._answer)
+
+    def memory_bytes(self) -> int:
+        """Of the engine's process."""
+        return self.engine.status().memory_bytes
+
+    async def _answer(self, question: Question, shown: int) -> Given:
+        job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
+        texts: list[str] = []
+        first, total, tokens = Timings(), 0.0, 0
+        for drawn in _draws(job, self.decoding, question.seed):
+            completion = await _run(self.engine, drawn, question.adapter)
+            if not texts:
+                first = completion.timings
+            texts.append(completion.text)
+            total += completion.timings.engine_ms
+            tokens += completion.timings.decode_tokens
+        return Given(
+            texts=tuple(texts),
+            shown=shown,
+            prompt_tokens=first.prompt_evaluated + first.prompt_reused,
+            reused_tokens=first.prompt_reused,
+            answer_tokens=tokens,
+            latency_ms=total,
+        )
+
+
+async def fitting(question: Question, answer: Callable[[Question, int], Awaitable[Given]]) -> Given:
+    """The answer with as many of the examples shown as fit; raises what ``answer`` raises when not even none do."""
+    for shown in range(len(question.shown), 0, -1):
+        try:
+            return await answer(question, shown)
+        except InvalidInput:
+            continue
+    return await answer(question, 0)
+
+
+def job_for(question: Question, shown: int, ids: PromptFormats, *, context_tokens: int, max_tokens: int) -> Job:
+    """What completion would be asked, decoded greedily, with the first ``shown`` examples."""
+    example, examples = question.example, question.shown[:shown]
+    intent = isinstance(example, IntentExample)
+    job = Job(
+        document=Document("", language=example.language),
+        format=formats.get(ids.intent if intent else ids.fill),
+        task=Task.INTENT if intent else Task.FILL,
+        context_tokens=context_tokens,
+        max_tokens=max_tokens,
+    )
+    if isinstance(example, IntentExample):
+        shots = tuple(Shot(each.intent, each.code) for each in examples if isinstance(each, IntentExample))
+        return replace(job, intent=example.intent, shots=shots)
+    chunks = tuple(_chunk(each) for each in examples if isinstance(each, FillExample))
+    document = Document.normalized(example.prefix, example.suffix, path=example.path, language=example.language)
+    return replace(job, document=document, context=(*chunks, *example.context))
+
+
+def _draws(job: Job, decoding: Decoding, seed: int) -> Iterator[Job]:
+    if not isinstance(decoding, Samples):
+        yield job
+        return
+    for number in range(decoding.count):
+        yield replace(job, temperature=decoding.temperature, top_p=decoding.top_p, seed=seed * SEED_STEP + number)
+
+
+def _chunk(example: FillExample) -> ContextChunk:
+    """A solved hole as a piece of another file, as an editor would send it."""
+    before, after = example.prefix.splitlines(keepends=True)[-8:], example.suffix.splitlines(keepends=True)[:4]
+    return ContextChunk(path=example.path or "example", text="".join((*before, example.middle, *after)))
+
+
+async def _run(engine: Engine, job: Job, adapter: AdapterLease | None) -> Completion:
+    async with aclosing(Pipeline(engine).run(job, adapter)) as parts:
+        async for part in parts:
+            if isinstance(part, Completion):
+                return part
+    raise AssertionError("a run ends with its Completion")

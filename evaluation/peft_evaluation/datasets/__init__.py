@@ -1,0 +1,1 @@
+"""The items of each data set, one module per kind of source."""

@@ -1,0 +1,36 @@
+"""Which data sets can be evaluated on by name; any other name is a file of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from peft_daemon.errors import NotFound
+from peft_evaluation.datasets import humaneval, mbpp, problems, sentences
+from peft_evaluation.items import ItemSet
+from peft_tuning.datasets import catalogue as tuning
+from peft_tuning.datasets.entry import SEED
+from peft_tuning.datasets.sources import Places
+
+Load = Callable[[Places, int], ItemSet]
+
+LOADERS: Mapping[str, Load] = {
+    "conala": lambda places, seed: sentences.load("conala", places, seed),
+    "codealpacapy": lambda places, seed: sentences.load("codealpacapy", places, seed),
+    "apps": problems.load,
+    "humaneval": lambda places, _seed: humaneval.load(places),
+    "mbpp": lambda places, _seed: mbpp.load(places),
+}
+"""A new one is a module here and a line."""
+
+
+def load(name: str, places: Places, *, seed: int = SEED) -> ItemSet:
+    """The items called ``name``, or of the file of that path; raises NotFound, or what the loader raises."""
+    if tuning.is_file(name):
+        return sentences.load(name, places, seed)
+    if name not in LOADERS:
+        raise NotFound(
+            f"there is no data set '{name}' to evaluate on",
+            why=f"there are {', '.join(LOADERS)}",
+            fix="Or give the path of a FILE.jsonl, or `--repo FOLDER`",
+        )
+    return LOADERS[name](places, seed)

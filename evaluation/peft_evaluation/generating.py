@@ -1,0 +1,110 @@
+"""The first step of an evaluation: every strategy answers every item, with each of its seeds.
+
+One line of ``answers.jsonl`` per item as it is answered; what is there already is not asked again. Items of one
+strategy and seed follow one another, so that an engine finds the common beginning of their prompts in its cache, and
+as many are under way at once as the answerer takes. Does not score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from peft_daemon.engines.base import AdapterLease
+from peft_evaluation.answering import Answerer, Given, Question
+from peft_evaluation.items import ItemSet
+from peft_evaluation.journal import Journal
+from peft_evaluation.strategies.base import Strategy
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``answers.jsonl``."""
+
+    strategy: str
+    seed: int
+    item: str
+    given: Given
+    examples: tuple[str, ...]
+    """Ids of those that were shown."""
+    memory_bytes: int
+    """Held by the engine afterwards."""
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        """What makes it the only one of its kind."""
+        return self.strategy, self.seed, self.item
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Progress: one more item is answered."""
+
+    done: int
+    of: int
+    last: Answered
+
+
+@dataclass(frozen=True)
+class _Work:
+    strategy: Strategy
+    seed: int
+    index: int
+
+
+async def generate(
+    items: ItemSet,
+    strategies: Sequence[Strategy],
+    answerer: Answerer,
+    *,
+    lease: Callable[[str], AdapterLease],
+    journal: Journal[Answered],
+    tell: Callable[[Generated], None],
+) -> None:
+    """Answer what is not answered yet. Raises what the answerer raises; what was answered by then is kept.
+
+    ``journal`` is open for appending. ``lease`` gives the adapter of a digest.
+    """
+    known = {answered.key for answered in journal.read()}
+    of = sum(len(strategy.seeds) for strategy in strategies) * len(items.items)
+    done = of - len([work for strategy in strategies for work in _missing(strategy, items, known)])
+    for strategy in strategies:
+        adapter = lease(strategy.adapter) if strategy.adapter else None
+        left = _missing(strategy, items, known)
+
+        async def work_off(left: Iterator[_Work] = left, adapter: AdapterLease | None = adapter) -> None:
+            nonlocal done
+            for work in left:
+                answered = await _answer(items, work, answerer, adapter)
+                journal.append(answered)
+                done += 1
+                tell(Generated(done, of, answered))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(answerer.at_once):
+                    group.create_task(work_off())
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+
+
+def _missing(strategy: Strategy, items: ItemSet, known: set[tuple[str, int, str]]) -> Iterator[_Work]:
+    for seed in strategy.seeds:
+        for index, item in enumerate(items.items):
+            if (strategy.id, seed, item.id) not in known:
+                yield _Work(strategy, seed, index)
+
+
+async def _answer(items: ItemSet, work: _Work, answerer: Answerer, adapter: AdapterLease | None) -> Answered:
+    item, shown = items.items[work.index], work.strategy.examples(work.seed, work.index)
+    given = await answerer.answer(Question(example=item.example, shown=shown, adapter=adapter, seed=work.seed))
+    return Answered(
+        strategy=work.strategy.id,
+        seed=work.seed,
+        item=item.id,
+        given=given,
+        examples=tuple(example.id for example in shown[: given.shown]),
+        memory_bytes=answerer.memory_bytes(),
+    )

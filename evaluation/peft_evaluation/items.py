@@ -1,0 +1,93 @@
+"""What is asked: a question, what the right answer is, and how a program that answers it can be tested. Only values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from peft_tuning.datasets.apps_problems import ProblemTests
+from peft_tuning.examples import FillExample, IntentExample
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionTests:
+    """Asserts about one function."""
+
+    entry_point: str
+    preamble: str
+    """What stands before the function: imports, helpers the asserts use."""
+    stub: str
+    """The function's beginning, where the answer may be its body alone; else empty."""
+    check: str
+    """Defines ``check(candidate)``, which asserts."""
+
+
+Tests = FunctionTests | ProblemTests
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One question."""
+
+    example: IntentExample | FillExample
+    """With the reference answer, which may be empty where only tests decide."""
+    group: str = ""
+    tests: Tests | None = None
+
+    @property
+    def id(self) -> str:
+        """Unique in its data set."""
+        return self.example.id
+
+    @property
+    def reference(self) -> str:
+        """The right answer, or one of them."""
+        return self.example.code if isinstance(self.example, IntentExample) else self.example.middle
+
+    @property
+    def question(self) -> str:
+        """For people; a hole is marked."""
+        if isinstance(self.example, IntentExample):
+            return self.example.intent
+        before = "\n".join(self.example.prefix.splitlines()[-12:])
+        after = "\n".join(self.example.suffix.splitlines()[:6])
+        return f"{before}⟨…⟩{after}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemSet:
+    """The questions of an evaluation, and the solved examples that may be shown with them."""
+
+    name: str
+    part: str
+    """``test``, or what was taken of it."""
+    items: tuple[Item, ...]
+    pool: tuple[IntentExample | FillExample, ...]
+    """Training examples; none of them is an item."""
+    max_tokens: int
+    """Longest answer."""
+    licence: str
+    provenance: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the questions, references and tests in their order."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            digest.update(msgspec.json.encode(item))
+        return digest.hexdigest()
+
+    def first(self, count: int) -> ItemSet:
+        """The same with its first ``count`` items only."""
+        if count >= len(self.items):
+            return self
+        return replace(self, items=self.items[:count], part=f"first {count} of {self.part}")
+
+
+def groups(items: Sequence[Item]) -> tuple[str, ...]:
+    """The groups there are, in the order of their first item; empty where items are not grouped."""
+    return tuple(dict.fromkeys(item.group for item in items if item.group))

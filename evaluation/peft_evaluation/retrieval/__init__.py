@@ -1,0 +1,1 @@
+"""Finding the training examples most like a question."""

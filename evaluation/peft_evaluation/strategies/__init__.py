@@ -1,0 +1,1 @@
+"""Ways of getting an answer out of one model, one module each."""

@@ -1,0 +1,68 @@
+"""A run goes on only as it was begun, and strategies may be added to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peft_daemon.errors import Conflict
+from peft_evaluation.identity import Asked, Identity, begin, read
+
+
+def identity(**changes: Any) -> Identity:
+    facts: dict[str, Any] = {
+        "command": "evaluate",
+        "data": "conala",
+        "part": "test",
+        "data_digest": "d",
+        "model": "tiny",
+        "model_sha256": "0" * 64,
+        "engine": "llamacpp",
+        "formats": "qwen-fim-v1, instruct-v1",
+        "decoding": {"decoding": "greedy"},
+        "max_tokens": 64,
+        "context_tokens": 4096,
+        "strategies": {"zero-shot": Asked((0,), {})},
+    }
+    return Identity(**(facts | changes))
+
+
+def test_a_run_that_is_there_is_not_begun_again(tmp_path: Path) -> None:
+    begin(tmp_path / "r", identity(), resume=False)
+    with pytest.raises(Conflict, match="--resume"):
+        begin(tmp_path / "r", identity(), resume=False)
+    assert begin(tmp_path / "r", identity(), resume=True) == read(tmp_path / "r") == identity()
+
+
+def test_strategies_are_added(tmp_path: Path) -> None:
+    begin(tmp_path, identity(), resume=False)
+    more = begin(tmp_path, identity(command="more", strategies={"icl-3": Asked((1,), {})}), resume=True)
+    assert list(more.strategies) == ["zero-shot", "icl-3"]
+    assert more.command == "evaluate"
+    assert read(tmp_path) == more
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"data_digest": "e"}, {"model_sha256": "1" * 64}, {"decoding": {"decoding": "5 samples"}}, {"max_tokens": 65}],
+)
+def test_what_decides_answers_may_not_change(tmp_path: Path, changed: dict[str, Any]) -> None:
+    begin(tmp_path, identity(), resume=False)
+    with pytest.raises(Conflict, match=next(iter(changed))):
+        begin(tmp_path, identity(**changed), resume=True)
+    assert read(tmp_path) == identity()
+
+
+def test_nor_a_strategy_such_as_an_adapter_of_the_same_name(tmp_path: Path) -> None:
+    before = identity(strategies={"adapter:mine": Asked((0,), {"adapter": "mine aaaa"})})
+    begin(tmp_path, before, resume=False)
+    with pytest.raises(Conflict, match="adapter:mine was"):
+        begin(tmp_path, identity(strategies={"adapter:mine": Asked((0,), {"adapter": "mine bbbb"})}), resume=True)
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(Conflict, match=r"run\.json"):
+        begin(tmp_path, identity(), resume=True)

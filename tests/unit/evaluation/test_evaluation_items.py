@@ -1,0 +1,99 @@
+"""The items of every data set: as published, tested by what was published with them, and never tuned on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from peft_daemon.errors import InvalidInput, NotFound
+from peft_evaluation.datasets import catalogue
+from peft_evaluation.items import FunctionTests, ItemSet, groups
+from peft_tuning.datasets.apps_problems import ProblemTests
+from peft_tuning.datasets.sources import Places
+from support.shared_data import shared_data
+
+
+def load(name: str, *folders: str) -> ItemSet:
+    data = shared_data(*folders) if folders else None
+    places = Places(cache=Path("/none"), environment=shared_data(), offline=True, data=data)
+    return catalogue.load(name, places)
+
+
+@pytest.mark.parametrize(("name", "items", "pool"), [("conala", 543, 2135), ("codealpacapy", 628, 2192)])
+def test_the_study_s_data_sets_have_its_sizes_and_no_item_in_the_pool(name: str, items: int, pool: int) -> None:
+    found = load(name)
+    assert (len(found.items), len(found.pool)) == (items, pool)
+    assert not {item.id for item in found.items} & {example.id for example in found.pool}
+    assert all(item.question and item.reference for item in found.items)
+    assert found.licence and found.provenance and found.notes
+
+
+def test_humaneval_is_164_functions_whose_parts_make_up_the_prompt() -> None:
+    found = load("humaneval")
+    assert len(found.items) == 164
+    for item in found.items:
+        assert isinstance(item.tests, FunctionTests)
+        assert item.reference.startswith(item.tests.preamble + item.tests.stub)
+        assert item.tests.stub.startswith(f"def {item.tests.entry_point}(")
+        assert "def check(candidate)" in item.tests.check
+
+
+@pytest.mark.parametrize(("file", "count"), [("sanitized-mbpp.json", 257), ("mbpp.jsonl", 500)])
+def test_mbpp_is_the_paper_s_test_part_and_the_function_tested_is_found(file: str, count: int) -> None:
+    found = load("mbpp", "mbpp", file)
+    assert len(found.items) == count
+    assert all(11 <= int(item.id.removeprefix("mbpp/")) <= 510 for item in found.items)
+    for item in found.items:
+        assert isinstance(item.tests, FunctionTests)
+        name = item.tests.entry_point
+        assert f"{name}(" in item.reference.replace(" (", "(") and f"{name}(" in item.question.replace(" (", "(")
+        compile(item.tests.check, "check", "exec")
+
+
+def test_apps_has_its_difficulties_and_its_tests() -> None:
+    found = load("apps", "apps_subset", "test_selected150")
+    assert len(found.items) == 150
+    assert set(groups(found.items)) == {"introductory", "interview", "competition"}
+    assert all(isinstance(item.tests, ProblemTests) and item.tests.inputs for item in found.items)
+
+
+def test_a_file_of_one_s_own_is_evaluated_on_its_test_part(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    splits = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
+    rows = [{"intent": f"say {i}", "code": f"print({i})", "split": split} for i, split in enumerate(splits)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = catalogue.load(str(path), Places(cache=tmp_path))
+    assert [item.reference for item in found.items] == ["print(8)", "print(9)"]
+    assert len(found.pool) == 6
+    path.write_text("\n".join(json.dumps({**row, "split": "train"}) for row in rows))
+    with pytest.raises(InvalidInput, match="no test part"):
+        catalogue.load(str(path), Places(cache=tmp_path))
+
+
+def test_the_digest_follows_the_items_and_the_first_are_named_as_such() -> None:
+    found = load("humaneval")
+    few = found.first(10)
+    assert (len(few.items), few.part) == (10, "first 10 of test")
+    assert few.digest != found.digest == load("humaneval").digest
+    assert found.first(1000) is found
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(NotFound, match="conala, codealpacapy, apps, humaneval, mbpp"):
+        load("humaneval+")
+
+
+@pytest.mark.parametrize("name", ["humaneval", "mbpp"])
+def test_a_missing_file_is_refused_with_where_to_put_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="--data"):
+        catalogue.load(name, Places(cache=tmp_path, offline=True))
+
+
+def test_a_file_with_too_few_problems_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "HumanEval.jsonl").write_text(
+        '{"task_id": "a", "prompt": "def f():\\n", "entry_point": "f", "canonical_solution": "", "test": ""}\n'
+    )
+    with pytest.raises(InvalidInput, match="has 1 problems"):
+        catalogue.load("humaneval", Places(cache=tmp_path, data=tmp_path / "HumanEval.jsonl"))
