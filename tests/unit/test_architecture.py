@@ -15,6 +15,7 @@ PACKAGES = {
     "peft_daemon": ROOT / "daemon/peft_daemon",
     "peft_lsp": ROOT / "lsp/peft_lsp",
     "peft_tuning": ROOT / "tuning/peft_tuning",
+    "peft_evaluation": ROOT / "evaluation/peft_evaluation",
 }
 LAYERS = {
     # A module of the package on the left may import only what is listed (besides its own package).
@@ -29,6 +30,15 @@ LAYERS = {
         "peft_daemon.lifecycle",
         "peft_daemon.config",
         "peft_daemon.paths",
+        "peft_daemon.errors",
+    ),
+    "peft_evaluation": (
+        "peft_tuning",
+        "peft_daemon.models",
+        "peft_daemon.adapters",
+        "peft_daemon.completion",
+        "peft_daemon.engines",
+        "peft_daemon.protocol",
         "peft_daemon.errors",
     ),
     "peft_daemon": (),
@@ -53,6 +63,7 @@ LAZY = {
     "peft_daemon.cli.adapters": ("peft_tuning",),
     "peft_daemon.cli.datasets": ("peft_tuning",),
     "peft_daemon.cli.tune": ("peft_tuning",),
+    "peft_daemon.cli.evaluate": ("peft_evaluation", "peft_tuning"),
 }
 """The command line loads other parts inside its functions, when their verb is called."""
 

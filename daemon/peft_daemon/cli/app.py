@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from peft_daemon import __version__
-from peft_daemon.cli import adapters, complete, configuration, daemon, datasets, doctor, lsp, models, setup, tune
+from peft_daemon.cli import (
+    adapters,
+    complete,
+    configuration,
+    daemon,
+    datasets,
+    doctor,
+    evaluate,
+    lsp,
+    models,
+    setup,
+    tune,
+)
 
 app = typer.Typer(
     help="A local code-completion service that learns the code it works on.",
@@ -42,4 +54,5 @@ app.add_typer(models.app, name="models")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(datasets.app, name="datasets")
 tune.register(app)
+evaluate.register(app)
 configuration.register(app)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from peft_daemon.cli import extras
 from peft_daemon.cli.output import emit
 from peft_daemon.config import resolve
-from peft_daemon.errors import InvalidInput, NotFound, Unavailable
+from peft_daemon.errors import InvalidInput, Unavailable
 from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def tune(
       peft-daemon tune --repo . --epochs 1
       peft-daemon tune --dataset conala --method ia3 --json
     """
-    _require_extra()
+    extras.require("tuning", "tune", extras.TUNE)
     import torch
 
     from peft_tuning import methods
@@ -243,21 +244,3 @@ def _built(kind: Any, **fields: object) -> Any:
         reason, _, where = str(error).partition(" - at `$.")
         option = where.rstrip("`").replace("_", "-")
         raise InvalidInput(f"--{option} cannot be used", why=reason, fix="See `peft-daemon tune --help`") from None
-
-
-def _require_extra() -> None:
-    """Check that the extra is installed, and keep its libraries from the network and from remarks on themselves."""
-    import logging
-    import os
-    import warnings
-    from importlib.util import find_spec
-
-    # bitsandbytes looks on the hub for kernels when it is imported.
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    for library in ("bitsandbytes", "transformers"):
-        logging.getLogger(library).setLevel(logging.ERROR)
-
-    missing = [package for package in ("torch", "transformers", "peft", "accelerate") if find_spec(package) is None]
-    if missing:
-        raise NotFound(f"tuning needs {', '.join(missing)}", fix="Install the extra: pip install 'peft-daemon[tune]'")

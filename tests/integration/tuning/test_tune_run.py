@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict
-from peft_daemon.models import catalogue
-from peft_daemon.models.catalogue import ModelEntry, PromptFormats
-from peft_daemon.paths import Paths
 from peft_daemon.protocol import Task
 from peft_tuning.examples import DataSet, IntentExample
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.run import Place, Registered, RunEvent, TuneRequest, Written, run
-from support.tiny_served import tiny_gguf
+from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch
 
@@ -26,28 +22,9 @@ ROWS = tuple(IntentExample(id=str(n), intent=f"add {n}", code=f"x+{n}") for n in
 DATA = DataSet(name="sums", train=ROWS[:6], validation=ROWS[6:], licence="MIT")
 
 
-class TinyPlace(Place):
-    """An installation whose base is a tiny file."""
-
-    @property
-    def entry(self) -> ModelEntry:
-        formats = PromptFormats(fill="qwen-fim-v1", intent="instruct-v1")
-        return msgspec.structs.replace(catalogue.entries()[0], id="tiny-qwen2", prompt_formats=formats)
-
-    @property
-    def base(self) -> BaseModel:
-        path = self.paths.cache / "qwen2.gguf"
-        if path.exists():
-            from peft_daemon.models.partial import sha256_of
-
-            return BaseModel("tiny-qwen2", sha256_of(path), path)
-        path.parent.mkdir(parents=True)
-        return tiny_gguf(path.parent)
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return TinyPlace(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)}))
+    return tiny_place(tmp_path)
 
 
 def request(method: str, **changes: object) -> TuneRequest:
@@ -93,7 +70,7 @@ def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(place: P
 
 
 def test_it_is_in_use_where_torch_serves(place: Place) -> None:
-    torch_place = TinyPlace(settings=Settings(engine="torch"), paths=place.paths)
+    torch_place = replace(place, settings=Settings(engine="torch"))
     last = events(request("ia3"), torch_place)[-1]
     assert isinstance(last, Registered) and last.in_use == ("intent",)
 

@@ -1,0 +1,209 @@
+"""An evaluation from start to end: items, strategies, answers, scores, report.
+
+Everything lies in one folder: ``run.json`` (what it is), ``answers.jsonl`` and ``scores.jsonl`` (what is done so far),
+then the report. Each step goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.engines import choice
+from peft_daemon.engines.base import TORCH, AdapterLease
+from peft_evaluation import identity
+from peft_evaluation.answering import Answerer, ServedAnswerer
+from peft_evaluation.decoding import Beams, Decoding, Greedy
+from peft_evaluation.generating import Answered, Generated, generate
+from peft_evaluation.items import ItemSet
+from peft_evaluation.journal import Journal
+from peft_evaluation.strategies.base import Strategy
+from peft_evaluation.strategies.choosing import Sweep, choose
+from peft_tuning.run import Place
+from peft_tuning.served import serving
+
+AT_ONCE = 4
+"""Requests decoded together; more gain little on a laptop's CPU."""
+
+
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
+    """Something that takes a while is being done."""
+
+    what: str
+    done: int = 0
+    of: int = 0
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
+    """One more item is answered."""
+
+    done: int
+    of: int
+    strategy: str
+    item: str
+    text: str
+    """The first answer."""
+    eta_s: float
+
+
+Event = Loading | Progress
+Tell = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What the user asked for."""
+
+    name: str
+    load_items: Callable[[Callable[[str, int, int], None]], ItemSet]
+    """Reads the items; called once, given a progress callback."""
+    strategies: tuple[str, ...]
+    sweep: Sweep = field(default_factory=Sweep)
+    decoding: Decoding = field(default_factory=Greedy)
+    limit: int | None = None
+    """Only so many items."""
+    max_tokens: int | None = None
+    """Longest answer; None: the data set's."""
+    at_once: int = AT_ONCE
+    resume: bool = False
+    command: tuple[str, ...] = ()
+    """What was typed, for the record."""
+
+
+def folder(place: Place, name: str) -> Path:
+    """Where an evaluation keeps everything."""
+    return place.paths.data / "evaluations" / name
+
+
+def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> tuple[ItemSet, tuple[Strategy, ...]]:
+    """The first step: every strategy answers every item. Returns what was asked.
+
+    Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
+    when the folder holds another evaluation, and what the engine raises.
+    """
+    path = place.base.path
+    items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
+    items = items.first(request.limit) if request.limit else items
+    tell(Loading(what="choosing examples"))
+    strategies = choose(request.strategies, request.sweep, items, lambda name: _adapter(place, request, name))
+    begun = identity.begin(
+        folder(place, request.name), _identity(request, place, items, strategies), resume=request.resume
+    )
+    tell(Loading(what=f"loading {place.entry.id}"))
+    began, first = time.monotonic(), 0
+
+    def told(event: Generated) -> None:
+        nonlocal first
+        first = first or event.done - 1
+        spent = time.monotonic() - began
+        tell(
+            Progress(
+                done=event.done,
+                of=event.of,
+                strategy=event.last.strategy,
+                item=event.last.item,
+                text=event.last.given.texts[0] if event.last.given.texts else "",
+                eta_s=spent / (event.done - first) * (event.of - event.done),
+            )
+        )
+
+    async def all_of_it() -> None:
+        with Journal(folder(place, request.name) / "answers.jsonl", Answered) as journal:
+            if _complete(journal, items, strategies):
+                return
+            async with _answerer(request, place, path, begun.max_tokens) as answerer:
+                engine = _engine(request, place)
+                await generate(
+                    items,
+                    strategies,
+                    answerer,
+                    lease=lambda digest: _lease(place, digest, engine),
+                    journal=journal,
+                    tell=told,
+                )
+
+    asyncio.run(all_of_it())
+    return items, strategies
+
+
+def _complete(journal: Journal[Answered], items: ItemSet, strategies: tuple[Strategy, ...]) -> bool:
+    known = {answered.key for answered in journal.read()}
+    return all(
+        (strategy.id, seed, item.id) in known
+        for strategy in strategies
+        for seed in strategy.seeds
+        for item in items.items
+    )
+
+
+def _engine(request: EvaluateRequest, place: Place) -> str:
+    return TORCH if isinstance(request.decoding, Beams) else choice.chosen(place.settings)
+
+
+def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:
+    manifest = place.registry.get(name)
+    manifest.require_base(place.base.id, place.base.sha256)
+    manifest.require_engine(_engine(request, place))
+    return manifest
+
+
+def _lease(place: Place, digest: str, engine: str) -> AdapterLease:
+    manifest = place.registry.get(digest)
+    return place.registry.lease(manifest, manifest.scale, engine=engine)
+
+
+def _identity(
+    request: EvaluateRequest, place: Place, items: ItemSet, strategies: tuple[Strategy, ...]
+) -> identity.Identity:
+    ids = place.entry.prompt_formats
+    return identity.Identity(
+        command=shlex.join(request.command),
+        data=items.name,
+        part=items.part,
+        data_digest=items.digest,
+        model=place.entry.id,
+        model_sha256=place.base.sha256,
+        engine=_engine(request, place),
+        formats=f"{ids.fill}, {ids.intent}",
+        decoding=request.decoding.facts,
+        max_tokens=request.max_tokens or items.max_tokens,
+        context_tokens=_context(place),
+        strategies=identity.asked(strategies),
+    )
+
+
+def _context(place: Place) -> int:
+    return min(place.settings.context_tokens, place.entry.context_tokens)
+
+
+@asynccontextmanager
+async def _answerer(
+    request: EvaluateRequest, place: Place, path: Path, max_tokens: int
+) -> AsyncGenerator[Answerer, None]:
+    ids, context_tokens = place.entry.prompt_formats, _context(place)
+    if isinstance(request.decoding, Beams):
+        from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415  (loads torch)
+        from peft_tuning.base_model import Precision, load_gguf  # noqa: PLC0415
+
+        base = await asyncio.to_thread(load_gguf, path, Precision.FLOAT32)
+        yield BeamAnswerer(base, ids, request.decoding, context_tokens=context_tokens, max_tokens=max_tokens)
+        return
+    # The torch engine decodes one request after the other.
+    at_once = 1 if choice.chosen(place.settings) == TORCH else request.at_once
+    async with serving(place.settings, place.entry, path, slots=at_once) as engine:
+        yield ServedAnswerer(
+            engine=engine,
+            formats=ids,
+            context_tokens=context_tokens,
+            max_tokens=max_tokens,
+            decoding=request.decoding,
+            at_once=at_once,
+        )

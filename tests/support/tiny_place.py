@@ -1,0 +1,38 @@
+"""An installation whose base is a tiny random model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.config import Settings
+from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry, PromptFormats
+from peft_daemon.models.partial import sha256_of
+from peft_daemon.paths import Paths
+from peft_tuning.run import Place
+from support.tiny_served import tiny_gguf
+
+
+class TinyPlace(Place):
+    """An installation whose base is a tiny file."""
+
+    @property
+    def entry(self) -> ModelEntry:
+        formats = PromptFormats(fill="qwen-fim-v1", intent="instruct-v1")
+        return msgspec.structs.replace(catalogue.entries()[0], id="tiny-qwen2", prompt_formats=formats)
+
+    @property
+    def base(self) -> BaseModel:
+        path = self.paths.cache / "qwen2.gguf"
+        if path.exists():
+            return BaseModel("tiny-qwen2", sha256_of(path), path)
+        path.parent.mkdir(parents=True)
+        return tiny_gguf(path.parent)
+
+
+def tiny_place(home: Path) -> TinyPlace:
+    """One with ``home`` as its home."""
+    return TinyPlace(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(home)}))
