@@ -1,0 +1,141 @@
+"""From scored items to the report: figures with intervals, costs, and every strategy compared with one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import isnan
+from statistics import fmean
+
+import numpy as np
+
+from peft_daemon.adapters.manifest import Manifest
+from peft_evaluation.generating import Answered
+from peft_evaluation.identity import Identity
+from peft_evaluation.items import ItemSet, groups
+from peft_evaluation.machine import this_machine
+from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.results import Comparison, Costs, DataFacts, ItemResult, Measure, Report, StrategyResult
+from peft_evaluation.statistics import Values, adjust, compare, measure
+
+PACKAGES = ("peft-daemon", "torch", "transformers", "sacrebleu", "bm25s", "scipy")
+
+
+def assemble(
+    identity: Identity,
+    items: ItemSet,
+    answered: Sequence[Answered],
+    scored: Sequence[ItemResult],
+    *,
+    adapters: Mapping[str, Manifest],
+    seconds: float,
+) -> Report:
+    """The whole report. ``adapters`` has the manifest of each strategy that uses one, by the strategy's id."""
+    by_strategy = _by_strategy(answered)
+    strategies = tuple(
+        StrategyResult(
+            id=name,
+            settings=asked.settings,
+            seeds=asked.seeds,
+            metrics=_measures(values(scored, name)),
+            groups={
+                group: _measures(values([item for item in scored if item.group == group], name))
+                for group in groups(items.items)
+            },
+            costs=_costs(by_strategy[name], adapters.get(name)),
+        )
+        for name, asked in identity.strategies.items()
+        if by_strategy[name]
+    )
+    baseline = strategies[0].id
+    return Report(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=identity.command,
+        seconds=seconds,
+        model=identity.model,
+        model_sha256=identity.model_sha256,
+        engine=identity.engine,
+        decoding={**identity.decoding, "longest answer": f"{identity.max_tokens} tokens"},
+        data=DataFacts(
+            name=items.name,
+            part=items.part,
+            items=len(items.items),
+            digest=items.digest,
+            licence=items.licence,
+            provenance=items.provenance,
+            notes=items.notes,
+        ),
+        machine=this_machine(),
+        versions={package: version(package) for package in PACKAGES},
+        baseline=baseline,
+        strategies=strategies,
+        comparisons=tuple(_comparisons(scored, [each.id for each in strategies], baseline)),
+        items=tuple(scored),
+        warnings=tuple(_warnings(items)),
+    )
+
+
+def values(scored: Iterable[ItemResult], strategy: str) -> dict[str, Values]:
+    """By metric, then by item: the mean over a strategy's seeds. Metrics in the catalogue's order."""
+    found: dict[str, Values] = {}
+    for metric in METRICS:
+        of_metric = {}
+        for item in scored:
+            each = [a.scores[metric] for a in item.answers if a.strategy == strategy and metric in a.scores]
+            numbers = [number for number in each if not isnan(number)]
+            if numbers:
+                of_metric[item.id] = fmean(numbers)
+        if of_metric:
+            found[metric] = of_metric
+    return found
+
+
+def _by_strategy(answered: Iterable[Answered]) -> dict[str, list[Answered]]:
+    found: dict[str, list[Answered]] = defaultdict(list)
+    for each in answered:
+        found[each.strategy].append(each)
+    return found
+
+
+def _measures(of_strategy: Mapping[str, Values]) -> dict[str, Measure]:
+    return {metric: measure(numbers, METRICS[metric].kind) for metric, numbers in of_strategy.items()}
+
+
+def _comparisons(scored: Sequence[ItemResult], strategies: Sequence[str], baseline: str) -> Iterable[Comparison]:
+    by_strategy = {strategy: values(scored, strategy) for strategy in strategies}
+    for metric, numbers in by_strategy[baseline].items():
+        yield from adjust(
+            [
+                compare((strategy, by_strategy[strategy][metric]), (baseline, numbers), metric, METRICS[metric].kind)
+                for strategy in strategies
+                if strategy != baseline and metric in by_strategy[strategy]
+            ]
+        )
+
+
+def _costs(answered: Sequence[Answered], manifest: Manifest | None) -> Costs:
+    given = [each.given for each in answered]
+    latencies = [each.latency_ms for each in given]
+    spent = sum(latencies) / 1000
+    p50, p95 = np.quantile(latencies, (0.5, 0.95))
+    return Costs(
+        prompt_tokens=fmean(each.prompt_tokens for each in given),
+        reused_tokens=fmean(each.reused_tokens for each in given),
+        answer_tokens=fmean(each.answer_tokens for each in given),
+        latency_p50_ms=float(p50),
+        latency_p95_ms=float(p95),
+        tokens_per_s=sum(each.answer_tokens for each in given) / spent if spent else 0.0,
+        peak_memory_bytes=max(each.memory_bytes for each in answered) or None,
+        adapter_bytes=(manifest.gguf_bytes or manifest.peft_bytes) if manifest else None,
+        tuning_seconds=manifest.metrics.get("seconds") if manifest else None,
+    )
+
+
+def _warnings(items: ItemSet) -> Iterable[str]:
+    if len(items.items) < 100:
+        yield f"{len(items.items)} items are few: intervals are wide, and only large differences can be shown."
+    untested = sum(item.tests is not None for item in items.items)
+    if untested:
+        yield f"{untested} items come with tests, which were not run."

@@ -1,0 +1,40 @@
+"""What is known of each metric besides how it is computed: reports and statistics treat all by this alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """How the values of items come together."""
+
+    RATE = "rate"
+    """Yes or no per item: Wilson's interval, McNemar's test."""
+    MEAN = "mean"
+    """A number per item: the bootstrap over items."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure per answer; larger is better, from 0 to ``highest``."""
+
+    id: str
+    label: str
+    kind: Kind
+    highest: float = 1.0
+
+
+_METRICS = (
+    *(Metric(f"em@{k}", f"exact match, top {k}", Kind.RATE) for k in (1, 2, 5, 10)),
+    *(Metric(f"pass@{k}", f"passes the tests, best of {k}", Kind.MEAN) for k in (1, 2, 5, 10)),
+    Metric("chrf", "chrF", Kind.MEAN, 100.0),
+    Metric("chrf++", "chrF++", Kind.MEAN, 100.0),
+    Metric("similarity", "edit similarity", Kind.MEAN),
+    Metric("syntax", "valid Python", Kind.RATE),
+    Metric("tests", "part of the tests passed", Kind.MEAN),
+    Metric("strict", "all tests passed", Kind.RATE),
+)
+METRICS: Mapping[str, Metric] = {metric.id: metric for metric in _METRICS}
+"""In the order they are shown."""
