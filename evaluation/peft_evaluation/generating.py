@@ -8,8 +8,10 @@ as many are under way at once as the answerer takes. Does not score.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -31,6 +33,10 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of those that were shown."""
     memory_bytes: int
     """Held by the engine afterwards."""
+    session: str
+    """When the process that did it began, ISO 8601, and ..."""
+    elapsed_s: float
+    """... how long after that this was done."""
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -45,6 +51,24 @@ class Generated:
     done: int
     of: int
     last: Answered
+
+
+def seconds(answered: Iterable[Answered]) -> float:
+    """Time spent, over all processes that took part; what a killed one did after its last item is not in it."""
+    longest: dict[str, float] = {}
+    for each in answered:
+        longest[each.session] = max(longest.get(each.session, 0.0), each.elapsed_s)
+    return sum(longest.values())
+
+
+@dataclass(frozen=True)
+class _Session:
+    name: str
+    began: float
+
+    @classmethod
+    def begin(cls) -> _Session:
+        return cls(datetime.now(UTC).isoformat(), time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,7 @@ async def generate(
 
     ``journal`` is open for appending. ``lease`` gives the adapter of a digest.
     """
+    session = _Session.begin()
     known = {answered.key for answered in journal.read()}
     of = sum(len(strategy.seeds) for strategy in strategies) * len(items.items)
     done = of - len([work for strategy in strategies for work in _missing(strategy, items, known)])
@@ -77,7 +102,7 @@ async def generate(
         async def work_off(left: Iterator[_Work] = left, adapter: AdapterLease | None = adapter) -> None:
             nonlocal done
             for work in left:
-                answered = await _answer(items, work, answerer, adapter)
+                answered = await _answer(items, work, answerer, adapter, session)
                 journal.append(answered)
                 done += 1
                 tell(Generated(done, of, answered))
@@ -97,7 +122,9 @@ def _missing(strategy: Strategy, items: ItemSet, known: set[tuple[str, int, str]
                 yield _Work(strategy, seed, index)
 
 
-async def _answer(items: ItemSet, work: _Work, answerer: Answerer, adapter: AdapterLease | None) -> Answered:
+async def _answer(
+    items: ItemSet, work: _Work, answerer: Answerer, adapter: AdapterLease | None, session: _Session
+) -> Answered:
     item, shown = items.items[work.index], work.strategy.examples(work.seed, work.index)
     given = await answerer.answer(Question(example=item.example, shown=shown, adapter=adapter, seed=work.seed))
     return Answered(
@@ -107,4 +134,6 @@ async def _answer(items: ItemSet, work: _Work, answerer: Answerer, adapter: Adap
         given=given,
         examples=tuple(example.id for example in shown[: given.shown]),
         memory_bytes=answerer.memory_bytes(),
+        session=session.name,
+        elapsed_s=time.monotonic() - session.began,
     )

@@ -84,7 +84,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     p_adjusted: float
     """After Benjamini and Hochberg, over all strategies compared on this metric."""
     test: str
-    """``mcnemar-exact`` or ``paired-bootstrap``."""
+    """``mcnemar-exact`` or ``paired-permutation``."""
     judgement: Judgement
     won: int
     """Items where the strategy is better ..."""

@@ -19,12 +19,18 @@ import msgspec
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import TORCH, AdapterLease
+from peft_daemon.errors import NotFound
 from peft_evaluation import identity
 from peft_evaluation.answering import Answerer, ServedAnswerer
+from peft_evaluation.assembling import assemble
 from peft_evaluation.decoding import Beams, Decoding, Greedy
-from peft_evaluation.generating import Answered, Generated, generate
+from peft_evaluation.generating import Answered, Generated, generate, seconds
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal
+from peft_evaluation.reports import store
+from peft_evaluation.reports.markdown import markdown
+from peft_evaluation.results import Comparison, Report, StrategyResult
+from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.choosing import Sweep, choose
 from peft_tuning.run import Place
@@ -54,7 +60,16 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     eta_s: float
 
 
-Event = Loading | Progress
+class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
+    """The end: the report is written."""
+
+    folder: str
+    strategies: tuple[StrategyResult, ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+
+
+Event = Loading | Progress | Reported
 Tell = Callable[[Event], None]
 
 
@@ -83,8 +98,36 @@ def folder(place: Place, name: str) -> Path:
     return place.paths.data / "evaluations" / name
 
 
-def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> tuple[ItemSet, tuple[Strategy, ...]]:
-    """The first step: every strategy answers every item. Returns what was asked.
+def evaluate(request: EvaluateRequest, place: Place, tell: Tell) -> Report:
+    """Do it all, tell of it, and return the report; raises what ``answer_all`` raises."""
+    items = answer_all(request, place, tell)
+    tell(Loading(what="scoring"))
+    where = folder(place, request.name)
+    begun = identity.read(where)
+    answered = list(Journal(where / "answers.jsonl", Answered).read())
+    report = assemble(
+        begun,
+        items,
+        answered,
+        score(items, answered),
+        adapters={name: found for name, asked in begun.strategies.items() if (found := _used(place, asked))},
+        seconds=seconds(answered),
+    )
+    store.write(where, report)
+    (where / "report.md").write_text(markdown(report), encoding="utf-8")
+    tell(
+        Reported(
+            folder=str(where),
+            strategies=report.strategies,
+            comparisons=report.comparisons,
+            warnings=report.warnings,
+        )
+    )
+    return report
+
+
+def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
+    """The first step: every strategy answers every item. Returns the items.
 
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
     when the folder holds another evaluation, and what the engine raises.
@@ -131,7 +174,7 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> tuple[Item
                 )
 
     asyncio.run(all_of_it())
-    return items, strategies
+    return items
 
 
 def _complete(journal: Journal[Answered], items: ItemSet, strategies: tuple[Strategy, ...]) -> bool:
@@ -153,6 +196,14 @@ def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:
     manifest.require_base(place.base.id, place.base.sha256)
     manifest.require_engine(_engine(request, place))
     return manifest
+
+
+def _used(place: Place, asked: identity.Asked) -> Manifest | None:
+    """The adapter of a strategy that may have been asked for in an earlier process; None when it is gone."""
+    try:
+        return place.registry.get(asked.settings["adapter"].split()[-1])
+    except (KeyError, NotFound):
+        return None
 
 
 def _lease(place: Place, digest: str, engine: str) -> AdapterLease:

@@ -6,8 +6,11 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from peft_evaluation.run import Event, Loading
+from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.reports.figures import difference, measured, probability
+from peft_evaluation.run import Event, Loading, Reported
 from peft_evaluation.run import Progress as Answered
 
 SHOWN = 48
@@ -26,6 +29,7 @@ class RunView:
             TextColumn("{task.fields[answer]}", markup=False),
             console=console,
         )
+        self._console = console
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> RunView:
@@ -46,6 +50,28 @@ class RunView:
                 self._hide("loading")
                 first_line = event.text.partition("\n")[0][:SHOWN]
                 self._show("answers", event.strategy, event.done, event.of, first_line)
+
+            case Reported():
+                self._hide("loading")
+                self._hide("answers")
+                self._report(event)
+
+    def _report(self, event: Reported) -> None:
+        metrics = [m for m in METRICS if any(m in each.metrics for each in event.strategies)]
+        table = Table("strategy", *(METRICS[m].label for m in metrics))
+        for each in event.strategies:
+            table.add_row(each.id, *(measured(m, each.metrics[m]) if m in each.metrics else "—" for m in metrics))
+        self._console.print(table)
+        for found in event.comparisons:
+            self._console.print(
+                f"{found.strategy}, {METRICS[found.metric].label}: {found.judgement.value} "
+                f"({difference(found)}, p {probability(found.p_adjusted)})",
+                markup=False,
+                highlight=False,
+            )
+        for warning in event.warnings:
+            self._console.print(f"note: {warning}", markup=False, highlight=False)
+        self._console.print(f"report: {event.folder}/report.md", markup=False, highlight=False)
 
     def _show(self, name: str, what: str, done: int, of: int, answer: str) -> None:
         if name not in self._tasks:

@@ -44,7 +44,8 @@ def scores(item: Item, texts: tuple[str, ...]) -> Mapping[str, float]:
         whole = item.example.prefix + best + item.example.suffix
         valid = syntax(whole) if item.example.language == "python" else {}
         return {"em@1": exact, **similarity(best, item.reference), **valid}
-    if not item.reference:
+    if item.tests is not None or not item.reference:
+        # One of many right answers: only running it tells.
         return syntax(best)
     return {**exact_match(texts, item.reference), **chrf(best, item.reference), **syntax(best)}
 

@@ -146,12 +146,12 @@ def _source(place: Place, dataset: str | None, repo: Path | None, data: Path | N
 def _run(request: EvaluateRequest, place: Place, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from peft_evaluation.run import answer_all
+    from peft_evaluation import run
     from peft_evaluation.run_view import RunView
     from peft_tuning.progress_view import JsonLines
 
     if as_json:
-        answer_all(request, place, JsonLines(sys.stdout))
+        run.evaluate(request, place, JsonLines(sys.stdout))
         return
     with RunView(Console(stderr=True)) as view:
-        answer_all(request, place, view)
+        run.evaluate(request, place, view)

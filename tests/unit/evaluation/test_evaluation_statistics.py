@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,8 +24,6 @@ def against(a: list[float], b: list[float], kind: Kind = Kind.MEAN) -> Compariso
 
 
 def with_p(*ps: float) -> list[Comparison]:
-    import msgspec
-
     one = against([1, 0], [0, 0])
     return [msgspec.structs.replace(one, strategy=str(n), p=p, p_adjusted=p) for n, p in enumerate(ps)]
 
@@ -93,13 +92,23 @@ def test_a_large_difference_is_found_and_its_direction_told() -> None:
     worse, better = [0.2, 0.3, 0.4] * 20, [0.4, 0.5, 0.6] * 20
     assert against(better, worse).judgement is Judgement.BETTER
     assert against(worse, better).judgement is Judgement.WORSE
-    assert against(better, worse).test == "paired-bootstrap"
+    assert against(better, worse).test == "paired-permutation"
 
 
 def test_rates_are_tested_exactly_unless_seeds_were_averaged() -> None:
     assert against([1, 0, 1], [0, 0, 1], Kind.RATE).test == "mcnemar-exact"
-    assert against([1, 0.4, 1], [0, 0, 1], Kind.RATE).test == "paired-bootstrap"
+    assert against([1, 0.4, 1], [0, 0, 1], Kind.RATE).test == "paired-permutation"
     assert measure(values([1, 0.4]), Kind.RATE).interval == "bootstrap"
+
+
+def test_few_items_cannot_show_more_than_there_are_ways_to_flip_them() -> None:
+    assert against([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.0] * 6).p == pytest.approx(2 / 2**6)
+    assert against([0.1, 0.2, 0.3], [0.0] * 3).judgement is Judgement.NO_DIFFERENCE
+
+
+def test_a_report_can_be_written_with_any_figure() -> None:
+    for kind in Kind:
+        msgspec.json.encode((measure(values([0, 1, 1]), kind), *adjust([against([0, 1, 1], [1, 1, 0], kind)])))
 
 
 def test_only_items_that_both_have_are_compared() -> None:

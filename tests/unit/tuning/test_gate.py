@@ -107,6 +107,8 @@ def test_p_values_are_those_of_small_cases_counted_by_hand() -> None:
 
 
 def test_no_difference_and_a_loss_are_never_significant() -> None:
+    assert paired_permutation([0.3, 0.4], [0.3, 0.5]) == 0.5
+    assert paired_permutation([0.3, 0.5], [0.3, 0.4]) == 1.0
     assert paired_permutation([0.3, 0.4], [0.3, 0.4]) == 1.0
     assert mcnemar([True, False], [True, False]) == 1.0
     assert paired_permutation([1.0] * 20, [0.0] * 20) > 0.99

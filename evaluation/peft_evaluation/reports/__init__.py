@@ -1,0 +1,1 @@
+"""A report as files: JSON first, everything else from it."""
