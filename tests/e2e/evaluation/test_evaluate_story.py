@@ -1,0 +1,83 @@
+"""A user compares two ways of asking the real model, on a file of their own, and gets a report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peft_evaluation.reports import store
+from support.running_daemon import home_environment, run_cli
+
+pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(600)]
+
+ROWS = [
+    ("sort list `xs`", "xs.sort()", "train"),
+    ("get the length of list `xs`", "len(xs)", "train"),
+    ("last item of list `xs`", "xs[-1]", "train"),
+    ("reverse list `xs`", "xs.reverse()", "validation"),
+    ("convert string `s` to upper case", "s.upper()", "test"),
+    ("get the keys of dictionary `d` as a list", "list(d.keys())", "test"),
+    ("sum of list `xs`", "sum(xs)", "test"),
+]
+
+
+@pytest.fixture(scope="module")
+def environment(models_dir: Path, model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return home_environment(tmp_path_factory.mktemp("e"), models_dir)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "mine.jsonl"
+    keys = ("intent", "code", "split")
+    path.write_text("\n".join(json.dumps(dict(zip(keys, row, strict=True))) for row in ROWS))
+    return path
+
+
+def evaluate(environment: dict[str, str], *arguments: str) -> list[dict[str, Any]]:
+    printed = run_cli("evaluate", *arguments, "--json", environment=environment).stdout
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_strategies_are_compared_on_the_same_items_and_added_later(environment: dict[str, str], file: Path) -> None:
+    asked = ("--dataset", str(file), "--max-tokens", "24")
+    told = evaluate(environment, *asked, "--strategy", "zero-shot", "--strategy", "icl", "--seed", "42")
+    assert [event["type"] for event in told if event["type"] != "loading"] == ["answered"] * 6 + ["reported"]
+    report = store.read(Path(told[-1]["folder"]))
+    assert [strategy.id for strategy in report.strategies] == ["zero-shot", "icl-3"]
+    assert [item.reference for item in report.items] == ["s.upper()", "list(d.keys())", "sum(xs)"]
+    shown = report.items[0].answers[1]
+    assert len(set(shown.examples)) == 3
+    # Three one-line examples are enough for the real model to answer in one line as well.
+    assert report.strategies[1].metrics["em@1"].value >= 2 / 3
+    assert "zero-shot" in (Path(told[-1]["folder"]) / "report.md").read_text(encoding="utf-8")
+
+    refused = run_cli("evaluate", *asked, "--strategy", "rag", environment=environment, check=False)
+    assert refused.returncode == 5 and "--resume" in refused.stderr
+    more = evaluate(environment, *asked, "--strategy", "rag", "--neighbours", "2", "--resume")
+    assert [event["type"] for event in more if event["type"] != "loading"] == ["answered"] * 3 + ["reported"]
+    assert [strategy["id"] for strategy in more[-1]["strategies"]] == ["zero-shot", "icl-3", "rag-bm25-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("--dataset", "conala", "--strategy", "magic"), "there is no strategy 'magic'", 2),
+        (("--dataset", "conala", "--strategy", "adapter:nobody"), "no adapter 'nobody'", 3),
+        (("--dataset", "nothing"), "there is no data set 'nothing'", 3),
+        ((), "exactly one of --dataset and --repo", 2),
+        (("--dataset", "conala", "--samples", "2", "--beams", "2"), "either --samples or --beams", 2),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(
+    environment: dict[str, str], arguments: tuple[str, ...], message: str, code: int
+) -> None:
+    from support.shared_data import shared_data
+
+    data = {"PEFT_DAEMON_DATA": str(shared_data())}
+    result = run_cli("evaluate", *arguments, environment={**environment, **data}, check=False)
+    assert (result.returncode, message in result.stderr) == (code, True), result.stderr
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr

@@ -1,0 +1,178 @@
+"""From answers to the report: every figure can be traced to its items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from evaluation_data import sentences
+
+from peft_daemon.errors import InvalidInput, NotFound
+from peft_evaluation.answering import Given
+from peft_evaluation.assembling import assemble
+from peft_evaluation.generating import Answered, seconds
+from peft_evaluation.identity import Asked, Identity
+from peft_evaluation.items import FunctionTests, Item
+from peft_evaluation.reports import store
+from peft_evaluation.reports.figures import duration, measured, size
+from peft_evaluation.reports.markdown import markdown
+from peft_evaluation.results import Judgement, Measure, Report
+from peft_evaluation.scoring import score, scores
+from peft_tuning.examples import FillExample, IntentExample
+from support.synthetic_manifest import manifest
+
+ITEMS = sentences(count=20)
+IDENTITY = Identity(
+    command="peft-daemon evaluate",
+    data="small",
+    part="test",
+    data_digest=ITEMS.digest,
+    model="tiny",
+    model_sha256="0" * 64,
+    engine="llamacpp",
+    formats="",
+    decoding={"decoding": "greedy"},
+    max_tokens=16,
+    context_tokens=512,
+    strategies={
+        "zero-shot": Asked((0,), {}),
+        "icl-1": Asked((1, 2), {"examples": "1"}),
+        "adapter:mine": Asked((0,), {"adapter": "mine abab"}),
+    },
+)
+
+
+def answered(strategy: str, index: int, text: str, seed: int = 0, latency_ms: float = 100.0) -> Answered:
+    return Answered(
+        strategy=strategy,
+        seed=seed,
+        item=f"t{index}",
+        given=Given(texts=(text,), shown=0, prompt_tokens=40, reused_tokens=30, answer_tokens=4, latency_ms=latency_ms),
+        examples=(),
+        memory_bytes=5_000_000,
+        session="2026-01-01",
+        elapsed_s=float(index),
+    )
+
+
+def answers() -> list[Answered]:
+    """zero-shot is never right; icl with its first seed on even items; the adapter always."""
+    found = []
+    for index in range(20):
+        found.append(answered("zero-shot", index, "y("))
+        found.append(answered("icl-1", index, f"x{index}()" if index % 2 == 0 else "z()", seed=1))
+        found.append(answered("icl-1", index, "z()", seed=2))
+        found.append(answered("adapter:mine", index, f"x{index}() \n", latency_ms=100.0 + index))
+    return found
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    given = answers()
+    return assemble(
+        IDENTITY, ITEMS, given, score(ITEMS, given), adapters={"adapter:mine": manifest("mine")}, seconds=12.0
+    )
+
+
+def test_a_figure_is_the_mean_over_items_and_seeds(report: Report) -> None:
+    found = {strategy.id: strategy.metrics["em@1"] for strategy in report.strategies}
+    assert {name: measure.value for name, measure in found.items()} == {
+        "zero-shot": 0.0,
+        "icl-1": 0.25,
+        "adapter:mine": 1.0,
+    }
+    assert {measure.count for measure in found.values()} == {20}
+    assert [strategy.metrics["syntax"].value for strategy in report.strategies] == [0.0, 1.0, 1.0]
+
+
+def test_each_strategy_is_compared_with_the_first_on_every_metric(report: Report) -> None:
+    found = {(each.strategy, each.metric): each for each in report.comparisons}
+    assert len(found) == 2 * len(report.strategies[0].metrics)
+    adapter = found["adapter:mine", "em@1"]
+    assert (adapter.difference, adapter.won, adapter.lost, adapter.test) == (1.0, 20, 0, "mcnemar-exact")
+    assert adapter.judgement is Judgement.BETTER
+    assert found["icl-1", "em@1"].test == "paired-permutation"
+
+
+def test_costs_are_of_the_answers_and_of_the_adapter(report: Report) -> None:
+    costs = {strategy.id: strategy.costs for strategy in report.strategies}
+    assert costs["adapter:mine"].latency_p50_ms == pytest.approx(109.5)
+    assert costs["zero-shot"].tokens_per_s == pytest.approx(40.0)
+    assert (costs["adapter:mine"].adapter_bytes, costs["adapter:mine"].tuning_seconds) == (4000, 60.0)
+    assert (costs["zero-shot"].adapter_bytes, costs["zero-shot"].peak_memory_bytes) == (None, 5_000_000)
+
+
+def test_every_answer_is_in_the_report_and_the_report_comes_back(report: Report, tmp_path: Path) -> None:
+    assert len(report.items) == 20
+    assert [len(item.answers) for item in report.items] == [4] * 20
+    store.write(tmp_path, report)
+    assert store.read(tmp_path) == store.read(tmp_path / "report.json") == report
+
+
+def test_the_markdown_holds_every_figure_and_verdict(report: Report) -> None:
+    text = markdown(report)
+    for strategy in report.strategies:
+        for metric, measure in strategy.metrics.items():
+            assert measured(metric, measure) in text
+    assert text.count("**better**") == sum(each.judgement is Judgement.BETTER for each in report.comparisons) > 0
+    assert "20 items are few" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| zero-shot")}
+    assert len(widths) == 2, "a row of quality and one of costs"
+
+
+def test_text_that_looks_like_markdown_breaks_no_table(report: Report) -> None:
+    item = msgspec.structs.replace(report.items[0], question="a | b\n\n# not a heading", reference="```\nx\n```")
+    text = markdown(msgspec.structs.replace(report, items=(item, *report.items[1:])))
+    assert "\n# not a heading" not in text
+    assert "a \\| b # not a heading" in text
+    assert "````python\n# reference\n```\nx\n```\n" in text
+
+
+def test_time_is_summed_over_the_processes_that_took_part() -> None:
+    first = [answered("zero-shot", index, "") for index in range(3)]
+    again = [msgspec.structs.replace(first[0], session="2026-01-02", elapsed_s=5.0)]
+    assert seconds([*first, *again]) == 7.0
+    assert seconds([]) == 0.0
+
+
+def test_a_hole_is_scored_with_its_white_space_and_in_its_file() -> None:
+    hole = Item(example=FillExample(id="h", prefix="if x:\n    return ", middle="x +  1", suffix="\n"))
+    assert scores(hole, ("x +  1 ",)) == {"em@1": 1.0, "similarity": 1.0, "syntax": 1.0}
+    assert scores(hole, ("x + 1",))["em@1"] == 0.0
+    assert scores(hole, ("x +",))["syntax"] == 0.0
+    assert scores(hole, ())["em@1"] == 0.0
+
+
+def test_an_item_with_many_right_answers_is_not_compared_with_one() -> None:
+    tests = FunctionTests(entry_point="f", preamble="", stub="", check="")
+    item = Item(example=IntentExample(id="i", intent="f", code="def f(): ..."), tests=tests)
+    assert scores(item, ("def f(): ...",)) == {"syntax": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "what"),
+    [
+        (None, NotFound, "there is no report"),
+        (b"{", InvalidInput, "is no report"),
+        (b'{"schema": 1}', InvalidInput, "is no report"),
+        (b'{"schema": 99}', InvalidInput, "version 99"),
+        (b"\xff", InvalidInput, "is no report"),
+    ],
+)
+def test_a_report_that_cannot_be_read_is_one_line(
+    tmp_path: Path, content: bytes | None, error: type[Exception], what: str
+) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_bytes(content)
+    with pytest.raises(error, match=what):
+        store.read(tmp_path)
+
+
+def test_figures_are_written_on_their_metric_s_scale() -> None:
+    measure = Measure(value=0.25, low=0.1, high=0.5, count=4, interval="wilson")
+    assert measured("em@1", measure) == "25.0 % [10.0, 50.0]"
+    assert measured("similarity", measure) == "0.250 [0.100, 0.500]"
+    assert measured("chrf", measure) == "0.2 [0.1, 0.5]"
+    assert (size(None), size(17_600_000), size(4_900_000_000)) == ("—", "17.6 MB", "4.90 GB")
+    assert (duration(None), duration(3.21), duration(75), duration(3720)) == ("—", "3.2 s", "1 min 15 s", "1 h 2 min")
