@@ -28,6 +28,8 @@ class RunView:
             TimeRemainingColumn(),
             TextColumn("{task.fields[answer]}", markup=False),
             console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
         self._console = console
         self._tasks: dict[str, TaskID] = {}

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -35,6 +35,7 @@ from peft_daemon.protocol import BASE, AdapterSummary, Task
 T = TypeVar("T", Names, Active)
 Signature = tuple[int, int, int] | None
 Summaries = list[AdapterSummary]
+Manifests = list[Manifest]
 Places = list[str]
 
 LOCK_TIMEOUT_S = 60.0
@@ -111,6 +112,17 @@ class AdapterRegistry:
         if reference is None:
             reference = state.active.everywhere.get(task, BASE)
         return None if reference == BASE else self._get(state, reference)
+
+    def in_use(self) -> Manifests:
+        """The adapters that some setting names, those used everywhere first; what is gone is left out."""
+        state = self._state()
+        found: dict[str, Manifest] = {}
+        for reference, _where in state.active.uses():
+            if reference != BASE:
+                with suppress(NotFound):
+                    manifest = self._get(state, reference)
+                    found.setdefault(manifest.digest, manifest)
+        return [*found.values()]
 
     def lease(self, manifest: Manifest, scale: float = 1.0, *, engine: str = LLAMACPP) -> AdapterLease:
         """What an engine needs to apply the adapter.

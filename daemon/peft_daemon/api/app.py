@@ -21,12 +21,14 @@ from peft_daemon.api.failures import FAILURES
 from peft_daemon.api.security import Gate
 from peft_daemon.config import Settings
 from peft_daemon.engines import choice
+from peft_daemon.engines.base import AdapterLease
 from peft_daemon.errors import PeftDaemonError
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo
 from peft_daemon.lifecycle.sockets import socket_folder
 from peft_daemon.lifecycle.tuning import running_tuning
 from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths, private_folder
 from peft_daemon.protocol import PROTOCOL_VERSION, DaemonStatus
@@ -43,15 +45,16 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
 
     Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
     """
-    model = catalogue.get(settings.model)
+    model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
     engine = choice.create(
         settings,
         model_id=model.id,
         model_path=open_store(settings, paths).path(model),
         context_tokens=min(settings.context_tokens, model.context_tokens),
         socket_folder=private_folder(socket_folder(paths)),
+        adapters=_likely(registry, model, choice.chosen(settings)),
     )
-    service = CompletionService(settings, model, engine, AdapterRegistry(paths.adapters))
+    service = CompletionService(settings, model, engine, registry)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -93,6 +96,16 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         exception_handlers=FAILURES,
         lifespan=lifespan,
     )
+
+
+def _likely(registry: AdapterRegistry, model: ModelEntry, engine: str) -> tuple[AdapterLease, ...]:
+    """The adapters in use that this engine can serve with this base."""
+    try:
+        fitting = [m for m in registry.in_use() if m.base_sha256 == model.sha256 and engine in m.engines]
+        return tuple(registry.lease(manifest, manifest.scale, engine=engine) for manifest in fitting)
+    except PeftDaemonError:
+        # A damaged registry is told to whoever asks for an adapter; the base serves all the same.
+        return ()
 
 
 def _import_shipped(settings: Settings, paths: Paths) -> None:

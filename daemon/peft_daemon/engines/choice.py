@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft_daemon.config import Settings
-from peft_daemon.engines.base import LLAMACPP, TORCH, Engine
+from peft_daemon.engines.base import LLAMACPP, TORCH, AdapterLease, Engine
 
 
 def chosen(settings: Settings) -> str:
@@ -13,10 +13,19 @@ def chosen(settings: Settings) -> str:
     return TORCH if settings.engine == TORCH else LLAMACPP
 
 
-def create(settings: Settings, *, model_id: str, model_path: Path, context_tokens: int, socket_folder: Path) -> Engine:
+def create(
+    settings: Settings,
+    *,
+    model_id: str,
+    model_path: Path,
+    context_tokens: int,
+    socket_folder: Path,
+    adapters: tuple[AdapterLease, ...] = (),
+) -> Engine:
     """The engine for this model, not started yet.
 
-    ``socket_folder`` is one only this user can enter. Raises InvalidInput where the engine is not installed.
+    ``socket_folder`` is one only this user can enter; ``adapters`` are those that are likely to be asked for. Raises
+    InvalidInput where the engine is not installed.
     """
     if chosen(settings) == TORCH:
         from peft_daemon.engines.torch import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
@@ -45,5 +54,6 @@ def create(settings: Settings, *, model_id: str, model_path: Path, context_token
             threads=settings.threads,
             batch_tokens=settings.batch_tokens,
             max_loaded_adapters=settings.max_loaded_adapters,
+            adapters=adapters,
         )
     )

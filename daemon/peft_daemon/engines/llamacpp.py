@@ -44,6 +44,8 @@ class LlamaCppOptions:
     threads: int = 0
     batch_tokens: int = 12
     max_loaded_adapters: int = 8
+    adapters: tuple[AdapterLease, ...] = ()
+    """Loaded from the start: those that are likely to be asked for."""
 
 
 class _Generation:
@@ -98,7 +100,17 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             await asyncio.sleep(IDLE_POLL_S)
 
     async def _spawn_first(self) -> _Generation:
-        return await self._spawn(())
+        likely = tuple(each for each in self._options.adapters if each.path.is_file())
+        try:
+            first = await self._spawn(likely[: self._options.max_loaded_adapters])
+        except EngineFailed:
+            if not likely:
+                raise
+            # One of them may be what it dies of; whoever asks for that one is told.
+            return await self._spawn(())
+        for adapter in first.adapters:
+            self._touch(adapter)
+        return first
 
     def _stream(self, child: _Generation, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         return child.server.generate(request, adapters=_applied(child, request.adapter))

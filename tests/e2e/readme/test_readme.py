@@ -21,7 +21,8 @@ COMMANDS = [line.split("  #")[0].strip() for line in README.splitlines() if line
 
 @pytest.fixture(scope="module")
 def environment(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    environment = home_environment(tmp_path_factory.mktemp("r"), models_dir)
+    # As a user has it: with the adapters of the package.
+    environment = home_environment(tmp_path_factory.mktemp("r"), models_dir) | {"PEFT_DAEMON_SHIPPED_ADAPTERS": "true"}
     yield environment
     run_cli("stop", environment=environment)
 

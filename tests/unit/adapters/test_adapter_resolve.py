@@ -157,3 +157,15 @@ def test_the_list_says_where_each_adapter_is_in_use(registry: AdapterRegistry, s
     rows = {row.name: row.active_for for row in registry.list()}
     assert rows == {"mine": ["fill"], "other": [f"intent@{project}"]}
     assert registry.places(registry.get("other")) == [f"intent@{project}"]
+
+
+def test_what_is_in_use_anywhere_is_listed_once_everywhere_first(
+    registry: AdapterRegistry, store: Store, project: Path
+) -> None:
+    assert registry.in_use() == []
+    for seed, name in enumerate(["here", "everywhere", "unused"], start=1):
+        store(name, seed)
+    registry.use("here", repository=project)
+    registry.use("everywhere")
+    registry.use("base", Task.FILL, project / "sub")
+    assert [manifest.name for manifest in registry.in_use()] == ["everywhere", "here"]
