@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from peft_daemon.adapters import atomic
 from peft_daemon.errors import Cancelled
 from peft_tuning import checkpoints, methods, trainer
 from peft_tuning.job import TuneJob
@@ -93,7 +94,7 @@ def in_save(which: int) -> None:
 
 def before_publish(which: int) -> None:
     """All files are written, the folder has not its name yet; counts best weights as well."""
-    at_call(checkpoints, "publish", which, lambda _staged: die(signal.SIGKILL))
+    at_call(atomic, "publish", which, lambda _staged: die(signal.SIGKILL))
 
 
 def before_adapter() -> None:

@@ -111,7 +111,7 @@ def _likely(registry: AdapterRegistry, model: ModelEntry, engine: str) -> tuple[
 def _import_shipped(settings: Settings, paths: Paths) -> None:
     try:
         new = provide_shipped(settings, paths)
-    except PeftDaemonError as error:
+    except (PeftDaemonError, OSError) as error:
         log.warning("the adapters of the package could not be imported: %s", error)
     else:
         for manifest in new:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from peft_daemon.errors import InvalidInput, NotFound
-from peft_evaluation.datasets import catalogue
+from peft_evaluation.datasets import catalogue, holes
 from peft_evaluation.items import FunctionTests, ItemSet, groups
 from peft_tuning.datasets.apps_problems import ProblemTests
 from peft_tuning.datasets.sources import Places
+from peft_tuning.examples import FillExample
+from peft_tuning.repository.dataset import repository_data_set
+from support.own_repository import OwnRepository, module
 from support.shared_data import shared_data
 
 
@@ -97,3 +100,17 @@ def test_a_file_with_too_few_problems_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidInput, match="has 1 problems"):
         catalogue.load("humaneval", Places(cache=tmp_path, data=tmp_path / "HumanEval.jsonl"))
+
+
+def test_a_repository_is_evaluated_on_the_holes_that_tuning_holds_out(tmp_path: Path) -> None:
+    own = OwnRepository(tmp_path / "shop")
+    for number in range(20):
+        own.commit({f"app/m{number}.py": module(number)}, when=1_700_000_000 + number)
+    found = holes.load(own.root, seed=42)
+    tuned = repository_data_set(own.root, seed=42)
+    assert {item.id for item in found.items} == {each.id for each in tuned.test if isinstance(each, FillExample)}
+    assert found.pool == tuned.train
+    assert set(groups(found.items)) <= {"token", "line", "block", "body"}
+    item = found.items[0]
+    assert isinstance(item.example, FillExample)
+    assert "⟨…⟩" in item.question and item.reference == item.example.middle

