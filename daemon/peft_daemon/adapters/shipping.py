@@ -24,6 +24,7 @@ from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict
 from peft_daemon.models import catalogue
+from peft_daemon.models.partial import sha256_of
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths
 
@@ -82,7 +83,7 @@ def _for_base(shipped: Path, base_sha256: str) -> Iterator[Path]:
 def _content(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (CONFIG, RECORD, WEIGHTS):
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        digest.update(sha256_of(folder / name).encode())
     return digest.hexdigest()
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_daemon.adapters.gguf_export import export, interleave_halves
+from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.validation import BaseModel, validate
 from support.synthetic_adapter import HEAD, HEADS, KV_HEADS, Array, TinyModel, lora, peft_config, write_peft
 
@@ -106,7 +107,7 @@ def test_reordering_rows_loses_none(heads: int, half: int, columns: int) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_shorter_floats_are_widened_exactly(tmp_path: Path, base: BaseModel, dtype: str) -> None:
+def test_shorter_floats_are_stored_exactly_and_float16_as_it_is(tmp_path: Path, base: BaseModel, dtype: str) -> None:
     a, b = lora(modules=(UP,))[UP]
     if dtype == "float16":
         short = [factor.astype("<f2") for factor in (a, b)]
@@ -124,7 +125,20 @@ def test_shorter_floats_are_widened_exactly(tmp_path: Path, base: BaseModel, dty
     safetensors.serialize_file(specs, folder / "adapter_model.safetensors")
     _, tensors = exported(folder, base)
     for letter, factor in zip("ab", wide, strict=True):
-        np.testing.assert_array_equal(tensors[f"blk.1.ffn_up.weight.lora_{letter}"], factor)
+        stored = tensors[f"blk.1.ffn_up.weight.lora_{letter}"]
+        np.testing.assert_array_equal(stored, factor)
+        assert stored.dtype == (np.float16 if dtype == "float16" else np.float32)
+
+
+def test_float16_with_another_scale_folded_in_is_widened(tmp_path: Path, base: BaseModel) -> None:
+    modules = lora(modules=(Q, UP))
+    config = peft_config(rank=4, alpha_pattern={"up_proj": 12}, target_modules=["q_proj", "up_proj"])
+    folder = write_peft(tmp_path, modules, config=config)
+    round_to_float16(folder)
+    _, tensors = exported(folder, base)
+    types = {name: array.dtype for name, array in tensors.items()}
+    assert {name.split(".")[2] for name, kind in types.items() if kind == np.float32} in ({"ffn_up"}, {"attn_q"})
+    assert len([kind for kind in types.values() if kind == np.float16]) == 2
 
 
 def test_the_same_adapter_gives_the_same_file(tmp_path: Path, base: BaseModel) -> None:
