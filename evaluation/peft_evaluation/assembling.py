@@ -73,7 +73,7 @@ def assemble(
         strategies=strategies,
         comparisons=tuple(_comparisons(scored, [each.id for each in strategies], baseline)),
         items=tuple(scored),
-        warnings=tuple(_warnings(items)),
+        warnings=(*_unfinished(identity, items, by_strategy), *_warnings(items)),
     )
 
 
@@ -131,6 +131,13 @@ def _costs(answered: Sequence[Answered], manifest: Manifest | None) -> Costs:
         adapter_bytes=(manifest.gguf_bytes or manifest.peft_bytes) if manifest else None,
         tuning_seconds=manifest.metrics.get("seconds") if manifest else None,
     )
+
+
+def _unfinished(identity: Identity, items: ItemSet, by_strategy: Mapping[str, Sequence[Answered]]) -> Iterable[str]:
+    for name, asked in identity.strategies.items():
+        there, wanted = len(by_strategy.get(name, ())), len(asked.seeds) * len(items.items)
+        if there < wanted:
+            yield f"{name} has {there} of {wanted} answers: ask for it again with --resume."
 
 
 def _warnings(items: ItemSet) -> Iterable[str]:

@@ -19,7 +19,7 @@ import msgspec
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import TORCH, AdapterLease
-from peft_daemon.errors import NotFound
+from peft_daemon.errors import Cancelled, NotFound
 from peft_evaluation import identity
 from peft_evaluation.answering import Answerer, ServedAnswerer
 from peft_evaluation.assembling import assemble
@@ -130,7 +130,7 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
     """The first step: every strategy answers every item. Returns the items.
 
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
-    when the folder holds another evaluation, and what the engine raises.
+    when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine raises.
     """
     path = place.base.path
     items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
@@ -173,7 +173,10 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
                     tell=told,
                 )
 
-    asyncio.run(all_of_it())
+    try:
+        asyncio.run(all_of_it())
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
     return items
 
 

@@ -48,15 +48,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, 
     yield {answer.key: answer.given.texts[0] for answer in found}
 
 
-@pytest.mark.parametrize("after", [1, 9])
-def test_after_a_kill_nothing_is_lost_and_nothing_asked_twice(
-    tmp_path: Path, alone: dict[tuple[str, int, str], str], after: int
+@pytest.mark.parametrize(("after", "number"), [(1, signal.SIGKILL), (9, signal.SIGKILL), (9, signal.SIGINT)])
+def test_after_an_interruption_nothing_is_lost_and_nothing_asked_twice(
+    tmp_path: Path, alone: dict[tuple[str, int, str], str], after: int, number: signal.Signals
 ) -> None:
     with host(tmp_path) as process:
         assert process.stdout is not None
         answered = (line for line in iter(process.stdout.readline, "") if '"answered"' in line)
         assert len(list(islice(answered, after))) == after
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(number)
+    assert process.returncode != 0
     before = answers(tmp_path)
     assert len(before) >= min(after, ALL)
     with host(tmp_path, "--resume") as process:
