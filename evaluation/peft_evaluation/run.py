@@ -33,19 +33,11 @@ from peft_evaluation.results import Comparison, Report, StrategyResult
 from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.choosing import Sweep, choose
-from peft_tuning.run import Place
+from peft_tuning.run import Loading, Place
 from peft_tuning.served import serving
 
 AT_ONCE = 4
 """Requests decoded together; more gain little on a laptop's CPU."""
-
-
-class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
-    """Something that takes a while is being done."""
-
-    what: str
-    done: int = 0
-    of: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):

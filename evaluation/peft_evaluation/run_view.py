@@ -10,8 +10,9 @@ from rich.table import Table
 
 from peft_evaluation.metrics.catalogue import METRICS
 from peft_evaluation.reports.figures import difference, measured, probability
-from peft_evaluation.run import Event, Loading, Reported
+from peft_evaluation.run import Event, Reported
 from peft_evaluation.run import Progress as Answered
+from peft_tuning.run import Loading
 
 SHOWN = 48
 """Characters of an answer."""
