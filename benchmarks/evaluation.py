@@ -1,6 +1,6 @@
 """How much faster an evaluation answers than one prompt at a time: same engine, model, items and prompts.
 
-    PEFT_DAEMON_DATA=FOLDER python benchmarks/evaluation.py [--items 12] [--at-once 4] [--json]
+    PEFT_DAEMON_DATA=FOLDER python benchmarks/evaluation.py [--items 12] [--at-once 1] [--json]
 
 The slow way is the study's loop: every prompt is read whole and alone. Between its items the engine reads a prompt
 that has nothing in common with them, so that nothing is reused; that time is not counted. Then the same items are
@@ -116,7 +116,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=12)
-    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = asyncio.run(measure(options))

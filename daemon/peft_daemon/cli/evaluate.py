@@ -63,7 +63,9 @@ def evaluate(
     beams: Annotated[int | None, typer.Option(min=1, max=64, help="Search with so many beams, for EM@k.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default: the data set's.")] = None,
-    at_once: Annotated[int, typer.Option(min=1, max=16, help="Items answered together.")] = 4,
+    at_once: Annotated[
+        int, typer.Option(min=1, max=16, help="Items answered together; more than one pays on a GPU.")
+    ] = 1,
     data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
     base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the evaluation; default: the data set's.")] = None,
