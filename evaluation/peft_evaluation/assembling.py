@@ -31,6 +31,7 @@ def assemble(
     *,
     adapters: Mapping[str, Manifest],
     seconds: float,
+    sandbox: str = "",
 ) -> Report:
     """The whole report. ``adapters`` has the manifest of each strategy that uses one, by the strategy's id."""
     by_strategy = _by_strategy(answered)
@@ -58,6 +59,7 @@ def assemble(
         model_sha256=identity.model_sha256,
         engine=identity.engine,
         decoding={**identity.decoding, "longest answer": f"{identity.max_tokens} tokens"},
+        sandbox=sandbox,
         data=DataFacts(
             name=items.name,
             part=items.part,
@@ -73,7 +75,7 @@ def assemble(
         strategies=strategies,
         comparisons=tuple(_comparisons(scored, [each.id for each in strategies], baseline)),
         items=tuple(scored),
-        warnings=(*_unfinished(identity, items, by_strategy), *_warnings(items)),
+        warnings=(*_unfinished(identity, items, by_strategy), *_warnings(items, sandbox)),
     )
 
 
@@ -140,9 +142,8 @@ def _unfinished(identity: Identity, items: ItemSet, by_strategy: Mapping[str, Se
             yield f"{name} has {there} of {wanted} answers: ask for it again with --resume."
 
 
-def _warnings(items: ItemSet) -> Iterable[str]:
+def _warnings(items: ItemSet, sandbox: str) -> Iterable[str]:
     if len(items.items) < 100:
         yield f"{len(items.items)} items are few: intervals are wide, and only large differences can be shown."
-    untested = sum(item.tests is not None for item in items.items)
-    if untested:
-        yield f"{untested} items come with tests, which were not run."
+    if sandbox == "none":
+        yield "Answers were run without a sandbox: they could see the user's files, not what the tests expect."

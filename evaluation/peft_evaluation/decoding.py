@@ -11,6 +11,9 @@ from peft_daemon.errors import InvalidInput
 class Greedy:
     """One answer, the likeliest token at each step: what is served."""
 
+    answers = 1
+    """Per item."""
+
     @property
     def facts(self) -> dict[str, str]:
         """For the record."""
@@ -34,6 +37,11 @@ class Samples:
             )
 
     @property
+    def answers(self) -> int:
+        """Per item."""
+        return self.count
+
+    @property
     def facts(self) -> dict[str, str]:
         """For the record."""
         return {
@@ -52,6 +60,11 @@ class Beams:
     def __post_init__(self) -> None:
         if not 1 <= self.width <= 64:
             raise InvalidInput(f"{self.width} beams", why="there must be 1 to 64")
+
+    @property
+    def answers(self) -> int:
+        """Per item."""
+        return self.width
 
     @property
     def facts(self) -> dict[str, str]:

@@ -161,6 +161,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     decoding: dict[str, str]
     """Beams or samples, temperature, budget."""
+    sandbox: str = ""
+    """What answers were run in; empty: none was run."""
     data: DataFacts
     machine: Machine
     versions: dict[str, str]

@@ -1,15 +1,16 @@
 """An evaluation from start to end: items, strategies, answers, scores, report.
 
-Everything lies in one folder: ``run.json`` (what it is), ``answers.jsonl`` and ``scores.jsonl`` (what is done so far),
-then the report. Each step goes on where it was interrupted.
+Everything lies in one folder: ``run.json`` (what it is), ``answers.jsonl`` and ``runs.jsonl`` (what is answered and run
+so far), then the report. Each step goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,8 @@ import msgspec
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import TORCH, AdapterLease
-from peft_daemon.errors import Cancelled, NotFound
-from peft_evaluation import identity
+from peft_daemon.errors import Cancelled, InvalidInput, NotFound
+from peft_evaluation import identity, verifying
 from peft_evaluation.answering import Answerer, ServedAnswerer
 from peft_evaluation.assembling import assemble
 from peft_evaluation.decoding import Beams, Decoding, Greedy
@@ -30,9 +31,11 @@ from peft_evaluation.journal import Journal
 from peft_evaluation.reports import store
 from peft_evaluation.reports.markdown import markdown
 from peft_evaluation.results import Comparison, Report, StrategyResult
+from peft_evaluation.sandbox.choosing import choose as choose_sandbox
 from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.choosing import Sweep, choose
+from peft_evaluation.verifying import Runs
 from peft_tuning.run import Loading, Place
 from peft_tuning.served import serving
 
@@ -52,6 +55,15 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     eta_s: float
 
 
+class Ran(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
+    """One more answer was run against its item's tests."""
+
+    done: int
+    of: int
+    item: str
+    outcome: str
+
+
 class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
     """The end: the report is written."""
 
@@ -61,7 +73,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
     warnings: tuple[str, ...]
 
 
-Event = Loading | Progress | Reported
+Event = Loading | Progress | Ran | Reported
 Tell = Callable[[Event], None]
 
 
@@ -80,6 +92,10 @@ class EvaluateRequest:
     max_tokens: int | None = None
     """Longest answer; None: the data set's."""
     at_once: int = AT_ONCE
+    allow_unsandboxed: bool = False
+    """Run answers without protection."""
+    pass_at: tuple[int, ...] = ()
+    """Each k that has to be there: refused before anything is asked where there are fewer answers, or no tests."""
     resume: bool = False
     command: tuple[str, ...] = ()
     """What was typed, for the record."""
@@ -93,17 +109,18 @@ def folder(place: Place, name: str) -> Path:
 def evaluate(request: EvaluateRequest, place: Place, tell: Tell) -> Report:
     """Do it all, tell of it, and return the report; raises what ``answer_all`` raises."""
     items = answer_all(request, place, tell)
-    tell(Loading(what="scoring"))
     where = folder(place, request.name)
     begun = identity.read(where)
     answered = list(Journal(where / "answers.jsonl", Answered).read())
+    runs, sandbox = run_all(request, items, answered, where, tell)
     report = assemble(
         begun,
         items,
         answered,
-        score(items, answered),
+        score(items, answered, runs),
         adapters={name: found for name, asked in begun.strategies.items() if (found := _used(place, asked))},
         seconds=seconds(answered),
+        sandbox=sandbox,
     )
     store.write(where, report)
     (where / "report.md").write_text(markdown(report), encoding="utf-8")
@@ -127,6 +144,10 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
     path = place.base.path
     items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
     items = items.first(request.limit) if request.limit else items
+    _require_tests(request, items)
+    if _tested(items):
+        # Now rather than after hours of answering.
+        choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
     tell(Loading(what="choosing examples"))
     strategies = choose(request.strategies, request.sweep, items, lambda name: _adapter(place, request, name))
     begun = identity.begin(
@@ -170,6 +191,53 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
     except KeyboardInterrupt:
         raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
     return items
+
+
+def run_all(
+    request: EvaluateRequest, items: ItemSet, answered: Sequence[Answered], where: Path, tell: Tell
+) -> tuple[Runs, str]:
+    """The second step: answers to items with tests are run. What came of each, and the sandbox's name.
+
+    Raises NotFound without a sandbox, Conflict for a journal that cannot be read, Cancelled for Ctrl-C.
+    """
+    if not _tested(items):
+        return {}, ""
+    sandbox = choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
+    with Journal(where / "runs.jsonl", verifying.Ran) as journal:
+        try:
+            verifying.verify(
+                items,
+                answered,
+                sandbox,
+                workers=os.cpu_count() or 1,
+                journal=journal,
+                tell=lambda event: tell(
+                    Ran(done=event.done, of=event.of, item=event.last.item, outcome=event.last.outcome)
+                ),
+            )
+        except KeyboardInterrupt:
+            raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
+        return {ran.key: ran for ran in journal.read()}, sandbox.name
+
+
+def _tested(items: ItemSet) -> bool:
+    return any(item.tests is not None for item in items.items)
+
+
+def _require_tests(request: EvaluateRequest, items: ItemSet) -> None:
+    if not request.pass_at:
+        return
+    answers = request.decoding.answers
+    if (most := max(request.pass_at)) > answers:
+        raise InvalidInput(
+            f"pass@{most} of {answers} answers per item cannot be estimated",
+            fix=f"Draw at least as many: `--samples {most}`",
+        )
+    if not _tested(items):
+        raise InvalidInput(
+            f"{items.name} has no tests, so there is no pass@k",
+            fix="Leave --pass-at out, or choose humaneval, mbpp or apps",
+        )
 
 
 def _complete(journal: Journal[Answered], items: ItemSet, strategies: tuple[Strategy, ...]) -> bool:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from peft_evaluation.metrics.catalogue import METRICS
 from peft_evaluation.reports.figures import difference, measured, probability
-from peft_evaluation.run import Event, Reported
+from peft_evaluation.run import Event, Ran, Reported
 from peft_evaluation.run import Progress as Answered
 from peft_tuning.run import Loading
 
@@ -53,10 +53,12 @@ class RunView:
                 self._hide("loading")
                 first_line = event.text.partition("\n")[0][:SHOWN]
                 self._show("answers", event.strategy, event.done, event.of, first_line)
-
-            case Reported():
-                self._hide("loading")
+            case Ran():
                 self._hide("answers")
+                self._show("runs", "running answers", event.done, event.of, f"{event.item}: {event.outcome}")
+            case Reported():
+                for name in ("loading", "answers", "runs"):
+                    self._hide(name)
                 self._report(event)
 
     def _report(self, event: Reported) -> None:

@@ -1,25 +1,33 @@
-"""The second step: what each answer is worth. A pure function of items and answers.
+"""The last step: what each answer is worth. A pure function of items, answers and what came of running them.
 
-Does not cover running answers, which needs a sandbox, nor what strategies are worth together: see ``assembling``.
+Does not cover running answers (``verifying``), nor what strategies are worth together (``assembling``).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 from peft_evaluation.generating import Answered
 from peft_evaluation.items import Item, ItemSet
 from peft_evaluation.metrics.chrf import chrf
 from peft_evaluation.metrics.exact_match import exact_match
+from peft_evaluation.metrics.pass_at_k import pass_at_k
 from peft_evaluation.metrics.similarity import similarity
 from peft_evaluation.metrics.syntax import syntax
 from peft_evaluation.results import Answer, ItemResult
+from peft_evaluation.sandbox.base import Outcome
+from peft_evaluation.verifying import Ran, Runs, key
+from peft_tuning.datasets.apps_problems import ProblemTests
 from peft_tuning.examples import FillExample
 
 
-def score(items: ItemSet, answered: Iterable[Answered]) -> tuple[ItemResult, ...]:
-    """Every item with its scored answers, in the order of the items; answers to other items are left out."""
+def score(items: ItemSet, answered: Iterable[Answered], runs: Runs) -> tuple[ItemResult, ...]:
+    """Every item with its scored answers, in the order of the items; answers to other items are left out.
+
+    An answer that is not in ``runs`` has no score that needs running.
+    """
     by_item: dict[str, list[Answered]] = defaultdict(list)
     for each in answered:
         by_item[each.item].append(each)
@@ -29,7 +37,7 @@ def score(items: ItemSet, answered: Iterable[Answered]) -> tuple[ItemResult, ...
             group=item.group,
             question=item.question,
             reference=item.reference,
-            answers=tuple(_answer(item, each) for each in by_item[item.id]),
+            answers=tuple(_answer(item, each, runs) for each in by_item[item.id]),
         )
         for item in items.items
     )
@@ -50,13 +58,26 @@ def scores(item: Item, texts: tuple[str, ...]) -> Mapping[str, float]:
     return {**exact_match(texts, item.reference), **chrf(best, item.reference), **syntax(best)}
 
 
-def _answer(item: Item, answered: Answered) -> Answer:
+def ran_scores(item: Item, ran: Sequence[Ran]) -> Mapping[str, float]:
+    """All figures that need running, of all texts of one answer, by metric."""
+    if not ran:
+        return {}
+    passed = [each.outcome is Outcome.PASSED for each in ran]
+    found = dict(pass_at_k(passed))
+    if isinstance(item.tests, ProblemTests):
+        found |= {"tests": fmean(each.passed / max(each.of, 1) for each in ran), "strict": fmean(passed)}
+    return found
+
+
+def _answer(item: Item, answered: Answered, runs: Runs) -> Answer:
     given = answered.given
+    ran = [runs[found] for text in given.texts if (found := key(item.id, text)) in runs]
     return Answer(
         strategy=answered.strategy,
         seed=answered.seed,
         texts=given.texts,
-        scores=dict(scores(item, given.texts)),
+        scores={**ran_scores(item, ran), **scores(item, given.texts)},
+        outcomes=tuple(f"{each.outcome.value}: {each.why}" if each.why else each.outcome.value for each in ran),
         examples=answered.examples,
         prompt_tokens=given.prompt_tokens,
         answer_tokens=given.answer_tokens,

@@ -61,6 +61,12 @@ def evaluate(
     temperature: Annotated[float, typer.Option(help="Of --samples.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Of --samples.")] = 0.95,
     beams: Annotated[int | None, typer.Option(min=1, max=64, help="Search with so many beams, for EM@k.")] = None,
+    pass_at: Annotated[
+        list[int] | None, typer.Option(metavar="K", help="Insist on pass@K; may be repeated.", min=1)
+    ] = None,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Run generated code without a sandbox: it can do what you can.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default: the data set's.")] = None,
     at_once: Annotated[
@@ -108,6 +114,8 @@ def evaluate(
         limit=limit,
         max_tokens=max_tokens,
         at_once=at_once,
+        allow_unsandboxed=allow_unsandboxed,
+        pass_at=tuple(pass_at or ()),
         resume=resume,
         command=("peft-daemon", *sys.argv[1:]),
     )

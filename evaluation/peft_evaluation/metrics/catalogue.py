@@ -11,7 +11,10 @@ class Kind(StrEnum):
     """How the values of items come together."""
 
     RATE = "rate"
-    """Yes or no per item: Wilson's interval, McNemar's test."""
+    """Yes or no per item: Wilson's interval, McNemar's test.
+
+    Items may have a share instead: of several seeds or draws.
+    """
     MEAN = "mean"
     """A number per item: the bootstrap over items."""
 
@@ -28,7 +31,7 @@ class Metric:
 
 _METRICS = (
     *(Metric(f"em@{k}", f"exact match, top {k}", Kind.RATE) for k in (1, 2, 5, 10)),
-    *(Metric(f"pass@{k}", f"passes the tests, best of {k}", Kind.MEAN) for k in (1, 2, 5, 10)),
+    *(Metric(f"pass@{k}", f"passes the tests, best of {k}", Kind.RATE) for k in (1, 2, 5, 10)),
     Metric("chrf", "chrF", Kind.MEAN, 100.0),
     Metric("chrf++", "chrF++", Kind.MEAN, 100.0),
     Metric("similarity", "edit similarity", Kind.MEAN),

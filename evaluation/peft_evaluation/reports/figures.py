@@ -51,4 +51,4 @@ def duration(seconds: float | None) -> str:
 
 
 def _percent(metric: str) -> bool:
-    return METRICS[metric].kind is Kind.RATE or metric.startswith("pass@") or metric == "tests"
+    return METRICS[metric].kind is Kind.RATE or metric == "tests"

@@ -29,6 +29,7 @@ def _head(report: Report) -> Iterator[str]:
             ("data", f"{data.name}, {data.part}, {data.items} items, digest {data.digest[:12]}, {data.licence}"),
             ("where from", data.provenance),
             ("decoding", ", ".join(f"{key}: {value}" for key, value in report.decoding.items())),
+            *([("answers run in", report.sandbox)] if report.sandbox else []),
             ("machine", _machine(report)),
             ("time", duration(report.seconds)),
             ("command", f"`{report.command}`"),
