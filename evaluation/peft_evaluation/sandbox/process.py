@@ -38,6 +38,7 @@ class Process:
         descriptors: Sequence[int] = (),
         stdin: int | IO[bytes] = subprocess.DEVNULL,
         stdout: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.DEVNULL,
     ) -> None:
         """``job`` is what the script reads; ``descriptors`` are inherited, their numbers the script's arguments."""
         content = job | {
@@ -53,7 +54,7 @@ class Process:
                 launch.command,
                 stdin=stdin,
                 stdout=stdout,
-                stderr=subprocess.DEVNULL,
+                stderr=stderr,
                 pass_fds=(number, *descriptors, *launch.descriptors),
                 start_new_session=True,
                 cwd=folder.name,

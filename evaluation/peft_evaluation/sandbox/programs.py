@@ -19,8 +19,10 @@ def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: 
     ends = time.monotonic() + limits.seconds
     stdin = handed(given.encode())
     try:
-        with tempfile.TemporaryFile() as printed:
-            with Process(sandbox, "program", {"code": code}, limits, stdin=stdin, stdout=printed) as program:
+        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complaint:
+            with Process(
+                sandbox, "program", {"code": code}, limits, stdin=stdin, stdout=printed, stderr=complaint
+            ) as program:
                 status = program.wait(ends - time.monotonic())
             if status is None:
                 return Verdict(outcome=Outcome.TIMEOUT, why=f"{limits.seconds:g} s")
@@ -28,10 +30,12 @@ def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: 
                 return Verdict(outcome=Outcome.OUTPUT, why=f"{limits.file_bytes} bytes")
             printed.seek(0)
             output = printed.read().decode(errors="replace")
+            complaint.seek(0)
+            raised = complaint.read().decode(errors="replace").strip().rpartition("\n")[2]
     finally:
         os.close(stdin)
     if status != 0:
-        return Verdict(outcome=Outcome.RAISED, why=f"exit status {status}")
+        return Verdict(outcome=Outcome.RAISED, why=raised[:200] or f"exit status {status}")
     if not same_output(output, expected):
         return Verdict(outcome=Outcome.FAILED, why=f"printed {output[:120]!r}")
     return Verdict(outcome=Outcome.PASSED)

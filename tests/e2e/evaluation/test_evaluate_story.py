@@ -62,6 +62,25 @@ def test_strategies_are_compared_on_the_same_items_and_added_later(environment: 
     assert [strategy["id"] for strategy in more[-1]["strategies"]] == ["zero-shot", "icl-3", "rag-bm25-2"]
 
 
+def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str, str]) -> None:
+    from support.shared_data import shared_data
+
+    own = {**environment, "PEFT_DAEMON_DATA": str(shared_data())}
+    asked = ("--dataset", "humaneval", "--strategy", "zero-shot", "--limit", "3", "--max-tokens", "200")
+    told = evaluate(own, *asked, "--pass-at", "1")
+    report = store.read(Path(told[-1]["folder"]))
+    assert report.sandbox == "bubblewrap"
+    assert [event["type"] for event in told if event["type"] != "loading"] == ["answered"] * 3 + ["ran"] * 3 + [
+        "reported"
+    ]
+    figure = report.strategies[0].metrics["pass@1"]
+    # The model solves most of the easy beginning of HumanEval: two of three leaves room for another build's rounding.
+    assert figure.value >= 2 / 3 and (figure.count, figure.interval) == (3, "wilson")
+    assert sum(answer.outcomes[0] == "passed" for item in report.items for answer in item.answers) >= 2
+    again = evaluate(own, *asked, "--pass-at", "1", "--resume")
+    assert not [event for event in again if event["type"] in ("answered", "ran")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
@@ -70,6 +89,9 @@ def test_strategies_are_compared_on_the_same_items_and_added_later(environment: 
         (("--dataset", "nothing"), "there is no data set 'nothing'", 3),
         ((), "exactly one of --dataset and --repo", 2),
         (("--dataset", "conala", "--samples", "2", "--beams", "2"), "either --samples or --beams", 2),
+        (("--dataset", "conala", "--pass-at", "1"), "conala has no tests", 2),
+        (("--dataset", "humaneval", "--pass-at", "5", "--samples", "3"), "pass@5 of 3 answers", 2),
+        (("--dataset", "humaneval", "--pass-at", "1", "--limit", "1", "PATH="), "bubblewrap is not installed", 3),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -78,6 +100,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
     from support.shared_data import shared_data
 
     data = {"PEFT_DAEMON_DATA": str(shared_data())}
+    if arguments[-1:] == ("PATH=",):
+        arguments, data = arguments[:-1], {**data, "PATH": ""}
     result = run_cli("evaluate", *arguments, environment={**environment, **data}, check=False)
     assert (result.returncode, message in result.stderr) == (code, True), result.stderr
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr

@@ -71,7 +71,7 @@ def answers() -> list[Answered]:
 def report() -> Report:
     given = answers()
     return assemble(
-        IDENTITY, ITEMS, given, score(ITEMS, given), adapters={"adapter:mine": manifest("mine")}, seconds=12.0
+        IDENTITY, ITEMS, given, score(ITEMS, given, {}), adapters={"adapter:mine": manifest("mine")}, seconds=12.0
     )
 
 
@@ -131,11 +131,11 @@ def test_text_that_looks_like_markdown_breaks_no_table(report: Report) -> None:
 
 def test_a_strategy_that_was_left_unfinished_is_named() -> None:
     given = [each for each in answers() if each.strategy != "icl-1" or each.item == "t3"]
-    found = assemble(IDENTITY, ITEMS, given, score(ITEMS, given), adapters={}, seconds=1.0)
+    found = assemble(IDENTITY, ITEMS, given, score(ITEMS, given, {}), adapters={}, seconds=1.0)
     assert found.warnings[0] == "icl-1 has 2 of 40 answers: ask for it again with --resume."
     assert found.strategies[1].metrics["em@1"].count == 1
     nothing = [each for each in answers() if each.strategy == "zero-shot"]
-    only = assemble(IDENTITY, ITEMS, nothing, score(ITEMS, nothing), adapters={}, seconds=1.0)
+    only = assemble(IDENTITY, ITEMS, nothing, score(ITEMS, nothing, {}), adapters={}, seconds=1.0)
     assert [strategy.id for strategy in only.strategies] == ["zero-shot"]
     assert "adapter:mine has 0 of 20 answers" in only.warnings[1]
 

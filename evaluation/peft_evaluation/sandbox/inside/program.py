@@ -14,6 +14,5 @@ def main() -> None:
     """Run it as ``__main__``."""
     job = json.loads(confine.job())
     confine.limit(job["seconds"], job["memory_bytes"], job["file_bytes"])
-    confine.silence(2)
     code = compile(job["code"], "solution.py", "exec")
     exec(code, {"__name__": "__main__", "__builtins__": __builtins__})  # noqa: S102
