@@ -28,8 +28,7 @@ from peft_evaluation.decoding import Beams, Decoding, Greedy
 from peft_evaluation.generating import Answered, Generated, generate, seconds
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal
-from peft_evaluation.reports import store
-from peft_evaluation.reports.markdown import markdown
+from peft_evaluation.reports import files, store
 from peft_evaluation.results import Comparison, Report, StrategyResult
 from peft_evaluation.sandbox.choosing import choose as choose_sandbox
 from peft_evaluation.scoring import score
@@ -123,7 +122,7 @@ def evaluate(request: EvaluateRequest, place: Place, tell: Tell) -> Report:
         sandbox=sandbox,
     )
     store.write(where, report)
-    (where / "report.md").write_text(markdown(report), encoding="utf-8")
+    files.write(where, report)
     tell(
         Reported(
             folder=str(where),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -76,7 +77,11 @@ class RunView:
             )
         for warning in event.warnings:
             self._console.print(f"note: {warning}", markup=False, highlight=False)
-        self._console.print(f"report: {event.folder}/report.md", markup=False, highlight=False)
+        self._console.print(
+            f"report: {event.folder}/report.html (`peft-daemon report open {Path(event.folder).name}`)",
+            markup=False,
+            highlight=False,
+        )
 
     def _show(self, name: str, what: str, done: int, of: int, answer: str) -> None:
         if name not in self._tasks:

@@ -17,6 +17,7 @@ from peft_daemon.cli import (
     evaluate,
     lsp,
     models,
+    report,
     setup,
     tune,
 )
@@ -55,4 +56,5 @@ app.add_typer(adapters.app, name="adapters")
 app.add_typer(datasets.app, name="datasets")
 tune.register(app)
 evaluate.register(app)
+app.add_typer(report.app, name="report")
 configuration.register(app)

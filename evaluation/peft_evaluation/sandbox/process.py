@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -73,10 +74,13 @@ class Process:
 
     def wait(self, seconds: float) -> int | None:
         """Its exit status; None when it has not ended by then."""
+        # Popen.wait looks again and again at growing intervals, which costs more than most programs take.
+        ended = os.pidfd_open(self._process.pid)
         try:
-            return self._process.wait(max(seconds, 0.0))
-        except subprocess.TimeoutExpired:
-            return None
+            ready, _, _ = select.select([ended], [], [], max(seconds, 0.0))
+        finally:
+            os.close(ended)
+        return self._process.wait() if ready else None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

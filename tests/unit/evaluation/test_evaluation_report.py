@@ -6,13 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from evaluation_data import sentences
 
 from peft_daemon.errors import InvalidInput, NotFound
-from peft_evaluation.answering import Given
 from peft_evaluation.assembling import assemble
-from peft_evaluation.generating import Answered, seconds
-from peft_evaluation.identity import Asked, Identity
+from peft_evaluation.generating import seconds
 from peft_evaluation.items import FunctionTests, Item
 from peft_evaluation.reports import store
 from peft_evaluation.reports.figures import duration, measured, size
@@ -20,59 +17,12 @@ from peft_evaluation.reports.markdown import markdown
 from peft_evaluation.results import Judgement, Measure, Report
 from peft_evaluation.scoring import score, scores
 from peft_tuning.examples import FillExample, IntentExample
-from support.synthetic_manifest import manifest
-
-ITEMS = sentences(count=20)
-IDENTITY = Identity(
-    command="peft-daemon evaluate",
-    data="small",
-    part="test",
-    data_digest=ITEMS.digest,
-    model="tiny",
-    model_sha256="0" * 64,
-    engine="llamacpp",
-    formats="",
-    decoding={"decoding": "greedy"},
-    max_tokens=16,
-    context_tokens=512,
-    strategies={
-        "zero-shot": Asked((0,), {}),
-        "icl-1": Asked((1, 2), {"examples": "1"}),
-        "adapter:mine": Asked((0,), {"adapter": "mine abab"}),
-    },
-)
-
-
-def answered(strategy: str, index: int, text: str, seed: int = 0, latency_ms: float = 100.0) -> Answered:
-    return Answered(
-        strategy=strategy,
-        seed=seed,
-        item=f"t{index}",
-        given=Given(texts=(text,), shown=0, prompt_tokens=40, reused_tokens=30, answer_tokens=4, latency_ms=latency_ms),
-        examples=(),
-        memory_bytes=5_000_000,
-        session="2026-01-01",
-        elapsed_s=float(index),
-    )
-
-
-def answers() -> list[Answered]:
-    """zero-shot is never right; icl with its first seed on even items; the adapter always."""
-    found = []
-    for index in range(20):
-        found.append(answered("zero-shot", index, "y("))
-        found.append(answered("icl-1", index, f"x{index}()" if index % 2 == 0 else "z()", seed=1))
-        found.append(answered("icl-1", index, "z()", seed=2))
-        found.append(answered("adapter:mine", index, f"x{index}() \n", latency_ms=100.0 + index))
-    return found
+from support.evaluation_report import IDENTITY, ITEMS, answered, answers, finished_report
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    given = answers()
-    return assemble(
-        IDENTITY, ITEMS, given, score(ITEMS, given, {}), adapters={"adapter:mine": manifest("mine")}, seconds=12.0
-    )
+    return finished_report()
 
 
 def test_a_figure_is_the_mean_over_items_and_seeds(report: Report) -> None:
@@ -115,7 +65,7 @@ def test_the_markdown_holds_every_figure_and_verdict(report: Report) -> None:
     for strategy in report.strategies:
         for metric, measure in strategy.metrics.items():
             assert measured(metric, measure) in text
-    assert text.count("**better**") == sum(each.judgement is Judgement.BETTER for each in report.comparisons) > 0
+    assert text.count(" | better |") == sum(each.judgement is Judgement.BETTER for each in report.comparisons) > 0
     assert "20 items are few" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| zero-shot")}
     assert len(widths) == 2, "a row of quality and one of costs"

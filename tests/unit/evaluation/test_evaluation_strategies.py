@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from evaluation_data import sentences
 
 from peft_daemon.errors import InvalidInput, NotFound
 from peft_daemon.protocol import Task
@@ -13,6 +12,7 @@ from peft_evaluation.strategies.base import NO_SEED, Strategy
 from peft_evaluation.strategies.choosing import Sweep, choose
 from peft_evaluation.strategies.icl import SEEDS, in_context
 from peft_evaluation.strategies.rag import retrieval
+from support.evaluation_data import sentences
 from support.synthetic_manifest import manifest
 
 ADAPTER = manifest("mine", tasks=(Task.INTENT,), scale=0.75)

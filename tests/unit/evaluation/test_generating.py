@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from evaluation_data import ToldAnswerer, sentences
 
 from peft_daemon.engines.base import AdapterLease
 from peft_evaluation.generating import Answered, Generated, generate
@@ -14,6 +13,7 @@ from peft_evaluation.journal import Journal
 from peft_evaluation.strategies.base import NO_SEED, Strategy
 from peft_evaluation.strategies.icl import in_context
 from peft_evaluation.strategies.zero_shot import zero_shot
+from support.evaluation_data import ToldAnswerer, sentences
 
 ITEMS = sentences(count=4)
 STRATEGIES = (zero_shot(), in_context(ITEMS, 2, seeds=(1, 2)), Strategy(id="adapter:mine", adapter="ab" * 32))

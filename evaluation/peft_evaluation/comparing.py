@@ -1,0 +1,47 @@
+"""Two evaluations of the same items, strategy by strategy: before and after a change. Only what both reports hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peft_daemon.errors import InvalidInput
+from peft_evaluation.assembling import values
+from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.results import Comparison, Report
+from peft_evaluation.statistics import adjust, compare
+
+
+def compare_reports(before: Report, after: Report) -> tuple[Comparison, ...]:
+    """Every strategy of both, on every metric of both; a positive difference is for ``after``.
+
+    p is adjusted over the strategies of a metric. Raises InvalidInput when the items differ or no strategy is in both.
+    """
+    if before.data.digest != after.data.digest:
+        raise InvalidInput(
+            "the two reports are not of the same items",
+            why=f"{_data(before)}, and {_data(after)}",
+            fix="Evaluate both on the same data and with the same --limit",
+        )
+    names = [each.id for each in before.strategies if each.id in {other.id for other in after.strategies}]
+    if not names:
+        raise InvalidInput(
+            "the two reports share no strategy",
+            why=f"{_strategies(before)}, and {_strategies(after)}",
+            fix="Evaluate one strategy in both",
+        )
+    return tuple(found for metric in METRICS for found in adjust(list(_on(metric, names, before, after))))
+
+
+def _on(metric: str, names: list[str], before: Report, after: Report) -> Iterator[Comparison]:
+    for name in names:
+        old, new = values(before.items, name), values(after.items, name)
+        if metric in old and metric in new and old[metric].keys() & new[metric].keys():
+            yield compare((name, new[metric]), (name, old[metric]), metric, METRICS[metric].kind)
+
+
+def _data(report: Report) -> str:
+    return f"{report.data.name}, {report.data.part} ({report.data.items} items, {report.data.digest[:12]})"
+
+
+def _strategies(report: Report) -> str:
+    return ", ".join(each.id for each in report.strategies)

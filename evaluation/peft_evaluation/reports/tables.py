@@ -1,0 +1,115 @@
+"""The tables of a report, the same in every kind of file: a head and rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.reports.figures import difference, duration, measured, probability, size
+from peft_evaluation.results import Comparison, Measure, Report, StrategyResult
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every row has as many cells as the head."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def facts(report: Report) -> Table:
+    """What was done, on what, where."""
+    data, machine = report.data, report.machine
+    accelerator = machine.accelerator or "no accelerator"
+    where = f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}, {accelerator}"
+    rows = [
+        ("model", f"{report.model} ({report.model_sha256[:12]}), {report.engine} engine"),
+        ("data", f"{data.name}, {data.part}, {data.items} items, digest {data.digest[:12]}, {data.licence}"),
+        ("where from", data.provenance),
+        ("decoding", ", ".join(f"{key}: {value}" for key, value in report.decoding.items())),
+        *([("answers run in", report.sandbox)] if report.sandbox else []),
+        ("machine", where),
+        ("time", duration(report.seconds)),
+        ("command", report.command),
+        ("versions", ", ".join(f"{name} {value}" for name, value in report.versions.items())),
+        ("when", report.created),
+    ]
+    return Table(("", ""), tuple(rows))
+
+
+def quality(strategies: Sequence[StrategyResult], figures: Mapping[str, Mapping[str, Measure]]) -> Table:
+    """All metrics; ``figures`` are those of all items, or of a group, by strategy."""
+    metrics = [metric for metric in METRICS if any(metric in figures[each.id] for each in strategies)]
+    return Table(
+        ("strategy", "items", *(METRICS[metric].label for metric in metrics)),
+        tuple(
+            (
+                each.id,
+                str(max((measure.count for measure in figures[each.id].values()), default=0)),
+                *(measured(m, figures[each.id][m]) if m in figures[each.id] else "—" for m in metrics),
+            )
+            for each in strategies
+        ),
+    )
+
+
+def by_group(report: Report) -> Mapping[str, Table]:
+    """The same for each group of items."""
+    names = dict.fromkeys(group for each in report.strategies for group in each.groups)
+    return {
+        group: quality(report.strategies, {each.id: each.groups.get(group, {}) for each in report.strategies})
+        for group in names
+    }
+
+
+def costs(report: Report) -> Table:
+    """What each strategy takes."""
+    return Table(
+        (
+            "strategy",
+            "prompt tokens",
+            "of them reused",
+            "latency p50",
+            "p95",
+            "tokens/s",
+            "memory",
+            "adapter",
+            "tuning",
+        ),
+        tuple(
+            (
+                each.id,
+                f"{each.costs.prompt_tokens:.0f}",
+                f"{each.costs.reused_tokens:.0f}",
+                f"{each.costs.latency_p50_ms:.0f} ms",
+                f"{each.costs.latency_p95_ms:.0f} ms",
+                f"{each.costs.tokens_per_s:.1f}",
+                size(each.costs.peak_memory_bytes),
+                size(each.costs.adapter_bytes),
+                duration(each.costs.tuning_seconds),
+            )
+            for each in report.strategies
+        ),
+    )
+
+
+def comparisons(found: Sequence[Comparison]) -> Table:
+    """Differences and verdicts."""
+    return Table(
+        ("strategy", "metric", "difference", "won", "lost", "p", "adjusted", "test", "verdict"),
+        tuple(
+            (
+                each.strategy,
+                METRICS[each.metric].label,
+                difference(each),
+                str(each.won),
+                str(each.lost),
+                probability(each.p),
+                probability(each.p_adjusted),
+                each.test,
+                each.judgement.value,
+            )
+            for each in found
+        ),
+    )

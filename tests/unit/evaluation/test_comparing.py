@@ -1,0 +1,64 @@
+"""Two reports of the same items, before and after a change."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from peft_daemon.errors import InvalidInput
+from peft_evaluation.comparing import compare_reports
+from peft_evaluation.results import Answer, ItemResult, Judgement, Report
+from support.evaluation_report import finished_report
+
+
+@pytest.fixture(scope="module")
+def before() -> Report:
+    return finished_report()
+
+
+def improved(report: Report) -> Report:
+    """zero-shot is right on the first twelve items, the rest is as it was."""
+
+    def better(answer: Answer, index: int) -> Answer:
+        if answer.strategy != "zero-shot" or index >= 12:
+            return answer
+        return msgspec.structs.replace(answer, scores={**answer.scores, "em@1": 1.0})
+
+    items = tuple(
+        ItemResult(
+            id=item.id,
+            question=item.question,
+            reference=item.reference,
+            answers=tuple(better(answer, index) for answer in item.answers),
+        )
+        for index, item in enumerate(report.items)
+    )
+    return msgspec.structs.replace(report, items=items)
+
+
+def test_what_changed_is_found_and_nothing_else(before: Report) -> None:
+    found = {(each.strategy, each.metric): each for each in compare_reports(before, improved(before))}
+    assert len(found) == sum(len(strategy.metrics) for strategy in before.strategies)
+    changed = found.pop(("zero-shot", "em@1"))
+    assert (changed.won, changed.lost, changed.judgement) == (12, 0, Judgement.BETTER)
+    assert changed.difference == pytest.approx(0.6)
+    assert {each.judgement for each in found.values()} == {Judgement.NO_DIFFERENCE}
+
+
+def test_the_other_way_round_it_is_worse(before: Report) -> None:
+    found = {(each.strategy, each.metric): each for each in compare_reports(improved(before), before)}
+    assert found["zero-shot", "em@1"].judgement is Judgement.WORSE
+
+
+def test_other_items_are_not_compared(before: Report) -> None:
+    other = msgspec.structs.replace(before, data=msgspec.structs.replace(before.data, digest="f" * 64))
+    with pytest.raises(InvalidInput, match="not of the same items"):
+        compare_reports(before, other)
+
+
+def test_reports_without_a_common_strategy_are_not_compared(before: Report) -> None:
+    first, last = (
+        msgspec.structs.replace(before, strategies=part) for part in (before.strategies[:1], before.strategies[2:])
+    )
+    with pytest.raises(InvalidInput, match="share no strategy"):
+        compare_reports(first, last)

@@ -1,0 +1,114 @@
+"""The page holds every figure and item, fetches nothing, and no answer becomes part of the page's own code."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+
+from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.reports import charts
+from peft_evaluation.reports.figures import measured
+from peft_evaluation.reports.html import html
+from peft_evaluation.results import Report
+from support.evaluation_report import ITEMS, finished_report
+
+VOID = {"meta", "input", "br", "line", "circle"}
+HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(1)>\" ' & {{ 7 * 7 }}"
+
+
+class Page(HTMLParser):
+    """Tags, which have to match, and what could reach out of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, tag: str, **wanted: str) -> int:
+        names = {name.rstrip("_"): value for name, value in wanted.items()}
+        return sum(name == tag and names.items() <= found.items() for name, found in self.tags)
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return finished_report()
+
+
+def hostile(report: Report) -> Report:
+    answers = tuple(msgspec.structs.replace(each, texts=(HOSTILE,)) for each in report.items[0].answers)
+    item = msgspec.structs.replace(report.items[0], question=HOSTILE, reference=HOSTILE, answers=answers)
+    return msgspec.structs.replace(report, items=(item, *report.items[1:]), command=HOSTILE)
+
+
+def test_every_figure_item_and_answer_is_on_the_page(report: Report) -> None:
+    page = Page(html(report))
+    for strategy in report.strategies:
+        for metric, measure in strategy.metrics.items():
+            assert measured(metric, measure) in page.text
+            assert METRICS[metric].label in page.text
+    assert page.count("details", class_="item") == len(ITEMS.items)
+    for item in report.items:
+        assert item.id in page.text and item.reference in page.text
+    # One mark per strategy with a figure, in every chart of intervals; two charts against costs have one each.
+    metrics = sum(len(strategy.metrics) for strategy in report.strategies)
+    assert page.count("circle") == metrics + 2 * len(report.strategies)
+
+
+def test_nothing_is_fetched_and_the_policy_names_what_is_there(report: Report) -> None:
+    text = html(report)
+    page = Page(text)
+    assert not [tag for tag, found in page.tags if {"src", "href", "style", "onclick"} & found.keys()]
+    assert page.count("script") == page.count("style") == 1
+    for kind in ("script", "style"):
+        content = re.search(f"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
+        assert content is not None
+        digest = base64.b64encode(hashlib.sha256(content[1].encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in text
+
+
+def test_what_a_model_writes_stays_text(report: Report) -> None:
+    plain, page = Page(html(report)), Page(html(hostile(report)))
+    assert page.count("script") == 1 and page.count("img") == 0
+    assert page.text.count(HOSTILE) >= 2 + len(report.items[0].answers)
+    assert [tag for tag, _ in page.tags].count("details") == [tag for tag, _ in plain.tags].count("details")
+
+
+def test_marks_say_for_the_filter_which_strategy_was_right(report: Report) -> None:
+    marks = [found["data-marks"] for tag, found in Page(html(report)).tags if found.get("class") == "item"]
+    assert marks[0] == "011" and marks[1] == "001"
+
+
+def test_one_strategy_alone_makes_a_page_too(report: Report) -> None:
+    alone = msgspec.structs.replace(report, strategies=report.strategies[:1], comparisons=())
+    assert Page(html(alone)).count("circle") == len(report.strategies[0].metrics)
+
+
+def test_a_chart_keeps_everything_between_its_margins(report: Report) -> None:
+    for metric in report.strategies[0].metrics:
+        chart = charts.intervals(report, metric)
+        for bar in chart.bars:
+            assert chart.left < bar.low <= bar.value <= bar.high < chart.right
+        places = [tick.at for tick in chart.ticks]
+        assert places == sorted(places) and len(places) >= 2
+        assert chart.right < chart.width
