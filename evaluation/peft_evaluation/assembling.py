@@ -16,11 +16,11 @@ from peft_evaluation.generating import Answered
 from peft_evaluation.identity import Identity
 from peft_evaluation.items import ItemSet, groups
 from peft_evaluation.machine import this_machine
-from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.results import Comparison, Costs, DataFacts, ItemResult, Measure, Report, StrategyResult
 from peft_evaluation.statistics import Values, adjust, compare, measure
 
-PACKAGES = ("peft-daemon", "torch", "transformers", "sacrebleu", "bm25s", "scipy")
+PACKAGES = ("peft-daemon", "torch", "transformers", "sacrebleu", "tree-sitter-python", "bm25s", "scipy")
 
 
 def assemble(
@@ -75,7 +75,7 @@ def assemble(
         strategies=strategies,
         comparisons=tuple(_comparisons(scored, [each.id for each in strategies], baseline)),
         items=tuple(scored),
-        warnings=(*_unfinished(identity, items, by_strategy), *_warnings(items, sandbox)),
+        warnings=(*_unfinished(identity, items, by_strategy), *_warnings(items, scored, sandbox)),
     )
 
 
@@ -108,6 +108,8 @@ def _measures(of_strategy: Mapping[str, Values]) -> dict[str, Measure]:
 def _comparisons(scored: Sequence[ItemResult], strategies: Sequence[str], baseline: str) -> Iterable[Comparison]:
     by_strategy = {strategy: values(scored, strategy) for strategy in strategies}
     for metric, numbers in by_strategy[baseline].items():
+        if metric not in WHOLES:
+            continue
         yield from adjust(
             [
                 compare((strategy, by_strategy[strategy][metric]), (baseline, numbers), metric, METRICS[metric].kind)
@@ -142,8 +144,16 @@ def _unfinished(identity: Identity, items: ItemSet, by_strategy: Mapping[str, Se
             yield f"{name} has {there} of {wanted} answers: ask for it again with --resume."
 
 
-def _warnings(items: ItemSet, sandbox: str) -> Iterable[str]:
+def _warnings(items: ItemSet, scored: Sequence[ItemResult], sandbox: str) -> Iterable[str]:
     if len(items.items) < 100:
         yield f"{len(items.items)} items are few: intervals are wide, and only large differences can be shown."
+    # Whether a reference has data flow is the same for all answers to it.
+    with_code = [each.answers[0].scores for each in scored if each.answers and "codebleu" in each.answers[0].scores]
+    bare = sum("codebleu-dataflow" not in each for each in with_code)
+    if bare:
+        yield (
+            f"CodeBLEU: {bare} of {len(with_code)} references have no data flow; "
+            "there every answer is given that quarter in full."
+        )
     if sandbox == "none":
         yield "Answers were run without a sandbox: they could see the user's files, not what the tests expect."

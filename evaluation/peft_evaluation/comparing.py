@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from peft_daemon.errors import InvalidInput
 from peft_evaluation.assembling import values
-from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.results import Comparison, Report
 from peft_evaluation.statistics import adjust, compare
 
@@ -29,7 +29,7 @@ def compare_reports(before: Report, after: Report) -> tuple[Comparison, ...]:
             why=f"{_strategies(before)}, and {_strategies(after)}",
             fix="Evaluate one strategy in both",
         )
-    return tuple(found for metric in METRICS for found in adjust(list(_on(metric, names, before, after))))
+    return tuple(found for metric in WHOLES for found in adjust(list(_on(metric, names, before, after))))
 
 
 def _on(metric: str, names: list[str], before: Report, after: Report) -> Iterator[Comparison]:

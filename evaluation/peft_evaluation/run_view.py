@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.reports.figures import difference, measured, probability
 from peft_evaluation.run import Event, Ran, Reported
 from peft_evaluation.run import Progress as Answered
@@ -63,7 +63,7 @@ class RunView:
                 self._report(event)
 
     def _report(self, event: Reported) -> None:
-        metrics = [m for m in METRICS if any(m in each.metrics for each in event.strategies)]
+        metrics = [m for m in WHOLES if any(m in each.metrics for each in event.strategies)]
         table = Table("strategy", *(METRICS[m].label for m in metrics))
         for each in event.strategies:
             table.add_row(each.id, *(measured(m, each.metrics[m]) if m in each.metrics else "—" for m in metrics))

@@ -12,6 +12,7 @@ from statistics import fmean
 from peft_evaluation.generating import Answered
 from peft_evaluation.items import Item, ItemSet
 from peft_evaluation.metrics.chrf import chrf
+from peft_evaluation.metrics.code_bleu.parts import code_bleu
 from peft_evaluation.metrics.exact_match import exact_match
 from peft_evaluation.metrics.pass_at_k import pass_at_k
 from peft_evaluation.metrics.similarity import similarity
@@ -55,7 +56,8 @@ def scores(item: Item, texts: tuple[str, ...]) -> Mapping[str, float]:
     if item.tests is not None or not item.reference:
         # One of many right answers: only running it tells.
         return syntax(best)
-    return {**exact_match(texts, item.reference), **chrf(best, item.reference), **syntax(best)}
+    by_code = code_bleu(best, item.reference) if item.example.language == "python" else {}
+    return {**exact_match(texts, item.reference), **chrf(best, item.reference), **by_code, **syntax(best)}
 
 
 def ran_scores(item: Item, ran: Sequence[Ran]) -> Mapping[str, float]:

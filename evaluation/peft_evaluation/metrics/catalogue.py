@@ -27,6 +27,8 @@ class Metric:
     label: str
     kind: Kind
     highest: float = 1.0
+    part_of: str = ""
+    """Another metric's id: a part is shown apart, and is not compared."""
 
 
 _METRICS = (
@@ -34,6 +36,11 @@ _METRICS = (
     *(Metric(f"pass@{k}", f"passes the tests, best of {k}", Kind.RATE) for k in (1, 2, 5, 10)),
     Metric("chrf", "chrF", Kind.MEAN, 100.0),
     Metric("chrf++", "chrF++", Kind.MEAN, 100.0),
+    Metric("codebleu", "CodeBLEU", Kind.MEAN),
+    Metric("codebleu-ngram", "n-grams", Kind.MEAN, part_of="codebleu"),
+    Metric("codebleu-weighted", "weighted n-grams", Kind.MEAN, part_of="codebleu"),
+    Metric("codebleu-syntax", "syntax", Kind.MEAN, part_of="codebleu"),
+    Metric("codebleu-dataflow", "data flow", Kind.MEAN, part_of="codebleu"),
     Metric("similarity", "edit similarity", Kind.MEAN),
     Metric("syntax", "valid Python", Kind.RATE),
     Metric("tests", "part of the tests passed", Kind.MEAN),
@@ -41,3 +48,5 @@ _METRICS = (
 )
 METRICS: Mapping[str, Metric] = {metric.id: metric for metric in _METRICS}
 """In the order they are shown."""
+WHOLES = tuple(metric.id for metric in _METRICS if not metric.part_of)
+"""Those that are no part of another one, in the same order."""

@@ -16,7 +16,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from peft_evaluation.metrics.catalogue import METRICS, Kind
+from peft_evaluation.metrics.catalogue import METRICS, WHOLES, Kind
 from peft_evaluation.reports import charts, tables
 from peft_evaluation.reports.figures import difference, number
 from peft_evaluation.reports.flips import first_text, flips, headline, value
@@ -81,7 +81,7 @@ def html(report: Report) -> str:
     """The report as one HTML document."""
     metric = headline(report)
     style, script = _asset("report.css"), _asset("report.js")
-    metrics = [name for name in METRICS if any(name in each.metrics for each in report.strategies)]
+    metrics = [name for name in WHOLES if any(name in each.metrics for each in report.strategies)]
     scatters = [charts.scatter(report, metric, cost) for cost in ("latency", "memory")]
     return (
         _environment()
@@ -100,7 +100,7 @@ def html(report: Report) -> str:
             scatters=[chart for chart in scatters if chart],
             groups=[
                 {"name": name, "head": table.head, "rows": table.rows}
-                for name, table in tables.by_group(report).items()
+                for name, table in {**tables.of_parts(report), **tables.by_group(report)}.items()
             ],
             costs=tables.costs(report),
             comparisons=tables.comparisons(report.comparisons),

@@ -40,8 +40,8 @@ def _quality(report: Report) -> Iterator[str]:
     yield "With 95 % intervals."
     yield ""
     yield from lines(tables.quality(report.strategies, {each.id: each.metrics for each in report.strategies}))
-    for group, table in tables.by_group(report).items():
-        yield f"### {group}"
+    for heading, table in {**tables.of_parts(report), **tables.by_group(report)}.items():
+        yield f"### {heading}"
         yield ""
         yield from lines(table)
     yield "## Costs"

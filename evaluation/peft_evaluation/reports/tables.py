@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.reports.figures import difference, duration, measured, probability, size
 from peft_evaluation.results import Comparison, Measure, Report, StrategyResult
 
@@ -38,9 +38,13 @@ def facts(report: Report) -> Table:
     return Table(("", ""), tuple(rows))
 
 
-def quality(strategies: Sequence[StrategyResult], figures: Mapping[str, Mapping[str, Measure]]) -> Table:
-    """All metrics; ``figures`` are those of all items, or of a group, by strategy."""
-    metrics = [metric for metric in METRICS if any(metric in figures[each.id] for each in strategies)]
+def quality(
+    strategies: Sequence[StrategyResult],
+    figures: Mapping[str, Mapping[str, Measure]],
+    of: Sequence[str] = WHOLES,
+) -> Table:
+    """The metrics ``of`` that there are; ``figures`` are those of all items, or of a group, by strategy."""
+    metrics = [metric for metric in of if any(metric in figures[each.id] for each in strategies)]
     return Table(
         ("strategy", "items", *(METRICS[metric].label for metric in metrics)),
         tuple(
@@ -52,6 +56,19 @@ def quality(strategies: Sequence[StrategyResult], figures: Mapping[str, Mapping[
             for each in strategies
         ),
     )
+
+
+def of_parts(report: Report) -> Mapping[str, Table]:
+    """The parts of each metric that has some, by a heading."""
+    figures = {each.id: each.metrics for each in report.strategies}
+    there = {name for measures in figures.values() for name in measures}
+    wholes = dict.fromkeys(metric.part_of for metric in METRICS.values() if metric.part_of and metric.id in there)
+    return {
+        f"Parts of {METRICS[whole].label}": quality(
+            report.strategies, figures, [name for name, metric in METRICS.items() if metric.part_of == whole]
+        )
+        for whole in wholes
+    }
 
 
 def by_group(report: Report) -> Mapping[str, Table]:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_evaluation.metrics.catalogue import METRICS
+from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.metrics.chrf import chrf
+from peft_evaluation.metrics.code_bleu.parts import code_bleu
 from peft_evaluation.metrics.exact_match import exact_match
 from peft_evaluation.metrics.pass_at_k import estimate, pass_at_k
 from peft_evaluation.metrics.similarity import similarity
@@ -109,7 +110,9 @@ def test_every_figure_is_in_the_catalogue() -> None:
         *exact_match(["x"] * 10, "x"),
         *pass_at_k([True] * 10),
         *chrf("a", "b"),
+        *code_bleu("x = y", "x = y"),
         *similarity("a", "b"),
         *syntax("x"),
     }
     assert figures <= METRICS.keys()
+    assert {METRICS[name].part_of for name in METRICS.keys() - set(WHOLES)} <= set(WHOLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ from peft_daemon.errors import InvalidInput, NotFound
 from peft_evaluation.assembling import assemble
 from peft_evaluation.generating import seconds
 from peft_evaluation.items import FunctionTests, Item
+from peft_evaluation.metrics.catalogue import WHOLES
 from peft_evaluation.reports import store
 from peft_evaluation.reports.figures import duration, measured, size
 from peft_evaluation.reports.markdown import markdown
@@ -38,7 +40,7 @@ def test_a_figure_is_the_mean_over_items_and_seeds(report: Report) -> None:
 
 def test_each_strategy_is_compared_with_the_first_on_every_metric(report: Report) -> None:
     found = {(each.strategy, each.metric): each for each in report.comparisons}
-    assert len(found) == 2 * len(report.strategies[0].metrics)
+    assert len(found) == 2 * len(report.strategies[0].metrics.keys() & set(WHOLES))
     adapter = found["adapter:mine", "em@1"]
     assert (adapter.difference, adapter.won, adapter.lost, adapter.test) == (1.0, 20, 0, "mcnemar-exact")
     assert adapter.judgement is Judgement.BETTER
@@ -68,7 +70,7 @@ def test_the_markdown_holds_every_figure_and_verdict(report: Report) -> None:
     assert text.count(" | better |") == sum(each.judgement is Judgement.BETTER for each in report.comparisons) > 0
     assert "20 items are few" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| zero-shot")}
-    assert len(widths) == 2, "a row of quality and one of costs"
+    assert len(widths) == 3, "a row of quality, one of the parts of CodeBLEU, and one of costs"
 
 
 def test_text_that_looks_like_markdown_breaks_no_table(report: Report) -> None:
@@ -103,6 +105,38 @@ def test_a_hole_is_scored_with_its_white_space_and_in_its_file() -> None:
     assert scores(hole, ("x + 1",))["em@1"] == 0.0
     assert scores(hole, ("x +",))["syntax"] == 0.0
     assert scores(hole, ())["em@1"] == 0.0
+
+
+def test_parts_of_a_metric_have_a_table_of_their_own_and_are_not_compared(report: Report) -> None:
+    text = markdown(report)
+    quality, parts = text.index("| strategy | items | exact match"), text.index("### Parts of CodeBLEU")
+    assert "n-grams" not in text[quality:parts]
+    assert "| strategy | items | n-grams | weighted n-grams | syntax |" in text[parts:]
+    assert not {each.metric for each in report.comparisons} & {"codebleu-ngram", "codebleu-dataflow"}
+
+
+def test_references_without_data_flow_are_counted() -> None:
+    def warnings(code: str) -> list[str]:
+        items = replace(ITEMS, items=(item(code), *ITEMS.items[1:]))
+        found = assemble(IDENTITY, items, given, score(items, given, {}), adapters={}, seconds=1.0)
+        return [each for each in found.warnings if each.startswith("CodeBLEU")]
+
+    def item(code: str) -> Item:
+        return Item(example=IntentExample(id="t0", intent="f", code=code))
+
+    given = answers()
+    told = "references have no data flow; there every answer is given that quarter in full."
+    assert warnings("print(1)") == [f"CodeBLEU: 20 of 20 {told}"]
+    assert warnings("x = y") == [f"CodeBLEU: 19 of 20 {told}"]
+
+
+def test_codebleu_is_of_python() -> None:
+    python, shell = (
+        Item(example=IntentExample(id="i", intent="f", code="x = y", language=language))
+        for language in ("python", "sh")
+    )
+    assert scores(python, ("x = y", "z"))["codebleu-dataflow"] == 1
+    assert not any(name.startswith("codebleu") for name in scores(shell, ("x = y",)))
 
 
 def test_an_item_with_many_right_answers_is_not_compared_with_one() -> None:

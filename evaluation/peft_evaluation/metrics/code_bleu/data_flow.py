@@ -1,0 +1,269 @@
+"""Which value comes from which: the data flow of Python code (GraphCodeBERT's, arXiv 2009.08366, as CodeBLEU uses it).
+
+A walk over the tree that carries, for every name, the tokens its value may stem from. Loops are walked twice, so that
+what a round leaves reaches the next. Strings, and everything that is no keyword or sign, are values like names.
+
+Does not cover what names mean: attributes, calls and scopes are not told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tree_sitter import Node
+
+COMES, COMPUTED = "comesFrom", "computedFrom"
+LOOPS = 8
+"""Loops in one another that are walked twice; in deeper ones the time would double with each."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A token, and where its value comes from."""
+
+    name: str
+    token: int
+    """Its number in the code."""
+    relation: str
+    sources: tuple[str, ...] = ()
+    origins: tuple[int, ...] = ()
+
+
+Flow = tuple[str, str, tuple[str, ...]]
+"""An edge without tokens, its names numbered."""
+_Origins = Mapping[str, tuple[int, ...]]
+_Span = tuple[tuple[int, int], tuple[int, int]]
+
+
+class _Broken(Exception):
+    """A statement lacks a part: such code has no data flow at all."""
+
+
+def data_flow(root: Node, code: str) -> list[Flow]:
+    """All flows of ``code``, whose tree ``root`` is, in the order of their tokens.
+
+    None where a statement is broken, where a value is a piece of a string, or nested too deep for a recursion.
+    """
+    try:
+        edges, _ = _Walk.of(root, code).visit(root, {})
+    except (_Broken, KeyError, IndexError, RecursionError):
+        return []
+    return _numbered(_by_token(_connected(_sorted(edges))))
+
+
+def match(reference: Sequence[Flow], candidate: Sequence[Flow]) -> float | None:
+    """The share of the reference's flows that the answer has, each of the answer's used once; None without any."""
+    if not reference:
+        return None
+    left, found = list(candidate), 0
+    for flow in reference:
+        if flow in left:
+            left.remove(flow)
+            found += 1
+    return found / len(reference)
+
+
+@dataclass(frozen=True)
+class _Walk:
+    tokens: Mapping[_Span, tuple[int, str]]
+    """Number and text of each token, by its place."""
+    loops: int = 0
+    """Around what is visited."""
+
+    @classmethod
+    def of(cls, root: Node, code: str) -> _Walk:
+        lines = code.split("\n")
+        return cls({span: (number, _text(span, lines)) for number, span in enumerate(_leaves(root))})
+
+    def visit(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        """The edges of ``node``, and where names come from after it."""
+        if _is_leaf(node):
+            return self._leaf(node, origins)
+        return _VISITS.get(node.type, _Walk._other)(self, node, origins)
+
+    def _all(self, nodes: Iterable[Node], origins: _Origins) -> tuple[list[Edge], _Origins]:
+        edges: list[Edge] = []
+        for node in nodes:
+            more, origins = self.visit(node, origins)
+            edges += more
+        return edges, origins
+
+    def _leaf(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        number, text = self.tokens[_span(node)]
+        if node.type == text:
+            return [], origins
+        if text in origins:
+            return [Edge(text, number, COMES, (text,), origins[text])], origins
+        if node.type == "identifier":
+            origins = {**origins, text: (number,)}
+        return [Edge(text, number, COMES)], origins
+
+    def _default(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        name, value = (_field(node, field) for field in ("name", "value"))
+        edges, origins = self.visit(value, origins)
+        values = self._values(value)
+        for number, text in self._values(name):
+            edges += [Edge(text, number, COMES, (source,), (origin,)) for origin, source in values]
+            origins = {**origins, text: (number,)}
+        return _sorted(edges), origins
+
+    def _assignment(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        if node.type == "for_in_clause":
+            return self._assign([_field(node, "left")], [node.children[-1]], origins)
+        if node.child_by_field_name("right") is None:
+            return [], origins
+        return self._assign(*_paired(_field(node, "left"), _field(node, "right")), origins)
+
+    def _assign(self, left: Sequence[Node], right: Sequence[Node], origins: _Origins) -> tuple[list[Edge], _Origins]:
+        edges, origins = self._all(right, origins)
+        for target, value in zip(left, right, strict=False):
+            values = self._values(value)
+            sources, numbers = tuple(text for _, text in values), tuple(number for number, _ in values)
+            for number, text in self._values(target):
+                edges.append(Edge(text, number, COMPUTED, sources, numbers))
+                origins = {**origins, text: (number,)}
+        return _sorted(edges), origins
+
+    def _branches(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        edges: list[Edge] = []
+        ends: list[_Origins] = []
+        here = origins
+        for child in node.children:
+            clause = child.type in ("elif_clause", "else_clause")
+            more, after = self.visit(child, origins if clause else here)
+            edges += more
+            if clause:
+                ends.append(after)
+            else:
+                here = after
+        ends.append(here)
+        if not any("else" in child.type for child in node.children):
+            ends.append(origins)
+        joined: dict[str, set[int]] = {}
+        for end in ends:
+            for name, numbers in end.items():
+                joined.setdefault(name, set()).update(numbers)
+        return _sorted(edges), {name: tuple(sorted(numbers)) for name, numbers in joined.items()}
+
+    def _for(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        edges: list[Edge] = []
+        for _ in range(self._rounds):
+            more, origins = self._assign(*_paired(_field(node, "left"), _field(node, "right")), origins)
+            edges += more
+            if node.children[-1].type == "block":
+                more, origins = self._inside().visit(node.children[-1], origins)
+                edges += more
+        return _merged(edges), origins
+
+    def _while(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        edges, origins = self._inside()._all(node.children * self._rounds, origins)
+        return _merged(edges), origins
+
+    def _other(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
+        # What a comprehension gives to a name is needed by what stands before it.
+        first = sorted(node.children, key=lambda child: child.type != "for_in_clause")
+        edges, origins = self._all(first, origins)
+        return _sorted(edges), origins
+
+    @property
+    def _rounds(self) -> int:
+        return 2 if self.loops < LOOPS else 1
+
+    def _inside(self) -> _Walk:
+        return replace(self, loops=self.loops + 1)
+
+    def _values(self, node: Node) -> list[tuple[int, str]]:
+        """Tokens below ``node`` that are neither keywords nor signs."""
+        if _is_leaf(node):
+            number, text = self.tokens[_span(node)]
+            return [] if node.type == text else [(number, text)]
+        return [value for child in node.children for value in self._values(child)]
+
+
+_VISITS = {
+    "default_parameter": _Walk._default,
+    "assignment": _Walk._assignment,
+    "augmented_assignment": _Walk._assignment,
+    "for_in_clause": _Walk._assignment,
+    "if_statement": _Walk._branches,
+    "for_statement": _Walk._for,
+    "while_statement": _Walk._while,
+}
+"""By the kind of node; all others are what is in them."""
+
+
+def _field(node: Node, name: str) -> Node:
+    found = node.child_by_field_name(name)
+    if found is None:
+        raise _Broken(f"{node.type} without {name}")
+    return found
+
+
+def _paired(left: Node, right: Node) -> tuple[list[Node], list[Node]]:
+    """Element by element where both sides have as many, else each side as a whole."""
+    lefts, rights = ([child for child in side.children if child.type != ","] for side in (left, right))
+    return (lefts, rights) if lefts and len(lefts) == len(rights) else ([left], [right])
+
+
+def _is_leaf(node: Node) -> bool:
+    return (not node.children or node.type == "string") and node.type != "comment"
+
+
+def _leaves(node: Node) -> list[_Span]:
+    return [_span(node)] if _is_leaf(node) else [span for child in node.children for span in _leaves(child)]
+
+
+def _span(node: Node) -> _Span:
+    return (node.start_point[0], node.start_point[1]), (node.end_point[0], node.end_point[1])
+
+
+def _text(span: _Span, lines: Sequence[str]) -> str:
+    """Columns are bytes to tree-sitter; as in the package they count characters, so beyond ASCII texts are shifted."""
+    (first, start), (last, end) = span
+    if first == last:
+        return lines[first][start:end]
+    return "".join((lines[first][start:], *lines[first + 1 : last], lines[last][:end]))
+
+
+def _sorted(edges: Iterable[Edge]) -> list[Edge]:
+    return sorted(edges, key=lambda edge: edge.token)
+
+
+def _merged(edges: Iterable[Edge]) -> list[Edge]:
+    """One edge per token, name and relation, with all sources. Their order is not defined in the package."""
+    found: dict[tuple[str, int, str], Edge] = {}
+    for edge in edges:
+        key = (edge.name, edge.token, edge.relation)
+        found[key] = _joined(found[key], edge, sort=True) if key in found else edge
+    return _sorted(found.values())
+
+
+def _joined(first: Edge, second: Edge, *, sort: bool = False) -> Edge:
+    sources = tuple(dict.fromkeys(first.sources + second.sources))
+    origins = dict.fromkeys(first.origins + second.origins)
+    return replace(second, sources=sources, origins=tuple(sorted(origins) if sort else origins))
+
+
+def _connected(edges: Sequence[Edge]) -> list[Edge]:
+    """Those of tokens that come from another one or that another comes from."""
+    tokens = {edge.token for edge in edges if edge.origins} | {each for edge in edges for each in edge.origins}
+    return [edge for edge in edges if edge.token in tokens]
+
+
+def _by_token(edges: Iterable[Edge]) -> list[Edge]:
+    found: dict[int, Edge] = {}
+    for edge in edges:
+        known = found.get(edge.token)
+        found[edge.token] = edge if known is None else _joined(known, edge)
+    return list(found.values())
+
+
+def _numbered(edges: Iterable[Edge]) -> list[Flow]:
+    numbers: dict[str, str] = {}
+    flows = []
+    for edge in edges:
+        for name in (*edge.sources, edge.name):
+            numbers.setdefault(name, f"var_{len(numbers)}")
+        flows.append((numbers[edge.name], edge.relation, tuple(numbers[name] for name in edge.sources)))
+    return flows
