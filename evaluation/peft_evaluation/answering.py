@@ -5,6 +5,8 @@ Does not cover which items are asked, nor beam search, which no serving engine h
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import AdapterLease, Engine
 from peft_daemon.errors import InvalidInput
 from peft_daemon.models.catalogue import PromptFormats
-from peft_daemon.protocol import ContextChunk, Task, Timings
+from peft_daemon.protocol import ContextChunk, Task
 from peft_evaluation.decoding import Beams, Decoding, Samples
 from peft_tuning.examples import Example, FillExample, IntentExample
 
@@ -49,7 +51,9 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     answer_tokens: int
     """Of all texts."""
     latency_ms: float
-    """Until the last token of the last text."""
+    """From the question to the last token of the last text; in it is the time that others took beside it."""
+    beside: int = 1
+    """How many questions were under way at once."""
 
 
 class Answerer(Protocol):
@@ -76,6 +80,8 @@ class ServedAnswerer:
     max_tokens: int
     decoding: Decoding
     at_once: int
+    draws_at_once: int = 1
+    """Samples of one question that are drawn together."""
 
     def __post_init__(self) -> None:
         if isinstance(self.decoding, Beams):
@@ -91,22 +97,27 @@ class ServedAnswerer:
 
     async def _answer(self, question: Question, shown: int) -> Given:
         job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
-        texts: list[str] = []
-        first, total, tokens = Timings(), 0.0, 0
-        for drawn in _draws(job, self.decoding, question.seed):
-            completion = await _run(self.engine, drawn, question.adapter)
-            if not texts:
-                first = completion.timings
-            texts.append(completion.text)
-            total += completion.timings.engine_ms
-            tokens += completion.timings.decode_tokens
+        places, began = asyncio.Semaphore(self.draws_at_once), time.perf_counter()
+
+        async def draw(drawn: Job) -> Completion:
+            async with places:
+                return await _run(self.engine, drawn, question.adapter)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                drawing = [group.create_task(draw(each)) for each in _draws(job, self.decoding, question.seed)]
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        completions = [each.result() for each in drawing]
+        timings = [completion.timings for completion in completions]
         return Given(
-            texts=tuple(texts),
+            texts=tuple(completion.text for completion in completions),
             shown=shown,
-            prompt_tokens=first.prompt_evaluated + first.prompt_reused,
-            reused_tokens=first.prompt_reused,
-            answer_tokens=tokens,
-            latency_ms=total,
+            prompt_tokens=timings[0].prompt_evaluated + timings[0].prompt_reused,
+            reused_tokens=timings[0].prompt_reused,
+            answer_tokens=sum(each.decode_tokens for each in timings),
+            latency_ms=(time.perf_counter() - began) * 1000,
+            beside=self.at_once,
         )
 
 

@@ -39,7 +39,9 @@ from peft_tuning.run import Loading, Place
 from peft_tuning.served import serving
 
 AT_ONCE = 1
-"""On a CPU several at once are no faster, and each slot reads the common beginning of the prompts for itself."""
+"""With llama.cpp several are hardly faster, and each slot reads the common beginning of the prompts for itself."""
+ROWS = 128
+"""Answers, samples or beams that torch writes at once: beyond, a processor's time per token hardly falls."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
@@ -90,7 +92,8 @@ class EvaluateRequest:
     """Only so many items."""
     max_tokens: int | None = None
     """Longest answer; None: the data set's."""
-    at_once: int = AT_ONCE
+    at_once: int | None = None
+    """Items in flight; None: as many as the engine is fast with."""
     allow_unsandboxed: bool = False
     """Run answers without protection."""
     pass_at: tuple[int, ...] = ()
@@ -301,22 +304,51 @@ def _context(place: Place) -> int:
 async def _answerer(
     request: EvaluateRequest, place: Place, path: Path, max_tokens: int
 ) -> AsyncGenerator[Answerer, None]:
-    ids, context_tokens = place.entry.prompt_formats, _context(place)
-    if isinstance(request.decoding, Beams):
-        from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415  (loads torch)
-        from peft_tuning.base_model import Precision, load_gguf  # noqa: PLC0415
+    ids, context_tokens, decoding = place.entry.prompt_formats, _context(place), request.decoding
+    if _engine(request, place) == TORCH:
+        from peft_evaluation.batched.engine import BatchedEngine, of_file  # noqa: PLC0415  (loads torch)
+        from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415
 
-        base = await asyncio.to_thread(load_gguf, path, Precision.FLOAT32)
-        yield BeamAnswerer(base, ids, request.decoding, context_tokens=context_tokens, max_tokens=max_tokens)
+        at_once = request.at_once or max(1, ROWS // decoding.answers)
+        batched = BatchedEngine(
+            of_file(path, place.settings.torch_precision),
+            model_id=place.entry.id,
+            context_tokens=context_tokens,
+            rows=at_once * decoding.answers,
+            threads=place.settings.threads,
+        )
+        await batched.start()
+        try:
+            await batched.ready()
+            if isinstance(decoding, Beams):
+                yield BeamAnswerer(
+                    engine=batched,
+                    formats=ids,
+                    context_tokens=context_tokens,
+                    max_tokens=max_tokens,
+                    decoding=decoding,
+                    at_once=at_once,
+                )
+            else:
+                yield ServedAnswerer(
+                    engine=batched,
+                    formats=ids,
+                    context_tokens=context_tokens,
+                    max_tokens=max_tokens,
+                    decoding=decoding,
+                    at_once=at_once,
+                    draws_at_once=decoding.answers,
+                )
+        finally:
+            await batched.stop()
         return
-    # The torch engine decodes one request after the other.
-    at_once = 1 if choice.chosen(place.settings) == TORCH else request.at_once
+    at_once = request.at_once or AT_ONCE
     async with serving(place.settings, place.entry, path, slots=at_once) as engine:
         yield ServedAnswerer(
             engine=engine,
             formats=ids,
             context_tokens=context_tokens,
             max_tokens=max_tokens,
-            decoding=request.decoding,
+            decoding=decoding,
             at_once=at_once,
         )

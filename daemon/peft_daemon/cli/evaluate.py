@@ -69,9 +69,13 @@ def evaluate(
     ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default: the data set's.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="llamacpp, as served on a CPU, or torch, which answers many at once; default: the setting."),
+    ] = None,
     at_once: Annotated[
-        int, typer.Option(min=1, max=16, help="Items answered together; more than one pays on a GPU.")
-    ] = 1,
+        int | None, typer.Option(min=1, max=512, help="Items answered together; default: what is fast.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
     base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the evaluation; default: the data set's.")] = None,
@@ -98,7 +102,10 @@ def evaluate(
     from peft_tuning.run import Place
 
     paths = Paths.from_environment()
-    place = Place(settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths)
+    place = Place(
+        settings=resolve(command_line={"model": base, "engine": engine}, user_file=paths.config_file).settings,
+        paths=paths,
+    )
     called, load = _source(place, dataset, repo, data)
     request = EvaluateRequest(
         name=name or called,

@@ -12,6 +12,7 @@ import os
 import queue
 import sys
 import threading
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -67,7 +68,7 @@ class _Child:
 
         self._answers, self._writing = answers, threading.Lock()
         torch.set_num_threads(config.threads)
-        base = load(config)
+        base = load(Path(config.model), config.precision)
         self._shelf = AdapterShelf(base, config.max_loaded_adapters)
         self._generator = TextGenerator(
             base, self._shelf, context_tokens=config.context_tokens, step_tokens=config.step_tokens

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import torch
 
-from peft_daemon.engines.torch_messages import ChildConfig
 from peft_tuning.base_model import LoadedBase, Precision, load_gguf, load_hub_folder
 
 
-def load(config: ChildConfig) -> LoadedBase:
-    """Load it; raises NotFound or InvalidInput."""
+def load(path: Path, precision: str) -> LoadedBase:
+    """A GGUF file, or a folder in transformers' layout; ``auto`` is nf4 on CUDA and float32 on a CPU.
+
+    Raises NotFound or InvalidInput.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if config.precision == "auto":
-        precision = Precision.NF4 if device == "cuda" else Precision.FLOAT32
-    else:
-        precision = Precision(config.precision)
-    path = Path(config.model)
-    return (load_hub_folder if path.is_dir() else load_gguf)(path, precision, device=device)
+    best = Precision.NF4 if device == "cuda" else Precision.FLOAT32
+    held = best if precision == "auto" else Precision(precision)
+    return (load_hub_folder if path.is_dir() else load_gguf)(path, held, device=device)
