@@ -1,10 +1,11 @@
 """How much faster an evaluation answers than one prompt at a time: same engine, model, items and prompts.
 
-    PEFT_DAEMON_DATA=FOLDER python benchmarks/evaluation.py [--items 12] [--at-once 1] [--json]
+    PEFT_DAEMON_DATA=FOLDER python benchmarks/evaluation.py [--engine torch] [--items 12] [--at-once 1] [--json]
 
-The slow way is the study's loop: every prompt is read whole and alone. Between its items the engine reads a prompt
-that has nothing in common with them, so that nothing is reused; that time is not counted. Then the same items are
-answered as ``peft-daemon evaluate`` does, begun with an empty cache. The two take turns, strategy by strategy.
+The slow way is the study's loop: every prompt is read whole and alone, every sample anew. Between its prompts the
+engine reads one that has nothing in common with them, so that nothing is reused; that time is not counted. Then the
+same items are answered as ``peft-daemon evaluate`` does with that engine, begun with an empty cache. The two take
+turns, strategy by strategy.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from peft_daemon.config import resolve
-from peft_daemon.engines.base import Engine, GenerationRequest, Segment
+from peft_daemon.config import Settings, resolve
+from peft_daemon.engines.base import TORCH, Engine, GenerationRequest, Segment
 from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths
 from peft_evaluation.answering import Question, ServedAnswerer
 from peft_evaluation.datasets import catalogue as data_sets
-from peft_evaluation.decoding import Greedy
+from peft_evaluation.decoding import Greedy, Samples
 from peft_evaluation.generating import Answered, generate
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal
@@ -48,27 +53,42 @@ class Row(msgspec.Struct, frozen=True):
     """Of the items; batches round otherwise than single requests."""
 
 
-def answerer(engine: Engine, items: ItemSet, at_once: int) -> ServedAnswerer:
+@dataclass(frozen=True)
+class Case:
+    """What is asked, and how often."""
+
+    name: str
+    items: ItemSet
+    strategy: Strategy
+    decoding: Greedy | Samples
+
+
+def answerer(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> ServedAnswerer:
     entry = catalogue.get(engine.status().model)
     return ServedAnswerer(
         engine=engine,
         formats=entry.prompt_formats,
         context_tokens=4096,
-        max_tokens=items.max_tokens,
-        decoding=Greedy(),
+        max_tokens=case.items.max_tokens,
+        decoding=case.decoding,
         at_once=at_once,
+        draws_at_once=draws_at_once,
     )
 
 
-async def one_at_a_time(engine: Engine, items: ItemSet, strategy: Strategy) -> tuple[float, list[str]]:
+async def one_at_a_time(engine: Engine, case: Case) -> tuple[float, list[str]]:
     """Seconds and answers of the loop."""
-    asked, seconds, texts = answerer(engine, items, 1), 0.0, []
-    for index, item in enumerate(items.items):
-        await forget(engine)
-        shown = strategy.examples(strategy.seeds[0], index)
-        began = time.perf_counter()
-        given = await asked.answer(Question(example=item.example, shown=shown, adapter=None, seed=strategy.seeds[0]))
-        seconds += time.perf_counter() - began
+    seconds, texts = 0.0, []
+    seed = case.strategy.seeds[0]
+    single = replace(case, decoding=Greedy() if isinstance(case.decoding, Greedy) else Samples(1))
+    for index, item in enumerate(case.items.items):
+        question = Question(example=item.example, shown=case.strategy.examples(seed, index), adapter=None, seed=seed)
+        for number in range(case.decoding.answers):
+            await forget(engine)
+            began = time.perf_counter()
+            asked = replace(question, seed=seed + number)
+            given = await answerer(engine, single, 1, 1).answer(asked)
+            seconds += time.perf_counter() - began
         texts.append(given.texts[0])
     return seconds, texts
 
@@ -79,43 +99,73 @@ async def forget(engine: Engine) -> None:
         pass
 
 
-async def ours(engine: Engine, items: ItemSet, strategy: Strategy, at_once: int) -> tuple[float, list[str]]:
+async def ours(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> tuple[float, list[str]]:
     """Seconds and answers of the product's first step."""
     with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "answers.jsonl", Answered) as journal:
         began = time.perf_counter()
         await generate(
-            items,
-            [strategy],
-            answerer(engine, items, at_once),
+            case.items,
+            [case.strategy],
+            answerer(engine, case, at_once, draws_at_once),
             lease=lambda _digest: sys.exit("no adapter is asked for"),
             journal=journal,
             tell=lambda _event: None,
         )
         seconds = time.perf_counter() - began
         by_item = {answered.item: answered.given.texts[0] for answered in journal.read()}
-    return seconds, [by_item[item.id] for item in items.items]
+    return seconds, [by_item[item.id] for item in case.items.items]
+
+
+@asynccontextmanager
+async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> AsyncGenerator[Engine, None]:
+    """The engine with which ``evaluate`` answers many at once."""
+    if settings.engine != TORCH:
+        async with serving(settings, entry, path, slots=rows) as engine:
+            yield engine
+        return
+    from peft_evaluation.batched.engine import BatchedEngine, of_file
+
+    batched = BatchedEngine(of_file(path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
+    await batched.start()
+    await batched.ready()
+    yield batched
+    await batched.stop()
+
+
+def cases(items: ItemSet, samples: int) -> list[Case]:
+    few = items.first(max(1, len(items.items) // samples))
+    return [
+        Case("zero-shot", items, zero_shot(), Greedy()),
+        Case("icl-3", items, in_context(items, 3, seeds=(42,)), Greedy()),
+        Case("icl-8", items, in_context(items, 8, seeds=(42,)), Greedy()),
+        Case(f"zero-shot, {samples} samples", few, zero_shot(), Samples(samples)),
+    ]
 
 
 async def measure(options: argparse.Namespace) -> list[Row]:
     paths = Paths.from_environment()
-    settings = resolve(user_file=paths.config_file).settings
+    settings = resolve(command_line={"engine": options.engine}, user_file=paths.config_file).settings
     entry = catalogue.get(settings.model)
     path = open_store(settings, paths).path(entry)
     items = data_sets.load("conala", Places.resolve(settings, paths)).first(options.items)
     rows = []
-    for strategy in (zero_shot(), in_context(items, 3, seeds=(42,)), in_context(items, 8, seeds=(42,))):
+    for case in cases(items, options.samples):
         async with serving(settings, entry, path) as engine:
-            slow, texts = await one_at_a_time(engine, items, strategy)
-        async with serving(settings, entry, path, slots=options.at_once) as engine:
-            fast, mine = await ours(engine, items, strategy, options.at_once)
+            slow, texts = await one_at_a_time(engine, case)
+        draws = case.decoding.answers if settings.engine == TORCH else 1
+        async with fast(settings, entry, path, options.at_once * draws) as engine:
+            quick, mine = await ours(engine, case, options.at_once, draws)
         same = sum(a == b for a, b in zip(texts, mine, strict=True))
-        rows.append(Row(strategy.id, len(items.items), slow, fast, slow / fast, same))
+        rows.append(Row(case.name, len(case.items.items), slow, quick, slow / quick, same))
+        print(msgspec.json.encode(rows[-1]).decode(), file=sys.stderr, flush=True)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("llamacpp", "torch"), default="llamacpp")
     parser.add_argument("--items", type=int, default=12)
+    parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -125,7 +175,7 @@ def main() -> None:
         return
     for row in rows:
         print(
-            f"{row.strategy:<10} {row.items} items  one at a time {row.one_at_a_time_s:6.1f} s  ours "
+            f"{row.strategy:<22} {row.items} items  one at a time {row.one_at_a_time_s:6.1f} s  ours "
             f"{row.ours_s:6.1f} s  × {row.ratio:.1f}  same answers {row.same_answers}"
         )
 

@@ -122,7 +122,8 @@ def _comparisons(scored: Sequence[ItemResult], strategies: Sequence[str], baseli
 def _costs(answered: Sequence[Answered], manifest: Manifest | None) -> Costs:
     given = [each.given for each in answered]
     latencies = [each.latency_ms for each in given]
-    spent = sum(latencies) / 1000
+    at_once = max(each.beside for each in given)
+    spent = sum(latencies) / 1000 / at_once
     p50, p95 = np.quantile(latencies, (0.5, 0.95))
     return Costs(
         prompt_tokens=fmean(each.prompt_tokens for each in given),
@@ -131,6 +132,7 @@ def _costs(answered: Sequence[Answered], manifest: Manifest | None) -> Costs:
         latency_p50_ms=float(p50),
         latency_p95_ms=float(p95),
         tokens_per_s=sum(each.answer_tokens for each in given) / spent if spent else 0.0,
+        at_once=at_once,
         peak_memory_bytes=max(each.memory_bytes for each in answered) or None,
         adapter_bytes=(manifest.gguf_bytes or manifest.peft_bytes) if manifest else None,
         tuning_seconds=manifest.metrics.get("seconds") if manifest else None,

@@ -1,7 +1,7 @@
 """What a run has done so far: one JSON line per piece of work, written as it is done.
 
 A line counts when it is whole. After ``kill -9`` the last one may be torn; it is cut off, and that piece of work is
-done again. Knows nothing of what the lines mean.
+done again. One process at a time may append. Knows nothing of what the lines mean.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Generic, TypeVar
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from peft_daemon.errors import Conflict
 
@@ -20,12 +21,16 @@ T = TypeVar("T")
 
 
 class Journal(Generic[T]):
-    """Lines of one kind of value in one file. Use it in a ``with`` block to append."""
+    """Lines of one kind of value in one file. Use it in a ``with`` block to append.
+
+    Entering raises Conflict where another process appends.
+    """
 
     def __init__(self, path: Path, kind: type[T]) -> None:
         self._path = path
         self._decoder = msgspec.json.Decoder(kind)
         self._file: int | None = None
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
 
     def read(self) -> Iterator[T]:
         """All whole lines, in order. Raises Conflict for one that cannot be read."""
@@ -44,6 +49,13 @@ class Journal(Generic[T]):
                 ) from None
 
     def __enter__(self) -> Journal[T]:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise Conflict(
+                f"another process is at work on the evaluation in {self._path.parent}",
+                fix="Wait until it is done, or begin another with `--name`",
+            ) from None
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         content = self._path.read_bytes()
         os.ftruncate(self._file, content.rfind(b"\n") + 1)
@@ -64,3 +76,4 @@ class Journal(Generic[T]):
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        self._lock.release()

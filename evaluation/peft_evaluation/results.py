@@ -39,6 +39,8 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     latency_p95_ms: float
     tokens_per_s: float
     """Answer tokens of all items divided by the time spent on them."""
+    at_once: int = 1
+    """Items in flight: with more than one, a latency has the time in it that the others took."""
     peak_memory_bytes: int | None = None
     adapter_bytes: int | None = None
     tuning_seconds: float | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.cli import extras
 from peft_daemon.cli.output import Json
 from peft_daemon.config import resolve
@@ -107,6 +108,8 @@ def evaluate(
         paths=paths,
     )
     called, load = _source(place, dataset, repo, data)
+    # An adapter of the package can be asked for before anything was served.
+    provide_shipped(place.settings, paths)
     request = EvaluateRequest(
         name=name or called,
         load_items=load,

@@ -68,3 +68,14 @@ def test_only_the_user_may_read_it(tmp_path: Path) -> None:
 def test_appending_to_a_closed_journal_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not open"):
         Journal(tmp_path / "a.jsonl", Line).append(Line("x"))
+
+
+def test_only_one_process_appends_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with Journal(path, Line) as first:
+        with pytest.raises(Conflict, match="another process"), Journal(path, Line):
+            pass
+        first.append(Line("one"))
+    with Journal(path, Line) as second:
+        second.append(Line("two"))
+    assert len(list(Journal(path, Line).read())) == 2
