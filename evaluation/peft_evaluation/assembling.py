@@ -14,7 +14,7 @@ import numpy as np
 from peft_daemon.adapters.manifest import Manifest
 from peft_evaluation.generating import Answered
 from peft_evaluation.identity import Identity
-from peft_evaluation.items import ItemSet, groups
+from peft_evaluation.items import ItemSet, RepositoryTests, groups
 from peft_evaluation.machine import this_machine
 from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.results import Comparison, Costs, DataFacts, ItemResult, Measure, Report, StrategyResult
@@ -147,6 +147,8 @@ def _unfinished(identity: Identity, items: ItemSet, by_strategy: Mapping[str, Se
 
 
 def _warnings(items: ItemSet, scored: Sequence[ItemResult], sandbox: str) -> Iterable[str]:
+    if (tested := sum(isinstance(each.tests, RepositoryTests) for each in items.items)) and tested < len(items.items):
+        yield f"pass@k is of the {tested} of {len(items.items)} holes that your tests exercise."
     if len(items.items) < 100:
         yield f"{len(items.items)} items are few: intervals are wide, and only large differences can be shown."
     # Whether a reference has data flow is the same for all answers to it.

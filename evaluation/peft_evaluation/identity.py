@@ -51,12 +51,8 @@ def begin(folder: Path, wanted: Identity, *, resume: bool) -> Identity:
     naming what differs.
     """
     path = folder / FILE
+    require_free(folder, resume=resume)
     before = read(folder) if path.exists() else None
-    if before is not None and not resume:
-        raise Conflict(
-            f"{folder} holds an evaluation already",
-            fix="Give the same command with `--resume`, another `--name`, or delete that folder",
-        )
     if before is not None:
         _require_same(before, wanted, folder)
         merged = {**before.strategies, **wanted.strategies}
@@ -64,6 +60,15 @@ def begin(folder: Path, wanted: Identity, *, resume: bool) -> Identity:
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write(path, msgspec.json.format(msgspec.json.encode(wanted), indent=2))
     return wanted
+
+
+def require_free(folder: Path, *, resume: bool) -> None:
+    """Raise Conflict where a run is and none is to go on."""
+    if not resume and (folder / FILE).exists():
+        raise Conflict(
+            f"{folder} holds an evaluation already",
+            fix="Give the same command with `--resume`, another `--name`, or delete that folder",
+        )
 
 
 def read(folder: Path) -> Identity:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from peft_evaluation.sandbox.suites import Suite
 from peft_tuning.datasets.apps_problems import ProblemTests
 from peft_tuning.examples import FillExample, IntentExample
 
@@ -25,7 +26,18 @@ class FunctionTests:
     """Defines ``check(candidate)``, which asserts."""
 
 
-Tests = FunctionTests | ProblemTests
+@dataclass(frozen=True, kw_only=True)
+class RepositoryTests:
+    """A repository's own tests, with one of its files made of what stands around a hole and what fills it."""
+
+    path: str
+    """Of the file, below the repository."""
+    before: str
+    after: str
+    suite: Suite
+
+
+Tests = FunctionTests | ProblemTests | RepositoryTests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +90,7 @@ class ItemSet:
         """sha256 of the questions, references and tests in their order."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(msgspec.json.encode(item))
+            digest.update(msgspec.json.encode(_asked(item)))
         return digest.hexdigest()
 
     def first(self, count: int) -> ItemSet:
@@ -86,6 +98,13 @@ class ItemSet:
         if count >= len(self.items):
             return self
         return replace(self, items=self.items[:count], part=f"first {count} of {self.part}")
+
+
+def _asked(item: Item) -> object:
+    """All that makes an item what it is: how long its tests take and where they lie does not."""
+    if not isinstance(tests := item.tests, RepositoryTests):
+        return item
+    return item.example, item.group, tests.path, tests.before, tests.after, tests.suite.digest
 
 
 def groups(items: Sequence[Item]) -> tuple[str, ...]:

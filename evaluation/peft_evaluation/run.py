@@ -28,8 +28,10 @@ from peft_evaluation.decoding import Beams, Decoding, Greedy
 from peft_evaluation.generating import Answered, Generated, generate, seconds
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal
+from peft_evaluation.own_tests.preparing import PACK, OwnTests, prepare
 from peft_evaluation.reports import files, store
 from peft_evaluation.results import Comparison, Report, StrategyResult
+from peft_evaluation.sandbox.base import Sandbox
 from peft_evaluation.sandbox.choosing import choose as choose_sandbox
 from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
@@ -96,6 +98,8 @@ class EvaluateRequest:
     """Items in flight; None: as many as the engine is fast with."""
     allow_unsandboxed: bool = False
     """Run answers without protection."""
+    own_tests: OwnTests | None = None
+    """Run these with each answer in place; only in a sandbox."""
     pass_at: tuple[int, ...] = ()
     """Each k that has to be there: refused before anything is asked where there are fewer answers, or no tests."""
     resume: bool = False
@@ -115,6 +119,7 @@ def evaluate(request: EvaluateRequest, place: Place, tell: Tell) -> Report:
     begun = identity.read(where)
     answered = list(Journal(where / "answers.jsonl", Answered).read())
     runs, sandbox = run_all(request, items, answered, where, tell)
+    (where / PACK).unlink(missing_ok=True)
     report = assemble(
         begun,
         items,
@@ -143,11 +148,17 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
     when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine raises.
     """
+    if request.own_tests is not None:
+        # Both before the repository is read and its tests are run, which takes minutes.
+        _sandbox_of_own_tests(request)
+        identity.require_free(folder(place, request.name), resume=request.resume)
     path = place.base.path
     items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
     items = items.first(request.limit) if request.limit else items
     _require_tests(request, items)
-    if _tested(items):
+    if request.own_tests is not None:
+        items = _with_own_tests(request, request.own_tests, items, folder(place, request.name), tell)
+    elif _tested(items):
         # Now rather than after hours of answering.
         choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
     tell(Loading(what="choosing examples"))
@@ -222,6 +233,32 @@ def run_all(
         return {ran.key: ran for ran in journal.read()}, sandbox.name
 
 
+def _sandbox_of_own_tests(request: EvaluateRequest) -> Sandbox:
+    """The only kind that a repository's tests are run in. Raises NotFound where there is none, InvalidInput without."""
+    if request.allow_unsandboxed:
+        raise InvalidInput(
+            "your tests are only run in a sandbox",
+            why="without one they would run in the repository itself, changed by the model",
+            fix="Leave --allow-unsandboxed or --run-tests out",
+        )
+    return choose_sandbox(allow_unsandboxed=False)
+
+
+def _with_own_tests(request: EvaluateRequest, own: OwnTests, items: ItemSet, where: Path, tell: Tell) -> ItemSet:
+    """Find out which items the tests can judge, before anything is asked."""
+    try:
+        return prepare(
+            items,
+            own,
+            _sandbox_of_own_tests(request),
+            where,
+            workers=os.cpu_count() or 1,
+            tell=lambda what, done, of: tell(Loading(what=what, done=done, of=of)),
+        )
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted", fix="The same command goes on where it stopped") from None
+
+
 def _tested(items: ItemSet) -> bool:
     return any(item.tests is not None for item in items.items)
 
@@ -235,10 +272,10 @@ def _require_tests(request: EvaluateRequest, items: ItemSet) -> None:
             f"pass@{most} of {answers} answers per item cannot be estimated",
             fix=f"Draw at least as many: `--samples {most}`",
         )
-    if not _tested(items):
+    if not _tested(items) and request.own_tests is None:
         raise InvalidInput(
             f"{items.name} has no tests, so there is no pass@k",
-            fix="Leave --pass-at out, or choose humaneval, mbpp or apps",
+            fix="Leave --pass-at out, choose humaneval, mbpp or apps, or give --run-tests with --repo",
         )
 
 
@@ -257,7 +294,10 @@ def _engine(request: EvaluateRequest, place: Place) -> str:
 
 
 def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:
-    manifest = place.registry.get(name)
+    try:
+        manifest = place.registry.get(name)
+    except NotFound as error:
+        raise InvalidInput(error.what, why=error.why, fix=error.fix) from None
     manifest.require_base(place.base.id, place.base.sha256)
     manifest.require_engine(_engine(request, place))
     return manifest

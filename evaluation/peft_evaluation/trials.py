@@ -7,16 +7,17 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from peft_evaluation.items import FunctionTests, Tests
+from peft_evaluation.items import FunctionTests, RepositoryTests, Tests
 from peft_evaluation.sandbox.base import Limits, Sandbox, Verdict
 from peft_evaluation.sandbox.functions import run_function
 from peft_evaluation.sandbox.programs import run_program
+from peft_evaluation.sandbox.suites import run_suite
 from peft_tuning.datasets.apps_problems import InputForm, ProblemTests
 
 Trial = Callable[[Sandbox, Limits], Verdict]
 
 SECONDS = {FunctionTests: 10.0, ProblemTests: 4.0}
-"""Wall clock of one trial; the study's 4 s for a test of APPS."""
+"""Wall clock of one trial; the study's 4 s for a test of APPS. A repository's tests say how long they may take."""
 PREAMBLE = (
     "import collections, functools, heapq, itertools, math, random, re, string, sys\n"
     "from bisect import *\nfrom collections import *\nfrom functools import *\nfrom heapq import *\n"
@@ -29,6 +30,8 @@ def trials(tests: Tests, answer: str) -> Sequence[Trial]:
     """One per test; passing all of them is passing."""
     if isinstance(tests, FunctionTests):
         return (_function_trial(tests, answer),)
+    if isinstance(tests, RepositoryTests):
+        return (_suite_trial(tests, answer),)
     pairs = zip(tests.inputs, tests.outputs, strict=True)
     if tests.form is InputForm.STDIN:
         return tuple(_program_trial(answer, _text(given), _text(expected)) for given, expected in pairs)
@@ -45,6 +48,11 @@ def complete(tests: FunctionTests, answer: str) -> str:
 def _function_trial(tests: FunctionTests, answer: str) -> Trial:
     code = complete(tests, answer)
     return lambda sandbox, limits: run_function(code, tests.entry_point, (tests.preamble, tests.check), sandbox, limits)
+
+
+def _suite_trial(tests: RepositoryTests, answer: str) -> Trial:
+    file = tests.path, tests.before + answer + tests.after
+    return lambda sandbox, limits: run_suite(tests.suite, file, sandbox, limits)
 
 
 def _program_trial(answer: str, given: str, expected: str) -> Trial:

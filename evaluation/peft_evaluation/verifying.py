@@ -7,14 +7,14 @@ at once; what ran out of time is run again alone before that counts, so that a b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 import msgspec
 
 from peft_evaluation.generating import Answered
-from peft_evaluation.items import Item, ItemSet
+from peft_evaluation.items import Item, ItemSet, RepositoryTests
 from peft_evaluation.journal import Journal
 from peft_evaluation.sandbox.base import Limits, Outcome, Sandbox, Verdict
 from peft_evaluation.trials import SECONDS, trials
@@ -66,7 +66,6 @@ def verify(
     tell: Callable[[Verified], None],
 ) -> None:
     """Run what was not run yet, ``workers`` at once. ``journal`` is open for appending. Raises OSError."""
-    known = {ran.key for ran in journal.read()}
     by_id = {item.id: item for item in items.items if item.tests is not None}
     texts = {
         key(each.item, text): (by_id[each.item], text)
@@ -74,6 +73,19 @@ def verify(
         if each.item in by_id
         for text in each.given.texts
     }
+    run_texts(texts, sandbox, workers=workers, journal=journal, tell=tell)
+
+
+def run_texts(
+    texts: Mapping[tuple[str, str], tuple[Item, str]],
+    sandbox: Sandbox,
+    *,
+    workers: int,
+    journal: Journal[Ran],
+    tell: Callable[[Verified], None],
+) -> None:
+    """The same for texts that nobody answered, each with its item and under its ``key``."""
+    known = {ran.key for ran in journal.read()}
     left = [pair for found, pair in texts.items() if found not in known]
     done = len(texts) - len(left)
     late: list[tuple[Item, str]] = []
@@ -104,7 +116,10 @@ def run(item: Item, text: str, sandbox: Sandbox) -> Ran:
     """All tests of ``item`` until one takes too long. Raises ValueError without tests, OSError without processes."""
     if item.tests is None:
         raise ValueError(f"{item.id} has no tests")
-    limits = Limits(seconds=SECONDS[type(item.tests)])
+    if isinstance(item.tests, RepositoryTests):
+        limits = item.tests.suite.limits
+    else:
+        limits = Limits(seconds=SECONDS[type(item.tests)])
     wanted = trials(item.tests, text)
     verdicts: list[Verdict] = []
     for trial in wanted:

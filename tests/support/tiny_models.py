@@ -81,7 +81,9 @@ def tiny_base(family: str, precision: Precision | str = "float32") -> LoadedBase
     )
 
 
-def write_gguf(model: PreTrainedModel, path: Path, *, rope_factors: list[float] | None = None) -> None:
+def write_gguf(
+    model: PreTrainedModel, path: Path, *, rope_factors: list[float] | None = None, context: int = 64
+) -> None:
     """A Qwen2 or Llama model as llama.cpp's converter writes it, float32, with its SentencePiece-like vocabulary."""
     import gguf
     import numpy as np
@@ -89,7 +91,7 @@ def write_gguf(model: PreTrainedModel, path: Path, *, rope_factors: list[float] 
     config, architecture = model.config, model.config.model_type
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(64)
+    writer.add_context_length(context)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)

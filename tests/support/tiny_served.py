@@ -24,11 +24,11 @@ OPTIONS: Mapping[str, tuple[str, MethodOptions]] = {
 """By the name of the adapter: its method and options."""
 
 
-def tiny_gguf(folder: Path, family: str = "qwen2") -> BaseModel:
-    """A base of this family."""
+def tiny_gguf(folder: Path, family: str = "qwen2", *, context: int = 64) -> BaseModel:
+    """A base of this family that reads ``context`` tokens."""
     ends = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     path = folder / f"{family}.gguf"
-    write_gguf(tiny_model(family, **ends, tie_word_embeddings=False), path)
+    write_gguf(tiny_model(family, **ends, tie_word_embeddings=False), path, context=context)
     return BaseModel(f"tiny-{family}", sha256_of(path), path)
 
 

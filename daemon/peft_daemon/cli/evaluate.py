@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from peft_daemon.paths import Paths
 if TYPE_CHECKING:
     from peft_evaluation.decoding import Decoding
     from peft_evaluation.items import ItemSet
+    from peft_evaluation.own_tests.preparing import OwnTests
     from peft_evaluation.run import EvaluateRequest
     from peft_tuning.run import Place
 
@@ -68,6 +70,20 @@ def evaluate(
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Run generated code without a sandbox: it can do what you can.")
     ] = False,
+    run_tests: Annotated[
+        bool,
+        typer.Option("--run-tests", help="With --repo: run its own tests with each answer in place, in a sandbox."),
+    ] = False,
+    pytest_args: Annotated[
+        str | None, typer.Option(metavar="ARGS", help="Of --run-tests: which tests, e.g. 'tests/unit -k fast'.")
+    ] = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of --run-tests: an interpreter with pytest and all that your code needs. "
+            "[default: .venv of the repository, else the one that runs this]"
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default: the data set's.")] = None,
     engine: Annotated[
@@ -93,7 +109,7 @@ def evaluate(
     \b
     Example:
       peft-daemon evaluate --dataset conala --strategy zero-shot --strategy adapter:conala --limit 50
-      peft-daemon evaluate --repo . --strategy zero-shot --strategy adapter:mine
+      peft-daemon evaluate --repo . --strategy zero-shot --strategy adapter:mine --run-tests
     """
     extras.require("evaluation", "eval", extras.EVAL)
     from peft_evaluation.run import EvaluateRequest
@@ -110,6 +126,7 @@ def evaluate(
     called, load = _source(place, dataset, repo, data)
     # An adapter of the package can be asked for before anything was served.
     provide_shipped(place.settings, paths)
+    own_tests = _own_tests(repo, pytest_args, python, asked=run_tests)
     request = EvaluateRequest(
         name=name or called,
         load_items=load,
@@ -125,6 +142,7 @@ def evaluate(
         max_tokens=max_tokens,
         at_once=at_once,
         allow_unsandboxed=allow_unsandboxed,
+        own_tests=own_tests,
         pass_at=tuple(pass_at or ()),
         resume=resume,
         command=("peft-daemon", *sys.argv[1:]),
@@ -140,6 +158,24 @@ def _decoding(samples: int | None, temperature: float, top_p: float, beams: int 
     if samples is not None:
         return Samples(samples, temperature, top_p)
     return Greedy() if beams is None else Beams(beams)
+
+
+def _own_tests(repo: Path | None, arguments: str | None, python: Path | None, *, asked: bool) -> OwnTests | None:
+    from peft_evaluation.own_tests.preparing import OwnTests
+
+    if not asked:
+        if arguments is not None or python is not None:
+            raise InvalidInput("--pytest-args and --python are of --run-tests", fix="Add --run-tests")
+        return None
+    if repo is None:
+        raise InvalidInput(
+            "--run-tests is for a repository", why="a data set has its own tests or none", fix="Give --repo FOLDER"
+        )
+    try:
+        words = tuple(shlex.split(arguments or ""))
+    except ValueError as error:
+        raise InvalidInput(f"cannot read --pytest-args {arguments}", why=str(error), fix="Close the quotes") from None
+    return OwnTests(repository=repo, arguments=words, python=python)
 
 
 def _source(place: Place, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, Load]:

@@ -58,6 +58,20 @@ class Limits:
     """Of each file it writes, standard output among them, and of all of them together."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """A folder that code under test finds where the user has it, though empty and writable, and an interpreter."""
+
+    folder: str
+    """Absolute; what is in there outside does not exist inside."""
+    room_bytes: int
+    """Most that can be written into it."""
+    python: str
+    """The interpreter's real path."""
+    mounts: tuple[str, ...]
+    """Absolute paths of what is there to be read: the interpreter's libraries and installed packages."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """What to execute, and the file descriptors made for it: to be inherited, and closed when it has started."""
@@ -75,3 +89,6 @@ class Sandbox(Protocol):
 
     def launch(self, script: str, arguments: Sequence[str], limits: Limits) -> Launch:
         """How to run ``inside/script.py`` so that it reaches nothing but inherited file descriptors."""
+
+    def workspace(self, workspace: Workspace) -> Sandbox:
+        """The same, started in ``workspace`` and with its interpreter. Raises InvalidInput where there is none."""

@@ -1,7 +1,9 @@
 """Bubblewrap: own user, process, network, IPC and host name spaces, an empty root, no capability, a seccomp filter.
 
 The root holds the interpreter with its standard library and shared libraries, ``inside``, ``/dev/null`` and an empty
-``/tmp`` of limited size; there is no ``/proc``. Everything else of the machine does not exist in there.
+``/tmp`` of limited size; there is no ``/proc``. Everything else of the machine does not exist in there. A workspace
+adds an empty folder where a repository is outside, that repository's interpreter and packages, sources of random bytes,
+and time zones.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from peft_daemon.errors import NotFound
 from peft_evaluation.sandbox import seccomp
-from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, start
+from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, Sandbox, Workspace, start
 
 ROOT = "/code"
 MOUNTED = f"{ROOT}/{PACKAGE.replace('.', '/')}"
+TEMPORARY = "/tmp"  # noqa: S108  (its own, not the machine's)
 HELP = "Install it (Debian, Ubuntu: `apt install bubblewrap`), or give `--allow-unsandboxed` to run without protection"
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 class Bubblewrap:
@@ -35,27 +39,24 @@ class Bubblewrap:
             raise NotFound("generated code is only run in a sandbox, and bubblewrap is not installed", fix=HELP)
         self._program = found
         self._filter = seccomp.program()
-        self._root = _root()
+        self._own = _own_libraries()
         self._prove()
 
     def launch(self, script: str, arguments: Sequence[str], limits: Limits) -> Launch:
         """See ``base.Sandbox``."""
-        rules = os.memfd_create("seccomp")
-        os.write(rules, self._filter)
-        os.lseek(rules, 0, os.SEEK_SET)
-        command = (
+        mounts = [*map(_read_only, self._own), _writable(TEMPORARY, limits.file_bytes)]
+        python = os.path.realpath(sys.executable)
+        return _launch(
             self._program,
-            *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
-            *("--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
-            *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
-            *self._root,
-            *("--ro-bind", str(INSIDE), MOUNTED, "--dev-bind", "/dev/null", "/dev/null"),
-            *("--size", str(limits.file_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"),  # noqa: S108
-            *("--seccomp", str(rules)),
-            *("--", os.path.realpath(sys.executable), *start(script, ROOT)),
-            *arguments,
+            self._filter,
+            (*_placed(mounts), *_devices("/dev/null")),
+            TEMPORARY,
+            (python, *start(script, ROOT), *arguments),
         )
-        return Launch(command, (rules,))
+
+    def workspace(self, workspace: Workspace) -> Sandbox:
+        """See ``base.Sandbox``."""
+        return _InWorkspace(self._program, workspace)
 
     def _prove(self) -> None:
         """Start one and see that it ends well; raises NotFound with what bubblewrap says."""
@@ -76,8 +77,68 @@ class Bubblewrap:
             )
 
 
-def _root() -> list[str]:
-    """The interpreter and the libraries it loads, read-only, where they are outside."""
+class _InWorkspace:
+    """The more permissive kind: see ``base.Workspace``."""
+
+    name = Bubblewrap.name
+
+    def __init__(self, program: str, workspace: Workspace) -> None:
+        self._program, self._workspace = program, workspace
+        self._filter = seccomp.program(socket_pairs=True)
+        libraries = ("/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", workspace.python, *workspace.mounts)
+        self._mounts = [_read_only(Path(each)) for each in dict.fromkeys(libraries) if Path(each).exists()]
+
+    def launch(self, script: str, arguments: Sequence[str], limits: Limits) -> Launch:
+        """See ``base.Sandbox``."""
+        folder = self._workspace.folder
+        written = [_writable(TEMPORARY, limits.file_bytes), _writable(folder, self._workspace.room_bytes)]
+        return _launch(
+            self._program,
+            self._filter,
+            (*_placed([*written, *self._mounts]), *_devices(*DEVICES)),
+            folder,
+            (self._workspace.python, *start(script, ROOT), *arguments),
+        )
+
+    def workspace(self, workspace: Workspace) -> Sandbox:
+        """Another one."""
+        return _InWorkspace(self._program, workspace)
+
+
+def _launch(program: str, rules: bytes, mounts: Sequence[str], folder: str, command: Sequence[str]) -> Launch:
+    """``command`` in ``folder``, with nothing but ``mounts`` and ``inside``."""
+    descriptor = os.memfd_create("seccomp")
+    os.write(descriptor, rules)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return Launch(
+        (
+            program,
+            *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+            *("--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"),
+            *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
+            *mounts,
+            *("--ro-bind", str(INSIDE), MOUNTED, "--remount-ro", "/", "--chdir", folder),
+            *("--seccomp", str(descriptor), "--"),
+            *command,
+        ),
+        (descriptor,),
+    )
+
+
+_Mount = tuple[Path, tuple[str, ...]]
+"""Where, and how to say it."""
+
+
+def _read_only(path: Path) -> _Mount:
+    return path, ("--ro-bind", str(path), str(path))
+
+
+def _writable(path: str, most_bytes: int) -> _Mount:
+    return Path(path), ("--size", str(most_bytes), "--tmpfs", path)
+
+
+def _placed(mounts: Iterable[_Mount]) -> list[str]:
+    """Those that hold others first; before all the links that stand for ``/usr/lib`` on most systems."""
     arguments: list[str] = []
     for name in ("/lib", "/lib64", "/lib32"):
         path = Path(name)
@@ -85,12 +146,19 @@ def _root() -> list[str]:
             arguments += ["--symlink", str(path.readlink()), name]
         elif path.is_dir():
             arguments += ["--ro-bind", name, name]
+    for _path, said in sorted(mounts, key=lambda each: len(each[0].parts)):
+        arguments += said
+    return arguments
+
+
+def _devices(*names: str) -> list[str]:
+    return [word for name in names for word in ("--dev-bind", name, name)]
+
+
+def _own_libraries() -> list[Path]:
+    """This interpreter and the libraries it loads."""
     libraries = {Path("/usr/lib"), Path("/usr/lib64"), Path(sysconfig.get_path("stdlib")).resolve()}
-    executable = Path(sys.executable).resolve()
     shared = sysconfig.get_config_var("LIBDIR")
     if shared and sysconfig.get_config_var("Py_ENABLE_SHARED"):
         libraries.add(Path(shared).resolve())
-    for path in sorted(libraries, key=lambda each: len(each.parts)):
-        if path.is_dir():
-            arguments += ["--ro-bind", str(path), str(path)]
-    return [*arguments, "--ro-bind", str(executable), str(executable)]
+    return [*filter(Path.is_dir, libraries), Path(sys.executable).resolve()]

@@ -27,6 +27,7 @@ class _Calls:
     audit: int
     clone: int
     clone3: int
+    socketpair: int
     denied: tuple[int, ...]
 
 
@@ -34,6 +35,7 @@ _X86_64 = _Calls(
     audit=0xC000003E,
     clone=56,
     clone3=435,
+    socketpair=53,
     denied=(
         *(57, 58),  # fork, vfork
         *(41, 53),  # socket, socketpair
@@ -52,6 +54,7 @@ _ARM64 = _Calls(
     audit=0xC00000B7,
     clone=220,
     clone3=435,
+    socketpair=199,
     denied=(
         *(198, 199),
         *(129, 130, 131, 138, 240, 424),
@@ -68,12 +71,16 @@ _ARM64 = _Calls(
 _MACHINES = {"x86_64": _X86_64, "aarch64": _ARM64}
 
 
-def program(machine: str = "") -> bytes:
-    """The compiled filter. Raises NotFound for a processor whose system calls are not listed here."""
+def program(machine: str = "", *, socket_pairs: bool = False) -> bytes:
+    """The compiled filter. Raises NotFound for a processor whose system calls are not listed here.
+
+    With ``socket_pairs`` two connected sockets can be made, without which no asyncio loop starts; none can be named.
+    """
     calls = _MACHINES.get(machine or platform.machine())
     if calls is None:
         raise NotFound(f"no system call filter for {platform.machine()}", why="only x86_64 and aarch64 are known")
-    denied = [code for number in calls.denied for code in (_jump(_JUMP_EQUAL, number, 0, 1), _deny(EPERM))]
+    numbers = [number for number in calls.denied if not (socket_pairs and number == calls.socketpair)]
+    denied = [code for number in numbers for code in (_jump(_JUMP_EQUAL, number, 0, 1), _deny(EPERM))]
     return b"".join(
         (
             _code(_LOAD, _ARCHITECTURE),

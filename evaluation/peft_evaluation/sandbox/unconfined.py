@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, start
+from peft_daemon.errors import InvalidInput
+from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, Sandbox, Workspace, start
 
 
 class Unconfined:
@@ -16,3 +17,11 @@ class Unconfined:
     def launch(self, script: str, arguments: Sequence[str], limits: Limits) -> Launch:
         """See ``base.Sandbox``."""
         return Launch((sys.executable, *start(script, str(INSIDE.parents[PACKAGE.count(".")])), *arguments))
+
+    def workspace(self, workspace: Workspace) -> Sandbox:
+        """Refused: without a sandbox a repository's tests would write into the repository itself."""
+        raise InvalidInput(
+            "your tests are only run in a sandbox",
+            why=f"without one they would run in {workspace.folder} itself",
+            fix="Leave --allow-unsandboxed out",
+        )

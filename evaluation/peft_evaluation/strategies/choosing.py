@@ -39,6 +39,10 @@ def choose(
 
     Raises InvalidInput for an unknown or repeated one, and what ``find_adapter`` raises for an adapter.
     """
+    if len(set(sweep.seeds)) < len(sweep.seeds):
+        raise InvalidInput(
+            "a seed is given twice", why="it would draw the same examples", fix="Give each `--seed` once"
+        )
     found: list[Strategy] = []
     for text in asked:
         kind, _, name = text.partition(":")

@@ -7,6 +7,8 @@ run without a sandbox, to see that it would succeed there: an escape that cannot
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -111,3 +113,11 @@ ESCAPES = (
     Escape("write a large file", "open('large', 'wb').write(bytes(64 * 2**20))", harmless=False),
     Escape("open many files", "import os; [os.open('/dev/null', 0) for _ in range(10_000)]", harmless=False),
 )
+
+
+def attack(escape: Escape, outside: Mapping[str, object]) -> str:
+    """A function ``attack()`` that says whether it was held."""
+    values = "\n".join(f"{name} = {value!r}" for name, value in outside.items())
+    body = textwrap.indent(escape.body.strip(), "        ")
+    held = "    except BaseException:\n        return 'held'\n    return 'escaped'\n"
+    return f"{values}\ndef attack():\n    try:\n{body}\n{held}"

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import textwrap
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from escapes import ESCAPES, Escape
+from escapes import ESCAPES, Escape, attack
 
-from peft_evaluation.sandbox.base import Limits, Outcome, Sandbox, Verdict
+from peft_evaluation.own_tests.interpreter import find
+from peft_evaluation.sandbox.base import Limits, Outcome, Sandbox, Verdict, Workspace
 from peft_evaluation.sandbox.bubblewrap import Bubblewrap
 from peft_evaluation.sandbox.functions import run_function
 from peft_evaluation.sandbox.programs import run_program
 from peft_evaluation.sandbox.unconfined import Unconfined
 
-SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap}
+
+def in_workspace() -> Sandbox:
+    """The more permissive kind, with all that this interpreter reads."""
+    python, folder = find(Path("/"), Path(sys.executable)), Path("/somebody/project")
+    workspace = Workspace(folder=str(folder), room_bytes=2**20, python=python.python, mounts=python.mounts(folder))
+    return Bubblewrap().workspace(workspace)
+
+
+SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "bubblewrap workspace": in_workspace}
 """All there are; one that is added here is held to everything below."""
 CHECK = "def check(candidate):\n    given = candidate()\n    assert given == 'held', given\n"
 LIMITS = Limits(seconds=20)
@@ -30,33 +37,6 @@ EXPECTS = f"def check(candidate):\n    assert candidate(2) == {MARKER}\n    asse
 @pytest.fixture(scope="module", params=SANDBOXES)
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
     return SANDBOXES[request.param]()
-
-
-@pytest.fixture(scope="module")
-def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
-    """What attacks are aimed at: it exists, and listens."""
-    folder = tmp_path_factory.mktemp("outside")
-    secret = folder / "secret.txt"
-    secret.write_text("31337")
-    abstract = f"\0pd-escape-{os.getpid()}"
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
-        local.bind(abstract)
-        local.listen()
-        yield {
-            "SECRET": str(secret),
-            "OUTSIDE": str(folder / "written.txt"),
-            "PROJECT": str(Path(__file__)),
-            "PORT": server.getsockname()[1],
-            "ABSTRACT": abstract,
-            "PARENT": os.getpid(),
-        }
-
-
-def attack(escape: Escape, outside: dict[str, object]) -> str:
-    values = "\n".join(f"{name} = {value!r}" for name, value in outside.items())
-    body = textwrap.indent(escape.body.strip(), "        ")
-    held = "    except BaseException:\n        return 'held'\n    return 'escaped'\n"
-    return f"{values}\ndef attack():\n    try:\n{body}\n{held}"
 
 
 @pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -40,6 +41,19 @@ class Recorded:
         timings = Timings(prompt_evaluated=30, prompt_reused=12, decode_tokens=5, engine_ms=50.0)
         yield Delta(request.begins_with + self._text.format(seed=request.seed), (), timings)
         yield Finish(FinishReason.STOP, timings)
+
+
+class Together(Recorded):
+    """Answers nobody before so many ask."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._all = asyncio.Barrier(count)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        await self._all.wait()
+        async for item in super().generate(request):
+            yield item
 
 
 def answerer(engine: object, decoding: Decoding | None = None, **changes: Any) -> ServedAnswerer:
@@ -99,11 +113,19 @@ async def test_samples_of_two_seeds_have_nothing_in_common() -> None:
     asked = answerer(engine, Samples(3, 0.6, 0.95))
     given = await asked.answer(question(seed=1))
     assert len(given.texts) == 3
-    assert (given.answer_tokens, given.latency_ms) == (15, 150.0)
+    assert given.answer_tokens == 15
     await asked.answer(question(seed=2))
     seeds = [request.seed for request in engine.requests]
     assert len(set(seeds)) == 6
     assert {(request.temperature, request.top_p) for request in engine.requests} == {(0.6, 0.95)}
+
+
+async def test_as_many_samples_as_wished_are_drawn_together_and_stay_in_order() -> None:
+    engine = Together(4)
+    asked = answerer(engine, Samples(4, 0.6, 0.95), draws_at_once=4, at_once=9)
+    given = await asyncio.wait_for(asked.answer(question(seed=1)), 10)
+    assert given.texts == ("1000", "1001", "1002", "1003")
+    assert given.beside == 9
 
 
 async def test_greedy_is_greedy_and_once() -> None:

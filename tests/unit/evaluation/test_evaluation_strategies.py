@@ -107,7 +107,9 @@ def test_more_examples_than_there_are_is_refused() -> None:
             chosen(asked, items=sentences(pool=2))
 
 
-@pytest.mark.parametrize("sweep", [Sweep(examples=(0,)), Sweep(neighbours=(0,)), Sweep(retrievers=("telepathy",))])
+@pytest.mark.parametrize(
+    "sweep", [Sweep(examples=(0,)), Sweep(neighbours=(0,)), Sweep(retrievers=("telepathy",)), Sweep(seeds=(1, 2, 1))]
+)
 def test_nonsense_is_refused(sweep: Sweep) -> None:
     with pytest.raises(InvalidInput):
         chosen("icl", "rag", sweep=sweep)

@@ -8,18 +8,23 @@ import sys
 
 
 def limit(seconds: int, memory_bytes: int, file_bytes: int) -> None:
+    """Hard limits for one answer alone, for whom the interpreter's own limits are lifted."""
+    resources(seconds, memory_bytes, file_bytes)
+    sys.setrecursionlimit(10_000)
+    # Whole numbers of any length are values like others.
+    sys.set_int_max_str_digits(0)
+
+
+def resources(seconds: int, memory_bytes: int, file_bytes: int, files: int = 64) -> None:
     """Hard limits on processor time, address space, size of written files, open files and core dumps."""
     for what, most in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_NOFILE, files),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(what, (most, most))
-    sys.setrecursionlimit(10_000)
-    # Whole numbers of any length are values like others.
-    sys.set_int_max_str_digits(0)
 
 
 def silence(*numbers: int) -> None:
