@@ -45,5 +45,5 @@ $(VENV)/base.stamp: $(VENV)/python.stamp $(INPUTS)
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/base.stamp $(INPUTS)
-	$(PIP) --editable '.[all]' --group test
+	$(PIP) --editable '.[all,ray]' --group test
 	touch $@

@@ -54,6 +54,8 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     """From the question to the last token of the last text; in it is the time that others took beside it."""
     beside: int = 1
     """How many questions were under way at once."""
+    node: str = ""
+    """Of a cluster, that answered; empty: the machine that asked."""
 
 
 class Answerer(Protocol):

@@ -69,7 +69,7 @@ def assemble(
             provenance=items.provenance,
             notes=items.notes,
         ),
-        machine=this_machine(),
+        machine=this_machine(nodes=len({each.given.node for each in answered})),
         versions={package: version(package) for package in PACKAGES},
         baseline=baseline,
         strategies=strategies,

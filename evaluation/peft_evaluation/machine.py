@@ -11,8 +11,8 @@ import psutil
 from peft_evaluation.results import Machine
 
 
-def this_machine() -> Machine:
-    """Processor, cores, memory, system, and the accelerator that torch sees, if any."""
+def this_machine(nodes: int = 1) -> Machine:
+    """Processor, cores, memory, system, and the accelerator that torch sees, if any; ``nodes`` is noted."""
     import torch  # noqa: PLC0415  (seconds; only at the end of a run)
 
     return Machine(
@@ -21,6 +21,7 @@ def this_machine() -> Machine:
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        nodes=nodes,
     )
 
 

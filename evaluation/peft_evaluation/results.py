@@ -146,6 +146,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     system: str
     accelerator: str = ""
+    nodes: int = 1
+    """Machines that answered. More than one: they were a cluster's, and the rest is of the one that asked them."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

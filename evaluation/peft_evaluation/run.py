@@ -10,24 +10,25 @@ import asyncio
 import os
 import shlex
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.engines import choice
-from peft_daemon.engines.base import TORCH, AdapterLease
+from peft_daemon.engines.base import AdapterLease
 from peft_daemon.errors import Cancelled, InvalidInput, NotFound
 from peft_evaluation import identity, verifying
-from peft_evaluation.answering import Answerer, ServedAnswerer
+from peft_evaluation.answering import Answerer
 from peft_evaluation.assembling import assemble
-from peft_evaluation.decoding import Beams, Decoding, Greedy
+from peft_evaluation.cluster import Cluster, connected
+from peft_evaluation.decoding import Decoding, Greedy
 from peft_evaluation.generating import Answered, Generated, generate, seconds
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal
+from peft_evaluation.opening import Plan, engine_of, opened
 from peft_evaluation.own_tests.preparing import PACK, OwnTests, prepare
 from peft_evaluation.reports import files, store
 from peft_evaluation.results import Comparison, Report, StrategyResult
@@ -37,13 +38,8 @@ from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.choosing import Sweep, choose
 from peft_evaluation.verifying import Runs
-from peft_tuning.run import Loading, Place
-from peft_tuning.served import serving
-
-AT_ONCE = 1
-"""With llama.cpp several are hardly faster, and each slot reads the common beginning of the prompts for itself."""
-ROWS = 128
-"""Answers, samples or beams that torch writes at once: beyond, a processor's time per token hardly falls."""
+from peft_tuning.place import Place
+from peft_tuning.progress import Loading
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
@@ -100,6 +96,8 @@ class EvaluateRequest:
     """Run answers without protection."""
     own_tests: OwnTests | None = None
     """Run these with each answer in place; only in a sandbox."""
+    ray: str | None = None
+    """Address of a Ray cluster whose nodes answer; None: this machine does."""
     pass_at: tuple[int, ...] = ()
     """Each k that has to be there: refused before anything is asked where there are fewer answers, or no tests."""
     resume: bool = False
@@ -146,12 +144,18 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
     """The first step: every strategy answers every item. Returns the items.
 
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
-    when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine raises.
+    when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine and ``connected`` raise.
     """
     if request.own_tests is not None:
         # Both before the repository is read and its tests are run, which takes minutes.
         _sandbox_of_own_tests(request)
         identity.require_free(folder(place, request.name), resume=request.resume)
+    nodes = connected(request.ray, place, _engine(request, place)) if request.ray else nullcontext()
+    with nodes as cluster:
+        return _answer_all(request, place, cluster, tell)
+
+
+def _answer_all(request: EvaluateRequest, place: Place, cluster: Cluster | None, tell: Tell) -> ItemSet:
     path = place.base.path
     items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
     items = items.first(request.limit) if request.limit else items
@@ -188,7 +192,7 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
         with Journal(folder(place, request.name) / "answers.jsonl", Answered) as journal:
             if _complete(journal, items, strategies):
                 return
-            async with _answerer(request, place, path, begun.max_tokens) as answerer:
+            async with _answerer(request, place, path, begun.max_tokens, cluster) as answerer:
                 engine = _engine(request, place)
                 await generate(
                     items,
@@ -290,7 +294,7 @@ def _complete(journal: Journal[Answered], items: ItemSet, strategies: tuple[Stra
 
 
 def _engine(request: EvaluateRequest, place: Place) -> str:
-    return TORCH if isinstance(request.decoding, Beams) else choice.chosen(place.settings)
+    return engine_of(place.settings, request.decoding)
 
 
 def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:
@@ -340,55 +344,14 @@ def _context(place: Place) -> int:
     return min(place.settings.context_tokens, place.entry.context_tokens)
 
 
-@asynccontextmanager
-async def _answerer(
-    request: EvaluateRequest, place: Place, path: Path, max_tokens: int
-) -> AsyncGenerator[Answerer, None]:
-    ids, context_tokens, decoding = place.entry.prompt_formats, _context(place), request.decoding
-    if _engine(request, place) == TORCH:
-        from peft_evaluation.batched.engine import BatchedEngine, of_file  # noqa: PLC0415  (loads torch)
-        from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415
-
-        at_once = request.at_once or max(1, ROWS // decoding.answers)
-        batched = BatchedEngine(
-            of_file(path, place.settings.torch_precision),
-            model_id=place.entry.id,
-            context_tokens=context_tokens,
-            rows=at_once * decoding.answers,
-            threads=place.settings.threads,
-        )
-        await batched.start()
-        try:
-            await batched.ready()
-            if isinstance(decoding, Beams):
-                yield BeamAnswerer(
-                    engine=batched,
-                    formats=ids,
-                    context_tokens=context_tokens,
-                    max_tokens=max_tokens,
-                    decoding=decoding,
-                    at_once=at_once,
-                )
-            else:
-                yield ServedAnswerer(
-                    engine=batched,
-                    formats=ids,
-                    context_tokens=context_tokens,
-                    max_tokens=max_tokens,
-                    decoding=decoding,
-                    at_once=at_once,
-                    draws_at_once=decoding.answers,
-                )
-        finally:
-            await batched.stop()
-        return
-    at_once = request.at_once or AT_ONCE
-    async with serving(place.settings, place.entry, path, slots=at_once) as engine:
-        yield ServedAnswerer(
-            engine=engine,
-            formats=ids,
-            context_tokens=context_tokens,
-            max_tokens=max_tokens,
-            decoding=decoding,
-            at_once=at_once,
-        )
+def _answerer(
+    request: EvaluateRequest, place: Place, path: Path, max_tokens: int, cluster: Cluster | None
+) -> AbstractAsyncContextManager[Answerer]:
+    plan = Plan(
+        place=place,
+        decoding=request.decoding,
+        context_tokens=_context(place),
+        max_tokens=max_tokens,
+        at_once=request.at_once,
+    )
+    return opened(plan, path) if cluster is None else cluster.opened(plan)

@@ -13,7 +13,7 @@ from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.reports.figures import difference, measured, probability
 from peft_evaluation.run import Event, Ran, Reported
 from peft_evaluation.run import Progress as Answered
-from peft_tuning.run import Loading
+from peft_tuning.progress import Loading
 
 SHOWN = 48
 """Characters of an answer."""

@@ -12,8 +12,7 @@ from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry, PromptFormats
 from peft_daemon.models.partial import sha256_of
 from peft_daemon.paths import Paths
-from peft_tuning.run import Place
-from support.tiny_served import tiny_gguf
+from peft_tuning.place import Place
 
 
 class TinyPlace(Place):
@@ -29,6 +28,8 @@ class TinyPlace(Place):
         path = self.paths.cache / "qwen2.gguf"
         if path.exists():
             return BaseModel("tiny-qwen2", sha256_of(path), path)
+        from support.tiny_served import tiny_gguf
+
         path.parent.mkdir(parents=True)
         return tiny_gguf(path.parent)
 

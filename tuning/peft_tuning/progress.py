@@ -7,6 +7,15 @@ from collections.abc import Callable
 import msgspec
 
 
+class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
+    """Something is being read or scored, before or after training."""
+
+    what: str
+    done: int = 0
+    of: int = 0
+    """0: not known."""
+
+
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     """Training begins, or goes on."""
 

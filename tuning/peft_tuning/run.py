@@ -22,37 +22,24 @@ import psutil
 
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings
 from peft_daemon.engines import choice
 from peft_daemon.errors import Conflict, InvalidInput, NotFound
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.tuning import tuning_noticed
-from peft_daemon.models import catalogue
-from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths, private_folder
 from peft_tuning import families, methods
 from peft_tuning.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.gate import Holes, Verdict
 from peft_tuning.job import TuneJob
 from peft_tuning.packaging import describe
-from peft_tuning.progress import Event
+from peft_tuning.place import Place
+from peft_tuning.progress import Event, Loading
 
 if TYPE_CHECKING:
     from peft_tuning.preparing import Prepared
 
 GATE_PROMPT_TOKENS = 384
 """Shorter prompts than an editor's: reading them is most of the gate's time."""
-
-
-class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
-    """Something is being read or scored, before or after training."""
-
-    what: str
-    done: int = 0
-    of: int = 0
-    """0: not known."""
 
 
 class Registered(msgspec.Struct, frozen=True, kw_only=True, tag="registered"):
@@ -97,33 +84,6 @@ class TuneRequest:
     """Whether the name may exist: its adapter becomes an earlier version."""
     resume: bool = False
     gate_holes: int = 48
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """The installation a run belongs to."""
-
-    settings: Settings
-    paths: Paths
-
-    @property
-    def entry(self) -> ModelEntry:
-        """The base model."""
-        return catalogue.get(self.settings.model)
-
-    @property
-    def base(self) -> BaseModel:
-        """Its file; raises NotFound when it is not fetched."""
-        return BaseModel(self.entry.id, self.entry.sha256, open_store(self.settings, self.paths).path(self.entry))
-
-    def folder(self, name: str) -> Path:
-        """Where a run keeps its checkpoints and results."""
-        return self.paths.data / "tuning" / name
-
-    @property
-    def registry(self) -> AdapterRegistry:
-        """Of this installation."""
-        return AdapterRegistry(self.paths.adapters)
 
 
 def check(request: TuneRequest, place: Place) -> None:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.status import Status
 
 from peft_tuning.gate import Verdict
-from peft_tuning.progress import Done, Started
+from peft_tuning.progress import Done, Loading, Started
 from peft_tuning.progress_view import LiveView
-from peft_tuning.run import Loading, Registered, RunEvent, Written
+from peft_tuning.run import Registered, RunEvent, Written
 
 
 def quiet(_event: RunEvent) -> None:

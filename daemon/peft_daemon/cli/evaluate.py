@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from peft_evaluation.items import ItemSet
     from peft_evaluation.own_tests.preparing import OwnTests
     from peft_evaluation.run import EvaluateRequest
-    from peft_tuning.run import Place
+    from peft_tuning.place import Place
 
 Load = Callable[[Callable[[str, int, int], None]], "ItemSet"]
 
@@ -93,6 +93,10 @@ def evaluate(
     at_once: Annotated[
         int | None, typer.Option(min=1, max=512, help="Items answered together; default: what is fast.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Spread the items over the nodes of this Ray cluster, by its head."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
     base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the evaluation; default: the data set's.")] = None,
@@ -112,11 +116,13 @@ def evaluate(
       peft-daemon evaluate --repo . --strategy zero-shot --strategy adapter:mine --run-tests
     """
     extras.require("evaluation", "eval", extras.EVAL)
+    if ray is not None:
+        extras.require("--ray", "ray", extras.RAY)
     from peft_evaluation.run import EvaluateRequest
     from peft_evaluation.strategies.choosing import Sweep
     from peft_evaluation.strategies.icl import EXAMPLES, SEEDS
     from peft_evaluation.strategies.rag import NEIGHBOURS
-    from peft_tuning.run import Place
+    from peft_tuning.place import Place
 
     paths = Paths.from_environment()
     place = Place(
@@ -143,6 +149,7 @@ def evaluate(
         at_once=at_once,
         allow_unsandboxed=allow_unsandboxed,
         own_tests=own_tests,
+        ray=ray,
         pass_at=tuple(pass_at or ()),
         resume=resume,
         command=("peft-daemon", *sys.argv[1:]),

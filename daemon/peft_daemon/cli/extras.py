@@ -11,6 +11,7 @@ from peft_daemon.errors import NotFound
 
 TUNE = ("torch", "transformers", "peft", "accelerate")
 EVAL = (*TUNE, "sacrebleu", "bm25s", "jinja2")
+RAY = ("ray",)
 
 
 def require(what: str, extra: str, packages: tuple[str, ...]) -> None:

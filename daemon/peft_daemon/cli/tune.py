@@ -18,7 +18,8 @@ from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
     from peft_tuning.examples import DataSet
-    from peft_tuning.run import Place, TuneRequest
+    from peft_tuning.place import Place
+    from peft_tuning.run import TuneRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -106,7 +107,8 @@ def tune(
 
     from peft_tuning import methods
     from peft_tuning.methods.base import MethodOptions
-    from peft_tuning.run import Place, TuneRequest, default_threads
+    from peft_tuning.place import Place
+    from peft_tuning.run import TuneRequest, default_threads
 
     paths = Paths.from_environment()
     place = Place(settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths)

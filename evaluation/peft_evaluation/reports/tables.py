@@ -30,6 +30,7 @@ def facts(report: Report) -> Table:
         ("decoding", ", ".join(f"{key}: {value}" for key, value in report.decoding.items())),
         *([("answers run in", report.sandbox)] if report.sandbox else []),
         ("machine", where),
+        *([("answered by", f"{machine.nodes} nodes of a cluster")] if machine.nodes > 1 else []),
         ("time", duration(report.seconds)),
         ("command", report.command),
         ("versions", ", ".join(f"{name} {value}" for name, value in report.versions.items())),

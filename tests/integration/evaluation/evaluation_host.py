@@ -1,11 +1,12 @@
 """A process that evaluates on a tiny base and can be killed: prints what it is told of, one JSON line each.
 
-python evaluation_host.py HOME [--resume]
+python evaluation_host.py HOME [--resume] [--ray HOST:PORT] [--long]
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 from peft_evaluation.items import Item, ItemSet
@@ -13,7 +14,7 @@ from peft_evaluation.run import EvaluateRequest, answer_all
 from peft_evaluation.strategies.choosing import Sweep
 from peft_tuning.examples import IntentExample
 from peft_tuning.progress_view import JsonLines
-from support.tiny_place import tiny_place
+from support.tiny_place import TinyPlace, tiny_place
 
 EXAMPLES = tuple(IntentExample(id=f"e{n}", intent=f"add {n} to x", code=f"x+{n}") for n in range(20))
 ITEMS = ItemSet(
@@ -39,5 +40,26 @@ def request(**changes: object) -> EvaluateRequest:
     return EvaluateRequest(**(facts | changes))  # type: ignore[arg-type]
 
 
+LONG = {"strategies": ("zero-shot", "adapter:mine", "icl"), "sweep": Sweep(examples=(2,), seeds=tuple(range(1, 8)))}
+"""Forty-two questions in one row at the end, which nothing separates."""
+
+
+def adapter(place: TinyPlace) -> None:
+    """Register the adapter ``mine``, if it is not there."""
+    if place.registry.history("mine"):
+        return
+    from support.tiny_served import write_adapter
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = write_adapter(place.base, "lora", Path(folder) / "mine")
+        place.registry.import_(made, name="mine", base=place.base)
+
+
 if __name__ == "__main__":
-    answer_all(request(resume="--resume" in sys.argv), tiny_place(Path(sys.argv[1])), JsonLines(sys.stdout))
+    ray = sys.argv[sys.argv.index("--ray") + 1] if "--ray" in sys.argv else None
+    changes = LONG if "--long" in sys.argv else {}
+    asked = request(resume="--resume" in sys.argv, ray=ray, **changes)
+    here = tiny_place(Path(sys.argv[1]))
+    if "--long" in sys.argv:
+        adapter(here)
+    answer_all(asked, here, JsonLines(sys.stdout))

@@ -13,7 +13,8 @@ from peft_daemon.protocol import Task
 from peft_tuning.examples import DataSet, IntentExample
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.run import Place, Registered, RunEvent, TuneRequest, Written, run
+from peft_tuning.place import Place
+from peft_tuning.run import Registered, RunEvent, TuneRequest, Written, run
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch

@@ -1,0 +1,51 @@
+"""The installation a run belongs to: its settings, its base model, its adapters. Loads no library that tunes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.config import Settings, resolve
+from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The installation a run belongs to."""
+
+    settings: Settings
+    paths: Paths
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The base model."""
+        return catalogue.get(self.settings.model)
+
+    @property
+    def base(self) -> BaseModel:
+        """Its file; raises NotFound when it is not fetched."""
+        return BaseModel(self.entry.id, self.entry.sha256, open_store(self.settings, self.paths).path(self.entry))
+
+    def folder(self, name: str) -> Path:
+        """Where a run keeps its checkpoints and results."""
+        return self.paths.data / "tuning" / name
+
+    def here(self) -> Self:
+        """The same on the machine that calls this: what decides an answer stays, folders and threads are its own."""
+        paths = Paths.from_environment()
+        own = resolve(user_file=paths.config_file).settings
+        settings = msgspec.structs.replace(self.settings, models_dir=own.models_dir, threads=own.threads)
+        return replace(self, settings=settings, paths=paths)
+
+    @property
+    def registry(self) -> AdapterRegistry:
+        """Of this installation."""
+        return AdapterRegistry(self.paths.adapters)
