@@ -1,11 +1,12 @@
 """How much faster an evaluation answers than one prompt at a time: same engine, model, items and prompts.
 
-    PEFT_DAEMON_DATA=FOLDER python benchmarks/evaluation.py [--engine torch] [--items 12] [--at-once 1] [--json]
+    PEFT_DAEMON_DATA=FOLDER python benchmarks/evaluation.py [--engine torch] [--items 64] [--alone 8] [--at-once 64]
 
 The slow way is the study's loop: every prompt is read whole and alone, every sample anew. Between its prompts the
-engine reads one that has nothing in common with them, so that nothing is reused; that time is not counted. Then the
-same items are answered as ``peft-daemon evaluate`` does with that engine, begun with an empty cache. The two take
-turns, strategy by strategy.
+engine reads one that has nothing in common with them, so that nothing is reused; that time is not counted. It may be
+stopped after the first ``--alone`` items, since its time per item does not depend on their number. Then all items are
+answered as ``peft-daemon evaluate`` does with that engine, begun with an empty cache. The two take turns, strategy by
+strategy; what is compared is seconds per item.
 """
 
 from __future__ import annotations
@@ -47,10 +48,14 @@ class Row(msgspec.Struct, frozen=True):
     strategy: str
     items: int
     one_at_a_time_s: float
+    """Per item."""
     ours_s: float
+    """Per item."""
     ratio: float
+    alone: int
+    """Items that were answered one at a time."""
     same_answers: int
-    """Of the items; batches round otherwise than single requests."""
+    """Of those; batches round otherwise than single requests."""
 
 
 @dataclass(frozen=True)
@@ -150,13 +155,17 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     items = data_sets.load("conala", Places.resolve(settings, paths)).first(options.items)
     rows = []
     for case in cases(items, options.samples):
+        if options.case and case.name not in options.case:
+            continue
         async with serving(settings, entry, path) as engine:
-            slow, texts = await one_at_a_time(engine, case)
+            slow, texts = await one_at_a_time(engine, replace(case, items=case.items.first(options.alone)))
         draws = case.decoding.answers if settings.engine == TORCH else 1
         async with fast(settings, entry, path, options.at_once * draws) as engine:
             quick, mine = await ours(engine, case, options.at_once, draws)
-        same = sum(a == b for a, b in zip(texts, mine, strict=True))
-        rows.append(Row(case.name, len(case.items.items), slow, quick, slow / quick, same))
+        same = sum(a == b for a, b in zip(texts, mine, strict=False))
+        count = len(case.items.items)
+        alone, ours_s = slow / len(texts), quick / count
+        rows.append(Row(case.name, count, alone, ours_s, alone / ours_s, len(texts), same))
         print(msgspec.json.encode(rows[-1]).decode(), file=sys.stderr, flush=True)
     return rows
 
@@ -165,7 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("llamacpp", "torch"), default="llamacpp")
     parser.add_argument("--items", type=int, default=12)
+    parser.add_argument("--alone", type=int, default=12)
     parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--case", action="append", help="Only these of the cases.")
     parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -175,8 +186,8 @@ def main() -> None:
         return
     for row in rows:
         print(
-            f"{row.strategy:<22} {row.items} items  one at a time {row.one_at_a_time_s:6.1f} s  ours "
-            f"{row.ours_s:6.1f} s  × {row.ratio:.1f}  same answers {row.same_answers}"
+            f"{row.strategy:<22} {row.items} items  one at a time {row.one_at_a_time_s:6.2f} s an item  ours "
+            f"{row.ours_s:6.2f} s  × {row.ratio:.1f}  same answers {row.same_answers} of {row.alone}"
         )
 
 
