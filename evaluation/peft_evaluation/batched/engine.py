@@ -150,7 +150,10 @@ class BatchedEngine:
         return [len(self._tokenizer.encode_text(text)) for text in texts]
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        """See ``Engine``; a time budget is not kept. Raises InvalidInput for a prompt that does not fit."""
+        """See ``Engine``; keeps no time budget and tells no log-probabilities.
+
+        Raises InvalidInput for a prompt that does not fit.
+        """
         await self.ready()
         tokens, room = self._room(request.prompt, request.max_tokens)
         clock = _Clock(len(tokens))

@@ -7,7 +7,7 @@ strategy finds it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -39,9 +39,12 @@ class Read:
 class PromptReader:
     """Reads prompts with one model. One thread may use it."""
 
-    def __init__(self, model: PreTrainedModel, *, tokens_at_once: int) -> None:
-        """``tokens_at_once`` of a pass; a prompt that is longer takes a pass of its own."""
-        self._model, self._tokens_at_once = model, tokens_at_once
+    def __init__(self, model: PreTrainedModel, *, tokens_at_once: int, check: Callable[[], None]) -> None:
+        """``tokens_at_once`` of a pass; a prompt that is longer takes a pass of its own.
+
+        ``check`` is called before each pass, and raises when there is to be none.
+        """
+        self._model, self._tokens_at_once, self._check = model, tokens_at_once, check
         self._weights: object = None
         self._virtual = 0
         self._tokens: list[int] = []
@@ -56,7 +59,7 @@ class PromptReader:
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[Sequence[int]]) -> Read:
-        """All of them, none empty. The same prompt is read once."""
+        """All of them, none empty. The same prompt is read once. Raises what ``check`` raises."""
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         reused = self._begin(distinct)
         shared = len(self._tokens)
@@ -122,6 +125,7 @@ class PromptReader:
 
     def _forward(self, rests: Sequence[Sequence[int]], wanted: Sequence[int]) -> tuple[Layers, Tensor]:
         """Compute texts that each follow what is kept: all states, and the logits after the positions ``wanted``."""
+        self._check()
         model, device = self._model, self._model.device
         kept = self._layers[0][0].shape[2]
         lengths = torch.tensor([len(rest) for rest in rests], device=device)

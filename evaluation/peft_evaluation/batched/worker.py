@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 8
 """Steps that work waits at most for more to be read with it: reading little takes as long as reading much."""
+STOPPED = "the engine was stopped"
 ENOUGH = 4
 """What fills a fourth of the rows is read without waiting."""
 
@@ -41,7 +42,8 @@ class Worker:
 
     def __init__(self, base: LoadedBase, shelf: AdapterShelf, limits: Limits) -> None:
         self._model, self._shelf, self._limits = base.model, shelf, limits
-        self._reader = PromptReader(base.model, tokens_at_once=limits.reading)
+        self._reader = PromptReader(base.model, tokens_at_once=limits.reading, check=self._go_on_reading)
+        self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._waiting: deque[Work] = deque()
         self._waited = 0
@@ -54,9 +56,14 @@ class Worker:
         self._inbox.put(work)
 
     def stop(self) -> None:
-        """End after the step under way; what is not done ends with an InterruptedError."""
+        """End after the step or the pass under way; what is not done ends with an InterruptedError."""
+        self._stopping.set()
         self._inbox.put(None)
         self._thread.join()
+
+    def _go_on_reading(self) -> None:
+        if self._stopping.is_set():
+            raise InterruptedError(STOPPED)
 
     def _run(self) -> None:
         while self._take_in():
@@ -65,7 +72,7 @@ class Worker:
             except Exception as error:
                 # The states may be half written: nothing that needs them can go on.
                 self._under_way.abandon(error)
-        stopped = InterruptedError("the engine was stopped")
+        stopped = InterruptedError(STOPPED)
         self._under_way.abandon(stopped)
         for work in self._waiting:
             work.done(stopped)

@@ -1,16 +1,20 @@
 """A process that evaluates on a tiny base and can be killed: prints what it is told of, one JSON line each.
 
-python evaluation_host.py HOME [--resume] [--ray HOST:PORT] [--long]
+python evaluation_host.py HOME [--resume] [--ray HOST:PORT] [--long] [--hold COUNT FILE]
+
+With ``--hold`` it stands still when so many are answered in all, until the file is there.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from peft_evaluation.items import Item, ItemSet
-from peft_evaluation.run import EvaluateRequest, answer_all
+from peft_evaluation.run import EvaluateRequest, Event, Progress, answer_all
 from peft_evaluation.strategies.choosing import Sweep
 from peft_tuning.examples import IntentExample
 from peft_tuning.progress_view import JsonLines
@@ -55,6 +59,17 @@ def adapter(place: TinyPlace) -> None:
         place.registry.import_(made, name="mine", base=place.base)
 
 
+def holding(tell: Callable[[Event], None], count: int, gate: Path) -> Callable[[Event], None]:
+    """``tell``, and stand still as the module says."""
+
+    def told(event: Event) -> None:
+        tell(event)
+        while isinstance(event, Progress) and event.done == count and not gate.exists():
+            time.sleep(0.01)
+
+    return told
+
+
 if __name__ == "__main__":
     ray = sys.argv[sys.argv.index("--ray") + 1] if "--ray" in sys.argv else None
     changes = LONG if "--long" in sys.argv else {}
@@ -62,4 +77,8 @@ if __name__ == "__main__":
     here = tiny_place(Path(sys.argv[1]))
     if "--long" in sys.argv:
         adapter(here)
-    answer_all(asked, here, JsonLines(sys.stdout))
+    tell: Callable[[Event], None] = JsonLines(sys.stdout)
+    if "--hold" in sys.argv:
+        count, gate = sys.argv[sys.argv.index("--hold") + 1 :][:2]
+        tell = holding(tell, int(count), Path(gate))
+    answer_all(asked, here, tell)

@@ -221,3 +221,38 @@ async def test_a_beam_ends_before_a_stop_string(engine: Any) -> None:
     assert len(found) == 4
     assert not any(stop in beam.text for beam in found)
     assert not all(beam.truncated for beam in found)
+
+
+async def test_stopping_does_not_wait_for_prompts_that_are_still_to_be_read(
+    base: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from peft_evaluation.batched import engine as module
+    from peft_evaluation.batched.reading import PromptReader
+    from peft_evaluation.batched.worker import Limits
+
+    monkeypatch.setattr(module, "limits", lambda _device, rows: Limits(rows=rows, positions=9999, reading=8))
+    passes: list[int] = []
+    reading, go_on = threading.Event(), threading.Event()
+    forward = PromptReader._forward
+
+    def slow(self: PromptReader, *arguments: Any) -> Any:
+        found = forward(self, *arguments)
+        passes.append(1)
+        reading.set()
+        go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(PromptReader, "_forward", slow)
+    async for engine in running(base, rows=9):
+        asking = asyncio.gather(*(ask(engine, each) for each in requests([None])), return_exceptions=True)
+        await asyncio.to_thread(reading.wait, 30)
+        worker = engine._worker
+        stopping = asyncio.create_task(engine.stop())
+        await asyncio.to_thread(worker._stopping.wait, 30)
+        go_on.set()
+        await asyncio.wait_for(stopping, 30)
+        found = await asyncio.wait_for(asking, 30)
+    assert len(passes) == 1
+    assert all(isinstance(each, EngineFailed) for each in found)
