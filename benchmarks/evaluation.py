@@ -94,7 +94,7 @@ async def one_at_a_time(engine: Engine, case: Case) -> tuple[float, list[str]]:
             asked = replace(question, seed=seed + number)
             given = await answerer(engine, single, 1, 1).answer(asked)
             seconds += time.perf_counter() - began
-        texts.append(given.texts[0])
+            texts += given.texts if number == 0 else ()
     return seconds, texts
 
 
