@@ -12,7 +12,7 @@ import typer
 
 from peft_daemon.cli import extras
 from peft_daemon.cli.output import Json, emit
-from peft_daemon.errors import NotFound
+from peft_daemon.errors import InvalidInput, NotFound
 from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
@@ -80,6 +80,25 @@ def compare(before: Which, after: Which, as_json: Json = False) -> None:
 
     found = compare_reports(store.read(_place(before)), store.read(_place(after)))
     emit(found, as_json=as_json, text=lambda: _print(found))
+
+
+@app.command("share", epilog="Example: peft-daemon report share conala ./conala-figures")
+def share(
+    which: Which,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, or an empty one.")],
+) -> None:
+    """Write a copy without questions, references and answers: all figures, and none of your code."""
+    extras.require("reading reports", "eval", extras.EVAL)
+    from peft_evaluation.reports import files, store
+    from peft_evaluation.reports.sharing import without_texts
+
+    report = without_texts(store.read(_place(which)))
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InvalidInput(f"{folder} is not an empty folder", fix="Name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write(folder, report)
+    files.write(folder, report)
+    typer.echo(str(folder))
 
 
 def _print(found: Sequence[Comparison]) -> None:

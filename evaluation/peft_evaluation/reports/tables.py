@@ -27,7 +27,10 @@ def facts(report: Report) -> Table:
         ("model", f"{report.model} ({report.model_sha256[:12]}), {report.engine} engine"),
         ("data", f"{data.name}, {data.part}, {data.items} items, digest {data.digest[:12]}, {data.licence}"),
         ("where from", data.provenance),
-        ("decoding", ", ".join(f"{key}: {value}" for key, value in report.decoding.items())),
+        (
+            "decoding",
+            ", ".join(value if key == "decoding" else f"{key}: {value}" for key, value in report.decoding.items()),
+        ),
         *([("answers run in", report.sandbox)] if report.sandbox else []),
         ("machine", where),
         *([("answered by", f"{machine.nodes} nodes of a cluster")] if machine.nodes > 1 else []),
