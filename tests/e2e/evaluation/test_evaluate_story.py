@@ -62,6 +62,25 @@ def test_strategies_are_compared_on_the_same_items_and_added_later(environment: 
     assert [strategy["id"] for strategy in more[-1]["strategies"]] == ["zero-shot", "icl-3", "rag-bm25-2"]
 
 
+def test_torch_answers_all_items_at_once_and_searches_with_the_adapter_of_the_package(
+    environment: dict[str, str], file: Path
+) -> None:
+    asked = ("--dataset", str(file), "--max-tokens", "24", "--engine", "torch")
+    strategies = ("--strategy", "icl", "--seed", "42", "--strategy", "adapter:conala")
+    environment = {**environment, "PEFT_DAEMON_SHIPPED_ADAPTERS": "true"}
+    told = evaluate(environment, *asked, *strategies, "--name", "at-once")
+    in_context, adapted = store.read(Path(told[-1]["folder"])).strategies
+    assert in_context.metrics["em@1"].value >= 2 / 3
+    assert adapted.metrics["syntax"].value == 1
+    assert (in_context.costs.at_once, adapted.costs.adapter_bytes is not None) == (128, True)
+
+    told = evaluate(environment, *asked, "--strategy", "adapter:conala", "--beams", "4", "--name", "beams")
+    report = store.read(Path(told[-1]["folder"]))
+    assert {len(set(answer.texts)) for item in report.items for answer in item.answers} <= {3, 4}
+    measures = report.strategies[0].metrics
+    assert 2 / 3 <= measures["em@1"].value <= measures["em@2"].value
+
+
 def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str, str]) -> None:
     from support.shared_data import shared_data
 
@@ -85,7 +104,7 @@ def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str,
     ("arguments", "message", "code"),
     [
         (("--dataset", "conala", "--strategy", "magic"), "there is no strategy 'magic'", 2),
-        (("--dataset", "conala", "--strategy", "adapter:nobody"), "no adapter 'nobody'", 3),
+        (("--dataset", "conala", "--strategy", "adapter:nobody"), "no adapter 'nobody'", 2),
         (("--dataset", "nothing"), "there is no data set 'nothing'", 3),
         ((), "exactly one of --dataset and --repo", 2),
         (("--dataset", "conala", "--samples", "2", "--beams", "2"), "either --samples or --beams", 2),
