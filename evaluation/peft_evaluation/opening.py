@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_daemon.config import Settings
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import TORCH
 from peft_evaluation.answering import Answerer, ServedAnswerer
@@ -36,15 +35,15 @@ class Plan:
     """Questions answered together on one machine; None: as many as its engine is fast with."""
 
 
-def engine_of(settings: Settings, decoding: Decoding) -> str:
+def engine_of(place: Place, decoding: Decoding) -> str:
     """The id of the engine that answers: the chosen one, unless only torch can."""
-    return TORCH if isinstance(decoding, Beams) else choice.chosen(settings)
+    return TORCH if isinstance(decoding, Beams) else choice.chosen(place.settings)
 
 
 @asynccontextmanager
 async def opened(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
     """The answerer with the model at ``path`` loaded, until the block ends; raises what the engine raises."""
-    batched = engine_of(plan.place.settings, plan.decoding) == TORCH
+    batched = engine_of(plan.place, plan.decoding) == TORCH
     async with (_batched if batched else _served)(plan, path) as answerer:
         yield answerer
 

@@ -294,7 +294,7 @@ def _complete(journal: Journal[Answered], items: ItemSet, strategies: tuple[Stra
 
 
 def _engine(request: EvaluateRequest, place: Place) -> str:
-    return engine_of(place.settings, request.decoding)
+    return engine_of(place, request.decoding)
 
 
 def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,7 @@ from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.cli import extras
 from peft_daemon.cli.output import Json
 from peft_daemon.config import resolve
-from peft_daemon.errors import InvalidInput
+from peft_daemon.errors import InvalidInput, NotFound
 from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def evaluate(
         paths=paths,
     )
     called, load = _source(place, dataset, repo, data)
-    # An adapter of the package can be asked for before anything was served.
-    provide_shipped(place.settings, paths)
     own_tests = _own_tests(repo, pytest_args, python, asked=run_tests)
     request = EvaluateRequest(
         name=name or called,
@@ -154,6 +153,9 @@ def evaluate(
         resume=resume,
         command=("peft-daemon", *sys.argv[1:]),
     )
+    # An adapter of the package can be asked for before anything was served. Without its base the run itself refuses.
+    with suppress(NotFound):
+        provide_shipped(place.settings, paths)
     _run(request, place, as_json=as_json)
 
 
