@@ -163,7 +163,6 @@ def test_interrupted_and_then_with_a_node_killed_it_ends_with_the_answers_of_one
 
     with host(home, *options, "--resume", "--hold", str(HELD), str(second)) as process:
         wait_for(process, HELD - before)
-        assert len({answer.given.node for answer in answers(home) if answer.strategy == "icl-2"}) == 2
         # Questions go there and no answer comes back: it has as many in hand as it takes when the others are answered.
         for each in nodes.processes("two"):
             with contextlib.suppress(psutil.NoSuchProcess):
