@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -128,9 +129,10 @@ async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> 
         async with serving(settings, entry, path, slots=rows) as engine:
             yield engine
         return
-    from peft_evaluation.batched.engine import BatchedEngine, of_file
+    from peft_evaluation.batched.engine import BatchedEngine
+    from peft_tuning.serving.loading import load
 
-    batched = BatchedEngine(of_file(path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
+    batched = BatchedEngine(partial(load, path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
     await batched.start()
     await batched.ready()
     yield batched

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from peft_daemon.engines import choice
@@ -64,13 +65,14 @@ async def _served(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
 
 @asynccontextmanager
 async def _batched(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
-    from peft_evaluation.batched.engine import BatchedEngine, of_file  # noqa: PLC0415  (loads torch)
+    from peft_evaluation.batched.engine import BatchedEngine  # noqa: PLC0415  (loads torch)
     from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415
+    from peft_tuning.serving.loading import load  # noqa: PLC0415
 
     settings, formats, answers = plan.place.settings, plan.place.entry.prompt_formats, plan.decoding.answers
     at_once = plan.at_once or max(1, ROWS // answers)
     engine = BatchedEngine(
-        of_file(path, settings.torch_precision),
+        partial(load, path, settings.torch_precision),
         model_id=plan.place.entry.id,
         context_tokens=plan.context_tokens,
         rows=at_once * answers,

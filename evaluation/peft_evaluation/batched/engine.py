@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor
 
 from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest, Prompt
-from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError
+from peft_daemon.errors import EngineFailed, PeftDaemonError
 from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 from peft_evaluation.batched.searches import BeamSearch, Search, Writing
 from peft_evaluation.batched.work import Work
@@ -25,7 +25,7 @@ from peft_evaluation.batched.worker import Limits, Worker
 from peft_tuning.base_model import LoadedBase
 from peft_tuning.serving.adapters import AdapterShelf
 from peft_tuning.serving.answer import AnswerText
-from peft_tuning.serving.loading import load
+from peft_tuning.serving.generation import does_not_fit, require_decoder_only
 from peft_tuning.serving.sampling import Sampler
 from peft_tuning.serving.vocabulary import Vocabulary
 from peft_tuning.tokenizer import LiteralTokenizer
@@ -80,7 +80,6 @@ class Beam:
     text: str
     score: float
     """Log-probability divided by length, in nats."""
-    tokens: int
     truncated: bool
     """Whether it reached the longest length."""
 
@@ -113,10 +112,7 @@ class BatchedEngine:
         base = await asyncio.shield(self._loading)
         if self._worker is not None:
             return
-        if base.family.encoder_decoder:
-            raise InvalidInput(
-                f"{base.family.id} models are not served", why="they have an encoder", fix="Choose another base model"
-            )
+        require_decoder_only(base)
         self._vocabulary, self._tokenizer = Vocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
         self._shelf = AdapterShelf(base, ADAPTERS)
         self._worker = Worker(base, self._shelf, limits(base.model.device.type, self._row_limit))
@@ -136,7 +132,7 @@ class BatchedEngine:
             model=self._model_id,
             memory_bytes=psutil.Process().memory_info().rss,
             context_tokens=self._context_tokens,
-            adapters=list(self._shelf.digests) if self._worker else [],
+            adapters=self._shelf.digests if self._worker else [],
         )
 
     async def idle(self) -> None:
@@ -215,30 +211,34 @@ class BatchedEngine:
         clock.written = sum(len(ids) for _, ids in search.found)
         return [self._beam(score, ids, room, stop) for score, ids in search.found], clock.timings()
 
-    def _under_way(
+    @asynccontextmanager
+    async def _under_way(
         self,
         tokens: list[int],
         search: Search,
         adapter: AdapterLease | None,
         clock: _Clock,
         done: Callable[[Exception | None], None],
-    ) -> _InFlight:
+    ) -> AsyncGenerator[None, None]:
+        """Give it to the worker, and call it off when nobody waits for it any more."""
         assert self._worker is not None  # noqa: S101  (ready)
         work = Work(
             tokens=tokens, search=search, adapter=adapter, begun=clock.begin, read=clock.reading_done, done=done
         )
-        return _InFlight(self, self._worker, work)
+        self._in_flight += 1
+        self._worker.put(work)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            work.cancelled.set()
 
     def _room(self, prompt: Prompt, max_tokens: int) -> tuple[list[int], int]:
         """The prompt's tokens, and how many may be written after them."""
         tokens = self._tokenizer.encode_prompt(prompt)
         room = self._context_tokens - len(tokens)
         if room < 1 or not tokens:
-            raise InvalidInput(
-                "the prompt does not fit into the model's context",
-                why=f"it has {len(tokens)} tokens, the context {self._context_tokens}",
-                fix="Send less text or set `context_tokens` higher",
-            )
+            raise does_not_fit(len(tokens), self._context_tokens)
         return tokens, min(max_tokens, room)
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -252,27 +252,7 @@ class BatchedEngine:
         text = self._text([token for token in ids if token not in self._vocabulary.ends])
         cut = min((at for each in stop if (at := text.find(each)) >= 0), default=len(text))
         over = cut < len(text) or ids[-1] in self._vocabulary.ends
-        return Beam(text[:cut], score, len(ids), truncated=len(ids) == room and not over)
-
-
-class _InFlight:
-    """Work that is given to the worker, and called off when nobody waits for it any more."""
-
-    def __init__(self, engine: BatchedEngine, worker: Worker, work: Work) -> None:
-        self._engine, self._worker, self._work = engine, worker, work
-
-    async def __aenter__(self) -> None:
-        self._engine._in_flight += 1
-        self._worker.put(self._work)
-
-    async def __aexit__(self, *_about: object) -> None:
-        self._engine._in_flight -= 1
-        self._work.cancelled.set()
-
-
-def of_file(path: Path, precision: str) -> Callable[[], LoadedBase]:
-    """How to load the model in ``path``, for ``BatchedEngine``."""
-    return lambda: load(path, precision)
+        return Beam(text[:cut], score, truncated=len(ids) == room and not over)
 
 
 def _failure(error: Exception) -> Exception:

@@ -87,14 +87,28 @@ class Interrupted(Exception):
         super().__init__(reason)
 
 
+def require_decoder_only(base: LoadedBase) -> None:
+    """Raise InvalidInput for a model that cannot write after what it reads."""
+    if base.family.encoder_decoder:
+        raise InvalidInput(
+            f"{base.family.id} models are not served", why="they have an encoder", fix="Choose another base model"
+        )
+
+
+def does_not_fit(tokens: int, context_tokens: int) -> InvalidInput:
+    """What to raise for a prompt of so many tokens."""
+    return InvalidInput(
+        "the prompt does not fit into the model's context",
+        why=f"it has {tokens} tokens, the context {context_tokens}",
+        fix="Send less text or set `context_tokens` higher",
+    )
+
+
 class TextGenerator:
     """One base model with its adapters."""
 
     def __init__(self, base: LoadedBase, shelf: AdapterShelf, *, context_tokens: int, step_tokens: int) -> None:
-        if base.family.encoder_decoder:
-            raise InvalidInput(
-                f"{base.family.id} models are not served", why="they have an encoder", fix="Choose another base model"
-            )
+        require_decoder_only(base)
         self._model, self._shelf = base.model, shelf
         self._vocabulary = Vocabulary(base.tokenizer)
         self.tokenizer = LiteralTokenizer(base.tokenizer)
@@ -140,11 +154,7 @@ class TextGenerator:
         adapter = self._shelf.put_on(request.adapter)
         room = self._context_tokens - adapter.virtual_tokens - len(tokens)
         if room < 0:
-            raise InvalidInput(
-                "the prompt does not fit into the model's context",
-                why=f"it has {len(tokens)} tokens, the context {self._context_tokens - adapter.virtual_tokens}",
-                fix="Send less text or set `context_tokens` higher",
-            )
+            raise does_not_fit(len(tokens), self._context_tokens - adapter.virtual_tokens)
         if not tokens:
             return
         logits = self._read(tokens, self._prepare(tokens, request.adapter, adapter), clock, check)

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from tree_sitter import Node
 
-import tree_sitter_python
-from tree_sitter import Language, Node, Parser
+from peft_tuning.repository.languages import GRAMMARS, parser_of
 
 
 def parse(code: str) -> Node:
     """The root of the tree."""
-    return _parser().parse(code.encode(errors="replace")).root_node
-
-
-@cache
-def _parser() -> Parser:
-    return Parser(Language(tree_sitter_python.language()))
+    return parser_of(GRAMMARS["python"]).parse(code.encode(errors="replace")).root_node
