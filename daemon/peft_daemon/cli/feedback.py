@@ -146,7 +146,8 @@ def _print(lines: list[Line]) -> None:
             *("–" if share is None else f"{share:.0%}" for share in shares),
             f"{line.characters_accepted:,} / {line.characters_shown:,}",
         )
-    Console().print(table)
+    # A language is what some client said it is: never formatting.
+    Console(markup=False).print(table)
 
 
 def _print_export(exported: Exported) -> None:
