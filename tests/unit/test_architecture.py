@@ -131,6 +131,19 @@ def test_no_part_of_the_editor_path_imports_torch(module: str) -> None:
     assert found == "[]"
 
 
+def test_a_projects_own_file_is_read_for_typed_commands_only() -> None:
+    readers = {
+        module
+        for package in PACKAGES
+        for module, file in modules(package)
+        for name in imports(file, package)
+        if name in ("peft_daemon.config.find_project_file", "peft_daemon.config.PROJECT_FILE")
+    }
+    readers |= {m for m, f in modules("peft_daemon") if "config.find_project_file" in f.read_text(encoding="utf-8")}
+    assert readers
+    assert all(module.startswith(("peft_daemon.cli.", "peft_tuning.")) for module in readers), readers
+
+
 def test_files_stay_small_enough_to_hold_in_the_head() -> None:
     long = {
         str(f.relative_to(ROOT)): n
