@@ -1,0 +1,159 @@
+/** The language server: started, restarted, asked. At most one runs; without peft-daemon none does. */
+import * as vscode from "vscode";
+import {
+  type CancellationToken,
+  ExecuteCommandRequest,
+  LanguageClient,
+  type LanguageClientOptions,
+  type Middleware,
+  RevealOutputChannelOn,
+  State as ClientState,
+  WorkDoneProgress,
+} from "vscode-languageclient/node";
+import type { CommandLine } from "../commandLine/commandLine";
+import { initializationOptions } from "../settings";
+import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
+
+const STATUS = "peft-daemon/status";
+
+export interface Start {
+  readonly command: CommandLine;
+  readonly logLevel: string;
+}
+
+export class LanguageServer implements vscode.Disposable {
+  readonly #log: vscode.LogOutputChannel;
+  readonly #middleware: Middleware;
+  readonly #changed = new vscode.EventEmitter<Status>();
+  readonly onStatus = this.#changed.event;
+  #client: LanguageClient | undefined;
+  #status = STARTING;
+  /** Starts and stops, one after the other. */
+  #work: Promise<void> = Promise.resolve();
+
+  constructor(log: vscode.LogOutputChannel, middleware: Middleware) {
+    this.#log = log;
+    this.#middleware = middleware;
+  }
+
+  get status(): Status {
+    return this.#status;
+  }
+
+  /** Start a server in place of the one there is; with undefined there will be none. */
+  restart(start: Start | undefined): Promise<void> {
+    this.#work = this.#work.then(async () => {
+      await this.#stop();
+      if (start) {
+        await this.#start(start);
+      } else {
+        this.#show(NOT_SET_UP);
+      }
+    });
+    return this.#work;
+  }
+
+  /** Run one of the server's commands; throws what it answers as its error. */
+  async execute(command: string, args: readonly unknown[] = []): Promise<unknown> {
+    return await this.#running().sendRequest(ExecuteCommandRequest.type, { command, arguments: [...args] });
+  }
+
+  /** The same for long work: `report` gets its words on the way, and the token stops it. */
+  async executeWithProgress(
+    command: string,
+    args: readonly unknown[],
+    report: (message: string) => void,
+    token: CancellationToken,
+  ): Promise<unknown> {
+    const client = this.#running();
+    const workDoneToken = crypto.randomUUID();
+    const listening = client.onProgress(WorkDoneProgress.type, workDoneToken, (progress) => {
+      if (progress.kind !== "end" && progress.message) {
+        report(progress.message);
+      }
+    });
+    try {
+      const params = { command, arguments: [...args], workDoneToken };
+      return await client.sendRequest(ExecuteCommandRequest.type, params, token);
+    } finally {
+      listening.dispose();
+    }
+  }
+
+  dispose(): void {
+    this.#changed.dispose();
+    void this.stop();
+  }
+
+  /** Resolves when the server has said goodbye. */
+  stop(): Promise<void> {
+    this.#work = this.#work.then(() => this.#stop());
+    return this.#work;
+  }
+
+  #running(): LanguageClient {
+    if (this.#client?.state !== ClientState.Running) {
+      throw new Error(
+        this.#status === NOT_SET_UP
+          ? "peft-daemon is not set up. Run 'peft-daemon: Set Up'"
+          : "The language server of peft-daemon does not run. Run 'peft-daemon: Restart the Daemon', or look at its logs",
+      );
+    }
+    return this.#client;
+  }
+
+  async #start({ command, logLevel }: Start): Promise<void> {
+    // Without options the command answers sooner: it need not load its command line's library.
+    const level = logLevel === "warning" ? [] : ["--log-level", logLevel];
+    const run = { command: command.program, args: [...command.first, "lsp", ...level] };
+    this.#log.info(`starting ${[run.command, ...run.args].join(" ")} (from: ${command.origin})`);
+    this.#show(STARTING);
+    const client = new LanguageClient("peft-daemon", "peft-daemon", run, this.#options());
+    this.#client = client;
+    client.onNotification(STATUS, (params: unknown) => {
+      const status = readStatus(params);
+      if (status && this.#client === client) {
+        this.#show(status);
+      }
+    });
+    client.onDidChangeState(({ newState }) => {
+      if (newState === ClientState.Stopped && this.#client === client) {
+        this.#show(STOPPED);
+      }
+    });
+    try {
+      await client.start();
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#log.error(`the language server did not start: ${why}`);
+      this.#show({ ...STOPPED, message: `the language server did not start: ${why}` });
+    }
+  }
+
+  async #stop(): Promise<void> {
+    const client = this.#client;
+    this.#client = undefined;
+    if (client?.state === ClientState.Running) {
+      await client.stop().catch((error: unknown) => {
+        this.#log.warn(`the language server did not stop in time: ${String(error)}`);
+      });
+    }
+    await client?.dispose().catch(() => undefined);
+  }
+
+  #options(): LanguageClientOptions {
+    return {
+      documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
+      initializationOptions: initializationOptions(),
+      outputChannel: this.#log,
+      // Nothing of it is worth the user's focus; the status bar says when something is wrong.
+      revealOutputChannelOn: RevealOutputChannelOn.Never,
+      middleware: this.#middleware,
+    };
+  }
+
+  #show(status: Status): void {
+    this.#status = status;
+    this.#changed.fire(status);
+  }
+}
