@@ -18,7 +18,15 @@ const mine: Adapter = readAdapters([row])[0] ?? expect.fail("no adapter");
 describe("readAdapters", () => {
   it("reads the server's list and leaves out what is none", () => {
     expect(readAdapters([row, null, { name: 1 }])).toEqual([
-      { name: "mine", digest: "d1", method: "lora", rank: 16, task: "fill", sizeBytes: 17_600_000, activeFor: row.active_for },
+      {
+        name: "mine",
+        digest: "d1",
+        method: "lora",
+        rank: 16,
+        task: "fill",
+        sizeBytes: 17_600_000,
+        activeFor: row.active_for,
+      },
     ]);
     expect(readAdapters({ error: 1 })).toEqual([]);
   });
@@ -45,8 +53,11 @@ describe("adapterPicks", () => {
     const gate = { manifest: { metrics: { gate_similarity_base: 0.5, gate_similarity: 0.61234, gate_holes: 48 } } };
     const loss = { manifest: { metrics: { validation_loss: 1.33, steps: "many" } } };
     const detail = (shown: unknown): string | undefined =>
-      adapterPicks([{ ...mine, rank: 0, method: "ia3", sizeBytes: 250_000 }], "/ws", new Map([["d1", readMetrics(shown)]])).at(-1)
-        ?.detail;
+      adapterPicks(
+        [{ ...mine, rank: 0, method: "ia3", sizeBytes: 250_000 }],
+        "/ws",
+        new Map([["d1", readMetrics(shown)]]),
+      ).at(-1)?.detail;
     expect(detail(gate)).toBe("ia3 · for fill · 0.3 MB · similarity 0.500 → 0.612 on 48 held-out holes");
     expect(detail(loss)).toBe("ia3 · for fill · 0.3 MB · validation loss 1.330");
     expect(detail({})).toBe("ia3 · for fill · 0.3 MB");

@@ -1,7 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { answer, CANCELLED, documents, failureIn } from "./answers";
 
-const error = JSON.stringify({ error: { code: "conflict", message: "a: b. Do c", what: "a", why: "b", fix: "c" } }, null, 2);
+const error = JSON.stringify(
+  { error: { code: "conflict", message: "a: b. Do c", what: "a", why: "b", fix: "c" } },
+  null,
+  2,
+);
 const ended = (stdout: string, code: number | null, stderr = "") => ({ stdout, code, stderr });
 
 describe("documents", () => {

@@ -49,12 +49,18 @@ describe("findCommandLine", () => {
   });
 
   it("takes PATH before Python's module", async () => {
-    const found = await findCommandLine(machine(everything.slice(1), { hasModule: () => Promise.resolve(true) }), wishes);
+    const found = await findCommandLine(
+      machine(everything.slice(1), { hasModule: () => Promise.resolve(true) }),
+      wishes,
+    );
     expect(found).toEqual({ program: "/usr/bin/peft-daemon", first: [], origin: "path" });
   });
 
   it("runs Python's module without the current folder's modules", async () => {
-    const found = await findCommandLine(machine(["/usr/bin/python3"], { hasModule: () => Promise.resolve(true) }), wishes);
+    const found = await findCommandLine(
+      machine(["/usr/bin/python3"], { hasModule: () => Promise.resolve(true) }),
+      wishes,
+    );
     expect(found).toEqual({ program: "/usr/bin/python3", first: MODULE, origin: "python" });
     expect(MODULE).toContain("-P");
   });

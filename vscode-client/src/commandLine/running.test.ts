@@ -14,13 +14,17 @@ describe("run", () => {
 
   it("interrupts the way Ctrl-C does, and waits for the program's last words", async () => {
     const controller = new AbortController();
-    const script = "process.on('SIGINT', () => { console.log('saved'); process.exit(130) }); console.log('ready'); setInterval(() => 0, 1000)";
+    const script =
+      "process.on('SIGINT', () => { console.log('saved'); process.exit(130) }); console.log('ready'); setInterval(() => 0, 1000)";
     const onOutput = (line: string): void => {
       if (line === "ready") {
         controller.abort();
       }
     };
-    expect(await node(script, { signal: controller.signal, onOutput })).toMatchObject({ code: 130, stdout: "ready\nsaved" });
+    expect(await node(script, { signal: controller.signal, onOutput })).toMatchObject({
+      code: 130,
+      stdout: "ready\nsaved",
+    });
   });
 
   it("interrupts at once when it was called off before", async () => {
