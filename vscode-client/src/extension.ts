@@ -1,0 +1,134 @@
+/** Puts the extension together: what there is, and which command does what. */
+import * as vscode from "vscode";
+import { switchAdapter } from "./adapters/switchAdapter";
+import { type CommandLine, findCommandLine } from "./commandLine/commandLine";
+import { thisMachine } from "./commandLine/machine";
+import { required } from "./commandLine/peftDaemon";
+import { Doctor } from "./doctor/doctor";
+import { command } from "./interaction";
+import { Menu } from "./menu/menu";
+import { Proposals } from "./proposal/proposals";
+import { openReport } from "./reports/openReport";
+import { LanguageServer } from "./server/languageServer";
+import { NEEDS_RESTART, serverSettings } from "./settings";
+import { setUp } from "./setup/setUp";
+import { Snooze } from "./status/snooze";
+import { StatusBar } from "./status/statusBar";
+import { toggleFolder, toggleLanguage } from "./switches";
+import { TuneRuns } from "./tuning/run";
+import { Tuning } from "./tuning/tune";
+
+/** Set to true when the user does not want to be asked to set up. */
+const DECLINED = "peftDaemon.setUpDeclined";
+
+export async function activate(context: vscode.ExtensionContext): Promise<void> {
+  const storage = (name: string): string => vscode.Uri.joinPath(context.globalStorageUri, name).fsPath;
+  const environment = storage("env");
+  const log = vscode.window.createOutputChannel("peft-daemon", { log: true });
+  const bar = new StatusBar();
+  const snooze = new Snooze(() => {
+    show();
+  });
+  const server = new LanguageServer(log, {
+    provideInlineCompletionItems: (document, position, inline, token, next) =>
+      snooze.until !== undefined && inline.triggerKind === vscode.InlineCompletionTriggerKind.Automatic
+        ? []
+        : next(document, position, inline, token),
+  });
+  const show = (): void => {
+    bar.show(server.status, snooze.until);
+  };
+
+  const find = (): Promise<CommandLine | undefined> =>
+    findCommandLine(thisMachine, {
+      command: serverSettings().command,
+      workspaceFolder: vscode.workspace.workspaceFolders?.[0]?.uri.fsPath,
+      environment,
+    });
+  const start = async (): Promise<void> => {
+    const found = await find();
+    await server.restart(found && { command: found, logLevel: serverSettings().logLevel });
+  };
+  const restart = async (): Promise<void> => {
+    if (server.isRunning) {
+      const options = { location: vscode.ProgressLocation.Window, title: "peft-daemon: restarting" };
+      await vscode.window.withProgress(options, () => server.execute("peft-daemon.restart"));
+    } else {
+      required(await find());
+      await start();
+    }
+  };
+
+  const doctor = new Doctor();
+  const proposals = new Proposals(server);
+  const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find);
+  const menu = new Menu(server, snooze);
+  const commands: Readonly<Record<string, () => unknown>> = {
+    trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
+    generate: () => proposals.generate(),
+    acceptProposal: () => proposals.accept(),
+    discardProposal: () => proposals.discard(),
+    switchAdapter: async () => {
+      await switchAdapter(server, required(await find()));
+    },
+    tune: () => tuning.tune(),
+    openReport: async () => {
+      await openReport(required(await find()));
+    },
+    snooze: () => {
+      snooze.toggle();
+    },
+    toggleLanguage,
+    toggleFolder,
+    restart,
+    showLogs: () => {
+      log.show();
+    },
+    doctor: async () => {
+      await doctor.check(required(await find()));
+    },
+    setUp: () => setUp({ log, environment, find, start }),
+    menu: () => menu.open(),
+  };
+
+  context.subscriptions.push(
+    log,
+    bar,
+    snooze,
+    server,
+    doctor,
+    proposals,
+    tuning,
+    server.onStatus((status) => {
+      show();
+      void vscode.commands.executeCommand("setContext", "peftDaemon.ready", status.state === "idle");
+    }),
+    vscode.workspace.onDidChangeConfiguration(async (change) => {
+      if (NEEDS_RESTART.some((setting) => change.affectsConfiguration(setting))) {
+        await start();
+      }
+    }),
+    // A trusted workspace may name the command.
+    vscode.workspace.onDidGrantWorkspaceTrust(start),
+    ...Object.entries(commands).map(([name, run]) => command(`peftDaemon.${name}`, log, run)),
+  );
+  show();
+  await start();
+  void tuning.showRunning();
+  if (!server.isSetUp) {
+    void offerSetUp(context.globalState);
+  }
+}
+
+async function offerSetUp(memory: vscode.Memento): Promise<void> {
+  if (memory.get<boolean>(DECLINED, false)) {
+    return;
+  }
+  const [now, never] = ["Set Up", "Do Not Ask Again"];
+  const chosen = await vscode.window.showInformationMessage("peft-daemon is not set up yet.", now, never);
+  if (chosen === now) {
+    await vscode.commands.executeCommand("peftDaemon.setUp");
+  } else if (chosen === never) {
+    await memory.update(DECLINED, true);
+  }
+}

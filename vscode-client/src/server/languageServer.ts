@@ -1,0 +1,212 @@
+/** The language server: started, restarted, asked. At most one runs; without peft-daemon none does. */
+import type { ChildProcess } from "node:child_process";
+import { createInterface } from "node:readline";
+import * as vscode from "vscode";
+import {
+  type CancellationToken,
+  CloseAction,
+  type ErrorHandler,
+  ExecuteCommandRequest,
+  LanguageClient,
+  type LanguageClientOptions,
+  type Middleware,
+  RevealOutputChannelOn,
+  State as ClientState,
+  WorkDoneProgress,
+} from "vscode-languageclient/node";
+import type { CommandLine } from "../commandLine/commandLine";
+import { initializationOptions } from "../settings";
+import { levelOf } from "./logLine";
+import { gone, serverArguments, startServer } from "./serverProcess";
+import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
+
+const STATUS = "peft-daemon/status";
+/** So often in three minutes a server that crashed is started again. */
+const MOST_RESTARTS = 4;
+
+export interface Start {
+  readonly command: CommandLine;
+  readonly logLevel: string;
+}
+
+export class LanguageServer implements vscode.Disposable {
+  readonly #log: vscode.LogOutputChannel;
+  readonly #middleware: Middleware;
+  readonly #changed = new vscode.EventEmitter<Status>();
+  readonly onStatus = this.#changed.event;
+  #client: LanguageClient | undefined;
+  #process: ChildProcess | undefined;
+  /** The last error that the server wrote to its log. */
+  #lastWords = "";
+  #status = STARTING;
+  /** Starts and stops, one after the other. */
+  #work: Promise<void> = Promise.resolve();
+
+  constructor(log: vscode.LogOutputChannel, middleware: Middleware) {
+    this.#log = log;
+    this.#middleware = middleware;
+  }
+
+  get status(): Status {
+    return this.#status;
+  }
+
+  get isRunning(): boolean {
+    return this.#client?.state === ClientState.Running;
+  }
+
+  /** Whether peft-daemon was found. */
+  get isSetUp(): boolean {
+    return this.#status !== NOT_SET_UP;
+  }
+
+  /**
+   * Start a server in place of the one there is; with undefined there will be none.
+   * Resolves when it has been started; the status tells when it serves.
+   */
+  restart(start: Start | undefined): Promise<void> {
+    this.#work = this.#work.then(async () => {
+      await this.#stop();
+      if (start) {
+        this.#start(start);
+      } else {
+        this.#show(NOT_SET_UP);
+      }
+    });
+    return this.#work;
+  }
+
+  /** Run one of the server's commands; throws what it answers as its error. */
+  async execute(command: string, args: readonly unknown[] = []): Promise<unknown> {
+    return await this.#running().sendRequest(ExecuteCommandRequest.type, { command, arguments: [...args] });
+  }
+
+  /** The same for long work: `report` gets its words on the way, and the token stops it. */
+  async executeWithProgress(
+    command: string,
+    args: readonly unknown[],
+    report: (message: string) => void,
+    token: CancellationToken,
+  ): Promise<unknown> {
+    const client = this.#running();
+    const workDoneToken = crypto.randomUUID();
+    const listening = client.onProgress(WorkDoneProgress.type, workDoneToken, (progress) => {
+      if (progress.kind !== "end" && progress.message) {
+        report(progress.message);
+      }
+    });
+    try {
+      const params = { command, arguments: [...args], workDoneToken };
+      return await client.sendRequest(ExecuteCommandRequest.type, params, token);
+    } finally {
+      listening.dispose();
+    }
+  }
+
+  dispose(): void {
+    this.#changed.dispose();
+    void this.stop();
+  }
+
+  /** Resolves when the server has said goodbye. */
+  stop(): Promise<void> {
+    this.#work = this.#work.then(() => this.#stop());
+    return this.#work;
+  }
+
+  #running(): LanguageClient {
+    if (!this.#client || !this.isRunning) {
+      throw new Error(
+        !this.isSetUp
+          ? "peft-daemon is not set up. Run 'peft-daemon: Set Up'"
+          : "The language server of peft-daemon does not run. Run 'peft-daemon: Restart the Daemon', or look at its logs",
+      );
+    }
+    return this.#client;
+  }
+
+  #start({ command, logLevel }: Start): void {
+    const words = [command.program, ...serverArguments(command, logLevel)];
+    this.#log.info(`starting ${words.join(" ")} (from: ${command.origin})`);
+    this.#lastWords = "";
+    this.#show(STARTING);
+    const program = async (): Promise<ChildProcess> => {
+      this.#process = await startServer(command, logLevel);
+      return this.#process;
+    };
+    const isCurrent = (): boolean => this.#client === client;
+    const errorHandler: ErrorHandler = {
+      // The status bar says it; a dialog for each message that could not be sent would say no more.
+      error: async (...facts) => ({ ...(await fallback.error(...facts)), handled: true }),
+      closed: () => (isCurrent() ? fallback.closed() : { action: CloseAction.DoNotRestart, handled: true }),
+    };
+    const client = new LanguageClient("peft-daemon", "peft-daemon", program, this.#options(errorHandler));
+    const fallback = client.createDefaultErrorHandler(MOST_RESTARTS);
+    this.#client = client;
+    client.onNotification(STATUS, (params: unknown) => {
+      const status = readStatus(params);
+      if (status && isCurrent()) {
+        this.#show(status);
+      }
+    });
+    client.onDidChangeState(({ newState }) => {
+      // An error that is shown already says more.
+      if (newState === ClientState.Stopped && isCurrent() && this.#status.state !== "error") {
+        this.#show(STOPPED);
+      }
+    });
+    // Not waited for: a program that is no language server may never answer.
+    client.start().catch(async (error: unknown) => {
+      this.#log.error(`the language server did not start: ${String(error)}`);
+      if (this.#process) {
+        await gone(this.#process);
+      }
+      if (isCurrent()) {
+        const why = this.#lastWords || (error instanceof Error ? error.message : String(error));
+        this.#show({ ...STOPPED, message: `the language server did not start: ${why}` });
+      }
+    });
+  }
+
+  async #stop(): Promise<void> {
+    const [client, child] = [this.#client, this.#process];
+    this.#client = this.#process = undefined;
+    if (client?.state === ClientState.Running) {
+      await client.stop().catch((error: unknown) => {
+        this.#log.warn(`the language server did not stop in time: ${String(error)}`);
+      });
+    } else {
+      child?.kill();
+    }
+    if (child) {
+      await gone(child);
+    }
+    await client?.dispose().catch(() => undefined);
+  }
+
+  #options(errorHandler: ErrorHandler): LanguageClientOptions {
+    const logged = (stream: NodeJS.ReadableStream): void => {
+      createInterface(stream).on("line", (line) => {
+        const level = levelOf(line);
+        this.#lastWords = level === "error" ? line : this.#lastWords;
+        this.#log[level](line);
+      });
+    };
+    return {
+      documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
+      initializationOptions: initializationOptions(),
+      outputChannel: this.#log,
+      // Nothing of it is worth the user's focus; the status bar says when something is wrong.
+      revealOutputChannelOn: RevealOutputChannelOn.Never,
+      stdioOptions: { stdout: logged, stderr: logged },
+      errorHandler,
+      initializationFailedHandler: () => false,
+      middleware: this.#middleware,
+    };
+  }
+
+  #show(status: Status): void {
+    this.#status = status;
+    this.#changed.fire(status);
+  }
+}

@@ -1,0 +1,23 @@
+/** The settings below `peft-daemon` that the extension itself reads, and where it writes others. */
+import * as vscode from "vscode";
+
+export const SECTION = "peft-daemon";
+/** A change of these needs another language server; the server follows all others itself. */
+export const NEEDS_RESTART = [`${SECTION}.command`, `${SECTION}.logLevel`] as const;
+
+export interface ServerSettings {
+  readonly command: unknown;
+  readonly logLevel: string;
+}
+
+export function serverSettings(): ServerSettings {
+  const settings = vscode.workspace.getConfiguration(SECTION);
+  return { command: settings.get("command"), logLevel: settings.get("logLevel", "warning") };
+}
+
+/** The setting's values as the language server's initialization options: they hold until it has asked for its own. */
+export function initializationOptions(): Record<string, unknown> {
+  const settings = vscode.workspace.getConfiguration(SECTION);
+  const names = ["enabled", "adapter", "maxTokens", "timeBudgetMs", "disabledLanguages", "delayMs", "feedback"];
+  return Object.fromEntries(names.map((name) => [name, settings.get(name)]));
+}
