@@ -111,7 +111,9 @@ class EvaluateRequest:
 
 
 def folder(place: Place, name: str) -> Path:
-    """Where an evaluation keeps everything."""
+    """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
     return place.paths.data / "evaluations" / name
 
 
