@@ -1,4 +1,7 @@
-"""Two evaluations of the same items, strategy by strategy: before and after a change. Only what both reports hold."""
+"""What one report, or two of the same items, say of strategies beside what a report says by itself.
+
+Of two, each strategy before and after a change; of one, all strategies against any of them.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,29 @@ def compare_reports(before: Report, after: Report) -> tuple[Comparison, ...]:
             fix="Evaluate one strategy in both",
         )
     return tuple(found for metric in WHOLES for found in adjust(list(_on(metric, names, before, after))))
+
+
+def compare_strategies(report: Report, baseline: str) -> tuple[Comparison, ...]:
+    """All other strategies against ``baseline``, on every metric both have; a positive difference is for the other.
+
+    p is adjusted over the strategies of a metric. Raises InvalidInput for a strategy that is not in the report, or
+    the only one.
+    """
+    others = [each.id for each in report.strategies if each.id != baseline]
+    if len(others) == len(report.strategies) or not others:
+        raise InvalidInput(
+            f"nothing can be compared with '{baseline}'",
+            why=f"the report has {_strategies(report)}",
+            fix="Name another",
+        )
+    old = values(report.items, baseline)
+    found = []
+    for metric in WHOLES:
+        pairs = [(name, new[metric]) for name in others if metric in (new := values(report.items, name))]
+        paired = [pair for pair in pairs if metric in old and pair[1].keys() & old[metric].keys()]
+        kind = METRICS[metric].kind
+        found += adjust([compare(pair, (baseline, old[metric]), metric, kind) for pair in paired])
+    return tuple(found)
 
 
 def _on(metric: str, names: list[str], before: Report, after: Report) -> Iterator[Comparison]:

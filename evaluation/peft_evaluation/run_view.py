@@ -10,7 +10,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.reports.figures import difference, measured, named, probability
@@ -127,7 +127,7 @@ class Lines:
 def report(console: Console, event: Reported) -> None:
     """The results: a table, what differs, warnings, and where the report is."""
     metrics = [m for m in WHOLES if any(m in each.metrics for each in event.strategies)]
-    table = Table("strategy", *(METRICS[m].label for m in metrics))
+    table = Table(Column("strategy", no_wrap=True, overflow="fold"), *(METRICS[m].label for m in metrics))
     for each in event.strategies:
         table.add_row(each.id, *(measured(m, each.metrics[m]) if m in each.metrics else "—" for m in metrics))
     console.print(table)
@@ -137,13 +137,15 @@ def report(console: Console, event: Reported) -> None:
             f"({difference(found)}, p {probability(found.p_adjusted)})",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
     for warning in event.warnings:
-        console.print(f"note: {warning}", markup=False, highlight=False)
+        console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"report: {event.folder}/report.html (`peft-daemon report open {Path(event.folder).name}`)",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 

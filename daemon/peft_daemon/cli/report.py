@@ -82,6 +82,21 @@ def compare(before: Which, after: Which, as_json: Json = False) -> None:
     emit(found, as_json=as_json, text=lambda: _print(found))
 
 
+@app.command("against", epilog="Example: peft-daemon report against conala rag-bm25-3")
+def against(
+    which: Which,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="One of its strategies, as the report names it.")],
+    as_json: Json = False,
+) -> None:
+    """Compare all strategies of an evaluation with one of them: is the adapter better than retrieval?"""
+    extras.require("reading reports", "eval", extras.EVAL)
+    from peft_evaluation.comparing import compare_strategies
+    from peft_evaluation.reports import store
+
+    found = compare_strategies(store.read(_place(which)), strategy)
+    emit(found, as_json=as_json, text=lambda: _print(found))
+
+
 @app.command("share", epilog="Example: peft-daemon report share conala ./conala-figures")
 def share(
     which: Which,
