@@ -1,4 +1,4 @@
-"""A real Helix with the shipped configuration, in a terminal: what the list and the code action write is read from disk."""
+"""A real Helix with the shipped configuration, in a terminal: what it writes is read from disk."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def edit(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Edit]:
         terminal.wait("NOR")
         deadline = time.monotonic() + 120
         while '"state": "idle"' not in (said := log.read_text(errors="replace") if log.exists() else ""):
-            assert time.monotonic() < deadline, f"the language server is not ready; Helix's log ends with\n{said[-2000:]}"
+            assert time.monotonic() < deadline, f"the server is not ready; Helix's log ends with\n{said[-2000:]}"
             time.sleep(0.1)
         return terminal, file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 
 from support.fetched_editors import EXAMPLES, fetched
 from support.neovim import Neovim
+from support.running_daemon import run_cli
 
 pytestmark = [pytest.mark.model, pytest.mark.neovim]
 
@@ -94,6 +96,20 @@ def test_ghost_text_appears_while_typing_and_tab_writes_it_into_the_file(version
     names: dict[str, Any] = {}
     exec(compile(file.read_text(), "written by Neovim", "exec"), names)
     assert names["add"](2, 3) == 5
+
+
+def test_an_accepted_suggestion_is_recorded_as_accepted(
+    version: Version, edit: Edit, environ: Mapping[str, str]
+) -> None:
+    run_cli("feedback", "clear", "--yes", environment=environ)
+    neovim, _ = edit("def sub(a, b):\n")
+    neovim.keys("Goreturn ")
+    neovim.wait(version.ghost)
+    neovim.keys("<Tab>")
+    neovim.wait("getline('.') =~# 'return a'")
+    neovim.close()
+    (line,) = json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)
+    assert (line["offers"], line["accepted"]) == (1, 1.0)
 
 
 def test_tab_without_ghost_text_is_a_tab(edit: Edit) -> None:
