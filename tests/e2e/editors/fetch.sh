@@ -36,13 +36,14 @@ unpack() {
 }
 
 # Puts what was unpacked in its place, with a command that runs it: with the loader and libraries beside it, so that what
-# the editor starts runs with the system's. The lines go before that; $root is the folder. Usage: place NAME BINARY [LINE]...
+# the editor starts runs with the system's. (Neovim starts itself again for a screen, so this one runs headless only.)
+# The lines come before that; $root is the folder, $first an argument. Usage: place NAME BINARY [LINE]...
 place() {
     name=$1 binary=$2 root="$folder/$1-$this"
     shift 2
     loader=$(cd "$work/root" && echo usr/lib/*-linux-gnu*/ld-linux-*.so.*)
     {
-        printf '#!/bin/sh\nroot=%s\n' "'$root'"
+        printf '#!/bin/sh\nfirst= root=%s\n' "'$root'"
         printf '%s\n' "$@"
         # shellcheck disable=SC2016  # for the shell that runs it
         printf 'exec "$root/%s" --library-path "$root/%s" "$root/%s" ${first:+"$first"} "$@"\n' \
