@@ -19,7 +19,7 @@ local PAUSE_MS = 150
 local space = vim.api.nvim_create_namespace("peft_daemon")
 local timer = assert(vim.uv.new_timer())
 local asked ---@type { client: vim.lsp.Client, id: integer }?
-local shown ---@type { item: table, encoding: string, tick: integer }?
+local shown ---@type { item: table, client: vim.lsp.Client, tick: integer }?
 
 local function dismiss()
   timer:stop()
@@ -30,7 +30,7 @@ local function dismiss()
   vim.api.nvim_buf_clear_namespace(0, space, 0, -1)
 end
 
-local function show(item, encoding)
+local function show(item, client)
   local lines = vim.split(item.insertText, "\r?\n")
   local below = {}
   for index = 2, #lines do
@@ -42,7 +42,7 @@ local function show(item, encoding)
     virt_text_pos = "inline",
     virt_lines = below,
   })
-  shown = { item = item, encoding = encoding, tick = vim.api.nvim_buf_get_changedtick(0) }
+  shown = { item = item, client = client, tick = vim.api.nvim_buf_get_changedtick(0) }
 end
 
 ---@param kind 1|2 asked for, or while typing
@@ -59,7 +59,7 @@ local function request(kind)
     local item = result and result.items and result.items[1]
     asked = nil
     if item and tick == vim.api.nvim_buf_get_changedtick(0) and vim.fn.mode() == "i" then
-      show(item, client.offset_encoding)
+      show(item, client)
     end
   end, 0)
   asked = sent and id and { client = client, id = id } or nil
@@ -71,12 +71,15 @@ local function accept()
     return vim.api.nvim_feedkeys(vim.keycode("<Tab>"), "in", false)
   end
   dismiss()
-  local item = accepted.item
+  local item, client = accepted.item, accepted.client
   local lines = vim.split(item.insertText, "\r?\n")
   local buffer = vim.api.nvim_get_current_buf()
   local row, column = unpack(vim.api.nvim_win_get_cursor(0))
-  vim.lsp.util.apply_text_edits({ { range = item.range, newText = item.insertText } }, buffer, accepted.encoding)
+  vim.lsp.util.apply_text_edits({ { range = item.range, newText = item.insertText } }, buffer, client.offset_encoding)
   vim.api.nvim_win_set_cursor(0, { row + #lines - 1, #lines == 1 and column + #lines[1] or #lines[#lines] })
+  if item.command then
+    client:exec_cmd(item.command, { bufnr = buffer })
+  end
 end
 
 vim.keymap.set("i", "<Tab>", accept, { desc = "Accept peft-daemon's ghost text" })

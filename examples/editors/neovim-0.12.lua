@@ -15,8 +15,14 @@ vim.lsp.config("peft_daemon", {
 vim.lsp.enable("peft_daemon")
 vim.lsp.inline_completion.enable()
 
+-- Neovim puts the text in as it came: in a file with CRLF the CRs would become part of the lines.
+local function without_cr(item)
+  item.insert_text = item.insert_text:gsub("\r\n", "\n")
+  return item
+end
+
 vim.keymap.set("i", "<Tab>", function()
-  if not vim.lsp.inline_completion.get() then
+  if not vim.lsp.inline_completion.get({ on_accept = without_cr }) then
     return "<Tab>"
   end
 end, { expr = true, desc = "Accept ghost text" })

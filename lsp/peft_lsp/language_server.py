@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import uuid
 from functools import partial
@@ -15,7 +17,7 @@ from peft_daemon import __version__
 from peft_lsp import names
 from peft_lsp.daemon import Daemon
 from peft_lsp.documents import Documents
-from peft_lsp.feedback import Feedback
+from peft_lsp.feedback import LEAVING_S, Feedback
 from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
 from peft_lsp.settings import Settings, pull
@@ -42,7 +44,16 @@ class PeftLanguageServer(LanguageServer):
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
         """The client asked for the end."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where the handlers run; None before ``initialized``."""
         self._warned: set[str] = set()
+
+    def settle(self) -> None:
+        """Tell the daemon what is left to tell, from a thread other than that of the handlers; takes a moment."""
+        if self.loop is not None:
+            told = asyncio.run_coroutine_threadsafe(self.feedback.leave(), self.loop)
+            with contextlib.suppress(TimeoutError):
+                told.result(2 * LEAVING_S)
 
     def warn_once(self, message: str) -> None:
         """Show the user a message; a second time it is only logged."""

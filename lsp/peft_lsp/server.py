@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
@@ -9,6 +10,7 @@ from typing import Any, BinaryIO, cast
 from lsprotocol import types
 
 from peft_lsp import code_action, commands, completion, inline_completion, propose, settings
+from peft_lsp.end_of_input import HeldBack
 from peft_lsp.initialize import Handshake, ReadFirst, WithoutAnswer, position_encoding, wants_completion_list
 from peft_lsp.language_server import PeftLanguageServer
 
@@ -19,8 +21,9 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
     if log_level != "debug":
         logging.getLogger("pygls").setLevel(logging.ERROR)  # it tells of every message, and of each late cancellation
     server = create(handshake.params)
+    messages = cast(BinaryIO, ReadFirst(handshake.for_the_library(), stdin))
     server.start_io(
-        cast(BinaryIO, ReadFirst(handshake.for_the_library(), stdin)),
+        cast(BinaryIO, HeldBack(messages, server.settle)),
         cast(BinaryIO, WithoutAnswer(handshake.id, stdout)),
     )
     return 0 if server.leaving else 1
@@ -42,6 +45,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
 
 
 async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> None:
+    ls.loop = asyncio.get_running_loop()
     await ls.settings.load()
     await settings.watch(ls)
     if ls.settings.general.enabled:

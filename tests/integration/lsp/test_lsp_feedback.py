@@ -105,6 +105,18 @@ async def test_an_editor_that_leaves_loses_nothing(played: Played) -> None:
     assert (row.record.outcome, row.record.accepted, row.record.now) == (Outcome.PARTLY, 5, "sum(\n")
 
 
+async def test_an_editor_that_is_gone_before_its_goodbye_is_answered_loses_nothing(played: Played) -> None:
+    async with editor(played.environ) as one:
+        await one.ready()
+        await offered(one, played)
+        one.edit(URI, (0, COLUMN), (0, COLUMN), "sum(\n")
+        assert one.process.stdin is not None
+        one.process.stdin.close()
+        await one.process.wait()
+    (row,) = store_of(played).rows()
+    assert (row.record.outcome, row.record.accepted, row.record.now) == (Outcome.PARTLY, 5, "sum(\n")
+
+
 async def test_nothing_is_recorded_for_an_editor_that_does_not_want_it(played: Played) -> None:
     async with editor(played.environ, settings={"feedback": False}) as one:
         await one.ready()
