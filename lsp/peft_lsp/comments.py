@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 FARTHEST = 200
 """Lines a comment block or a function's head and docstring may span."""
 
-_SLASHES = r"//[/!]?"
 _MARKS = {
     **dict.fromkeys(
         ("python", "ruby", "shellscript", "bash", "sh", "perl", "r", "julia", "yaml", "toml", "dockerfile", "makefile"),
-        r"#+(?!!)",
+        ("#", r"#+(?!!)"),
     ),
     **dict.fromkeys(
         ("c", "cpp", "csharp", "objective-c", "cuda", "java", "kotlin", "scala", "swift", "dart", "go", "rust", "zig",
          "javascript", "javascriptreact", "typescript", "typescriptreact", "php"),
-        _SLASHES,
+        ("//", r"//[/!]?"),
     ),
-    **dict.fromkeys(("lua", "sql", "haskell", "elm", "ada"), r"--+"),
-    **dict.fromkeys(("lisp", "commonlisp", "scheme", "clojure", "emacs-lisp"), r";+"),
-    **dict.fromkeys(("latex", "tex", "erlang", "matlab", "prolog"), r"%+"),
+    **dict.fromkeys(("lua", "sql", "haskell", "elm", "ada"), ("--", r"--+")),
+    **dict.fromkeys(("lisp", "commonlisp", "scheme", "clojure", "emacs-lisp"), (";", r";+")),
+    **dict.fromkeys(("latex", "tex", "erlang", "matlab", "prolog"), ("%", r"%+")),
 }  # fmt: skip
+"""By language: the mark that begins a comment, and a pattern for the forms it is found in."""
 _DEF = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]")
 
 
@@ -84,7 +84,28 @@ def _comment(lines: Sequence[str], language: str, first: int, last: int) -> Pros
 @cache
 def _pattern(language: str) -> re.Pattern[str] | None:
     mark = _MARKS.get(language)
-    return re.compile(rf"([ \t]*){mark}(.*)") if mark else None
+    return re.compile(rf"([ \t]*){mark[1]}(.*)") if mark else None
+
+
+def trailing(head: str, text: str, words: str, language: str, line: int) -> Prose | None:
+    """A comment behind code on the same line; None where ``text`` is no comment or nothing stands before it."""
+    pattern = _pattern(language)
+    if not head.strip() or pattern is None or "\n" in text or not pattern.fullmatch(text):
+        return None
+    return Prose(line, line, words, head[: len(head) - len(head.lstrip())], docstring=False)
+
+
+def words(text: str, language: str) -> str:
+    """A sentence without the comment marks that its lines may begin with, on one line."""
+    pattern = _pattern(language)
+    found = ((pattern and pattern.fullmatch(line.strip())) or (line, "", line) for line in text.splitlines())
+    return " ".join(" ".join(match[2].split()) for match in found).strip()
+
+
+def written(sentence: str, language: str) -> str | None:
+    """A sentence as a line of comment; None where the language's mark is not known."""
+    mark = _MARKS.get(language)
+    return f"{mark[0]} {sentence}" if mark else None
 
 
 def _docstring(lines: Sequence[str], first: int, last: int) -> Prose | None:

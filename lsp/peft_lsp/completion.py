@@ -11,7 +11,7 @@ from lsprotocol import types
 from peft_lsp import names
 from peft_lsp.documents import Snapshot
 from peft_lsp.language_server import PeftLanguageServer
-from peft_lsp.requests import is_hopeless, request_at, word_follows
+from peft_lsp.requests import is_hopeless, pause_over, request_at, word_follows
 
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
 LABEL_WIDTH = 80
@@ -26,11 +26,15 @@ def register(server: PeftLanguageServer) -> None:
 async def completion(ls: PeftLanguageServer, params: types.CompletionParams) -> types.CompletionList:
     """At most one item; the list is incomplete, as the model answers anew after each key."""
     snapshot = ls.documents.snapshot(params.text_document.uri, params.position)
-    if snapshot is None or ls.configuration.completion == "never" or not ls.configuration.serves(snapshot.language):
+    if snapshot is None or word_follows(snapshot) or is_hopeless(snapshot):
         return NOTHING
-    if word_follows(snapshot) or is_hopeless(snapshot):
+    settings = await ls.settings.of(snapshot.uri)
+    if settings.completion == "never" or not settings.serves(snapshot.language):
         return NOTHING
-    response = await ls.daemon.complete(request_at(ls, snapshot, purpose="list"))
+    # The protocol does not tell a keystroke from a wish here: every request waits.
+    if not await pause_over(ls, snapshot, settings.delay_ms / 1000, purpose="list"):
+        return NOTHING
+    response = await ls.daemon.complete(request_at(ls, snapshot, settings, purpose="list"))
     if response is None or not response.text.strip() or not ls.documents.is_current(snapshot):
         return NOTHING
     return types.CompletionList(is_incomplete=True, items=[_item(snapshot, response.text, response.replace_after)])

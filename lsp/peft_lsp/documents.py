@@ -112,6 +112,23 @@ class Document:
         pieces = split_lines(text)
         self.lines[first : last + 1] = pieces if last == len(self.lines) - 1 else pieces[:-1]
 
+    def selected(self, span: types.Range, encoding: Encoding) -> tuple[tuple[int, int], str]:
+        """The text of a range without the white space around it, and the place where that begins."""
+        start = self.locate(span.start, encoding)
+        text = self._between(start, max(start, self.locate(span.end, encoding)))
+        inner = text.lstrip()
+        return moved_over(start, text[: len(text) - len(inner)]), inner.rstrip()
+
+    def after(self, start: tuple[int, int], text: str, encoding: Encoding) -> Snapshot:
+        """What a request sees that stands behind ``text``, which begins at ``start``."""
+        return self.around(*moved_over(start, text), encoding)
+
+    def _between(self, start: tuple[int, int], end: tuple[int, int]) -> str:
+        if start[0] == end[0]:
+            return self.lines[start[0]][start[1] : end[1]]
+        inner = self.lines[start[0] + 1 : end[0]]
+        return "".join((self.lines[start[0]][start[1] :], *inner, self.lines[end[0]][: end[1]]))
+
     def snapshot(self, position: types.Position, encoding: Encoding) -> Snapshot:
         """What a request at ``position`` may see."""
         return self.around(*self.locate(position, encoding), encoding)
@@ -180,6 +197,12 @@ class Documents:
         """Whether the document is still the one the snapshot was taken of."""
         document = self._open.get(snapshot.uri)
         return document is not None and document.version == snapshot.version
+
+
+def moved_over(start: tuple[int, int], text: str) -> tuple[int, int]:
+    """The line and offset behind a text that begins at ``start``."""
+    pieces = split_lines(text)
+    return start[0] + len(pieces) - 1, len(pieces[-1]) + (start[1] if len(pieces) == 1 else 0)
 
 
 def _line_end(line: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import msgspec
 from lsprotocol import types
 
+from peft_lsp.documents import Snapshot
 from peft_lsp.language_server import PeftLanguageServer
-from peft_lsp.requests import is_hopeless, request_at, word_follows
+from peft_lsp.requests import is_hopeless, pause_over, request_at, word_follows
 
 NOTHING = types.InlineCompletionList(items=[])
 
@@ -22,19 +23,17 @@ def register(server: PeftLanguageServer) -> None:
 
 async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompletionParams) -> types.InlineCompletionList:
     """At most one item, whose range covers what the text replaces."""
-    snapshot = ls.documents.snapshot(params.text_document.uri, params.position)
-    if snapshot is None or not ls.configuration.serves(snapshot.language) or is_hopeless(snapshot):
+    asked = _place(ls, params)
+    if asked is None:
         return NOTHING
-    typed = chosen = ""
-    if selected := params.context.selected_completion_info:
-        # The list is open: the editor shows the text after the list's choice, so the choice is taken as typed.
-        begun = snapshot.before_cursor(selected.range)
-        if begun is None or not selected.text.startswith(begun):
-            return NOTHING
-        typed, chosen = begun, selected.text
-    if params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic and word_follows(snapshot):
+    snapshot, typed, chosen = asked
+    settings = await ls.settings.of(snapshot.uri)
+    automatic = params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic
+    if not settings.serves(snapshot.language) or (automatic and word_follows(snapshot)):
         return NOTHING
-    request = request_at(ls, snapshot, purpose="fill")
+    if not await pause_over(ls, snapshot, settings.delay_ms / 1000 if automatic else 0, purpose="fill"):
+        return NOTHING
+    request = request_at(ls, snapshot, settings, purpose="fill")
     request = msgspec.structs.replace(request, prefix=snapshot.prefix + chosen[len(typed) :])
     response = await ls.daemon.complete(request)
     if response is None or not response.text or not ls.documents.is_current(snapshot):
@@ -42,3 +41,20 @@ async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompleti
     span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
     text = chosen + snapshot.with_line_ends(response.text)
     return types.InlineCompletionList(items=[types.InlineCompletionItem(insert_text=text, range=span)])
+
+
+def _place(ls: PeftLanguageServer, params: types.InlineCompletionParams) -> tuple[Snapshot, str, str] | None:
+    """Where the text goes, what is typed of the list's choice, and that choice; None where nothing can be shown.
+
+    While the list is open the editor shows the text after the list's choice, so the choice is taken as typed.
+    """
+    snapshot = ls.documents.snapshot(params.text_document.uri, params.position)
+    if snapshot is None or is_hopeless(snapshot):
+        return None
+    selected = params.context.selected_completion_info
+    if selected is None:
+        return snapshot, "", ""
+    typed = snapshot.before_cursor(selected.range)
+    if typed is None or not selected.text.startswith(typed):
+        return None
+    return snapshot, typed, selected.text

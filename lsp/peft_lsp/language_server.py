@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from functools import partial
 
 import msgspec
 from lsprotocol import types
@@ -12,10 +13,11 @@ from pygls.lsp.server import LanguageServer
 
 from peft_daemon import __version__
 from peft_lsp import names
-from peft_lsp.configuration import read
 from peft_lsp.daemon import Daemon
 from peft_lsp.documents import Documents
+from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
+from peft_lsp.settings import Settings, pull
 from peft_lsp.status import LoadingProgress, State, Status, StatusBoard
 from peft_lsp.transport import Protocol
 
@@ -30,10 +32,10 @@ class PeftLanguageServer(LanguageServer):
         self.id = uuid.uuid4().hex
         """Tells this editor's documents from those another editor has open."""
         self.documents = Documents(encoding)
-        self.options = options
-        """The client's initialization options: settings until it tells others."""
-        self.configuration, _ = read(options)  # complaints come when the settings are loaded
         self.board = StatusBoard(self._status_changed)
+        self.settings = Settings(options, partial(pull, self), self.warn_once, self._settings_changed)
+        """Those of the client's initialization options until it tells others."""
+        self.pauses = Pauses()
         self.daemon = Daemon(self.board)
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
@@ -60,6 +62,9 @@ class PeftLanguageServer(LanguageServer):
         """Whether the client has a place for progress the server begins."""
         window = self.client_capabilities.window
         return window is not None and bool(window.work_done_progress)
+
+    def _settings_changed(self) -> None:
+        self.board.enable(self.settings.enabled_somewhere)
 
     def _status_changed(self, status: Status) -> None:
         self.protocol.notify(names.STATUS, msgspec.to_builtins(status))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peft_daemon.protocol import CompleteRequest
+from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Snapshot
 from peft_lsp.language_server import PeftLanguageServer
 
@@ -10,12 +11,11 @@ LONGEST_KEY = 4096
 """Longest path or document key the daemon takes."""
 
 
-def request_at(ls: PeftLanguageServer, snapshot: Snapshot, *, purpose: str) -> CompleteRequest:
-    """A request at the snapshot's cursor, with the settings of this editor.
+def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configuration, *, purpose: str) -> CompleteRequest:
+    """A request at the snapshot's cursor, with the settings for its document.
 
     The newest request of a document wins among those with the same ``purpose``.
     """
-    settings = ls.configuration
     path = snapshot.path
     return CompleteRequest(
         prefix=snapshot.prefix,
@@ -27,6 +27,11 @@ def request_at(ls: PeftLanguageServer, snapshot: Snapshot, *, purpose: str) -> C
         max_tokens=settings.max_tokens,
         time_budget_ms=settings.time_budget_ms,
     )
+
+
+async def pause_over(ls: PeftLanguageServer, snapshot: Snapshot, seconds: float, *, purpose: str) -> bool:
+    """Whether the document is still the same after a pause; False at once when a newer request comes meanwhile."""
+    return await ls.pauses.over(f"{purpose}:{snapshot.uri}", seconds) and ls.documents.is_current(snapshot)
 
 
 def is_hopeless(snapshot: Snapshot) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
 
-from peft_lsp import code_action, commands, completion, configuration, inline_completion
+from peft_lsp import code_action, commands, completion, inline_completion, propose, settings
 from peft_lsp.initialize import Handshake, ReadFirst, WithoutAnswer, position_encoding, wants_completion_list
 from peft_lsp.language_server import PeftLanguageServer
 
@@ -35,15 +35,16 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     if wants_completion_list(params):
         completion.register(server)
     code_action.register(server)
+    propose.register(server)
     commands.register(server)
-    configuration.register(server)
+    settings.register(server)
     return server
 
 
 async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> None:
-    await configuration.load(ls)
-    await configuration.watch(ls)
-    if ls.configuration.enabled:
+    await ls.settings.load()
+    await settings.watch(ls)
+    if ls.settings.general.enabled:
         ls.daemon.start()
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_lsp.comments import Prose, find
+from peft_lsp.comments import Prose, find, trailing, words, written
 from peft_lsp.positions import split_lines
 
 MODULE = split_lines(
@@ -96,3 +96,25 @@ def test_whatever_is_typed_the_prose_found_lies_around_the_line(texts: list[str]
     for number in range(len(lines)):
         prose = find(lines, "python", number, number)
         assert prose is None or prose.first <= number <= prose.last < len(lines)
+
+
+def test_a_sentence_loses_the_marks_and_line_ends_of_a_comment_and_gets_them_back() -> None:
+    assert words("# sort\n  #  the list", "python") == "sort the list"
+    assert words("sort\r\nthe  list ", "python") == "sort the list"
+    assert words("# a heading", "markdown") == "# a heading"
+    assert words(" \n#\n", "python") == ""
+    assert [written("sort", language) for language in ("python", "go", "sql", "plaintext")] == [
+        *("# sort", "// sort", "-- sort"),
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("head", "text"), [("", "# sort"), ("    ", "# sort"), ("x = 1  ", "sort"), ("x ", "# a\n# b")]
+)
+def test_only_a_comment_behind_code_on_its_line_is_a_trailing_one(head: str, text: str) -> None:
+    assert trailing(head, text, "sort", "python", 3) is None
+
+
+def test_code_for_a_trailing_comment_has_the_indentation_of_its_line() -> None:
+    assert trailing("\tx = 1 ", "# sort", "sort", "python", 3) == Prose(3, 3, "sort", "\t", docstring=False)

@@ -15,6 +15,8 @@ def test_valid_settings_are_used() -> None:
         "maxTokens": 32,
         "timeBudgetMs": 500,
         "disabledLanguages": ["markdown"],
+        "delayMs": 300,
+        "feedback": False,
         "completion": "always",
     }
     configuration, complaints = read(raw)

@@ -166,3 +166,17 @@ def test_edits_of_a_document_that_is_not_open_are_ignored() -> None:
         )
     )
     assert documents.get(URI) is None
+
+
+@given(texts, st.integers(0, 40), st.integers(0, 40))
+def test_a_selection_is_the_text_between_two_places_without_the_white_space_around_it(
+    text: str, one: int, other: int
+) -> None:
+    document = Document(URI, "python", 1, text)
+    places = [position_of(text, min(place, len(text)), UTF16) for place in sorted((one, other))]
+    begin, end = (offset_of(text, place, UTF16) for place in places)
+    (line, offset), selected = document.selected(types.Range(*places), UTF16)
+    assert selected == text[begin:end].strip()
+    if selected:
+        start = sum(map(len, document.lines[:line])) + offset
+        assert text[start : start + len(selected)] == selected

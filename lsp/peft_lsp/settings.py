@@ -1,0 +1,129 @@
+"""``workspace/configuration``: the settings of an editor, in general and for each open document.
+
+A document's settings are asked for once, when it is first needed, and kept until it is closed or the settings or the
+folders of the workspace change: a keystroke costs no message. A client that cannot be asked has general ones only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+
+from peft_lsp import names
+from peft_lsp.configuration import Configuration, read
+
+if TYPE_CHECKING:
+    from peft_lsp.language_server import PeftLanguageServer
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 5.0
+"""A client that has not answered by then is taken to have no settings."""
+
+Ask = Callable[[str | None], Awaitable[object]]
+"""The client's settings as JSON, for a document's URI or in general; None when it tells none."""
+
+
+class Settings:
+    """What the editor has set."""
+
+    def __init__(self, options: object, ask: Ask, complain: Callable[[str], None], changed: Callable[[], None]) -> None:
+        self.general, _ = read(options)  # complaints come when the settings are loaded
+        self._options = options
+        self._ask, self._complain, self._changed = ask, complain, changed
+        self._documents: dict[str, asyncio.Task[Configuration]] = {}
+
+    @property
+    def enabled_somewhere(self) -> bool:
+        """Whether suggestions are on in general, or for some open document."""
+        known = (task for task in self._documents.values() if task.done() and not task.cancelled())
+        return self.general.enabled or any(task.result().enabled for task in known)
+
+    async def load(self, pushed: object = None) -> None:
+        """Read the general settings anew: those the client tells when asked, else ``pushed``, else its options.
+
+        Those of documents are asked for again when they are next needed.
+        """
+        self._documents.clear()
+        raw = await self._ask(None)
+        raw = pushed if raw is None else raw
+        self.general = self._read(self._options if raw is None else raw)
+        self._changed()
+
+    async def of(self, uri: str) -> Configuration:
+        """The settings for an open document."""
+        task = self._documents.get(uri)
+        if task is None:
+            task = self._documents[uri] = asyncio.create_task(self._pull(uri))
+        # A cancelled request must not take the answer from the others that wait for it.
+        return task.result() if task.done() else await asyncio.shield(task)
+
+    def forget(self, uri: str) -> None:
+        """The document was closed."""
+        if self._documents.pop(uri, None) is not None:
+            self._changed()
+
+    def forget_documents(self) -> None:
+        """The folders of the workspace have changed: any document may have other settings now."""
+        self._documents.clear()
+
+    async def _pull(self, uri: str) -> Configuration:
+        raw = await self._ask(uri)
+        found = self.general if raw is None else self._read(raw)
+        # By then this task is done and counts.
+        asyncio.get_running_loop().call_soon(self._changed)
+        return found
+
+    def _read(self, raw: object) -> Configuration:
+        found, complaints = read(raw)
+        for complaint in complaints:
+            self._complain(f"in the editor's settings {complaint}")
+        return found
+
+
+def register(server: PeftLanguageServer) -> None:
+    """Follow the editor's settings and folders."""
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
+    async def changed(ls: PeftLanguageServer, params: types.DidChangeConfigurationParams) -> None:
+        pushed = params.settings.get(names.SECTION) if isinstance(params.settings, dict) else None
+        await ls.settings.load(pushed)
+        if ls.settings.general.enabled:
+            ls.daemon.start()
+
+    @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
+    async def folders_changed(ls: PeftLanguageServer, _: types.DidChangeWorkspaceFoldersParams) -> None:
+        ls.settings.forget_documents()
+
+
+async def watch(ls: PeftLanguageServer) -> None:
+    """Ask the client to tell of changed settings, if it wants to be asked."""
+    workspace = ls.client_capabilities.workspace
+    ability = workspace.did_change_configuration if workspace else None
+    if ability is None or not ability.dynamic_registration:
+        return
+    options = types.DidChangeConfigurationRegistrationOptions(section=names.SECTION)
+    registration = types.Registration(names.SECTION, types.WORKSPACE_DID_CHANGE_CONFIGURATION, options)
+    try:
+        await ls.client_register_capability_async(types.RegistrationParams([registration]))
+    except JsonRpcException as error:
+        log.warning("the client refuses to tell of changed settings: %s", error)
+
+
+async def pull(ls: PeftLanguageServer, uri: str | None) -> object:
+    """Ask the client; None when it cannot be asked, does not answer, or has nothing to say."""
+    workspace = ls.client_capabilities.workspace
+    if workspace is None or not workspace.configuration:
+        return None
+    question = types.ConfigurationParams([types.ConfigurationItem(scope_uri=uri, section=names.SECTION)])
+    try:
+        answers = await asyncio.wait_for(ls.workspace_configuration_async(question), ANSWER_S)
+    except (JsonRpcException, TimeoutError) as error:
+        log.warning("the client does not tell its settings: %s", error)
+        return None
+    return answers[0] if answers else None

@@ -1,0 +1,122 @@
+"""A real daemon whose model is played: it gives the answers that the test wrote down, at once.
+
+Routes, service, pipeline, life cycle and adapters are the product's. Run as a script with what a starter hands over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_daemon.api import app
+from peft_daemon.config import resolve
+from peft_daemon.engines.base import LLAMACPP, Delta, Finish, GenerationRequest
+from peft_daemon.lifecycle import handover
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
+from peft_daemon.server import serve
+
+SCRIPT = "PLAYED_SCRIPT"
+
+
+class PlayedEngine:
+    """Answers a prompt by the line it ends with; every prompt is written down."""
+
+    id = LLAMACPP
+
+    def __init__(self, script: Path) -> None:
+        self._script = script
+
+    async def start(self) -> None:
+        pass
+
+    async def ready(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def idle(self) -> None:
+        pass
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(kind="played", state=EngineState.READY, model="played")
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text) // 4 + 1 for text in texts]
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        prompt = "".join(piece.text for piece in request.prompt) + request.begins_with
+        with self._script.with_suffix(".asked").open("a") as file:
+            file.write(json.dumps(prompt) + "\n")
+        while self._script.with_suffix(".hold").exists():
+            await asyncio.sleep(0.01)
+        answers: dict[str, str] = json.loads(self._script.read_text())
+        answer = next((text for end, text in answers.items() if prompt.endswith(end)), "")
+        yield Delta(request.begins_with + answer)
+        yield Finish(FinishReason.STOP, Timings())
+
+
+class PlayedModel:
+    """The side of the test: what is answered, and what was asked."""
+
+    def __init__(self, script: Path) -> None:
+        self._script = script
+        self.answers({})
+
+    def answers(self, answers: Mapping[str, str]) -> None:
+        """From now on, answer each prompt that ends with a key with its value."""
+        self._script.write_text(json.dumps(answers))
+
+    def hold(self) -> None:
+        """Answer nothing until ``let_go``."""
+        self._script.with_suffix(".hold").touch()
+
+    def let_go(self) -> None:
+        """Answer what was held back."""
+        self._script.with_suffix(".hold").unlink()
+
+    @property
+    def asked(self) -> list[str]:
+        """The prompts so far."""
+        file = self._script.with_suffix(".asked")
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@dataclass(frozen=True)
+class Played:
+    """An installation whose daemon runs, with a played model."""
+
+    environ: dict[str, str]
+    model: PlayedModel
+
+    @property
+    def paths(self) -> Paths:
+        return Paths.from_environment(self.environ)
+
+
+def spawn(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The daemon that a client in this environment would start, as a child of this process."""
+    merged = {**os.environ, **environ}
+    paths = Paths.from_environment(environ)
+    given = handover.give(resolve(environ=merged, user_file=paths.config_file).settings, paths, merged)
+    return subprocess.Popen([sys.executable, __file__], env={**given, SCRIPT: str(script)})
+
+
+class _Store:
+    def path(self, model: object) -> Path:
+        return Path(os.environ[SCRIPT])
+
+
+if __name__ == "__main__":
+    app.choice.create = lambda *_, **__: PlayedEngine(Path(os.environ[SCRIPT]))  # type: ignore[assignment]
+    app.open_store = lambda *_: _Store()  # type: ignore[assignment,return-value]
+    started = handover.take(os.environ)
+    assert started is not None, "run by a test"
+    serve(*started, app.create_app)
