@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: run test lint unit format bench clean
+VSCODE := vscode-client
+VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
+
+.PHONY: run test lint unit format bench clean vsix vscode-check
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -16,10 +19,16 @@ test: lint $(VENV)/test.stamp
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
 	$(BIN)/python -m pytest --durations=15 tests/unit tests/integration tests/e2e
 
-lint: $(VENV)/test.stamp
+lint: $(VENV)/test.stamp vscode-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The extension for VS Code, as it is published: vscode-client/dist/peft-daemon-VERSION.vsix
+vsix: $(VSCODE)/dist/vsix.stamp
+
+vscode-check: $(VSCODE)/node_modules/npm.stamp
+	cd $(VSCODE) && npm run --silent check
 
 unit: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/unit
@@ -33,7 +42,7 @@ bench: $(VENV)/base.stamp
 	$(BIN)/python benchmarks/daemon.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VSCODE)/node_modules $(VSCODE)/dist $(VSCODE)/out
 
 $(VENV)/python.stamp:
 	$(PYTHON) -m venv $(VENV)
@@ -46,4 +55,14 @@ $(VENV)/base.stamp: $(VENV)/python.stamp $(INPUTS)
 
 $(VENV)/test.stamp: $(VENV)/base.stamp $(INPUTS)
 	$(PIP) --editable '.[all,ray]' --group test
+	touch $@
+
+# No package needs its install script here, so none is run.
+$(VSCODE)/node_modules/npm.stamp: $(VSCODE)/package.json $(VSCODE)/package-lock.json $(VSCODE)/.npmrc
+	cd $(VSCODE) && npm ci --ignore-scripts --silent
+	touch $@
+
+$(VSCODE)/dist/vsix.stamp: $(VSCODE)/node_modules/npm.stamp $(VSCODE_INPUTS)
+	rm -rf $(VSCODE)/dist
+	cd $(VSCODE) && npm run --silent package
 	touch $@

@@ -1,13 +1,29 @@
-/** Puts the extension together: what is where, and which command does what. */
+/** Puts the extension together: what there is, and which command does what. */
 import * as vscode from "vscode";
-import { findCommandLine } from "./commandLine/commandLine";
+import { switchAdapter } from "./adapters/switchAdapter";
+import { type CommandLine, findCommandLine } from "./commandLine/commandLine";
 import { thisMachine } from "./commandLine/machine";
+import { required } from "./commandLine/peftDaemon";
+import { Doctor } from "./doctor/doctor";
+import { command } from "./interaction";
+import { Menu } from "./menu/menu";
+import { Proposals } from "./proposal/proposals";
+import { openReport } from "./reports/openReport";
 import { LanguageServer } from "./server/languageServer";
 import { NEEDS_RESTART, serverSettings } from "./settings";
+import { setUp } from "./setup/setUp";
 import { Snooze } from "./status/snooze";
 import { StatusBar } from "./status/statusBar";
+import { toggleFolder, toggleLanguage } from "./switches";
+import { TuneRuns } from "./tuning/run";
+import { Tuning } from "./tuning/tune";
+
+/** Set to true when the user does not want to be asked to set up. */
+const DECLINED = "peftDaemon.setUpDeclined";
 
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
+  const storage = (name: string): string => vscode.Uri.joinPath(context.globalStorageUri, name).fsPath;
+  const environment = storage("env");
   const log = vscode.window.createOutputChannel("peft-daemon", { log: true });
   const bar = new StatusBar();
   const snooze = new Snooze(() => {
@@ -22,36 +38,97 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const show = (): void => {
     bar.show(server.status, snooze.until);
   };
-  const start = async (): Promise<void> => {
-    const settings = serverSettings();
-    const command = await findCommandLine(thisMachine, {
-      command: settings.command,
+
+  const find = (): Promise<CommandLine | undefined> =>
+    findCommandLine(thisMachine, {
+      command: serverSettings().command,
       workspaceFolder: vscode.workspace.workspaceFolders?.[0]?.uri.fsPath,
-      environment: vscode.Uri.joinPath(context.globalStorageUri, "env").fsPath,
+      environment,
     });
-    await server.restart(command && { command, logLevel: settings.logLevel });
+  const start = async (): Promise<void> => {
+    const found = await find();
+    await server.restart(found && { command: found, logLevel: serverSettings().logLevel });
   };
-  show();
+  const restart = async (): Promise<void> => {
+    if (server.isRunning) {
+      const options = { location: vscode.ProgressLocation.Window, title: "peft-daemon: restarting" };
+      await vscode.window.withProgress(options, () => server.execute("peft-daemon.restart"));
+    } else {
+      required(await find());
+      await start();
+    }
+  };
+
+  const doctor = new Doctor();
+  const proposals = new Proposals(server);
+  const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find);
+  const menu = new Menu(server, snooze);
+  const commands: Readonly<Record<string, () => unknown>> = {
+    trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
+    generate: () => proposals.generate(),
+    acceptProposal: () => proposals.accept(),
+    discardProposal: () => proposals.discard(),
+    switchAdapter: async () => {
+      await switchAdapter(server, required(await find()));
+    },
+    tune: () => tuning.tune(),
+    openReport: async () => {
+      await openReport(required(await find()));
+    },
+    snooze: () => {
+      snooze.toggle();
+    },
+    toggleLanguage,
+    toggleFolder,
+    restart,
+    showLogs: () => {
+      log.show();
+    },
+    doctor: async () => {
+      await doctor.check(required(await find()));
+    },
+    setUp: () => setUp({ log, environment, find, start }),
+    menu: () => menu.open(),
+  };
+
   context.subscriptions.push(
     log,
     bar,
     snooze,
     server,
-    server.onStatus(show),
+    doctor,
+    proposals,
+    tuning,
+    server.onStatus((status) => {
+      show();
+      void vscode.commands.executeCommand("setContext", "peftDaemon.ready", status.state === "idle");
+    }),
     vscode.workspace.onDidChangeConfiguration(async (change) => {
       if (NEEDS_RESTART.some((setting) => change.affectsConfiguration(setting))) {
         await start();
       }
     }),
-    vscode.commands.registerCommand("peftDaemon.snooze", () => {
-      snooze.toggle();
-    }),
-    vscode.commands.registerCommand("peftDaemon.showLogs", () => {
-      log.show();
-    }),
-    vscode.commands.registerCommand("peftDaemon.trigger", () =>
-      vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
-    ),
+    // A trusted workspace may name the command.
+    vscode.workspace.onDidGrantWorkspaceTrust(start),
+    ...Object.entries(commands).map(([name, run]) => command(`peftDaemon.${name}`, log, run)),
   );
+  show();
   await start();
+  void tuning.showRunning();
+  if (!server.isSetUp) {
+    void offerSetUp(context.globalState);
+  }
+}
+
+async function offerSetUp(memory: vscode.Memento): Promise<void> {
+  if (memory.get<boolean>(DECLINED, false)) {
+    return;
+  }
+  const [now, never] = ["Set Up", "Do Not Ask Again"];
+  const chosen = await vscode.window.showInformationMessage("peft-daemon is not set up yet.", now, never);
+  if (chosen === now) {
+    await vscode.commands.executeCommand("peftDaemon.setUp");
+  } else if (chosen === never) {
+    await memory.update(DECLINED, true);
+  }
 }

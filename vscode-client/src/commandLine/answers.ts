@@ -6,10 +6,13 @@ export class CommandFailed extends Error {
   override readonly name = "CommandFailed";
   /** Stable identifier for programs, such as `conflict`; empty when the command gave none. */
   readonly code: string;
+  /** What happened, without reason and advice; empty when the command gave none. */
+  readonly what: string;
 
-  constructor(message: string, code = "") {
+  constructor(message: string, code = "", what = "") {
     super(message);
     this.code = code;
+    this.what = what;
   }
 }
 
@@ -68,7 +71,8 @@ export function toldFailure(document: unknown): CommandFailed | undefined {
   if (!isRecord(error) || typeof error["message"] !== "string") {
     return undefined;
   }
-  return new CommandFailed(error["message"], typeof error["code"] === "string" ? error["code"] : "");
+  const [code, what] = [error["code"], error["what"]].map((each) => (typeof each === "string" ? each : ""));
+  return new CommandFailed(error["message"], code, what);
 }
 
 export function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {

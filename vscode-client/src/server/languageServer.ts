@@ -40,6 +40,15 @@ export class LanguageServer implements vscode.Disposable {
     return this.#status;
   }
 
+  get isRunning(): boolean {
+    return this.#client?.state === ClientState.Running;
+  }
+
+  /** Whether peft-daemon was found. */
+  get isSetUp(): boolean {
+    return this.#status !== NOT_SET_UP;
+  }
+
   /** Start a server in place of the one there is; with undefined there will be none. */
   restart(start: Start | undefined): Promise<void> {
     this.#work = this.#work.then(async () => {
@@ -92,9 +101,9 @@ export class LanguageServer implements vscode.Disposable {
   }
 
   #running(): LanguageClient {
-    if (this.#client?.state !== ClientState.Running) {
+    if (!this.#client || !this.isRunning) {
       throw new Error(
-        this.#status === NOT_SET_UP
+        !this.isSetUp
           ? "peft-daemon is not set up. Run 'peft-daemon: Set Up'"
           : "The language server of peft-daemon does not run. Run 'peft-daemon: Restart the Daemon', or look at its logs",
       );

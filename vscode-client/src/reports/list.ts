@@ -1,0 +1,26 @@
+/** The evaluations that have a report, as a list to choose from. */
+import { isRecord } from "../commandLine/answers";
+
+export interface ReportPick {
+  readonly label: string;
+  readonly description: string;
+  readonly detail: string;
+  readonly name: string;
+}
+
+/** From the answer of `peft-daemon report list --json`, which has the newest last; here it is first. */
+export function reportPicks(answer: unknown): ReportPick[] {
+  const picks = (Array.isArray(answer) ? answer : []).flatMap((row: unknown) => {
+    if (!isRecord(row) || typeof row["name"] !== "string") {
+      return [];
+    }
+    const strategies = Array.isArray(row["strategies"]) ? row["strategies"].map(String).join(", ") : "";
+    return {
+      label: row["name"],
+      description: String(row["created"]).slice(0, 16).replace("T", " "),
+      detail: `${String(row["data"])}, ${String(row["items"])} items: ${strategies} · ${String(row["model"])}`,
+      name: row["name"],
+    };
+  });
+  return picks.reverse();
+}

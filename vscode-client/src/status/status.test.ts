@@ -1,0 +1,59 @@
+import { describe, expect, it } from "vitest";
+import { NOT_SET_UP, readStatus, shown, type Status } from "./status";
+
+const idle: Status = {
+  state: "idle",
+  model: "qwen2.5-coder-0.5b-instruct",
+  adapter: "python-fim",
+  latencyMs: 312,
+  message: "",
+};
+
+describe("readStatus", () => {
+  it("reads the server's words", () => {
+    const params = { state: "thinking", model: "m", adapter: "a", latencyMs: 5, message: "x" };
+    expect(readStatus(params)).toEqual(params);
+  });
+
+  it("takes null and what is missing for unknown", () => {
+    const unknown = { model: "", adapter: "", latencyMs: undefined, message: "" };
+    expect(readStatus({ state: "off", latencyMs: null })).toEqual({ state: "off", ...unknown });
+  });
+
+  it.each([undefined, null, [], "idle", {}, { state: "dancing" }])("has no use for %j", (params) => {
+    expect(readStatus(params)).toBeUndefined();
+  });
+});
+
+describe("shown", () => {
+  it("says everything in one sentence", () => {
+    expect(shown(idle, undefined)).toEqual({
+      text: "$(sparkle) peft-daemon",
+      label: "peft-daemon: idle, qwen2.5-coder-0.5b-instruct, adapter python-fim, 312 ms",
+      alarming: false,
+    });
+  });
+
+  it("says that there is no adapter, and nothing of what is not known", () => {
+    expect(shown({ ...idle, adapter: "", latencyMs: undefined }, undefined).label).toBe(
+      "peft-daemon: idle, qwen2.5-coder-0.5b-instruct, no adapter",
+    );
+    expect(shown({ ...idle, state: "loading", model: "", adapter: "", latencyMs: undefined }, undefined).label).toBe(
+      "peft-daemon: loading",
+    );
+  });
+
+  it("says what is wrong", () => {
+    expect(shown(NOT_SET_UP, undefined)).toEqual({
+      text: "$(warning) peft-daemon",
+      label: "peft-daemon: error: not set up",
+      alarming: true,
+    });
+  });
+
+  it("says until when it is quiet, but errors come first", () => {
+    expect(shown(idle, "10:20")).toMatchObject({ text: "$(bell-slash) peft-daemon", alarming: false });
+    expect(shown(idle, "10:20").label).toMatch(/^peft-daemon: idle, snoozed until 10:20, /);
+    expect(shown(NOT_SET_UP, "10:20").text).toBe("$(warning) peft-daemon");
+  });
+});

@@ -1,0 +1,249 @@
+/** Tuning on the repository, as the user meets it: the plan, the question, the progress, and what came of it. */
+import { execFile } from "node:child_process";
+import { basename, join } from "node:path";
+import { promisify } from "node:util";
+import * as vscode from "vscode";
+import { CANCELLED, CommandFailed, documents, failureIn } from "../commandLine/answers";
+import type { CommandLine } from "../commandLine/commandLine";
+import { ask, required, runCommand } from "../commandLine/peftDaemon";
+import { readAdapters } from "../adapters/picks";
+import { aborting } from "../interaction";
+import type { Outcome } from "./events";
+import { adapterName } from "./names";
+import { FEW_PASSES, PASSES, type Plan, planText, readPlan } from "./plan";
+import type { TuneRecord, TuneRuns } from "./run";
+
+/** Adapters that were tuned here: name to repository. */
+const TUNED = "peftDaemon.tuned";
+type Tuned = Readonly<Record<string, string>>;
+
+export class Tuning implements vscode.Disposable {
+  readonly #runs: TuneRuns;
+  readonly #memory: vscode.Memento;
+  readonly #command: () => Promise<CommandLine | undefined>;
+  readonly #leaving = new AbortController();
+  /** Repositories whose run this window shows. */
+  readonly #shown = new Set<string>();
+
+  constructor(runs: TuneRuns, memory: vscode.Memento, command: () => Promise<CommandLine | undefined>) {
+    this.#runs = runs;
+    this.#memory = memory;
+    this.#command = command;
+  }
+
+  /** Stops showing; runs go on. */
+  dispose(): void {
+    this.#leaving.abort();
+  }
+
+  /** Show runs of this window's folders that are under way, or ended while no window looked. */
+  async showRunning(): Promise<void> {
+    const folders = vscode.workspace.workspaceFolders ?? [];
+    const found = await Promise.all(folders.map((folder) => this.#runs.of(folder.uri.fsPath)));
+    const records = [...new Map(found.flatMap((each) => (each ? [[each.name, each]] : []))).values()];
+    await Promise.all(
+      records.map(async (record) => {
+        if (!record.resumable || (await this.#runs.isAlive(record))) {
+          await this.#show(record);
+        }
+      }),
+    );
+  }
+
+  async tune(): Promise<void> {
+    if (!vscode.workspace.isTrusted) {
+      throw new CommandFailed("Tuning reads the whole repository and needs a trusted workspace. Trust it first");
+    }
+    const command = required(await this.#command());
+    const root = await pickRepository();
+    if (root === undefined) {
+      return;
+    }
+    const unfinished = await this.#runs.of(root);
+    if (unfinished && (await this.#runs.isAlive(unfinished))) {
+      void vscode.window.showInformationMessage(`Tuning on ${unfinished.root} is under way.`);
+      await this.#show(unfinished);
+    } else if (unfinished) {
+      await this.#goOn(command, unfinished);
+    } else {
+      await this.#beginAnew(command, root);
+    }
+  }
+
+  async #goOn(command: CommandLine, unfinished: TuneRecord): Promise<void> {
+    const chosen = await vscode.window.showInformationMessage(
+      `Tuning on ${unfinished.root} was interrupted. Its checkpoint is kept.`,
+      { modal: true },
+      "Go On",
+      "Start Again",
+    );
+    if (chosen === "Go On") {
+      await this.#run(command, unfinished, true);
+    } else if (chosen === "Start Again") {
+      await this.#beginAnew(command, unfinished.root);
+    }
+  }
+
+  async #beginAnew(command: CommandLine, root: string): Promise<void> {
+    const name = await this.#name(command, root);
+    const args = ["--repo", root, "--name", name, "--update"];
+    const plan = await this.#plan(command, [...args, "--epochs", String(PASSES)]);
+    if (!plan) {
+      return;
+    }
+    const [tune, onePass] = ["Tune", "One Pass Only"];
+    const detail = planText(plan);
+    const question = `Tune on ${basename(root)}?`;
+    const chosen = await vscode.window.showInformationMessage(question, { modal: true, detail }, tune, onePass);
+    if (chosen === undefined) {
+      return;
+    }
+    const passes = chosen === tune ? PASSES : FEW_PASSES;
+    await this.#memory.update(TUNED, { ...this.#tuned(), [name]: root });
+    await this.#run(command, { name, root, args: [...args, "--epochs", String(passes)], resumable: false }, false);
+  }
+
+  /** The same name for the same repository, so that a later adapter is the next version of the earlier one. */
+  async #name(command: CommandLine, root: string): Promise<string> {
+    const tuned = Object.entries(this.#tuned());
+    const registered = readAdapters(await ask(command, ["adapters", "list"])).map(({ name }) => name);
+    const others = tuned.filter(([, repository]) => repository !== root).map(([name]) => name);
+    const own = new Set(tuned.filter(([, repository]) => repository === root).map(([name]) => name));
+    const taken = new Set([...registered, ...others].filter((name) => !own.has(name)));
+    return adapterName(basename(root), taken);
+  }
+
+  /** Undefined when the user did not wait for it. */
+  async #plan(command: CommandLine, args: readonly string[]): Promise<Plan | undefined> {
+    const title = "peft-daemon: measuring what tuning would take (about a minute)";
+    const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
+    return await vscode.window.withProgress(options, async (_progress, token) => {
+      const ended = await runCommand(command, ["tune", ...args, "--plan", "--json"], { signal: aborting(token) });
+      if (token.isCancellationRequested) {
+        return undefined;
+      }
+      const failure = failureIn(ended);
+      if (failure) {
+        throw failure;
+      }
+      const plan = documents(ended.stdout).map(readPlan).find(Boolean);
+      if (!plan) {
+        throw new CommandFailed("peft-daemon printed no plan: it and the extension are of different versions");
+      }
+      return plan;
+    });
+  }
+
+  async #run(command: CommandLine, run: Omit<TuneRecord, "pid" | "birth">, resume: boolean): Promise<void> {
+    await this.#show(await this.#runs.begin(command, run, resume));
+  }
+
+  async #show(record: TuneRecord): Promise<void> {
+    if (this.#shown.has(record.root)) {
+      return;
+    }
+    this.#shown.add(record.root);
+    const outcome = await this.#progress(record).finally(() => this.#shown.delete(record.root));
+    if (outcome) {
+      await this.#tell(record, outcome);
+    }
+  }
+
+  async #progress(record: TuneRecord): Promise<Outcome | undefined> {
+    const title = `Tuning on ${basename(record.root)}`;
+    const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
+    return await vscode.window.withProgress(options, async (progress, token) => {
+      let reported = 0;
+      let stopping = false;
+      token.onCancellationRequested(() => {
+        stopping = true;
+        progress.report({ message: "stopping at the next safe place" });
+        void this.#runs.interrupt(record);
+      });
+      return await this.#runs.follow(
+        record,
+        ({ percent, message }) => {
+          progress.report({ increment: percent - reported, ...(stopping ? {} : { message }) });
+          reported = percent;
+        },
+        this.#leaving.signal,
+      );
+    });
+  }
+
+  async #tell(record: TuneRecord, outcome: Outcome): Promise<void> {
+    switch (outcome.kind) {
+      case "registered": {
+        const { registered, verdict, forgets } = outcome;
+        const what =
+          registered.inUse.length > 0
+            ? `${registered.name} is in use in ${basename(record.root)} from the next suggestion on: ${verdict}.`
+            : `${registered.name} is kept, but not in use: ${registered.whyNot || verdict}.`;
+        const warning = forgets ? " It is worse than the base on general code." : "";
+        if ((await vscode.window.showInformationMessage(what + warning, "Show Card")) === "Show Card") {
+          const card = vscode.Uri.file(join(registered.folder, "README.md"));
+          await vscode.commands.executeCommand("markdown.showPreview", card);
+        }
+        return;
+      }
+      case "interrupted": {
+        const what = `Tuning on ${basename(record.root)} stopped after step ${outcome.step}; a checkpoint is kept.`;
+        if ((await vscode.window.showInformationMessage(what, "Go On")) === "Go On") {
+          await this.#run(required(await this.#command()), { ...record, resumable: true }, true);
+        }
+        return;
+      }
+      case "failed":
+        if (outcome.failure.code !== CANCELLED) {
+          await this.#tellFailure(record, outcome.failure);
+        }
+    }
+  }
+
+  async #tellFailure(record: TuneRecord, failure: CommandFailed): Promise<void> {
+    const leftover = / holds a run already$/.exec(failure.what);
+    if (!leftover) {
+      void vscode.window.showErrorMessage(failure.message);
+      return;
+    }
+    const [goOn, again] = ["Go On", "Delete It and Start Again"];
+    const chosen = await vscode.window.showWarningMessage(failure.message, goOn, again);
+    const command = required(await this.#command());
+    if (chosen === goOn) {
+      await this.#run(command, { ...record, resumable: true }, true);
+    } else if (chosen === again) {
+      const folder = failure.what.slice(0, leftover.index);
+      if (basename(folder) === record.name) {
+        await vscode.workspace.fs.delete(vscode.Uri.file(folder), { recursive: true });
+      }
+      await this.#run(command, record, false);
+    }
+  }
+
+  #tuned(): Tuned {
+    return this.#memory.get<Tuned>(TUNED, {});
+  }
+}
+
+/** The root of the git work tree of a workspace folder; undefined when the user chose none. Throws where none is. */
+async function pickRepository(): Promise<string | undefined> {
+  const folders = vscode.workspace.workspaceFolders ?? [];
+  const folder =
+    folders.length > 1
+      ? await vscode.window.showWorkspaceFolderPick({ placeHolder: "On the code of which folder?" })
+      : folders[0];
+  if (!folder) {
+    if (folders.length === 0) {
+      throw new CommandFailed("There is no folder to tune on. Open a git repository");
+    }
+    return undefined;
+  }
+  try {
+    const { stdout } = await promisify(execFile)("git", ["-C", folder.uri.fsPath, "rev-parse", "--show-toplevel"]);
+    return stdout.trim();
+  } catch {
+    throw new CommandFailed(
+      `${folder.uri.fsPath} is no git repository: tuning learns from committed code. Run 'git init' and commit there`,
+    );
+  }
+}
