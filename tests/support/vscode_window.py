@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Playwright, TimeoutError, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    FrameLocator,
+    Locator,
+    Page,
+    Playwright,
+    TimeoutError,
+    sync_playwright,
+)
 
 from support.vscode_install import tool
 
@@ -127,11 +136,13 @@ class Window:
         """Wait for a suggestion that is wanted; returns it."""
         return self.until(self.ghost, wanted, "a suggestion", timeout_ms)
 
+    def status_item(self) -> Locator:
+        """The status bar's item."""
+        return self.page.locator(STATUS)
+
     def status(self) -> str:
         """What a screen reader says of the status bar's item."""
-        item = self.page.locator(STATUS)
-        labels = [item.get_attribute("aria-label"), item.locator("[aria-label]").first.get_attribute("aria-label")]
-        return next((label for label in labels if label), "")
+        return self.status_item().get_attribute("aria-label") or ""
 
     def wait_status(self, pattern: str, timeout_ms: float = WAIT_MS) -> str:
         """Wait until the status bar's item says something that matches."""
@@ -141,6 +152,43 @@ class Window:
     def notifications(self) -> list[str]:
         """Messages to be seen now."""
         return self.page.locator(NOTIFICATION).all_text_contents()
+
+    def text(self, name: str) -> str:
+        """The lines to be seen of an open document."""
+        return _lines(self.page.locator(f'.editor-instance .monaco-editor[data-uri*="{name}"]').first)
+
+    def difference(self) -> Locator:
+        """The editor that compares two texts."""
+        return self.page.locator(".editor-instance .monaco-diff-editor")
+
+    def proposed(self) -> str:
+        """The lines to be seen on the right side of the difference."""
+        return _lines(self.difference().locator(".editor.modified .monaco-editor").first)
+
+    def action(self, title: str) -> None:
+        """Press the button of this title above the editor."""
+        self.page.locator(f'.editor-actions [aria-label^="{title}"]').first.click()
+
+    def unsaved(self) -> list[str]:
+        """Files with changes that are not on the disk."""
+        return self.page.locator(".tab.dirty").all_text_contents()
+
+    def dialog(self) -> str:
+        """The text of the dialog that waits for an answer."""
+        box = self.page.locator(DIALOG)
+        box.wait_for(timeout=300_000)
+        return box.inner_text()
+
+    def answer(self, button: str) -> None:
+        """Press a button of the dialog."""
+        self.page.locator(f"{DIALOG} .monaco-button", has_text=button).first.click()
+
+    def webview(self, holding: str) -> FrameLocator:
+        """The page that an extension shows, once it holds an element."""
+        outer = self.page.frame_locator("iframe.webview.ready").last
+        page = outer.frame_locator("iframe#active-frame")
+        page.locator(holding).first.wait_for(state="attached")
+        return page
 
     def save(self) -> None:
         """Save the file and wait until that is done."""
@@ -176,3 +224,11 @@ class Window:
 
     def _heard(self, message: ConsoleMessage) -> None:
         self.console.append(message.text)
+
+
+def _lines(editor: Locator) -> str:
+    """What an editor shows, in the order it stands there (the page has the lines in any order)."""
+    rows = editor.locator(".view-lines > .view-line").evaluate_all(
+        "lines => lines.map(line => [parseFloat(line.style.top), line.textContent])"
+    )
+    return "\n".join(text for _, text in sorted(rows)).replace("\u00a0", " ")
