@@ -42,7 +42,7 @@ async function pick(
     list.activeItems = list.items.filter((item) => item.adapter === active).slice(0, 1);
   };
   list.title = folder === undefined ? "Adapter everywhere" : `Adapter in ${folder}`;
-  list.placeholder = "Suggestions use the choice from the next one on";
+  list.placeholder = "The next suggestion uses it";
   list.matchOnDetail = true;
   list.busy = true;
   list.items = adapterPicks(adapters, folder, metrics);

@@ -142,8 +142,11 @@ export class Proposals implements vscode.TextDocumentContentProvider, vscode.Dis
     const { newText, title, version } = proposed;
     const place = { start: document.offsetAt(range.start), end: document.offsetAt(range.end) };
     this.#current = { document, asked, newText, title, uri, version, place };
-    const options = { preview: false, selection: range };
-    const heading = `${title}: ${basename(document.fileName)}`;
+    // Where the new text's first line begins: at the range itself the view would be scrolled to the line's end.
+    const below = newText.startsWith("\n") || newText.startsWith("\r\n") ? 1 : 0;
+    const shown = new vscode.Position(start.line + below, 0);
+    const options = { preview: false, selection: new vscode.Range(shown, shown) };
+    const heading = `${basename(document.fileName)}: ${title}`;
     await vscode.commands.executeCommand("vscode.diff", document.uri, uri, heading, options);
   }
 

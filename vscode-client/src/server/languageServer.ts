@@ -1,7 +1,11 @@
 /** The language server: started, restarted, asked. At most one runs; without peft-daemon none does. */
+import type { ChildProcess } from "node:child_process";
+import { createInterface } from "node:readline";
 import * as vscode from "vscode";
 import {
   type CancellationToken,
+  CloseAction,
+  type ErrorHandler,
   ExecuteCommandRequest,
   LanguageClient,
   type LanguageClientOptions,
@@ -12,9 +16,13 @@ import {
 } from "vscode-languageclient/node";
 import type { CommandLine } from "../commandLine/commandLine";
 import { initializationOptions } from "../settings";
+import { levelOf } from "./logLine";
+import { gone, serverArguments, startServer } from "./serverProcess";
 import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
 
 const STATUS = "peft-daemon/status";
+/** So often in three minutes a server that crashed is started again. */
+const MOST_RESTARTS = 4;
 
 export interface Start {
   readonly command: CommandLine;
@@ -27,6 +35,9 @@ export class LanguageServer implements vscode.Disposable {
   readonly #changed = new vscode.EventEmitter<Status>();
   readonly onStatus = this.#changed.event;
   #client: LanguageClient | undefined;
+  #process: ChildProcess | undefined;
+  /** The last line that the server wrote to its log. */
+  #lastWords = "";
   #status = STARTING;
   /** Starts and stops, one after the other. */
   #work: Promise<void> = Promise.resolve();
@@ -49,12 +60,15 @@ export class LanguageServer implements vscode.Disposable {
     return this.#status !== NOT_SET_UP;
   }
 
-  /** Start a server in place of the one there is; with undefined there will be none. */
+  /**
+   * Start a server in place of the one there is; with undefined there will be none.
+   * Resolves when it has been started; the status tells when it serves.
+   */
   restart(start: Start | undefined): Promise<void> {
     this.#work = this.#work.then(async () => {
       await this.#stop();
       if (start) {
-        await this.#start(start);
+        this.#start(start);
       } else {
         this.#show(NOT_SET_UP);
       }
@@ -111,52 +125,76 @@ export class LanguageServer implements vscode.Disposable {
     return this.#client;
   }
 
-  async #start({ command, logLevel }: Start): Promise<void> {
-    // Without options the command answers sooner: it need not load its command line's library.
-    const level = logLevel === "warning" ? [] : ["--log-level", logLevel];
-    const run = { command: command.program, args: [...command.first, "lsp", ...level] };
-    this.#log.info(`starting ${[run.command, ...run.args].join(" ")} (from: ${command.origin})`);
+  #start({ command, logLevel }: Start): void {
+    const words = [command.program, ...serverArguments(command, logLevel)];
+    this.#log.info(`starting ${words.join(" ")} (from: ${command.origin})`);
+    this.#lastWords = "";
     this.#show(STARTING);
-    const client = new LanguageClient("peft-daemon", "peft-daemon", run, this.#options());
+    const program = async (): Promise<ChildProcess> => {
+      this.#process = await startServer(command, logLevel);
+      return this.#process;
+    };
+    const isCurrent = (): boolean => this.#client === client;
+    const errorHandler: ErrorHandler = {
+      error: (...facts) => fallback.error(...facts),
+      closed: () => (isCurrent() ? fallback.closed() : { action: CloseAction.DoNotRestart, handled: true }),
+    };
+    const client = new LanguageClient("peft-daemon", "peft-daemon", program, this.#options(errorHandler));
+    const fallback = client.createDefaultErrorHandler(MOST_RESTARTS);
     this.#client = client;
     client.onNotification(STATUS, (params: unknown) => {
       const status = readStatus(params);
-      if (status && this.#client === client) {
+      if (status && isCurrent()) {
         this.#show(status);
       }
     });
     client.onDidChangeState(({ newState }) => {
-      if (newState === ClientState.Stopped && this.#client === client) {
+      if (newState === ClientState.Stopped && isCurrent()) {
         this.#show(STOPPED);
       }
     });
-    try {
-      await client.start();
-    } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      this.#log.error(`the language server did not start: ${why}`);
-      this.#show({ ...STOPPED, message: `the language server did not start: ${why}` });
-    }
+    // Not waited for: a program that is no language server may never answer.
+    client.start().catch((error: unknown) => {
+      if (isCurrent()) {
+        const why = this.#lastWords || (error instanceof Error ? error.message : String(error));
+        this.#log.error(`the language server did not start: ${String(error)}`);
+        this.#show({ ...STOPPED, message: `the language server did not start: ${why}` });
+      }
+    });
   }
 
   async #stop(): Promise<void> {
-    const client = this.#client;
-    this.#client = undefined;
+    const [client, child] = [this.#client, this.#process];
+    this.#client = this.#process = undefined;
     if (client?.state === ClientState.Running) {
       await client.stop().catch((error: unknown) => {
         this.#log.warn(`the language server did not stop in time: ${String(error)}`);
       });
+    } else {
+      child?.kill();
+    }
+    if (child) {
+      await gone(child);
     }
     await client?.dispose().catch(() => undefined);
   }
 
-  #options(): LanguageClientOptions {
+  #options(errorHandler: ErrorHandler): LanguageClientOptions {
+    const logged = (stream: NodeJS.ReadableStream): void => {
+      createInterface(stream).on("line", (line) => {
+        this.#lastWords = line;
+        this.#log[levelOf(line)](line);
+      });
+    };
     return {
       documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
       initializationOptions: initializationOptions(),
       outputChannel: this.#log,
       // Nothing of it is worth the user's focus; the status bar says when something is wrong.
       revealOutputChannelOn: RevealOutputChannelOn.Never,
+      stdioOptions: { stdout: logged, stderr: logged },
+      errorHandler,
+      initializationFailedHandler: () => false,
       middleware: this.#middleware,
     };
   }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { CommandLine } from "../commandLine/commandLine";
 import { isRunning } from "../commandLine/processes";
-import { type TuneRecord, TuneRuns } from "./run";
+import { NONE, type TuneRecord, TuneRuns } from "./run";
 import type { View } from "./view";
 
 const STARTED = '{"type":"started","steps":10,"first_step":0}';
@@ -64,7 +64,7 @@ describe("TuneRuns", () => {
       }
     };
     expect(await runs.follow(record, interrupt, still)).toEqual({ kind: "interrupted", step: 3 });
-    expect(await runs.of("/repo/ws/src")).toEqual({ ...record, resumable: true });
+    expect(await runs.of("/repo/ws/src")).toEqual({ ...record, resumable: true, pid: NONE, birth: "" });
     expect(await runs.of("/repo/other")).toBeUndefined();
   });
 
@@ -73,6 +73,12 @@ describe("TuneRuns", () => {
     const outcome = await runs.follow(record, () => void runs.interrupt(record), still);
     expect(outcome).toMatchObject({ kind: "failed", failure: { code: "cancelled" } });
     expect(await runs.all()).toEqual([]);
+  });
+
+  it("keeps a run that failed when it went on, and what it ended with", async () => {
+    const record = await begin(print(MEMORY), { resumable: true }, true);
+    expect(await runs.follow(record, () => undefined, still)).toMatchObject({ failure: { message: "out of memory" } });
+    expect(await runs.of("/repo/ws")).toMatchObject({ resumable: true, pid: NONE });
   });
 
   it("takes a run that was killed for interrupted", async () => {

@@ -18,6 +18,8 @@ import { type Outcome, readEvent, type TuneEvent } from "./events";
 import { advanced, BEGINNING, type View } from "./view";
 
 const POLL_MS = 300;
+/** In the place of a process's number: the run has ended, and that was told. */
+export const NONE = 0;
 
 export interface TuneRecord {
   /** The adapter's. */
@@ -26,6 +28,7 @@ export interface TuneRecord {
   readonly root: string;
   /** Arguments after `tune`, without `--resume`. */
   readonly args: readonly string[];
+  /** The process; NONE when it has ended and can go on. */
   readonly pid: number;
   /** Tells the process from a later one with the same number; empty where the system does not say. */
   readonly birth: string;
@@ -57,7 +60,7 @@ export class TuneRuns {
       });
       await once(child, "spawn");
       child.unref();
-      const pid = child.pid ?? 0;
+      const pid = child.pid ?? NONE;
       this.#own.add(pid);
       child.once("exit", () => this.#own.delete(pid));
       const record = { ...run, pid, birth: await birthOf(pid) };
@@ -102,10 +105,10 @@ export class TuneRuns {
     const outcome: Outcome = registered
       ? { kind: "registered", registered, verdict: view.verdict, forgets: view.forgets }
       : await this.#failure(record, view);
-    if (outcome.kind === "interrupted") {
-      await this.#write({ ...record, resumable: true });
-    } else if (outcome.kind === "registered" || !record.resumable) {
+    if (outcome.kind === "registered" || (outcome.kind === "failed" && !record.resumable)) {
       await this.forget(record);
+    } else {
+      await this.#write({ ...record, resumable: true, pid: NONE, birth: "" });
     }
     return outcome;
   }

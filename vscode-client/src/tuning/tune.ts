@@ -11,7 +11,7 @@ import { aborting } from "../interaction";
 import type { Outcome } from "./events";
 import { adapterName } from "./names";
 import { FEW_PASSES, PASSES, type Plan, planText, readPlan } from "./plan";
-import type { TuneRecord, TuneRuns } from "./run";
+import { NONE, type TuneRecord, type TuneRuns } from "./run";
 
 /** Adapters that were tuned here: name to repository. */
 const TUNED = "peftDaemon.tuned";
@@ -41,13 +41,7 @@ export class Tuning implements vscode.Disposable {
     const folders = vscode.workspace.workspaceFolders ?? [];
     const found = await Promise.all(folders.map((folder) => this.#runs.of(folder.uri.fsPath)));
     const records = [...new Map(found.flatMap((each) => (each ? [[each.name, each]] : []))).values()];
-    await Promise.all(
-      records.map(async (record) => {
-        if (!record.resumable || (await this.#runs.isAlive(record))) {
-          await this.#show(record);
-        }
-      }),
-    );
+    await Promise.all(records.filter(({ pid }) => pid !== NONE).map((record) => this.#show(record)));
   }
 
   async tune(): Promise<void> {
@@ -62,6 +56,8 @@ export class Tuning implements vscode.Disposable {
     const unfinished = await this.#runs.of(root);
     if (unfinished && (await this.#runs.isAlive(unfinished))) {
       void vscode.window.showInformationMessage(`Tuning on ${unfinished.root} is under way.`);
+      await this.#show(unfinished);
+    } else if (unfinished && unfinished.pid !== NONE) {
       await this.#show(unfinished);
     } else if (unfinished) {
       await this.#goOn(command, unfinished);
@@ -115,7 +111,7 @@ export class Tuning implements vscode.Disposable {
 
   /** Undefined when the user did not wait for it. */
   async #plan(command: CommandLine, args: readonly string[]): Promise<Plan | undefined> {
-    const title = "peft-daemon: measuring what tuning would take (about a minute)";
+    const title = "peft-daemon: measuring what tuning would take, which takes a minute or more";
     const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
     return await vscode.window.withProgress(options, async (_progress, token) => {
       const ended = await runCommand(command, ["tune", ...args, "--plan", "--json"], { signal: aborting(token) });
