@@ -31,6 +31,8 @@ from peft_daemon.protocol import (
     EngineState,
     ErrorEvent,
     ErrorResponse,
+    FeedbackRequest,
+    FeedbackResponse,
     FinalEvent,
     StreamEvent,
     UseAdapterRequest,
@@ -182,6 +184,11 @@ class DaemonClient:
                 if isinstance(event, FinalEvent):
                     return
         raise Unavailable("the daemon ended the stream before the completion", fix="Send the request again")
+
+    async def record(self, feedback: FeedbackRequest) -> bool:
+        """Tell what became of a suggestion; False where it is recorded already or the daemon records none."""
+        body = msgspec.json.encode(feedback)
+        return (await self._call("POST", "/v1/feedback", FeedbackResponse, body)).recorded
 
     async def status(self) -> DaemonStatus:
         """What the daemon and its engine are doing."""

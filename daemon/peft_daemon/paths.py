@@ -44,6 +44,11 @@ class Paths:
         return self.data / "adapters"
 
     @property
+    def feedback_file(self) -> Path:
+        """What became of suggestions; in a folder of its own, which SQLite shares with its other files."""
+        return self.data / "feedback" / "feedback.db"
+
+    @property
     def log_file(self) -> Path:
         """Log of the background daemon."""
         return self.state / "daemon.log"

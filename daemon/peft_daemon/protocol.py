@@ -29,6 +29,13 @@ Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
 Probability = Annotated[float, Meta(gt=0.0, le=1.0)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
+LONGEST_WINDOW = 8000
+"""Characters of text that feedback keeps on either side of a suggestion."""
+LONGEST_SUGGESTION = 64_000
+Window = Annotated[str, Meta(max_length=LONGEST_WINDOW)]
+Suggestion = Annotated[str, Meta(max_length=LONGEST_SUGGESTION)]
+Count = Annotated[int, Meta(ge=0, le=10 * LONGEST_SUGGESTION)]
+
 BASE = "base"
 """The adapter name that means: no adapter."""
 
@@ -225,6 +232,54 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Resident memory of the daemon and its engine together."""
     tuning: str = ""
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
+
+
+class Outcome(StrEnum):
+    """What became of a suggestion."""
+
+    ACCEPTED = "accepted"
+    PARTLY = "partly"
+    """Some words or lines of it were accepted."""
+    TYPED = "typed"
+    """Everything it offered was typed by hand."""
+    REJECTED = "rejected"
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/feedback``: one suggestion that an editor showed, and what became of it."""
+
+    offer: Annotated[str, Meta(min_length=1, max_length=100)]
+    """Identifies it; a second record of the same offer is ignored."""
+    outcome: Outcome
+    language: Name
+    path: ShortText | None = None
+    prefix: Window = ""
+    """What stood before the suggestion ..."""
+    suffix: Window = ""
+    """... and behind the cursor, where ..."""
+    replaced: Count = 0
+    """... so many characters would be overwritten."""
+    suggestion: Suggestion
+    shown: Count
+    """Characters it offered to write."""
+    accepted: Count = 0
+    """Characters of it the editor inserted."""
+    stood: Count = 0
+    """Characters of it that stood in the document when it ended, typed ones included ..."""
+    kept: Count | None = None
+    """... those of them that still did when it was looked at again ..."""
+    now: Suggestion | None = None
+    """... and what stood there then. Null: it was rejected."""
+    model: Name
+    adapter: AdapterUse | None = None
+    latency_ms: Annotated[int, Meta(ge=0)] = 0
+
+
+class FeedbackResponse(msgspec.Struct, frozen=True):
+    """Answer of ``POST /v1/feedback``."""
+
+    recorded: bool
+    """False where the setting ``feedback`` is off."""
 
 
 class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):

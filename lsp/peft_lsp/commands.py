@@ -1,4 +1,4 @@
-"""``workspace/executeCommand``: restart the daemon, choose and list adapters, show the status.
+"""``workspace/executeCommand``: restart the daemon, choose and list adapters, show the status, take note of an accept.
 
 A failure is answered with RequestFailed and the daemon's own sentence: what happened, why, what to do.
 """
@@ -24,6 +24,7 @@ Command = Callable[[PeftLanguageServer, types.ExecuteCommandParams], Awaitable[A
 def register(server: PeftLanguageServer) -> None:
     """Offer the commands."""
     for name, command in (
+        (names.ACCEPTED, accepted),
         (names.RESTART, restart),
         (names.SWITCH_ADAPTER, switch_adapter),
         (names.LIST_ADAPTERS, list_adapters),
@@ -46,6 +47,12 @@ def answered(command: Command) -> Command:
             raise JsonRpcException(error.line, types.LSPErrorCodes.RequestFailed, facts) from None
 
     return run
+
+
+async def accepted(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -> None:
+    """The editor inserted a suggestion; argument: the id that came with it."""
+    (id_,) = msgspec.convert(params.arguments or [], tuple[str])
+    ls.feedback.took(id_)
 
 
 async def restart(ls: PeftLanguageServer, _: types.ExecuteCommandParams) -> None:

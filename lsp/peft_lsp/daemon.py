@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from peft_daemon.client import DaemonClient
 from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
-from peft_daemon.protocol import CompleteRequest, CompleteResponse, EngineState, FinishReason
+from peft_daemon.protocol import CompleteRequest, CompleteResponse, EngineState, FeedbackRequest, FinishReason
 from peft_lsp.status import State, StatusBoard
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,15 @@ class Daemon:
         if response.finish_reason not in UNFINISHED:
             self._board.answered(response, 1000 * (time.monotonic() - began))
         return response
+
+    async def record(self, feedback: FeedbackRequest) -> None:
+        """Tell what became of a suggestion; where that cannot be told now, it is lost."""
+        if self._client is None:
+            return
+        try:
+            await self._client.record(feedback)
+        except PeftDaemonError as error:
+            log.info("feedback was lost: %s", error.line)
 
     async def restart(self) -> None:
         """End the daemon and start a new one; returns when that one's model is loaded, or raises PeftDaemonError."""

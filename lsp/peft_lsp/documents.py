@@ -21,6 +21,11 @@ BEFORE = 64 * 1024
 AFTER = 32 * 1024
 """Characters after the cursor that a request carries."""
 
+LONGEST_PATH = 4096
+
+Place = tuple[int, int]
+"""Number of a line, and characters of it that stand before the place."""
+
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
@@ -47,8 +52,9 @@ class Snapshot:
 
     @property
     def path(self) -> str | None:
-        """Path of the document on this machine; None for an unsaved or remote one."""
-        return to_fs_path(self.uri) if self.uri.startswith("file:") else None
+        """Path of the document on this machine; None for an unsaved or remote one, or one the daemon would not take."""
+        path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
+        return path if path is not None and len(path) <= LONGEST_PATH else None
 
     def position(self, offset: int) -> types.Position:
         """The place ``offset`` characters into the cursor's line."""
@@ -74,6 +80,18 @@ class Snapshot:
         return text if self.eol == "\n" else text.replace("\n", self.eol)
 
 
+@dataclass(frozen=True)
+class Edit:
+    """One change of a document, no larger than what it changes; line ends are ``\n``.
+
+    Places are those of the document before it.
+    """
+
+    start: Place
+    end: Place
+    text: str
+
+
 class Document:
     """One open document; changed in place by the editor's edits."""
 
@@ -93,17 +111,24 @@ class Document:
             return last, len(self.lines[last])
         return position.line, to_offset(content(self.lines[position.line]), position.character, encoding)
 
-    def change(self, changes: Sequence[types.TextDocumentContentChangeEvent], version: int, encoding: Encoding) -> None:
-        """Apply edits in order; each is given relative to the text the one before it left."""
+    def change(
+        self, changes: Sequence[types.TextDocumentContentChangeEvent], version: int, encoding: Encoding
+    ) -> Sequence[Edit]:
+        """Apply edits in order, each given relative to the text the one before it left; returns what they changed."""
+        edits = []
         for edit in changes:
             if isinstance(edit, types.TextDocumentContentChangePartial):
                 start = self.locate(edit.range.start, encoding)
-                self._replace(start, max(start, self.locate(edit.range.end, encoding)), edit.text)
+                end = max(start, self.locate(edit.range.end, encoding))
+                edits.append(_smallest(start, self.between(start, end), edit.text))
+                self._replace(start, end, edit.text)
             else:
+                edits.append(_smallest((0, 0), self.text, edit.text))
                 self.lines = split_lines(edit.text)
         self.version = version
+        return edits
 
-    def _replace(self, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
+    def _replace(self, start: Place, end: Place, text: str) -> None:
         first, last = start[0], end[0]
         text = self.lines[first][: start[1]] + text + self.lines[last][end[1] :]
         if first and text.startswith("\n") and self.lines[first - 1].endswith("\r"):
@@ -115,15 +140,16 @@ class Document:
     def selected(self, span: types.Range, encoding: Encoding) -> tuple[tuple[int, int], str]:
         """The text of a range without the white space around it, and the place where that begins."""
         start = self.locate(span.start, encoding)
-        text = self._between(start, max(start, self.locate(span.end, encoding)))
+        text = self.between(start, max(start, self.locate(span.end, encoding)))
         inner = text.lstrip()
         return moved_over(start, text[: len(text) - len(inner)]), inner.rstrip()
 
-    def after(self, start: tuple[int, int], text: str, encoding: Encoding) -> Snapshot:
+    def after(self, start: Place, text: str, encoding: Encoding) -> Snapshot:
         """What a request sees that stands behind ``text``, which begins at ``start``."""
         return self.around(*moved_over(start, text), encoding)
 
-    def _between(self, start: tuple[int, int], end: tuple[int, int]) -> str:
+    def between(self, start: Place, end: Place) -> str:
+        """The text from one place to another."""
         if start[0] == end[0]:
             return self.lines[start[0]][start[1] : end[1]]
         inner = self.lines[start[0] + 1 : end[0]]
@@ -175,10 +201,12 @@ class Documents:
         """Take over a document with the text the editor shows."""
         self._open[item.uri] = Document(item.uri, item.language_id, item.version, item.text)
 
-    def change(self, params: types.DidChangeTextDocumentParams) -> None:
-        """Apply the editor's edits; those of a document that is not open are ignored."""
-        if document := self._open.get(params.text_document.uri):
-            document.change(params.content_changes, params.text_document.version, self.encoding)
+    def change(self, params: types.DidChangeTextDocumentParams) -> Sequence[Edit]:
+        """Apply the editor's edits and return them; those of a document that is not open are ignored."""
+        document = self._open.get(params.text_document.uri)
+        if document is None:
+            return ()
+        return document.change(params.content_changes, params.text_document.version, self.encoding)
 
     def close(self, uri: str) -> None:
         """Forget a document."""
@@ -199,7 +227,35 @@ class Documents:
         return document is not None and document.version == snapshot.version
 
 
-def moved_over(start: tuple[int, int], text: str) -> tuple[int, int]:
+def _smallest(start: Place, removed: str, text: str) -> Edit:
+    """The edit without what it replaces by the same."""
+    removed, text = one_line_end(removed), one_line_end(text)
+    same = _alike(removed, text)
+    start = moved_over(start, removed[:same])
+    removed, text = removed[same:], text[same:]
+    same = _alike(removed[::-1], text[::-1])
+    removed, text = removed[: len(removed) - same], text[: len(text) - same]
+    return Edit(start, moved_over(start, removed), text)
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters both begin with; halving, as whole documents are compared too."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def one_line_end(text: str) -> str:
+    """The text with ``\n`` at the end of every line."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def moved_over(start: Place, text: str) -> tuple[int, int]:
     """The line and offset behind a text that begins at ``start``."""
     pieces = split_lines(text)
     return start[0] + len(pieces) - 1, len(pieces[-1]) + (start[1] if len(pieces) == 1 else 0)
@@ -211,6 +267,5 @@ def _line_end(line: str) -> str:
 
 def _for_the_model(text: str) -> str:
     """One kind of line end, and U+FFFD for halves of a character: an editor can send them, UTF-8 cannot carry them."""
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = one_line_end(text)
     return text if text.isascii() else _HALF_CHARACTER.sub("\ufffd", text)

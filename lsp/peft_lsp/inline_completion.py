@@ -6,10 +6,14 @@ A cancelled request is answered with RequestCancelled and stops the model.
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 from lsprotocol import types
 
+from peft_lsp import names
 from peft_lsp.documents import Snapshot
+from peft_lsp.feedback import Suggestion
 from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.requests import is_hopeless, pause_over, request_at, word_follows
 
@@ -35,12 +39,17 @@ async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompleti
         return NOTHING
     request = request_at(ls, snapshot, settings, purpose="fill")
     request = msgspec.structs.replace(request, prefix=snapshot.prefix + chosen[len(typed) :])
+    began = time.monotonic()
     response = await ls.daemon.complete(request)
     if response is None or not response.text or not ls.documents.is_current(snapshot):
         return NOTHING
     span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
     text = chosen + snapshot.with_line_ends(response.text)
-    return types.InlineCompletionList(items=[types.InlineCompletionItem(insert_text=text, range=span)])
+    offer = response.id
+    if settings.feedback:
+        offer = ls.feedback.show(Suggestion(snapshot, typed, text, response, 1000 * (time.monotonic() - began)))
+    command = types.Command("accepted", names.ACCEPTED, arguments=[offer])
+    return types.InlineCompletionList(items=[types.InlineCompletionItem(text, range=span, command=command)])
 
 
 def _place(ls: PeftLanguageServer, params: types.InlineCompletionParams) -> tuple[Snapshot, str, str] | None:

@@ -15,6 +15,7 @@ from peft_daemon import __version__
 from peft_lsp import names
 from peft_lsp.daemon import Daemon
 from peft_lsp.documents import Documents
+from peft_lsp.feedback import Feedback
 from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
 from peft_lsp.settings import Settings, pull
@@ -37,6 +38,7 @@ class PeftLanguageServer(LanguageServer):
         """Those of the client's initialization options until it tells others."""
         self.pauses = Pauses()
         self.daemon = Daemon(self.board)
+        self.feedback = Feedback(self.documents, self.daemon)
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
         """The client asked for the end."""

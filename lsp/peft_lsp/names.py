@@ -11,11 +11,12 @@ STATUS = "peft-daemon/status"
 
 GENERATE = "peft-daemon.generate"
 PROPOSE = "peft-daemon.propose"
+ACCEPTED = "peft-daemon.accepted"
 RESTART = "peft-daemon.restart"
 SWITCH_ADAPTER = "peft-daemon.switchAdapter"
 LIST_ADAPTERS = "peft-daemon.listAdapters"
 SHOW_STATUS = "peft-daemon.status"
-COMMANDS = (GENERATE, PROPOSE, RESTART, SWITCH_ADAPTER, LIST_ADAPTERS, SHOW_STATUS)
+COMMANDS = (GENERATE, PROPOSE, ACCEPTED, RESTART, SWITCH_ADAPTER, LIST_ADAPTERS, SHOW_STATUS)
 
 GENERATE_KIND = "refactor.rewrite.generate"
 """Kind of the code action that generates code from a comment."""

@@ -169,6 +169,7 @@ def _in_place(ls: PeftLanguageServer, document: Document, settings: Configuratio
     else:
         head = before.text[: before.offset]
         indentation = head[: len(head) - len(head.lstrip())]
-        prefix = f"{before.prefix.removesuffix(head)}{indentation}{comment}\n{head}"
+        above = before.prefix[: len(before.prefix) - len(head)]
+        prefix = f"{above}{indentation}{comment}\n{head}"
         request = generation.request_for(ls, snapshot, settings, prefix, purpose="propose")
     return Wish(selection.words, snapshot, before.position(before.offset), "", request)

@@ -8,7 +8,7 @@ from peft_lsp.documents import Snapshot
 from peft_lsp.language_server import PeftLanguageServer
 
 LONGEST_KEY = 4096
-"""Longest path or document key the daemon takes."""
+"""Longest document key the daemon takes."""
 
 
 def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configuration, *, purpose: str) -> CompleteRequest:
@@ -16,12 +16,11 @@ def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configurati
 
     The newest request of a document wins among those with the same ``purpose``.
     """
-    path = snapshot.path
     return CompleteRequest(
         prefix=snapshot.prefix,
         suffix=snapshot.suffix,
         language=snapshot.language[:200],
-        path=path if path is not None and len(path) <= LONGEST_KEY else None,
+        path=snapshot.path,
         document=f"{ls.id}:{purpose}:{snapshot.uri}"[-LONGEST_KEY:],
         adapter=settings.adapter,
         max_tokens=settings.max_tokens,

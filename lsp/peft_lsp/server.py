@@ -50,4 +50,5 @@ async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> No
 
 async def _shutdown(ls: PeftLanguageServer, _: None) -> None:
     ls.leaving = True
+    await ls.feedback.leave()
     await ls.daemon.close()

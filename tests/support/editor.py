@@ -180,6 +180,12 @@ def applied(text: str, item: types.InlineCompletionItem) -> str:
     return text[: offset(item.range.start)] + item.insert_text + text[offset(item.range.end) :]
 
 
+def taken(text: str, proposal: dict[str, Any]) -> str:
+    """``text`` after a proposal of ``peft-daemon.propose`` was taken."""
+    start, end = (types.Position(**proposal["range"][side]) for side in ("start", "end"))
+    return applied(text, types.InlineCompletionItem(proposal["newText"], range=types.Range(start, end)))
+
+
 def uri_of(path: Path) -> str:
     """The URI of a file."""
     return path.absolute().as_uri()

@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from peft_daemon.api import app
 from peft_daemon.config import resolve
 from peft_daemon.engines.base import LLAMACPP, Delta, Finish, GenerationRequest
 from peft_daemon.lifecycle import handover
+from peft_daemon.lifecycle.info import running_daemon
+from peft_daemon.lifecycle.starter import stop
 from peft_daemon.paths import Paths
 from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 from peft_daemon.server import serve
@@ -107,6 +112,24 @@ def spawn(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     paths = Paths.from_environment(environ)
     given = handover.give(resolve(environ=merged, user_file=paths.config_file).settings, paths, merged)
     return subprocess.Popen([sys.executable, __file__], env={**given, SCRIPT: str(script)})
+
+
+@asynccontextmanager
+async def played_home(**variables: str) -> AsyncIterator[Played]:
+    """A home whose daemon runs with a played model; every client in its environment finds it."""
+    root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
+    environ = {"PEFT_DAEMON_HOME": str(root / "home"), "PEFT_DAEMON_SHIPPED_ADAPTERS": "false", **variables}
+    home = Played(environ, PlayedModel(root / "script.json"))
+    process = spawn(root / "script.json", environ)
+    try:
+        while running_daemon(home.paths) is None:
+            assert process.poll() is None, "the daemon ended"
+            await asyncio.sleep(0.02)
+        yield home
+    finally:
+        await stop(home.paths)
+        process.wait(10)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 class _Store:

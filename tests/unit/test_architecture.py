@@ -50,6 +50,7 @@ INSIDE = {
     "config": ("engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
     "engines": ("models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
     "models": ("engines", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "feedback": ("engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
     "adapters": ("completion", "service", "api", "lifecycle", "cli"),
     "completion": ("models", "adapters", "service", "api", "lifecycle", "cli"),
     "scheduler": ("models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
@@ -62,6 +63,7 @@ LAZY = {
     "peft_daemon.cli.lsp": ("peft_lsp",),
     "peft_daemon.cli.adapters": ("peft_tuning",),
     "peft_daemon.cli.datasets": ("peft_tuning",),
+    "peft_daemon.cli.feedback": ("peft_tuning",),
     "peft_daemon.cli.tune": ("peft_tuning",),
     "peft_daemon.cli.evaluate": ("peft_evaluation", "peft_tuning"),
     "peft_daemon.cli.report": ("peft_evaluation",),
@@ -127,6 +129,19 @@ def test_no_part_of_the_editor_path_imports_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == "[]"
+
+
+def test_a_projects_own_file_is_read_for_typed_commands_only() -> None:
+    readers = {
+        module
+        for package in PACKAGES
+        for module, file in modules(package)
+        for name in imports(file, package)
+        if name in ("peft_daemon.config.find_project_file", "peft_daemon.config.PROJECT_FILE")
+    }
+    readers |= {m for m, f in modules("peft_daemon") if "config.find_project_file" in f.read_text(encoding="utf-8")}
+    assert readers
+    assert all(module.startswith(("peft_daemon.cli.", "peft_tuning.")) for module in readers), readers
 
 
 def test_files_stay_small_enough_to_hold_in_the_head() -> None:

@@ -23,6 +23,7 @@ from peft_daemon.config import Settings
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import AdapterLease
 from peft_daemon.errors import PeftDaemonError
+from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo
 from peft_daemon.lifecycle.sockets import socket_folder
@@ -85,7 +86,12 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
 
     return Starlette(
         routes=[
-            *native.routes(service, stop=activity.request_stop, status=status),
+            *native.routes(
+                service,
+                stop=activity.request_stop,
+                status=status,
+                feedback=FeedbackStore(paths.feedback_file) if settings.feedback else None,
+            ),
             *openai.routes(service),
             *infill.routes(service),
         ],

@@ -1,7 +1,8 @@
-"""The daemon's own routes: complete, status, adapters, shutdown, metrics. See docs/api.md."""
+"""The daemon's own routes: complete, feedback, status, adapters, shutdown, metrics. See docs/api.md."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -13,18 +14,30 @@ from starlette.routing import Route
 
 from peft_daemon.api.responses import answer, body, event_stream, while_connected
 from peft_daemon.errors import InvalidInput
+from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.protocol import (
     CompleteRequest,
     CompleteResponse,
     DeltaEvent,
+    FeedbackRequest,
+    FeedbackResponse,
     FinalEvent,
     UseAdapterRequest,
 )
 from peft_daemon.service import CompletionService
 
 
-def routes(service: CompletionService, *, stop: Callable[[], None], status: Callable[[], object]) -> list[Route]:
-    """The routes of this protocol; ``stop`` asks the server to end, ``status`` describes the daemon."""
+def routes(
+    service: CompletionService,
+    *,
+    stop: Callable[[], None],
+    status: Callable[[], object],
+    feedback: FeedbackStore | None,
+) -> list[Route]:
+    """The routes of this protocol; ``stop`` asks the server to end, ``status`` describes the daemon.
+
+    Without a ``feedback`` store what clients tell is dropped.
+    """
 
     async def complete(request: Request) -> Response:
         asked = await body(request, CompleteRequest)
@@ -32,6 +45,12 @@ def routes(service: CompletionService, *, stop: Callable[[], None], status: Call
         if asked.stream:
             return await event_stream(request, _events(service, asked))
         return answer(await while_connected(request, _final(service, asked)))
+
+    async def record(request: Request) -> Response:
+        told = await body(request, FeedbackRequest)
+        # A disk may be slow, and another process may hold the file.
+        recorded = feedback is not None and await asyncio.to_thread(feedback.add, told)
+        return answer(FeedbackResponse(recorded))
 
     async def get_status(request: Request) -> Response:
         return answer(status())
@@ -55,6 +74,7 @@ def routes(service: CompletionService, *, stop: Callable[[], None], status: Call
 
     return [
         Route("/v1/complete", complete, methods=["POST"]),
+        Route("/v1/feedback", record, methods=["POST"]),
         Route("/v1/status", get_status),
         Route("/v1/adapters", adapters),
         Route("/v1/adapters/use", use_adapter, methods=["POST"]),

@@ -15,6 +15,7 @@ from peft_daemon.cli import (
     datasets,
     doctor,
     evaluate,
+    feedback,
     lsp,
     models,
     report,
@@ -57,4 +58,5 @@ app.add_typer(datasets.app, name="datasets")
 tune.register(app)
 evaluate.register(app)
 app.add_typer(report.app, name="report")
+app.add_typer(feedback.app, name="feedback")
 configuration.register(app)

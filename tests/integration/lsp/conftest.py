@@ -1,8 +1,7 @@
-"""Homes for each test: one without a model, and one whose model is played."""
+"""A home without a model for each test: what the language server does when there is nothing to complete with."""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.starter import stop
 from peft_daemon.paths import Paths
-from support.played_daemon import Played, PlayedModel, spawn
 
 
 @pytest.fixture
@@ -24,21 +21,3 @@ async def bare() -> AsyncIterator[dict[str, str]]:
     yield environ
     await stop(Paths.from_environment(environ))
     shutil.rmtree(root, ignore_errors=True)
-
-
-@pytest.fixture
-async def played() -> AsyncIterator[Played]:
-    """A daemon with a played model, which any editor in its environment finds running."""
-    root = Path(tempfile.mkdtemp(prefix="pd-"))
-    environ = {"PEFT_DAEMON_HOME": str(root / "home"), "PEFT_DAEMON_SHIPPED_ADAPTERS": "false"}
-    home = Played(environ, PlayedModel(root / "script.json"))
-    process = spawn(root / "script.json", environ)
-    try:
-        while running_daemon(home.paths) is None:
-            assert process.poll() is None, "the daemon ended"
-            await asyncio.sleep(0.02)
-        yield home
-    finally:
-        await stop(home.paths)
-        process.wait(10)
-        shutil.rmtree(root, ignore_errors=True)

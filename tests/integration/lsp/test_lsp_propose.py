@@ -9,7 +9,7 @@ import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams, JsonRpcRequestCancelled
 
-from support.editor import Editor, applied, editor
+from support.editor import Editor, editor, taken
 from support.played_daemon import Played
 
 URI = "file:///project/demo.py"
@@ -20,23 +20,8 @@ def target(start: tuple[int, int], end: tuple[int, int] | None = None, uri: str 
     return {"uri": uri, "range": {"start": places[0], "end": places[1]}}
 
 
-def taken(text: str, proposal: dict[str, Any]) -> str:
-    """``text`` after the proposal was taken."""
-    start, end = (types.Position(**proposal["range"][side]) for side in ("start", "end"))
-    return applied(text, types.InlineCompletionItem(proposal["newText"], range=types.Range(start, end)))
-
-
 async def proposed(one: Editor, *where: tuple[int, int], uri: str = URI) -> dict[str, Any]:
-    answer = await one.command("peft-daemon.propose", target(*where, uri=uri))
-    if not isinstance(answer, dict):  # the client makes objects of JSON's
-        span = answer.range
-        answer = {
-            **{name: getattr(answer, name) for name in ("uri", "version", "newText", "title")},
-            "range": {
-                side: {"line": getattr(span, side).line, "character": getattr(span, side).character}
-                for side in ("start", "end")
-            },
-        }
+    answer: dict[str, Any] = await one.command("peft-daemon.propose", target(*where, uri=uri))
     return answer
 
 

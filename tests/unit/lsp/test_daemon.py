@@ -21,7 +21,9 @@ from peft_daemon.protocol import (
     DaemonStatus,
     EngineState,
     EngineStatus,
+    FeedbackRequest,
     FinishReason,
+    Outcome,
     Task,
 )
 from peft_lsp import daemon
@@ -33,6 +35,7 @@ LOADING = EngineStatus(kind="llama.cpp", state=EngineState.STARTING, model="m")
 READY = msgspec.structs.replace(LOADING, state=EngineState.READY)
 FAILED = msgspec.structs.replace(LOADING, state=EngineState.FAILED, last_error="no memory", fix="Close something")
 REQUEST = CompleteRequest(prefix="a")
+TOLD = FeedbackRequest(offer="1", outcome=Outcome.REJECTED, language="python", suggestion="x", shown=1, model="m")
 
 
 class Played:
@@ -43,6 +46,7 @@ class Played:
         self.connections = 0
         self.connected = asyncio.Event()
         self.refuses: PeftDaemonError | None = None
+        self.recorded: list[FeedbackRequest] = []
 
     async def connect(self) -> DaemonClient:
         self.connections += 1
@@ -62,6 +66,12 @@ class Played:
         if isinstance(answer, PeftDaemonError):
             raise answer
         return answer
+
+    async def record(self, feedback: FeedbackRequest) -> bool:
+        self.recorded.append(feedback)
+        if self.refuses:
+            raise self.refuses
+        return True
 
     async def aclose(self) -> None:
         self.connected.clear()
@@ -193,3 +203,18 @@ async def test_after_closing_nothing_runs_on(told: list[Status]) -> None:
     await asyncio.sleep(0)
     assert not played.connected.is_set()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_feedback_that_cannot_be_told_is_lost_and_changes_no_status(told: list[Status]) -> None:
+    played = Played([READY], [])
+    seen = seen_from(told, played.connect)
+    await seen.record(TOLD)
+    assert played.connections == 0, "it is no reason to start a daemon"
+    played.connected.set()
+    seen.start()
+    await until(told, State.IDLE)
+    await seen.record(TOLD)
+    played.refuses = Unavailable("the disk is full")
+    await seen.record(TOLD)
+    assert played.recorded == [TOLD, TOLD]
+    assert told[-1].state is State.IDLE
