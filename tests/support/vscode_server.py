@@ -53,12 +53,10 @@ class VsCodeServer:
         payload = [["openFile", f"vscode-remote://{self.address}{file}"]]
         return f"{address}&payload={quote(json.dumps(payload))}"
 
-    def settings(self, **changes: Any) -> None:
-        """Change settings of the machine, by names with ``__`` for the dots; None removes one."""
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Change settings of the machine; open windows follow."""
         file = self.data / "data/Machine/settings.json"
-        values: dict[str, Any] = json.loads(file.read_text())
-        values.update({name.replace("__", "."): value for name, value in changes.items()})
-        file.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+        file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
 
     def logs(self) -> str:
         """What the extension hosts and the extension have logged so far."""

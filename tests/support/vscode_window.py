@@ -95,6 +95,16 @@ class Window:
         row.wait_for()
         row.click()
 
+    def offered(self, title: str) -> list[str]:
+        """The commands of the palette that match a title; none is run."""
+        self.keys("F1")
+        self.page.locator(".quick-input-widget input").fill(f">{title}")
+        rows = self.page.locator(".quick-input-widget .monaco-list-row")
+        rows.first.wait_for()  # "No matching commands" is a row as well
+        labels = [row.get_attribute("aria-label") or "" for row in rows.all()]
+        self.keys("Escape")
+        return [label for label in labels if title in label]
+
     def picks(self) -> list[str]:
         """The items of the open quick pick, as a screen reader says them."""
         rows = self.page.locator(".quick-input-widget .monaco-list-row")
@@ -128,9 +138,12 @@ class Window:
 
     def ghost(self) -> str:
         """The suggestion to be seen, its lines joined by newlines; empty: none."""
-        first = "".join(self.page.locator(FIRST_LINE).all_text_contents())  # one element for each colour
-        further = self.page.locator(FURTHER_LINES).all_text_contents()
-        return "\n".join([first, *further]).replace("\u00a0", " ")
+        # In one go: the editor may draw anew between two questions.
+        first, further = self.page.evaluate(
+            "selectors => selectors.map(each => [...document.querySelectorAll(each)].map(found => found.textContent))",
+            [FIRST_LINE, FURTHER_LINES],
+        )
+        return "\n".join(["".join(first), *further]).replace("\u00a0", " ")  # an element for each colour
 
     def wait_ghost(self, wanted: Callable[[str], bool] = bool, timeout_ms: float = WAIT_MS) -> str:
         """Wait for a suggestion that is wanted; returns it."""
@@ -173,10 +186,10 @@ class Window:
         """Files with changes that are not on the disk."""
         return self.page.locator(".tab.dirty").all_text_contents()
 
-    def dialog(self) -> str:
+    def dialog(self, timeout_ms: float = WAIT_MS) -> str:
         """The text of the dialog that waits for an answer."""
         box = self.page.locator(DIALOG)
-        box.wait_for(timeout=300_000)
+        box.wait_for(timeout=timeout_ms)
         return box.inner_text()
 
     def answer(self, button: str) -> None:

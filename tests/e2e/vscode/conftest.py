@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from support.vscode_server import VsCodeServer, vscode_server
 from support.vscode_window import Window, chromium
 
 ROOT = Path(__file__).parents[3]
-PICTURES = ROOT / "tests/artifacts/vscode"
+ARTIFACTS = ROOT / "tests/artifacts/vscode"
 
 SETTINGS: Mapping[str, Any] = {
     "peft-daemon.command": [sys.executable, "-m", "peft_daemon"],
@@ -36,6 +37,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.model)
             item.add_marker(pytest.mark.vscode)
             item.add_marker(pytest.mark.timeout(900), append=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _terminated() -> Iterator[None]:
+    """A run that is told to end stops what it has started, as one that is interrupted does."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
@@ -118,9 +131,13 @@ def shown(window: Window, folder: Path) -> Callable[[str, str], Path]:
 
 
 @pytest.fixture(autouse=True)
-def _picture(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Keeps what the window shows at the end of each test."""
+def _kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Keeps what the window shows at the end of each test, and what was logged until then."""
     yield
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
     if "window" in request.fixturenames:
         window: Window = request.getfixturevalue("window")
-        window.picture(PICTURES / f"{request.node.name}.png")
+        window.picture(ARTIFACTS / f"{request.node.name}.png")
+    if "server" in request.fixturenames:
+        server: VsCodeServer = request.getfixturevalue("server")
+        (ARTIFACTS / f"{request.node.name}.log").write_text(server.logs())
