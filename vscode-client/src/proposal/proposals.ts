@@ -103,22 +103,17 @@ export class Proposals implements vscode.TextDocumentContentProvider, vscode.Dis
         progress.report({ message });
       };
       try {
-        return readProposed(await this.#server.executeWithProgress(PROPOSE, [target], report, token));
+        const answer = await this.#server.executeWithProgress(PROPOSE, [target], report, token);
+        return token.isCancellationRequested ? undefined : readProposed(answer);
       } catch (error) {
         if (token.isCancellationRequested) {
-          return "cancelled";
+          return undefined;
         }
         throw error;
       }
     });
-    if (proposed === "cancelled") {
-      return;
-    }
     if (!proposed) {
-      void vscode.window.showInformationMessage(
-        "The model had no code for this. Describe in more detail what is wanted.",
-      );
-      return;
+      return; // Cancelled, or there is none: then the server has told why.
     }
     await this.discard();
     await this.#show(document, range, proposed);
