@@ -130,14 +130,13 @@ def shown(window: Window, folder: Path) -> Callable[[str, str], Path]:
     return show
 
 
-@pytest.fixture(autouse=True)
-def _kept(request: pytest.FixtureRequest) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Function, call: pytest.CallInfo[None]) -> None:
     """Keeps what the window shows at the end of each test, and what was logged until then."""
-    yield
+    if call.when != "call":
+        return
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
-    if "window" in request.fixturenames:
-        window: Window = request.getfixturevalue("window")
-        window.picture(ARTIFACTS / f"{request.node.name}.png")
-    if "server" in request.fixturenames:
-        server: VsCodeServer = request.getfixturevalue("server")
-        (ARTIFACTS / f"{request.node.name}.log").write_text(server.logs())
+    window, server = item.funcargs.get("window"), item.funcargs.get("server")
+    if isinstance(window, Window):
+        window.picture(ARTIFACTS / f"{item.name}.png")
+    if isinstance(server, VsCodeServer):
+        (ARTIFACTS / f"{item.name}.log").write_text(server.logs())
