@@ -32,7 +32,8 @@ from peft_evaluation.opening import Plan, engine_of, opened
 from peft_evaluation.own_tests.preparing import PACK, OwnTests, prepare
 from peft_evaluation.reports import files, store
 from peft_evaluation.results import Comparison, Report, StrategyResult
-from peft_evaluation.sandbox.base import Sandbox
+from peft_evaluation.running import Tally
+from peft_evaluation.sandbox.base import Outcome, Sandbox
 from peft_evaluation.sandbox.choosing import choose as choose_sandbox
 from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
@@ -51,6 +52,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     item: str
     text: str
     """The first answer."""
+    scores: dict[str, float]
+    """Means of its strategy so far, by metric."""
     eta_s: float
 
 
@@ -61,6 +64,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
     of: int
     item: str
     outcome: str
+    passed: int
+    """Answers so far that passed all their tests."""
 
 
 class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
@@ -106,7 +111,9 @@ class EvaluateRequest:
 
 
 def folder(place: Place, name: str) -> Path:
-    """Where an evaluation keeps everything."""
+    """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
     return place.paths.data / "evaluations" / name
 
 
@@ -172,6 +179,7 @@ def _answer_all(request: EvaluateRequest, place: Place, cluster: Cluster | None,
     )
     tell(Loading(what=f"loading {place.entry.id}"))
     began, first = time.monotonic(), 0
+    tally = Tally(items)
 
     def told(event: Generated) -> None:
         nonlocal first
@@ -184,6 +192,7 @@ def _answer_all(request: EvaluateRequest, place: Place, cluster: Cluster | None,
                 strategy=event.last.strategy,
                 item=event.last.item,
                 text=event.last.given.texts[0] if event.last.given.texts else "",
+                scores=dict(tally.add(event.last)),
                 eta_s=spent / (event.done - first) * (event.of - event.done),
             )
         )
@@ -192,6 +201,8 @@ def _answer_all(request: EvaluateRequest, place: Place, cluster: Cluster | None,
         with Journal(folder(place, request.name) / "answers.jsonl", Answered) as journal:
             if _complete(journal, items, strategies):
                 return
+            for known in journal.read():
+                tally.add(known)
             async with _answerer(request, place, path, begun.max_tokens, cluster) as answerer:
                 engine = _engine(request, place)
                 await generate(
@@ -221,6 +232,13 @@ def run_all(
         return {}, ""
     sandbox = choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
     with Journal(where / "runs.jsonl", verifying.Ran) as journal:
+        passed = sum(ran.outcome is Outcome.PASSED for ran in journal.read())
+
+        def told(event: verifying.Verified) -> None:
+            nonlocal passed
+            passed += event.last.outcome is Outcome.PASSED
+            tell(Ran(done=event.done, of=event.of, item=event.last.item, outcome=event.last.outcome, passed=passed))
+
         try:
             verifying.verify(
                 items,
@@ -228,9 +246,7 @@ def run_all(
                 sandbox,
                 workers=os.cpu_count() or 1,
                 journal=journal,
-                tell=lambda event: tell(
-                    Ran(done=event.done, of=event.of, item=event.last.item, outcome=event.last.outcome)
-                ),
+                tell=told,
             )
         except KeyboardInterrupt:
             raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None

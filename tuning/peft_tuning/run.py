@@ -21,6 +21,7 @@ import msgspec
 import psutil
 
 from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import choice
 from peft_daemon.errors import Conflict, InvalidInput, NotFound
@@ -89,9 +90,10 @@ class TuneRequest:
 def check(request: TuneRequest, place: Place) -> None:
     """Refuse what cannot work before anything is loaded.
 
-    Raises Conflict for a name that is taken, InvalidInput for a method the base's family does not have, NotFound for
-    a base that is not here.
+    Raises Conflict for a name that is taken, InvalidInput for one that cannot be an adapter's and for a method the
+    base's family does not have, NotFound for a base that is not here.
     """
+    require_usable(request.name)
     method = methods.get(request.job.method)
     method.check(families.of(place.entry.family), request.job.options)
     if not place.base.path.is_file():

@@ -10,7 +10,6 @@ takes no lock, and a crash find the state before or after. The adapters themselv
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ import msgspec
 from peft_daemon.adapters import atomic
 from peft_daemon.adapters.blobs import DIGEST, Blobs, now
 from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.state import Active, Names, Version, enclosing
 from peft_daemon.adapters.validation import BaseModel
@@ -44,7 +44,6 @@ MIN_PREFIX = 4
 SHORT = 12
 """Digits of a digest shown to people, and the name of an adapter no name points at."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -141,7 +140,7 @@ class AdapterRegistry:
         ``task`` says what it was trained for, where its own record does not; None: every task. Raises what
         ``Blobs.add`` raises; nothing has changed then. Importing stored content again only moves the name.
         """
-        _require_usable(name)
+        require_usable(name)
         with self._change():
             digest = self._blobs.add(peft_dir, name=name, task=task, base=base)
             names = self._read(self._names_file, Names)
@@ -346,17 +345,6 @@ def _history(names: Names, name: str) -> tuple[Version, ...]:
     if name not in names.names:
         raise _not_found(name, names)
     return names.names[name]
-
-
-def _require_usable(name: str) -> None:
-    if name == BASE:
-        raise InvalidInput(f"'{BASE}' means no adapter", fix="Choose another name")
-    if not _NAME.fullmatch(name) or DIGEST.fullmatch(name):
-        raise InvalidInput(
-            f"'{name}' cannot be an adapter's name",
-            why="a name has 1 to 64 of a-z, 0-9, '.', '_' and '-', begins with a letter or digit and is no digest",
-            fix="Choose another name",
-        )
 
 
 def _require_unused(reference: str, gone: set[str], state: _State) -> None:

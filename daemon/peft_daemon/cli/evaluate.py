@@ -212,11 +212,11 @@ def _run(request: EvaluateRequest, place: Place, *, as_json: bool) -> None:
     from rich.console import Console
 
     from peft_evaluation import run
-    from peft_evaluation.run_view import RunView
+    from peft_evaluation.run_view import view
     from peft_tuning.progress_view import JsonLines
 
     if as_json:
         run.evaluate(request, place, JsonLines(sys.stdout))
         return
-    with RunView(Console(stderr=True)) as view:
-        run.evaluate(request, place, view)
+    with view(Console(stderr=True)) as show:
+        run.evaluate(request, place, show)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from peft_daemon.adapters.names import named_after
 from peft_daemon.cli import extras
 from peft_daemon.cli.output import emit
 from peft_daemon.config import resolve
@@ -114,7 +115,7 @@ def tune(
     place = Place(settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths)
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     source, load = _source(place, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
-    called = name or f"{source}-{chosen}"
+    called = name or named_after(source, chosen)
     options = _built(
         MethodOptions,
         rank=rank,

@@ -13,6 +13,11 @@ def measured(metric: str, measure: Measure) -> str:
     return f"{value}{unit} [{low}, {high}]"
 
 
+def named(metric: str, value: float) -> str:
+    """A value with its unit: ``41.7 %``, ``0.611``."""
+    return number(metric, value) + (" %" if _percent(metric) else "")
+
+
 def difference(comparison: Comparison) -> str:
     """A difference with its interval and sign."""
     parts = (comparison.difference, comparison.low, comparison.high)

@@ -36,7 +36,7 @@ export class LanguageServer implements vscode.Disposable {
   readonly onStatus = this.#changed.event;
   #client: LanguageClient | undefined;
   #process: ChildProcess | undefined;
-  /** The last line that the server wrote to its log. */
+  /** The last error that the server wrote to its log. */
   #lastWords = "";
   #status = STARTING;
   /** Starts and stops, one after the other. */
@@ -136,7 +136,8 @@ export class LanguageServer implements vscode.Disposable {
     };
     const isCurrent = (): boolean => this.#client === client;
     const errorHandler: ErrorHandler = {
-      error: (...facts) => fallback.error(...facts),
+      // The status bar says it; a dialog for each message that could not be sent would say no more.
+      error: async (...facts) => ({ ...(await fallback.error(...facts)), handled: true }),
       closed: () => (isCurrent() ? fallback.closed() : { action: CloseAction.DoNotRestart, handled: true }),
     };
     const client = new LanguageClient("peft-daemon", "peft-daemon", program, this.#options(errorHandler));
@@ -149,15 +150,19 @@ export class LanguageServer implements vscode.Disposable {
       }
     });
     client.onDidChangeState(({ newState }) => {
-      if (newState === ClientState.Stopped && isCurrent()) {
+      // An error that is shown already says more.
+      if (newState === ClientState.Stopped && isCurrent() && this.#status.state !== "error") {
         this.#show(STOPPED);
       }
     });
     // Not waited for: a program that is no language server may never answer.
-    client.start().catch((error: unknown) => {
+    client.start().catch(async (error: unknown) => {
+      this.#log.error(`the language server did not start: ${String(error)}`);
+      if (this.#process) {
+        await gone(this.#process);
+      }
       if (isCurrent()) {
         const why = this.#lastWords || (error instanceof Error ? error.message : String(error));
-        this.#log.error(`the language server did not start: ${String(error)}`);
         this.#show({ ...STOPPED, message: `the language server did not start: ${why}` });
       }
     });
@@ -182,8 +187,9 @@ export class LanguageServer implements vscode.Disposable {
   #options(errorHandler: ErrorHandler): LanguageClientOptions {
     const logged = (stream: NodeJS.ReadableStream): void => {
       createInterface(stream).on("line", (line) => {
-        this.#lastWords = line;
-        this.#log[levelOf(line)](line);
+        const level = levelOf(line);
+        this.#lastWords = level === "error" ? line : this.#lastWords;
+        this.#log[level](line);
       });
     };
     return {

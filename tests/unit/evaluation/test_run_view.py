@@ -1,0 +1,87 @@
+"""What people see of an evaluation while it goes on: bars on a terminal, lines in a log, scores in both."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from peft_evaluation.run import Progress, Ran, Reported
+from peft_evaluation.run_view import Bars, Lines, view
+from peft_evaluation.running import Tally
+from peft_tuning.progress import Loading
+from support.evaluation_report import ITEMS, answered, finished_report
+
+
+def progress(done: int, *, strategy: str = "zero-shot", exact: float = 0.25) -> Progress:
+    return Progress(
+        done=done, of=543, strategy=strategy, item="t1", text="sorted(xs)\nmore", scores={"em@1": exact}, eta_s=90.0
+    )
+
+
+def test_scores_are_those_of_a_strategy_so_far() -> None:
+    tally = Tally(ITEMS)
+    assert tally.add(answered("zero-shot", 0, "x0()"))["em@1"] == 1.0
+    assert tally.add(answered("icl-1", 0, "y("))["em@1"] == 0.0
+    after = tally.add(answered("zero-shot", 1, "x1("))
+    assert (after["em@1"], after["syntax"]) == (0.5, 0.5)
+    assert 0 < after["chrf"] < 100
+    assert tally.add(answered("zero-shot", 99, "x1(")) == after
+
+
+def lines(*events: tuple[float, Loading | Progress | Ran | Reported]) -> list[str]:
+    out = io.StringIO()
+    now = 0.0
+    with Lines(Console(file=out, width=80), clock=lambda: now) as show:
+        for at, event in events:
+            now = at
+            show(event)
+    return out.getvalue().splitlines()
+
+
+def test_a_log_gets_a_line_now_and_then_and_at_the_end_of_each_step() -> None:
+    assert lines(
+        (0, Loading(what="reading files", done=1, of=30)),
+        (1, Loading(what="reading files", done=2, of=30)),
+        (2, progress(1)),
+        (20, progress(2)),
+        (32, progress(3)),
+        (33, progress(4, strategy="icl-3", exact=0.5)),
+        (34, progress(543, strategy="icl-3", exact=0.125)),
+        (35, Ran(done=1, of=2, item="t1", outcome="passed", passed=1)),
+        (36, Ran(done=2, of=2, item="t2", outcome="failed", passed=1)),
+    ) == [
+        "reading files 1/30",
+        "zero-shot 1/543, exact match, top 1 25.0 %, 1:30 left",
+        "zero-shot 3/543, exact match, top 1 25.0 %, 1:30 left",
+        "icl-3 4/543, exact match, top 1 50.0 %, 1:30 left",
+        "icl-3 543/543, exact match, top 1 12.5 %, 1:30 left",
+        "running answers 1/2, 1 passed (100 %)",
+        "running answers 2/2, 1 passed (50 %)",
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_at_the_end_there_is_a_table(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=160, force_terminal=terminal, color_system=None)
+    chosen = view(console)
+    assert isinstance(chosen, Bars if terminal else Lines)
+    report = finished_report()
+    with chosen as show:
+        show(Loading(what="reading"))
+        show(progress(1))
+        show(Ran(done=1, of=2, item="t1", outcome="passed", passed=1))
+        show(
+            Reported(
+                folder="/data/evaluations/small",
+                strategies=report.strategies,
+                comparisons=report.comparisons,
+                warnings=report.warnings,
+            )
+        )
+    text = out.getvalue()
+    assert "adapter:mine" in text
+    assert "100.0 % [" in text
+    assert "/data/evaluations/small/report.html (`peft-daemon report open small`)" in text
