@@ -10,7 +10,7 @@ INPUTS := pyproject.toml constraints.txt
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
 
-.PHONY: run test lint unit format bench clean vsix vscode-check
+.PHONY: run test lint unit format bench clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -29,6 +29,11 @@ vsix: $(VSCODE)/dist/vsix.stamp
 
 vscode-check: $(VSCODE)/node_modules/npm.stamp
 	cd $(VSCODE) && npm run --silent check
+
+# The README's pictures, from a real VS Code.
+pictures: $(VENV)/test.stamp vsix
+	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
+	$(BIN)/python tests/e2e/vscode/pictures.py docs/media
 
 unit: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/unit

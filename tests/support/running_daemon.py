@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ class RunningDaemon:
     environment: Mapping[str, str]
     address: str
     token: str
+    pid: int
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run ``peft-daemon`` as this daemon's user."""
@@ -46,6 +48,13 @@ class RunningDaemon:
             return httpx.Client(transport=transport, base_url="http://localhost", timeout=120)
         headers = {"Authorization": f"Bearer {self.token}"}
         return httpx.Client(base_url=self.address, headers=headers, timeout=120, trust_env=False)
+
+    def metric(self, name: str) -> dict[str, float]:
+        """The values of a metric by their labels, as Prometheus writes both."""
+        with self.http() as http:
+            text = http.get("/metrics").text
+        rows = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
+        return {labels: float(value) for labels, value in rows}
 
 
 def run_cli(*arguments: str, environment: Mapping[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -65,5 +74,11 @@ def run_cli(*arguments: str, environment: Mapping[str, str], check: bool = True)
 def start_daemon(home: Path, environment: Mapping[str, str]) -> RunningDaemon:
     """Start one and wait for its model."""
     run_cli("start", environment=environment)
+    return found_daemon(environment)
+
+
+def found_daemon(environment: Mapping[str, str]) -> RunningDaemon:
+    """The daemon that somebody else has started in the home of this environment."""
+    home = Path(environment["PEFT_DAEMON_HOME"])
     info: dict[str, Any] = json.loads((home / "run" / "daemon.json").read_text())
-    return RunningDaemon(home, environment, info["address"], info["token"])
+    return RunningDaemon(home, environment, info["address"], info["token"], info["pid"])

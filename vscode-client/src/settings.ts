@@ -15,6 +15,12 @@ export function serverSettings(): ServerSettings {
   return { command: settings.get("command"), logLevel: settings.get("logLevel", "warning") };
 }
 
+/** Options that `tune` gets before those the extension itself decides. */
+export function tuneArguments(): readonly string[] {
+  const given: unknown = vscode.workspace.getConfiguration(SECTION).get("tuneArguments");
+  return Array.isArray(given) ? given.map(String) : [];
+}
+
 /** The setting's values as the language server's initialization options: they hold until it has asked for its own. */
 export function initializationOptions(): Record<string, unknown> {
   const settings = vscode.workspace.getConfiguration(SECTION);

@@ -8,6 +8,7 @@ import type { CommandLine } from "../commandLine/commandLine";
 import { ask, required, runCommand } from "../commandLine/peftDaemon";
 import { readAdapters } from "../adapters/picks";
 import { aborting } from "../interaction";
+import { tuneArguments } from "../settings";
 import type { Outcome } from "./events";
 import { adapterName } from "./names";
 import { FEW_PASSES, PASSES, type Plan, planText, readPlan } from "./plan";
@@ -82,7 +83,7 @@ export class Tuning implements vscode.Disposable {
 
   async #beginAnew(command: CommandLine, root: string): Promise<void> {
     const name = await this.#name(command, root);
-    const args = ["--repo", root, "--name", name, "--update"];
+    const args = [...tuneArguments(), "--repo", root, "--name", name, "--update"];
     const plan = await this.#plan(command, [...args, "--epochs", String(PASSES)]);
     if (!plan) {
       return;

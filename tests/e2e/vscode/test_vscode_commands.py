@@ -1,0 +1,139 @@
+"""What the menu behind the status bar's item offers, done once each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from peft_evaluation.reports import store
+from support.evaluation_report import finished_report
+from support.running_daemon import found_daemon
+from support.vscode_window import Window
+
+Show = Callable[[str, str], Path]
+
+MEAN = "def mean(values):\n    "
+
+
+@contextmanager
+def nothing_asked(window: Window, environ: Mapping[str, str]) -> Iterator[None]:
+    """Within it, typing asks the model for nothing."""
+    daemon = found_daemon(environ)
+    window.wait_status("idle|off")
+    before = daemon.metric("peft_daemon_requests_total")
+    yield
+    assert window.ghost() == ""
+    assert daemon.metric("peft_daemon_requests_total") == before
+
+
+def test_the_menu_offers_what_fits_the_open_file(window: Window, shown: Show) -> None:
+    shown("menu.py", MEAN)
+    window.status_item().click()
+    offered = "\n".join(window.picks())
+    for text in ("Snooze for 10 minutes", "Turn off for python", "Switch adapter", "Tune on this", "Restart", "logs"):
+        assert text in offered
+    window.pick("Show logs")
+    window.page.locator(".part.panel .monaco-editor").wait_for()
+    window.run("View: Hide Panel")
+
+
+def test_snoozed_it_asks_nothing_until_it_is_woken(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
+    shown("snoozed.py", MEAN)
+    window.status_item().click()
+    window.pick("Snooze for 10 minutes")
+    window.wait_status("snoozed until")
+    window.focus("snoozed.py")
+    window.keys("Control+End")
+    with nothing_asked(window, environ):
+        window.type("return su", delay_ms=150)
+    window.status_item().click()
+    window.pick("Wake suggestions")
+    window.until(window.status, lambda text: "snoozed" not in text, "wake status")
+    window.focus("snoozed.py")
+    window.keys("Control+End")
+    window.type("m")
+    window.wait_ghost()
+
+
+def test_switched_off_for_a_language_and_on_again(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
+    shown("language.py", MEAN)
+    toggle = "peft-daemon: Turn Suggestions On or Off for This Language"
+    window.run(toggle)
+    window.until(lambda: menu(window), lambda text: "Turn on for python" in text, "menu that says so")
+    window.focus("language.py")
+    window.keys("Control+End")
+    with nothing_asked(window, environ):
+        window.type("return su", delay_ms=150)
+    window.run(toggle)
+    window.until(lambda: menu(window), lambda text: "Turn off for python" in text, "menu that says so")
+    window.focus("language.py")
+    window.keys("Control+End")
+    window.type("m")
+    window.wait_ghost()
+
+
+def test_switched_off_in_a_folder_it_says_so_there(window: Window, shown: Show, folder: Path) -> None:
+    shown("folder.py", MEAN)
+    toggle = "peft-daemon: Turn Suggestions On or Off in This Folder"
+    window.run(toggle)
+    window.wait_status("off")
+    settings = folder / ".vscode/settings.json"
+    assert json.loads(settings.read_text()) == {"peft-daemon.enabled": False}
+    window.run(toggle)
+    window.wait_status("idle")
+    assert json.loads(settings.read_text()) == {}
+    window.focus("folder.py")
+    window.keys("Control+End")
+    window.type("r")
+    window.wait_ghost()
+
+
+def test_doctor_tells_what_it_found(window: Window) -> None:
+    window.run("peft-daemon: Check the Installation")
+    text = window.until(lambda: window.text("doctor"), lambda text: "Started as:" in text, "findings", 180_000)
+    assert "ok   model" in text and "BAD" not in text
+
+
+def test_restart_replaces_the_daemon(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
+    before = found_daemon(environ).pid
+    shown("restart.py", MEAN)
+    window.run("peft-daemon: Restart the Daemon")
+
+    def pid() -> int:
+        try:
+            return found_daemon(environ).pid
+        except FileNotFoundError:  # between two daemons
+            return before
+
+    window.until(pid, lambda each: each != before, "new daemon", 120_000)
+    window.wait_status("idle", timeout_ms=120_000)
+    window.focus("restart.py")
+    window.keys("Control+End")
+    window.type("return sum")
+    window.wait_ghost()
+
+
+def test_a_report_draws_and_filters_under_a_strict_policy(window: Window, environ: Mapping[str, str]) -> None:
+    evaluation = Path(environ["PEFT_DAEMON_HOME"]) / "data/evaluations/small"
+    evaluation.mkdir(parents=True)
+    store.write(evaluation, finished_report())
+    heard = len(window.console)
+    window.run("peft-daemon: Open Benchmark Report")
+    window.pick("small")
+    report = window.webview("details.item")
+    assert report.locator("svg").count() >= 4
+    policy = report.locator('meta[http-equiv="Content-Security-Policy"]').first.get_attribute("content") or ""
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+    report.locator("input[type=search], input[type=text]").first.fill("t3 x3")
+    window.until(lambda: report.locator("details.item:visible").count(), lambda count: count == 1, "filtered list")
+    assert not [line for line in window.console[heard:] if "Content Security Policy" in line]
+
+
+def menu(window: Window) -> str:
+    """What the menu offers now."""
+    window.status_item().click()
+    offered = "\n".join(window.picks())
+    window.keys("Escape")
+    return offered

@@ -1,0 +1,122 @@
+"""Ghost text in a real VS Code: what is shown is what is accepted, whatever happens while one types."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from support.running_daemon import found_daemon
+from support.vscode_window import Window
+
+Show = Callable[[str, str], Path]
+
+SHAPE = '''class Rectangle:
+    def __init__(self, width, height):
+        self.width = width
+        self.height = height
+
+    def area(self):
+        """Width times height."""
+        '''
+GREETING = '''def greet(first_name, last_name):
+    """Say hello to somebody, by both names."""
+    return "Hello, " + first_name + " " + '''
+
+
+def area_shown(text: str) -> bool:
+    return "width" in text and "height" in text
+
+
+def test_tab_leaves_on_the_disk_what_the_ghost_text_showed(window: Window, shown: Show) -> None:
+    file = shown("area.py", SHAPE)
+    window.type("return self.")
+    ghost = window.wait_ghost(area_shown)
+    window.keys("Tab")
+    window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
+    window.save()
+    assert file.read_text() == f"{SHAPE}return self.{ghost}"
+
+
+def test_a_word_is_taken_and_the_rest_stays(window: Window, shown: Show) -> None:
+    file = shown("words.py", SHAPE)
+    window.type("return self.")
+    ghost = window.wait_ghost(area_shown)
+    window.keys("Control+ArrowRight")
+    rest = window.wait_ghost(lambda text: text not in ("", ghost))
+    taken = ghost.removesuffix(rest)
+    assert taken and ghost == taken + rest
+    window.keys("Escape")
+    window.until(window.ghost, lambda text: not text, "end of the suggestion")
+    window.save()
+    assert file.read_text() == f"{SHAPE}return self.{taken}"
+
+
+def test_a_bracket_the_editor_closed_is_replaced_and_not_doubled(window: Window, shown: Show) -> None:
+    text = "import json\n\n\ndef load(path):\n    with open(path) as file:\n        return json."
+    file = shown("brackets.py", text)
+    window.type("load(")
+    ghost = window.wait_ghost()
+    window.keys("Tab")
+    window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
+    window.save()
+    assert file.read_text() == f"{text}load(file)"
+
+
+def test_inside_a_word_nothing_is_asked(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
+    daemon = found_daemon(environ)
+    shown("inside.py", f"{SHAPE}return self.width * \n")
+    window.wait_status("idle")
+    window.go_to(8, 22)  # wid|th
+    before = sum(daemon.metric("peft_daemon_requests_total").values())
+    window.type("abcdef", delay_ms=300)
+    assert window.ghost() == ""
+    window.go_to(8, 37)
+    window.type("s")
+    window.wait_ghost()
+    assert sum(daemon.metric("peft_daemon_requests_total").values()) - before <= 2
+
+
+def test_fast_typing_leaves_no_request_behind_and_shows_the_last(
+    window: Window, shown: Show, environ: Mapping[str, str]
+) -> None:
+    daemon = found_daemon(environ)
+    file = shown("fast.py", GREETING)
+    before = daemon.metric("peft_daemon_requests_total")
+    window.type("last_name\n\n\ndef farewell(first_name, last_name):\n", delay_ms=60)
+    window.type("return ", delay_ms=60)
+    ghost = window.wait_ghost()
+    window.wait_status("idle")
+    outcomes: dict[str, float] = {}
+    for labels, value in daemon.metric("peft_daemon_requests_total").items():
+        outcome = labels.split('outcome="')[1].split('"')[0]
+        outcomes[outcome] = outcomes.get(outcome, 0) + value - before.get(labels, 0)
+    dropped = outcomes.get("superseded", 0) + outcomes.get("cancelled", 0)
+    assert dropped >= 3, outcomes
+    assert daemon.metric("peft_daemon_active_requests")[""] == daemon.metric("peft_daemon_queued_requests")[""] == 0
+    window.keys("Tab")
+    window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
+    window.save()
+    assert file.read_text().startswith(GREETING) and file.read_text().endswith(f"return {ghost}")
+
+
+def test_a_killed_daemon_comes_back_without_a_word(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
+    shown("killed.py", SHAPE)
+    killed = found_daemon(environ).pid
+    window.type("return ")
+    os.kill(killed, signal.SIGKILL)
+    window.type("self.", delay_ms=100)
+
+    def successor() -> int:
+        try:
+            return found_daemon(environ).pid
+        except FileNotFoundError:  # between two daemons
+            return killed
+
+    window.until(successor, lambda pid: pid != killed, "new daemon", timeout_ms=120_000)
+    window.wait_status("idle", timeout_ms=120_000)
+    window.keys("Backspace")
+    window.type(".")
+    assert area_shown(window.wait_ghost(area_shown))
+    assert window.notifications() == []

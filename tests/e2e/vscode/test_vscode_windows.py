@@ -1,0 +1,84 @@
+"""Several windows of VS Code, one daemon; and what a folder that nobody trusts may have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import Browser
+
+from support.running_daemon import found_daemon
+from support.vscode_server import VsCodeServer, vscode_server
+from support.vscode_window import Window
+
+SETTINGS = {"peft-daemon.command": [sys.executable, "-m", "peft_daemon"], "peft-daemon.maxTokens": 32}
+COUNTING = "def count_words(text):\n    return len("
+
+
+def processes(home: str, module: str) -> list[int]:
+    """Processes of this home that run a module of ours."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get("PEFT_DAEMON_HOME") == home
+            if ours and module in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue  # it ended, or is another user's
+    return found
+
+
+def test_two_windows_share_one_daemon(
+    server: VsCodeServer, browser: Browser, environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    windows = []
+    for name in ("one", "two"):
+        file = tmp_path / name / f"{name}.py"
+        file.parent.mkdir()
+        file.write_text(COUNTING)
+        windows.append((Window(browser, server.url(file.parent, file)), file))
+    for window, file in windows:
+        window.wait_status("idle", timeout_ms=240_000)
+        window.editor(file.name).wait_for()
+        window.focus(file.name)
+        window.keys("Control+End")
+        window.type("te")
+        assert "xt" in window.wait_ghost(lambda text: "xt" in text)
+    home = environ["PEFT_DAEMON_HOME"]
+    assert len(processes(home, "lsp")) == 2
+    assert processes(home, "peft_daemon.background") == [found_daemon(environ).pid]
+    for window, _ in windows:
+        window.close()
+
+
+def test_an_untrusted_folder_gets_suggestions_but_neither_names_a_program_nor_is_tuned_on(
+    vscode: Path, vsix: Path, browser: Browser, environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "theirs/words.py"
+    touched = tmp_path / "touched"
+    (file.parent / ".vscode").mkdir(parents=True)
+    file.write_text(COUNTING)
+    theirs = {"peft-daemon.command": ["touch", str(touched)]}
+    (file.parent / ".vscode/settings.json").write_text(json.dumps(theirs))
+    with vscode_server(vscode, tmp_path / "data", vsix, environ, SETTINGS) as server:
+        window = Window(browser, server.url(file.parent, file))
+        assert "trust the authors" in window.dialog()
+        window.answer("No, I don't trust the authors")
+        window.wait_status("idle", timeout_ms=240_000)
+        window.focus(file.name)
+        window.keys("Control+End")
+        window.type("te")
+        assert "xt" in window.wait_ghost(lambda text: "xt" in text)
+        window.status_item().click()
+        assert not [pick for pick in window.picks() if "Tune" in pick]
+        window.keys("Escape")
+        assert window.offered("peft-daemon: Tune") == []
+        assert not touched.exists()
+        # The same folder, trusted: the setting counts, so what was seen above is trust's doing.
+        window.run("Workspaces: Manage Workspace Trust")
+        window.page.locator(".workspace-trust-editor .monaco-button", has_text="Trust").first.click()
+        window.until(touched.exists, bool, "start of the folder's own program")
+        window.close()
