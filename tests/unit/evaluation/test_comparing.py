@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from peft_daemon.errors import InvalidInput
-from peft_evaluation.comparing import compare_reports
+from peft_evaluation.comparing import compare_reports, compare_strategies
 from peft_evaluation.metrics.catalogue import WHOLES
 from peft_evaluation.results import Answer, ItemResult, Judgement, Report
 from support.evaluation_report import finished_report
@@ -63,3 +63,20 @@ def test_reports_without_a_common_strategy_are_not_compared(before: Report) -> N
     )
     with pytest.raises(InvalidInput, match="share no strategy"):
         compare_reports(first, last)
+
+
+def test_strategies_of_one_report_are_held_against_any_of_them(before: Report) -> None:
+    found = {(each.strategy, each.metric): each for each in compare_strategies(before, "icl-1")}
+    assert {strategy for strategy, _ in found} == {"zero-shot", "adapter:mine"}
+    assert {metric for _, metric in found} == set(before.strategies[0].metrics) & set(WHOLES)
+    adapter, base = found["adapter:mine", "em@1"], found["zero-shot", "em@1"]
+    # The examples' answers are right half of the time with one of two seeds.
+    assert (adapter.difference, base.difference) == (pytest.approx(0.75), pytest.approx(-0.25))
+    assert (adapter.judgement, base.judgement) == (Judgement.BETTER, Judgement.WORSE)
+    assert adapter.p_adjusted >= adapter.p
+
+
+@pytest.mark.parametrize("name", ["icl-3", ""])
+def test_a_strategy_that_is_not_there_is_no_baseline(before: Report, name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"nothing can be compared with '{name}'"):
+        compare_strategies(before, name)
