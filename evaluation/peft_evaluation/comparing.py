@@ -49,7 +49,7 @@ def compare_strategies(report: Report, baseline: str) -> tuple[Comparison, ...]:
             fix="Name another",
         )
     old = values(report.items, baseline)
-    found = []
+    found: list[Comparison] = []
     for metric in WHOLES:
         pairs = [(name, new[metric]) for name in others if metric in (new := values(report.items, name))]
         paired = [pair for pair in pairs if metric in old and pair[1].keys() & old[metric].keys()]
