@@ -126,10 +126,14 @@ class Lines:
 
 def report(console: Console, event: Reported) -> None:
     """The results: a table, what differs, warnings, and where the report is."""
-    metrics = [m for m in WHOLES if any(m in each.metrics for each in event.strategies)]
-    table = Table(Column("strategy", no_wrap=True, overflow="fold"), *(METRICS[m].label for m in metrics))
+    table = Table(Column("strategy", no_wrap=True, overflow="fold"), "", Column("value [95 %]", no_wrap=True))
     for each in event.strategies:
-        table.add_row(each.id, *(measured(m, each.metrics[m]) if m in each.metrics else "—" for m in metrics))
+        # A row for each figure: as columns they would not fit beside one another.
+        metrics = [metric for metric in WHOLES if metric in each.metrics]
+        for metric in metrics:
+            name = each.id if metric == metrics[0] else ""
+            value = measured(metric, each.metrics[metric])
+            table.add_row(name, METRICS[metric].label, value, end_section=metric == metrics[-1])
     console.print(table)
     for found in event.comparisons:
         console.print(

@@ -7,6 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
+from peft_evaluation.metrics.catalogue import WHOLES
 from peft_evaluation.run import Progress, Ran, Reported
 from peft_evaluation.run_view import Bars, Lines, view
 from peft_evaluation.running import Tally
@@ -63,9 +64,9 @@ def test_a_log_gets_a_line_now_and_then_and_at_the_end_of_each_step() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_at_the_end_there_is_a_table(terminal: bool) -> None:
+def test_at_the_end_there_is_a_table_that_fits(terminal: bool) -> None:
     out = io.StringIO()
-    console = Console(file=out, width=160, force_terminal=terminal, color_system=None)
+    console = Console(file=out, width=80, force_terminal=terminal, color_system=None)
     chosen = view(console)
     assert isinstance(chosen, Bars if terminal else Lines)
     report = finished_report()
@@ -83,5 +84,8 @@ def test_at_the_end_there_is_a_table(terminal: bool) -> None:
         )
     text = out.getvalue()
     assert "adapter:mine" in text
-    assert "100.0 % [" in text
+    assert "100.0 % [83.9, 100.0]" in text
+    table = [line for line in text.splitlines() if line.startswith("│ ")]
+    assert len(table) == sum(len(each.metrics.keys() & set(WHOLES)) for each in report.strategies)
+    assert "…" not in text
     assert "/data/evaluations/small/report.html (`peft-daemon report open small`)" in text
