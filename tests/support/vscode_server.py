@@ -45,9 +45,10 @@ class VsCodeServer:
         self.log = log
         self.address = self._address()
 
-    def url(self, folder: Path, file: Path | None = None) -> str:
-        """Address of a window that shows a folder, and a file of it."""
-        address = f"http://{self.address}/?folder={quote(str(folder))}"
+    def url(self, place: Path, file: Path | None = None) -> str:
+        """Address of a window that shows a folder, or a workspace of several by its file, and a file of it."""
+        kind = "workspace" if place.suffix == ".code-workspace" else "folder"
+        address = f"http://{self.address}/?{kind}={quote(str(place))}"
         if file is None:
             return address
         payload = [["openFile", f"vscode-remote://{self.address}{file}"]]

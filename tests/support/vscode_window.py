@@ -19,7 +19,6 @@ from playwright.sync_api import (
     Locator,
     Page,
     Playwright,
-    TimeoutError,
     sync_playwright,
 )
 
@@ -27,7 +26,8 @@ from support.vscode_install import tool
 
 T = TypeVar("T")
 
-WAIT_MS = 60_000
+WAIT_MS = 180_000
+FAILED = Path(__file__).parents[1] / "artifacts/vscode/failed"
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -227,13 +227,9 @@ class Window:
 
     def report(self) -> str:
         """What there is to know when a wait fails."""
-        return f"notifications: {self.notifications()}; status: {self._status_or_nothing()!r}"
-
-    def _status_or_nothing(self) -> str:
-        with contextlib.suppress(TimeoutError):
-            self.page.locator(STATUS).wait_for(timeout=1)
-            return self.status()
-        return ""
+        status = self.status() if self.status_item().is_visible() else ""
+        picture = self.picture(FAILED / f"{time.time_ns()}.png")
+        return f"notifications: {self.notifications()}; status: {status!r}; {picture}"
 
     def _heard(self, message: ConsoleMessage) -> None:
         self.console.append(message.text)

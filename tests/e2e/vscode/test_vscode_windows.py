@@ -54,6 +54,31 @@ def test_two_windows_share_one_daemon(
         window.close()
 
 
+def test_folders_of_one_window_have_settings_of_their_own(
+    server: VsCodeServer, browser: Browser, environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    for name, enabled in (("with", True), ("without", False)):
+        (tmp_path / name / ".vscode").mkdir(parents=True)
+        (tmp_path / name / ".vscode/settings.json").write_text(json.dumps({"peft-daemon.enabled": enabled}))
+        (tmp_path / name / f"{name}.py").write_text(COUNTING)
+    workspace = tmp_path / "both.code-workspace"
+    workspace.write_text(json.dumps({"folders": [{"path": "with"}, {"path": "without"}]}))
+    window = Window(browser, server.url(workspace, tmp_path / "without/without.py"))
+    window.wait_status("idle|off", timeout_ms=240_000)
+    window.focus("without.py")
+    window.keys("Control+End")
+    daemon = found_daemon(environ)
+    before = daemon.metric("peft_daemon_requests_total")
+    window.type("text.sp", delay_ms=150)
+    assert (window.ghost(), daemon.metric("peft_daemon_requests_total")) == ("", before)
+    window.open(tmp_path / "with/with.py")
+    window.focus("with.py")
+    window.keys("Control+End")
+    window.type("te")
+    assert "xt" in window.wait_ghost(lambda text: "xt" in text)
+    window.close()
+
+
 def test_an_untrusted_folder_gets_suggestions_but_neither_names_a_program_nor_is_tuned_on(
     vscode: Path, vsix: Path, browser: Browser, environ: Mapping[str, str], tmp_path: Path
 ) -> None:
