@@ -153,10 +153,11 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
     when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine and ``connected`` raise.
     """
+    where = folder(place, request.name)
     if request.own_tests is not None:
         # Both before the repository is read and its tests are run, which takes minutes.
         _sandbox_of_own_tests(request)
-        identity.require_free(folder(place, request.name), resume=request.resume)
+        identity.require_free(where, resume=request.resume)
     nodes = connected(request.ray, place, _engine(request, place)) if request.ray else nullcontext()
     with nodes as cluster:
         return _answer_all(request, place, cluster, tell)

@@ -88,11 +88,11 @@ class Bars:
 
 
 class Lines:
-    """A line when something else begins, every ``LINE_S`` seconds, and when it is done."""
+    """A line every ``LINE_S`` seconds; of answers and runs also the first and the last, of each strategy."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
-        self._what, self._said_at = "", 0.0
+        self._what, self._said_at = "", clock()
 
     def __enter__(self) -> Callable[[Event], None]:
         return self._show
@@ -106,7 +106,8 @@ class Lines:
         match event:
             case Loading():
                 share = f" {event.done:,}/{event.of:,}" if event.of else ""
-                self._say(event.what, f"{event.what}{share}", last=False)
+                # What is refused is refused while loading, and then that is the only line.
+                self._say(self._what, f"{event.what}{share}", last=False)
             case Answered():
                 facts = (f"{event.strategy} {event.done:,}/{event.of:,}", _standing(event.scores))
                 left = f"{duration(event.eta_s)} left"

@@ -43,17 +43,18 @@ def lines(*events: tuple[float, Loading | Progress | Ran | Reported]) -> list[st
 
 def test_a_log_gets_a_line_now_and_then_and_at_the_end_of_each_step() -> None:
     assert lines(
-        (0, Loading(what="reading files", done=1, of=30)),
-        (1, Loading(what="reading files", done=2, of=30)),
-        (2, progress(1)),
-        (20, progress(2)),
-        (32, progress(3)),
-        (33, progress(4, strategy="icl-3", exact=0.5)),
-        (34, progress(543, strategy="icl-3", exact=0.125)),
-        (35, Ran(done=1, of=2, item="t1", outcome="passed", passed=1)),
-        (36, Ran(done=2, of=2, item="t2", outcome="failed", passed=1)),
+        (1, Loading(what="reading files", done=1, of=30)),
+        (31, Loading(what="reading files", done=2, of=30)),
+        (32, Loading(what="choosing examples")),
+        (33, progress(1)),
+        (50, progress(2)),
+        (63, progress(3)),
+        (64, progress(4, strategy="icl-3", exact=0.5)),
+        (65, progress(543, strategy="icl-3", exact=0.125)),
+        (66, Ran(done=1, of=2, item="t1", outcome="passed", passed=1)),
+        (67, Ran(done=2, of=2, item="t2", outcome="failed", passed=1)),
     ) == [
-        "reading files 1/30",
+        "reading files 2/30",
         "zero-shot 1/543, exact match, top 1 25.0 %, 1:30 left",
         "zero-shot 3/543, exact match, top 1 25.0 %, 1:30 left",
         "icl-3 4/543, exact match, top 1 50.0 %, 1:30 left",
