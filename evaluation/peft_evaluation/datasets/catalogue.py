@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from peft_daemon.errors import NotFound
+from peft_daemon.errors import InvalidInput, NotFound
 from peft_evaluation.datasets import humaneval, mbpp, problems, sentences
-from peft_evaluation.items import ItemSet
+from peft_evaluation.items import Item, ItemSet
 from peft_tuning.datasets import catalogue as tuning
 from peft_tuning.datasets.entry import SEED
 from peft_tuning.datasets.sources import Places
@@ -24,13 +25,30 @@ LOADERS: Mapping[str, Load] = {
 
 
 def load(name: str, places: Places, *, seed: int = SEED) -> ItemSet:
-    """The items called ``name``, or of the file of that path; raises NotFound, or what the loader raises."""
+    """The items called ``name``, or of the file of that path, each once.
+
+    Raises NotFound, InvalidInput for two items of one id, and what the loader raises.
+    """
     if tuning.is_file(name):
-        return sentences.load(name, places, seed)
+        return once(sentences.load(name, places, seed))
     if name not in LOADERS:
         raise NotFound(
             f"there is no data set '{name}' to evaluate on",
             why=f"there are {', '.join(LOADERS)}",
             fix="Or give the path of a FILE.jsonl, or `--repo FOLDER`",
         )
-    return LOADERS[name](places, seed)
+    return once(LOADERS[name](places, seed))
+
+
+def once(found: ItemSet) -> ItemSet:
+    """The set without repetitions, which a note counts. Raises InvalidInput for different items of one id."""
+    kept: dict[str, Item] = {}
+    for item in found.items:
+        if kept.setdefault(item.id, item) != item:
+            raise InvalidInput(
+                f"{found.name} has two different items called {item.id}", fix="Give each an id of its own in the file"
+            )
+    if not (repeated := len(found.items) - len(kept)):
+        return found
+    note = f"{repeated} of the {len(found.items)} items repeat another one and are asked once."
+    return replace(found, items=tuple(kept.values()), notes=(*found.notes, note))

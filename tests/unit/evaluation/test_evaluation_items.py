@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,19 @@ def test_mbpp_is_the_paper_s_test_part_and_the_function_tested_is_found(file: st
 
 def test_apps_has_its_difficulties_and_its_tests() -> None:
     found = load("apps", "apps_subset", "test_selected150")
-    assert len(found.items) == 150
+    # The file has 150 rows.
+    assert len(found.items) == len({item.id for item in found.items}) == 128
+    assert found.notes == ("22 of the 150 items repeat another one and are asked once.",)
     assert set(groups(found.items)) == {"introductory", "interview", "competition"}
     assert all(isinstance(item.tests, ProblemTests) and item.tests.inputs for item in found.items)
+
+
+def test_two_items_of_one_id_are_refused() -> None:
+    found = load("humaneval")
+    assert catalogue.once(found) is found
+    other = replace(found.items[1], example=replace(found.items[1].example, id=found.items[0].id))
+    with pytest.raises(InvalidInput, match="two different items called"):
+        catalogue.once(replace(found, items=(found.items[0], other)))
 
 
 def test_a_file_of_one_s_own_is_evaluated_on_its_test_part(tmp_path: Path) -> None:
