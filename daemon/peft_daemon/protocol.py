@@ -66,6 +66,17 @@ class FinishReason(StrEnum):
     """Nothing worth showing: e.g. a word follows the cursor, or post-processing left nothing."""
 
 
+class Origin(StrEnum):
+    """Where a completion's text came from."""
+
+    MODEL = "model"
+    """A generation that this request began."""
+    JOINED = "joined"
+    """A generation that an earlier request had begun and that was still running."""
+    KEPT = "kept"
+    """An earlier answer that goes on with what has been typed since; the model was not asked."""
+
+
 class ContextChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A piece of another file that helps to complete this one."""
 
@@ -87,9 +98,15 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     language: Name = "python"
     path: ShortText | None = None
     """Path of the document on this machine; picks the repository's adapter. Never opened by the daemon."""
+    workspace: ShortText | None = None
+    """Absolute path of the folder the document belongs to; the daemon may read its source files for context."""
     document: ShortText | None = None
     """Key for "newest request wins"; requests without it never supersede each other."""
     context: Annotated[list[ContextChunk], Meta(max_length=64)] = []
+    automatic: bool = False
+    """A keystroke asked, not a person: the daemon may wait for a pause in typing before it starts the model."""
+    show_after_ms: Milliseconds | None = None
+    """Answer with what is complete by then (``CompleteResponse.more``) while the model goes on; null: with all of it."""
     adapter: Name | None = None
     """Name or digest; ``base`` for none; null to let the daemon pick by task and path."""
     scale: Scale | None = None
@@ -144,6 +161,17 @@ class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
     adapter: AdapterUse | None
     replace_after: int = 0
     """How many characters after the cursor the text overwrites (an auto-inserted ``)``)."""
+    origin: Origin = Origin.MODEL
+    more: bool = False
+    """The model is still writing; the same request made again is answered with more of it."""
+    timings: Timings = Timings()
+
+
+class WarmResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``POST /v1/warm``, whose body is a CompleteRequest that is likely to come."""
+
+    warm: bool
+    """Whether the whole prompt is in the engine's cache now; false when a completion went first."""
     timings: Timings = Timings()
 
 
