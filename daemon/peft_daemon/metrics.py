@@ -30,6 +30,9 @@ class Metrics:
             "peft_daemon_prompt_tokens", "Prompt tokens, computed or reused", ["how"], registry=self._registry
         )
         self._decoded = Counter("peft_daemon_decoded_tokens", "Tokens generated", registry=self._registry)
+        self._origins = Counter(
+            "peft_daemon_completions", "Completions by where they came from", ["origin"], registry=self._registry
+        )
         self.active = Gauge("peft_daemon_active_requests", "Being decoded now", registry=self._registry)
         self.queued = Gauge("peft_daemon_queued_requests", "Waiting now", registry=self._registry)
         self.memory = Gauge("peft_daemon_memory_bytes", "Resident, daemon and engine", registry=self._registry)
@@ -42,9 +45,16 @@ class Metrics:
         self._queue.observe(timings.queue_ms / 1000)
         if timings.first_token_ms:
             self._first_token.observe(timings.first_token_ms / 1000)
+
+    def generated(self, timings: Timings) -> None:
+        """Count the work of one generation, whoever it was for."""
         self._prompt.labels("evaluated").inc(timings.prompt_evaluated)
         self._prompt.labels("reused").inc(timings.prompt_reused)
         self._decoded.inc(timings.decode_tokens)
+
+    def answered(self, origin: str) -> None:
+        """Count one completion by where it came from."""
+        self._origins.labels(origin).inc()
 
     def text(self) -> bytes:
         """All of it, as Prometheus scrapes it."""

@@ -106,7 +106,7 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     automatic: bool = False
     """A keystroke asked, not a person: the daemon may wait for a pause in typing before it starts the model."""
     show_after_ms: Milliseconds | None = None
-    """Answer with what is complete by then (``CompleteResponse.more``) while the model goes on; null: with all of it."""
+    """Answer with what is complete by then, and ``more``, while the model goes on; null: with all of it."""
     adapter: Name | None = None
     """Name or digest; ``base`` for none; null to let the daemon pick by task and path."""
     scale: Scale | None = None

@@ -1,15 +1,16 @@
-"""Who may use the engine, and when: as many requests at a time as it has slots, and the newest per document wins.
+"""Who may use the engine, and when: as many generations at a time as it has places, the newest per document first.
 
-A superseded request ends at its next await with Superseded; whoever answers it says so. Nothing here knows what a
-request asks for.
+Two independent things: ``newest`` ends a request when a newer one for its document arrives (Superseded, at its next
+await; whoever answers it says so), and ``place`` admits generations in order of arrival. A generation nobody waits
+for yet takes a ``spare_place`` and gives way to any that somebody waits for. Nothing here knows what is generated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,12 +20,14 @@ class Superseded(Exception):
     """A newer request for the same document arrived."""
 
 
-class Ticket:
-    """A request's place in the queue."""
+class NoPlace(Exception):
+    """All places are taken or waited for."""
 
-    def __init__(self, document: str | None) -> None:
-        self.document = document
-        self.queue_ms = 0.0
+
+class Ticket:
+    """A request that may be superseded."""
+
+    def __init__(self) -> None:
         self._superseded = asyncio.Event()
 
     def supersede(self) -> None:
@@ -43,63 +46,104 @@ class Ticket:
             newer.cancel()
             if not work.done():
                 work.cancel()
-                # Its clean-up (closing the stream to the engine) must be over before the slot is given on.
+                # Its clean-up must be over before the request is answered.
                 await asyncio.gather(work, return_exceptions=True)
 
     async def guard(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items, until a newer request arrives (Superseded); closes ``items`` at the end."""
+
+        async def step() -> T:
+            # A task runs its first step even when the one that waits for it has been told to end.
+            if self._superseded.is_set():
+                raise Superseded
+            return await anext(items)
+
         async with aclosing(items):
             while True:
                 try:
-                    item = await self.until_superseded(asyncio.ensure_future(anext(items)))
+                    item = await self.until_superseded(asyncio.ensure_future(step()))
                 except StopAsyncIteration:
                     return
                 yield item
 
 
+class Place:
+    """One generation's right to the engine."""
+
+    def __init__(self, queue_ms: float, give_way: Callable[[], None] | None) -> None:
+        self.queue_ms = queue_ms
+        """How long it was waited for."""
+        self.give_way = give_way
+        """What ends a spare generation; None for one that somebody waits for."""
+
+    def keep(self) -> None:
+        """Somebody waits for this generation now: it gives way to nobody any more."""
+        self.give_way = None
+
+
 class Scheduler:
-    """Admits requests to ``slots`` places in order of arrival."""
+    """The places of one engine and the newest request of each document."""
 
     def __init__(self, slots: int) -> None:
-        self._places = asyncio.Semaphore(slots)
+        self._free = asyncio.Semaphore(slots)
+        self._held: set[Place] = set()
         self._newest: dict[str, Ticket] = {}
         self.queued = 0
-        self.active = 0
 
-    @asynccontextmanager
-    async def admit(self, document: str | None) -> AsyncIterator[Ticket]:
-        """Wait for a place and hold it for the block; raises Superseded if a newer request comes first.
+    @property
+    def active(self) -> int:
+        """Places that are taken."""
+        return len(self._held)
+
+    @contextmanager
+    def newest(self, document: str | None) -> Iterator[Ticket]:
+        """Be the newest request for the block, and supersede the one that was.
 
         ``document`` is the key under which newer requests supersede older ones; None for never.
         """
-        ticket = Ticket(document)
-        if document is not None:
-            if older := self._newest.get(document):
-                older.supersede()
-            self._newest[document] = ticket
-        arrived = time.perf_counter()
+        ticket = Ticket()
+        if document is None:
+            yield ticket
+            return
+        if older := self._newest.get(document):
+            older.supersede()
+        self._newest[document] = ticket
         try:
-            self.queued += 1
-            try:
-                await self._acquire(ticket)
-            finally:
-                self.queued -= 1
-            ticket.queue_ms = (time.perf_counter() - arrived) * 1000
-            self.active += 1
-            try:
-                yield ticket
-            finally:
-                self.active -= 1
-                self._places.release()
+            yield ticket
         finally:
-            if document is not None and self._newest.get(document) is ticket:
+            if self._newest.get(document) is ticket:
                 del self._newest[document]
 
-    async def _acquire(self, ticket: Ticket) -> None:
-        acquiring = asyncio.ensure_future(self._places.acquire())
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Place]:
+        """Wait for a place and hold it for the block; spare generations give way at once."""
+        arrived = time.perf_counter()
+        self.queued += 1
         try:
-            await ticket.until_superseded(acquiring)
-        except BaseException:
-            if acquiring.done() and not acquiring.cancelled() and acquiring.exception() is None:
-                self._places.release()
-            raise
+            if self._free.locked():
+                for give_way in [each.give_way for each in self._held]:
+                    if give_way is not None:
+                        give_way()
+            await self._free.acquire()
+        finally:
+            self.queued -= 1
+        with self._holding(Place((time.perf_counter() - arrived) * 1000, None)) as place:
+            yield place
+
+    @asynccontextmanager
+    async def spare_place(self, give_way: Callable[[], None]) -> AsyncIterator[Place]:
+        """Hold a place nobody wants for the block, until ``give_way`` is called; raises NoPlace if there is none."""
+        if self._free.locked() or self.queued:
+            raise NoPlace
+        await self._free.acquire()
+        with self._holding(Place(0.0, give_way)) as place:
+            yield place
+
+    @contextmanager
+    def _holding(self, place: Place) -> Iterator[Place]:
+        self._held.add(place)
+        try:
+            yield place
+        finally:
+            self._held.discard(place)
+            self._free.release()

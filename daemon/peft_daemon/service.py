@@ -19,11 +19,14 @@ import psutil
 
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completing import Completer, Wanted, Work
 from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.answer import Question
 from peft_daemon.completion.document import Document
+from peft_daemon.completion.following import Completion, TextPart
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.intent import Decision, decide_task
-from peft_daemon.completion.pipeline import Completion, Job, Pipeline, TextPart
+from peft_daemon.completion.pipeline import Job
 from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.config import Settings
 from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
@@ -37,9 +40,11 @@ from peft_daemon.protocol import (
     ContextChunk,
     EngineStatus,
     FinishReason,
+    Origin,
     Task,
     Timings,
     UseAdapterRequest,
+    WarmResponse,
 )
 from peft_daemon.scheduler import Scheduler, Superseded
 
@@ -78,9 +83,9 @@ class CompletionService:
 
     def __init__(self, settings: Settings, model: ModelEntry, engine: Engine, registry: AdapterRegistry) -> None:
         self._settings, self._model, self._engine, self._registry = settings, model, engine, registry
-        self._pipeline = Pipeline(engine)
         self._scheduler = Scheduler(settings.slots)
         self._metrics = Metrics()
+        self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
         self.started = time.time()
         self.completed = 0
@@ -140,10 +145,54 @@ class CompletionService:
     async def complete(self, asked: CompleteRequest) -> AsyncGenerator[str | CompleteResponse, None]:
         """Pieces of final text as they become certain, then the CompleteResponse.
 
-        Superseded requests end with a response that says so. Closing the generator stops decoding. Raises NotFound
-        or Conflict for a wrong adapter, Unavailable and EngineFailed as the engine does.
+        Superseded requests end with a response that says so. Closing the generator stops decoding, unless a newer
+        request goes on with it. Raises NotFound or Conflict for a wrong adapter, Unavailable and EngineFailed as the
+        engine does.
         """
         arrived = time.perf_counter()
+        wanted = self._wanted(asked)
+        end, work = Completion("", FinishReason.CANCELLED, 0, Timings()), Work()
+        try:
+            async with aclosing(self._completer.run(wanted, work, show_after_ms=asked.show_after_ms)) as parts:
+                async for part in parts:
+                    if isinstance(part, TextPart):
+                        yield part.text
+                    else:
+                        end = part
+        except Superseded:
+            end = Completion("", FinishReason.SUPERSEDED, 0, Timings())
+        finally:
+            spent = Timings() if work.origin is Origin.KEPT else end.timings
+            timings = _complete(spent, work.queue_ms, arrived)
+            self._count("complete", end.reason, timings)
+            self._metrics.answered(work.origin.value)
+        if self._settings.look_ahead and end.reason in _LOOKED_BEHIND and not end.more:
+            self._completer.look_ahead(self._wanted(_accepted(asked, end)))
+        yield CompleteResponse(
+            id=uuid.uuid4().hex,
+            text=end.text,
+            finish_reason=end.reason,
+            task=wanted.job.task,
+            model=self._model.id,
+            adapter=wanted.use,
+            replace_after=end.replace_after,
+            origin=work.origin,
+            more=end.more,
+            timings=timings,
+        )
+
+    async def warm(self, asked: CompleteRequest) -> WarmResponse:
+        """Read the prompt of a request that is likely to come; any completion goes first.
+
+        A newer one for the same document ends it. Raises as ``complete`` does.
+        """
+        return await self._completer.warm(self._wanted(asked))
+
+    async def close(self) -> None:
+        """End everything that runs."""
+        await self._completer.close()
+
+    def _wanted(self, asked: CompleteRequest) -> Wanted:
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
         decision = decide_task(asked, document)
         manifest = (
@@ -152,32 +201,12 @@ class CompletionService:
         lease = self._lease(manifest, asked.scale)
         use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
         job = self._job(asked, document, decision, manifest)
-        end = Completion("", FinishReason.CANCELLED, 0, Timings())
-        queue_ms = 0.0
-        try:
-            async with self._scheduler.admit(asked.document) as ticket:
-                queue_ms = ticket.queue_ms
-                async with aclosing(ticket.guard(self._pipeline.run(job, lease))) as parts:
-                    async for part in parts:
-                        if isinstance(part, TextPart):
-                            yield part.text
-                        else:
-                            end = part
-        except Superseded:
-            end = Completion("", FinishReason.SUPERSEDED, 0, Timings())
-        finally:
-            timings = _complete(end.timings, queue_ms, arrived)
-            self._count("complete", end.reason, timings)
-        yield CompleteResponse(
-            id=uuid.uuid4().hex,
-            text=end.text,
-            finish_reason=end.reason,
-            task=job.task,
-            model=self._model.id,
-            adapter=use,
-            replace_after=end.replace_after,
-            timings=timings,
-        )
+        question = None
+        if asked.document and job.temperature == 0:
+            # Everything of the job but what stands around the cursor, which answers are held against.
+            rest = (replace(job, document=replace(document, prefix="", suffix="")), use and (use.digest, use.scale))
+            question = Question(asked.document, rest)
+        return Wanted(job, lease, use, question, asked.automatic)
 
     async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         """The model's own text, then RawEnd; errors as in ``complete``."""
@@ -185,8 +214,8 @@ class CompletionService:
         end = RawEnd(FinishReason.CANCELLED, Timings())
         queue_ms = 0.0
         try:
-            async with self._scheduler.admit(None) as ticket:
-                queue_ms = ticket.queue_ms
+            async with self._scheduler.place() as admitted:
+                queue_ms = admitted.queue_ms
                 built, stop = await self._raw_prompt(asked)
                 held = built.held
                 request = GenerationRequest(
@@ -218,6 +247,7 @@ class CompletionService:
         finally:
             end = RawEnd(end.reason, _complete(end.timings, queue_ms, arrived))
             self._count(route, end.reason, end.timings)
+            self._metrics.generated(end.timings)
         yield end
 
     def _lease(self, manifest: Manifest | None, scale: float | None) -> AdapterLease | None:
@@ -280,6 +310,17 @@ class CompletionService:
     def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
         self.completed += 1
         self._metrics.finished(route, reason.value, timings)
+
+
+_LOOKED_BEHIND = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.EMPTY})
+"""Ends after which it is known what the user may go on with."""
+
+
+def _accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
+    """The request that will come if the text is accepted."""
+    return msgspec.structs.replace(
+        asked, prefix=asked.prefix + end.text, suffix=asked.suffix[end.replace_after :], automatic=False
+    )
 
 
 def _complete(timings: Timings, queue_ms: float, arrived: float) -> Timings:

@@ -16,7 +16,8 @@ import msgspec
 
 from peft_daemon.completion import formats
 from peft_daemon.completion.document import Document
-from peft_daemon.completion.pipeline import Completion, Job, Pipeline
+from peft_daemon.completion.following import Completion
+from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import AdapterLease, Engine
 from peft_daemon.errors import InvalidInput

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.scheduler import Scheduler, Superseded
+from peft_daemon.scheduler import NoPlace, Scheduler, Superseded
 
 
 async def endless(closed: asyncio.Event) -> AsyncGenerator[int, None]:
@@ -21,47 +21,37 @@ async def endless(closed: asyncio.Event) -> AsyncGenerator[int, None]:
         closed.set()
 
 
-async def test_a_newer_request_ends_the_one_being_decoded_and_closes_its_stream() -> None:
+async def test_a_newer_request_ends_the_older_one_and_closes_its_stream() -> None:
     scheduler, closed, running = Scheduler(1), asyncio.Event(), asyncio.Event()
 
     async def old() -> str:
         try:
-            async with scheduler.admit("doc") as ticket:
+            with scheduler.newest("doc") as ticket:
                 async for _ in ticket.guard(endless(closed)):
                     running.set()
         except Superseded:
+            assert closed.is_set()
             return "superseded"
         return "finished"
 
     task = asyncio.create_task(old())
     await running.wait()
-    async with scheduler.admit("doc"):
-        assert closed.is_set(), "the old stream must be closed before its place is given on"
-    assert await task == "superseded"
-
-
-async def test_a_newer_request_ends_one_that_still_waits() -> None:
-    scheduler = Scheduler(1)
-    async with scheduler.admit("other"):
-
-        async def wait() -> None:
-            async with scheduler.admit("doc"):
-                pass
-
-        waiting = asyncio.create_task(wait())
-        while not scheduler.queued:
-            await asyncio.sleep(0)
-        newest = asyncio.create_task(wait())
-        with pytest.raises(Superseded):
-            await waiting
-    await newest
+    with scheduler.newest("doc"):
+        assert await task == "superseded"
 
 
 async def test_requests_without_a_document_never_supersede_each_other() -> None:
+    scheduler, closed = Scheduler(1), asyncio.Event()
+    with scheduler.newest(None) as ticket, scheduler.newest(None):
+        async for _ in ticket.guard(endless(closed)):
+            break
+
+
+async def test_places_are_given_in_order_of_arrival() -> None:
     scheduler, order = Scheduler(1), []
 
     async def one(n: int) -> None:
-        async with scheduler.admit(None):
+        async with scheduler.place():
             await asyncio.sleep(0)
             order.append(n)
 
@@ -73,10 +63,10 @@ async def test_cancelling_a_waiting_request_gives_its_place_back() -> None:
     scheduler = Scheduler(1)
 
     async def wait() -> None:
-        async with scheduler.admit(None):
+        async with scheduler.place():
             pass
 
-    async with scheduler.admit(None):
+    async with scheduler.place():
         waiting = asyncio.create_task(wait())
         while not scheduler.queued:
             await asyncio.sleep(0)
@@ -86,47 +76,81 @@ async def test_cancelling_a_waiting_request_gives_its_place_back() -> None:
     assert (scheduler.active, scheduler.queued) == (0, 0)
 
 
+async def test_a_spare_generation_gives_way_to_one_that_somebody_waits_for() -> None:
+    scheduler, begun, order = Scheduler(1), asyncio.Event(), []
+
+    async def spare() -> None:
+        async with scheduler.spare_place(lambda: task.cancel() and None):
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                order.append("spare ended")
+
+    task = asyncio.create_task(spare())
+    await begun.wait()
+    async with scheduler.place():
+        order.append("served")
+    assert order == ["spare ended", "served"]
+
+
+async def test_a_spare_generation_that_somebody_waits_for_now_is_left_alone() -> None:
+    scheduler, told = Scheduler(1), []
+    async with scheduler.spare_place(lambda: told.append(1)) as place:
+        place.keep()
+        waiting = asyncio.create_task(_take(scheduler))
+        while not scheduler.queued:
+            await asyncio.sleep(0)
+    await waiting
+    assert told == []
+
+
+async def test_there_is_no_spare_place_while_one_is_waited_for_or_all_are_taken() -> None:
+    scheduler = Scheduler(1)
+    async with scheduler.place():
+        with pytest.raises(NoPlace):
+            async with scheduler.spare_place(lambda: None):
+                pass
+    async with scheduler.spare_place(lambda: None):
+        assert scheduler.active == 1
+
+
+async def _take(scheduler: Scheduler) -> None:
+    async with scheduler.place():
+        pass
+
+
 @given(
     slots=st.integers(1, 3),
-    plan=st.lists(
-        st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 3), st.booleans()), min_size=1, max_size=20
-    ),
+    plan=st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.booleans()), min_size=1, max_size=20),
 )
-def test_every_request_is_answered_and_never_more_than_slots_are_active(
-    slots: int, plan: list[tuple[str | None, int, bool]]
-) -> None:
+def test_never_more_than_slots_are_active_and_no_place_is_lost(slots: int, plan: list[tuple[bool, int, bool]]) -> None:
     async def story() -> None:
         scheduler = Scheduler(slots)
-        answers: list[str] = []
 
-        async def one(document: str | None, steps: int) -> None:
+        async def one(spare: bool, steps: int) -> None:
+            me = asyncio.current_task()
+            assert me is not None
+            placing = scheduler.spare_place(lambda: me.cancel() and None) if spare else scheduler.place()
             try:
-                async with scheduler.admit(document) as ticket:
+                async with placing:
                     assert scheduler.active <= slots
-
-                    async def items() -> AsyncGenerator[int, None]:
-                        for n in range(steps):
-                            await asyncio.sleep(0)
-                            yield n
-
-                    async for _ in ticket.guard(items()):
-                        pass
-                answers.append("done")
-            except Superseded:
-                answers.append("superseded")
-            except asyncio.CancelledError:
-                answers.append("cancelled")
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+            except NoPlace:
+                assert spare
 
         tasks = []
-        for document, steps, cancel in plan:
-            task = asyncio.create_task(one(document, steps))
+        for spare, steps, cancel in plan:
+            task = asyncio.create_task(one(spare, steps))
             tasks.append(task)
             await asyncio.sleep(0)
             if cancel:
                 task.cancel()
-        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert not [each for each in ends if isinstance(each, AssertionError)]
         assert (scheduler.active, scheduler.queued) == (0, 0)
-        async with scheduler.admit("a"):
-            pass
+        for _ in range(slots):
+            await asyncio.wait_for(_take(scheduler), 1)
 
     asyncio.run(story())

@@ -64,6 +64,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         try:
             yield
         finally:
+            await service.close()
             await engine.stop()
             await importing
 

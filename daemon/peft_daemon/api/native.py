@@ -1,4 +1,4 @@
-"""The daemon's own routes: complete, feedback, status, adapters, shutdown, metrics. See docs/api.md."""
+"""The daemon's own routes: complete, warm, feedback, status, adapters, shutdown, metrics. See docs/api.md."""
 
 from __future__ import annotations
 
@@ -46,6 +46,13 @@ def routes(
             return await event_stream(request, _events(service, asked))
         return answer(await while_connected(request, _final(service, asked)))
 
+    async def warm(request: Request) -> Response:
+        asked = await body(request, CompleteRequest)
+        _reject_nonsense(asked)
+        if asked.document is None:
+            raise InvalidInput("no document is named", fix="Send `document`, as completions of it do")
+        return answer(await while_connected(request, service.warm(asked)))
+
     async def record(request: Request) -> Response:
         told = await body(request, FeedbackRequest)
         # A disk may be slow, and another process may hold the file.
@@ -74,6 +81,7 @@ def routes(
 
     return [
         Route("/v1/complete", complete, methods=["POST"]),
+        Route("/v1/warm", warm, methods=["POST"]),
         Route("/v1/feedback", record, methods=["POST"]),
         Route("/v1/status", get_status),
         Route("/v1/adapters", adapters),

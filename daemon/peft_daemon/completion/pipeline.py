@@ -14,12 +14,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from peft_daemon.completion import prompt
+from peft_daemon.completion.answer import Answer
 from peft_daemon.completion.cursor import Cursor, Extent
-from peft_daemon.completion.document import Document, normalize_newlines
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.following import Completion, Place, TextPart, follow
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.prompt import Shot
-from peft_daemon.engines.base import AdapterLease, Engine, Finish, GenerationRequest
+from peft_daemon.engines.base import AdapterLease, Engine, GenerationRequest
 from peft_daemon.protocol import ContextChunk, FinishReason, Task, Timings
 
 
@@ -53,21 +54,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class TextPart:
-    """Text that the completion goes on with; all parts in a row are the beginning of ``Completion.text``."""
+class Prepared:
+    """A job ready for the engine: what to ask, and where the answer goes."""
 
-    text: str
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The end of a run."""
-
-    text: str
-    """In the document's own line endings."""
-    reason: FinishReason
-    replace_after: int
-    timings: Timings
+    request: GenerationRequest
+    place: Place
 
 
 class Pipeline:
@@ -76,21 +67,12 @@ class Pipeline:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def run(self, job: Job, adapter: AdapterLease | None = None) -> AsyncGenerator[TextPart | Completion, None]:
-        """Parts of the text as soon as they are certain, then the Completion.
-
-        Closing the generator stops decoding. Raises InvalidInput when the prompt cannot fit, and what the engine
-        raises.
-        """
-        fills = job.format.task is Task.FILL
-        document = replace(job.document, prefix=job.document.prefix + job.lead)
-        if fills and (_in_word(document) or not (document.prefix + document.suffix).strip()):
-            yield Completion("", FinishReason.EMPTY, 0, Timings())
-            return
-        cursor = Cursor.of(document, job.single_line)
+    async def prepare(self, job: Job, adapter: AdapterLease | None = None) -> Prepared:
+        """Build the prompt; raises InvalidInput when it cannot fit."""
+        place = place_of(job)
         budget = prompt.prompt_budget(job.context_tokens, job.max_tokens)
         built = await prompt.build(
-            document,
+            place.document,
             job.format,
             min(budget, job.prompt_tokens or budget),
             self._engine.count_tokens,
@@ -99,7 +81,7 @@ class Pipeline:
             repository=job.repository,
             shots=job.shots,
         )
-        one_line = ("\n",) if fills and cursor.extent is Extent.LINE else ()
+        one_line = ("\n",) if place.fills and place.cursor.extent is Extent.LINE else ()
         request = GenerationRequest(
             prompt=built.prompt,
             max_tokens=job.max_tokens,
@@ -111,48 +93,48 @@ class Pipeline:
             seed=job.seed,
             begins_with=built.held,
         )
-        answer, shown, draft = "", "", Draft("")
-        finish: FinishReason | None = None
-        timings = Timings()
+        return Prepared(request, place)
 
-        def process(*, final: bool = False) -> Draft:
-            truncated = finish in (FinishReason.LENGTH, FinishReason.TIMEOUT)
-            raw = prompt.unheld(normalize_newlines(answer), built.held)
-            steps = FILL_STEPS if fills else INTENT_STEPS
-            return apply(steps, Draft(raw, final=final, truncated=truncated), document, cursor)
+    async def run(self, job: Job, adapter: AdapterLease | None = None) -> AsyncGenerator[TextPart | Completion, None]:
+        """Parts of the text as soon as they are certain, then the Completion.
 
-        async with aclosing(self._engine.generate(request)) as items:
-            async for item in items:
-                timings = item.timings
-                if isinstance(item, Finish):
-                    finish = item.reason
-                    break
-                answer += item.text
-                if prompt.contradicts(answer, built.held):
-                    answer = ""
-                    break
-                if "\n" not in item.text and "\r" not in item.text:
-                    continue
-                draft = process()
-                if draft.done:
-                    break
-                if draft.text:
-                    so_far = document.restore(job.lead + draft.text)
-                    if len(so_far) > len(shown) and so_far.startswith(shown):
-                        yield TextPart(so_far[len(shown) :])
-                        shown = so_far
-        if not draft.done:
-            draft = process(final=True)
-        text = document.restore(job.lead + draft.text) if draft.text else ""
-        if not text.startswith(shown):
-            # Steps keep what they gave (a test holds them to it); should one not, what was shown stands.
-            text = shown
-        if len(text) > len(shown):
-            yield TextPart(text[len(shown) :])
-        reason = finish or FinishReason.STOP
-        if not text and reason is not FinishReason.TIMEOUT:
-            reason = FinishReason.EMPTY
-        yield Completion(text, reason, draft.replace_after, timings)
+        Closing the generator stops decoding. Raises InvalidInput when the prompt cannot fit, and what the engine
+        raises.
+        """
+        if is_hopeless(job):
+            yield NOTHING
+            return
+        prepared = await self.prepare(job, adapter)
+        answer = Answer(prepared.place.document, prepared.request.begins_with)
+        async with aclosing(self._engine.generate(prepared.request)) as items:
+
+            async def grown() -> None:
+                try:
+                    answer.add(await anext(items))
+                except StopAsyncIteration:
+                    answer.end()
+
+            async with aclosing(follow(answer, grown, prepared.place)) as parts:
+                async for part in parts:
+                    yield part
+
+
+NOTHING = Completion("", FinishReason.EMPTY, 0, Timings())
+"""The end of a job that the model is not asked about."""
+
+
+def is_hopeless(job: Job) -> bool:
+    """Whether there is nothing to go by, or no place for a text: the model need not be asked."""
+    if job.format.task is not Task.FILL:
+        return False
+    prefix, suffix = job.document.prefix + job.lead, job.document.suffix
+    return _in_word(job.document) or not (prefix + suffix).strip()
+
+
+def place_of(job: Job) -> Place:
+    """Where a job's answer goes."""
+    document = replace(job.document, prefix=job.document.prefix + job.lead)
+    return Place(document, Cursor.of(document, job.single_line), job.format.task is Task.FILL, job.lead)
 
 
 def _in_word(document: Document) -> bool:

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.document import Document
-from peft_daemon.completion.pipeline import Completion, Job, Pipeline, TextPart
+from peft_daemon.completion.following import Completion, TextPart
+from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.protocol import ContextChunk, FinishReason
 

@@ -14,7 +14,8 @@ from scripted_engine import ScriptedEngine
 
 from peft_daemon.completion import formats
 from peft_daemon.completion.document import Document
-from peft_daemon.completion.pipeline import Completion, Job, Pipeline, TextPart
+from peft_daemon.completion.following import Completion, TextPart
+from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.engines.base import AdapterLease
 from peft_daemon.errors import InvalidInput
 from peft_daemon.protocol import ContextChunk, FinishReason, Task, Timings

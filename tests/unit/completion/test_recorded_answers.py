@@ -13,7 +13,8 @@ from scripted_engine import ScriptedEngine
 from fixtures.completions.cases import CASES, FILL, Case
 from peft_daemon.completion import formats
 from peft_daemon.completion.document import Document
-from peft_daemon.completion.pipeline import Completion, Job, Pipeline
+from peft_daemon.completion.following import Completion
+from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.protocol import FinishReason, Task
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "completions" / "recorded.json"

@@ -65,9 +65,13 @@ def _shifted(text: str, lead: str, here: int) -> str:
 
 def _missing(document: Document) -> str:
     """What the cursor's line lacks to stand inside the block that the line above opens."""
-    style = _style(document)
-    level = "\t" if style == "\t" else " " * SPACES_PER_LEVEL
-    return _written(leading_space(statement_above(document)) + level, style)[len(document.line_before) :]
+    above = leading_space(statement_above(document))
+    return _written(above + level(document), _style(document))[len(document.line_before) :]
+
+
+def level(document: Document) -> str:
+    """One level of the document's indentation."""
+    return "\t" if _style(document) == "\t" else " " * SPACES_PER_LEVEL
 
 
 def use_document_style(draft: Draft, document: Document, _cursor: Cursor) -> Draft:

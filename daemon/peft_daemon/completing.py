@@ -1,0 +1,207 @@
+"""Completions as fast as they can be: from what is known already where that will do, else from the model.
+
+In this order: an earlier answer that goes on with what was typed since; the one that is being written, if it agrees;
+a new one, after a pause where the next key would only be in its way. While a suggestion is read, the one that follows
+it is prepared. Does not cover what a request means (adapter, task, limits): see ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager, aclosing, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+
+from peft_daemon.completion.answer import Question
+from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
+from peft_daemon.completion.next_line import enter
+from peft_daemon.completion.pipeline import NOTHING, Job, Pipeline, is_hopeless, place_of
+from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.errors import PeftDaemonError
+from peft_daemon.generations import Generations, Match
+from peft_daemon.protocol import AdapterUse, Origin, Timings, WarmResponse
+from peft_daemon.rhythm import Rhythm
+from peft_daemon.scheduler import Scheduler
+
+LOOK_AHEAD_S = 0.12
+"""How long a suggestion is on the screen before the one after it is prepared: who types on does not wait for that."""
+QUICK_TOKENS = 32
+"""Prompt tokens a keystroke costs at most where the rest is in the KV cache."""
+
+Reading = Callable[[], AbstractContextManager[Callable[[], Awaitable[None]]]]
+"""``Generation.read`` or ``Generation.watch``."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request understood: what to complete, with which adapter, and what earlier answers are told by."""
+
+    job: Job
+    lease: AdapterLease | None
+    use: AdapterUse | None
+    question: Question | None
+    """None: no other answer may be used for it."""
+    automatic: bool
+
+    @property
+    def document(self) -> str | None:
+        """The key under which newer requests supersede it."""
+        return self.question.document if self.question else None
+
+
+@dataclass
+class Work:
+    """How a request was answered."""
+
+    origin: Origin = Origin.MODEL
+    queue_ms: float = 0.0
+
+
+def _with_typed(job: Job, typed: str) -> Job:
+    return replace(job, document=replace(job.document, prefix=job.document.prefix + typed))
+
+
+class Completer:
+    """All completions of one engine. ``generated`` is told the work of every generation when it ends."""
+
+    def __init__(self, engine: Engine, scheduler: Scheduler, generated: Callable[[Timings], None]) -> None:
+        self._pipeline = Pipeline(engine)
+        self._scheduler = scheduler
+        self._told = generated
+        self._rhythm = Rhythm()
+        self._generations = Generations(engine, scheduler, self._generated)
+        self._ahead: dict[str, asyncio.Task[None]] = {}
+        """Of each document, what prepares the suggestion after the next."""
+
+    async def run(
+        self, wanted: Wanted, work: Work, *, show_after_ms: int | None
+    ) -> AsyncGenerator[TextPart | Completion, None]:
+        """Parts, then the Completion; notes in ``work`` how it came about.
+
+        Raises Superseded when a newer request for the document comes, and what the engine raises.
+        """
+        document = wanted.document
+        show_at = None if show_after_ms is None else asyncio.get_running_loop().time() + show_after_ms / 1000
+        if wanted.automatic and document:
+            self._rhythm.key(document)
+        # What runs for the document must not end with the request this one supersedes before it was looked at.
+        running = self._generations.running(document)
+        with running.held() if running else nullcontext(), self._scheduler.newest(document) as ticket:
+            self._forget_ahead(document)
+            async with aclosing(ticket.guard(self._parts(wanted, work, show_at))) as parts:
+                async for part in parts:
+                    yield part
+
+    async def warm(self, wanted: Wanted) -> WarmResponse:
+        """Read the prompt of a request that is likely to come; any completion goes first.
+
+        A newer one for the same document ends it. Raises what the engine raises.
+        """
+        running = self._generations.running(wanted.document)
+        if wanted.question is None or is_hopeless(wanted.job) or (running is not None and running.claimed):
+            return WarmResponse(warm=False)
+        prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
+        prepared = replace(prepared, request=replace(prepared.request, max_tokens=0))
+        generation = self._generations.begin_spare(prepared, wanted.question)
+        with generation.watch() as grown:
+            while not generation.answer.over:
+                await grown()
+        return WarmResponse(warm=not generation.answer.cut_off, timings=generation.answer.timings)
+
+    def look_ahead(self, wanted: Wanted) -> None:
+        """Prepare what will be asked for once a suggestion is accepted, in the pause in which it is read."""
+        if wanted.document is not None:
+            self._forget_ahead(wanted.document)
+            task = self._ahead[wanted.document] = asyncio.create_task(self._go_ahead(wanted))
+            task.add_done_callback(partial(self._ahead_is_over, wanted.document))
+
+    async def close(self) -> None:
+        """End everything that runs."""
+        for document in list(self._ahead):
+            self._forget_ahead(document)
+        await self._generations.close()
+
+    async def _parts(
+        self, wanted: Wanted, work: Work, show_at: float | None
+    ) -> AsyncGenerator[TextPart | Completion, None]:
+        """The completion, from an earlier answer where one goes on with the document, else from the model."""
+        job, question = wanted.job, wanted.question
+        if is_hopeless(job):
+            yield NOTHING
+            return
+        place = place_of(job)
+        for match in self._generations.matches(question, place.document) if question else ():
+            work.origin = Origin.KEPT if match.generation.answer.over else Origin.JOINED
+            with contextlib.suppress(Mismatch):
+                async for part in self._read(match, match.generation.read, place, work, show_at):
+                    yield part
+                return
+        work.origin = Origin.MODEL
+        if question is not None:
+            self._generations.stop(question.document)
+            if wanted.automatic:
+                await asyncio.sleep(self._rhythm.pause_s(question.document))
+        prepared = await self._pipeline.prepare(job, wanted.lease)
+        generation = self._generations.begin(prepared, question)
+        async for part in self._read(Match(generation, ""), generation.read, place, work, show_at):
+            yield part
+
+    async def _read(
+        self, match: Match, reading: Reading, place: Place, work: Work, show_at: float | None
+    ) -> AsyncGenerator[TextPart | Completion, None]:
+        generation = match.generation
+        with reading() as grown:
+            following = follow(generation.answer, grown, place, typed=match.typed, show_at=show_at)
+            async with aclosing(following) as parts:
+                async for part in parts:
+                    if isinstance(part, Completion):
+                        work.queue_ms = generation.queue_ms
+                        if part.more:
+                            generation.linger()
+                        else:
+                            generation.suffice()
+                    yield part
+
+    async def _go_ahead(self, wanted: Wanted) -> None:
+        await asyncio.sleep(LOOK_AHEAD_S)
+        if wanted.question is None or is_hopeless(wanted.job):
+            return
+        place = place_of(wanted.job)
+        typed = enter(place.document, place.cursor) or ""
+        if typed:
+            # A finished line wants no more; what will be asked for is the next one.
+            place = place_of(_with_typed(wanted.job, typed))
+        for match in self._generations.matches(wanted.question, place.document):
+            if await self._serves(match, place):
+                return
+        with contextlib.suppress(PeftDaemonError):
+            prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
+            generation = self._generations.begin_spare(prepared, wanted.question)
+            if await self._serves(Match(generation, typed), place):
+                return
+            prepared = await self._pipeline.prepare(_with_typed(wanted.job, typed), wanted.lease)
+            await self._serves(Match(self._generations.begin_spare(prepared, wanted.question), ""), place)
+
+    async def _serves(self, match: Match, place: Place) -> bool:
+        """Whether there is something to show of it in the end; nobody waits for that."""
+        try:
+            async for _ in self._read(match, match.generation.watch, place, Work(), None):
+                pass
+        except Mismatch:
+            return False
+        return True
+
+    def _forget_ahead(self, document: str | None) -> None:
+        if document is not None and (task := self._ahead.pop(document, None)) is not None:
+            task.cancel()
+
+    def _ahead_is_over(self, document: str, task: asyncio.Task[None]) -> None:
+        if self._ahead.get(document) is task:
+            del self._ahead[document]
+
+    def _generated(self, timings: Timings) -> None:
+        self._told(timings)
+        if timings.decode_tokens and timings.prompt_evaluated <= QUICK_TOKENS:
+            self._rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)

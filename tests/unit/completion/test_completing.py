@@ -1,0 +1,281 @@
+"""Typing against a model: what is answered from earlier answers, what is joined, what is begun anew, what gives way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paced_engine import PacedEngine
+
+from peft_daemon.completing import Completer, Wanted, Work
+from peft_daemon.completion import formats
+from peft_daemon.completion.answer import Question
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.following import Completion
+from peft_daemon.completion.pipeline import Job
+from peft_daemon.errors import EngineFailed
+from peft_daemon.protocol import ContextChunk, FinishReason, Origin, Timings
+from peft_daemon.scheduler import Scheduler, Superseded
+
+QWEN = formats.get("qwen-fim-v1")
+FILE = "def area(width, height):\n    "
+ANSWER = ("return", " width", " *", " height", "\n", "\n\nclass")
+
+
+class Desk:
+    """A completer, its engine, and what was generated."""
+
+    def __init__(self, answer: Callable[[str], Sequence[str]] = lambda _: ANSWER, *, at_once: int = 1000) -> None:
+        self.engine = PacedEngine(answer, at_once=at_once)
+        self.scheduler = Scheduler(1)
+        self.spent: list[Timings] = []
+        self.completer = Completer(self.engine, self.scheduler, self.spent.append)
+
+    async def ask(
+        self, source: str, *, show_after_ms: int | None = None, **options: object
+    ) -> tuple[Completion, Origin]:
+        """The completion at ``‸`` and where it came from."""
+        work = Work()
+        async with aclosing(self.completer.run(wanted(source, **options), work, show_after_ms=show_after_ms)) as parts:
+            async for part in parts:
+                if isinstance(part, Completion):
+                    return part, work.origin
+        raise AssertionError("no completion")
+
+
+def wanted(source: str, document: str = "doc", **options: object) -> Wanted:
+    """What is asked at ``‸``."""
+    prefix, _, suffix = source.partition("‸")
+    settings = {"format": QWEN, "context_tokens": 1024, "max_tokens": 64, **options}
+    job = Job(document=Document(prefix, suffix), **settings)  # type: ignore[arg-type]
+    rest = replace(job, document=replace(job.document, prefix="", suffix=""))
+    return Wanted(job, None, None, Question(document, rest), automatic=False)
+
+
+async def test_typing_along_an_answer_asks_the_model_once() -> None:
+    desk = Desk()
+    end, origin = await desk.ask(FILE + "‸\n")
+    assert (end.text, origin) == ("return width * height", Origin.MODEL)
+    for typed in range(1, len(end.text)):
+        rest, origin = await desk.ask(FILE + end.text[:typed] + "‸\n")
+        assert end.text[:typed] + rest.text == end.text
+        assert origin is Origin.KEPT
+    assert len(desk.engine.requests) == 1
+
+
+async def test_going_back_to_a_place_asked_before_asks_nothing() -> None:
+    desk = Desk()
+    await desk.ask(FILE + "‸\n")
+    await desk.ask(FILE + "x‸\n")
+    assert (await desk.ask(FILE + "‸\n"))[1] is Origin.KEPT
+
+
+async def test_typing_something_else_asks_anew() -> None:
+    desk = Desk()
+    await desk.ask(FILE + "‸\n")
+    assert (await desk.ask(FILE + "x‸\n"))[1] is Origin.MODEL
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"document": "other"},
+        {"max_tokens": 32},
+        {"context": (ContextChunk("a.py", "A = 1\n"),)},
+        {"single_line": True},
+    ],
+)
+async def test_another_question_is_not_answered_with_it(options: dict[str, object]) -> None:
+    desk = Desk()
+    await desk.ask(FILE + "‸\n")
+    assert (await desk.ask(FILE + "‸\n", **options))[1] is Origin.MODEL
+
+
+async def test_an_editor_s_own_closing_bracket_does_not_lose_the_answer() -> None:
+    desk = Desk(lambda _: ("print", "(", "width", ")"))
+    await desk.ask("width = 1\n‸\n")
+    end, origin = await desk.ask("width = 1\nprint(‸)\n")
+    assert (end.text, origin) == ("width", Origin.KEPT)
+
+
+async def test_a_key_that_agrees_joins_the_answer_being_written() -> None:
+    desk = Desk(at_once=2)
+    first = asyncio.create_task(desk.ask(FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    second = asyncio.create_task(desk.ask(FILE + "ret‸\n"))
+    await asyncio.sleep(0.01)
+    with pytest.raises(Superseded):
+        await first
+    desk.engine.go.set()
+    end, origin = await second
+    assert (end.text, origin) == ("urn width * height", Origin.JOINED)
+    assert len(desk.engine.requests) == 1
+
+
+async def test_a_key_typed_ahead_of_the_model_joins_and_is_answered_anew_if_the_model_goes_another_way() -> None:
+    desk = Desk(at_once=1)
+    first = asyncio.create_task(desk.ask(FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    ahead = asyncio.create_task(desk.ask(FILE + "return 2‸\n"))
+    await asyncio.sleep(0.01)
+    assert len(desk.engine.requests) == 1
+    desk.engine.go.set()
+    _, origin = await ahead
+    assert origin is Origin.MODEL
+    assert len(desk.engine.requests) == 2
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_a_key_that_contradicts_ends_the_answer_before_the_next_one_begins() -> None:
+    desk = Desk(at_once=2)
+    first = asyncio.create_task(desk.ask(FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    desk.engine.go.set()
+    _, origin = await desk.ask(FILE + "x‸\n")
+    assert origin is Origin.MODEL
+    assert desk.engine.most_running == 1
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_an_interrupted_answer_is_not_kept() -> None:
+    desk = Desk(at_once=2)
+    first = asyncio.create_task(desk.ask(FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    desk.engine.go.set()
+    end, origin = await desk.ask(FILE + "‸\n")
+    assert (end.text, origin) == ("return width * height", Origin.MODEL)
+
+
+async def test_when_the_time_has_come_what_is_complete_is_shown_and_the_rest_can_be_asked_for() -> None:
+    desk = Desk(at_once=3)
+    end, _ = await desk.ask(FILE + "‸\n", show_after_ms=20)
+    assert (end.text, end.more, end.reason) == ("return width *", True, FinishReason.TIMEOUT)
+    rest = asyncio.create_task(desk.ask(FILE + "‸\n"))
+    await asyncio.sleep(0.01)
+    desk.engine.go.set()
+    whole, origin = await rest
+    assert (whole.text, whole.more, origin) == ("return width * height", False, Origin.JOINED)
+
+
+async def test_an_answer_in_time_has_no_more() -> None:
+    end, _ = await Desk().ask(FILE + "‸\n", show_after_ms=10_000)
+    assert (end.text, end.more) == ("return width * height", False)
+
+
+async def test_what_follows_an_accepted_suggestion_is_there_already() -> None:
+    desk = Desk(lambda prompt: ("area = 1", "\n", "\nx") if prompt.endswith("    ") else ("\n    return area", "\n"))
+    end, _ = await desk.ask(FILE + "‸\n")
+    desk.completer.look_ahead(wanted(FILE + end.text + "‸\n"))
+    while len(desk.engine.requests) < 2 or desk.engine.running:
+        await asyncio.sleep(0.01)
+    after, origin = await desk.ask(FILE + end.text + "‸\n")
+    assert origin is Origin.KEPT
+    assert (end.text, after.text) == ("area = 1", "")
+    after, origin = await desk.ask(FILE + end.text + "\n    ‸\n")
+    assert (after.text, origin) == ("return area", Origin.KEPT)
+
+
+async def test_preparing_ahead_gives_way_to_another_document() -> None:
+    desk = Desk(at_once=0)
+    desk.completer.look_ahead(wanted(FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0.01)
+    other = asyncio.create_task(desk.ask("y = ‸\n", document="other"))
+    while len(desk.engine.requests) < 2:
+        await asyncio.sleep(0.01)
+    assert desk.engine.most_running == 1
+    desk.engine.go.set()
+    await other
+
+
+async def test_warming_reads_the_prompt_and_writes_nothing() -> None:
+    desk = Desk()
+    answer = await desk.completer.warm(wanted(FILE + "‸\n"))
+    assert answer.warm
+    assert desk.engine.requests[0].max_tokens == 0
+    assert (await desk.ask(FILE + "‸\n"))[1] is Origin.MODEL
+
+
+async def test_warming_gives_way_to_a_completion() -> None:
+    desk = Desk(at_once=0)
+    warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "‸\n")))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    asking = asyncio.create_task(desk.ask(FILE + "x‸\n"))
+    assert not (await warming).warm
+    desk.engine.go.set()
+    await asking
+
+
+async def test_an_engine_s_failure_reaches_who_asked_and_is_not_kept() -> None:
+    desk = Desk()
+    desk.engine.fails = True
+    with pytest.raises(EngineFailed):
+        await desk.ask(FILE + "‸\n")
+    desk.engine.fails = False
+    assert (await desk.ask(FILE + "‸\n"))[1] is Origin.MODEL
+
+
+async def test_the_work_of_every_generation_is_told_once() -> None:
+    desk = Desk()
+    await desk.ask(FILE + "‸\n")
+    await desk.ask(FILE + "r‸\n")
+    await desk.completer.close()
+    assert len(desk.spent) == 1
+
+
+KEYS = st.lists(
+    st.tuples(st.sampled_from(["along", "wrong", "back", "again"]), st.integers(0, 2)), min_size=1, max_size=12
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(KEYS)
+def test_however_somebody_types_the_newest_request_is_answered_right(keys: list[tuple[str, int]]) -> None:
+    """Every last answer is what a fresh model would say, and in the end nothing runs."""
+
+    def model(prompt: str) -> Sequence[str]:
+        typed = prompt.rsplit("<|fim_middle|>", 1)[1].rsplit("\n", 1)[-1].lstrip()
+        full = "return width * height"
+        begin = typed if full.startswith(typed) else ""
+        rest = full[len(begin) :] if begin or not typed else "!"
+        return [*rest, "\n", "\nx"]
+
+    async def story() -> None:
+        desk, line = Desk(model, at_once=3), ""
+        full, tasks = "return width * height", []
+        for how, pause in keys:
+            if how == "along" and full.startswith(line) and len(line) < len(full) - 1:
+                line += full[len(line)]
+            elif how == "wrong":
+                line += "#"
+            elif how == "back":
+                line = line[:-1]
+            tasks.append(asyncio.create_task(desk.ask(FILE + line + "‸\n")))
+            for _ in range(pause * 3):
+                await asyncio.sleep(0)
+        desk.engine.go.set()
+        ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        assert all(isinstance(each, Superseded | tuple) for each in ends), ends
+        last = ends[-1]
+        assert isinstance(last, tuple)
+        if full.startswith(line):
+            assert line + last[0].text == full
+        await asyncio.sleep(0.01)
+        assert (desk.engine.running, desk.scheduler.active, desk.scheduler.queued) == (0, 0, 0)
+        assert desk.engine.most_running <= 1
+        await desk.completer.close()
+
+    asyncio.run(story())
