@@ -19,7 +19,8 @@ import psutil
 
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.completing import Completer, Wanted, Work
+from peft_daemon.answering.completer import Completer, Wanted, Work
+from peft_daemon.answering.scheduler import Scheduler, Superseded
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.document import Document
@@ -46,7 +47,6 @@ from peft_daemon.protocol import (
     UseAdapterRequest,
     WarmResponse,
 )
-from peft_daemon.scheduler import Scheduler, Superseded
 
 
 @dataclass(frozen=True)

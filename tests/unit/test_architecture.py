@@ -43,17 +43,18 @@ LAYERS = {
     ),
     "peft_daemon": (),
 }
+_ABOVE = ("answering", "service", "api")
 INSIDE = {
     # Inside the daemon: the folder on the left never imports one on the right.
-    "errors": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", "service", "api", "cli"),
-    "protocol": ("config", "engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
-    "config": ("engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
-    "engines": ("models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
-    "models": ("engines", "adapters", "completion", "service", "api", "lifecycle", "cli"),
-    "feedback": ("engines", "models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
-    "adapters": ("completion", "service", "api", "lifecycle", "cli"),
-    "completion": ("models", "adapters", "service", "api", "lifecycle", "cli"),
-    "scheduler": ("models", "adapters", "completion", "service", "api", "lifecycle", "cli"),
+    "errors": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", *_ABOVE, "cli"),
+    "protocol": ("config", "engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
+    "config": ("engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
+    "engines": ("models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
+    "models": ("engines", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
+    "feedback": ("engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
+    "adapters": ("completion", *_ABOVE, "lifecycle", "cli"),
+    "completion": ("models", "adapters", *_ABOVE, "lifecycle", "cli"),
+    "answering": ("models", "adapters", "service", "api", "lifecycle", "cli"),
     "service": ("api", "lifecycle", "cli"),
     "lifecycle": ("models", "adapters", "completion", "engines", "service", "api", "cli"),
     "client": ("models", "adapters", "completion", "engines", "service", "api", "cli"),

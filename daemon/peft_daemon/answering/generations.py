@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 
+from peft_daemon.answering.scheduler import NoPlace, Place, Scheduler
 from peft_daemon.completion.answer import Answer, Question, typed_since
 from peft_daemon.completion.document import Document
 from peft_daemon.completion.pipeline import Prepared
 from peft_daemon.engines.base import Engine
 from peft_daemon.protocol import FinishReason, Timings
-from peft_daemon.scheduler import NoPlace, Place, Scheduler
 
 KEPT = 64
 """Answers that are remembered, of all documents together."""

@@ -14,16 +14,16 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
+from peft_daemon.answering.generations import Generations, Match
+from peft_daemon.answering.rhythm import Rhythm
+from peft_daemon.answering.scheduler import Scheduler
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
 from peft_daemon.completion.next_line import enter
 from peft_daemon.completion.pipeline import NOTHING, Job, Pipeline, is_hopeless, place_of
 from peft_daemon.engines.base import AdapterLease, Engine
 from peft_daemon.errors import PeftDaemonError
-from peft_daemon.generations import Generations, Match
 from peft_daemon.protocol import AdapterUse, Origin, Timings, WarmResponse
-from peft_daemon.rhythm import Rhythm
-from peft_daemon.scheduler import Scheduler
 
 LOOK_AHEAD_S = 0.12
 """How long a suggestion is on the screen before the one after it is prepared: who types on does not wait for that."""
