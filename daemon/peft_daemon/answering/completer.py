@@ -103,7 +103,7 @@ class Completer:
         if wanted.question is None or is_hopeless(wanted.job) or (running is not None and running.claimed):
             return WarmResponse(warm=False)
         prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
-        prepared = replace(prepared, request=replace(prepared.request, max_tokens=0))
+        prepared = replace(prepared, request=replace(prepared.request, max_tokens=0, time_budget_ms=None))
         generation = self._generations.begin_spare(prepared, wanted.question)
         with generation.watch() as grown:
             while not generation.answer.over:
