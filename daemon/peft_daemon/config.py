@@ -52,10 +52,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=128, le=131072, description="longest prompt of a completion; a CPU reads about 80 tokens a second")
     ] = 1024
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: the physical cores")] = 0
-    slots: Annotated[int, Meta(ge=1, le=16, description="requests decoded at the same time")] = 1
+    slots: Annotated[
+        int, Meta(ge=0, le=16, description="requests decoded at the same time; 0: two if memory allows, else one")
+    ] = 0
     batch_tokens: Annotated[
         int, Meta(ge=1, le=4096, description="prompt tokens per step: small cancels fast, large reads fast")
     ] = 12
+    kv_states_mb: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="disk for what was read of documents, in MB; 0: nothing is saved")
+    ] = 512
     shipped_adapters: Annotated[
         bool, Meta(description="adapters of the package serve where nothing is chosen; false: they are not imported")
     ] = True

@@ -39,6 +39,11 @@ class Paths:
         return self.cache / "models"
 
     @property
+    def kv_states(self) -> Path:
+        """What the engine has read of documents, saved (can be read again: a cache)."""
+        return self.cache / "kv"
+
+    @property
     def adapters(self) -> Path:
         """Adapters by content digest, and the names that point at them (cannot be fetched again: data)."""
         return self.data / "adapters"

@@ -46,6 +46,7 @@ class GenerationRequest:
 
     prompt: Prompt
     max_tokens: int
+    """0: read the prompt into the cache and write nothing; the only item is a ``Finish``."""
     adapter: AdapterLease | None = None
     stop: tuple[str, ...] = ()
     time_budget_ms: int | None = None

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
+
 from peft_daemon.config import Settings
 from peft_daemon.engines.base import LLAMACPP, TORCH, AdapterLease, Engine
+
+ROOM_FOR_TWO = 1 << 30
+"""Bytes that must be free, besides the model and half as much again, for a second slot."""
 
 
 def chosen(settings: Settings) -> str:
     """The id of the engine; ``auto`` is llama.cpp, which is the faster one on a CPU."""
     return TORCH if settings.engine == TORCH else LLAMACPP
+
+
+def slots(settings: Settings, model_path: Path) -> int:
+    """How many requests are decoded at a time: the setting, else what fits into free memory.
+
+    Two windows that each have a slot do not have to read their documents again and again. A slot's KV state of 4,096
+    tokens is a tenth of a small model; torch decodes one request at a time whatever there is.
+    """
+    if settings.slots or chosen(settings) == TORCH:
+        return settings.slots or 1
+    model_bytes = model_path.stat().st_size if model_path.exists() else 0
+    needed = int(1.5 * model_bytes) + ROOM_FOR_TWO
+    return 2 if psutil.virtual_memory().available >= needed else 1
 
 
 def create(
@@ -21,10 +39,12 @@ def create(
     context_tokens: int,
     socket_folder: Path,
     adapters: tuple[AdapterLease, ...] = (),
+    states: tuple[Path, str] | None = None,
 ) -> Engine:
     """The engine for this model, not started yet.
 
-    ``socket_folder`` is one only this user can enter; ``adapters`` are those that are likely to be asked for. Raises
+    ``socket_folder`` is one only this user can enter; ``adapters`` are those that are likely to be asked for;
+    ``states`` is the folder for saved KV states with the model's sha256, None where none are to be saved. Raises
     InvalidInput where the engine is not installed.
     """
     if chosen(settings) == TORCH:
@@ -42,18 +62,24 @@ def create(
                 max_loaded_adapters=settings.max_loaded_adapters,
             )
         )
-    from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions  # noqa: PLC0415  (one or the other)
+    from peft_daemon.engines.llamacpp import (  # noqa: PLC0415  (one or the other)
+        LlamaCppEngine,
+        LlamaCppOptions,
+        StatesOptions,
+    )
 
+    limit_bytes = settings.kv_states_mb * 1_000_000
     return LlamaCppEngine(
         LlamaCppOptions(
             model_id=model_id,
             model_path=model_path,
             socket_folder=socket_folder,
             context_tokens=context_tokens,
-            slots=settings.slots,
+            slots=slots(settings, model_path),
             threads=settings.threads,
             batch_tokens=settings.batch_tokens,
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,
+            states=StatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
         )
     )

@@ -9,26 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest
-from peft_daemon.engines.llamacpp_child import ChildConfig, ChildReady
+from peft_daemon.engines.kv_states import KvStates, fingerprint
+from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady
 from peft_daemon.engines.llamacpp_server import LlamaServer
 from peft_daemon.engines.process import EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
-from peft_daemon.errors import EngineFailed, InvalidInput
+from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError
 from peft_daemon.protocol import EngineState
 
+log = logging.getLogger("peft_daemon.engines")
+
 CHILD_MODULE = "peft_daemon.engines.llamacpp_child"
+KEEP_LIMIT_S = 2.0
+"""Longest time a child's end may wait for what its slots hold to be saved."""
 IDLE_POLL_S = 0.01
 """Asked more often, the server would be slower at what it is asked about."""
+
+
+@dataclass(frozen=True)
+class StatesOptions:
+    """Where KV states are saved, and how many bytes of them."""
+
+    folder: Path
+    limit_bytes: int
+    base_sha256: str
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,8 @@ class LlamaCppOptions:
     max_loaded_adapters: int = 8
     adapters: tuple[AdapterLease, ...] = ()
     """Loaded from the start: those that are likely to be asked for."""
+    states: StatesOptions | None = None
+    """None: KV states are not saved."""
 
 
 class _Generation:
@@ -76,6 +94,8 @@ class _Generation:
     async def end(self) -> None:
         """Stop the child now."""
         self.retired = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.server.keep_states(), KEEP_LIMIT_S)
         await self.process.stop()
         _remove_socket(self._host)
         await self.server.close()
@@ -92,6 +112,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         super().__init__(model_id=options.model_id, context_tokens=options.context_tokens)
         self._options = options
         self._recent: dict[str, AdapterLease] = {}
+        self._states: KvStates | None = None
 
     async def idle(self) -> None:
         """Wait until no slot is decoding."""
@@ -100,6 +121,8 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             await asyncio.sleep(IDLE_POLL_S)
 
     async def _spawn_first(self) -> _Generation:
+        if self._options.states is not None and self._states is None:
+            self._states = await asyncio.to_thread(_open_states, self._options, self._options.states)
         likely = tuple(each for each in self._options.adapters if each.path.is_file())
         try:
             first = await self._spawn(likely[: self._options.max_loaded_adapters])
@@ -193,6 +216,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             slots=options.slots,
             threads=options.threads or default_threads(),
             batch_tokens=options.batch_tokens,
+            states_folder=str(self._states.folder) if self._states is not None else "",
         )
         process = await EngineProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
         try:
@@ -207,6 +231,8 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             slots=options.slots,
             context_tokens=options.context_tokens,
             step_tokens=options.batch_tokens,
+            states=self._states,
+            digests=[adapter.digest for adapter in adapters],
         )
         generation = _Generation(process, server, adapters, host)
         self._adopt(generation)
@@ -222,6 +248,23 @@ def _applied(generation: _Generation, adapter: AdapterLease | None) -> tuple[tup
     wanted = None if adapter is None or adapter.scale == 0.0 else generation.position(adapter.digest)
     scale = 0.0 if adapter is None else adapter.scale
     return tuple((i, scale if i == wanted else 0.0) for i in range(len(generation.adapters)))
+
+
+def _open_states(options: LlamaCppOptions, states: StatesOptions) -> KvStates | None:
+    """The saved states that fit; None where the folder cannot be used, which stops nothing else."""
+    try:
+        info = options.model_path.stat()
+        return KvStates(
+            states.folder,
+            limit_bytes=states.limit_bytes,
+            fingerprint=fingerprint(
+                *(states.base_sha256, info.st_size, info.st_mtime_ns),
+                *(version("xllamacpp"), KV_LAYOUT, options.context_tokens),
+            ),
+        )
+    except (OSError, PeftDaemonError) as error:
+        log.warning("KV states are not saved: %s", error)
+        return None
 
 
 def _private_host(folder: Path) -> str:

@@ -12,6 +12,9 @@ from typing import BinaryIO
 
 import msgspec
 
+KV_LAYOUT = "f16"
+"""What a saved KV state depends on besides model, build and context; to be changed with the parameters below."""
+
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the child needs; it reads no settings and no environment of its own."""
@@ -26,6 +29,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     threads: int
     batch_tokens: int
+    states_folder: str = ""
+    """Where KV states are saved; empty: nowhere."""
 
 
 class ChildReady(msgspec.Struct, frozen=True):
@@ -41,6 +46,8 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     commands: BinaryIO = sys.stdin.buffer
     config = msgspec.json.decode(commands.readline(), type=ChildConfig)
+    # What llama.cpp saves here holds what the user writes.
+    os.umask(0o077)
 
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
@@ -75,6 +82,8 @@ def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]
     # The server-side prompt cache is keyed by tokens alone: with adapters it could hand one adapter's state to another.
     params.cache_ram_mib = 0
     params.cache_idle_slots = False
+    if config.states_folder:
+        params.slot_save_path = config.states_folder + os.sep
     params.lora_init_without_apply = True
     adapters = []
     for path in config.adapters:

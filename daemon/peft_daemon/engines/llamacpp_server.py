@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.kv_states import KvStates
 from peft_daemon.engines.process import ChildGone
+from peft_daemon.engines.slot_states import SlotStates
 from peft_daemon.engines.slots import Adapters, Slot, Slots
 from peft_daemon.errors import EngineFailed, InvalidInput
 from peft_daemon.protocol import FinishReason, Timings
@@ -63,10 +65,21 @@ class LlamaServer:
     """A client of one server at ``unix://PATH`` or ``http://127.0.0.1:PORT``.
 
     ``context_tokens`` are those of one slot; ``step_tokens`` of a prompt are read between two looks at whether the
-    request is still wanted.
+    request is still wanted. ``states`` are the saved ones it reads and adds to, if any; ``digests`` are those of its
+    adapters, in its order.
     """
 
-    def __init__(self, address: str, api_key: str, *, slots: int, context_tokens: int, step_tokens: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        api_key: str,
+        *,
+        slots: int,
+        context_tokens: int,
+        step_tokens: int,
+        states: KvStates | None = None,
+        digests: Sequence[str] = (),
+    ) -> None:
         import httpx  # noqa: PLC0415  (0.2 s, spent while the model loads instead of before the daemon answers)
 
         self._gone = httpx.TransportError
@@ -86,10 +99,18 @@ class LlamaServer:
         self._calls = client(httpx.Limits(keepalive_expiry=KEEP_ALIVE_S))
         self._tokens: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()
         self._slots = Slots(slots)
+        self._states = None if states is None else SlotStates(states, self._slots, digests, self._post)
         self._context_tokens, self._step_tokens = context_tokens, step_tokens
+
+    async def keep_states(self) -> None:
+        """Save what the slots hold that is worth it; those at work are left out. Raises nothing."""
+        if self._states is not None:
+            await self._states.keep_all()
 
     async def close(self) -> None:
         """Release the connections."""
+        if self._states is not None:
+            await self._states.close()
         await self._streams.aclose()
         await self._calls.aclose()
 
@@ -135,7 +156,7 @@ class LlamaServer:
             return Timings(
                 prompt_tokens=len(tokens),
                 prompt_evaluated=read.prompt_n + written.prompt_n,
-                prompt_reused=read.cache_n if read.prompt_n else written.cache_n,
+                prompt_reused=read.cache_n if read.prompt_n or not written.prompt_n else written.cache_n,
                 prompt_ms=read.prompt_ms + written.prompt_ms,
                 first_token_ms=first_token_ms,
                 decode_tokens=written.predicted_n,
@@ -143,12 +164,15 @@ class LlamaServer:
                 engine_ms=(time.perf_counter() - started) * 1000,
             )
 
-        async with self._slots.take(tokens, adapters) as slot:
+        async with self._slot(tokens, adapters) as slot:
             body = {"prompt": tokens, "id_slot": slot.number, **_options(request, adapters)}
             try:
-                read = await self._read_but_last_step(slot, body, adapters, deadline)
+                read = await self._read(slot, body, adapters, deadline)
             except TimeoutError:
                 yield Finish(FinishReason.TIMEOUT, timings())
+                return
+            if not request.max_tokens:
+                yield Finish(FinishReason.LENGTH, timings())
                 return
             async with aclosing(self._events(body, deadline)) as events:
                 async for event in events:
@@ -156,8 +180,9 @@ class LlamaServer:
                         written = event.timings
                     if not first_token_ms and written.predicted_n:
                         slot.holds(tokens, adapters)
+                        slot.applied = adapters
                         first_token_ms = (time.perf_counter() - started) * 1000
-                    slot.tokens += event.tokens
+                    slot.wrote(event.tokens, written.predicted_n)
                     if event.content:
                         yield Delta(event.content, _logprobs(event), timings())
                     if event.stop:
@@ -169,21 +194,47 @@ class LlamaServer:
             return
         raise ChildGone
 
-    async def _read_but_last_step(
+    @asynccontextmanager
+    async def _slot(self, tokens: list[int], adapters: Adapters) -> AsyncGenerator[Slot, None]:
+        """A slot for one request, with as much of the prompt in it as there is anywhere."""
+        async with self._slots.take(tokens, adapters) as slot:
+            fits = len(tokens) <= self._context_tokens
+            if self._states is None or not fits:
+                yield slot
+                return
+            await self._states.prepare(slot, tokens, adapters)
+            try:
+                yield slot
+            finally:
+                self._states.released(slot)
+
+    async def _read(
         self, slot: Slot, body: Mapping[str, Any], adapters: Adapters, deadline: float | None
     ) -> _RawTimings:
-        """Read the prompt into ``slot``, step by step, up to the last; raises TimeoutError at the deadline."""
+        """Read the prompt into ``slot``, step by step, up to the last: that one too where nothing is to be written.
+
+        Raises TimeoutError at the deadline.
+        """
         tokens: list[int] = body["prompt"]
         known = slot.shared(tokens, adapters)
-        total = _RawTimings()
-        if len(tokens) > self._context_tokens:
-            return total  # refused by the request to come, in the server's words
+        total = _RawTimings(cache_n=known)
+        to_the_end = not body["n_predict"]
+        too_long = len(tokens) > self._context_tokens
+        # One that is too long is refused by its last request, in the server's words.
+        ends = [] if too_long else list(range(known + self._step_tokens, len(tokens), self._step_tokens))
+        if to_the_end and known < len(tokens):
+            ends.append(len(tokens))
+        if not ends and (to_the_end or too_long):
+            return total
         slot.holds(tokens[:known], adapters)
-        for length in range(known + self._step_tokens, len(tokens), self._step_tokens):
+        if slot.applied != adapters:
+            slot.applied = None
+        for length in ends:
             step_body = {**body, "prompt": tokens[:length], "n_predict": 0, "stream": False}
             async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
                 step = msgspec.convert(await self._json("POST", "/completion", step_body), _Step).timings
             slot.holds(tokens[:length], adapters)
+            slot.applied = adapters
             total = _RawTimings(
                 cache_n=total.cache_n if total.prompt_n else step.cache_n,
                 prompt_n=total.prompt_n + step.prompt_n,
@@ -212,6 +263,9 @@ class LlamaServer:
                     yield event
         except self._gone as error:
             raise ChildGone from error
+
+    async def _post(self, path: str, body: object) -> Any:
+        return await self._json("POST", path, body)
 
     async def _json(self, method: str, path: str, body: object) -> Any:
         try:
