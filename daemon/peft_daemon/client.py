@@ -36,6 +36,7 @@ from peft_daemon.protocol import (
     FinalEvent,
     StreamEvent,
     UseAdapterRequest,
+    WarmResponse,
 )
 
 if TYPE_CHECKING:
@@ -184,6 +185,11 @@ class DaemonClient:
                 if isinstance(event, FinalEvent):
                     return
         raise Unavailable("the daemon ended the stream before the completion", fix="Send the request again")
+
+    async def warm(self, request: CompleteRequest) -> WarmResponse:
+        """Have the prompt of a likely request read; ends early when a completion or a newer one comes."""
+        body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
+        return await self._call("POST", "/v1/warm", WarmResponse, body, _limit_s(request))
 
     async def record(self, feedback: FeedbackRequest) -> bool:
         """Tell what became of a suggestion; False where it is recorded already or the daemon records none."""

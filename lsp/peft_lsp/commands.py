@@ -66,6 +66,7 @@ async def switch_adapter(ls: PeftLanguageServer, params: types.ExecuteCommandPar
     request = msgspec.convert(given, UseAdapterRequest)
     client = await ls.daemon.client()
     await client.use_adapter(request)
+    ls.following.close()  # what is kept came from another one
 
 
 async def list_adapters(ls: PeftLanguageServer, _: types.ExecuteCommandParams) -> Any:

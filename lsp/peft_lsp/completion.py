@@ -6,6 +6,7 @@ typed language server's own suggestions stay on top.
 
 from __future__ import annotations
 
+import msgspec
 from lsprotocol import types
 
 from peft_lsp import names
@@ -32,9 +33,12 @@ async def completion(ls: PeftLanguageServer, params: types.CompletionParams) -> 
     if settings.completion == "never" or not settings.serves(snapshot.language):
         return NOTHING
     # The protocol does not tell a keystroke from a wish here: every request waits.
-    if not await pause_over(ls, snapshot, settings.delay_ms / 1000, purpose="list"):
+    if not await pause_over(ls, snapshot, settings.delay_ms or 0, purpose="list"):
         return NOTHING
-    response = await ls.daemon.complete(request_at(ls, snapshot, settings, purpose="list"))
+    request = request_at(ls, snapshot, settings, purpose="list")
+    ls.warming.asked(snapshot)
+    # It waits for the whole: what a list shows cannot grow.
+    response = await ls.daemon.complete(msgspec.structs.replace(request, automatic=settings.delay_ms is None))
     if response is None or not response.text.strip() or not ls.documents.is_current(snapshot):
         return NOTHING
     return types.CompletionList(is_incomplete=True, items=[_item(snapshot, response.text, response.replace_after)])

@@ -26,8 +26,11 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     time_budget_ms: Milliseconds | None = None
     disabled_languages: list[str] = []
     """Language ids without completion."""
-    delay_ms: Annotated[int, Meta(ge=0, le=5000)] = 0
-    """How long after a keystroke the model is asked; a request made by hand does not wait."""
+    delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
+    """How long after a keystroke the daemon is asked; null: at once, and the daemon decides how long the model waits.
+    A request made by hand never waits."""
+    show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
+    """Show what is complete after this time, and the rest when it is; 0: show all of it at once."""
     feedback: bool = True
     """Record, on this machine, what becomes of suggestions."""
     completion: Literal["auto", "always", "never"] = "auto"

@@ -25,6 +25,8 @@ RETRY_S = 10.0
 """After a failure, completions wait this long before they try to reach a daemon again."""
 READY_TIMEOUT_S = 120.0
 """A model that is not loaded by then will not be."""
+JOINED_S = 0.25
+"""How long the daemon goes on with a cancelled request: that of the next key, if it agrees, takes over its answer."""
 UNFINISHED = frozenset({FinishReason.SUPERSEDED, FinishReason.CANCELLED})
 
 
@@ -39,6 +41,7 @@ class Daemon:
         self._client: DaemonClient | None = None
         self._connecting: asyncio.Task[DaemonClient] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._asking: set[asyncio.Task[CompleteResponse]] = set()
         self._retry_at = 0.0
 
     def start(self) -> None:
@@ -57,14 +60,17 @@ class Daemon:
         return self._client
 
     async def complete(self, request: CompleteRequest) -> CompleteResponse | None:
-        """The model's answer; None when there is none to be had now. Cancelling stops the model."""
+        """The model's answer; None when there is none to be had now.
+
+        Cancelling stops the model a moment later, unless a newer request for the document goes on with its answer.
+        """
         if self._client is None or self._board.status.state is State.LOADING:
             self.start()
             return None
         began = time.monotonic()
         try:
             with self._board.thinking():
-                response = await self._client.complete(request)
+                response = await self._ask(self._client, request)
         except Unavailable as error:
             log.info("%s", error.line)
             self._board.daemon(State.LOADING, message=error.line)
@@ -82,6 +88,33 @@ class Daemon:
         if response.finish_reason not in UNFINISHED:
             self._board.answered(response, 1000 * (time.monotonic() - began))
         return response
+
+    async def go_on(self, request: CompleteRequest) -> CompleteResponse | None:
+        """As ``complete``, for an answer that nobody waits for: the status shows nothing of it."""
+        if self._client is None:
+            return None
+        try:
+            return await self._ask(self._client, request)
+        except PeftDaemonError as error:
+            log.info("%s", error.line)
+            return None
+
+    async def warm(self, request: CompleteRequest) -> bool:
+        """Have the prompt of a request that is likely to come read, once the model is loaded; whether it was.
+
+        The status shows nothing of it, and a daemon that cannot do it is left in peace.
+        """
+        if self._client is None or self._board.status.state is State.LOADING:
+            self.start()
+            if self._watching is not None:
+                await asyncio.wait((self._watching,))
+        if self._client is None:
+            return False
+        try:
+            return (await self._client.warm(request)).warm
+        except PeftDaemonError as error:
+            log.info("%s", error.line)
+            return False
 
     async def record(self, feedback: FeedbackRequest) -> None:
         """Tell what became of a suggestion; where that cannot be told now, it is lost."""
@@ -111,7 +144,24 @@ class Daemon:
             if task is not None:
                 task.cancel()
         self._watching = self._connecting = None
+        for asking in self._asking:
+            asking.cancel()
         await self._drop()
+
+    async def _ask(self, client: DaemonClient, request: CompleteRequest) -> CompleteResponse:
+        asking = asyncio.create_task(client.complete(request))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(JOINED_S, asking.cancel)
+            raise
+
+    def _asked(self, asking: asyncio.Task[CompleteResponse]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # of one that nobody waits for any more it is not worth a word
 
     async def _drop(self) -> None:
         if self._client is not None:

@@ -137,7 +137,7 @@ def record_of(settled: Settled, suggestion: Suggestion, document: Document | Non
         path=snapshot.path,
         prefix=last_lines(prefix),
         suffix=snapshot.suffix[:LONGEST_WINDOW],
-        replaced=response.replace_after,
+        replaced=len(offer.over),
         suggestion=offer.text[:LONGEST_SUGGESTION],
         shown=offer.shown,
         accepted=settled.accepted,

@@ -60,7 +60,19 @@ def wants_completion_list(params: Mapping[str, Any]) -> bool:
     wish = options.get("completion") if isinstance(options, dict) else None
     if wish in ("always", "never"):
         return bool(wish == "always")
-    return _at(params, "capabilities", "textDocument", "inlineCompletion") is None
+    return not shows_ghost_text(params)
+
+
+def shows_ghost_text(params: Mapping[str, Any]) -> bool:
+    """Whether the editor can show inline completions."""
+    return _at(params, "capabilities", "textDocument", "inlineCompletion") is not None
+
+
+def folders(params: Mapping[str, Any]) -> list[str]:
+    """The URIs of the workspace's folders; clients from before there were several name a root."""
+    several = params.get("workspaceFolders")
+    found = [_at(folder, "uri") for folder in several] if isinstance(several, list) else [params.get("rootUri")]
+    return [uri for uri in found if isinstance(uri, str)]
 
 
 def position_encoding(params: Mapping[str, Any]) -> Encoding:
@@ -72,7 +84,7 @@ def result(params: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to these parameters: ``InitializeResult`` as JSON."""
     capabilities: dict[str, Any] = {
         "positionEncoding": position_encoding(params).value,
-        "textDocumentSync": {"openClose": True, "change": INCREMENTAL},
+        "textDocumentSync": {"openClose": True, "change": INCREMENTAL, "save": True},
         "inlineCompletionProvider": {},
         "codeActionProvider": {"codeActionKinds": [names.GENERATE_KIND]},
         "executeCommandProvider": {"commands": list(names.COMMANDS)},

@@ -16,13 +16,16 @@ from pygls.lsp.server import LanguageServer
 from peft_daemon import __version__
 from peft_lsp import names
 from peft_lsp.daemon import Daemon
-from peft_lsp.documents import Documents
+from peft_lsp.documents import Documents, Snapshot
 from peft_lsp.feedback import LEAVING_S, Feedback
+from peft_lsp.folders import Folders
+from peft_lsp.following import Following
 from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
 from peft_lsp.settings import Settings, pull
 from peft_lsp.status import LoadingProgress, State, Status, StatusBoard
 from peft_lsp.transport import Protocol
+from peft_lsp.warming import Warming, warm
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +33,13 @@ log = logging.getLogger(__name__)
 class PeftLanguageServer(LanguageServer):
     """The server of one editor."""
 
-    def __init__(self, *, encoding: Encoding, options: object) -> None:
+    def __init__(self, *, encoding: Encoding, options: object, folders: Folders, purpose: str) -> None:
         super().__init__(names.SERVER, __version__, types.TextDocumentSyncKind.Incremental, protocol_cls=Protocol)
         self.id = uuid.uuid4().hex
         """Tells this editor's documents from those another editor has open."""
+        self.purpose = purpose
+        """Of the completions this editor asks for, which tells them from others of the same document."""
+        self.folders = folders
         self.documents = Documents(encoding)
         self.board = StatusBoard(self._status_changed)
         self.settings = Settings(options, partial(pull, self), self.warn_once, self._settings_changed)
@@ -41,6 +47,8 @@ class PeftLanguageServer(LanguageServer):
         self.pauses = Pauses()
         self.daemon = Daemon(self.board)
         self.feedback = Feedback(self.documents, self.daemon)
+        self.following = Following(self.documents, self.daemon.go_on, self._tell_more)
+        self.warming = Warming(partial(warm, self))
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
         """The client asked for the end."""
@@ -75,6 +83,11 @@ class PeftLanguageServer(LanguageServer):
         """Whether the client has a place for progress the server begins."""
         window = self.client_capabilities.window
         return window is not None and bool(window.work_done_progress)
+
+    def _tell_more(self, snapshot: Snapshot) -> None:
+        place = snapshot.position(snapshot.offset)
+        facts = {"line": place.line, "character": place.character}
+        self.protocol.notify(names.MORE, {"uri": snapshot.uri, "version": snapshot.version, "position": facts})
 
     def _settings_changed(self) -> None:
         self.board.enable(self.settings.enabled_somewhere)

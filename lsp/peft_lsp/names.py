@@ -9,6 +9,11 @@ SECTION = "peft-daemon"
 STATUS = "peft-daemon/status"
 """Notification to the client whenever the status changes."""
 
+MORE = "peft-daemon/more"
+"""Notification to the client: what it shows at a place has grown, and is there for it to ask for again."""
+CURSOR = "peft-daemon/cursor"
+"""Notification from the client: the cursor stands at another place, and no edit put it there."""
+
 GENERATE = "peft-daemon.generate"
 PROPOSE = "peft-daemon.propose"
 ACCEPTED = "peft-daemon.accepted"

@@ -2,9 +2,10 @@
 
 An offer is *live* while what is typed agrees with it. It ends accepted (the editor's command, or one edit that inserts
 all that is left), partly accepted (an edit inserted more than one typed character of it), typed (by hand, to the end)
-or rejected (an edit that disagrees, an offer elsewhere, the end of the document). What another offer replaces at the
-same place, or what ended sooner than anybody reads, counts for nothing. An offer that ended is *settled*: the place of
-its text is followed through all edits until it is looked at again.
+or rejected (an edit that disagrees, an offer elsewhere, the end of the document). An offer of more of the same text
+makes the live one longer. What another offer replaces at the same place, or what ended sooner than anybody reads,
+counts for nothing. An offer that ended is *settled*: the place of its text is followed through all edits until it is
+looked at again.
 
 Times are seconds of any clock that only goes forward. Texts have ``\\n`` line ends, places are lines and characters.
 """
@@ -117,13 +118,13 @@ class Offers:
         return min((each.due for each in self.settled), default=None)
 
     def show(self, offer: Offer, now: float) -> str:
-        """An offer is made. Returns its id, or that of the live one if it comes to the same text."""
+        """An offer is made. Returns its id, or that of the live one if it comes to the same text or more of it."""
         if self.live is not None:
             place = moved_over(offer.start, offer.text[: offer.typed])
             at = self.live.index(place)
             if at is None:
                 self._end(Outcome.REJECTED, now)
-            elif (same := _continued(self.live, offer, at)) is not None:
+            elif (same := _continued(self.live, offer, at) or _lengthened(self.live, offer, at)) is not None:
                 self.live = same
                 return same.offer.id
             elif self.live.accepted or self.live.told:
@@ -255,3 +256,13 @@ def _continued(live: Live, offer: Offer, at: int) -> Live | None:
     if not region[at:].startswith(offer.over) or region[:at] + rest + region[at + len(offer.over) :] != live.offer.text:
         return None
     return replace(live, typed=at, over=region[at:])
+
+
+def _lengthened(live: Live, offer: Offer, at: int) -> Live | None:
+    """The live offer with the text of the new one ``at`` this place, if that goes on where its own ends; else None."""
+    text = live.region[:at] + offer.text[offer.typed :]
+    if at >= len(text) or len(text) <= len(live.offer.text) or not text.startswith(live.offer.text):
+        return None
+    # Brackets that the editor closed since then were not there to be overwritten when it was made.
+    over = offer.over if at == live.typed == live.offer.typed else live.offer.over
+    return replace(live, offer=replace(live.offer, text=text, over=over), typed=at, over=offer.over)

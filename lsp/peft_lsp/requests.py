@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from peft_daemon.protocol import CompleteRequest
 from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Snapshot
-from peft_lsp.language_server import PeftLanguageServer
+
+if TYPE_CHECKING:
+    from peft_lsp.language_server import PeftLanguageServer
 
 LONGEST_KEY = 4096
 """Longest document key the daemon takes."""
@@ -21,6 +25,7 @@ def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configurati
         suffix=snapshot.suffix,
         language=snapshot.language[:200],
         path=snapshot.path,
+        workspace=ls.folders.around(snapshot.path),
         document=f"{ls.id}:{purpose}:{snapshot.uri}"[-LONGEST_KEY:],
         adapter=settings.adapter,
         max_tokens=settings.max_tokens,
@@ -28,9 +33,9 @@ def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configurati
     )
 
 
-async def pause_over(ls: PeftLanguageServer, snapshot: Snapshot, seconds: float, *, purpose: str) -> bool:
+async def pause_over(ls: PeftLanguageServer, snapshot: Snapshot, milliseconds: int, *, purpose: str) -> bool:
     """Whether the document is still the same after a pause; False at once when a newer request comes meanwhile."""
-    return await ls.pauses.over(f"{purpose}:{snapshot.uri}", seconds) and ls.documents.is_current(snapshot)
+    return await ls.pauses.over(f"{purpose}:{snapshot.uri}", milliseconds / 1000) and ls.documents.is_current(snapshot)
 
 
 def is_hopeless(snapshot: Snapshot) -> bool:

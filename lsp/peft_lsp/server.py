@@ -9,9 +9,18 @@ from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
 
-from peft_lsp import code_action, commands, completion, inline_completion, propose, settings
+from peft_lsp import code_action, commands, completion, inline_completion, propose, settings, warming
 from peft_lsp.end_of_input import HeldBack
-from peft_lsp.initialize import Handshake, ReadFirst, WithoutAnswer, position_encoding, wants_completion_list
+from peft_lsp.folders import Folders
+from peft_lsp.initialize import (
+    Handshake,
+    ReadFirst,
+    WithoutAnswer,
+    folders,
+    position_encoding,
+    shows_ghost_text,
+    wants_completion_list,
+)
 from peft_lsp.language_server import PeftLanguageServer
 
 
@@ -31,7 +40,12 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
 
 def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     """A server with all its handlers for a client with these ``InitializeParams`` (as JSON)."""
-    server = PeftLanguageServer(encoding=position_encoding(params), options=params.get("initializationOptions"))
+    server = PeftLanguageServer(
+        encoding=position_encoding(params),
+        options=params.get("initializationOptions"),
+        folders=Folders(folders(params)),
+        purpose="fill" if shows_ghost_text(params) else "list",
+    )
     server.feature(types.INITIALIZED)(_initialized)
     server.feature(types.SHUTDOWN)(_shutdown)
     inline_completion.register(server)
@@ -41,6 +55,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     propose.register(server)
     commands.register(server)
     settings.register(server)
+    warming.register(server)
     return server
 
 
@@ -54,5 +69,7 @@ async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> No
 
 async def _shutdown(ls: PeftLanguageServer, _: None) -> None:
     ls.leaving = True
+    ls.following.close()
+    ls.warming.close()
     await ls.feedback.leave()
     await ls.daemon.close()

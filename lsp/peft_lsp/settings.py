@@ -97,7 +97,9 @@ def register(server: PeftLanguageServer) -> None:
             ls.daemon.start()
 
     @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
-    async def folders_changed(ls: PeftLanguageServer, _: types.DidChangeWorkspaceFoldersParams) -> None:
+    async def folders_changed(ls: PeftLanguageServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
+        gone, come = params.event.removed, params.event.added
+        ls.folders.change([folder.uri for folder in gone], [folder.uri for folder in come])
         ls.settings.forget_documents()
 
 

@@ -27,16 +27,21 @@ class Protocol(LanguageServerProtocol):
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         """Take over a document."""
         self._server.documents.open(params.text_document)
+        self._server.warming.opened(params.text_document.uri)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
         """Apply the editor's edits."""
         edits = self._server.documents.change(params)
+        self._server.following.stop(params.text_document.uri)
         self._server.feedback.edited(params.text_document.uri, edits)
+        self._server.warming.edited(params.text_document.uri, edits)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document."""
+        self._server.following.stop(params.text_document.uri)
+        self._server.warming.closed(params.text_document.uri)
         self._server.feedback.close(params.text_document.uri)
         self._server.documents.close(params.text_document.uri)
         self._server.settings.forget(params.text_document.uri)

@@ -16,6 +16,7 @@ def test_valid_settings_are_used() -> None:
         "timeBudgetMs": 500,
         "disabledLanguages": ["markdown"],
         "delayMs": 300,
+        "showAfterMs": 0,
         "feedback": False,
         "completion": "always",
     }

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from peft_daemon.client import DaemonClient
-from peft_daemon.errors import Conflict, InvalidInput, PeftDaemonError, Unavailable
+from peft_daemon.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
 from peft_daemon.protocol import (
     CompleteRequest,
     CompleteResponse,
@@ -25,6 +25,7 @@ from peft_daemon.protocol import (
     FinishReason,
     Outcome,
     Task,
+    WarmResponse,
 )
 from peft_lsp import daemon
 from peft_lsp.daemon import Daemon
@@ -47,6 +48,10 @@ class Played:
         self.connected = asyncio.Event()
         self.refuses: PeftDaemonError | None = None
         self.recorded: list[FeedbackRequest] = []
+        self.warmed: list[CompleteRequest] = []
+        self.held = asyncio.Event()
+        self.held.set()
+        self.cancelled = asyncio.Event()
 
     async def connect(self) -> DaemonClient:
         self.connections += 1
@@ -62,10 +67,21 @@ class Played:
         )
 
     async def complete(self, request: CompleteRequest) -> CompleteResponse:
+        try:
+            await self.held.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
         answer = self.answers.pop(0)
         if isinstance(answer, PeftDaemonError):
             raise answer
         return answer
+
+    async def warm(self, request: CompleteRequest) -> WarmResponse:
+        self.warmed.append(request)
+        if self.refuses:
+            raise self.refuses
+        return WarmResponse(warm=True)
 
     async def record(self, feedback: FeedbackRequest) -> bool:
         self.recorded.append(feedback)
@@ -218,3 +234,87 @@ async def test_feedback_that_cannot_be_told_is_lost_and_changes_no_status(told: 
     await seen.record(TOLD)
     assert played.recorded == [TOLD, TOLD]
     assert told[-1].state is State.IDLE
+
+
+async def test_warming_up_waits_for_the_model_and_shows_nothing(told: list[Status]) -> None:
+    played = Played([LOADING, LOADING, READY], [])
+    seen = seen_from(told, played.connect)
+    warming = asyncio.create_task(seen.warm(REQUEST))
+    await asyncio.sleep(0)
+    assert played.warmed == []
+    played.connected.set()
+    assert await warming
+    assert played.warmed == [REQUEST]
+    assert [each.state for each in told] == [State.LOADING, State.LOADING, State.IDLE]
+
+
+@pytest.mark.parametrize("error", [NotFound("no such route"), Unavailable("restarting"), Conflict("another version")])
+async def test_a_daemon_that_cannot_warm_up_is_left_in_peace(told: list[Status], error: PeftDaemonError) -> None:
+    played = Played([READY], [])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.IDLE)
+    played.refuses = error
+    before = list(told)
+    assert not await seen.warm(REQUEST)
+    assert told == before
+
+
+async def test_without_a_model_there_is_no_warming_up(told: list[Status]) -> None:
+    played = Played([FAILED], [])
+    played.refuses = Unavailable("no daemon")
+    played.connected.set()
+    assert not await seen_from(told, played.connect).warm(REQUEST)
+    assert played.warmed == []
+
+
+async def test_going_on_shows_nothing_whatever_comes_of_it(told: list[Status]) -> None:
+    played = Played([READY], [ANSWER, Unavailable("restarting")])
+    seen = seen_from(told, played.connect)
+    assert await seen.go_on(REQUEST) is None
+    assert played.connections == 0
+    played.connected.set()
+    seen.start()
+    await until(told, State.IDLE)
+    before = list(told)
+    assert await seen.go_on(REQUEST) == ANSWER
+    assert await seen.go_on(REQUEST) is None
+    assert told == before
+
+
+async def test_a_cancelled_request_stays_for_a_moment_so_that_the_next_key_may_join_it(
+    told: list[Status], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played([READY], [ANSWER])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.IDLE)
+    played.held.clear()
+    asked = asyncio.create_task(seen.complete(REQUEST))
+    await until(told, State.THINKING)
+    monkeypatch.setattr(daemon, "JOINED_S", 0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert told[-1].state is State.IDLE
+    assert not played.cancelled.is_set()
+    await played.cancelled.wait()
+
+
+async def test_closing_waits_for_no_cancelled_request(told: list[Status]) -> None:
+    played = Played([READY], [ANSWER])
+    played.connected.set()
+    seen = seen_from(told, played.connect)
+    seen.start()
+    await until(told, State.IDLE)
+    played.held.clear()
+    asked = asyncio.create_task(seen.complete(REQUEST))
+    await until(told, State.THINKING)
+    asked.cancel()
+    await asyncio.sleep(0)
+    await seen.close()
+    await played.cancelled.wait()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}

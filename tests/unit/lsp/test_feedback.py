@@ -80,6 +80,17 @@ async def test_an_accepted_offer_is_looked_at_when_its_time_has_come(monkeypatch
     assert not one.feedback._suggestions
 
 
+async def test_a_suggestion_that_grew_is_told_once_and_whole() -> None:
+    one = Editing("x = ")
+    first = one.offer("sum(a")
+    assert one.offer("sum(a, b)", "2") == first
+    one.type("sum(a, b)")
+    await one.feedback.leave()
+    (told,) = one.told
+    assert (told.offer, told.outcome, told.suggestion) == (first, Outcome.ACCEPTED, "sum(a, b)")
+    assert (told.shown, told.accepted, told.prefix) == (9, 9, "x = ")
+
+
 async def test_leaving_ends_the_clock_and_tells_what_is_left() -> None:
     one = Editing("x = ")
     one.offer("sum(a)")

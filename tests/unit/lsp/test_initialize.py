@@ -83,6 +83,19 @@ def test_the_completion_list_is_offered_to_editors_without_inline_completion() -
     assert not wants_completion_list({"capabilities": {}, "initializationOptions": {"completion": "never"}})
 
 
+@pytest.mark.parametrize(("abilities", "purpose"), [({"inlineCompletion": {}}, "fill"), ({}, "list")])
+def test_the_server_warms_up_for_the_kind_of_completion_the_editor_shows(
+    abilities: dict[str, Any], purpose: str
+) -> None:
+    params = {"capabilities": {"textDocument": abilities}, "initializationOptions": {"completion": "always"}}
+    assert create(params).purpose == purpose
+
+
+def test_the_workspaces_folders_are_known_from_the_start() -> None:
+    params = {"capabilities": {}, "workspaceFolders": [{"uri": "file:///code", "name": "code"}]}
+    assert create(params).folders.around("/code/a.py") == "/code"
+
+
 def test_requests_before_initialize_are_refused_and_notifications_dropped() -> None:
     stdin = io.BytesIO(
         framed(

@@ -202,6 +202,57 @@ def test_another_text_at_the_same_place_replaces_it_and_counts_for_nothing() -> 
     assert scene.outcome() == (Outcome.ACCEPTED, 6)
 
 
+def test_more_of_the_same_text_is_the_same_offer() -> None:
+    scene = Scene("x = |\n")
+    first = scene.offer("sum(a")
+    assert scene.offer("sum(a, b)") == first
+    assert scene.offers.settled == []
+    scene.insert("sum(a, b)")
+    assert scene.outcome() == (Outcome.ACCEPTED, 9)
+
+
+def test_more_of_it_after_a_part_was_accepted_is_the_same_offer() -> None:
+    scene = Scene("x = |\n")
+    first = scene.offer("sum(a")
+    scene.insert("sum(")
+    assert scene.offer("a, b)\n") == first
+    scene.insert("a, b)\n")
+    assert scene.outcome() == (Outcome.ACCEPTED, 10)
+    assert scene.offers.settled[0].offer.text == "sum(a, b)\n"
+
+
+def test_more_of_it_may_overwrite_what_the_first_did_not() -> None:
+    scene = Scene("x = f(|)\n")
+    first = scene.offer("sum(a")
+    assert scene.offer("sum(a))", over=1) == first
+    live = scene.offers.live
+    assert live is not None
+    assert (live.offer.over, live.over) == (")", ")")
+    scene.insert("sum(a))", over=1)
+    assert scene.outcome() == (Outcome.ACCEPTED, 7)
+
+
+def test_a_bracket_the_editor_closed_since_is_not_what_the_first_offer_overwrote() -> None:
+    scene = Scene("x = |\n")
+    scene.offer("sum(a")
+    scene.type("sum")
+    scene.insert("()")
+    scene.cursor -= 1
+    scene.offer("a, b)", over=1)
+    live = scene.offers.live
+    assert live is not None
+    assert (live.offer.text, live.offer.over, live.over) == ("sum(a, b)", "", ")")
+
+
+def test_more_of_it_is_rejected_once() -> None:
+    scene = Scene("x = |\n")
+    first = scene.offer("sum(a")
+    scene.offer("sum(a, b)")
+    scene.insert("q")
+    (one,) = scene.offers.settled
+    assert (one.offer.id, one.outcome, one.offer.shown) == (first, Outcome.REJECTED, 9)
+
+
 def test_an_offer_elsewhere_rejects_it() -> None:
     scene = Scene("x = |\ny = \n")
     scene.offer("sum(a)")

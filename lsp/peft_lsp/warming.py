@@ -1,0 +1,163 @@
+"""Warming up: the model reads the text around the cursor before anybody asks for a completion there.
+
+It does so when a document is opened, when the cursor rests at another place (``peft-daemon/cursor``), when it is saved,
+and in the silence after edits that no completion was asked for. The cursor stands in one place, so there is at most one
+warm-up at a time: a newer one takes the place of the older, and any completion or edit ends it. Nothing of it is shown,
+and nothing that fails is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from lsprotocol import types
+
+from peft_lsp import names
+from peft_lsp.documents import Document, Edit, Place, Snapshot, moved_over
+from peft_lsp.offers import moved
+from peft_lsp.positions import content
+from peft_lsp.requests import is_hopeless, request_at
+
+if TYPE_CHECKING:
+    from peft_lsp.language_server import PeftLanguageServer
+
+log = logging.getLogger(__name__)
+
+OPENED_S = 0.1
+"""An editor that tells its cursor has told it by then."""
+RESTED_S = 0.3
+"""How long a cursor stays before its place is worth reading."""
+SILENCE_S = 1.0
+"""How long after an edit its place is read, if no completion was asked for there."""
+HEAD_LINES = 40
+"""Read of a document whose cursor is not known: what is read of it serves any place below."""
+
+Warm = Callable[[str, Place | None], Awaitable[bool]]
+"""Warms up for a place in a document, None where that is not known; whether it was read."""
+
+
+class Warming:
+    """When to warm up, and where; must be told of all that happens to documents."""
+
+    def __init__(self, warm: Warm) -> None:
+        self._warm = warm
+        self._cursors: dict[str, Place] = {}
+        self._current = ""
+        """The document where something happened last."""
+        self._told = False
+        """This editor tells where its cursor is."""
+        self._read: tuple[str, Place | None] | None = None
+        """The document and place whose text the model has read last."""
+        self._task: asyncio.Task[None] | None = None
+
+    def opened(self, uri: str) -> None:
+        """A document was opened, which may well be one that nobody looks at if the editor tells its cursor."""
+        if not self._told:
+            self._begin(uri, OPENED_S)
+
+    def moved(self, uri: str, place: Place) -> None:
+        """The cursor was moved."""
+        self._told = True
+        self._cursors[uri] = place
+        self._begin(uri, RESTED_S)
+
+    def edited(self, uri: str, edits: Sequence[Edit]) -> None:
+        """A document was edited."""
+        for edit in edits:
+            cursor = self._cursors.get(uri)
+            elsewhere = cursor is not None and not edit.start <= cursor <= edit.end
+            self._cursors[uri] = moved(cursor, edit) if cursor and elsewhere else moved_over(edit.start, edit.text)
+        if edits:
+            self._read = None
+            self._begin(uri, SILENCE_S)
+
+    def saved(self, uri: str) -> None:
+        """A document was saved; many may be at once, and the cursor is in one of them."""
+        if uri == self._current:
+            self._begin(uri, 0)
+
+    def asked(self, snapshot: Snapshot) -> None:
+        """A completion is asked for, which reads the text itself."""
+        place = (snapshot.line, snapshot.offset)
+        self._current, self._cursors[snapshot.uri], self._read = snapshot.uri, place, (snapshot.uri, place)
+        self.close()
+
+    def closed(self, uri: str) -> None:
+        """A document was closed."""
+        self._cursors.pop(uri, None)
+        if uri == self._current:
+            self._current, self._read = "", None
+            self.close()
+
+    def close(self) -> None:
+        """End what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _begin(self, uri: str, delay_s: float) -> None:
+        self.close()
+        self._current = uri
+        at = (uri, self._cursors.get(uri))
+        if at != self._read:
+            self._task = asyncio.create_task(self._go(at, delay_s))
+
+    async def _go(self, at: tuple[str, Place | None], delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        if await self._warm(*at):
+            self._read = at
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """Parameters of ``peft-daemon/cursor``."""
+
+    uri: str
+    line: int
+    character: int
+
+
+def register(server: PeftLanguageServer) -> None:
+    """Listen to what only warming up needs to know."""
+    server.feature(types.TEXT_DOCUMENT_DID_SAVE)(saved)
+    server.feature(names.CURSOR)(cursor)
+
+
+def saved(ls: PeftLanguageServer, params: types.DidSaveTextDocumentParams) -> None:
+    """A document was saved."""
+    ls.warming.saved(params.text_document.uri)
+
+
+def cursor(ls: PeftLanguageServer, params: Any) -> None:
+    """The editor's cursor stands elsewhere; a notification that cannot be read is logged."""
+    try:
+        told = {"uri": params.uri, "line": params.position.line, "character": params.position.character}
+        found = msgspec.convert(told, Cursor)
+    except (AttributeError, msgspec.ValidationError) as error:
+        log.warning("%s: %s", names.CURSOR, error)
+        return
+    if (document := ls.documents.get(found.uri)) is not None:
+        place = document.locate(types.Position(max(found.line, 0), found.character), ls.documents.encoding)
+        ls.warming.moved(found.uri, place)
+
+
+async def warm(ls: PeftLanguageServer, uri: str, place: Place | None) -> bool:
+    """Have the daemon read the text around a place, if completions are served there; whether it did."""
+    document = ls.documents.get(uri)
+    if document is None:
+        return False
+    snapshot = document.around(*_within(document, place), ls.documents.encoding)
+    settings = await ls.settings.of(uri)
+    if is_hopeless(snapshot) or not settings.serves(snapshot.language):
+        return False
+    return await ls.daemon.warm(request_at(ls, snapshot, settings, purpose=ls.purpose))
+
+
+def _within(document: Document, place: Place | None) -> Place:
+    """The place, or the end of the document's head."""
+    line, offset = place or (HEAD_LINES, 0)
+    last = len(document.lines) - 1
+    return (line, offset) if line <= last else (last, len(content(document.lines[last])))
