@@ -1,6 +1,8 @@
 -- peft-daemon in Neovim 0.11: ghost text while typing; <Tab> accepts it, <M-\> asks for it at once.
 -- `gra` on a comment or a docstring offers to generate code from it. Neovim 0.12 needs less: see neovim-0.12.lua.
 
+local ask_for_more ---@type fun(uri: string)
+
 vim.lsp.config("peft_daemon", {
   cmd = { "peft-daemon", "lsp" },
   root_markers = { ".peft-daemon.toml", ".git" },
@@ -11,6 +13,7 @@ vim.lsp.config("peft_daemon", {
       vim.g.peft_daemon = status.state -- for a status line: %{get(g:,'peft_daemon','')}
       vim.cmd.redrawstatus()
     end,
+    ["peft-daemon/more"] = function(_, more) ask_for_more(more.uri) end,
   },
 })
 vim.lsp.enable("peft_daemon")
@@ -31,6 +34,7 @@ local function dismiss()
 end
 
 local function show(item, client)
+  vim.api.nvim_buf_clear_namespace(0, space, 0, -1)
   local lines = vim.split(item.insertText, "\r?\n")
   local below = {}
   for index = 2, #lines do
@@ -46,8 +50,7 @@ local function show(item, client)
 end
 
 ---@param kind 1|2 asked for, or while typing
-local function request(kind)
-  dismiss()
+local function ask(kind)
   local client = vim.lsp.get_clients({ bufnr = 0, name = "peft_daemon" })[1]
   if not client or vim.fn.mode() ~= "i" then
     return
@@ -63,6 +66,18 @@ local function request(kind)
     end
   end, 0)
   asked = sent and id and { client = client, id = id } or nil
+end
+
+local function request(kind)
+  dismiss()
+  ask(kind)
+end
+
+-- The server has more of the ghost text, which stays until that is here.
+ask_for_more = function(uri)
+  if shown and shown.tick == vim.api.nvim_buf_get_changedtick(0) and uri == vim.uri_from_bufnr(0) then
+    ask(2)
+  end
 end
 
 local function accept()
@@ -91,3 +106,14 @@ vim.api.nvim_create_autocmd("TextChangedI", {
   end,
 })
 vim.api.nvim_create_autocmd({ "InsertLeave", "BufLeave" }, { callback = dismiss })
+
+-- Where the cursor rests (for 'updatetime') the model reads ahead.
+vim.api.nvim_create_autocmd({ "LspAttach", "BufEnter", "CursorHold" }, {
+  callback = function(event)
+    local client = vim.lsp.get_clients({ bufnr = event.buf, name = "peft_daemon" })[1]
+    if client and event.buf == vim.api.nvim_get_current_buf() then
+      local here = vim.lsp.util.make_position_params(0, client.offset_encoding)
+      client:notify("peft-daemon/cursor", { uri = here.textDocument.uri, position = here.position })
+    end
+  end,
+})

@@ -10,10 +10,29 @@ vim.lsp.config("peft_daemon", {
       vim.g.peft_daemon = status.state -- for a status line: %{get(g:,'peft_daemon','')}
       vim.cmd.redrawstatus()
     end,
+    -- There is more of the ghost text: have Neovim ask again, as it does when the cursor moves.
+    ["peft-daemon/more"] = function(_, more)
+      local buffer = vim.api.nvim_get_current_buf()
+      if more.uri == vim.uri_from_bufnr(buffer) and vim.fn.mode() == "i" then
+        local group = "nvim.lsp.inline_completion:" .. buffer
+        pcall(vim.api.nvim_exec_autocmds, "CursorMovedI", { group = group, buffer = buffer })
+      end
+    end,
   },
 })
 vim.lsp.enable("peft_daemon")
 vim.lsp.inline_completion.enable()
+
+-- Where the cursor rests (for 'updatetime') the model reads ahead.
+vim.api.nvim_create_autocmd({ "LspAttach", "BufEnter", "CursorHold" }, {
+  callback = function(event)
+    local client = vim.lsp.get_clients({ bufnr = event.buf, name = "peft_daemon" })[1]
+    if client and event.buf == vim.api.nvim_get_current_buf() then
+      local here = vim.lsp.util.make_position_params(0, client.offset_encoding)
+      client:notify("peft-daemon/cursor", { uri = here.textDocument.uri, position = here.position })
+    end
+  end,
+})
 
 -- Neovim puts the text in as it came: in a file with CRLF the CRs would become part of the lines.
 local function without_cr(item)

@@ -54,11 +54,11 @@ async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompleti
     began = time.monotonic()
     ls.warming.asked(snapshot)
     response = await ls.daemon.complete(request)
-    if response is None or not response.text or not ls.documents.is_current(snapshot):
+    if response is None or not ls.documents.is_current(snapshot):
         return NOTHING
     if response.more:
         ls.following.follow(snapshot, request, response)
-    return _shown(ls, place, response, settings, began)
+    return _shown(ls, place, response, settings, began) if response.text else NOTHING
 
 
 def _shown(

@@ -45,5 +45,9 @@ def is_hopeless(snapshot: Snapshot) -> bool:
 
 def word_follows(snapshot: Snapshot) -> bool:
     """Whether the cursor stands before or inside a word: what is typed there is nearly always an edit of that word."""
-    following = snapshot.suffix[:1]
-    return following.isalnum() or following == "_"
+    return begins_with_word(snapshot.suffix)
+
+
+def begins_with_word(text: str) -> bool:
+    """Whether a text begins with a character of a word."""
+    return text[:1].isalnum() or text[:1] == "_"

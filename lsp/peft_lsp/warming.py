@@ -20,7 +20,7 @@ from peft_lsp import names
 from peft_lsp.documents import Document, Edit, Place, Snapshot, moved_over
 from peft_lsp.offers import moved
 from peft_lsp.positions import content
-from peft_lsp.requests import is_hopeless, request_at
+from peft_lsp.requests import begins_with_word, is_hopeless, request_at
 
 if TYPE_CHECKING:
     from peft_lsp.language_server import PeftLanguageServer
@@ -149,15 +149,18 @@ async def warm(ls: PeftLanguageServer, uri: str, place: Place | None) -> bool:
     document = ls.documents.get(uri)
     if document is None:
         return False
-    snapshot = document.around(*_within(document, place), ls.documents.encoding)
+    snapshot = document.around(*_likely(document, place), ls.documents.encoding)
     settings = await ls.settings.of(uri)
     if is_hopeless(snapshot) or not settings.serves(snapshot.language):
         return False
     return await ls.daemon.warm(request_at(ls, snapshot, settings, purpose=ls.purpose))
 
 
-def _within(document: Document, place: Place | None) -> Place:
-    """The place, or the end of the document's head."""
-    line, offset = place or (HEAD_LINES, 0)
+def _likely(document: Document, place: Place | None) -> Place:
+    """Where something may be asked for next: there, but not inside a word; without a place at the end of the head."""
     last = len(document.lines) - 1
-    return (line, offset) if line <= last else (last, len(content(document.lines[last])))
+    line, offset = place or (HEAD_LINES - 1, 0)
+    text = content(document.lines[min(line, last)])
+    if place is None or line > last or begins_with_word(text[offset:]):
+        return min(line, last), len(text)
+    return line, offset

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Editor:
 
     def __init__(self) -> None:
         self.client: LanguageClient = make_test_lsp_client()
+        self.mores: list[dict[str, Any]] = []
         self.statuses: list[dict[str, Any]] = []
         self.edits: list[types.WorkspaceEdit] = []
         self.registrations: list[types.Registration] = []
@@ -42,6 +43,7 @@ class Editor:
         self._versions: dict[str, int] = {}
         # pygls writes attributes onto its handlers, which a bound method does not take.
         self.client.feature("peft-daemon/status")(partial(self._on_status))
+        self.client.feature("peft-daemon/more")(partial(self._on_more))
         self.client.feature(types.WORKSPACE_APPLY_EDIT)(partial(self._on_edit))
         self.client.feature(types.CLIENT_REGISTER_CAPABILITY)(partial(self._on_registration))
 
@@ -58,11 +60,15 @@ class Editor:
         capabilities: types.ClientCapabilities = MODERN,
         options: Any = None,
         settings: Any = None,
+        folders: Sequence[str] = (),
     ) -> types.InitializeResult:
         """Start the server and say hello; ``settings`` is what it finds when it asks for its section."""
         self.client.set_configuration(settings, section="peft-daemon")
         await self.client.start_io(*COMMAND, env={**os.environ, **environ})
-        params = types.InitializeParams(capabilities=capabilities, initialization_options=options)
+        workspace = [types.WorkspaceFolder(uri, uri) for uri in folders]
+        params = types.InitializeParams(
+            capabilities=capabilities, initialization_options=options, workspace_folders=workspace
+        )
         return await self.client.initialize_session(params)
 
     def open(self, uri: str, text: str, language: str = "python") -> None:
@@ -79,6 +85,15 @@ class Editor:
         self.client.text_document_did_change(
             types.DidChangeTextDocumentParams(types.VersionedTextDocumentIdentifier(self._versions[uri], uri), [change])
         )
+
+    def save(self, uri: str) -> None:
+        """Write a document to the disk."""
+        self.client.text_document_did_save(types.DidSaveTextDocumentParams(types.TextDocumentIdentifier(uri)))
+
+    def move(self, uri: str, line: int, character: int) -> None:
+        """Put the cursor somewhere."""
+        place = {"uri": uri, "position": {"line": line, "character": character}}
+        self.client.protocol.notify("peft-daemon/cursor", place)
 
     def inline_params(
         self, uri: str, line: int, character: int, *, automatic: bool = False
@@ -115,7 +130,7 @@ class Editor:
             await self._news.wait()
 
     async def news(self) -> None:
-        """Wait for the next status."""
+        """Wait for the next notification."""
         self._news.clear()
         await self._news.wait()
 
@@ -141,6 +156,18 @@ class Editor:
             self.process.kill()
             await self.process.wait()
         await self.client.stop()
+
+    async def more(self) -> dict[str, Any]:
+        """The next time the server has more of what it suggested."""
+        seen = len(self.mores)
+        while len(self.mores) == seen:
+            await self.news()
+        return self.mores[seen]
+
+    def _on_more(self, params: Any) -> None:
+        place = {"line": params.position.line, "character": params.position.character}
+        self.mores.append({"uri": params.uri, "version": params.version, "position": place})
+        self._news.set()
 
     def _on_status(self, params: Any) -> None:
         self.statuses.append({name: getattr(params, name) for name in params._fields})

@@ -28,6 +28,8 @@ from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timing
 from peft_daemon.server import serve
 
 SCRIPT = "PLAYED_SCRIPT"
+HERE = "\0"
+"""Where an answer is held back after its beginning, see ``hold_rest``."""
 
 
 class PlayedEngine:
@@ -58,14 +60,25 @@ class PlayedEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         prompt = "".join(piece.text for piece in request.prompt) + request.begins_with
+        if not request.max_tokens:
+            with self._script.with_suffix(".read").open("a") as file:
+                file.write(json.dumps(prompt) + "\n")
+            yield Finish(FinishReason.LENGTH, Timings())
+            return
         with self._script.with_suffix(".asked").open("a") as file:
             file.write(json.dumps(prompt) + "\n")
-        while self._script.with_suffix(".hold").exists():
-            await asyncio.sleep(0.01)
+        await self._let_go(".hold")
         answers: dict[str, str] = json.loads(self._script.read_text())
         answer = next((text for end, text in answers.items() if prompt.endswith(end)), "")
-        yield Delta(request.begins_with + answer)
+        for number, piece in enumerate(answer.split(HERE)):
+            if number:
+                await self._let_go(".hold_rest")
+            yield Delta(piece if number else request.begins_with + piece)
         yield Finish(FinishReason.STOP, Timings())
+
+    async def _let_go(self, suffix: str) -> None:
+        while self._script.with_suffix(suffix).exists():
+            await asyncio.sleep(0.01)
 
 
 class PlayedModel:
@@ -83,14 +96,27 @@ class PlayedModel:
         """Answer nothing until ``let_go``."""
         self._script.with_suffix(".hold").touch()
 
+    def hold_rest(self) -> None:
+        """Give only what stands before ``HERE`` until ``let_go``."""
+        self._script.with_suffix(".hold_rest").touch()
+
     def let_go(self) -> None:
         """Answer what was held back."""
-        self._script.with_suffix(".hold").unlink()
+        for suffix in (".hold", ".hold_rest"):
+            self._script.with_suffix(suffix).unlink(missing_ok=True)
 
     @property
     def asked(self) -> list[str]:
         """The prompts so far."""
-        file = self._script.with_suffix(".asked")
+        return self._prompts(".asked")
+
+    @property
+    def read(self) -> list[str]:
+        """The prompts that were only read so far."""
+        return self._prompts(".read")
+
+    def _prompts(self, suffix: str) -> list[str]:
+        file = self._script.with_suffix(suffix)
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 

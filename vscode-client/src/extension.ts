@@ -4,9 +4,11 @@ import { switchAdapter } from "./adapters/switchAdapter";
 import { type CommandLine, findCommandLine } from "./commandLine/commandLine";
 import { thisMachine } from "./commandLine/machine";
 import { required } from "./commandLine/peftDaemon";
+import { Cursor } from "./cursor/cursor";
 import { Doctor } from "./doctor/doctor";
 import { command } from "./interaction";
 import { Menu } from "./menu/menu";
+import { showMore } from "./more/showMore";
 import { Proposals } from "./proposal/proposals";
 import { openReport } from "./reports/openReport";
 import { LanguageServer } from "./server/languageServer";
@@ -59,6 +61,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     }
   };
 
+  const cursor = new Cursor(server);
   const doctor = new Doctor();
   const proposals = new Proposals(server);
   const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find);
@@ -96,12 +99,18 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     bar,
     snooze,
     server,
+    cursor,
     doctor,
     proposals,
     tuning,
     server.onStatus((status) => {
       show();
       void vscode.commands.executeCommand("setContext", "peftDaemon.ready", status.state === "idle");
+    }),
+    server.onMore((where) => {
+      if (snooze.until === undefined) {
+        showMore(server, where);
+      }
     }),
     vscode.workspace.onDidChangeConfiguration(async (change) => {
       if (NEEDS_RESTART.some((setting) => change.affectsConfiguration(setting))) {

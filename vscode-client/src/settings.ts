@@ -24,6 +24,9 @@ export function tuneArguments(): readonly string[] {
 /** The setting's values as the language server's initialization options: they hold until it has asked for its own. */
 export function initializationOptions(): Record<string, unknown> {
   const settings = vscode.workspace.getConfiguration(SECTION);
-  const names = ["enabled", "adapter", "maxTokens", "timeBudgetMs", "disabledLanguages", "delayMs", "feedback"];
+  const names = [
+    ...["enabled", "disabledLanguages", "adapter", "feedback"],
+    ...["maxTokens", "timeBudgetMs", "delayMs", "showAfterMs"],
+  ];
   return Object.fromEntries(names.map((name) => [name, settings.get(name)]));
 }

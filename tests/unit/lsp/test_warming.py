@@ -214,16 +214,22 @@ class TestRequest:
 
     async def test_it_is_the_request_that_a_completion_there_would_be(self) -> None:
         ls, asked = self.server("a\nbc\n", Configuration(adapter="mine"))
-        assert await warm(ls, URI, (1, 1))
+        assert await warm(ls, URI, (1, 2))
         (request,) = asked
-        assert (request.prefix, request.suffix) == ("a\nb", "c\n")
+        assert (request.prefix, request.suffix) == ("a\nbc", "\n")
         assert (request.adapter, request.document, request.workspace) == ("mine", f"me:fill:{URI}", "/project")
 
     @pytest.mark.parametrize(("lines", "known"), [(3, 3), (HEAD_LINES + 100, HEAD_LINES)])
     async def test_without_a_cursor_it_is_the_end_of_the_head(self, lines: int, known: int) -> None:
-        ls, asked = self.server("line\n" * lines + "end", Configuration())
+        ls, asked = self.server("\n".join(["line"] * lines), Configuration())
         assert await warm(ls, URI, None)
-        assert asked[0].prefix == "line\n" * known + ("end" if lines == known else "")
+        assert asked[0].prefix == "\n".join(["line"] * known)
+
+    async def test_inside_a_word_where_nothing_is_asked_for_it_is_the_end_of_the_line(self) -> None:
+        ls, asked = self.server("def total(a):\n    pass\n", Configuration())
+        for offset in (0, 2, 4, 9, 10, 13):
+            assert await warm(ls, URI, (0, offset))
+        assert [len(request.prefix) for request in asked] == [13, 13, 13, 9, 13, 13]
 
     async def test_a_place_that_is_no_more_is_the_end(self) -> None:
         ls, asked = self.server("a\nbc", Configuration())

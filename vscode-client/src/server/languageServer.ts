@@ -17,10 +17,12 @@ import {
 import type { CommandLine } from "../commandLine/commandLine";
 import { initializationOptions } from "../settings";
 import { levelOf } from "./logLine";
+import { readMore, type Where } from "../more/more";
 import { gone, serverArguments, startServer } from "./serverProcess";
 import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
 
 const STATUS = "peft-daemon/status";
+const MORE = "peft-daemon/more";
 /** So often in three minutes a server that crashed is started again. */
 const MOST_RESTARTS = 4;
 
@@ -34,6 +36,12 @@ export class LanguageServer implements vscode.Disposable {
   readonly #middleware: Middleware;
   readonly #changed = new vscode.EventEmitter<Status>();
   readonly onStatus = this.#changed.event;
+  readonly #grown = new vscode.EventEmitter<Where>();
+  /** There is more of what the server suggested at a place. */
+  readonly onMore = this.#grown.event;
+  readonly #started = new vscode.EventEmitter<void>();
+  /** A server takes notifications. */
+  readonly onStarted = this.#started.event;
   #client: LanguageClient | undefined;
   #process: ChildProcess | undefined;
   /** The last error that the server wrote to its log. */
@@ -76,6 +84,20 @@ export class LanguageServer implements vscode.Disposable {
     return this.#work;
   }
 
+  /** Tell the server something; what it cannot be told now is not worth telling later. */
+  notify(method: string, params: unknown): void {
+    if (this.isRunning) {
+      this.#client?.sendNotification(method, params).catch((error: unknown) => {
+        this.#log.debug(`${method} was not sent: ${String(error)}`);
+      });
+    }
+  }
+
+  /** What the server calls a document. */
+  nameOf(uri: vscode.Uri): string {
+    return this.#client?.code2ProtocolConverter.asUri(uri) ?? uri.toString();
+  }
+
   /** Run one of the server's commands; throws what it answers as its error. */
   async execute(command: string, args: readonly unknown[] = []): Promise<unknown> {
     return await this.#running().sendRequest(ExecuteCommandRequest.type, { command, arguments: [...args] });
@@ -105,6 +127,8 @@ export class LanguageServer implements vscode.Disposable {
 
   dispose(): void {
     this.#changed.dispose();
+    this.#grown.dispose();
+    this.#started.dispose();
     void this.stop();
   }
 
@@ -149,7 +173,16 @@ export class LanguageServer implements vscode.Disposable {
         this.#show(status);
       }
     });
+    client.onNotification(MORE, (params: unknown) => {
+      const where = readMore(params);
+      if (where && isCurrent()) {
+        this.#grown.fire(where);
+      }
+    });
     client.onDidChangeState(({ newState }) => {
+      if (newState === ClientState.Running && isCurrent()) {
+        this.#started.fire();
+      }
       // An error that is shown already says more.
       if (newState === ClientState.Stopped && isCurrent() && this.#status.state !== "error") {
         this.#show(STOPPED);
