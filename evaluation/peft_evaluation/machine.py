@@ -16,7 +16,7 @@ def this_machine(nodes: int = 1) -> Machine:
     import torch  # noqa: PLC0415  (seconds; only at the end of a run)
 
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -25,7 +25,7 @@ def this_machine(nodes: int = 1) -> Machine:
     )
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Its name as the system gives it; platform.processor() is empty on most Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

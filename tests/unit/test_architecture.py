@@ -68,6 +68,7 @@ LAZY = {
     "peft_daemon.cli.tune": ("peft_tuning",),
     "peft_daemon.cli.evaluate": ("peft_evaluation", "peft_tuning"),
     "peft_daemon.cli.report": ("peft_evaluation",),
+    "peft_daemon.cli.bench": ("peft_evaluation", "peft_tuning"),
 }
 """The command line loads other parts inside its functions, when their verb is called."""
 

@@ -9,6 +9,7 @@ import typer
 from peft_daemon import __version__
 from peft_daemon.cli import (
     adapters,
+    bench,
     complete,
     configuration,
     daemon,
@@ -58,5 +59,6 @@ app.add_typer(datasets.app, name="datasets")
 tune.register(app)
 evaluate.register(app)
 app.add_typer(report.app, name="report")
+app.add_typer(bench.app, name="bench")
 app.add_typer(feedback.app, name="feedback")
 configuration.register(app)

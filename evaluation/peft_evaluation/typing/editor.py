@@ -1,0 +1,152 @@
+"""The editor around a system under test, the same for all: when it asks, when it cancels, what it shows.
+
+As VS Code does (inlineCompletionsSource.ts): 50 ms after a keystroke it asks, a keystroke meanwhile cancels, and an
+answer for a document that has changed since is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from peft_evaluation.typing.policies.base import Session, View
+from peft_evaluation.typing.quality import SILENT, judge
+from peft_evaluation.typing.screen import Screen
+from peft_evaluation.typing.traces import ASKS, ENDS_SEGMENT, Event, Kind
+from peft_evaluation.typing.watching import Keystroke, Watch
+
+DEBOUNCE_S = 0.05
+"""VS Code's own for inline completions."""
+
+
+class Editor:
+    """The documents of one trace, which of them is shown, and the request under way.
+
+    ``save`` writes a document's text to the workspace; ``clock`` gives seconds.
+    """
+
+    def __init__(
+        self, session: Session, save: Callable[[str, str], None], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.session, self._save, self._clock = session, save, clock
+        self.watch = Watch()
+        self._screens: dict[str, Screen] = {}
+        self._versions: dict[str, int] = {}
+        self._current = ""
+        self._asking: asyncio.Task[None] | None = None
+        self._last: Keystroke | None = None
+        self._truth = ""
+        session.on_more = self._more
+
+    @property
+    def view(self) -> View:
+        """The document that is shown."""
+        screen = self._screens[self._current]
+        return View(self._current, screen.document, screen.cursor, self._versions[self._current])
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last keystroke has neither a suggestion on the screen nor an answer."""
+        last = self._last
+        return last is not None and last.shown_ms is None and last.answered_ms is None
+
+    def happen(self, index: int, event: Event) -> None:
+        """Let the person do something; returns at once."""
+        if event.kind is Kind.PAUSE:
+            return
+        self._settle()
+        self._cancel()
+        if event.kind in ENDS_SEGMENT:
+            self.watch.ended()
+        if event.edit is not None:
+            self._edit(index, event)
+        elif event.kind is Kind.SWITCH:
+            before = self.view
+            self._screens[self._current] = self._screens[self._current].moved(self.view.cursor)
+            self._current = event.file
+            self.session.shown(self.view, before)
+        elif event.kind is Kind.JUMP:
+            self._screens[self._current] = self._screens[self._current].moved(event.cursor)
+            self.session.moved(self.view)
+        elif event.kind is Kind.SAVE:
+            self._save(self._current, self.view.text)
+            self.session.saved(self.view)
+        if event.kind in ASKS:
+            self._asking = asyncio.create_task(self._ask(self._last, self._clock()))
+
+    def open(self, name: str, text: str) -> None:
+        """Show a document that is not open yet."""
+        self._settle()
+        self._cancel()
+        self.watch.ended()
+        self._current = name
+        self._screens[name], self._versions[name] = Screen(text), 1
+        self.session.opened(self.view)
+
+    def close(self) -> None:
+        """The end: judge what is shown last, and ask no more."""
+        self._settle()
+        self.watch.ended()
+        self._cancel()
+
+    def _edit(self, index: int, event: Event) -> None:
+        edit, before, now = event.edit, self.view, self._clock()
+        if edit is None:
+            return
+        screen = self._screens[self._current].edited(edit, event.cursor)
+        self._screens[self._current] = screen
+        self._versions[self._current] += 1
+        if event.counts:
+            self._last, self._truth = Keystroke(index=index, place=event.place), event.truth or ""
+            self.watch.typed(now, self._last, screen.shown)
+        else:
+            self._last = None
+            self.watch.edited(now, screen.shown)
+        self.session.changed(self.view, edit, before)
+
+    def _settle(self) -> None:
+        """Note what the last keystroke had on the screen when its time was over."""
+        last, self._last = self._last, None
+        if last is None:
+            return
+        screen = self._screens[self._current]
+        last.judged = judge(screen, self._truth)
+        last.text = screen.shown.text if screen.shown else ""
+        last.nothing = last.answered_ms is not None and last.judged == SILENT
+
+    def _cancel(self) -> None:
+        task, self._asking = self._asking, None
+        if task is None:
+            return
+        if task.done() and not task.cancelled():
+            task.result()  # what went wrong there goes on from here
+        task.cancel()
+
+    async def _ask(self, keystroke: Keystroke | None, began: float) -> None:
+        await asyncio.sleep(DEBOUNCE_S)
+        view = self.view
+        answer = await self.session.suggest(view)
+        if self.view != view:
+            return
+        now = self._clock()
+        self._show(self._screens[view.file].offered(answer.ghost), now)
+        if keystroke is not None:
+            keystroke.answered_ms = round(1000 * (now - began), 1)
+            keystroke.cached = answer.cached
+
+    def _more(self) -> None:
+        """There is more of what was answered last: ask again, at once."""
+        if self._asking is None or self._asking.done():
+            self._cancel()
+            self._asking = asyncio.create_task(self._ask_again())
+
+    async def _ask_again(self) -> None:
+        view = self.view
+        answer = await self.session.suggest(view)
+        if self.view == view:
+            self._show(self._screens[view.file].grown(answer.ghost), self._clock())
+
+    def _show(self, screen: Screen, now: float) -> None:
+        self._screens[self._current] = screen
+        self.watch.changed(now, screen.shown)

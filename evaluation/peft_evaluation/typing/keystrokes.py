@@ -1,0 +1,274 @@
+"""From a piece of finished code to the edits by which a person and an editor write it, key by key.
+
+The editor does what editors do for Python: Enter takes over the indentation and adds a step after ``:``; a bracket
+whose partner stands on the same line comes with it, and typing the partner later overwrites that one. Quotes and
+brackets over several lines are typed by hand.
+"""
+
+from __future__ import annotations
+
+import io
+import tokenize
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from peft_evaluation.typing import rhythm
+from peft_evaluation.typing.traces import AHEAD, Edit, Event, Kind
+
+STEP = 4
+"""Columns of one step of indentation."""
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+_MISTAKES = "etaoinsrhldcumfpgwybvkxjqz"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How often a person does what, besides typing; probabilities."""
+
+    mistake: float = 0.04
+    """Per word: wrong characters first, then backspaces."""
+    retype: float = 0.03
+    """Per word: deleted and typed again."""
+    undo: float = 0.02
+    """Per word: undone and typed again."""
+    accept: float = 0.12
+    """Per line: a suggestion of its rest is accepted after a few characters."""
+    think: float = 0.1
+    """Per line: a longer pause before it."""
+    detour: str = ""
+    """``mistake``, ``retype`` or ``undo``: what happens for certain, at the first word long enough."""
+
+
+def partners(source: str) -> Mapping[int, int]:
+    """Offset of each opening bracket to that of its closing one, where both are on one line and outside of strings.
+
+    Raises SyntaxError or tokenize.TokenError for text that is no Python.
+    """
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    found: dict[int, int] = {}
+    open_: list[tuple[str, int, int]] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.OP:
+            continue
+        place = starts[token.start[0] - 1] + token.start[1]
+        if token.string in _CLOSING:
+            open_.append((token.string, token.start[0], place))
+        elif open_ and _CLOSING[open_[-1][0]] == token.string:
+            _, line_number, opened = open_.pop()
+            if line_number == token.start[0]:
+                found[opened] = place
+    return found
+
+
+@dataclass
+class Writer:
+    """Writes parts of one file; holds its text so far and where in the original the cursor is."""
+
+    name: str
+    original: str
+    text: str
+    random: Random
+    manner: Manner = Manner()
+    place: int = 0
+    cursor: int = 0
+    done: set[str] = field(default_factory=set)
+    """Which kinds of editing it did."""
+    _at: int = 0
+    """The cursor's place in the original."""
+    _closers: list[int] = field(default_factory=list)
+    """Places in the original of closing brackets that already stand behind the cursor, the nearest last."""
+    _partners: Mapping[int, int] = field(default_factory=dict)
+    _end: int = 0
+    """Where in the original the part being written ends."""
+
+    def __post_init__(self) -> None:
+        self._partners = partners(self.original)
+
+    def write(self, start: int, end: int, cursor: int) -> Iterator[Event]:
+        """Write ``original[start:end]`` at ``cursor`` of the text, where it is missing; the jump comes first."""
+        self.cursor, self._at, self._end, self._closers = cursor, start, end, []
+        self.place += 1
+        yield self._event(Kind.JUMP, rhythm.LOOK, None)
+        while self._at < end:
+            if self.original[self._at] == "\n":
+                yield from self._new_line(end)
+            else:
+                yield from self._word(end)
+
+    def event(self, kind: Kind, pause: rhythm.Pause) -> Event:
+        """An event that changes nothing."""
+        return self._event(kind, pause, None)
+
+    def _new_line(self, end: int) -> Iterator[Event]:
+        self.place += 1
+        if self.random.random() < self.manner.think:
+            self.done.add("pause")
+            yield self._event(Kind.PAUSE, rhythm.READ, None)
+        line = self._line()
+        begin = self.cursor - len(line)
+        indent = line[: len(line) - len(line.lstrip())]
+        deeper = " " * STEP if line.rstrip().endswith((":", "(", "[", "{")) else ""
+        # White space that the editor put on an empty line goes when the line is left.
+        start = begin if line.strip() == "" else self.cursor
+        added = "\n" + indent + deeper
+        self._at += 1
+        self.cursor = start + len(added)
+        wanted = self._indentation(end)
+        edit = Edit(start, begin + len(line), added)
+        if self._at < end and self.original[self._at] == "\n":
+            yield self._typed(edit, rhythm.LINE_START)  # an empty line: the next Enter clears it
+            return
+        if indent + deeper == wanted:
+            self._at += len(wanted)
+        yield self._typed(edit, rhythm.LINE_START, aligned=indent + deeper == wanted)
+        yield from self._indent(indent + deeper, wanted, end)
+        self.done.add("lines in order")
+
+    def _indentation(self, end: int) -> str:
+        rest = self.original[self._at : end]
+        return rest[: len(rest) - len(rest.lstrip(" \t"))]
+
+    def _indent(self, there: str, wanted: str, end: int) -> Iterator[Event]:
+        """From the automatic indentation to the original's, by backspaces or by Tab."""
+        if there == wanted:
+            return
+        keep = len(wanted) if wanted == there[: len(wanted)] else 0
+        while len(there) > keep:
+            step = max(keep, (len(there) - 1) // STEP * STEP)
+            edit = Edit(self.cursor - (len(there) - step), self.cursor, "")
+            self.cursor, there = edit.start, there[:step]
+            self._at += len(wanted) if there == wanted else 0
+            yield self._typed(edit, rhythm.SAME_KEY, kind=Kind.DELETE, aligned=there == wanted)
+        while len(there) < len(wanted):
+            more = wanted[len(there) : (len(there) // STEP + 1) * STEP]
+            edit = Edit(self.cursor, self.cursor, more)
+            self.cursor, there = self.cursor + len(more), there + more
+            self._at += len(wanted) if there == wanted else 0
+            yield self._typed(edit, rhythm.SAME_KEY, aligned=there == wanted)
+
+    def _word(self, end: int) -> Iterator[Event]:
+        """The characters up to the next word; now and then with a detour, or the rest of the line at once."""
+        length = self._word_length(end)
+        rest = self.original[self._at : end].partition("\n")[0]
+        begun = self._line().strip()
+        drawn = self.random.random()
+        if len(begun) >= 3 and len(rest) >= 6 and drawn < self.manner.accept / max(1, len(rest) / 6):
+            yield self._accept(rest)
+            return
+        detour = ""
+        if self.original[self._at : self._at + length].isidentifier() and length >= 3:
+            detour = self._detour()
+        if detour == "mistake":
+            yield from self._mistake()
+        yield from self._characters(length)
+        if detour == "retype":
+            yield from self._retype(length)
+        elif detour == "undo":
+            yield from self._undo(length)
+
+    def _detour(self) -> str:
+        """What happens besides typing a word, if anything."""
+        if self.manner.detour:
+            wanted, self.manner = self.manner.detour, replace(self.manner, detour="")
+            return wanted
+        chances = {"mistake": self.manner.mistake, "retype": self.manner.retype, "undo": self.manner.undo}
+        (found,) = self.random.choices([*chances, ""], [*chances.values(), 1 - sum(chances.values())])
+        return found
+
+    def _word_length(self, end: int) -> int:
+        """An identifier or number, or one other character."""
+        place = self._at
+        while place < end and (self.original[place].isalnum() or self.original[place] == "_"):
+            place += 1
+        return max(1, place - self._at)
+
+    def _characters(self, count: int) -> Iterator[Event]:
+        for number in range(count):
+            yield self._character(rhythm.IN_WORD if number else rhythm.WORD_START)
+
+    def _character(self, pause: rhythm.Pause) -> Event:
+        character, cursor = self.original[self._at], self.cursor
+        if self._closers and self._closers[-1] == self._at:
+            self._closers.pop()
+            edit = Edit(cursor, cursor + 1, character)  # the one that came by itself is overwritten
+        elif self._at in self._partners and self._free_behind() and self._closes_inside():
+            self._closers.append(self._partners[self._at])
+            edit = Edit(cursor, cursor, character + _CLOSING[character])
+        else:
+            edit = Edit(cursor, cursor, character)
+        self._at += 1
+        self.cursor += 1
+        return self._typed(edit, pause)
+
+    def _free_behind(self) -> bool:
+        """Whether an editor would close a bracket here: white space or a closing bracket follows."""
+        return self.text[self.cursor : self.cursor + 1] in ("", " ", "\n", ")", "]", "}")
+
+    def _closes_inside(self) -> bool:
+        return self._partners[self._at] < self._end
+
+    def _mistake(self) -> Iterator[Event]:
+        """Wrong characters, noticed and deleted."""
+        self.done.add("mistake")
+        right = self.original[self._at]
+        wrong = [self.random.choice(_MISTAKES.replace(right.lower(), "")) for _ in range(self.random.randint(1, 3))]
+        for character in wrong:
+            edit = Edit(self.cursor, self.cursor, character)
+            self.cursor += 1
+            yield self._typed(edit, rhythm.IN_WORD, aligned=False)
+        yield from self._backspaces(len(wrong), moves=False)
+
+    def _backspaces(self, count: int, *, moves: bool) -> Iterator[Event]:
+        """``moves``: what goes was right, so the place in the original goes back as well."""
+        for number in range(count):
+            edit = Edit(self.cursor - 1, self.cursor, "")
+            self.cursor -= 1
+            self._at -= moves
+            aligned = moves or number == count - 1
+            yield self._typed(edit, rhythm.SAME_KEY if number else rhythm.NOTICE, kind=Kind.DELETE, aligned=aligned)
+
+    def _retype(self, length: int) -> Iterator[Event]:
+        self.done.add("delete and retype")
+        yield from self._backspaces(length, moves=True)
+        yield from self._characters(length)
+
+    def _undo(self, length: int) -> Iterator[Event]:
+        self.done.add("undo")
+        edit = Edit(self.cursor - length, self.cursor, "")
+        self.cursor -= length
+        self._at -= length
+        yield self._typed(edit, rhythm.NOTICE, kind=Kind.UNDO)
+        yield from self._characters(length)
+
+    def _accept(self, rest: str) -> Event:
+        """The rest of the line in one edit, over the brackets that came by themselves."""
+        self.done.add("accept")
+        line_end = self._at + len(rest)
+        over = sum(place < line_end for place in self._closers)
+        self._closers = [place for place in self._closers if place >= line_end]
+        edit = Edit(self.cursor, self.cursor + over, rest)
+        self._at = line_end
+        self.cursor += len(rest)
+        return self._typed(edit, rhythm.NOTICE, kind=Kind.ACCEPT)
+
+    def _line(self) -> str:
+        """The text of the cursor's line before it."""
+        return self.text[self.text.rfind("\n", 0, self.cursor) + 1 : self.cursor]
+
+    def _typed(self, edit: Edit, pause: rhythm.Pause, *, kind: Kind = Kind.KEY, aligned: bool = True) -> Event:
+        self.text = edit.applied(self.text)
+        return self._event(kind, pause, edit, aligned=aligned)
+
+    def _event(self, kind: Kind, pause: rhythm.Pause, edit: Edit | None, *, aligned: bool = True) -> Event:
+        return Event(
+            kind=kind,
+            wait_s=pause.draw(self.random),
+            file=self.name,
+            edit=edit,
+            cursor=self.cursor,
+            truth=self.original[self._at : self._at + AHEAD] if aligned else None,
+            place=self.place,
+        )

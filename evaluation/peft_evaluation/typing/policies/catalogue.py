@@ -1,0 +1,62 @@
+"""The policies by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from peft_daemon.errors import InvalidInput
+from peft_evaluation.typing.policies.base import Engine, Session
+from peft_evaluation.typing.policies.infill import InfillSession
+from peft_evaluation.typing.policies.llama_vscode import LlamaVscodeSession
+from peft_evaluation.typing.policies.llm_ls import LlmLsSession
+from peft_evaluation.typing.policies.ours import OursSession
+from peft_evaluation.typing.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One system under test."""
+
+    name: str
+    what: str
+    recreated: bool
+    """Another project's, on its authors' recommended server settings."""
+    open: Callable[[Engine, Workspace], Session]
+
+
+_POLICIES = (
+    Policy(
+        "ours",
+        "peft-daemon as installed, with the adapter it comes with",
+        False,
+        lambda engine, workspace: OursSession(engine, workspace, {}),
+    ),
+    Policy(
+        "ours-base",
+        "peft-daemon without an adapter: the same weights as the others have",
+        False,
+        lambda engine, workspace: OursSession(engine, workspace, {"adapter": "base"}),
+    ),
+    Policy(
+        "llama.vscode",
+        "llama.vscode's policy, re-created",
+        True,
+        lambda engine, _: LlamaVscodeSession(engine),
+    ),
+    Policy("llm-ls", "llm-ls' policy in llm-vscode, re-created", True, lambda engine, _: LlmLsSession(engine)),
+    Policy("infill", "llama.cpp's /infill and nothing else", False, lambda engine, _: InfillSession(engine)),
+)
+POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _POLICIES}
+FULL = ("ours", "ours-base", "llama.vscode", "llm-ls")
+QUICK = ("ours", "llama.vscode", "llm-ls")
+RIVALS = tuple(policy.name for policy in _POLICIES if policy.recreated)
+"""Those the goals are held against."""
+
+
+def chosen(names: Sequence[str]) -> tuple[Policy, ...]:
+    """The policies of these names, each once. Raises InvalidInput for one there is not."""
+    for name in names:
+        if name not in POLICIES:
+            raise InvalidInput(f"there is no policy '{name}'", fix=f"One of: {', '.join(POLICIES)}")
+    return tuple(POLICIES[name] for name in dict.fromkeys(names))

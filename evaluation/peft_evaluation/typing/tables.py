@@ -1,0 +1,131 @@
+"""The tables of a report, the same on the terminal and in every kind of file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from peft_evaluation.reports.figures import duration, probability, size
+from peft_evaluation.reports.tables import Table
+from peft_evaluation.typing.results import BenchReport, PolicyFigures
+
+NEVER, UNKNOWN = "never", "—"
+
+
+def milliseconds(value: float | None) -> str:
+    """``95``, ``1,240``; ``never`` for one that is infinite."""
+    return NEVER if value is None else f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """``41 %``."""
+    return UNKNOWN if value is None else f"{100 * value:.0f} %"
+
+
+def number(value: float | None) -> str:
+    """``12.5``, ``0.08``."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+_ROWS: tuple[tuple[str, Callable[[PolicyFigures], str]], ...] = (
+    ("first p50, ms", lambda f: milliseconds(f.p50_ms)),
+    ("first p95, ms", lambda f: milliseconds(f.p95_ms)),
+    ("first p99, ms", lambda f: milliseconds(f.p99_ms)),
+    ("full p50, ms", lambda f: milliseconds(f.full_p50_ms)),
+    ("full p95, ms", lambda f: milliseconds(f.full_p95_ms)),
+    ("within 100 ms", lambda f: share(f.within_100_ms)),
+    ("within 300 ms", lambda f: share(f.within_300_ms)),
+    ("within 1 s", lambda f: share(f.within_1000_ms)),
+    ("never", lambda f: share(f.never)),
+    ("nothing to show", lambda f: share(f.nothing)),
+    ("overtaken", lambda f: share(f.overtaken)),
+    ("without model", lambda f: share(f.without_model)),
+    ("read per key", lambda f: number(f.evaluated_per_typed)),
+    ("written per key", lambda f: number(f.decoded_per_typed)),
+    ("CPU s per key", lambda f: number(f.cpu_s_per_typed)),
+    ("exact line", lambda f: share(f.exact)),
+    ("similarity", lambda f: number(f.similarity)),
+    ("exact if shown", lambda f: share(f.exact_shown)),
+    ("right / shown", lambda f: share(f.accepted_per_shown)),
+)
+
+
+def policies(report: BenchReport) -> Table:
+    """A row per figure, a column per policy."""
+    scenes = dict.fromkeys(name for each in report.policies.values() for name in each.scenes)
+    rows = [(label, *(show(each) for each in report.policies.values())) for label, show in _ROWS]
+    rows += [
+        (f"{name}, ms", *(milliseconds(each.scenes.get(name)) for each in report.policies.values())) for name in scenes
+    ]
+    return Table(("", *report.policies), tuple(rows))
+
+
+def goals(report: BenchReport) -> Table:
+    """What was to be reached."""
+    words = {True: "met", False: "not met", None: "not measured"}
+    return Table(
+        ("goal", "target", "found", ""),
+        tuple((goal.what, goal.target, number(goal.value), words[goal.met]) for goal in report.goals),
+    )
+
+
+def ratios(report: BenchReport) -> Table:
+    """Of ours to the better rival."""
+    return Table(
+        ("policy", "figure", "ratio", "to"),
+        tuple((ratio.policy, ratio.figure, number(ratio.value), ratio.rival) for ratio in report.ratios),
+    )
+
+
+def comparisons(report: BenchReport) -> Table:
+    """Quality, line by line."""
+    return Table(
+        ("policy", "against", "of", "difference", "p, adjusted", "verdict"),
+        tuple(
+            (
+                each.strategy,
+                each.baseline,
+                {"exact": "exact line", "similarity": "similarity"}[each.metric],
+                f"{each.difference:+.3f} [{each.low:+.3f}, {each.high:+.3f}]",
+                probability(each.p_adjusted),
+                each.judgement.value,
+            )
+            for each in report.comparisons
+        ),
+    )
+
+
+def traces(report: BenchReport) -> Table:
+    """What was replayed."""
+    return Table(
+        ("trace", "of", "files", "s", "keys", "with"),
+        tuple(
+            (
+                each.id,
+                each.code_base,
+                ", ".join(each.files),
+                f"{each.seconds:.0f}",
+                str(each.typed),
+                ", ".join(each.covers),
+            )
+            for each in report.traces
+        ),
+    )
+
+
+def facts(report: BenchReport) -> Table:
+    """What was done, on what, where."""
+    machine = report.machine
+    rows: Iterator[tuple[str, str]] = iter(
+        (
+            ("model", f"{report.model} ({report.model_sha256[:12]})"),
+            ("traces", f"{len(report.traces)}, seed {report.seed}, digest {report.traces_sha256[:12]}"),
+            ("machine", f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}"),
+            ("time", duration(report.seconds)),
+            ("command", report.command),
+            ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
+            ("when", report.created),
+        )
+    )
+    return Table(("", ""), tuple(rows))
