@@ -69,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_tokens_intent: Annotated[int, Meta(ge=1, le=4096, description="longest answer to a sentence")] = 256
     time_budget_fill_ms: Annotated[
         int, Meta(ge=50, le=600_000, description="in-editor completion: show what is complete after this time")
-    ] = 8000
+    ] = 30_000
     look_ahead: Annotated[
         bool, Meta(description="prepare what follows a suggestion while it is on the screen, for when it is accepted")
     ] = True

@@ -20,11 +20,15 @@ from peft_daemon.answering.scheduler import Scheduler
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
 from peft_daemon.completion.next_line import enter
-from peft_daemon.completion.pipeline import NOTHING, Job, Pipeline, is_hopeless, place_of
-from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.completion.pipeline import NOTHING, Job, Pipeline, Prepared, is_hopeless, place_of
+from peft_daemon.engines.base import AdapterLease, Engine, KeepsPrompts
 from peft_daemon.errors import PeftDaemonError
 from peft_daemon.protocol import AdapterUse, Origin, Timings, WarmResponse
 
+COLD_TOKENS = 160
+"""Unread tokens of a prompt from which on a keystroke is answered with a shorter one."""
+SHORT_TOKENS = 320
+"""Budget of that one."""
 LOOK_AHEAD_S = 0.12
 """How long a suggestion is on the screen before the one after it is prepared: who types on does not wait for that."""
 QUICK_TOKENS = 32
@@ -67,7 +71,7 @@ class Completer:
     """All completions of one engine. ``generated`` is told the work of every generation when it ends."""
 
     def __init__(self, engine: Engine, scheduler: Scheduler, generated: Callable[[Timings], None]) -> None:
-        self._pipeline = Pipeline(engine)
+        self._engine, self._pipeline = engine, Pipeline(engine)
         self._scheduler = scheduler
         self._told = generated
         self._rhythm = Rhythm()
@@ -143,10 +147,24 @@ class Completer:
             self._generations.stop(question.document)
             if wanted.automatic:
                 await asyncio.sleep(self._rhythm.pause_s(question.document))
-        prepared = await self._pipeline.prepare(job, wanted.lease)
+        prepared = await self._prepare(wanted)
         generation = self._generations.begin(prepared, question)
         async for part in self._read(Match(generation, ""), generation.read, place, work, show_at):
             yield part
+
+    async def _prepare(self, wanted: Wanted) -> Prepared:
+        """The prompt; a short one for a keystroke where most of a long one would have to be read first.
+
+        The long one is read when nobody waits (``warm``), and used from then on.
+        """
+        prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
+        if not wanted.automatic or not isinstance(self._engine, KeepsPrompts):
+            return prepared
+        unread = await self._engine.unread(prepared.request)
+        if unread <= COLD_TOKENS:
+            return prepared
+        short = await self._pipeline.prepare(replace(wanted.job, prompt_tokens=SHORT_TOKENS), wanted.lease)
+        return short if await self._engine.unread(short.request) < unread / 2 else prepared
 
     async def _read(
         self, match: Match, reading: Reading, place: Place, work: Work, show_at: float | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from peft_daemon.protocol import EngineStatus, FinishReason, Timings
 
@@ -89,6 +89,14 @@ class Finish:
 
     reason: FinishReason
     timings: Timings
+
+
+@runtime_checkable
+class KeepsPrompts(Protocol):
+    """An engine that computes of a prompt only what it does not hold already."""
+
+    async def unread(self, request: GenerationRequest) -> int:
+        """Tokens of the request's prompt it would have to compute now."""
 
 
 class Engine(Protocol):

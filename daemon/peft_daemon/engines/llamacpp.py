@@ -23,8 +23,8 @@ import msgspec
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest
 from peft_daemon.engines.kv_states import KvStates, fingerprint
 from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady
-from peft_daemon.engines.llamacpp_server import LlamaServer
-from peft_daemon.engines.process import EngineProcess, default_threads
+from peft_daemon.engines.llamacpp_server import LONG_STEPS, LlamaServer
+from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
 from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError
 from peft_daemon.protocol import EngineState
@@ -141,6 +141,14 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
     async def _count(self, child: _Generation, texts: Sequence[str]) -> list[int]:
         return [len(await child.server.tokenize(text)) if text else 0 for text in texts]
 
+    async def unread(self, request: GenerationRequest) -> int:
+        """Tokens of the request's prompt that neither a slot nor a saved state holds."""
+        async with self._lease(request.adapter) as child:
+            try:
+                return await child.server.unread(request.prompt, _applied(child, request.adapter))
+            except ChildGone:
+                return 0  # whoever generates is told
+
     def _loaded(self, child: _Generation) -> list[str]:
         return [adapter.digest for adapter in child.adapters]
 
@@ -215,7 +223,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             context_tokens=options.context_tokens,
             slots=options.slots,
             threads=options.threads or default_threads(),
-            batch_tokens=options.batch_tokens,
+            batch_tokens=options.batch_tokens * LONG_STEPS,
             states_folder=str(self._states.folder) if self._states is not None else "",
         )
         process = await EngineProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))

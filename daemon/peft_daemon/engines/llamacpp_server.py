@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ from peft_daemon.errors import EngineFailed, InvalidInput
 from peft_daemon.protocol import FinishReason, Timings
 
 KEEP_ALIVE_S = 3.0
+LONG_STEPS = 4
+"""As many steps make a long one."""
 TOKEN_CACHE_ENTRIES = 1024
 TOKEN_CACHE_TEXT = 200_000
 """Longer texts are tokenized anew each time rather than kept."""
@@ -136,6 +138,14 @@ class LlamaServer:
                 ids += await self.tokenize(segment.text, special=segment.special)
         return ids
 
+    async def unread(self, prompt: Prompt, adapters: Adapters) -> int:
+        """How many tokens of a prompt would have to be computed; raises ChildGone."""
+        tokens = await self.tokenize_prompt(prompt)
+        shared = self._slots.most_shared(tokens, adapters)
+        if self._states is not None:
+            shared = max(shared, self._states.shared(tokens, adapters))
+        return len(tokens) - shared
+
     async def busy(self) -> bool:
         """Whether any slot is reading a prompt or decoding."""
         slots = await self._json("GET", "/slots", None)
@@ -221,7 +231,7 @@ class LlamaServer:
         to_the_end = not body["n_predict"]
         too_long = len(tokens) > self._context_tokens
         # One that is too long is refused by its last request, in the server's words.
-        ends = [] if too_long else list(range(known + self._step_tokens, len(tokens), self._step_tokens))
+        ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens))
         if to_the_end and known < len(tokens):
             ends.append(len(tokens))
         if not ends and (to_the_end or too_long):
@@ -275,6 +285,17 @@ class LlamaServer:
         if response.status_code != 200:
             raise _refusal(response.status_code, response.content)
         return msgspec.json.decode(response.content)
+
+
+def _step_ends(known: int, length: int, step: int) -> Iterator[int]:
+    """Where the steps of reading end, the last one excepted: long ones first, which read faster.
+
+    A keystroke changes the end of a prompt, so whoever supersedes a request wants the beginning read as well.
+    """
+    while length - known > LONG_STEPS * step:
+        known += LONG_STEPS * step
+        yield known
+    yield from range(known + step, length, step)
 
 
 def _options(request: GenerationRequest, adapters: Adapters) -> dict[str, Any]:

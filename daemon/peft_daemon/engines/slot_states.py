@@ -52,6 +52,11 @@ class SlotStates:
         if better is not None or (loses >= WORTH_SAVING and self._unsaved(slot) >= WORTH_SAVING):
             await _to_its_end(self._exchange(slot, better, adapters))
 
+    def shared(self, tokens: Sequence[int], adapters: Adapters) -> int:
+        """How many of ``tokens`` the best saved state holds, where it is worth putting back."""
+        found = self._states.best(tokens, self._weights(adapters))
+        return found.shared if found is not None and found.shared >= WORTH_RESTORING else 0
+
     def released(self, slot: Slot) -> None:
         """Save ``slot`` later, if no request takes it until then."""
         loop = asyncio.get_running_loop()

@@ -75,7 +75,8 @@ class Slots:
     """The slots of one server; each is given to one request at a time."""
 
     def __init__(self, count: int) -> None:
-        self._free = [Slot(number) for number in range(count)]
+        self._all = tuple(Slot(number) for number in range(count))
+        self._free = list(self._all)
         self._waiting = asyncio.Semaphore(count)
         self._turns = itertools.count(1)
 
@@ -83,6 +84,10 @@ class Slots:
     def free(self) -> tuple[Slot, ...]:
         """Those no request has now."""
         return tuple(self._free)
+
+    def most_shared(self, tokens: Sequence[int], adapters: Adapters) -> int:
+        """How many of ``tokens`` the slot that holds most of them holds."""
+        return max(slot.shared(tokens, adapters) for slot in self._all)
 
     @asynccontextmanager
     async def take(self, tokens: Sequence[int], adapters: Adapters) -> AsyncGenerator[Slot, None]:

@@ -25,6 +25,7 @@ class PacedEngine:
         self.running = 0
         self.most_running = 0
         self.fails = False
+        self.warm = True
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -42,6 +43,11 @@ class PacedEngine:
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """A token has three characters."""
         return [-(-len(text) // 3) for text in texts]
+
+    async def unread(self, request: GenerationRequest) -> int:
+        """As many as the test says are cold, of what the prompt has."""
+        length = sum(len(each.text) for each in request.prompt) // 3
+        return 0 if self.warm else length
 
     async def idle(self) -> None:
         """Never busy between tests."""

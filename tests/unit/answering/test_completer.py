@@ -236,6 +236,28 @@ async def test_the_work_of_every_generation_is_told_once() -> None:
     assert len(desk.spent) == 1
 
 
+LONG = "".join(f"VALUE_{n} = {n * n}\n" for n in range(200))
+
+
+async def test_a_keystroke_in_a_file_nobody_read_is_answered_from_a_short_prompt() -> None:
+    desk = Desk()
+    desk.engine.warm = False
+    key = replace(wanted(LONG + FILE + "‸\n"), automatic=True)
+    await _finish(desk, key)
+    await _finish(desk, replace(wanted(LONG + FILE + "x‸\n"), automatic=False))
+    desk.engine.warm = True
+    await _finish(desk, replace(wanted(LONG + FILE + "y‸\n"), automatic=True))
+    short, asked_by_hand, warm = (sum(len(each.text) for each in request.prompt) for request in desk.engine.requests)
+    assert 3 * short < asked_by_hand
+    assert abs(warm - asked_by_hand) < 10
+
+
+async def _finish(desk: Desk, what: Wanted) -> None:
+    async with aclosing(desk.completer.run(what, Work(), show_after_ms=None)) as parts:
+        async for _ in parts:
+            pass
+
+
 KEYS = st.lists(
     st.tuples(st.sampled_from(["along", "wrong", "back", "again"]), st.integers(0, 2)), min_size=1, max_size=12
 )
