@@ -40,7 +40,7 @@ class Amount:
     """One or two in each."""
 
 
-FULL = Amount(traces=12, seconds=36.0, files=2)
+FULL = Amount(traces=12, seconds=31.0, files=2)
 QUICK = Amount(traces=2, seconds=16.0, files=1)
 
 

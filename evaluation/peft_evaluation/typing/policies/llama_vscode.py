@@ -86,39 +86,49 @@ class LlamaVscodeSession:
         if (known := self._cache.get(key)) is not None:
             return self._answer(view, around, known, key, cached=True)
         self._busy = True
-        return await asyncio.shield(self._background(self._ask(view, around, key)))
+        overtaken = asyncio.Event()
+        try:
+            return await asyncio.shield(self._background(self._ask(view, around, key, overtaken)))
+        except asyncio.CancelledError:
+            overtaken.set()
+            raise
 
     async def totals(self) -> Totals:
         """The server's."""
         return await self._server.totals()
 
-    async def _ask(self, view: View, around: Around, key: Key) -> Answer:
+    async def _ask(self, view: View, around: Around, key: Key, overtaken: asyncio.Event) -> Answer:
         try:
-            text = await self._request(key, around)
-            return self._answer(view, around, text, key, cached=False)
+            line = around.lines[around.line]
+            text = await self._request(key, _indent(line))
+            return self._answer(view, around, text, key, cached=False, goes_on=not overtaken.is_set())
         finally:
             self._busy = False
 
-    def _answer(self, view: View, around: Around, text: str, key: Key, *, cached: bool) -> Answer:
-        """What is shown of a text, which is kept; then the next request begins ahead of its time."""
+    def _answer(self, view: View, around: Around, text: str, key: Key, *, cached: bool, goes_on: bool = True) -> Answer:
+        """What is shown of a text, which is kept; then, if it ``goes_on``, the next request begins ahead of its time.
+
+        It does not where a keystroke has overtaken the request.
+        """
         lines = without_empty_end(text)
         if repeats(lines, around):
             return Answer(None, cached)
         text = fitted(lines, around.behind)
         if not cached:
             self._cache.put(key, text)
-        self._ring.around_answer(view.file, around, PREFIX_LINES, SUFFIX_LINES)
-        if not around.behind.strip():
-            self._background(self._ahead(key, lines, around))
+        if goes_on:
+            self._ring.around_answer(view.file, around, PREFIX_LINES, SUFFIX_LINES)
+        if goes_on and not around.behind.strip():
+            self._background(self._ahead(key, lines))
         # The indentation that is there already is not written once more.
         blank = len(around.before) if not around.before.strip() else 0
         return Answer(Ghost(view.cursor, view.cursor, without_indent(text, blank)), cached)
 
-    async def _ahead(self, key: Key, lines: list[str], around: Around) -> None:
+    async def _ahead(self, key: Key, lines: list[str]) -> None:
         """Ask what comes after the suggestion, as if it were accepted; keep what comes after its first line."""
         following = after(key, lines)
         if following not in self._cache:
-            text = "\n".join(without_empty_end(await self._request(following, around)))
+            text = "\n".join(without_empty_end(await self._request(following, _indent(key.prompt))))
             if text.strip():
                 self._cache.put(following, text)
         if len(lines) > 1:
@@ -126,9 +136,7 @@ class LlamaVscodeSession:
             if below not in self._cache:
                 self._cache.put(below, "\n".join(lines[1:]))
 
-    async def _request(self, key: Key, around: Around) -> str:
-        line = around.lines[around.line]
-        indent = len(line) - len(line.lstrip())
+    async def _request(self, key: Key, indent: int) -> str:
         body = {
             **self._body(key),
             "n_predict": PREDICT_TOKENS,
@@ -171,6 +179,10 @@ class LlamaVscodeSession:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())
 
 
 def key_of(around: Around) -> Key:

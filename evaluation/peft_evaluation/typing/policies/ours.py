@@ -88,7 +88,7 @@ class OursSession:
         try:
             await asyncio.wait_for(self._ready.wait(), READY_S)
         except TimeoutError:
-            self._trouble = f"not ready after {READY_S:.0f} s"
+            self._trouble = f"not ready after {READY_S:.0f} s{self._last_words()}"
         if self._trouble:
             raise EngineFailed("the daemon did not start", why=self._trouble, fix="Run `peft-daemon doctor`")
         self._http = self._connect()
@@ -199,6 +199,14 @@ class OursSession:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode((self._home / "run" / "daemon.json").read_bytes(), type=_Info)
         return None
+
+    def _last_words(self) -> str:
+        """The ends of both programs' logs."""
+        words = []
+        for log in (self._home / "lsp.log", self._home / "state" / "daemon.log"):
+            with contextlib.suppress(OSError, IndexError):
+                words.append(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
+        return "".join(f" | {each}" for each in words)
 
     def _pids(self) -> list[int]:
         info = self._info()

@@ -1,0 +1,48 @@
+"""A short file and the traces that write a line of it, for tests of the typing benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from peft_evaluation.typing.keystrokes import Manner, Writer
+from peft_evaluation.typing.making import without
+from peft_evaluation.typing.parts import stretches
+from peft_evaluation.typing.traces import Event, Kind, SourceFile, Trace
+
+TEXT = '''"""Sums."""
+
+
+def add(first, second):
+    return first + second
+
+
+def subtract(first, second):
+    return first - second
+'''
+PATIENT = 60.0
+"""Seconds a suggestion may take on a machine that does other things as well."""
+
+
+def short_trace(folder: Path, *, keys: int, wait_s: float = 0.05) -> Trace:
+    """Enter and the last function's first ``keys - 1`` characters are typed; the last is waited for."""
+    (folder / "sums.py").write_text(TEXT)
+    part = stretches(TEXT, shortest=1, longest=100)[-1]
+    before = without(TEXT, [part])
+    writer = Writer("sums.py", TEXT, before, Random(0), Manner(0, 0, 0, 0, 0))
+    events = [Event(kind=Kind.OPEN, wait_s=0.0, file="sums.py")]
+    for event in writer.write(part.start, part.end, part.start):
+        events.append(msgspec.structs.replace(event, wait_s=wait_s))
+        if sum(each.kind is Kind.KEY for each in events) == keys:
+            break
+    events.append(Event(kind=Kind.PAUSE, wait_s=PATIENT, file="sums.py", until_shown=True))
+    return Trace(
+        id="short",
+        code_base="sums",
+        root=str(folder),
+        files=(SourceFile("sums.py", before, TEXT),),
+        events=tuple(events),
+        covers=("cold open",),
+    )
