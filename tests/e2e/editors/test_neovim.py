@@ -109,7 +109,9 @@ def test_ghost_text_grows_without_a_key_to_what_the_model_wrote(
     usual = '["peft-daemon"] = {}'
     config, file = tmp_path / "config.lua", tmp_path / "demo.py"
     assert usual in version.config.read_text()
-    config.write_text(version.config.read_text().replace(usual, '["peft-daemon"] = { showAfterMs = 1, timeBudgetMs = 120000 }'))
+    config.write_text(
+        version.config.read_text().replace(usual, '["peft-daemon"] = { showAfterMs = 1, timeBudgetMs = 120000 }')
+    )
     file.write_text(SUM)
     neovim = Neovim(version.nvim, config, file, environ)
     try:
