@@ -56,6 +56,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     commands.register(server)
     settings.register(server)
     warming.register(server)
+    server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
     return server
 
 
@@ -65,6 +66,10 @@ async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> No
     await settings.watch(ls)
     if ls.settings.general.enabled:
         ls.daemon.start()
+
+
+def _saved(ls: PeftLanguageServer, params: types.DidSaveTextDocumentParams) -> None:
+    ls.warming.saved(params.text_document.uri)
 
 
 async def _shutdown(ls: PeftLanguageServer, _: None) -> None:

@@ -121,14 +121,8 @@ class Cursor(msgspec.Struct, frozen=True):
 
 
 def register(server: PeftLanguageServer) -> None:
-    """Listen to what only warming up needs to know."""
-    server.feature(types.TEXT_DOCUMENT_DID_SAVE)(saved)
+    """Listen to the editor's cursor."""
     server.feature(names.CURSOR)(cursor)
-
-
-def saved(ls: PeftLanguageServer, params: types.DidSaveTextDocumentParams) -> None:
-    """A document was saved."""
-    ls.warming.saved(params.text_document.uri)
 
 
 def cursor(ls: PeftLanguageServer, params: Any) -> None:

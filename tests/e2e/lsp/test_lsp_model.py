@@ -61,7 +61,8 @@ async def test_a_comment_alone_in_a_file_gets_code_and_not_more_comments(one: Ed
 async def test_a_line_with_emoji_is_completed_at_the_right_place(environ: Mapping[str, str], encoding: str) -> None:
     before, after = 'face = "😀"\nprint("😀" + fa', ")\n"
     general = types.GeneralClientCapabilities(position_encodings=[encoding])
-    async with editor(environ, capabilities=types.ClientCapabilities(general=general, text_document=INLINE)) as one:
+    capabilities = types.ClientCapabilities(general=general, text_document=INLINE)
+    async with editor(environ, capabilities=capabilities, options={"showAfterMs": 0}) as one:
         await one.ready()
         one.open(URI, before + after)
         line = before.split("\n")[1]
@@ -74,6 +75,24 @@ async def test_a_line_with_emoji_is_completed_at_the_right_place(environ: Mappin
     assert replaced in (0, 1)
     assert compile(before + str(item.insert_text) + after[replaced:], "completed", "exec")
     assert str(item.insert_text).startswith("ce")
+
+
+async def test_a_suggestion_is_shown_when_it_has_begun_and_grows_to_what_it_would_have_been(
+    one: Editor, environ: Mapping[str, str]
+) -> None:
+    one.open(URI, LONG)
+    (whole,) = await one.inline(URI, 5, 8)
+    async with editor(environ, settings={"maxTokens": 48, "showAfterMs": 1}) as other:
+        await other.ready()
+        other.open(URI, LONG)
+        more = asyncio.create_task(other.more())
+        await asyncio.sleep(0)
+        (part,) = await other.inline(URI, 5, 8, automatic=True)
+        told = await more
+        assert (told["uri"], told["version"]) == (URI, 1)
+        (grown,) = await other.inline(URI, 5, 8)
+    assert len(str(part.insert_text)) < len(str(grown.insert_text))
+    assert grown.insert_text == whole.insert_text
 
 
 async def test_a_file_with_windows_line_ends_keeps_them(one: Editor) -> None:

@@ -25,6 +25,7 @@ ARTIFACTS = ROOT / "tests/artifacts/vscode"
 SETTINGS: Mapping[str, Any] = {
     "peft-daemon.command": [sys.executable, "-m", "peft_daemon"],
     "peft-daemon.maxTokens": 32,
+    "peft-daemon.showAfterMs": 0,  # what is accepted must not grow while the test looks at it
     "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},  # no list over the ghost text
     "editor.wordBasedSuggestions": "off",
 }
