@@ -72,7 +72,12 @@ def main() -> None:
     asked = parser.parse_args()
     paths = Paths.from_environment()
     for engine, precision in ENGINES:
-        settings = Settings(engine=engine, torch_precision=precision, threads=asked.threads)  # type: ignore[arg-type]
+        settings = Settings(
+            engine=engine,  # type: ignore[arg-type]
+            torch_precision=precision,  # type: ignore[arg-type]
+            threads=asked.threads,
+            speculation="off",  # the text repeats
+        )
         model = open_store(settings, paths).path(catalogue.get(settings.model))
         with tempfile.TemporaryDirectory(prefix="pd-") as folder:
             print(json.dumps(asyncio.run(measure(settings, model, Path(folder), asked.adapter))), flush=True)

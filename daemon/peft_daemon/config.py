@@ -57,7 +57,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 0
     batch_tokens: Annotated[
         int, Meta(ge=1, le=4096, description="prompt tokens per step: small cancels fast, large reads fast")
-    ] = 12
+    ] = 16
+    speculation: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="guess what follows from what stands in the file: faster where code repeats; auto: on"),
+    ] = "auto"
     kv_states_mb: Annotated[
         int, Meta(ge=0, le=1_000_000, description="disk for what was read of documents, in MB; 0: nothing is saved")
     ] = 512

@@ -26,7 +26,14 @@ async def serving(
 
     ``slots`` requests are decoded together.
     """
-    own = msgspec.structs.replace(settings, batch_tokens=FAST_BATCH, slots=slots, threads=threads or settings.threads)
+    own = msgspec.structs.replace(
+        settings,
+        batch_tokens=FAST_BATCH,
+        slots=slots,
+        threads=threads or settings.threads,
+        # A batch rounds otherwise than single tokens do: a figure must not depend on what happens to repeat.
+        speculation="off",
+    )
     # Not below the user's folders: a socket path has room for 103 bytes.
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
         engine = choice.create(

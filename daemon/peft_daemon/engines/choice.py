@@ -13,9 +13,18 @@ ROOM_FOR_TWO = 1 << 30
 """Bytes that must be free, besides the model and half as much again, for a second slot."""
 
 
+SPECULATION_WINS = True
+"""On two cores, by `benchmarks/speculation.py`: faster where code repeats, not slower elsewhere (docs/engines.md)."""
+
+
 def chosen(settings: Settings) -> str:
     """The id of the engine; ``auto`` is llama.cpp, which is the faster one on a CPU."""
     return TORCH if settings.engine == TORCH else LLAMACPP
+
+
+def speculates(settings: Settings) -> bool:
+    """Whether llama.cpp guesses the continuation from what stands in the prompt; ``auto`` is what was measured."""
+    return SPECULATION_WINS if settings.speculation == "auto" else settings.speculation == "on"
 
 
 def slots(settings: Settings, model_path: Path) -> int:
@@ -80,6 +89,7 @@ def create(
             batch_tokens=settings.batch_tokens,
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,
+            speculation=speculates(settings),
             states=StatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
         )
     )

@@ -58,10 +58,12 @@ class LlamaCppOptions:
     context_tokens: int = 4096
     slots: int = 1
     threads: int = 0
-    batch_tokens: int = 12
+    batch_tokens: int = 16
     max_loaded_adapters: int = 8
     adapters: tuple[AdapterLease, ...] = ()
     """Loaded from the start: those that are likely to be asked for."""
+    speculation: bool = False
+    """See ``ChildConfig``."""
     states: StatesOptions | None = None
     """None: KV states are not saved."""
 
@@ -70,9 +72,15 @@ class _Generation:
     """One child with a fixed set of adapters, and how many requests it is working on."""
 
     def __init__(
-        self, process: EngineProcess, server: LlamaServer, adapters: tuple[AdapterLease, ...], host: str
+        self,
+        process: EngineProcess,
+        server: LlamaServer,
+        adapters: tuple[AdapterLease, ...],
+        host: str,
+        *,
+        speculates: bool,
     ) -> None:
-        self.process, self.server, self.adapters = process, server, adapters
+        self.process, self.server, self.adapters, self.speculates = process, server, adapters, speculates
         self._host = host
         self.in_flight = 0
         self.retired = False
@@ -81,6 +89,10 @@ class _Generation:
 
     def position(self, digest: str) -> int | None:
         return next((i for i, a in enumerate(self.adapters) if a.digest == digest), None)
+
+    def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:
+        """Whether it has ``adapter`` loaded, and guesses nothing where ``plain`` is wanted."""
+        return (adapter is None or self.position(adapter.digest) is not None) and not (plain and self.speculates)
 
     def acquire(self) -> None:
         self.in_flight += 1
@@ -91,11 +103,15 @@ class _Generation:
         if not self.in_flight:
             self.idle.set()
 
+    async def keep_states(self) -> None:
+        """Save what its slots hold, for its successor or the next start."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.server.keep_states(), KEEP_LIMIT_S)
+
     async def end(self) -> None:
         """Stop the child now."""
         self.retired = True
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.server.keep_states(), KEEP_LIMIT_S)
+        await self.keep_states()
         await self.process.stop()
         _remove_socket(self._host)
         await self.server.close()
@@ -113,6 +129,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         self._options = options
         self._recent: dict[str, AdapterLease] = {}
         self._states: KvStates | None = None
+        self._speculation = options.speculation
 
     async def idle(self) -> None:
         """Wait until no slot is decoding."""
@@ -153,54 +170,63 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         return [adapter.digest for adapter in child.adapters]
 
     @contextlib.asynccontextmanager
-    async def _lease(self, adapter: AdapterLease | None) -> AsyncGenerator[_Generation, None]:
-        """A generation that has ``adapter`` loaded, kept alive until the block ends."""
-        generation = await self._generation_with(adapter)
+    async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[_Generation, None]:
+        """A generation that can serve ``request``, kept alive until the block ends."""
+        generation = await self._generation_for(request)
         try:
             yield generation
         finally:
             generation.release()
 
-    async def _generation_with(self, adapter: AdapterLease | None) -> _Generation:
+    async def _generation_for(self, request: GenerationRequest | None) -> _Generation:
+        adapter = request.adapter if request and request.adapter and request.adapter.scale else None
+        if request and request.logprobs:
+            # llama.cpp has no probabilities of tokens it guessed. Rare enough to end guessing until the next start.
+            self._speculation = False
+        plain = bool(request and request.logprobs)
         while True:
             await self.ready()
             current = self._current
             if current is None:
                 continue
-            if adapter is None or adapter.scale == 0.0 or current.position(adapter.digest) is not None:
+            if current.serves(adapter, plain=plain):
                 current.acquire()  # no await since the check: the generation cannot have changed
                 if adapter is not None:
                     self._touch(adapter)
                 return current
-            await self._load(adapter)
+            await self._replace(adapter, plain=plain)
 
     def _touch(self, adapter: AdapterLease) -> None:
         self._recent.pop(adapter.digest, None)
         self._recent[adapter.digest] = adapter
 
-    async def _load(self, adapter: AdapterLease) -> None:
+    async def _replace(self, adapter: AdapterLease | None, *, plain: bool) -> None:
         """Replace the current generation by one that has ``adapter`` too; the least recently used one goes."""
         async with self._swap:
             old = self._current
-            if old is None or old.position(adapter.digest) is not None:
+            if old is None or old.serves(adapter, plain=plain):
                 return
-            if not adapter.path.is_file():
-                raise InvalidInput(
-                    f"adapter {adapter.digest[:12]} has no file", why=str(adapter.path), fix="Import it again"
-                )
             loaded = {a.digest for a in old.adapters}
+            new = [] if adapter is None or adapter.digest in loaded else [adapter]
+            if missing := next((each for each in new if not each.path.is_file()), None):
+                raise InvalidInput(
+                    f"adapter {missing.digest[:12]} has no file", why=str(missing.path), fix="Import it again"
+                )
             keep = [a for d, a in self._recent.items() if d in loaded and a.path.is_file()]
-            adapters = (*keep, adapter)[-self._options.max_loaded_adapters :]
             try:
-                new = await self._spawn(adapters)
+                fresh = await self._spawn((*keep, *new)[-self._options.max_loaded_adapters :])
             except EngineFailed as error:
+                if not new:
+                    raise
                 raise EngineFailed(
-                    f"adapter {adapter.digest[:12]} could not be loaded",
+                    f"adapter {new[0].digest[:12]} could not be loaded",
                     why=error.why,
                     fix="Remove it with `peft-daemon adapters remove`, or use `base`",
                 ) from None
-            self._touch(adapter)
-            self._current, self._state, self._last_error = new, EngineState.READY, None
+            for each in new:
+                self._touch(each)
+            await old.keep_states()
+            self._current, self._state, self._last_error = fresh, EngineState.READY, None
             self._background(self._drain(old))
         await self._announce()
 
@@ -224,6 +250,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             slots=options.slots,
             threads=options.threads or default_threads(),
             batch_tokens=options.batch_tokens * LONG_STEPS,
+            speculation=self._speculation,
             states_folder=str(self._states.folder) if self._states is not None else "",
         )
         process = await EngineProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
@@ -242,7 +269,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             states=self._states,
             digests=[adapter.digest for adapter in adapters],
         )
-        generation = _Generation(process, server, adapters, host)
+        generation = _Generation(process, server, adapters, host, speculates=config.speculation)
         self._adopt(generation)
         return generation
 

@@ -16,6 +16,11 @@ KV_LAYOUT = "f16"
 """What a saved KV state depends on besides model, build and context; to be changed with the parameters below."""
 
 
+LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
+"""Speculation: where the last 5 tokens stand earlier in prompt or answer, the 7 that follow there are tried. With the
+token before them they make a batch of 8, which the kernels like; docs/engines.md has what was measured."""
+
+
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the child needs; it reads no settings and no environment of its own."""
 
@@ -29,6 +34,8 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     threads: int
     batch_tokens: int
+    speculation: bool = False
+    """Whether what stands in the prompt is tried as the answer's continuation."""
     states_folder: str = ""
     """Where KV states are saved; empty: nowhere."""
 
@@ -71,7 +78,9 @@ def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]
     params.endpoint_slots = True
     params.n_ctx = config.context_tokens * config.slots
     params.n_parallel = config.slots
-    params.n_batch = params.n_ubatch = config.batch_tokens
+    # A batch that does not hold every slot's draft ends the process.
+    drafts = config.slots * (1 + DRAFT_TOKENS) if config.speculation else 1
+    params.n_batch = params.n_ubatch = max(config.batch_tokens, drafts)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.threads
     # Fitting to device memory loads the model twice; the size is known beforehand.
     params.fit_params = False
@@ -82,6 +91,10 @@ def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]
     # The server-side prompt cache is keyed by tokens alone: with adapters it could hand one adapter's state to another.
     params.cache_ram_mib = 0
     params.cache_idle_slots = False
+    if config.speculation:
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+        params.speculative.ngram_simple.size_n = LOOKUP_TOKENS
+        params.speculative.ngram_simple.size_m = params.speculative.draft.n_max = DRAFT_TOKENS
     if config.states_folder:
         params.slot_save_path = config.states_folder + os.sep
     params.lora_init_without_apply = True

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest
 from peft_daemon.engines.process import ChildGone, EngineProcess
 from peft_daemon.errors import EngineFailed, PeftDaemonError, Unavailable
 from peft_daemon.protocol import EngineState, EngineStatus
@@ -67,8 +67,8 @@ class SupervisedEngine(ABC, Generic[C]):
         """A child that serves, without adapters; raises EngineFailed."""
 
     @abstractmethod
-    def _lease(self, adapter: AdapterLease | None) -> AbstractAsyncContextManager[C]:
-        """A child that can serve requests with ``adapter``, kept alive until the block ends."""
+    def _lease(self, request: GenerationRequest | None) -> AbstractAsyncContextManager[C]:
+        """A child that can serve ``request`` (None: count tokens), kept alive until the block ends."""
 
     @abstractmethod
     def _stream(self, child: C, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
@@ -144,7 +144,7 @@ class SupervisedEngine(ABC, Generic[C]):
         """Stream one generation; see ``engines.base.Engine``."""
         for attempt in (1, 2):
             began = False
-            async with self._lease(request.adapter) as child:
+            async with self._lease(request) as child:
                 try:
                     async with aclosing(self._stream(child, request)) as stream:
                         async for item in stream:

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import msgspec
 
-from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest
 from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
 from peft_daemon.engines.torch_messages import (
@@ -55,7 +55,7 @@ class TorchOptions:
     """See ``ChildConfig``."""
     context_tokens: int = 4096
     threads: int = 0
-    batch_tokens: int = 12
+    batch_tokens: int = 16
     max_loaded_adapters: int = 8
 
 
@@ -191,7 +191,8 @@ class TorchEngine(SupervisedEngine[TorchChild]):
         return child
 
     @contextlib.asynccontextmanager
-    async def _lease(self, adapter: AdapterLease | None) -> AsyncGenerator[TorchChild, None]:
+    async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[TorchChild, None]:
+        adapter = request.adapter if request else None
         if adapter is not None and adapter.scale and not adapter.path.is_dir():
             raise InvalidInput(
                 f"adapter {adapter.digest[:12]} has no folder", why=str(adapter.path), fix="Import it again"

@@ -29,6 +29,25 @@ def test_auto_is_llama_cpp() -> None:
     assert [create(setting).id for setting in ("auto", "llamacpp")] == [LLAMACPP, LLAMACPP]
 
 
+@pytest.mark.parametrize(("free_mb", "asked", "slots"), [(900, 0, 1), (4000, 0, 2), (900, 2, 2), (4000, 1, 1)])
+def test_two_slots_need_memory_unless_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_mb: int, asked: int, slots: int
+) -> None:
+    class Memory:
+        available = free_mb * 1_000_000
+
+    monkeypatch.setattr(choice.psutil, "virtual_memory", Memory)
+    model = tmp_path / "m.gguf"
+    model.write_bytes(bytes(1_000_000))
+    assert choice.slots(Settings(slots=asked), model) == slots
+    assert choice.slots(Settings(slots=asked, engine="torch"), model) == (asked or 1)
+
+
+@pytest.mark.parametrize(("setting", "guesses"), [("on", True), ("off", False), ("auto", choice.SPECULATION_WINS)])
+def test_guessing_is_as_it_was_measured_unless_it_is_set(setting: str, guesses: bool) -> None:
+    assert choice.speculates(Settings(speculation=setting)) is guesses  # type: ignore[arg-type]
+
+
 @pytest.mark.torch
 def test_torch_is_chosen_by_name_and_not_imported() -> None:
     code = (

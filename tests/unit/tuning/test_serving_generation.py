@@ -174,6 +174,14 @@ def test_a_second_request_reads_only_the_last_token_again(served: Served, kind: 
     assert again.logprobs == pytest.approx(first.logprobs, abs=1e-5)
 
 
+def test_a_prompt_can_be_read_ahead(served: Served) -> None:
+    served.forget()
+    ahead = served.ask(max_tokens=0)
+    assert (ahead.text, ahead.finish.reason) == ("", FinishReason.LENGTH)
+    assert ahead.finish.timings.prompt_evaluated == ahead.finish.timings.prompt_tokens > STEP
+    assert served.ask().finish.timings.prompt_evaluated == 1
+
+
 def test_a_longer_prompt_reads_what_is_new_and_another_scale_everything(served: Served) -> None:
     served.ask(served.lease("lora"))
     longer = (Segment(PROMPT[0].text + "= 1"),)
