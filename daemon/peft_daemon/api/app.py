@@ -50,7 +50,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     engine = choice.create(
         settings,
         model_id=model.id,
-        model_path=open_store(settings, paths).path(model),
+        model_path=open_store(settings, paths).served(model, settings).path,
         context_tokens=min(settings.context_tokens, model.context_tokens),
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, model, choice.chosen(settings)),

@@ -16,10 +16,11 @@ import msgspec
 import typer
 
 from peft_daemon import config
+from peft_daemon.cli import optimize
 from peft_daemon.cli.output import Json, emit
 from peft_daemon.errors import Cancelled
 from peft_daemon.lifecycle import backoff
-from peft_daemon.models import catalogue
+from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.disk import readable
 from peft_daemon.models.progress import Progress
@@ -29,7 +30,9 @@ from peft_daemon.paths import Paths
 if TYPE_CHECKING:
     from rich import progress as bars
 
-app = typer.Typer(help="List, fetch and delete base models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, fetch, speed up and delete base models.", no_args_is_help=True, rich_markup_mode=None)
+
+optimize.register(app)
 
 ModelId = Annotated[str, typer.Argument(metavar="ID", help="Catalogue id; `peft-daemon models list` shows all.")]
 
@@ -52,6 +55,8 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
     source: str | None
     verified: str | None
+    optimized: str | None
+    """Recipe of the copy that `models optimize` kept."""
 
 
 class PulledModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,6 +221,7 @@ def _settings(*, offline: bool = False) -> config.Settings:
 
 def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None, chosen: str) -> ModelRow:
     found = installed if installed is not None and installed.sha256 == entry.sha256 else None
+    copy = optimized.read(found.path.parent, entry.sha256) if found else None
     return ModelRow(
         id=entry.id,
         family=entry.family,
@@ -230,6 +236,7 @@ def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None,
         path=str(found.path) if found else None,
         source=found.source if found else None,
         verified=found.verified if found else None,
+        optimized=copy.recipe if copy else None,
     )
 
 
@@ -244,5 +251,5 @@ def _print_rows(rows: list[ModelRow], chosen: str, folder: Path) -> None:
 
 def _state(row: ModelRow) -> str:
     if row.installed:
-        return "installed"
+        return f"installed, optimized ({row.optimized})" if row.optimized else "installed"
     return f"{row.staged_bytes / row.bytes:.0%} fetched" if row.staged_bytes else "not installed"
