@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -17,6 +14,7 @@ import typer
 
 from peft_daemon import config
 from peft_daemon.cli import optimize
+from peft_daemon.cli.interrupts import termination_interrupts
 from peft_daemon.cli.output import Json, emit
 from peft_daemon.errors import Cancelled
 from peft_daemon.lifecycle import backoff
@@ -128,7 +126,7 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
     if store.is_installed(entry):
         return store.pull(entry)
     try:
-        with _termination_interrupts(), _drawn_progress() as progress:
+        with termination_interrupts(), _drawn_progress() as progress:
             started = time.monotonic()
             model = store.pull(entry, local=local, progress=progress)
             # An editor may have failed to start the daemon for want of this model: let it try again at once.
@@ -189,26 +187,6 @@ class _Bar:
             # Bytes from an earlier pull must not count as speed.
             self._task = self._drawing.add_task("", total=total, completed=done)
         self._drawing.update(self._task, completed=done)
-
-
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the work the way Ctrl-C does, so that the child goes too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # Under nohup a closed terminal is to be ignored; handlers can be set in the main thread only.
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    if threading.current_thread() is not threading.main_thread():
-        heeded = []
-    previous = [(number, signal.signal(number, interrupt)) for number in heeded]
-    try:
-        yield
-    finally:
-        for number, handler in previous:
-            signal.signal(number, handler)
 
 
 def _settings(*, offline: bool = False) -> config.Settings:

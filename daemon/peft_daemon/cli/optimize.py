@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from peft_daemon import config
+from peft_daemon.cli.interrupts import termination_interrupts
 from peft_daemon.cli.output import Json, emit, run
-from peft_daemon.errors import Conflict, NotFound
+from peft_daemon.errors import Cancelled, Conflict, NotFound
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.disk import is_full, readable
@@ -58,7 +59,14 @@ def optimize(
     with store.locked(entry, Silent()):
         optimizer = Optimizer(store, entry, settings, _judging(paths, entry), _Lines())
         try:
-            outcome = run(optimizer.run(tried, keep=not dry_run))
+            with termination_interrupts():
+                outcome = run(optimizer.run(tried, keep=not dry_run))
+        except Cancelled:
+            raise Cancelled(
+                "interrupted",
+                why="copies that were written are kept",
+                fix=f"Type `peft-daemon models optimize {entry.id}` to go on",
+            ) from None
         except OSError as error:
             raise Conflict(
                 f"cannot write a copy into {store.folder}",

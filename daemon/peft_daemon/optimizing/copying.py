@@ -74,6 +74,7 @@ def write(source: Path, plan: Layout, target: PartialFile, advance: Advance) -> 
             target.append(piece)
             advance(target.size, plan.bytes)
     target.append(bytes(plan.bytes - target.size))
+    advance(plan.bytes, plan.bytes)
 
 
 def _pieces(data: npt.NDArray[np.uint8], info: TensorInfo, kind: Type) -> Iterator[bytes]:

@@ -16,6 +16,8 @@ LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 
 _BORDERS = ((LEVELS[1:] + LEVELS[:-1]) / 2).astype(np.float32)
 _NEAREST = np.searchsorted(_BORDERS, np.arange(-128, 128, 0.5, dtype=np.float32)).astype(np.uint8)
 """The nearest level of -128, -127.5, …; exact but for values within a quarter of a border."""
+_TINY = 1e-30
+"""A block whose largest weight is below this is one of zeros: its inverse scale would overflow."""
 _ATTEMPTS = (0, -6, -4, -2, 2, 4, 6)
 """Added to the level that the largest weight is put on, which varies the scale: the errors of all weights decide."""
 
@@ -36,7 +38,7 @@ def quantize(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     best_gain = np.full(len(blocks), -1.0, dtype=np.float32)
     best_scale = np.zeros(len(blocks), dtype=np.float32)
     for attempt in _ATTEMPTS:
-        inverse = np.divide(LEVELS[0] + attempt, largest, out=np.zeros_like(largest), where=largest != 0)
+        inverse = np.divide(LEVELS[0] + attempt, largest, out=np.zeros_like(largest), where=np.abs(largest) > _TINY)
         levels = LEVELS[_indices(blocks, inverse)]
         product = np.einsum("ij,ij,ij->i", squares, levels, blocks)
         norm = np.einsum("ij,ij,ij->i", squares, levels, levels)

@@ -103,7 +103,7 @@ class Optimizer:
             if gain.both < LEAST_GAIN:
                 verdict = f"not faster by {LEAST_GAIN - 1:.0%}"
             elif best is None:
-                judged = await self._quality(copy)
+                judged = await self.judge(copy)
                 figures, verdict = _figures(gain, judged), _verdict(judged)
                 best = (copy, figures) if judged.passes else None
             size = copy.path.stat().st_size
@@ -141,7 +141,8 @@ class Optimizer:
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
             return await speed.measure(original, other, self._texts, partial(self._tell, f"timing {copy.recipe}"))
 
-    async def _quality(self, copy: ModelFile) -> Quality:
+    async def judge(self, copy: ModelFile) -> Quality:
+        """How well the copy answers; raises EngineFailed when the engine does not run."""
         form, lease = formats.get(self._entry.prompt_formats.fill), self._judging.lease
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
             return await quality.judge(
