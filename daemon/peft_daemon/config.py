@@ -39,6 +39,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="weights in the torch engine; auto: nf4 on CUDA, float32 on a CPU"),
     ] = "auto"
     models_dir: Annotated[str, Meta(description="folder of base models; empty: the cache folder")] = ""
+    model_file: Annotated[
+        Literal["auto", "original"],
+        Meta(description="auto: the copy that `models optimize` kept, where there is one; original: never that"),
+    ] = "auto"
     listen: Annotated[
         Literal["auto", "unix", "tcp"], Meta(description="unix socket, TCP with a token, or what the system has")
     ] = "auto"

@@ -34,6 +34,11 @@ class Place:
         """Its file; raises NotFound when it is not fetched."""
         return BaseModel(self.entry.id, self.entry.sha256, open_store(self.settings, self.paths).path(self.entry))
 
+    @property
+    def served_path(self) -> Path:
+        """The file the daemon serves: the base's, or its optimized copy. Raises NotFound when it is not fetched."""
+        return open_store(self.settings, self.paths).served(self.entry, self.settings).path
+
     def folder(self, name: str) -> Path:
         """Where a run keeps its checkpoints and results."""
         return self.paths.data / "tuning" / name

@@ -189,8 +189,9 @@ def _judge(request: TuneRequest, place: Place, data: DataSet, adapter: Path, tel
         )
 
         async def all_of_it() -> Verdict:
+            # Tuned on the original, which has lost less; judged on what will answer.
             async with serving(
-                place.settings, place.entry, place.base.path, threads=request.job.threads or 0
+                place.settings, place.entry, place.served_path, threads=request.job.threads or 0
             ) as engine:
                 return await judge(
                     engine,

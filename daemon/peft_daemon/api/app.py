@@ -48,16 +48,16 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
     """
     model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
-    model_path = open_store(settings, paths).path(model)
-    settings = msgspec.structs.replace(settings, slots=choice.slots(settings, model_path))
+    served = open_store(settings, paths).served(model, settings)
+    settings = msgspec.structs.replace(settings, slots=choice.slots(settings, served.path))
     engine = choice.create(
         settings,
         model_id=model.id,
-        model_path=model_path,
+        model_path=served.path,
         context_tokens=min(settings.context_tokens, model.context_tokens),
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, model, choice.chosen(settings)),
-        states=(paths.kv_states, model.sha256),
+        states=(paths.kv_states, served.sha256),
     )
     service = CompletionService(settings, model, engine, registry)
 

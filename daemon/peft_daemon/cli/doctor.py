@@ -95,8 +95,10 @@ def _folders(paths: Paths) -> str:
 
 
 def _model(settings: Settings, paths: Paths) -> str:
-    model = open_store(settings, paths).verify(catalogue.get(settings.model))
-    return f"{model.id}, sha256 verified, {model.bytes / 1e6:.0f} MB, {model.path}"
+    entry, store = catalogue.get(settings.model), open_store(settings, paths)
+    model, served = store.verify(entry), store.served(entry, settings)
+    copy = f"; served as its copy {served.path.name}" if served.recipe else ""
+    return f"{model.id}, sha256 verified, {model.bytes / 1e6:.0f} MB, {model.path}{copy}"
 
 
 def _engine(settings: Settings, paths: Paths) -> str:
@@ -121,7 +123,7 @@ async def _measure(settings: Settings, paths: Paths) -> tuple[float, float]:
         engine = choice.create(
             settings,
             model_id=model.id,
-            model_path=open_store(settings, paths).path(model),
+            model_path=open_store(settings, paths).served(model, settings).path,
             context_tokens=min(settings.context_tokens, model.context_tokens),
             socket_folder=Path(folder),
         )

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
 from peft_daemon import config
+from peft_daemon.cli import optimize
+from peft_daemon.cli.interrupts import termination_interrupts
 from peft_daemon.cli.output import Json, emit
 from peft_daemon.errors import Cancelled
 from peft_daemon.lifecycle import backoff
-from peft_daemon.models import catalogue
+from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.disk import readable
 from peft_daemon.models.progress import Progress
@@ -29,7 +28,9 @@ from peft_daemon.paths import Paths
 if TYPE_CHECKING:
     from rich import progress as bars
 
-app = typer.Typer(help="List, fetch and delete base models.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, fetch, speed up and delete base models.", no_args_is_help=True, rich_markup_mode=None)
+
+optimize.register(app)
 
 ModelId = Annotated[str, typer.Argument(metavar="ID", help="Catalogue id; `peft-daemon models list` shows all.")]
 
@@ -52,6 +53,8 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     path: str | None
     source: str | None
     verified: str | None
+    optimized: str | None
+    """Recipe of the copy that `models optimize` kept."""
 
 
 class PulledModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +126,7 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
     if store.is_installed(entry):
         return store.pull(entry)
     try:
-        with _termination_interrupts(), _drawn_progress() as progress:
+        with termination_interrupts(), _drawn_progress() as progress:
             started = time.monotonic()
             model = store.pull(entry, local=local, progress=progress)
             # An editor may have failed to start the daemon for want of this model: let it try again at once.
@@ -186,26 +189,6 @@ class _Bar:
         self._drawing.update(self._task, completed=done)
 
 
-@contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the work the way Ctrl-C does, so that the child goes too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # Under nohup a closed terminal is to be ignored; handlers can be set in the main thread only.
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    if threading.current_thread() is not threading.main_thread():
-        heeded = []
-    previous = [(number, signal.signal(number, interrupt)) for number in heeded]
-    try:
-        yield
-    finally:
-        for number, handler in previous:
-            signal.signal(number, handler)
-
-
 def _settings(*, offline: bool = False) -> config.Settings:
     return config.resolve(
         command_line={"offline": True if offline else None},
@@ -216,6 +199,7 @@ def _settings(*, offline: bool = False) -> config.Settings:
 
 def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None, chosen: str) -> ModelRow:
     found = installed if installed is not None and installed.sha256 == entry.sha256 else None
+    copy = optimized.read(found.path.parent, entry.sha256) if found else None
     return ModelRow(
         id=entry.id,
         family=entry.family,
@@ -230,6 +214,7 @@ def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None,
         path=str(found.path) if found else None,
         source=found.source if found else None,
         verified=found.verified if found else None,
+        optimized=copy.recipe if copy else None,
     )
 
 
@@ -244,5 +229,5 @@ def _print_rows(rows: list[ModelRow], chosen: str, folder: Path) -> None:
 
 def _state(row: ModelRow) -> str:
     if row.installed:
-        return "installed"
+        return f"installed, optimized ({row.optimized})" if row.optimized else "installed"
     return f"{row.staged_bytes / row.bytes:.0%} fetched" if row.staged_bytes else "not installed"

@@ -19,9 +19,10 @@ import msgspec
 
 from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict, DownloadFailed, NotFound
-from peft_daemon.models import disk
+from peft_daemon.models import disk, optimized
 from peft_daemon.models.catalogue import FileName, ModelEntry, Sha256
 from peft_daemon.models.disk import readable
+from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.partial import PartialFile, sha256_of
 from peft_daemon.models.progress import Progress, Silent
 from peft_daemon.models.sources import remote_sources
@@ -105,6 +106,29 @@ class ModelStore:
             fix=f"Type `peft-daemon models pull {entry.id}` ({readable(entry.bytes)})",
         )
 
+    def served(self, entry: ModelEntry, settings: Settings) -> ModelFile:
+        """The file to serve: the optimized copy where there is one and it is wanted; raises as ``path``."""
+        path = self.path(entry)
+        # Other engines de-quantize the file, so a copy would cost them quality and give nothing.
+        wanted = settings.model_file == "auto" and settings.engine != "torch"
+        record = optimized.read(path.parent, entry.sha256) if wanted else None
+        if record is None:
+            return ModelFile(path, entry.sha256)
+        return ModelFile(path.parent / record.file, record.sha256, record.recipe)
+
+    def staging(self, entry: ModelEntry) -> Path:
+        """The folder for files of this model that are not complete yet; may not exist."""
+        return self._partial(entry).parent
+
+    def require_room(self, entry: ModelEntry, needed: int) -> None:
+        """Raise Conflict unless ``needed`` bytes can be written beside the model."""
+        if (free := self._free_bytes(self.folder)) < needed:
+            raise Conflict(
+                f"not enough room for a copy of model '{entry.id}' in {self.folder}",
+                why=f"{readable(needed)} needed, {readable(free)} free",
+                fix="Free some and type the command again",
+            )
+
     def staged_bytes(self, entry: ModelEntry) -> int:
         """Bytes of an unfinished download that the next pull builds upon."""
         with contextlib.suppress(OSError):
@@ -141,7 +165,7 @@ class ModelStore:
         if (model := self._find(entry)) is not None:
             return model
         try:
-            with self._locked(entry, progress):
+            with self.locked(entry, progress):
                 return self._find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
         except OSError as error:
             if disk.is_full(error):
@@ -156,7 +180,7 @@ class ModelStore:
                 f"model '{entry.id}' is not installed", fix="Type `peft-daemon models list` for what is on this disk"
             )
         try:
-            with self._locked(entry, Silent()):
+            with self.locked(entry, Silent()):
                 freed = sum(file.stat().st_size for top in (home, staging) for file in top.rglob("*") if file.is_file())
                 # The record first: a half-deleted folder must not look installed.
                 (home / RECORD).unlink(missing_ok=True)
@@ -259,7 +283,7 @@ class ModelStore:
         return InstalledModel(entry.id, file, record.bytes, record.sha256, record.source, record.verified)
 
     @contextlib.contextmanager
-    def _locked(self, entry: ModelEntry, progress: Progress) -> Iterator[None]:
+    def locked(self, entry: ModelEntry, progress: Progress) -> Iterator[None]:
         """Hold the model's lock, waiting for as long as another process holds it."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  (readers need no lock)
 

@@ -1,0 +1,201 @@
+"""The order of `models optimize`: write the candidates, measure their speed, judge the fastest first, keep the first
+that is good enough. What was written survives an interruption, and the next run goes on with it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.completion import formats
+from peft_daemon.config import Settings
+from peft_daemon.engines import choice
+from peft_daemon.engines.base import LLAMACPP, AdapterLease, Engine
+from peft_daemon.models import optimized
+from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.optimized import Figures, ModelFile
+from peft_daemon.models.partial import PartialFile
+from peft_daemon.models.store import ModelStore
+from peft_daemon.optimizing import copying, quality, speed
+from peft_daemon.optimizing.excerpts import excerpts
+from peft_daemon.optimizing.quality import LOSS_BOUND, Quality
+from peft_daemon.optimizing.recipes import Recipe
+from peft_daemon.optimizing.speed import Gain
+
+LEAST_GAIN = 1.15
+"""A copy that is not this many times as fast is not worth its place on the disk."""
+_WRITER = 1
+"""Counts up when the same recipe writes other bytes, so that an unfinished copy of the old kind is not gone on with."""
+
+Tell = Callable[[str, int, int], None]
+"""Told of a step, and how much of how much of it is done."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one recipe."""
+
+    recipe: str
+    bytes: int
+    reading: float
+    writing: float
+    figures: Figures | None = None
+    """None where its speed alone decided, or a faster copy was good enough."""
+    verdict: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run found; ``kept`` is the recipe that serves from now on, or empty."""
+
+    model: str
+    candidates: tuple[Candidate, ...]
+    kept: str
+    path: str
+
+
+class Judging(msgspec.Struct, frozen=True, kw_only=True):
+    """How candidates are judged: with which adapter, if any, and on how many excerpts."""
+
+    adapter: str = ""
+    lease: AdapterLease | None = None
+    excerpts: int = quality.EXCERPTS
+
+
+class Optimizer:
+    """Optimizes one installed model. The caller holds the store's lock on it."""
+
+    def __init__(self, store: ModelStore, entry: ModelEntry, settings: Settings, judging: Judging, tell: Tell) -> None:
+        """Raises NotFound when the model is not installed."""
+        self._store, self._entry, self._judging, self._tell = store, entry, judging, tell
+        self._source = store.path(entry)
+        # Candidates are for llama.cpp, whatever engine is set; one request at a time is what is compared.
+        self._settings = msgspec.structs.replace(settings, engine=LLAMACPP, slots=1)
+        self._texts = excerpts(judging.excerpts)
+
+    def staged(self, recipe: Recipe) -> Path:
+        """Where the copy lies before it is judged."""
+        return self._store.staging(self._entry) / f"{self._entry.sha256[:16]}-{recipe.id}-{_WRITER}.copy"
+
+    def write(self, recipe: Recipe) -> ModelFile:
+        """Write the copy, or what is missing of it; raises Conflict where the disk is too small, OSError."""
+        plan, path = copying.layout(self._source, recipe), self.staged(recipe)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with PartialFile(path) as file:
+            self._store.require_room(self._entry, plan.bytes - file.size)
+            copying.write(self._source, plan, file, partial(self._tell, f"writing {recipe.id}"))
+            file.sync()
+            return ModelFile(path, file.sha256(), recipe.id)
+
+    async def run(self, recipes: tuple[Recipe, ...], *, keep: bool) -> Outcome:
+        """Try all ``recipes``; raises what ``write`` raises, and EngineFailed when the engine does not run."""
+        copies = [self.write(recipe) for recipe in recipes]
+        gains = [await self._gain(copy) for copy in copies]
+        found: list[Candidate] = []
+        best: tuple[ModelFile, Figures] | None = None
+        for copy, gain in sorted(zip(copies, gains, strict=True), key=lambda pair: -pair[1].both):
+            figures, verdict = None, "a faster copy is good enough"
+            if gain.both < LEAST_GAIN:
+                verdict = f"not faster by {LEAST_GAIN - 1:.0%}"
+            elif best is None:
+                judged = await self.judge(copy)
+                figures, verdict = _figures(gain, judged), _verdict(judged)
+                best = (copy, figures) if judged.passes else None
+            size = copy.path.stat().st_size
+            found.append(
+                Candidate(
+                    recipe=copy.recipe,
+                    bytes=size,
+                    reading=gain.reading,
+                    writing=gain.writing,
+                    figures=figures,
+                    verdict=verdict,
+                )
+            )
+        path = str(self._keep(*best)) if best and keep else ""
+        for copy in copies:
+            copy.path.unlink(missing_ok=True)
+        return Outcome(
+            model=self._entry.id, candidates=tuple(found), kept=best[0].recipe if best and keep else "", path=path
+        )
+
+    def _keep(self, copy: ModelFile, figures: Figures) -> Path:
+        record = optimized.keep(
+            self._source.parent,
+            copy,
+            name=self._source.stem,
+            source_sha256=self._entry.sha256,
+            adapter=self._judging.adapter,
+            figures=figures,
+            versions={name: importlib.metadata.version(name) for name in ("xllamacpp", "gguf", "numpy")},
+            processor=_processor(),
+        )
+        return self._source.parent / record.file
+
+    async def _gain(self, copy: ModelFile) -> Gain:
+        async with self._engine(self._source) as original, self._engine(copy.path) as other:
+            return await speed.measure(original, other, self._texts, partial(self._tell, f"timing {copy.recipe}"))
+
+    async def judge(self, copy: ModelFile) -> Quality:
+        """How well the copy answers; raises EngineFailed when the engine does not run."""
+        form, lease = formats.get(self._entry.prompt_formats.fill), self._judging.lease
+        async with self._engine(self._source) as original, self._engine(copy.path) as other:
+            return await quality.judge(
+                original, other, self._texts, form, lease=lease, tell=partial(self._tell, f"judging {copy.recipe}")
+            )
+
+    @asynccontextmanager
+    async def _engine(self, path: Path) -> AsyncGenerator[Engine, None]:
+        # Not below the user's folders: a socket path has room for 103 bytes.
+        with tempfile.TemporaryDirectory(prefix="pd-") as folder:
+            engine = choice.create(
+                self._settings,
+                model_id=self._entry.id,
+                model_path=path,
+                context_tokens=min(2048, self._settings.context_tokens),
+                socket_folder=Path(folder),
+                adapters=(self._judging.lease,) if self._judging.lease else (),
+            )
+            await engine.start()
+            try:
+                await engine.ready()
+                yield engine
+            finally:
+                await engine.stop()
+
+
+def _figures(gain: Gain, found: Quality) -> Figures:
+    return Figures(
+        reading=gain.reading,
+        writing=gain.writing,
+        loss=found.loss,
+        loss_bound=found.loss_bound,
+        places=found.places,
+        lines=found.lines,
+        right=found.right,
+        right_original=found.right_original,
+        same=found.same,
+    )
+
+
+def _verdict(found: Quality) -> str:
+    if found.passes:
+        return "good enough"
+    if found.loss_bound > LOSS_BOUND:
+        return f"may lose {found.loss_bound:.3f} nats, more than {LOSS_BOUND}"
+    return f"completes fewer lines ({found.right}, not {found.right_original} of {found.lines})"
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -1,0 +1,92 @@
+"""A copy is its original but for the tensors the recipe names, wherever its writing was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_daemon.errors import NotFound
+from peft_daemon.models.partial import PartialFile
+from peft_daemon.optimizing import copying, recipes
+from support.small_gguf import TYPES, small_gguf
+
+MLP = recipes.get("iq4_nl-mlp")
+
+
+def _nothing(done: int, of: int) -> None:
+    pass
+
+
+def _copy(source: Path, target: Path, recipe: recipes.Recipe) -> bytes:
+    with PartialFile(target) as file:
+        copying.write(source, copying.layout(source, recipe), file, _nothing)
+    return target.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_gguf(tmp_path_factory.mktemp("small") / "model.gguf")
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path) -> bytes:
+    return _copy(source, source.parent / "whole.copy", MLP)
+
+
+def test_named_tensors_change_their_type_and_all_else_stays(source: Path, whole: bytes) -> None:
+    before, after = gguf.GGUFReader(source), gguf.GGUFReader(source.parent / "whole.copy")
+    assert [tensor.name for tensor in after.tensors] == list(TYPES)
+    for old, new in zip(before.tensors, after.tensors, strict=True):
+        if old.name in {"blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"}:
+            assert new.tensor_type == gguf.GGMLQuantizationType.IQ4_NL
+            weights = gguf.quants.dequantize(old.data, old.tensor_type)
+            error = gguf.quants.dequantize(new.data, new.tensor_type) - weights
+            assert 0 < np.square(error).mean() < 0.02 * np.square(weights).mean()
+        else:
+            assert new.tensor_type == old.tensor_type
+            assert np.array_equal(new.data, old.data)
+    tokens = "tokenizer.ggml.tokens"
+    assert after.fields[tokens].contents() == before.fields[tokens].contents()
+    assert after.fields.keys() == before.fields.keys()
+
+
+def test_its_size_is_known_beforehand(source: Path, whole: bytes) -> None:
+    assert copying.layout(source, MLP).bytes == len(whole)
+
+
+@given(data=st.data())
+def test_a_copy_interrupted_anywhere_ends_with_the_same_bytes(source: Path, whole: bytes, data: st.DataObject) -> None:
+    kept = data.draw(st.integers(0, len(whole)))
+    target = source.parent / "interrupted.copy"
+    target.write_bytes(whole[:kept])
+    assert _copy(source, target, MLP) == whole
+
+
+def test_progress_ends_with_all_bytes(source: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    plan = copying.layout(source, MLP)
+    with PartialFile(tmp_path / "told.copy") as file:
+        copying.write(source, plan, file, lambda done, of: told.append((done, of)))
+    assert told == sorted(told)
+    assert told[-1] == (plan.bytes, plan.bytes)
+
+
+@pytest.mark.parametrize("recipe", recipes.RECIPES, ids=lambda recipe: recipe.id)
+def test_no_recipe_touches_norms_or_the_embedding(recipe: recipes.Recipe, source: Path) -> None:
+    from peft_daemon.adapters.gguf_header import read_header
+
+    tensors = read_header(source).tensors
+    for name in ("token_embd.weight", "blk.0.attn_norm.weight"):
+        assert recipe.of(name, tensors[name]) == TYPES[name]
+    assert any(recipe.of(name, info) != info.type for name, info in tensors.items())
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
+    with pytest.raises(NotFound) as caught:
+        recipes.get("q3")
+    assert "iq4_nl-mlp" in caught.value.fix
