@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from peft_daemon.protocol import ContextChunk
-from peft_tuning.repository.languages import language_of
-from peft_tuning.repository.structure import Structure, structure
+from peft_daemon.sources.languages import language_of
+from peft_daemon.sources.structure import Structure, structure
 
 MOST_CHUNKS = 4
 NEIGHBOURS = 2
