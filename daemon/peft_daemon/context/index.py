@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from peft_daemon.context.postings import Postings, words
 from peft_daemon.sources.files import Listing, Skip, SourceFile, read
+from peft_daemon.sources.related import Signature, outline
 
 MOST_FILES = 20_000
 MOST_CHARACTERS = 200_000_000
 """Of all files together; a process that holds as much takes about 1 GB."""
 SHORTEST, LONGEST = 5, 16
 """Lines of a passage: it ends at a blank line after the first, and at any line after the second."""
+MOST_OUTLINES = 512
+"""Kept of the files that were last looked into."""
 _DEFINES = re.compile(
     r"^(?:[ \t]{0,4}(?:export |public |pub |static |async )*(?:def|class|function|func|fn|struct|enum|trait|interface"
     r"|type)[ \t]+(\w{3,})|([A-Z][A-Z0-9_]{2,})[ \t]*[:=])",
@@ -62,6 +65,7 @@ class Index:
         self._postings = Postings()
         self._lines: dict[int, tuple[str, int, int]] = {}
         self._characters = 0
+        self._outlines: dict[str, tuple[tuple[int, int], tuple[Signature, ...]]] = {}
 
     @property
     def files(self) -> int:
@@ -78,7 +82,7 @@ class Index:
         """All files there are, read or not yet, in order."""
         return tuple(self._sources)
 
-    def list(self, listing: Listing) -> Iterator[str]:
+    def listed(self, listing: Listing) -> Iterator[str]:
         """Take over which files there are; gives the paths that are to be updated, those that are gone among them."""
         kept = listing.files[:MOST_FILES]
         self.left_out = len(listing.files) - len(kept)
@@ -106,7 +110,7 @@ class Index:
             number = self._postings.add(words("\n".join(lines[first:last])))
             self._lines[number] = (path, first, last)
             numbers.append(number)
-        names = tuple(dict.fromkeys(one or other for one, other in _DEFINES.findall(text)))
+        names = defined(text)
         for name in names:
             self._definers[name].add(path)
         self._known[path] = _Known(stamp, len(text), names, tuple(numbers))
@@ -135,16 +139,29 @@ class Index:
         text = read(source) if source else ""
         return "" if isinstance(text, Skip) else text
 
-    def lines(self, passage: Passage) -> str:
-        """The text of a passage; empty if its file is not the one that was read."""
+    def lines(self, passage: Passage, more: int = 0) -> str:
+        """The text of a passage and so many lines behind it; empty if its file is not the one that was read."""
         source, known = self._sources.get(passage.path), self._known.get(passage.path)
         if source is None or known is None or _stamp(source.file) != known.stamp:
             return ""
-        return "\n".join(self.text(passage.path).split("\n")[passage.first : passage.last])
+        return "\n".join(self.text(passage.path).split("\n")[passage.first : passage.last + more]).rstrip()
 
-    def definers(self, names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
-        """The files that define each of the names, in order; names that none does are left out."""
-        return {name: tuple(sorted(paths)) for name in names if (paths := self._definers.get(name))}
+    def definers(self, name: str) -> frozenset[str]:
+        """The files that define a name."""
+        return frozenset(self._definers.get(name, ()))
+
+    def outline(self, path: str) -> tuple[Signature, ...]:
+        """The signatures of a file as it is now."""
+        source = self._sources.get(path)
+        stamp = _stamp(source.file) if source else None
+        if stamp is None:
+            return ()
+        found = self._outlines.get(path)
+        if found is None or found[0] != stamp:
+            if len(self._outlines) >= MOST_OUTLINES:
+                del self._outlines[next(iter(self._outlines))]
+            found = self._outlines[path] = (stamp, tuple(outline(self.text(path), path)))
+        return found[1]
 
     def neighbours(self, question: Iterable[str], most: int, *, without: str) -> list[Passage]:
         """The passages most like the question, best first, of all files but one."""
@@ -173,6 +190,11 @@ class Index:
             self._definers[name].discard(path)
             if not self._definers[name]:
                 del self._definers[name]
+
+
+def defined(text: str) -> tuple[str, ...]:
+    """The functions, types, methods and constants that a text defines, by a quick look."""
+    return tuple(dict.fromkeys(one or other for one, other in _DEFINES.findall(text)))
 
 
 def cut(lines: list[str]) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Passages found by the words they share with a question: BM25 (Robertson and Zaragoza 2009) over an index that changes.
+"""Passages found by the words they share with a question: BM25 (Robertson and Zaragoza 2009), in an index that changes.
 
 A passage is a set of words: it is a few lines long, so how often a word stands in it says little. Passages can be
 taken out again; their places are reused when enough of them are gone. Does not know what a passage is.
