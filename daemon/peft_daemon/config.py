@@ -65,6 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     time_budget_fill_ms: Annotated[
         int, Meta(ge=50, le=600_000, description="in-editor completion: show what is complete after this time")
     ] = 8000
+    repository_context: Annotated[
+        int, Meta(ge=0, le=2048, description="tokens of the workspace's other files shown with a completion; 0: none")
+    ] = 0
     feedback: Annotated[bool, Meta(description="record here what became of suggestions; false: nothing is")] = True
     offline: Annotated[bool, Meta(description="never touch the network, not even in `models pull`")] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="detail of the log")] = "info"

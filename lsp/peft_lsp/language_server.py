@@ -7,11 +7,13 @@ import contextlib
 import logging
 import uuid
 from functools import partial
+from pathlib import Path
 
 import msgspec
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, PyglsError
 from pygls.lsp.server import LanguageServer
+from pygls.uris import to_fs_path
 
 from peft_daemon import __version__
 from peft_lsp import names
@@ -20,6 +22,7 @@ from peft_lsp.documents import Documents
 from peft_lsp.feedback import LEAVING_S, Feedback
 from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
+from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.settings import Settings, pull
 from peft_lsp.status import LoadingProgress, State, Status, StatusBoard
 from peft_lsp.transport import Protocol
@@ -41,12 +44,19 @@ class PeftLanguageServer(LanguageServer):
         self.pauses = Pauses()
         self.daemon = Daemon(self.board)
         self.feedback = Feedback(self.documents, self.daemon)
+        self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.workspace_of)
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
         """The client asked for the end."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where the handlers run; None before ``initialized``."""
         self._warned: set[str] = set()
+
+    def workspace_of(self, path: str) -> str | None:
+        """The innermost folder of the editor's workspace that a file lies in, as an absolute path."""
+        folders = [to_fs_path(uri) for uri in self.workspace.folders if uri.startswith("file:")]
+        around = [folder for folder in folders if folder and Path(folder) in Path(path).parents]
+        return max(around, key=len, default=None)
 
     def settle(self) -> None:
         """Tell the daemon what is left to tell, from a thread other than that of the handlers; takes a moment."""

@@ -41,6 +41,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     propose.register(server)
     commands.register(server)
     settings.register(server)
+    server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
     return server
 
 
@@ -52,7 +53,12 @@ async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> No
         ls.daemon.start()
 
 
+def _saved(ls: PeftLanguageServer, params: types.DidSaveTextDocumentParams) -> None:
+    ls.recent_edits.saved(params.text_document.uri)
+
+
 async def _shutdown(ls: PeftLanguageServer, _: None) -> None:
     ls.leaving = True
+    ls.recent_edits.close()
     await ls.feedback.leave()
     await ls.daemon.close()

@@ -33,11 +33,13 @@ class Protocol(LanguageServerProtocol):
         """Apply the editor's edits."""
         edits = self._server.documents.change(params)
         self._server.feedback.edited(params.text_document.uri, edits)
+        self._server.recent_edits.edited(params.text_document.uri, edits)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
         """Forget a document."""
         self._server.feedback.close(params.text_document.uri)
+        self._server.recent_edits.closing(params.text_document.uri)
         self._server.documents.close(params.text_document.uri)
         self._server.settings.forget(params.text_document.uri)
 

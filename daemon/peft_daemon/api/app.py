@@ -16,10 +16,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from peft_daemon import __version__
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.api import context as context_routes
 from peft_daemon.api import infill, native, openai
 from peft_daemon.api.failures import FAILURES
 from peft_daemon.api.security import Gate
 from peft_daemon.config import Settings
+from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import AdapterLease
 from peft_daemon.errors import PeftDaemonError
@@ -55,6 +57,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, model, choice.chosen(settings)),
     )
+    context = RepositoryContext(settings.repository_context)
     service = CompletionService(settings, model, engine, registry)
 
     @asynccontextmanager
@@ -65,6 +68,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             yield
         finally:
             await engine.stop()
+            await context.stop()
             await importing
 
     def status() -> DaemonStatus:
@@ -94,6 +98,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             ),
             *openai.routes(service),
             *infill.routes(service),
+            *context_routes.routes(context),
         ],
         middleware=[
             Middleware(Gate, token=info.token or None),
