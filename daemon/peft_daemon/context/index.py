@@ -20,7 +20,7 @@ from peft_daemon.sources.related import Signature, outline
 MOST_FILES = 20_000
 MOST_CHARACTERS = 200_000_000
 """Of all files together; a process that holds as much takes about 1 GB."""
-SHORTEST, LONGEST = 5, 16
+SHORTEST, LONGEST = 4, 12
 """Lines of a passage: it ends at a blank line after the first, and at any line after the second."""
 MOST_OUTLINES = 512
 """Kept of the files that were last looked into."""
@@ -163,12 +163,12 @@ class Index:
             found = self._outlines[path] = (stamp, tuple(outline(self.text(path), path)))
         return found[1]
 
-    def neighbours(self, question: Iterable[str], most: int, *, without: str) -> list[Passage]:
-        """The passages most like the question, best first, of all files but one."""
+    def neighbours(self, question: Iterable[str], most: int, *, least: int = 1, without: str) -> list[Passage]:
+        """The passages most like the question, best first, that share ``least`` words with it; of all files but one."""
         found = []
         own = self._known.get(without)
         extra = len(own.numbers) if own else 0
-        for number, score in self._postings.best(question, most + extra):
+        for number, score in self._postings.best(question, most + extra, least=least):
             path, first, last = self._lines[number]
             if path != without:
                 found.append(Passage(path, first, last, score))

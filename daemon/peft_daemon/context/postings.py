@@ -81,20 +81,25 @@ class Postings:
         self._lengths = array("H", lengths[alive].tobytes())
         return {int(old): int(renumbered[old]) for old in np.flatnonzero(alive)}
 
-    def best(self, question: Iterable[str], most: int) -> list[tuple[int, float]]:
-        """The passages that share most with the question, best first, of equals the older; none that share nothing."""
+    def best(self, question: Iterable[str], most: int, *, least: int = 1) -> list[tuple[int, float]]:
+        """The passages that share most with the question, best first, of equals the older.
+
+        Those that share fewer than ``least`` words, such as are not in all of them, are none of them.
+        """
         if not self._live:
             return []
-        scores = np.zeros(len(self._lengths), dtype=np.float32)
+        lengths = np.array(self._lengths, dtype=np.float32)
+        scores = np.zeros(len(lengths), dtype=np.float32)
+        shared = np.zeros(len(lengths), dtype=np.uint16)
         limit = max(FEW, COMMON * self._live)
         for word in sorted(question):
-            places = self._places.get(word)
-            if places is not None and len(places) <= limit:
-                weight = log(1 + (self._live - len(places) + 0.5) / (len(places) + 0.5)) if self._live > 1 else 1.0
-                scores[np.array(places, dtype=np.uint32)] += max(weight, 1e-3)
-        lengths = np.array(self._lengths, dtype=np.float32)
+            places = np.array(self._places.get(word, ()), dtype=np.uint32)
+            places = places[lengths[places] > 0]
+            if 0 < len(places) <= limit:
+                scores[places] += log(1 + (self._live - len(places) + 0.5) / (len(places) + 0.5))
+                shared[places] += 1
         scores *= (K1 + 1) / (1 + K1 * (1 - B + B * lengths / (self._words / self._live)))
-        scores[lengths == 0] = 0
+        scores[shared < least] = 0
         most = min(most, len(scores))
         top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else np.arange(len(scores))
         ordered = sorted(top.tolist(), key=lambda number: (-scores[number], number))

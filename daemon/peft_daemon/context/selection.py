@@ -24,18 +24,19 @@ NEAR_BEFORE, NEAR_AFTER = 40, 12
 """Lines around the cursor whose names count ..."""
 HERE = 6
 """... the last of them three times."""
-ALIKE_BEFORE, ALIKE_AFTER = 12, 4
+ALIKE_BEFORE, ALIKE_AFTER = 6, 2
 """Lines around the cursor that passages are compared with ..."""
 CONTINUED = 6
 """... and lines behind a passage that come with it: what follows code like this is what is wanted."""
-LEAST_ALIKE = 8.0
-"""Score below which a passage has a few common words with the question, no more."""
+LEAST_SHARED = 3
+"""Words; a passage that shares fewer with them has nothing to do with them."""
 MOST_PASSAGES = 6
 MOST_DEFINERS = 2
 """A name that more files define than this says nothing about which is meant."""
 SMALLEST = 40
 """Characters; a chunk that would have fewer left is not worth its heading."""
 _NAME = re.compile(r"[^\W\d]\w{2,}")
+_CLASS_AT_MARGIN = re.compile(r"^class[ \t]+\w+[ \t]*\(([^()]{1,200})\)", re.MULTILINE)
 _OWN_NAME = re.compile(r"\b(?:def|class|function|func|fn|struct|enum|trait|interface|type)\s+(?:\([^)]*\)\s*)?(\w+)")
 
 
@@ -120,9 +121,7 @@ def passages(index: Index, question: Question) -> Iterator[ContextChunk]:
     asked = words("\n".join((*before, *after)))
     language = language_of(question.path)
     shown: dict[str, list[range]] = {}
-    for passage in index.neighbours(asked, MOST_PASSAGES, without=question.path):
-        if passage.score < LEAST_ALIKE:
-            return
+    for passage in index.neighbours(asked, MOST_PASSAGES, least=LEAST_SHARED, without=question.path):
         rows = range(passage.first, passage.last + CONTINUED)
         again = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
         if again or language_of(passage.path) != language:
@@ -185,7 +184,15 @@ def _names_near(question: Question) -> Counter[str]:
     found = Counter(_NAME.findall("\n".join((*before, *question.after.split("\n")[:NEAR_AFTER]))))
     for name in _NAME.findall("\n".join(before[-HERE:])):
         found[name] += 2
+    for name in _bases(question.before):
+        found[name] += 3
     return found
+
+
+def _bases(before: str) -> list[str]:
+    """What the class that the cursor stands in is made of: its methods may be used, or written anew."""
+    match = _CLASS_AT_MARGIN.search(before, before.rfind("\nclass ") + 1)
+    return _NAME.findall(match[1]) if match else []
 
 
 def _worth(signature: Signature, near: Counter[str]) -> float:
