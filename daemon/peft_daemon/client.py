@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from peft_daemon.config import Resolved, Settings, resolve
+from peft_daemon.context.protocol import ContextChanged, ContextResponse
 from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
 from peft_daemon.lifecycle.told_errors import error_of, error_of_status
@@ -207,6 +208,11 @@ class DaemonClient:
     async def use_adapter(self, request: UseAdapterRequest) -> None:
         """Choose the adapter of a task, everywhere or below one folder."""
         await self._call("POST", "/v1/adapters/use", msgspec.Raw, msgspec.json.encode(request))
+
+    async def context_changed(self, told: ContextChanged) -> bool:
+        """Tell what an editor did in a workspace; False where the daemon reads nothing of it."""
+        body = msgspec.json.encode(told)
+        return (await self._call("POST", "/v1/context/changed", ContextResponse, body)).taken
 
     async def shutdown(self) -> None:
         """Ask the daemon to stop gracefully; returns when it takes no more requests.

@@ -81,6 +81,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     look_ahead: Annotated[
         bool, Meta(description="prepare what follows a suggestion while it is on the screen, for when it is accepted")
     ] = True
+    repository_context: Annotated[
+        int, Meta(ge=0, le=2048, description="tokens of the workspace's other files shown with a completion; 0: none")
+    ] = 0
     feedback: Annotated[bool, Meta(description="record here what became of suggestions; false: nothing is")] = True
     offline: Annotated[bool, Meta(description="never touch the network, not even in `models pull`")] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="detail of the log")] = "info"

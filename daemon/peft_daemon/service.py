@@ -30,6 +30,7 @@ from peft_daemon.completion.intent import Decision, decide_task
 from peft_daemon.completion.pipeline import Job
 from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.config import Settings
+from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
@@ -81,7 +82,15 @@ class RawEnd:
 class CompletionService:
     """All generations of one daemon."""
 
-    def __init__(self, settings: Settings, model: ModelEntry, engine: Engine, registry: AdapterRegistry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelEntry,
+        engine: Engine,
+        registry: AdapterRegistry,
+        context: RepositoryContext,
+    ) -> None:
+        self._context = context
         self._settings, self._model, self._engine, self._registry = settings, model, engine, registry
         self._scheduler = Scheduler(settings.slots)
         self._metrics = Metrics()
@@ -150,7 +159,7 @@ class CompletionService:
         engine does.
         """
         arrived = time.perf_counter()
-        wanted = self._wanted(asked)
+        wanted = self._wanted(await self._with_context(asked, adopt=False))
         end, work = Completion("", FinishReason.CANCELLED, 0, Timings()), Work()
         try:
             async with aclosing(self._completer.run(wanted, work, show_after_ms=asked.show_after_ms)) as parts:
@@ -167,7 +176,8 @@ class CompletionService:
             self._count("complete", end.reason, timings)
             self._metrics.answered(work.origin.value)
         if self._settings.look_ahead and end.reason in _LOOKED_BEHIND and not end.more:
-            self._completer.look_ahead(self._wanted(_accepted(asked, end)))
+            after = await self._with_context(_accepted(asked, end), adopt=False)
+            self._completer.look_ahead(self._wanted(after))
         yield CompleteResponse(
             id=uuid.uuid4().hex,
             text=end.text,
@@ -186,11 +196,15 @@ class CompletionService:
 
         A newer one for the same document ends it. Raises as ``complete`` does.
         """
-        return await self._completer.warm(self._wanted(asked))
+        return await self._completer.warm(self._wanted(await self._with_context(asked, adopt=True)))
 
     async def close(self) -> None:
         """End everything that runs."""
         await self._completer.close()
+
+    async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
+        """With chunks of the workspace; ``adopt``: they may be other ones than before."""
+        return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, adopt=adopt)))
 
     def _wanted(self, asked: CompleteRequest) -> Wanted:
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)

@@ -39,6 +39,8 @@ class Question:
     """Solved examples before it, as many of them as fit, the last left out first."""
     adapter: AdapterLease | None
     seed: int
+    context: tuple[ContextChunk, ...] | None = None
+    """Pieces of other files in place of the example's own; None: those."""
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,9 +150,10 @@ def job_for(question: Question, shown: int, ids: PromptFormats, *, context_token
     if isinstance(example, IntentExample):
         shots = tuple(Shot(each.intent, each.code) for each in examples if isinstance(each, IntentExample))
         return replace(job, intent=example.intent, shots=shots)
+    context = example.context if question.context is None else question.context
     chunks = tuple(_chunk(each) for each in examples if isinstance(each, FillExample))
     document = Document.normalized(example.prefix, example.suffix, path=example.path, language=example.language)
-    return replace(job, document=document, context=(*chunks, *example.context))
+    return replace(job, document=document, context=(*chunks, *context))
 
 
 def _draws(job: Job, decoding: Decoding, seed: int) -> Iterator[Job]:

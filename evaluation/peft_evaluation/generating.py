@@ -126,7 +126,10 @@ async def _answer(
     items: ItemSet, work: _Work, answerer: Answerer, adapter: AdapterLease | None, session: _Session
 ) -> Answered:
     item, shown = items.items[work.index], work.strategy.examples(work.seed, work.index)
-    given = await answerer.answer(Question(example=item.example, shown=shown, adapter=adapter, seed=work.seed))
+    context = work.strategy.context(work.index)
+    given = await answerer.answer(
+        Question(example=item.example, shown=shown, adapter=adapter, seed=work.seed, context=context)
+    )
     return Answered(
         strategy=work.strategy.id,
         seed=work.seed,

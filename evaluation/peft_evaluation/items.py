@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 
@@ -84,6 +85,8 @@ class ItemSet:
     licence: str
     provenance: str
     notes: tuple[str, ...] = ()
+    root: Path | None = None
+    """The repository, where items are holes in its files."""
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from peft_daemon.client import DaemonClient
+from peft_daemon.context.protocol import ContextChanged
 from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
 from peft_daemon.protocol import CompleteRequest, CompleteResponse, EngineState, FeedbackRequest, FinishReason
 from peft_lsp.status import State, StatusBoard
@@ -124,6 +125,15 @@ class Daemon:
             await self._client.record(feedback)
         except PeftDaemonError as error:
             log.info("feedback was lost: %s", error.line)
+
+    async def context_changed(self, told: ContextChanged) -> None:
+        """Tell what happened in a workspace; where that cannot be told now, the next telling has it."""
+        if self._client is None:
+            return
+        try:
+            await self._client.context_changed(told)
+        except PeftDaemonError as error:
+            log.info("not told of changes: %s", error.line)
 
     async def restart(self) -> None:
         """End the daemon and start a new one; returns when that one's model is loaded, or raises PeftDaemonError."""

@@ -7,11 +7,13 @@ import contextlib
 import logging
 import uuid
 from functools import partial
+from pathlib import Path
 
 import msgspec
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, PyglsError
 from pygls.lsp.server import LanguageServer
+from pygls.uris import to_fs_path
 
 from peft_daemon import __version__
 from peft_lsp import names
@@ -22,6 +24,7 @@ from peft_lsp.folders import Folders
 from peft_lsp.following import Following
 from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
+from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.settings import Settings, pull
 from peft_lsp.status import LoadingProgress, State, Status, StatusBoard
 from peft_lsp.transport import Protocol
@@ -49,6 +52,7 @@ class PeftLanguageServer(LanguageServer):
         self.feedback = Feedback(self.documents, self.daemon)
         self.following = Following(self.documents, self.daemon.go_on, self._tell_more)
         self.warming = Warming(partial(warm, self))
+        self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
         """The client asked for the end."""

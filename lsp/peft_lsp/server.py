@@ -70,11 +70,13 @@ async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> No
 
 def _saved(ls: PeftLanguageServer, params: types.DidSaveTextDocumentParams) -> None:
     ls.warming.saved(params.text_document.uri)
+    ls.recent_edits.saved(params.text_document.uri)
 
 
 async def _shutdown(ls: PeftLanguageServer, _: None) -> None:
     ls.leaving = True
     ls.following.close()
     ls.warming.close()
+    ls.recent_edits.close()
     await ls.feedback.leave()
     await ls.daemon.close()

@@ -36,6 +36,7 @@ class Protocol(LanguageServerProtocol):
         self._server.following.stop(params.text_document.uri)
         self._server.feedback.edited(params.text_document.uri, edits)
         self._server.warming.edited(params.text_document.uri, edits)
+        self._server.recent_edits.edited(params.text_document.uri, edits)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
@@ -43,6 +44,7 @@ class Protocol(LanguageServerProtocol):
         self._server.following.stop(params.text_document.uri)
         self._server.warming.closed(params.text_document.uri)
         self._server.feedback.close(params.text_document.uri)
+        self._server.recent_edits.closing(params.text_document.uri)
         self._server.documents.close(params.text_document.uri)
         self._server.settings.forget(params.text_document.uri)
 

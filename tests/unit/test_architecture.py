@@ -19,7 +19,12 @@ PACKAGES = {
 }
 LAYERS = {
     # A module of the package on the left may import only what is listed (besides its own package).
-    "peft_lsp": ("peft_daemon.client", "peft_daemon.protocol", "peft_daemon.errors"),
+    "peft_lsp": (
+        "peft_daemon.client",
+        "peft_daemon.protocol",
+        "peft_daemon.context.protocol",
+        "peft_daemon.errors",
+    ),
     "peft_tuning": (
         "peft_daemon.models",
         "peft_daemon.adapters",
@@ -27,6 +32,7 @@ LAYERS = {
         "peft_daemon.engines",
         "peft_daemon.client",
         "peft_daemon.protocol",
+        "peft_daemon.sources",
         "peft_daemon.lifecycle",
         "peft_daemon.config",
         "peft_daemon.paths",
@@ -37,8 +43,10 @@ LAYERS = {
         "peft_daemon.models",
         "peft_daemon.adapters",
         "peft_daemon.completion",
+        "peft_daemon.context",
         "peft_daemon.engines",
         "peft_daemon.protocol",
+        "peft_daemon.sources",
         "peft_daemon.errors",
     ),
     "peft_daemon": (),
@@ -54,6 +62,8 @@ INSIDE = {
     "feedback": ("engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
     "adapters": ("completion", *_ABOVE, "lifecycle", "cli"),
     "completion": ("models", "optimizing", "adapters", *_ABOVE, "lifecycle", "cli"),
+    "sources": ("engines", "models", "adapters", "context", *_ABOVE, "lifecycle", "cli"),
+    "context": ("models", "adapters", *_ABOVE, "lifecycle", "cli"),
     "optimizing": (*_ABOVE, "lifecycle", "cli"),
     "answering": ("optimizing", "models", "adapters", "service", "api", "lifecycle", "cli"),
     "service": ("api", "lifecycle", "cli"),

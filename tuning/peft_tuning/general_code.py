@@ -5,9 +5,9 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
+from peft_daemon.sources.structure import structure
 from peft_tuning.examples import FillExample, HoleKind
 from peft_tuning.repository.holes import Cutting, cut
-from peft_tuning.repository.structure import structure
 
 MODULES = (
     "argparse.py", "bisect.py", "calendar.py", "configparser.py", "csv.py", "difflib.py", "fractions.py", "heapq.py",

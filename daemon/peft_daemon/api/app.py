@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from peft_daemon import __version__
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.api import context as context_routes
 from peft_daemon.api import infill, native, openai
 from peft_daemon.api.failures import FAILURES
 from peft_daemon.api.security import Gate
 from peft_daemon.config import Settings
+from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import AdapterLease
 from peft_daemon.errors import PeftDaemonError
@@ -59,7 +61,8 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         adapters=_likely(registry, model, choice.chosen(settings)),
         states=(paths.kv_states, served.sha256),
     )
-    service = CompletionService(settings, model, engine, registry)
+    context = RepositoryContext(settings.repository_context)
+    service = CompletionService(settings, model, engine, registry, context)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -70,6 +73,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         finally:
             await service.close()
             await engine.stop()
+            await context.stop()
             await importing
 
     def status() -> DaemonStatus:
@@ -99,6 +103,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             ),
             *openai.routes(service),
             *infill.routes(service),
+            *context_routes.routes(context),
         ],
         middleware=[
             Middleware(Gate, token=info.token or None),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from peft_evaluation.items import ItemSet
     from peft_evaluation.own_tests.preparing import OwnTests
     from peft_evaluation.run import EvaluateRequest
+    from peft_evaluation.strategies.context import Mixture
     from peft_tuning.place import Place
 
 Load = Callable[[Callable[[str, int, int], None]], "ItemSet"]
@@ -46,7 +47,8 @@ def evaluate(
     strategy: Annotated[
         list[str] | None,
         typer.Option(
-            help="zero-shot, icl, rag, adapter:NAME, adapter+rag:NAME; may be repeated. [default: zero-shot, icl, rag]"
+            help="zero-shot, icl, rag, adapter:NAME, adapter+rag:NAME; with --repo also alone (no other file), context "
+            "and adapter+context:NAME; may be repeated. [default: zero-shot, icl, rag]"
         ),
     ] = None,
     examples: Annotated[
@@ -57,6 +59,14 @@ def evaluate(
     ] = None,
     retriever: Annotated[
         list[str] | None, typer.Option(help="rag: bm25, dense or gte-small; may be repeated. [default: bm25]")
+    ] = None,
+    context_tokens: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=4096, help="context: most tokens of other files; may be repeated. [default: 300]"),
+    ] = None,
+    context_of: Annotated[
+        list[str] | None,
+        typer.Option(help="context: served, signatures or passages; may be repeated. [default: served]"),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="icl: one run with each; may be repeated. [default: the study's five]")
@@ -121,6 +131,7 @@ def evaluate(
         extras.require("--ray", "ray", extras.RAY)
     from peft_evaluation.run import EvaluateRequest
     from peft_evaluation.strategies.choosing import Sweep
+    from peft_evaluation.strategies.context import TOKENS, Mixture
     from peft_evaluation.strategies.icl import EXAMPLES, SEEDS
     from peft_evaluation.strategies.rag import NEIGHBOURS
     from peft_tuning.place import Place
@@ -141,6 +152,8 @@ def evaluate(
             neighbours=tuple(neighbours or (NEIGHBOURS,)),
             retrievers=tuple(retriever or ("bm25",)),
             seeds=tuple(seed or SEEDS),
+            context_tokens=tuple(context_tokens or (TOKENS,)),
+            mixtures=tuple(map(_mixture, context_of or (Mixture.SERVED,))),
         ),
         decoding=_decoding(samples, temperature, top_p, beams),
         limit=limit,
@@ -157,6 +170,15 @@ def evaluate(
     with suppress(NotFound):
         provide_shipped(place.settings, paths)
     _run(request, place, as_json=as_json)
+
+
+def _mixture(word: str) -> Mixture:
+    from peft_evaluation.strategies.context import Mixture
+
+    try:
+        return Mixture(word)
+    except ValueError:
+        raise InvalidInput(f"there is no --context-of {word}", why=f"there are {', '.join(Mixture)}") from None
 
 
 def _decoding(samples: int | None, temperature: float, top_p: float, beams: int | None) -> Decoding:

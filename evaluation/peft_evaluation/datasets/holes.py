@@ -22,4 +22,4 @@ def load(repository: Path, seed: int, tell: Tell | None = None) -> ItemSet:
     """
     data = repository_data_set(repository, seed=seed, progress=tell)
     holes = tuple(each for each in data.test if isinstance(each, FillExample))
-    return replace(item_set(replace(data, test=holes)), max_tokens=ANSWER_TOKENS)
+    return replace(item_set(replace(data, test=holes)), max_tokens=ANSWER_TOKENS, root=repository.resolve())

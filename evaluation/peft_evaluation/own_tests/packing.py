@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_daemon.errors import TooLarge
+from peft_daemon.sources import git
 from peft_evaluation.sandbox.inside.unpacking import LINK
-from peft_tuning.repository import git
 
 MOST = 256 * 2**20
 """Bytes of all files together: each run holds them in memory."""

@@ -1,4 +1,4 @@
-"""What a strategy decides: which solved examples an item is shown with, and which adapter answers.
+"""What a strategy decides: the solved examples and pieces of other files an item is shown with, and the adapter.
 
 Everything else (items, prompt format, budget, decoding, post-processing) is the same for all.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from peft_daemon.protocol import ContextChunk
 from peft_evaluation.items import Item
 from peft_tuning.examples import Example, IntentExample
 
@@ -26,12 +27,18 @@ class Strategy:
     """The items are answered once with each."""
     shown: Mapping[int, Sequence[tuple[Example, ...]]] = field(default_factory=dict)
     """By seed, then by position of the item: the examples before the question, in the order they are shown."""
+    contexts: tuple[tuple[ContextChunk, ...], ...] | None = None
+    """By position of the item: pieces of other files, in place of those its example has. None: those."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """For the record."""
 
     def examples(self, seed: int, index: int) -> tuple[Example, ...]:
         """Those shown with one item."""
         return self.shown[seed][index] if seed in self.shown else ()
+
+    def context(self, index: int) -> tuple[ContextChunk, ...] | None:
+        """Pieces of other files for one item; None: those its example has."""
+        return None if self.contexts is None else self.contexts[index]
 
 
 def questions(items: Sequence[Item]) -> list[str]:

@@ -1,4 +1,4 @@
-"""From what is typed to strategies: ``zero-shot``, ``icl``, ``rag``, ``adapter:NAME``, ``adapter+rag:NAME``.
+"""From what is typed to strategies: ``zero-shot``, ``icl``, ``rag``, ``context``, ``adapter:NAME``, ….
 
 Numbers of examples and neighbours, and retrievers, are given once for all; each combination is a strategy.
 """
@@ -15,11 +15,12 @@ from peft_evaluation.items import ItemSet
 from peft_evaluation.retrieval import catalogue
 from peft_evaluation.strategies.adapter import adapted
 from peft_evaluation.strategies.base import Strategy
+from peft_evaluation.strategies.context import TOKENS, Mixture, alone, with_context
 from peft_evaluation.strategies.icl import EXAMPLES, SEEDS, in_context
 from peft_evaluation.strategies.rag import NEIGHBOURS, retrieval
 from peft_evaluation.strategies.zero_shot import zero_shot
 
-KINDS = "zero-shot, icl, rag, adapter:NAME, adapter+icl:NAME, adapter+rag:NAME"
+KINDS = "zero-shot, icl, rag, alone, context, adapter:NAME, and all of them with one, as adapter+rag:NAME"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class Sweep:
     neighbours: tuple[int, ...] = (NEIGHBOURS,)
     retrievers: tuple[str, ...] = ("bm25",)
     seeds: tuple[int, ...] = SEEDS
+    context_tokens: tuple[int, ...] = (TOKENS,)
+    mixtures: tuple[Mixture, ...] = (Mixture.SERVED,)
 
 
 def choose(
@@ -67,6 +70,11 @@ def _prompted(kind: str, sweep: Sweep, items: ItemSet, text: str) -> Iterator[St
     elif kind == "rag":
         for retriever, k in product(sweep.retrievers, sweep.neighbours):
             yield retrieval(items, catalogue.get(retriever), k)
+    elif kind == "alone":
+        yield alone(items)
+    elif kind == "context":
+        for mixture, tokens in product(sweep.mixtures, sweep.context_tokens):
+            yield with_context(items, tokens, mixture)
     else:
         raise _unknown(text)
 

@@ -14,11 +14,11 @@ import pytest
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, Draft, apply
+from peft_daemon.sources.structure import structure
 from peft_tuning.examples import FillExample, HoleKind
 from peft_tuning.repository.dataset import Mix, folders_data_set, repository_data_set
 from peft_tuning.repository.files import repository_files
 from peft_tuning.repository.holes import cut
-from peft_tuning.repository.structure import structure
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = Path(sysconfig.get_path("stdlib"))

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_daemon.sources.structure import structure
 from peft_evaluation.own_tests.breaking import broken
 from peft_tuning.repository.holes import cut
-from peft_tuning.repository.structure import structure
 
 FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rglob("*.py"))
 

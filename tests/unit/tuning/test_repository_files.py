@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from peft_daemon.errors import InvalidInput
-from peft_tuning.repository import git
-from peft_tuning.repository.files import Skip, SourceFile, read, repository_files, source_files
+from peft_daemon.sources import git
+from peft_daemon.sources.files import Skip, SourceFile, read
+from peft_tuning.repository.files import repository_files, source_files
 from support.own_repository import OwnRepository
 
 CODE = "x = 1\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from peft_daemon.sources.structure import Span, structure
 from peft_tuning.repository.intents import intents, sentence_of
-from peft_tuning.repository.structure import Span, structure
 
 TEXT = '''\
 class Order:

@@ -18,17 +18,18 @@ from pathlib import Path
 
 from peft_daemon.completion.prompt import TYPED_LINES
 from peft_daemon.errors import InvalidInput
+from peft_daemon.sources import git
+from peft_daemon.sources.files import Listing, Skip, SourceFile, read
+from peft_daemon.sources.related import Related
+from peft_daemon.sources.structure import Function, Span, Structure, structure
 from peft_tuning.examples import DataSet, Example, FillExample
-from peft_tuning.repository import git
 from peft_tuning.repository.duplicates import file_parts, function_parts, seen_files, seen_functions
-from peft_tuning.repository.files import Listing, Skip, SourceFile, read, repository_files, source_files
+from peft_tuning.repository.files import repository_files, source_files
 from peft_tuning.repository.holdout import Part, drawn, newest_first, split
 from peft_tuning.repository.holes import Cutting, Hole, cut
 from peft_tuning.repository.intents import intents
 from peft_tuning.repository.licence import licence_of
-from peft_tuning.repository.related import Related
 from peft_tuning.repository.secrets import detectors, without_secrets
-from peft_tuning.repository.structure import Function, Span, Structure, structure
 
 BEFORE, AFTER = 12_000, 6_000
 """Characters of a file that an example holds on each side of its hole: more than the longest prompt has."""

@@ -1,96 +1,22 @@
-"""Which files are learned from, and their text as the editor would show it.
+"""Which files are learned from.
 
 In a repository only files that git tracks and no ignore rule names; elsewhere (a library's folder) every file below
-it. Every file left out is counted under its reason. Reading is lazy: a listing holds names only. Does not look for
-secrets or duplicates.
+it. What counts as code at all is in ``peft_daemon.sources.files``.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pathspec
 
-from peft_daemon.completion.document import normalize_newlines
 from peft_daemon.config import PROJECT_FILE
 from peft_daemon.errors import InvalidInput
-from peft_tuning.repository import git
-from peft_tuning.repository.languages import language_of
-
-LARGEST = 500_000
-"""Bytes; a larger file is data."""
-LONGEST_LINE = 2_000
-"""Characters; a file with a longer line was not written by hand."""
-_VENDORED = frozenset(
-    (
-        *("vendor", "vendored", "_vendor", "_vendored", "third_party", "third-party", "thirdparty", "3rdparty"),
-        *("node_modules", "bower_components", "jspm_packages", "site-packages", "dist-packages"),
-        *(".venv", "venv", ".tox", ".nox", ".eggs"),
-    )
-)
-_GENERATED_NAME = re.compile(
-    r"(?:_pb2(?:_grpc)?\.pyi?|\.pb\.(?:go|cc|h)|\.min\.[cm]?js|\.bundle\.js|\.g\.dart|\.designer\.cs"
-    r"|[._](?:generated|gen)\.\w+|(?:^|/)(?:versioneer|_version)\.py|(?:^|[-./])lock\.\w+)$",
-    re.IGNORECASE,
-)
-_GENERATED_MARK = re.compile(
-    r"""^[ \t]*(?:\#|//|/?\*|--|<!--|;|"{3}|'{3})?[ \t]*
-    (?:[^\n"'(]{0,60}?(?:@generated|code\ generated|auto(?:matically)?[ -]?generated|do\ not\ (?:edit|modify))
-    |(?:this\ file\ (?:is|was|has\ been)\ )?generated\ (?:by|from|with))\b""",
-    re.MULTILINE | re.VERBOSE,
-)
-_HEADER = 1_000
-"""Characters at the start of a file in which it says that it was generated."""
-
-
-class Skip(Enum):
-    """Why a file is left out."""
-
-    IGNORED = "ignored by .gitignore"
-    RULED_OUT = "ignored by .peft-daemon.toml"
-    SUBMODULE = "submodule"
-    LINK = "symbolic link"
-    OUTSIDE = "outside the folder"
-    NAME = "unusual name"
-    LANGUAGE = "not code"
-    VENDORED = "vendored"
-    GENERATED = "generated"
-    MISSING = "not in the work tree"
-    TOO_LARGE = "too large"
-    BINARY = "binary"
-    ENCODING = "not UTF-8"
-    MINIFIED = "minified"
-    EMPTY = "empty"
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file that may be learned from."""
-
-    path: str
-    """Relative to its root, with ``/`` in it, unique in its listing."""
-    file: Path
-    root: Path
-    language: str
-    licence: str = ""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Files in the order of their paths, and how many others were left out, by reason.
-
-    A vendored folder that is met on a walk counts once.
-    """
-
-    files: tuple[SourceFile, ...]
-    skipped: Mapping[str, int]
+from peft_daemon.sources import git
+from peft_daemon.sources.files import Listing, Skip, SourceFile, listing_of, usual, walk
 
 
 def repository_files(root: Path) -> Listing:
@@ -112,7 +38,7 @@ def repository_files(root: Path) -> Listing:
 
     def candidates() -> Iterator[tuple[str, Path] | Skip]:
         for entry in entries:
-            path = _usual(entry.path)
+            path = usual(entry.path)
             mark = next((skip for skip, paths in marks.items() if entry.path in paths), None)
             if entry.submodule or entry.link:
                 yield Skip.SUBMODULE if entry.submodule else Skip.LINK
@@ -123,7 +49,7 @@ def repository_files(root: Path) -> Listing:
             else:
                 yield path, root / path
 
-    return _listing(root, candidates())
+    return listing_of(root, candidates())
 
 
 def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) -> Listing:
@@ -142,49 +68,10 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
                 why="two folders have this name" if root.is_dir() else "it is not a folder",
                 fix="Give folders with names of their own",
             )
-        listing = _listing(root.resolve(), _walk(root.resolve(), rules))
+        listing = listing_of(root.resolve(), _walk(root.resolve(), rules))
         files += [SourceFile(f"{name}/{f.path}", f.file, f.root, f.language, licence) for f in listing.files]
         skipped.update(listing.skipped)
     return Listing(tuple(files), dict(skipped))
-
-
-def read(source: SourceFile) -> str | Skip:
-    """The text of a file as an editor shows it, without a byte order mark and with ``\\n`` line ends; or why not."""
-    data = _bytes(source)
-    if isinstance(data, Skip):
-        return data
-    if b"\0" in data:
-        return Skip.BINARY
-    try:
-        text = normalize_newlines(data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        return Skip.ENCODING
-    return _by_text(text) or text
-
-
-def _bytes(source: SourceFile) -> bytes | Skip:
-    file = source.file
-    try:
-        if file.is_symlink():
-            return Skip.LINK
-        if not file.resolve().is_relative_to(source.root):
-            return Skip.OUTSIDE
-        if not file.is_file():
-            return Skip.MISSING
-        return Skip.TOO_LARGE if file.stat().st_size > LARGEST else file.read_bytes()
-    except OSError:
-        return Skip.MISSING
-
-
-def _by_text(text: str) -> Skip | None:
-    """Why a text does not count; None if it does."""
-    if not text.strip():
-        return Skip.EMPTY
-    header = text[:_HEADER].lower()
-    if ("generated" in header or "do not" in header) and _GENERATED_MARK.search(header):
-        return Skip.GENERATED
-    lines = text.split("\n")
-    return Skip.MINIFIED if max(map(len, lines)) > LONGEST_LINE or len(text) > 200 * len(lines) else None
 
 
 def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
@@ -221,43 +108,5 @@ def _rules(patterns: Iterable[str], where: str) -> pathspec.GitIgnoreSpec:
 
 
 def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path] | Skip]:
-    for folder, folders, names in os.walk(root):
-        yield from (Skip.VENDORED for each in folders if each in _VENDORED)
-        folders[:] = sorted(each for each in folders if each not in _VENDORED)
-        for name in sorted(names):
-            file = Path(folder, name)
-            path = _usual(os.fsencode(file.relative_to(root).as_posix()))
-            if path is None:
-                yield Skip.NAME
-            else:
-                yield Skip.IGNORED if rules.match_file(path) else (path, file)
-
-
-def _listing(root: Path, candidates: Iterable[tuple[str, Path] | Skip]) -> Listing:
-    files: list[SourceFile] = []
-    skipped: Counter[str] = Counter()
-    for each in candidates:
-        found = each if isinstance(each, Skip) else _by_name(each[0])
-        if isinstance(found, Skip):
-            skipped[found.value] += 1
-        elif not isinstance(each, Skip):
-            files.append(SourceFile(each[0], each[1], root, found))
-    return Listing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
-
-
-def _by_name(path: str) -> str | Skip:
-    """The language of a file that counts, by its path alone."""
-    if any(part in _VENDORED for part in path.split("/")[:-1]):
-        return Skip.VENDORED
-    if _GENERATED_NAME.search(path):
-        return Skip.GENERATED
-    return language_of(path) or Skip.LANGUAGE
-
-
-def _usual(path: bytes) -> str | None:
-    """A path as text; None where it is not UTF-8 or has control characters: a prompt has a line for it."""
-    try:
-        text = path.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return text if text.isprintable() else None
+    for each in walk(root):
+        yield each if isinstance(each, Skip) or not rules.match_file(each[0]) else Skip.IGNORED

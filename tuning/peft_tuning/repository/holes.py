@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peft_daemon.completion.lexical import BRACKETS
+from peft_daemon.sources.structure import Function, Span, Statement, Structure, Suite
 from peft_tuning.examples import HoleKind
-from peft_tuning.repository.structure import Function, Span, Statement, Structure, Suite
 
 if TYPE_CHECKING:
     from tree_sitter import Node

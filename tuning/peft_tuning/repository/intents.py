@@ -12,8 +12,8 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 
+from peft_daemon.sources.structure import Span, Structure
 from peft_tuning.examples import IntentExample
-from peft_tuning.repository.structure import Span, Structure
 
 LEAST_WORDS = 3
 LONGEST_SENTENCE = 300

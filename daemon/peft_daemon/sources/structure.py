@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from peft_daemon.completion.document import leading_space, width
-from peft_tuning.repository.languages import Grammar, grammar_of, parser_of
+from peft_daemon.sources.languages import Grammar, grammar_of, parser_of
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Tree

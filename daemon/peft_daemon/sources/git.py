@@ -77,6 +77,12 @@ def ignored(root: Path) -> frozenset[bytes]:
     return frozenset(listed.split(b"\0")) - {b""}
 
 
+def visible(root: Path) -> frozenset[bytes]:
+    """Files below ``root`` that are tracked or could be added: in the work tree, and named by no ignore rule."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return frozenset(listed.split(b"\0")) - ignored(root) - {b""}
+
+
 def attributes(root: Path, paths: Sequence[bytes], names: Sequence[str]) -> Mapping[str, frozenset[bytes]]:
     """For each attribute of ``.gitattributes`` in ``names``, the paths that have it set."""
     found: dict[str, set[bytes]] = {name: set() for name in names}

@@ -2,7 +2,7 @@
 
 Imports are followed where a path tells them: Python modules and packages, relative imports of JavaScript and
 TypeScript, quoted includes of C and C++. Sizes are in characters. Given only the files that may be seen: who may see
-which is in ``dataset``.
+which is for callers to say.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from peft_daemon.protocol import ContextChunk
-from peft_tuning.repository.languages import language_of
-from peft_tuning.repository.structure import Structure, structure
+from peft_daemon.sources.languages import language_of
+from peft_daemon.sources.structure import Structure, structure
 
 MOST_CHUNKS = 4
 NEIGHBOURS = 2
@@ -70,7 +70,7 @@ class Related:
         """Chunks for a file, in the order in which it imports, without itself."""
         chunks: list[ContextChunk] = []
         left = LONGEST
-        for each in self._wanted(path, text):
+        for each in self.wanted(path, text):
             signatures = self._outline(each.path)
             named = [one for one in signatures if one.name in each.names]
             chunk = _joined(named or signatures, min(left, LONGEST_CHUNK))
@@ -81,7 +81,8 @@ class Related:
                 break
         return tuple(chunks)
 
-    def _wanted(self, path: str, text: str) -> Iterator[Import]:
+    def wanted(self, path: str, text: str) -> Iterator[Import]:
+        """The files that a file imports, in that order; its neighbours where it imports none."""
         met = {path}
         for each in self._imports(path, text):
             if each.path not in met:

@@ -1,0 +1,222 @@
+"""What is known of a workspace: which files there are, the names each defines, and passages found by their words.
+
+Built one file at a time, so that whoever builds it can do other things between; a file that changed is taken out and
+in again. Holds words and line numbers, no text: that is read from the file when it is shown. Bounded in files and
+characters; what is beyond that is left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_daemon.context.postings import Postings, words
+from peft_daemon.sources.files import Listing, Skip, SourceFile, read
+from peft_daemon.sources.related import Signature, outline
+
+MOST_FILES = 20_000
+MOST_CHARACTERS = 200_000_000
+"""Of all files together; a process that holds as much takes about 1 GB."""
+SHORTEST, LONGEST = 4, 12
+"""Lines of a passage: it ends at a blank line after the first, and at any line after the second."""
+MOST_OUTLINES = 512
+"""Kept of the files that were last looked into."""
+_DEFINES = re.compile(
+    r"^(?:[ \t]{0,4}(?:export |public |pub |static |async )*(?:def|class|function|func|fn|struct|enum|trait|interface"
+    r"|type)[ \t]+(\w{3,})|([A-Z][A-Z0-9_]{2,})[ \t]*[:=])",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Lines of a file, counted from 0, the last not included; and how much they share with what was asked for."""
+
+    path: str
+    first: int
+    last: int
+    score: float
+
+
+@dataclass(frozen=True)
+class _Known:
+    stamp: tuple[int, int]
+    """Time of the last change in nanoseconds, and size: what tells that a file is another."""
+    characters: int
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    """Of its passages."""
+
+
+class Index:
+    """The files of one workspace."""
+
+    def __init__(self, root: Path) -> None:
+        """``root`` is resolved."""
+        self.root = root
+        self.left_out = 0
+        """Files beyond the bounds."""
+        self._sources: dict[str, SourceFile] = {}
+        self._known: dict[str, _Known] = {}
+        self._definers: dict[str, set[str]] = defaultdict(set)
+        self._postings = Postings()
+        self._lines: dict[int, tuple[str, int, int]] = {}
+        self._characters = 0
+        self._outlines: dict[str, tuple[tuple[int, int], tuple[Signature, ...]]] = {}
+
+    @property
+    def files(self) -> int:
+        """Files that have been read."""
+        return len(self._known)
+
+    @property
+    def passages(self) -> int:
+        """Passages that can be found."""
+        return len(self._postings)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All files there are, read or not yet, in order."""
+        return tuple(self._sources)
+
+    def listed(self, listing: Listing) -> Iterator[str]:
+        """Take over which files there are; gives the paths that are to be updated, those that are gone among them."""
+        kept = listing.files[:MOST_FILES]
+        self.left_out = len(listing.files) - len(kept)
+        self._sources = {source.path: source for source in kept}
+        gone = [path for path in self._known if path not in self._sources]
+        return iter([*gone, *(path for path in self._sources if self._changed(path))])
+
+    def update(self, path: str) -> None:
+        """Read one file anew; one that is not listed, or no longer counts, is forgotten."""
+        self._forget(path)
+        source = self._sources.get(path)
+        stamp = _stamp(source.file) if source else None
+        text = read(source) if source and stamp else Skip.MISSING
+        if stamp is None:
+            return
+        if isinstance(text, Skip):
+            self._known[path] = _Known(stamp, 0, (), ())
+            return
+        if self._characters + len(text) > MOST_CHARACTERS:
+            self.left_out += 1
+            return
+        numbers = []
+        lines = text.split("\n")
+        for first, last in cut(lines):
+            number = self._postings.add(words("\n".join(lines[first:last])))
+            self._lines[number] = (path, first, last)
+            numbers.append(number)
+        names = defined(text)
+        for name in names:
+            self._definers[name].add(path)
+        self._known[path] = _Known(stamp, len(text), names, tuple(numbers))
+        self._characters += len(text)
+
+    def add(self, source: SourceFile) -> None:
+        """List one more file, a new one, and read it."""
+        if source.path in self._sources or len(self._sources) < MOST_FILES:
+            self._sources[source.path] = source
+            self.update(source.path)
+
+    def tidy(self) -> None:
+        """Give memory back that files which changed have left behind; takes time in proportion to the index."""
+        if not self._postings.wasteful:
+            return
+        moved = self._postings.closed_up()
+        self._lines = {moved[number]: place for number, place in self._lines.items()}
+        self._known = {
+            path: _Known(one.stamp, one.characters, one.names, tuple(moved[number] for number in one.numbers))
+            for path, one in self._known.items()
+        }
+
+    def text(self, path: str) -> str:
+        """The text of a file as it is now; empty if it cannot be had."""
+        source = self._sources.get(path)
+        text = read(source) if source else ""
+        return "" if isinstance(text, Skip) else text
+
+    def lines(self, passage: Passage, more: int = 0) -> str:
+        """The text of a passage and so many lines behind it; empty if its file is not the one that was read."""
+        source, known = self._sources.get(passage.path), self._known.get(passage.path)
+        if source is None or known is None or _stamp(source.file) != known.stamp:
+            return ""
+        return "\n".join(self.text(passage.path).split("\n")[passage.first : passage.last + more]).rstrip()
+
+    def definers(self, name: str) -> frozenset[str]:
+        """The files that define a name."""
+        return frozenset(self._definers.get(name, ()))
+
+    def outline(self, path: str) -> tuple[Signature, ...]:
+        """The signatures of a file as it is now."""
+        source = self._sources.get(path)
+        stamp = _stamp(source.file) if source else None
+        if stamp is None:
+            return ()
+        found = self._outlines.get(path)
+        if found is None or found[0] != stamp:
+            if len(self._outlines) >= MOST_OUTLINES:
+                del self._outlines[next(iter(self._outlines))]
+            found = self._outlines[path] = (stamp, tuple(outline(self.text(path), path)))
+        return found[1]
+
+    def neighbours(self, question: Iterable[str], most: int, *, least: int = 1, without: str) -> list[Passage]:
+        """The passages most like the question, best first, that share ``least`` words with it; of all files but one."""
+        found = []
+        own = self._known.get(without)
+        extra = len(own.numbers) if own else 0
+        for number, score in self._postings.best(question, most + extra, least=least):
+            path, first, last = self._lines[number]
+            if path != without:
+                found.append(Passage(path, first, last, score))
+        return found[:most]
+
+    def _changed(self, path: str) -> bool:
+        known = self._known.get(path)
+        return known is None or _stamp(self._sources[path].file) != known.stamp
+
+    def _forget(self, path: str) -> None:
+        known = self._known.pop(path, None)
+        if known is None:
+            return
+        self._characters -= known.characters
+        for number in known.numbers:
+            self._postings.remove(number)
+            del self._lines[number]
+        for name in known.names:
+            self._definers[name].discard(path)
+            if not self._definers[name]:
+                del self._definers[name]
+
+
+def defined(text: str) -> tuple[str, ...]:
+    """The functions, types, methods and constants that a text defines, by a quick look."""
+    return tuple(dict.fromkeys(one or other for one, other in _DEFINES.findall(text)))
+
+
+def cut(lines: list[str]) -> Iterator[tuple[int, int]]:
+    """Where passages begin and end; together they have every line that is not blank."""
+    first = 0
+    for row, line in enumerate(lines):
+        if not line.strip():
+            if row == first:
+                first += 1
+            elif row - first >= SHORTEST:
+                yield first, row
+                first = row + 1
+        elif row - first >= LONGEST:
+            yield first, row
+            first = row
+    if first < len(lines) and any(line.strip() for line in lines[first:]):
+        yield first, len(lines)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        info = file.lstat()
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_size

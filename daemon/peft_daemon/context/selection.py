@@ -1,0 +1,225 @@
+"""What of other files a cursor is shown: signatures of what its file names, fresh edits, passages like its own lines.
+
+A chunk looks as in the examples that adapters were tuned on: see ``sources.related``. Sizes are characters. The same
+question to the same index has the same answer. Does not say when to ask: see ``stable``.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from peft_daemon.context.index import Index, defined
+from peft_daemon.context.postings import words
+from peft_daemon.protocol import ContextChunk
+from peft_daemon.sources.languages import language_of
+from peft_daemon.sources.redaction import redacted
+from peft_daemon.sources.related import Related, Signature
+
+CHARACTERS_PER_TOKEN = 3.2
+NEAR_BEFORE, NEAR_AFTER = 40, 12
+"""Lines around the cursor whose names count ..."""
+HERE = 6
+"""... the last of them three times."""
+ALIKE_BEFORE, ALIKE_AFTER = 6, 2
+"""Lines around the cursor that passages are compared with ..."""
+CONTINUED = 6
+"""... and lines behind a passage that come with it: what follows code like this is what is wanted."""
+LEAST_SHARED = 3
+"""Words; a passage that shares fewer with them has nothing to do with them."""
+MOST_PASSAGES = 6
+MOST_DEFINERS = 2
+"""A name that more files define than this says nothing about which is meant."""
+SMALLEST = 40
+"""Characters; a chunk that would have fewer left is not worth its heading."""
+_NAME = re.compile(r"[^\W\d]\w{2,}")
+_CLASS_AT_MARGIN = re.compile(r"^class[ \t]+\w+[ \t]*\(([^()]{1,200})\)", re.MULTILINE)
+_OWN_NAME = re.compile(r"\b(?:def|class|function|func|fn|struct|enum|trait|interface|type)\s+(?:\([^)]*\)\s*)?(\w+)")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A cursor: the file's path below the workspace, and its text on both sides, with ``\\n`` line ends."""
+
+    path: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How many characters each kind of chunk may take; what one leaves over the next may have, in this order."""
+
+    signatures: int
+    edits: int
+    passages: int
+
+    @classmethod
+    def of_tokens(cls, tokens: int) -> Recipe:
+        """The mixture that proved best, for that many tokens: docs/context.md."""
+        room = int(tokens * CHARACTERS_PER_TOKEN)
+        return cls(signatures=room // 2, edits=room // 4, passages=room - room // 2 - room // 4)
+
+
+def select(
+    index: Index, related: Related, question: Question, edits: Sequence[ContextChunk], recipe: Recipe
+) -> tuple[ContextChunk, ...]:
+    """The chunks for a cursor, none of them of its own file, secrets left out; ``edits`` have the newest first."""
+    chosen: list[ContextChunk] = []
+    room = 0
+    for share, kind in (
+        (recipe.signatures, signatures(index, related, question, recipe.signatures)),
+        (recipe.edits, iter([each for each in edits if each.path != question.path])),
+        (recipe.passages, passages(index, question)),
+    ):
+        room += share
+        for chunk in kind if share else ():
+            if _overlaps(chunk, chosen):
+                continue
+            fitting = _cut(chunk, room)
+            if fitting is None:
+                break
+            room -= _size(fitting)
+            chosen.append(fitting)
+    return tuple(ContextChunk(each.path, redacted(each.text)) for each in chosen)
+
+
+def signatures(index: Index, related: Related, question: Question, room: int) -> Iterator[ContextChunk]:
+    """Of what the file imports and of what the lines near the cursor name: those first that are named nearest.
+
+    One chunk for each file, in the order of the imports; in it the signatures in the order of the file.
+    """
+    near = _names_near(question)
+    candidates = list(_candidates(index, related, question, near))
+    ranked = sorted(
+        range(len(candidates)), key=lambda at: (-_worth(candidates[at].signature, near), candidates[at].file, at)
+    )
+    taken: set[int] = set()
+    headed: set[str] = set()
+    for at in ranked:
+        candidate = candidates[at]
+        cost = len(candidate.signature.text) + 1
+        cost += 0 if candidate.path in headed else len(candidate.path) + 4
+        if cost <= room:
+            room -= cost
+            taken.add(at)
+            headed.add(candidate.path)
+    files: dict[str, list[str]] = {}
+    for at, candidate in enumerate(candidates):
+        if at in taken:
+            files.setdefault(candidate.path, []).append(candidate.signature.text)
+    for path, lines in files.items():
+        yield ContextChunk(path, "\n".join(lines))
+
+
+def passages(index: Index, question: Question) -> Iterator[ContextChunk]:
+    """Passages of other files most like the lines around the cursor, the most alike first."""
+    before, after = question.before.split("\n")[-ALIKE_BEFORE:], question.after.split("\n")[:ALIKE_AFTER]
+    asked = words("\n".join((*before, *after)))
+    language = language_of(question.path)
+    shown: dict[str, list[range]] = {}
+    for passage in index.neighbours(asked, MOST_PASSAGES, least=LEAST_SHARED, without=question.path):
+        rows = range(passage.first, passage.last + CONTINUED)
+        again = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
+        if again or language_of(passage.path) != language:
+            continue
+        if text := index.lines(passage, CONTINUED):
+            shown.setdefault(passage.path, []).append(rows)
+            yield ContextChunk(passage.path, text)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: str
+    file: int
+    """Number of the file in the order of imports."""
+    signature: Signature
+
+
+def _candidates(index: Index, related: Related, question: Question, near: Counter[str]) -> Iterator[_Candidate]:
+    """Signatures that may be shown, those of one file together, none twice."""
+    met: dict[str, int] = {}
+    given: set[tuple[str, Signature]] = set()
+
+    def of(path: str, wanted: frozenset[str]) -> Iterator[_Candidate]:
+        number = met.setdefault(path, len(met))
+        for one in index.outline(path):
+            if (not wanted or one.name in wanted or _own_name(one) in wanted) and (path, one) not in given:
+                given.add((path, one))
+                yield _Candidate(path, number, one)
+
+    wanted: dict[str, set[str]] = {}
+    for each in related.wanted(question.path, question.before + question.after):
+        there = {one.name for one in index.outline(each.path)}
+        wanted.setdefault(each.path, set()).update(each.names & there)
+        if not each.names:
+            wanted[each.path].update(there)
+        for name in sorted(each.names - there):  # taken from a package that has it from one of its modules
+            if path := _definer(index, name, question.path):
+                wanted.setdefault(path, set()).add(name)
+    imported = set().union(*wanted.values()) if wanted else set()
+    own = set(defined(question.before + question.after))
+    for name, _count in near.most_common():
+        if name not in imported and name not in own and (path := _definer(index, name, question.path)):
+            wanted.setdefault(path, set()).add(name)
+    for path, names in wanted.items():
+        if names:
+            yield from of(path, frozenset(names))
+
+
+def _definer(index: Index, name: str, path: str) -> str | None:
+    """The file that defines a name, of the asking file's language, the nearest to it; None where many do."""
+    language = language_of(path)
+    found = [each for each in index.definers(name) if each != path and language_of(each) == language]
+    if not 1 <= len(found) <= MOST_DEFINERS:
+        return None
+    return min(found, key=lambda each: (-len(posixpath.commonprefix([each, path])), each))
+
+
+def _names_near(question: Question) -> Counter[str]:
+    before = question.before.split("\n")[-NEAR_BEFORE:]
+    found = Counter(_NAME.findall("\n".join((*before, *question.after.split("\n")[:NEAR_AFTER]))))
+    for name in _NAME.findall("\n".join(before[-HERE:])):
+        found[name] += 2
+    for name in _bases(question.before):
+        found[name] += 3
+    return found
+
+
+def _bases(before: str) -> list[str]:
+    """What the class that the cursor stands in is made of: its methods may be used, or written anew."""
+    match = _CLASS_AT_MARGIN.search(before, before.rfind("\nclass ") + 1)
+    return _NAME.findall(match[1]) if match else []
+
+
+def _worth(signature: Signature, near: Counter[str]) -> float:
+    own = _own_name(signature)
+    return min(near[signature.name], 5) + 2.0 * min(near[own], 5) * (own != signature.name)
+
+
+def _own_name(signature: Signature) -> str:
+    match = _OWN_NAME.search(signature.text)
+    return match[1] if match else signature.name
+
+
+def _overlaps(chunk: ContextChunk, chosen: Sequence[ContextChunk]) -> bool:
+    """Whether most of a chunk's lines are shown already."""
+    lines = {line.strip() for line in chunk.text.split("\n") if line.strip()}
+    shown = {line.strip() for each in chosen for line in each.text.split("\n")}
+    return len(lines & shown) > len(lines) / 2
+
+
+def _cut(chunk: ContextChunk, room: int) -> ContextChunk | None:
+    """The first lines of a chunk that there is room for; None where that is hardly any."""
+    room -= len(chunk.path) + 4
+    if len(chunk.text) <= room:
+        return chunk
+    text = chunk.text[: max(room, 0)].rpartition("\n")[0]
+    return ContextChunk(chunk.path, text) if len(text) >= SMALLEST else None
+
+
+def _size(chunk: ContextChunk) -> int:
+    return len(chunk.path) + 4 + len(chunk.text)

@@ -1,0 +1,181 @@
+"""The program that holds the indexes, a process of its own with low priority: reading never holds up the daemon.
+
+It reads orders (``messages``) from stdin and writes reports to stdout, and lives until stdin closes. Orders go before
+reading, which is done one file at a time. What fails in one workspace is told and changes nothing in others.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from peft_daemon.context.index import Index
+from peft_daemon.context.messages import Ask, Changed, Chosen, Order, Report, Told
+from peft_daemon.context.protocol import IndexState, WorkspaceStatus
+from peft_daemon.context.selection import Question, Recipe, select
+from peft_daemon.errors import PeftDaemonError
+from peft_daemon.sources.related import Related
+from peft_daemon.sources.workspace import workspace_files
+
+MOST_WORKSPACES = 4
+"""The one that was asked for longest ago goes."""
+LOOK_AGAIN_S = 20.0
+"""How long a listing of files is believed, unless an editor says otherwise."""
+TELL_S = 0.5
+NICENESS = 10
+
+
+class Workspace:
+    """One folder: its index, and the files that are still to be read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.index = Index(root)
+        self.related = Related((), lambda _path: "")
+        self.failed = ""
+        self._waiting: deque[str] = deque()
+        self._listed_at = float("-inf")
+        self._told_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are files to read."""
+        return bool(self._waiting)
+
+    def look(self) -> None:
+        """List the files, unless that was done just now; those that changed wait to be read."""
+        if time.monotonic() - self._listed_at < LOOK_AGAIN_S:
+            return
+        try:
+            self._waiting = deque(self.index.listed(workspace_files(self.root)))
+            self.failed = ""
+        except (PeftDaemonError, OSError) as error:
+            self.failed = error.line if isinstance(error, PeftDaemonError) else str(error)
+        self.related = Related(self.index.paths, self.index.text)
+        self._listed_at = time.monotonic()
+
+    def changed(self, paths: list[str]) -> None:
+        """Read files anew; where one is new, all are listed again: it may be one that is ignored."""
+        known = set(self.index.paths)
+        for path in paths:
+            if path in known:
+                self.index.update(path)
+            else:
+                self._listed_at = float("-inf")
+        self.look()
+
+    def step(self) -> None:
+        """Read one file, or tidy up after the last."""
+        self.index.update(self._waiting.popleft())
+        if not self._waiting:
+            self.index.tidy()
+
+    def due(self) -> bool:
+        """Whether it is time to tell of it; at the end always."""
+        if self._waiting and time.monotonic() - self._told_at < TELL_S:
+            return False
+        self._told_at = time.monotonic()
+        return True
+
+    def status(self) -> WorkspaceStatus:
+        """How far it is."""
+        state = IndexState.FAILED if self.failed else IndexState.READING if self._waiting else IndexState.READY
+        return WorkspaceStatus(
+            root=str(self.root),
+            state=state,
+            files=self.index.files,
+            of=len(self.index.paths),
+            passages=self.index.passages,
+            left_out=self.index.left_out,
+            why=self.failed,
+        )
+
+
+class Worker:
+    """All workspaces, the last one asked for at the end."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._workspaces: dict[str, Workspace] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do between orders."""
+        return any(each.busy for each in self._workspaces.values())
+
+    def obey(self, order: Order) -> None:
+        """Do what is asked; a workspace that was let go is opened again."""
+        workspace = self._workspace(order.root)
+        if isinstance(order, Ask):
+            question = Question(order.path, order.before, order.after)
+            recipe = Recipe.of_tokens(order.tokens)
+            chunks = select(workspace.index, workspace.related, question, order.edits, recipe)
+            self._write(Chosen(order.id, list(chunks)))
+            return
+        if isinstance(order, Changed):
+            workspace.changed(order.paths)
+        else:
+            workspace.look()
+        self._write(Told(workspace.status()))
+
+    def work(self) -> None:
+        """One step of what is to be done between orders, for the workspace that was asked for last."""
+        workspace = next(each for each in reversed(self._workspaces.values()) if each.busy)
+        workspace.step()
+        if workspace.due():
+            self._write(Told(workspace.status()))
+
+    def _workspace(self, root: str) -> Workspace:
+        found = self._workspaces.pop(root, None)
+        if found is None:
+            found = Workspace(Path(root))
+            found.look()
+        self._workspaces[root] = found
+        while len(self._workspaces) > MOST_WORKSPACES:
+            del self._workspaces[next(iter(self._workspaces))]
+        return found
+
+    def _write(self, report: Report) -> None:
+        self._answers.write(msgspec.json.encode(report) + b"\n")
+        self._answers.flush()
+
+
+def main() -> None:
+    """Serve until stdin closes."""
+    # Whatever prints must not get between the reports.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
+    worker = Worker(answers)
+    decoder = msgspec.json.Decoder(Order)
+    while True:
+        try:
+            line = orders.get_nowait() if worker.busy else orders.get()
+        except queue.Empty:
+            worker.work()
+            continue
+        if not line:
+            # A thread may hang in a read of stdin; nothing here is worth an orderly teardown.
+            os._exit(0)
+        worker.obey(decoder.decode(line))
+
+
+def _read(stream: BinaryIO, orders: queue.SimpleQueue[bytes]) -> None:
+    while line := stream.readline():
+        orders.put(line)
+    orders.put(b"")
+
+
+if __name__ == "__main__":
+    main()

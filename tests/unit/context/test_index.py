@@ -1,0 +1,122 @@
+"""What is known of a workspace, and that it follows the files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_daemon.context import index as module
+from peft_daemon.context.index import Index, cut, defined
+from peft_daemon.context.postings import words
+from peft_daemon.sources.workspace import workspace_files
+
+ORDERS = "def load_order(path: str) -> Order:\n    parcel = open_parcel(path)\n    return parcel.weight\n"
+PRICES = "class Price:\n    def of_day(self, day):\n        return taxes[day] * margin\n"
+
+
+def built(root: Path, files: dict[str, str]) -> Index:
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    index = Index(root.resolve())
+    refresh(index)
+    return index
+
+
+def refresh(index: Index) -> list[str]:
+    due = list(index.listed(workspace_files(index.root)))
+    for path in due:
+        index.update(path)
+    return due
+
+
+def later(file: Path, text: str) -> None:
+    """Another content at another time, however coarse the file system's clock is."""
+    file.write_text(text)
+    os.utime(file, ns=(1, file.stat().st_mtime_ns + 10**9))
+
+
+def found(index: Index, text: str, without: str = "") -> list[str]:
+    return [each.path for each in index.neighbours(words(text), 5, without=without)]
+
+
+def test_passages_and_definers_are_found_but_not_in_the_file_that_asks(tmp_path: Path) -> None:
+    index = built(tmp_path, {"orders.py": ORDERS, "sub/prices.py": PRICES, "notes.txt": "parcel weight"})
+    assert found(index, "parcel weight") == ["orders.py"]
+    assert found(index, "parcel weight", without="orders.py") == []
+    assert index.definers("of_day") == index.definers("Price") == {"sub/prices.py"}
+    assert index.definers("nothing") == frozenset()
+    (passage,) = index.neighbours(words("taxes margin"), 1, without="")
+    assert index.lines(passage) == PRICES.rstrip()
+
+
+def test_only_what_changed_is_read_again_and_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+    index = built(tmp_path, {"orders.py": ORDERS, "prices.py": PRICES})
+    assert refresh(index) == []
+    later(tmp_path / "orders.py", "def rank(driver):\n    return driver.route\n")
+    (tmp_path / "prices.py").unlink()
+    (tmp_path / "new.py").write_text("def stock(): return shelf\n")
+    assert set(refresh(index)) == {"orders.py", "prices.py", "new.py"}
+    assert found(index, "parcel weight margin") == []
+    assert found(index, "route shelf") == ["new.py", "orders.py"]
+    assert index.definers("load_order") == index.definers("Price") == frozenset()
+    assert index.files == 2
+
+
+def test_an_outline_and_a_passage_are_those_of_the_file_as_it_is(tmp_path: Path) -> None:
+    index = built(tmp_path, {"orders.py": ORDERS})
+    (passage,) = index.neighbours(words("parcel"), 1, without="")
+    assert [each.text for each in index.outline("orders.py")] == ["def load_order(path: str) -> Order: ..."]
+    later(tmp_path / "orders.py", "def other():\n    pass\n\n\n\nparcel = 1\n")
+    assert [each.name for each in index.outline("orders.py")] == ["other"]
+    assert index.lines(passage) == ""
+    assert index.outline("missing.py") == ()
+
+
+def test_files_beyond_the_bounds_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_FILES", 2)
+    index = built(tmp_path, {f"m{n}.py": ORDERS for n in range(5)})
+    assert (index.files, index.left_out) == (2, 3)
+    monkeypatch.setattr(module, "MOST_CHARACTERS", len(ORDERS))
+    assert built(tmp_path / "other", {"a.py": ORDERS, "b.py": ORDERS}).left_out == 1
+
+
+def test_tidying_up_after_many_changes_loses_nothing(tmp_path: Path) -> None:
+    index = built(tmp_path, {f"m{n}.py": f"def fun{n}():\n    return parcel_{n}\n" for n in range(20)})
+    for _ in range(20):
+        for path in index.paths:
+            index.update(path)
+    index.tidy()
+    assert index.passages == 20
+    assert len(found(index, "parcel")) == 5
+    index.update("m3.py")
+    assert index.passages == 20
+    assert index.definers("fun3") == {"m3.py"}
+
+
+def test_a_file_that_no_longer_counts_is_not_asked_for_again(tmp_path: Path) -> None:
+    index = built(tmp_path, {"a.py": ORDERS, "b.py": ""})
+    assert refresh(index) == []
+    (tmp_path / "a.py").write_bytes(b"\0\0")
+    os.utime(tmp_path / "a.py", ns=(1, 5))
+    assert refresh(index) == ["a.py"]
+    assert refresh(index) == []
+    assert found(index, "parcel") == []
+
+
+@given(st.lists(st.sampled_from(["x = 1", "", "    y", "   "]), max_size=80))
+def test_passages_have_every_line_that_is_not_blank_once(lines: list[str]) -> None:
+    spans = list(cut(lines))
+    rows = [row for first, last in spans for row in range(first, last)]
+    assert len(rows) == len(set(rows))
+    assert {row for row, line in enumerate(lines) if line.strip()} <= set(rows)
+    assert all(last - first <= module.LONGEST for first, last in spans)
+
+
+def test_names_are_those_of_functions_methods_types_and_constants() -> None:
+    text = "LIMIT = 3\nclass Order:\n    async def load(self): ...\nfn price(a) {}\nexport function tax() {}\n"
+    assert defined(text) == ("LIMIT", "Order", "load", "price", "tax")

@@ -1,0 +1,136 @@
+"""What a cursor is shown of other files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from peft_daemon.context.index import Index
+from peft_daemon.context.selection import Question, Recipe, select
+from peft_daemon.protocol import ContextChunk
+from peft_daemon.sources.related import Related
+from peft_daemon.sources.workspace import workspace_files
+
+SIGNATURES = Recipe(signatures=600, edits=0, passages=0)
+PASSAGES = Recipe(signatures=0, edits=0, passages=600)
+EDITS = Recipe(signatures=0, edits=600, passages=0)
+FILES = {
+    "shop/__init__.py": "from shop.orders import Order\n",
+    "shop/base.py": (
+        "class Store:\n    def __init__(self, root):\n        self.root = root\n\n"
+        '    def open_shelf(self, number: int) -> str:\n        """A shelf."""\n        return str(number)\n'
+    ),
+    "shop/orders.py": (
+        "class Order:\n    def __init__(self, price: int) -> None:\n        self.price = price\n\n"
+        "    def weigh(self, scale: Scale) -> float:\n        return scale.read(self.price)\n\n\n"
+        "def load_orders(path: str) -> list[Order]:\n    return []\n\n\ndef unrelated(a, b):\n    return 1\n"
+    ),
+    "shop/ship.py": (
+        "def ship_parcel(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n"
+        "    carrier.hand_over(parcel, label)\n    return label.tracking_number\n"
+    ),
+    "web/ship.js": "function ship(parcel, carrier, address) {\n  return carrier.print_label(parcel, address);\n}\n",
+}
+
+
+def chosen(
+    root: Path,
+    before: str,
+    recipe: Recipe,
+    *,
+    path: str = "shop/new.py",
+    after: str = "\n",
+    edits: Sequence[ContextChunk] = (),
+    files: dict[str, str] | None = None,
+) -> dict[str, str]:
+    for name, text in (FILES if files is None else files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    index = Index(root.resolve())
+    for each in index.listed(workspace_files(root.resolve())):
+        index.update(each)
+    related = Related(index.paths, index.text)
+    chunks = select(index, related, Question(path, before, after), edits, recipe)
+    return {chunk.path: chunk.text for chunk in chunks}
+
+
+def test_signatures_that_are_named_near_the_cursor_come_before_others_of_the_module(tmp_path: Path) -> None:
+    before = (
+        "from shop.orders import Order, load_orders, unrelated\n\n\ndef total(path):\n    for order in load_orders("
+    )
+    found = chosen(tmp_path, before, Recipe(signatures=70, edits=0, passages=0))
+    assert found == {"shop/orders.py": "def load_orders(path: str) -> list[Order]: ..."}
+
+
+def test_a_name_that_a_package_hands_on_is_found_where_it_is_defined(tmp_path: Path) -> None:
+    found = chosen(tmp_path, "from shop import Order\n\n\norder = Order(", SIGNATURES, path="app.py")
+    assert "def __init__(self, price: int) -> None: ..." in found["shop/orders.py"]
+
+
+def test_a_name_near_the_cursor_is_looked_up_without_an_import(tmp_path: Path) -> None:
+    found = chosen(tmp_path, "import os\n\n\nlabel = ship_parcel(", SIGNATURES)
+    assert found["shop/ship.py"] == "def ship_parcel(parcel, carrier, address): ..."
+
+
+def test_a_name_of_the_own_file_is_not_looked_up_elsewhere(tmp_path: Path) -> None:
+    found = chosen(tmp_path, "import os\n\n\ndef ship_parcel(parcel): ...\n\n\nlabel = ship_parcel(", SIGNATURES)
+    assert "shop/ship.py" not in found
+
+
+def test_methods_of_the_base_class_are_shown_far_below_its_name(tmp_path: Path) -> None:
+    before = (
+        "from shop.base import Store\n\n\nclass Shop(Store):\n" + "    x = 1\n" * 60 + "    def shelf(self):\n        "
+    )
+    assert "def open_shelf(self, number: int) -> str: ..." in chosen(tmp_path, before, SIGNATURES)["shop/base.py"]
+
+
+def test_the_passage_most_like_the_lines_at_the_cursor_is_shown_in_the_same_language(tmp_path: Path) -> None:
+    before = "def send(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n    "
+    assert chosen(tmp_path, before, PASSAGES) == {"shop/ship.py": FILES["shop/ship.py"].rstrip()}
+
+
+def test_a_file_is_never_its_own_context(tmp_path: Path) -> None:
+    text = FILES["shop/ship.py"]
+    for recipe in (SIGNATURES, PASSAGES):
+        assert "shop/ship.py" not in chosen(tmp_path, text[:60], recipe, path="shop/ship.py", after=text[60:])
+    edits = [ContextChunk("shop/ship.py", text), ContextChunk("shop/other.py", "x = another_place_of_the_workspace\n")]
+    found = chosen(tmp_path, "a", EDITS, path="shop/ship.py", edits=edits)
+    assert list(found) == ["shop/other.py"]
+
+
+def test_what_is_shown_already_is_not_shown_twice(tmp_path: Path) -> None:
+    before = "def send(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n    "
+    edits = [ContextChunk("shop/copy.py", FILES["shop/ship.py"])]
+    found = chosen(tmp_path, before, Recipe(signatures=0, edits=600, passages=600), edits=edits)
+    assert list(found) == ["shop/copy.py"]
+
+
+def test_a_secret_is_not_shown(tmp_path: Path) -> None:
+    files = {
+        "shop/keys.py": "def sign(parcel, carrier):\n    api_key = 'a8Jd92kLmQ0p7ZxT'\n    return carrier.sign(1)\n"
+    }
+    found = chosen(tmp_path, "def seal(parcel, carrier):\n    return sign", PASSAGES, files={**FILES, **files})
+    assert "def sign" in found["shop/keys.py"]
+    assert "a8Jd92kLmQ0p7ZxT" not in found["shop/keys.py"]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(
+    before=st.text(alphabet="abc _.\n(", max_size=80),
+    room=st.integers(0, 400),
+    names=st.lists(
+        st.sampled_from(["Order", "ship_parcel", "carrier", "parcel label", "from shop.orders import Order"])
+    ),
+)
+def test_the_size_is_kept_and_the_answer_is_always_the_same(
+    tmp_path: Path, before: str, room: int, names: list[str]
+) -> None:
+    recipe = Recipe(signatures=room, edits=room // 2, passages=room)
+    text = "\n".join((*names, before))
+    edits = [ContextChunk("shop/late.py", "parcel = carrier\n" * 9)]
+    one = chosen(tmp_path, text, recipe, edits=edits)
+    assert one == chosen(tmp_path, text, recipe, edits=edits)
+    assert sum(len(each) for each in one.values()) <= 2 * room + room // 2

@@ -1,0 +1,48 @@
+"""Which files of a folder that somebody works in are looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peft_daemon.errors import InvalidInput
+from peft_daemon.sources.workspace import workspace_files
+from support.own_repository import OwnRepository
+
+
+def paths(root: Path) -> list[str]:
+    return [each.path for each in workspace_files(root.resolve()).files]
+
+
+def test_new_files_count_and_ignored_ones_do_not(tmp_path: Path) -> None:
+    own = OwnRepository(tmp_path / "own")
+    own.commit({".gitignore": "build/\nforced.py\n", "a.py": "x = 1\n", "forced.py": "x = 1\n"})
+    own.write("new.py", "x = 1\n")
+    own.write("build/made.py", "x = 1\n")
+    own.write("node_modules/x.js", "x = 1\n")
+    own.write("README.md", "x\n")
+    assert paths(own.root) == ["a.py", "new.py"]
+
+
+def test_a_folder_in_a_work_tree_has_paths_of_its_own_and_the_rules_above_it(tmp_path: Path) -> None:
+    own = OwnRepository(tmp_path / "own")
+    own.commit({".gitignore": "*_gen.py\n", "sub/a.py": "x = 1\n", "other.py": "x = 1\n"})
+    own.write("sub/b_gen.py", "x = 1\n")
+    assert paths(own.root / "sub") == ["a.py"]
+
+
+def test_outside_git_hidden_folders_are_left_out_and_links_are_not_followed(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "plain", tmp_path / "elsewhere"
+    for file in (root / "a.py", root / ".cache" / "b.py", elsewhere / "secret.py"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x = 1\n")
+    (root / "link").symlink_to(elsewhere)
+    assert paths(root) == ["a.py"]
+
+
+def test_a_work_tree_that_git_refuses_is_not_read_without_its_rules(tmp_path: Path) -> None:
+    (tmp_path / ".git").write_text("gitdir: /nowhere\n")
+    (tmp_path / "a.py").write_text("x = 1\n")
+    with pytest.raises(InvalidInput):
+        workspace_files(tmp_path.resolve())
