@@ -7,13 +7,11 @@ import contextlib
 import logging
 import uuid
 from functools import partial
-from pathlib import Path
 
 import msgspec
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, PyglsError
 from pygls.lsp.server import LanguageServer
-from pygls.uris import to_fs_path
 
 from peft_daemon import __version__
 from peft_lsp import names

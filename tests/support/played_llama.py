@@ -2,7 +2,7 @@
 
 Of every cached token it knows which adapters it was read with, and it notes when one is used again under others, which
 the real one would do without a word. It goes on with what it has begun when the client hangs up, as the real one does;
-which of two requests that wait for a slot comes first is left to chance.
+requests that wait for a slot come in order of their arrival.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PlayedSlot:
 
     lora: tuple[tuple[int, float], ...] | None = None
     cached: list[tuple[int, Weights]] = field(default_factory=list)
-    busy: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def tokens(self) -> list[int]:
@@ -85,10 +85,11 @@ class PlayedLlama(httpx.AsyncBaseTransport):
     async def _work(self, request: httpx.Request, body: dict[str, Any]) -> httpx.Response:
         path = request.url.path
         slot = self.slots[int(path.split("/")[2]) if path.startswith("/slots/") else body["id_slot"]]
-        while slot.busy:  # whoever is lucky comes next
-            await self._pause()
-            await asyncio.sleep(0)
-        slot.busy = True
+        async with slot.turn:
+            return await self._in_turn(request, body, slot)
+
+    async def _in_turn(self, request: httpx.Request, body: dict[str, Any], slot: PlayedSlot) -> httpx.Response:
+        path = request.url.path
         try:
             await self._pause()
             if path == "/completion":
@@ -103,7 +104,6 @@ class PlayedLlama(httpx.AsyncBaseTransport):
             slot.cached = [(t, tuple((d, s) for d, s in w)) for t, w in json.loads(file.read_text())]
             return httpx.Response(200, json={"n_restored": len(slot.cached)})
         finally:
-            slot.busy = False
             self._under_way -= 1
 
     def _completion(self, slot: PlayedSlot, body: dict[str, Any]) -> httpx.Response:

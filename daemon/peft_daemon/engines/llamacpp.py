@@ -160,7 +160,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
 
     async def unread(self, request: GenerationRequest) -> int:
         """Tokens of the request's prompt that neither a slot nor a saved state holds."""
-        async with self._lease(request.adapter) as child:
+        async with self._lease(request) as child:
             try:
                 return await child.server.unread(request.prompt, _applied(child, request.adapter))
             except ChildGone:
