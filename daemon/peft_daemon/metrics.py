@@ -30,6 +30,9 @@ class Metrics:
             "peft_daemon_prompt_tokens", "Prompt tokens, computed or reused", ["how"], registry=self._registry
         )
         self._decoded = Counter("peft_daemon_decoded_tokens", "Tokens generated", registry=self._registry)
+        self._generations = Counter(
+            "peft_daemon_generations", "Times the model was put to work, ahead of requests too", registry=self._registry
+        )
         self._origins = Counter(
             "peft_daemon_completions", "Completions by where they came from", ["origin"], registry=self._registry
         )
@@ -48,6 +51,7 @@ class Metrics:
 
     def generated(self, timings: Timings) -> None:
         """Count the work of one generation, whoever it was for."""
+        self._generations.inc()
         self._prompt.labels("evaluated").inc(timings.prompt_evaluated)
         self._prompt.labels("reused").inc(timings.prompt_reused)
         self._decoded.inc(timings.decode_tokens)

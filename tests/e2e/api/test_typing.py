@@ -32,6 +32,15 @@ def origins(http: httpx.Client) -> dict[str, float]:
     return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
+def generations(http: httpx.Client) -> float:
+    """How many have ended."""
+    return next(
+        float(line.rsplit(" ", 1)[1])
+        for line in http.get("/metrics").text.splitlines()
+        if line.startswith("peft_daemon_generations_total ")
+    )
+
+
 def test_typing_along_a_suggestion_does_not_ask_the_model(daemon: RunningDaemon) -> None:
     with daemon.http() as http:
         whole = ask(http, "", "along")
@@ -62,13 +71,12 @@ def test_what_follows_an_accepted_suggestion_is_ready_when_enter_is_pressed(daem
         **PATIENT,
     }
     with daemon.http() as http:
+        before, deadline = generations(http), time.monotonic() + 100
         first = http.post("/v1/complete", json=body).raise_for_status().json()
         assert first["text"].strip()
-        deadline = time.monotonic() + 60
         accepted = {**body, "prefix": above + "average" + first["text"]}
-        time.sleep(0.3)
-        while http.get("/v1/status").json()["active_requests"] and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while generations(http) < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
         after = http.post("/v1/complete", json=accepted).raise_for_status().json()
         assert after["origin"] == "kept"
 

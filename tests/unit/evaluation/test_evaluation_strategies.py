@@ -87,7 +87,7 @@ def test_an_adapter_is_recorded_with_its_digest_and_scale() -> None:
     "asked", ["one-shot", "", "adapter", "adapter:", "rag:mine", "zero-shot:x", "adapter+one:mine", "icl+adapter:mine"]
 )
 def test_an_unknown_strategy_is_refused_with_the_known_ones(asked: str) -> None:
-    with pytest.raises(InvalidInput, match=r"zero-shot, icl, rag, adapter:NAME"):
+    with pytest.raises(InvalidInput, match=r"zero-shot, icl, rag, alone, context, adapter:NAME"):
         chosen(asked)
 
 
