@@ -103,6 +103,9 @@ class Completer:
 
         A newer one for the same document ends it. Raises what the engine raises.
         """
+        if (ahead := self._ahead.get(wanted.document or "")) is not None:
+            # What it writes is worth more than what would be read instead, and is soon done.
+            await asyncio.wait((ahead,))
         running = self._generations.running(wanted.document)
         if wanted.question is None or is_hopeless(wanted.job) or (running is not None and running.claimed):
             return WarmResponse(warm=False)

@@ -219,6 +219,19 @@ async def test_warming_gives_way_to_a_completion() -> None:
     await asking
 
 
+async def test_warming_waits_for_what_is_prepared_ahead_of_the_same_document() -> None:
+    desk = Desk(at_once=0)
+    desk.completer.look_ahead(wanted(FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0.01)
+    warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "x‸\n")))
+    await asyncio.sleep(0.01)
+    assert len(desk.engine.requests) == 1
+    desk.engine.go.set()
+    assert (await warming).warm
+    assert (await desk.ask(FILE + "‸\n"))[1] is Origin.KEPT
+
+
 async def test_an_engine_s_failure_reaches_who_asked_and_is_not_kept() -> None:
     desk = Desk()
     desk.engine.fails = True
