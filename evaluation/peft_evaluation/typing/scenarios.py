@@ -18,7 +18,7 @@ LINES = (250, 360)
 """Of the file."""
 LOOK_S = (0.0, 2.0)
 """How long the person looks at the file before the first keystroke."""
-WAIT_S = 20.0
+WAIT_S = 40.0
 """Longest wait for a suggestion."""
 GAP_S = 0.25
 """Between setting the cursor and the keystroke."""
