@@ -23,6 +23,7 @@ from peft_daemon.engines.base import LLAMACPP, Delta, Finish, GenerationRequest
 from peft_daemon.lifecycle import handover
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.starter import stop
+from peft_daemon.models.optimized import ModelFile
 from peft_daemon.paths import Paths
 from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 from peft_daemon.server import serve
@@ -159,8 +160,8 @@ async def played_home(**variables: str) -> AsyncIterator[Played]:
 
 
 class _Store:
-    def path(self, model: object) -> Path:
-        return Path(os.environ[SCRIPT])
+    def served(self, model: object, settings: object) -> ModelFile:
+        return ModelFile(Path(os.environ[SCRIPT]), "0" * 64)
 
 
 if __name__ == "__main__":
