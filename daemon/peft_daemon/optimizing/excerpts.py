@@ -23,13 +23,12 @@ class Excerpt:
     def word_starts(self, least_apart: int = 10) -> list[int]:
         """Positions between ``start`` and ``end`` where a word begins, ``least_apart`` characters or more apart.
 
-        A single space before the word counts to it: most tokenizers make one token of both.
+        The space before a word counts to it, as most tokenizers make one token of both, also behind an indentation.
         """
         found: list[int] = []
         for at in range(self.start, self.end):
             if self.text[at].isalnum() and not self.text[at - 1].isalnum():
-                spaced = self.text[at - 1] == " " and not self.text[at - 2].isspace()
-                place = at - 1 if spaced else at
+                place = at - 1 if self.text[at - 1] == " " else at
                 if not found or place - found[-1] >= least_apart:
                     found.append(place)
         return found
