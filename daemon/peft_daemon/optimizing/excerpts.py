@@ -20,23 +20,28 @@ class Excerpt:
     start: int
     end: int
 
-    def word_starts(self, least_apart: int = 6) -> list[int]:
-        """Positions between ``start`` and ``end`` where a word begins, ``least_apart`` characters or more apart."""
-        found = [self.start - least_apart]
-        for at in range(self.start, self.end):
-            if self.text[at].isalnum() and not self.text[at - 1].isalnum() and at - found[-1] >= least_apart:
-                found.append(at)
-        return found[1:]
+    def word_starts(self, least_apart: int = 10) -> list[int]:
+        """Positions between ``start`` and ``end`` where a word begins, ``least_apart`` characters or more apart.
 
-    def cuts(self) -> list[int]:
-        """One position in the middle of each line that has something to write: where a word of it begins."""
+        The space before a word counts to it, as most tokenizers make one token of both, also behind an indentation.
+        """
+        found: list[int] = []
+        for at in range(self.start, self.end):
+            if self.text[at].isalnum() and not self.text[at - 1].isalnum():
+                place = at - 1 if self.text[at - 1] == " " else at
+                if not found or place - found[-1] >= least_apart:
+                    found.append(place)
+        return found
+
+    def cuts(self, most: int = 3) -> list[int]:
+        """One position in each line, of ``most`` lines at the most: a word with which not all is written yet."""
         found: list[int] = []
         for at in self.word_starts(1):
             begin, end = self.text.rfind("\n", 0, at) + 1, self.text.find("\n", at)
             written, left = self.text[begin:at].strip(), self.text[at:end].strip()
             if written and len(left) >= 4 and not (found and begin <= found[-1]):
                 found.append(at)
-        return found
+        return found[:most]
 
 
 def excerpts(count: int, folder: Path | None = None, seed: int = 5) -> list[Excerpt]:

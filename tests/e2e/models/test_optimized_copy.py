@@ -79,7 +79,7 @@ def daemon(
 
 
 def test_the_copy_is_another_model_but_nearly_as_good(judged: quality.Quality) -> None:
-    assert judged.places > 40
+    assert judged.places > 20
     assert judged.loss != 0
     assert abs(judged.loss) < 0.15
     assert judged.same > judged.lines / 2

@@ -59,7 +59,7 @@ def texts() -> list[Excerpt]:
 async def test_a_copy_that_is_the_same_passes(texts: list[Excerpt]) -> None:
     found = await _judge(texts, _engine(texts, 0.5), _engine(texts, 0.5))
     assert (found.loss, found.loss_bound) == (0, 0)
-    assert found.same == found.right == found.right_original == found.lines > 20
+    assert found.same == found.right == found.right_original == found.lines > 12
     assert found.passes
 
 
@@ -102,7 +102,8 @@ def test_excerpts_are_the_same_each_time_and_cut_where_words_begin() -> None:
         assert text.end - text.start == LENGTH
         starts = text.word_starts()
         assert starts == sorted(set(starts))
-        assert all(text.text[at].isalnum() and not text.text[at - 1].isalnum() for at in starts)
+        assert all(text.text[at].isalnum() or text.text[at : at + 2].strip().isalnum() for at in starts)
+        assert not any(text.text[at - 1].isalnum() and text.text[at].isalnum() for at in starts)
         lines = [text.text.count("\n", 0, at) for at in text.cuts()]
         assert lines == sorted(set(lines))
 
