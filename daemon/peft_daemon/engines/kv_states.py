@@ -76,11 +76,11 @@ class KvStates:
 
     def best(self, tokens: Sequence[int], weights: Weights) -> Found | None:
         """The state that holds most of ``tokens``, if any holds one."""
-        wanted = tuple(tokens)
-        shared = {n: shared_length(a.tokens, wanted) for n, a in self._known.items() if a.weights == weights}
-        if not (name := max(shared, key=lambda name: shared[name], default="")) or not shared[name]:
-            return None
-        return Found(name, self._known[name], shared[name])
+        wanted, shared, best = tuple(tokens), 0, ""
+        for name, about in reversed(self._known.items()):
+            if about.weights == weights and about.tokens[: shared + 1] == wanted[: shared + 1] and shared < len(wanted):
+                shared, best = shared_length(about.tokens, wanted), name
+        return Found(best, self._known[best], shared) if best else None
 
     def unsaved(self, tokens: Sequence[int], weights: Weights) -> int:
         """How many of ``tokens`` no state has."""
