@@ -33,6 +33,8 @@ LEAST_SHARED = 3
 MOST_PASSAGES = 6
 MOST_DEFINERS = 2
 """A name that more files define than this says nothing about which is meant."""
+MOST_OUTLINED = 8
+"""Files whose signatures are looked at: those whose names are nearest."""
 SMALLEST = 40
 """Characters; a chunk that would have fewer left is not worth its heading."""
 _NAME = re.compile(r"[^\W\d]\w{2,}")
@@ -141,33 +143,34 @@ class _Candidate:
 
 def _candidates(index: Index, related: Related, question: Question, near: Counter[str]) -> Iterator[_Candidate]:
     """Signatures that may be shown, those of one file together, none twice."""
-    met: dict[str, int] = {}
-    given: set[tuple[str, Signature]] = set()
-
-    def of(path: str, wanted: frozenset[str]) -> Iterator[_Candidate]:
-        number = met.setdefault(path, len(met))
-        for one in index.outline(path):
-            if (not wanted or one.name in wanted or _own_name(one) in wanted) and (path, one) not in given:
-                given.add((path, one))
+    wanted = _wanted(index, related, question, near)
+    promising = sorted(wanted, key=lambda path: -sum(near[name] for name in wanted[path] or {_stem(path)}))
+    for number, path in enumerate(path for path in wanted if path in promising[:MOST_OUTLINED]):
+        names = wanted[path]
+        for one in dict.fromkeys(index.outline(path)):
+            if not names or one.name in names or _own_name(one) in names:
                 yield _Candidate(path, number, one)
 
+
+def _wanted(index: Index, related: Related, question: Question, near: Counter[str]) -> dict[str, set[str]]:
+    """The names that are wanted of other files, by their paths; an empty set is all of them.
+
+    First what is imported, in that order; then what is named near the cursor and defined in one place elsewhere.
+    """
     wanted: dict[str, set[str]] = {}
     for each in related.wanted(question.path, question.before + question.after):
-        there = {one.name for one in index.outline(each.path)}
-        wanted.setdefault(each.path, set()).update(each.names & there)
         if not each.names:
-            wanted[each.path].update(there)
-        for name in sorted(each.names - there):  # taken from a package that has it from one of its modules
-            if path := _definer(index, name, question.path):
-                wanted.setdefault(path, set()).add(name)
-    imported = set().union(*wanted.values()) if wanted else set()
-    own = set(defined(question.before + question.after))
+            wanted[each.path] = set()
+        for name in sorted(each.names):
+            # A package often hands on what one of its modules defines.
+            elsewhere = None if each.path in index.definers(name) else _definer(index, name, question.path)
+            wanted.setdefault(elsewhere or each.path, set()).add(name)
+    known = {*defined(question.before + question.after), *(name for names in wanted.values() for name in names)}
     for name, _count in near.most_common():
-        if name not in imported and name not in own and (path := _definer(index, name, question.path)):
+        path = None if name in known else _definer(index, name, question.path)
+        if path and (path not in wanted or wanted[path]):
             wanted.setdefault(path, set()).add(name)
-    for path, names in wanted.items():
-        if names:
-            yield from of(path, frozenset(names))
+    return wanted
 
 
 def _definer(index: Index, name: str, path: str) -> str | None:
@@ -177,6 +180,10 @@ def _definer(index: Index, name: str, path: str) -> str | None:
     if not 1 <= len(found) <= MOST_DEFINERS:
         return None
     return min(found, key=lambda each: (-len(posixpath.commonprefix([each, path])), each))
+
+
+def _stem(path: str) -> str:
+    return posixpath.basename(path).rpartition(".")[0]
 
 
 def _names_near(question: Question) -> Counter[str]:

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from peft_daemon.protocol import ContextChunk
 from peft_daemon.sources.languages import language_of
-from peft_daemon.sources.structure import Structure, structure
+from peft_daemon.sources.structure import Structure, functions
 
 MOST_CHUNKS = 4
 NEIGHBOURS = 2
@@ -156,7 +156,7 @@ class Related:
 def outline(text: str, path: str) -> Iterator[Signature]:
     """The signatures of a file in their order; its first lines where there are none."""
     language = language_of(path) or ""
-    found = structure(text, language)
+    found = functions(text, language)
     if language == "python":
         yield from _python_outline(found)
     elif found.functions:

@@ -142,6 +142,17 @@ def structure(text: str, language: str) -> Structure:
     return Structure(walk.text, tuple(walk.suites), tuple(walk.functions), frozenset(walk.opaque), tree)
 
 
+def functions(text: str, language: str) -> Structure:
+    """The structure of a file without its suites, in half the time; of one without a grammar everything."""
+    grammar = grammar_of(language)
+    if grammar is None:
+        return structure(text, language)
+    tree = parser_of(grammar).parse(text.encode())
+    walk = _FunctionsOnly(Text(text), grammar)
+    walk.visit(tree.root_node)
+    return Structure(walk.text, (), tuple(walk.functions), frozenset(walk.opaque), tree)
+
+
 class _Walk:
     def __init__(self, text: Text, grammar: Grammar) -> None:
         self.text, self.grammar = text, grammar
@@ -208,6 +219,11 @@ class _Walk:
             own_lines = self.text.begins_line(first.start) and self.text.row(first.start) > self.text.row(whole.start)
             rest = Span(first.start, end) if own_lines and first.start < end else None
         self.functions.append(Function(whole, named, rest, docstring, outermost))
+
+
+class _FunctionsOnly(_Walk):
+    def _suite(self, block: Node) -> None:
+        pass
 
 
 def block_end(text: Text, block: Node) -> int:

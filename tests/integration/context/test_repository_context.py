@@ -96,14 +96,16 @@ async def test_while_somebody_types_the_chunks_stay_and_come_at_once(
     first = await adopted(context, request(own), "ship.py", "orders.py")
     own.write("other.py", "def weigh_basket(basket, scale):\n    return scale.read(basket)\n")
     elsewhere = request(own, "def weigh(basket, scale):\n    return weigh_basket(basket, scale")
-    os.kill(context.status().pid or 0, signal.SIGSTOP)
+    pid = context.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
     try:
         for _ in range(3):
             assert by_path(await context.chunks(elsewhere, adopt=False)) == first
         # A warm-up waits a moment for a process that does not answer, and shows what was shown.
         assert by_path(await context.chunks(elsewhere, adopt=True)) == first
     finally:
-        os.kill(context.status().pid or 0, signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_the_first_request_of_a_document_waits_for_nothing_and_has_its_own_chunks(
@@ -146,7 +148,8 @@ async def test_a_process_that_dies_is_replaced_and_what_is_shown_stays(
 ) -> None:
     first = await adopted(context, request(own), "ship.py", "orders.py")
     before = context.status().pid
-    os.kill(before or 0, signal.SIGKILL)
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
     while context.status().pid == before:
         await asyncio.sleep(0.01)
     assert by_path(await context.chunks(request(own), adopt=True)) == first

@@ -1,0 +1,216 @@
+"""Does code of other files pay? Holes in held-out code, filled with the window of the document that serves, and chunks.
+
+    python benchmarks/context_quality.py REPOSITORY ... [--count 40] [--adapter python-fim] [--out FILE.jsonl] [--json]
+        [--way none --way served:300 --way signatures:300 --way passages:300]
+
+The document has at most ``prompt_tokens`` in the prompt, as when serving, and the chunks come on top. Same holes,
+greedy decoding and post-processing for all ways; each is compared with ``none`` hole by hole. The same command goes on
+where an interrupted one stopped. The repositories must be git work trees that the adapter was not tuned on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.completion import formats
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.pipeline import Completion, Job, Pipeline
+from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
+from peft_daemon.config import resolve
+from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import ContextChunk, Task
+from peft_evaluation.datasets import holes
+from peft_evaluation.items import ItemSet
+from peft_evaluation.journal import Journal
+from peft_evaluation.metrics.catalogue import Kind
+from peft_evaluation.metrics.exact_match import exact_match
+from peft_evaluation.metrics.similarity import similarity
+from peft_evaluation.statistics import compare, measure
+from peft_evaluation.strategies.base import Strategy
+from peft_evaluation.strategies.context import Mixture, alone, with_context
+from peft_tuning.examples import FillExample
+from peft_tuning.place import Place
+from peft_tuning.served import serving
+
+SEED = 42
+MAX_TOKENS = 96
+NONE = "none"
+
+
+class Filled(msgspec.Struct, frozen=True, kw_only=True):
+    """One hole filled one way."""
+
+    adapter: str
+    way: str
+    repository: str
+    hole: str
+    text: str
+    exact: float
+    similarity: float
+    chunk_characters: int
+    prompt_tokens: int
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What makes it the only one of its kind."""
+        return self.adapter, self.way, self.repository, self.hole
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A repository's holes, and the chunks of each way."""
+
+    items: ItemSet
+    ways: Mapping[str, Strategy]
+
+
+def strategy(way: str, items: ItemSet) -> Strategy:
+    """What a way shows: ``none``, or a mixture and its tokens, as ``served:300``."""
+    kind, _, tokens = way.partition(":")
+    return alone(items) if kind == NONE else with_context(items, int(tokens), Mixture(kind))
+
+
+def windowed(example: FillExample, characters: int) -> Document:
+    """The document, cut to what serving would show of it: whole lines, three quarters of them before the cursor."""
+    prefix, suffix = example.prefix, example.suffix
+    share = int(characters * PREFIX_SHARE)
+    room = max(share, characters - len(suffix))
+    if len(prefix) > room:
+        prefix = prefix[-room:].partition("\n")[2] or prefix[-room:]
+    room = max(characters - share, characters - len(prefix))
+    if len(suffix) > room:
+        suffix = suffix[:room].rpartition("\n")[0] + "\n"
+    return Document.normalized(prefix, suffix, path=example.path, language=example.language)
+
+
+async def fill(engine: Engine, job: Job, lease: AdapterLease | None) -> Completion:
+    """What completion would show."""
+    async with aclosing(Pipeline(engine).run(job, lease)) as parts:
+        async for part in parts:
+            if isinstance(part, Completion):
+                return part
+    raise AssertionError("a run ends with its Completion")
+
+
+async def run(place: Place, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path) -> list[Filled]:
+    """Fill what is not filled yet, one hole of each repository at a time, so that a part of it is balanced too."""
+    form = formats.get(place.entry.prompt_formats.fill)
+    characters = int(place.settings.prompt_tokens * CHARACTERS_PER_TOKEN)
+    with Journal(out, Filled) as journal:
+        known = {each.key for each in journal.read()}
+        async with serving(place.settings, place.entry, place.base.path) as engine:
+            for number in range(count):
+                for each in asked:
+                    for adapter in adapters:
+                        for way, shown in each.ways.items():
+                            if number >= len(each.items.items):
+                                continue
+                            item = each.items.items[number]
+                            example, key = item.example, (adapter, way, each.items.name, item.id)
+                            if key in known or not isinstance(example, FillExample):
+                                continue
+                            chunks: tuple[ContextChunk, ...] = shown.context(number) or ()
+                            job = Job(
+                                document=windowed(example, characters),
+                                format=form,
+                                task=Task.FILL,
+                                context_tokens=place.settings.context_tokens,
+                                max_tokens=MAX_TOKENS,
+                                context=chunks,
+                            )
+                            end = await fill(engine, job, leased(place, adapter))
+                            journal.append(
+                                Filled(
+                                    adapter=adapter,
+                                    way=way,
+                                    repository=each.items.name,
+                                    hole=item.id,
+                                    text=end.text,
+                                    exact=exact_match([end.text], example.middle)["em@1"],
+                                    similarity=similarity(end.text, example.middle)["similarity"],
+                                    chunk_characters=sum(len(chunk.text) for chunk in chunks),
+                                    prompt_tokens=end.timings.prompt_evaluated + end.timings.prompt_reused,
+                                )
+                            )
+                print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
+        return list(journal.read())
+
+
+def leased(place: Place, adapter: str) -> AdapterLease | None:
+    """The adapter at the scale of its manifest; None for ``base``."""
+    if adapter == "base":
+        return None
+    manifest = place.registry.get(adapter)
+    return place.registry.lease(manifest, manifest.scale, engine="llamacpp")
+
+
+def rows(filled: Iterable[Filled], adapters: Sequence[str], ways: Sequence[str]) -> list[dict[str, object]]:
+    """A line of the table for each adapter and way."""
+    everything = list(filled)
+    found: list[dict[str, object]] = []
+    for adapter in adapters:
+        of = {
+            way: {(f.repository, f.hole): f for f in everything if f.adapter == adapter and f.way == way}
+            for way in ways
+        }
+        shared = set.intersection(*(set(each) for each in of.values()))
+        if not shared:
+            continue
+        for way in ways:
+            row: dict[str, object] = {"adapter": adapter, "way": way, "holes": len(shared)}
+            for metric, kind in (("exact", Kind.RATE), ("similarity", Kind.MEAN)):
+                ours = {"/".join(key): float(getattr(of[way][key], metric)) for key in sorted(shared)}
+                row[metric] = measure(ours, kind).value
+                if way != NONE and NONE in of:
+                    theirs = {"/".join(key): float(getattr(of[NONE][key], metric)) for key in sorted(shared)}
+                    found_out = compare((way, ours), (NONE, theirs), metric, kind)
+                    row |= {f"{metric}_difference": found_out.difference, f"{metric}_p": found_out.p}
+                    row |= {f"{metric}_won": found_out.won, f"{metric}_lost": found_out.lost}
+            row["prompt_tokens"] = sum(of[way][key].prompt_tokens for key in shared) / len(shared)
+            found.append(row)
+    return found
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repositories", nargs="+", type=Path)
+    parser.add_argument("--count", type=int, default=40, help="holes of each repository")
+    parser.add_argument("--adapter", action="append", help="an adapter or `base`; may be repeated [python-fim, base]")
+    parser.add_argument("--way", action="append", help="may be repeated [none, served:300]")
+    parser.add_argument("--out", type=Path, default=Path("context_quality.jsonl"))
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    adapters, ways = given.adapter or ["python-fim", "base"], given.way or [NONE, "served:300"]
+    paths = Paths.from_environment()
+    place = Place(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    provide_shipped(place.settings, paths)
+    asked = []
+    for repository in given.repositories:
+        items = holes.load(repository, SEED).first(given.count)
+        asked.append(Asked(items, {way: strategy(way, items) for way in ways}))
+    filled = asyncio.run(run(place, asked, adapters, given.count, given.out))
+    table = rows(filled, adapters, ways)
+    if given.json:
+        print(json.dumps(table))
+        return
+    print(file=sys.stderr)
+    for row in table:
+        print(
+            "  ".join(f"{name} {value:.3f}" if isinstance(value, float) else str(value) for name, value in row.items())
+        )
+
+
+if __name__ == "__main__":
+    main()
