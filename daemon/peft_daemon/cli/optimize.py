@@ -57,7 +57,7 @@ def optimize(
 
     tried = tuple(recipes.get(recipe) for recipe in dict.fromkeys(candidate or recipes.TRIED))
     with store.locked(entry, Silent()):
-        optimizer = Optimizer(store, entry, settings, _judging(paths, entry), _Lines())
+        optimizer = Optimizer(store, entry, settings, _judging(settings, paths, entry), _Lines())
         try:
             with termination_interrupts():
                 outcome = run(optimizer.run(tried, keep=not dry_run))
@@ -91,13 +91,15 @@ def _remove(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
 _RESTART = "a running daemon uses its file until `peft-daemon stop`"
 
 
-def _judging(paths: Paths, entry: ModelEntry) -> Judging:
+def _judging(settings: config.Settings, paths: Paths, entry: ModelEntry) -> Judging:
     """With the adapter that completes code everywhere, as the daemon would."""
     from peft_daemon.adapters.registry import AdapterRegistry
+    from peft_daemon.adapters.shipping import provide_shipped
     from peft_daemon.engines.base import LLAMACPP
     from peft_daemon.optimizing.run import Judging
     from peft_daemon.protocol import Task
 
+    provide_shipped(settings, paths)
     registry = AdapterRegistry(paths.adapters)
     manifest = registry.resolve(Task.FILL)
     if manifest is None or manifest.base_sha256 != entry.sha256 or LLAMACPP not in manifest.engines:
@@ -120,7 +122,9 @@ class _Lines:
 
 
 def _print(outcome: Outcome, dry_run: bool) -> None:
-    cells: list[tuple[str, ...]] = [("recipe", "size", "reading", "writing", "loss (bound)", "lines right", "verdict")]
+    cells: list[tuple[str, ...]] = [
+        ("recipe", "size", "reading", "writing", "loss (bound)", "lines (original)", "verdict")
+    ]
     cells += [_cells(each) for each in outcome.candidates]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
@@ -132,8 +136,12 @@ def _print(outcome: Outcome, dry_run: bool) -> None:
 
 
 def _cells(each: Candidate) -> tuple[str, ...]:
-    f = each.figures
-    judged = (
-        (f"{f.loss:+.3f} ({f.loss_bound:+.3f})", f"{f.right}, not {f.right_original}, of {f.lines}") if f else ("", "")
+    speeds = (each.recipe, readable(each.bytes), f"{each.reading:.2f}x", f"{each.writing:.2f}x")
+    if (f := each.figures) is None:
+        return (*speeds, "", "", each.verdict)
+    return (
+        *speeds,
+        f"{f.loss:+.3f} ({f.loss_bound:+.3f})",
+        f"{f.right} ({f.right_original}) of {f.lines}",
+        each.verdict,
     )
-    return (each.recipe, readable(each.bytes), f"{each.reading:.2f}x", f"{each.writing:.2f}x", *judged, each.verdict)
