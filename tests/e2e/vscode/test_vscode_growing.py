@@ -39,7 +39,7 @@ def test_where_the_cursor_rests_the_model_reads_before_a_key_is_pressed(
     answered = daemon.metric("peft_daemon_requests_total")
 
     def evaluated() -> float:
-        return daemon.metric("peft_daemon_prompt_tokens_total")['how="evaluated"']
+        return daemon.metric("peft_daemon_prompt_tokens_total").get('how="evaluated"', 0.0)
 
     shown("read.py", SHAPE)
     before = window.until(evaluated, lambda tokens: tokens > 0, "first reading")
