@@ -101,6 +101,8 @@ class PlayedLlama(httpx.AsyncBaseTransport):
             if request.url.params["action"] == "save":
                 file.write_text(json.dumps(slot.cached))
                 return httpx.Response(200, json={"n_saved": len(slot.cached), "n_written": file.stat().st_size})
+            if not file.exists():  # evicted in the meantime
+                return httpx.Response(400, json={"error": {"message": "no file", "type": "invalid_request_error"}})
             slot.cached = [(t, tuple((d, s) for d, s in w)) for t, w in json.loads(file.read_text())]
             return httpx.Response(200, json={"n_restored": len(slot.cached)})
         finally:

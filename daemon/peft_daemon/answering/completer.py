@@ -189,19 +189,21 @@ class Completer:
         await asyncio.sleep(LOOK_AHEAD_S)
         if wanted.question is None or is_hopeless(wanted.job):
             return
-        place = place_of(wanted.job)
-        typed = enter(place.document, place.cursor) or ""
-        if typed:
-            # A finished line wants no more; what will be asked for is the next one.
-            place = place_of(_with_typed(wanted.job, typed))
+        here = place_of(wanted.job)
+        typed = enter(here.document, here.cursor) or ""
+        # A finished line wants no more; what will be asked for is the next one.
+        place = place_of(_with_typed(wanted.job, typed)) if typed else here
         for match in self._generations.matches(wanted.question, place.document):
             if await self._serves(match, place):
                 return
         with contextlib.suppress(PeftDaemonError):
             prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
             generation = self._generations.begin_spare(prepared, wanted.question)
-            if await self._serves(Match(generation, typed), place):
-                return
+            with generation.held():
+                if await self._serves(Match(generation, typed), place):
+                    return
+                # It still tells that nothing follows where Enter was not pressed.
+                await self._serves(Match(generation, ""), here)
             prepared = await self._pipeline.prepare(_with_typed(wanted.job, typed), wanted.lease)
             await self._serves(Match(self._generations.begin_spare(prepared, wanted.question), ""), place)
 

@@ -187,6 +187,20 @@ async def test_what_follows_an_accepted_suggestion_is_there_already() -> None:
     assert (after.text, origin) == ("return area", Origin.KEPT)
 
 
+async def test_what_the_model_says_behind_a_line_is_kept_where_it_does_not_go_on_with_enter() -> None:
+    def says(prompt: str) -> tuple[str, ...]:
+        return ("return area",) if prompt.endswith("    ") else ("\n", "y", " = 1")
+
+    desk = Desk(says)
+    desk.completer.look_ahead(wanted(FILE + "area = 1‸\n"))
+    while len(desk.engine.requests) < 2 or desk.engine.running:
+        await asyncio.sleep(0.01)
+    end, origin = await desk.ask(FILE + "area = 1‸\n")
+    assert (end.text, origin) == ("", Origin.KEPT)
+    end, origin = await desk.ask(FILE + "area = 1\n    ‸\n")
+    assert (end.text, origin) == ("return area", Origin.KEPT)
+
+
 async def test_preparing_ahead_gives_way_to_another_document() -> None:
     desk = Desk(at_once=0)
     desk.completer.look_ahead(wanted(FILE + "‸\n"))
