@@ -1,15 +1,16 @@
 """``workspace/configuration``: the settings of an editor, in general and for each open document.
 
 A document's settings are asked for once, when it is first needed, and kept until it is closed or the settings or the
-folders of the workspace change: a keystroke costs no message. A client that cannot be asked has general ones only.
+folders of the workspace change: a keystroke costs no message. A client that cannot be asked has general ones only; one
+that is slow to answer is waited for once, and its answer counts whenever it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANSWER_S = 5.0
-"""A client that has not answered by then is taken to have no settings."""
+"""A client that has not answered by then is served by what is known, until it does answer."""
 
-Ask = Callable[[str | None], Awaitable[object]]
+Ask = Callable[[str | None], Coroutine[Any, Any, object]]
 """The client's settings as JSON, for a document's URI or in general; None when it tells none."""
 
 
@@ -37,6 +38,10 @@ class Settings:
         self._options = options
         self._ask, self._complain, self._changed = ask, complain, changed
         self._documents: dict[str, asyncio.Task[Configuration]] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        """Questions that were waited for as long as they may be."""
+        self._asking: asyncio.Task[object] | None = None
+        """The newest question for the general settings."""
 
     @property
     def enabled_somewhere(self) -> bool:
@@ -50,18 +55,20 @@ class Settings:
         Those of documents are asked for again when they are next needed.
         """
         self._documents.clear()
-        raw = await self._ask(None)
+        asking = self._asking = asyncio.create_task(self._ask(None))
+        in_time = await self._answered(asking)
+        raw = asking.result() if in_time else None
         raw = pushed if raw is None else raw
-        self.general = self._read(self._options if raw is None else raw)
-        self._changed()
+        self._take(self._options if raw is None else raw)
+        if not in_time:
+            asking.add_done_callback(self._take_late)
 
     async def of(self, uri: str) -> Configuration:
         """The settings for an open document."""
         task = self._documents.get(uri)
         if task is None:
             task = self._documents[uri] = asyncio.create_task(self._pull(uri))
-        # A cancelled request must not take the answer from the others that wait for it.
-        return task.result() if task.done() else await asyncio.shield(task)
+        return task.result() if await self._answered(task) else self.general
 
     def forget(self, uri: str) -> None:
         """The document was closed."""
@@ -71,6 +78,25 @@ class Settings:
     def forget_documents(self) -> None:
         """The folders of the workspace have changed: any document may have other settings now."""
         self._documents.clear()
+
+    async def _answered(self, task: asyncio.Task[Any]) -> bool:
+        """Wait for the client's answer, once as long as it may take; whether it is there."""
+        if not task.done() and task not in self._late:
+            # A cancelled request must not take the answer from the others that wait for it: ``wait`` cancels nothing.
+            await asyncio.wait((task,), timeout=ANSWER_S)
+            if not task.done():
+                log.warning("the client has not told its settings in %g s", ANSWER_S)
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+        return task.done()
+
+    def _take(self, raw: object) -> None:
+        self.general = self._read(raw)
+        self._changed()
+
+    def _take_late(self, asking: asyncio.Task[object]) -> None:
+        if asking is self._asking and not asking.cancelled() and asking.result() is not None:
+            self._take(asking.result())
 
     async def _pull(self, uri: str) -> Configuration:
         raw = await self._ask(uri)
@@ -124,8 +150,8 @@ async def pull(ls: PeftLanguageServer, uri: str | None) -> object:
         return None
     question = types.ConfigurationParams([types.ConfigurationItem(scope_uri=uri, section=names.SECTION)])
     try:
-        answers = await asyncio.wait_for(ls.workspace_configuration_async(question), ANSWER_S)
-    except (JsonRpcException, TimeoutError) as error:
+        answers = await ls.workspace_configuration_async(question)
+    except JsonRpcException as error:
         log.warning("the client does not tell its settings: %s", error)
         return None
     return answers[0] if answers else None

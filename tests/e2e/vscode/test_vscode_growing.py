@@ -43,7 +43,8 @@ def test_where_the_cursor_rests_the_model_reads_before_a_key_is_pressed(
 
     shown("read.py", SHAPE)
     before = window.until(evaluated, lambda tokens: tokens > 0, "first reading")
-    shown("other.py", SHAPE.replace("Rectangle", "Ellipse"))
+    # The docstring too: it is a sentence that asks for code, and may be all that is read.
+    shown("other.py", SHAPE.replace("Rectangle", "Ellipse").replace("Width times height", "Area, by its half axes"))
     window.until(evaluated, lambda tokens: tokens > before, "reading where the cursor went")
     assert daemon.metric("peft_daemon_requests_total") == answered
     assert "thinking" not in window.status()
