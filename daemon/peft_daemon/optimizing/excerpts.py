@@ -7,6 +7,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_daemon.errors import NotFound
+
 BEFORE, LENGTH, AFTER = 500, 360, 200
 """Characters before the part that is asked about, of that part, and after it."""
 
@@ -45,7 +47,10 @@ class Excerpt:
 
 
 def excerpts(count: int, folder: Path | None = None, seed: int = 5) -> list[Excerpt]:
-    """``count`` excerpts of different modules, by default of Python's library; plain ASCII, from a module's middle."""
+    """``count`` excerpts of different modules, by default of Python's library; plain ASCII, from a module's middle.
+
+    Raises NotFound where there are not so many modules, as with a library that comes without sources.
+    """
     folder = folder or Path(sysconfig.get_path("stdlib"))
     files = sorted(folder.glob("*.py"))
     random.Random(seed).shuffle(files)  # noqa: S311  (a choice to repeat, no secret)
@@ -57,5 +62,9 @@ def excerpts(count: int, folder: Path | None = None, seed: int = 5) -> list[Exce
         if len(piece) == BEFORE + LENGTH + AFTER and piece.isascii():
             found.append(Excerpt(file.name, piece, BEFORE, BEFORE + LENGTH))
         if len(found) == count:
-            break
-    return found
+            return found
+    raise NotFound(
+        f"{len(found)} of the {count} Python modules that are needed to judge a copy",
+        why=f"{folder} has no more",
+        fix="Use a Python that comes with the sources of its library",
+    )

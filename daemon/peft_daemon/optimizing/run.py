@@ -71,7 +71,7 @@ class Optimizer:
     """Optimizes one installed model. The caller holds the store's lock on it."""
 
     def __init__(self, store: ModelStore, entry: ModelEntry, settings: Settings, judging: Judging, tell: Tell) -> None:
-        """Raises NotFound when the model is not installed."""
+        """Raises NotFound when the model is not installed, or there is nothing to judge by."""
         self._store, self._entry, self._judging, self._tell = store, entry, judging, tell
         self._source = store.path(entry)
         # Candidates are for llama.cpp, whatever engine is set; one request at a time is what is compared.

@@ -12,6 +12,7 @@ import pytest
 
 from peft_daemon.completion import formats
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, TokenLogprob
+from peft_daemon.errors import NotFound
 from peft_daemon.optimizing import quality, speed
 from peft_daemon.optimizing.excerpts import LENGTH, Excerpt, excerpts
 from peft_daemon.optimizing.quality import Quality, surprise
@@ -112,4 +113,11 @@ def test_short_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "short.py").write_text("x = 1\n")
     (tmp_path / "foreign.py").write_text("é = 1\n" * 500)
     (tmp_path / "good.py").write_text("x = 1\n" * 500)
-    assert [text.name for text in excerpts(3, tmp_path)] == ["good.py"]
+    assert [text.name for text in excerpts(1, tmp_path)] == ["good.py"]
+    with pytest.raises(NotFound, match="1 of the 2 Python modules"):
+        excerpts(2, tmp_path)
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(4, 2.1318), (5, 2.0150), (11, 1.7959), (23, 1.7139), (200, 1.6525)])
+def test_student_s_t_is_what_the_tables_say(freedom: int, quantile: float) -> None:
+    assert quality.t_95(freedom) == pytest.approx(quantile, rel=0.005)
