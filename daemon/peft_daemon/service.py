@@ -248,6 +248,9 @@ class CompletionService:
                         if isinstance(item, Finish):
                             end = RawEnd(item.reason, item.timings)
                             continue
+                        if item.silent:
+                            end = RawEnd(end.reason, item.timings)  # how far it has read, should it be interrupted
+                            continue
                         text = item.text
                         if held:
                             # The answer begins with what the prompt held back; the client has that already.

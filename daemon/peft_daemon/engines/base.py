@@ -75,12 +75,18 @@ class TokenLogprob:
 class Delta:
     """New text, with the timings so far (a consumer that stops early has no ``Finish``).
 
-    ``logprobs`` is filled when the request asked for it.
+    ``text`` may be empty: the engine tells how much of the prompt it has read, or is reading, so that what is
+    interrupted is counted too. ``logprobs`` is filled when the request asked for it.
     """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
     timings: Timings = Timings()
+
+    @property
+    def silent(self) -> bool:
+        """Whether it tells of reading only."""
+        return not self.text and not self.logprobs
 
 
 @dataclass(frozen=True)

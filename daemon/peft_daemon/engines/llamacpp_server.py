@@ -160,12 +160,12 @@ class LlamaServer:
         started = time.perf_counter()
         deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
         tokens = await self.tokenize_prompt(request.prompt)
-        read, written, first_token_ms = _RawTimings(), _RawTimings(), 0.0
+        read, written, first_token_ms, under_way = _RawTimings(), _RawTimings(), 0.0, 0
 
         def timings() -> Timings:
             return Timings(
                 prompt_tokens=len(tokens),
-                prompt_evaluated=read.prompt_n + written.prompt_n,
+                prompt_evaluated=read.prompt_n + (written.prompt_n or under_way),
                 prompt_reused=read.cache_n if read.prompt_n or not written.prompt_n else written.cache_n,
                 prompt_ms=read.prompt_ms + written.prompt_ms,
                 first_token_ms=first_token_ms,
@@ -177,13 +177,18 @@ class LlamaServer:
         async with self._slot(tokens, adapters) as slot:
             body = {"prompt": tokens, "id_slot": slot.number, **_options(request, adapters)}
             try:
-                read = await self._read(slot, body, adapters, deadline)
+                async with aclosing(self._read(slot, body, adapters, deadline)) as steps:
+                    async for so_far in steps:
+                        read = so_far
+                        yield Delta("", (), timings())
             except TimeoutError:
                 yield Finish(FinishReason.TIMEOUT, timings())
                 return
             if not request.max_tokens:
                 yield Finish(FinishReason.LENGTH, timings())
                 return
+            under_way = max(1, len(tokens) - slot.shared(tokens, adapters))
+            yield Delta("", (), timings())
             async with aclosing(self._events(body, deadline)) as events:
                 async for event in events:
                     if event.timings is not None:
@@ -220,10 +225,11 @@ class LlamaServer:
 
     async def _read(
         self, slot: Slot, body: Mapping[str, Any], adapters: Adapters, deadline: float | None
-    ) -> _RawTimings:
+    ) -> AsyncGenerator[_RawTimings, None]:
         """Read the prompt into ``slot``, step by step, up to the last: that one too where nothing is to be written.
 
-        Raises TimeoutError at the deadline.
+        Gives the work of all steps so far before and after each, and counts one that is under way as done: the server
+        does it to its end. Raises TimeoutError at the deadline.
         """
         tokens: list[int] = body["prompt"]
         known = slot.shared(tokens, adapters)
@@ -234,12 +240,15 @@ class LlamaServer:
         ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens))
         if to_the_end and known < len(tokens):
             ends.append(len(tokens))
+        yield total
         if not ends and (to_the_end or too_long):
-            return total
+            return
         slot.holds(tokens[:known], adapters)
         if slot.applied != adapters:
             slot.applied = None
         for length in ends:
+            begun = msgspec.structs.replace(total, prompt_n=total.prompt_n + length - known)
+            yield begun
             step_body = {**body, "prompt": tokens[:length], "n_predict": 0, "stream": False}
             async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
                 step = msgspec.convert(await self._json("POST", "/completion", step_body), _Step).timings
@@ -250,7 +259,8 @@ class LlamaServer:
                 prompt_n=total.prompt_n + step.prompt_n,
                 prompt_ms=total.prompt_ms + step.prompt_ms,
             )
-        return total
+            known = length
+            yield total
 
     async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[_Event, None]:
         """The server's events until its last one or the deadline."""

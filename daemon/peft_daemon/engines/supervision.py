@@ -148,7 +148,7 @@ class SupervisedEngine(ABC, Generic[C]):
                 try:
                     async with aclosing(self._stream(child, request)) as stream:
                         async for item in stream:
-                            began = True
+                            began = began or isinstance(item, Finish) or not item.silent
                             if isinstance(item, Finish):
                                 self._deaths_in_a_row = 0
                             yield item

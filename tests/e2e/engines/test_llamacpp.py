@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -120,16 +120,36 @@ async def test_the_time_budget_ends_with_timeout(engine: LlamaCppEngine) -> None
     assert finish.reason is FinishReason.TIMEOUT
 
 
+async def first_text(stream: AsyncGenerator[Delta | Finish, None]) -> None:
+    async for item in stream:
+        if isinstance(item, Delta) and not item.silent:
+            return
+
+
+async def test_what_is_read_is_told_before_anything_is_written(engine: LlamaCppEngine) -> None:
+    prompt = (Segment("".join(f"number_{n} = {n}\n" for n in range(200))),)
+    told = []
+    async with aclosing(engine.generate(GenerationRequest(prompt, 4))) as items:
+        async for item in items:
+            if isinstance(item, Delta) and item.silent:
+                told.append(item.timings.prompt_evaluated)
+            elif isinstance(item, Delta):
+                break
+    tokens = item.timings.prompt_tokens
+    assert told == sorted(told) and len(set(told)) >= 3
+    assert told[-1] == item.timings.prompt_evaluated
+    assert item.timings.prompt_evaluated + item.timings.prompt_reused == tokens
+
+
 @pytest.mark.parametrize("after", [0, 1], ids=["while it reads the prompt", "while it writes"])
 async def test_closing_the_stream_stops_the_engine(engine: LlamaCppEngine, after: int) -> None:
     prompt = LONG if after == 0 else (Segment("def primes():\n"),)
     stream = engine.generate(GenerationRequest(prompt, 2000))
     if after:
         async with aclosing(stream):
-            async for _ in stream:
-                break
+            await first_text(stream)
     else:
-        first = asyncio.ensure_future(anext(stream))
+        first = asyncio.ensure_future(first_text(stream))
         server = engine._current.server  # type: ignore[union-attr]
         while not await server.busy():
             pass
@@ -187,9 +207,9 @@ async def test_a_request_survives_the_death_of_the_engine_when_nothing_was_sent_
 async def test_a_request_that_had_begun_fails_clearly_and_the_next_one_works(engine: LlamaCppEngine) -> None:
     stream = engine.generate(GenerationRequest((Segment("def f():\n"),), 500))
     with pytest.raises(EngineFailed, match="Send the request again"):
-        async for _ in stream:
+        async for item in stream:
             pid = engine.status().pid
-            if pid is not None:
+            if pid is not None and isinstance(item, Delta) and not item.silent:
                 os.kill(pid, signal.SIGKILL)
     text, _ = await generate(engine, GenerationRequest(HOLE, 4))
     assert text

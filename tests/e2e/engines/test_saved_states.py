@@ -14,7 +14,7 @@ import pytest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import AdapterLease, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest, Segment
 from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, StatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.protocol import FinishReason, Timings
@@ -81,7 +81,8 @@ async def ask(
 async def test_a_prompt_can_be_read_ahead(options: LlamaCppOptions) -> None:
     async with running(options) as engine:
         items = [item async for item in engine.generate(GenerationRequest(ADD, 0))]
-        (finish,) = items
+        *reading, finish = items
+        assert all(isinstance(item, Delta) and item.silent for item in reading)
         assert isinstance(finish, Finish) and finish.reason is FinishReason.LENGTH
         assert finish.timings.prompt_evaluated == finish.timings.prompt_tokens
         text, timings = await ask(engine, ADD)

@@ -55,6 +55,14 @@ def test_brackets_and_quotes_that_an_editor_inserts_do_not_matter(
     assert typed_since(answer(*before), Document(*now)) == typed
 
 
+def test_an_answer_that_is_ended_while_the_prompt_is_read_knows_how_much_was_read() -> None:
+    ended = Answer(Document("x = ", "\n"), "= ")
+    ended.add(Delta("", (), Timings(prompt_evaluated=128)))
+    assert not ended.over
+    ended.cut()
+    assert (ended.text, ended.cut_off, ended.timings.prompt_evaluated) == ("", True, 128)
+
+
 def test_a_client_may_cut_a_long_text_at_another_place_each_time() -> None:
     lines = "".join(f"line {n}\n" for n in range(6000))
     old, new = lines[-LONG_PREFIX - 500 :], lines[-LONG_PREFIX - 200 :] + "x = "
