@@ -51,13 +51,14 @@ def reopened(scene: Scene, look_s: float) -> Trace:
     earlier = key.edit.start if key.edit else 0
     last = before[earlier - 1 : earlier]
     shorter = before[: earlier - 1] + before[earlier:]
-    # The character before was typed in the session before.
+    # The character before was typed in the session before, which ends only when it has been answered.
     typed = Event(
         kind=Kind.KEY,
         wait_s=GAP_S,
         file=scene.name,
         edit=Edit(earlier - 1, earlier - 1, last),
         cursor=earlier,
+        truth=(key.edit.text if key.edit else "") + (key.truth or ""),
     )
     opened = Event(kind=Kind.OPEN, wait_s=0.5, file=scene.name)
     events = (
