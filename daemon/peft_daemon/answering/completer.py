@@ -14,25 +14,24 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
-from peft_daemon.answering.generations import Generations, Match
+import msgspec
+
+from peft_daemon.answering.generations import Generation, Generations, Match
+from peft_daemon.answering.prompts import AT_HAND, Prompts
 from peft_daemon.answering.rhythm import Rhythm
 from peft_daemon.answering.scheduler import Scheduler
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
 from peft_daemon.completion.next_line import enter
-from peft_daemon.completion.pipeline import NOTHING, Job, Pipeline, Prepared, is_hopeless, place_of
-from peft_daemon.engines.base import AdapterLease, Engine, KeepsPrompts
+from peft_daemon.completion.pipeline import NOTHING, Job, Prepared, is_hopeless, place_of
+from peft_daemon.engines.base import AdapterLease, Engine
 from peft_daemon.errors import PeftDaemonError
 from peft_daemon.protocol import AdapterUse, Origin, Timings, WarmResponse
 
-COLD_TOKENS = 160
-"""Unread tokens of a prompt from which on a keystroke is answered with a shorter one."""
-SHORT_TOKENS = 320
-"""Budget of that one."""
 LOOK_AHEAD_S = 0.12
 """How long a suggestion is on the screen before the one after it is prepared: who types on does not wait for that."""
-QUICK_TOKENS = 32
-"""Prompt tokens a keystroke costs at most where the rest is in the KV cache."""
+SLOWER = 16
+"""Prompt tokens that a running generation may have to read more than a new one would, and still be waited for."""
 
 Reading = Callable[[], AbstractContextManager[Callable[[], Awaitable[None]]]]
 """``Generation.read`` or ``Generation.watch``."""
@@ -55,6 +54,19 @@ class Wanted:
         return self.question.document if self.question else None
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a client waits for a whole answer before it is shown what is complete."""
+
+    since: float
+    """When it asked, by the event loop's clock."""
+    seconds: float | None
+
+    def show_at(self, began: float) -> float | None:
+        """When to show something of a generation that began then: whoever joins one has waited as long as it runs."""
+        return None if self.seconds is None else min(self.since, began) + self.seconds
+
+
 @dataclass
 class Work:
     """How a request was answered."""
@@ -71,13 +83,14 @@ class Completer:
     """All completions of one engine. ``generated`` is told the work of every generation when it ends."""
 
     def __init__(self, engine: Engine, scheduler: Scheduler, generated: Callable[[Timings], None]) -> None:
-        self._engine, self._pipeline = engine, Pipeline(engine)
+        self._prompts = Prompts(engine)
         self._scheduler = scheduler
         self._told = generated
         self._rhythm = Rhythm()
         self._generations = Generations(engine, scheduler, self._generated)
         self._ahead: dict[str, asyncio.Task[None]] = {}
         """Of each document, what prepares the suggestion after the next."""
+        self._reading: set[asyncio.Task[object]] = set()
 
     async def run(
         self, wanted: Wanted, work: Work, *, show_after_ms: int | None
@@ -87,35 +100,38 @@ class Completer:
         Raises Superseded when a newer request for the document comes, and what the engine raises.
         """
         document = wanted.document
-        show_at = None if show_after_ms is None else asyncio.get_running_loop().time() + show_after_ms / 1000
+        patience = Patience(asyncio.get_running_loop().time(), None if show_after_ms is None else show_after_ms / 1000)
         if wanted.automatic and document:
             self._rhythm.key(document)
         # What runs for the document must not end with the request this one supersedes before it was looked at.
         running = self._generations.running(document)
         with running.held() if running else nullcontext(), self._scheduler.newest(document) as ticket:
             self._forget_ahead(document)
-            async with aclosing(ticket.guard(self._parts(wanted, work, show_at))) as parts:
+            async with aclosing(ticket.guard(self._parts(wanted, work, patience))) as parts:
                 async for part in parts:
                     yield part
 
     async def warm(self, wanted: Wanted) -> WarmResponse:
-        """Read the prompt of a request that is likely to come; any completion goes first.
+        """Read the prompts of a request that is likely to come; any completion goes first.
 
         A newer one for the same document ends it. Raises what the engine raises.
         """
         if (ahead := self._ahead.get(wanted.document or "")) is not None:
             # What it writes is worth more than what would be read instead, and is soon done.
             await asyncio.wait((ahead,))
-        running = self._generations.running(wanted.document)
-        if wanted.question is None or is_hopeless(wanted.job) or (running is not None and running.claimed):
-            return WarmResponse(warm=False)
-        prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
-        prepared = replace(prepared, request=replace(prepared.request, max_tokens=0, time_budget_ms=None))
-        generation = self._generations.begin_spare(prepared, wanted.question)
-        with generation.watch() as grown:
-            while not generation.answer.over:
-                await grown()
-        return WarmResponse(warm=not generation.answer.cut_off, timings=generation.answer.timings)
+        spent = Timings()
+        if wanted.question is None or is_hopeless(wanted.job):
+            return WarmResponse(warm=False, timings=spent)
+        for prepared in await self._prompts.to_read(wanted.job, wanted.lease):
+            running = self._generations.running(wanted.document)
+            if running is not None and running.claimed:
+                return WarmResponse(warm=False, timings=spent)
+            generation = self._generations.begin_spare(prepared, wanted.question)
+            await _ended(generation)
+            spent = _together(spent, generation.answer.timings)
+            if generation.answer.cut_off:
+                return WarmResponse(warm=False, timings=spent)
+        return WarmResponse(warm=True, timings=spent)
 
     def look_ahead(self, wanted: Wanted) -> None:
         """Prepare what will be asked for once a suggestion is accepted, in the pause in which it is read."""
@@ -128,10 +144,12 @@ class Completer:
         """End everything that runs."""
         for document in list(self._ahead):
             self._forget_ahead(document)
+        for task in self._reading:
+            task.cancel()
         await self._generations.close()
 
     async def _parts(
-        self, wanted: Wanted, work: Work, show_at: float | None
+        self, wanted: Wanted, work: Work, patience: Patience
     ) -> AsyncGenerator[TextPart | Completion, None]:
         """The completion, from an earlier answer where one goes on with the document, else from the model."""
         job, question = wanted.job, wanted.question
@@ -140,9 +158,11 @@ class Completer:
             return
         place = place_of(job)
         for match in self._generations.matches(question, place.document) if question else ():
+            if wanted.automatic and await self._is_slower(match.generation, wanted):
+                continue
             work.origin = Origin.KEPT if match.generation.answer.over else Origin.JOINED
             with contextlib.suppress(Mismatch):
-                async for part in self._read(match, match.generation.read, place, work, show_at):
+                async for part in self._read(match, match.generation.read, place, work, patience):
                     yield part
                 return
         work.origin = Origin.MODEL
@@ -150,29 +170,26 @@ class Completer:
             self._generations.stop(question.document)
             if wanted.automatic:
                 await asyncio.sleep(self._rhythm.pause_s(question.document))
-        prepared = await self._prepare(wanted)
+        prepared = await (self._quickest(wanted) if wanted.automatic else self._prompts.full(wanted.job, wanted.lease))
         generation = self._generations.begin(prepared, question)
-        async for part in self._read(Match(generation, ""), generation.read, place, work, show_at):
+        async for part in self._read(Match(generation, ""), generation.read, place, work, patience):
             yield part
 
-    async def _prepare(self, wanted: Wanted) -> Prepared:
-        """The prompt; a short one for a keystroke where most of a long one would have to be read first.
+    async def _quickest(self, wanted: Wanted) -> Prepared:
+        return (await self._prompts.quickest(wanted.job, wanted.lease)).prepared
 
-        The long one is read when nobody waits (``warm``), and used from then on.
-        """
-        prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
-        if not wanted.automatic or not isinstance(self._engine, KeepsPrompts):
-            return prepared
-        unread = await self._engine.unread(prepared.request)
-        if unread <= COLD_TOKENS:
-            return prepared
-        short = await self._pipeline.prepare(replace(wanted.job, prompt_tokens=SHORT_TOKENS), wanted.lease)
-        return short if await self._engine.unread(short.request) < unread / 2 else prepared
+    async def _is_slower(self, generation: Generation, wanted: Wanted) -> bool:
+        """Whether a generation has so much to read before it says anything that a new one would be sooner."""
+        left = generation.unread
+        if left <= SLOWER:
+            return False
+        return (await self._prompts.quickest(wanted.job, wanted.lease)).unread + SLOWER < left
 
     async def _read(
-        self, match: Match, reading: Reading, place: Place, work: Work, show_at: float | None
+        self, match: Match, reading: Reading, place: Place, work: Work, patience: Patience
     ) -> AsyncGenerator[TextPart | Completion, None]:
         generation = match.generation
+        show_at = patience.show_at(generation.began)
         with reading() as grown:
             following = follow(generation.answer, grown, place, typed=match.typed, show_at=show_at)
             async with aclosing(following) as parts:
@@ -197,20 +214,31 @@ class Completer:
             if await self._serves(match, place):
                 return
         with contextlib.suppress(PeftDaemonError):
-            prepared = await self._pipeline.prepare(wanted.job, wanted.lease)
-            generation = self._generations.begin_spare(prepared, wanted.question)
+            generation = self._generations.begin_spare(await self._quickest(wanted), wanted.question)
             with generation.held():
-                if await self._serves(Match(generation, typed), place):
-                    return
-                # It still tells that nothing follows where Enter was not pressed.
-                await self._serves(Match(generation, ""), here)
-            prepared = await self._pipeline.prepare(_with_typed(wanted.job, typed), wanted.lease)
-            await self._serves(Match(self._generations.begin_spare(prepared, wanted.question), ""), place)
+                served = await self._serves(Match(generation, typed), place)
+                if not served:
+                    # It still tells that nothing follows where Enter was not pressed.
+                    await self._serves(Match(generation, ""), here)
+            if not served:
+                entered = replace(wanted, job=_with_typed(wanted.job, typed))
+                generation = self._generations.begin_spare(await self._quickest(entered), wanted.question)
+                await self._serves(Match(generation, ""), place)
+            # What was answered from a short prompt deserves the full one, while nobody waits for anything.
+            reading = asyncio.create_task(self._read_on(wanted))
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
+
+    async def _read_on(self, wanted: Wanted) -> None:
+        with contextlib.suppress(PeftDaemonError):
+            prompts = await self._prompts.to_read(wanted.job, wanted.lease)
+            if wanted.question is not None and self._generations.running(wanted.document) is None:
+                await _ended(self._generations.begin_spare(prompts[-1], wanted.question))
 
     async def _serves(self, match: Match, place: Place) -> bool:
         """Whether there is something to show of it in the end; nobody waits for that."""
         try:
-            async for _ in self._read(match, match.generation.watch, place, Work(), None):
+            async for _ in self._read(match, match.generation.watch, place, Work(), Patience(0.0, None)):
                 pass
         except Mismatch:
             return False
@@ -226,5 +254,22 @@ class Completer:
 
     def _generated(self, timings: Timings) -> None:
         self._told(timings)
-        if timings.decode_tokens and timings.prompt_evaluated <= QUICK_TOKENS:
+        if timings.decode_tokens and timings.prompt_evaluated <= AT_HAND:
             self._rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)
+
+
+async def _ended(generation: Generation) -> None:
+    """Keep a generation going until it is over; raises what the engine raised."""
+    with generation.watch() as grown:
+        while not generation.answer.over:
+            await grown()
+
+
+def _together(one: Timings, other: Timings) -> Timings:
+    """Two readings as one: the second's prompt, the work of both."""
+    return msgspec.structs.replace(
+        other,
+        prompt_evaluated=one.prompt_evaluated + other.prompt_evaluated,
+        prompt_ms=one.prompt_ms + other.prompt_ms,
+        engine_ms=one.engine_ms + other.engine_ms,
+    )

@@ -32,6 +32,7 @@ class Generation:
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
+        self.began = asyncio.get_running_loop().time()
         self.queue_ms = 0.0
         self.task: asyncio.Task[None] | None = None
         self.place: Place | None = None
@@ -73,6 +74,14 @@ class Generation:
         """Go on for a moment though nobody reads."""
         self._readers += 1
         asyncio.get_running_loop().call_later(LINGER_S, self._leave)
+
+    @property
+    def unread(self) -> int:
+        """Prompt tokens to be read before it says anything; 0 where it has said something, or nobody knows."""
+        timings = self.answer.timings
+        if self.answer.over or self.answer.text or timings.decode_tokens:
+            return 0
+        return max(0, timings.prompt_tokens - timings.prompt_reused - timings.prompt_evaluated)
 
     @property
     def unfit(self) -> bool:

@@ -18,7 +18,7 @@ from peft_daemon.protocol import FinishReason, Timings
 
 
 class Mismatch(Exception):
-    """The answer does not go on with what was typed since it began, or has nothing left to show."""
+    """The answer does not go on with what was typed since it began, or ends there, or too soon behind it."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,12 @@ async def follow(
             yield early
             return
         late = await _passed(grown, None if late else show_at) or late
+    truncated = False
     if not draft.done:
         truncated = answer.cut_off or answer.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
         draft = place.process(answer.text[len(typed) :], final=True, truncated=truncated)
     text = _going_on(place.written(draft), shown)
-    if typed and not text.strip():
+    if typed and not text.strip() and (truncated or not answer.text[len(typed) :].strip()):
         raise Mismatch
     if len(text) > len(shown):
         yield TextPart(text[len(shown) :])

@@ -237,7 +237,9 @@ class LlamaServer:
         to_the_end = not body["n_predict"]
         too_long = len(tokens) > self._context_tokens
         # One that is too long is refused by its last request, in the server's words.
-        ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens))
+        # Nobody waits for what is only read, and whoever comes should not wait for a long step of it.
+        long_steps = 0 if to_the_end else LONG_STEPS
+        ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens, long_steps))
         if to_the_end and known < len(tokens):
             ends.append(len(tokens))
         yield total
@@ -297,13 +299,13 @@ class LlamaServer:
         return msgspec.json.decode(response.content)
 
 
-def _step_ends(known: int, length: int, step: int) -> Iterator[int]:
-    """Where the steps of reading end, the last one excepted: long ones first, which read faster.
+def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[int]:
+    """Where the steps of reading end, the last one excepted: long ones first, if any, which read faster.
 
     A keystroke changes the end of a prompt, so whoever supersedes a request wants the beginning read as well.
     """
-    while length - known > LONG_STEPS * step:
-        known += LONG_STEPS * step
+    while long_steps and length - known > long_steps * step:
+        known += long_steps * step
         yield known
     yield from range(known + step, length, step)
 
