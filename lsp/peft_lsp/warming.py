@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 OPENED_S = 0.1
 """An editor that tells its cursor has told it by then."""
-RESTED_S = 0.3
+RESTED_S = 0.1
 """How long a cursor stays before its place is worth reading."""
 SILENCE_S = 1.0
 """How long after an edit its place is read, if no completion was asked for there."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from peft_daemon.completion.pipeline import Job, Pipeline, Prepared
 from peft_daemon.engines.base import AdapterLease, Engine, KeepsPrompts
 
-SHORT_TOKENS = 320
+SHORT_TOKENS = 224
 """Budget of a short prompt; what is estimated and left for steps in it makes it some 180."""
 WORTH_READING = 48
 """Unread tokens that a full prompt may have more than a short one: half a second, once."""

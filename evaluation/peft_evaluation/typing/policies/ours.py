@@ -17,7 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
+from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.config import resolve
 from peft_daemon.errors import EngineFailed
+from peft_daemon.paths import Paths
 from peft_evaluation.typing.policies.base import Answer, Engine, Totals, View
 from peft_evaluation.typing.policies.json_rpc import JsonRpc
 from peft_evaluation.typing.policies.positions import offset, position, span
@@ -73,6 +76,9 @@ class OursSession:
     async def start(self) -> None:
         """Start the language server, which starts the daemon; raises EngineFailed when no model is loaded in time."""
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # As `peft-daemon setup` leaves an installation: the adapters are there when the daemon starts.
+        settings, paths = resolve(environ=self._environ).settings, Paths.from_environment(self._environ)
+        await asyncio.to_thread(provide_shipped, settings, paths)
         command = (sys.executable, "-m", "peft_daemon", "lsp")
         await self._rpc.start(command, self._environ, self._home / "lsp.log")
         folder = {"uri": self._workspace.folder.as_uri(), "name": "work"}
