@@ -206,34 +206,36 @@ class Completer:
         await asyncio.sleep(LOOK_AHEAD_S)
         if wanted.question is None or is_hopeless(wanted.job):
             return
+        with contextlib.suppress(PeftDaemonError):
+            await self._answer_ahead(wanted, wanted.question)
+            # What was answered from a short prompt deserves the full one, while nobody waits for anything.
+            reading = asyncio.create_task(self._read_on(wanted, wanted.question))
+            self._reading.add(reading)
+            reading.add_done_callback(self._reading.discard)
+
+    async def _answer_ahead(self, wanted: Wanted, question: Question) -> None:
+        """Have an answer ready for the place, or for the next line if its own is finished."""
         here = place_of(wanted.job)
         typed = enter(here.document, here.cursor) or ""
         # A finished line wants no more; what will be asked for is the next one.
         place = place_of(_with_typed(wanted.job, typed)) if typed else here
-        for match in self._generations.matches(wanted.question, place.document):
+        for match in self._generations.matches(question, place.document):
             if await self._serves(match, place):
                 return
-        with contextlib.suppress(PeftDaemonError):
-            generation = self._generations.begin_spare(await self._quickest(wanted), wanted.question)
-            with generation.held():
-                served = await self._serves(Match(generation, typed), place)
-                if not served:
-                    # It still tells that nothing follows where Enter was not pressed.
-                    await self._serves(Match(generation, ""), here)
-            if not served:
-                entered = replace(wanted, job=_with_typed(wanted.job, typed))
-                generation = self._generations.begin_spare(await self._quickest(entered), wanted.question)
-                await self._serves(Match(generation, ""), place)
-            # What was answered from a short prompt deserves the full one, while nobody waits for anything.
-            reading = asyncio.create_task(self._read_on(wanted))
-            self._reading.add(reading)
-            reading.add_done_callback(self._reading.discard)
+        generation = self._generations.begin_spare(await self._quickest(wanted), question)
+        with generation.held():
+            if await self._serves(Match(generation, typed), place):
+                return
+            # It still tells that nothing follows where Enter was not pressed.
+            await self._serves(Match(generation, ""), here)
+        entered = replace(wanted, job=_with_typed(wanted.job, typed))
+        await self._serves(Match(self._generations.begin_spare(await self._quickest(entered), question), ""), place)
 
-    async def _read_on(self, wanted: Wanted) -> None:
+    async def _read_on(self, wanted: Wanted, question: Question) -> None:
         with contextlib.suppress(PeftDaemonError):
             prompts = await self._prompts.to_read(wanted.job, wanted.lease)
-            if wanted.question is not None and self._generations.running(wanted.document) is None:
-                await _ended(self._generations.begin_spare(prompts[-1], wanted.question))
+            if self._generations.running(question.document) is None:
+                await _ended(self._generations.begin_spare(prompts[-1], question))
 
     async def _serves(self, match: Match, place: Place) -> bool:
         """Whether there is something to show of it in the end; nobody waits for that."""

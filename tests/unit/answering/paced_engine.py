@@ -26,6 +26,8 @@ class PacedEngine:
         self.most_running = 0
         self.fails = False
         self.warm = True
+        self.reading: Timings | None = None
+        """How far each generation has read its prompt; it reads on when ``go`` is set."""
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -61,6 +63,9 @@ class PacedEngine:
             text = "".join(each.text for each in request.prompt) + request.begins_with
             pieces = self._answer(text) if request.max_tokens else ()
             if not request.max_tokens and not self.go.is_set() and self._at_once == 0:
+                await self.go.wait()
+            if self.reading is not None:
+                yield Delta("", (), self.reading)
                 await self.go.wait()
             for number, piece in enumerate(pieces, start=1):
                 if number > self._at_once:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paced_engine import PacedEngine
 
-from peft_daemon.answering.completer import Completer, Wanted, Work
+from peft_daemon.answering.completer import Completer, Patience, Wanted, Work
 from peft_daemon.answering.scheduler import Scheduler, Superseded
 from peft_daemon.completion import formats
 from peft_daemon.completion.answer import Question
@@ -133,6 +133,39 @@ async def test_a_key_typed_ahead_of_the_model_joins_and_is_answered_anew_if_the_
     await asyncio.gather(first, return_exceptions=True)
 
 
+@pytest.mark.parametrize(("left", "joins"), [(550, False), (20, True)])
+async def test_a_key_does_not_wait_for_a_long_prompt_to_be_read(left: int, joins: bool) -> None:
+    desk = Desk()
+    desk.engine.warm = False
+    desk.engine.reading = Timings(prompt_tokens=600, prompt_evaluated=600 - left)
+    by_hand = asyncio.create_task(desk.ask(LONG + FILE + "‸\n"))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    key = asyncio.create_task(_finish(desk, replace(wanted(LONG + FILE + "r‸\n"), automatic=True)))
+    await asyncio.sleep(0.01)
+    assert len(desk.engine.requests) == (1 if joins else 2)
+    desk.engine.go.set()
+    await key
+    with pytest.raises(Superseded):
+        await by_hand
+
+
+async def test_where_all_that_the_model_says_is_there_already_it_is_not_asked_again() -> None:
+    desk = Desk(lambda _: ("return", " width", "\n", "x = 1"))
+    source = FILE + "‸\n    return width\n"
+    assert (await desk.ask(source))[0].text == ""
+    end, origin = await desk.ask(FILE + "ret‸\n    return width\n")
+    assert (end.text, origin) == ("", Origin.KEPT)
+    assert len(desk.engine.requests) == 1
+
+
+def test_who_joins_a_generation_has_waited_as_long_as_it_runs() -> None:
+    assert Patience(10.0, 0.3).show_at(began=9.8) == pytest.approx(10.1)
+    assert Patience(10.0, 0.3).show_at(began=10.2) == pytest.approx(10.3)
+    assert Patience(10.0, None).show_at(began=9.8) is None
+
+
 async def test_a_key_that_contradicts_ends_the_answer_before_the_next_one_begins() -> None:
     desk = Desk(at_once=2)
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
@@ -222,6 +255,29 @@ async def test_warming_reads_the_prompt_and_writes_nothing() -> None:
     assert (await desk.ask(FILE + "‸\n"))[1] is Origin.MODEL
 
 
+async def test_warming_reads_what_a_key_would_be_answered_from_before_all_else() -> None:
+    desk = Desk()
+    desk.engine.warm = False
+    answer = await desk.completer.warm(wanted(LONG + FILE + "‸\n"))
+    assert answer.warm
+    short, full = (sum(len(each.text) for each in request.prompt) for request in desk.engine.requests)
+    assert 3 * short < full
+    assert answer.timings.prompt_evaluated == 6, "both were counted"
+
+
+async def test_what_was_answered_from_a_short_prompt_is_read_in_full_when_the_suggestion_is_looked_at() -> None:
+    desk = Desk(lambda _: ("return width", "\n", "\nclass"))
+    desk.engine.warm = False
+    end = await _finish(desk, replace(wanted(LONG + FILE + "‸\n"), automatic=True))
+    assert end.text == "return width"
+    desk.completer.look_ahead(wanted(LONG + FILE + end.text + "‸\n"))
+    while len(desk.engine.requests) < 2 or desk.engine.running:
+        await asyncio.sleep(0.01)
+    assert [request.max_tokens for request in desk.engine.requests] == [64, 0]
+    short, full = (sum(len(each.text) for each in request.prompt) for request in desk.engine.requests)
+    assert 3 * short < full
+
+
 async def test_warming_gives_way_to_a_completion() -> None:
     desk = Desk(at_once=0)
     warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "‸\n")))
@@ -279,10 +335,12 @@ async def test_a_keystroke_in_a_file_nobody_read_is_answered_from_a_short_prompt
     assert abs(warm - asked_by_hand) < 10
 
 
-async def _finish(desk: Desk, what: Wanted) -> None:
+async def _finish(desk: Desk, what: Wanted) -> Completion:
     async with aclosing(desk.completer.run(what, Work(), show_after_ms=None)) as parts:
-        async for _ in parts:
-            pass
+        async for part in parts:
+            if isinstance(part, Completion):
+                return part
+    raise AssertionError("no completion")
 
 
 KEYS = st.lists(

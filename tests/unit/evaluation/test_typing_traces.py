@@ -232,6 +232,9 @@ def test_reopening_goes_on_where_the_file_was_left() -> None:
     trace = scenarios.reopened(scene, 2.0)
     kinds = [event.kind for event in trace.events]
     assert kinds.index(Kind.SAVE) < kinds.index(Kind.RESTART) < kinds.index(Kind.OPEN, 1)
+    # Both keys count, so that the pause behind the first lasts until it is answered.
+    assert [event.kind for event in trace.events if event.counts] == [Kind.KEY, Kind.KEY]
+    assert [event.until_shown for event in trace.events if event.kind is Kind.PAUSE] == [True, False, True]
     (text,) = trace.texts().values()
     last = trace.events[-2]
     assert scene.original.startswith(text[: last.cursor])
