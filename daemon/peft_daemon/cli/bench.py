@@ -31,8 +31,7 @@ def typing(
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help="ours, ours-base, llama.vscode, llm-ls, infill; may be repeated. "
-            "[default: all but infill; with --quick: ours, llama.vscode, llm-ls]"
+            help="ours, ours-base, llama.vscode, llm-ls, infill; may be repeated. [default: ours, llama.vscode, llm-ls]"
         ),
     ] = None,
     traces: Annotated[int | None, typer.Option(min=1, max=200, help="How many. [default: 12; with --quick: 2]")] = None,
@@ -77,7 +76,7 @@ def typing(
     amount = QUICK if quick else FULL
     request = run.BenchRequest(
         folder=_folder(paths, name, output, resume=resume),
-        policies=catalogue.chosen(policy or (catalogue.QUICK if quick else catalogue.FULL)),
+        policies=catalogue.chosen(policy or catalogue.DEFAULT),
         amount=amount if traces is None else replace(amount, traces=traces),
         scenes=(1 if quick else 2) if scenes is None else scenes,
         quick=quick,

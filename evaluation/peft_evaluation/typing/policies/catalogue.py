@@ -48,8 +48,7 @@ _POLICIES = (
     Policy("infill", "llama.cpp's /infill and nothing else", False, lambda engine, _: InfillSession(engine)),
 )
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _POLICIES}
-FULL = ("ours", "ours-base", "llama.vscode", "llm-ls")
-QUICK = ("ours", "llama.vscode", "llm-ls")
+DEFAULT = ("ours", "llama.vscode", "llm-ls")
 RIVALS = tuple(policy.name for policy in _POLICIES if policy.recreated)
 """Those the goals are held against."""
 
