@@ -1,7 +1,8 @@
 """What travels between the daemon and its clients: typed values, validated when decoded.
 
 Positions, prompts and files never travel: a client sends the text before and after the cursor. Every number has
-its bounds here, so that no handler has to check one again. Imports nothing of the daemon: clients use it too.
+its bounds here, so that no handler has to check one again. Imports nothing of the daemon but
+another such module: clients use it too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
+from peft_daemon.context.protocol import ContextStatus
 
 PROTOCOL_VERSION = 1
 
@@ -257,7 +260,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     queued_requests: int = 0
     completed_requests: int = 0
     memory_bytes: int = 0
-    """Resident memory of the daemon and its engine together."""
+    """Resident memory of the daemon and its engine together; that of the indexes is told with ``context``."""
+    context: ContextStatus = ContextStatus(tokens=0)
     tuning: str = ""
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
 

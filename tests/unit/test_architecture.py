@@ -47,6 +47,8 @@ LAYERS = {
         "peft_daemon.engines",
         "peft_daemon.protocol",
         "peft_daemon.sources",
+        "peft_daemon.config",
+        "peft_daemon.paths",
         "peft_daemon.errors",
     ),
     "peft_daemon": (),

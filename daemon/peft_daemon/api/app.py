@@ -90,6 +90,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             queued_requests=service.queued,
             completed_requests=service.completed,
             memory_bytes=service.memory_bytes(),
+            context=context.status(),
             tuning=notice.name if (notice := running_tuning(paths)) else "",
         )
 

@@ -12,6 +12,7 @@ from peft_daemon.errors import Unavailable
 from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
+    from peft_daemon.context.protocol import ContextStatus
     from peft_daemon.protocol import DaemonStatus
 
 Model = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
@@ -172,12 +173,25 @@ def _print_status(now: DaemonStatus) -> None:
         ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
         ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
     ]
+    if now.context.tokens:
+        rows.append(("context", _context(now.context)))
     if now.tuning:
         rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
     if engine.last_error:
         rows.append(("error", f"{engine.last_error}. {engine.fix}" if engine.fix else engine.last_error))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
+
+
+def _context(now: ContextStatus) -> str:
+    shown = f"up to {now.tokens} tokens of other files"
+    if now.pid is None:
+        return f"{shown}; no workspace indexed yet"
+    indexes = "; ".join(
+        f"{each.root} {each.state}, {each.files} of {each.of} files" + (f" ({each.why})" if each.why else "")
+        for each in now.workspaces
+    )
+    return f"{shown}, {now.memory_bytes / 1e6:.0f} MB; {indexes or 'no workspace indexed yet'}"
 
 
 def _duration(seconds: float) -> str:

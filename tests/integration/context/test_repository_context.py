@@ -222,6 +222,7 @@ async def test_the_route_takes_what_an_editor_tells(own: OwnRepository) -> None:
     told = ContextChanged(workspace=str(own.root), saved=[str(own.root / "app.py")])
     async with played_home(PEFT_DAEMON_REPOSITORY_CONTEXT="300") as home, await client_of(home) as client:
         assert await client.context_changed(told)
+        assert (await client.status()).context.tokens == 300
         assert not await client.context_changed(msgspec.structs.replace(told, workspace="relative"))
         with pytest.raises(InvalidInput):
             await client.context_changed(msgspec.structs.replace(told, saved=["x"] * 1000))
