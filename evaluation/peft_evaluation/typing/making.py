@@ -38,9 +38,15 @@ class Amount:
     """About how long each is."""
     files: int
     """One or two in each."""
+    staying: float | None = None
+    """About how long every second trace is, in which one stretch of one file is written; None: all are alike."""
+
+    def of(self, number: int) -> tuple[float, int]:
+        """Seconds and files of one trace, counted from 1."""
+        return (self.seconds, self.files) if self.staying is None or number % 2 else (self.staying, 1)
 
 
-FULL = Amount(traces=12, seconds=31.0, files=2)
+FULL = Amount(traces=12, seconds=31.0, files=2, staying=46.0)
 QUICK = Amount(traces=2, seconds=16.0, files=1)
 
 
@@ -69,9 +75,10 @@ def make(amount: Amount, seed: int, sources: Sequence[Path] = ()) -> tuple[Trace
 def _from(base: CodeBase, names: list[str], number: int, seed: int, amount: Amount) -> Trace | None:
     """A trace of the next files that have enough to write; None when they are used up."""
     random = Random(f"{seed} {number}")  # noqa: S311  (has to be repeatable, not secret)
-    characters = (amount.seconds - PER_FILE_S * amount.files) / PER_CHARACTER_S
+    seconds, files = amount.of(number)
+    characters = (seconds - PER_FILE_S * files) / PER_CHARACTER_S
     drafts: list[Draft] = []
-    while names and len(drafts) < amount.files:
+    while names and len(drafts) < files:
         name = names.pop(0)
         original = base.read(name)
         planned = bits_of(original, characters / 4, random) if drafts else parts_of(original, characters, random)
@@ -79,7 +86,7 @@ def _from(base: CodeBase, names: list[str], number: int, seed: int, amount: Amou
             before = without(original, planned)
             manner = Manner(detour=DETOURS[(number + len(drafts)) % len(DETOURS)])
             drafts.append(Draft(name, before, planned, Writer(name, original, before, random, manner)))
-    if len(drafts) < amount.files:
+    if len(drafts) < files:
         return None
     events = tuple(_session(drafts, random))
     covers = {"cold open", "jump", "save"}.union(*(draft.writer.done for draft in drafts))
