@@ -163,7 +163,7 @@ def test_nothing_is_typed_that_the_shipped_adapters_were_tuned_on() -> None:
 
 
 def test_a_full_run_is_budgeted_below_forty_minutes_and_a_quick_one_below_five(full: tuple[Trace, ...]) -> None:
-    assert 4 * sum(trace.seconds + 4 for trace in full) < 32 * 60
+    assert 3 * sum(trace.seconds + 4 for trace in full) < 32 * 60
     assert 3 * sum(trace.seconds + 4 for trace in make(QUICK, 0)) < 3.5 * 60
 
 
