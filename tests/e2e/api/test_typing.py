@@ -64,6 +64,14 @@ def test_typing_along_a_suggestion_does_not_ask_the_model(daemon: RunningDaemon)
         assert origins(http)["kept"] - before == len(whole["text"]) - 1
 
 
+def test_the_log_has_no_line_for_each_keystroke(daemon: RunningDaemon) -> None:
+    with daemon.http() as http:
+        ask(http, "", "logged")
+    (log,) = daemon.home.rglob("daemon.log")
+    assert "peft_daemon.server" in log.read_text()
+    assert "HTTP Request" not in log.read_text()
+
+
 def test_another_document_and_another_adapter_have_answers_of_their_own(daemon: RunningDaemon) -> None:
     with daemon.http() as http:
         ask(http, "", "one", adapter="base")
