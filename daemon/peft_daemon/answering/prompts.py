@@ -1,8 +1,8 @@
 """How much of a document the model is shown: all that fits, or less where most of that would have to be read first.
 
-A full prompt is some 600 tokens, which two processor cores read in six seconds; a short one takes two. So the first
-keys in a place nobody has read are answered from a short prompt, and the full one is read while nobody waits and used
-as soon as it costs little more.
+A full prompt is some 600 tokens, which two processor cores read in seven seconds; a short one takes little more than
+one. So the first keys in a place nobody has read are answered from a short prompt, and the full one is read while
+nobody waits and used as soon as it costs little more.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from peft_daemon.completion.pipeline import Job, Pipeline, Prepared
 from peft_daemon.engines.base import AdapterLease, Engine, KeepsPrompts
+from peft_daemon.errors import InvalidInput
 
 SHORT_TOKENS = 224
-"""Budget of a short prompt; what is estimated and left for steps in it makes it some 180."""
+"""Budget of a short prompt; what is estimated and left for steps in it makes it some 105."""
 WORTH_READING = 48
 """Unread tokens that a full prompt may have more than a short one: half a second, once."""
 AT_HAND = 32
@@ -46,7 +47,11 @@ class Prompts:
         unread = await self._engine.unread(full.request)
         if unread <= AT_HAND:
             return Sized(full, unread)
-        short = await self._pipeline.prepare(replace(job, prompt_tokens=SHORT_TOKENS), lease)
+        budget = min(SHORT_TOKENS, job.prompt_tokens or SHORT_TOKENS)
+        try:
+            short = await self._pipeline.prepare(replace(job, prompt_tokens=budget), lease)
+        except InvalidInput:  # a sentence as long as that has to be read whole
+            return Sized(full, unread)
         short_unread = await self._engine.unread(short.request)
         return Sized(short, short_unread) if short_unread + WORTH_READING < unread else Sized(full, unread)
 

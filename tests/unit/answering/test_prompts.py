@@ -1,0 +1,110 @@
+"""Which prompt a keystroke is answered from, and what is read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from paced_engine import PacedEngine
+
+from peft_daemon.answering.prompts import AT_HAND, WORTH_READING, Prompts
+from peft_daemon.completion import formats
+from peft_daemon.completion.document import Document
+from peft_daemon.completion.pipeline import Job
+from peft_daemon.engines.base import Engine, GenerationRequest
+
+LINES = "".join(f"VALUE_{n} = {n * n}\n" for n in range(200))
+JOB = Job(
+    document=Document(LINES + "def area(width):\n    ", "\n"),
+    format=formats.get("qwen-fim-v1"),
+    context_tokens=1024,
+    max_tokens=64,
+)
+
+
+def length(request: GenerationRequest) -> int:
+    return sum(len(each.text) for each in request.prompt)
+
+
+class Remembering(PacedEngine):
+    """``unread`` says how many tokens of a prompt of so many characters it does not hold."""
+
+    def __init__(self, unread: Callable[[int], int]) -> None:
+        super().__init__(lambda _: ())
+        self._unread = unread
+
+    async def unread(self, request: GenerationRequest) -> int:
+        """As the test says."""
+        return self._unread(length(request))
+
+
+def prompts(unread: Callable[[int], int]) -> Prompts:
+    return Prompts(Remembering(unread))
+
+
+def split(full: int, short: int) -> Callable[[int], int]:
+    """A full prompt (of more than 1,500 characters) has so much unread, a short one so much."""
+    return lambda characters: full if characters > 1500 else short
+
+
+@pytest.mark.parametrize(
+    ("full", "short", "is_short", "unread"),
+    [
+        (600, 100, True, 100),
+        (AT_HAND, 0, False, AT_HAND),
+        (WORTH_READING, 0, False, WORTH_READING),
+        (WORTH_READING + 1, 0, True, 0),
+        (300, 300, False, 300),
+    ],
+)
+async def test_a_short_prompt_is_taken_where_it_saves_reading(
+    full: int, short: int, is_short: bool, unread: int
+) -> None:
+    sized = await prompts(split(full, short)).quickest(JOB, None)
+    assert sized.unread == unread
+    assert (length(sized.prepared.request) < 1500) is is_short
+
+
+async def test_a_prompt_that_is_to_be_shorter_yet_stays_so() -> None:
+    sized = await prompts(lambda _: 600).quickest(replace(JOB, prompt_tokens=100), None)
+    assert length(sized.prepared.request) < 400
+
+
+async def test_a_sentence_that_fits_no_short_prompt_is_read_whole() -> None:
+    job = Job(
+        document=Document("", ""),
+        format=formats.get("qwen-chat-v1"),
+        context_tokens=1024,
+        max_tokens=64,
+        intent="add one more " * 100,
+    )
+    sized = await prompts(lambda characters: characters).quickest(job, None)
+    assert length(sized.prepared.request) > 1300
+
+
+async def test_the_short_prompt_is_read_before_the_full_one_and_nothing_is_written() -> None:
+    short, full = await prompts(split(600, 100)).to_read(JOB, None)
+    assert length(short.request) < 1500 < length(full.request)
+    assert short.request.max_tokens == full.request.max_tokens == 0
+    assert short.request.begins_with == ""
+
+
+async def test_what_is_at_hand_is_all_there_is_to_read() -> None:
+    (full,) = await prompts(split(3, 0)).to_read(JOB, None)
+    assert length(full.request) > 1500
+
+
+async def test_an_engine_that_keeps_no_prompts_is_shown_all() -> None:
+    sized = await Prompts(_without_unread(PacedEngine(lambda _: ()))).quickest(JOB, None)
+    assert sized.unread == 0
+    assert length(sized.prepared.request) > 1500
+
+
+def _without_unread(engine: PacedEngine) -> Engine:
+    """The engine, of which only what every engine has can be seen."""
+
+    class Plain:
+        count_tokens = engine.count_tokens
+
+    return Plain()  # type: ignore[return-value]
