@@ -127,7 +127,7 @@ async def first_text(stream: AsyncGenerator[Delta | Finish, None]) -> None:
 
 
 async def test_what_is_read_is_told_before_anything_is_written(engine: LlamaCppEngine) -> None:
-    prompt = (Segment("".join(f"number_{n} = {n}\n" for n in range(200))),)
+    prompt = (Segment("".join(f"number_{n} = {n}\n" for n in range(60))),)
     told = []
     async with aclosing(engine.generate(GenerationRequest(prompt, 4))) as items:
         async for item in items:

@@ -90,7 +90,7 @@ async def test_a_prompt_can_be_read_ahead(options: LlamaCppOptions) -> None:
 
 
 async def test_reading_ahead_can_be_cancelled_and_goes_on_from_there(options: LlamaCppOptions) -> None:
-    prompt = (Segment("".join(f"value_{n} = {n}\n" for n in range(300))),)
+    prompt = (Segment("".join(f"value_{n} = {n}\n" for n in range(100))),)
     async with running(options) as engine:
         reading = asyncio.ensure_future(ask(engine, prompt, tokens=0))
         await asyncio.sleep(3)  # a step or two
