@@ -116,14 +116,14 @@ class Scheduler:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Place]:
-        """Wait for a place and hold it for the block; spare generations give way at once."""
+        """Wait for a place and hold it for the block; spare generations give way at once.
+
+        Also where another place is free: two at work take several times as long for each token.
+        """
         arrived = time.perf_counter()
         self.queued += 1
         try:
-            if self._free.locked():
-                for give_way in [each.give_way for each in self._held]:
-                    if give_way is not None:
-                        give_way()
+            self._make_way()
             await self._free.acquire()
         finally:
             self.queued -= 1
@@ -132,12 +132,24 @@ class Scheduler:
 
     @asynccontextmanager
     async def spare_place(self, give_way: Callable[[], None]) -> AsyncIterator[Place]:
-        """Hold a place nobody wants for the block, until ``give_way`` is called; raises NoPlace if there is none."""
-        if self._free.locked() or self.queued:
+        """Hold a place for the block, until ``give_way`` is called; an older spare generation gives way to a newer one.
+
+        Raises NoPlace while anybody waits for an answer.
+        """
+        if self.queued or any(each.give_way is None for each in self._held):
             raise NoPlace
+        self._make_way()
         await self._free.acquire()
+        if self.queued:
+            self._free.release()
+            raise NoPlace
         with self._holding(Place(0.0, give_way)) as place:
             yield place
+
+    def _make_way(self) -> None:
+        for give_way in [each.give_way for each in self._held]:
+            if give_way is not None:
+                give_way()
 
     @contextmanager
     def _holding(self, place: Place) -> Iterator[Place]:

@@ -76,8 +76,9 @@ async def test_cancelling_a_waiting_request_gives_its_place_back() -> None:
     assert (scheduler.active, scheduler.queued) == (0, 0)
 
 
-async def test_a_spare_generation_gives_way_to_one_that_somebody_waits_for() -> None:
-    scheduler, begun, order = Scheduler(1), asyncio.Event(), []
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_a_spare_generation_gives_way_to_one_that_somebody_waits_for(slots: int) -> None:
+    scheduler, begun, order = Scheduler(slots), asyncio.Event(), []
 
     async def spare() -> None:
         async with scheduler.spare_place(lambda: task.cancel() and None):
@@ -91,7 +92,32 @@ async def test_a_spare_generation_gives_way_to_one_that_somebody_waits_for() -> 
     await begun.wait()
     async with scheduler.place():
         order.append("served")
-    assert order == ["spare ended", "served"]
+        await asyncio.sleep(0)
+    assert order == (["spare ended", "served"] if slots == 1 else ["served", "spare ended"])
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_of_two_spare_generations_the_newer_one_goes_on(slots: int) -> None:
+    scheduler, begun = Scheduler(slots), asyncio.Event()
+
+    async def older() -> None:
+        async with scheduler.spare_place(lambda: task.cancel() and None):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(older())
+    await begun.wait()
+    async with scheduler.spare_place(lambda: None):
+        await asyncio.gather(task, return_exceptions=True)
+        assert (task.cancelled(), scheduler.active) == (True, 1)
+
+
+async def test_nothing_spare_is_begun_while_somebody_waits_though_a_place_is_free() -> None:
+    scheduler = Scheduler(2)
+    async with scheduler.place():
+        with pytest.raises(NoPlace):
+            async with scheduler.spare_place(lambda: None):
+                pass
 
 
 async def test_a_spare_generation_that_somebody_waits_for_now_is_left_alone() -> None:
