@@ -30,6 +30,8 @@ from peft_daemon.protocol import AdapterUse, Origin, Timings, WarmResponse
 
 LOOK_AHEAD_S = 0.12
 """How long a suggestion is on the screen before the one after it is prepared: who types on does not wait for that."""
+REFUSED_S = 0.05
+"""How long reading ahead waits before it looks again whether nobody waits for an answer."""
 SLOWER = 16
 """Prompt tokens that a running generation may have to read more than a new one would, and still be waited for."""
 
@@ -91,6 +93,7 @@ class Completer:
         self._ahead: dict[str, asyncio.Task[None]] = {}
         """Of each document, what prepares the suggestion after the next."""
         self._reading: set[asyncio.Task[object]] = set()
+        self._newest_warm = object()
 
     async def run(
         self, wanted: Wanted, work: Work, *, show_after_ms: int | None
@@ -112,10 +115,11 @@ class Completer:
                     yield part
 
     async def warm(self, wanted: Wanted) -> WarmResponse:
-        """Read the prompts of a request that is likely to come; any completion goes first.
+        """Read the prompts of a request that is likely to come, as soon as nobody waits for an answer.
 
-        A newer one for the same document ends it. Raises what the engine raises.
+        A completion for the same document ends it, and so does a newer one of this. Raises what the engine raises.
         """
+        mine = self._newest_warm = object()
         if (ahead := self._ahead.get(wanted.document or "")) is not None:
             # What it writes is worth more than what would be read instead, and is soon done.
             await asyncio.wait((ahead,))
@@ -123,11 +127,15 @@ class Completer:
         if wanted.question is None or is_hopeless(wanted.job):
             return WarmResponse(warm=False, timings=spent)
         for prepared in await self._prompts.to_read(wanted.job, wanted.lease):
-            running = self._generations.running(wanted.document)
-            if running is not None and running.claimed:
-                return WarmResponse(warm=False, timings=spent)
-            generation = self._generations.begin_spare(prepared, wanted.question)
-            await _ended(generation)
+            while True:
+                running = self._generations.running(wanted.document)
+                if self._newest_warm is not mine or (running is not None and running.claimed):
+                    return WarmResponse(warm=False, timings=spent)
+                generation = self._generations.begin_spare(prepared, wanted.question)
+                await _ended(generation)
+                if not generation.refused:
+                    break
+                await asyncio.sleep(REFUSED_S)
             spent = _together(spent, generation.answer.timings)
             if generation.answer.cut_off:
                 return WarmResponse(warm=False, timings=spent)

@@ -39,6 +39,8 @@ class Generation:
         self.error: Exception | None = None
         self.sufficed = False
         """It was ended because its reader had all that can be shown."""
+        self.refused = False
+        """It found no place: somebody waited for an answer."""
         self.claimed = False
         """Somebody waits for it, or did."""
         self._readers = 0
@@ -249,6 +251,7 @@ class Generations:
                         if answer.over:
                             break
         except NoPlace:
+            generation.refused = True
             answer.cut()
         except Exception as error:  # whoever reads it is told
             generation.error = error

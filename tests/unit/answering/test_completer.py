@@ -255,6 +255,20 @@ async def test_warming_reads_the_prompt_and_writes_nothing() -> None:
     assert (await desk.ask(FILE + "‸\n"))[1] is Origin.MODEL
 
 
+async def test_warming_waits_until_nobody_waits_for_an_answer() -> None:
+    desk = Desk(at_once=2)
+    asking = asyncio.create_task(desk.ask("y = ‸\n", document="other"))
+    while not desk.engine.running:
+        await asyncio.sleep(0)
+    older, newer = (asyncio.create_task(desk.completer.warm(wanted(FILE + end))) for end in ("‸\n", "x‸\n"))
+    await asyncio.sleep(0.01)
+    assert len(desk.engine.requests) == 1
+    desk.engine.go.set()
+    await asking
+    assert [(await older).warm, (await newer).warm] == [False, True]
+    assert [request.max_tokens for request in desk.engine.requests] == [64, 0]
+
+
 async def test_warming_reads_what_a_key_would_be_answered_from_before_all_else() -> None:
     desk = Desk()
     desk.engine.warm = False
