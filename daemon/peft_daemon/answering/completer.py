@@ -120,6 +120,11 @@ class Completer:
         A completion for the same document ends it, and so does a newer one of this. Raises what the engine raises.
         """
         mine = self._newest_warm = object()
+        # The cursor is here now: what is prepared elsewhere must not take this one's place.
+        for document in [each for each in self._ahead if each != wanted.document]:
+            self._forget_ahead(document)
+        for task in self._reading:
+            task.cancel()
         if (ahead := self._ahead.get(wanted.document or "")) is not None:
             # What it writes is worth more than what would be read instead, and is soon done.
             await asyncio.wait((ahead,))

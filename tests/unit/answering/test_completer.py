@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paced_engine import PacedEngine
 
-from peft_daemon.answering.completer import Completer, Patience, Wanted, Work
+from peft_daemon.answering.completer import LOOK_AHEAD_S, Completer, Patience, Wanted, Work
 from peft_daemon.answering.scheduler import Scheduler, Superseded
 from peft_daemon.completion import formats
 from peft_daemon.completion.answer import Question
@@ -267,6 +267,16 @@ async def test_warming_waits_until_nobody_waits_for_an_answer() -> None:
     await asking
     assert [(await older).warm, (await newer).warm] == [False, True]
     assert [request.max_tokens for request in desk.engine.requests] == [64, 0]
+
+
+async def test_warming_is_not_interrupted_by_what_is_prepared_for_another_document() -> None:
+    desk = Desk(at_once=0)
+    desk.completer.look_ahead(wanted("y = ‸\n", document="other"))
+    warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "‸\n")))
+    await asyncio.sleep(LOOK_AHEAD_S + 0.1)
+    assert [request.max_tokens for request in desk.engine.requests] == [0]
+    desk.engine.go.set()
+    assert (await warming).warm
 
 
 async def test_warming_reads_what_a_key_would_be_answered_from_before_all_else() -> None:
