@@ -2,7 +2,7 @@
 
 Positions, prompts and files never travel: a client sends the text before and after the cursor. Every number has
 its bounds here, so that no handler has to check one again. Imports nothing of the daemon but
-another such module: clients use it too.
+``context.protocol``, which is such a module too: clients use both.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from functools import partial
 import msgspec
 
 from peft_daemon.answering.generations import Generation, Generations, Match
-from peft_daemon.answering.prompts import AT_HAND, Prompts
+from peft_daemon.answering.prompts import AT_HAND, Prompts, only_read
 from peft_daemon.answering.rhythm import Rhythm
 from peft_daemon.answering.scheduler import Scheduler
 from peft_daemon.completion.answer import Question
@@ -121,16 +121,13 @@ class Completer:
         """
         mine = self._newest_warm = object()
         # The cursor is here now: what is prepared elsewhere must not take this one's place.
-        for document in [each for each in self._ahead if each != wanted.document]:
-            self._forget_ahead(document)
-        for task in self._reading:
-            task.cancel()
+        self._end_preparing(besides=wanted.document)
         if (ahead := self._ahead.get(wanted.document or "")) is not None:
             # What it writes is worth more than what would be read instead, and is soon done.
             await asyncio.wait((ahead,))
-        spent = Timings()
         if wanted.question is None or is_hopeless(wanted.job):
-            return WarmResponse(warm=False, timings=spent)
+            return WarmResponse(warm=False)
+        spent = Timings()
         for prepared in await self._prompts.to_read(wanted.job, wanted.lease):
             while True:
                 running = self._generations.running(wanted.document)
@@ -155,10 +152,7 @@ class Completer:
 
     async def close(self) -> None:
         """End everything that runs."""
-        for document in list(self._ahead):
-            self._forget_ahead(document)
-        for task in self._reading:
-            task.cancel()
+        self._end_preparing()
         await self._generations.close()
 
     async def _parts(
@@ -246,9 +240,9 @@ class Completer:
 
     async def _read_on(self, wanted: Wanted, question: Question) -> None:
         with contextlib.suppress(PeftDaemonError):
-            prompts = await self._prompts.to_read(wanted.job, wanted.lease)
+            prepared = only_read(await self._prompts.full(wanted.job, wanted.lease))
             if self._generations.running(question.document) is None:
-                await _ended(self._generations.begin_spare(prompts[-1], question))
+                await _ended(self._generations.begin_spare(prepared, question))
 
     async def _serves(self, match: Match, place: Place) -> bool:
         """Whether there is something to show of it in the end; nobody waits for that."""
@@ -258,6 +252,12 @@ class Completer:
         except Mismatch:
             return False
         return True
+
+    def _end_preparing(self, *, besides: str | None = None) -> None:
+        for document in [each for each in self._ahead if each != besides]:
+            self._forget_ahead(document)
+        for task in self._reading:
+            task.cancel()
 
     def _forget_ahead(self, document: str | None) -> None:
         if document is not None and (task := self._ahead.pop(document, None)) is not None:

@@ -41,7 +41,9 @@ class Prompts:
 
     async def quickest(self, job: Job, lease: AdapterLease | None) -> Sized:
         """The one that is answered soonest, the full one if it is nearly so; raises as ``full`` does."""
-        full = await self.full(job, lease)
+        return await self._quicker(await self.full(job, lease), job, lease)
+
+    async def _quicker(self, full: Prepared, job: Job, lease: AdapterLease | None) -> Sized:
         if not isinstance(self._engine, KeepsPrompts):
             return Sized(full, 0)
         unread = await self._engine.unread(full.request)
@@ -57,11 +59,11 @@ class Prompts:
 
     async def to_read(self, job: Job, lease: AdapterLease | None) -> list[Prepared]:
         """What to read before anybody asks, the most urgent first, with nothing to write; raises as ``full`` does."""
-        found = [(await self.quickest(job, lease)).prepared]
         full = await self.full(job, lease)
-        if full.request.prompt != found[0].request.prompt:
-            found.append(full)
-        return [
-            replace(each, request=replace(each.request, max_tokens=0, time_budget_ms=None, begins_with=""))
-            for each in found
-        ]
+        first = (await self._quicker(full, job, lease)).prepared
+        return [only_read(each) for each in ((full,) if first is full else (first, full))]
+
+
+def only_read(prepared: Prepared) -> Prepared:
+    """The same prompt, with nothing to write behind it."""
+    return replace(prepared, request=replace(prepared.request, max_tokens=0, time_budget_ms=None, begins_with=""))

@@ -112,14 +112,6 @@ async def test_of_two_spare_generations_the_newer_one_goes_on(slots: int) -> Non
         assert (task.cancelled(), scheduler.active) == (True, 1)
 
 
-async def test_nothing_spare_is_begun_while_somebody_waits_though_a_place_is_free() -> None:
-    scheduler = Scheduler(2)
-    async with scheduler.place():
-        with pytest.raises(NoPlace):
-            async with scheduler.spare_place(lambda: None):
-                pass
-
-
 async def test_a_spare_generation_that_somebody_waits_for_now_is_left_alone() -> None:
     scheduler, told = Scheduler(1), []
     async with scheduler.spare_place(lambda: told.append(1)) as place:
@@ -131,8 +123,9 @@ async def test_a_spare_generation_that_somebody_waits_for_now_is_left_alone() ->
     assert told == []
 
 
-async def test_there_is_no_spare_place_while_one_is_waited_for_or_all_are_taken() -> None:
-    scheduler = Scheduler(1)
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_there_is_no_spare_place_while_somebody_waits_though_one_is_free(slots: int) -> None:
+    scheduler = Scheduler(slots)
     async with scheduler.place():
         with pytest.raises(NoPlace):
             async with scheduler.spare_place(lambda: None):
