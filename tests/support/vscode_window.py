@@ -42,6 +42,7 @@ FLAGS = (
 FIRST_LINE = '.view-lines [class*="ghost-text-decoration"]'
 FURTHER_LINES = ".suggest-preview-text .view-line"
 STATUS = '.statusbar-item[id$="peftDaemon.status"]'
+STANDS_MS = 150  # several frames of the editor
 NOTIFICATION = ".notifications-toasts .notification-list-item"
 DIALOG = ".monaco-dialog-box"
 
@@ -146,8 +147,17 @@ class Window:
         return "\n".join(["".join(first), *further]).replace("\u00a0", " ")  # an element for each colour
 
     def wait_ghost(self, wanted: Callable[[str], bool] = bool, timeout_ms: float = WAIT_MS) -> str:
-        """Wait for a suggestion that is wanted; returns it."""
-        return self.until(self.ghost, wanted, "a suggestion", timeout_ms)
+        """Wait for a suggestion that is wanted and stands still; returns it."""
+
+        def standing() -> str | None:
+            # The editor draws the first line and the further ones at different times.
+            ghost = self.ghost()
+            self.page.wait_for_timeout(STANDS_MS)
+            return ghost if self.ghost() == ghost else None
+
+        found = self.until(standing, lambda ghost: ghost is not None and wanted(ghost), "a suggestion", timeout_ms)
+        assert found is not None
+        return found
 
     def status_item(self) -> Locator:
         """The status bar's item."""

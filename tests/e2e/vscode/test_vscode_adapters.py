@@ -17,10 +17,11 @@ SWITCH = "peft-daemon: Switch Adapter"
 
 
 def suggested(window: Window) -> str:
-    """What is suggested after the last letter is typed."""
+    """What is suggested after the last letter is typed, once all of it is there."""
     window.type("n")
-    ghost = window.wait_ghost()
+    window.wait_ghost()
     window.wait_status("idle")
+    ghost = window.wait_ghost()
     window.keys("Escape")
     window.until(window.ghost, lambda text: not text, "end of the suggestion")
     window.keys("Backspace")
