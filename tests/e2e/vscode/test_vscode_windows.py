@@ -54,29 +54,43 @@ def test_two_windows_share_one_daemon(
         window.close()
 
 
-def test_folders_of_one_window_have_settings_of_their_own(
+def test_a_folder_where_suggestions_are_on_does_not_switch_them_on_for_its_neighbour(
     server: VsCodeServer, browser: Browser, environ: Mapping[str, str], tmp_path: Path
 ) -> None:
-    for name, enabled in (("with", True), ("without", False)):
+    for name in ("with", "without"):
         (tmp_path / name / ".vscode").mkdir(parents=True)
-        (tmp_path / name / ".vscode/settings.json").write_text(json.dumps({"peft-daemon.enabled": enabled}))
         (tmp_path / name / f"{name}.py").write_text(COUNTING)
     workspace = tmp_path / "both.code-workspace"
     workspace.write_text(json.dumps({"folders": [{"path": "with"}, {"path": "without"}]}))
-    window = Window(browser, server.url(workspace, tmp_path / "without/without.py"))
-    window.wait_status("idle|off", timeout_ms=240_000)
-    window.focus("without.py")
-    window.keys("Control+End")
-    daemon = found_daemon(environ)
-    before = daemon.metric("peft_daemon_requests_total")
-    window.type("text.sp", delay_ms=150)
-    assert (window.ghost(), daemon.metric("peft_daemon_requests_total")) == ("", before)
-    window.open(tmp_path / "with/with.py")
-    window.focus("with.py")
-    window.keys("Control+End")
-    window.type("te")
-    assert "xt" in window.wait_ghost(lambda text: "xt" in text)
-    window.close()
+    server.change({"peft-daemon.enabled": False})
+    try:
+        window = Window(browser, server.url(workspace, tmp_path / "with/with.py"))
+        window.wait_status("off", timeout_ms=240_000)
+        window.focus("with.py")
+        window.keys("Control+End")
+
+        def status_once_set() -> str:
+            # VS Code at times misses what a folder sets while its window opens, and never looks again by itself.
+            (tmp_path / "with/.vscode/settings.json").write_text(json.dumps({"peft-daemon.enabled": True}))
+            window.type("t")
+            window.keys("Backspace")
+            window.page.wait_for_timeout(500)
+            return window.status()
+
+        window.until(status_once_set, lambda text: "idle" in text, "suggestions in one folder")
+        window.type("te")
+        assert "xt" in window.wait_ghost(lambda text: "xt" in text)
+
+        window.open(tmp_path / "without/without.py")
+        window.focus("without.py")
+        window.keys("Control+End")
+        daemon = found_daemon(environ)
+        before = daemon.metric("peft_daemon_requests_total")
+        window.type("text.sp", delay_ms=150)
+        assert (window.ghost(), daemon.metric("peft_daemon_requests_total")) == ("", before)
+        window.close()
+    finally:
+        server.change({"peft-daemon.enabled": True})
 
 
 def test_an_untrusted_folder_gets_suggestions_but_neither_names_a_program_nor_is_tuned_on(
