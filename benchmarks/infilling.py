@@ -4,7 +4,8 @@
 
 The holes are lines of HumanEval's canonical solutions, one at a time, the rest of the function around them (the task
 of arXiv 2207.14255, section 4.2, by exact match instead of unit tests). Same holes, prompts, engine and
-post-processing for all; differences are tested in pairs (McNemar, exact, one-sided).
+post-processing for all; differences are tested in pairs (McNemar, exact, one-sided). The weights are those that serve:
+a copy of `models optimize` where there is one, unless PEFT_DAEMON_MODEL_FILE is `original`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.completion import formats
 from peft_daemon.config import resolve
 from peft_daemon.engines.base import AdapterLease
@@ -67,6 +69,7 @@ def holes(path: Path, count: int, seed: int = 0) -> list[FillExample]:
 async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tuple[HoleScore, ...]]]:
     paths = Paths.from_environment()
     settings = resolve(user_file=paths.config_file).settings
+    provide_shipped(settings, paths)
     entry, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
     which = holes(options.file, options.count)
     form = formats.get(entry.prompt_formats.fill)
@@ -77,7 +80,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
         leases.append((adapter, registry.lease(manifest, float(scale) if scale else manifest.scale)))
     rows: list[Row] = []
     answers: dict[str, tuple[HoleScore, ...]] = {}
-    async with serving(settings, entry, open_store(settings, paths).path(entry)) as engine:
+    async with serving(settings, entry, open_store(settings, paths).served(entry, settings).path) as engine:
         for name, lease in leases:
             done = 0
 

@@ -5,7 +5,9 @@
 Holes are cut by seed out of Python files (the standard library's, unless others are named). ``edit``: a function stands
 above a renamed copy of itself, of which the first line or two are typed. ``hole``: a line with its end cut off. Both
 engines start from the same KV states, which the first one saves and the second one puts back, so that an answer that
-differs differs by speculation alone. Rates are tokens over milliseconds of decoding, summed over all holes.
+differs differs by speculation alone. For each that does, an engine without it tells how much likelier its own token was
+where the two part (nats; rounding decides between tokens that are about as likely). Rates are tokens over milliseconds
+of decoding, summed over all holes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import random
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +28,7 @@ import msgspec
 from peft_daemon.client import resolve
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.document import Document
-from peft_daemon.engines.base import Finish, GenerationRequest
+from peft_daemon.engines.base import Finish, GenerationRequest, TokenLogprob
 from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, StatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
@@ -34,6 +36,7 @@ from peft_daemon.paths import Paths
 from peft_daemon.protocol import Timings
 
 ABOVE, BELOW, PROMPT_TOKENS = 20, 8, 600
+ALTERNATIVES = 10
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,10 @@ class Row(msgspec.Struct, frozen=True):
     holes: int
     same: int
     """Answers that are the same, character for character."""
+    margins: tuple[float, ...]
+    """Of those that are not: how much likelier the token without guessing was, in nats; the smallest first."""
+    unsteady: int
+    """Answers that were others when the engine that does not guess was asked once more; they have no margin."""
     plain_tok_s: float
     speculating_tok_s: float
     faster: float
@@ -98,7 +105,36 @@ def holes(files: list[Path], count: int) -> list[Hole]:
     return [*found["edit"], *found["hole"]]
 
 
-async def answers(options: LlamaCppOptions, asked: list[Hole], tokens: int, name: str) -> list[tuple[str, Timings]]:
+@dataclass(frozen=True)
+class Answer:
+    """What one engine wrote."""
+
+    text: str
+    timings: Timings
+    tokens: tuple[TokenLogprob, ...]
+    """Where they were asked for."""
+
+
+def margin(answer: Answer, other: str) -> float:
+    """How much likelier a token was than the one that ``other`` has in its place, or than the end; in nats."""
+    text = ""
+    for token in answer.tokens:
+        if not other.startswith(text + token.token):
+            rest = other[len(text) :]
+            rivals = [each for name, each in token.top if name != token.token and begins(rest, name)]
+            return token.logprob - max(rivals) if rivals else float("inf")
+        text += token.token
+    return float("inf")
+
+
+def begins(rest: str, token: str) -> bool:
+    """Whether a text goes on with a token; one that is over, with the end or with what no text has."""
+    return bool(token) and rest.startswith(token) if rest else not token or token.startswith("<|")
+
+
+async def answers(
+    options: LlamaCppOptions, asked: list[Hole], tokens: int, name: str, *, logprobs: int = 0
+) -> list[Answer]:
     """What one engine writes, each prompt read before."""
     engine = LlamaCppEngine(options)
     await engine.start()
@@ -109,14 +145,16 @@ async def answers(options: LlamaCppOptions, asked: list[Hole], tokens: int, name
         built = await prompt.build(
             Document.normalized(hole.prefix, hole.suffix), form, PROMPT_TOKENS, engine.count_tokens
         )
-        request = GenerationRequest(built.prompt, tokens, stop=form.stop, begins_with=built.held)
+        request = GenerationRequest(built.prompt, tokens, stop=form.stop, begins_with=built.held, logprobs=logprobs)
         async for _ in engine.generate(replace(request, max_tokens=0)):
             pass
-        text, timings = "", Timings()
+        text, timings, told = "", Timings(), list[TokenLogprob]()
         async for item in engine.generate(request):
             timings = item.timings
-            text += "" if isinstance(item, Finish) else item.text
-        result.append((text, timings))
+            if not isinstance(item, Finish):
+                text += item.text
+                told += item.logprobs
+        result.append(Answer(text, timings, tuple(told)))
         sys.stderr.write(f"\r{name}: {number + 1}/{len(asked)}")
     sys.stderr.write("\n")
     await engine.stop()
@@ -126,17 +164,35 @@ async def answers(options: LlamaCppOptions, asked: list[Hole], tokens: int, name
 async def measure(options: LlamaCppOptions, asked: list[Hole], tokens: int) -> list[Row]:
     plain = await answers(options, asked, tokens, "plain")
     speculating = await answers(replace(options, speculation=True), asked, tokens, "speculating")
-    rows = []
-    for kind in ("edit", "hole"):
-        pairs = [(p, s) for hole, p, s in zip(asked, plain, speculating, strict=True) if hole.kind == kind]
+    parted = [number for number, (p, s) in enumerate(zip(plain, speculating, strict=True)) if p.text != s.text]
+    again = await answers(options, [asked[number] for number in parted], tokens, "judging", logprobs=ALTERNATIVES)
+    judged = dict(zip(parted, again, strict=True))
+    return [row(kind, asked, plain, speculating, judged) for kind in ("edit", "hole")]
 
-        def rate(which: list[Timings]) -> float:
-            return 1000 * sum(max(0, t.decode_tokens - 1) for t in which) / max(1.0, sum(t.decode_ms for t in which))
 
-        slow, fast = rate([p[1] for p, _ in pairs]), rate([s[1] for _, s in pairs])
-        same = sum(p[0] == s[0] for p, s in pairs)
-        rows.append(Row(kind, len(pairs), same, slow, fast, fast / slow if slow else 0.0))
-    return rows
+def row(
+    kind: str, asked: list[Hole], plain: list[Answer], speculating: list[Answer], judged: Mapping[int, Answer]
+) -> Row:
+    """All holes of one kind."""
+    numbers = [number for number, hole in enumerate(asked) if hole.kind == kind]
+    parted = [number for number in numbers if number in judged]
+    steady = [number for number in parted if judged[number].text == plain[number].text]
+    slow, fast = (rate([each[number].timings for number in numbers]) for each in (plain, speculating))
+    return Row(
+        kind=kind,
+        holes=len(numbers),
+        same=len(numbers) - len(parted),
+        margins=tuple(sorted(round(margin(judged[n], speculating[n].text), 3) for n in steady)),
+        unsteady=len(parted) - len(steady),
+        plain_tok_s=slow,
+        speculating_tok_s=fast,
+        faster=fast / slow if slow else 0.0,
+    )
+
+
+def rate(which: list[Timings]) -> float:
+    """Tokens written in a second, all but the first of each answer."""
+    return 1000 * sum(max(0, t.decode_tokens - 1) for t in which) / max(1.0, sum(t.decode_ms for t in which))
 
 
 def main() -> None:
@@ -158,10 +214,11 @@ def main() -> None:
     if options.json:
         print(msgspec.json.encode(rows).decode())
         return
-    for row in rows:
+    for found in rows:
         print(
-            f"{row.kind:<6} {row.holes:4} holes  same {row.same:4}  {row.plain_tok_s:6.1f} → "
-            f"{row.speculating_tok_s:6.1f} tok/s  × {row.faster:.2f}"
+            f"{found.kind:<6} {found.holes:4} holes  same {found.same:4}  {found.plain_tok_s:6.1f} → "
+            f"{found.speculating_tok_s:6.1f} tok/s  × {found.faster:.2f}  "
+            f"margins {list(found.margins)}  unsteady {found.unsteady}"
         )
 
 
