@@ -129,7 +129,9 @@ def margin(answer: Answer, other: str) -> float:
 
 def begins(rest: str, token: str) -> bool:
     """Whether a text goes on with a token; one that is over, with the end or with what no text has."""
-    return bool(token) and rest.startswith(token) if rest else not token or token.startswith("<|")
+    if not rest:
+        return not token or token.startswith("<|")
+    return bool(token) and rest.startswith(token)
 
 
 async def answers(

@@ -2,7 +2,7 @@
 
 Two independent things: ``newest`` ends a request when a newer one for its document arrives (Superseded, at its next
 await; whoever answers it says so), and ``place`` admits generations in order of arrival. A generation nobody waits
-for yet takes a ``spare_place`` and gives way to any that somebody waits for. Nothing here knows what is generated.
+for yet takes a ``spare_place`` and gives way to all others that come. Nothing here knows what is generated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Superseded(Exception):
 
 
 class NoPlace(Exception):
-    """All places are taken or waited for."""
+    """Somebody waits for an answer."""
 
 
 class Ticket:
