@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping
@@ -69,9 +70,12 @@ def test_a_folder_where_suggestions_are_on_does_not_switch_them_on_for_its_neigh
         window.focus("with.py")
         window.keys("Control+End")
 
+        changes = itertools.count(100)
+
         def status_once_set() -> str:
-            # VS Code at times misses what a folder sets while its window opens, and never looks again by itself.
-            (tmp_path / "with/.vscode/settings.json").write_text(json.dumps({"peft-daemon.enabled": True}))
+            # VS Code at times misses what a folder sets while its window opens, and looks again at what has changed only.
+            on = {"peft-daemon.enabled": True, "editor.rulers": [next(changes)]}
+            (tmp_path / "with/.vscode/settings.json").write_text(json.dumps(on))
             window.type("t")
             window.keys("Backspace")
             window.page.wait_for_timeout(500)
