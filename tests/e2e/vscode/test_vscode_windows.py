@@ -73,7 +73,7 @@ def test_a_folder_where_suggestions_are_on_does_not_switch_them_on_for_its_neigh
         changes = itertools.count(100)
 
         def status_once_set() -> str:
-            # VS Code at times misses what a folder sets while its window opens, and looks again at what has changed only.
+            # VS Code at times misses what a folder sets while its window opens; it looks again at a change.
             on = {"peft-daemon.enabled": True, "editor.rulers": [next(changes)]}
             (tmp_path / "with/.vscode/settings.json").write_text(json.dumps(on))
             window.type("t")
