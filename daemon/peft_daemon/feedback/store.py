@@ -128,7 +128,7 @@ class FeedbackStore:
             os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
             self._file.chmod(0o600)
             with closing(sqlite3.connect(self._file, timeout=BUSY_S)) as database:
-                database.execute("PRAGMA journal_mode = WAL")
+                _log_ahead(database)
                 database.execute("PRAGMA secure_delete = ON")
                 self._prepare(database)
                 with database:
@@ -161,6 +161,20 @@ class FeedbackStore:
                 database.execute(_CREATE)
                 database.execute(f"PRAGMA user_version = {SCHEMA}")
             database.commit()
+
+
+def _log_ahead(database: sqlite3.Connection) -> None:
+    """Let readers and a writer not wait for each other: the first to open a new file changes it to a write-ahead log."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite itself does not wait here, though it has been told to: two could wait for each other.
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def repository_of(path: str | None) -> str | None:

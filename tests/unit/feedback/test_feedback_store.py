@@ -114,6 +114,18 @@ def test_many_writers_lose_nothing(store: FeedbackStore) -> None:
     assert store.count() == 20
 
 
+def test_the_first_record_waits_for_another_process_that_makes_the_file(store: FeedbackStore) -> None:
+    store.file.parent.mkdir()
+    other = sqlite3.connect(store.file, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, other.rollback)
+    done.start()
+    assert store.add(told("1"))
+    done.join()
+    other.close()
+    assert store.count() == 1
+
+
 def test_the_repository_of_a_document_is_the_nearest_folder_with_a_git(tmp_path: Path) -> None:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
