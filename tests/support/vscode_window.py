@@ -21,6 +21,7 @@ from playwright.sync_api import (
     Playwright,
     sync_playwright,
 )
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from support.vscode_install import tool
 
@@ -42,6 +43,7 @@ FLAGS = (
 FIRST_LINE = '.view-lines [class*="ghost-text-decoration"]'
 FURTHER_LINES = ".suggest-preview-text .view-line"
 STATUS = '.statusbar-item[id$="peftDaemon.status"]'
+RELOAD_MS = 20_000
 STANDS_MS = 150  # several frames of the editor
 NOTIFICATION = ".notifications-toasts .notification-list-item"
 DIALOG = ".monaco-dialog-box"
@@ -77,6 +79,15 @@ class Window:
     def close(self) -> None:
         """Close it without saving anything."""
         self._context.close()
+
+    def reload_until(self, wanted: Locator, tries: int = 8) -> None:
+        """Load the window anew until it shows what it should have shown when it was opened."""
+        for _ in range(tries):
+            with contextlib.suppress(PlaywrightTimeout):
+                wanted.wait_for(state="attached", timeout=RELOAD_MS)
+                return
+            self.page.reload()
+        raise AssertionError(f"{wanted} is not there after {tries} reloads; {self.report()}")
 
     def keys(self, *names: str) -> None:
         """Press keys, one after another, by Playwright's names (``Control+s``)."""
