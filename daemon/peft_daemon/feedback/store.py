@@ -164,7 +164,7 @@ class FeedbackStore:
 
 
 def _log_ahead(database: sqlite3.Connection) -> None:
-    """Let readers and a writer not wait for each other: the first to open a new file changes it to a write-ahead log."""
+    """Let readers and a writer not wait for each other: whoever first opens a new file gives it a write-ahead log."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
