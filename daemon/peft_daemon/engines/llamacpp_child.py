@@ -20,9 +20,14 @@ LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
 """Speculation: where the last 5 tokens stand earlier in prompt or answer, the 7 that follow there are tried. With the
 token before them they make a batch of 8, which the kernels like; docs/engines.md has what was measured."""
 
+SPIN_COUNT = 3000
+"""Turns for which a thread watches for the others before it sleeps. libgomp's own 300,000 last about 1 ms: once
+something else runs on a core, each of a token's hundreds of meetings waits for the scheduler while all others spin.
+docs/performance.md has what was measured."""
+
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the child needs; it reads no settings and no environment of its own."""
+    """Everything the child needs; it reads no settings of its own."""
 
     model: str
     adapters: list[str]
@@ -56,6 +61,9 @@ def main() -> None:
     # What llama.cpp saves here holds what the user writes.
     os.umask(0o077)
 
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Read once, when the library is loaded; where another one than libgomp runs the threads, it means nothing.
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))

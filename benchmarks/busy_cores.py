@@ -1,0 +1,93 @@
+"""Reading and writing alone and beside programs that keep cores busy, for several ways in which threads wait.
+
+    python benchmarks/busy_cores.py [--busy 0 --busy 1 …] [--spins default --spins 3000 …] [--threads N] [--rounds N]
+
+Prints one line of JSON for each way and load: the rates of each round, in tokens per second. ``default`` spins as
+libgomp does unless told otherwise (300,000 turns). The ways take turns, so that the ratios of one run can be compared;
+a round that takes longer than a minute is given up and counts as null.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from engines import once
+
+from peft_daemon.config import Settings
+from peft_daemon.engines import choice
+from peft_daemon.engines.llamacpp_child import SPIN_COUNT
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+from peft_daemon.paths import Paths
+
+LIMIT_S = 60.0
+DEFAULT = "default"
+DEFAULT_SPINS = "300000"
+
+
+@contextlib.contextmanager
+def busy(programs: int) -> Iterator[None]:
+    """So many programs that compute and never wait."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)]
+    try:
+        yield
+    finally:
+        for program in running:
+            program.kill()
+            program.wait()
+
+
+async def rates(settings: Settings, model: Path, programs: int) -> tuple[float, float] | None:
+    """Tokens per second read and written by an engine of its own, which has been used before it is measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = choice.create(
+            settings, model_id=settings.model, model_path=model, context_tokens=2048, socket_folder=Path(folder)
+        )
+        await engine.start()
+        try:
+            await engine.ready()
+            await once(engine, 1)
+            with busy(programs):
+                timings = await asyncio.wait_for(once(engine, 2), LIMIT_S)
+        except TimeoutError:
+            return None
+        finally:
+            await engine.stop()
+    read = 1000 * timings.prompt_evaluated / timings.prompt_ms
+    written = 1000 * (timings.decode_tokens - 1) / timings.decode_ms
+    return round(read, 1), round(written, 1)
+
+
+def main() -> None:
+    """Measure all ways at all loads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--busy", type=int, action="append", help="programs beside it (0, 1 and 2)")
+    parser.add_argument("--spins", action="append", help=f"turns before a thread sleeps ({DEFAULT} and ours)")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    paths = Paths.from_environment()
+    settings = Settings(threads=asked.threads, speculation="off", kv_states_mb=0)  # the text repeats
+    model = open_store(settings, paths).path(catalogue.get(settings.model))
+    for programs in asked.busy or (0, 1, 2):
+        found: defaultdict[str, list[tuple[float, float] | None]] = defaultdict(list)
+        for _ in range(asked.rounds):
+            for spins in asked.spins or (DEFAULT, str(SPIN_COUNT)):
+                os.environ["GOMP_SPINCOUNT"] = DEFAULT_SPINS if spins == DEFAULT else spins
+                found[spins].append(asyncio.run(rates(settings, model, programs)))
+        for spins, results in found.items():
+            print(json.dumps({"busy": programs, "spins": spins, "read_and_written_tok_s": results}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
