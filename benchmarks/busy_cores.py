@@ -25,7 +25,7 @@ from engines import once
 
 from peft_daemon.config import Settings
 from peft_daemon.engines import choice
-from peft_daemon.engines.llamacpp_child import SPIN_COUNT
+from peft_daemon.engines.llamacpp_child import SPINS
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths
@@ -72,7 +72,11 @@ def main() -> None:
     """Measure all ways at all loads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, action="append", help="programs beside it (0, 1 and 2)")
-    parser.add_argument("--spins", action="append", help=f"turns before a thread sleeps ({DEFAULT} and ours)")
+    parser.add_argument(
+        "--spins",
+        action="append",
+        help=f"turns before a thread sleeps ({DEFAULT} and those of `wait_policy = passive`)",
+    )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -82,7 +86,7 @@ def main() -> None:
     for programs in asked.busy or (0, 1, 2):
         found: defaultdict[str, list[tuple[float, float] | None]] = defaultdict(list)
         for _ in range(asked.rounds):
-            for spins in asked.spins or (DEFAULT, str(SPIN_COUNT)):
+            for spins in asked.spins or (DEFAULT, str(SPINS)):
                 os.environ["GOMP_SPINCOUNT"] = DEFAULT_SPINS if spins == DEFAULT else spins
                 found[spins].append(asyncio.run(rates(settings, model, programs)))
         for spins, results in found.items():

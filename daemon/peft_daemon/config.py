@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=128, le=131072, description="longest prompt of a completion; a CPU reads about 80 tokens a second")
     ] = 1024
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: the physical cores")] = 0
+    wait_policy: Annotated[
+        Literal["active", "passive"],
+        Meta(description="how llama.cpp's threads wait for each other; passive: where other programs keep cores busy"),
+    ] = "active"
     slots: Annotated[
         int, Meta(ge=0, le=16, description="requests decoded at the same time; 0: two if memory allows, else one")
     ] = 0

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from peft_daemon.cli import extras
+from peft_daemon.cli.interrupts import termination_interrupts
 from peft_daemon.cli.output import Json
 from peft_daemon.config import resolve
 from peft_daemon.errors import InvalidInput
@@ -85,11 +86,13 @@ def typing(
         resume=resume,
         command=shlex.join(("peft-daemon", *sys.argv[1:])),
     )
-    if as_json:
-        run.bench(request, place, JsonLines(sys.stdout))
-        return
-    with view(Console(stderr=True)) as show:
-        run.bench(request, place, show)
+    # A daemon outlives whoever has started it: it must be stopped whatever ends this.
+    with termination_interrupts():
+        if as_json:
+            run.bench(request, place, JsonLines(sys.stdout))
+            return
+        with view(Console(stderr=True)) as show:
+            run.bench(request, place, show)
 
 
 def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool) -> Path:

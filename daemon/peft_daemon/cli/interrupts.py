@@ -14,7 +14,11 @@ def termination_interrupts() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end the work the way Ctrl-C does, so that the child goes too."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        ctrl_c = signal.getsignal(signal.SIGINT)
+        if callable(ctrl_c):
+            ctrl_c(signal.SIGINT, frame)  # asyncio has its own: it cancels what it runs
+        else:
+            raise KeyboardInterrupt
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     # Under nohup a closed terminal is to be ignored; handlers can be set in the main thread only.

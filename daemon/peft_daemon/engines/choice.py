@@ -86,6 +86,7 @@ def create(
             context_tokens=context_tokens,
             slots=slots(settings, model_path),
             threads=settings.threads,
+            wait_policy=settings.wait_policy,
             batch_tokens=settings.batch_tokens,
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,

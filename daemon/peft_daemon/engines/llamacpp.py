@@ -22,7 +22,7 @@ import msgspec
 
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest
 from peft_daemon.engines.kv_states import KvStates, fingerprint
-from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady
+from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady, WaitPolicy
 from peft_daemon.engines.llamacpp_server import LONG_STEPS, LlamaServer
 from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
@@ -58,6 +58,7 @@ class LlamaCppOptions:
     context_tokens: int = 4096
     slots: int = 1
     threads: int = 0
+    wait_policy: WaitPolicy = "active"
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     adapters: tuple[AdapterLease, ...] = ()
@@ -249,6 +250,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             context_tokens=options.context_tokens,
             slots=options.slots,
             threads=options.threads or default_threads(),
+            wait_policy=options.wait_policy,
             batch_tokens=options.batch_tokens * LONG_STEPS,
             speculation=self._speculation,
             states_folder=str(self._states.folder) if self._states is not None else "",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 
@@ -20,10 +20,11 @@ LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
 """Speculation: where the last 5 tokens stand earlier in prompt or answer, the 7 that follow there are tried. With the
 token before them they make a batch of 8, which the kernels like; docs/engines.md has what was measured."""
 
-SPIN_COUNT = 3000
-"""Turns for which a thread watches for the others before it sleeps. libgomp's own 300,000 last about 1 ms: once
-something else runs on a core, each of a token's hundreds of meetings waits for the scheduler while all others spin.
-docs/performance.md has what was measured."""
+WaitPolicy = Literal["active", "passive"]
+"""How threads wait for each other, in OpenMP's words; docs/performance.md has what was measured."""
+SPINS = 3000
+"""Turns for which a thread that waits passively watches for the others before it sleeps. libgomp's own 300,000 last
+about 1 ms: once something else runs on a core, each of a token's hundreds of meetings waits for the scheduler."""
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     slots: int
     threads: int
+    wait_policy: WaitPolicy = "active"
     batch_tokens: int
     speculation: bool = False
     """Whether what stands in the prompt is tried as the answer's continuation."""
@@ -61,9 +63,9 @@ def main() -> None:
     # What llama.cpp saves here holds what the user writes.
     os.umask(0o077)
 
-    if "OMP_WAIT_POLICY" not in os.environ:
+    if config.wait_policy == "passive" and "OMP_WAIT_POLICY" not in os.environ:
         # Read once, when the library is loaded; where another one than libgomp runs the threads, it means nothing.
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPIN_COUNT))
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))

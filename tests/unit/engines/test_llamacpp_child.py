@@ -10,7 +10,7 @@ import sys
 import msgspec
 import pytest
 
-from peft_daemon.engines.llamacpp_child import SPIN_COUNT, ChildConfig
+from peft_daemon.engines.llamacpp_child import SPINS, ChildConfig, WaitPolicy
 
 NOTHING = ChildConfig(
     model="/no/model.gguf",
@@ -26,14 +26,21 @@ NOTHING = ChildConfig(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere llama.cpp is built without libgomp")
 @pytest.mark.parametrize(
-    ("users", "spins"),
-    [({}, str(SPIN_COUNT)), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    ("policy", "users", "spins"),
+    [
+        ("active", {}, "300000"),
+        ("passive", {}, str(SPINS)),
+        ("passive", {"GOMP_SPINCOUNT": "77"}, "77"),
+        ("passive", {"OMP_WAIT_POLICY": "passive"}, "0"),
+    ],
 )
-def test_threads_spin_only_briefly_unless_the_user_says_otherwise(users: dict[str, str], spins: str) -> None:
+def test_threads_spin_as_the_policy_says_unless_the_environment_knows_better(
+    policy: WaitPolicy, users: dict[str, str], spins: str
+) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     done = subprocess.run(
         [sys.executable, "-m", "peft_daemon.engines.llamacpp_child"],
-        input=msgspec.json.encode(NOTHING) + b"\n",
+        input=msgspec.json.encode(msgspec.structs.replace(NOTHING, wait_policy=policy)) + b"\n",
         env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **users},
         capture_output=True,
         timeout=50,
