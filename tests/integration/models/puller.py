@@ -6,6 +6,7 @@ the process may write.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from peft_daemon.models.store import ModelStore
 
 
 def main() -> int:
+    # Where the tests run in the background of a shell, Ctrl-C is ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, limit = Path(sys.argv[1]), int(sys.argv[2])
     entry = msgspec.json.decode(sys.stdin.buffer.read(), type=ModelEntry)
     if limit:
