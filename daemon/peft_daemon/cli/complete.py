@@ -85,7 +85,7 @@ def complete(
 
     \b
     Example:
-      peft-daemon complete --file examples/shapes.py --line 12 --column 9
+      peft-daemon complete --file examples/shapes.py --line 24 --column 9
       peft-daemon complete --file app.py --line 3 --column 1 --json
     """
     prefix, suffix = _split(_read(file), file, line, column)
