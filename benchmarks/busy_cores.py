@@ -1,10 +1,9 @@
 """Reading and writing alone and beside programs that keep cores busy, for several ways in which threads wait.
 
-    python benchmarks/busy_cores.py [--busy 0 --busy 1 …] [--spins default --spins 3000 …] [--threads N] [--rounds N]
+    python benchmarks/busy_cores.py [--busy 0 --busy 1 …] [--spins 300000 --spins 3000 …] [--threads N] [--rounds N]
 
-Prints one line of JSON for each way and load: the rates of each round, in tokens per second. ``default`` spins as
-libgomp does unless told otherwise (300,000 turns). The ways take turns, so that the ratios of one run can be compared;
-a round that takes longer than a minute is given up and counts as null.
+Prints one line of JSON for each way and load: the rates of each round, in tokens per second. The ways take turns, so
+that the ratios of one run can be compared; a round that takes longer than a minute is given up and counts as null.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from engines import once
+from engines import once, read_rate, write_rate
 
 from peft_daemon.config import Settings
 from peft_daemon.engines import choice
@@ -31,8 +30,8 @@ from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths
 
 LIMIT_S = 60.0
-DEFAULT = "default"
-DEFAULT_SPINS = "300000"
+LIBGOMPS_SPINS = 300_000
+"""Unless it is told otherwise."""
 
 
 @contextlib.contextmanager
@@ -63,9 +62,7 @@ async def rates(settings: Settings, model: Path, programs: int) -> tuple[float, 
             return None
         finally:
             await engine.stop()
-    read = 1000 * timings.prompt_evaluated / timings.prompt_ms
-    written = 1000 * (timings.decode_tokens - 1) / timings.decode_ms
-    return round(read, 1), round(written, 1)
+    return round(read_rate(timings), 1), round(write_rate(timings), 1)
 
 
 def main() -> None:
@@ -73,9 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, action="append", help="programs beside it (0, 1 and 2)")
     parser.add_argument(
-        "--spins",
-        action="append",
-        help=f"turns before a thread sleeps ({DEFAULT} and those of `wait_policy = passive`)",
+        "--spins", type=int, action="append", help=f"turns before a sleep ({LIBGOMPS_SPINS} and {SPINS})"
     )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -84,10 +79,10 @@ def main() -> None:
     settings = Settings(threads=asked.threads, speculation="off", kv_states_mb=0)  # the text repeats
     model = open_store(settings, paths).path(catalogue.get(settings.model))
     for programs in asked.busy or (0, 1, 2):
-        found: defaultdict[str, list[tuple[float, float] | None]] = defaultdict(list)
+        found: defaultdict[int, list[tuple[float, float] | None]] = defaultdict(list)
         for _ in range(asked.rounds):
-            for spins in asked.spins or (DEFAULT, str(SPINS)):
-                os.environ["GOMP_SPINCOUNT"] = DEFAULT_SPINS if spins == DEFAULT else spins
+            for spins in asked.spins or (LIBGOMPS_SPINS, SPINS):
+                os.environ["GOMP_SPINCOUNT"] = str(spins)
                 found[spins].append(asyncio.run(rates(settings, model, programs)))
         for spins, results in found.items():
             print(json.dumps({"busy": programs, "spins": spins, "read_and_written_tok_s": results}), flush=True)

@@ -23,6 +23,7 @@ from peft_daemon.engines.base import AdapterLease, Engine, Finish, GenerationReq
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths
+from peft_daemon.protocol import Timings
 
 RUNS, LINES, DECODE = 2, 12, 24
 ENGINES = (("llamacpp", "auto"), ("torch", "float32"), ("torch", "bfloat16"))
@@ -43,8 +44,8 @@ async def measure(settings: Settings, model: Path, folder: Path, adapter: Path |
             "load_s": round(time.perf_counter() - began, 1),
         }
         runs = [await once(engine, number) for number in range(RUNS)]
-        result["reads_tok_s"] = round(statistics.median(1000 * t.prompt_evaluated / t.prompt_ms for t in runs), 1)
-        result["writes_tok_s"] = round(statistics.median(1000 * (t.decode_tokens - 1) / t.decode_ms for t in runs), 1)
+        result["reads_tok_s"] = round(statistics.median(read_rate(t) for t in runs), 1)
+        result["writes_tok_s"] = round(statistics.median(write_rate(t) for t in runs), 1)
         if adapter is not None and settings.engine == "torch":
             lease = AdapterLease("a" * 64, adapter)
             first, second = [(await once(engine, 90 + n, lease)).first_token_ms for n in range(2)]
@@ -55,13 +56,23 @@ async def measure(settings: Settings, model: Path, folder: Path, adapter: Path |
         await engine.stop()
 
 
-async def once(engine: Engine, number: int, adapter: AdapterLease | None = None) -> Any:
+async def once(engine: Engine, number: int, adapter: AdapterLease | None = None) -> Timings:
     """The timings of one generation on a prompt nobody has read yet."""
     text = f"# {number}\n" + "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(LINES))
     async for item in engine.generate(GenerationRequest((Segment(text),), DECODE, adapter=adapter)):
         if isinstance(item, Finish):
             return item.timings
     raise AssertionError("an engine ends with Finish")
+
+
+def read_rate(timings: Timings) -> float:
+    """Tokens of the prompt per second."""
+    return 1000 * timings.prompt_evaluated / timings.prompt_ms
+
+
+def write_rate(timings: Timings) -> float:
+    """Tokens of the answer per second, without the first, which reading the prompt gives."""
+    return 1000 * (timings.decode_tokens - 1) / timings.decode_ms
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 
 def home_environment(folder: Path, models_dir: Path) -> dict[str, str]:
@@ -55,6 +56,21 @@ class RunningDaemon:
             text = http.get("/metrics").text
         rows = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
         return {labels: float(value) for labels, value in rows}
+
+
+def processes(home: Path, module: str | None = None) -> list[int]:
+    """Ids of the processes whose home is this folder or lies in it; with ``module``, of those that run it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            theirs = process.environ().get("PEFT_DAEMON_HOME")
+            ours = theirs is not None and Path(theirs).is_relative_to(home)
+            runs = module is None or module in process.cmdline()
+            if ours and runs and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except psutil.Error:
+            continue  # it ended, or is another user's
+    return found
 
 
 def run_cli(*arguments: str, environment: Mapping[str, str], check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -82,12 +82,13 @@ class Window:
 
     def reload_until(self, wanted: Locator, tries: int = 8) -> None:
         """Load the window anew until it shows what it should have shown when it was opened."""
-        for _ in range(tries):
+        for attempt in range(tries):
+            if attempt:
+                self.page.reload()
             with contextlib.suppress(PlaywrightTimeout):
                 wanted.wait_for(state="attached", timeout=RELOAD_MS)
                 return
-            self.page.reload()
-        raise AssertionError(f"{wanted} is not there after {tries} reloads; {self.report()}")
+        raise AssertionError(f"{wanted} is not there, loaded {tries} times; {self.report()}")
 
     def keys(self, *names: str) -> None:
         """Press keys, one after another, by Playwright's names (``Control+s``)."""

@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import msgspec
-import psutil
 import pytest
 
+from peft_daemon.engines.llamacpp import CHILD_MODULE
 from peft_daemon.errors import Cancelled
 from peft_evaluation.typing.policies.base import Engine
 from peft_evaluation.typing.policies.catalogue import POLICIES
 from peft_evaluation.typing.replaying import replay
+from support.running_daemon import processes
 from support.typed_file import short_trace
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
@@ -38,28 +39,16 @@ async def test_a_policy_suggests_the_line_that_is_missing(name: str, model_file:
     assert (found.totals.decoded or 0) > 0
 
 
-def below(folder: str) -> list[str]:
-    """The daemons, engines and language servers whose home is below a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("PEFT_DAEMON_HOME", "").startswith(folder):
-                found.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue  # it ended, or is another user's
-    return found
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no catchable SIGTERM")
 def test_a_run_that_is_terminated_leaves_no_daemon_behind(model_file: Path, models_dir: Path, tmp_path: Path) -> None:
     command = (sys.executable, "-m", "peft_daemon", "bench", "typing", "--quick", "--policy", "ours")
     with tempfile.TemporaryDirectory(prefix="pd-") as short:  # a socket's path has room for 103 bytes
         environment = {**os.environ, "PEFT_DAEMON_MODELS_DIR": str(models_dir), "TMPDIR": short}
         run = subprocess.Popen((*command, "--output", str(tmp_path)), env=environment, stderr=subprocess.PIPE)
-        while not any("llamacpp_child" in each for each in below(short)):
+        while not processes(Path(short), CHILD_MODULE):
             assert run.poll() is None
             time.sleep(0.2)
         run.send_signal(signal.SIGTERM)
         _, said = run.communicate(timeout=120)
-        assert (run.returncode, below(short)) == (Cancelled.exit_code, [])
+        assert (run.returncode, processes(Path(short))) == (Cancelled.exit_code, [])
     assert b"--resume" in said

@@ -7,28 +7,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from playwright.sync_api import Browser
 
-from support.running_daemon import found_daemon
+from support.running_daemon import found_daemon, processes
 from support.vscode_server import VsCodeServer, vscode_server
 from support.vscode_window import Window
 
 SETTINGS = {"peft-daemon.command": [sys.executable, "-m", "peft_daemon"], "peft-daemon.maxTokens": 32}
 COUNTING = "def count_words(text):\n    return len("
-
-
-def processes(home: str, module: str) -> list[int]:
-    """Processes of this home that run a module of ours."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            ours = process.environ().get("PEFT_DAEMON_HOME") == home
-            if ours and module in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except psutil.Error:
-            continue  # it ended, or is another user's
-    return found
 
 
 def test_two_windows_share_one_daemon(
@@ -47,7 +33,7 @@ def test_two_windows_share_one_daemon(
         window.keys("Control+End")
         window.type("te")
         assert "xt" in window.wait_ghost(lambda text: "xt" in text)
-    home = environ["PEFT_DAEMON_HOME"]
+    home = Path(environ["PEFT_DAEMON_HOME"])
     assert len(processes(home, "lsp")) == 2
     assert processes(home, "peft_daemon.background") == [found_daemon(environ).pid]
     for window, _ in windows:

@@ -24,7 +24,7 @@ NOTHING = ChildConfig(
 )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere llama.cpp is built without libgomp")
+@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
 @pytest.mark.parametrize(
     ("policy", "users", "spins"),
     [

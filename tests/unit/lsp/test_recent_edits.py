@@ -16,7 +16,7 @@ from peft_lsp.documents import Documents, Edit
 from peft_lsp.positions import Encoding
 from peft_lsp.recent_edits import LONGEST_REGION, RecentEdits, Region, with_edit
 
-URI = "file:///work/a.py"
+URI = "file:///project/a.py"
 
 
 class Editor:
@@ -32,7 +32,7 @@ class Editor:
 
     @staticmethod
     def _workspace(path: str) -> str | None:
-        return next((root for root in ("/work", "/other") if path.startswith(root + "/")), None)
+        return next((root for root in ("/project", "/other") if path.startswith(root + "/")), None)
 
     def open(self, uri: str, lines: int) -> None:
         text = "".join(f"line_{number}\n" for number in range(lines))
@@ -58,9 +58,9 @@ async def test_an_edited_place_is_told_with_the_lines_around_it(editor: Editor) 
     editor.open(URI, 50)
     editor.type(URI, 20, "new = 1\n")
     (news,) = editor.recent.news()
-    assert news.workspace == "/work"
+    assert news.workspace == "/project"
     assert news.edits is not None
-    assert [each.path for each in news.edits] == ["/work/a.py"]
+    assert [each.path for each in news.edits] == ["/project/a.py"]
     assert news.edits[0].text.split("\n") == [
         *(f"line_{n}" for n in range(17, 20)), "new = 1", *(f"line_{n}" for n in range(20, 24)),
     ]  # fmt: skip
@@ -97,7 +97,7 @@ async def test_what_was_told_is_not_told_again_and_what_is_gone_is(editor: Edito
     editor.type(URI, 5, "kept = 1\n")
     editor.recent.saved(URI)
     (news,) = editor.recent.news()
-    assert news.saved == ["/work/a.py"]
+    assert news.saved == ["/project/a.py"]
     assert editor.recent.news() == ()
     editor.type(URI, 0, "", over=31)
     (news,) = editor.recent.news()
@@ -110,7 +110,7 @@ async def test_each_workspace_hears_of_its_own_files_only(editor: Editor) -> Non
         editor.type(uri, 3, "new = 1\n")
         editor.recent.saved(uri)
     told = {news.workspace: ([each.path for each in news.edits or ()], news.saved) for news in editor.recent.news()}
-    assert told == {"/work": (["/work/a.py"], ["/work/a.py"]), "/other": (["/other/b.py"], ["/other/b.py"])}
+    assert told == {"/project": (["/project/a.py"], ["/project/a.py"]), "/other": (["/other/b.py"], ["/other/b.py"])}
 
 
 async def test_it_is_told_once_when_the_typing_pauses(editor: Editor) -> None:
