@@ -58,7 +58,7 @@ class LlamaCppOptions:
     context_tokens: int = 4096
     slots: int = 1
     threads: int = 0
-    wait_policy: WaitPolicy = "active"
+    wait_policy: WaitPolicy = "passive"
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     adapters: tuple[AdapterLease, ...] = ()

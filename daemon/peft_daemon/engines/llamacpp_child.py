@@ -39,7 +39,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     slots: int
     threads: int
-    wait_policy: WaitPolicy = "active"
+    wait_policy: WaitPolicy = "passive"
     batch_tokens: int
     speculation: bool = False
     """Whether what stands in the prompt is tried as the answer's continuation."""
@@ -63,9 +63,7 @@ def main() -> None:
     # What llama.cpp saves here holds what the user writes.
     os.umask(0o077)
 
-    if config.wait_policy == "passive" and "OMP_WAIT_POLICY" not in os.environ:
-        # Read once, when the library is loaded; where another one than libgomp runs the threads, it means nothing.
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+    set_wait_policy(config.wait_policy)
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))
@@ -75,6 +73,15 @@ def main() -> None:
         pass
     # Native threads may still be decoding; nothing here is worth an orderly teardown.
     os._exit(0)
+
+
+def set_wait_policy(policy: WaitPolicy) -> None:
+    """Decide how OpenMP's threads wait for each other; what the environment says already is kept.
+
+    Has an effect only before the library is loaded, and only where libgomp runs the threads.
+    """
+    if policy == "passive" and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types

@@ -1,8 +1,9 @@
 """The program behind the re-created policies: llama.cpp's server with the settings their authors recommend for a CPU.
 
 llama.vscode's README: ``llama-server -ub 1024 -b 1024 --ctx-size 0 --cache-reuse 256``; all else is the server's
-default, four slots over one KV cache among it. One deviation: the context is 8,192 tokens instead of the model's
-32,768, which no request here comes near. It reads one JSON line from stdin, answers with its address, and lives until
+default, four slots over one KV cache among it. Two deviations: the context is 8,192 tokens instead of the model's
+32,768, which no request here comes near, and threads wait passively, as ours do by default, so that a busy machine
+slows all policies alike. It reads one JSON line from stdin, answers with its address, and lives until
 stdin closes.
 """
 
@@ -13,6 +14,8 @@ import sys
 from typing import BinaryIO
 
 import msgspec
+
+from peft_daemon.engines.llamacpp_child import set_wait_policy
 
 BATCH_TOKENS = 1024
 CONTEXT_TOKENS = 8192
@@ -42,6 +45,7 @@ def main() -> None:
     commands: BinaryIO = sys.stdin.buffer
     config = msgspec.json.decode(commands.readline(), type=Config)
 
+    set_wait_policy("passive")
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     params = xllamacpp.CommonParams()
