@@ -79,6 +79,10 @@ class EngineFailed(PeftDaemonError):
     code, status, exit_code = "engine_failed", 502, 7
 
 
+class UnusableFile(EngineFailed):
+    """A file that an engine was to load is missing, or is not the one that was verified."""
+
+
 class DownloadFailed(PeftDaemonError):
     """A model could not be fetched or did not match its sha256."""
 

@@ -24,7 +24,7 @@ from peft_daemon.api.security import Gate
 from peft_daemon.config import Settings
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import choice
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.engines.base import AdapterLease, LoadChecks, Reloadable
 from peft_daemon.errors import PeftDaemonError
 from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
@@ -34,6 +34,7 @@ from peft_daemon.lifecycle.tuning import running_tuning
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
+from peft_daemon.models.verifier import ModelVerifier
 from peft_daemon.paths import Paths, private_folder
 from peft_daemon.protocol import PROTOCOL_VERSION, DaemonStatus
 from peft_daemon.service import CompletionService
@@ -50,8 +51,10 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
     """
     model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
-    served = open_store(settings, paths).served(model, settings)
+    store = open_store(settings, paths)
+    served = store.served(model, settings)
     settings = msgspec.structs.replace(settings, slots=choice.slots(settings, served.path))
+    verifier = ModelVerifier(store, model, settings, busy=lambda: service.active > 0)
     engine = choice.create(
         settings,
         model_id=model.id,
@@ -60,6 +63,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, model, choice.chosen(settings)),
         states=(paths.kv_states, served.sha256),
+        checks=LoadChecks(verifier.file_to_load, lambda lease: None, verifier.suspect),
     )
     context = RepositoryContext(settings.repository_context)
     service = CompletionService(settings, model, engine, registry, context)
@@ -67,10 +71,14 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
+        watching = asyncio.create_task(verifier.watch(engine.reload)) if isinstance(engine, Reloadable) else None
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         try:
             yield
         finally:
+            verifier.close()
+            if watching is not None:
+                watching.cancel()
             await service.close()
             await engine.stop()
             await context.stop()

@@ -19,10 +19,11 @@ from peft_daemon.config import Settings, resolve
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
 from peft_daemon.engines.process import default_threads
-from peft_daemon.errors import PeftDaemonError
+from peft_daemon.errors import EngineFailed, PeftDaemonError
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths, private_folder
+from peft_daemon.protocol import EngineState
 
 PROMPT_LINES = 24
 DECODE_TOKENS = 32
@@ -151,6 +152,11 @@ def _daemon(paths: Paths) -> str:
     async def ask() -> str:
         async with await DaemonClient.connect(start=False) as client:
             status = await client.status()
+        engine = status.engine
+        if engine.state is EngineState.FAILED:
+            raise EngineFailed(
+                f"running, pid {status.pid}, but its engine failed", why=engine.last_error, fix=engine.fix
+            )
         return f"running, pid {status.pid}, engine {status.engine.state}, {status.memory_bytes / 1e6:.0f} MB"
 
     return run(ask())

@@ -5,11 +5,12 @@ An engine holds one base model. It knows nothing of documents, prompt formats or
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from peft_daemon.errors import EngineFailed
 from peft_daemon.protocol import EngineStatus, FinishReason, Timings
 
 LLAMACPP, TORCH = "llamacpp", "torch"
@@ -38,6 +39,18 @@ class AdapterLease:
     path: Path
     """What the engine loads: a GGUF file for llama.cpp, a PEFT folder for torch."""
     scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class LoadChecks:
+    """What an engine asks each time before it loads a file. The checks read files, so they are called in a thread."""
+
+    model: Callable[[], Path]
+    """The model's file to load now; raises UnusableFile."""
+    adapter: Callable[[AdapterLease], None]
+    """Raises UnusableFile when the adapter's files are not those that were imported."""
+    suspect: Callable[[str], None]
+    """Told in the event loop why an answer looks as if the model's file were damaged."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +116,25 @@ class KeepsPrompts(Protocol):
 
     async def unread(self, request: GenerationRequest) -> int:
         """Tokens of the request's prompt it would have to compute now."""
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """An engine that can give up what it has loaded."""
+
+    async def reload(self, error: EngineFailed) -> None:
+        """Load the model anew because of ``error``, which requests get until it is loaded."""
+
+
+class GarbledAnswer(EngineFailed):
+    """The engine wrote what no intact model makes it write."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            "the engine answered nonsense",
+            why=why,
+            fix="The model's file may be damaged and is being checked; `peft-daemon doctor` says what it finds",
+        )
 
 
 class Engine(Protocol):

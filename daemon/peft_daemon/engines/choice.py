@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from peft_daemon.config import Settings
-from peft_daemon.engines.base import LLAMACPP, TORCH, AdapterLease, Engine
+from peft_daemon.engines.base import LLAMACPP, TORCH, AdapterLease, Engine, LoadChecks
 
 ROOM_FOR_TWO = 1 << 30
 """Bytes that must be free, besides the model and half as much again, for a second slot."""
@@ -49,12 +49,13 @@ def create(
     socket_folder: Path,
     adapters: tuple[AdapterLease, ...] = (),
     states: tuple[Path, str] | None = None,
+    checks: LoadChecks | None = None,
 ) -> Engine:
     """The engine for this model, not started yet.
 
     ``socket_folder`` is one only this user can enter; ``adapters`` are those that are likely to be asked for;
-    ``states`` is the folder for saved KV states with the model's sha256, None where none are to be saved. Raises
-    InvalidInput where the engine is not installed.
+    ``states`` is the folder for saved KV states with the model's sha256, None where none are to be saved; ``checks``
+    are asked before files are loaded. Raises InvalidInput where the engine is not installed.
     """
     if chosen(settings) == TORCH:
         from peft_daemon.engines.torch import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
@@ -69,6 +70,7 @@ def create(
                 threads=settings.threads,
                 batch_tokens=settings.batch_tokens,
                 max_loaded_adapters=settings.max_loaded_adapters,
+                checks=checks,
             )
         )
     from peft_daemon.engines.llamacpp import (  # noqa: PLC0415  (one or the other)
@@ -92,5 +94,6 @@ def create(
             adapters=adapters,
             speculation=speculates(settings),
             states=StatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
+            checks=checks,
         )
     )

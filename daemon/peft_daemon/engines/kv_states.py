@@ -148,6 +148,12 @@ class KvStates:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Delete all states."""
+        self._look()
+        for name in list(self._known):
+            self.discard(name)
+
     def _look(self) -> None:
         """Learn what other engines added and deleted."""
         there = {path.name.removesuffix(_ABOUT): path for path in self.folder.glob(f"*{_ABOUT}")}

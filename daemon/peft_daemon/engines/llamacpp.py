@@ -13,20 +13,20 @@ import logging
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
-from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.kv_states import KvStates, fingerprint
 from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady, WaitPolicy
 from peft_daemon.engines.llamacpp_server import LONG_STEPS, LlamaServer
 from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
-from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError
+from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError, UnusableFile
 from peft_daemon.protocol import EngineState
 
 log = logging.getLogger("peft_daemon.engines")
@@ -67,6 +67,8 @@ class LlamaCppOptions:
     """See ``ChildConfig``."""
     states: StatesOptions | None = None
     """None: KV states are not saved."""
+    checks: LoadChecks | None = None
+    """None: files are loaded as they are."""
 
 
 class _Generation:
@@ -126,7 +128,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
     start_limit_s: ClassVar[float] = 120.0
 
     def __init__(self, options: LlamaCppOptions) -> None:
-        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens)
+        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens, checks=options.checks)
         self._options = options
         self._recent: dict[str, AdapterLease] = {}
         self._states: KvStates | None = None
@@ -138,14 +140,20 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         while current is not None and await current.server.busy():  # noqa: ASYNC110  (another process: only asking tells)
             await asyncio.sleep(IDLE_POLL_S)
 
+    async def reload(self, error: EngineFailed) -> None:
+        """As every engine; states that were saved are not used again, as what they were read with is in doubt."""
+        await super().reload(error)
+        if self._states is not None:
+            await asyncio.to_thread(self._states.clear)
+
     async def _spawn_first(self) -> _Generation:
         if self._options.states is not None and self._states is None:
             self._states = await asyncio.to_thread(_open_states, self._options, self._options.states)
-        likely = tuple(each for each in self._options.adapters if each.path.is_file())
+        likely = await self._usable(self._options.adapters)
         try:
             first = await self._spawn(likely[: self._options.max_loaded_adapters])
-        except EngineFailed:
-            if not likely:
+        except EngineFailed as error:
+            if not likely or isinstance(error, UnusableFile):
                 raise
             # One of them may be what it dies of; whoever asks for that one is told.
             return await self._spawn(())
@@ -213,11 +221,13 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
                 raise InvalidInput(
                     f"adapter {missing.digest[:12]} has no file", why=str(missing.path), fix="Import it again"
                 )
-            keep = [a for d, a in self._recent.items() if d in loaded and a.path.is_file()]
+            for each in new:
+                await self._check(each)
+            keep = await self._usable([a for d, a in self._recent.items() if d in loaded])
             try:
                 fresh = await self._spawn((*keep, *new)[-self._options.max_loaded_adapters :])
             except EngineFailed as error:
-                if not new:
+                if not new or isinstance(error, UnusableFile):
                     raise
                 raise EngineFailed(
                     f"adapter {new[0].digest[:12]} could not be loaded",
@@ -238,7 +248,24 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         await old.end()
         self._children.discard(old)
 
+    async def _usable(self, adapters: Sequence[AdapterLease]) -> tuple[AdapterLease, ...]:
+        """Those of ``adapters`` that may be loaded; the others are told to the log."""
+        usable = []
+        for adapter in adapters:
+            try:
+                await self._check(adapter)
+            except UnusableFile as error:
+                log.warning("left out: %s", error)
+                continue
+            if adapter.path.is_file():
+                usable.append(adapter)
+        return tuple(usable)
+
     async def _spawn(self, adapters: tuple[AdapterLease, ...]) -> _Generation:
+        path = await self._file_to_load(self._options.model_path)
+        if path != self._options.model_path:
+            # Saved states are of the other file.
+            self._options, self._states = replace(self._options, model_path=path, states=None), None
         options = self._options
         key = secrets.token_urlsafe(32)
         host = _private_host(options.socket_folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, Prompt, TokenLogprob
 from peft_daemon.engines.kv_states import KvStates
 from peft_daemon.engines.process import ChildGone
 from peft_daemon.engines.slot_states import SlotStates
@@ -279,9 +279,12 @@ class LlamaServer:
                         return
                     if not line.startswith("data: "):
                         continue
-                    event = _decode_event(line[6:])
+                    try:
+                        event = _decode_event(line[6:])
+                    except (ValueError, RecursionError) as error:
+                        raise GarbledAnswer(str(error)) from None
                     if event.error is not None:
-                        raise EngineFailed("the engine refused the request", why=str(event.error.get("message", "")))
+                        raise _failure("the engine refused the request", str(event.error.get("message", "")))
                     yield event
         except self._gone as error:
             raise ChildGone from error
@@ -349,7 +352,12 @@ def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
             why=message,
             fix="Send less text or set `context_tokens` higher",
         )
-    return EngineFailed(f"the engine answered {status}", why=message)
+    return _failure(f"the engine answered {status}", message)
+
+
+def _failure(what: str, message: str) -> EngineFailed:
+    """What llama.cpp says went wrong; a grammar that no token fits is a sign of weights that make no sense."""
+    return GarbledAnswer(message) if "grammar stack" in message else EngineFailed(what, why=message)
 
 
 def _logprobs(event: _Event) -> tuple[TokenLogprob, ...]:

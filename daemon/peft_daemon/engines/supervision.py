@@ -10,17 +10,20 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import AdapterLease, Delta, Finish, GarbledAnswer, GenerationRequest, LoadChecks
 from peft_daemon.engines.process import ChildGone, EngineProcess
-from peft_daemon.errors import EngineFailed, PeftDaemonError, Unavailable
+from peft_daemon.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
 from peft_daemon.protocol import EngineState, EngineStatus
 
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Pause before the n-th restart in a row; the last one repeats."""
 FAILED_AFTER = 4
 """Deaths in a row, without one finished request between them, after which requests are refused at once."""
+REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+"""What stands for bytes that are no text; models seldom write it."""
 
 
 class Child(Protocol):
@@ -49,8 +52,8 @@ class SupervisedEngine(ABC, Generic[C]):
     start_limit_s: ClassVar[float]
     """Longest time a child may take until it serves."""
 
-    def __init__(self, *, model_id: str, context_tokens: int) -> None:
-        self._model_id, self._context_tokens = model_id, context_tokens
+    def __init__(self, *, model_id: str, context_tokens: int, checks: LoadChecks | None = None) -> None:
+        self._model_id, self._context_tokens, self._checks = model_id, context_tokens, checks
         self._current: C | None = None
         self._children: set[C] = set()
         self._swap = asyncio.Lock()
@@ -101,6 +104,19 @@ class SupervisedEngine(ABC, Generic[C]):
         if self._current is None:
             raise self._refusal()
 
+    async def reload(self, error: EngineFailed) -> None:
+        """End the current child because of ``error``; the next one loads the files anew, after the usual pause."""
+        async with self._swap:
+            child, self._current = self._current, None
+            if child is None or self._state is EngineState.STOPPED:
+                return
+            self._restarts += 1
+            self._record_death(error)
+        await self._announce()
+        await child.process.stop(grace_s=0)
+        await child.end()
+        self._children.discard(child)
+
     async def stop(self) -> None:
         """End all children; requests in flight fail with EngineFailed."""
         self._state = EngineState.STOPPED
@@ -149,14 +165,32 @@ class SupervisedEngine(ABC, Generic[C]):
                     async with aclosing(self._stream(child, request)) as stream:
                         async for item in stream:
                             began = began or isinstance(item, Finish) or not item.silent
+                            if isinstance(item, Delta) and REPLACEMENT_CHARACTER in item.text:
+                                self._suspect("it wrote bytes that are no text")
                             if isinstance(item, Finish):
                                 self._deaths_in_a_row = 0
                             yield item
                     return
+                except GarbledAnswer as error:
+                    self._suspect(error.why)
+                    raise
                 except ChildGone:
                     if began or attempt == 2 or self._state is EngineState.STOPPED:
                         raise self._died(child) from None
                     await self._replaced(child)
+
+    def _suspect(self, why: str) -> None:
+        if self._checks is not None:
+            self._checks.suspect(why)
+
+    async def _file_to_load(self, model_path: Path) -> Path:
+        """The model's file for the next child: ``model_path`` where nothing checks it. Raises UnusableFile."""
+        return await asyncio.to_thread(self._checks.model) if self._checks is not None else model_path
+
+    async def _check(self, adapter: AdapterLease) -> None:
+        """Raise UnusableFile unless the adapter may be loaded."""
+        if self._checks is not None:
+            await asyncio.to_thread(self._checks.adapter, adapter)
 
     def _adopt(self, child: C) -> None:
         """Watch a child that serves from now on."""
@@ -199,7 +233,7 @@ class SupervisedEngine(ABC, Generic[C]):
     def _record_death(self, error: EngineFailed) -> None:
         self._last_error = error
         self._deaths_in_a_row += 1
-        failed = self._deaths_in_a_row >= FAILED_AFTER
+        failed = self._deaths_in_a_row >= FAILED_AFTER or isinstance(error, UnusableFile)
         self._state = EngineState.FAILED if failed else EngineState.RESTARTING
         self._background(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
 

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import msgspec
 
-from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
 from peft_daemon.engines.torch_messages import (
@@ -57,6 +57,8 @@ class TorchOptions:
     threads: int = 0
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
+    checks: LoadChecks | None = None
+    """None: files are loaded as they are."""
 
 
 def require_installed() -> None:
@@ -159,7 +161,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
     start_limit_s: ClassVar[float] = 600.0
 
     def __init__(self, options: TorchOptions) -> None:
-        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens)
+        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens, checks=options.checks)
         self._options = options
 
     async def idle(self) -> None:
@@ -170,7 +172,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
     async def _spawn_first(self) -> TorchChild:
         options = self._options
         config = ChildConfig(
-            model=str(options.model_path),
+            model=str(await self._file_to_load(options.model_path)),
             precision=options.precision,
             context_tokens=options.context_tokens,
             threads=options.threads or default_threads(),
@@ -199,6 +201,10 @@ class TorchEngine(SupervisedEngine[TorchChild]):
             )
         while self._current is None:
             await self.ready()
+        if adapter is not None and adapter.scale and adapter.digest not in self._current.adapters:
+            await self._check(adapter)
+            while self._current is None:
+                await self.ready()
         yield self._current
 
     def _stream(self, child: TorchChild, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:

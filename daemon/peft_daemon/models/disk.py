@@ -1,12 +1,19 @@
-"""Disk facts the store needs: free space, the ways a disk says "full", and sizes as people read them."""
+"""Disk facts the store needs: free space, the ways a disk says "full", whether a file is still the same."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import sys
 from pathlib import Path
+
+import msgspec
+
+SAMPLE_BLOCKS, SAMPLE_BLOCK_BYTES = 1024, 4096
+SAMPLE_HEAD_BYTES, SAMPLE_TAIL_BYTES = 1 << 20, 1 << 18
+"""What a sample reads: 5.5 MB, in 6 ms where the file is in memory; of a file of 491 MB a block each 0.5 MB."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
@@ -41,3 +48,34 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+class FileStamp(msgspec.Struct, frozen=True):
+    """What the system says of a file without reading it; equal stamps: nothing was written through the system."""
+
+    device: int
+    inode: int
+    bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileStamp:
+        """The stamp of ``path`` now; raises OSError."""
+        info = path.stat()
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+def sample_sha256(path: Path) -> str:
+    """Hex sha256 of parts of a file: its head, its tail, and blocks evenly spread between them. Raises OSError."""
+    result = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        result.update(file.read(SAMPLE_HEAD_BYTES))
+        between = max(0, size - SAMPLE_HEAD_BYTES - SAMPLE_TAIL_BYTES)
+        for block in range(SAMPLE_BLOCKS if between else 0):
+            file.seek(SAMPLE_HEAD_BYTES + between * block // SAMPLE_BLOCKS)
+            result.update(file.read(SAMPLE_BLOCK_BYTES))
+        file.seek(max(0, size - SAMPLE_TAIL_BYTES))
+        result.update(file.read(SAMPLE_TAIL_BYTES))
+    return result.hexdigest()

@@ -15,6 +15,7 @@ import msgspec
 
 from peft_daemon.models import disk
 from peft_daemon.models.catalogue import FileName, Sha256
+from peft_daemon.models.disk import FileStamp
 
 RECORD = "optimized.json"
 SUFFIX = ".optimized.gguf"
@@ -50,6 +51,10 @@ class OptimizedRecord(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Sha256
     bytes: int
     mtime_ns: int
+    stamp: FileStamp | None = None
+    """Of the file when it was hashed; None in records without."""
+    sample: str = ""
+    """See ``disk.sample_sha256``."""
     source_sha256: Sha256
     """Of the original: adapters made for it serve on the copy."""
     recipe: str
@@ -62,6 +67,8 @@ class OptimizedRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The processor it was measured on."""
     created: str
     """UTC, ISO 8601."""
+    verified: str = ""
+    """When its sha256 was last checked, if it was since; UTC, ISO 8601."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,22 @@ class ModelFile:
 
 def read(folder: Path, source_sha256: str) -> OptimizedRecord | None:
     """The record in a model's ``folder``, if its file is unchanged and was made of this original."""
+    if (record := recorded(folder, source_sha256)) is None:
+        return None
+    try:
+        info = (folder / record.file).stat()
+    except OSError:
+        return None
+    return record if (info.st_size, info.st_mtime_ns) == (record.bytes, record.mtime_ns) else None
+
+
+def recorded(folder: Path, source_sha256: str) -> OptimizedRecord | None:
+    """The record in a model's ``folder``, if it is of a copy of this original, whatever became of the copy."""
     try:
         record = msgspec.json.decode((folder / RECORD).read_bytes(), type=OptimizedRecord)
-        info = (folder / record.file).stat()
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
-    unchanged = (info.st_size, info.st_mtime_ns) == (record.bytes, record.mtime_ns)
-    return record if unchanged and record.source_sha256 == source_sha256 else None
+    return record if record.source_sha256 == source_sha256 else None
 
 
 def keep(
@@ -110,6 +126,8 @@ def keep(
         sha256=made.sha256,
         bytes=info.st_size,
         mtime_ns=info.st_mtime_ns,
+        stamp=FileStamp.of(target),
+        sample=disk.sample_sha256(target),
         source_sha256=source_sha256,
         recipe=made.recipe,
         adapter=adapter,
@@ -118,14 +136,19 @@ def keep(
         processor=processor,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    fresh = folder / f"{RECORD}.new"
-    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    fresh.replace(folder / RECORD)
+    write_record(folder, record)
     disk.sync_folder(folder)
     for old in folder.glob(f"*{SUFFIX}"):
         if old != target:
             old.unlink()
     return record
+
+
+def write_record(folder: Path, record: OptimizedRecord) -> None:
+    """Replace the record of the copy in ``folder``; raises OSError."""
+    fresh = folder / f"{RECORD}.new"
+    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+    fresh.replace(folder / RECORD)
 
 
 def remove(folder: Path) -> int:

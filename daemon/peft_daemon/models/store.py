@@ -2,7 +2,8 @@
 
 A model is either installed, complete and verified, or not there: it appears under its name in one atomic step. What a
 broken download got so far waits in ``.staging`` and is built upon by the next pull. Reading a path never hashes the
-file again; a change of its size or time is noticed and sends the user to ``models pull``, which does.
+file again; a change of its size or time is noticed and sends the user to ``models pull``, which does. What is checked
+before an engine loads a file is in ``verifier``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict, DownloadFailed, NotFound
 from peft_daemon.models import disk, optimized
 from peft_daemon.models.catalogue import FileName, ModelEntry, Sha256
-from peft_daemon.models.disk import readable
+from peft_daemon.models.disk import FileStamp, readable, sample_sha256
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.partial import PartialFile, sha256_of
 from peft_daemon.models.progress import Progress, Silent
@@ -41,6 +42,10 @@ class VerificationRecord(msgspec.Struct, frozen=True, kw_only=True):
     sha256: Sha256
     bytes: int
     mtime_ns: int
+    stamp: FileStamp | None = None
+    """Of the file when it was hashed; None in records without."""
+    sample: str = ""
+    """See ``disk.sample_sha256``."""
     verified: str
     """UTC, ISO 8601."""
     source: str
@@ -95,9 +100,9 @@ class ModelStore:
         """The model's file, without hashing it. NotFound if absent, Conflict if changed since it was verified."""
         if (model := self._find(entry)) is not None:
             return model.path
-        if self._file(entry).exists():
+        if self.file(entry).exists():
             raise Conflict(
-                f"{self._file(entry)} is not verified",
+                f"{self.file(entry)} is not verified",
                 why="its size or time changed, or it was put there by hand",
                 fix=f"Type `peft-daemon models pull {entry.id}` to check it",
             )
@@ -115,6 +120,10 @@ class ModelStore:
         if record is None:
             return ModelFile(path, entry.sha256)
         return ModelFile(path.parent / record.file, record.sha256, record.recipe)
+
+    def file(self, entry: ModelEntry) -> Path:
+        """Where the model's file lies, or would."""
+        return self.folder / entry.id / entry.file
 
     def staging(self, entry: ModelEntry) -> Path:
         """The folder for files of this model that are not complete yet; may not exist."""
@@ -135,24 +144,39 @@ class ModelStore:
             return self._partial(entry).stat().st_size
         return 0
 
-    def verify(self, entry: ModelEntry) -> InstalledModel:
-        """Hash the file and renew its record.
+    def record(self, entry: ModelEntry) -> VerificationRecord | None:
+        """What was noted when the file was last hashed, whether or not it is still that file."""
+        record = _record(self.folder / entry.id)
+        return record if record and (record.file, record.sha256) == (entry.file, entry.sha256) else None
+
+    def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = sha256_of) -> InstalledModel:
+        """Hash the file, with ``sha256``, and renew its record; where the folder cannot be written the record stays.
 
         NotFound if it is absent. Conflict if it is not the catalogue's file: it then counts as not installed, and the
         next pull replaces it.
         """
-        file = self._file(entry)
+        file = self.file(entry)
         if not file.is_file():
             self.path(entry)
         record = _record(file.parent)
-        if file.stat().st_size != entry.bytes or sha256_of(file) != entry.sha256:
-            (file.parent / RECORD).unlink(missing_ok=True)
+        try:
+            stamp = FileStamp.of(file)
+            right = stamp.bytes == entry.bytes and sha256(file) == entry.sha256 and FileStamp.of(file) == stamp
+        except OSError as error:
+            raise Conflict(
+                f"{file} cannot be read",
+                why=error.strerror or str(error),
+                fix="Correct its permissions, or check the disk",
+            ) from None
+        if not right:
+            with contextlib.suppress(OSError):
+                (file.parent / RECORD).unlink(missing_ok=True)
             raise Conflict(
                 f"{file} is damaged",
                 why="its sha256 is not the catalogue's",
                 fix=f"Type `peft-daemon models pull {entry.id}` to replace it",
             )
-        return self._write_record(entry, record.source if record else "found in the folder")
+        return self._write_record(entry, record.source if record else "found in the folder", must_write=False)
 
     def pull(self, entry: ModelEntry, *, local: Path | None = None, progress: Progress | None = None) -> InstalledModel:
         """Install the model from ``local``, or from the first of its sources that delivers; at once if installed.
@@ -174,7 +198,7 @@ class ModelStore:
 
     def remove(self, entry: ModelEntry) -> int:
         """Delete the model and what an unfinished pull left; returns the bytes freed. NotFound if there is nothing."""
-        home, staging = self._file(entry).parent, self._partial(entry).parent
+        home, staging = self.file(entry).parent, self._partial(entry).parent
         if not home.is_dir() and not staging.is_dir():
             raise NotFound(
                 f"model '{entry.id}' is not installed", fix="Type `peft-daemon models list` for what is on this disk"
@@ -230,7 +254,7 @@ class ModelStore:
                 partial.cut(0)
             needed = entry.bytes - partial.size + source.scratch_bytes
             if partial.size < entry.bytes and self._free_bytes(path.parent) < needed:
-                raise self._too_small(entry, needed)
+                self._make_room(entry, needed, progress)
             held = f", {readable(partial.size)} are here" if partial.size else ""
             progress.note(f"fetching {entry.id} ({readable(entry.bytes)}) from {source.name}{held}")
             if partial.size < entry.bytes:
@@ -240,46 +264,55 @@ class ModelStore:
         if digest != entry.sha256:
             shutil.rmtree(path.parent)
             raise SourceFailed(f"wrong data (sha256 {digest[:12]}…, not {entry.sha256[:12]}…), deleted")
-        file = self._file(entry)
+        file = self.file(entry)
         file.parent.mkdir(exist_ok=True)
         path.replace(file)
         disk.sync_folder(file.parent)
         shutil.rmtree(path.parent)
 
     def _adopt(self, entry: ModelEntry, progress: Progress) -> InstalledModel | None:
-        """Verify a file that lies in place without a fitting record; delete it if it is not the model."""
-        file = self._file(entry)
+        """Verify a file that lies in place without a fitting record; one that is not the model stays until replaced."""
+        file = self.file(entry)
         if not file.is_file():
             return None
         progress.note(f"checking {file}")
         try:
             return self.verify(entry)
         except Conflict as damaged:
-            progress.note(f"{damaged.what}; it is replaced")
-            file.unlink()
+            progress.note(f"{damaged.what}; it is replaced as soon as another is here")
             return None
+
+    def _make_room(self, entry: ModelEntry, needed: int, progress: Progress) -> None:
+        """Delete the damaged file that is to be replaced where only that gives room; raises DownloadFailed."""
+        file = self.file(entry)
+        if not file.is_file() or self._free_bytes(self.folder) + file.stat().st_size < needed:
+            raise self._too_small(entry, needed)
+        progress.note(f"deleting the damaged {file}: there is no room for both")
+        file.unlink()
 
     def _find(self, entry: ModelEntry) -> InstalledModel | None:
-        folder = self.folder / entry.id
-        record = _record(folder)
-        if record is None or (record.file, record.sha256) != (entry.file, entry.sha256):
-            return None
-        return _installed(folder, record)
+        return _installed(self.folder / entry.id, self.record(entry))
 
-    def _write_record(self, entry: ModelEntry, source: str) -> InstalledModel:
-        file = self._file(entry)
+    def _write_record(self, entry: ModelEntry, source: str, *, must_write: bool = True) -> InstalledModel:
+        file = self.file(entry)
         info = file.stat()
         record = VerificationRecord(
             file=entry.file,
             sha256=entry.sha256,
             bytes=info.st_size,
             mtime_ns=info.st_mtime_ns,
+            stamp=FileStamp.of(file),
+            sample=sample_sha256(file),
             verified=datetime.now(UTC).isoformat(timespec="seconds"),
             source=source,
         )
         fresh = file.parent / f"{RECORD}.new"
-        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-        fresh.replace(file.parent / RECORD)
+        try:
+            fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
+            fresh.replace(file.parent / RECORD)
+        except OSError:
+            if must_write:
+                raise
         return InstalledModel(entry.id, file, record.bytes, record.sha256, record.source, record.verified)
 
     @contextlib.contextmanager
@@ -299,9 +332,6 @@ class ModelStore:
             yield
         finally:
             lock.release()
-
-    def _file(self, entry: ModelEntry) -> Path:
-        return self.folder / entry.id / entry.file
 
     def _partial(self, entry: ModelEntry) -> Path:
         # Named by hash: what was received of another revision of the file is of no use.
@@ -335,7 +365,7 @@ def open_store(settings: Settings, paths: Paths) -> ModelStore:
 def _record(folder: Path) -> VerificationRecord | None:
     try:
         return msgspec.json.decode((folder / RECORD).read_bytes(), type=VerificationRecord)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -105,6 +105,33 @@ def test_damage_that_left_size_and_time_alone_is_found_by_verify_and_then_pulled
     assert file.read_bytes() == payload_file.read_bytes()
 
 
+def test_a_damaged_file_stays_until_another_one_is_here(
+    store: ModelStore, entry: ModelEntry, payload_file: Path
+) -> None:
+    file = store.pull(entry, local=payload_file).path
+    _flip_a_byte(file, keep_time=False)
+    damaged = file.read_bytes()
+    with pytest.raises(DownloadFailed):
+        store.pull(entry)  # offline
+    assert file.read_bytes() == damaged
+    assert not store.is_installed(entry)
+    store.pull(entry, local=payload_file)
+    assert file.read_bytes() == payload_file.read_bytes()
+
+
+def test_a_damaged_file_goes_first_where_there_is_no_room_for_both(
+    tmp_path: Path, entry: ModelEntry, payload_file: Path
+) -> None:
+    folder = tmp_path / "models"
+
+    def free_bytes(_: Path) -> int:
+        return 100_000 if (folder / "tiny" / "tiny.gguf").exists() else 500_000
+
+    store = ModelStore(folder, offline=True, free_bytes=free_bytes)
+    _flip_a_byte(store.pull(entry, local=payload_file).path, keep_time=False)
+    assert store.pull(entry, local=payload_file).path.read_bytes() == payload_file.read_bytes()
+
+
 def test_verify_keeps_the_source_and_accepts_a_right_file(
     store: ModelStore, entry: ModelEntry, payload_file: Path
 ) -> None:
