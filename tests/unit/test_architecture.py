@@ -34,6 +34,7 @@ LAYERS = {
         "peft_daemon.protocol",
         "peft_daemon.sources",
         "peft_daemon.lifecycle",
+        "peft_daemon.child_processes",
         "peft_daemon.config",
         "peft_daemon.paths",
         "peft_daemon.errors",
@@ -47,6 +48,7 @@ LAYERS = {
         "peft_daemon.engines",
         "peft_daemon.protocol",
         "peft_daemon.sources",
+        "peft_daemon.child_processes",
         "peft_daemon.config",
         "peft_daemon.paths",
         "peft_daemon.errors",
@@ -57,6 +59,7 @@ _ABOVE = ("answering", "service", "api")
 INSIDE = {
     # Inside the daemon: the folder on the left never imports one on the right.
     "errors": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", *_ABOVE, "cli"),
+    "child_processes": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", *_ABOVE, "cli"),
     "protocol": ("config", "engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
     "config": ("engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
     "engines": ("models", "optimizing", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),

@@ -10,6 +10,7 @@ from collections import deque
 
 import psutil
 
+from peft_daemon import child_processes
 from peft_daemon.errors import EngineFailed
 
 STDERR_LINES = 40
@@ -42,15 +43,13 @@ class EngineProcess:
 
         Secrets travel on stdin: a command line or an environment can be read by others.
         """
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            module,
+        process = await child_processes.start_async(
+            child_processes.python_module(module),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
+            environ={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
             # Ctrl-C in a terminal goes to the daemon alone, which then ends the child in order.
             start_new_session=sys.platform != "win32",
         )
