@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from peft_daemon.config import Resolved, Settings, resolve
+from peft_daemon.connections import ConnectionPool, event_data
 from peft_daemon.context.protocol import ContextChanged, ContextResponse
 from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
@@ -103,7 +104,7 @@ class _Origin:
 @dataclass(frozen=True)
 class _Connection:
     info: DaemonInfo
-    http: httpx.AsyncClient
+    pool: ConnectionPool
 
 
 class DaemonClient:
@@ -120,7 +121,7 @@ class DaemonClient:
         self._connection = connection
         self._reconnecting = asyncio.Lock()
         self._closing = contextlib.AsyncExitStack()
-        self._closing.push_async_callback(connection.http.aclose)
+        self._closing.push_async_callback(connection.pool.aclose)
 
     @classmethod
     async def connect(
@@ -177,8 +178,11 @@ class DaemonClient:
         Close the generator (``contextlib.aclosing``) to stop decoding before the end.
         """
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=True))
-        async with self._send("POST", "/v1/complete", body, _limit_s(request)) as response:
-            async for data in _event_data(_chunks(response)):
+        async with (
+            self._send("POST", "/v1/complete", body, _limit_s(request)) as response,
+            contextlib.aclosing(event_data(_chunks(response))) as events,
+        ):
+            async for data in events:
                 event: StreamEvent = _decode(data, StreamEvent)
                 if isinstance(event, ErrorEvent):
                     raise error_of(event.error)
@@ -257,22 +261,22 @@ class DaemonClient:
     async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[httpx.Response]:
         """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status."""
         connection = self._connection
-        try:
-            response = await _attempt(connection, method, path, body, limit_s)
-        except _Vanished:
-            connection = await self._reconnect(connection)
+        async with contextlib.AsyncExitStack() as stack:
             try:
-                response = await _attempt(connection, method, path, body, limit_s)
-            except _Vanished as again:
-                raise Unavailable(
-                    "the daemon does not accept requests", why=str(again), fix="`peft-daemon status` shows its state"
-                ) from None
-        try:
+                response = await stack.enter_async_context(_attempt(connection, method, path, body, limit_s))
+            except _Vanished:
+                connection = await self._reconnect(connection)
+                try:
+                    response = await stack.enter_async_context(_attempt(connection, method, path, body, limit_s))
+                except _Vanished as again:
+                    raise Unavailable(
+                        "the daemon does not accept requests",
+                        why=str(again),
+                        fix="`peft-daemon status` shows its state",
+                    ) from None
             if response.status_code >= 400:
                 raise error_from(await _read(response), response.status_code)
             yield response
-        finally:
-            await response.aclose()
 
     async def _reconnect(self, broken: _Connection) -> _Connection:
         async with self._reconnecting:
@@ -282,7 +286,7 @@ class DaemonClient:
                 # Another client may have restarted the daemon its way: no tug of war over it.
                 self._connection = _open(await _find(self._origin, replace=False))
                 # The broken one stays open until the end: the daemon that leaves may still be answering on it.
-                self._closing.push_async_callback(self._connection.http.aclose)
+                self._closing.push_async_callback(self._connection.pool.aclose)
             return self._connection
 
 
@@ -326,45 +330,35 @@ def _load_http() -> None:
 
 
 def _open(info: DaemonInfo) -> _Connection:
-    import ssl  # noqa: PLC0415
-
-    import httpx  # noqa: PLC0415
-
     uds = str(info.socket_path) if info.socket_path is not None else None
-    http = httpx.AsyncClient(
-        base_url="http://localhost" if uds else info.address,
-        headers={"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {info.token}"} if info.token else {}),
-        # The environment's proxies are for the outside world; the token must never reach one.
-        trust_env=False,
-        transport=httpx.AsyncHTTPTransport(
-            uds=uds,
-            # Never used, but made anyway; this one trusts nobody and loads no certificates (20 ms).
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8, keepalive_expiry=KEEP_ALIVE_S),
-        ),
-    )
-    return _Connection(info, http)
+    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {info.token}"} if info.token else {})
+    base_url = "http://localhost" if uds else info.address
+    return _Connection(info, ConnectionPool(base_url, socket=uds, headers=headers, keep_alive_s=KEEP_ALIVE_S))
 
 
-async def _attempt(connection: _Connection, method: str, path: str, body: bytes, limit_s: float) -> httpx.Response:
-    """Send once; raises _Vanished when the daemon that was connected to is no longer there."""
+@contextlib.asynccontextmanager
+async def _attempt(
+    connection: _Connection, method: str, path: str, body: bytes, limit_s: float
+) -> AsyncIterator[httpx.Response]:
+    """Send once; raises _Vanished when the daemon that was connected to is no longer there.
+
+    The block reads the answer with ``_chunks``, so that what httpx raises is of the request alone.
+    """
     import httpx  # noqa: PLC0415
 
-    http = connection.http
     headers = {"Content-Type": "application/json"} if body else {}
-    timeout = httpx.Timeout(limit_s, connect=CONNECT_TIMEOUT_S)
+    timeouts = httpx.Timeout(limit_s, connect=CONNECT_TIMEOUT_S)
+    sending = connection.pool.send(method, path, content=body or None, headers=headers, timeouts=timeouts)
     try:
-        request = http.build_request(method, path, content=body or None, headers=headers, timeout=timeout)
-        response = await http.send(request, stream=True)
+        async with sending as response:
+            if response.status_code == Unauthorized.status and connection.info.token:
+                # A fixed port, and another daemon behind it by now.
+                raise _Vanished("the daemon does not know this client's token")
+            yield response
     except httpx.TimeoutException:
         raise Unavailable("the daemon does not answer", fix="`peft-daemon stop` ends it; then try again") from None
     except httpx.TransportError as error:
         raise _Vanished(str(error) or type(error).__name__) from None
-    if response.status_code == Unauthorized.status and connection.info.token:
-        # A fixed port, and another daemon behind it by now.
-        await response.aclose()
-        raise _Vanished("the daemon does not know this client's token")
-    return response
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -385,17 +379,6 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
             why=str(error) or type(error).__name__,
             fix="Send the request again",
         ) from None
-
-
-async def _event_data(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The ``data`` lines of a server-sent event stream; every event of the daemon is one line of JSON."""
-    # Split at line feeds alone: text libraries also split at U+2028 and the like, which code may contain.
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line.removeprefix(b"data:").strip()
 
 
 def _decode(data: bytes, kind: Any) -> Any:

@@ -50,6 +50,8 @@ class PlayedLlama(httpx.AsyncBaseTransport):
         self.gate = asyncio.Event()
         """Not set: orders about states wait."""
         self.gate.set()
+        self.writes = "x"
+        """The text of each token."""
         self._under_way = 0
         self._random = random.Random(seed)
 
@@ -64,7 +66,7 @@ class PlayedLlama(httpx.AsyncBaseTransport):
             states=states,
             digests=self.digests,
         )
-        server._calls = server._streams = httpx.AsyncClient(transport=self, base_url="http://localhost")
+        server.connections.connect = lambda: httpx.AsyncClient(transport=self, base_url="http://localhost")
         return server
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -129,8 +131,8 @@ class PlayedLlama(httpx.AsyncBaseTransport):
             token = (sum(prompt) + number) % 7
             told = self._random.random() < 0.9  # a token that completes no character is not
             if told:
-                event = {"content": "x", "tokens": [token], "timings": {**timings, "predicted_n": number}}
-                events.append(f"data: {json.dumps(event)}\n\n".encode())
+                event = {"content": self.writes, "tokens": [token], "timings": {**timings, "predicted_n": number}}
+                events.append(f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode())
             if number < body["n_predict"]:
                 slot.cached.append((token, weights))
         end = {"stop": True, "stop_type": "limit", "timings": {**timings, "predicted_n": body["n_predict"]}}

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.client import _event_data, error_from
+from peft_daemon.client import error_from
+from peft_daemon.connections import event_data
 from peft_daemon.errors import NotFound, PeftDaemonError, Unavailable
 from peft_daemon.lifecycle.told_errors import body_of, error_of
 from peft_daemon.protocol import ErrorBody, ErrorResponse
@@ -33,7 +34,7 @@ async def pieces(data: bytes, cuts: list[int]) -> AsyncIterator[bytes]:
 )
 async def test_events_are_the_same_however_the_stream_is_cut(texts: list[str], cuts: list[int], end: bytes) -> None:
     stream = b": a comment" + end + b"".join(b"data: " + msgspec.json.encode(text) + end for text in texts)
-    events = [msgspec.json.decode(data) async for data in _event_data(pieces(stream, cuts))]
+    events = [msgspec.json.decode(data) async for data in event_data(pieces(stream, cuts))]
     assert events == texts
 
 

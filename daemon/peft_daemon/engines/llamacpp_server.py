@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from peft_daemon.connections import ConnectionPool, event_data
 from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, Prompt, TokenLogprob
 from peft_daemon.engines.kv_states import KvStates
 from peft_daemon.engines.process import ChildGone
@@ -18,6 +19,9 @@ from peft_daemon.engines.slot_states import SlotStates
 from peft_daemon.engines.slots import Adapters, Slot, Slots
 from peft_daemon.errors import EngineFailed, InvalidInput
 from peft_daemon.protocol import FinishReason, Timings
+
+if TYPE_CHECKING:
+    import httpx
 
 KEEP_ALIVE_S = 3.0
 LONG_STEPS = 4
@@ -85,20 +89,14 @@ class LlamaServer:
         import httpx  # noqa: PLC0415  (0.2 s, spent while the model loads instead of before the daemon answers)
 
         self._gone = httpx.TransportError
+        self._timeouts = httpx.Timeout(10.0, read=None)
         socket = address.removeprefix("unix://") if address.startswith("unix://") else None
-
-        def client(limits: httpx.Limits) -> httpx.AsyncClient:
-            return httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
-                base_url="http://localhost" if socket else address,
-                headers={"Authorization": f"Bearer {api_key}"},
-                timeout=httpx.Timeout(10.0, read=None),
-                trust_env=False,
-            )
-
-        # The server drops a connection after a stream and, unused, after five seconds: reusing either would race.
-        self._streams = client(httpx.Limits(max_keepalive_connections=0))
-        self._calls = client(httpx.Limits(keepalive_expiry=KEEP_ALIVE_S))
+        self.connections = ConnectionPool(
+            "http://localhost" if socket else address,
+            socket=socket,
+            headers={"Authorization": f"Bearer {api_key}"},
+            keep_alive_s=KEEP_ALIVE_S,
+        )
         self._tokens: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()
         self._slots = Slots(slots)
         self._states = None if states is None else SlotStates(states, self._slots, digests, self._post)
@@ -113,8 +111,7 @@ class LlamaServer:
         """Release the connections."""
         if self._states is not None:
             await self._states.close()
-        await self._streams.aclose()
-        await self._calls.aclose()
+        await self.connections.aclose()
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of ``text``; control tokens are recognised only when ``special``."""
@@ -267,20 +264,21 @@ class LlamaServer:
     async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[_Event, None]:
         """The server's events until its last one or the deadline."""
         try:
-            async with self._streams.stream("POST", "/completion", json=body) as response:
+            async with (
+                self._send("POST", "/completion", body, keep=False) as response,
+                aclosing(event_data(response.aiter_bytes())) as events,
+            ):
                 if response.status_code != 200:
                     raise _refusal(response.status_code, await response.aread())
-                lines = response.aiter_lines()
                 while True:
                     remaining = None if deadline is None else max(0.0, deadline - time.perf_counter())
                     try:
-                        line = await asyncio.wait_for(anext(lines), remaining)
+                        async with asyncio.timeout(remaining):
+                            data = await anext(events)
                     except (StopAsyncIteration, TimeoutError):
                         return
-                    if not line.startswith("data: "):
-                        continue
                     try:
-                        event = _decode_event(line[6:])
+                        event = _decode_event(data.decode(errors="replace"))
                     except (ValueError, RecursionError) as error:
                         raise GarbledAnswer(str(error)) from None
                     if event.error is not None:
@@ -294,12 +292,21 @@ class LlamaServer:
 
     async def _json(self, method: str, path: str, body: object) -> Any:
         try:
-            response = await self._calls.request(method, path, json=body)
+            async with self._send(method, path, body) as response:
+                content = await response.aread()
         except self._gone as error:
             raise ChildGone from error
         if response.status_code != 200:
-            raise _refusal(response.status_code, response.content)
-        return msgspec.json.decode(response.content)
+            raise _refusal(response.status_code, content)
+        return msgspec.json.decode(content)
+
+    def _send(
+        self, method: str, path: str, body: object, *, keep: bool = True
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json"}
+        # The server drops a connection after a stream and, unused, after five seconds: reusing either would race.
+        return self.connections.send(method, path, content=content, headers=headers, timeouts=self._timeouts, keep=keep)
 
 
 def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[int]:

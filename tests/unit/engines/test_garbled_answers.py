@@ -35,7 +35,7 @@ class PlayedChild:
     def __init__(self, body: bytes, status: int) -> None:
         self.server = LlamaServer("http://127.0.0.1:1", "key", slots=1, context_tokens=64, step_tokens=16)
         transport = Garbling(body, status)
-        self.server._calls = self.server._streams = httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        self.server.connections.connect = lambda: httpx.AsyncClient(transport=transport, base_url="http://localhost")
         self.adapters: tuple[AdapterLease, ...] = ()
 
     def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:

@@ -1,0 +1,24 @@
+"""What the llama.cpp server writes arrives as it was written."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from peft_daemon.engines.base import Delta, GenerationRequest, Segment
+from support.played_llama import PlayedLlama
+
+LINES_BREAK_HERE = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r\n"
+
+
+@given(st.text(st.characters(codec="utf-8") | st.sampled_from(LINES_BREAK_HERE), min_size=1, max_size=30))
+async def test_a_text_is_what_the_model_wrote_whatever_its_characters(text: str) -> None:
+    llama = PlayedLlama(Path(), ())
+    llama.writes = text
+    request = GenerationRequest((Segment("x = "),), max_tokens=8)
+    async with aclosing(llama.client(None).generate(request, adapters=())) as items:
+        deltas = [item.text async for item in items if isinstance(item, Delta)]
+    assert set(deltas) - {""} == {text}
