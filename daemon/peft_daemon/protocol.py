@@ -262,6 +262,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     """Resident memory of the daemon and its engine together; that of the indexes is told with ``context``."""
     context: ContextStatus = ContextStatus(tokens=0)
+    left_out: list[str] = []
+    """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
     tuning: str = ""
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
 
@@ -328,6 +330,8 @@ class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     active_for: list[str] = []
     """Where it is in use: ``fill``, ``intent``, or ``fill@/path/of/repository``."""
+    damaged: str = ""
+    """What is wrong with its files, where that is known: it answers nothing then."""
 
 
 class UseAdapterRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -7,6 +7,7 @@ knows tokens. This is the only place where they meet.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -32,6 +33,7 @@ from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.config import Settings
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.errors import NotFound, UnusableFile
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.protocol import (
@@ -48,6 +50,8 @@ from peft_daemon.protocol import (
     UseAdapterRequest,
     WarmResponse,
 )
+
+log = logging.getLogger("peft_daemon.service")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class CompletionService:
         self._metrics = Metrics()
         self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
+        self._left_out: dict[Task, str] = {}
+        """Why the base answered a task's last request although an adapter is in use."""
         self.started = time.time()
         self.completed = 0
 
@@ -131,18 +137,43 @@ class CompletionService:
         self._metrics.restarts.set(engine.restarts)
         return self._metrics.text()
 
+    def left_out(self) -> list[str]:
+        """What is wrong with the adapters that are in use and answer nothing."""
+        return sorted(set(self._left_out.values()))
+
     def adapters(self) -> list[AdapterSummary]:
         """All adapters of the registry."""
         return self._registry.list()
 
     def adapter_named(self, name: str) -> Manifest | None:
-        """The adapter a request names; None for ``base``. Raises NotFound, or Conflict for another base model."""
-        return self._fitting(self._registry.resolve(Task.FILL, None, name))
+        """The adapter a request names; None for ``base``.
+
+        Raises NotFound, Conflict for another base model, UnusableFile when its files are damaged.
+        """
+        manifest = self._fitting(self._registry.resolve(Task.FILL, None, name))
+        if manifest is not None:
+            self._registry.require_intact(manifest, engine=self._engine.id)
+        return manifest
 
     def adapter_in_use(self, task: Task, path: str | None) -> Manifest | None:
-        """The adapter in use for a task at a path; None when there is none or it was made for another base."""
-        manifest = self._registry.resolve(task, path, None)
-        return manifest if manifest is not None and manifest.base_sha256 == self._model.sha256 else None
+        """The adapter in use for a task at a path.
+
+        None when there is none, it was made for another base, or its files are damaged or gone: nobody named it in
+        the request, so the base answers.
+        """
+        try:
+            manifest = self._registry.resolve(task, path, None)
+            if manifest is None or manifest.base_sha256 != self._model.sha256:
+                return None
+            if self._engine.id in manifest.engines:
+                self._registry.require_intact(manifest, engine=self._engine.id)
+        except (UnusableFile, NotFound) as error:
+            if error.line not in self._left_out.values():
+                log.warning("the base answers without an adapter: %s", error.line)
+            self._left_out[task] = error.line
+            return None
+        self._left_out.pop(task, None)
+        return manifest
 
     async def use_adapter(self, asked: UseAdapterRequest) -> None:
         """Put an adapter in use; raises as ``adapter_named`` does."""

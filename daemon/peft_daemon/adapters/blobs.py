@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from peft_daemon.adapters.checking import check
 from peft_daemon.adapters.facts import CheckedAdapter
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.validation import BaseModel, LoraAdapter
-from peft_daemon.errors import Conflict
+from peft_daemon.errors import Conflict, UnusableFile
+from peft_daemon.models.partial import sha256_of
 from peft_daemon.paths import private_folder
 from peft_daemon.protocol import Task
 
@@ -48,10 +50,14 @@ class Blobs:
             return msgspec.json.decode(path.read_bytes(), type=Manifest)
         except FileNotFoundError:
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Conflict(
+        except (OSError, ValueError, RecursionError) as error:
+            raise UnusableFile(
                 f"cannot read {path}", why=str(error), fix=f"Delete the folder {path.parent} and import it again"
             ) from None
+
+    def folder(self, digest: str) -> Path:
+        """Where everything of an adapter lies."""
+        return self._blobs / digest
 
     def gguf(self, digest: str) -> Path:
         """The file llama.cpp loads."""
@@ -61,11 +67,22 @@ class Blobs:
         """The PEFT folder it was made from."""
         return self._blobs / digest / "peft"
 
-    def add(self, source: Path, *, name: str, task: Task | None, base: BaseModel) -> str:
+    def peft_files(self, digest: str) -> list[Path]:
+        """The files of that folder that may be there, and those that have to be."""
+        named = [self.peft(digest) / name for name in peft_files.LIMITS]
+        return [path for path in named if path.name != peft_files.RECORD or path.exists()]
+
+    def peft_bytes(self, digest: str) -> int:
+        """Size of that folder's files; raises OSError."""
+        return sum(entry.stat().st_size for entry in self.peft(digest).iterdir())
+
+    def add(
+        self, source: Path, *, name: str, task: Task | None, base: BaseModel, is_intact: Callable[[str], bool]
+    ) -> str:
         """Copy, check and export the adapter in ``source``; returns its digest.
 
         Raises what ``peft_files.take`` and ``checking.check`` raise; nothing is stored then. Content that is
-        stored already is left as it is.
+        stored already is left as it is, unless ``is_intact`` says that it was damaged.
         """
         from peft_daemon.adapters.gguf_export import export  # noqa: PLC0415  (only changes need it)
 
@@ -74,6 +91,12 @@ class Blobs:
         peft_files.take(source, staged / "peft")
         adapter = check(staged / "peft", base)
         digest = adapter.digest(base.sha256)
+        if (self._blobs / digest).exists() and not is_intact(digest) and not self.discard(digest):
+            raise Conflict(
+                f"the damaged adapter in {self._blobs / digest} cannot be replaced",
+                why="a program has its files open",
+                fix="Type `peft-daemon stop`, then import it again",
+            )
         if not (self._blobs / digest).exists():
             if isinstance(adapter, LoraAdapter) and adapter.has_gguf_form:
                 export(adapter, staged / "adapter.gguf")
@@ -103,6 +126,7 @@ def _describe(
     adapter: CheckedAdapter, digest: str, staged: Path, *, name: str, task: Task | None, base: BaseModel, source: Path
 ) -> Manifest:
     record, facts, exported = adapter.record or TrainingRecord(), adapter.facts(), staged / "adapter.gguf"
+    files = [*(staged / "peft").iterdir(), *([exported] if exported.exists() else [])]
     return Manifest(
         digest=digest,
         name=name,
@@ -129,4 +153,5 @@ def _describe(
         peft_bytes=sum(entry.stat().st_size for entry in (staged / "peft").iterdir()),
         gguf_bytes=exported.stat().st_size if exported.exists() else 0,
         engines=facts.engines,
+        files={path.relative_to(staged).as_posix(): sha256_of(path) for path in sorted(files)},
     )

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from peft_daemon.engines.base import LLAMACPP, TORCH
 from peft_daemon.errors import Conflict, InvalidInput
-from peft_daemon.protocol import Task
+from peft_daemon.protocol import AdapterSummary, Task
 
 Text = Annotated[str, Meta(max_length=4096)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -88,11 +88,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     scale: float = 1.0
     """How strongly it applies where a request does not say."""
+    files: dict[str, str] = {}
+    """sha256 of each stored file, by its path in the adapter's folder; manifests of earlier versions have none."""
 
     @property
     def scalable(self) -> bool:
         """Whether it can apply by halves; DoRA, prompt and prefix adapters apply or do not."""
         return LLAMACPP in self.engines or self.method == "ia3"
+
+    def summary(self, active_for: list[str]) -> AdapterSummary:
+        """As lists show it."""
+        return AdapterSummary(
+            name=self.name,
+            digest=self.digest,
+            base=self.base,
+            base_family=self.base_family,
+            method=self.method,
+            rank=self.rank,
+            task=", ".join(self.tasks),
+            size_bytes=self.gguf_bytes or self.peft_bytes,
+            created=self.created,
+            active_for=active_for,
+        )
 
     def require_engine(self, engine: str) -> None:
         """Raise InvalidInput unless this engine can serve the adapter."""
@@ -113,3 +130,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 f"({base_sha256[:12]})",
                 fix=f"Serve {self.base}, or choose another adapter with `peft-daemon adapters list`",
             )
+
+
+def lost_summary(name: str, digest: str, active_for: list[str], damaged: str) -> AdapterSummary:
+    """As lists show an adapter that cannot be used: nothing its files say is believed."""
+    return AdapterSummary(
+        name=name,
+        digest=digest,
+        base="unknown",
+        base_family="",
+        method="",
+        rank=0,
+        task="",
+        size_bytes=0,
+        created="",
+        active_for=active_for,
+        damaged=damaged,
+    )

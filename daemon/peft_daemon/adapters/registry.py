@@ -22,13 +22,14 @@ import msgspec
 
 from peft_daemon.adapters import atomic
 from peft_daemon.adapters.blobs import DIGEST, Blobs, now
-from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.integrity import AdapterVerifier
+from peft_daemon.adapters.manifest import Manifest, lost_summary
 from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.state import Active, Names, Version, enclosing
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import LLAMACPP, AdapterLease
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable
+from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_daemon.paths import private_folder
 from peft_daemon.protocol import BASE, AdapterSummary, Task
 
@@ -67,6 +68,7 @@ class AdapterRegistry:
         self._names_file = folder / "names.json"
         self._active_file = folder / "active.json"
         self._blobs = Blobs(folder)
+        self._verifier = AdapterVerifier(self._blobs)
         self._cached: _State | None = None
 
     @property
@@ -74,12 +76,34 @@ class AdapterRegistry:
         """Where everything lies."""
         return self._folder
 
-    def list(self) -> Summaries:
-        """One entry per name, then one per stored adapter that is in no name's history."""
+    def list(self, *, check: bool = False) -> Summaries:
+        """One entry per name, then one per stored adapter that is in no name's history.
+
+        With ``check`` the files of each are read, to tell whether they are damaged.
+        """
         state = self._state()
-        rows = [self._named(state, name) for name in sorted(state.names.names)]
-        rows += [self._manifest(state, digest) for digest in sorted(self._digests(state) - state.names.mentioned())]
-        return [_summary(row, _places(state.active, {row.name, row.digest})) for row in rows]
+        rows = [(name, _history(state.names, name)[-1].digest) for name in sorted(state.names.names)]
+        rows += [(digest[:SHORT], digest) for digest in sorted(self._digests(state) - state.names.mentioned())]
+        return [self._summary(state, name, digest, check=check) for name, digest in rows]
+
+    def require_intact(self, manifest: Manifest, *, engine: str | None = None, anew: bool = False) -> None:
+        """Raise UnusableFile where the stored files are damaged; see ``integrity``."""
+        self._verifier.require_intact(manifest, engine=engine, anew=anew)
+
+    def is_intact(self, digest: str) -> bool:
+        """Whether all that is stored of an adapter is as it was imported."""
+        with suppress(UnusableFile):
+            if (manifest := self._blobs.manifest(digest)) is not None:
+                self.require_intact(manifest)
+                return True
+        return False
+
+    def check_lease(self, lease: AdapterLease, *, engine: str = LLAMACPP) -> None:
+        """Read the files that ``lease`` is about to load; raises UnusableFile where they are damaged."""
+        manifest = self._blobs.manifest(lease.digest)
+        # One that was removed is told as such by whoever finds no file.
+        if manifest is not None:
+            self.require_intact(manifest, engine=engine, anew=True)
 
     def get(self, reference: str) -> Manifest:
         """The adapter with this name, digest or unique beginning of a digest (4 digits or more).
@@ -118,7 +142,7 @@ class AdapterRegistry:
         found: dict[str, Manifest] = {}
         for reference, _where in state.active.uses():
             if reference != BASE:
-                with suppress(NotFound):
+                with suppress(NotFound, UnusableFile):
                     manifest = self._get(state, reference)
                     found.setdefault(manifest.digest, manifest)
         return [*found.values()]
@@ -142,7 +166,7 @@ class AdapterRegistry:
         """
         require_usable(name)
         with self._change():
-            digest = self._blobs.add(peft_dir, name=name, task=task, base=base)
+            digest = self._blobs.add(peft_dir, name=name, task=task, base=base, is_intact=self.is_intact)
             names = self._read(self._names_file, Names)
             self._write(self._names_file, names.with_version(name, Version(digest, now())))
         return self.get(name)
@@ -192,7 +216,7 @@ class AdapterRegistry:
         with self._change():
             state = self._state()
             names, active = state.names, state.active
-            digest = self._get(state, reference).digest
+            digest = self._digest(state, reference)
             by_name = reference in names.names
             gone = {reference} if by_name else {digest, *names.pointing_at(digest)}
             if not force:
@@ -250,15 +274,21 @@ class AdapterRegistry:
     def _get(self, state: _State, reference: str) -> Manifest:
         if reference in state.names.names:
             return self._named(state, reference)
-        if DIGEST.fullmatch(reference):
-            return self._manifest(state, reference)
+        return self._manifest(state, self._digest(state, reference))
+
+    def _digest(self, state: _State, reference: str) -> str:
+        """The digest that a reference means, whatever became of the files."""
+        if reference in state.names.names:
+            return _history(state.names, reference)[-1].digest
+        if DIGEST.fullmatch(reference) and reference in self._digests(state):
+            return reference
         if len(reference) >= MIN_PREFIX and _HEX.issuperset(reference):
             found = sorted(digest for digest in self._digests(state) if digest.startswith(reference))
             if len(found) > 1:
                 short = ", ".join(digest[:SHORT] for digest in found)
                 raise Conflict(f"'{reference}' begins {len(found)} digests", why=short, fix="Give more digits")
             if found:
-                return self._manifest(state, found[0])
+                return found[0]
         raise _not_found(reference, state.names)
 
     def _named(self, state: _State, name: str) -> Manifest:
@@ -273,6 +303,18 @@ class AdapterRegistry:
         name = next(iter(state.names.pointing_at(digest)), digest[:SHORT])
         state.manifests[digest] = manifest = msgspec.structs.replace(stored, name=name)
         return manifest
+
+    def _summary(self, state: _State, name: str, digest: str, *, check: bool) -> AdapterSummary:
+        active_for = _places(state.active, {name, digest})
+        try:
+            manifest = self._manifest(state, digest)
+            if check:
+                self.require_intact(manifest)
+        except NotFound:
+            return lost_summary(name, digest, active_for, "its files are gone")
+        except UnusableFile as error:
+            return lost_summary(name, digest, active_for, error.why)
+        return msgspec.structs.replace(manifest, name=name).summary(active_for)
 
     def _digests(self, state: _State) -> set[str]:
         return self._blobs.digests().difference(state.names.removed)
@@ -318,7 +360,7 @@ class AdapterRegistry:
             return msgspec.json.decode(path.read_bytes(), type=kind)
         except FileNotFoundError:
             return kind()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
 
     def _write(self, path: Path, value: Names | Active) -> None:
@@ -374,19 +416,4 @@ def _gone(manifest: Manifest) -> NotFound:
     return NotFound(
         f"adapter '{manifest.name}' ({manifest.digest[:SHORT]}) was removed meanwhile",
         fix="Import it again, or choose another with `peft-daemon adapters use`",
-    )
-
-
-def _summary(manifest: Manifest, active_for: Places) -> AdapterSummary:
-    return AdapterSummary(
-        name=manifest.name,
-        digest=manifest.digest,
-        base=manifest.base,
-        base_family=manifest.base_family,
-        method=manifest.method,
-        rank=manifest.rank,
-        task=", ".join(manifest.tasks),
-        size_bytes=manifest.gguf_bytes or manifest.peft_bytes,
-        created=manifest.created,
-        active_for=active_for,
     )

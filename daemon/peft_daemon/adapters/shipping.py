@@ -48,10 +48,10 @@ def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED)
     for folder in _for_base(shipped, base.sha256):
         name, content = folder.name, _content(folder)
         before = _read(registry).get(name)
-        if before is not None and before.content == content:
-            continue
         history = registry.history(name)
         if (history[-1].digest if history else None) != (before.digest if before else None):
+            continue
+        if before is not None and before.content == content and (not history or registry.is_intact(before.digest)):
             continue
         manifest = registry.import_(folder, name=name, base=base)
         # Only at first: whoever chose the base afterwards keeps it.
@@ -97,7 +97,7 @@ def _read(registry: AdapterRegistry) -> dict[str, _Provided]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, _Provided])
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Conflict(f"cannot read {path}", why=str(error), fix="Delete it") from None
 
 

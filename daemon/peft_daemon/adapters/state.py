@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from peft_daemon.protocol import BASE, Task
 
@@ -24,7 +26,7 @@ class Version(msgspec.Struct, frozen=True):
 class Names(msgspec.Struct, frozen=True):
     """``names.json``: every name's history, newest last; the last is what the name means."""
 
-    names: dict[str, tuple[Version, ...]] = {}
+    names: dict[str, Annotated[tuple[Version, ...], Meta(min_length=1)]] = {}
     removed: tuple[str, ...] = ()
     """Digests that are gone for users but still on the disk, where the system would not delete an open file."""
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import msgspec
 from starlette.applications import Starlette
@@ -63,7 +64,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, model, choice.chosen(settings)),
         states=(paths.kv_states, served.sha256),
-        checks=LoadChecks(verifier.file_to_load, lambda lease: None, verifier.suspect),
+        checks=LoadChecks(
+            verifier.file_to_load, partial(registry.check_lease, engine=choice.chosen(settings)), verifier.suspect
+        ),
     )
     context = RepositoryContext(settings.repository_context)
     service = CompletionService(settings, model, engine, registry, context)
@@ -99,6 +102,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             completed_requests=service.completed,
             memory_bytes=service.memory_bytes(),
             context=context.status(),
+            left_out=service.left_out(),
             tuning=notice.name if (notice := running_tuning(paths)) else "",
         )
 

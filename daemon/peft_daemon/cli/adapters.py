@@ -76,7 +76,7 @@ class RemovedAdapter(msgspec.Struct, frozen=True, kw_only=True):
 @app.command("list", epilog="Example: peft-daemon adapters list --json")
 def list_adapters(as_json: Json = False) -> None:
     """Show all adapters and where they are in use."""
-    rows = _registry().list()
+    rows = _registry().list(check=True)
     emit(rows, as_json=as_json, text=lambda: _print_rows(rows))
 
 
@@ -250,10 +250,13 @@ def _print_rows(rows: list[AdapterSummary]) -> None:
             row.base,
             row.method,
             str(row.rank),
-            row.task,
+            "damaged" if row.damaged else row.task,
             readable(row.size_bytes),
             "\n".join(row.active_for),
         )
+    for row in rows:
+        if row.damaged:
+            typer.echo(f"damaged, answers nothing: {row.name} ({row.damaged})", err=True)
     # What a record says about its adapter must not be read as formatting.
     Console(markup=False).print(table)
 

@@ -177,6 +177,7 @@ def _print_status(now: DaemonStatus) -> None:
         rows.append(("context", _context(now.context)))
     if now.tuning:
         rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
+    rows += [("warning", f"the base answers without an adapter: {line}") for line in now.left_out]
     if engine.last_error:
         rows.append(("error", f"{engine.last_error}. {engine.fix}" if engine.fix else engine.last_error))
     for name, value in rows:

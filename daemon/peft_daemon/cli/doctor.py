@@ -19,7 +19,7 @@ from peft_daemon.config import Settings, resolve
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
 from peft_daemon.engines.process import default_threads
-from peft_daemon.errors import EngineFailed, PeftDaemonError
+from peft_daemon.errors import EngineFailed, PeftDaemonError, UnusableFile
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths, private_folder
@@ -165,6 +165,14 @@ def _daemon(paths: Paths) -> str:
 def _adapters(settings: Settings, paths: Paths) -> str:
     from peft_daemon.adapters.registry import AdapterRegistry
 
-    adapters = AdapterRegistry(paths.adapters).list()
+    adapters = AdapterRegistry(paths.adapters).list(check=True)
+    if damaged := [adapter for adapter in adapters if adapter.damaged]:
+        first = damaged[0]
+        raise UnusableFile(
+            f"{', '.join(adapter.name for adapter in damaged)} cannot be used",
+            why=first.damaged,
+            fix=f"Import it again with `peft-daemon adapters import FOLDER --name {first.name}`, or remove it with "
+            f"`peft-daemon adapters remove {first.name} --force`",
+        )
     used = [f"{a.name} for {where}" for a in adapters for where in a.active_for]
     return f"{len(adapters)} stored, in use: {', '.join(used) or 'none'}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gguf
+import msgspec
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -19,7 +20,9 @@ from peft_daemon.adapters.peft_files import WEIGHTS
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.tensors import read_tensors
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable
+from peft_daemon.engines.base import LLAMACPP, TORCH
+from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
+from peft_daemon.models.disk import FileStamp
 from peft_daemon.protocol import Task
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
@@ -328,7 +331,18 @@ class TestExport:
 
 class TestDamage:
     @pytest.mark.parametrize("file", ["names.json", "active.json"])
-    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xff", b'{"names": {"x": 3}, "everywhere": {"x": 1}}'])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b"\xff\xff",
+            b'{"names": {"x": 3}, "everywhere": {"x": 1}}',
+            b'{"names": {"x": []}, "everywhere": {"x": 1}}',
+            b'{"x": ' + b"[" * 20_000,
+        ],
+    )
     def test_a_damaged_state_file_is_named_and_not_overwritten(
         self, registry: AdapterRegistry, store: Store, tmp_path: Path, file: str, content: bytes
     ) -> None:
@@ -341,12 +355,76 @@ class TestDamage:
                 action()
         assert path.read_bytes() == content
 
-    def test_a_damaged_manifest_is_named(self, registry: AdapterRegistry, store: Store, tmp_path: Path) -> None:
-        manifest = store("mine")
+    @pytest.mark.parametrize("content", [b"{}", b"\xff", b"[" * 20_000, b'{"x": ' + b"[" * 20_000])
+    def test_a_damaged_manifest_is_named_listed_and_can_be_removed(
+        self, registry: AdapterRegistry, store: Store, tmp_path: Path, content: bytes
+    ) -> None:
+        manifest, other = store("mine"), store("other", 2)
+        registry.use("mine", Task.FILL)
         path = tmp_path / "registry" / "blobs" / manifest.digest / "manifest.json"
-        path.write_bytes(b"{}")
-        with pytest.raises(Conflict, match=r"manifest\.json"):
-            AdapterRegistry(tmp_path / "registry").get("mine")
+        path.write_bytes(content)
+        anew = AdapterRegistry(tmp_path / "registry")
+        with pytest.raises(UnusableFile, match=r"manifest\.json"):
+            anew.get("mine")
+        assert anew.in_use() == []
+        assert {row.name: bool(row.damaged) for row in anew.list()} == {"mine": True, "other": False}
+        anew.remove("mine", force=True)
+        assert names(anew) == {"other": other.digest}
+
+    @pytest.mark.parametrize("file", ["adapter.gguf", f"peft/{WEIGHTS}", "peft/adapter_config.json"])
+    @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-9] + b"#########", None])
+    def test_a_damaged_adapter_is_told_and_mended_by_importing_it_again(
+        self,
+        registry: AdapterRegistry,
+        store: Store,
+        tmp_path: Path,
+        file: str,
+        damage: Callable[[bytes], bytes] | None,
+    ) -> None:
+        manifest = store("mine")
+        registry.require_intact(manifest)
+        path = tmp_path / "registry" / "blobs" / manifest.digest / file
+        if damage is None:
+            path.unlink()
+        else:
+            path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(UnusableFile, match="'mine' is damaged") as caught:
+            registry.require_intact(manifest)
+        assert "--name mine" in caught.value.fix
+        assert [bool(row.damaged) for row in registry.list(check=True)] == [True]
+        assert store("mine").digest == manifest.digest
+        registry.require_intact(manifest)
+        assert [row.damaged for row in registry.list(check=True)] == [""]
+
+    def test_each_engine_asks_for_its_own_files_only(
+        self, registry: AdapterRegistry, store: Store, tmp_path: Path
+    ) -> None:
+        manifest = store("mine")
+        (tmp_path / "registry" / "blobs" / manifest.digest / "adapter.gguf").write_bytes(b"GGUF")
+        registry.require_intact(manifest, engine=TORCH)
+        with pytest.raises(UnusableFile):
+            registry.require_intact(manifest, engine=LLAMACPP)
+
+    def test_a_load_reads_the_files_whatever_the_system_says_of_them(
+        self, registry: AdapterRegistry, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lease = registry.lease(store("mine"))
+        registry.check_lease(lease)
+        unchanged = FileStamp.of(lease.path)
+        monkeypatch.setattr(FileStamp, "of", lambda path: unchanged)
+        lease.path.write_bytes(lease.path.read_bytes()[:-9] + b"#########")
+        with pytest.raises(UnusableFile):
+            registry.check_lease(lease)
+
+    def test_an_adapter_of_an_earlier_version_is_checked_by_its_sizes(
+        self, registry: AdapterRegistry, store: Store, tmp_path: Path
+    ) -> None:
+        manifest = msgspec.structs.replace(store("mine"), files={})
+        registry.require_intact(manifest)
+        weights = tmp_path / "registry" / "blobs" / manifest.digest / "peft" / WEIGHTS
+        weights.write_bytes(weights.read_bytes()[:-9])
+        with pytest.raises(UnusableFile):
+            registry.require_intact(manifest)
 
     def test_a_folder_that_cannot_be_written_is_an_expected_error(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

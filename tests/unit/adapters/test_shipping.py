@@ -127,3 +127,15 @@ def test_what_is_shipped_is_small_and_says_where_it_comes_from(folder: Path) -> 
     assert record.base_sha256 and record.data_digest and record.versions
     assert "NC" not in record.licence and record.licence not in {"", "unknown"}
     assert (folder / "README.md").read_text(encoding="utf-8").strip()
+
+
+def test_one_whose_files_were_damaged_is_imported_again(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    provide(registry, base, shipped)
+    registry.use("base", Task.FILL)
+    path = registry.lease(registry.get("filler")).path
+    path.write_bytes(path.read_bytes()[:-9])
+    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["filler"]
+    registry.require_intact(registry.get("filler"))
+    assert serving(registry) == {"writer": Task.INTENT}
