@@ -34,15 +34,25 @@ class LoraServer:
         self._client = client
 
     def tokens(
-        self, prompt: str | Sequence[int], scales: Sequence[float] = (), *, count: int = 16, top: int = 10
+        self,
+        prompt: str | Sequence[int],
+        scales: Sequence[float] = (),
+        *,
+        count: int = 16,
+        top: int = 10,
+        chosen: int | None = None,
     ) -> list[Token]:
-        """The greedy continuation, adapter i applied with ``scales[i]``; those not mentioned are off."""
+        """The greedy continuation, adapter i applied with ``scales[i]``; those not mentioned are off.
+
+        With ``chosen`` every token is that one, whatever is likeliest. The log-probabilities are those without it.
+        """
         body: dict[str, Any] = {
             "prompt": prompt if isinstance(prompt, str) else list(prompt),
             "n_predict": count,
             "temperature": 0,
             "n_probs": top,
             "cache_prompt": False,
+            "logit_bias": [] if chosen is None else [[chosen, 1000]],
             "lora": [{"id": i, "scale": scale} for i, scale in enumerate(scales)],
         }
         answer = self._client.post("/completion", json=body)

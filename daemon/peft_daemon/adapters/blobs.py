@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from peft_daemon.adapters import atomic, peft_files
-from peft_daemon.adapters.checking import check
+from peft_daemon.adapters.checking import check, drop_ignored_keys
 from peft_daemon.adapters.facts import CheckedAdapter
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.validation import BaseModel, LoraAdapter
@@ -77,10 +77,18 @@ class Blobs:
         return sum(entry.stat().st_size for entry in self.peft(digest).iterdir())
 
     def add(
-        self, source: Path, *, name: str, task: Task | None, base: BaseModel, is_intact: Callable[[str], bool]
+        self,
+        source: Path,
+        *,
+        name: str,
+        task: Task | None,
+        base: BaseModel,
+        is_intact: Callable[[str], bool],
+        on_notice: Callable[[str], None],
     ) -> str:
         """Copy, check and export the adapter in ``source``; returns its digest.
 
+        ``on_notice`` is given a sentence for each thing in ``source`` that was found elsewhere or ignored.
         Raises what ``peft_files.take`` and ``checking.check`` raise; nothing is stored then. Content that is
         stored already is left as it is, unless ``is_intact`` says that it was damaged.
         """
@@ -88,8 +96,12 @@ class Blobs:
 
         staged = Path(tempfile.mkdtemp(dir=self._scratch, prefix="import-"))
         (staged / "peft").mkdir(mode=0o700)
-        peft_files.take(source, staged / "peft")
+        notices = peft_files.take(source, staged / "peft")
         adapter = check(staged / "peft", base)
+        if ignored := drop_ignored_keys(staged / "peft"):
+            notices.append(ignored)
+        for notice in notices:
+            on_notice(notice)
         digest = adapter.digest(base.sha256)
         if (self._blobs / digest).exists() and not is_intact(digest) and not self.discard(digest):
             raise Conflict(

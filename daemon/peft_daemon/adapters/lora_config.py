@@ -1,14 +1,15 @@
 """``adapter_config.json`` of a LoRA: what it means for inference, and which of it can be served.
 
-A config comes from anywhere, so its keys are an allow-list: those that matter are read and checked, those that only
-mattered while training are ignored, those that switch on something no engine here computes must be off, and an
-unknown key is refused. The keys are those of ``peft.LoraConfig`` 0.21.
+A config comes from anywhere. Keys that matter are read and checked, keys that only mattered while training and keys
+that name code are ignored, and keys that switch on something no engine here computes must be off. An unknown key, of
+a later PEFT for example, is ignored while it is off and refused by name when it is set. The keys are those of
+``peft.LoraConfig`` 0.21.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Any
@@ -73,8 +74,10 @@ NOT_SERVED = {
 }
 """Keys that must be off, and what they do that is not served here."""
 
+KNOWN = READ | TRAINING_ONLY | NOT_SERVED.keys()
+
 CODE = frozenset({"auto_mapping", "auto_map"})
-"""Keys that name Python classes to import."""
+"""Keys that name Python classes to import: never read. PEFT writes ``auto_mapping`` for every config without a task."""
 
 INITIALIZATIONS = frozenset({"gaussian", "eva", "orthogonal"})
 """Beside true and false: those that leave the base's weights as they are."""
@@ -122,21 +125,35 @@ def read(raw: bytes) -> dict[str, Any]:
         ) from None
 
 
-def refuse_code(values: Mapping[str, Any]) -> None:
-    """Raise InvalidInput when a config of any method names Python code."""
-    for key in sorted(CODE & values.keys()):
-        if values[key] is not None:
+def is_off(value: object) -> bool:
+    """Whether the value of a switch, a list or a nested config says that nothing is done: null, false, 0 or empty."""
+    return value is None or value in (False, "", [], {})  # False equals 0 and 0.0
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Set[str]) -> None:
+    """Raise InvalidInput naming a key of a config that is not in ``known`` and is set to something."""
+    for key in sorted(values.keys() - known - CODE):
+        if not is_off(values[key]):
             raise InvalidInput(
-                f"adapter_config.json sets '{key}'",
-                why="it names Python code to import, and no code of an adapter is ever run",
-                fix=f"Set '{key}' to null if the adapter needs no code of its own",
+                f"unknown key '{key}' in adapter_config.json is set to {_short(values[key])}",
+                why="it may change what the adapter computes",
+                fix=f"If it has no effect on this adapter, delete '{key}' from the file; else train without it",
             )
+
+
+def ignored_keys(values: Mapping[str, Any], known: Set[str]) -> list[str]:
+    """The keys of an accepted config that nothing here reads or knows, in order: unknown ones, and names of code."""
+    return sorted(key for key in values.keys() - known if key not in CODE or values[key] is not None)
+
+
+def _short(value: object) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def parse(raw: bytes) -> LoraConfig:
     """Read the ``adapter_config.json`` of a LoRA; raises InvalidInput naming the key that cannot be accepted."""
     values = read(raw)
-    refuse_code(values)
     _refuse(values)
     patterns = {key: _pattern(values, key) for key in ("rank_pattern", "alpha_pattern")}
     return LoraConfig(
@@ -157,15 +174,9 @@ def _refuse(values: Mapping[str, Any]) -> None:
             why="that is no LoRA",
             fix="Save the adapter again with PEFT",
         )
-    for key in sorted(values.keys() - READ - TRAINING_ONLY - CODE - NOT_SERVED.keys()):
-        raise InvalidInput(
-            f"unknown key '{key}' in adapter_config.json",
-            why="an unknown key may change what the adapter computes",
-            fix="Save the adapter again with PEFT 0.21, or remove the key if it is yours",
-        )
+    refuse_unknown(values, KNOWN)
     for key, effect in NOT_SERVED.items():
-        off = "none" if key == "bias" else None
-        if values.get(key) not in (off, None, False, [], {}):
+        if not is_off(values.get(key)) and (key, values[key]) != ("bias", "none"):
             raise InvalidInput(
                 f"'{key}' is on in adapter_config.json",
                 why=f"{effect}, which no engine here serves",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -158,15 +158,26 @@ class AdapterRegistry:
             raise _gone(manifest)
         return AdapterLease(manifest.digest, path, scale)
 
-    def import_(self, peft_dir: Path, *, name: str, base: BaseModel, task: Task | None = None) -> Manifest:
+    def import_(
+        self,
+        peft_dir: Path,
+        *,
+        name: str,
+        base: BaseModel,
+        task: Task | None = None,
+        on_notice: Callable[[str], None] = lambda notice: None,
+    ) -> Manifest:
         """Store the adapter in ``peft_dir`` and let ``name`` point at it.
 
         ``task`` says what it was trained for, where its own record does not; None: every task. Raises what
-        ``Blobs.add`` raises; nothing has changed then. Importing stored content again only moves the name.
+        ``Blobs.add`` raises, and tells what it tells; nothing has changed then. Importing stored content again only
+        moves the name.
         """
         require_usable(name)
         with self._change():
-            digest = self._blobs.add(peft_dir, name=name, task=task, base=base, is_intact=self.is_intact)
+            digest = self._blobs.add(
+                peft_dir, name=name, task=task, base=base, is_intact=self.is_intact, on_notice=on_notice
+            )
             names = self._read(self._names_file, Names)
             self._write(self._names_file, names.with_version(name, Version(digest, now())))
         return self.get(name)

@@ -1,7 +1,7 @@
 """IA3, prompt and prefix adapters: a vector per layer, or virtual tokens in front of the prompt. Served by torch only.
 
 Their config says nothing that their tensors and the base do not say too. So it is checked to agree, keys that only
-mattered while training are ignored, and an unknown key is refused. The keys are those of PEFT 0.21.
+mattered while training are ignored, and an unknown key must be off. The keys are those of PEFT 0.21.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ MAX_VIRTUAL_TOKENS = 1024
 _ALWAYS = {"peft_type", "task_type", "peft_version", "revision", "inference_mode", "base_model_name_or_path"}
 _VIRTUAL = {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
 _VECTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
-_AGAIN = "Save the adapter again with PEFT"
 
 Values = Mapping[str, Any]
 Tensors = Mapping[str, Tensor]
@@ -54,6 +53,11 @@ class Kind:
     off: Mapping[str, str]
     """Keys that must be off, and why."""
     check: Callable[[Values, Tensors, GgufHeader, BaseModel], None]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Every key that is not unknown."""
+        return self.known | _ALWAYS | self.off.keys()
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,6 @@ class VectorAdapter:
 def validate(folder: Path, base: BaseModel, kind: Kind) -> VectorAdapter:
     """Check the adapter of this kind in ``folder`` against ``base``; raises as ``checking.check`` does."""
     values = lora_config.read((folder / peft_files.CONFIG).read_bytes())
-    lora_config.refuse_code(values)
     _refuse(values, kind)
     record = read_record(folder / peft_files.RECORD)
     header = check_origin(str(values.get("base_model_name_or_path") or ""), record, base)
@@ -105,14 +108,9 @@ def validate(folder: Path, base: BaseModel, kind: Kind) -> VectorAdapter:
 
 
 def _refuse(values: Values, kind: Kind) -> None:
-    for key in sorted(values.keys() - kind.known - _ALWAYS - lora_config.CODE - kind.off.keys()):
-        raise InvalidInput(
-            f"unknown key '{key}' in {peft_files.CONFIG}",
-            why="an unknown key may change what the adapter computes",
-            fix=f"{_AGAIN} 0.21, or remove the key if it is yours",
-        )
+    lora_config.refuse_unknown(values, kind.keys)
     for key, effect in kind.off.items():
-        if values.get(key) not in (None, False, [], {}):
+        if not lora_config.is_off(values.get(key)):
             raise InvalidInput(f"'{key}' is on in {peft_files.CONFIG}", why=effect, fix=f"Train without '{key}'")
 
 

@@ -147,7 +147,10 @@ def import_adapter(
     settings, paths = _settings(), Paths.from_environment()
     entry = catalogue.get(base or settings.model)
     model = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
-    manifest = _registry().import_(folder, name=name, task=task, base=model)
+    notices: list[str] = []
+    manifest = _registry().import_(folder, name=name, task=task, base=model, on_notice=notices.append)
+    for notice in notices:
+        typer.echo(notice, err=True)
 
     def text() -> None:
         typer.echo(f"{name} is {manifest.digest[:SHORT]}: {_what(manifest)}")

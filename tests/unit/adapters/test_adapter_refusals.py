@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from peft_daemon.adapters import peft_files, validation
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.engines.base import TORCH
 from peft_daemon.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, TooLarge
 from peft_daemon.protocol import Task
 from support.synthetic_adapter import HIDDEN, lora, peft_config, peft_tensors, write_peft
@@ -75,9 +76,6 @@ CASES = [
         InvalidInput,
         "adapter_model.bin is a pickle",
     ),
-    Case("pickle beside", lambda f: (f / "adapter_model.bin").touch(), InvalidInput, "adapter_model.bin is a pickle"),
-    Case("optimizer state beside", lambda f: (f / "optimizer.pt").touch(), InvalidInput, "optimizer.pt is a pickle"),
-    Case("capital pickle", lambda f: (f / "X.PKL").touch(), InvalidInput, "X.PKL is a pickle"),
     Case("link out of the folder", linked_outside, InvalidInput, "leads out of its folder"),
     Case("oversized config", oversized(peft_files.CONFIG), TooLarge, "the limit is 1,000,000"),
     Case("oversized weights", oversized(peft_files.WEIGHTS), TooLarge, "the limit is 1,073,741,824"),
@@ -90,7 +88,15 @@ CASES = [
     ),
     Case("config is no json", lambda f: (f / peft_files.CONFIG).write_text("{"), InvalidInput, "not a JSON object"),
     Case("unknown key", lambda f: config(f, run_this="x"), InvalidInput, "unknown key 'run_this'"),
-    Case("code to import", lambda f: config(f, auto_mapping={"a": "b"}), InvalidInput, "sets 'auto_mapping'"),
+    Case(
+        "a whole model",
+        lambda f: (
+            (f / peft_files.CONFIG).rename(f / "config.json")
+            and (f / peft_files.WEIGHTS).rename(f / "model.safetensors")
+        ),
+        NotFound,
+        "it holds a whole model",
+    ),
     Case("another method", lambda f: config(f, peft_type="VERA"), InvalidInput, "known types are LORA, IA3, PROMPT_"),
     Case("no method", lambda f: config(f, peft_type=["LORA"]), InvalidInput, "peft_type is ['LORA']"),
     Case("a LoRA that says it is IA3", lambda f: config(f, peft_type="IA3"), InvalidInput, "unknown key"),
@@ -198,6 +204,95 @@ def test_a_bad_adapter_is_refused_and_nothing_is_stored(
     assert case.says in caught.value.line
     assert registry.list() == []
     assert sorted(entry.name for entry in (tmp_path / "registry").rglob("*") if entry.is_file()) == [".lock"]
+
+
+LEFT_BY_TRAINERS = (
+    *("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt", "trainer_state.json"),
+    *("tokenizer.json", "README.md", "X.PKL", "global_step500/mp_rank_00_model_states.pt"),
+)
+
+
+def test_what_a_trainer_leaves_beside_the_adapter_is_neither_read_nor_stored(
+    registry: AdapterRegistry, base: BaseModel, peft: Path
+) -> None:
+    for name in LEFT_BY_TRAINERS:
+        (peft / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(peft / name) if name == "optimizer.pt" and sys.platform != "win32" else (peft / name).touch()
+    notices: list[str] = []
+    manifest = registry.import_(peft, name="mine", base=base, on_notice=notices.append)
+    assert notices == []
+    stored = registry.lease(manifest, engine=TORCH).path
+    assert {entry.name for entry in stored.iterdir()} == {peft_files.CONFIG, peft_files.WEIGHTS}
+
+
+def test_pickled_weights_beside_the_safetensors_are_ignored_and_named(
+    registry: AdapterRegistry, base: BaseModel, peft: Path
+) -> None:
+    (peft / "adapter_model.bin").write_bytes(b"cos\nabort\n(tR.")
+    notices: list[str] = []
+    registry.import_(peft, name="mine", base=base, on_notice=notices.append)
+    assert notices == ["Ignored adapter_model.bin: the weights are those of adapter_model.safetensors beside it"]
+
+
+@pytest.mark.parametrize("key", ["auto_mapping", "auto_map"])
+def test_names_of_code_are_ignored_and_are_not_in_what_is_stored(
+    registry: AdapterRegistry, base: BaseModel, peft: Path, tmp_path: Path, key: str
+) -> None:
+    plain = registry.import_(peft, name="plain", base=base)
+    registry.remove("plain")
+    config(peft, **{key: {"parent_library": "evil", "base_model_class": "Evil"}, "from_tomorrow": None})
+    notices: list[str] = []
+    manifest = registry.import_(peft, name="mine", base=base, on_notice=notices.append)
+    assert manifest.digest == plain.digest
+    assert len(notices) == 1 and f"{key} (names Python code" in notices[0] and "from_tomorrow (unknown)" in notices[0]
+    stored = json.loads((registry.export("mine", tmp_path / "out", "peft") / peft_files.CONFIG).read_bytes())
+    assert stored == {name: value for name, value in peft_config().items() if name != key}
+
+
+def test_a_config_without_anything_to_ignore_is_stored_as_it_is(
+    registry: AdapterRegistry, base: BaseModel, peft: Path, tmp_path: Path
+) -> None:
+    registry.import_(peft, name="mine", base=base)
+    stored = registry.export("mine", tmp_path / "out", "peft") / peft_files.CONFIG
+    assert stored.read_bytes() == (peft / peft_files.CONFIG).read_bytes()
+
+
+@pytest.mark.parametrize("inner", ["checkpoint-500", "default", "mine"])
+def test_the_only_adapter_in_a_folder_is_found(
+    registry: AdapterRegistry, base: BaseModel, tmp_path: Path, inner: str
+) -> None:
+    folder = write_peft(tmp_path / "run" / inner)
+    notices: list[str] = []
+    registry.import_(tmp_path / "run", name="mine", base=base, on_notice=notices.append)
+    assert notices == [f"The adapter is in {folder}"]
+
+
+def test_of_several_adapters_in_a_folder_one_has_to_be_chosen(
+    registry: AdapterRegistry, base: BaseModel, tmp_path: Path
+) -> None:
+    for step in (1000, 500):
+        write_peft(tmp_path / "run" / f"checkpoint-{step}")
+    with pytest.raises(InvalidInput, match="holds 2 adapters") as caught:
+        registry.import_(tmp_path / "run", name="mine", base=base)
+    assert caught.value.fix == f"Give the folder of one of them, for example {tmp_path / 'run' / 'checkpoint-1000'}"
+
+
+def test_the_adapter_of_the_folder_itself_goes_before_those_in_it(
+    registry: AdapterRegistry, base: BaseModel, peft: Path
+) -> None:
+    write_peft(peft / "checkpoint-500", lora(seed=9))
+    notices: list[str] = []
+    registry.import_(peft, name="mine", base=base, on_notice=notices.append)
+    assert notices == []
+
+
+def test_a_link_to_an_adapter_elsewhere_is_not_followed(
+    registry: AdapterRegistry, base: BaseModel, peft: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "default").symlink_to(peft)
+    with pytest.raises(NotFound, match=r"holds no adapter_config\.json"):
+        registry.import_(tmp_path / "run", name="mine", base=base)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")

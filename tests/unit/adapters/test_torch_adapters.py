@@ -128,6 +128,20 @@ def test_a_manifest_of_an_earlier_version_is_of_a_lora_both_engines_serve(
     assert msgspec.convert(old, Manifest).engines == (LLAMACPP, TORCH)
 
 
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_names_of_code_and_unknown_keys_that_are_off_change_nothing(
+    registry: AdapterRegistry, base: BaseModel, tmp_path: Path, kind: str
+) -> None:
+    plain = registry.import_(write(tmp_path / "plain", kind), name="plain", base=base)
+    config = {"auto_mapping": {"parent_library": "evil"}, "of_the_next_peft": False}
+    notices: list[str] = []
+    other = registry.import_(
+        write(tmp_path / "in", kind, config=config), name="mine", base=base, on_notice=notices.append
+    )
+    assert other.digest == plain.digest
+    assert len(notices) == 1 and "auto_mapping" in notices[0] and "of_the_next_peft" in notices[0]
+
+
 def array(*shape: int, fill: float = 0.5) -> Any:
     return np.full(shape, fill, np.float32)
 
@@ -135,7 +149,6 @@ def array(*shape: int, fill: float = 0.5) -> Any:
 BAD: dict[str, tuple[str, dict[str, Any], dict[str, Any], type[PeftDaemonError], str]] = {
     "unknown key": ("ia3", {"run_this": 1}, {}, InvalidInput, "unknown key 'run_this'"),
     "key of another method": ("prompt", {"encoder_hidden_size": 8}, {}, InvalidInput, "unknown key"),
-    "code": ("prefix", {"auto_mapping": {"a": "b"}}, {}, InvalidInput, "sets 'auto_mapping'"),
     "saved modules": ("prompt", {"modules_to_save": ["lm_head"]}, {}, InvalidInput, "'modules_to_save' is on"),
     "transposed": ("ia3", {"fan_in_fan_out": True}, {}, InvalidInput, "'fan_in_fan_out' is on"),
     "foreign tensor": ("ia3", {}, {"base_model.model.lm_head.weight": array(3)}, InvalidInput, "unknown tensor"),
