@@ -294,7 +294,7 @@ def error_from(body: bytes, status: int) -> PeftDaemonError:
     """The error an answer stands for; without a readable body it is told by the HTTP status."""
     try:
         return error_of(msgspec.json.decode(body, type=ErrorResponse).error)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return error_of_status(status)
 
 
@@ -384,7 +384,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
 def _decode(data: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise PeftDaemonError(
             "the daemon's answer cannot be read", why=str(error), fix="`peft-daemon stop`, then `peft-daemon start`"
         ) from None

@@ -6,6 +6,7 @@ A project file comes with somebody's repository, so it may set only what cannot 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tomllib
@@ -163,15 +164,15 @@ def find_project_file(start: Path) -> Path | None:
     """The nearest ``.peft-daemon.toml`` at or above ``start``."""
     for folder in (start, *start.parents):
         candidate = folder / PROJECT_FILE
-        if candidate.is_file():
-            return candidate
+        with contextlib.suppress(OSError):  # a folder above may be closed to this user
+            if candidate.is_file():
+                return candidate
     return None
 
 
 def _read(path: Path | None) -> Mapping[str, Any]:
-    if path is None or not path.is_file():
-        return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        # Editors of Windows begin a file with a mark.
+        return {} if path is None or not path.is_file() else tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"cannot read {path}", why=str(error), fix="Correct or delete that file") from None

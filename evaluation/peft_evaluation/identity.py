@@ -76,7 +76,7 @@ def read(folder: Path) -> Identity:
     path = folder / FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=Identity)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Conflict(f"cannot read {path}", why=str(error), fix="Begin again under another `--name`") from None
 
 

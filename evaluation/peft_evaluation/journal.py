@@ -41,7 +41,7 @@ class Journal(Generic[T]):
         for number, line in enumerate(lines, 1):
             try:
                 yield self._decoder.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise Conflict(
                     f"{self._path}, line {number} cannot be read",
                     why=str(error),

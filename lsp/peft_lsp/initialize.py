@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 
 from peft_daemon import __version__
 from peft_lsp import names
+from peft_lsp.framing import framed, read_message, write, write_error
 from peft_lsp.positions import Encoding, negotiate
 
-NOT_INITIALIZED = -32002
+NOT_INITIALIZED, INVALID_PARAMS = -32002, -32602
 CAPABILITIES_READ = (
     ("window", "workDoneProgress"),
     ("workspace", "configuration"),
@@ -51,7 +52,7 @@ class Handshake:
                 place[path[-1]] = True
         process = self.params.get("processId")
         params = {"processId": process if isinstance(process, int) else None, "rootUri": None, "capabilities": kept}
-        return _framed({"jsonrpc": "2.0", "id": self.id, "method": "initialize", "params": params})
+        return framed({"jsonrpc": "2.0", "id": self.id, "method": "initialize", "params": params})
 
 
 def wants_completion_list(params: Mapping[str, Any]) -> bool:
@@ -96,39 +97,24 @@ def result(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shake_hands(stdin: BinaryIO, stdout: BinaryIO) -> Handshake | None:
-    """Answer ``initialize``; None if the client leaves before.
+    """Answer ``initialize``; None if the client leaves before. Raises MalformedHeader.
 
     Any other request is answered with ServerNotInitialized, any other notification dropped, as the protocol says.
     """
-    while body := _read(stdin):
-        message = json.loads(body)
-        method, identity = message.get("method"), message.get("id")
+    while message := read_message(stdin, stdout):
+        content = message.content
+        method, identity, params = content.get("method"), content.get("id"), content.get("params") or {}
         if method == "exit":
             return None
-        if method == "initialize":
-            params = message.get("params") or {}
-            _write(stdout, {"jsonrpc": "2.0", "id": identity, "result": result(params)})
+        if method == "initialize" and identity is not None:
+            if not isinstance(params, dict):
+                write_error(stdout, identity, INVALID_PARAMS, "the parameters are no object")
+                continue
+            write(stdout, {"jsonrpc": "2.0", "id": identity, "result": result(params)})
             return Handshake(identity, params)
-        if identity is not None:
-            error = {"code": NOT_INITIALIZED, "message": "the first request has to be 'initialize'"}
-            _write(stdout, {"jsonrpc": "2.0", "id": identity, "error": error})
+        if identity is not None and method is not None:
+            write_error(stdout, identity, NOT_INITIALIZED, "the first request has to be 'initialize'")
     return None
-
-
-class ReadFirst(io.RawIOBase):
-    """A stream that gives one message first, then goes on with another stream."""
-
-    def __init__(self, first: bytes, rest: BinaryIO) -> None:
-        self._first = io.BytesIO(first)
-        self._rest = rest
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """The next line; a line never spans both parts."""
-        return self._first.readline(size) or self._rest.readline(-1 if size is None else size)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """That many bytes of the part that is being read."""
-        return self._first.read(size) or self._rest.read(size)
 
 
 class WithoutAnswer(io.RawIOBase):
@@ -150,28 +136,6 @@ class WithoutAnswer(io.RawIOBase):
     def flush(self) -> None:
         """Send what was written."""
         self._stdout.flush()
-
-
-def _read(stdin: BinaryIO) -> bytes:
-    """The body of the next message; empty at the end of the input."""
-    length = 0
-    while line := stdin.readline():
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length":
-            length = int(value)
-        if line == b"\r\n":
-            return stdin.read(length)
-    return b""
-
-
-def _write(stdout: BinaryIO, message: Mapping[str, Any]) -> None:
-    stdout.write(_framed(message))
-    stdout.flush()
-
-
-def _framed(message: Mapping[str, Any]) -> bytes:
-    body = json.dumps(message).encode()
-    return b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -12,9 +12,9 @@ from lsprotocol import types
 from peft_lsp import code_action, commands, completion, inline_completion, propose, settings, warming
 from peft_lsp.end_of_input import HeldBack
 from peft_lsp.folders import Folders
+from peft_lsp.framing import ReadableInput
 from peft_lsp.initialize import (
     Handshake,
-    ReadFirst,
     WithoutAnswer,
     folders,
     position_encoding,
@@ -30,7 +30,7 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
     if log_level != "debug":
         logging.getLogger("pygls").setLevel(logging.ERROR)  # it tells of every message, and of each late cancellation
     server = create(handshake.params)
-    messages = cast(BinaryIO, ReadFirst(handshake.for_the_library(), stdin))
+    messages = cast(BinaryIO, ReadableInput(handshake.for_the_library(), stdin, stdout))
     server.start_io(
         cast(BinaryIO, HeldBack(messages, server.settle)),
         cast(BinaryIO, WithoutAnswer(handshake.id, stdout)),

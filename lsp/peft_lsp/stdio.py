@@ -12,12 +12,17 @@ import sys
 from typing import BinaryIO
 
 from peft_lsp import initialize
+from peft_lsp.framing import MalformedHeader, complain
 
 
 def run(log_level: str = "warning") -> int:
     """Serve one editor until it leaves; returns the exit code (0 after a proper shutdown, else 1)."""
     stdin, stdout = sys.stdin.buffer, _take_stdout()
-    handshake = initialize.shake_hands(stdin, stdout)
+    try:
+        handshake = initialize.shake_hands(stdin, stdout)
+    except MalformedHeader as error:
+        complain(error)
+        return 1
     if handshake is None:
         return 1
     # Loading the library makes some hundred thousand objects that stay; a collector that looks through them for garbage

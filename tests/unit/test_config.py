@@ -55,11 +55,18 @@ def test_a_bad_user_file_is_named_with_the_key_and_the_fix(tmp_path: Path, text:
     assert caught.value.fix
 
 
-def test_a_file_that_is_not_utf8_is_a_clear_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"model = '\xff'", b"model = " + b"[" * 10_000, b"model"])
+def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.toml"
-    path.write_bytes(b"model = '\xff'")
+    path.write_bytes(content)
     with pytest.raises(InvalidInput, match="cannot read"):
         resolve(environ={}, user_file=path)
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(b"\xef\xbb\xbfslots = 3")
+    assert resolve(environ={}, user_file=path).settings.slots == 3
 
 
 @pytest.mark.parametrize("name", sorted(set(Settings.__struct_fields__) - PROJECT_SETTINGS))

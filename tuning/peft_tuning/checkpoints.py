@@ -181,7 +181,7 @@ def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _read(folder: Path) -> Summary | None:
     try:
         return msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

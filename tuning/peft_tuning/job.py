@@ -90,7 +90,7 @@ def recorded(folder: Path) -> RunIdentity:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=RunIdentity)
     except FileNotFoundError:
         raise NotFound(f"no run to resume in {folder}", fix="Give the same command without `--resume`") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Conflict(
             f"the run in {folder} cannot be resumed", why=str(error), fix="Start again without `--resume`"
         ) from None

@@ -62,7 +62,7 @@ def read_header(path: Path) -> GgufHeader:
             return Parser(data).header()
     except FileNotFoundError:
         raise NotFound(f"no model file {path}", fix="Fetch it with `peft-daemon models pull`") from None
-    except (struct.error, ValueError, KeyError, IndexError, OverflowError) as error:
+    except (OSError, struct.error, ValueError, KeyError, IndexError, ArithmeticError, RecursionError) as error:
         raise InvalidInput(
             f"{path} is not a readable GGUF file",
             why=str(error) or type(error).__name__,

@@ -119,7 +119,7 @@ def read(raw: bytes) -> dict[str, Any]:
     """The keys of an ``adapter_config.json`` of any method; raises InvalidInput for what is no JSON object."""
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             "adapter_config.json is not a JSON object", why=str(error), fix="Save the adapter again with PEFT"
         ) from None

@@ -153,7 +153,7 @@ def read_record(path: Path) -> TrainingRecord | None:
         return None
     try:
         return msgspec.json.decode(path.read_bytes(), type=TrainingRecord)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"cannot read {path.name}", why=str(error), fix="Delete it, or export the adapter again"
         ) from None

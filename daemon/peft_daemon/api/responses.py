@@ -22,7 +22,7 @@ async def body(request: Request, kind: type[T]) -> T:
     raw = await request.body()
     try:
         return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         fix = f"See `{request.url.path}` in docs/api.md"
         raise InvalidInput("the request body is not valid", why=str(error), fix=fix) from None
 

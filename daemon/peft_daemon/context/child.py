@@ -110,7 +110,7 @@ class IndexChild:
                         waiting.set_result(report.chunks)
                 else:
                     self._workspaces[report.status.root] = report.status
-        except (ChildGone, msgspec.DecodeError, ValueError) as error:
+        except (ChildGone, ValueError, RecursionError) as error:
             if not self._stopped:
                 self._deaths += 1
                 self.restarts += 1

@@ -177,7 +177,7 @@ class KvStates:
         try:
             about = msgspec.json.decode(self._about(name).read_bytes(), type=About)
             size = self._data(name).stat().st_size
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             return None
         return about if about.fingerprint == self._fingerprint and about.bytes == size else None
 

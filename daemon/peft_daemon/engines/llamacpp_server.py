@@ -351,7 +351,7 @@ def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
     try:
         error = msgspec.json.decode(body)["error"]
         message, kind = str(error["message"]), str(error.get("type", ""))
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message, kind = body[:200].decode(errors="replace"), ""
     if kind == "exceed_context_size_error":
         return InvalidInput(

@@ -182,7 +182,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
         process = await EngineProcess.spawn(CHILD_MODULE, encode(config))
         try:
             msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             await process.stop(grace_s=0.5)
             raise EngineFailed("the engine answered nonsense", why=str(error)) from None
         except BaseException:

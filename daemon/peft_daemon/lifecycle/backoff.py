@@ -55,7 +55,7 @@ def load(paths: Paths, now: float) -> Failures:
     data = read_private(_file(paths))
     try:
         return msgspec.json.decode(data, type=Failures).at(now) if data else Failures()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return Failures()
 
 

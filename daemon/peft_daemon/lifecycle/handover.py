@@ -40,7 +40,7 @@ def take(environ: MutableMapping[str, str]) -> tuple[Settings, Paths] | None:
         return None
     try:
         return _read(text)
-    except (msgspec.DecodeError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise InvalidInput(
             f"{VARIABLE} cannot be read",
             why=str(error),
@@ -52,7 +52,7 @@ def folders(environ: Mapping[str, str]) -> Paths | None:
     """The folders given to the process with this environment; None if it was not spawned by a starter."""
     try:
         return _read(environ.get(VARIABLE, ""))[1]
-    except (msgspec.DecodeError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

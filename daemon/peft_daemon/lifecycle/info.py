@@ -87,7 +87,7 @@ def read_info(paths: Paths) -> DaemonInfo | None:
     """
     if (data := read_private(info_file(paths))) is None:
         return None
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(ValueError, RecursionError):
         return msgspec.json.decode(data, type=DaemonInfo)
     return None
 

@@ -33,7 +33,7 @@ def take_word(paths: Paths) -> ErrorBody | None:
     """The error the last daemon left, and forget it; None if it left none."""
     data = read_private(_file(paths))
     _file(paths).unlink(missing_ok=True)
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(ValueError, RecursionError):
         return msgspec.json.decode(data, type=ErrorBody) if data else None
     return None
 

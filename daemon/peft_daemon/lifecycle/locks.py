@@ -68,7 +68,7 @@ def lock_holder(paths: Paths) -> ProcessIdentity | None:
         return None
     try:
         holder = msgspec.json.decode(data, type=ProcessIdentity)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return None
     return holder if holder.find() is not None else None
 

@@ -45,7 +45,7 @@ def running_tuning(paths: Paths) -> TuningNotice | None:
         return None
     try:
         notice = msgspec.json.decode(written, type=TuningNotice)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return None
     return notice if notice.process.find() is not None else None
 

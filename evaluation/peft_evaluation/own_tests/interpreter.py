@@ -74,7 +74,7 @@ def find(repository: Path, named: Path | None) -> Interpreter:
             [str(executable.absolute()), "-I", "-c", _PROBE], capture_output=True, timeout=60, check=True, text=True
         )
         found = msgspec.json.decode(done.stdout, type=Interpreter)
-    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+    except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{executable} does not say what it is", why=str(error)[:200], fix="Name a Python with --python PATH"
         ) from None

@@ -45,5 +45,5 @@ def read(place: Path) -> Report:
                 fix="Evaluate again, or use the peft-daemon that wrote it",
             )
         return msgspec.json.decode(content, type=Report)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} is no report", why=str(error), fix="Evaluate again") from None

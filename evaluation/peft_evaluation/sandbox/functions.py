@@ -66,7 +66,7 @@ def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
 def _verdict(line: bytes, secret: str) -> Verdict:
     try:
         said, outcome, why = msgspec.json.decode(line, type=tuple[str, Outcome, str])
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return Verdict(outcome=Outcome.CRASHED, why="the tests ended without a verdict")
     if not secrets.compare_digest(said, secret):
         return Verdict(outcome=Outcome.CRASHED, why="a verdict with a wrong secret")

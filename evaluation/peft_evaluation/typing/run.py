@@ -184,7 +184,7 @@ def _begin(request: BenchRequest, identity: Identity) -> None:
     if path.exists():
         try:
             before = msgspec.json.decode(path.read_bytes(), type=Identity)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise Conflict(f"cannot read {path}", why=str(error), fix="Begin anew under another `--name`") from None
         if not request.resume:
             raise Conflict(

@@ -109,6 +109,38 @@ async def test_unreadable_parameters_and_unknown_methods_are_answered_and_surviv
         assert "error" not in await answer(server, 6)
 
 
+@pytest.mark.parametrize("after_initialize", [False, True])
+async def test_a_header_that_cannot_be_read_ends_the_session_with_one_line(
+    bare: dict[str, str], after_initialize: bool
+) -> None:
+    async with process(*COMMAND, environ=bare, stderr=PIPE) as server:
+        assert server.stdin is not None
+        assert server.stderr is not None
+        if after_initialize:
+            await send(server, id=1, method="initialize", params=hello())
+            await answer(server, 1)
+        server.stdin.write(b"Content-Length: abc\r\n\r\n{}")
+        await server.stdin.drain()
+        assert await server.wait() == 1
+        (line,) = (await server.stderr.read()).splitlines()
+        assert b"Content-Length is b'abc'" in line
+
+
+async def test_a_body_that_cannot_be_read_is_answered_and_survived(bare: dict[str, str]) -> None:
+    async with process(*COMMAND, environ=bare, stderr=PIPE) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stderr is not None
+        nested = b'{"jsonrpc": "2.0", "id": 9, "params": ' + b"[" * 10_000
+        for identity in (1, 2):
+            server.stdin.write(b"Content-Length: %d\r\n\r\n" % len(nested) + nested)
+            await send(server, id=identity, method="initialize" if identity == 1 else "shutdown", params=hello())
+            await answer(server, identity)
+        await send(server, method="exit")
+        assert await server.wait() == 0
+        assert b"Traceback" not in await server.stderr.read()
+
+
 async def test_a_log_can_be_asked_for_and_stays_out_of_the_protocol(bare: dict[str, str]) -> None:
     async with process(*COMMAND, "--stdio", "--log-level", "debug", environ=bare, stderr=PIPE) as server:
         await send(server, id=1, method="initialize", params=hello())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -52,6 +53,20 @@ def test_another_format_or_version_is_refused(tmp_path: Path, content: bytes) ->
     (tmp_path / "x.gguf").write_bytes(content)
     with pytest.raises(InvalidInput, match="not a readable GGUF file"):
         read_header(tmp_path / "x.gguf")
+
+
+def test_what_a_hostile_header_says_is_refused(tmp_path: Path) -> None:
+    def pair(key: str, kind: int, value: bytes) -> bytes:
+        return struct.pack("<Q", len(key)) + key.encode() + struct.pack("<I", kind) + value
+
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    nested = struct.pack("<IQ", 9, 1) * 20_000
+    for content in (pair("general.alignment", 4, struct.pack("<I", 0)), pair("deep", 9, nested)):
+        (tmp_path / "x.gguf").write_bytes(head + content)
+        with pytest.raises(InvalidInput, match="not a readable GGUF file"):
+            read_header(tmp_path / "x.gguf")
+    with pytest.raises(InvalidInput, match="not a readable GGUF file"):
+        read_header(tmp_path)
 
 
 @given(cut=st.integers(0, 5000), position=st.integers(24, 5000), byte=st.integers(0, 255))

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pytest_lsp import client_capabilities
 
-from peft_lsp.initialize import Handshake, ReadFirst, WithoutAnswer, result, shake_hands, wants_completion_list
+from peft_lsp.framing import ReadableInput
+from peft_lsp.initialize import Handshake, WithoutAnswer, result, shake_hands, wants_completion_list
 from peft_lsp.server import create
 
 EDITORS = ["visual_studio_code", "neovim", "emacs"]
@@ -122,7 +123,7 @@ def test_a_client_that_leaves_before_initialize_is_let_go(messages: list[dict[st
 
 def test_the_library_reads_its_own_message_and_then_what_follows() -> None:
     first, second = framed({"id": 1, "method": "initialize"}), framed({"method": "initialized"})
-    stream = ReadFirst(first, io.BytesIO(second))
+    stream = ReadableInput(first, io.BytesIO(second), io.BytesIO())
     read = b""
     while header := stream.readline():
         read += header + stream.readline()

@@ -70,7 +70,7 @@ def check(folder: Path, kind: type[PeftConfig], understood: frozenset[str]) -> N
 def _read(path: Path) -> dict[str, Any]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} is not a JSON object", why=str(error), fix="Save the adapter again") from None
 
 

@@ -83,8 +83,8 @@ def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
         file = folder / PROJECT_FILE
         if file.is_file():
             try:
-                table = tomllib.loads(file.read_text(encoding="utf-8")).get("tune", {})
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+                table = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("tune", {})
+            except (OSError, ValueError, RecursionError) as error:
                 raise InvalidInput(f"cannot read {file}", why=str(error), fix="Correct or delete that file") from None
             ignore = table.get("ignore", []) if isinstance(table, dict) else table
             if not isinstance(ignore, list) or not all(isinstance(each, str) for each in ignore):

@@ -126,7 +126,7 @@ class _Ledger:
     def read(self) -> list[_Slice]:
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=list[_Slice])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):
             return []
 
     def write(self, slices: list[_Slice]) -> None:

@@ -202,7 +202,7 @@ class OursSession:
         return httpx.AsyncClient(base_url=info.address, headers=headers, trust_env=False)
 
     def _info(self) -> _Info | None:
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             return msgspec.json.decode((self._home / "run" / "daemon.json").read_bytes(), type=_Info)
         return None
 
