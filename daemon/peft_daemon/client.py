@@ -13,12 +13,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from peft_daemon.config import Resolved, Settings, resolve
-from peft_daemon.connections import ConnectionPool, event_data
+from peft_daemon.connections import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_daemon.context.protocol import ContextChanged, ContextResponse
 from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
@@ -40,9 +40,6 @@ from peft_daemon.protocol import (
     UseAdapterRequest,
     WarmResponse,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = [
     "AdapterSummary",
@@ -120,8 +117,8 @@ class DaemonClient:
         self._origin = origin
         self._connection = connection
         self._reconnecting = asyncio.Lock()
-        self._closing = contextlib.AsyncExitStack()
-        self._closing.push_async_callback(connection.pool.aclose)
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(connection.pool.close)
 
     @classmethod
     async def connect(
@@ -160,7 +157,7 @@ class DaemonClient:
 
     async def aclose(self) -> None:
         """Close all connections; the daemon goes on."""
-        await self._closing.aclose()
+        self._closing.close()
 
     @property
     def info(self) -> DaemonInfo:
@@ -258,7 +255,7 @@ class DaemonClient:
             return answer
 
     @contextlib.asynccontextmanager
-    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[httpx.Response]:
+    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[HttpResponse]:
         """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status."""
         connection = self._connection
         async with contextlib.AsyncExitStack() as stack:
@@ -286,7 +283,7 @@ class DaemonClient:
                 # Another client may have restarted the daemon its way: no tug of war over it.
                 self._connection = _open(await _find(self._origin, replace=False))
                 # The broken one stays open until the end: the daemon that leaves may still be answering on it.
-                self._closing.push_async_callback(self._connection.pool.aclose)
+                self._closing.callback(self._connection.pool.close)
             return self._connection
 
 
@@ -325,58 +322,51 @@ async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
 
 
 def _load_http() -> None:
-    importlib.import_module("httpx")
+    importlib.import_module("h11")
     importlib.import_module("psutil")
 
 
 def _open(info: DaemonInfo) -> _Connection:
-    uds = str(info.socket_path) if info.socket_path is not None else None
-    headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {info.token}"} if info.token else {})
-    base_url = "http://localhost" if uds else info.address
-    return _Connection(info, ConnectionPool(base_url, socket=uds, headers=headers, keep_alive_s=KEEP_ALIVE_S))
+    headers = {"Authorization": f"Bearer {info.token}"} if info.token else {}
+    pool = ConnectionPool(info.address, headers=headers, connect_s=CONNECT_TIMEOUT_S, keep_alive_s=KEEP_ALIVE_S)
+    return _Connection(info, pool)
 
 
 @contextlib.asynccontextmanager
 async def _attempt(
     connection: _Connection, method: str, path: str, body: bytes, limit_s: float
-) -> AsyncIterator[httpx.Response]:
+) -> AsyncIterator[HttpResponse]:
     """Send once; raises _Vanished when the daemon that was connected to is no longer there.
 
-    The block reads the answer with ``_chunks``, so that what httpx raises is of the request alone.
+    The block reads the answer with ``_chunks``, so that what is caught here comes of the request alone.
     """
-    import httpx  # noqa: PLC0415
-
     headers = {"Content-Type": "application/json"} if body else {}
-    timeouts = httpx.Timeout(limit_s, connect=CONNECT_TIMEOUT_S)
-    sending = connection.pool.send(method, path, content=body or None, headers=headers, timeouts=timeouts)
     try:
-        async with sending as response:
+        async with connection.pool.send(method, path, content=body, headers=headers, read_s=limit_s) as response:
             if response.status_code == Unauthorized.status and connection.info.token:
                 # A fixed port, and another daemon behind it by now.
                 raise _Vanished("the daemon does not know this client's token")
             yield response
-    except httpx.TimeoutException:
+    except ConnectionTimeout:
         raise Unavailable("the daemon does not answer", fix="`peft-daemon stop` ends it; then try again") from None
-    except httpx.TransportError as error:
-        raise _Vanished(str(error) or type(error).__name__) from None
+    except ConnectionLost as error:
+        raise _Vanished(str(error)) from None
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: HttpResponse) -> bytes:
     return b"".join([chunk async for chunk in _chunks(response)])
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    import httpx  # noqa: PLC0415
-
+async def _chunks(response: HttpResponse) -> AsyncIterator[bytes]:
     try:
-        async for chunk in response.aiter_raw():
+        async for chunk in response.aiter_bytes():
             yield chunk
-    except httpx.TimeoutException:
+    except ConnectionTimeout:
         raise Unavailable("the daemon stopped answering", fix="`peft-daemon stop` ends it; then try again") from None
-    except httpx.TransportError as error:
+    except ConnectionLost as error:
         raise Unavailable(
             "the daemon went away in the middle of an answer",
-            why=str(error) or type(error).__name__,
+            why=str(error),
             fix="Send the request again",
         ) from None
 

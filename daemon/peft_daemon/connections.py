@@ -1,52 +1,167 @@
 """HTTP connections that are closed with their request, however that ends, and server-sent events.
 
-httpx's own pool loses a connection, and with it a file descriptor, when a request is cancelled at the wrong moment:
+A library's pool can lose a connection, and with it a file descriptor, when a request is cancelled at the wrong moment:
 just after its connection was opened, or while its answer is being closed. Here each connection belongs to one request
 at a time, and closing it does not wait for anything, so that no cancellation can come in between.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    import httpx
+    import h11
 
 MAX_UNUSED = 8
 """Unused connections that are kept for the next request."""
+READ_BYTES = 65_536
+
+
+class ConnectionLost(Exception):
+    """The server cannot be reached, closed the connection too early, or speaks no HTTP."""
+
+
+class ConnectionTimeout(ConnectionLost):
+    """The server took longer than it may."""
+
+
+@dataclass(frozen=True)
+class ServerAddress:
+    """Where a server listens, and what every request tells it."""
+
+    url: str
+    """``unix://PATH`` or ``http://HOST:PORT``."""
+    headers: Mapping[str, str]
+
+    @property
+    def host(self) -> str:
+        """The ``Host`` header."""
+        return "localhost" if self.url.startswith("unix:") else urlsplit(self.url).netloc
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect; raises OSError."""
+        if self.url.startswith("unix:"):
+            return await asyncio.open_unix_connection(self.url.removeprefix("unix:").removeprefix("//"))
+        parts = urlsplit(self.url)
+        return await asyncio.open_connection(parts.hostname, parts.port)
+
+
+class HttpConnection:
+    """One connection, for one request after the other; ``connect_s`` limits connecting and each write."""
+
+    def __init__(self, address: ServerAddress, connect_s: float) -> None:
+        self._address, self._connect_s = address, connect_s
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._state: h11.Connection | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can take a request: it is new, or open behind an answer that was read to its end."""
+        return self._streams is None or not (self._streams[0].at_eof() or self._streams[1].is_closing())
+
+    async def send(
+        self, method: str, path: str, *, content: bytes, headers: Mapping[str, str], read_s: float | None
+    ) -> HttpResponse:
+        """Send a request; the head of its answer. ``read_s`` limits each wait for more of the answer.
+
+        Raises ConnectionLost, and ConnectionTimeout among it.
+        """
+        import h11  # noqa: PLC0415  (importing this module must cost nothing)
+
+        async with _limit(self._connect_s):
+            reader, writer = self._streams = self._streams or await self._address.open()
+        if self._state is None:
+            self._state = h11.Connection(h11.CLIENT)
+        else:
+            self._state.start_next_cycle()
+        sent = {"Host": self._address.host, **self._address.headers, **headers, "Content-Length": str(len(content))}
+        request = h11.Request(method=method, target=path, headers=list(sent.items()))
+        events = (request, h11.Data(content), h11.EndOfMessage())
+        writer.writelines([data for event in events if (data := self._state.send(event))])
+        async with _limit(self._connect_s):
+            await writer.drain()
+        response = HttpResponse(self._state, reader, read_s)
+        await response.read_head()
+        return response
+
+    def close(self) -> None:
+        """Close it now; what was not sent yet is dropped."""
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+
+
+class HttpResponse:
+    """The answer to one request."""
+
+    def __init__(self, state: h11.Connection, reader: asyncio.StreamReader, read_s: float | None) -> None:
+        self._state, self._reader, self._read_s = state, reader, read_s
+        self.status_code = 0
+        self.is_closed = False
+        """Whether it was read to its end, and the connection can be used again."""
+
+    async def read_head(self) -> None:
+        """Read up to the body; raises as ``aiter_bytes`` does."""
+        import h11  # noqa: PLC0415
+
+        while not isinstance(event := await self._event(), h11.Response):
+            if isinstance(event, h11.ConnectionClosed):
+                raise ConnectionLost("the server closed the connection without an answer")
+        self.status_code = event.status_code
+
+    async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes; raises ConnectionLost, and ConnectionTimeout among it."""
+        import h11  # noqa: PLC0415
+
+        while isinstance(event := await self._event(), h11.Data):
+            yield bytes(event.data)
+        self.is_closed = self._state.our_state is h11.DONE and self._state.their_state is h11.DONE
+
+    async def aread(self) -> bytes:
+        """The whole body; raises as ``aiter_bytes`` does."""
+        return b"".join([piece async for piece in self.aiter_bytes()])
+
+    async def _event(self) -> h11.Event:
+        import h11  # noqa: PLC0415
+
+        try:
+            while (event := self._state.next_event()) is h11.NEED_DATA:
+                async with _limit(self._read_s):
+                    data = await self._reader.read(READ_BYTES)
+                self._state.receive_data(data)
+        except h11.RemoteProtocolError as error:
+            raise ConnectionLost(str(error)) from None
+        assert isinstance(event, h11.Event)  # noqa: S101  (PAUSED is for servers)
+        return event
+
+
+@asynccontextmanager
+async def _limit(seconds: float | None) -> AsyncGenerator[None, None]:
+    """Raise ConnectionTimeout when the block takes longer, ConnectionLost when the system says so."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectionTimeout(f"no answer within {seconds} s") from None
+    except OSError as error:
+        raise ConnectionLost(str(error) or type(error).__name__) from None
 
 
 class ConnectionPool:
-    """Connections to one server, each used by one request at a time.
+    """Connections to one server, each used by one request at a time; unused ones are kept for ``keep_alive_s``."""
 
-    ``socket`` is the path of a unix socket, if the server has one. Unused connections are kept for ``keep_alive_s``.
-    """
-
-    def __init__(self, base_url: str, *, socket: str | None, headers: Mapping[str, str], keep_alive_s: float) -> None:
-        import ssl  # noqa: PLC0415
-
-        import httpx  # noqa: PLC0415  (0.2 s, which importing this module must not cost)
-
-        # Never used, but made anyway; this one trusts nobody and loads no certificates (20 ms).
-        no_certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-        def connect() -> httpx.AsyncClient:
-            return httpx.AsyncClient(
-                transport=httpx.AsyncHTTPTransport(uds=socket, verify=no_certificates),
-                base_url=base_url,
-                headers=headers,
-                # The environment's proxies are for the outside world; a token must never reach one.
-                trust_env=False,
-            )
-
-        self.connect: Callable[[], httpx.AsyncClient] = connect
-        """Makes a client for one connection."""
+    def __init__(self, url: str, *, headers: Mapping[str, str], connect_s: float, keep_alive_s: float) -> None:
+        address = ServerAddress(url, headers)
+        self.connect: Callable[[], HttpConnection] = lambda: HttpConnection(address, connect_s)
+        """Makes a connection that opens with its first request."""
         self._keep_alive_s = keep_alive_s
-        self._unused: deque[tuple[float, httpx.AsyncClient]] = deque()
+        self._unused: deque[tuple[float, HttpConnection]] = deque()
         """When each is to be closed, the earliest first."""
         self._closed = False
 
@@ -56,41 +171,46 @@ class ConnectionPool:
         method: str,
         path: str,
         *,
-        content: bytes | None,
-        timeouts: httpx.Timeout,
+        content: bytes = b"",
         headers: Mapping[str, str] | None = None,
+        read_s: float | None = None,
         keep: bool = True,
-    ) -> AsyncGenerator[httpx.Response, None]:
-        """Send a request and give the head of its answer; raises what httpx raises.
+    ) -> AsyncGenerator[HttpResponse, None]:
+        """Send a request and give the head of its answer; raises as ``HttpConnection.send`` does.
 
         The connection is closed when the block ends, unless ``keep`` is set and the answer was read to its end.
         """
-        await self._close_expired(until=time.monotonic())
-        http = self._unused.pop()[1] if self._unused else self.connect()
+        connection = self._take()
         read = False
         try:
-            request = http.build_request(method, path, content=content, headers=headers, timeout=timeouts)
-            response = await http.send(request, stream=True)
+            response = await connection.send(method, path, content=content, headers=headers or {}, read_s=read_s)
             yield response
             read = response.is_closed
         finally:
             if keep and read and not self._closed and len(self._unused) < MAX_UNUSED:
-                self._unused.append((time.monotonic() + self._keep_alive_s, http))
+                self._unused.append((time.monotonic() + self._keep_alive_s, connection))
             else:
-                await http.aclose()
+                connection.close()
 
-    async def close_unused(self) -> None:
+    def close_unused(self) -> None:
         """Close the connections that no request has now."""
-        await self._close_expired(until=float("inf"))
+        while self._unused:
+            self._unused.popleft()[1].close()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the unused connections now, each other one with its request."""
         self._closed = True
-        await self.close_unused()
+        self.close_unused()
 
-    async def _close_expired(self, until: float) -> None:
-        while self._unused and self._unused[0][0] <= until:
-            await self._unused.popleft()[1].aclose()
+    def _take(self) -> HttpConnection:
+        while self._unused and self._unused[0][0] <= time.monotonic():
+            self._unused.popleft()[1].close()
+        while self._unused:
+            connection = self._unused.pop()[1]
+            if connection.usable:
+                return connection
+            connection.close()
+        return self.connect()
 
 
 async def event_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

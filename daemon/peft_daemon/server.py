@@ -19,7 +19,9 @@ from socket import socket
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
 from peft_daemon import __version__
@@ -70,7 +72,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
             activity = Activity()
             app = AnswerWhenStopping(app_factory(settings, paths, info, activity))
             server = _DaemonServer(
-                _server_config(app, drain_s),
+                server_config(app, drain_s),
                 paths=paths,
                 info=info,
                 listener=listener,
@@ -166,6 +168,21 @@ class _DaemonServer(uvicorn.Server):
                 os.utime(path)
 
 
+class HttpProtocol(H11Protocol):
+    """uvicorn's protocol, which a client that sends no HTTP cannot make raise."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer and close; the request in which the nonsense stands, if any, counts as hung up."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            # What is still sent for it would be refused by h11.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # an answer is under way
+            self.transport.close()
+
+
 def _describe(settings: Settings, listener: Listener) -> DaemonInfo:
     process = ProcessIdentity.current()
     return DaemonInfo(
@@ -180,11 +197,12 @@ def _describe(settings: Settings, listener: Listener) -> DaemonInfo:
     )
 
 
-def _server_config(app: ASGIApp, drain_s: int) -> uvicorn.Config:
+def server_config(app: ASGIApp, drain_s: int) -> uvicorn.Config:
+    """How the daemon serves an application."""
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=HttpProtocol,
         ws="none",
         interface="asgi3",
         lifespan="on",

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from peft_daemon.connections import HttpConnection, ServerAddress
 from peft_daemon.engines.kv_states import KvStates
 from peft_daemon.engines.llamacpp_server import LlamaServer
 
@@ -66,7 +67,7 @@ class PlayedLlama(httpx.AsyncBaseTransport):
             states=states,
             digests=self.digests,
         )
-        server.connections.connect = lambda: httpx.AsyncClient(transport=self, base_url="http://localhost")
+        server.connections.connect = lambda: PlayedConnection(self)
         return server
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -142,6 +143,19 @@ class PlayedLlama(httpx.AsyncBaseTransport):
     async def _pause(self) -> None:
         for _ in range(self._random.choice((0, 3, 30))):
             await asyncio.sleep(0)
+
+
+class PlayedConnection(HttpConnection):
+    """A connection to a server that is played by a transport."""
+
+    def __init__(self, server: httpx.AsyncBaseTransport) -> None:
+        super().__init__(ServerAddress("http://localhost", {}), 1.0)
+        self._server = server
+
+    async def send(  # type: ignore[override]  # httpx's response has all that is used of it
+        self, method: str, path: str, *, content: bytes, headers: Mapping[str, str], read_s: float | None
+    ) -> httpx.Response:
+        return await self._server.handle_async_request(httpx.Request(method, f"http://x{path}", content=content))
 
 
 class _Stream(httpx.AsyncByteStream):

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from peft_daemon import __version__
+from peft_daemon.api import app
+from peft_daemon.config import resolve
+from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.process import EngineProcess
+from peft_daemon.lifecycle.activity import Activity
+from peft_daemon.lifecycle.draining import AnswerWhenStopping
+from peft_daemon.lifecycle.info import DaemonInfo, publish
+from peft_daemon.lifecycle.processes import ProcessIdentity
+from peft_daemon.models.optimized import ModelFile
+from peft_daemon.paths import Paths
+from peft_daemon.protocol import PROTOCOL_VERSION
+from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
 
 LIMIT_S = 20.0
@@ -49,11 +66,12 @@ def llama_application(llama: PlayedLlama) -> ASGIApp:
     """A played llama.cpp as it answers over a connection."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        content = b""
-        while (message := await receive())["type"] == "http.request":
-            content += message["body"]
-            if not message.get("more_body"):
-                break
+        content, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            content, more = content + message["body"], message["more_body"]
         query = f"?{scope['query_string'].decode()}" if scope["query_string"] else ""
         request = httpx.Request(scope["method"], f"http://localhost{scope['path']}{query}", content=content)
         response = await llama.handle_async_request(request)
@@ -89,6 +107,63 @@ class PlayedProcess:
 
     async def stop(self, grace_s: float = 2.0) -> None:
         self._ended.set()
+
+
+@dataclass(frozen=True)
+class DaemonHere:
+    """A daemon in this process; the engine's child is a played llama.cpp, which is served here too."""
+
+    paths: Paths
+    socket: str
+    api: ServedHere
+    llama: ServedHere
+
+
+@asynccontextmanager
+async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DaemonHere]:
+    """Routes, service, pipeline, engine and clients are the product's."""
+    root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
+    model = root / "model.gguf"
+    model.write_bytes(b"GGUF")
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(root / "home")})
+    settings = resolve(environ={"PEFT_DAEMON_SHIPPED_ADAPTERS": "false"}).settings
+
+    async def spawn(*_: object, **__: object) -> PlayedProcess:
+        return PlayedProcess(root / "llama")
+
+    options = LlamaCppOptions("played", model, root, slots=len(llama.slots), batch_tokens=8)
+    monkeypatch.setattr(EngineProcess, "spawn", spawn)
+    monkeypatch.setattr(app.choice, "create", lambda *_, **__: LlamaCppEngine(options))
+    monkeypatch.setattr(app, "open_store", lambda *_: PlayedStore(model))
+    process = ProcessIdentity.current()
+    info = DaemonInfo(
+        pid=process.pid,
+        created=process.created,
+        address=f"unix:{root / 'api'}",
+        version=__version__,
+        protocol=PROTOCOL_VERSION,
+        config_digest=settings.digest(),
+        started=0.0,
+    )
+    config = server_config(AnswerWhenStopping(app.create_app(settings, paths, info, Activity())), drain_s=5)
+    config.uds = str(root / "api")
+    llama_config = uvicorn.Config(
+        llama_application(llama), uds=str(root / "llama"), lifespan="off", log_config=None, ws="none"
+    )
+    async with served(llama_config) as child, served(config) as api:
+        publish(paths, info)
+        yield DaemonHere(paths, config.uds, api, child)
+    shutil.rmtree(root)
+
+
+class PlayedStore:
+    """A model store that has this one file."""
+
+    def __init__(self, model: Path) -> None:
+        self._served = ModelFile(model, "0" * 64)
+
+    def served(self, *_: object) -> ModelFile:
+        return self._served
 
 
 def open_descriptors() -> int:

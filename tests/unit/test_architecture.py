@@ -61,6 +61,7 @@ INSIDE = {
     "errors": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", *_ABOVE, "cli"),
     "child_processes": ("paths", "config", "protocol", "engines", "models", "adapters", "completion", *_ABOVE, "cli"),
     "protocol": ("config", "engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
+    "cancellation": ("config", "engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
     "connections": ("config", "engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
     "config": ("engines", "models", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),
     "engines": ("models", "optimizing", "adapters", "completion", *_ABOVE, "lifecycle", "cli"),

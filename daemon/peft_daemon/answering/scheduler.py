@@ -13,6 +13,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import TypeVar
 
+from peft_daemon.cancellation import end
+
 T = TypeVar("T")
 
 
@@ -44,10 +46,8 @@ class Ticket:
             return work.result()
         finally:
             newer.cancel()
-            if not work.done():
-                work.cancel()
-                # Its clean-up must be over before the request is answered.
-                await asyncio.gather(work, return_exceptions=True)
+            # Its clean-up must be over before the request is answered.
+            await end(work)
 
     async def guard(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items, until a newer request arrives (Superseded); closes ``items`` at the end."""

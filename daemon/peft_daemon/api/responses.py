@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from peft_daemon.cancellation import end
 from peft_daemon.errors import Cancelled, InvalidInput, PeftDaemonError
 from peft_daemon.protocol import ErrorBody, ErrorEvent, ErrorResponse
 
@@ -19,7 +21,10 @@ T = TypeVar("T")
 
 async def body(request: Request, kind: type[T]) -> T:
     """The request's body as a validated ``kind``; raises InvalidInput saying which field is wrong."""
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except ClientDisconnect:
+        raise Cancelled("the client hung up before its request was whole") from None
     try:
         return msgspec.json.decode(raw, type=kind)
     except (ValueError, RecursionError) as error:
@@ -53,23 +58,39 @@ async def event_stream(request: Request, events: AsyncGenerator[bytes, None], *,
     What breaks later ends the stream with an event ``{"type": "error", "error": {...}}``.
     """
     first = await while_connected(request, anext(events))
-
-    async def lines() -> AsyncGenerator[bytes, None]:
-        async with aclosing(events):
-            yield _event(first)
-            try:
-                async for data in events:
-                    yield _event(data)
-            except PeftDaemonError as error:
-                yield _event(msgspec.json.encode(ErrorEvent(error_body(error))))
-            if last:
-                yield _event(last)
-
-    return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return EventStreamResponse(request, first, events, last)
 
 
-def _event(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
+class EventStreamResponse(Response):
+    """Server-sent events, sent for as long as the client listens; ``events`` is closed however that ends."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, request: Request, first: bytes, events: AsyncGenerator[bytes, None], last: bytes) -> None:
+        super().__init__(headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]  # nobody knows it yet
+        self._request, self._first, self._events, self._last = request, first, events, last
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head and all events."""
+        async with aclosing(self._events):
+            with suppress(Cancelled):  # nobody is left to be told
+                await while_connected(self._request, self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        async def send_event(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send_event(self._first)
+        try:
+            async for data in self._events:
+                await send_event(data)
+        except PeftDaemonError as error:
+            await send_event(msgspec.json.encode(ErrorEvent(error_body(error))))
+        if self._last:
+            await send_event(self._last)
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
@@ -82,10 +103,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
             raise Cancelled("the client hung up")
         return task.result()
     finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end(task, gone)
 
 
 async def _disconnected(request: Request) -> None:

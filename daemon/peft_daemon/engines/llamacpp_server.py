@@ -7,11 +7,11 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from peft_daemon.connections import ConnectionPool, event_data
+from peft_daemon.connections import ConnectionLost, ConnectionPool, HttpResponse, event_data
 from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, Prompt, TokenLogprob
 from peft_daemon.engines.kv_states import KvStates
 from peft_daemon.engines.process import ChildGone
@@ -20,9 +20,7 @@ from peft_daemon.engines.slots import Adapters, Slot, Slots
 from peft_daemon.errors import EngineFailed, InvalidInput
 from peft_daemon.protocol import FinishReason, Timings
 
-if TYPE_CHECKING:
-    import httpx
-
+CONNECT_S = 10.0
 KEEP_ALIVE_S = 3.0
 LONG_STEPS = 4
 """As many steps make a long one."""
@@ -86,15 +84,10 @@ class LlamaServer:
         states: KvStates | None = None,
         digests: Sequence[str] = (),
     ) -> None:
-        import httpx  # noqa: PLC0415  (0.2 s, spent while the model loads instead of before the daemon answers)
-
-        self._gone = httpx.TransportError
-        self._timeouts = httpx.Timeout(10.0, read=None)
-        socket = address.removeprefix("unix://") if address.startswith("unix://") else None
         self.connections = ConnectionPool(
-            "http://localhost" if socket else address,
-            socket=socket,
+            address,
             headers={"Authorization": f"Bearer {api_key}"},
+            connect_s=CONNECT_S,
             keep_alive_s=KEEP_ALIVE_S,
         )
         self._tokens: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()
@@ -111,7 +104,7 @@ class LlamaServer:
         """Release the connections."""
         if self._states is not None:
             await self._states.close()
-        await self.connections.aclose()
+        self.connections.close()
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids of ``text``; control tokens are recognised only when ``special``."""
@@ -284,7 +277,7 @@ class LlamaServer:
                     if event.error is not None:
                         raise _failure("the engine refused the request", str(event.error.get("message", "")))
                     yield event
-        except self._gone as error:
+        except ConnectionLost as error:
             raise ChildGone from error
 
     async def _post(self, path: str, body: object) -> Any:
@@ -294,7 +287,7 @@ class LlamaServer:
         try:
             async with self._send(method, path, body) as response:
                 content = await response.aread()
-        except self._gone as error:
+        except ConnectionLost as error:
             raise ChildGone from error
         if response.status_code != 200:
             raise _refusal(response.status_code, content)
@@ -302,11 +295,11 @@ class LlamaServer:
 
     def _send(
         self, method: str, path: str, body: object, *, keep: bool = True
-    ) -> AbstractAsyncContextManager[httpx.Response]:
-        content = None if body is None else msgspec.json.encode(body)
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        content = b"" if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json"}
         # The server drops a connection after a stream and, unused, after five seconds: reusing either would race.
-        return self.connections.send(method, path, content=content, headers=headers, timeouts=self._timeouts, keep=keep)
+        return self.connections.send(method, path, content=content, headers=headers, keep=keep)
 
 
 def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[int]:

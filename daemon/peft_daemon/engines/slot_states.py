@@ -17,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+from peft_daemon.cancellation import finish
 from peft_daemon.engines.kv_states import WORTH_SAVING, Found, KvStates, Weights
 from peft_daemon.engines.process import ChildGone
 from peft_daemon.engines.slots import Adapters, Slot, Slots
@@ -50,7 +51,7 @@ class SlotStates:
         better = found if found is not None and found.shared - own >= WORTH_RESTORING else None
         loses = len(slot.tokens) - (0 if better else own)
         if better is not None or (loses >= WORTH_SAVING and self._unsaved(slot) >= WORTH_SAVING):
-            await _to_its_end(self._exchange(slot, better, adapters))
+            await finish(self._exchange(slot, better, adapters))
 
     def shared(self, tokens: Sequence[int], adapters: Adapters) -> int:
         """How many of ``tokens`` the best saved state holds, where it is worth putting back."""
@@ -85,7 +86,7 @@ class SlotStates:
         async with self._slots.hold(slot) as free:
             if free and self._unsaved(slot) >= WORTH_SAVING:
                 try:
-                    await _to_its_end(self._save(slot))
+                    await finish(self._save(slot))
                 except ChildGone:
                     return
 
@@ -158,18 +159,3 @@ class SlotStates:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do ``work`` and return when it is done, also when cancelled meanwhile; then raise CancelledError."""
-    task = asyncio.create_task(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        task.exception()
-        raise asyncio.CancelledError
-    task.result()

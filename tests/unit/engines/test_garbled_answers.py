@@ -11,6 +11,7 @@ import pytest
 from peft_daemon.engines.base import AdapterLease, GarbledAnswer, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp_server import LlamaServer
+from support.played_llama import PlayedConnection
 
 REQUEST = GenerationRequest((Segment("x"),), 4)
 
@@ -35,7 +36,7 @@ class PlayedChild:
     def __init__(self, body: bytes, status: int) -> None:
         self.server = LlamaServer("http://127.0.0.1:1", "key", slots=1, context_tokens=64, step_tokens=16)
         transport = Garbling(body, status)
-        self.server.connections.connect = lambda: httpx.AsyncClient(transport=transport, base_url="http://localhost")
+        self.server.connections.connect = lambda: PlayedConnection(transport)
         self.adapters: tuple[AdapterLease, ...] = ()
 
     def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:
