@@ -8,13 +8,15 @@ what is relative in the environment is taken out of it. No other module starts p
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 WORKING_FOLDER = Path(sys.executable).anchor or os.sep
 """The root of the file system: always there, and nothing that only one user can write lies in it."""
@@ -136,6 +138,8 @@ async def start_async(
     **options: Any,
 ) -> asyncio.subprocess.Process:
     """Start a child; ``options`` are ``asyncio.create_subprocess_exec``'s. Raises OSError."""
+    import asyncio  # noqa: PLC0415  (commands that start nothing do without it)
+
     return await asyncio.create_subprocess_exec(
         *_checked(command), cwd=cwd, env=isolated_environment(environ), **options
     )

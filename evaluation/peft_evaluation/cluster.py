@@ -11,13 +11,13 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, chdir, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from peft_daemon import __version__
+from peft_daemon.child_processes import WORKING_FOLDER, python_code, run
 from peft_daemon.engines.base import TORCH, AdapterLease
 from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_evaluation.answering import Given, Question
@@ -126,7 +126,7 @@ def connected(address: str, place: Place, engine: str) -> Iterator[Cluster]:
     import ray  # noqa: PLC0415  (an extra)
 
     # Ray puts the working directory on the workers' import path, and it may be a repository nobody has read.
-    with chdir(os.sep):
+    with chdir(WORKING_FOLDER):
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     try:
         spots = _with_same_versions(places(ray.nodes(), gpus=engine == TORCH))
@@ -196,9 +196,9 @@ def _require_reachable(address: str) -> None:
         raise _unreachable(address, str(error)) from None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # In a process that can be ended: Ray tries for minutes, and cannot be told to give up.
-    command = [sys.executable, "-c", CONNECT, address]
+    command = python_code(CONNECT, address)
     try:
-        tried = subprocess.run(command, cwd=os.sep, capture_output=True, text=True, timeout=CONNECT_S, check=False)
+        tried = run(command, capture_output=True, text=True, timeout=CONNECT_S)
     except subprocess.TimeoutExpired:
         raise _unreachable(address, f"no answer of Ray within {CONNECT_S:.0f} s") from None
     if tried.returncode:

@@ -151,6 +151,58 @@ def test_no_part_of_the_editor_path_imports_torch(module: str) -> None:
     assert found == "[]"
 
 
+STARTERS = (
+    *("os.exec", "os.spawn", "os.posix_spawn", "os.system", "os.popen", "os.startfile", "os.fork", "pty"),
+    *("multiprocessing", "concurrent.futures.Process", "subprocess.", "asyncio.create_subprocess"),
+)
+"""Beginnings of the names of what starts a process."""
+HARMLESS = frozenset(
+    {"PIPE", "DEVNULL", "TimeoutExpired", "CalledProcessError", "SubprocessError", "CompletedProcess", "Process"}
+    | {"DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW"}
+)
+"""Of ``subprocess`` and ``asyncio.subprocess``; none of it starts anything."""
+
+
+def starts_of_processes(tree: ast.AST) -> Iterator[str]:
+    """Names of what a file uses that starts a process."""
+    types = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Subscript)}
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute) and id(node) not in types:  # `subprocess.Popen[bytes]` is a type
+            names = [ast.unparse(node)]
+        for name in names:
+            module, _, last = name.removeprefix("asyncio.").rpartition(".")
+            if last not in HARMLESS and (module == "subprocess" or name.startswith(STARTERS)):
+                yield name
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import subprocess\nsubprocess.run(['git'])",
+        "from subprocess import Popen",
+        "import asyncio\nasyncio.create_subprocess_exec('git')",
+        "import os\nos.execv('git', [])",
+        "import multiprocessing",
+        "from concurrent.futures import ProcessPoolExecutor",
+    ],
+)
+def test_a_start_of_a_process_is_noticed(code: str) -> None:
+    assert list(starts_of_processes(ast.parse(code)))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_processes_are_started_by_one_module_only(package: str) -> None:
+    for module, file in modules(package):
+        if module != "peft_daemon.child_processes":
+            found = list(starts_of_processes(ast.parse(file.read_text(encoding="utf-8"))))
+            assert not found, f"{module} uses {found}: start children with peft_daemon.child_processes"
+
+
 def test_a_projects_own_file_is_read_for_typed_commands_only() -> None:
     readers = {
         module

@@ -127,3 +127,25 @@ def test_an_environment_loses_what_is_relative_and_what_has_a_python_run_somethi
         "LD_PRELOAD": "libmine.so",
     }
     assert isolated_environment({"PATH": "."})["PATH"] == os.defpath
+
+
+@pytest.mark.parametrize("search", [None, "", ".", f".{os.pathsep}", "../visited"])
+def test_the_command_itself_does_not_import_from_the_visited_folder(
+    visited: Path, tmp_path: Path, search: str | None
+) -> None:
+    (visited / "json.py").rename(visited / "wave.py")
+    code = "import os, sys, wave; print(os.environ.get('PYTHONPATH'), *sys.path, sep=os.linesep)"
+    guarded = f"from peft_daemon.child_processes import distrust_working_folder as d; d(); {code}"
+    environ = {**os.environ, "PYTHONPATH": search} if search is not None else dict(os.environ)
+    done = subprocess.run([sys.executable, "-c", guarded], check=True, capture_output=True, text=True, env=environ)
+    assert not (tmp_path / "mark").exists()
+    assert str(visited) not in done.stdout
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=environ)
+    assert (tmp_path / "mark").exists(), "the trap would have noticed"
+
+
+def test_what_libraries_start_does_not_import_from_the_visited_folder_either(visited: Path, tmp_path: Path) -> None:
+    environ: dict[str, str] = dict(os.environ)
+    child_processes.distrust_working_folder(environ)
+    subprocess.run([sys.executable, "-c", "import json"], check=True, env=environ)
+    assert not (tmp_path / "mark").exists()

@@ -29,7 +29,10 @@ def draw_curves(path: Path, result: TuneResult) -> None:
     import matplotlib as mpl  # noqa: PLC0415  (a second, and only at the end of a run)
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    with mpl.rc_context({"svg.hashsalt": "peft-daemon", "svg.fonttype": "none"}):
+    with mpl.rc_context():
+        # matplotlib reads a `matplotlibrc` of the working folder, which may have it run LaTeX.
+        mpl.rcdefaults()
+        mpl.rcParams.update({"svg.hashsalt": "peft-daemon", "svg.fonttype": "none"})
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axes = figure.subplots()
         if result.losses:

@@ -12,6 +12,9 @@ import sys
 
 def main() -> None:
     """Entry point of the console script."""
+    from peft_daemon.child_processes import distrust_working_folder
+
+    distrust_working_folder()
     if sys.argv[1:] in (["lsp"], ["lsp", "--stdio"]):
         # What editors run, and wait for: it does without the library of all other commands.
         from peft_daemon.cli.lsp import serve

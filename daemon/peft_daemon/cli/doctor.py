@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from peft_daemon import __version__
+from peft_daemon.child_processes import find_program
 from peft_daemon.cli.output import Json, emit, run
 from peft_daemon.config import Settings, resolve
 from peft_daemon.engines import choice
@@ -110,7 +111,7 @@ def _engine(settings: Settings, paths: Paths) -> str:
 def _why(settings: Settings) -> str:
     if settings.engine != "auto":
         return f"Chosen because `engine` is {settings.engine}"
-    if shutil.which("nvidia-smi") is None:
+    if find_program("nvidia-smi") is None:
         return "Chosen because there is no CUDA device"
     if importlib.util.find_spec("torch") is None:
         return "There is a CUDA device, but torch is not installed"

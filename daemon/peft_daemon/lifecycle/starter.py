@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from peft_daemon import __version__
+from peft_daemon import __version__, child_processes
 from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
 from peft_daemon.lifecycle import backoff, handover, log
@@ -30,8 +30,7 @@ from peft_daemon.paths import Paths
 
 __all__ = ["DAEMON_COMMAND", "START_TIMEOUT_S", "Stopped", "ensure_running", "stop"]
 
-# -P: the folder the editor happens to run in must not provide a module of the daemon.
-DAEMON_COMMAND = (sys.executable, "-P", "-m", "peft_daemon.background")
+DAEMON_COMMAND = child_processes.python_module("peft_daemon.background")
 START_TIMEOUT_S = 30.0
 POLL_S = 0.015
 QUICK_DEATH_S = 60.0
@@ -119,13 +118,13 @@ def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subpr
     """Spawn the daemon detached from this process, its output going to the log."""
     with log.appending(paths) as output:
         try:
-            return subprocess.Popen(
+            return child_processes.start(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd=paths.log_file.parent,
-                env=handover.give(settings, paths, os.environ),
+                environ=handover.give(settings, paths, os.environ),
                 start_new_session=sys.platform != "win32",
                 creationflags=_DETACHED,
             )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from peft_daemon.child_processes import find_program, run, start
 from peft_daemon.errors import InvalidInput, Unavailable
 
 MOST_SECONDS = 30.0
@@ -23,6 +24,20 @@ _ELSEWHERE = frozenset(
     for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY", "NAMESPACE")
 )
 """Variables that point git to another repository; set while a hook runs."""
+_PROGRAMS = frozenset(
+    f"GIT_{name}"
+    for name in (
+        "ASKPASS",
+        "EDITOR",
+        "EXTERNAL_DIFF",
+        "PAGER",
+        "PROXY_COMMAND",
+        "SEQUENCE_EDITOR",
+        "SSH",
+        "SSH_COMMAND",
+    )
+)
+"""Variables that name programs, which nothing here needs."""
 _SUBMODULE, _LINK = "160000", "120000"
 
 
@@ -105,8 +120,8 @@ def last_commits(root: Path, paths: Collection[bytes], most_seconds: float = MOS
     listing = ("--name-only", "--no-renames", "--no-show-signature", "--relative", "-z")
     command = ("log", "--format=%x01%ct", *listing, "HEAD", "--", ".")
     until = time.monotonic() + most_seconds
-    with subprocess.Popen(
-        _command(root, *command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
+    with start(
+        _command(root, *command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, environ=_environment()
     ) as process:
         assert process.stdout is not None  # noqa: S101  (it was asked for)
         when = 0
@@ -134,28 +149,28 @@ def _fields(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _command(root: Path, *arguments: str) -> list[str]:
-    return ["git", "-C", str(root), *_SAFE, *arguments]
+    program = find_program("git", root.absolute())
+    if program is None:
+        raise Unavailable(
+            "git is not installed", why="it says which files are yours to learn from", fix="Install git and try again"
+        )
+    return [program, "-C", str(root.absolute()), *_SAFE, *arguments]
 
 
 def _environment() -> dict[str, str]:
     """Ours, for the repository that was asked for, and without leave to ask or to fetch."""
-    kept = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE}
+    kept = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE | _PROGRAMS}
     return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
 
 
 def _git(root: Path, *arguments: str, given: bytes | None = None) -> bytes:
     try:
-        done = subprocess.run(
-            _command(root, *arguments), input=given, capture_output=True, check=True, env=_environment()
-        )
-    except FileNotFoundError:
-        raise Unavailable(
-            "git is not installed", why="it says which files are yours to learn from", fix="Install git and try again"
-        ) from None
+        done = run(_command(root, *arguments), input=given, capture_output=True, check=True, environ=_environment())
     except subprocess.CalledProcessError as error:
         raise InvalidInput(
             f"git {arguments[0]} failed in {root}",
             why=error.stderr.decode("utf-8", "replace").strip().split("\n")[0],
             fix="Run `git status` there; it says more",
         ) from None
-    return done.stdout
+    output: bytes = done.stdout
+    return output

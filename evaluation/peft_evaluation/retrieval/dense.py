@@ -26,19 +26,23 @@ class Dense:
 
     id: str
     encoder: str
-    """A folder or a hub id."""
+    """The absolute path of a folder, or a hub id."""
 
     @property
     def version(self) -> str:
         """The encoder's name."""
-        return Path(self.encoder).parent.name if Path(self.encoder).is_dir() else self.encoder
+        return Path(self.encoder).parent.name if Path(self.encoder).is_absolute() else self.encoder
 
     def neighbours(self, pool: Sequence[str], questions: Sequence[str], k: int) -> list[tuple[int, ...]]:
         """See ``Retriever``. Raises NotFound for an encoder that is not on this machine."""
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  (seconds)
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  (seconds)
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
 
         try:
-            model = SentenceTransformer(self.encoder, local_files_only=True, trust_remote_code=False)
+            # A hub id would also be looked for in the working folder, which may be anybody's.
+            given = Path(self.encoder).is_absolute()
+            folder = self.encoder if given else snapshot_download(self.encoder, local_files_only=True)
+            model = SentenceTransformer(folder, local_files_only=True, trust_remote_code=False)
         except OSError as error:
             raise NotFound(
                 f"the encoder {self.encoder} is not on this machine",

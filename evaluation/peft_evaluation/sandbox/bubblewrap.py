@@ -9,13 +9,12 @@ and time zones.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from peft_daemon.child_processes import find_program, run
 from peft_daemon.errors import NotFound
 from peft_evaluation.sandbox import seccomp
 from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, Sandbox, Workspace, start
@@ -34,7 +33,7 @@ class Bubblewrap:
 
     def __init__(self) -> None:
         """Raises NotFound where bubblewrap is not installed or may not make name spaces."""
-        found = shutil.which("bwrap")
+        found = find_program("bwrap")
         if found is None:
             raise NotFound("generated code is only run in a sandbox, and bubblewrap is not installed", fix=HELP)
         self._program = found
@@ -62,8 +61,8 @@ class Bubblewrap:
         """Start one and see that it ends well; raises NotFound with what bubblewrap says."""
         launch = self.launch("nothing", (), Limits())
         try:
-            done = subprocess.run(
-                launch.command, pass_fds=launch.descriptors, capture_output=True, text=True, timeout=30, check=False
+            done = run(
+                launch.command, environ={}, pass_fds=launch.descriptors, capture_output=True, text=True, timeout=30
             )
         finally:
             for descriptor in launch.descriptors:

@@ -14,6 +14,7 @@ from typing import IO
 
 import msgspec
 
+from peft_daemon.child_processes import start
 from peft_evaluation.sandbox.base import Limits, Sandbox
 
 
@@ -51,7 +52,7 @@ class Process:
         launch = sandbox.launch(script, [str(number), *map(str, descriptors)], limits)
         folder = tempfile.TemporaryDirectory(prefix="pd-run-")
         try:
-            self._process = subprocess.Popen(
+            self._process = start(
                 launch.command,
                 stdin=stdin,
                 stdout=stdout,
@@ -59,7 +60,7 @@ class Process:
                 pass_fds=(number, *descriptors, *launch.descriptors),
                 start_new_session=True,
                 cwd=folder.name,
-                env={},
+                environ={},
             )
         except BaseException:
             folder.cleanup()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon import cli
+from peft_daemon import child_processes, cli
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.paths import Paths
 from support.synthetic_adapter import TinyModel, lora, write_peft
@@ -38,6 +38,8 @@ def with_model(home: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     """Code, message and fix of the refusal, as one text."""
     monkeypatch.setattr(sys, "argv", ["peft-daemon", "tune", *arguments, "--json"])
+    # Changes the environment of the process for good.
+    monkeypatch.setattr(child_processes, "distrust_working_folder", lambda: None)
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code not in (0, None)

@@ -1,17 +1,14 @@
-"""What goes into the copy of a repository, what comes out of it, and what is known of its interpreter."""
+"""What goes into the copy of a repository, and what comes out of it."""
 
 from __future__ import annotations
 
 import os
-import sys
-import venv
 from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound, TooLarge
+from peft_daemon.errors import TooLarge
 from peft_evaluation.own_tests import packing
-from peft_evaluation.own_tests.interpreter import find
 from peft_evaluation.own_tests.packing import pack
 from peft_evaluation.sandbox.inside.unpacking import put, unpack
 from support.own_repository import OwnRepository
@@ -72,41 +69,3 @@ def test_a_repository_that_is_too_large_is_refused(
     repository.commit({"data.bin": bytes(2**20)})
     with pytest.raises(TooLarge, match="more than 1 MB"):
         pack(repository.root, tmp_path / "pack")
-
-
-def test_the_interpreter_is_that_of_the_repository_where_it_has_one(tmp_path: Path) -> None:
-    assert find(tmp_path, None).prefix == sys.prefix
-    venv.create(tmp_path / ".venv", symlinks=True, with_pip=False)
-    with pytest.raises(NotFound, match=r"\.venv/bin/python has no pytest"):
-        find(tmp_path, None)
-    packages = next((tmp_path / ".venv" / "lib").iterdir()) / "site-packages"
-    (packages / "pytest-9.9.dist-info").mkdir()
-    (packages / "pytest-9.9.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest\nVersion: 9.9\n")
-    (tmp_path / "src").mkdir()
-    (packages / "own.pth").write_text(f"{tmp_path / 'src'}\n{Path.home()}\n{tmp_path.parent}\n")
-    found = find(tmp_path, None)
-    assert (found.prefix, found.pytest) == (str(tmp_path / ".venv"), "9.9")
-    assert Path(found.python) == Path(sys.executable).resolve()
-    mounts = found.mounts(tmp_path)
-    assert str(packages) in mounts and str(Path(os.__file__).parent) in mounts
-    # The copy stands for the repository's own, and nobody's home is shown.
-    assert not {str(tmp_path / "src"), str(Path.home()), str(tmp_path.parent)} & set(mounts)
-    assert find(tmp_path, Path(sys.executable)).prefix == sys.prefix
-
-
-def test_what_is_no_interpreter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is no interpreter"):
-        find(tmp_path, tmp_path / "python")
-    silent = tmp_path / "silent"
-    silent.write_text("#!/bin/sh\nexit 0\n")
-    silent.chmod(0o755)
-    with pytest.raises(InvalidInput, match="does not say what it is"):
-        find(tmp_path, silent)
-    old = tmp_path / "old"
-    facts = (
-        '{"python": "/p", "version": [3, 7, 1], "prefix": "/", "library": [], "site": [], "path": [], "pytest": "7"}'
-    )
-    old.write_text(f"#!/bin/sh\necho '{facts}'\n")
-    old.chmod(0o755)
-    with pytest.raises(InvalidInput, match=r"is Python 3\.7\.1"):
-        find(tmp_path, old)

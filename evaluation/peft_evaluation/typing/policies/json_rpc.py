@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from peft_daemon.child_processes import start_async
 from peft_daemon.errors import EngineFailed
 
 STOP_S = 5.0
@@ -37,13 +38,13 @@ class JsonRpc:
     async def start(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         """Start the child; what it says besides goes to ``log``."""
         with log.open("ab") as errors:
-            self._process = await asyncio.create_subprocess_exec(
-                *command,
+            self._process = await start_async(
+                command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 limit=_LIMIT,
-                env={**os.environ, **environ},
+                environ={**os.environ, **environ},
                 start_new_session=sys.platform != "win32",
             )
         self._reader = asyncio.create_task(self._read())

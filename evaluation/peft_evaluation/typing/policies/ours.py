@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ import httpx
 import msgspec
 
 from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.child_processes import python_module, start_async
 from peft_daemon.config import resolve
 from peft_daemon.errors import EngineFailed
 from peft_daemon.paths import Paths
@@ -79,7 +79,7 @@ class OursSession:
         # As `peft-daemon setup` leaves an installation: the adapters are there when the daemon starts.
         settings, paths = resolve(environ=self._environ).settings, Paths.from_environment(self._environ)
         await asyncio.to_thread(provide_shipped, settings, paths)
-        command = (sys.executable, "-m", "peft_daemon", "lsp")
+        command = python_module("peft_daemon", "lsp")
         await self._rpc.start(command, self._environ, self._home / "lsp.log")
         folder = {"uri": self._workspace.folder.as_uri(), "name": "work"}
         hello = {
@@ -109,11 +109,11 @@ class OursSession:
         if self._http is not None:
             await self._http.aclose()
         await self._rpc.stop()
-        stop = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "peft_daemon", "stop"),
+        stop = await start_async(
+            python_module("peft_daemon", "stop"),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, **self._environ},
+            environ={**os.environ, **self._environ},
         )
         await stop.wait()
 
