@@ -108,6 +108,12 @@ class PlayedProcess:
     async def stop(self, grace_s: float = 2.0) -> None:
         self._ended.set()
 
+    def stopped(self) -> bool:
+        return False
+
+    def kill(self) -> None:
+        self._ended.set()
+
 
 @dataclass(frozen=True)
 class DaemonHere:

@@ -7,13 +7,10 @@ reading, which is done one file at a time. What fails in one workspace is told a
 from __future__ import annotations
 
 import os
-import queue
-import sys
-import threading
 import time
 from collections import deque
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
@@ -21,6 +18,7 @@ from peft_daemon.context.index import Index
 from peft_daemon.context.messages import Ask, Changed, Chosen, Order, Report, Told
 from peft_daemon.context.protocol import IndexState, WorkspaceStatus
 from peft_daemon.context.selection import Question, Recipe, select
+from peft_daemon.engines.supervised_child import CommandReader, run_child
 from peft_daemon.errors import PeftDaemonError
 from peft_daemon.sources.related import Related
 from peft_daemon.sources.workspace import workspace_files
@@ -150,31 +148,21 @@ class Worker:
 
 def main() -> None:
     """Serve until stdin closes."""
-    # Whatever prints must not get between the reports.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    run_child(serve)
+
+
+def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
+    """Obey orders and read files in between."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
     worker = Worker(answers)
     decoder = msgspec.json.Decoder(Order)
     while True:
-        try:
-            line = orders.get_nowait() if worker.busy else orders.get()
-        except queue.Empty:
+        line = commands.waiting() if worker.busy else commands.next()
+        if line is None:
             worker.work()
-            continue
-        if not line:
-            # A thread may hang in a read of stdin; nothing here is worth an orderly teardown.
-            os._exit(0)
-        worker.obey(decoder.decode(line))
-
-
-def _read(stream: BinaryIO, orders: queue.SimpleQueue[bytes]) -> None:
-    while line := stream.readline():
-        orders.put(line)
-    orders.put(b"")
+        else:
+            worker.obey(decoder.decode(line))
 
 
 if __name__ == "__main__":

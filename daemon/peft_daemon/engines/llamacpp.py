@@ -21,13 +21,13 @@ from typing import ClassVar
 import msgspec
 
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.kv_states import KvStates, fingerprint
 from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady, WaitPolicy
 from peft_daemon.engines.llamacpp_server import LONG_STEPS, LlamaServer
 from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
-from peft_daemon.engines.supervision import SupervisedEngine
-from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError, UnusableFile
-from peft_daemon.protocol import EngineState
+from peft_daemon.engines.supervision import SupervisedEngine, start_failure
+from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
 
 log = logging.getLogger("peft_daemon.engines")
 
@@ -85,6 +85,7 @@ class _Generation:
     ) -> None:
         self.process, self.server, self.adapters, self.speculates = process, server, adapters, speculates
         self._host = host
+        self.heartbeat = Heartbeat(server.ping, process.stopped)
         self.in_flight = 0
         self.retired = False
         self.idle = asyncio.Event()
@@ -108,16 +109,24 @@ class _Generation:
 
     async def keep_states(self) -> None:
         """Save what its slots hold, for its successor or the next start."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.server.keep_states(), KEEP_LIMIT_S)
+        saving = asyncio.create_task(self.server.keep_states())
+        # An order that is under way cannot be cancelled, and a child that hangs never answers it.
+        await asyncio.wait((saving,), timeout=KEEP_LIMIT_S)
+        if saving.done():
+            saving.result()
 
     async def end(self) -> None:
         """Stop the child now."""
         self.retired = True
-        await self.keep_states()
-        await self.process.stop()
-        _remove_socket(self._host)
-        await self.server.close()
+        try:
+            if not self.heartbeat.verdict:
+                await self.keep_states()
+        finally:
+            try:
+                await self.process.stop()
+            finally:
+                _remove_socket(self._host)
+                await self.server.close()
 
 
 class LlamaCppEngine(SupervisedEngine[_Generation]):
@@ -152,7 +161,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         likely = await self._usable(self._options.adapters)
         try:
             first = await self._spawn(likely[: self._options.max_loaded_adapters])
-        except EngineFailed as error:
+        except Exception as error:
             if not likely or isinstance(error, UnusableFile):
                 raise
             # One of them may be what it dies of; whoever asks for that one is told.
@@ -171,9 +180,12 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         """Tokens of the request's prompt that neither a slot nor a saved state holds."""
         async with self._lease(request) as child:
             try:
-                return await child.server.unread(request.prompt, _applied(child, request.adapter))
+                with child.heartbeat.working():
+                    unread = await child.server.unread(request.prompt, _applied(child, request.adapter))
             except ChildGone:
                 return 0  # whoever generates is told
+            child.heartbeat.beat()
+            return unread
 
     def _loaded(self, child: _Generation) -> list[str]:
         return [adapter.digest for adapter in child.adapters]
@@ -203,7 +215,8 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
                 if adapter is not None:
                     self._touch(adapter)
                 return current
-            await self._replace(adapter, plain=plain)
+            # Whoever asks next wants it as well: loading goes on without the request that it was begun for.
+            await asyncio.shield(self._background(self._replace(adapter, plain=plain)))
 
     def _touch(self, adapter: AdapterLease) -> None:
         self._recent.pop(adapter.digest, None)
@@ -226,9 +239,12 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             keep = await self._usable([a for d, a in self._recent.items() if d in loaded])
             try:
                 fresh = await self._spawn((*keep, *new)[-self._options.max_loaded_adapters :])
-            except EngineFailed as error:
-                if not new or isinstance(error, UnusableFile):
-                    raise
+            except Unavailable:
+                raise
+            except Exception as unexpected:
+                error = start_failure(unexpected)
+                if not new or isinstance(error, UnusableFile) or not isinstance(unexpected, EngineFailed):
+                    raise error from None
                 raise EngineFailed(
                     f"adapter {new[0].digest[:12]} could not be loaded",
                     why=error.why,
@@ -236,8 +252,9 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
                 ) from None
             for each in new:
                 self._touch(each)
-            await old.keep_states()
-            self._current, self._state, self._last_error = fresh, EngineState.READY, None
+            with contextlib.suppress(Exception):
+                await old.keep_states()
+            self._take_over(fresh)
             self._background(self._drain(old))
         await self._announce()
 
@@ -245,8 +262,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         """End a replaced generation once its last request has finished."""
         old.retired = True
         await old.idle.wait()
-        await old.end()
-        self._children.discard(old)
+        await self._dispose(old)
 
     async def _usable(self, adapters: Sequence[AdapterLease]) -> tuple[AdapterLease, ...]:
         """Those of ``adapters`` that may be loaded; the others are told to the log."""
@@ -282,24 +298,23 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             speculation=self._speculation,
             states_folder=str(self._states.folder) if self._states is not None else "",
         )
-        process = await EngineProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
         try:
-            ready = msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+            async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:
+                ready = msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+                server = LlamaServer(
+                    ready.address,
+                    key,
+                    slots=options.slots,
+                    context_tokens=options.context_tokens,
+                    step_tokens=options.batch_tokens,
+                    states=self._states,
+                    digests=[adapter.digest for adapter in adapters],
+                )
+                generation = _Generation(process, server, adapters, host, speculates=config.speculation)
         except BaseException:
-            await process.stop(grace_s=0.5)
             _remove_socket(host)
             raise
-        server = LlamaServer(
-            ready.address,
-            key,
-            slots=options.slots,
-            context_tokens=options.context_tokens,
-            step_tokens=options.batch_tokens,
-            states=self._states,
-            digests=[adapter.digest for adapter in adapters],
-        )
-        generation = _Generation(process, server, adapters, host, speculates=config.speculation)
-        self._adopt(generation)
+        self._children.add(generation)
         return generation
 
 

@@ -7,10 +7,11 @@ stdin closes, so that it cannot outlive the daemon. A crash of native code ends 
 from __future__ import annotations
 
 import os
-import sys
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NoReturn
 
 import msgspec
+
+from peft_daemon.engines.supervised_child import CommandReader, run_child
 
 KV_LAYOUT = "f16"
 """What a saved KV state depends on besides model, build and context; to be changed with the parameters below."""
@@ -55,11 +56,12 @@ class ChildReady(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Serve until stdin closes."""
-    # llama.cpp may print to stdout; the line the parent waits for must be the only thing there.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    commands: BinaryIO = sys.stdin.buffer
-    config = msgspec.json.decode(commands.readline(), type=ChildConfig)
+    run_child(serve)
+
+
+def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
+    """Load what the first line says and answer where the server listens."""
+    config = msgspec.json.decode(commands.next(), type=ChildConfig)
     # What llama.cpp saves here holds what the user writes.
     os.umask(0o077)
 
@@ -69,10 +71,8 @@ def main() -> None:
     server = xllamacpp.Server(_parameters(xllamacpp, config))
     answers.write(msgspec.json.encode(ChildReady(server.listening_address)) + b"\n")
     answers.flush()
-    while commands.readline():
-        pass
-    # Native threads may still be decoding; nothing here is worth an orderly teardown.
-    os._exit(0)
+    while True:
+        commands.next()
 
 
 def set_wait_policy(policy: WaitPolicy) -> None:

@@ -136,6 +136,10 @@ class LlamaServer:
             shared = max(shared, self._states.shared(tokens, adapters))
         return len(tokens) - shared
 
+    async def ping(self) -> None:
+        """Have the server answer, which it does whatever its slots are at; raises ChildGone."""
+        await self._json("GET", "/health", None)
+
     async def busy(self) -> bool:
         """Whether any slot is reading a prompt or decoding."""
         slots = await self._json("GET", "/slots", None)

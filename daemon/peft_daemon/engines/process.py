@@ -11,15 +11,22 @@ from collections import deque
 import psutil
 
 from peft_daemon import child_processes
+from peft_daemon.engines.supervised_child import PARENT_VARIABLE
 from peft_daemon.errors import EngineFailed
 
 STDERR_LINES = 40
 LINE_LIMIT = 1 << 20
 """Longest line in bytes that a child may write."""
+LOOK_S = 1.0
+"""How often a child that is starting is looked at: one that is stopped says nothing and does not end."""
+STOPPED_LOOKS = 3
+"""So often in a row it has to be found stopped."""
+LAST_WORDS_S = 1.0
+"""How long what a dead child has left in its pipes is waited for; what it started may hold them open."""
 
 
 class ChildGone(Exception):
-    """The child closed the connection: its process is dying or dead."""
+    """The connection to the child broke: its process is dying or dead, or nothing can be opened any more."""
 
 
 def default_threads() -> int:
@@ -49,15 +56,23 @@ class EngineProcess:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=LINE_LIMIT,
-            environ={**os.environ, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
+            environ={
+                **os.environ,
+                **{"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", PARENT_VARIABLE: str(os.getpid())},
+            },
             # Ctrl-C in a terminal goes to the daemon alone, which then ends the child in order.
             start_new_session=sys.platform != "win32",
         )
-        self = cls(process)
-        assert process.stdin is not None  # noqa: S101  (PIPE was asked for)
-        with contextlib.suppress(ConnectionError):
-            process.stdin.write(first_line + b"\n")
-            await process.stdin.drain()
+        try:
+            self = cls(process)
+            assert process.stdin is not None  # noqa: S101  (PIPE was asked for)
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(first_line + b"\n")
+                await process.stdin.drain()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            raise
         return self
 
     @property
@@ -71,26 +86,33 @@ class EngineProcess:
         return " | ".join(list(self._stderr)[-4:])
 
     def memory_bytes(self) -> int:
-        """Resident memory now; 0 once it has ended."""
+        """Resident memory now; 0 once it has ended, or where it cannot be had."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return 0
+
+    def stopped(self) -> bool:
+        """Whether a signal has stopped it: it lives and does nothing until another one lets it go on."""
+        try:
+            return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except (psutil.Error, OSError):
+            return False
 
     async def first_answer(self, timeout_s: float) -> bytes:
         """The line that says it serves; raises EngineFailed with the child's last words if it dies or hangs."""
         assert self._process.stdout is not None  # noqa: S101  (PIPE was asked for)
+        reading = asyncio.ensure_future(self._process.stdout.readline())
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), timeout_s)
-        except TimeoutError:
-            raise EngineFailed(
-                f"the engine did not start within {timeout_s:.0f} s",
-                why=self.last_words,
-                fix="Run `peft-daemon doctor`",
-            ) from None
+            await self._until_answer(reading, timeout_s)
+            line = reading.result()
+        except ValueError:
+            raise EngineFailed("the engine answered nonsense", why="a line without an end") from None
+        finally:
+            reading.cancel()
         if not line:
             code = await self._process.wait()
-            await self._reader
+            await self._hear_last_words()
             raise EngineFailed(
                 "the engine could not load the model",
                 why=self.last_words or f"exit code {code}",
@@ -125,10 +147,42 @@ class EngineProcess:
         try:
             await asyncio.wait_for(self._process.wait(), grace_s)
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+            self.kill()
             await self._process.wait()
-        await self._reader
+        except BaseException:
+            self.kill()
+            raise
+        await self._hear_last_words()
+
+    def kill(self) -> None:
+        """End it at once, also when it is stopped; returns without waiting."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def _until_answer(self, reading: asyncio.Future[bytes], timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline, stopped = loop.time() + timeout_s, 0
+        while True:
+            left = deadline - loop.time()
+            await asyncio.wait((reading,), timeout=max(0.0, min(LOOK_S, left)))
+            if reading.done():
+                return
+            if left <= 0:
+                raise EngineFailed(
+                    f"the engine did not start within {timeout_s:.0f} s",
+                    why=self.last_words,
+                    fix="Run `peft-daemon doctor`",
+                )
+            stopped = stopped + 1 if self.stopped() else 0
+            if stopped >= STOPPED_LOOKS:
+                raise EngineFailed(
+                    "the engine hung while it started",
+                    why="a signal stopped its process",
+                    fix="It is ended and starts again by itself",
+                )
+
+    async def _hear_last_words(self) -> None:
+        await asyncio.wait((self._reader,), timeout=LAST_WORDS_S)
 
     async def _collect_stderr(self) -> None:
         assert self._process.stderr is not None  # noqa: S101  (PIPE was asked for)

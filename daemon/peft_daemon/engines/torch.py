@@ -12,15 +12,18 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
 from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest, LoadChecks
-from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
+from peft_daemon.engines.heartbeat import Heartbeat
+from peft_daemon.engines.process import LAST_WORDS_S, ChildGone, EngineProcess, default_threads
 from peft_daemon.engines.supervision import SupervisedEngine
 from peft_daemon.engines.torch_messages import (
     Answer,
@@ -39,6 +42,8 @@ from peft_daemon.engines.torch_messages import (
     encode,
 )
 from peft_daemon.errors import EngineFailed, InvalidInput
+
+log = logging.getLogger("peft_daemon.engines")
 
 CHILD_MODULE = "peft_tuning.serving.child"
 NEEDED = ("torch", "transformers", "peft", "bitsandbytes")
@@ -78,6 +83,7 @@ class TorchChild:
         self.process = process
         self.retired = False
         self.adapters: list[str] = []
+        self.heartbeat = Heartbeat(partial(self.count_tokens, ()), process.stopped)
         self.idle = asyncio.Event()
         self.idle.set()
         self._numbers = itertools.count()
@@ -88,7 +94,7 @@ class TorchChild:
         """Stop it now."""
         self.retired = True
         await self.process.stop()
-        await self._reader
+        await asyncio.wait((self._reader,), timeout=LAST_WORDS_S)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, taken literally; raises ChildGone."""
@@ -135,8 +141,8 @@ class TorchChild:
         self.process.send(encode(command))
 
     async def _read(self) -> None:
-        """Hand out answers until the child is gone."""
-        with contextlib.suppress(ChildGone):
+        """Hand out answers until the child is gone, or says what cannot be understood."""
+        try:
             while True:
                 answer = decode_answer(await self.process.receive())
                 if isinstance(answer, Loaded):
@@ -147,6 +153,13 @@ class TorchChild:
                     del self._open[answer.id]
                 if not self._open:
                     self.idle.set()
+        except ChildGone:
+            pass
+        except Exception:
+            log.exception("the torch engine answered nonsense and is ended")
+        finally:
+            # Nobody hears it any more.
+            self.process.kill()
         for answers in self._open.values():
             answers.put_nowait(None)
         self._open.clear()
@@ -179,17 +192,13 @@ class TorchEngine(SupervisedEngine[TorchChild]):
             step_tokens=options.batch_tokens,
             max_loaded_adapters=options.max_loaded_adapters,
         )
-        process = await EngineProcess.spawn(CHILD_MODULE, encode(config))
-        try:
-            msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
-        except (ValueError, RecursionError) as error:
-            await process.stop(grace_s=0.5)
-            raise EngineFailed("the engine answered nonsense", why=str(error)) from None
-        except BaseException:
-            await process.stop(grace_s=0.5)
-            raise
-        child = TorchChild(process)
-        self._adopt(child)
+        async with self._starting(CHILD_MODULE, encode(config)) as process:
+            try:
+                msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+            except (ValueError, RecursionError) as error:
+                raise EngineFailed("the engine answered nonsense", why=str(error)) from None
+            child = TorchChild(process)
+        self._children.add(child)
         return child
 
     @contextlib.asynccontextmanager

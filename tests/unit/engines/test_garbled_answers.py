@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from peft_daemon.engines.base import AdapterLease, GarbledAnswer, GenerationRequest, LoadChecks, Segment
+from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp_server import LlamaServer
 from support.played_llama import PlayedConnection
@@ -37,6 +38,7 @@ class PlayedChild:
         self.server = LlamaServer("http://127.0.0.1:1", "key", slots=1, context_tokens=64, step_tokens=16)
         transport = Garbling(body, status)
         self.server.connections.connect = lambda: PlayedConnection(transport)
+        self.heartbeat = Heartbeat(self.server.ping, lambda: False)
         self.adapters: tuple[AdapterLease, ...] = ()
 
     def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:

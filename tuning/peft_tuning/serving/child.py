@@ -12,12 +12,14 @@ import os
 import queue
 import sys
 import threading
+import traceback
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from peft_daemon.engines.base import Delta
+from peft_daemon.engines.supervised_child import CommandReader, run_child
 from peft_daemon.engines.torch_messages import (
     Answer,
     Cancel,
@@ -38,21 +40,30 @@ from peft_daemon.errors import EngineFailed, PeftDaemonError
 
 def main() -> None:
     """Serve until stdin closes."""
-    # Libraries may print; what the parent reads must be the only thing on stdout.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    commands: BinaryIO = sys.stdin.buffer
-    config = msgspec.json.decode(commands.readline(), type=ChildConfig)
+    run_child(serve)
+
+
+def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
+    """Load what the first line says and obey those that follow."""
+    config = msgspec.json.decode(commands.next(), type=ChildConfig)
     try:
         child = _Child(config, answers)
     except PeftDaemonError as error:
         sys.stderr.write(error.line + "\n")
         sys.exit(1)
-    threading.Thread(target=child.work, daemon=True).start()
-    while line := commands.readline():
-        child.take(line)
-    # A step may be under way; nothing here is worth an orderly teardown.
-    os._exit(0)
+    threading.Thread(target=_work_or_end, args=(child,), daemon=True).start()
+    while True:
+        child.take(commands.next())
+
+
+def _work_or_end(child: _Child) -> None:
+    """Decode, and end the process should that fail: a child that takes requests and answers none is no use."""
+    try:
+        child.work()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
 
 
 class _Child:

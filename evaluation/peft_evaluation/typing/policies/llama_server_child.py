@@ -9,13 +9,12 @@ stdin closes.
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from peft_daemon.engines.llamacpp_child import set_wait_policy
+from peft_daemon.engines.supervised_child import CommandReader, run_child
 
 BATCH_TOKENS = 1024
 CONTEXT_TOKENS = 8192
@@ -39,11 +38,12 @@ class Ready(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Serve until stdin closes."""
-    # llama.cpp may print to stdout; the line the parent waits for must be the only thing there.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    commands: BinaryIO = sys.stdin.buffer
-    config = msgspec.json.decode(commands.readline(), type=Config)
+    run_child(serve)
+
+
+def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
+    """Load what the first line says and answer where the server listens."""
+    config = msgspec.json.decode(commands.next(), type=Config)
 
     set_wait_policy("passive")
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
@@ -65,9 +65,8 @@ def main() -> None:
     server = xllamacpp.Server(params)
     answers.write(msgspec.json.encode(Ready(server.listening_address)) + b"\n")
     answers.flush()
-    while commands.readline():
-        pass
-    os._exit(0)
+    while True:
+        commands.next()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,306 @@
+"""Whatever goes wrong with an engine's process: requests are answered or clearly refused, and it serves again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.engines import heartbeat, llamacpp, supervision
+from peft_daemon.engines.base import AdapterLease, Delta, GenerationRequest, Segment
+from peft_daemon.engines.heartbeat import HeartbeatLimits
+from peft_daemon.engines.llamacpp import CHILD_MODULE, LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp_server import LlamaServer
+from peft_daemon.errors import EngineFailed, Unavailable
+from peft_daemon.protocol import EngineState
+from support.synthetic_adapter import TinyModel, lora, write_peft
+
+LIMIT_S = 60.0
+REQUEST = GenerationRequest((Segment("def f(x):"),), 12)
+LONG = GenerationRequest((Segment("def g(x):"),), 400)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    return TinyModel.random().write(tmp_path_factory.mktemp("base") / "base.gguf")
+
+
+@pytest.fixture(scope="module")
+def leases(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterLease]:
+    root = tmp_path_factory.mktemp("adapters")
+    registry = AdapterRegistry(root / "registry")
+    folders = [(seed, write_peft(root / f"peft{seed}", lora(seed=seed))) for seed in (1, 20, 50)]
+    return [registry.lease(registry.import_(folder, name=f"a{seed}", base=base)) for seed, folder in folders]
+
+
+@pytest.fixture
+async def engine(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LlamaCppEngine]:
+    """One that has not started."""
+    monkeypatch.setattr(supervision, "BACKOFF_S", (0.05,))
+    monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.1, ping_s=0.2))
+    with tempfile.TemporaryDirectory(prefix="pd-") as sockets:
+        options = LlamaCppOptions(
+            "tiny", base.path, Path(sockets), context_tokens=512, threads=1, max_loaded_adapters=1
+        )
+        engine = LlamaCppEngine(options)
+        yield engine
+        await engine.stop()
+    assert children() == []
+
+
+@pytest.fixture
+async def serving(engine: LlamaCppEngine) -> LlamaCppEngine:
+    await engine.start()
+    await engine.ready()
+    return engine
+
+
+def children() -> list[psutil.Process]:
+    """Engine processes of this one that live."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if CHILD_MODULE in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+async def answer(engine: LlamaCppEngine, lease: AdapterLease | None = None) -> str:
+    request = GenerationRequest(REQUEST.prompt, REQUEST.max_tokens, adapter=lease)
+    async with asyncio.timeout(LIMIT_S):
+        return "".join([item.text async for item in engine.generate(request) if isinstance(item, Delta)])
+
+
+async def settled(engine: LlamaCppEngine, state: EngineState) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while engine.status().state is not state:
+            await asyncio.sleep(0.01)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> list[int]:
+    """Have the client of a new child fail so many times; gives the pids of the children that it was for."""
+    seen: list[int] = []
+    make = LlamaServer.__init__
+
+    def fail(self: LlamaServer, *arguments: object, **options: object) -> None:
+        if len(seen) < times:
+            seen.append(children()[-1].pid)
+            raise error
+        make(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LlamaServer, "__init__", fail)
+    return seen
+
+
+@contextmanager
+def without_descriptors() -> Iterator[None]:
+    """Nothing can be opened in the block."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError("none left"), RuntimeError("odd")])
+async def test_an_unexpected_error_at_the_start_is_told_and_the_start_tried_again(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    seen = failing(monkeypatch, error, supervision.FAILED_AFTER)
+    await engine.start()
+    with pytest.raises(EngineFailed, match="could not be started"):
+        await engine.ready()
+    told = engine.status()
+    assert type(error).__name__ in told.last_error
+    assert "doctor" in told.fix
+    await settled(engine, EngineState.READY)
+    assert await answer(engine)
+    assert len(seen) == supervision.FAILED_AFTER
+    assert [each.pid for each in children()] == [engine.status().pid]
+
+
+async def test_certificates_that_cannot_be_loaded_are_not_needed(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+    await engine.start()
+    await engine.ready()
+    assert await answer(engine)
+
+
+async def test_without_descriptors_the_start_fails_clearly_and_succeeds_when_there_are_some_again(
+    engine: LlamaCppEngine,
+) -> None:
+    with without_descriptors():
+        await engine.start()
+        await settled(engine, EngineState.RESTARTING)
+        assert "Too many open files" in engine.status().last_error
+    await settled(engine, EngineState.READY)
+    assert await answer(engine)
+
+
+async def test_an_engine_that_cannot_be_connected_to_for_a_moment_is_not_replaced(
+    serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "GONE_WAIT_S", 0.05)
+    pid = serving.status().pid
+    current = serving._current
+    assert current is not None
+    current.server.connections.close_unused()
+    with without_descriptors(), pytest.raises(EngineFailed):
+        await answer(serving)
+    assert await answer(serving)
+    assert serving.status().pid == pid
+
+
+async def test_an_unexpected_error_while_an_adapter_is_loaded_leaves_one_engine_that_serves(
+    serving: LlamaCppEngine, leases: list[AdapterLease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, RuntimeError("odd"), 3)
+    for _ in range(3):
+        with pytest.raises(EngineFailed, match="odd"):
+            await answer(serving, leases[0])
+        assert await answer(serving)
+        assert [each.pid for each in children()] == [serving.status().pid]
+    assert await answer(serving, leases[0])
+
+
+async def test_loading_an_adapter_goes_on_when_the_request_for_it_is_given_up(
+    serving: LlamaCppEngine, leases: list[AdapterLease]
+) -> None:
+    asked = asyncio.create_task(answer(serving, leases[0]))
+    async with asyncio.timeout(LIMIT_S):
+        while len(children()) < 2:
+            await asyncio.sleep(0.005)
+        asked.cancel()
+        while serving.status().adapters != [leases[0].digest]:
+            await asyncio.sleep(0.01)
+
+
+async def test_never_more_than_two_engines_live_and_a_third_waits_for_room(
+    serving: LlamaCppEngine, leases: list[AdapterLease], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with aclosing(serving.generate(LONG)) as first:
+        await anext(first)  # keeps the first child
+        assert await answer(serving, leases[0])
+        waiting = asyncio.create_task(answer(serving, leases[1]))
+        assert await answer(serving, leases[0]), "the others are served meanwhile"
+        assert len(children()) == supervision.MAX_PROCESSES
+        assert not waiting.done()
+    assert await waiting
+    monkeypatch.setattr(supervision, "ROOM_WAIT_S", 0.05)
+    async with aclosing(serving.generate(LONG)) as first:
+        await anext(first)
+        assert await answer(serving, leases[0])
+        with pytest.raises(Unavailable, match="no further engine"):
+            await answer(serving, leases[2])
+        assert len(children()) <= supervision.MAX_PROCESSES
+
+
+async def test_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
+    serving: LlamaCppEngine,
+) -> None:
+    before = serving.status()
+    assert before.pid is not None
+    expected = await answer(serving)
+    os.kill(before.pid, signal.SIGSTOP)
+    assert await answer(serving) == expected
+    after = serving.status()
+    assert after.pid != before.pid
+    assert after.restarts == 1
+    assert not psutil.pid_exists(before.pid)
+
+
+async def test_an_engine_that_hangs_while_it_writes_is_told_of_and_the_next_request_is_right(
+    serving: LlamaCppEngine,
+) -> None:
+    expected = await answer(serving)
+    with pytest.raises(EngineFailed, match="hung while it worked") as caught:
+        async with asyncio.timeout(LIMIT_S):
+            async for item in serving.generate(LONG):
+                pid = serving.status().pid
+                if pid is not None and isinstance(item, Delta) and not item.silent:
+                    os.kill(pid, signal.SIGSTOP)
+    assert "signal" in caught.value.why
+    assert await answer(serving) == expected
+
+
+async def test_an_engine_that_hangs_while_it_loads_is_ended(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peft_daemon.engines.process.LOOK_S", 0.05)
+    await engine.start()
+    async with asyncio.timeout(LIMIT_S):
+        while not (started := children()):
+            await asyncio.sleep(0.005)
+    started[0].suspend()
+    await settled(engine, EngineState.RESTARTING)
+    assert "hung while it started" in engine.status().last_error
+    await settled(engine, EngineState.READY)
+    assert await answer(engine)
+
+
+async def test_a_hung_engine_cannot_keep_the_daemon_from_stopping(
+    serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llamacpp, "KEEP_LIMIT_S", 0.1)
+    (process,) = children()
+    process.suspend()
+    await serving.stop()
+    assert not process.is_running()
+
+
+PARENT = """
+import asyncio, os, sys, time
+import msgspec
+from peft_daemon.engines.llamacpp_child import ChildConfig
+from peft_daemon.engines.process import EngineProcess
+
+async def main():
+    config = ChildConfig(model=sys.argv[1], adapters=[], host=sys.argv[2], api_key="k", context_tokens=512, slots=1,
+                         threads=1, batch_tokens=16)
+    process = await EngineProcess.spawn("peft_daemon.engines.llamacpp_child", msgspec.json.encode(config))
+    print(process.pid, flush=True)
+    time.sleep(float(sys.argv[3]))
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+def test_no_engine_outlives_its_killed_parent_whatever_it_is_doing(base: BaseModel, tmp_path: Path) -> None:
+    moments = random.Random(39)
+    parents = [
+        subprocess.Popen(
+            [sys.executable, "-c", PARENT, base.path, str(tmp_path / f"{n}.sock"), str(moments.uniform(0.0, 0.8))],
+            stdout=subprocess.PIPE,
+        )
+        for n in range(8)
+    ]
+    engines = []
+    for parent in parents:
+        with parent:
+            assert parent.stdout is not None
+            with suppress(psutil.NoSuchProcess):
+                engines.append(psutil.Process(int(parent.stdout.readline())))
+    _, alive = psutil.wait_procs(engines, timeout=10)
+    for each in alive:
+        each.kill()
+    assert [each.pid for each in alive] == []
