@@ -21,6 +21,7 @@ from peft_daemon import __version__
 from peft_daemon.api import app
 from peft_daemon.config import resolve
 from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp_server import LlamaServer
 from peft_daemon.engines.process import EngineProcess
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.draining import AnswerWhenStopping
@@ -123,6 +124,13 @@ class DaemonHere:
     socket: str
     api: ServedHere
     llama: ServedHere
+    engine: LlamaCppEngine
+
+    @property
+    def server(self) -> LlamaServer:
+        """The engine's client of the played llama.cpp."""
+        assert self.engine._current is not None
+        return self.engine._current.server
 
 
 @asynccontextmanager
@@ -137,9 +145,9 @@ async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> As
     async def spawn(*_: object, **__: object) -> PlayedProcess:
         return PlayedProcess(root / "llama")
 
-    options = LlamaCppOptions("played", model, root, slots=len(llama.slots), batch_tokens=8)
+    engine = LlamaCppEngine(LlamaCppOptions("played", model, root, slots=len(llama.slots), batch_tokens=8))
     monkeypatch.setattr(EngineProcess, "spawn", spawn)
-    monkeypatch.setattr(app.choice, "create", lambda *_, **__: LlamaCppEngine(options))
+    monkeypatch.setattr(app.choice, "create", lambda *_, **__: engine)
     monkeypatch.setattr(app, "open_store", lambda *_: PlayedStore(model))
     process = ProcessIdentity.current()
     info = DaemonInfo(
@@ -158,7 +166,7 @@ async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> As
     )
     async with served(llama_config) as child, served(config) as api:
         publish(paths, info)
-        yield DaemonHere(paths, config.uds, api, child)
+        yield DaemonHere(paths, config.uds, api, child, engine)
     shutil.rmtree(root)
 
 
