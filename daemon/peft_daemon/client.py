@@ -117,8 +117,6 @@ class DaemonClient:
         self._origin = origin
         self._connection = connection
         self._reconnecting = asyncio.Lock()
-        self._closing = contextlib.ExitStack()
-        self._closing.callback(connection.pool.close)
 
     @classmethod
     async def connect(
@@ -156,8 +154,8 @@ class DaemonClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close all connections; the daemon goes on."""
-        self._closing.close()
+        """Close all connections, those in use with their requests; the daemon goes on."""
+        self._connection.pool.close()
 
     @property
     def info(self) -> DaemonInfo:
@@ -282,8 +280,8 @@ class DaemonClient:
                 await broken.info.process.ends_within(DYING_S)
                 # Another client may have restarted the daemon its way: no tug of war over it.
                 self._connection = _open(await _find(self._origin, replace=False))
-                # The broken one stays open until the end: the daemon that leaves may still be answering on it.
-                self._closing.callback(self._connection.pool.close)
+                # The daemon that leaves may still be answering on some of the old connections.
+                broken.pool.close()
             return self._connection
 
 

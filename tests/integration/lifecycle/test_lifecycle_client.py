@@ -150,6 +150,19 @@ async def test_promise_17_after_a_shutdown_the_next_request_starts_a_new_daemon(
         assert old.process.find() is None
 
 
+async def test_promise_17_nothing_is_left_open_to_a_daemon_that_went_away(tiny: TinyHome) -> None:
+    async def ask(client: DaemonClient) -> None:
+        await asyncio.gather(*(client.complete(CompleteRequest(prefix="abc")) for _ in range(4)))
+
+    async with await tiny.connect() as client:
+        await ask(client)
+        before = psutil.Process().num_fds()
+        for _ in range(2):
+            await client.shutdown()
+            await ask(client)
+        assert psutil.Process().num_fds() <= before
+
+
 async def test_promise_18_cancelling_hangs_up_and_the_daemon_notices(tiny: TinyHome) -> None:
     gate = tiny.root / "gate"
     async with await tiny.connect() as client:
