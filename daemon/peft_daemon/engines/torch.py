@@ -13,7 +13,7 @@ import contextlib
 import importlib.util
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -98,8 +98,7 @@ class TorchChild:
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, taken literally; raises ChildGone."""
-        number, answers = self._begin()
-        self._send(CountTokens(number, list(texts)))
+        _, answers = self._begin(lambda number: CountTokens(number, list(texts)))
         match await answers.get():
             case Counted(counts=counts):
                 return counts
@@ -110,8 +109,7 @@ class TorchChild:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         """Stream one generation; closing the generator stops it at the child's next step. Raises ChildGone."""
-        number, answers = self._begin()
-        self._send(Generate(number, request))
+        number, answers = self._begin(lambda number: Generate(number, request))
         try:
             while True:
                 match await answers.get():
@@ -127,18 +125,17 @@ class TorchChild:
         finally:
             if number in self._open:  # nobody wants the rest; it stays open until the child has stopped
                 with contextlib.suppress(ChildGone):
-                    self._send(Cancel(number))
+                    self.process.send(encode(Cancel(number)))
 
-    def _begin(self) -> tuple[int, asyncio.Queue[Answer | None]]:
+    def _begin(self, command: Callable[[int], Command]) -> tuple[int, asyncio.Queue[Answer | None]]:
+        """Send a command with a number of its own, and where its answers come in; what cannot be sent is not open."""
         if self._reader.done():
             raise ChildGone
         number = next(self._numbers)
+        self.process.send(encode(command(number)))
         answers = self._open[number] = asyncio.Queue()
         self.idle.clear()
         return number, answers
-
-    def _send(self, command: Command) -> None:
-        self.process.send(encode(command))
 
     async def _read(self) -> None:
         """Hand out answers until the child is gone, or says what cannot be understood."""

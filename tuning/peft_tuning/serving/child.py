@@ -111,7 +111,8 @@ class _Child:
             except Exception as error:
                 failure = EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
                 self._write(Refused.of(order.id, failure))
-            self._unwanted.discard(order.id)
+            # Orders come in the order of their numbers: what was too late to stop anything is of no use any more.
+            self._unwanted.difference_update([number for number in tuple(self._unwanted) if number <= order.id])
 
     def _decode(self, order: Generate) -> None:
         for item in self._generator.generate(order.request, lambda: order.id in self._unwanted):

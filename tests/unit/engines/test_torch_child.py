@@ -1,0 +1,140 @@
+"""What the torch engine's child is asked for is given back, however the asking ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from contextlib import aclosing
+
+import pytest
+
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.process import ChildGone
+from peft_daemon.engines.torch import TorchChild
+from peft_daemon.engines.torch_messages import (
+    Answer,
+    Cancel,
+    Counted,
+    CountTokens,
+    Finished,
+    Generate,
+    Produced,
+    decode_command,
+    encode,
+)
+from peft_daemon.protocol import FinishReason, Timings
+
+REQUEST = GenerationRequest((Segment("x = "),), 3)
+
+
+class PlayedTorch:
+    """The process of a child that decodes a token at each turn of the event loop, one request after the other."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.cancelled: set[int] = set()
+        self._lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self._orders: asyncio.Queue[Generate] = asyncio.Queue()
+        self.work = asyncio.create_task(self._decode())
+
+    def send(self, line: bytes) -> None:
+        if self.closed:
+            raise ChildGone
+        match decode_command(line):
+            case Generate() as order:
+                self._orders.put_nowait(order)
+            case Cancel(id=number):
+                self.cancelled.add(number)
+            case CountTokens(id=number, texts=texts):
+                self.say(Counted(number, [len(text) for text in texts]))
+
+    def say(self, answer: Answer) -> None:
+        self._lines.put_nowait(encode(answer))
+
+    async def receive(self) -> bytes:
+        if line := await self._lines.get():
+            return line
+        raise ChildGone
+
+    def stopped(self) -> bool:
+        return False
+
+    def kill(self) -> None:
+        self._lines.put_nowait(b"")
+
+    async def stop(self) -> None:
+        self.work.cancel()
+        self.kill()
+
+    async def _decode(self) -> None:
+        while True:
+            order = await self._orders.get()
+            for _ in range(order.request.max_tokens):
+                await asyncio.sleep(0)
+                if order.id in self.cancelled:
+                    break
+                self.say(Produced(order.id, Delta("x")))
+            self.say(Finished(order.id, Finish(FinishReason.LENGTH, Timings())))
+
+
+def child_of(process: PlayedTorch) -> TorchChild:
+    return TorchChild(process)  # type: ignore[arg-type]  # as much of a process as is used
+
+
+async def generate(child: TorchChild, *, leave_after: int | None = None) -> None:
+    async with aclosing(child.generate(REQUEST)) as items:
+        seen = 0
+        async for _ in items:
+            seen += 1
+            if seen == leave_after:
+                return
+
+
+async def test_requests_that_end_left_or_cancelled_leave_nothing_open() -> None:
+    chance = random.Random(7)
+    process = PlayedTorch()
+    child = child_of(process)
+    before = len(asyncio.all_tasks())
+    asking: list[asyncio.Task[object]] = []
+    for _ in range(300):
+        leave_after = chance.choice([None, 1, 2])
+        asking.append(asyncio.create_task(generate(child, leave_after=leave_after)))
+        asking.append(asyncio.create_task(child.count_tokens(["abc"])))
+        for _ in range(chance.choice([0, 1, 5])):
+            await asyncio.sleep(0)
+        if chance.random() < 0.4:
+            chance.choice(asking[-6:]).cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await child.idle.wait()
+    assert not child._open
+    assert len(asyncio.all_tasks()) == before
+    await child.end()
+
+
+async def test_a_command_that_cannot_be_sent_keeps_nothing_busy() -> None:
+    process = PlayedTorch()
+    child = child_of(process)
+    with pytest.raises(UnicodeEncodeError):
+        await child.count_tokens(["\ud800"])
+    process.closed = True
+    for asking in (generate(child), child.count_tokens(["abc"])):
+        with pytest.raises(ChildGone):
+            await asking
+    assert child.idle.is_set()
+    await child.end()
+
+
+async def test_whoever_waits_when_the_child_ends_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    process = PlayedTorch()
+    child = child_of(process)
+    process.work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await process.work
+    waiting = asyncio.create_task(generate(child))
+    await asyncio.sleep(0)
+    process.say(Counted(99, []))  # an answer to nothing
+    with pytest.raises(ChildGone):
+        await waiting
+    assert child.idle.is_set()
+    assert "nonsense" in caplog.text
