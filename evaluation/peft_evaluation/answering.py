@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from peft_daemon.completion import formats
-from peft_daemon.completion.document import Document
+from peft_daemon.completion.document import Document, lines_of
 from peft_daemon.completion.following import Completion
 from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.completion.prompt import Shot
@@ -166,7 +166,7 @@ def _draws(job: Job, decoding: Decoding, seed: int) -> Iterator[Job]:
 
 def _chunk(example: FillExample) -> ContextChunk:
     """A solved hole as a piece of another file, as an editor would send it."""
-    before, after = example.prefix.splitlines(keepends=True)[-8:], example.suffix.splitlines(keepends=True)[:4]
+    before, after = lines_of(example.prefix)[-8:], lines_of(example.suffix)[:4]
     return ContextChunk(path=example.path or "example", text="".join((*before, example.middle, *after)))
 
 

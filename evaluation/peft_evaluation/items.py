@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from peft_daemon.completion.document import lines_of
 from peft_evaluation.sandbox.suites import Suite
 from peft_tuning.datasets.apps_problems import ProblemTests
 from peft_tuning.examples import FillExample, IntentExample
@@ -65,8 +66,8 @@ class Item:
         """For people; a hole is marked."""
         if isinstance(self.example, IntentExample):
             return self.example.intent
-        before = "\n".join(self.example.prefix.splitlines()[-12:])
-        after = "\n".join(self.example.suffix.splitlines()[:6])
+        before = "".join(lines_of(self.example.prefix)[-12:]).removesuffix("\n")
+        after = "".join(lines_of(self.example.suffix)[:6]).removesuffix("\n")
         return f"{before}⟨…⟩{after}"
 
 

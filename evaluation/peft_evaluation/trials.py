@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from peft_daemon.completion.document import lines_of
 from peft_evaluation.items import FunctionTests, RepositoryTests, Tests
 from peft_evaluation.sandbox.base import Limits, Sandbox, Verdict
 from peft_evaluation.sandbox.functions import run_function
@@ -128,7 +128,7 @@ def _body(answer: str) -> str:
     if text.startswith((" ", "\t")):
         return text
     first, newline, rest = text.partition("\n")
-    indented = all(line.startswith((" ", "\t")) for line in rest.splitlines() if line.strip())
+    indented = all(line.startswith((" ", "\t")) for line in lines_of(rest) if line.strip())
     if rest.strip() and indented and not first.rstrip().endswith(":"):
         return f"    {first}{newline}{rest}"
-    return textwrap.indent(text, "    ")
+    return "".join(f"    {line}" if line.strip() else line for line in lines_of(text))

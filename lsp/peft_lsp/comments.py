@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from peft_lsp.positions import content
+from peft_lsp.positions import content, split_lines
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
@@ -98,7 +98,7 @@ def trailing(head: str, text: str, words: str, language: str, line: int) -> Pros
 def words(text: str, language: str) -> str:
     """A sentence without the comment marks that its lines may begin with, on one line."""
     pattern = _pattern(language)
-    found = ((pattern and pattern.fullmatch(line.strip())) or (line, "", line) for line in text.splitlines())
+    found = ((pattern and pattern.fullmatch(line.strip())) or (line, "", line) for line in split_lines(text))
     return " ".join(" ".join(match[2].split()) for match in found).strip()
 
 

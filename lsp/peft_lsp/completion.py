@@ -12,6 +12,7 @@ from lsprotocol import types
 from peft_lsp import names
 from peft_lsp.documents import Snapshot
 from peft_lsp.language_server import PeftLanguageServer
+from peft_lsp.positions import content, split_lines
 from peft_lsp.requests import is_hopeless, pause_over, request_at, word_follows
 
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
@@ -50,7 +51,7 @@ def _item(snapshot: Snapshot, text: str, replace_after: int) -> types.Completion
     # The range of a completion has to stay on the cursor's line.
     replaced = min(replace_after, len(snapshot.text) - snapshot.offset)
     span = types.Range(snapshot.position(snapshot.offset - len(word)), snapshot.after(replaced))
-    label = whole.strip().splitlines()[0]
+    label = content(split_lines(whole.strip())[0])
     return types.CompletionItem(
         label=label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…",
         kind=types.CompletionItemKind.Text,

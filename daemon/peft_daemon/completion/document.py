@@ -98,6 +98,12 @@ def normalize_newlines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text with their ends; only ``\\n`` ends one (``str.splitlines`` cuts at U+2028 and others too)."""
+    *whole, last = text.split("\n")
+    return [line + "\n" for line in whole] + ([last] if last else [])
+
+
 def leading_space(line: str) -> str:
     """The spaces and tabs a line begins with."""
     return line[: len(line) - len(line.lstrip(" \t"))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from peft_daemon.completion.document import lines_of
 from peft_daemon.protocol import ContextChunk
 from peft_evaluation.items import Item
 from peft_tuning.examples import Example, IntentExample
@@ -50,5 +51,5 @@ def query(example: Example) -> str:
     """The text that stands for an example when likeness counts: a sentence, or the lines around a hole."""
     if isinstance(example, IntentExample):
         return example.intent
-    before, after = example.prefix.splitlines()[-8:], example.suffix.splitlines()[:4]
-    return "\n".join((*before, *after))
+    before, after = lines_of(example.prefix)[-8:], lines_of(example.suffix)[:4]
+    return "\n".join(line.removesuffix("\n") for line in (*before, *after))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from peft_daemon.completion.document import lines_of
 from peft_evaluation.typing import rhythm
 from peft_evaluation.typing.traces import AHEAD, Edit, Event, Kind
 
@@ -46,7 +47,7 @@ def partners(source: str) -> Mapping[int, int]:
     Raises SyntaxError or tokenize.TokenError for text that is no Python.
     """
     starts = [0]
-    for line in source.splitlines(keepends=True):
+    for line in lines_of(source):
         starts.append(starts[-1] + len(line))
     found: dict[int, int] = {}
     open_: list[tuple[str, int, int]] = []

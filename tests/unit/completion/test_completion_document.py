@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.completion.document import Document, normalize_newlines
+from peft_daemon.completion.document import Document, lines_of, normalize_newlines
 
 TEXT = st.text(alphabet=st.sampled_from(list("ab \t\r\n\x0c\u2028é")), max_size=40)
 
@@ -52,6 +52,14 @@ def test_the_most_frequent_line_ending_wins() -> None:
 def test_a_cursor_inside_a_line_end_stands_before_it() -> None:
     document = Document.normalized("a\r", "\nb")
     assert (document.prefix, document.suffix) == ("a", "\nb")
+
+
+@given(TEXT)
+def test_lines_of_a_text_end_at_newlines_alone(text: str) -> None:
+    lines = lines_of(text)
+    assert "".join(lines) == text
+    assert all(line.find("\n") == len(line) - 1 for line in lines[:-1])
+    assert len(lines) == text.count("\n") + (not text.endswith("\n") and bool(text))
 
 
 def test_form_feeds_and_unicode_separators_do_not_end_lines() -> None:

@@ -34,7 +34,14 @@ def test_no_file_is_an_empty_journal(tmp_path: Path) -> None:
     assert list(Journal(tmp_path / "none", Line).read()) == []
 
 
-@given(st.lists(st.text(max_size=8), min_size=1, max_size=4), st.data())
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\n"), max_size=8),
+        min_size=1,
+        max_size=4,
+    ),
+    st.data(),
+)
 def test_a_line_torn_anywhere_is_dropped_and_the_rest_stays(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
 ) -> None:

@@ -36,6 +36,8 @@ def doubled(program: str) -> object:
         "y = 2\n    return x * y",
         "if x:\n    return x * 2\nreturn 0",
         "\n    if x:\n        return x * 2\n    return 0\n",
+        "y = '\u2028\x85\x1c'\n    return x * (len(y) - 1)",
+        "y = '\u2028a'\nreturn x * len(y)",
     ],
 )
 def test_an_answer_is_the_function_or_its_body(answer: str) -> None:

@@ -116,6 +116,7 @@ def test_a_bracket_before_a_word_comes_alone() -> None:
 def test_partners_are_found_outside_of_strings_and_on_one_line() -> None:
     text = 'a = f("(", [1])\nb = (\n    2\n)\n'
     assert partners(text) == {5: 14, 11: 13}
+    assert partners("# \u2028\x85\x0c\na = (1)\n") == {10: 12}
 
 
 def test_enter_brings_the_indentation_and_an_empty_line_loses_it() -> None:

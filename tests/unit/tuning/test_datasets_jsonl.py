@@ -16,7 +16,7 @@ from peft_tuning.datasets import jsonl
 from peft_tuning.datasets.splits import question
 from peft_tuning.examples import DataSet, FillExample, HoleKind, IntentExample
 
-text = st.text(st.characters(codec="utf-8"), max_size=4)
+text = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c"), max_size=4)
 intents = st.fixed_dictionaries({"intent": text, "code": text}, optional={"language": text, "more": st.integers()})
 holes = st.fixed_dictionaries({"prefix": text, "suffix": text, "middle": text}, optional={"path": text})
 rows = st.lists(intents | holes, max_size=30)
@@ -29,7 +29,7 @@ marked = st.lists(
 def load(content: list[dict[str, object]], seed: int = 42) -> DataSet:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mine.jsonl")
-        path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content), encoding="utf-8")
         return jsonl.load(path, seed)
 
 
