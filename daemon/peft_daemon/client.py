@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
+from peft_daemon.cancellation import end
 from peft_daemon.config import Resolved, Settings, resolve
 from peft_daemon.connections import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_daemon.context.protocol import ContextChanged, ContextResponse
@@ -70,9 +71,12 @@ START_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 5.0
 QUICK_TIMEOUT_S = 10.0
 """For answers that need no model."""
-LONGEST_BUDGET_MS = 600_000
-GRACE_S = 60.0
-"""Added to a completion's time budget: the queue, and a model that is still being loaded."""
+GRACE_S = 15.0
+"""Added to what a daemon may take for a request, in which it is itself to say that it took too long."""
+SILENCE_S = 5.0
+"""A daemon that says nothing for so long is asked whether it is there at all: a model may take minutes."""
+PROBE_S = 10.0
+"""So long it may take to answer that."""
 KEEP_ALIVE_S = 30.0
 READY_POLL_S = 0.1
 LEAVE_POLL_S = 0.02
@@ -165,7 +169,7 @@ class DaemonClient:
     async def complete(self, request: CompleteRequest) -> CompleteResponse:
         """The completion of a request, in one piece."""
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
-        return await self._call("POST", "/v1/complete", CompleteResponse, body, _limit_s(request))
+        return await self._call("POST", "/v1/complete", CompleteResponse, body, self._limit_s(request))
 
     async def stream(self, request: CompleteRequest) -> AsyncGenerator[DeltaEvent | FinalEvent, None]:
         """The completion of a request as it is decoded: deltas, then one final event.
@@ -174,8 +178,8 @@ class DaemonClient:
         """
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=True))
         async with (
-            self._send("POST", "/v1/complete", body, _limit_s(request)) as response,
-            contextlib.aclosing(event_data(_chunks(response))) as events,
+            self._send("POST", "/v1/complete", body, self._limit_s(request)) as answer,
+            contextlib.aclosing(event_data(answer.chunks())) as events,
         ):
             async for data in events:
                 event: StreamEvent = _decode(data, StreamEvent)
@@ -189,7 +193,7 @@ class DaemonClient:
     async def warm(self, request: CompleteRequest) -> WarmResponse:
         """Have the prompt of a likely request read; ends early when a completion or a newer one comes."""
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
-        return await self._call("POST", "/v1/warm", WarmResponse, body, _limit_s(request))
+        return await self._call("POST", "/v1/warm", WarmResponse, body, self._limit_s(request))
 
     async def record(self, feedback: FeedbackRequest) -> bool:
         """Tell what became of a suggestion; False where it is recorded already or the daemon records none."""
@@ -245,33 +249,43 @@ class DaemonClient:
                 )
             await asyncio.sleep(READY_POLL_S)
 
+    def _limit_s(self, request: CompleteRequest) -> float:
+        """How long the daemon is waited for; it should have answered long before."""
+        if request.time_budget_ms is not None:
+            return request.time_budget_ms / 1000 + GRACE_S
+        settings = self._origin.wanted()
+        return max(settings.request_limit_s, settings.time_budget_fill_ms / 1000) + GRACE_S
+
     async def _call(
         self, method: str, path: str, kind: type[T], body: bytes = b"", limit_s: float = QUICK_TIMEOUT_S
     ) -> T:
-        async with self._send(method, path, body, limit_s) as response:
-            answer: T = _decode(await _read(response), kind)
-            return answer
+        async with self._send(method, path, body, limit_s) as answer:
+            value: T = _decode(await answer.read(), kind)
+            return value
 
     @contextlib.asynccontextmanager
-    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[HttpResponse]:
-        """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status."""
-        connection = self._connection
+    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[_DaemonAnswer]:
+        """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status.
+
+        Raises Unavailable when the whole takes longer than ``limit_s``, or the daemon does not answer even a probe.
+        """
+        connection, until = self._connection, asyncio.get_running_loop().time() + limit_s
         async with contextlib.AsyncExitStack() as stack:
             try:
-                response = await stack.enter_async_context(_attempt(connection, method, path, body, limit_s))
+                answer = await stack.enter_async_context(_attempt(connection, method, path, body, until))
             except _Vanished:
                 connection = await self._reconnect(connection)
                 try:
-                    response = await stack.enter_async_context(_attempt(connection, method, path, body, limit_s))
+                    answer = await stack.enter_async_context(_attempt(connection, method, path, body, until))
                 except _Vanished as again:
                     raise Unavailable(
                         "the daemon does not accept requests",
                         why=str(again),
                         fix="`peft-daemon status` shows its state",
                     ) from None
-            if response.status_code >= 400:
-                raise error_from(await _read(response), response.status_code)
-            yield response
+            if answer.response.status_code >= 400:
+                raise error_from(await answer.read(), answer.response.status_code)
+            yield answer
 
     async def _reconnect(self, broken: _Connection) -> _Connection:
         async with self._reconnecting:
@@ -330,43 +344,98 @@ def _open(info: DaemonInfo) -> _Connection:
     return _Connection(info, pool)
 
 
+class _AnswerLimit:
+    """How long one answer is waited for: until a moment of the event loop's clock, and while the daemon is there."""
+
+    def __init__(self, connection: _Connection, until: float) -> None:
+        self._connection, self._until = connection, until
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; raises Unavailable when it takes too long."""
+        task, loop = asyncio.create_task(work), asyncio.get_running_loop()
+        try:
+            while True:
+                left = self._until - loop.time()
+                await asyncio.wait((task,), timeout=max(0.0, min(SILENCE_S, left)))
+                if task.done():
+                    return task.result()
+                if left <= SILENCE_S:
+                    raise _hung("it did not answer in the time that it has for that")
+                await self._probe(min(PROBE_S, left - SILENCE_S))
+        finally:
+            await end(task)
+
+    async def _probe(self, limit_s: float) -> None:
+        """Raise Unavailable if the daemon does not answer a request that needs no model."""
+        try:
+            async with self._connection.pool.send("GET", "/health", read_s=limit_s) as response:
+                await response.aread()
+        except ConnectionTimeout:
+            raise _hung(f"not even a request for its health, for {limit_s:.0f} s") from None
+        except ConnectionLost:
+            return  # the connection of the request itself says what became of it
+
+
+def _hung(why: str) -> Unavailable:
+    return Unavailable("the daemon does not answer", why=why, fix="`peft-daemon stop` ends it; then try again")
+
+
+@dataclass(frozen=True)
+class _DaemonAnswer:
+    """An answer whose head is here."""
+
+    response: HttpResponse
+    limit: _AnswerLimit
+
+    async def read(self) -> bytes:
+        """The whole body; raises as ``chunks`` does."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes; raises Unavailable when it breaks off."""
+        async with contextlib.aclosing(self.response.aiter_bytes()) as pieces:
+            while True:
+                try:
+                    piece = await self.limit.wait(_next(pieces))
+                except ConnectionLost as error:
+                    raise Unavailable(
+                        "the daemon went away in the middle of an answer", why=str(error), fix="Send the request again"
+                    ) from None
+                if not piece:
+                    return
+                yield piece
+
+
+async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes:
+    """The next piece that is not empty; nothing behind the last."""
+    async for piece in pieces:
+        if piece:
+            return piece
+    return b""
+
+
 @contextlib.asynccontextmanager
 async def _attempt(
-    connection: _Connection, method: str, path: str, body: bytes, limit_s: float
-) -> AsyncIterator[HttpResponse]:
+    connection: _Connection, method: str, path: str, body: bytes, until: float
+) -> AsyncIterator[_DaemonAnswer]:
     """Send once; raises _Vanished when the daemon that was connected to is no longer there.
 
-    The block reads the answer with ``_chunks``, so that what is caught here comes of the request alone.
+    The block reads the answer as ``_DaemonAnswer`` does, so that what is caught here comes of the request alone.
     """
     headers = {"Content-Type": "application/json"} if body else {}
-    try:
-        async with connection.pool.send(method, path, content=body, headers=headers, read_s=limit_s) as response:
-            if response.status_code == Unauthorized.status and connection.info.token:
-                # A fixed port, and another daemon behind it by now.
-                raise _Vanished("the daemon does not know this client's token")
-            yield response
-    except ConnectionTimeout:
-        raise Unavailable("the daemon does not answer", fix="`peft-daemon stop` ends it; then try again") from None
-    except ConnectionLost as error:
-        raise _Vanished(str(error)) from None
-
-
-async def _read(response: HttpResponse) -> bytes:
-    return b"".join([chunk async for chunk in _chunks(response)])
-
-
-async def _chunks(response: HttpResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.aiter_bytes():
-            yield chunk
-    except ConnectionTimeout:
-        raise Unavailable("the daemon stopped answering", fix="`peft-daemon stop` ends it; then try again") from None
-    except ConnectionLost as error:
-        raise Unavailable(
-            "the daemon went away in the middle of an answer",
-            why=str(error),
-            fix="Send the request again",
-        ) from None
+    limit = _AnswerLimit(connection, until)
+    sending = connection.pool.send(method, path, content=body, headers=headers)
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            response = await limit.wait(stack.enter_async_context(sending))
+        except ConnectionTimeout:
+            raise _hung("it accepts no connection") from None
+        except ConnectionLost as error:
+            raise _Vanished(str(error)) from None
+        if response.status_code == Unauthorized.status and connection.info.token:
+            # A fixed port, and another daemon behind it by now.
+            raise _Vanished("the daemon does not know this client's token")
+        yield _DaemonAnswer(response, limit)
 
 
 def _decode(data: bytes, kind: Any) -> Any:
@@ -376,7 +445,3 @@ def _decode(data: bytes, kind: Any) -> Any:
         raise PeftDaemonError(
             "the daemon's answer cannot be read", why=str(error), fix="`peft-daemon stop`, then `peft-daemon start`"
         ) from None
-
-
-def _limit_s(request: CompleteRequest) -> float:
-    return (request.time_budget_ms or LONGEST_BUDGET_MS) / 1000 + GRACE_S

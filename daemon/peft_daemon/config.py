@@ -83,6 +83,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     time_budget_fill_ms: Annotated[
         int, Meta(ge=50, le=600_000, description="in-editor completion: show what is complete after this time")
     ] = 30_000
+    request_limit_s: Annotated[
+        int,
+        Meta(ge=10, le=86_400, description="longest time for a request that names no time budget of its own"),
+    ] = 600
     look_ahead: Annotated[
         bool, Meta(description="prepare what follows a suggestion while it is on the screen, for when it is accepted")
     ] = True

@@ -243,6 +243,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Digests loaded now."""
     last_error: str = ""
     fix: str = ""
+    responding: bool = True
+    """False while its process lives and answers nothing; it is ended and replaced if that goes on."""
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):

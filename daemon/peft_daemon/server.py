@@ -48,6 +48,10 @@ DRAIN_S = 5
 """How long requests in flight may go on after the wish to stop."""
 LEAVE_S = 5
 """How long the application may take to stop its engine after that."""
+LONGEST_BUDGET_S = 600
+"""The protocol's bound of a request's own time budget."""
+LATE_S = 30
+"""How much later than its limit a request is cancelled that did not end by itself."""
 KEEP_ALIVE_S = 75
 """Longer than clients keep an unused connection, so that the server never closes one under a request."""
 MAX_HEADER_BYTES = 64 * 1024
@@ -70,7 +74,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
         with listening(settings, paths) as listener:
             info = _describe(settings, listener)
             activity = Activity()
-            app = AnswerWhenStopping(app_factory(settings, paths, info, activity))
+            app = AnswerWhenStopping(app_factory(settings, paths, info, activity), _longest_request_s(settings))
             server = _DaemonServer(
                 server_config(app, drain_s),
                 paths=paths,
@@ -181,6 +185,10 @@ class HttpProtocol(H11Protocol):
             super().send_400_response(msg)
         except h11.LocalProtocolError:  # an answer is under way
             self.transport.close()
+
+
+def _longest_request_s(settings: Settings) -> float:
+    return max(settings.request_limit_s, LONGEST_BUDGET_S) + LATE_S
 
 
 def _describe(settings: Settings, listener: Listener) -> DaemonInfo:

@@ -22,6 +22,8 @@ from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.answering.completer import Completer, Wanted, Work
 from peft_daemon.answering.scheduler import Scheduler, Superseded
+from peft_daemon.cancellation import DeadlinePassed, until_deadline
+from peft_daemon.cancellation import end as end_tasks
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.document import Document
@@ -33,7 +35,7 @@ from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.config import Settings
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
-from peft_daemon.errors import NotFound, UnusableFile
+from peft_daemon.errors import NotFound, Unavailable, UnusableFile
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.protocol import (
@@ -42,6 +44,7 @@ from peft_daemon.protocol import (
     CompleteRequest,
     CompleteResponse,
     ContextChunk,
+    EngineState,
     EngineStatus,
     FinishReason,
     Origin,
@@ -100,6 +103,8 @@ class CompletionService:
         self._metrics = Metrics()
         self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
+        self._left_behind: set[asyncio.Task[None]] = set()
+        """Close what a request did not wait for."""
         self._left_out: dict[Task, str] = {}
         """Why the base answered a task's last request although an adapter is in use."""
         self.started = time.time()
@@ -187,20 +192,28 @@ class CompletionService:
 
         Superseded requests end with a response that says so. Closing the generator stops decoding, unless a newer
         request goes on with it. Raises NotFound or Conflict for a wrong adapter, Unavailable and EngineFailed as the
-        engine does.
+        engine does. When its time budget, which counts from now on, is over, it ends with what is complete; raises
+        Unavailable when that is nothing because the engine was not there.
         """
-        arrived = time.perf_counter()
+        arrived, clock = time.perf_counter(), asyncio.get_running_loop().time()
         wanted = self._wanted(await self._with_context(asked, adopt=False))
+        limit_s = self._limit_s(wanted.job.time_budget_ms)
         end, work = Completion("", FinishReason.CANCELLED, 0, Timings()), Work()
         try:
-            async with aclosing(self._completer.run(wanted, work, show_after_ms=asked.show_after_ms)) as parts:
+            run = self._completer.run(wanted, work, show_after_ms=asked.show_after_ms, deadline=clock + limit_s)
+            async with aclosing(run) as parts:
                 async for part in parts:
                     if isinstance(part, TextPart):
                         yield part.text
                     else:
                         end = part
+            if end.reason is FinishReason.TIMEOUT and not end.text:
+                self._require_engine(limit_s)
         except Superseded:
             end = Completion("", FinishReason.SUPERSEDED, 0, Timings())
+        except DeadlinePassed:
+            end = Completion("", FinishReason.TIMEOUT, 0, Timings())
+            self._require_engine(limit_s)
         finally:
             spent = Timings() if work.origin is Origin.KEPT else end.timings
             timings = _complete(spent, work.queue_ms, arrived)
@@ -225,13 +238,35 @@ class CompletionService:
     async def warm(self, asked: CompleteRequest) -> WarmResponse:
         """Read the prompt of a request that is likely to come; any completion goes first.
 
-        A newer one for the same document ends it. Raises as ``complete`` does.
+        A newer one for the same document ends it, and so does the end of its time. Raises as ``complete`` does.
         """
-        return await self._completer.warm(self._wanted(await self._with_context(asked, adopt=True)))
+        limit_s = self._limit_s(asked.time_budget_ms)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._completer.warm(self._wanted(await self._with_context(asked, adopt=True)))
+        except TimeoutError:
+            self._require_engine(limit_s)
+            return WarmResponse(warm=False)
 
     async def close(self) -> None:
         """End everything that runs."""
         await self._completer.close()
+        await end_tasks(*self._left_behind)
+
+    def _limit_s(self, time_budget_ms: int | None) -> float:
+        return self._settings.request_limit_s if time_budget_ms is None else time_budget_ms / 1000
+
+    def _require_engine(self, limit_s: float) -> None:
+        """Raise Unavailable if it was for want of an engine that nothing was written in the time of a request."""
+        status = self._engine.status()
+        if status.state is EngineState.READY and status.responding:
+            return
+        state = status.state if status.state is not EngineState.READY else "not responding"
+        raise Unavailable(
+            f"the request was not answered within its {limit_s:g} s",
+            why=status.last_error or f"the engine is {state}",
+            fix="Send it again in a moment; `peft-daemon status` shows what the engine does",
+        )
 
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
         """With chunks of the workspace; ``adopt``: they may be other ones than before."""
@@ -255,6 +290,25 @@ class CompletionService:
 
     async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         """The model's own text, then RawEnd; errors as in ``complete``."""
+        limit_s = self._limit_s(None)
+        deadline = asyncio.get_running_loop().time() + limit_s
+        timings = None
+        try:
+            async with aclosing(until_deadline(self._raw(asked, route), deadline, self._left_behind)) as items:
+                async for item in items:
+                    timings = item.timings
+                    yield item
+        except DeadlinePassed:
+            if timings is None:
+                self._require_engine(limit_s)
+                raise Unavailable(
+                    f"the request was not answered within {limit_s:g} s",
+                    why="the model did not write anything in that time",
+                    fix="Send a shorter prompt, or set `request_limit_s` higher",
+                ) from None
+            yield RawEnd(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * limit_s))
+
+    async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         arrived = time.perf_counter()
         end = RawEnd(FinishReason.CANCELLED, Timings())
         queue_ms = 0.0

@@ -75,13 +75,14 @@ class ServedGguf:
 
 
 @asynccontextmanager
-async def served_gguf(root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServedGguf]:
-    """An installation below ``root`` whose model and engine are ready."""
+async def served_gguf(root: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> AsyncIterator[ServedGguf]:
+    """An installation below ``root`` whose model and engine are ready; ``changes`` are of its settings."""
     given = TinyModel.random().write(root / "given.gguf")
     entry = tiny_entry(given.path.read_bytes())
     monkeypatch.setattr(catalogue, "get", lambda _: entry)
     installed = ModelStore(root / "models", offline=True).pull(entry, local=given.path)
-    settings = Settings(models_dir=str(root / "models"), threads=1, slots=1, shipped_adapters=False, feedback=False)
+    fixed = {"threads": 1, "slots": 1, "shipped_adapters": False, "feedback": False}
+    settings = Settings(models_dir=str(root / "models"), **(fixed | changes))  # type: ignore[arg-type]
     info = DaemonInfo(
         pid=1, created=0.0, address="unix:/nowhere", version="0", protocol=1, config_digest="", started=time.time()
     )

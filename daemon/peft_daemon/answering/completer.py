@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -20,13 +21,16 @@ from peft_daemon.answering.generations import Generation, Generations, Match
 from peft_daemon.answering.prompts import AT_HAND, Prompts, only_read
 from peft_daemon.answering.rhythm import Rhythm
 from peft_daemon.answering.scheduler import Scheduler
+from peft_daemon.cancellation import DeadlinePassed
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
 from peft_daemon.completion.next_line import enter
 from peft_daemon.completion.pipeline import NOTHING, Job, Prepared, is_hopeless, place_of
 from peft_daemon.engines.base import AdapterLease, Engine
 from peft_daemon.errors import PeftDaemonError
-from peft_daemon.protocol import AdapterUse, Origin, Timings, WarmResponse
+from peft_daemon.protocol import AdapterUse, FinishReason, Origin, Timings, WarmResponse
+
+T = TypeVar("T")
 
 LOOK_AHEAD_S = 0.12
 """How long a suggestion is on the screen before the one after it is prepared: who types on does not wait for that."""
@@ -63,6 +67,8 @@ class Patience:
     since: float
     """When it asked, by the event loop's clock."""
     seconds: float | None
+    until: float | None = None
+    """When it must have an answer, by the event loop's clock."""
 
     def show_at(self, began: float) -> float | None:
         """When to show something of a generation that began then: whoever joins one has waited as long as it runs."""
@@ -96,14 +102,16 @@ class Completer:
         self._newest_warm = object()
 
     async def run(
-        self, wanted: Wanted, work: Work, *, show_after_ms: int | None
+        self, wanted: Wanted, work: Work, *, show_after_ms: int | None, deadline: float | None = None
     ) -> AsyncGenerator[TextPart | Completion, None]:
         """Parts, then the Completion; notes in ``work`` how it came about.
 
-        Raises Superseded when a newer request for the document comes, and what the engine raises.
+        At ``deadline``, by the event loop's clock, the Completion is what is complete. Raises DeadlinePassed when the
+        model was not asked by then, Superseded when a newer request for the document comes, and what the engine raises.
         """
         document = wanted.document
-        patience = Patience(asyncio.get_running_loop().time(), None if show_after_ms is None else show_after_ms / 1000)
+        show_after_s = None if show_after_ms is None else show_after_ms / 1000
+        patience = Patience(asyncio.get_running_loop().time(), show_after_s, deadline)
         if wanted.automatic and document:
             self._rhythm.key(document)
         # What runs for the document must not end with the request this one supersedes before it was looked at.
@@ -165,7 +173,7 @@ class Completer:
             return
         place = place_of(job)
         for match in self._generations.matches(question, place.document) if question else ():
-            if wanted.automatic and await self._is_slower(match.generation, wanted):
+            if wanted.automatic and await _within(patience, self._is_slower(match.generation, wanted)):
                 continue
             work.origin = Origin.KEPT if match.generation.answer.over else Origin.JOINED
             with contextlib.suppress(Mismatch):
@@ -177,7 +185,8 @@ class Completer:
             self._generations.stop(question.document)
             if wanted.automatic:
                 await asyncio.sleep(self._rhythm.pause_s(question.document))
-        prepared = await (self._quickest(wanted) if wanted.automatic else self._prompts.full(wanted.job, wanted.lease))
+        preparing = self._quickest(wanted) if wanted.automatic else self._prompts.full(wanted.job, wanted.lease)
+        prepared = await _within(patience, preparing)
         generation = self._generations.begin(prepared, question)
         async for part in self._read(Match(generation, ""), generation.read, place, work, patience):
             yield part
@@ -198,14 +207,16 @@ class Completer:
         generation = match.generation
         show_at = patience.show_at(generation.began)
         with reading() as grown:
-            following = follow(generation.answer, grown, place, typed=match.typed, show_at=show_at)
+            following = follow(
+                generation.answer, grown, place, typed=match.typed, show_at=show_at, end_at=patience.until
+            )
             async with aclosing(following) as parts:
                 async for part in parts:
                     if isinstance(part, Completion):
                         work.queue_ms = generation.queue_ms
                         if part.more:
                             generation.linger()
-                        else:
+                        elif part.reason is not FinishReason.TIMEOUT:
                             generation.suffice()
                     yield part
 
@@ -271,6 +282,15 @@ class Completer:
         self._told(timings)
         if timings.decode_tokens and timings.prompt_evaluated <= AT_HAND:
             self._rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)
+
+
+async def _within(patience: Patience, work: Awaitable[T]) -> T:
+    """The result of ``work``; raises DeadlinePassed when it takes too long."""
+    try:
+        async with asyncio.timeout_at(patience.until):
+            return await work
+    except TimeoutError:
+        raise DeadlinePassed from None
 
 
 async def _ended(generation: Generation) -> None:

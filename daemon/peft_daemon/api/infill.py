@@ -57,10 +57,14 @@ def routes(service: CompletionService) -> list[Route]:
         return answer(await while_connected(request, _whole(service, raw)))
 
     async def health(request: Request) -> Response:
-        if service.engine_status().state is EngineState.READY:
+        engine = service.engine_status()
+        if engine.state is EngineState.READY and engine.responding:
             return answer({"status": "ok"})
-        message = {"code": 503, "message": "Loading model", "type": "unavailable_error"}
-        return answer({"status": "loading", "error": message}, 503)
+        loads = engine.state is EngineState.STARTING and not engine.last_error
+        hangs = engine.state is EngineState.READY
+        message = "Loading model" if loads else "The engine does not answer" if hangs else engine.last_error
+        error = {"code": 503, "message": message or f"The engine is {engine.state}", "type": "unavailable_error"}
+        return answer({"status": "loading" if loads else "error", "error": error}, 503)
 
     return [Route("/infill", infill, methods=["POST"]), Route("/health", health)]
 

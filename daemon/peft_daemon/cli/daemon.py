@@ -13,7 +13,7 @@ from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
     from peft_daemon.context.protocol import ContextStatus
-    from peft_daemon.protocol import DaemonStatus
+    from peft_daemon.protocol import DaemonStatus, EngineStatus
 
 Model = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
 Listen = Annotated[str | None, typer.Option(help="unix, tcp (with a token) or auto.")]
@@ -168,7 +168,7 @@ def _print_status(now: DaemonStatus) -> None:
         ("daemon", f"{now.version}, pid {now.pid}, up {_duration(now.uptime_s)}"),
         ("address", now.address),
         ("model", now.model),
-        ("engine", f"{engine.kind}, {engine.state}" + (f", restarted {engine.restarts}×" if engine.restarts else "")),
+        ("engine", _engine(engine) + (f", restarted {engine.restarts}×" if engine.restarts else "")),
         ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
         ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
         ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
@@ -182,6 +182,10 @@ def _print_status(now: DaemonStatus) -> None:
         rows.append(("error", f"{engine.last_error}. {engine.fix}" if engine.fix else engine.last_error))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
+
+
+def _engine(engine: EngineStatus) -> str:
+    return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer")
 
 
 def _context(now: ContextStatus) -> str:

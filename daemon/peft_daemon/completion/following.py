@@ -69,15 +69,17 @@ async def follow(
     *,
     typed: str = "",
     show_at: float | None = None,
+    end_at: float | None = None,
 ) -> AsyncGenerator[TextPart | Completion, None]:
     """Parts of the text as soon as they are certain, then the Completion.
 
     ``grown`` returns when there is more of the answer. ``typed`` was typed since it began. At ``show_at`` (of the
     event loop's clock) whatever is complete is the Completion, with ``more``; where nothing is, the first that will
-    be. Raises Mismatch, before anything was given, when the answer is of no use here.
+    be. At ``end_at`` it is whatever is complete, though that be nothing. Raises Mismatch, before anything was given,
+    when the answer is of no use here.
     """
     shown, looked, draft = "", len(typed), Draft("")
-    late = False
+    late = timed_out = False
     while True:
         if not answer.agrees(typed):
             raise Mismatch
@@ -90,27 +92,33 @@ async def follow(
             if len(so_far) > len(shown) and so_far.startswith(shown):
                 yield TextPart(so_far[len(shown) :])
                 shown = so_far
-        if answer.over:
+        if answer.over or timed_out:
             break
         if late and (early := _complete_so_far(answer, typed, place, shown)) is not None:
             if len(early.text) > len(shown):
                 yield TextPart(early.text[len(shown) :])
             yield early
             return
-        late = await _passed(grown, None if late else show_at) or late
-    truncated = False
+        passed = await _passed(grown, _earlier(None if late else show_at, end_at))
+        timed_out = passed and end_at is not None and asyncio.get_running_loop().time() >= end_at
+        late = passed or late
+    truncated = timed_out
     if not draft.done:
-        truncated = answer.cut_off or answer.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
+        truncated = timed_out or answer.cut_off or answer.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
         draft = place.process(answer.text[len(typed) :], final=True, truncated=truncated)
     text = _going_on(place.written(draft), shown)
-    if typed and not text.strip() and (truncated or not answer.text[len(typed) :].strip()):
+    if typed and not text.strip() and not timed_out and (truncated or not answer.text[len(typed) :].strip()):
         raise Mismatch
     if len(text) > len(shown):
         yield TextPart(text[len(shown) :])
-    reason = answer.reason or FinishReason.STOP
+    reason = FinishReason.TIMEOUT if timed_out else answer.reason or FinishReason.STOP
     if not text and reason is not FinishReason.TIMEOUT:
         reason = FinishReason.EMPTY
     yield Completion(text, reason, draft.replace_after, answer.timings)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return one if other is None else other if one is None else min(one, other)
 
 
 async def _passed(grown: Callable[[], Awaitable[None]], until: float | None) -> bool:

@@ -49,6 +49,8 @@ class Heartbeat:
         self._beats = 0
         self._owed = asyncio.Event()
         """Set while a sign of life is due: work has begun and nothing was heard of it yet."""
+        self.missed = 0
+        """Pings in a row that were not answered."""
         self.verdict = ""
         """Why the child was found to hang."""
 
@@ -68,25 +70,25 @@ class Heartbeat:
 
     async def hangs(self) -> str:
         """Wait until the child hangs; returns why it is thought so."""
-        limits, missed, silent_s = self._limits, 0, 0.0
+        limits, silent_s = self._limits, 0.0
         while not self.verdict:
             await self._owed.wait()
             beats = self._beats
             await asyncio.sleep(limits.quiet_s)
             silent_s = silent_s + limits.quiet_s if self._beats == beats else 0.0
             if not silent_s or await self._answers():
-                missed = 0
+                self.missed = 0
                 if not self._working:
                     silent_s = 0.0
                     self._owed.clear()
                 elif silent_s > limits.stalled_s:
                     self.verdict = f"it answers, but has done nothing for {limits.stalled_s:.0f} s"
                 continue
-            missed, silent_s = missed + 1, silent_s + limits.ping_s
+            self.missed, silent_s = self.missed + 1, silent_s + limits.ping_s
             if self._stopped():
                 self.verdict = "a signal stopped its process"
-            elif missed >= limits.missed_pings:
-                self.verdict = f"it has answered nothing for {missed * (limits.quiet_s + limits.ping_s):.0f} s"
+            elif self.missed >= limits.missed_pings:
+                self.verdict = f"it has answered nothing for {self.missed * (limits.quiet_s + limits.ping_s):.0f} s"
         return self.verdict
 
     async def _answers(self) -> bool:

@@ -119,7 +119,7 @@ class _Generation:
         """Stop the child now."""
         self.retired = True
         try:
-            if not self.heartbeat.verdict:
+            if not self.heartbeat.verdict and not self.process.stopped():
                 await self.keep_states()
         finally:
             try:

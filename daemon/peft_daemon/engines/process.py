@@ -145,7 +145,7 @@ class EngineProcess:
             with contextlib.suppress(ConnectionError, OSError):
                 self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), grace_s)
+            await asyncio.wait_for(self._process.wait(), 0.0 if self.stopped() else grace_s)
         except TimeoutError:
             self.kill()
             await self._process.wait()

@@ -197,6 +197,7 @@ class SupervisedEngine(ABC, Generic[C]):
             adapters=self._loaded(current) if current else [],
             last_error=error.line if error else "",
             fix=error.fix if error else "",
+            responding=current is None or not (current.heartbeat.missed or current.process.stopped()),
         )
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:

@@ -68,3 +68,26 @@ async def test_other_failures_and_the_lifespan_pass_through() -> None:
     for kind in ("http", "lifespan"):
         with pytest.raises(KeyError, match=kind):
             await AnswerWhenStopping(app)({"type": kind}, None, None)
+
+
+async def test_promise_24_what_takes_too_long_is_ended_and_told() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await AnswerWhenStopping(app, 0.01)({"type": "http"}, None, send)
+    head, body = sent
+    assert head["status"] == 503
+    assert "not done within" in msgspec.json.decode(body["body"], type=ErrorResponse).error.what
+
+
+async def test_promise_24_a_timeout_of_the_applications_own_passes_through() -> None:
+    async def app(scope: Any, receive: Any, send: Send) -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        await AnswerWhenStopping(app, 10)({"type": "http"}, None, None)

@@ -119,7 +119,7 @@ def without_descriptors() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError("none left"), RuntimeError("odd")])
-async def test_an_unexpected_error_at_the_start_is_told_and_the_start_tried_again(
+async def test_promise_26_an_unexpected_error_at_the_start_is_told_and_the_start_tried_again(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     seen = failing(monkeypatch, error, supervision.FAILED_AFTER)
@@ -135,7 +135,7 @@ async def test_an_unexpected_error_at_the_start_is_told_and_the_start_tried_agai
     assert [each.pid for each in children()] == [engine.status().pid]
 
 
-async def test_certificates_that_cannot_be_loaded_are_not_needed(
+async def test_promise_26_certificates_that_cannot_be_loaded_are_not_needed(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
@@ -145,7 +145,7 @@ async def test_certificates_that_cannot_be_loaded_are_not_needed(
     assert await answer(engine)
 
 
-async def test_without_descriptors_the_start_fails_clearly_and_succeeds_when_there_are_some_again(
+async def test_promise_26_without_descriptors_the_start_fails_clearly_and_succeeds_when_there_are_some_again(
     engine: LlamaCppEngine,
 ) -> None:
     with without_descriptors():
@@ -156,7 +156,7 @@ async def test_without_descriptors_the_start_fails_clearly_and_succeeds_when_the
     assert await answer(engine)
 
 
-async def test_an_engine_that_cannot_be_connected_to_for_a_moment_is_not_replaced(
+async def test_promise_26_an_engine_that_cannot_be_connected_to_for_a_moment_is_not_replaced(
     serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "GONE_WAIT_S", 0.05)
@@ -170,7 +170,7 @@ async def test_an_engine_that_cannot_be_connected_to_for_a_moment_is_not_replace
     assert serving.status().pid == pid
 
 
-async def test_an_unexpected_error_while_an_adapter_is_loaded_leaves_one_engine_that_serves(
+async def test_promise_26_an_unexpected_error_while_an_adapter_is_loaded_leaves_one_engine_that_serves(
     serving: LlamaCppEngine, leases: list[AdapterLease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, RuntimeError("odd"), 3)
@@ -194,7 +194,7 @@ async def test_loading_an_adapter_goes_on_when_the_request_for_it_is_given_up(
             await asyncio.sleep(0.01)
 
 
-async def test_never_more_than_two_engines_live_and_a_third_waits_for_room(
+async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for_room(
     serving: LlamaCppEngine, leases: list[AdapterLease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with aclosing(serving.generate(LONG)) as first:
@@ -214,7 +214,7 @@ async def test_never_more_than_two_engines_live_and_a_third_waits_for_room(
         assert len(children()) <= supervision.MAX_PROCESSES
 
 
-async def test_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
+async def test_promise_27_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
     serving: LlamaCppEngine,
 ) -> None:
     before = serving.status()
@@ -228,7 +228,7 @@ async def test_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_n
     assert not psutil.pid_exists(before.pid)
 
 
-async def test_an_engine_that_hangs_while_it_writes_is_told_of_and_the_next_request_is_right(
+async def test_promise_27_an_engine_that_hangs_while_it_writes_is_told_of_and_the_next_request_is_right(
     serving: LlamaCppEngine,
 ) -> None:
     expected = await answer(serving)
@@ -242,7 +242,7 @@ async def test_an_engine_that_hangs_while_it_writes_is_told_of_and_the_next_requ
     assert await answer(serving) == expected
 
 
-async def test_an_engine_that_hangs_while_it_loads_is_ended(
+async def test_promise_27_an_engine_that_hangs_while_it_loads_is_ended(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("peft_daemon.engines.process.LOOK_S", 0.05)
@@ -257,7 +257,7 @@ async def test_an_engine_that_hangs_while_it_loads_is_ended(
     assert await answer(engine)
 
 
-async def test_a_hung_engine_cannot_keep_the_daemon_from_stopping(
+async def test_promise_27_a_hung_engine_cannot_keep_the_daemon_from_stopping(
     serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llamacpp, "KEEP_LIMIT_S", 0.1)
@@ -285,7 +285,7 @@ asyncio.run(main())
 """
 
 
-def test_no_engine_outlives_its_killed_parent_whatever_it_is_doing(base: BaseModel, tmp_path: Path) -> None:
+def test_promise_28_no_engine_outlives_its_killed_parent_whatever_it_is_doing(base: BaseModel, tmp_path: Path) -> None:
     moments = random.Random(39)
     parents = [
         subprocess.Popen(
