@@ -24,7 +24,7 @@ from engines import once, read_rate, write_rate
 
 from peft_daemon.config import Settings
 from peft_daemon.engines import choice
-from peft_daemon.engines.llamacpp_child import SPINS
+from peft_daemon.engines.threads import SPINS
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths

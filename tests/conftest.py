@@ -10,8 +10,14 @@ import hypothesis
 import pytest
 
 from peft_daemon.config import resolve
+from peft_daemon.engines.threads import set_wait_policy
 from peft_daemon.paths import Paths
 from support.tiny_adapter import TinyAdapter, train_tiny_adapter
+
+# Before any test loads torch: the product's programs do the same. Of several workers each has one core.
+set_wait_policy("passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes is not what these tests are about; in CI the examples are the same every time.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))

@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: the physical cores")] = 0
     wait_policy: Annotated[
         Literal["active", "passive"],
-        Meta(description="how llama.cpp's threads wait for each other; active: faster where nothing else runs"),
+        Meta(description="how computing threads wait for each other; active: faster where nothing else runs"),
     ] = "passive"
     slots: Annotated[
         int, Meta(ge=0, le=16, description="requests decoded at the same time; 0: two if memory allows, else one")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import TORCH
+from peft_daemon.engines.threads import set_wait_policy
 from peft_evaluation.answering import Answerer, ServedAnswerer
 from peft_evaluation.decoding import Beams, Decoding
 from peft_tuning.place import Place
@@ -65,6 +66,7 @@ async def _served(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
 
 @asynccontextmanager
 async def _batched(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
+    set_wait_policy(plan.place.settings.wait_policy)  # on another machine nothing has set it yet
     from peft_evaluation.batched.engine import BatchedEngine  # noqa: PLC0415  (loads torch)
     from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415
     from peft_tuning.serving.loading import load  # noqa: PLC0415

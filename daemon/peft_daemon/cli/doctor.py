@@ -19,7 +19,7 @@ from peft_daemon.cli.output import Json, emit, run
 from peft_daemon.config import Settings, resolve
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
-from peft_daemon.engines.process import default_threads
+from peft_daemon.engines.threads import default_threads
 from peft_daemon.errors import EngineFailed, PeftDaemonError, UnusableFile
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store

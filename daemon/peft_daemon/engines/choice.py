@@ -68,6 +68,7 @@ def create(
                 precision=settings.torch_precision,
                 context_tokens=context_tokens,
                 threads=settings.threads,
+                wait_policy=settings.wait_policy,
                 batch_tokens=settings.batch_tokens,
                 max_loaded_adapters=settings.max_loaded_adapters,
                 checks=checks,

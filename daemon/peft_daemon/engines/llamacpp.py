@@ -23,10 +23,11 @@ import msgspec
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.kv_states import KvStates, fingerprint
-from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady, WaitPolicy
+from peft_daemon.engines.llamacpp_child import KV_LAYOUT, ChildConfig, ChildReady
 from peft_daemon.engines.llamacpp_server import LONG_STEPS, LlamaServer
-from peft_daemon.engines.process import ChildGone, EngineProcess, default_threads
+from peft_daemon.engines.process import ChildGone, EngineProcess
 from peft_daemon.engines.supervision import SupervisedEngine, start_failure
+from peft_daemon.engines.threads import WaitPolicy, default_threads
 from peft_daemon.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
 
 log = logging.getLogger("peft_daemon.engines")

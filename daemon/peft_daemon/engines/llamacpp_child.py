@@ -7,11 +7,12 @@ stdin closes, so that it cannot outlive the daemon. A crash of native code ends 
 from __future__ import annotations
 
 import os
-from typing import BinaryIO, Literal, NoReturn
+from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from peft_daemon.engines.supervised_child import CommandReader, run_child
+from peft_daemon.engines.threads import WaitPolicy, set_wait_policy
 
 KV_LAYOUT = "f16"
 """What a saved KV state depends on besides model, build and context; to be changed with the parameters below."""
@@ -20,12 +21,6 @@ KV_LAYOUT = "f16"
 LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
 """Speculation: where the last 5 tokens stand earlier in prompt or answer, the 7 that follow there are tried. With the
 token before them they make a batch of 8, which the kernels like; docs/engines.md has what was measured."""
-
-WaitPolicy = Literal["active", "passive"]
-"""How threads wait for each other, in OpenMP's words; docs/performance.md has what was measured."""
-SPINS = 3000
-"""Turns for which a thread that waits passively watches for the others before it sleeps. libgomp's own 300,000 last
-about 1 ms: once something else runs on a core, each of a token's hundreds of meetings waits for the scheduler."""
 
 
 class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,15 +68,6 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     answers.flush()
     while True:
         commands.next()
-
-
-def set_wait_policy(policy: WaitPolicy) -> None:
-    """Decide how OpenMP's threads wait for each other; what the environment says already is kept.
-
-    Has an effect only before the library is loaded, and only where libgomp runs the threads.
-    """
-    if policy == "passive" and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types

@@ -29,13 +29,6 @@ class ChildGone(Exception):
     """The connection to the child broke: its process is dying or dead, or nothing can be opened any more."""
 
 
-def default_threads() -> int:
-    """The physical cores this process may use: hyper-threads only get in each other's way when decoding."""
-    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
-    return max(1, min(physical, allowed))
-
-
 class EngineProcess:
     """A running child that speaks first (one line on stdout) and lives until its stdin closes."""
 

@@ -23,8 +23,9 @@ import msgspec
 
 from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.process import LAST_WORDS_S, ChildGone, EngineProcess, default_threads
+from peft_daemon.engines.process import LAST_WORDS_S, ChildGone, EngineProcess
 from peft_daemon.engines.supervision import SupervisedEngine
+from peft_daemon.engines.threads import WaitPolicy, default_threads
 from peft_daemon.engines.torch_messages import (
     Answer,
     Cancel,
@@ -60,6 +61,7 @@ class TorchOptions:
     """See ``ChildConfig``."""
     context_tokens: int = 4096
     threads: int = 0
+    wait_policy: WaitPolicy = "passive"
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     checks: LoadChecks | None = None
@@ -186,6 +188,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
             precision=options.precision,
             context_tokens=options.context_tokens,
             threads=options.threads or default_threads(),
+            wait_policy=options.wait_policy,
             step_tokens=options.batch_tokens,
             max_loaded_adapters=options.max_loaded_adapters,
         )

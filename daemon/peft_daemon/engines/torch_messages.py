@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+from peft_daemon.engines.threads import WaitPolicy
 from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, NotFound, PeftDaemonError
 
 
@@ -24,6 +25,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """``float32``, ``bfloat16``, ``nf4``, ``int8``, or ``auto``: nf4 on CUDA, float32 on a CPU."""
     context_tokens: int
     threads: int
+    wait_policy: WaitPolicy = "passive"
     step_tokens: int
     """Prompt tokens a CPU reads between two looks at whether the request is still wanted."""
     max_loaded_adapters: int

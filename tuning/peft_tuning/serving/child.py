@@ -20,6 +20,7 @@ import msgspec
 
 from peft_daemon.engines.base import Delta
 from peft_daemon.engines.supervised_child import CommandReader, run_child
+from peft_daemon.engines.threads import set_wait_policy
 from peft_daemon.engines.torch_messages import (
     Answer,
     Cancel,
@@ -71,6 +72,7 @@ class _Child:
 
     def __init__(self, config: ChildConfig, answers: BinaryIO) -> None:
         # Seconds of imports and the model: only after the configuration proved readable.
+        set_wait_policy(config.wait_policy)
         import torch  # noqa: PLC0415
 
         from peft_tuning.serving.adapters import AdapterShelf  # noqa: PLC0415

@@ -13,8 +13,8 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
-from peft_daemon.engines.llamacpp_child import set_wait_policy
 from peft_daemon.engines.supervised_child import CommandReader, run_child
+from peft_daemon.engines.threads import set_wait_policy
 
 BATCH_TOKENS = 1024
 CONTEXT_TOKENS = 8192

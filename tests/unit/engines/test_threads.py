@@ -1,0 +1,110 @@
+"""How computing threads wait for each other: briefly, unless the user says otherwise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from peft_daemon.config import Settings
+from peft_daemon.engines import llamacpp_child, torch_messages
+from peft_daemon.engines.llamacpp import LlamaCppOptions
+from peft_daemon.engines.threads import SPINS, WaitPolicy
+from peft_daemon.engines.torch import TorchOptions
+from peft_daemon.paths import Paths
+from peft_evaluation.typing.policies import llama_server_child
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
+LLAMA = llamacpp_child.ChildConfig(
+    model="/no/model.gguf",
+    adapters=[],
+    host="127.0.0.1",
+    api_key="k",
+    context_tokens=64,
+    slots=1,
+    threads=1,
+    batch_tokens=16,
+)
+TORCH = torch_messages.ChildConfig(
+    model="/no/model.gguf", precision="float32", context_tokens=64, threads=1, step_tokens=16, max_loaded_adapters=1
+)
+RIVAL = llama_server_child.Config(model="/no/model.gguf", threads=1, api_key="k")
+
+
+@pytest.mark.parametrize(
+    ("policy", "users", "spins"),
+    [
+        ("active", {}, "300000"),
+        ("passive", {}, str(SPINS)),
+        ("passive", {"GOMP_SPINCOUNT": "77"}, "77"),
+        ("passive", {"OMP_WAIT_POLICY": "passive"}, "0"),
+    ],
+)
+def test_threads_spin_as_the_policy_says_unless_the_environment_knows_better(
+    policy: WaitPolicy, users: dict[str, str], spins: str
+) -> None:
+    assert spins_of("peft_daemon.engines.llamacpp_child", replace(LLAMA, wait_policy=policy), users) == [spins]
+
+
+def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> None:
+    assert Settings().wait_policy == "passive"
+    assert LlamaCppOptions.wait_policy == TorchOptions.wait_policy == "passive"
+
+
+@pytest.mark.parametrize(
+    ("module", "config"),
+    [
+        ("peft_daemon.engines.llamacpp_child", LLAMA),
+        ("peft_tuning.serving.child", TORCH),
+        # The rivals of the typing benchmark wait in the same way, or a busy machine would slow one side alone.
+        ("peft_evaluation.typing.policies.llama_server_child", RIVAL),
+    ],
+)
+def test_every_engine_waits_so_by_default(module: str, config: msgspec.Struct) -> None:
+    assert spins_of(module, config) == [str(SPINS)]
+
+
+@pytest.mark.parametrize(("written", "spins"), [("", str(SPINS)), ('wait_policy = "active"\n', "None")])
+def test_tuning_and_evaluation_wait_as_the_settings_say(tmp_path: Path, written: str, spins: str) -> None:
+    environ = {**inherited(), "PEFT_DAEMON_HOME": str(tmp_path)}
+    settings = Paths.from_environment(environ).config_file
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_text(written)
+    code = (
+        "import os; from peft_daemon.cli import extras; extras.require('it', 'tune', ());"
+        "print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == spins
+
+
+def inherited() -> dict[str, str]:
+    """The environment of these tests without what it says of threads."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+
+
+def spins_of(module: str, config: msgspec.Struct, environ: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """The turns that libgomp itself tells when a child loads it."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**inherited(), "OMP_DISPLAY_ENV": "VERBOSE", **environ},
+    )
+    assert child.stdin is not None
+    # Left open: a child whose parent has gone loads nothing.
+    child.stdin.write(msgspec.json.encode(config) + b"\n")
+    child.stdin.flush()
+    with child:
+        assert child.stderr is not None
+        told = child.stderr.read().decode()
+    return re.findall(r"GOMP_SPINCOUNT = '(\w+)'", told)
