@@ -67,6 +67,17 @@ class Conflict(PeftDaemonError):
     code, status, exit_code = "conflict", 409, 5
 
 
+class UnusablePath(Conflict):
+    """A file or folder that the system does not let this user use as it has to be used."""
+
+    def __init__(self, error: OSError, path: object = None) -> None:
+        super().__init__(
+            f"cannot use {path or error.filename}",
+            why=error.strerror or str(error),
+            fix="Correct it or its permissions, or set PEFT_DAEMON_HOME to a folder of your own",
+        )
+
+
 class Unavailable(PeftDaemonError):
     """The model is still loading, the engine is restarting, or no daemon runs: try again later."""
 

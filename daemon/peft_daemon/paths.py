@@ -12,8 +12,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from peft_daemon.errors import Conflict
+
+if TYPE_CHECKING:
+    from platformdirs import PlatformDirs
 
 APP = "peft-daemon"
 
@@ -68,14 +72,12 @@ class Paths:
         from platformdirs import PlatformDirs  # noqa: PLC0415  (not needed when the home is given)
 
         dirs = PlatformDirs(APP, appauthor=False)
-        # Without a session (a container, cron) platformdirs warns and takes a guessable folder below /tmp.
-        sessionless = sys.platform.startswith("linux") and not env.get("XDG_RUNTIME_DIR")
         return cls(
             config=Path(dirs.user_config_dir),
             data=Path(dirs.user_data_dir),
             cache=Path(dirs.user_cache_dir),
             state=Path(dirs.user_state_dir),
-            runtime=Path(dirs.user_state_dir) / "run" if sessionless else Path(dirs.user_runtime_dir),
+            runtime=_runtime(env, Path(dirs.user_state_dir) / "run", dirs),
         )
 
 
@@ -97,3 +99,22 @@ def private_folder(path: Path) -> Path:
         if stat.S_IMODE(info.st_mode) & 0o077:
             path.chmod(0o700)
     return path
+
+
+def _runtime(env: Mapping[str, str], sessionless: Path, dirs: PlatformDirs) -> Path:
+    """The session's own folder, where there is one; a container and cron have none."""
+    if not sys.platform.startswith("linux"):
+        return Path(dirs.user_runtime_dir)
+    # For any other folder than a private one platformdirs warns at each start and takes a guessable one below /tmp.
+    session = env.get("XDG_RUNTIME_DIR", "")
+    return Path(session) / APP if _is_private(session) else sessionless
+
+
+def _is_private(folder: str) -> bool:
+    """Whether this names a folder of this user, not by a link, that nobody else may enter."""
+    try:
+        info = os.lstat(folder)
+    except (OSError, ValueError):
+        return False
+    ours = info.st_uid == os.getuid() and not info.st_mode & 0o077
+    return Path(folder).is_absolute() and stat.S_ISDIR(info.st_mode) and ours

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,22 @@ def test_one_variable_moves_everything(tmp_path: Path) -> None:
 def test_without_a_session_the_runtime_folder_is_not_a_guessable_one() -> None:
     paths = Paths.from_environment({})
     assert paths.runtime.parent == paths.state
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sessions of Linux")
+def test_the_sessions_own_folder_is_the_runtime_folder_and_no_other_without_a_word(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    own, shared, link = tmp_path / "own", tmp_path / "shared", tmp_path / "link"
+    own.mkdir(mode=0o700)
+    shared.mkdir()
+    shared.chmod(0o755)
+    link.symlink_to(own)
+    assert Paths.from_environment({"XDG_RUNTIME_DIR": str(own)}).runtime == own / "peft-daemon"
+    for other in (shared, link, tmp_path / "gone", Path("relative")):
+        paths = Paths.from_environment({"XDG_RUNTIME_DIR": str(other)})
+        assert paths.runtime == paths.state / "run"
+    assert not recwarn.list
 
 
 def test_a_folder_becomes_private(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.state import Active, Names, Version, enclosing
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import LLAMACPP, AdapterLease
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
+from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile, UnusablePath
 from peft_daemon.paths import private_folder
 from peft_daemon.protocol import BASE, AdapterSummary, Task
 
@@ -357,7 +357,9 @@ class AdapterRegistry:
 
     def _unwritable(self, error: OSError) -> Unavailable:
         return Unavailable(
-            f"cannot change the adapters in {self._folder}", why=str(error), fix="Check its disk and permissions"
+            f"cannot change the adapters in {self._folder}",
+            why=error.strerror or str(error),
+            fix="Check its disk and permissions",
         )
 
     def _delete_removed(self) -> None:
@@ -369,7 +371,7 @@ class AdapterRegistry:
     def _read(self, path: Path, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(path.read_bytes(), type=kind)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return kind()
         except (OSError, ValueError, RecursionError) as error:
             raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
@@ -381,8 +383,10 @@ class AdapterRegistry:
 def _signature(path: Path) -> Signature:
     try:
         info = os.stat(path)  # noqa: PTH116  (once per request: a third of the time of Path.stat)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UnusablePath(error, path) from None
     return info.st_mtime_ns, info.st_size, info.st_ino
 
 

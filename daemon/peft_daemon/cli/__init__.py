@@ -19,14 +19,20 @@ def main() -> None:
         # What editors run, and wait for: it does without the library of all other commands.
         from peft_daemon.cli.lsp import serve
 
-        sys.exit(serve())
-    from peft_daemon.cli.app import app
-    from peft_daemon.cli.output import report
-    from peft_daemon.errors import Cancelled, PeftDaemonError
+        try:
+            sys.exit(serve())
+        except Exception as error:
+            from peft_daemon.cli.output import expected, report
 
+            sys.exit(report(expected(error), as_json=False))
+    from peft_daemon.cli.app import app
+    from peft_daemon.cli.output import expected, report, speak_any_encoding
+    from peft_daemon.errors import Cancelled
+
+    speak_any_encoding()
     try:
         app(prog_name="peft-daemon")
-    except PeftDaemonError as error:
-        sys.exit(report(error, as_json="--json" in sys.argv))
+    except Exception as error:
+        sys.exit(report(expected(error), as_json="--json" in sys.argv))
     except KeyboardInterrupt:
         sys.exit(report(Cancelled("interrupted"), as_json="--json" in sys.argv))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import shutil
 import tempfile
@@ -15,15 +17,16 @@ import typer
 
 from peft_daemon import __version__
 from peft_daemon.child_processes import find_program
-from peft_daemon.cli.output import Json, emit, run
+from peft_daemon.cli.output import Json, emit, expected, run
 from peft_daemon.config import Settings, resolve
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
 from peft_daemon.engines.threads import default_threads
-from peft_daemon.errors import EngineFailed, PeftDaemonError, UnusableFile
+from peft_daemon.errors import EngineFailed, UnusableFile, UnusablePath
+from peft_daemon.lifecycle.private_files import usable_folder
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths, private_folder
+from peft_daemon.paths import Paths
 from peft_daemon.protocol import EngineState
 
 PROMPT_LINES = 24
@@ -77,7 +80,9 @@ def doctor(as_json: Json = False) -> None:
 def _check(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, True, look())
-    except PeftDaemonError as error:
+    except Exception as failure:
+        # A check that fails in any way must not keep the others from being made.
+        error = expected(failure)
         return Check(name, False, f"{error.what}: {error.why}" if error.why else error.what, error.fix)
 
 
@@ -91,7 +96,8 @@ def _system() -> str:
 
 def _folders(paths: Paths) -> str:
     for folder in (paths.config, paths.data, paths.state, paths.runtime):
-        private_folder(folder)
+        if not os.access(usable_folder(folder), os.W_OK):
+            raise UnusablePath(PermissionError(errno.EACCES, "it cannot be written", str(folder)))
     free = shutil.disk_usage(paths.data).free / 1e9
     return f"private; data in {paths.data}, {free:.0f} GB free"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from peft_daemon.errors import Unavailable
-from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
+from peft_daemon.lifecycle.private_files import read_private, remove_file, usable_folder, write_private
 from peft_daemon.lifecycle.told_errors import error_of
 from peft_daemon.paths import Paths
 from peft_daemon.protocol import ErrorBody
@@ -68,7 +68,7 @@ def record(paths: Paths, failure: Failure) -> None:
 
 def reset(paths: Paths) -> None:
     """Forget all failures: the user asked for a start in person, or removed a cause."""
-    _file(paths).unlink(missing_ok=True)
+    remove_file(_file(paths))
 
 
 def check(paths: Paths, now: float) -> None:

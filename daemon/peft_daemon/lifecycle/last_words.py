@@ -11,8 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.errors import PeftDaemonError
-from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
+from peft_daemon.errors import PeftDaemonError, UnusablePath
+from peft_daemon.lifecycle.private_files import read_private, remove_file, usable_folder, write_private
 from peft_daemon.lifecycle.told_errors import body_of
 from peft_daemon.paths import Paths
 from peft_daemon.protocol import ErrorBody
@@ -20,19 +20,25 @@ from peft_daemon.protocol import ErrorBody
 
 @contextlib.contextmanager
 def leaving_word(paths: Paths) -> Iterator[None]:
-    """Leave word of an expected error that ends the context, and let it pass."""
+    """Leave word of an expected error that ends the context, and let it pass.
+
+    A path that cannot be used is one, whatever tried to use it.
+    """
     try:
         yield
-    except PeftDaemonError as error:
+    except (PeftDaemonError, OSError) as failure:
+        if isinstance(failure, OSError) and not failure.filename:
+            raise
+        error = UnusablePath(failure) if isinstance(failure, OSError) else failure
         usable_folder(paths.runtime)
         write_private(_file(paths), msgspec.json.encode(body_of(error)))
-        raise
+        raise error from None
 
 
 def take_word(paths: Paths) -> ErrorBody | None:
     """The error the last daemon left, and forget it; None if it left none."""
     data = read_private(_file(paths))
-    _file(paths).unlink(missing_ok=True)
+    remove_file(_file(paths))
     with contextlib.suppress(ValueError, RecursionError):
         return msgspec.json.decode(data, type=ErrorBody) if data else None
     return None

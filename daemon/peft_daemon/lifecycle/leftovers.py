@@ -5,9 +5,10 @@ Only the holder of the daemon lock may, so that nothing of a living daemon is ev
 
 from __future__ import annotations
 
-from peft_daemon.errors import Conflict
+from peft_daemon.errors import Conflict, UnusablePath
 from peft_daemon.lifecycle.info import info_file
 from peft_daemon.lifecycle.locks import daemon_lock, holder_file
+from peft_daemon.lifecycle.private_files import remove_file
 from peft_daemon.lifecycle.sockets import remove_stale_sockets
 from peft_daemon.paths import Paths
 
@@ -19,8 +20,10 @@ def sweep(paths: Paths, *, timeout_s: float = 0.0) -> bool:
     """
     try:
         with daemon_lock(paths, timeout_s=timeout_s):
-            holder_file(paths).unlink(missing_ok=True)
+            remove_file(holder_file(paths))
             remove_published(paths)
+    except UnusablePath:
+        raise
     except Conflict:
         return False
     return True
@@ -28,5 +31,5 @@ def sweep(paths: Paths, *, timeout_s: float = 0.0) -> bool:
 
 def remove_published(paths: Paths) -> None:
     """Remove info file and sockets; the caller holds the daemon lock."""
-    info_file(paths).unlink(missing_ok=True)
+    remove_file(info_file(paths))
     remove_stale_sockets(paths)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from peft_daemon.errors import Conflict
+from peft_daemon.errors import Conflict, UnusablePath
 from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.paths import Paths
@@ -40,6 +40,8 @@ def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
             why=f"its pid is {holder.pid}" if holder else "",
             fix="`peft-daemon stop` ends it",
         ) from None
+    except OSError as error:
+        raise UnusablePath(error, lock.lock_file) from None
     try:
         yield
     finally:
@@ -84,6 +86,8 @@ def starter_lock(paths: Paths) -> Iterator[bool]:
     except Timeout:
         yield False
         return
+    except OSError as error:
+        raise UnusablePath(error, lock.lock_file) from None
     try:
         yield True
     finally:

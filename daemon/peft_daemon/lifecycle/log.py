@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from peft_daemon.errors import UnusablePath
 from peft_daemon.lifecycle.private_files import usable_folder
 from peft_daemon.paths import Paths
 
@@ -20,14 +21,23 @@ TAIL_BYTES = 8_192
 def prepare(paths: Paths) -> int:
     """Make room for a new daemon's lines; returns the offset at which they will begin."""
     usable_folder(paths.log_file.parent)
-    rotate(paths.log_file)
+    try:
+        rotate(paths.log_file)
+    except OSError as error:
+        raise UnusablePath(error, paths.log_file) from None
     return paths.log_file.stat().st_size if paths.log_file.exists() else 0
 
 
 @contextlib.contextmanager
 def appending(paths: Paths) -> Iterator[int]:
-    """A descriptor that appends to the log (mode 0600), to be a process's stdout and stderr."""
-    descriptor = os.open(paths.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    """A descriptor that appends to the log (mode 0600), to be a process's stdout and stderr.
+
+    Raises UnusablePath where it cannot be written.
+    """
+    try:
+        descriptor = os.open(paths.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise UnusablePath(error, paths.log_file) from None
     try:
         yield descriptor
     finally:

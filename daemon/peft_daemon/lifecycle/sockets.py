@@ -19,7 +19,7 @@ from pathlib import Path
 
 from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict, InvalidInput
-from peft_daemon.lifecycle.private_files import usable_folder
+from peft_daemon.lifecycle.private_files import remove_file, usable_folder
 from peft_daemon.paths import Paths
 
 LONGEST_SOCKET_PATH = 103
@@ -59,7 +59,7 @@ def remove_stale_sockets(paths: Paths) -> None:
     folder = socket_folder(paths)
     if folder.is_dir():
         for path in folder.glob("*.sock"):
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def socket_folder(paths: Paths) -> Path:

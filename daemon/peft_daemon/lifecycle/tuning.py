@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.lifecycle.private_files import read_private, write_private
+from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 from peft_daemon.lifecycle.processes import ProcessIdentity
-from peft_daemon.paths import Paths, private_folder
+from peft_daemon.paths import Paths
 
 
 class TuningNotice(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class TuningNotice(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def tuning_noticed(paths: Paths, name: str) -> Iterator[None]:
     """Say for the duration of the block that ``name`` is being tuned by this process."""
-    private_folder(paths.runtime)
+    usable_folder(paths.runtime)
     notice = TuningNotice(name, ProcessIdentity.current(), time.time())
     write_private(_file(paths), msgspec.json.encode(notice))
     try:

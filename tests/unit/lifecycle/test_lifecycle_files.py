@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, InvalidInput
+from peft_daemon.errors import Conflict, InvalidInput, UnusablePath
 from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon, withdraw
 from peft_daemon.lifecycle.leftovers import sweep
 from peft_daemon.lifecycle.locks import daemon_for_life, daemon_lock, holder_file, lock_holder, starter_lock
@@ -56,7 +56,7 @@ def test_a_private_file_is_never_visible_half_written_or_to_others(tmp_path: Pat
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(UnusablePath, match="folder"):
         write_private(tmp_path / "folder", b"data")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
