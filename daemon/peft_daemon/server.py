@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from socket import socket
@@ -34,6 +35,7 @@ from peft_daemon.lifecycle.last_words import leaving_word
 from peft_daemon.lifecycle.leftovers import remove_published
 from peft_daemon.lifecycle.locks import daemon_for_life
 from peft_daemon.lifecycle.log import rotate_own_output
+from peft_daemon.lifecycle.orphans import end_orphans, mark_children
 from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.sockets import Listener, listening
 from peft_daemon.paths import Paths
@@ -71,6 +73,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
     _log_to_stderr(settings)
     with daemon_for_life(paths), leaving_word(paths):
         remove_published(paths)
+        mark_children(paths)
         with listening(settings, paths) as listener:
             info = _describe(settings, listener)
             activity = Activity()
@@ -118,6 +121,8 @@ class _DaemonServer(uvicorn.Server):
         publish(self._paths, self._info)
         self._published = info_file(self._paths).stat().st_ino
         log.info("serving at %s, pid %d", self._info.address, self._info.pid)
+        # Looking takes a moment, in which it serves already.
+        threading.Thread(target=_end_orphans, args=(self._paths,), name="orphans", daemon=True).start()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % (2 * TICKS_PER_S) == 0 and not self._can_be_found():
@@ -185,6 +190,14 @@ class HttpProtocol(H11Protocol):
             super().send_400_response(msg)
         except h11.LocalProtocolError:  # an answer is under way
             self.transport.close()
+
+
+def _end_orphans(paths: Paths) -> None:
+    try:
+        if ended := end_orphans(paths):
+            log.warning("ended %d processes that an earlier daemon had left", ended)
+    except Exception:
+        log.exception("what an earlier daemon left could not be looked for")
 
 
 def _longest_request_s(settings: Settings) -> float:

@@ -142,6 +142,8 @@ def _import_shipped(settings: Settings, paths: Paths) -> None:
         new = provide_shipped(settings, paths)
     except (PeftDaemonError, OSError) as error:
         log.warning("the adapters of the package could not be imported: %s", error)
+    except Exception:  # nobody else would hear of it
+        log.exception("the adapters of the package could not be imported")
     else:
         for manifest in new:
             log.info("imported %s, which comes with the package", manifest.name)

@@ -102,6 +102,8 @@ def stop(
     stopped = run(stop_daemon(Paths.from_environment(), timeout))
     words = {"not running": "no daemon was running", "graceful": "stopped", "killed": "killed: it did not stop in time"}
     what = words[stopped.how] + (f" (pid {stopped.pid}, {stopped.seconds:.1f} s)" if stopped.pid else "")
+    if stopped.orphans:
+        what += f"; ended {stopped.orphans} processes that an earlier daemon had left"
     emit(stopped, as_json=as_json, text=lambda: typer.echo(what))
 
 

@@ -152,9 +152,12 @@ async def _measure(settings: Settings, paths: Paths) -> tuple[float, float]:
 def _daemon(paths: Paths) -> str:
     from peft_daemon.client import DaemonClient
     from peft_daemon.lifecycle.info import running_daemon
+    from peft_daemon.lifecycle.orphans import end_orphans
 
+    ended = end_orphans(paths)
+    left = f"; ended {ended} processes that an earlier daemon had left" if ended else ""
     if running_daemon(paths) is None:
-        return "not running (editors and `peft-daemon start` start it)"
+        return "not running (editors and `peft-daemon start` start it)" + left
 
     async def ask() -> str:
         async with await DaemonClient.connect(start=False) as client:
@@ -164,7 +167,13 @@ def _daemon(paths: Paths) -> str:
             raise EngineFailed(
                 f"running, pid {status.pid}, but its engine failed", why=engine.last_error, fix=engine.fix
             )
-        return f"running, pid {status.pid}, engine {status.engine.state}, {status.memory_bytes / 1e6:.0f} MB"
+        if not engine.responding:
+            raise EngineFailed(
+                f"running, pid {status.pid}, but its engine does not answer",
+                why="its process lives and does nothing",
+                fix="The next request has it ended and replaced, and so does `peft-daemon stop`",
+            )
+        return f"running, pid {status.pid}, engine {engine.state}, {status.memory_bytes / 1e6:.0f} MB{left}"
 
     return run(ask())
 

@@ -1,7 +1,8 @@
 """The process with the indexes as the daemon sees it: started when first needed, started again when it died, asked.
 
 Nobody waits for it longer than they say. A process that dies takes its indexes along; the next one builds them again
-for the workspaces that are asked for. After some deaths in a row it is left alone.
+for the workspaces that are asked for. One that is silent for long is ended. After some deaths in a row it is left alone
+for a while.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from peft_daemon.protocol import ContextChunk
 MODULE = "peft_daemon.context.worker"
 MOST_DEATHS = 3
 """In a row, without an answer between them."""
+RETRY_S = 600.0
+"""How long it is left alone after that."""
+LOOK_S = 5.0
+"""How often a process that has not answered yet is looked at."""
+SILENT_S = 60.0
+"""A process that is asked and says nothing for so long, not even how far it has read, hangs: it has low priority."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +40,8 @@ class IndexChild:
         self._listening: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._deaths = 0
+        self._died_at = 0.0
+        self._reports = 0
         self._stopped = False
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[list[ContextChunk]]] = {}
@@ -68,7 +77,8 @@ class IndexChild:
         try:
             if not await self._send(msgspec.structs.replace(question, id=number)):
                 return []
-            chunks: list[ContextChunk] = await answer
+            await self._watch(answer)
+            chunks: list[ContextChunk] = answer.result()
             return chunks
         finally:
             self._waiting.pop(number, None)
@@ -82,14 +92,37 @@ class IndexChild:
         if self._listening is not None:
             await self._listening
 
+    async def _watch(self, answer: asyncio.Future[list[ContextChunk]]) -> None:
+        """Wait for an answer, and end a process that hangs instead of giving it: then the answer is empty."""
+        silent_s = 0.0
+        while not answer.done():
+            reports, process = self._reports, self._process
+            await asyncio.wait((answer,), timeout=LOOK_S)
+            silent_s = silent_s + LOOK_S if self._reports == reports else 0.0
+            if not answer.done() and process is not None and (process.stopped() or silent_s >= SILENT_S):
+                log.warning("the index of the workspace hangs and is ended")
+                process.kill()
+
+    def _left_alone(self) -> bool:
+        return self._deaths >= MOST_DEATHS and asyncio.get_running_loop().time() < self._died_at + RETRY_S
+
+    def _died(self, why: object) -> None:
+        self._deaths += 1
+        self._died_at = asyncio.get_running_loop().time()
+        log.warning("the index of the workspace ended: %s", why)
+
     async def _send(self, order: Order) -> bool:
         async with self._starting:
-            if self._stopped or (self._process is None and self._deaths >= MOST_DEATHS):
+            if self._stopped or (self._process is None and self._left_alone()):
                 return False
             self._workspaces.setdefault(order.root, WorkspaceStatus(root=order.root, state=IndexState.WAITING))
             line = msgspec.json.encode(order)
             if self._process is None:
-                self._process = await EngineProcess.spawn(MODULE, line)
+                try:
+                    self._process = await EngineProcess.spawn(MODULE, line)
+                except Exception as error:  # the system may lack anything; completions go on without
+                    self._died(error)
+                    return False
                 self._listening = asyncio.create_task(self._listen(self._process))
                 return True
             try:
@@ -104,17 +137,17 @@ class IndexChild:
             while True:
                 report = decoder.decode(await process.receive())
                 self._deaths = 0
+                self._reports += 1
                 if isinstance(report, Chosen):
                     waiting = self._waiting.get(report.id)
                     if waiting is not None and not waiting.done():
                         waiting.set_result(report.chunks)
                 else:
                     self._workspaces[report.status.root] = report.status
-        except (ChildGone, ValueError, RecursionError) as error:
+        except Exception as error:
             if not self._stopped:
-                self._deaths += 1
                 self.restarts += 1
-                log.warning("the index of the workspace ended: %s", process.last_words or error)
+                self._died(process.last_words or error)
         finally:
             self._process = None
             self._workspaces.clear()

@@ -17,6 +17,7 @@ from peft_daemon.lifecycle import handover
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
 from peft_daemon.lifecycle.leftovers import sweep
 from peft_daemon.lifecycle.locks import lock_holder
+from peft_daemon.lifecycle.orphans import end_orphans
 from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
 from peft_daemon.paths import Paths
 
@@ -35,10 +36,12 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     how: Literal["not running", "graceful", "killed"]
     pid: int | None = None
     seconds: float = 0.0
+    orphans: int = 0
+    """Processes of earlier daemons that it ended as well."""
 
 
 async def stop(paths: Paths, timeout_s: float = STOP_TIMEOUT_S) -> Stopped:
-    """End the daemon of this home, whether it serves, starts, drains or hangs; removes what a dead one left.
+    """End the daemon of this home, whether it serves, starts, drains or hangs; removes and ends what a dead one left.
 
     Waits ``timeout_s`` for a graceful end, then kills. Raises Conflict when a daemon lives but cannot be found or
     ended.
@@ -46,10 +49,11 @@ async def stop(paths: Paths, timeout_s: float = STOP_TIMEOUT_S) -> Stopped:
     target = _target(paths)
     if target is None:
         await asyncio.to_thread(_sweep_or_raise, paths)
-        return Stopped(how="not running")
-    stopped = await end_process(target, _trusted_info(paths), timeout_s)
-    await asyncio.to_thread(sweep, paths, timeout_s=KILL_TIMEOUT_S)
-    return stopped
+        stopped = Stopped(how="not running")
+    else:
+        stopped = await end_process(target, _trusted_info(paths), timeout_s)
+        await asyncio.to_thread(sweep, paths, timeout_s=KILL_TIMEOUT_S)
+    return msgspec.structs.replace(stopped, orphans=await asyncio.to_thread(end_orphans, paths))
 
 
 async def end_process(target: ProcessIdentity, info: DaemonInfo | None, timeout_s: float) -> Stopped:

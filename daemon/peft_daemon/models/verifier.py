@@ -90,14 +90,20 @@ class ModelVerifier:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_S)
             self._wake.clear()
-            if (reason := self._reason()) is None or self._loaded is None:
-                continue
-            log.info("checking %s: %s", self._loaded, reason)
-            loop = asyncio.get_running_loop()
-            error = await loop.run_in_executor(self._thread, self._damage, self._loaded, reason == _DAILY)
-            if error is not None and not self._closing.is_set():
-                log.error("%s", error)
-                await on_damage(error)
+            try:
+                await self._look(on_damage)
+            except Exception:  # it has to be looked after further on
+                log.exception("the model's file could not be checked")
+
+    async def _look(self, on_damage: Callable[[UnusableFile], Awaitable[None]]) -> None:
+        if (reason := self._reason()) is None or self._loaded is None:
+            return
+        log.info("checking %s: %s", self._loaded, reason)
+        loop = asyncio.get_running_loop()
+        error = await loop.run_in_executor(self._thread, self._damage, self._loaded, reason == _DAILY)
+        if error is not None and not self._closing.is_set():
+            log.error("%s", error)
+            await on_damage(error)
 
     def close(self) -> None:
         """Stop hashing."""

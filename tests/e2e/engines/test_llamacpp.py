@@ -215,6 +215,21 @@ async def test_a_request_that_had_begun_fails_clearly_and_the_next_one_works(eng
     assert text
 
 
+async def test_an_engine_that_is_stopped_while_it_writes_is_replaced_and_the_next_request_is_right(
+    engine: LlamaCppEngine,
+) -> None:
+    before = engine.status()
+    assert before.pid is not None
+    with pytest.raises(EngineFailed, match="hung while it worked"):
+        async for item in engine.generate(GenerationRequest((Segment("def f():\n"),), 500)):
+            if isinstance(item, Delta) and not item.silent:
+                os.kill(before.pid, signal.SIGSTOP)
+    text, _ = await generate(engine, GenerationRequest(HOLE, 16, stop=("<|endoftext|>", "\n")))
+    assert text == " a + b"
+    assert engine.status().restarts == before.restarts + 1
+    assert not psutil.pid_exists(before.pid)
+
+
 async def test_stopping_ends_the_child_and_refuses_requests(options: LlamaCppOptions) -> None:
     engine = LlamaCppEngine(options)
     await engine.start()

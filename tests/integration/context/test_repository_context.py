@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from peft_daemon.client import DaemonClient
+from peft_daemon.context import child
 from peft_daemon.context.protocol import ContextChanged, EditedRegion, IndexState
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.errors import InvalidInput
@@ -235,3 +236,30 @@ async def test_the_route_says_where_the_setting_is_off(own: OwnRepository) -> No
 
 async def client_of(played: Played) -> DaemonClient:
     return await DaemonClient.connect(paths=played.paths, start=False)
+
+
+async def test_an_index_that_hangs_is_ended_and_built_again(
+    context: RepositoryContext, own: OwnRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "LOOK_S", 0.05)
+    await adopted(context, request(own), "ship.py")
+    hung = context.status().pid
+    assert hung is not None
+    os.kill(hung, signal.SIGSTOP)
+    await adopted(context, msgspec.structs.replace(request(own), document="another"), "ship.py")
+    assert context.status().pid != hung
+    assert not psutil.pid_exists(hung)
+
+
+async def test_an_index_that_cannot_be_started_leaves_completions_without_it(
+    context: RepositoryContext, own: OwnRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_process(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(child, "RETRY_S", 0.0)
+    with monkeypatch.context() as lacking:
+        lacking.setattr(child.EngineProcess, "spawn", no_process)
+        for _ in range(child.MOST_DEATHS + 1):
+            assert await context.chunks(request(own), adopt=True) == ()
+    assert await adopted(context, request(own), "ship.py")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from peft_daemon.client import CompleteRequest, Unavailable
 from peft_daemon.config import Settings
 from peft_daemon.lifecycle.info import info_file, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
+from peft_daemon.lifecycle.orphans import end_orphans
 from peft_daemon.lifecycle.private_files import usable_folder
 from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.starter import stop
@@ -206,3 +208,40 @@ async def test_a_daemon_draining_is_waited_for_by_the_next_starter(tiny: TinyHom
     assert info.pid != old.pid
     assert info.fits(Settings())
     assert await exit_code(old) == 0
+
+
+async def killed(tiny: TinyHome) -> psutil.Process:
+    """What a daemon that was killed has left running."""
+    daemon = tiny.spawn("--engine")
+    await tiny.serving()
+    (pid,) = tiny.notes("engine")
+    engine = psutil.Process(pid)
+    daemon.kill()
+    await exit_code(daemon)
+    assert engine.is_running()
+    return engine
+
+
+async def test_promise_28_stop_ends_what_a_killed_daemon_left_running(tiny: TinyHome) -> None:
+    engine = await killed(tiny)
+    assert await stop(tiny.paths) == Stopped(how="not running", orphans=1)
+    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+    assert await stop(tiny.paths) == Stopped(how="not running")
+
+
+async def test_promise_28_the_next_daemon_ends_what_a_killed_one_left_running(tiny: TinyHome) -> None:
+    engine = await killed(tiny)
+    await tiny.ensure()
+    await until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+
+
+async def test_promise_28_the_engine_of_a_living_daemon_or_of_another_home_is_left_alone(tiny: TinyHome) -> None:
+    daemon = tiny.spawn("--engine")
+    await tiny.serving()
+    (pid,) = tiny.notes("engine")
+    assert end_orphans(tiny.paths) == 0
+    daemon.kill()
+    await exit_code(daemon)
+    assert end_orphans(replace(tiny.paths, runtime=tiny.root / "other")) == 0
+    assert psutil.Process(pid).is_running()
+    assert end_orphans(tiny.paths) == 1

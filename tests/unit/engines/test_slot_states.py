@@ -45,6 +45,8 @@ async def test_a_prompt_whose_slot_was_given_away_is_not_read_again(tmp_path: Pa
     server = llama.client(states(tmp_path))
     await run(server, LONG)
     await run(server, OTHER)
+    assert server._states is not None
+    await server._states.settled()
     timings = await run(server, LONG)
     assert timings.prompt_reused >= len(LONG) - 1
     assert not llama.leaks
