@@ -75,12 +75,22 @@ class ServedGguf:
 
 
 @asynccontextmanager
-async def served_gguf(root: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> AsyncIterator[ServedGguf]:
-    """An installation below ``root`` whose model and engine are ready; ``changes`` are of its settings."""
+async def served_gguf(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    before_start: Callable[[Path], object] = lambda file: None,
+    **changes: Any,
+) -> AsyncIterator[ServedGguf]:
+    """An installation below ``root`` whose engine is ready; ``changes`` are of its settings.
+
+    ``before_start`` is called with the installed model's file.
+    """
     given = TinyModel.random().write(root / "given.gguf")
     entry = tiny_entry(given.path.read_bytes())
     monkeypatch.setattr(catalogue, "get", lambda _: entry)
     installed = ModelStore(root / "models", offline=True).pull(entry, local=given.path)
+    before_start(installed.path)
     fixed = {"threads": 1, "slots": 1, "shipped_adapters": False, "feedback": False}
     settings = Settings(models_dir=str(root / "models"), **(fixed | changes))  # type: ignore[arg-type]
     info = DaemonInfo(

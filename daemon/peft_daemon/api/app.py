@@ -26,7 +26,7 @@ from peft_daemon.config import Settings
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import choice
 from peft_daemon.engines.base import AdapterLease, LoadChecks, Reloadable
-from peft_daemon.errors import PeftDaemonError
+from peft_daemon.errors import Conflict, PeftDaemonError
 from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo
@@ -34,7 +34,8 @@ from peft_daemon.lifecycle.sockets import socket_folder
 from peft_daemon.lifecycle.tuning import running_tuning
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.store import open_store
+from peft_daemon.models.optimized import ModelFile
+from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
 from peft_daemon.paths import Paths, private_folder
 from peft_daemon.protocol import PROTOCOL_VERSION, DaemonStatus
@@ -53,9 +54,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     """
     model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
     store = open_store(settings, paths)
-    served = store.served(model, settings)
+    served = _served(store, model, settings)
     settings = msgspec.structs.replace(settings, slots=choice.slots(settings, served.path))
-    verifier = ModelVerifier(store, model, settings, busy=lambda: service.active > 0)
+    verifier = ModelVerifier(store, model, uses_copy=bool(served.recipe), busy=lambda: service.active > 0)
     engine = choice.create(
         settings,
         model_id=model.id,
@@ -125,6 +126,15 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         exception_handlers=FAILURES,
         lifespan=lifespan,
     )
+
+
+def _served(store: ModelStore, model: ModelEntry, settings: Settings) -> ModelFile:
+    """The file to serve; one whose size or time is not the noted one is hashed first."""
+    try:
+        return store.served(model, settings)
+    except Conflict:
+        store.verify(model)
+        return store.served(model, settings)
 
 
 def _likely(registry: AdapterRegistry, model: ModelEntry, engine: str) -> tuple[AdapterLease, ...]:

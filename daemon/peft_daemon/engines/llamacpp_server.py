@@ -295,7 +295,10 @@ class LlamaServer:
             raise ChildGone from error
         if response.status_code != 200:
             raise _refusal(response.status_code, content)
-        return msgspec.json.decode(content)
+        try:
+            return msgspec.json.decode(content)
+        except (ValueError, RecursionError) as error:
+            raise GarbledAnswer(str(error)) from None
 
     def _send(
         self, method: str, path: str, body: object, *, keep: bool = True

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.config import Settings
 from peft_daemon.errors import PeftDaemonError, UnusableFile
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
@@ -49,14 +48,14 @@ log = logging.getLogger("peft_daemon.models")
 class ModelVerifier:
     """Checks the file of one model for one daemon.
 
-    ``busy`` says whether requests are being answered: a daily check waits meanwhile.
+    ``uses_copy`` says whether its optimized copy serves rather than the original. ``busy`` says whether requests are
+    being answered: a daily check waits meanwhile.
     """
 
     def __init__(
-        self, store: ModelStore, entry: ModelEntry, settings: Settings, *, busy: Callable[[], bool] = lambda: False
+        self, store: ModelStore, entry: ModelEntry, *, uses_copy: bool, busy: Callable[[], bool] = lambda: False
     ) -> None:
-        self._store, self._entry, self._busy = store, entry, busy
-        self._wants_copy = settings.model_file == "auto" and settings.engine != "torch"
+        self._store, self._entry, self._uses_copy, self._busy = store, entry, uses_copy, busy
         self._right: dict[Path, tuple[FileStamp, str]] = {}
         """Facts and sample of files that this process hashed."""
         self._wrong: dict[Path, FileStamp] = {}
@@ -136,10 +135,10 @@ class ModelVerifier:
             elif not self._copy_is_right(path, gives_way=gives_way):
                 self._give_up_copy(path)
                 return UnusableFile(f"{path} is damaged", why="its sha256 is not the recorded one", fix=_COPY_FIX)
-        except UnusableFile as error:
-            return error
         except _Closing:
             return None
+        except UnusableFile as error:
+            return error
         return None
 
     def _right_copy(self) -> Path | None:
@@ -174,6 +173,8 @@ class ModelVerifier:
         stamp = _stamp(path)
         try:
             self._store.verify(self._entry, sha256=lambda file: self._sha256(file, gives_way=gives_way))
+        except _Closing:
+            raise
         except PeftDaemonError as error:
             if stamp is not None:
                 self._wrong[path] = stamp
@@ -224,11 +225,11 @@ class ModelVerifier:
 
     def _copy_record(self) -> OptimizedRecord | None:
         folder = self._store.file(self._entry).parent
-        return optimized.read(folder, self._entry.sha256) if self._wants_copy else None
+        return optimized.read(folder, self._entry.sha256) if self._uses_copy else None
 
     def _give_up_copy(self, path: Path) -> None:
         log.error("%s is damaged and not used any more; %s", path, _COPY_FIX)
-        self._wants_copy = False
+        self._uses_copy = False
         with contextlib.suppress(OSError):
             (path.parent / optimized.RECORD).unlink(missing_ok=True)
 
@@ -252,13 +253,13 @@ class ModelVerifier:
                 while gives_way and self._busy() and not self._closing.is_set():
                     self._closing.wait(GIVE_WAY_S)
                 if self._closing.is_set():
-                    raise _Closing
+                    raise _Closing("the daemon is stopping")
                 result.update(view[:count])
         return result.hexdigest()
 
 
-class _Closing(Exception):
-    """The daemon leaves: the result does not matter any more."""
+class _Closing(UnusableFile):
+    """The daemon leaves, and with it whoever wants to know."""
 
 
 _DAILY = "it was not for a day"

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from peft_daemon.errors import Conflict
 from peft_daemon.models import verifier
 from peft_daemon.protocol import EngineState
 from support.served_gguf import ServedGguf, served_gguf
@@ -90,3 +91,21 @@ async def test_promise_23_a_copy_of_the_right_file_serves(served: ServedGguf) ->
     after = await served.until(lambda status: status.engine.state is EngineState.READY)
     assert after.engine.restarts == before.engine.restarts + 1
     assert (await served.raw()).status_code == 200
+
+
+async def test_promise_23_a_file_of_which_only_the_time_changed_is_hashed_and_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served_gguf(tmp_path, monkeypatch, before_start=lambda file: os.utime(file, ns=(1, 1))) as one:
+        assert (await one.raw()).status_code == 200
+
+
+async def test_promise_23_a_daemon_does_not_start_with_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(file: Path) -> None:
+        file.write_bytes(file.read_bytes()[:-1])
+
+    with pytest.raises(Conflict, match="is damaged"):
+        async with served_gguf(tmp_path, monkeypatch, before_start=cut):
+            pass

@@ -49,7 +49,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 @pytest.fixture
 def opened(store: ModelStore, entry: ModelEntry) -> Callable[[], ModelVerifier]:
     """What another daemon would have, each time."""
-    return lambda: ModelVerifier(store, entry, Settings())
+    return lambda: ModelVerifier(store, entry, uses_copy=False)
 
 
 def flipped(file: Path, at: int = 1000) -> bytes:
@@ -151,9 +151,9 @@ def test_a_folder_that_cannot_be_written_does_not_keep_a_right_file_from_serving
     assert hashed == [file]
 
 
-def test_a_damaged_copy_gives_way_to_the_original_at_once_and_for_good(
-    opened: Callable[[], ModelVerifier], store: ModelStore, entry: ModelEntry, file: Path
-) -> None:
+@pytest.fixture
+def copy(entry: ModelEntry, file: Path) -> Path:
+    """An optimized copy of the installed model."""
     made = file.with_name("made")
     made.write_bytes(b"faster" * 100)
     record = optimized.keep(
@@ -166,13 +166,24 @@ def test_a_damaged_copy_gives_way_to_the_original_at_once_and_for_good(
         versions={},
         processor="one",
     )
-    copy = file.parent / record.file
-    one = opened()
+    return file.parent / record.file
+
+
+def test_a_damaged_copy_gives_way_to_the_original_at_once_and_for_good(
+    store: ModelStore, entry: ModelEntry, file: Path, copy: Path
+) -> None:
+    one = ModelVerifier(store, entry, uses_copy=True)
     assert one.file_to_load() == copy
     replace(copy, flipped(copy, 7))
     assert one.file_to_load() == file
     assert store.served(entry, Settings()).path == file
+
+
+def test_a_copy_that_is_made_while_a_daemon_runs_waits_for_the_next_one(
+    opened: Callable[[], ModelVerifier], store: ModelStore, entry: ModelEntry, file: Path, copy: Path
+) -> None:
     assert opened().file_to_load() == file
+    assert store.served(entry, Settings()).path == copy
 
 
 async def damage_found(one: ModelVerifier) -> UnusableFile:
@@ -222,7 +233,7 @@ async def test_once_a_day_the_whole_file_is_hashed_while_nobody_waits(
     record["verified"] = (datetime.now(UTC) - timedelta(days=2)).isoformat()
     (file.parent / RECORD).write_bytes(msgspec.json.encode(record))
     asked = iter([True, False, True, True])  # a request at the first look, and one while it is hashed
-    one = ModelVerifier(store, entry, Settings(), busy=lambda: next(asked, False))
+    one = ModelVerifier(store, entry, uses_copy=False, busy=lambda: next(asked, False))
     one.file_to_load()
     assert "is damaged" in (await damage_found(one)).what
     assert next(asked, None) is None
