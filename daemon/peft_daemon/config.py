@@ -93,7 +93,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     repository_context: Annotated[
         int, Meta(ge=0, le=2048, description="tokens of the workspace's other files shown with a completion; 0: none")
     ] = 0
-    feedback: Annotated[bool, Meta(description="record here what became of suggestions; false: nothing is")] = True
+    feedback: Annotated[
+        Literal["counts", "text", "off"],
+        Meta(
+            description="kept here of what became of suggestions: counts; text: the code around them too; off: nothing"
+        ),
+    ] = "counts"
     offline: Annotated[bool, Meta(description="never touch the network, not even in `models pull`")] = False
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="detail of the log")] = "info"
 
@@ -104,6 +109,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 PROJECT_SETTINGS = frozenset({"max_tokens_fill", "max_tokens_intent", "time_budget_fill_ms"})
 """What a repository's own file may set."""
+_OLDER: Mapping[str, Mapping[str, str]] = {
+    # "true" was written when nothing said that text was kept: that is no consent to it.
+    "feedback": {"true": "counts", "1": "counts", "false": "off", "0": "off"},
+}
+"""Values of earlier versions, and what they mean now."""
 TUNING = "tune"
 """Table of a repository's own file that only tuning reads."""
 
@@ -145,6 +155,7 @@ def resolve(
                     why=f"a project file may set {', '.join(sorted(PROJECT_SETTINGS))}",
                     fix="Move it to your own file, shown by `peft-daemon config --path`",
                 )
+            raw = _OLDER.get(key, {}).get(str(raw).lower(), raw)  # noqa: PLW2901
             try:
                 # Environment variables are text: "8" is accepted for a number there and nowhere else.
                 values[key] = msgspec.convert(raw, fields[key].type, strict=source != "environment")

@@ -67,6 +67,8 @@ class FinishReason(StrEnum):
     """The client went away or cancelled."""
     EMPTY = "empty"
     """Nothing worth showing: e.g. a word follows the cursor, or post-processing left nothing."""
+    OFF = "off"
+    """Completions are off in such a document; ``CompleteResponse.why`` says why. The model was not asked."""
 
 
 class Origin(StrEnum):
@@ -119,6 +121,8 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     top_p: Probability = 1.0
     seed: Seed = 0
     stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=16)] = []
+    prose: bool = False
+    """Complete in plain text and Markdown too, which the user has turned on. No field turns on a file with secrets."""
     single_line: bool | None = None
     """True: one line; False: may span lines; null: decided from the code around the cursor."""
     stream: bool = False
@@ -167,6 +171,8 @@ class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = Origin.MODEL
     more: bool = False
     """The model is still writing; the same request made again is answered with more of it."""
+    why: str = ""
+    """Where completions are off: a sentence for the user."""
     timings: Timings = Timings()
 
 
@@ -309,13 +315,22 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     model: Name
     adapter: AdapterUse | None = None
     latency_ms: Annotated[int, Meta(ge=0)] = 0
+    text_agreed: bool = False
+    """The user has agreed in the editor that text is kept. Without it only numbers are, unless the daemon's own
+    setting says that text is."""
+
+    def counts(self) -> FeedbackRequest:
+        """The same with numbers only: no text, and not where it was."""
+        return msgspec.structs.replace(
+            self, path=None, prefix="", suffix="", replaced=0, suggestion="", now=None, text_agreed=False
+        )
 
 
 class FeedbackResponse(msgspec.Struct, frozen=True):
     """Answer of ``POST /v1/feedback``."""
 
     recorded: bool
-    """False where the setting ``feedback`` is off."""
+    """False for a second record of an offer, and where the setting ``feedback`` is off."""
 
 
 class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,6 +38,8 @@ from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, Genera
 from peft_daemon.errors import NotFound, Unavailable, UnusableFile
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.privacy.files import why_off
+from peft_daemon.privacy.values import masked
 from peft_daemon.protocol import (
     AdapterSummary,
     AdapterUse,
@@ -196,6 +198,9 @@ class CompletionService:
         Unavailable when that is nothing because the engine was not there.
         """
         arrived, clock = time.perf_counter(), asyncio.get_running_loop().time()
+        if (why := why_off(asked.path, asked.language, prose=asked.prose)) is not None:
+            yield self._off(asked, why)
+            return
         wanted = self._wanted(await self._with_context(asked, adopt=False))
         limit_s = self._limit_s(wanted.job.time_budget_ms)
         end, work = Completion("", FinishReason.CANCELLED, 0, Timings()), Work()
@@ -240,6 +245,8 @@ class CompletionService:
 
         A newer one for the same document ends it, and so does the end of its time. Raises as ``complete`` does.
         """
+        if why_off(asked.path, asked.language, prose=asked.prose) is not None:
+            return WarmResponse(warm=False)
         limit_s = self._limit_s(asked.time_budget_ms)
         try:
             async with asyncio.timeout(limit_s):
@@ -268,6 +275,19 @@ class CompletionService:
             fix="Send it again in a moment; `peft-daemon status` shows what the engine does",
         )
 
+    def _off(self, asked: CompleteRequest, why: str) -> CompleteResponse:
+        """The answer where completions are off; nothing has seen the text."""
+        self._count("complete", FinishReason.OFF, Timings())
+        return CompleteResponse(
+            id=uuid.uuid4().hex,
+            text="",
+            finish_reason=FinishReason.OFF,
+            task=asked.task or Task.FILL,
+            model=self._model.id,
+            adapter=None,
+            why=why,
+        )
+
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
         """With chunks of the workspace; ``adopt``: they may be other ones than before."""
         return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, adopt=adopt)))
@@ -289,7 +309,7 @@ class CompletionService:
         return Wanted(job, lease, use, question, asked.automatic)
 
     async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
-        """The model's own text, then RawEnd; errors as in ``complete``."""
+        """The model's own text, then RawEnd; errors as in ``complete``. The model sees no values like secrets."""
         limit_s = self._limit_s(None)
         deadline = asyncio.get_running_loop().time() + limit_s
         timings = None
@@ -403,7 +423,7 @@ class CompletionService:
         """The prompt of a raw request and the strings that end its answer."""
         form = formats.get(self._model.prompt_formats.fill)
         if asked.suffix is None:
-            return BuiltPrompt((Segment(asked.prefix),)), form.stop
+            return BuiltPrompt((Segment(masked(asked.prefix)),)), form.stop
         budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
         document = Document.normalized(asked.prefix, asked.suffix)
         built = await prompt.build(document, form, budget, self._engine.count_tokens, context=asked.context)

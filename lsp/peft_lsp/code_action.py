@@ -11,6 +11,7 @@ import msgspec
 from lsprotocol import types
 
 from peft_daemon.errors import InvalidInput
+from peft_daemon.privacy.files import why_secret
 from peft_lsp import comments, generation, names
 from peft_lsp.commands import answered
 from peft_lsp.documents import Snapshot
@@ -34,10 +35,10 @@ def register(server: PeftLanguageServer) -> None:
 async def code_action(ls: PeftLanguageServer, params: types.CodeActionParams) -> list[types.CodeAction]:
     """One action where there is prose to work from, else none; also where suggestions while typing are off."""
     document = ls.documents.get(params.text_document.uri)
-    if document is None or not _asked_for(params.context.only):
+    if document is None or not _asked_for(params.context.only) or why_secret(document.uri, document.language):
         return []
     prose = comments.find(document.lines, document.language, *lines_of(params.range))
-    if prose is None or document.language in (await ls.settings.of(document.uri)).disabled_languages:
+    if prose is None or (await ls.settings.of(document.uri)).disables(document.language):
         return []
     title = f"Generate code from this {'docstring' if prose.docstring else 'comment'}"
     target = msgspec.to_builtins(Target(document.uri, prose.first))
@@ -52,6 +53,9 @@ async def generate(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -
     """
     (target,) = msgspec.convert(params.arguments or [], tuple[Target])
     document = ls.documents.get(target.uri)
+    if document is not None and (why := why_secret(document.uri, document.language)) is not None:
+        ls.inform(why)
+        return False
     prose = comments.find(document.lines, document.language, target.line, target.line) if document else None
     if document is None or prose is None:
         raise InvalidInput("no comment or docstring to generate code from", fix="Place the cursor on one")

@@ -13,7 +13,7 @@ from peft_lsp import names
 from peft_lsp.documents import Snapshot
 from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.positions import content, split_lines
-from peft_lsp.requests import is_hopeless, pause_over, request_at, word_follows
+from peft_lsp.requests import is_hopeless, pause_over, request_at, why_off, word_follows
 
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
 LABEL_WIDTH = 80
@@ -31,7 +31,7 @@ async def completion(ls: PeftLanguageServer, params: types.CompletionParams) -> 
     if snapshot is None or word_follows(snapshot) or is_hopeless(snapshot):
         return NOTHING
     settings = await ls.settings.of(snapshot.uri)
-    if settings.completion == "never" or not settings.serves(snapshot.language):
+    if settings.completion == "never" or why_off(snapshot.uri, snapshot.language, settings) is not None:
         return NOTHING
     # The protocol does not tell a keystroke from a wish here: every request waits.
     if not await pause_over(ls, snapshot, settings.delay_ms or 0, purpose="list"):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from peft_daemon.privacy.files import PROSE_LANGUAGES, prose_language
 from peft_daemon.protocol import Name, TokenCount
 
 Milliseconds = Annotated[int, Meta(ge=50, le=600_000)]
@@ -24,22 +25,27 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Name or digest of the adapter for every request, ``base`` for none; null lets the daemon pick."""
     max_tokens: TokenCount | None = None
     time_budget_ms: Milliseconds | None = None
-    disabled_languages: list[str] = []
-    """Language ids without completion."""
+    disabled_languages: list[str] = msgspec.field(default_factory=lambda: list(PROSE_LANGUAGES))
+    """Language ids without completion. Files that hold secrets have none whatever is set."""
     delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
     """How long after a keystroke the daemon is asked; null: at once, and the daemon decides how long the model waits.
     A request made by hand never waits."""
     show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
     """Show what is complete after this time, and the rest when it is; 0: show all of it at once."""
-    feedback: bool = True
-    """Record, on this machine, what becomes of suggestions."""
+    feedback: Literal["counts", "text", "off"] | bool | None = None
+    """What is recorded on this machine of what becomes of suggestions: numbers, the text around them too, or nothing.
+    Null or true: what the daemon's own setting says. False: nothing."""
     completion: Literal["auto", "always", "never"] = "auto"
     """The model in the ordinary completion list. auto: when the editor cannot show inline completions. The list itself
     is announced at start: other values than auto belong into the initialization options as well."""
 
     def serves(self, language: str) -> bool:
         """Whether documents of this language get completions."""
-        return self.enabled and language not in self.disabled_languages
+        return self.enabled and not self.disables(language)
+
+    def disables(self, language: str) -> bool:
+        """Whether documents of this language get none; plain text and Markdown have several names."""
+        return language in self.disabled_languages or prose_language(language) in self.disabled_languages
 
 
 def read(raw: object) -> tuple[Configuration, list[str]]:

@@ -8,7 +8,7 @@ files: only what the editor sent is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lsprotocol import types
@@ -211,6 +211,9 @@ class Documents:
     def close(self, uri: str) -> None:
         """Forget a document."""
         self._open.pop(uri, None)
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(self._open.values())
 
     def get(self, uri: str) -> Document | None:
         """The open document, if it is one."""

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from peft_daemon.protocol import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
 from peft_lsp.documents import Document, Documents, Edit, Snapshot, one_line_end
@@ -37,6 +37,8 @@ class Suggestion:
     """The whole text, ``begun`` included."""
     response: CompleteResponse
     latency_ms: float
+    kept: Literal["counts", "text", "off"] | bool | None = None
+    """The editor's setting ``feedback`` for its document."""
 
 
 class Feedback:
@@ -130,7 +132,7 @@ def record_of(settled: Settled, suggestion: Suggestion, document: Document | Non
         now = one_line_end(document.between(settled.begin, settled.end))[:LONGEST_SUGGESTION]
         kept = kept_characters(settled.text, now)
     prefix = snapshot.prefix[: len(snapshot.prefix) - len(suggestion.begun)]
-    return FeedbackRequest(
+    record = FeedbackRequest(
         offer=offer.id,
         outcome=settled.outcome,
         language=snapshot.language[:200],
@@ -147,7 +149,9 @@ def record_of(settled: Settled, suggestion: Suggestion, document: Document | Non
         model=response.model,
         adapter=response.adapter,
         latency_ms=round(suggestion.latency_ms),
+        text_agreed=suggestion.kept == "text",
     )
+    return record.counts() if suggestion.kept == "counts" else record
 
 
 def last_lines(text: str) -> str:

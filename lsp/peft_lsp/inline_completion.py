@@ -19,7 +19,7 @@ from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Snapshot
 from peft_lsp.feedback import Suggestion
 from peft_lsp.language_server import PeftLanguageServer
-from peft_lsp.requests import is_hopeless, pause_over, request_at, word_follows
+from peft_lsp.requests import is_hopeless, pause_over, request_at, why_off, word_follows
 
 NOTHING = types.InlineCompletionList(items=[])
 
@@ -37,7 +37,10 @@ async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompleti
     snapshot = place.snapshot
     settings = await ls.settings.of(snapshot.uri)
     automatic = params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic
-    if not settings.serves(snapshot.language) or (automatic and word_follows(snapshot)):
+    why = why_off(snapshot.uri, snapshot.language, settings)
+    if why is not None and not automatic:
+        ls.inform_once(why)
+    if why is not None or (automatic and word_follows(snapshot)):
         return NOTHING
     began = time.monotonic()
     request = msgspec.structs.replace(
@@ -68,8 +71,9 @@ def _shown(
     span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
     text = place.chosen + snapshot.with_line_ends(response.text)
     offer = response.id
-    if settings.feedback:
-        offer = ls.feedback.show(Suggestion(snapshot, typed, text, response, 1000 * (time.monotonic() - began)))
+    if settings.feedback not in ("off", False):
+        latency_ms = 1000 * (time.monotonic() - began)
+        offer = ls.feedback.show(Suggestion(snapshot, typed, text, response, latency_ms, settings.feedback))
     command = types.Command("accepted", names.ACCEPTED, arguments=[offer])
     return types.InlineCompletionList(items=[types.InlineCompletionItem(text, range=span, command=command)])
 

@@ -23,8 +23,9 @@ from peft_lsp.following import Following
 from peft_lsp.pauses import Pauses
 from peft_lsp.positions import Encoding
 from peft_lsp.recent_edits import RecentEdits
+from peft_lsp.requests import why_off
 from peft_lsp.settings import Settings, pull
-from peft_lsp.status import LoadingProgress, State, Status, StatusBoard
+from peft_lsp.status import DocumentOff, LoadingProgress, State, Status, StatusBoard
 from peft_lsp.transport import Protocol
 from peft_lsp.warming import Warming, warm
 
@@ -72,6 +73,17 @@ class PeftLanguageServer(LanguageServer):
             self._warned.add(message)
             self.warn(message)
 
+    def inform_once(self, message: str) -> None:
+        """Tell the user something; a second time it is only logged."""
+        log.info("%s", message)
+        if message not in self._warned:
+            self._warned.add(message)
+            self.inform(message)
+
+    def inform(self, message: str) -> None:
+        """Tell the user something that is no fault."""
+        self.window_show_message(types.ShowMessageParams(types.MessageType.Info, f"peft-daemon: {message}"))
+
     def warn(self, message: str) -> None:
         """Show the user a message."""
         self.window_show_message(types.ShowMessageParams(types.MessageType.Warning, f"peft-daemon: {message}"))
@@ -91,8 +103,14 @@ class PeftLanguageServer(LanguageServer):
         facts = {"line": place.line, "character": place.character}
         self.protocol.notify(names.MORE, {"uri": snapshot.uri, "version": snapshot.version, "position": facts})
 
+    def note_documents(self) -> None:
+        """Have the status say in which open documents suggestions are off; call it when they or settings change."""
+        found = ((each.uri, why_off(each.uri, each.language, self.settings.known(each.uri))) for each in self.documents)
+        self.board.documents(DocumentOff(uri, why) for uri, why in found if why)
+
     def _settings_changed(self) -> None:
         self.board.enable(self.settings.enabled_somewhere)
+        self.note_documents()
 
     def _status_changed(self, status: Status) -> None:
         self.protocol.notify(names.STATUS, msgspec.to_builtins(status))

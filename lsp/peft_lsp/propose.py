@@ -14,6 +14,7 @@ from lsprotocol import types
 from msgspec import Meta
 
 from peft_daemon.errors import InvalidInput
+from peft_daemon.privacy.files import why_secret
 from peft_daemon.protocol import CompleteRequest, CompleteResponse, Task
 from peft_lsp import comments, generation, names
 from peft_lsp.code_action import lines_of
@@ -95,6 +96,9 @@ async def propose(ls: PeftLanguageServer, params: types.ExecuteCommandParams) ->
     document = ls.documents.get(target.uri)
     if document is None:
         raise InvalidInput("that document is not open", fix="Open it in the editor first")
+    if (why := why_secret(document.uri, document.language)) is not None:
+        ls.inform(why)
+        return None
     settings = await ls.settings.of(target.uri)
     wish = _wish(ls, document, settings, target.range.range())
     response = await generation.answer(ls, wish.request, params.work_done_token)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pygls.uris import to_fs_path
 
 from peft_daemon.context.protocol import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
+from peft_daemon.privacy.files import secret_file
 from peft_lsp.documents import Document, Documents, Edit, one_line_end
 
 PAUSE_S = 1.0
@@ -165,5 +166,6 @@ class RecentEdits:
 
 
 def _path(uri: str) -> str | None:
+    """The path of a document of which may be told; None for one without, and for a file that holds secrets."""
     path = to_fs_path(uri) if uri.startswith("file:") else None
-    return path if path and len(path) <= 4096 else None
+    return path if path and len(path) <= 4096 and secret_file(path) is None else None

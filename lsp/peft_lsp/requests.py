@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peft_daemon.privacy.files import prose_language, why_secret
 from peft_daemon.protocol import CompleteRequest
 from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Snapshot
@@ -30,7 +31,22 @@ def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configurati
         adapter=settings.adapter,
         max_tokens=settings.max_tokens,
         time_budget_ms=settings.time_budget_ms,
+        prose=True,  # the settings for the document have been looked at: see ``why_off``
     )
+
+
+def why_off(uri: str, language: str, settings: Configuration) -> str | None:
+    """Tell the user why a document gets no suggestions; None where it does.
+
+    Everything that shows a document to the model asks this first. The daemon refuses files with secrets as well.
+    """
+    if (secret := why_secret(uri, language)) is not None:
+        return secret
+    if not settings.enabled:
+        return "suggestions are switched off"
+    if settings.disables(language):
+        return f"suggestions are off for {prose_language(language) or language}: see the setting 'disabledLanguages'"
+    return None
 
 
 async def pause_over(ls: PeftLanguageServer, snapshot: Snapshot, milliseconds: int, *, purpose: str) -> bool:

@@ -70,6 +70,12 @@ class Settings:
             task = self._documents[uri] = asyncio.create_task(self._pull(uri))
         return task.result() if await self._answered(task) else self.general
 
+    def known(self, uri: str) -> Configuration:
+        """The settings for an open document as far as the client has told them; the general ones else."""
+        task = self._documents.get(uri)
+        told = task is not None and task.done() and not task.cancelled() and task.exception() is None
+        return task.result() if task is not None and told else self.general
+
     def forget(self, uri: str) -> None:
         """The document was closed."""
         if self._documents.pop(uri, None) is not None:

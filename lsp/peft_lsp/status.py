@@ -6,7 +6,7 @@ The client is told when something it can show has changed, and only then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -31,6 +31,13 @@ class State(StrEnum):
     """``message`` says what is wrong and what to do."""
 
 
+class DocumentOff(msgspec.Struct, frozen=True):
+    """An open document without suggestions, and why it has none."""
+
+    uri: str
+    why: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Parameters of the notification."""
 
@@ -41,6 +48,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     latency_ms: int | None = None
     """Time the last answer took, seen from here."""
     message: str = ""
+    off: tuple[DocumentOff, ...] = ()
+    """Open documents in which suggestions are off, by their kind or by a setting."""
 
 
 class StatusBoard:
@@ -71,6 +80,10 @@ class StatusBoard:
         """The daemon is LOADING, IDLE (ready) or in ERROR."""
         self._daemon = state
         self._update(model=self._facts.model if model is None else model, message=message)
+
+    def documents(self, off: Iterable[DocumentOff]) -> None:
+        """Suggestions are off in these open documents."""
+        self._update(off=tuple(off))
 
     @contextmanager
     def thinking(self) -> Iterator[None]:

@@ -28,6 +28,7 @@ class Protocol(LanguageServerProtocol):
         """Take over a document."""
         self._server.documents.open(params.text_document)
         self._server.warming.opened(params.text_document.uri)
+        self._server.note_documents()
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
     def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
@@ -47,6 +48,7 @@ class Protocol(LanguageServerProtocol):
         self._server.recent_edits.closing(params.text_document.uri)
         self._server.documents.close(params.text_document.uri)
         self._server.settings.forget(params.text_document.uri)
+        self._server.note_documents()
 
     @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
     async def lsp_workspace__execute_command(  # type: ignore[override]  # pygls takes any kind of handler

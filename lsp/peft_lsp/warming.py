@@ -20,7 +20,7 @@ from peft_lsp import names
 from peft_lsp.documents import Document, Edit, Place, Snapshot, moved_over
 from peft_lsp.offers import moved
 from peft_lsp.positions import content
-from peft_lsp.requests import begins_with_word, is_hopeless, request_at
+from peft_lsp.requests import begins_with_word, is_hopeless, request_at, why_off
 
 if TYPE_CHECKING:
     from peft_lsp.language_server import PeftLanguageServer
@@ -145,7 +145,7 @@ async def warm(ls: PeftLanguageServer, uri: str, place: Place | None) -> bool:
         return False
     snapshot = document.around(*_likely(document, place), ls.documents.encoding)
     settings = await ls.settings.of(uri)
-    if is_hopeless(snapshot) or not settings.serves(snapshot.language):
+    if is_hopeless(snapshot) or why_off(uri, snapshot.language, settings) is not None:
         return False
     return await ls.daemon.warm(request_at(ls, snapshot, settings, purpose=ls.purpose))
 

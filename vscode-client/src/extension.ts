@@ -6,6 +6,7 @@ import { thisMachine } from "./commandLine/machine";
 import { required } from "./commandLine/peftDaemon";
 import { Cursor } from "./cursor/cursor";
 import { Doctor } from "./doctor/doctor";
+import { chooseFeedback } from "./feedback/choose";
 import { command } from "./interaction";
 import { Menu } from "./menu/menu";
 import { showMore } from "./more/showMore";
@@ -38,7 +39,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
         : next(document, position, inline, token),
   });
   const show = (): void => {
-    bar.show(server.status, snooze.until);
+    const active = vscode.window.activeTextEditor?.document.uri;
+    bar.show(server.status, snooze.until, active && server.nameOf(active));
   };
 
   const find = (): Promise<CommandLine | undefined> =>
@@ -83,6 +85,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     },
     toggleLanguage,
     toggleFolder,
+    feedback: chooseFeedback,
     restart,
     showLogs: () => {
       log.show();
@@ -112,6 +115,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
         showMore(server, where);
       }
     }),
+    vscode.window.onDidChangeActiveTextEditor(show),
     vscode.workspace.onDidChangeConfiguration(async (change) => {
       if (NEEDS_RESTART.some((setting) => change.affectsConfiguration(setting))) {
         await start();

@@ -71,12 +71,14 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     )
     context = RepositoryContext(settings.repository_context)
     service = CompletionService(settings, model, engine, registry, context)
+    feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
         watching = asyncio.create_task(verifier.watch(engine.reload)) if isinstance(engine, Reloadable) else None
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
+        opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
         try:
             yield
         finally:
@@ -87,6 +89,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             await engine.stop()
             await context.stop()
             await importing
+            await opening
 
     def status() -> DaemonStatus:
         return DaemonStatus(
@@ -113,7 +116,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
                 service,
                 stop=activity.request_stop,
                 status=status,
-                feedback=FeedbackStore(paths.feedback_file) if settings.feedback else None,
+                feedback=None if settings.feedback == "off" else feedback,
             ),
             *openai.routes(service),
             *infill.routes(service),
@@ -157,6 +160,14 @@ def _import_shipped(settings: Settings, paths: Paths) -> None:
     else:
         for manifest in new:
             log.info("imported %s, which comes with the package", manifest.name)
+
+
+def _open_feedback(feedback: FeedbackStore) -> None:
+    """Have what an earlier version kept without asking set apart, and its secrets removed, before anything is added."""
+    try:
+        feedback.counts()
+    except PeftDaemonError as error:
+        log.warning("%s", error.line)
 
 
 class CountActivity:

@@ -60,6 +60,7 @@ def generate(
         task=Task.INTENT,
         language=language,
         path=str(Path.cwd() / "generated"),
+        prose=True,
         adapter=adapter,
         scale=scale,
         max_tokens=settings.max_tokens_intent if max_tokens is None else max_tokens,
@@ -95,6 +96,7 @@ def complete(
         suffix=suffix[:MAX_TEXT],
         language=language,
         path=str(file.absolute()),
+        prose=True,
         adapter=adapter,
         scale=scale,
         max_tokens=settings.max_tokens_fill if max_tokens is None else max_tokens,
@@ -122,6 +124,9 @@ async def _answer(request: CompleteRequest, *, as_json: bool) -> None:
     assert final is not None  # noqa: S101  (the client raises if the stream ends without it)
 
     def text() -> None:
+        if final.why:
+            sys.stderr.write(final.why + "\n")
+            return
         rest = final.text[len(shown) :] if final.text.startswith(shown) else "\n" + final.text
         sys.stdout.write(rest + ("" if final.text.endswith("\n") else "\n"))
         sys.stdout.flush()

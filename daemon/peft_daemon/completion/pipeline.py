@@ -128,7 +128,7 @@ def is_hopeless(job: Job) -> bool:
     if job.format.task is not Task.FILL:
         return False
     prefix, suffix = job.document.prefix + job.lead, job.document.suffix
-    return _in_word(job.document) or not (prefix + suffix).strip()
+    return _in_word(job.document) or not (prefix + suffix).strip() or prompt.inside_secret(job.document)
 
 
 def place_of(job: Job) -> Place:

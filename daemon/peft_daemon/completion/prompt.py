@@ -23,6 +23,8 @@ from peft_daemon.completion.document import Document
 from peft_daemon.completion.formats import Piece, PromptFormat, Slot
 from peft_daemon.engines.base import Prompt, Segment
 from peft_daemon.errors import InvalidInput
+from peft_daemon.privacy.files import secret_file
+from peft_daemon.privacy.values import masked, masked_parts, secret_values
 from peft_daemon.protocol import ContextChunk
 
 CountTokens = Callable[[Sequence[str]], Awaitable[list[int]]]
@@ -118,9 +120,10 @@ async def build(
     """
     if shots and not prompt_format.answered:
         raise InvalidInput(f"the prompt format '{prompt_format.id}' shows no solved examples")
-    held = held_back(document.line_before, prompt_format.pretokenizer)
+    held = "" if inside_secret(document) else held_back(document.line_before, prompt_format.pretokenizer)
+    context = [chunk for chunk in context if secret_file(chunk.path) is None]
     fixed = {
-        Slot.INTENT: intent.strip(),
+        Slot.INTENT: masked(intent.strip()),
         Slot.LANGUAGE: document.language,
         Slot.REPOSITORY: repository or "repository",
         Slot.PATH: document.path or "untitled",
@@ -130,7 +133,7 @@ async def build(
     characters_per_token = CHARACTERS_PER_TOKEN
     for attempt in range(3):
         room = int(max(0, budget - frame) * characters_per_token)
-        window = _select(document, room, held, context if prompt_format.with_context else ())
+        window = _without_secrets(_select(document, room, held, context if prompt_format.with_context else ()))
         prompt = _write(prompt_format, window, fixed, shots)
         # No token has less than one byte; SentencePiece may add one for a text's first space.
         if sum(1 if piece.special else len(piece.text.encode()) + 1 for piece in prompt) <= budget:
@@ -158,6 +161,18 @@ class _Window:
     typed: str
     after: str
     chunks: tuple[ContextChunk, ...]
+
+
+def inside_secret(document: Document) -> bool:
+    """Whether the cursor stands in a value that looks like a secret, or at its end."""
+    at = len(document.line_before)
+    return any(start < at <= end for start, end in secret_values(document.line_before + document.line_after))
+
+
+def _without_secrets(window: _Window) -> _Window:
+    """The window as the model may see it."""
+    before, typed, after = masked_parts(window.before, window.typed, window.after)
+    return _Window(before, typed, after, tuple(ContextChunk(each.path, masked(each.text)) for each in window.chunks))
 
 
 def _select(document: Document, room: int, held: str, context: Sequence[ContextChunk]) -> _Window:

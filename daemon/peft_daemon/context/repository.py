@@ -18,6 +18,7 @@ from peft_daemon.context.child import IndexChild
 from peft_daemon.context.messages import Ask
 from peft_daemon.context.protocol import ContextChanged, ContextStatus
 from peft_daemon.context.stable import StableContext
+from peft_daemon.privacy.files import secret_file
 from peft_daemon.protocol import CompleteRequest, ContextChunk
 
 ADOPT_WAIT_S = 0.3
@@ -71,7 +72,9 @@ class RepositoryContext:
         if told.edits is not None:
             self._edits.pop(root, None)
             regions = ((_below(root, each.path), each.text) for each in told.edits)
-            self._edits[root] = tuple(ContextChunk(path, text) for path, text in regions if path)
+            self._edits[root] = tuple(
+                ContextChunk(path, text) for path, text in regions if path and not secret_file(path)
+            )
             while len(self._edits) > MOST_FOLDERS:
                 del self._edits[next(iter(self._edits))]
         if paths := [path for each in told.saved if (path := _below(root, each))]:

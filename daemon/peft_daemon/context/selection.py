@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from peft_daemon.context.index import Index, defined
 from peft_daemon.context.postings import words
+from peft_daemon.privacy.values import masked
 from peft_daemon.protocol import ContextChunk
 from peft_daemon.sources.languages import language_of
-from peft_daemon.sources.redaction import redacted
 from peft_daemon.sources.related import Related, Signature
 
 CHARACTERS_PER_TOKEN = 3.2
@@ -86,7 +86,7 @@ def select(
                 break
             room -= _size(fitting)
             chosen.append(fitting)
-    return tuple(ContextChunk(each.path, redacted(each.text)) for each in chosen)
+    return tuple(ContextChunk(each.path, masked(each.text)) for each in chosen)
 
 
 def signatures(index: Index, related: Related, question: Question, room: int) -> Iterator[ContextChunk]:

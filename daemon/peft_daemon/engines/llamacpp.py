@@ -339,7 +339,7 @@ def _open_states(options: LlamaCppOptions, states: StatesOptions) -> KvStates | 
             limit_bytes=states.limit_bytes,
             fingerprint=fingerprint(
                 *(states.base_sha256, info.st_size, info.st_mtime_ns),
-                *(version("xllamacpp"), KV_LAYOUT, options.context_tokens),
+                *(version("xllamacpp"), KV_LAYOUT, options.context_tokens, "secrets masked"),
             ),
         )
     except (OSError, PeftDaemonError) as error:

@@ -1,7 +1,8 @@
 """The file that feedback is kept in: SQLite, private to its owner, bounded, its oldest rows leaving first.
 
-Every call opens the file anew, so that the daemon and the command line can use it at the same time; calls block, and
-belong into a thread. Does not judge what is recorded.
+Numbers are kept of every record, text only where the user has agreed to that, and never that of a file with secrets or
+of a suggestion that has one in it (``kept_of``). Every call opens the file anew, so that the daemon and the command
+line can use it at the same time; calls block, and belong into a thread.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import msgspec
 
 from peft_daemon.errors import Conflict, Unavailable
 from peft_daemon.paths import private_folder
+from peft_daemon.privacy.files import secret_file
+from peft_daemon.privacy.values import masked_parts, secret_values
 from peft_daemon.protocol import FeedbackRequest
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: text was kept of every record, which nobody had been asked about."""
 MOST_ROWS = 20_000
 MOST_BYTES = 64_000_000
 """Of the file; whichever bound is met first."""
@@ -34,9 +38,12 @@ CREATE TABLE feedback (
     offer TEXT NOT NULL UNIQUE,
     time REAL NOT NULL,
     repository TEXT,
-    record BLOB NOT NULL
+    record BLOB NOT NULL,
+    text TEXT NOT NULL DEFAULT 'none'
 )
 """
+NO_TEXT, AGREED, UNASKED = "none", "agreed", "unasked"
+"""Of the column ``text``: what a row has of it. Text from before anybody was asked is not used for anything."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +54,31 @@ class Row:
     time: float
     """Seconds since 1970 at which it was recorded."""
     repository: str | None
-    """The folder at or above the document that has a ``.git``, if there is one."""
+    """The folder at or above the document that has a ``.git``, if there is one; kept with text only."""
     record: FeedbackRequest
+    has_text: bool = False
+    """Whether the record has text that the user agreed to keep; what it has without that is to be left alone."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many suggestions are recorded."""
+
+    all: int
+    with_text: int
+    """Of them, those with text that the user agreed to keep ..."""
+    unasked: int
+    """... and those with text from before anybody was asked."""
 
 
 class FeedbackStore:
     """The feedback of one installation; the file is made by the first record."""
 
-    def __init__(self, file: Path, *, most_rows: int = MOST_ROWS, most_bytes: int = MOST_BYTES) -> None:
-        self._file, self._most_rows, self._most_bytes = file, most_rows, most_bytes
+    def __init__(
+        self, file: Path, *, keeps_text: bool = False, most_rows: int = MOST_ROWS, most_bytes: int = MOST_BYTES
+    ) -> None:
+        """``keeps_text``: the user has agreed that text is kept, whatever a record says of that itself."""
+        self._file, self._keeps_text, self._most_rows, self._most_bytes = file, keeps_text, most_rows, most_bytes
 
     @property
     def file(self) -> Path:
@@ -63,35 +86,43 @@ class FeedbackStore:
         return self._file
 
     def add(self, record: FeedbackRequest) -> bool:
-        """Record it; False if this offer is recorded already.
+        """Record what may be kept of it; False if this offer is recorded already.
 
         Raises Unavailable when the disk does not take it, Conflict when the file cannot be used.
         """
-        repository = repository_of(record.path)
+        kept = kept_of(record) if self._keeps_text or record.text_agreed else None
+        text = NO_TEXT if kept is None else AGREED
+        repository = repository_of(record.path) if kept else None
         with self._open() as database:
             added = database.execute(
-                "INSERT OR IGNORE INTO feedback (offer, time, repository, record) VALUES (?, ?, ?, ?)",
-                (record.offer, time.time(), repository, msgspec.json.encode(record)),
+                "INSERT OR IGNORE INTO feedback (offer, time, repository, record, text) VALUES (?, ?, ?, ?, ?)",
+                (record.offer, time.time(), repository, msgspec.json.encode(kept or record.counts()), text),
             ).rowcount
             self._keep_small(database)
         return added == 1
 
     def rows(self) -> Iterator[Row]:
-        """All of it, oldest first; raises as ``add`` does."""
+        """All of it, oldest first, but for what cannot be read; raises as ``add`` does."""
         if not self._file.exists():
             return
         with self._open() as database:
-            for id_, when, repository, record in database.execute(
-                "SELECT id, time, repository, record FROM feedback ORDER BY id"
+            for id_, when, repository, record, text in database.execute(
+                "SELECT id, time, repository, record, text FROM feedback ORDER BY id"
             ):
-                yield Row(id_, when, repository, msgspec.json.decode(record, type=FeedbackRequest))
+                if (decoded := _decoded(record)) is not None:
+                    yield Row(id_, when, repository, decoded, text == AGREED)
 
     def count(self) -> int:
         """How many suggestions are recorded."""
+        return self.counts().all
+
+    def counts(self) -> Counts:
+        """How many suggestions are recorded, and what is kept of them."""
         if not self._file.exists():
-            return 0
+            return Counts(0, 0, 0)
         with self._open() as database:
-            return int(database.execute("SELECT count(*) FROM feedback").fetchone()[0])
+            found = dict(database.execute("SELECT text, count(*) FROM feedback GROUP BY text"))
+        return Counts(sum(found.values()), found.get(AGREED, 0), found.get(UNASKED, 0))
 
     def clear(self) -> None:
         """Remove all of it, the bytes on the disk included; also a file that cannot be read any more."""
@@ -101,11 +132,22 @@ class FeedbackStore:
             with self._open() as database:
                 database.execute("DELETE FROM feedback")
                 database.commit()
-                database.execute("VACUUM")
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                _forget(database)
         except Conflict:
             for name in (self._file.name, f"{self._file.name}-wal", f"{self._file.name}-shm"):
                 self._file.with_name(name).unlink(missing_ok=True)
+
+    def clear_text(self) -> None:
+        """Remove all text, and where it was, the bytes on the disk included; the numbers stay. Raises as ``add``."""
+        if not self._file.exists():
+            return
+        with self._open() as database:
+            for id_, record in database.execute(
+                "SELECT id, record FROM feedback WHERE text != ?", (NO_TEXT,)
+            ).fetchall():
+                _take_text(database, id_, _decoded(record))
+            database.commit()
+            _forget(database)
 
     def _keep_small(self, database: sqlite3.Connection) -> None:
         def pragma(name: str) -> int:
@@ -147,20 +189,86 @@ class FeedbackStore:
             ) from None
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        version = int(database.execute("PRAGMA user_version").fetchone()[0])
+        version = _version(database)
         if version > SCHEMA:
             raise Conflict(
                 f"{self._file} was made by a newer peft-daemon",
                 why=f"its schema is {version}, this version knows {SCHEMA}",
                 fix="Install that version, or remove the feedback with `peft-daemon feedback clear`",
             )
+        if version == SCHEMA:
+            return
+        database.execute("BEGIN IMMEDIATE")
+        # Another process may have been quicker.
+        version = _version(database)
         if version == 0:
-            database.execute("BEGIN IMMEDIATE")
-            # Another process may have been quicker.
-            if int(database.execute("PRAGMA user_version").fetchone()[0]) == 0:
-                database.execute(_CREATE)
-                database.execute(f"PRAGMA user_version = {SCHEMA}")
-            database.commit()
+            database.execute(_CREATE)
+        elif version == 1:
+            _set_apart(database)
+        database.execute(f"PRAGMA user_version = {SCHEMA}")
+        database.commit()
+        if version == 1:
+            _forget(database)
+
+
+def kept_of(record: FeedbackRequest) -> FeedbackRequest | None:
+    """What is kept of a record with its text: without values that look like secrets around the suggestion.
+
+    None where no text may be kept: of a file with secrets, and where the suggestion, what stands in its place now or
+    what is behind the cursor has a secret in it.
+    """
+    if secret_file(record.path, record.language) is not None:
+        return None
+    begun = record.prefix[record.prefix.rfind("\n") + 1 :]
+    rest = record.suffix[record.replaced :].partition("\n")[0]
+    for text in (record.suggestion, record.now or ""):
+        if any(end > len(begun) and start < len(begun + text) for start, end in secret_values(begun + text + rest)):
+            return None
+    over, behind = record.suffix[: record.replaced], record.suffix[record.replaced :]
+    prefix, over, behind = masked_parts(record.prefix, over, behind)
+    return msgspec.structs.replace(record, prefix=prefix, suffix=over + behind, replaced=len(over), text_agreed=True)
+
+
+def _set_apart(database: sqlite3.Connection) -> None:
+    """Take over rows from before anybody was asked: their text is set apart, and gone at once where it has secrets."""
+    database.execute("ALTER TABLE feedback ADD COLUMN text TEXT NOT NULL DEFAULT 'none'")
+    for (id_,) in database.execute("SELECT id FROM feedback").fetchall():
+        (record,) = database.execute("SELECT record FROM feedback WHERE id = ?", (id_,)).fetchone()
+        decoded = _decoded(record)
+        kept = kept_of(decoded) if decoded is not None else None
+        if kept is None or (kept.prefix, kept.suffix) != (decoded and decoded.prefix, decoded and decoded.suffix):
+            _take_text(database, id_, decoded)
+        else:
+            database.execute("UPDATE feedback SET text = ? WHERE id = ?", (UNASKED, id_))
+
+
+def _take_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest | None) -> None:
+    """Leave only the numbers of a row; nothing of one that cannot be read."""
+    if record is None:
+        database.execute("DELETE FROM feedback WHERE id = ?", (id_,))
+        return
+    database.execute(
+        "UPDATE feedback SET record = ?, repository = NULL, text = ? WHERE id = ?",
+        (msgspec.json.encode(record.counts()), NO_TEXT, id_),
+    )
+
+
+def _forget(database: sqlite3.Connection) -> None:
+    """Take what was removed off the disk."""
+    database.execute("VACUUM")
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _decoded(record: bytes) -> FeedbackRequest | None:
+    """The record of a row; None for one that cannot be read, which must not end what is done with the others."""
+    try:
+        return msgspec.json.decode(record, type=FeedbackRequest)
+    except (msgspec.DecodeError, TypeError):
+        return None
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _log_ahead(database: sqlite3.Connection) -> None:

@@ -2,7 +2,7 @@
 
 Judged by name and text alone; every file left out is counted under its reason. Reading is lazy: a listing holds names
 only. Which files of a folder are looked at is for the callers to say: see ``workspace`` here, and tuning's ``files``.
-Does not look for secrets or duplicates.
+A file that holds secrets by its name does not count. Does not look for secrets inside files, or for duplicates.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 
 from peft_daemon.completion.document import normalize_newlines
+from peft_daemon.privacy.files import secret_file
 from peft_daemon.sources.languages import language_of
 
 LARGEST = 500_000
@@ -53,6 +54,7 @@ class Skip(Enum):
     LINK = "symbolic link"
     OUTSIDE = "outside the folder"
     NAME = "unusual name"
+    PRIVATE = "holds secrets, by its name"
     LANGUAGE = "not code"
     VENDORED = "vendored"
     GENERATED = "generated"
@@ -156,7 +158,10 @@ def _by_name(path: str) -> str | Skip:
         return Skip.VENDORED
     if _GENERATED_NAME.search(path):
         return Skip.GENERATED
-    return language_of(path) or Skip.LANGUAGE
+    language = language_of(path)
+    if language and secret_file(path):
+        return Skip.PRIVATE
+    return language or Skip.LANGUAGE
 
 
 def usual(path: bytes) -> str | None:

@@ -132,7 +132,7 @@ def test_an_accepted_suggestion_is_recorded_as_accepted(
     neovim.keys("<Tab>")
     neovim.wait("getline('.') =~# 'return a'")
     neovim.close()
-    (line,) = json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)
+    (line,) = json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)["lines"]
     assert (line["offers"], line["accepted"]) == (1, 1.0)
 
 

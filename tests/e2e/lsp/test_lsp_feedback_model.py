@@ -42,6 +42,8 @@ async def test_a_selected_sentence_becomes_code_in_its_place(one: Editor) -> Non
 
 async def test_what_was_accepted_is_shown_and_exported(one: Editor, environ: Mapping[str, str], tmp_path: Any) -> None:
     run_cli("feedback", "clear", "--yes", environment=environ)
+    one.client.set_configuration({"feedback": "text"}, section="peft-daemon")
+    one.client.workspace_did_change_configuration(types.DidChangeConfigurationParams({}))
     one.open(URI, "def add(a, b):\n    return ")
     (item,) = await one.inline(URI, 1, 11)
     assert isinstance(item.insert_text, str)
@@ -49,7 +51,7 @@ async def test_what_was_accepted_is_shown_and_exported(one: Editor, environ: Map
     one.edit(URI, (1, 11), (1, 11), item.insert_text)
     await one.command(item.command.command, *item.command.arguments or ())
     one.client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI)))
-    while not (lines := json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)):
+    while not (lines := json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)["lines"]):
         await asyncio.sleep(0.1)
     (line,) = lines
     assert (line["adapter"], line["language"], line["offers"], line["accepted"]) == ("base", "python", 1, 1.0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from peft_daemon.cli.feedback import app
 from peft_daemon.errors import Conflict, InvalidInput, NotFound
 from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.paths import Paths
+from peft_daemon.privacy.values import MASK
 from peft_daemon.protocol import FeedbackRequest, Outcome
 from peft_tuning.datasets.jsonl import load
 from peft_tuning.examples import FillExample, HoleKind
@@ -27,7 +30,7 @@ SECRET = "AKIA" + "IOSFODNN7EXAMPLQ"
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FeedbackStore:
     monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    return FeedbackStore(Paths.from_environment().feedback_file)
+    return FeedbackStore(Paths.from_environment().feedback_file, keeps_text=True)
 
 
 def call(*arguments: object) -> str:
@@ -72,12 +75,55 @@ def repository(tmp_path: Path) -> Path:
 
 def test_show_has_a_line_for_each_adapter_and_language(store: FeedbackStore) -> None:
     assert "nothing" in call("show")
-    assert call_json("show") == []
+    assert call_json("show")["lines"] == []
     tell(store)
     tell(store, None, outcome=Outcome.REJECTED, accepted=0, stood=0, kept=None)
-    (line,) = call_json("show")
+    (line,) = call_json("show")["lines"]
     assert (line["offers"], line["accepted"], line["rejected"], line["still_there"]) == (2, 0.5, 0.5, 1.0)
     assert "50%" in call("show")
+
+
+def test_show_says_what_is_kept_where_and_how_to_change_that(
+    store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = FeedbackStore(store.file)
+    tell(counting)
+    said = " ".join(call("show").split())
+    assert f"kept in {store.file}, and sent nowhere: 1 suggestions, counts of each, no code" in said
+    assert "setting: feedback = counts" in said
+    assert 'write feedback = "text" into the file that `peft-daemon config --path` names' in said
+    tell(store)
+    monkeypatch.setenv("PEFT_DAEMON_FEEDBACK", "text")
+    said = " ".join(call("show").split())
+    assert "2 suggestions, counts of each; of 1 the code around them too" in said
+    assert "up to 8,000 characters of code on each side" in said
+    shown = call_json("show")
+    assert {name: shown[name] for name in ("setting", "file", "suggestions", "with_text", "unasked_text")} == {
+        **{"setting": "text", "file": str(store.file), "suggestions": 2, "with_text": 1, "unasked_text": 0}
+    }
+
+
+def test_code_kept_before_anybody_was_asked_is_told_left_alone_and_removed_on_request(store: FeedbackStore) -> None:
+    tell(store)
+    with closing(sqlite3.connect(store.file)) as database:
+        database.execute("UPDATE feedback SET text = 'unasked'")
+        database.commit()
+    assert "an earlier version kept without asking you" in call("show")
+    with pytest.raises(NotFound, match="nothing to export"):
+        call("export", "out.jsonl")
+    with pytest.raises(InvalidInput, match="the code around 1 recorded suggestions"):
+        call("clear", "--text")
+    assert call_json("clear", "--text", "--yes") == {"removed": 1}
+    assert "an earlier version" not in call("show")
+    assert call_json("show")["lines"][0]["offers"] == 1
+
+
+def test_without_consent_there_is_nothing_to_export_and_it_is_said_how_to_agree(store: FeedbackStore) -> None:
+    tell(FeedbackStore(store.file))
+    with pytest.raises(NotFound, match="nothing to export") as refused:
+        call("export", "out.jsonl")
+    assert 'feedback = "text"' in refused.value.fix
+    assert not Path("out.jsonl").exists()
 
 
 def test_clear_says_what_it_removes_and_asks_for_a_yes(store: FeedbackStore) -> None:
@@ -133,11 +179,15 @@ def test_outside_a_repository_the_project_file_alone_decides(store: FeedbackStor
 def test_no_secret_gets_into_an_export(store: FeedbackStore, tmp_path: Path) -> None:
     tell(store, f'"{SECRET}"', prefix="a\nkey = ")
     tell(store, "1", prefix=f'a\nkey = "{SECRET}"\nx = ', suffix=f'  # end\nother = "{SECRET}"\nz\n')
-    assert call_json("export", "out.jsonl")["dropped"] == {"holds a secret": 1}
+    # Nothing of the one that has it is kept; in the other it is masked. What only tuning sees for one is emptied there.
+    tell(store, "2", prefix="a\nhash = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b'\nx = ")
+    assert call_json("export", "out.jsonl")["examples"] == 2
     text = (tmp_path / "out.jsonl").read_text()
     assert SECRET not in text
-    row = json.loads(text)
-    assert (row["prefix"], row["middle"], row["suffix"]) == ("a\n\nx = ", "1", "  # end\n\nz\n")
+    assert "9f86d081" not in text
+    first, second = map(json.loads, text.splitlines())
+    assert (first["middle"], second["prefix"]) == ("1", "a\n\nx = ")
+    assert first["prefix"] == f'a\nkey = "{MASK}"\nx = '
 
 
 def test_a_file_is_never_overwritten_and_its_folder_has_to_exist(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 
+import msgspec
 import pytest
 
 from peft_daemon.client import DaemonClient
@@ -31,10 +32,32 @@ async def test_a_record_is_kept_once_and_one_out_of_bounds_is_refused(played: Pl
         assert await client.record(told("2", "x" * LONGEST_WINDOW))
         with pytest.raises(InvalidInput, match="prefix"):
             await client.record(told("3", "x" * (LONGEST_WINDOW + 1)))
-    assert [row.record for row in FeedbackStore(played.paths.feedback_file).rows()] == [
-        told(),
-        told("2", "x" * LONGEST_WINDOW),
-    ]
+    rows = list(FeedbackStore(played.paths.feedback_file).rows())
+    assert [row.record for row in rows] == [told().counts(), told("2").counts()]
+
+
+async def test_by_default_only_numbers_are_kept_until_the_editor_tells_that_the_user_agreed(played: Played) -> None:
+    async with await client_of(played) as client:
+        await client.record(told("1", "text_of_mine = "))
+        assert b"text_of_mine" not in played.paths.feedback_file.read_bytes()
+        await client.record(msgspec.structs.replace(told("2", "text_of_mine = "), text_agreed=True))
+    first, second = FeedbackStore(played.paths.feedback_file).rows()
+    assert (first.record.prefix, second.record.prefix) == ("", "text_of_mine = ")
+
+
+@pytest.mark.parametrize("setting", ["true", "1", "counts"])
+async def test_a_setting_from_before_text_was_asked_for_means_numbers(setting: str) -> None:
+    async with played_home(PEFT_DAEMON_FEEDBACK=setting) as home, await client_of(home) as client:
+        await client.record(told("1", "text_of_mine = "))
+        (row,) = FeedbackStore(home.paths.feedback_file).rows()
+        assert (row.record.prefix, row.has_text) == ("", False)
+
+
+async def test_the_setting_for_text_keeps_that_of_every_client() -> None:
+    async with played_home(PEFT_DAEMON_FEEDBACK="text") as home, await client_of(home) as client:
+        await client.record(told("1", "text_of_mine = "))
+        (row,) = FeedbackStore(home.paths.feedback_file).rows()
+        assert (row.record.prefix, row.has_text) == ("text_of_mine = ", True)
 
 
 async def test_nothing_is_kept_where_the_setting_says_so() -> None:

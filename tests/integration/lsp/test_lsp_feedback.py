@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from lsprotocol import types
 
 from peft_daemon.feedback.store import FeedbackStore, Row
@@ -56,7 +57,7 @@ async def test_an_accepted_suggestion_is_recorded_once_with_what_stood_there_lat
 ) -> None:
     (tmp_path / ".git").mkdir()
     uri = uri_of(tmp_path / "demo.py")
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         item = await offered(one, played, uri)
         one.edit(uri, (0, COLUMN), (0, COLUMN), OFFERED)
@@ -75,7 +76,7 @@ async def test_an_accepted_suggestion_is_recorded_once_with_what_stood_there_lat
 
 
 async def test_an_editor_without_the_command_is_understood_by_its_edits(played: Played) -> None:
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         await offered(one, played)
         one.edit(URI, (0, COLUMN), (0, COLUMN), "s")
@@ -86,7 +87,7 @@ async def test_an_editor_without_the_command_is_understood_by_its_edits(played: 
 
 
 async def test_a_rejected_suggestion_is_told_without_waiting_for_the_document_to_be_closed(played: Played) -> None:
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         await offered(one, played)
         await asyncio.sleep(READING_S)
@@ -96,7 +97,7 @@ async def test_a_rejected_suggestion_is_told_without_waiting_for_the_document_to
 
 
 async def test_an_editor_that_leaves_loses_nothing(played: Played) -> None:
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         await offered(one, played)
         one.edit(URI, (0, COLUMN), (0, COLUMN), "sum(\n")
@@ -106,7 +107,7 @@ async def test_an_editor_that_leaves_loses_nothing(played: Played) -> None:
 
 
 async def test_an_editor_that_is_gone_before_its_goodbye_is_answered_loses_nothing(played: Played) -> None:
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         await offered(one, played)
         one.edit(URI, (0, COLUMN), (0, COLUMN), "sum(\n")
@@ -117,8 +118,27 @@ async def test_an_editor_that_is_gone_before_its_goodbye_is_answered_loses_nothi
     assert (row.record.outcome, row.record.accepted, row.record.now) == (Outcome.PARTLY, 5, "sum(\n")
 
 
-async def test_nothing_is_recorded_for_an_editor_that_does_not_want_it(played: Played) -> None:
-    async with editor(played.environ, settings={"feedback": False}) as one:
+@pytest.mark.parametrize("setting", [None, True, "counts"])
+async def test_without_consent_an_accepted_suggestion_is_counted_and_its_text_stays_nowhere(
+    played: Played, setting: object
+) -> None:
+    async with editor(played.environ, settings={"feedback": setting}) as one:
+        await one.ready()
+        item = await offered(one, played)
+        one.edit(URI, (0, COLUMN), (0, COLUMN), OFFERED)
+        await run_command(one, item)
+        close(one)
+        (row,) = await recorded(played)
+    assert (row.record.outcome, row.record.accepted, row.record.kept) == (Outcome.ACCEPTED, *[len(OFFERED)] * 2)
+    assert (row.has_text, row.record) == (False, row.record.counts())
+    files = b"".join(file.read_bytes() for file in played.paths.feedback_file.parent.iterdir())
+    for piece in (b"sum(", b"face", b"demo.py"):
+        assert piece not in files
+
+
+@pytest.mark.parametrize("setting", [False, "off"])
+async def test_nothing_is_recorded_for_an_editor_that_does_not_want_it(played: Played, setting: object) -> None:
+    async with editor(played.environ, settings={"feedback": setting}) as one:
         await one.ready()
         item = await offered(one, played)
         one.edit(URI, (0, COLUMN), (0, COLUMN), OFFERED)
@@ -128,7 +148,7 @@ async def test_nothing_is_recorded_for_an_editor_that_does_not_want_it(played: P
 
 
 async def test_an_unknown_offer_is_ignored(played: Played) -> None:
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         assert await one.command("peft-daemon.accepted", "no such offer") is None
         assert await one.leave() == 0

@@ -44,6 +44,7 @@ export function menuItems({ status, setUp, snoozed, language, folder, trusted }:
     { label: "$(package) Switch adapter", description: status.adapter || "none", command: "peftDaemon.switchAdapter" },
     ...(folder && trusted ? [{ label: "$(mortar-board) Tune on this repository", command: "peftDaemon.tune" }] : []),
     { label: "$(graph) Open benchmark report", command: "peftDaemon.openReport" },
+    { label: "$(book) Choose what is kept of suggestions", command: "peftDaemon.feedback" },
   ];
   return broken ? [...mending, ...pausing, ...using] : [...pausing, ...using, ...mending];
 }

@@ -26,7 +26,9 @@ export class Menu {
       folder: folder && { name: folder.name, on: folderIsOn(folder) },
       trusted: vscode.workspace.isTrusted,
     });
-    const title = status.state === "error" ? `peft-daemon: ${status.message}` : "peft-daemon";
+    const off = document && status.off.get(this.#server.nameOf(document.uri));
+    const said = status.state === "error" ? status.message : off;
+    const title = said ? `peft-daemon: ${said}` : "peft-daemon";
     const picked = await vscode.window.showQuickPick(items, { title, placeHolder: "What is to be done?" });
     if (picked) {
       await vscode.commands.executeCommand(picked.command);

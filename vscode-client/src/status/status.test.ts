@@ -7,16 +7,21 @@ const idle: Status = {
   adapter: "python-fim",
   latencyMs: 312,
   message: "",
+  off: new Map(),
 };
 
 describe("readStatus", () => {
   it("reads the server's words", () => {
     const params = { state: "thinking", model: "m", adapter: "a", latencyMs: 5, message: "x" };
-    expect(readStatus(params)).toEqual(params);
+    const off = [{ uri: "file:///p/.env", why: "no suggestions in .env" }, "nonsense"];
+    expect(readStatus({ ...params, off })).toEqual({
+      ...params,
+      off: new Map([["file:///p/.env", "no suggestions in .env"]]),
+    });
   });
 
   it("takes null and what is missing for unknown", () => {
-    const unknown = { model: "", adapter: "", latencyMs: undefined, message: "" };
+    const unknown = { model: "", adapter: "", latencyMs: undefined, message: "", off: new Map() };
     expect(readStatus({ state: "off", latencyMs: null })).toEqual({ state: "off", ...unknown });
   });
 
@@ -40,6 +45,20 @@ describe("shown", () => {
     );
     expect(shown({ ...idle, state: "loading", model: "", adapter: "", latencyMs: undefined }, undefined).label).toBe(
       "peft-daemon: loading",
+    );
+  });
+
+  it("says why the active document gets no suggestions, and nothing of it elsewhere", () => {
+    const status = { ...idle, off: new Map([["file:///p/.env", "no suggestions in .env: it holds secrets"]]) };
+    expect(shown(status, undefined, "file:///p/.env")).toMatchObject({ text: "$(circle-slash) peft-daemon" });
+    expect(shown(status, undefined, "file:///p/.env").label).toMatch(
+      /^peft-daemon: no suggestions in .env: it holds secrets, idle, /,
+    );
+    for (const other of ["file:///p/app.py", undefined]) {
+      expect(shown(status, undefined, other)).toEqual(shown(idle, undefined));
+    }
+    expect(shown({ ...NOT_SET_UP, off: status.off }, undefined, "file:///p/.env")).toEqual(
+      shown(NOT_SET_UP, undefined),
     );
   });
 

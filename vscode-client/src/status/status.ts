@@ -11,9 +11,18 @@ export interface Status {
   readonly adapter: string;
   readonly latencyMs: number | undefined;
   readonly message: string;
+  /** Why open documents get no suggestions, by the server's name of each. */
+  readonly off: ReadonlyMap<string, string>;
 }
 
-export const STARTING: Status = { state: "loading", model: "", adapter: "", latencyMs: undefined, message: "" };
+export const STARTING: Status = {
+  state: "loading",
+  model: "",
+  adapter: "",
+  latencyMs: undefined,
+  message: "",
+  off: new Map(),
+};
 export const NOT_SET_UP: Status = { ...STARTING, state: "error", message: "not set up" };
 export const STOPPED: Status = { ...STARTING, state: "error", message: "the language server has stopped" };
 
@@ -31,8 +40,14 @@ export function readStatus(params: unknown): Status | undefined {
       adapter: text(params["adapter"]),
       latencyMs: typeof latency === "number" ? latency : undefined,
       message: text(params["message"]),
+      off: offDocuments(params["off"]),
     }
   );
+}
+
+function offDocuments(value: unknown): ReadonlyMap<string, string> {
+  const found = Array.isArray(value) ? value.filter(isRecord) : [];
+  return new Map(found.map((each) => [text(each["uri"]), text(each["why"])]));
 }
 
 export interface Shown {
@@ -50,19 +65,21 @@ const ICONS: Readonly<Record<State, string>> = {
   error: "$(warning)",
 };
 
-/** What the status bar shows; `snoozedUntil` is a time of day, or undefined. */
-export function shown(status: Status, snoozedUntil: string | undefined): Shown {
+/** What the status bar shows; `snoozedUntil` is a time of day, `document` the server's name of the active one. */
+export function shown(status: Status, snoozedUntil: string | undefined, document?: string): Shown {
   const snoozed = snoozedUntil !== undefined && status.state !== "error";
+  const off = status.state === "error" || document === undefined ? undefined : status.off.get(document);
   return {
-    text: `${snoozed ? "$(bell-slash)" : ICONS[status.state]} peft-daemon`,
-    label: `peft-daemon: ${facts(status, snoozed ? snoozedUntil : undefined).join(", ")}`,
+    text: `${snoozed ? "$(bell-slash)" : off ? ICONS.off : ICONS[status.state]} peft-daemon`,
+    label: `peft-daemon: ${facts(status, snoozed ? snoozedUntil : undefined, off).join(", ")}`,
     alarming: status.state === "error",
   };
 }
 
-function facts(status: Status, snoozedUntil: string | undefined): string[] {
+function facts(status: Status, snoozedUntil: string | undefined, off: string | undefined): string[] {
   const { state, model, adapter, latencyMs, message } = status;
   return [
+    ...(off ? [off] : []),
     state === "error" && message ? `error: ${message}` : state,
     ...(snoozedUntil === undefined ? [] : [`snoozed until ${snoozedUntil}`]),
     ...(model ? [model, adapter ? `adapter ${adapter}` : "no adapter"] : []),

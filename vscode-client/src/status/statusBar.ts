@@ -11,10 +11,11 @@ export class StatusBar implements vscode.Disposable {
     this.#item.show();
   }
 
-  show(status: Status, snoozedUntil: Date | undefined): void {
+  show(status: Status, snoozedUntil: Date | undefined, document: string | undefined): void {
     const { text, label, alarming } = shown(
       status,
       snoozedUntil?.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }),
+      document,
     );
     this.#item.text = text;
     this.#item.accessibilityInformation = { label, role: "button" };

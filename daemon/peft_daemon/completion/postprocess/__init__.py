@@ -16,6 +16,7 @@ from peft_daemon.completion.postprocess.indentation import fit_indentation, plac
 from peft_daemon.completion.postprocess.lines import drop_following, one_line
 from peft_daemon.completion.postprocess.repetition import cut_repetition
 from peft_daemon.completion.postprocess.scope import limit_scope
+from peft_daemon.completion.postprocess.secrets import drop_secrets
 from peft_daemon.completion.postprocess.usage import drop_usage
 
 __all__ = ["FILL_STEPS", "INTENT_STEPS", "Draft", "apply"]
@@ -23,6 +24,7 @@ __all__ = ["FILL_STEPS", "INTENT_STEPS", "Draft", "apply"]
 FILL_STEPS: tuple[Step, ...] = (
     strip_chat,
     drop_remarks,
+    drop_secrets,
     use_document_style,
     one_line,
     cut_repetition,
@@ -36,7 +38,15 @@ FILL_STEPS: tuple[Step, ...] = (
 )
 """For text that goes into a document at the cursor."""
 
-INTENT_STEPS: tuple[Step, ...] = (strip_chat, drop_usage, cut_repetition, whole_lines, place_at_cursor, drop_blank)
+INTENT_STEPS: tuple[Step, ...] = (
+    strip_chat,
+    drop_secrets,
+    drop_usage,
+    cut_repetition,
+    whole_lines,
+    place_at_cursor,
+    drop_blank,
+)
 """For an answer to a sentence."""
 
 

@@ -1,0 +1,149 @@
+"""Files that hold secrets by their kind, and documents of prose, in which completions are off.
+
+A file is judged by its name alone, whatever its case: nothing is opened. The table below is the whole rule. It holds
+for the daemon, the language server, the workspace's index and tuning alike, and no setting turns it off. Example files
+such as ``.env.example`` count, as people put real values there; a module such as ``credentials.py`` is code and does
+not.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Patterns for the names of files of one kind, in lower case; one with a folder in it is of both."""
+
+    holds: str
+    names: tuple[str, ...] = ()
+    data_names: tuple[str, ...] = ()
+    """Count where the name has no ending, or that of a data file: elsewhere they are those of source files."""
+    bare_names: tuple[str, ...] = ()
+    """Count where the name has no ending."""
+
+
+_KINDS = (
+    _Kind("environment variables", (".env", ".env.*", "*.env", ".envrc", ".flaskenv")),
+    _Kind(
+        "private keys",
+        (
+            *("*.pem", "*.key", "*.p8", "*.p12", "*.pfx", "*.pkcs12", "*.jks", "*.keystore", "*.ppk", "*.agekey"),
+            *("*.kdbx", "*.ovpn", ".ssh/*", ".gnupg/*"),
+        ),
+        data_names=("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
+        bare_names=("id_*",),
+    ),
+    _Kind(
+        "passwords of programs",
+        (
+            *(".netrc", "_netrc", ".authinfo", ".pgpass", "pgpass.conf", ".my.cnf", ".mylogin.cnf", ".htpasswd"),
+            *(".htdigest", ".git-credentials", ".npmrc", ".pypirc", ".dockercfg", ".docker/config.json", ".s3cfg"),
+            *(".boto", ".databrickscfg", ".terraformrc", "terraform.rc", "rclone.conf", ".m2/settings.xml"),
+            *("gh/hosts.yml", "local.settings.json", "keystore.properties"),
+        ),
+    ),
+    _Kind("access to a cluster", ("*.kubeconfig", ".kube/config", ".kube/config.*"), data_names=("kubeconfig*",)),
+    _Kind("variables of an infrastructure", ("*.tfvars", "*.tfvars.json", "*.tfstate", "*.tfstate.*")),
+    _Kind(
+        "credentials",
+        (
+            *("secrets.*", "*_secrets.h", ".vault-token", ".vault_pass*", ".aws/*", ".azure/*"),
+            *("client_secret*.json", "service-account*.json", "service_account*.json"),
+        ),
+        data_names=(
+            *("credentials*", "*.credentials", "*_credentials.*", "*-credentials.*", "secret.*"),
+            *("*.secret.*", "*.secrets.*", "*-secret.*", "*-secrets.*"),
+            "vault_pass*",
+        ),
+        bare_names=("secrets",),
+    ),
+)
+
+_DATA_ENDINGS = frozenset(
+    (
+        *("json", "jsonc", "json5", "yaml", "yml", "toml", "ini", "cfg", "conf", "config", "cnf", "properties", "xml"),
+        *("csv", "tsv", "txt", "md", "env", "plist", "db", "sqlite", "bak", "old", "orig", "tmp", "enc", "gpg", "asc"),
+        *("sops", "local", "example", "sample", "template", "dist", "dev", "prod", "production", "staging", "test"),
+    )
+)
+
+_SECRET_LANGUAGES = frozenset({"dotenv", "env"})
+"""Language ids of documents that hold secrets whatever they are called."""
+
+_PROSE = {
+    **dict.fromkeys(("plaintext", "text", "txt", "plain", "fundamental"), "plaintext"),
+    **dict.fromkeys(("markdown", "md", "gfm", "mdx", "rmd", "quarto", "pandoc"), "markdown"),
+}
+"""Language ids of prose, under the names that editors have for them, each with its usual one."""
+
+PROSE_LANGUAGES = ("plaintext", "markdown")
+"""Languages without completions unless the user turns them on."""
+
+
+def secret_file(path: str | None, language: str = "") -> str | None:
+    """Say what a file holds that makes it secret, such as "private keys"; None for any other file.
+
+    ``path`` is a path of any system or a URI. ``language`` is the document's, where it is one.
+    """
+    if language.lower() in _SECRET_LANGUAGES:
+        return "environment variables"
+    return _by_path(path) if path else None
+
+
+def why_secret(path: str | None, language: str = "") -> str | None:
+    """Tell the user why there are no completions in a secret file; None for any other file."""
+    held = secret_file(path, language)
+    if held is None:
+        return None
+    name = re.split(r"[/\\]", _plain(path))[-1] if path else ""
+    return f"no suggestions in {name or 'this document'}: files of this kind hold secrets ({held})"
+
+
+def prose_language(language: str) -> str | None:
+    """Return the usual id of a language of prose, whatever the editor calls it; None for any other language."""
+    return _PROSE.get(language.lower())
+
+
+def why_off(path: str | None, language: str, *, prose: bool) -> str | None:
+    """Tell the user why there are no completions in a document; None where there are.
+
+    ``prose``: the user has turned on plain text and Markdown.
+    """
+    if (secret := why_secret(path, language)) is not None:
+        return secret
+    usual = prose_language(language)
+    return None if prose or usual is None else f"suggestions are off in {usual} unless you turn them on"
+
+
+def _rule(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(f"*/{pattern}") for pattern in patterns) or "(?!)")
+
+
+_RULES = tuple((kind.holds, _rule(kind.names), _rule(kind.data_names), _rule(kind.bare_names)) for kind in _KINDS)
+
+
+@lru_cache(maxsize=4096)
+def _by_path(path: str) -> str | None:
+    parts = re.split(r"[/\\]", _plain(path).lower())
+    name = parts[-1].strip("~#")  # a backup of an editor
+    ending = name.rpartition(".")[2] if "." in name[1:] else ""
+    tail = "/".join(("", *parts[-2:-1], name))
+    for holds, names, data_names, bare_names in _RULES:
+        is_data = not ending or ending in _DATA_ENDINGS
+        if names.match(tail) or (is_data and data_names.match(tail)) or (not ending and bare_names.match(tail)):
+            return holds
+    return None
+
+
+def _plain(path: str) -> str:
+    """Return the path of a URI; other paths as they are, those that begin with a drive included."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
+        with suppress(ValueError):
+            return unquote(urlsplit(path).path)
+    return path
