@@ -23,10 +23,15 @@ from peft_lsp.initialize import (
 )
 from peft_lsp.language_server import PeftLanguageServer
 
+LONGEST_LOGGED = 60
+"""Characters of a value in a line of the library's log: names of methods and ids are shorter, messages longer."""
+
 
 def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: str) -> int:
     """Serve an editor whose ``initialize`` has been answered, until it leaves; returns the exit code."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(without_documents)
     if log_level != "debug":
         logging.getLogger("pygls").setLevel(logging.ERROR)  # it tells of every message, and of each late cancellation
     server = create(handshake.params)
@@ -58,6 +63,18 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     warming.register(server)
     server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
     return server
+
+
+def without_documents(record: logging.LogRecord) -> bool:
+    """Take the contents of messages out of a record of pygls: documents and suggestions do not belong into a log."""
+    if record.name.startswith("pygls") and record.args:
+        given = record.args if isinstance(record.args, tuple) else (record.args,)
+        record.args = tuple(each if _is_short(each) else "…" for each in given)
+    return True
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_LOGGED)
 
 
 async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> None:

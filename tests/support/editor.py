@@ -61,10 +61,11 @@ class Editor:
         options: Any = None,
         settings: Any = None,
         folders: Sequence[str] = (),
+        command: Sequence[str] = COMMAND,
     ) -> types.InitializeResult:
         """Start the server and say hello; ``settings`` is what it finds when it asks for its section."""
         self.client.set_configuration(settings, section="peft-daemon")
-        await self.client.start_io(*COMMAND, env={**os.environ, **environ})
+        await self.client.start_io(*command, env={**os.environ, **environ})
         workspace = [types.WorkspaceFolder(uri, uri) for uri in folders]
         params = types.InitializeParams(
             capabilities=capabilities, initialization_options=options, workspace_folders=workspace

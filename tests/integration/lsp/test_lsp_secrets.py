@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,21 @@ async def test_the_daemon_refuses_whatever_its_clients_do(played: Played) -> Non
     for prompt in (of_infill, of_completions):
         assert KEY not in prompt
         assert "API_KEY" in prompt
+
+
+async def test_no_log_has_the_text_of_a_document_not_even_in_detail(played: Played, tmp_path: Path) -> None:
+    played.model.answers({"unmistakable = ": "suggested_text"})
+    log = tmp_path / "log"
+    detailed = f"exec {sys.executable} -m peft_daemon lsp --log-level debug 2>{log}"
+    uri = uri_of(tmp_path / "app.py")
+    async with editor(played.environ, command=("sh", "-c", detailed)) as one:
+        await one.ready()
+        one.open(uri, "unmistakable = ")
+        (item,) = await one.inline(uri, 0, 15)
+        assert item.insert_text == "suggested_text"
+        one.edit(uri, (0, 15), (0, 15), "suggested_text")
+        await one.leave()
+    said = log.read_text()
+    assert "textDocument/inlineCompletion" in said
+    for piece in ("unmistakable = ", "suggested_text"):
+        assert piece not in said
