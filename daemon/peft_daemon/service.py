@@ -278,14 +278,9 @@ class CompletionService:
     def _off(self, asked: CompleteRequest, why: str) -> CompleteResponse:
         """The answer where completions are off; nothing has seen the text."""
         self._count("complete", FinishReason.OFF, Timings())
+        task, off = asked.task or Task.FILL, FinishReason.OFF
         return CompleteResponse(
-            id=uuid.uuid4().hex,
-            text="",
-            finish_reason=FinishReason.OFF,
-            task=asked.task or Task.FILL,
-            model=self._model.id,
-            adapter=None,
-            why=why,
+            id=uuid.uuid4().hex, text="", finish_reason=off, task=task, model=self._model.id, adapter=None, why=why
         )
 
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
