@@ -30,7 +30,8 @@ from support.synthetic_adapter import TinyModel, lora, write_peft
 
 LIMIT_S = 60.0
 REQUEST = GenerationRequest((Segment("def f(x):"),), 12)
-LONG = GenerationRequest((Segment("def g(x):"),), 400)
+LONG = GenerationRequest((Segment("def g(x):"),), 3000)
+"""More than the sockets hold: the engine cannot have ended when the first of it is read."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ async def engine(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.1, ping_s=0.2))
     with tempfile.TemporaryDirectory(prefix="pd-") as sockets:
         options = LlamaCppOptions(
-            "tiny", base.path, Path(sockets), context_tokens=512, threads=1, max_loaded_adapters=1
+            "tiny", base.path, Path(sockets), context_tokens=4096, threads=1, max_loaded_adapters=1
         )
         engine = LlamaCppEngine(options)
         yield engine

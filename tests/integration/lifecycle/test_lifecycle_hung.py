@@ -52,6 +52,7 @@ async def test_promise_25_a_stream_that_stops_because_the_daemon_hangs_ends_in_a
 async def test_promise_25_a_daemon_that_works_for_long_is_waited_for(
     tiny: TinyHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client_module, "PROBE_S", 60.0)
     await tiny.ensure()
     gate = tiny.root / "gate"
     probes = 0
