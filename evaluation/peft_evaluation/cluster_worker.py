@@ -66,6 +66,7 @@ class ClusterWorker:
         """Load the model; how many questions are answered together. Raises what ``opened`` raises."""
         place = plan.place.here()
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="pd-")))
+        place.require_intact()
         answerer = await self._open.enter_async_context(opened(replace(plan, place=place), place.base.path))
         self._answerer = answerer
         return answerer.at_once

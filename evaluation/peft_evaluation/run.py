@@ -165,6 +165,7 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
 
 def _answer_all(request: EvaluateRequest, place: Place, cluster: Cluster | None, tell: Tell) -> ItemSet:
     path = place.base.path
+    place.require_intact()
     items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
     items = items.first(request.limit) if request.limit else items
     _require_tests(request, items)

@@ -14,6 +14,7 @@ from peft_daemon.config import Settings, resolve
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
+from peft_daemon.models.verifier import ModelVerifier
 from peft_daemon.paths import Paths
 
 
@@ -33,6 +34,12 @@ class Place:
     def base(self) -> BaseModel:
         """Its file; raises NotFound when it is not fetched."""
         return BaseModel(self.entry.id, self.entry.sha256, open_store(self.settings, self.paths).path(self.entry))
+
+    def require_intact(self) -> None:
+        """Raise UnusableFile where the base's file is not the one that was verified: hours of work rest on it."""
+        store, path = open_store(self.settings, self.paths), self.base.path
+        if path == store.file(self.entry):
+            ModelVerifier(store, self.entry, uses_copy=False).file_to_load()
 
     @property
     def served_path(self) -> Path:

@@ -98,6 +98,7 @@ def check(request: TuneRequest, place: Place) -> None:
     method.check(families.of(place.entry.family), request.job.options)
     if not place.base.path.is_file():
         raise NotFound(f"{place.entry.id} is not here", fix=f"`peft-daemon models pull {place.entry.id}`")
+    place.require_intact()
     if not request.update and not request.resume and place.registry.history(request.name):
         raise Conflict(
             f"an adapter '{request.name}' exists",

@@ -95,6 +95,7 @@ def bench(request: BenchRequest, place: Place, tell: Tell) -> BenchReport:
     Cancelled when interrupted; and what a system raises that cannot be started.
     """
     base = place.base
+    place.require_intact()
     engine = Engine(base.id, base.path, place.settings.threads)
     traces = make(request.amount, request.seed, request.sources)
     scenes = _scenes(request)

@@ -1,0 +1,35 @@
+"""What a run rests on is looked at before it begins."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from peft_daemon.config import Settings
+from peft_daemon.errors import UnusableFile
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import ModelStore
+from peft_daemon.paths import Paths
+from peft_tuning.place import Place
+from support.tiny_entry import tiny_entry
+
+
+def test_a_base_that_is_not_the_verified_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = tmp_path / "given"
+    given.write_bytes(b"weights" * 1000)
+    entry = tiny_entry(given.read_bytes())
+    monkeypatch.setattr(catalogue, "get", lambda _: entry)
+    file = ModelStore(tmp_path / "models", offline=True).pull(entry, local=given).path
+    place = Place(
+        settings=Settings(models_dir=str(tmp_path / "models")),
+        paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")}),
+    )
+    place.require_intact()
+    info = file.stat()
+    file.write_bytes(b"WEIGHTS" * 1000)
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+    assert place.base.path == file, "size and time are the noted ones"
+    with pytest.raises(UnusableFile, match="is damaged"):
+        place.require_intact()
