@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
+# The tests of one file share what they set up. Stories with the real model and editors need all cores for themselves.
+PARALLEL := --numprocesses auto --dist loadfile
 
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
@@ -17,7 +19,8 @@ run: $(VENV)/base.stamp
 
 test: lint $(VENV)/test.stamp
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
-	$(BIN)/python -m pytest --durations=15 tests/unit tests/integration tests/e2e
+	$(BIN)/python -m pytest $(PARALLEL) --durations=15 tests/unit tests/integration
+	$(BIN)/python -m pytest --durations=30 tests/e2e
 
 lint: $(VENV)/test.stamp vscode-check
 	$(BIN)/ruff check .
@@ -36,7 +39,7 @@ pictures: $(VENV)/test.stamp vsix
 	$(BIN)/python tests/e2e/vscode/pictures.py docs/media
 
 unit: $(VENV)/test.stamp
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
