@@ -12,7 +12,7 @@ PARALLEL := --numprocesses auto --dist loadfile
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
 
-.PHONY: run test lint unit format bench clean vsix vscode-check pictures
+.PHONY: run test test-all lint unit format bench clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -21,6 +21,10 @@ test: lint $(VENV)/test.stamp
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
 	$(BIN)/python -m pytest $(PARALLEL) --durations=15 tests/unit tests/integration
 	$(BIN)/python -m pytest --durations=30 tests/e2e
+
+# Also what takes long: a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).
+test-all: test
+	$(BIN)/python -m pytest -m long -s tests/long
 
 lint: $(VENV)/test.stamp vscode-check
 	$(BIN)/ruff check .

@@ -39,6 +39,9 @@ class Metrics:
         self.active = Gauge("peft_daemon_active_requests", "Being decoded now", registry=self._registry)
         self.queued = Gauge("peft_daemon_queued_requests", "Waiting now", registry=self._registry)
         self.memory = Gauge("peft_daemon_memory_bytes", "Resident, daemon and engine", registry=self._registry)
+        self.tasks = Gauge("peft_daemon_tasks", "Of the daemon's event loop", registry=self._registry)
+        self.threads = Gauge("peft_daemon_threads", "Of the daemon", registry=self._registry)
+        self.descriptors = Gauge("peft_daemon_descriptors", "Files and connections it holds", registry=self._registry)
         self.restarts = Gauge("peft_daemon_engine_restarts", "Engine deaths so far", registry=self._registry)
 
     def finished(self, route: str, outcome: str, timings: Timings) -> None:

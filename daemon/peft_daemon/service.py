@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -141,6 +142,13 @@ class CompletionService:
         self._metrics.active.set(self.active)
         self._metrics.queued.set(self.queued)
         self._metrics.memory.set(self.memory_bytes())
+        process = psutil.Process()
+        self._metrics.tasks.set(len(asyncio.all_tasks()))
+        self._metrics.threads.set(process.num_threads())
+        if sys.platform == "win32":
+            self._metrics.descriptors.set(process.num_handles())
+        else:
+            self._metrics.descriptors.set(process.num_fds())
         self._metrics.restarts.set(engine.restarts)
         return self._metrics.text()
 

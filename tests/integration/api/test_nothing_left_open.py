@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from peft_daemon.client import CompleteRequest, DaemonClient, FinalEvent
@@ -119,3 +121,16 @@ async def test_completions_that_end_cancelled_or_superseded_leave_everything_as_
         assert ends[FinishReason.SUPERSEDED] > SUPERSEDED // 4, "the newer one came too late each time"
         await complete(client, request(0), streamed=True)
     assert sum(ends.values()) == COMPLETIONS - CANCELLED
+
+
+async def test_metrics_tell_what_the_daemon_holds(daemon: DaemonHere) -> None:
+    async with await DaemonClient.connect(paths=daemon.paths, start=False) as client:
+        await complete(client, request(0), streamed=False)
+    transport = httpx.AsyncHTTPTransport(uds=daemon.socket)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        text = (await http.get("/metrics")).text
+        descriptors = open_descriptors()
+    told = dict(re.findall(r"^peft_daemon_(tasks|threads|descriptors) (\S+)$", text, re.MULTILINE))
+    assert float(told["descriptors"]) == descriptors
+    assert float(told["tasks"]) > 1
+    assert float(told["threads"]) >= 1
