@@ -90,7 +90,10 @@ def _adapter_folder(source: Path) -> Path:
 
 
 def _copy(source: Path, name: str, destination: Path, limit: int) -> None:
-    real = (source / name).resolve()
+    try:
+        real = (source / name).resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself
+        raise InvalidInput(f"cannot read {source / name}", why=str(error), fix="Check that file") from None
     if not real.is_relative_to(source.resolve()):
         raise InvalidInput(
             f"{source / name} is a link that leads out of its folder",

@@ -33,6 +33,8 @@ from peft_daemon.paths import Paths
 
 STAGING = ".staging"
 RECORD = "verified.json"
+STABLE_TRIES = 3
+"""A file that was replaced while it was hashed is hashed again, at most so often."""
 
 
 class VerificationRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,8 +162,13 @@ class ModelStore:
             self.path(entry)
         record = _record(file.parent)
         try:
-            stamp = FileStamp.of(file)
-            right = stamp.bytes == entry.bytes and sha256(file) == entry.sha256 and FileStamp.of(file) == stamp
+            for _ in range(STABLE_TRIES):
+                stamp = FileStamp.of(file)
+                right = stamp.bytes == entry.bytes and sha256(file) == entry.sha256
+                if FileStamp.of(file) == stamp:
+                    break
+            else:
+                raise Conflict(f"{file} is being written", fix="Try again when that is done")
         except OSError as error:
             raise Conflict(
                 f"{file} cannot be read",

@@ -45,6 +45,11 @@ def array(*shape: int, dtype: Any = np.float32, fill: float = 0.1) -> Any:
     return np.full(shape, fill, dtype)
 
 
+def linked_to_itself(folder: Path) -> None:
+    (folder / peft_files.RECORD).unlink(missing_ok=True)
+    (folder / peft_files.RECORD).symlink_to(folder / peft_files.RECORD)
+
+
 def linked_outside(folder: Path) -> None:
     outside = folder.parent / "elsewhere.safetensors"
     (folder / peft_files.WEIGHTS).rename(outside)
@@ -76,6 +81,7 @@ CASES = [
         InvalidInput,
         "adapter_model.bin is a pickle",
     ),
+    Case("link to itself", linked_to_itself, InvalidInput, "cannot read"),
     Case("link out of the folder", linked_outside, InvalidInput, "leads out of its folder"),
     Case("oversized config", oversized(peft_files.CONFIG), TooLarge, "the limit is 1,000,000"),
     Case("oversized weights", oversized(peft_files.WEIGHTS), TooLarge, "the limit is 1,073,741,824"),

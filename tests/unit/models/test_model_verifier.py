@@ -130,6 +130,24 @@ def test_a_cut_or_missing_file_is_not_loaded(opened: Callable[[], ModelVerifier]
         one.file_to_load()
 
 
+def test_a_file_that_is_replaced_while_it_is_hashed_is_hashed_again(
+    opened: Callable[[], ModelVerifier], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, record = file.read_bytes(), (file.parent / RECORD).read_bytes()
+    replace(file, flipped(file))
+    real = ModelVerifier._sha256
+
+    def pulled_meanwhile(self: ModelVerifier, path: Path, *, gives_way: bool = False) -> str:
+        digest = real(self, path, gives_way=gives_way)
+        if file.read_bytes() != right:
+            replace(file, right)
+            (file.parent / RECORD).write_bytes(record)
+        return digest
+
+    monkeypatch.setattr(ModelVerifier, "_sha256", pulled_meanwhile)
+    assert opened().file_to_load() == file
+
+
 def test_rot_that_the_system_does_not_know_of_is_seen_by_the_sample(
     opened: Callable[[], ModelVerifier], file: Path
 ) -> None:
