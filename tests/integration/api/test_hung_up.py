@@ -49,7 +49,14 @@ async def hang_up(socket: str, data: bytes, *, after_steps: int, half: bool = Fa
 
 
 async def all_over(daemon: DaemonHere) -> None:
-    await until(lambda: not daemon.api.connections and not daemon.api.server_state.tasks, "a request goes on")
+    """Also for the engine."""
+
+    def over() -> bool:
+        daemon.server.connections.close_unused()
+        idle = len(daemon.server._slots.free) == 2
+        return idle and not (daemon.api.connections or daemon.api.server_state.tasks or daemon.llama.connections)
+
+    await until(over, "a request goes on")
 
 
 async def test_hanging_up_at_any_moment_stops_the_work_without_a_trace(
