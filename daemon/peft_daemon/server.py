@@ -247,8 +247,5 @@ def _log_to_stderr(settings: Settings) -> None:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    if settings.log_level != "debug":
-        # A line for each request to the engine, several of them for each keystroke.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
     # A crash in native code leaves its stack in the log.
     faulthandler.enable()
