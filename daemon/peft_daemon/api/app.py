@@ -43,6 +43,8 @@ from peft_daemon.service import CompletionService
 
 log = logging.getLogger("peft_daemon.api")
 
+CLOSE_S = 1.0
+"""How long what runs may take to end before the engine is ended under it."""
 QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
 """Watching the daemon is not using it: these do not keep it from its idle exit."""
 
@@ -85,8 +87,11 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             verifier.close()
             if watching is not None:
                 watching.cancel()
-            await service.close()
+            closing = asyncio.create_task(service.close())
+            # What waits for an engine that hangs ends with the engine.
+            await asyncio.wait((closing,), timeout=CLOSE_S)
             await engine.stop()
+            await closing
             await context.stop()
             await importing
             await opening
