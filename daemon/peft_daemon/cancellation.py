@@ -7,14 +7,10 @@ that is cancelled in turn leaves things behind, and a generator that still runs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-
-class DeadlinePassed(Exception):
-    """The time for a request is over."""
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:
@@ -52,44 +48,3 @@ async def _over(task: asyncio.Future[Any]) -> bool:
         except asyncio.CancelledError:
             cancelled = True
     return cancelled
-
-
-async def until_deadline(
-    items: AsyncGenerator[T, None], deadline: float, left_behind: set[asyncio.Task[None]]
-) -> AsyncGenerator[T, None]:
-    """The items until ``deadline``, by the event loop's clock; then raise DeadlinePassed.
-
-    ``items`` is closed at the end. That may take long where the deadline has passed: then it is not waited for, but
-    done by a task in ``left_behind``.
-    """
-    loop = asyncio.get_running_loop()
-    step: asyncio.Task[T] | None = None
-
-    async def close() -> None:
-        if step is not None:
-            await end(step)
-        await items.aclose()
-
-    async def following() -> T:
-        return await anext(items)
-
-    late = False
-    try:
-        while True:
-            step = asyncio.create_task(following())
-            await asyncio.wait((step,), timeout=deadline - loop.time())
-            if not step.done():
-                late = True
-                raise DeadlinePassed
-            try:
-                item = step.result()
-            except StopAsyncIteration:
-                return
-            yield item
-    finally:
-        if late:
-            closing = asyncio.create_task(close())
-            left_behind.add(closing)
-            closing.add_done_callback(left_behind.discard)
-        else:
-            await finish(close())

@@ -22,8 +22,8 @@ import psutil
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.answering.completer import Completer, Wanted, Work
+from peft_daemon.answering.deadlines import Deadline, DeadlinePassed, until_deadline
 from peft_daemon.answering.scheduler import Scheduler, Superseded
-from peft_daemon.cancellation import DeadlinePassed, until_deadline
 from peft_daemon.cancellation import end as end_tasks
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.answer import Question
@@ -36,7 +36,7 @@ from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.config import Settings
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
-from peft_daemon.errors import NotFound, Unavailable, UnusableFile
+from peft_daemon.errors import NotFound, UnusableFile
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.privacy.files import why_off
@@ -47,7 +47,6 @@ from peft_daemon.protocol import (
     CompleteRequest,
     CompleteResponse,
     ContextChunk,
-    EngineState,
     EngineStatus,
     FinishReason,
     Origin,
@@ -210,28 +209,27 @@ class CompletionService:
             yield self._off(asked, why)
             return
         wanted = self._wanted(await self._with_context(asked, adopt=False))
-        limit_s = self._limit_s(wanted.job.time_budget_ms)
+        deadline = self._deadline(clock, wanted.job.time_budget_ms)
         end, work = Completion("", FinishReason.CANCELLED, 0, Timings()), Work()
         try:
-            run = self._completer.run(wanted, work, show_after_ms=asked.show_after_ms, deadline=clock + limit_s)
+            run = self._completer.run(wanted, work, show_after_ms=asked.show_after_ms, deadline=deadline.at)
             async with aclosing(run) as parts:
                 async for part in parts:
                     if isinstance(part, TextPart):
                         yield part.text
                     else:
                         end = part
-            if end.reason is FinishReason.TIMEOUT and not end.text:
-                self._require_engine(limit_s)
         except Superseded:
             end = Completion("", FinishReason.SUPERSEDED, 0, Timings())
         except DeadlinePassed:
             end = Completion("", FinishReason.TIMEOUT, 0, Timings())
-            self._require_engine(limit_s)
         finally:
             spent = Timings() if work.origin is Origin.KEPT else end.timings
             timings = _complete(spent, work.queue_ms, arrived)
             self._count("complete", end.reason, timings)
             self._metrics.answered(work.origin.value)
+        if end.reason is FinishReason.TIMEOUT and not end.text:
+            deadline.require_engine(self._engine.status())
         if self._settings.look_ahead and end.reason in _LOOKED_BEHIND and not end.more:
             after = await self._with_context(_accepted(asked, end), adopt=False)
             self._completer.look_ahead(self._wanted(after))
@@ -255,12 +253,12 @@ class CompletionService:
         """
         if why_off(asked.path, asked.language, prose=asked.prose) is not None:
             return WarmResponse(warm=False)
-        limit_s = self._limit_s(asked.time_budget_ms)
+        deadline = self._deadline(asyncio.get_running_loop().time(), asked.time_budget_ms)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout_at(deadline.at):
                 return await self._completer.warm(self._wanted(await self._with_context(asked, adopt=True)))
         except TimeoutError:
-            self._require_engine(limit_s)
+            deadline.require_engine(self._engine.status())
             return WarmResponse(warm=False)
 
     async def close(self) -> None:
@@ -268,20 +266,8 @@ class CompletionService:
         await self._completer.close()
         await end_tasks(*self._left_behind)
 
-    def _limit_s(self, time_budget_ms: int | None) -> float:
-        return self._settings.request_limit_s if time_budget_ms is None else time_budget_ms / 1000
-
-    def _require_engine(self, limit_s: float) -> None:
-        """Raise Unavailable if it was for want of an engine that nothing was written in the time of a request."""
-        status = self._engine.status()
-        if status.state is EngineState.READY and status.responding:
-            return
-        state = status.state if status.state is not EngineState.READY else "not responding"
-        raise Unavailable(
-            f"the request was not answered within its {limit_s:g} s",
-            why=status.last_error or f"the engine is {state}",
-            fix="Send it again in a moment; `peft-daemon status` shows what the engine does",
-        )
+    def _deadline(self, arrived: float, time_budget_ms: int | None) -> Deadline:
+        return Deadline(arrived, self._settings.request_limit_s if time_budget_ms is None else time_budget_ms / 1000)
 
     def _off(self, asked: CompleteRequest, why: str) -> CompleteResponse:
         """The answer where completions are off; nothing has seen the text."""
@@ -313,23 +299,17 @@ class CompletionService:
 
     async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         """The model's own text, then RawEnd; errors as in ``complete``. The model sees no values like secrets."""
-        limit_s = self._limit_s(None)
-        deadline = asyncio.get_running_loop().time() + limit_s
+        deadline = self._deadline(asyncio.get_running_loop().time(), None)
         timings = None
         try:
-            async with aclosing(until_deadline(self._raw(asked, route), deadline, self._left_behind)) as items:
+            async with aclosing(until_deadline(self._raw(asked, route), deadline.at, self._left_behind)) as items:
                 async for item in items:
                     timings = item.timings
                     yield item
         except DeadlinePassed:
             if timings is None:
-                self._require_engine(limit_s)
-                raise Unavailable(
-                    f"the request was not answered within {limit_s:g} s",
-                    why="the model did not write anything in that time",
-                    fix="Send a shorter prompt, or set `request_limit_s` higher",
-                ) from None
-            yield RawEnd(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * limit_s))
+                raise deadline.unanswered(self._engine.status()) from None
+            yield RawEnd(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * deadline.limit_s))
 
     async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         arrived = time.perf_counter()

@@ -17,11 +17,11 @@ from typing import TypeVar
 
 import msgspec
 
+from peft_daemon.answering.deadlines import DeadlinePassed
 from peft_daemon.answering.generations import Generation, Generations, Match
 from peft_daemon.answering.prompts import AT_HAND, Prompts, only_read
 from peft_daemon.answering.rhythm import Rhythm
 from peft_daemon.answering.scheduler import Scheduler
-from peft_daemon.cancellation import DeadlinePassed
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
 from peft_daemon.completion.next_line import enter
