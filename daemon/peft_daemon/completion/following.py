@@ -14,6 +14,7 @@ from peft_daemon.completion.answer import Answer
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
+from peft_daemon.completion.postprocess.repetition import circles
 from peft_daemon.protocol import FinishReason, Timings
 
 
@@ -79,7 +80,7 @@ async def follow(
     when the answer is of no use here.
     """
     shown, looked, draft = "", len(typed), Draft("")
-    late = timed_out = False
+    late = timed_out = endless = False
     while True:
         if not answer.agrees(typed):
             raise Mismatch
@@ -92,7 +93,8 @@ async def follow(
             if len(so_far) > len(shown) and so_far.startswith(shown):
                 yield TextPart(so_far[len(shown) :])
                 shown = so_far
-        if answer.over or timed_out:
+        endless = circles(answer.text[len(typed) :])
+        if answer.over or timed_out or endless:
             break
         if late and (early := _complete_so_far(answer, typed, place, shown)) is not None:
             if len(early.text) > len(shown):
@@ -102,9 +104,10 @@ async def follow(
         passed = await _passed(grown, _earlier(None if late else show_at, end_at))
         timed_out = passed and end_at is not None and asyncio.get_running_loop().time() >= end_at
         late = passed or late
-    truncated = timed_out
+    truncated = timed_out or endless
     if not draft.done:
-        truncated = timed_out or answer.cut_off or answer.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
+        stopped = answer.cut_off or answer.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
+        truncated = truncated or stopped
         draft = place.process(answer.text[len(typed) :], final=True, truncated=truncated)
     text = _going_on(place.written(draft), shown)
     if typed and not text.strip() and not timed_out and (truncated or not answer.text[len(typed) :].strip()):

@@ -64,6 +64,18 @@ async def test_of_an_answer_to_a_sentence_that_is_cut_off_no_string_stays_open()
     assert "".join(parts) == end.text == "def add(a, b):"
 
 
+@pytest.mark.parametrize("form", ["qwen-chat-v1", "qwen-fim-v1"])
+async def test_decoding_stops_when_a_line_runs_in_circles(form: str) -> None:
+    engine = ScriptedEngine(["import glob\n", "found = glob.glob('*/**", *["/*"] * 200])
+    task = formats.get(form).task
+    what = job("import os\n‸\n", format=formats.get(form), task=task, intent="find all large files", max_tokens=256)
+    parts, end = await run(engine, what)
+    assert "".join(parts) == end.text == "import glob"
+    assert end.reason is FinishReason.STOP
+    assert engine.given < 80
+    assert engine.closed
+
+
 async def test_decoding_stops_when_the_block_is_left() -> None:
     engine = ScriptedEngine(["y = x\n", "\n\ndef g():\n", "    never()\n"])
     _, end = await run(engine, job("def f(x):\n    ‸\n"))

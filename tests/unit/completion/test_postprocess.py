@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
+from peft_daemon.completion.postprocess.repetition import circles
 
 
 def shown(
@@ -101,6 +102,40 @@ def test_running_in_circles_within_a_line_counts_only_if_it_was_cut_off() -> Non
     answer = "x = [" + "1, 0, " * 20
     assert text("‸", answer + "]") == answer + "]"
     assert len(text("‸", answer, truncated=True)) < 20
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("glob.glob('*/**" + "/*" * 100, ""),
+        ("import glob\n\nglob.glob('*/**" + "/*" * 100, "import glob"),
+        ("rows = []\nfor row in rows:\n    print(" + "row, " * 50, "rows = []\nfor row in rows:"),
+        ("x = 1" + " + 1" * 100, ""),
+        ("a()\nx = 1" + " + 1" * 100, "a()"),
+        ("data = [\n" + "    1,\n" * 9, ""),
+        ("a()\ndata = [\n" + "    1,\n" * 9, "a()"),
+    ],
+)
+def test_a_sentence_answered_in_circles_gets_what_is_whole_before_them(answer: str, kept: str) -> None:
+    document = Document("")
+    draft = apply(INTENT_STEPS, Draft(answer, final=True, truncated=True), document, Cursor.of(document))
+    assert draft.text == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "endless"),
+    [
+        ("glob.glob('" + "*/" * 70, True),
+        ("x = 1\ny = [" + "0, " * 60, True),
+        ("x = [" + "0, " * 60 + "]", False),
+        ("x = [" + "0, " * 60 + "]\n", False),
+        ("# " + "-" * 100, False),
+        ("f(" + ", ".join(f"a{n}" for n in range(60)), False),
+        ("", False),
+    ],
+)
+def test_a_row_without_end_is_known_while_it_is_written(text: str, endless: bool) -> None:
+    assert circles(text) is endless
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from peft_daemon.completion.postprocess.draft import Draft, Step
 from peft_daemon.completion.postprocess.ending import drop_blank, drop_misfits, whole_lines
 from peft_daemon.completion.postprocess.indentation import fit_indentation, place_at_cursor, use_document_style
 from peft_daemon.completion.postprocess.lines import drop_following, one_line
-from peft_daemon.completion.postprocess.repetition import cut_repetition
+from peft_daemon.completion.postprocess.repetition import cut_repetition, drop_repetition
 from peft_daemon.completion.postprocess.scope import limit_scope
 from peft_daemon.completion.postprocess.secrets import drop_secrets
 from peft_daemon.completion.postprocess.usage import drop_usage
@@ -42,7 +42,7 @@ INTENT_STEPS: tuple[Step, ...] = (
     strip_chat,
     drop_secrets,
     drop_usage,
-    cut_repetition,
+    drop_repetition,
     whole_lines,
     place_at_cursor,
     drop_blank,
