@@ -71,6 +71,8 @@ class RawRequest:
     scale: float | None = None
     task: Task = Task.FILL
     context: tuple[ContextChunk, ...] = ()
+    path: str | None = None
+    repository: str = ""
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
@@ -285,7 +287,9 @@ class CompletionService:
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
         decision = decide_task(asked, document)
         manifest = (
-            self.adapter_named(asked.adapter) if asked.adapter else self.adapter_in_use(decision.task, asked.path)
+            self.adapter_named(asked.adapter)
+            if asked.adapter
+            else self.adapter_in_use(decision.answered_by, asked.path)
         )
         lease = self._lease(manifest, asked.scale)
         use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
@@ -389,18 +393,12 @@ class CompletionService:
         )
 
     def _format(self, decision: Decision, manifest: Manifest | None) -> PromptFormat:
-        """The format the adapter was trained on where it fits the task, else the base model's.
-
-        A comment at the cursor is already in the document: without an adapter made for sentences it is answered by
-        filling in below it, which sees the rest of the file too. Where there is nothing but comments, filling in
-        only finds more of them.
-        """
+        """The format that the adapter was trained on where that fits what is asked, else the base model's."""
         trained = formats.FORMATS.get(manifest.prompt_format) if manifest else None
-        if trained is not None and trained.task is decision.task:
+        if trained is not None and trained.task is decision.answered_by:
             return trained
         own = self._model.prompt_formats
-        fills = decision.task is Task.FILL or (decision.at_cursor is not None and not decision.at_cursor.alone)
-        return formats.get(own.fill if fills else own.intent)
+        return formats.get(own.fill if decision.answered_by is Task.FILL else own.intent)
 
     async def _raw_prompt(self, asked: RawRequest) -> tuple[BuiltPrompt, tuple[str, ...]]:
         """The prompt of a raw request and the strings that end its answer."""
@@ -408,8 +406,10 @@ class CompletionService:
         if asked.suffix is None:
             return BuiltPrompt((Segment(masked(asked.prefix)),)), form.stop
         budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
-        document = Document.normalized(asked.prefix, asked.suffix)
-        built = await prompt.build(document, form, budget, self._engine.count_tokens, context=asked.context)
+        document = Document.normalized(asked.prefix, asked.suffix, path=asked.path)
+        built = await prompt.build(
+            document, form, budget, self._engine.count_tokens, context=asked.context, repository=asked.repository
+        )
         return built, form.stop
 
     def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
@@ -424,7 +424,13 @@ _LOOKED_BEHIND = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason
 def _accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
     """The request that will come if the text is accepted."""
     return msgspec.structs.replace(
-        asked, prefix=asked.prefix + end.text, suffix=asked.suffix[end.replace_after :], automatic=False
+        asked,
+        prefix=asked.prefix + end.text,
+        suffix=asked.suffix[end.replace_after :],
+        # What the sentence asked for is there then.
+        intent="",
+        task=Task.FILL if asked.task is Task.FILL else None,
+        automatic=False,
     )
 
 

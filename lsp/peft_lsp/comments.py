@@ -36,6 +36,16 @@ _MARKS = {
     **dict.fromkeys(("latex", "tex", "erlang", "matlab", "prolog"), ("%", r"%+")),
 }  # fmt: skip
 """By language: the mark that begins a comment, and a pattern for the forms it is found in."""
+_BLOCKS = {
+    **dict.fromkeys(("css", "scss", "less"), ("/*", "*/")),
+    **dict.fromkeys(("html", "xml", "vue", "svelte"), ("<!--", "-->")),
+    **dict.fromkeys(("ocaml", "fsharp"), ("(*", "*)")),
+}
+"""Of languages that have no comments to the end of a line: what stands around one."""
+_FOR_TOOLS = re.compile(
+    r"!|-\*-|@ts-|no(?:qa|lint)\b|eslint-|spdx-|(?:coding|vim?|type|pylint|ruff|mypy|fmt|go)[:=]", re.I
+)
+"""What a comment for tools begins with; such a line above a request is no part of it."""
 _DEF = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]")
 
 
@@ -65,10 +75,14 @@ def _comment(lines: Sequence[str], language: str, first: int, last: int) -> Pros
     if pattern is None or (here := pattern.fullmatch(content(lines[first]))) is None:
         return None
     indentation, words = here.groups()
+    if _FOR_TOOLS.match(words.lstrip()):
+        return None
     found = [words]
     top = bottom = first
     for above in reversed(lines[max(first - FARTHEST, 0) : first]):
         if (match := pattern.fullmatch(content(above))) is None or match[1] != indentation:
+            break
+        if _FOR_TOOLS.match(match[2].lstrip()):
             break
         top -= 1
         found.insert(0, match[2])
@@ -104,6 +118,8 @@ def words(text: str, language: str) -> str:
 
 def written(sentence: str, language: str) -> str | None:
     """A sentence as a line of comment; None where the language's mark is not known."""
+    if language in _BLOCKS:
+        return f"{_BLOCKS[language][0]} {sentence} {_BLOCKS[language][1]}"
     mark = _MARKS.get(language)
     return f"{mark[0]} {sentence}" if mark else None
 

@@ -164,16 +164,16 @@ def _in_place(ls: PeftLanguageServer, document: Document, settings: Configuratio
     snapshot = document.after(selection.start, selection.text, ls.documents.encoding)
     before = document.around(*selection.start, ls.documents.encoding)
     comment = comments.written(selection.words, document.language)
-    if comment is None:
-        language = "python" if document.language in PROSE_LANGUAGES else document.language
+    if comment is None and document.language in PROSE_LANGUAGES:
         request = generation.request_for(ls, snapshot, settings, "", purpose="propose")
         request = msgspec.structs.replace(
-            request, suffix="", intent=selection.words, task=Task.INTENT, language=language
+            request, suffix="", intent=selection.words, task=Task.INTENT, language="python"
         )
     else:
+        # In a language whose comments are not known, the sentence stands there as it is.
         head = before.text[: before.offset]
         indentation = head[: len(head) - len(head.lstrip())]
         above = before.prefix[: len(before.prefix) - len(head)]
-        prefix = f"{above}{indentation}{comment}\n{head}"
+        prefix = f"{above}{indentation}{comment or selection.words}\n{head}"
         request = generation.request_for(ls, snapshot, settings, prefix, purpose="propose")
     return Wish(selection.words, snapshot, before.position(before.offset), "", request)

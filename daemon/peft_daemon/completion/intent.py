@@ -42,6 +42,12 @@ _NOT_FOR_PEOPLE = re.compile(
     |endregion|copyright|licen[cs]ed?|spdx|author|version|note|nb|warning|hack|xxx|see|https?)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
+_FOR_TOOLS = re.compile(
+    r"""!|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
+    |(?:coding|vim?|type|pragma|pylint|flake8|ruff|mypy|pyright|fmt|isort|yapf|go|rubocop|frozen_string_literal)[:=]""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What no sentence goes on with, not even where a line of it begins with the name of a tool."""
 _HEADER = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]", re.MULTILINE)
 _DOCSTRING = re.compile(
     r"""(?:\A|(?<=\n))(?P<outer>[ \t]*)
@@ -71,6 +77,15 @@ class Decision:
     task: Task
     intent: str = ""
     at_cursor: IntentAtCursor | None = None
+
+    @property
+    def answered_by(self) -> Task:
+        """The task whose prompt and adapter answer it.
+
+        A sentence at a cursor stands in a file, and what is to be written below it belongs to that file: it is answered
+        by filling in, which sees all of it. Where there is nothing but comments, filling in only finds more of them.
+        """
+        return Task.FILL if self.at_cursor is not None and not self.at_cursor.alone else self.task
 
 
 def decide_task(request: CompleteRequest, document: Document) -> Decision:
@@ -119,7 +134,7 @@ def _in_comment(document: Document) -> IntentAtCursor | None:
     at_end = document.line_before.lstrip().startswith(mark)
     block = [document.line_before] if at_end else []
     above = document.prefix[: document.line_start].split("\n")[:-1]
-    while above and above[-1].lstrip().startswith(mark) and len(block) <= MOST_LINES:
+    while above and _continues_up(above[-1], mark) and len(block) <= MOST_LINES:
         block.insert(0, above.pop())
     if not block or len(block) > MOST_LINES or (document.line_before.strip() and not at_end):
         return None
@@ -137,6 +152,12 @@ def _in_comment(document: Document) -> IntentAtCursor | None:
         f"\n{indentation}" if at_end else "",
         alone=_only_comments(document, mark),
     )
+
+
+def _continues_up(line: str, mark: str) -> bool:
+    """Whether a line belongs to the comment below it: not if it is for tools, as a shebang or a linter's switch is."""
+    comment = line.lstrip()
+    return comment.startswith(mark) and not _FOR_TOOLS.match(comment.lstrip(mark).lstrip())
 
 
 def _only_comments(document: Document, mark: str) -> bool:

@@ -50,6 +50,33 @@ def test_a_request_is_found(source: str, sentence: str, indentation: str, lead: 
     assert at(source) == IntentAtCursor(sentence, indentation, lead, alone)
 
 
+@pytest.mark.parametrize(
+    ("above", "language"),
+    [
+        ("#!/usr/bin/env python3\n", "python"),
+        ("#!/usr/bin/env python3\n# -*- coding: utf-8 -*-\n", "python"),
+        ("# coding=utf-8\n", "python"),
+        ("# pylint: disable=all\n", "python"),
+        ("# SPDX-License-Identifier: MIT\n", "python"),
+        ("#!/bin/sh\n", "shellscript"),
+        ("# frozen_string_literal: true\n", "ruby"),
+        ("// eslint-disable-next-line no-console\n", "javascript"),
+        ("// @ts-check\n", "typescript"),
+        ("//go:build linux\n", "go"),
+    ],
+)
+def test_a_line_for_tools_above_a_request_does_not_hide_it(above: str, language: str) -> None:
+    mark = "#" if above.startswith("#") else "//"
+    for below in ("", "\n\nx = 1\n"):
+        found = at(f"{above}{mark} sort the names\n{mark} by their length\n‸{below}", language)
+        assert found is not None and found.sentence == "sort the names by their length"
+
+
+def test_a_request_may_go_on_with_the_name_of_a_tool() -> None:
+    found = at("# sort the fields by their\n# type and their name\n‸")
+    assert found is not None and found.sentence == "sort the fields by their type and their name"
+
+
 def test_a_request_is_found_in_other_languages() -> None:
     found = at("// sort the array by name\n‸", "javascript")
     assert found is not None and found.sentence == "sort the array by name"

@@ -57,6 +57,13 @@ def test_code_blank_lines_and_functions_with_a_body_are_no_request(line: int) ->
     assert find(MODULE, "python", line, line) is None
 
 
+@pytest.mark.parametrize("above", ["#!/bin/sh", "# -*- coding: utf-8 -*-", "# pylint: disable=all", "#type: ignore"])
+def test_a_line_for_tools_is_no_part_of_the_request_below_it(above: str) -> None:
+    lines = [above, "# sort the names", ""]
+    assert find(lines, "python", 1, 1) == Prose(1, 1, "sort the names", "", docstring=False)
+    assert find(lines, "python", 0, 0) is None
+
+
 def test_code_goes_in_at_the_indentation_of_the_comment() -> None:
     prose = find(MODULE, "python", 20, 20)
     assert prose is not None
