@@ -1,7 +1,8 @@
 """OpenAI-compatible ``/v1/completions`` and ``/v1/models``: what the official clients send works unchanged.
 
-``suffix`` means fill-in-the-middle. The answer is the model's own text, without the post-processing that editors
-get. ``model`` is the base model's id or an adapter's name: adapters appear as models.
+``suffix`` means fill-in-the-middle, and so does a prompt with a model's fill-in-the-middle tokens (``client_prompts``).
+The answer is the model's own text, without the post-processing that editors get. ``model`` is the base model's id or an
+adapter's name: adapters appear as models.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from peft_daemon.api.responses import answer, body, event_stream, while_connected
+from peft_daemon.completion import client_prompts
+from peft_daemon.completion.client_prompts import WrittenHole
 from peft_daemon.engines.base import Delta, TokenLogprob
 from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import FinishReason, Probability, Scale, Task, Temperature, Text
+from peft_daemon.protocol import BASE, FinishReason, Probability, Scale, Task, Temperature, Text
 from peft_daemon.service import CompletionService, RawEnd, RawRequest
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -34,7 +37,8 @@ class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
     model: Annotated[str, Meta(max_length=200)] | None = None
     suffix: Text | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = 16
-    temperature: Temperature | None = 1.0
+    temperature: Temperature | None = None
+    """Null: 0 for a hole, else 1."""
     top_p: Probability | None = 1.0
     n: Annotated[int, Meta(ge=1, le=1)] | None = 1
     best_of: Annotated[int, Meta(ge=1, le=1)] | None = 1
@@ -42,7 +46,7 @@ class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
-    stop: Stop | Annotated[list[Stop], Meta(max_length=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=64)] | None = None
     seed: int | None = None
     user: str | None = None
     scale: Scale | None = None
@@ -141,16 +145,23 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
     prompt = asked.prompt if isinstance(asked.prompt, str) else "".join(asked.prompt)
     if not prompt and not asked.suffix:
         raise InvalidInput("the prompt is empty", fix="Send some text in `prompt`")
+    # Editors that know no `suffix` write the hole into the prompt.
+    written = None if asked.suffix else client_prompts.parse(prompt)
+    hole = WrittenHole(prompt, asked.suffix) if written is None and asked.suffix is not None else written
     named = asked.model not in (None, "", service.model_id)
     stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return RawRequest(
-        prefix=prompt,
-        suffix=asked.suffix,
+        prefix=hole.prefix if hole else prompt,
+        suffix=hole.suffix if hole else None,
+        path=hole.path if hole else None,
+        repository=hole.repository if hole else "",
+        context=hole.context if hole else (),
         adapter=service.adapter_named(asked.model or "") if named else None,
         scale=asked.scale,
         task=Task.FILL,
         max_tokens=asked.max_tokens or 16,
-        temperature=1.0 if asked.temperature is None else asked.temperature,
+        # Editors rely on a server's default: a hole has one best answer.
+        temperature=(0.0 if hole else 1.0) if asked.temperature is None else asked.temperature,
         top_p=1.0 if asked.top_p is None else asked.top_p,
         seed=(asked.seed if asked.seed is not None else uuid.uuid4().int) % 2**32,
         stop=stop,
@@ -214,8 +225,8 @@ def _usage(end: RawEnd) -> Usage:
 
 def _cards(service: CompletionService) -> list[ModelCard]:
     base = ModelCard(id=service.model_id, created=int(service.started), root=service.model_id)
-    adapters = [
-        ModelCard(id=a.name, created=int(service.started), root=service.model_id, parent=service.model_id)
-        for a in service.adapters()
+    others = [
+        ModelCard(id=name, created=base.created, root=base.id, parent=base.id)
+        for name in (BASE, *(adapter.name for adapter in service.adapters()))
     ]
-    return [base, *adapters]
+    return [base, *others]

@@ -194,6 +194,43 @@ FORMATS: Mapping[str, PromptFormat] = {
 }
 
 
+@dataclass(frozen=True)
+class FimMarkers:
+    """The tokens between which clients write a hole for a model family, in whatever order; see ``client_prompts``."""
+
+    prefix: str
+    suffix: str
+    middle: str = ""
+    """Empty: the answer follows the text before the cursor."""
+    repository: tuple[str, ...] = ()
+    """Forms of the token before the repository's name, with which a prompt of several files may begin ..."""
+    file: tuple[str, ...] = ()
+    """... and of the one before each file's path."""
+    begin: tuple[str, ...] = ()
+    """What may stand before all else."""
+    spaced: bool = False
+    """Whether a space stands between the tokens and the text."""
+
+
+FIM_MARKERS = (
+    # Qwen2.5-Coder, CodeGemma, Granite 4
+    FimMarkers("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ("<|repo_name|>",), ("<|file_sep|>",)),
+    # StarCoder, StarCoder2, StableCode, Granite 3, Mellum
+    FimMarkers(
+        *("<fim_prefix>", "<fim_suffix>", "<fim_middle>"), ("<repo_name>", "<reponame>"), ("<file_sep>", "<filename>")
+    ),
+    FimMarkers("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", begin=("<｜begin▁of▁sentence｜>",)),
+    FimMarkers("<PRE>", "<SUF>", "<MID>", begin=("<s>", " "), spaced=True),
+    # Codestral
+    FimMarkers("[PREFIX]", "[SUFFIX]", begin=("<s>",)),
+    # GLM
+    FimMarkers("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
+    # Seed-Coder
+    FimMarkers("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"),
+)
+"""What clients send that were set up for one of these families. The first that fits counts."""
+
+
 def get(format_id: str) -> PromptFormat:
     """The format with this id; raises NotFound, naming the known ids."""
     if format_id not in FORMATS:

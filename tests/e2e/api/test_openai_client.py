@@ -34,6 +34,45 @@ def test_suffix_means_fill_in_the_middle(client: openai.OpenAI) -> None:
     assert "<|" not in answer.choices[0].text
 
 
+WRITTEN = "<|fim_prefix|>def add(a, b):\n    return <|fim_suffix|>\n\nprint(add(1, 2))\n<|fim_middle|>"
+"""What Zed, minuet, llm-ls and others send: they know no ``suffix``."""
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        WRITTEN,
+        "<|fim_suffix|>\n\nprint(add(1, 2))\n<|fim_prefix|>def add(a, b):\n    return <|fim_middle|>",
+        "<fim_prefix>def add(a, b):\n    return <fim_suffix>\n\nprint(add(1, 2))\n<fim_middle>",
+        "<PRE> def add(a, b):\n    return  <SUF>\n\nprint(add(1, 2))\n <MID>",
+    ],
+)
+def test_a_hole_that_the_client_wrote_is_filled_as_with_a_suffix(client: openai.OpenAI, prompt: str) -> None:
+    asked = {"model": MODEL, "max_tokens": 16}
+    expected = client.completions.create(  # type: ignore[call-overload]
+        **asked, prompt="def add(a, b):\n    return ", suffix="\n\nprint(add(1, 2))\n", temperature=0
+    )
+    assert expected.choices[0].text.startswith("a + b")
+    assert client.completions.create(**asked, prompt=prompt).choices[0].text == expected.choices[0].text  # type: ignore[call-overload]
+    pieces = client.completions.create(**asked, prompt=prompt, stream=True)  # type: ignore[call-overload]
+    assert "".join(piece.choices[0].text for piece in pieces) == expected.choices[0].text
+
+
+def test_the_files_in_a_prompt_that_the_client_wrote_are_seen(client: openai.OpenAI) -> None:
+    files = (
+        "<|repo_name|>shop\n<|file_sep|>prices.py\ndef gross_price(net):\n    return net * 1.19\n<|file_sep|>cart.py\n"
+    )
+    hole = "<|fim_prefix|>import prices\n\ntotal = prices.<|fim_suffix|>\n<|fim_middle|>"
+    answer = client.completions.create(model=MODEL, prompt=files + hole, max_tokens=8)
+    assert answer.choices[0].text.startswith("gross_price(")
+
+
+def test_text_about_the_tokens_is_no_hole(client: openai.OpenAI) -> None:
+    told = client.completions.create(model=MODEL, prompt=WRITTEN + WRITTEN, max_tokens=1, temperature=0)
+    assert told.usage is not None
+    assert told.usage.prompt_tokens > 60, "read as it stands, not as control tokens"
+
+
 def test_a_stream_gives_the_same_text_and_ends(client: openai.OpenAI) -> None:
     arguments = {"model": MODEL, "prompt": "for i in range(", "max_tokens": 6, "temperature": 0}
     client.completions.create(**arguments)  # type: ignore[call-overload]  # fills the cache, so that both read the same
@@ -61,8 +100,9 @@ def test_stop_strings_end_the_answer(client: openai.OpenAI) -> None:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert MODEL in [m.id for m in client.models.list()]
+    assert {MODEL, "base"} <= {m.id for m in client.models.list()}
     assert client.models.retrieve(MODEL).id == MODEL
+    assert client.models.retrieve("base").root == MODEL
 
 
 def test_an_unknown_model_is_not_found_with_the_fix(client: openai.OpenAI) -> None:
