@@ -356,6 +356,6 @@ class UseAdapterRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
 
     name: Name
     task: Task | None = None
-    """Null: both tasks."""
+    """Null: those the adapter was trained for; of ``base`` both."""
     repository: ShortText | None = None
     """Absolute path; null: everywhere no repository says otherwise."""

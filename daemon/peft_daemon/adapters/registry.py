@@ -183,10 +183,11 @@ class AdapterRegistry:
         return self.get(name)
 
     def use(self, reference: str, task: Task | None = None, repository: Path | None = None) -> Manifest | None:
-        """Let an adapter serve ``task`` (None: every task), everywhere or at and below one folder.
+        """Let an adapter serve ``task``, everywhere or at and below one folder.
 
-        A name follows its later imports and rollbacks, a digest stays. ``base`` serves no adapter there, whatever
-        applies around it; returns None then. Raises NotFound for an unknown adapter or folder.
+        Without a task it serves those it was trained for, and ``base`` serves all. A name follows its later imports and
+        rollbacks, a digest stays. ``base`` serves no adapter there, whatever applies around it; returns None then.
+        Raises NotFound for an unknown adapter or folder.
         """
         if repository is not None and not repository.is_dir():
             raise NotFound(f"no folder {repository}", fix="Give the folder of a repository that exists")
@@ -195,8 +196,22 @@ class AdapterRegistry:
             manifest = None if reference == BASE else self._get(state, reference)
             if manifest is not None and reference not in state.names.names:
                 reference = manifest.digest
-            self._write(self._active_file, state.active.with_use(reference, _tasks(task), repository))
+            tasks = manifest.tasks if manifest is not None and task is None else _tasks(task)
+            self._write(self._active_file, state.active.with_use(reference, tasks, repository))
         return manifest
+
+    def withdraw(self, name: str, digest: str, task: Task) -> bool:
+        """Let the base serve ``task`` everywhere again if ``name`` serves it only since its import.
+
+        Returns whether it did; a name that means another adapter than ``digest`` is left alone.
+        """
+        with self._change():
+            names, active = self._read(self._names_file, Names), self._read(self._active_file, Active)
+            history = names.names.get(name, ())
+            if not history or history[-1].digest != digest or not active.set_at_import(name, task, names):
+                return False
+            self._write(self._active_file, active.with_use(BASE, (task,), None))
+        return True
 
     def unset(self, task: Task | None, repository: Path) -> None:
         """Forget a repository's own setting: what applies around it applies in it again."""

@@ -1,9 +1,12 @@
 """The adapters that come with the package, and how they become the user's.
 
 They lie in ``shipped/``, one PEFT folder each. The first time a home sees one that fits its base, it is imported like
-any other and serves the tasks it was trained for wherever nothing is chosen yet. From then on it is the user's:
-what was chosen, rolled back or removed stays so. A newer version in a newer package becomes the next version of the
-name, unless the name means something else by then.
+any other. One that fills in serves wherever nothing is chosen yet; one that answers sentences waits to be chosen. From
+then on it is the user's: what was chosen, rolled back or removed stays so. A newer version in a newer package becomes
+the next version of the name, unless the name means something else by then.
+
+Earlier packages let an adapter answer sentences without having been chosen. Their homes change over once
+(``withdraw_unchosen``).
 
     shipped.json        name -> what of it was provided
 """
@@ -11,6 +14,7 @@ name, unless the name means something else by then.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,8 +31,13 @@ from peft_daemon.models import catalogue
 from peft_daemon.models.partial import sha256_of
 from peft_daemon.models.store import open_store
 from peft_daemon.paths import Paths
+from peft_daemon.protocol import Task
 
 SHIPPED = Path(__file__).with_name("shipped")
+SERVED_UNCHOSEN = (Task.FILL,)
+"""Tasks that a shipped adapter serves without having been chosen. Sentences are answered best by the base model."""
+
+log = logging.getLogger("peft_daemon.adapters")
 
 
 class _Provided(msgspec.Struct, frozen=True):
@@ -36,6 +45,8 @@ class _Provided(msgspec.Struct, frozen=True):
     """Of the shipped files, so that an unchanged one is recognized without a look at the base."""
     digest: str
     """What the registry called it."""
+    put_in_use: tuple[Task, ...] | None = None
+    """The tasks it was to serve unchosen; None: all it was trained for, as earlier packages had it."""
 
 
 def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED) -> list[Manifest]:
@@ -55,21 +66,44 @@ def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED)
             continue
         manifest = registry.import_(folder, name=name, base=base)
         # Only at first: whoever chose the base afterwards keeps it.
-        for task in manifest.tasks if before is None else ():
+        tasks = tuple(task for task in manifest.tasks if task in SERVED_UNCHOSEN)
+        for task in tasks if before is None else ():
             if registry.resolve(task) is None:
                 registry.use(name, task)
-        _write(registry, {**_read(registry), name: _Provided(content, manifest.digest)})
+        _write(registry, {**_read(registry), name: _Provided(content, manifest.digest, tasks)})
         imported.append(manifest)
     return imported
 
 
+def withdraw_unchosen(registry: AdapterRegistry) -> list[str]:
+    """Take sentences from the adapters that an earlier package let answer them; returns their names.
+
+    Where there is a sign that the user chose the adapter it stays. Done once for a home. Raises Conflict for an
+    unreadable ``shipped.json``.
+    """
+    withdrawn = []
+    for name, provided in _read(registry).items():
+        if provided.put_in_use is None:
+            if registry.withdraw(name, provided.digest, Task.INTENT):
+                withdrawn.append(name)
+            unchosen = msgspec.structs.replace(provided, put_in_use=SERVED_UNCHOSEN)
+            _write(registry, {**_read(registry), name: unchosen})
+    return withdrawn
+
+
 def provide_shipped(settings: Settings, paths: Paths) -> list[Manifest]:
-    """``provide`` for the chosen base, once that is fetched and unless the user wants none of it."""
+    """``provide`` for the chosen base, once that is fetched and unless the user wants none of it.
+
+    A home of an earlier package is changed over first.
+    """
+    registry = AdapterRegistry(paths.adapters)
+    for name in withdraw_unchosen(registry):
+        log.info("%s, which was never chosen, no longer answers sentences: the base model does", name)
     if not settings.shipped_adapters:
         return []
     entry = catalogue.get(settings.model)
     base = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
-    return provide(AdapterRegistry(paths.adapters), base)
+    return provide(registry, base)
 
 
 def _for_base(shipped: Path, base_sha256: str) -> Iterator[Path]:

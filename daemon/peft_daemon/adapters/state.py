@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +104,19 @@ class Active(msgspec.Struct, frozen=True):
         changed = _changed(before, reference, tasks)
         others = tuple(r for r in self.repositories if r.real != real)
         return Active(self.everywhere, (*others, Repository(path, real, changed)) if changed else others)
+
+    def set_at_import(self, name: str, task: Task, names: Names) -> bool:
+        """Whether ``name`` serves ``task`` everywhere and nothing shows that somebody set this after its import.
+
+        Names and settings are kept in the order in which they were made. So the setting is a later one where it
+        follows that of a name which was imported later, and somebody's choice where the name serves other tasks too.
+        """
+        if self.everywhere.get(task) != name or [*self.everywhere.values()].count(name) > 1:
+            return False
+        imported = [*names.names]
+        later = imported[imported.index(name) + 1 :]
+        before = takewhile(lambda other: other is not task, self.everywhere)
+        return not any(self.everywhere[other] in later for other in before)
 
     def without(self, references: set[str]) -> Active:
         """No task uses any of these names or digests."""

@@ -37,7 +37,10 @@ Reference = Annotated[
     str, typer.Argument(metavar="ADAPTER", help="A name, a digest, or the first digits of a digest (4 or more).")
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
-ForTask = Annotated[Task | None, typer.Option("--task", help="Only for this task; default: for every task.")]
+ForTask = Annotated[
+    Task | None, typer.Option("--task", help="Only for this task; default: those the adapter was trained for.")
+]
+OfTask = Annotated[Task | None, typer.Option("--task", help="Only for this task; default: for every task.")]
 
 
 class ShownAdapter(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +119,7 @@ def use_adapter(
 @app.command("unset", epilog="Example: peft-daemon adapters unset --repository .")
 def unset_adapter(
     repository: Annotated[Path, typer.Option("--repository", metavar="FOLDER", help="The folder to forget.")],
-    task: ForTask = None,
+    task: OfTask = None,
     as_json: Json = False,
 ) -> None:
     """Forget a repository's own choice: what applies around it applies in it again."""
@@ -209,7 +212,8 @@ def _settings() -> config.Settings:
 def _report_use(
     name: str | None, manifest: Manifest | None, task: Task | None, repository: Path | None, *, as_json: bool
 ) -> None:
-    tasks = tuple(Task) if task is None else (task,)
+    trained = manifest.tasks if manifest else tuple(Task)
+    tasks = trained if task is None else (task,)
     used = UsedAdapter(
         name=name,
         digest=manifest.digest if manifest else None,
@@ -255,7 +259,7 @@ def _print_rows(rows: list[AdapterSummary]) -> None:
             str(row.rank),
             "damaged" if row.damaged else row.task,
             readable(row.size_bytes),
-            "\n".join(row.active_for),
+            "\n".join(row.active_for) or "no",
         )
     for row in rows:
         if row.damaged:

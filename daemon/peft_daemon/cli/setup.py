@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.cli.models import pull_with_progress
 from peft_daemon.cli.output import Json, emit, run
@@ -57,6 +58,7 @@ def setup(
         pull_with_progress(store, entry)
     # Here rather than by the daemon that starts next: the first request finds them.
     new = provide_shipped(settings, paths)
+    in_use = AdapterRegistry(paths.adapters).in_use()
     status = run(_start(settings, paths))
     result = SetUp(
         entry.id,
@@ -70,7 +72,10 @@ def setup(
     def text() -> None:
         typer.echo(f"model    {result.model} ({'fetched and verified' if missing else 'already here'})")
         for manifest in new:
-            typer.echo(f"adapter  {manifest.name}, for {' and '.join(manifest.tasks)}")
+            serves = any(manifest.digest == each.digest for each in in_use)
+            what = " and ".join(manifest.tasks)
+            choose = f"peft-daemon adapters use {manifest.name}"
+            typer.echo(f"adapter  {manifest.name}, {'serves' if serves else f'not in use (`{choose}`), for'} {what}")
         typer.echo(f"daemon   {result.daemon}, ready after {result.seconds:.1f} s")
 
     emit(result, as_json=as_json, text=text)

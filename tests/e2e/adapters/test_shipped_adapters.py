@@ -48,8 +48,12 @@ def fill(daemon: RunningDaemon) -> dict[str, Any]:
     return answer
 
 
-def test_each_task_has_its_adapter(fresh: RunningDaemon) -> None:
-    assert names(fresh) == {"conala": ["intent"], "python-fim": ["fill"]}
+def test_one_fills_in_and_the_base_answers_sentences(fresh: RunningDaemon) -> None:
+    assert names(fresh) == {"conala": [], "python-fim": ["fill"]}
+    answer = json.loads(fresh.cli("generate", "find all files larger than 10 MB below a directory", "--json").stdout)
+    assert answer["adapter"] is None
+    assert "os.walk(" in answer["text"]
+    compile(answer["text"], "answer", "exec")
 
 
 def test_a_hole_is_filled_by_its_adapter_which_ends_where_the_hole_ends(fresh: RunningDaemon) -> None:
@@ -58,10 +62,13 @@ def test_a_hole_is_filled_by_its_adapter_which_ends_where_the_hole_ends(fresh: R
     assert answer["text"].strip() == "sum(numbers) / len(numbers)"
 
 
-def test_a_sentence_is_answered_by_its_adapter(fresh: RunningDaemon) -> None:
+def test_a_sentence_is_answered_by_the_adapter_that_was_chosen_for_it(fresh: RunningDaemon) -> None:
+    fresh.cli("adapters", "use", "conala")
+    assert names(fresh) == {"conala": ["intent"], "python-fim": ["fill"]}
     answer = json.loads(fresh.cli("generate", "sort list `xs` in reverse order", "--json").stdout)
     assert answer["adapter"]["name"] == "conala"
     compile(answer["text"], "answer", "exec")
+    assert fill(fresh)["adapter"]["name"] == "python-fim"
 
 
 def test_who_wants_the_base_gets_it_and_keeps_it(fresh: RunningDaemon) -> None:

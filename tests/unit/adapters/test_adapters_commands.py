@@ -85,6 +85,15 @@ def test_use_and_unset_say_what_serves_what(tmp_path: Path) -> None:
     assert call_json("show", "mine")["active_for"] == []
 
 
+def test_without_a_task_an_adapter_serves_what_it_was_trained_for(tmp_path: Path) -> None:
+    import_adapter(tmp_path, "mine")
+    assert call_json("use", "mine")["tasks"] == ["fill"]
+    assert call_json("show", "mine")["active_for"] == ["fill"]
+    call("import", write_peft(tmp_path / "both", lora(seed=2)), "--name", "both")
+    assert call_json("use", "both")["tasks"] == ["fill", "intent"]
+    assert "no" in call("list").splitlines()[-2].split(), "nothing is left to the first"
+
+
 def test_rollback_shows_what_the_name_means_again(tmp_path: Path) -> None:
     first = import_adapter(tmp_path, "mine", 1)
     import_adapter(tmp_path, "mine", 2)

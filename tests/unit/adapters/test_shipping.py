@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipping import SHIPPED, provide, provide_shipped
+from peft_daemon.adapters.shipping import SHIPPED, provide, provide_shipped, withdraw_unchosen
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.config import Settings
 from peft_daemon.errors import Conflict
@@ -19,7 +20,7 @@ from peft_daemon.protocol import Task
 from support.synthetic_adapter import lora, write_peft
 
 Store = Callable[..., Manifest]
-DEFAULTS = {"filler": Task.FILL, "writer": Task.INTENT}
+DEFAULTS = {"answerer": Task.INTENT, "filler": Task.FILL}
 
 
 def ship(folder: Path, base: BaseModel, *, seed: int = 1, base_sha256: str | None = None) -> Path:
@@ -40,9 +41,76 @@ def serving(registry: AdapterRegistry) -> dict[str, Task]:
     return {manifest.name: task for task, manifest in found.items() if manifest is not None}
 
 
-def test_each_serves_the_task_it_was_trained_for(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
-    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["filler", "writer"]
+def provide_as_before(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
+    """Leave a home as earlier packages did: each adapter serves its task, and the record does not say so."""
+    provide(registry, base, shipped)
+    registry.use("answerer", Task.INTENT)
+    registry.use("filler", Task.FILL)
+    record = registry.folder / "shipped.json"
+    rows = json.loads(record.read_bytes())
+    record.write_text(json.dumps({name: {k: row[k] for k in ("content", "digest")} for name, row in rows.items()}))
+
+
+def test_one_that_fills_in_serves_and_one_for_sentences_waits_to_be_chosen(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["answerer", "filler"]
+    assert serving(registry) == {"filler": Task.FILL}
+    registry.use("answerer")
     assert serving(registry) == DEFAULTS
+    assert withdraw_unchosen(registry) == [], "it was chosen"
+    assert serving(registry) == DEFAULTS
+
+
+def test_a_home_where_sentences_were_given_away_unchosen_changes_over_once(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    provide_as_before(registry, base, shipped)
+    assert serving(registry) == DEFAULTS
+    assert withdraw_unchosen(registry) == ["answerer"]
+    assert serving(registry) == {"filler": Task.FILL}
+    assert registry.get("answerer").tasks == (Task.INTENT,), "it can still be chosen"
+    registry.use("answerer")
+    assert withdraw_unchosen(registry) == []
+    assert provide(registry, base, shipped) == []
+    assert serving(registry) == DEFAULTS
+
+
+@pytest.mark.parametrize("choose", ["again", "for all", "in a folder", "by digest", "another of that name"])
+def test_what_the_user_chose_for_sentences_survives_the_change(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path, store: Store, choose: str
+) -> None:
+    provide_as_before(registry, base, shipped)
+    folder = None
+    match choose:
+        case "again":
+            registry.use("base", Task.INTENT)
+            registry.use("answerer", Task.INTENT)
+        case "for all":
+            for task in Task:
+                registry.use("answerer", task)
+        case "in a folder":
+            folder = shipped
+            registry.use("answerer", Task.INTENT, folder)
+        case "by digest":
+            registry.use(registry.get("answerer").digest, Task.INTENT)
+        case _:
+            store("answerer", 7, Task.INTENT)
+    chosen = registry.get("answerer").digest
+    withdraw_unchosen(registry)
+    found = registry.resolve(Task.INTENT, str(folder) if folder else None)
+    assert found is not None and found.digest == chosen
+
+
+def test_a_home_changes_over_whatever_fills_in_there(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path, store: Store
+) -> None:
+    store("own", 7)
+    provide_as_before(registry, base, shipped)
+    registry.use("base", Task.FILL)
+    registry.use("own", Task.FILL)
+    assert withdraw_unchosen(registry) == ["answerer"]
+    assert serving(registry) == {"own": Task.FILL}
 
 
 def test_it_happens_once(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
@@ -57,7 +125,7 @@ def test_what_the_user_had_chosen_stays(
     store("own", 7)
     registry.use("own", Task.FILL)
     provide(registry, base, shipped)
-    assert serving(registry) == {"own": Task.FILL, "writer": Task.INTENT}
+    assert serving(registry) == {"own": Task.FILL}
 
 
 def test_what_the_user_switches_off_or_removes_does_not_come_back(
@@ -65,7 +133,7 @@ def test_what_the_user_switches_off_or_removes_does_not_come_back(
 ) -> None:
     provide(registry, base, shipped)
     registry.use("base", Task.FILL)
-    registry.remove("writer", force=True)
+    registry.remove("answerer")
     assert provide(registry, base, shipped) == []
     assert serving(registry) == {}
 
@@ -73,9 +141,8 @@ def test_what_the_user_switches_off_or_removes_does_not_come_back(
 def test_a_newer_release_is_the_next_version_and_can_be_rolled_back(
     registry: AdapterRegistry, base: BaseModel, shipped: Path
 ) -> None:
-    [first, _] = provide(registry, base, shipped)
-    registry.use("base", Task.INTENT)
-    [second, _] = provide(registry, base, ship(shipped, base, seed=2))
+    [_, first] = provide(registry, base, shipped)
+    [_, second] = provide(registry, base, ship(shipped, base, seed=2))
     assert registry.get("filler").digest == second.digest != first.digest
     assert serving(registry) == {"filler": Task.FILL}, "an update switches nothing on"
     assert registry.rollback("filler").digest == first.digest
@@ -87,9 +154,9 @@ def test_a_name_the_user_gave_to_something_else_is_left_alone(
     registry: AdapterRegistry, base: BaseModel, shipped: Path, store: Store
 ) -> None:
     own = store("filler", 7)
-    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["writer"]
+    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["answerer"]
     assert registry.get("filler").digest == own.digest
-    assert serving(registry) == {"writer": Task.INTENT}
+    assert serving(registry) == {}
 
 
 def test_a_removed_one_stays_removed_when_a_newer_release_comes(
@@ -97,7 +164,7 @@ def test_a_removed_one_stays_removed_when_a_newer_release_comes(
 ) -> None:
     provide(registry, base, shipped)
     registry.remove("filler", force=True)
-    assert [manifest.name for manifest in provide(registry, base, ship(shipped, base, seed=2))] == ["writer"]
+    assert [manifest.name for manifest in provide(registry, base, ship(shipped, base, seed=2))] == ["answerer"]
 
 
 def test_another_base_gets_nothing(registry: AdapterRegistry, base: BaseModel, tmp_path: Path) -> None:
