@@ -398,7 +398,8 @@ class CompletionService:
         if trained is not None and trained.task is decision.answered_by:
             return trained
         own = self._model.prompt_formats
-        return formats.get(own.fill if decision.answered_by is Task.FILL else own.intent)
+        form = formats.get(own.fill if decision.answered_by is Task.FILL else own.intent)
+        return formats.get(form.in_file) if decision.at_cursor is not None and form.in_file else form
 
     async def _raw_prompt(self, asked: RawRequest) -> tuple[BuiltPrompt, tuple[str, ...]]:
         """The prompt of a raw request and the strings that end its answer."""

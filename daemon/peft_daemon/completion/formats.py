@@ -12,7 +12,7 @@ all of it but the last tokens. A format without ``Slot.TYPED`` has those lines i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from peft_daemon.engines.base import Segment
@@ -67,6 +67,8 @@ class PromptFormat:
     answered: tuple[Piece, ...] = ()
     """What follows an answer when another question comes after it; empty: the format shows no solved examples."""
     chunk: tuple[Piece, ...] = ()
+    in_file: str = ""
+    """Of a format for sentences: id of the one that also shows the file in which the sentence stands, if any."""
     pretokenizer: str = ""
     """Pattern of the stretches of text within which the family's tokenizer makes tokens; see ``prompt.held_back``."""
 
@@ -185,12 +187,40 @@ def _qwen_chat() -> PromptFormat:
         stop=("\n```", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
         question=4,
         answered=(Segment("\n```"), end, _NEWLINE),
+        in_file="qwen-chat-file-v1",
+    )
+
+
+def _qwen_chat_file() -> PromptFormat:
+    """The same with the file, for a sentence that stands in one; the file comes first, or the answer begins with it."""
+    start, end = _control("<|im_start|>"), _control("<|im_end|>")
+    chat = _qwen_chat()
+    file = (Segment("\n```"), Slot.LANGUAGE, _NEWLINE, Slot.PREFIX, Slot.SUFFIX, Segment("\n```\n"))
+    return replace(
+        chat,
+        id="qwen-chat-file-v1",
+        pieces=(
+            *chat.pieces[: chat.question],
+            *(start, Segment("user\nThis file is to be continued:"), *file),
+            *(Segment("Write the "), Slot.LANGUAGE, Segment(" code that comes next: "), Slot.INTENT, end, _NEWLINE),
+            *(start, Segment("assistant\n```"), Slot.LANGUAGE, _NEWLINE),
+        ),
+        answered=(),
+        in_file="",
     )
 
 
 FORMATS: Mapping[str, PromptFormat] = {
     each.id: each
-    for each in (_qwen_fim(), _codellama_fim(), _starcoder2_fim(), _deepseek_fim(), _instruct(), _qwen_chat())
+    for each in (
+        _qwen_fim(),
+        _codellama_fim(),
+        _starcoder2_fim(),
+        _deepseek_fim(),
+        _instruct(),
+        _qwen_chat(),
+        _qwen_chat_file(),
+    )
 }
 
 

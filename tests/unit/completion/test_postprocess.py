@@ -272,6 +272,13 @@ def test_an_answer_to_a_sentence_is_its_code(answer: str, code: str) -> None:
     assert draft.text == code
 
 
+def test_an_answer_to_a_sentence_does_not_repeat_the_comments_above_it() -> None:
+    document = Document("#!/bin/python\n# Names.\n\n# sort the names\n")
+    answer = "# Names.\n\n# sort the names\n# in place\nnames.sort()\n# Names.\nprint(names)"
+    draft = apply(INTENT_STEPS, Draft(answer, final=True), document, Cursor.of(document))
+    assert draft.text == "# in place\nnames.sort()\n# Names.\nprint(names)"
+
+
 def test_an_answer_to_a_sentence_is_indented_like_the_place_it_goes_to() -> None:
     document = Document("def f(a):\n    # reverse a\n    ")
     draft = apply(INTENT_STEPS, Draft("b = []\nfor c in a:\n    d()", final=True), document, Cursor.of(document))

@@ -14,6 +14,7 @@ KNOWN = (
     "codellama-fim-v1",
     "deepseek-fim-v1",
     "instruct-v1",
+    "qwen-chat-file-v1",
     "qwen-chat-v1",
     "qwen-fim-v1",
     "starcoder2-fim-v1",

@@ -14,6 +14,7 @@ from peft_daemon.completion import client_prompts
 from peft_daemon.config import Settings
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import LLAMACPP, GenerationRequest, Segment
+from peft_daemon.models.catalogue import PromptFormats
 from peft_daemon.protocol import CompleteRequest, CompleteResponse, Task
 from peft_daemon.service import CompletionService, RawRequest
 from support.synthetic_adapter import TinyModel, lora, write_peft
@@ -43,7 +44,10 @@ def service(engine: LoRAEngine, tmp_path: Path) -> CompletionService:
         record = {"base": "tiny", "base_sha256": base.sha256, "tasks": [task.value], "prompt_format": form}
         registry.import_(write_peft(tmp_path / form, lora(seed=seed), record=record), name=task.value, base=base)
         registry.use(task.value)
-    entry = msgspec.structs.replace(tiny_entry(b""), id=base.id, sha256=base.sha256, context_tokens=2048)
+    formats = PromptFormats(fill="qwen-fim-v1", intent="qwen-chat-v1")
+    entry = msgspec.structs.replace(
+        tiny_entry(b""), id=base.id, sha256=base.sha256, context_tokens=2048, prompt_formats=formats
+    )
     return CompletionService(Settings(slots=1), entry, engine, registry, RepositoryContext(0))
 
 
@@ -87,10 +91,23 @@ async def test_code_below_a_comment_or_docstring_is_asked_for_with_the_file(
     assert response.adapter is not None and response.adapter.name == "fill", "made for such prompts"
 
 
-async def test_where_there_is_nothing_but_comments_the_sentence_is_asked(
+COMMENTS = "#!/usr/bin/env python3\n# NAMES = names.txt\n\n# print each name on its own line\n‸\n\n# the end\n"
+
+
+async def test_where_there_is_nothing_but_comments_the_sentence_is_asked_together_with_them(
     service: CompletionService, engine: LoRAEngine
 ) -> None:
-    response = await answer(service, "#!/usr/bin/env python3\n# print each name on its own line\n‸")
+    await answer(service, COMMENTS, adapter="base")
+    prompt = text_of(asked_of(engine))
+    assert prompt.startswith("<|im_start|>system\n")
+    assert "comes next: print each name on its own line<|im_end|>" in prompt
+    assert COMMENTS.replace("‸", "") in prompt
+
+
+async def test_the_adapter_chosen_for_sentences_is_asked_as_it_was_trained(
+    service: CompletionService, engine: LoRAEngine
+) -> None:
+    response = await answer(service, COMMENTS)
     assert "### Instruction:\nprint each name on its own line\n" in text_of(asked_of(engine))
     assert response.adapter is not None and response.adapter.name == "intent"
 

@@ -13,7 +13,7 @@ from peft_daemon.completion.postprocess.closing import fit_closing
 from peft_daemon.completion.postprocess.draft import Draft, Step
 from peft_daemon.completion.postprocess.ending import drop_blank, drop_misfits, whole_lines
 from peft_daemon.completion.postprocess.indentation import fit_indentation, place_at_cursor, use_document_style
-from peft_daemon.completion.postprocess.lines import drop_following, one_line
+from peft_daemon.completion.postprocess.lines import drop_comments_above, drop_following, one_line
 from peft_daemon.completion.postprocess.repetition import cut_repetition, drop_repetition
 from peft_daemon.completion.postprocess.scope import limit_scope
 from peft_daemon.completion.postprocess.secrets import drop_secrets
@@ -41,6 +41,7 @@ FILL_STEPS: tuple[Step, ...] = (
 INTENT_STEPS: tuple[Step, ...] = (
     strip_chat,
     drop_secrets,
+    drop_comments_above,
     drop_usage,
     drop_repetition,
     whole_lines,

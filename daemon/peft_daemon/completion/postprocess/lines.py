@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, takewhile
 
 from peft_daemon.completion.cursor import Cursor, Extent
 from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import without_comment
+from peft_daemon.completion.lexical import lexis, without_comment
 from peft_daemon.completion.postprocess.draft import Draft
 
+NEARBY = 4000
+"""Characters before the cursor in which comments are looked for."""
 DISTINCTIVE = 10
 """Characters from which on a line found again below the cursor is no coincidence (``return``, ``else:`` are)."""
 
@@ -20,6 +23,19 @@ def one_line(draft: Draft, _document: Document, cursor: Cursor) -> Draft:
         return draft
     # A blank line may be what stands before a fence, which is taken away with what stands before it.
     return draft.cut(end) if draft.settled or draft.text[:end].strip() else draft.hold(end)
+
+
+def drop_comments_above(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
+    """Without the comments at the beginning that stand above the cursor already: the request that is answered."""
+    mark = lexis(document.language).line_comment
+    above = {line.strip() for line in document.prefix[-NEARBY:].split("\n")} if mark else set()
+    begin = 0
+    for start, end in pairwise(draft.line_starts()):
+        line = draft.text[start:end].strip()
+        if line and not (line.startswith(mark) and line in above):
+            break
+        begin = end if line else begin
+    return replace(draft, text=draft.text[begin:]) if above else draft
 
 
 def drop_following(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
