@@ -90,6 +90,24 @@ async def test_a_sentence_in_a_text_document_is_answered_in_python(played: Playe
 
 
 @pytest.mark.parametrize(
+    ("language", "comment"), [("css", "/* center the title */"), ("html", "<!-- center the title -->"), ("abc", "")]
+)
+async def test_in_any_language_the_model_sees_the_file_around_a_selected_sentence(
+    played: Played, language: str, comment: str
+) -> None:
+    text = "above the sentence\ncenter the title\nbelow it\n"
+    seen = f"{comment or 'center the title'}\n"
+    played.model.answers({f"above the sentence\n{seen}": "done"})
+    async with editor(played.environ) as one:
+        await one.ready()
+        one.open(URI, text, language)
+        proposal = await proposed(one, (1, 0), (1, len("center the title")))
+        assert taken(text, proposal) == "above the sentence\ndone\nbelow it\n"
+        (prompt,) = played.model.asked
+        assert "below it" in prompt
+
+
+@pytest.mark.parametrize(
     ("where", "message"),
     [(((0, 0), (0, 0)), "select a sentence"), (((2, 0), (2, 2500)), "2499 characters"), (((1, 0), (1, 0)), "select")],
 )
