@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make run` shows: a line and a function from sentences, one hole in a file is filled.
+# What `make run` shows: two functions from sentences, one hole in a file is filled.
 set -eu
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
@@ -7,7 +7,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 say '$ peft-daemon setup'
 peft-daemon setup
 
-for intent in "sort dictionary d by its values, largest first" "a function that tells whether a year is a leap year"; do
+for intent in "sort dictionary d by its values, largest first" "compute the greatest common divisor of two numbers"; do
     say "\$ peft-daemon generate \"$intent\""
     peft-daemon generate "$intent" --max-tokens 96
 done

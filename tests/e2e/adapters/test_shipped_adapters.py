@@ -71,6 +71,112 @@ def test_a_sentence_is_answered_by_the_adapter_that_was_chosen_for_it(fresh: Run
     assert fill(fresh)["adapter"]["name"] == "python-fim"
 
 
+STORE = '''from dataclasses import dataclass, field
+
+
+@dataclass
+class Item:
+    sku: str
+    price: float
+    quantity: int = 0
+
+
+@dataclass
+class Store:
+    items: dict[str, Item] = field(default_factory=dict)
+
+    def total_value(self) -> float:
+        """Return the value of all items: price times quantity, summed."""
+        ‸
+
+    def add(self, item: Item) -> None:
+        self.items[item.sku] = item
+'''
+ORDERS = """def read_orders():
+    return [{"customer": "ACME", "amount": "2.5"}, {"customer": "Ann", "amount": "1"}]
+
+
+# a function that sums the field "amount" of all orders of a customer
+‸
+
+
+def total():
+    orders = read_orders()
+    return customer_total(orders, "ACME")
+"""
+CART = """const cart = [];
+
+function addItem(name, price, quantity) {
+  cart.push({ name, price, quantity });
+}
+
+// calculate the total price of all items in the cart
+‸
+
+addItem("tea", 3.5, 2);
+console.log(totalPrice());
+"""
+TASKS = """package main
+
+type Task struct {
+	Title string
+	Done  bool
+}
+
+// filter the tasks that are not done
+‸
+
+func main() {
+	println(len(openTasks([]Task{{"write", false}, {"read", true}})))
+}
+"""
+
+
+def below(daemon: RunningDaemon, source: str, language: str = "python") -> str:
+    """The file with what is written at ``‸``, by the adapter that fills in."""
+    prefix, suffix = source.split("‸")
+    with daemon.http() as http:
+        answer = http.post("/v1/complete", json={"prefix": prefix, "suffix": suffix, "language": language}).json()
+    assert (answer["task"], answer["adapter"]["name"]) == ("intent", "python-fim")
+    return prefix + str(answer["text"]) + suffix
+
+
+def names_in(code: str) -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(compile(code, "shop.py", "exec"), names)
+    return names
+
+
+def test_code_below_a_docstring_uses_what_its_class_has(fresh: RunningDaemon) -> None:
+    shop = names_in(below(fresh, STORE))
+    store = shop["Store"]()
+    store.add(shop["Item"]("a", 2.5, 2))
+    store.add(shop["Item"]("b", 1.0, 3))
+    assert store.total_value() == 8
+
+
+def test_code_below_a_comment_defines_what_the_file_calls(fresh: RunningDaemon) -> None:
+    orders = names_in(below(fresh, ORDERS))
+    assert callable(orders["customer_total"])
+    assert "customer" in orders["customer_total"].__code__.co_varnames
+
+
+@pytest.mark.parametrize(
+    ("source", "language", "facts"),
+    [
+        (CART, "javascript", ["function totalPrice()", "cart", ".price * ", ".quantity"]),
+        (TASKS, "go", ["func openTasks(tasks []Task) []Task", "!task.Done"]),
+    ],
+)
+def test_in_other_languages_it_uses_the_file_s_names_too(
+    fresh: RunningDaemon, source: str, language: str, facts: list[str]
+) -> None:
+    whole = below(fresh, source, language)
+    written = whole[source.index("‸") : len(whole) - len(source.split("‸")[1])]
+    assert all(fact in written for fact in facts), written
+    assert all(whole.count(a) == whole.count(b) for a, b in ("()", "[]", "{}"))
+
+
 def test_who_wants_the_base_gets_it_and_keeps_it(fresh: RunningDaemon) -> None:
     fresh.cli("adapters", "use", "base", "--task", "fill")
     assert fill(fresh)["adapter"] is None
