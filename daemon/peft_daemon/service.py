@@ -28,7 +28,7 @@ from peft_daemon.cancellation import end as end_tasks
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.document import Document
-from peft_daemon.completion.following import Completion, TextPart
+from peft_daemon.completion.following import Completion, TextPart, accepted
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.intent import Decision, decide_task
 from peft_daemon.completion.pipeline import Job
@@ -233,7 +233,7 @@ class CompletionService:
         if end.reason is FinishReason.TIMEOUT and not end.text:
             deadline.require_engine(self._engine.status())
         if self._settings.look_ahead and end.reason in _LOOKED_BEHIND and not end.more:
-            after = await self._with_context(_accepted(asked, end), adopt=False)
+            after = await self._with_context(accepted(asked, end), adopt=False)
             self._completer.look_ahead(self._wanted(after))
         yield CompleteResponse(
             id=uuid.uuid4().hex,
@@ -420,19 +420,6 @@ class CompletionService:
 
 _LOOKED_BEHIND = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.EMPTY})
 """Ends after which it is known what the user may go on with."""
-
-
-def _accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
-    """The request that will come if the text is accepted."""
-    return msgspec.structs.replace(
-        asked,
-        prefix=asked.prefix + end.text,
-        suffix=asked.suffix[end.replace_after :],
-        # What the sentence asked for is there then.
-        intent="",
-        task=Task.FILL if asked.task is Task.FILL else None,
-        automatic=False,
-    )
 
 
 def _complete(timings: Timings, queue_ms: float, arrived: float) -> Timings:

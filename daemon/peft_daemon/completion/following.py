@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from peft_daemon.completion.answer import Answer
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.postprocess.repetition import circles
-from peft_daemon.protocol import FinishReason, Timings
+from peft_daemon.protocol import CompleteRequest, FinishReason, Task, Timings
 
 
 class Mismatch(Exception):
@@ -40,6 +42,18 @@ class Completion:
     timings: Timings
     more: bool = False
     """The model goes on: this is what was complete when the time to show something had come."""
+
+
+def accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
+    """The request that will come if the completion is accepted; what a sentence asked for is there then."""
+    return msgspec.structs.replace(
+        asked,
+        prefix=asked.prefix + end.text,
+        suffix=asked.suffix[end.replace_after :],
+        intent="",
+        task=Task.FILL if asked.task is Task.FILL else None,
+        automatic=False,
+    )
 
 
 @dataclass(frozen=True)
