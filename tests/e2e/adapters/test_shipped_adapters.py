@@ -142,7 +142,7 @@ def below(daemon: RunningDaemon, source: str, language: str = "python") -> str:
 
 
 def names_in(code: str) -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "shop"}
+    names: dict[str, Any] = {"__name__": __name__}
     exec(compile(code, "shop.py", "exec"), names)
     return names
 
