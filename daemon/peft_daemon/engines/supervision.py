@@ -239,11 +239,15 @@ class SupervisedEngine(ABC, Generic[C]):
                     await self._replaced(child)
 
     async def _watched(self, child: C, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        with child.heartbeat.working():
-            async with aclosing(self._stream(child, request)) as stream:
-                async for item in stream:
-                    child.heartbeat.beat()
-                    yield item
+        async with aclosing(self._stream(child, request)) as stream:
+            while True:
+                # Not while the item is used: a client that does not read on is no fault of the child's.
+                with child.heartbeat.working():
+                    item = await anext(stream, None)
+                if item is None:
+                    return
+                child.heartbeat.beat()
+                yield item
 
     def _suspect(self, why: str) -> None:
         if self._checks is not None:

@@ -243,6 +243,21 @@ async def test_promise_27_an_engine_that_hangs_while_it_writes_is_told_of_and_th
     assert await answer(serving) == expected
 
 
+async def test_promise_27_a_client_that_does_not_read_on_does_not_make_the_engine_hang(
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.02, stalled_s=0.1))
+    await engine.start()
+    await engine.ready()
+    async with aclosing(engine.generate(LONG)) as items, asyncio.timeout(LIMIT_S):
+        while not isinstance(item := await anext(items), Delta) or item.silent:
+            pass
+        await asyncio.sleep(0.5)  # many times what makes a child hung that has work
+        for _ in range(50):
+            await anext(items)
+    assert engine.status().restarts == 0
+
+
 async def test_promise_27_an_engine_that_hangs_while_it_loads_is_ended(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
