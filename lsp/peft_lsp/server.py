@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 
 from peft_lsp import code_action, commands, completion, inline_completion, propose, settings, warming
 from peft_lsp.end_of_input import HeldBack
@@ -34,6 +35,8 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
         handler.addFilter(without_documents)
     if log_level != "debug":
         logging.getLogger("pygls").setLevel(logging.ERROR)  # it tells of every message, and of each late cancellation
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(_one_line_for_the_clients_mistakes)
     server = create(handshake.params)
     messages = cast(BinaryIO, ReadableInput(handshake.for_the_library(), stdin, stdout))
     server.start_io(
@@ -41,6 +44,17 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
         cast(BinaryIO, WithoutAnswer(handshake.id, stdout)),
     )
     return 0 if server.leaving else 1
+
+
+def _one_line_for_the_clients_mistakes(record: logging.LogRecord) -> bool:
+    """Leave out where in the library a message could not be read or was refused."""
+    error = record.exc_info[1] if record.exc_info else None
+    unreadable = str(record.msg).startswith(("Unable to deserialize message", "Unable to handle message"))
+    if record.name.startswith("pygls") and (unreadable or isinstance(error, JsonRpcException)):
+        line = record.getMessage().partition("\n")[0]
+        record.msg, record.args = line + (f": {error}" if error else ""), None
+        record.exc_info = record.exc_text = None
+    return True
 
 
 def create(params: Mapping[str, Any]) -> PeftLanguageServer:

@@ -181,7 +181,8 @@ def _print_status(now: DaemonStatus) -> None:
         rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
     rows += [("warning", f"the base answers without an adapter: {line}") for line in now.left_out]
     if engine.last_error:
-        rows.append(("error", f"{engine.last_error}. {engine.fix}" if engine.fix else engine.last_error))
+        told = engine.fix in engine.last_error
+        rows.append(("error", engine.last_error if told else f"{engine.last_error}. {engine.fix}"))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
 

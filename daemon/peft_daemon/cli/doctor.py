@@ -165,7 +165,9 @@ def _daemon(paths: Paths) -> str:
         engine = status.engine
         if engine.state is EngineState.FAILED:
             raise EngineFailed(
-                f"running, pid {status.pid}, but its engine failed", why=engine.last_error, fix=engine.fix
+                f"running, pid {status.pid}, but its engine failed",
+                why=engine.last_error.removesuffix(f". {engine.fix}"),
+                fix=engine.fix,
             )
         if not engine.responding:
             raise EngineFailed(

@@ -2,7 +2,7 @@
 
 Before a load the system's facts and a sample of the file are compared with what was noted when it was hashed, which
 takes some milliseconds; where either differs, the whole file is hashed. While it serves the facts are looked at every
-few seconds, and the whole file is hashed when they change, when answers look as if it were damaged, and once a day. A
+second, and the whole file is hashed when they change, when answers look as if it were damaged, and once a day. A
 file that is not right is never loaded: who asks for it gets UnusableFile until another one lies in its place.
 """
 
@@ -30,7 +30,7 @@ from peft_daemon.models.disk import FileStamp, sample_sha256
 from peft_daemon.models.optimized import OptimizedRecord
 from peft_daemon.models.store import ModelStore, VerificationRecord
 
-LOOK_S = 5.0
+LOOK_S = 1.0
 """Pause between two looks at the facts of the file that serves."""
 DAY_S = 86_400.0
 QUIET_S = 60.0

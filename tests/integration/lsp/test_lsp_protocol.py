@@ -97,8 +97,9 @@ async def test_the_server_ends_when_the_editor_is_gone(bare: dict[str, str]) -> 
 
 
 async def test_unreadable_parameters_and_unknown_methods_are_answered_and_survived(bare: dict[str, str]) -> None:
-    async with process(*COMMAND, environ=bare) as server:
+    async with process(*COMMAND, environ=bare, stderr=PIPE) as server:
         await send(server, id=1, method="initialize", params=hello())
+        await send(server, method="textDocument/didOpen", params=[])
         await send(server, id=2, method="textDocument/inlineCompletion", params={"position": 3})
         await send(server, id=3, method="textDocument/nonsense", params={})
         await send(server, id=4, method="workspace/executeCommand", params={"command": "nonsense"})
@@ -107,6 +108,11 @@ async def test_unreadable_parameters_and_unknown_methods_are_answered_and_surviv
         assert codes == [-32602, -32601, -32602, -32602]
         await send(server, id=6, method="shutdown")
         assert "error" not in await answer(server, 6)
+        await send(server, method="exit")
+        assert server.stderr is not None
+        told = await server.stderr.read()
+        assert b"Unable to" in told
+        assert b"Traceback" not in told
 
 
 @pytest.mark.parametrize("after_initialize", [False, True])
