@@ -59,7 +59,7 @@ def test_without_a_daemon_status_says_so_and_exits_with_6(no_models: Paths) -> N
 
 
 def test_without_a_daemon_stop_succeeds(no_models: Paths) -> None:
-    assert run_json("stop") == {"how": "not running", "pid": None, "seconds": 0.0, "exit_code": 0}
+    assert run_json("stop") == {"how": "not running", "pid": None, "seconds": 0.0, "orphans": 0, "exit_code": 0}
     assert run("stop").stdout == "no daemon was running\n"
 
 
