@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.torch import TorchEngine, TorchOptions
-from peft_daemon.errors import EngineFailed, InvalidInput, Unavailable
+from peft_daemon.errors import EngineFailed, InvalidInput, Unavailable, UnusableFile
 from peft_daemon.protocol import EngineState, FinishReason
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
@@ -92,6 +92,33 @@ async def test_requests_at_the_same_time_get_their_own_adapters(engine: TorchEng
     together = await asyncio.gather(*(generate(engine, requests[n]) for n in order))
     assert [text for text, _ in together] == [alone[n] for n in order]
     assert set(engine.status().adapters) == {leased(home, kind).digest for kind in KINDS}
+
+
+async def test_an_adapter_whose_files_are_damaged_is_refused_before_it_is_loaded(
+    options: TorchOptions, home: Path
+) -> None:
+    from support.tiny_served import tiny_gguf, write_adapter
+
+    registry = AdapterRegistry(home / "damaged")
+    (home / "other").mkdir()
+    base = tiny_gguf(home / "other")
+    lease = registry.lease(
+        registry.import_(write_adapter(base, "ia3", home / "damaged-ia3"), name="mine", base=base), engine=TORCH
+    )
+    weights = lease.path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9] + b"#########")
+    checks = LoadChecks(
+        lambda: options.model_path, lambda asked: registry.check_lease(asked, engine=TORCH), lambda why: None
+    )
+    engine = TorchEngine(replace(options, checks=checks))
+    await engine.start()
+    try:
+        with pytest.raises(UnusableFile, match="'mine' is damaged"):
+            await generate(engine, GenerationRequest(PROMPT, 4, adapter=lease))
+        assert (await generate(engine, GenerationRequest(PROMPT, 4, begins_with="b")))[0].startswith("b")
+        assert engine.status().restarts == 0
+    finally:
+        await engine.stop()
 
 
 async def test_tokens_are_counted_while_a_request_is_decoded(engine: TorchEngine) -> None:

@@ -1,0 +1,58 @@
+"""No engine starts a process for a file that it may not load, and each goes on by itself when it may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peft_daemon.engines import supervision
+from peft_daemon.engines.base import LoadChecks
+from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.process import EngineProcess
+from peft_daemon.engines.supervision import SupervisedEngine
+from peft_daemon.engines.torch import TorchEngine, TorchOptions
+from peft_daemon.errors import EngineFailed, UnusableFile
+from peft_daemon.protocol import EngineState
+
+Make = Callable[[Path, LoadChecks], SupervisedEngine[Any]]
+ENGINES: dict[str, Make] = {
+    "llama.cpp": lambda path, checks: LlamaCppEngine(LlamaCppOptions("tiny", path, path.parent, checks=checks)),
+    "torch": lambda path, checks: TorchEngine(TorchOptions("tiny", path, checks=checks)),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_a_file_that_may_not_be_loaded_is_told_at_once_and_asked_about_again(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned: list[str] = []
+    asked = 0
+
+    def model() -> Path:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise UnusableFile("model.gguf is damaged", why="its sha256", fix="Pull it")
+        return tmp_path / "checked.gguf"
+
+    async def spawn(module: str, first_line: bytes) -> EngineProcess:
+        spawned.append(first_line.decode())
+        raise EngineFailed("it stops here")
+
+    monkeypatch.setattr(supervision, "BACKOFF_S", (0.0,))
+    monkeypatch.setattr(EngineProcess, "spawn", spawn)
+    engine = ENGINES[kind](tmp_path / "model.gguf", LoadChecks(model, lambda _: None, lambda _: None))
+    await engine.start()
+    try:
+        with pytest.raises(UnusableFile, match="Pull it"):
+            await engine.ready()
+        assert engine.status().state is EngineState.FAILED
+        assert spawned == []
+        async with engine._changed:
+            await engine._changed.wait_for(lambda: bool(spawned))
+        assert str(tmp_path / "checked.gguf") in spawned[0]
+    finally:
+        await engine.stop()
