@@ -101,7 +101,10 @@ class RecentEdits:
         self._telling: set[asyncio.Task[None]] = set()
 
     def edited(self, uri: str, edits: Sequence[Edit]) -> None:
-        """A document was edited."""
+        """A document was edited; of one that holds secrets nothing is told."""
+        document = self._documents.get(uri)
+        if document is None or secret_file(uri, document.language) is not None:
+            return
         for edit in edits:
             self._regions = with_edit(self._regions, uri, edit)
         if edits:

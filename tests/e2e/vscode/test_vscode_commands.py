@@ -39,6 +39,17 @@ def test_the_menu_offers_what_fits_the_open_file(window: Window, shown: Show) ->
     window.run("View: Hide Panel")
 
 
+def test_in_a_file_that_holds_secrets_nothing_is_asked_and_the_status_says_why(
+    window: Window, shown: Show, environ: Mapping[str, str]
+) -> None:
+    shown(".env", "STRIPE_API_KEY=4242abcd\nSMTP_PASSWORD=")
+    window.wait_status(r"no suggestions in \.env: files of this kind hold secrets")
+    with nothing_asked(window, environ):
+        window.type("hun", delay_ms=150)
+    shown("beside.py", MEAN)
+    window.until(window.status, lambda text: "no suggestions" not in text, "status of an ordinary file")
+
+
 def test_snoozed_it_asks_nothing_until_it_is_woken(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
     shown("snoozed.py", MEAN)
     window.status_item().click()

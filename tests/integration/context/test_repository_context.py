@@ -137,11 +137,12 @@ async def test_fresh_edits_of_other_files_are_shown_but_not_those_of_the_file_it
     edits = [
         EditedRegion(str(own.root / "app.py"), "in_the_file_itself = here_where_the_cursor_stands\n" * 2),
         EditedRegion(str(own.root / "draft.py"), "fresh = edited_a_moment_ago_and_not_saved_yet(1)\n" * 2),
+        EditedRegion(str(own.root / "secrets.py"), "held = in_a_file_that_is_never_shown_to_anybody(1)\n" * 2),
         EditedRegion("/etc/passwd.py", "outside = not_of_the_workspace_at_all_so_never_shown(1)\n" * 2),
     ]
     assert await context.changed(ContextChanged(workspace=str(own.root), edits=edits))
     found = await adopted(context, request(own), "draft.py")
-    assert not {"app.py", "/etc/passwd.py", "../etc/passwd.py"} & set(found)
+    assert not {"app.py", "secrets.py", "/etc/passwd.py", "../etc/passwd.py"} & set(found)
 
 
 async def test_a_process_that_dies_is_replaced_and_what_is_shown_stays(

@@ -34,9 +34,9 @@ class Editor:
     def _workspace(path: str) -> str | None:
         return next((root for root in ("/project", "/other") if path.startswith(root + "/")), None)
 
-    def open(self, uri: str, lines: int) -> None:
+    def open(self, uri: str, lines: int, language: str = "python") -> None:
         text = "".join(f"line_{number}\n" for number in range(lines))
-        self.documents.open(types.TextDocumentItem(uri=uri, language_id="python", version=1, text=text))
+        self.documents.open(types.TextDocumentItem(uri=uri, language_id=language, version=1, text=text))
 
     def type(self, uri: str, line: int, text: str, *, over: int = 0) -> None:
         span = types.Range(types.Position(line, 0), types.Position(line + over, 0))
@@ -64,6 +64,16 @@ async def test_an_edited_place_is_told_with_the_lines_around_it(editor: Editor) 
     assert news.edits[0].text.split("\n") == [
         *(f"line_{n}" for n in range(17, 20)), "new = 1", *(f"line_{n}" for n in range(20, 24)),
     ]  # fmt: skip
+
+
+async def test_nothing_is_told_of_files_that_hold_secrets(editor: Editor) -> None:
+    for name, language in ((".env", "sh"), ("deploy.key", "plaintext"), ("variables", "dotenv")):
+        uri = f"file:///project/{name}"
+        editor.open(uri, 10, language)
+        editor.type(uri, 5, "A=1\n")
+        editor.recent.closing(uri)
+    editor.recent.saved("file:///project/.env")
+    assert editor.recent.news() == ()
 
 
 async def test_the_newest_place_comes_first_and_close_ones_are_one(editor: Editor) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from peft_daemon.errors import InvalidInput
+from peft_daemon.sources.files import Skip
 from peft_daemon.sources.workspace import workspace_files
 from support.own_repository import OwnRepository
 
@@ -23,6 +24,14 @@ def test_new_files_count_and_ignored_ones_do_not(tmp_path: Path) -> None:
     own.write("node_modules/x.js", "x = 1\n")
     own.write("README.md", "x\n")
     assert paths(own.root) == ["a.py", "new.py"]
+
+
+def test_files_that_hold_secrets_do_not_count_and_are_counted_as_what_they_are(tmp_path: Path) -> None:
+    own = OwnRepository(tmp_path / "own")
+    own.commit({"a.py": "x = 1\n", "secrets.py": "KEY = 1\n", "credentials.py": "class Credentials: ...\n"})
+    own.write(".env", "KEY=1\n")
+    assert paths(own.root) == ["a.py", "credentials.py"]
+    assert workspace_files(own.root.resolve()).skipped[Skip.PRIVATE.value] == 1
 
 
 def test_a_folder_in_a_work_tree_has_paths_of_its_own_and_the_rules_above_it(tmp_path: Path) -> None:
