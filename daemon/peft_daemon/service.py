@@ -39,7 +39,7 @@ from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, Genera
 from peft_daemon.errors import NotFound, UnusableFile
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.privacy.files import why_off
+from peft_daemon.privacy.files import secret_file, why_off
 from peft_daemon.privacy.values import masked
 from peft_daemon.protocol import (
     AdapterSummary,
@@ -303,6 +303,10 @@ class CompletionService:
 
     async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         """The model's own text, then RawEnd; errors as in ``complete``. The model sees no values like secrets."""
+        if secret_file(asked.path) is not None:
+            self._count(route, FinishReason.OFF, Timings())
+            yield RawEnd(FinishReason.OFF, Timings())
+            return
         deadline = self._deadline(asyncio.get_running_loop().time(), None)
         timings = None
         try:

@@ -63,6 +63,27 @@ def test_a_file_that_cannot_be_read_is_a_clear_error(tmp_path: Path, content: by
         resolve(environ={}, user_file=path)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("true", "counts"), ("false", "off"), ('"text"', "text"), ('"counts"', "counts"), ('"off"', "off")],
+)
+def test_yes_of_an_earlier_version_is_no_consent_to_text(tmp_path: Path, text: str, meant: str) -> None:
+    user = write(tmp_path / "config.toml", f"feedback = {text}\n")
+    assert resolve(environ={}, user_file=user).settings.feedback == meant
+    assert resolve(environ={"PEFT_DAEMON_FEEDBACK": text.strip('"')}).settings.feedback == meant
+
+
+@pytest.mark.parametrize("text", ["1.5", '"yes"', "[true]"])
+def test_another_value_for_feedback_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidInput, match="feedback"):
+        resolve(environ={}, user_file=write(tmp_path / "config.toml", f"feedback = {text}\n"))
+
+
+def test_a_repository_cannot_consent_to_text_for_the_user(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="may not set 'feedback'"):
+        resolve(environ={}, project_file=write(tmp_path / ".peft-daemon.toml", 'feedback = "text"\n'))
+
+
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbfslots = 3")

@@ -21,6 +21,6 @@ def environ(model_file: Path, models_dir: Path) -> Iterator[Mapping[str, str]]:
 @pytest.fixture
 async def one(environ: Mapping[str, str]) -> AsyncIterator[Editor]:
     """An editor whose model is loaded, and which shows suggestions only as a whole: a shared machine may be slow."""
-    async with editor(environ, settings={"maxTokens": 48, "showAfterMs": 0}) as each:
+    async with editor(environ, settings={"maxTokens": 48, "showAfterMs": 0, "feedback": "text"}) as each:
         await each.ready()
         yield each

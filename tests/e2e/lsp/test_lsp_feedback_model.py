@@ -42,8 +42,6 @@ async def test_a_selected_sentence_becomes_code_in_its_place(one: Editor) -> Non
 
 async def test_what_was_accepted_is_shown_and_exported(one: Editor, environ: Mapping[str, str], tmp_path: Any) -> None:
     run_cli("feedback", "clear", "--yes", environment=environ)
-    one.client.set_configuration({"feedback": "text"}, section="peft-daemon")
-    one.client.workspace_did_change_configuration(types.DidChangeConfigurationParams({}))
     one.open(URI, "def add(a, b):\n    return ")
     (item,) = await one.inline(URI, 1, 11)
     assert isinstance(item.insert_text, str)

@@ -19,6 +19,8 @@ from support.played_daemon import Played
 KEY = "sk" + "_live_4242abcd4242abcd"
 DOTENV = f"STRIPE_API_KEY={KEY}\nSMTP_USER=me\nSMTP_PASSWORD="
 ANSWERS = {"SMTP_PASSWORD=": KEY, "x = ": "y", "db_password = ": f'"{KEY}"', "- ": "one more"}
+WHOLE = {"showAfterMs": 0}
+"""Suggestions come whole, however slow the machine is."""
 LISTS = types.ClientCapabilities(workspace=MODERN.workspace)
 """An editor that cannot show ghost text."""
 
@@ -43,7 +45,7 @@ async def test_in_an_env_file_the_key_of_the_line_above_is_not_suggested_read_or
 ) -> None:
     played.model.answers(ANSWERS)
     uri = uri_of(tmp_path / ".env")
-    async with editor(played.environ, settings={"feedback": "text"}) as one:
+    async with editor(played.environ, settings={**WHOLE, "feedback": "text"}) as one:
         await one.ready()
         one.open(uri, DOTENV, "dotenv")
         assert "no suggestions in .env" in await why_off(one, uri)
@@ -66,7 +68,7 @@ async def test_in_an_env_file_the_key_of_the_line_above_is_not_suggested_read_or
 
 async def test_who_asks_by_hand_is_told_once_why_there_is_nothing(played: Played, tmp_path: Path) -> None:
     uri = uri_of(tmp_path / "server.key")
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings=WHOLE) as one:
         await one.ready()
         one.open(uri, "# write a function that adds a and b\n", "python")
         for _ in range(2):
@@ -98,7 +100,7 @@ async def test_who_asks_by_hand_is_told_once_why_there_is_nothing(played: Played
 
 async def test_no_setting_turns_a_file_with_secrets_on(played: Played, tmp_path: Path) -> None:
     played.model.answers(ANSWERS)
-    settings = {"enabled": True, "disabledLanguages": []}
+    settings = {**WHOLE, "enabled": True, "disabledLanguages": []}
     async with editor(played.environ, settings=settings, options=settings) as one:
         await one.ready()
         for name in (".env", "id_rsa", "secrets.yaml", ".npmrc"):
@@ -111,13 +113,13 @@ async def test_no_setting_turns_a_file_with_secrets_on(played: Played, tmp_path:
 async def test_prose_is_off_until_the_user_turns_it_on(played: Played, tmp_path: Path, language: str) -> None:
     played.model.answers(ANSWERS)
     uri = uri_of(tmp_path / "notes")
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings=WHOLE) as one:
         await one.ready()
         one.open(uri, "- ", language)
         assert "disabledLanguages" in await why_off(one, uri)
         assert await one.inline(uri, 0, 2, automatic=True) == []
         seen = len(one.statuses)
-        one.client.set_configuration({"disabledLanguages": []}, section="peft-daemon")
+        one.client.set_configuration({**WHOLE, "disabledLanguages": []}, section="peft-daemon")
         one.client.workspace_did_change_configuration(types.DidChangeConfigurationParams({}))
         while all(status["off"] for status in one.statuses[seen:]):
             await one.news()
@@ -143,7 +145,7 @@ async def test_the_completion_list_is_as_empty_as_the_ghost_text(played: Played,
 async def test_in_code_a_secret_is_masked_in_the_prompt_and_none_is_suggested(played: Played, tmp_path: Path) -> None:
     played.model.answers(ANSWERS)
     uri = uri_of(tmp_path / "app.py")
-    async with editor(played.environ) as one:
+    async with editor(played.environ, settings=WHOLE) as one:
         await one.ready()
         one.open(uri, f'API_KEY = "{KEY}"\nsize = 3\ndb_password = \nx = ')
         assert await one.inline(uri, 2, 14) == []
@@ -186,6 +188,11 @@ async def test_the_daemon_refuses_whatever_its_clients_do(played: Played) -> Non
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             assert (await http.post("/infill", json=infill)).json()["content"] == "y"
             assert (await http.post("/v1/completions", json=completions)).status_code == 200
+            asked = len(played.model.asked)
+            written = "<|file_sep|>deploy/.env\n<|fim_prefix|>x = <|fim_suffix|>\n<|fim_middle|>"
+            (choice,) = (await http.post("/v1/completions", json={"prompt": written})).json()["choices"]
+            assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+            assert len(played.model.asked) == asked
     of_infill, of_completions = played.model.asked[-2:]
     assert "size = 3" in of_infill
     assert "PORT" not in of_infill
@@ -199,7 +206,7 @@ async def test_no_log_has_the_text_of_a_document_not_even_in_detail(played: Play
     log = tmp_path / "log"
     detailed = f"exec {sys.executable} -m peft_daemon lsp --log-level debug 2>{log}"
     uri = uri_of(tmp_path / "app.py")
-    async with editor(played.environ, command=("sh", "-c", detailed)) as one:
+    async with editor(played.environ, settings=WHOLE, command=("sh", "-c", detailed)) as one:
         await one.ready()
         one.open(uri, "unmistakable = ")
         (item,) = await one.inline(uri, 0, 15)
