@@ -19,7 +19,7 @@ describe("findCommandLine", () => {
   it("takes the setting before everything else, a list with its arguments", async () => {
     const command = ["python3", "-m", "peft_daemon"];
     expect(await findCommandLine(machine(everything), { ...wishes, command })).toEqual({
-      program: "python3",
+      program: "/usr/bin/python3",
       first: ["-m", "peft_daemon"],
       origin: "setting",
     });
@@ -34,6 +34,15 @@ describe("findCommandLine", () => {
     const command = ["~/bin/run", "${workspaceFolder}/venv"];
     const found = await findCommandLine(machine([]), { ...wishes, command, workspaceFolder: "/w$&s" });
     expect(found).toMatchObject({ program: "/home/me/bin/run", first: ["/w$&s/venv"] });
+  });
+
+  it("leaves nothing of the setting's program to the folder it is started in", async () => {
+    const dotted = machine(["bin/tool", "./tool", "tool", "/usr/bin/tool"], { path: ".::bin:/usr/bin" });
+    const found = (command: unknown): Promise<unknown> => findCommandLine(dotted, { ...wishes, command });
+    expect(await found("tool")).toMatchObject({ program: "/usr/bin/tool" });
+    expect(await found("bin/tool")).toMatchObject({ program: "/home/me/bin/tool" });
+    expect(await found(["./tool"])).toMatchObject({ program: "/home/me/tool" });
+    expect(await found("nowhere")).toMatchObject({ program: "nowhere" });
   });
 
   it.each([[[]], [""], [undefined], [null], [[""]], [[42]], [{}]])("takes %j for no setting", async (command) => {

