@@ -103,7 +103,7 @@ def stop(
     words = {"not running": "no daemon was running", "graceful": "stopped", "killed": "killed: it did not stop in time"}
     what = words[stopped.how] + (f" (pid {stopped.pid}, {stopped.seconds:.1f} s)" if stopped.pid else "")
     if stopped.orphans:
-        what += f"; ended {stopped.orphans} processes that an earlier daemon had left"
+        what += f"; ended {stopped.orphans} process{'es' if stopped.orphans > 1 else ''} of an earlier daemon"
     emit(stopped, as_json=as_json, text=lambda: typer.echo(what))
 
 

@@ -155,7 +155,7 @@ def _daemon(paths: Paths) -> str:
     from peft_daemon.lifecycle.orphans import end_orphans
 
     ended = end_orphans(paths)
-    left = f"; ended {ended} processes that an earlier daemon had left" if ended else ""
+    left = f"; ended {ended} process{'es' if ended > 1 else ''} of an earlier daemon" if ended else ""
     if running_daemon(paths) is None:
         return "not running (editors and `peft-daemon start` start it)" + left
 

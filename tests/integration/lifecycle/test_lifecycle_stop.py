@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 from tiny_home import TinyHome, exit_code, until
 
+from peft_daemon.cli import doctor
 from peft_daemon.client import CompleteRequest, Unavailable
 from peft_daemon.config import Settings
 from peft_daemon.lifecycle.info import info_file, running_daemon
@@ -227,6 +228,13 @@ async def test_promise_28_stop_ends_what_a_killed_daemon_left_running(tiny: Tiny
     assert await stop(tiny.paths) == Stopped(how="not running", orphans=1)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
     assert await stop(tiny.paths) == Stopped(how="not running")
+
+
+async def test_promise_28_doctor_ends_it_and_says_so(tiny: TinyHome) -> None:
+    engine = await killed(tiny)
+    assert "ended 1 process of an earlier daemon" in doctor._daemon(tiny.paths)
+    assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+    assert "ended" not in doctor._daemon(tiny.paths)
 
 
 async def test_promise_28_the_next_daemon_ends_what_a_killed_one_left_running(tiny: TinyHome) -> None:
