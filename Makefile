@@ -12,6 +12,9 @@ PARALLEL := --numprocesses auto --dist loadfile
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
 
+# What the wheel is made of.
+WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find daemon lsp tuning evaluation -type f -not -path '*/__pycache__/*')
+
 .PHONY: run test test-all lint unit format bench clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
@@ -74,7 +77,10 @@ $(VSCODE)/node_modules/npm.stamp: $(VSCODE)/package.json $(VSCODE)/package-lock.
 	cd $(VSCODE) && npm ci --ignore-scripts --silent
 	touch $@
 
-$(VSCODE)/dist/vsix.stamp: $(VSCODE)/node_modules/npm.stamp $(VSCODE_INPUTS)
-	rm -rf $(VSCODE)/dist
+# The extension carries the package, built from this very checkout: Set Up needs only its dependencies from an index.
+$(VSCODE)/dist/vsix.stamp: $(VENV)/python.stamp $(VSCODE)/node_modules/npm.stamp $(VSCODE_INPUTS) $(WHEEL_INPUTS)
+	rm -rf $(VSCODE)/dist $(VSCODE)/out/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VSCODE)/out/wheel .
+	cp constraints.txt $(VSCODE)/out/wheel
 	cd $(VSCODE) && npm run --silent package
 	touch $@

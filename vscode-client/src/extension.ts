@@ -13,8 +13,10 @@ import { showMore } from "./more/showMore";
 import { Proposals } from "./proposal/proposals";
 import { openReport } from "./reports/openReport";
 import { LanguageServer } from "./server/languageServer";
-import { NEEDS_RESTART, serverSettings } from "./settings";
-import { setUp } from "./setup/setUp";
+import { NEEDS_RESTART, pipArguments, serverSettings } from "./settings";
+import { readBundle } from "./setup/bundle";
+import { PrivateEnvironment } from "./setup/environment";
+import { offerUpdate, setUp, type SetUp, update, withExtra } from "./setup/setUp";
 import { Snooze } from "./status/snooze";
 import { StatusBar } from "./status/statusBar";
 import { toggleFolder, toggleLanguage } from "./switches";
@@ -26,7 +28,8 @@ const DECLINED = "peftDaemon.setUpDeclined";
 
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
   const storage = (name: string): string => vscode.Uri.joinPath(context.globalStorageUri, name).fsPath;
-  const environment = storage("env");
+  const bundled = vscode.Uri.joinPath(context.extensionUri, "out", "wheel").fsPath;
+  const environment = new PrivateEnvironment(storage("env"), thisMachine, () => readBundle(bundled), pipArguments);
   const log = vscode.window.createOutputChannel("peft-daemon", { log: true });
   const bar = new StatusBar();
   const snooze = new Snooze(() => {
@@ -47,7 +50,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     findCommandLine(thisMachine, {
       command: serverSettings().command,
       workspaceFolder: vscode.workspace.workspaceFolders?.[0]?.uri.fsPath,
-      environment,
+      environment: environment.folder,
     });
   const start = async (): Promise<void> => {
     const found = await find();
@@ -66,7 +69,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const cursor = new Cursor(server);
   const doctor = new Doctor();
   const proposals = new Proposals(server);
-  const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find);
+  const own: SetUp = { log, environment, find, start };
+  const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find, (work) => withExtra(own, work));
   const menu = new Menu(server, snooze);
   const commands: Readonly<Record<string, () => unknown>> = {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
@@ -78,7 +82,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     },
     tune: () => tuning.tune(),
     openReport: async () => {
-      await openReport(required(await find()));
+      await withExtra(own, openReport);
     },
     snooze: () => {
       snooze.toggle();
@@ -93,7 +97,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     doctor: async () => {
       await doctor.check(required(await find()));
     },
-    setUp: () => setUp({ log, environment, find, start }),
+    setUp: () => setUp(own),
+    update: () => offerUpdate(own),
     menu: () => menu.open(),
   };
 
@@ -126,10 +131,25 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     ...Object.entries(commands).map(([name, run]) => command(`peftDaemon.${name}`, log, run)),
   );
   show();
+  const isCurrent = await isUpdated(own);
   await start();
+  if (!isCurrent) {
+    void vscode.commands.executeCommand("peftDaemon.update");
+  }
   void tuning.showRunning();
   if (!server.isSetUp) {
     void offerSetUp(context.globalState);
+  }
+}
+
+/** Whether the private environment, if there is one, has the package that this extension came with. */
+async function isUpdated(own: SetUp): Promise<boolean> {
+  try {
+    return await update(own);
+  } catch (error) {
+    // What is there goes on serving.
+    own.log.error(`the private environment was not updated: ${String(error)}`);
+    return true;
   }
 }
 

@@ -1,6 +1,7 @@
 /** Small bridges between the editor's interface and the rest. */
 import * as vscode from "vscode";
 import { CANCELLED, CommandFailed } from "./commandLine/answers";
+import { remedies } from "./remedies";
 
 /** A signal that is aborted when the user presses Cancel. */
 export function aborting(token: vscode.CancellationToken): AbortSignal {
@@ -10,6 +11,21 @@ export function aborting(token: vscode.CancellationToken): AbortSignal {
   });
   return controller.signal;
 }
+
+type Show = (message: string, ...buttons: string[]) => Thenable<string | undefined>;
+
+/** Show a message with a button for each command that it tells, and do what is pressed. A message without is cut short. */
+export async function tell(show: Show, message: string): Promise<void> {
+  const offered = [...remedies(message), { label: "Show Logs", command: "peftDaemon.showLogs", args: [] }];
+  const pressed = await show(message, ...offered.map(({ label }) => label));
+  const chosen = offered.find(({ label }) => label === pressed);
+  if (chosen) {
+    await vscode.commands.executeCommand(chosen.command, ...(chosen.args ?? []));
+  }
+}
+
+export const showError: Show = (message, ...buttons) => vscode.window.showErrorMessage(message, ...buttons);
+export const showWarning: Show = (message, ...buttons) => vscode.window.showWarningMessage(message, ...buttons);
 
 /** Register a command whose failures are shown as one sentence, and logged. */
 export function command(id: string, log: vscode.LogOutputChannel, run: () => unknown): vscode.Disposable {
@@ -21,10 +37,7 @@ export function command(id: string, log: vscode.LogOutputChannel, run: () => unk
         return;
       }
       log.error(`${id}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
-      const message = error instanceof Error ? error.message : String(error);
-      if ((await vscode.window.showErrorMessage(message, "Show Logs")) === "Show Logs") {
-        log.show();
-      }
+      await tell(showError, error instanceof Error ? error.message : String(error));
     }
   });
 }

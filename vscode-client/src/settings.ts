@@ -21,6 +21,12 @@ export function tuneArguments(): readonly string[] {
   return Array.isArray(given) ? given.map(String) : [];
 }
 
+/** Options that `pip install` gets when Set Up runs it. */
+export function pipArguments(): readonly string[] {
+  const given: unknown = vscode.workspace.getConfiguration(SECTION).get("pipArguments");
+  return Array.isArray(given) ? given.map(String) : [];
+}
+
 /** The setting's values as the language server's initialization options: they hold until it has asked for its own. */
 export function initializationOptions(): Record<string, unknown> {
   const settings = vscode.workspace.getConfiguration(SECTION);

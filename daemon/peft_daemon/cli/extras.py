@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shlex
+import sys
 import warnings
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from peft_daemon.config import resolve
 from peft_daemon.engines.threads import set_wait_policy
@@ -31,6 +37,19 @@ def require(what: str, extra: str, packages: tuple[str, ...]) -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
-        raise NotFound(
-            f"{what} needs {', '.join(missing)}", fix=f"Install the extra: pip install 'peft-daemon[{extra}]'"
-        )
+        raise NotFound(f"{what} needs {', '.join(missing)}", fix=f"Install the extra: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """What to type to add the extra to this installation, from where the package itself came from."""
+    wanted = f"peft-daemon[{extra}]"
+    try:
+        origin = json.loads(distribution("peft-daemon").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if origin.get("dir_info", {}).get("editable"):
+        wanted = f"-e {shlex.quote(f'{url2pathname(urlsplit(url).path)}[{extra}]')}"
+    else:
+        wanted = shlex.quote(f"{wanted} @ {url}" if url else wanted)
+    return f"{shlex.quote(sys.executable)} -m pip install {wanted}"

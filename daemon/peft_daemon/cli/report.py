@@ -38,7 +38,6 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
 @app.command("list", epilog="Example: peft-daemon report list")
 def list_reports(as_json: Json = False) -> None:
     """Show the evaluations that have a report, the newest last."""
-    extras.require("reading reports", "eval", extras.EVAL)
     from peft_evaluation.reports import store
 
     folders = [path.parent for path in _folder().glob(f"*/{store.FILE}")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,34 +15,19 @@ from support.running_daemon import run_cli
 from support.vscode_server import VsCodeServer, vscode_server
 from support.vscode_window import NOTIFICATION, Window
 
-ROOT = Path(__file__).parents[3]
 COUNTING = "def count_words(text):\n    return len("
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as it would be published."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (package,) = folder.glob("*.whl")
-    return package
-
-
 @pytest.fixture
-def nothing_installed(
-    vscode: Path, vsix: Path, wheel: Path, tmp_path: Path, environ: Mapping[str, str]
-) -> Iterator[VsCodeServer]:
-    """A server on whose machine there is Python, but neither peft-daemon nor a model."""
+def nothing_installed(vscode: Path, vsix: Path, tmp_path: Path, environ: Mapping[str, str]) -> Iterator[VsCodeServer]:
+    """A server on whose machine there is Python, but neither peft-daemon nor a model, and no index has the package."""
     folders = [part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "peft-daemon").exists()]
     variables = {
         **environ,
         "PEFT_DAEMON_MODELS_DIR": str(tmp_path / "models"),
         "PATH": os.pathsep.join(folders),
-        "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
     }
-    settings = {"peft-daemon.package": str(wheel), "editor.quickSuggestions": {"other": "off"}}
+    settings = {"editor.quickSuggestions": {"other": "off"}}
     with vscode_server(vscode, tmp_path / "data", vsix, variables, settings, "--disable-workspace-trust") as server:
         yield server
     run_cli("stop", environment=variables)
@@ -52,12 +37,14 @@ def test_from_nothing_to_a_suggestion(nothing_installed: VsCodeServer, browser: 
     file = tmp_path / "project/words.py"
     file.parent.mkdir()
     file.write_text(COUNTING)
+    subprocess.run(["git", "init", "--quiet", str(file.parent)], check=True)
     window = Window(browser, nothing_installed.url(file.parent, file))
     window.wait_status("not set up")
     environment = nothing_installed.data / "data/User/globalStorage/peft-daemon.peft-daemon/env"
     assert not environment.exists()
     window.page.locator(NOTIFICATION, has_text="not set up yet").locator(".monaco-button", has_text="Set Up").click()
-    assert "into an environment of its own?" in window.dialog()
+    asked = window.dialog()
+    assert "into an environment of its own?" in asked and "280 MB on the disk" in asked
     window.answer("Install")
     window.until(window.notifications, lambda shown: any("installing" in each for each in shown), "progress")
     window.focus(file.name)
@@ -69,9 +56,25 @@ def test_from_nothing_to_a_suggestion(nothing_installed: VsCodeServer, browser: 
     window.answer("Fetch")
     window.until(window.notifications, lambda shown: any("fetching" in each for each in shown), "progress")
     window.wait_status("idle", timeout_ms=600_000)
-    assert (environment / "bin/peft-daemon").exists()
+    (package,) = environment.glob("lib/python3.*/site-packages/peft_daemon-*.dist-info")
+    origin = json.loads((package / "direct_url.json").read_text())["url"]
+    assert origin.startswith(f"file://{nothing_installed.data}") and "/out/wheel/peft_daemon-" in origin
+    assert not (package.parent / "torch").exists()
     window.focus(file.name)
     window.keys("Control+End")
     window.type("e")
     assert "xt" in window.wait_ghost(lambda text: "xt" in text)
+
+    window.run("peft-daemon: Tune on This Repository")
+    assert "Tuning needs PyTorch" in window.dialog()
+    window.keys("Escape")
+
+    nothing_installed.change({"peft-daemon.command": ["/nowhere/peft-daemon"]})
+    window.wait_status("There is no program '/nowhere/peft-daemon'")
+    told = window.page.locator(NOTIFICATION, has_text="There is no program")
+    told.locator(".monaco-button", has_text="Open the Setting").wait_for()
+    assert not [each for each in window.notifications() if "ENOENT" in each or "    at " in each]
+    window.status_item().click()
+    assert "Open the Setting" in window.picks()[0]
+    window.keys("Escape")
     window.close()

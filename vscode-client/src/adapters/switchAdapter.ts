@@ -2,6 +2,7 @@
 import * as vscode from "vscode";
 import type { CommandLine } from "../commandLine/commandLine";
 import { ask } from "../commandLine/peftDaemon";
+import { showWarning, tell } from "../interaction";
 import type { LanguageServer } from "../server/languageServer";
 import { SECTION } from "../settings";
 import { type Adapter, type AdapterPick, adapterPicks, type Metrics, readAdapters, readMetrics } from "./picks";
@@ -80,7 +81,8 @@ async function pick(
 function warnOfSetting(folder: vscode.WorkspaceFolder | undefined): void {
   const set = vscode.workspace.getConfiguration(SECTION, folder).get<string | null>("adapter", null);
   if (set !== null) {
-    void vscode.window.showWarningMessage(
+    void tell(
+      showWarning,
       `The setting 'peft-daemon.adapter' says '${set}' and wins over this choice. Remove it to let the choice count.`,
     );
   }

@@ -5,9 +5,29 @@ import { type Ended, run, type Work } from "./running";
 
 export type Options = Omit<Work, "program" | "args">;
 
-/** Run a command to its end. */
-export function runCommand(command: CommandLine, args: readonly string[], options: Options = {}): Promise<Ended> {
-  return run({ ...options, program: command.program, args: [...command.first, ...args] });
+/** Run a command to its end; throws CommandFailed when it cannot be started. */
+export async function runCommand(command: CommandLine, args: readonly string[], options: Options = {}): Promise<Ended> {
+  try {
+    return await run({ ...options, program: command.program, args: [...command.first, ...args] });
+  } catch (error) {
+    throw startFailure(command, error);
+  }
+}
+
+/** Why a program could not be started, and what to do. */
+export function startFailure({ program, origin }: CommandLine, error: unknown): CommandFailed {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  const what =
+    code === "ENOENT"
+      ? `There is no program '${program}'`
+      : code === "EACCES"
+        ? `The file '${program}' is no program, or may not be started`
+        : `The program '${program}' cannot be started (${error instanceof Error ? error.message : String(error)})`;
+  const fix =
+    origin === "setting"
+      ? "Correct the setting 'peft-daemon.command', or empty it and run 'peft-daemon: Set Up'"
+      : "Run 'peft-daemon: Set Up'";
+  return new CommandFailed(`${what}. ${fix}`);
 }
 
 /** The answer of a command with `--json`; throws CommandFailed with its own sentence. */

@@ -32,6 +32,19 @@ describe("menuItems", () => {
     expect(labels({ snoozed: true })[0]).toBe("$(bell) Wake suggestions");
   });
 
+  it("begins with what the message tells to do", () => {
+    const missing = {
+      ...around.status,
+      state: "error" as const,
+      message: "no model. Type `peft-daemon models pull m`",
+    };
+    expect(menuItems({ ...around, status: missing })[0]).toMatchObject({ command: "peftDaemon.setUp" });
+    expect(labels({ status: missing })[0]).toBe("$(tools) Fetch the Model");
+    expect(
+      menuItems({ ...around, status: missing }).filter(({ command }) => command === "peftDaemon.setUp"),
+    ).toHaveLength(1);
+  });
+
   it("offers nothing that cannot work before it is set up", () => {
     expect(menuItems({ ...around, setUp: false }).map(({ command }) => command)).toEqual([
       "peftDaemon.setUp",

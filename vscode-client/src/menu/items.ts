@@ -1,10 +1,12 @@
 /** What the menu behind the status bar item offers, most likely first. */
+import { remedies } from "../remedies";
 import type { Status } from "../status/status";
 
 export interface MenuItem {
   readonly label: string;
   readonly description?: string;
   readonly command: string;
+  readonly args?: readonly unknown[];
 }
 
 export interface Surroundings {
@@ -32,6 +34,10 @@ export function menuItems({ status, setUp, snoozed, language, folder, trusted }:
     { label: "$(pulse) Check the installation", command: "peftDaemon.doctor" },
     { label: "$(rocket) Set up", command: "peftDaemon.setUp" },
   ];
+  // What the message tells to do comes first; the rest only may help.
+  const first = broken ? remedies(status.message) : [];
+  const told: MenuItem[] = first.map(({ label, ...rest }) => ({ label: `$(tools) ${label}`, ...rest }));
+  const rest = mending.filter(({ command }) => !first.some((each) => each.command === command));
   const pausing: MenuItem[] = [
     snoozed
       ? { label: "$(bell) Wake suggestions", command: "peftDaemon.snooze" }
@@ -46,7 +52,7 @@ export function menuItems({ status, setUp, snoozed, language, folder, trusted }:
     { label: "$(graph) Open benchmark report", command: "peftDaemon.openReport" },
     { label: "$(book) Choose what is kept of suggestions", command: "peftDaemon.feedback" },
   ];
-  return broken ? [...mending, ...pausing, ...using] : [...pausing, ...using, ...mending];
+  return broken ? [...told, ...rest, ...pausing, ...using] : [...pausing, ...using, ...mending];
 }
 
 function toggle(where: string, on: boolean, command: string): MenuItem {

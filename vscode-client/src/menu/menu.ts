@@ -31,7 +31,7 @@ export class Menu {
     const title = said ? `peft-daemon: ${said}` : "peft-daemon";
     const picked = await vscode.window.showQuickPick(items, { title, placeHolder: "What is to be done?" });
     if (picked) {
-      await vscode.commands.executeCommand(picked.command);
+      await vscode.commands.executeCommand(picked.command, ...(picked.args ?? []));
     }
   }
 }

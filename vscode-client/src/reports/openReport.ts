@@ -10,9 +10,14 @@ import { reportPicks } from "./list";
 export async function openReport(command: CommandLine): Promise<void> {
   const picks = await waiting("reading reports", async () => reportPicks(await ask(command, ["report", "list"])));
   if (picks.length === 0) {
-    void vscode.window.showInformationMessage(
-      "There is no report yet. Run 'peft-daemon evaluate --dataset conala --limit 50' in a terminal to make one.",
-    );
+    const [what, open] = ["There is no report yet. An evaluation in a terminal makes one.", "Open a Terminal"];
+    if ((await vscode.window.showInformationMessage(what, open)) === open) {
+      const terminal = vscode.window.createTerminal("peft-daemon");
+      terminal.show();
+      const words = [command.program, ...command.first, "evaluate", "--dataset", "conala", "--limit", "50"];
+      // Not yet run: it takes minutes.
+      terminal.sendText(words.map((word) => (/\s/.test(word) ? `"${word}"` : word)).join(" "), false);
+    }
     return;
   }
   const options = { title: "Benchmark Report", placeHolder: "Which evaluation?", matchOnDetail: true };

@@ -10,11 +10,15 @@ import {
   LanguageClient,
   type LanguageClientOptions,
   type Middleware,
+  MessageType,
   RevealOutputChannelOn,
+  ShowMessageNotification,
   State as ClientState,
   WorkDoneProgress,
 } from "vscode-languageclient/node";
+import { CommandFailed } from "../commandLine/answers";
 import type { CommandLine } from "../commandLine/commandLine";
+import { showError, showWarning, tell } from "../interaction";
 import { initializationOptions } from "../settings";
 import { levelOf } from "./logLine";
 import { readMore, type Where } from "../more/more";
@@ -22,6 +26,7 @@ import { gone, serverArguments, startServer } from "./serverProcess";
 import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
 
 const STATUS = "peft-daemon/status";
+const NOT_STARTED = "the language server did not start";
 const MORE = "peft-daemon/more";
 /** So often in three minutes a server that crashed is started again. */
 const MOST_RESTARTS = 4;
@@ -29,6 +34,13 @@ const MOST_RESTARTS = 4;
 export interface Start {
   readonly command: CommandLine;
   readonly logLevel: string;
+}
+
+/** Logs its errors. Its own dialogs hold a stack trace; what the user has to know is told by LanguageServer. */
+class QuietClient extends LanguageClient {
+  override error(message: string, data?: unknown): void {
+    super.error(message, data, false);
+  }
 }
 
 export class LanguageServer implements vscode.Disposable {
@@ -164,13 +176,19 @@ export class LanguageServer implements vscode.Disposable {
       error: async (...facts) => ({ ...(await fallback.error(...facts)), handled: true }),
       closed: () => (isCurrent() ? fallback.closed() : { action: CloseAction.DoNotRestart, handled: true }),
     };
-    const client = new LanguageClient("peft-daemon", "peft-daemon", program, this.#options(errorHandler));
+    const client = new QuietClient("peft-daemon", "peft-daemon", program, this.#options(errorHandler));
     const fallback = client.createDefaultErrorHandler(MOST_RESTARTS);
     this.#client = client;
     client.onNotification(STATUS, (params: unknown) => {
       const status = readStatus(params);
       if (status && isCurrent()) {
         this.#show(status);
+      }
+    });
+    // In place of the client's own messages, which have no buttons and are cut short.
+    client.onNotification(ShowMessageNotification.type, ({ type, message }) => {
+      if (isCurrent()) {
+        void tell(type === MessageType.Error ? showError : showWarning, message);
       }
     });
     client.onNotification(MORE, (params: unknown) => {
@@ -196,7 +214,9 @@ export class LanguageServer implements vscode.Disposable {
       }
       if (isCurrent()) {
         const why = this.#lastWords || (error instanceof Error ? error.message : String(error));
-        this.#show({ ...STOPPED, message: `the language server did not start: ${why}` });
+        const message = error instanceof CommandFailed ? why : `${NOT_STARTED}: ${why}`;
+        this.#show({ ...STOPPED, message });
+        await tell(showError, message);
       }
     });
   }

@@ -4,13 +4,18 @@ import { once } from "node:events";
 import { homedir } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CommandLine } from "../commandLine/commandLine";
+import { startFailure } from "../commandLine/peftDaemon";
 
 const GRACE_MS = 2000;
 
-/** Starts `peft-daemon lsp`, in the home folder: nothing of a workspace is taken for a part of it. */
+/** Starts `peft-daemon lsp`, in the home folder: nothing of a workspace is taken for a part of it. Throws CommandFailed. */
 export async function startServer(command: CommandLine, logLevel: string): Promise<ChildProcess> {
   const child = spawn(command.program, serverArguments(command, logLevel), { cwd: homedir(), windowsHide: true });
-  await once(child, "spawn");
+  try {
+    await once(child, "spawn");
+  } catch (error) {
+    throw startFailure(command, error);
+  }
   return child;
 }
 

@@ -40,27 +40,35 @@ describe("findPython", () => {
     isProgram: (path) => Promise.resolve(path in versions || path === "C:\\Windows\\py.exe"),
     hasModule: () => Promise.resolve(false),
   };
-  const ask = (program: string): Promise<string | undefined> => Promise.resolve(versions[program]);
+  const ask = (program: string): Promise<string | undefined> =>
+    Promise.resolve(program in versions ? `${versions[program]} complete\n` : undefined);
 
   it("passes over one that is too old", async () => {
     const found = await findPython(machine, undefined, ask);
-    expect(found).toEqual({ program: "/usr/bin/python3.12", first: [], version: "3.12.1" });
+    expect(found.python).toEqual({ program: "/usr/bin/python3.12", first: [], version: "3.12.1" });
   });
 
   it("takes the user's own first, if it answers", async () => {
-    expect(await findPython(machine, "/own/python", ask)).toMatchObject({ program: "/own/python" });
-    expect(await findPython(machine, "/gone/python", ask)).toMatchObject({ program: "/usr/bin/python3.12" });
+    expect((await findPython(machine, "/own/python", ask)).python?.program).toBe("/own/python");
+    expect((await findPython(machine, "/gone/python", ask)).python?.program).toBe("/usr/bin/python3.12");
   });
 
   it("asks the launcher on Windows for version 3", async () => {
     const windows: Machine = { ...machine, platform: "win32", path: "C:\\Windows" };
     const found = await findPython(windows, undefined, (_program, first) =>
-      Promise.resolve(first[0] === "-3" ? "3.13.0" : undefined),
+      Promise.resolve(first[0] === "-3" ? "3.13.0 complete" : undefined),
     );
-    expect(found).toEqual({ program: "C:\\Windows\\py.exe", first: ["-3"], version: "3.13.0" });
+    expect(found.python).toEqual({ program: "C:\\Windows\\py.exe", first: ["-3"], version: "3.13.0" });
   });
 
-  it("finds none where there is none", async () => {
-    expect(await findPython(machine, undefined, () => Promise.resolve(undefined))).toBeUndefined();
+  it.each([
+    [undefined, "There is no Python on this machine"],
+    ["3.9.2 complete", "Python 3.9.2 (/usr/bin/python3) is too old"],
+    ["3.12.1 without venv", "Python 3.12.1 (/usr/bin/python3) cannot make environments"],
+  ])("where all answer %j it says why there is none, and what to do", async (line, why) => {
+    const found = await findPython(machine, undefined, () => Promise.resolve(line));
+    expect(found.python).toBeUndefined();
+    expect(found.why).toContain(why);
+    expect(found.why).toContain("then run 'peft-daemon: Set Up' again");
   });
 });

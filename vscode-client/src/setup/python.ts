@@ -1,5 +1,6 @@
 /** A Python that peft-daemon can be installed with. */
 import { findOnPath, type Machine } from "../commandLine/commandLine";
+import { NO_VENV } from "./pip";
 
 export const LEAST = [3, 11] as const;
 const LAUNCHER = ["-3"] as const;
@@ -10,30 +11,64 @@ export interface Python {
   readonly version: string;
 }
 
-/** Prints the version, and fails where environments cannot be made. */
-export const QUESTION = "import ensurepip, platform, venv; print(platform.python_version())";
+/** Prints the version, and whether environments can be made. */
+export const QUESTION = `import platform
+try:
+    import ensurepip, venv
+    print(platform.python_version() + " complete")
+except ImportError:
+    print(platform.python_version() + " without venv")`;
 
-/** The first Python that is new enough and can make environments. `answerOf` runs QUESTION; undefined: it failed. */
+export interface Search {
+  /** The first that will do. */
+  readonly python: Python | undefined;
+  /** Why there is none, and what to do; empty when there is one. */
+  readonly why: string;
+}
+
+/** Look for a Python that is new enough and can make environments. `answerOf` runs QUESTION; undefined: it failed. */
 export async function findPython(
   machine: Machine,
   preferred: string | undefined,
   answerOf: (program: string, first: readonly string[]) => Promise<string | undefined>,
-): Promise<Python | undefined> {
+): Promise<Search> {
   const names = ["python3", "python", "python3.14", "python3.13", "python3.12", "python3.11"];
   const found = await Promise.all(names.map((name) => findOnPath(machine, name)));
-  for (const program of new Set([preferred, ...found])) {
-    const version = program && readVersion(await answerOf(program, []));
-    if (program && version && isNewEnough(version)) {
-      return { program, first: [], version };
-    }
-  }
   // Windows' launcher knows Pythons that are not on PATH.
   const launcher = machine.platform === "win32" ? await findOnPath(machine, "py") : undefined;
-  const version = launcher && readVersion(await answerOf(launcher, LAUNCHER));
-  return launcher && version && isNewEnough(version) ? { program: launcher, first: LAUNCHER, version } : undefined;
+  const programs: [string | undefined, readonly string[]][] = [
+    ...[...new Set([preferred, ...found])].map((each): [string | undefined, readonly string[]] => [each, []]),
+    [launcher, LAUNCHER],
+  ];
+  let tooOld = "";
+  let incomplete = "";
+  for (const [program, first] of programs) {
+    const answer = program && (await answerOf(program, first));
+    const version = answer ? readVersion(answer) : undefined;
+    if (!program || !answer || !version) {
+      continue;
+    }
+    if (!isNewEnough(version)) {
+      tooOld ||= `Python ${version} (${program})`;
+    } else if (answer.trim().endsWith("complete")) {
+      return { python: { program, first, version }, why: "" };
+    } else {
+      incomplete ||= `Python ${version} (${program})`;
+    }
+  }
+  return { python: undefined, why: whyNone(tooOld, incomplete) };
 }
 
-/** `3.12.4` from a line such as `3.12.4` or `Python 3.13.0rc1`; undefined for anything else. */
+function whyNone(tooOld: string, incomplete: string): string {
+  const least = LEAST.join(".");
+  if (incomplete) {
+    return NO_VENV.replace("This Python", incomplete);
+  }
+  const found = tooOld ? `${tooOld} is too old` : "There is no Python on this machine";
+  return `${found}: peft-daemon needs ${least} or newer. Install it, or name one in the setting 'python.defaultInterpreterPath', then run 'peft-daemon: Set Up' again`;
+}
+
+/** `3.12.4` from a line such as `3.12.4 complete` or `Python 3.13.0rc1`; undefined for anything else. */
 export function readVersion(line: string | undefined): string | undefined {
   return /^(?:Python )?(\d+\.\d+(?:\.\d+)?)/.exec(line?.trim() ?? "")?.[1];
 }

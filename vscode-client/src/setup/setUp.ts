@@ -1,33 +1,49 @@
 /** From nothing to suggestions: a private environment with peft-daemon in it, the model, the server. Asks before each. */
-import { mkdir } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
-import { answer, CommandFailed } from "../commandLine/answers";
-import { type CommandLine, programsIn } from "../commandLine/commandLine";
+import { answer, CANCELLED, CommandFailed } from "../commandLine/answers";
+import type { CommandLine } from "../commandLine/commandLine";
 import { thisMachine } from "../commandLine/machine";
 import { ask, runCommand } from "../commandLine/peftDaemon";
 import { run } from "../commandLine/running";
 import { aborting } from "../interaction";
-import { SECTION } from "../settings";
-import { findPython, LEAST, type Python, QUESTION } from "./python";
+import { type Extra, missingExtra } from "./bundle";
+import type { PrivateEnvironment } from "./environment";
 import { chosenModel, fetched, type ModelState, pipStep } from "./progress";
+import { findPython, type Python, QUESTION } from "./python";
 
 const POLL_MS = 2000;
 
 export interface SetUp {
   readonly log: vscode.LogOutputChannel;
-  /** Folder of the private environment. */
-  readonly environment: string;
+  readonly environment: PrivateEnvironment;
   find(): Promise<CommandLine | undefined>;
   /** Start the language server with what is there now. */
   start(): Promise<void>;
 }
 
+interface Costs {
+  readonly what: string;
+  readonly text: string;
+}
+
+const COSTS: Readonly<Record<Extra, Costs>> = {
+  tune: {
+    what: "Tuning needs PyTorch and more packages",
+    text: "These take about 2 GB of disk. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.",
+  },
+  eval: {
+    what: "Evaluation and its reports need PyTorch and more packages",
+    text: "These take about 2 GB of disk, of which tuning uses most. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.",
+  },
+};
+
 /** Do what is missing; returns early when the user declines. Throws CommandFailed. */
 export async function setUp(own: SetUp): Promise<void> {
   let command = await own.find();
   if (!command || command.origin === "environment") {
-    if (!(await install(own, command !== undefined))) {
+    const state = await own.environment.state();
+    if (state !== "current" && !(await installPackage(own, state))) {
       return;
     }
     command = await own.find();
@@ -44,45 +60,93 @@ export async function setUp(own: SetUp): Promise<void> {
   void vscode.window.showInformationMessage("peft-daemon is ready. Type, and take grey text with Tab.");
 }
 
-/** Whether peft-daemon is in the private environment afterwards. */
-async function install(own: SetUp, again: boolean): Promise<boolean> {
-  const requirement = vscode.workspace.getConfiguration(SECTION).get("package", "peft-daemon[all]");
-  const python = await python3(own.log);
-  const detail = `With Python ${python.version} (${python.program}), into ${own.environment}. Nothing outside that folder changes. With '[all]' this takes some gigabytes of disk; the setting 'peft-daemon.package' says what is installed.`;
-  const question = again
-    ? `Install the newest '${requirement}'?`
-    : `Install '${requirement}' into an environment of its own?`;
-  const [yes, no] = again ? ["Install", "Keep What Is There"] : ["Install", undefined];
-  const buttons = no === undefined ? [yes] : [yes, no];
-  const chosen = await vscode.window.showInformationMessage(question, { modal: true, detail }, ...buttons);
-  if (chosen !== yes) {
-    return chosen !== undefined;
+/**
+ * Bring the private environment up to the package that this extension came with, if it is an earlier one.
+ * False where that needs packages that are not here: `offerUpdate` asks for these.
+ */
+export async function update(own: SetUp): Promise<boolean> {
+  if ((await own.find())?.origin !== "environment" || !(await own.environment.isOutdated())) {
+    return true;
   }
+  const onLine = (line: string): void => {
+    own.log.info(line);
+  };
+  return await own.environment.update({ onOutput: onLine, onError: onLine });
+}
+
+/** Ask for the packages that an update needs, and install them. */
+export async function offerUpdate(own: SetUp): Promise<void> {
+  const [now, later] = ["Update", "Later"];
+  const what = "peft-daemon was updated with this extension and needs packages that are not here yet.";
+  if ((await vscode.window.showInformationMessage(what, now, later)) === now) {
+    await install(own, await python3(own.log), undefined);
+    await own.start();
+  }
+}
+
+/** Do work with a command; where it lacks packages, offer to install them into the private environment first. */
+export async function withExtra<T>(own: SetUp, work: (command: CommandLine) => Promise<T>): Promise<T | undefined> {
+  const command = await own.find();
+  if (!command) {
+    throw new CommandFailed("peft-daemon is not set up. Run 'peft-daemon: Set Up'");
+  }
+  try {
+    return await work(command);
+  } catch (error) {
+    const extra = error instanceof CommandFailed ? missingExtra(error.message) : undefined;
+    if (extra === undefined || command.origin !== "environment") {
+      throw error;
+    }
+    const { what, text } = COSTS[extra];
+    const detail = `They go into ${own.environment.folder}. ${text}`;
+    const chosen = await vscode.window.showInformationMessage(
+      `${what}. Install them?`,
+      { modal: true, detail },
+      "Install",
+    );
+    if (chosen !== "Install") {
+      return undefined;
+    }
+    await install(own, await python3(own.log), extra);
+    return await work(command);
+  }
+}
+
+/** Whether the package is in the private environment afterwards. */
+async function installPackage(own: SetUp, state: "absent" | "broken" | "outdated"): Promise<boolean> {
+  const python = await python3(own.log);
+  const detail = `With Python ${python.version} (${python.program}), into ${own.environment.folder}. Nothing outside that folder changes. The package comes with the extension; what it needs is fetched from the package index: about 60 MB, 280 MB on the disk.`;
+  const question = {
+    absent: "Install peft-daemon into an environment of its own?",
+    broken: "The environment of peft-daemon does not work any more. Make it anew?",
+    outdated: "Install the peft-daemon that came with this extension?",
+  }[state];
+  if ((await vscode.window.showInformationMessage(question, { modal: true, detail }, "Install")) !== "Install") {
+    return false;
+  }
+  await install(own, python, undefined);
+  return true;
+}
+
+async function install(own: SetUp, python: Python, extra: Extra | undefined): Promise<void> {
   const title = "peft-daemon: installing";
   const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
   await vscode.window.withProgress(options, async (progress, token) => {
-    const signal = aborting(token);
-    const onError = (line: string): void => {
-      own.log.warn(line);
-    };
     progress.report({ message: "making the environment" });
-    await mkdir(own.environment, { recursive: true });
-    await step(
-      run({ program: python.program, args: [...python.first, "-m", "venv", own.environment], signal, onError }),
-      token,
-    );
-    const { python: inside } = programsIn(thisMachine, own.environment);
-    const onOutput = (line: string): void => {
-      own.log.info(line);
-      const message = pipStep(line);
-      if (message !== undefined) {
-        progress.report({ message });
-      }
-    };
-    const args = ["-m", "pip", "install", "--upgrade", "--no-input", "--disable-pip-version-check", requirement];
-    await step(run({ program: inside, args, signal, onOutput, onError }), token);
+    await own.environment.install(python, extra, {
+      signal: aborting(token),
+      onOutput: (line) => {
+        own.log.info(line);
+        const message = pipStep(line);
+        if (message !== undefined) {
+          progress.report({ message });
+        }
+      },
+      onError: (line) => {
+        own.log.warn(line);
+      },
+    });
   });
-  return true;
 }
 
 /** Fetch the model and start the daemon, which are the command's own business; here is only how far it is. */
@@ -95,7 +159,11 @@ async function prepare(command: CommandLine, model: ModelState | undefined): Pro
       progress.report({ message: state.installed ? "starting the daemon" : fetched(state) });
     });
     try {
-      await step(runCommand(command, ["setup", "--json"], { signal: aborting(token) }), token);
+      const ended = await runCommand(command, ["setup", "--json"], { signal: aborting(token) });
+      if (token.isCancellationRequested) {
+        throw new CommandFailed("cancelled", CANCELLED);
+      }
+      answer(ended);
     } finally {
       done.abort();
       await watching;
@@ -123,9 +191,9 @@ async function agreesToFetch(model: ModelState): Promise<boolean> {
 async function python3(log: vscode.LogOutputChannel): Promise<Python> {
   // Only the user's own choice: a workspace must not say which program is started.
   const chosen = vscode.workspace.getConfiguration("python").inspect<string>("defaultInterpreterPath")?.globalValue;
-  const found = await findPython(thisMachine, chosen, async (program, first) => {
+  const { python, why } = await findPython(thisMachine, chosen, async (program, first) => {
     try {
-      const args = [...first, "-c", QUESTION];
+      const args = [...first, "-I", "-c", QUESTION];
       const { code, stdout, stderr } = await run({ program, args, signal: AbortSignal.timeout(20_000) });
       log.info(`${program}: ${code === 0 ? stdout : stderr.trim()}`);
       return code === 0 ? stdout : undefined;
@@ -134,18 +202,8 @@ async function python3(log: vscode.LogOutputChannel): Promise<Python> {
       return undefined;
     }
   });
-  if (!found) {
-    throw new CommandFailed(
-      `No Python of version ${LEAST.join(".")} or newer with 'venv' and 'ensurepip' was found. Install one (on Debian and Ubuntu: apt install python3-venv), or name peft-daemon in the setting 'peft-daemon.command'`,
-    );
+  if (!python) {
+    throw new CommandFailed(why);
   }
-  return found;
-}
-
-async function step(work: ReturnType<typeof run>, token: vscode.CancellationToken): Promise<void> {
-  const ended = await work;
-  if (token.isCancellationRequested) {
-    throw new CommandFailed("cancelled", "cancelled");
-  }
-  answer(ended);
+  return python;
 }

@@ -13,6 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { CANCELLED, CommandFailed, documents, isRecord, parsed, toldFailure } from "../commandLine/answers";
 import type { CommandLine } from "../commandLine/commandLine";
 import { Lines } from "../commandLine/lines";
+import { startFailure } from "../commandLine/peftDaemon";
 import { birthOf, isRunning } from "../commandLine/processes";
 import { type Outcome, readEvent, type TuneEvent } from "./events";
 import { advanced, BEGINNING, type View } from "./view";
@@ -58,7 +59,9 @@ export class TuneRuns {
         stdio: ["ignore", output.fd, errors.fd],
         windowsHide: true,
       });
-      await once(child, "spawn");
+      await once(child, "spawn").catch((error: unknown) => {
+        throw startFailure(command, error);
+      });
       child.unref();
       const pid = child.pid ?? NONE;
       this.#own.add(pid);

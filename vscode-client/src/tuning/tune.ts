@@ -1,13 +1,15 @@
 /** Tuning on the repository, as the user meets it: the plan, the question, the progress, and what came of it. */
 import { execFile } from "node:child_process";
+import { homedir } from "node:os";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import * as vscode from "vscode";
 import { CANCELLED, CommandFailed, documents, failureIn } from "../commandLine/answers";
-import type { CommandLine } from "../commandLine/commandLine";
+import { type CommandLine, findOnPath } from "../commandLine/commandLine";
+import { thisMachine } from "../commandLine/machine";
 import { ask, required, runCommand } from "../commandLine/peftDaemon";
 import { readAdapters } from "../adapters/picks";
-import { aborting } from "../interaction";
+import { aborting, showError, tell } from "../interaction";
 import { tuneArguments } from "../settings";
 import type { Outcome } from "./events";
 import { adapterName } from "./names";
@@ -17,19 +19,28 @@ import { NONE, type TuneRecord, type TuneRuns } from "./run";
 /** Adapters that were tuned here: name to repository. */
 const TUNED = "peftDaemon.tuned";
 type Tuned = Readonly<Record<string, string>>;
+/** Does work with a command, and has packages installed that it lacks; undefined when the user declines. */
+export type WithExtra = <T>(work: (command: CommandLine) => Promise<T>) => Promise<T | undefined>;
 
 export class Tuning implements vscode.Disposable {
   readonly #runs: TuneRuns;
   readonly #memory: vscode.Memento;
   readonly #command: () => Promise<CommandLine | undefined>;
+  readonly #withExtra: WithExtra;
   readonly #leaving = new AbortController();
   /** Repositories whose run this window shows. */
   readonly #shown = new Set<string>();
 
-  constructor(runs: TuneRuns, memory: vscode.Memento, command: () => Promise<CommandLine | undefined>) {
+  constructor(
+    runs: TuneRuns,
+    memory: vscode.Memento,
+    command: () => Promise<CommandLine | undefined>,
+    withExtra: WithExtra,
+  ) {
     this.#runs = runs;
     this.#memory = memory;
     this.#command = command;
+    this.#withExtra = withExtra;
   }
 
   /** Stops showing; runs go on. */
@@ -84,7 +95,7 @@ export class Tuning implements vscode.Disposable {
   async #beginAnew(command: CommandLine, root: string): Promise<void> {
     const name = await this.#name(command, root);
     const args = [...tuneArguments(), "--repo", root, "--name", name, "--update"];
-    const plan = await this.#plan(command, [...args, "--epochs", String(PASSES)]);
+    const plan = await this.#withExtra((found) => this.#plan(found, [...args, "--epochs", String(PASSES)]));
     if (!plan) {
       return;
     }
@@ -200,7 +211,7 @@ export class Tuning implements vscode.Disposable {
   async #tellFailure(record: TuneRecord, failure: CommandFailed): Promise<void> {
     const leftover = / holds a run already$/.exec(failure.what);
     if (!leftover) {
-      void vscode.window.showErrorMessage(failure.message);
+      await tell(showError, failure.message);
       return;
     }
     const [goOn, again] = ["Go On", "Delete It and Start Again"];
@@ -235,8 +246,13 @@ async function pickRepository(): Promise<string | undefined> {
     }
     return undefined;
   }
+  const git = await findOnPath(thisMachine, "git");
+  if (git === undefined) {
+    throw new CommandFailed("Tuning learns from committed code and needs git. Install it");
+  }
   try {
-    const { stdout } = await promisify(execFile)("git", ["-C", folder.uri.fsPath, "rev-parse", "--show-toplevel"]);
+    const args = ["-C", folder.uri.fsPath, "rev-parse", "--show-toplevel"];
+    const { stdout } = await promisify(execFile)(git, args, { cwd: homedir() });
     return stdout.trim();
   } catch {
     throw new CommandFailed(

@@ -1,0 +1,34 @@
+/** Which commands of the extension help with what a message says, so that it can have buttons for them. */
+
+export interface Remedy {
+  readonly label: string;
+  readonly command: string;
+  readonly args?: readonly unknown[];
+}
+
+type Rule = readonly [RegExp, string, string];
+
+const RULES: readonly Rule[] = [
+  [/peft-daemon models pull/, "Fetch the Model", "peftDaemon.setUp"],
+  [/peft-daemon setup|peft-daemon: Set Up|not set up/, "Set Up", "peftDaemon.setUp"],
+  [/trusted workspace/, "Manage Trust", "workbench.trust.manage"],
+  [/peft-daemon adapters|peft-daemon: Switch Adapter/, "Switch Adapter", "peftDaemon.switchAdapter"],
+  [/peft-daemon (?:start|stop|restart)\b|peft-daemon: Restart/, "Restart", "peftDaemon.restart"],
+  [/peft-daemon doctor/, "Check the Installation", "peftDaemon.doctor"],
+];
+const SETTING = /'((?:peft-daemon|python)\.\w+)'/;
+
+/** What helps, in the order in which the message tells it; empty where nothing is known. */
+export function remedies(message: string): Remedy[] {
+  const found: [number, Remedy][] = RULES.map(([told, label, command]) => [message.search(told), { label, command }]);
+  const setting = SETTING.exec(message);
+  if (setting) {
+    const remedy = { label: "Open the Setting", command: "workbench.action.openSettings", args: [setting[1]] };
+    found.push([setting.index, remedy]);
+  }
+  const told = found
+    .filter(([at]) => at >= 0)
+    .sort(([a], [b]) => a - b)
+    .map(([, remedy]) => remedy);
+  return told.filter(({ command }, index) => told.findIndex((each) => each.command === command) === index);
+}
