@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from lsprotocol import types
 
 from peft_daemon.client import DaemonClient
@@ -109,22 +108,23 @@ async def test_no_setting_turns_a_file_with_secrets_on(played: Played, tmp_path:
     assert played.model.asked == played.model.read == []
 
 
-@pytest.mark.parametrize("language", ["markdown", "plaintext", "text"])
-async def test_prose_is_off_until_the_user_turns_it_on(played: Played, tmp_path: Path, language: str) -> None:
+async def test_prose_is_off_until_the_user_turns_it_on(played: Played, tmp_path: Path) -> None:
     played.model.answers(ANSWERS)
-    uri = uri_of(tmp_path / "notes")
+    documents = {language: uri_of(tmp_path / language) for language in ("markdown", "plaintext", "text")}
     async with editor(played.environ, settings=WHOLE) as one:
         await one.ready()
-        one.open(uri, "- ", language)
-        assert "disabledLanguages" in await why_off(one, uri)
-        assert await one.inline(uri, 0, 2, automatic=True) == []
+        for language, uri in documents.items():
+            one.open(uri, "- ", language)
+            assert "disabledLanguages" in await why_off(one, uri)
+            assert await one.inline(uri, 0, 2, automatic=True) == []
         seen = len(one.statuses)
         one.client.set_configuration({**WHOLE, "disabledLanguages": []}, section="peft-daemon")
         one.client.workspace_did_change_configuration(types.DidChangeConfigurationParams({}))
         while all(status["off"] for status in one.statuses[seen:]):
             await one.news()
-        (item,) = await one.inline(uri, 0, 2)
-        assert item.insert_text == "one more"
+        for uri in documents.values():
+            (item,) = await one.inline(uri, 0, 2)
+            assert item.insert_text == "one more"
 
 
 async def test_the_completion_list_is_as_empty_as_the_ghost_text(played: Played, tmp_path: Path) -> None:

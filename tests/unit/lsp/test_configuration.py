@@ -48,3 +48,15 @@ def test_a_language_is_served_unless_it_or_everything_is_switched_off() -> None:
     assert Configuration().serves("python")
     assert not Configuration(enabled=False).serves("python")
     assert not Configuration(disabled_languages=["python"]).serves("python")
+
+
+def test_prose_is_not_served_by_any_of_its_names_until_it_is_taken_out_of_the_list() -> None:
+    for language in ("markdown", "plaintext", "text", "gfm"):
+        assert not Configuration().serves(language)
+        assert Configuration(disabled_languages=["python"]).serves(language)
+
+
+@pytest.mark.parametrize("value", [True, False, None, "counts", "text", "off"])
+def test_what_feedback_may_be_and_was_in_earlier_versions_is_understood(value: object) -> None:
+    configuration, complaints = read({"feedback": value})
+    assert (configuration.feedback, complaints) == (value, [])
