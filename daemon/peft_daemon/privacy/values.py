@@ -153,7 +153,8 @@ def _configured(match: re.Match[str]) -> bool:
     name, sign, value = match["name"], match["sign"].strip(), match["value"]
     if not _holds(name, value) or _TYPE.match(value):
         return False
-    if _is_random(value) or (match["sign"] == "=" and name.isupper()):
+    # In programs there are spaces around the sign, or the line is indented.
+    if _is_random(value) or (match["sign"] == "=" and (name.isupper() or not match[0][0].isspace())):
         return True
     if value[0] in "!&*@|~+-":
         return False
@@ -188,7 +189,7 @@ _NAMED = (
         _NAME_HINTS,
         re.compile(
             rf"^\s*(?:(?:export|set|setenv|env|arg|-)\s+)*{_NAME}(?P<sign>[ \t]*=[ \t]*|[ \t]*:[ \t]+|[ \t]+)"
-            r"""(?P<value>[^\s"'`<>,;(){}\[\]=]+={0,2})[ \t]*(?:[#;].*)?$""",
+            r"""(?P<value>[^\s"'`<>,;(){}\[\]=]+={0,2})(?:[ \t]+[#;].*)?[ \t]*$""",
             _FLAGS,
         ),
         _configured,
@@ -233,6 +234,7 @@ _BY_HINT: Mapping[str, tuple[_Kind, ...]] = {
 _HINT = re.compile("|".join(map(re.escape, sorted(_BY_HINT, key=len, reverse=True))))
 _SIGN_OR_DIGIT = re.compile(r"[0-9!@#^&*+~%?]")
 
+_KEY_RUN = re.compile(r"[A-Za-z0-9+/]{60}")
 _KEY_LINE = re.compile(
     # A line of base64 alone, in quotes or a comment: digits, small and large letters, as no hash and no word has them.
     r"""[^\w\n]*(?P<value>(?=[^\n]*\d)(?=[^\n]*[a-z])(?=[^\n]*[A-Z])[A-Za-z0-9+/]{60,}={0,2})(?:\\[nr])*[^\w\n]*$""",
@@ -292,8 +294,8 @@ def _found_in(line: str) -> list[Span]:
     lower = line.lower()
     if len(lower) != len(line):  # some capital letter has a longer small one
         lower = "".join(each.lower() if each.isascii() else each for each in line)
-    found = list(_by_hint(line, lower))
-    if len(line) >= SHORTEST_KEY_LINE and (match := _KEY_LINE.match(line)):
+    found = list(_by_hint(line, lower)) if _HINT.search(lower) else []
+    if len(line) >= SHORTEST_KEY_LINE and _KEY_RUN.search(line) and (match := _KEY_LINE.match(line)):
         found.append(match.span("value"))
     return _united(found) if found else found
 

@@ -64,7 +64,15 @@ LINES = [
 ]
 PASSWORD_LINES = [
     *('password = "{}"', "config['db_password'] = '{}'", '"password": "{}",', "dbPassword: '{}',", 'f(password="{}")'),
-    *("DB_PASSWORD={}", "export SMTP_PASSWORD={}", "  password: {}", "<password>{}</password>", "x --password {}"),
+    *(
+        "DB_PASSWORD={}",
+        "export SMTP_PASSWORD={}",
+        "  password: {}",
+        "db.password={}",
+        "password={} # x",
+        "<password>{}</password>",
+        "x --password {}",
+    ),
     *(
         "'postgres://me:{}@db/x'",
         'password := "{}"',
@@ -174,7 +182,12 @@ def test_parts_of_a_text_show_no_more_than_the_whole(text: str, cuts: tuple[int,
 HARMLESS = [
     *("password = getpass()", 'password = "{password}"', "def check(token: str, api_key: str | None = None) -> bool:"),
     *('token = "special"  # a kind of token', "url = 'https://example.org/path@v2'", "    return self.secret"),
-    *("x = compute_something_with_a_very_long_name_that_is_no_key(value)", "token = next_token1", "token: uint64"),
+    *(
+        "x = compute_something_with_a_very_long_name_that_is_no_key(value)",
+        "token = next_token1",
+        "token=next1;",
+        "token: uint64",
+    ),
     *("  secret: Secp256k1SecretKey", "password: bytes32", "TOKEN_URL = 'https://a.b/c1'", "PASSWORD=$DB_PASS1"),
     *('tokenizer = "Qwen2.5-Coder-0.5B"', "max_tokens: 4096", "password: Optional[str] = None", "key = 'user_v2'"),
     *('"password": "Password must have 8 characters"', 'sha = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0ba8c6f"'),
