@@ -168,9 +168,13 @@ def test_no_part_of_the_editor_path_imports_torch(module: str) -> None:
 
 STARTERS = (
     *("os.exec", "os.spawn", "os.posix_spawn", "os.system", "os.popen", "os.startfile", "os.fork", "pty"),
-    *("multiprocessing", "concurrent.futures.Process", "subprocess.", "asyncio.create_subprocess"),
+    *("multiprocessing", "concurrent.futures.Process", "subprocess.", "asyncio.create_subprocess", "webbrowser"),
 )
 """Beginnings of the names of what starts a process."""
+STARTED_ELSEWHERE = {
+    # The user's browser, which the standard library looks for on a PATH that holds no relative folder by then.
+    "peft_daemon.cli.report": ("webbrowser", "webbrowser.open"),
+}
 HARMLESS = frozenset(
     {"PIPE", "DEVNULL", "TimeoutExpired", "CalledProcessError", "SubprocessError", "CompletedProcess", "Process"}
     | {"DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW"}
@@ -214,7 +218,8 @@ def test_a_start_of_a_process_is_noticed(code: str) -> None:
 def test_processes_are_started_by_one_module_only(package: str) -> None:
     for module, file in modules(package):
         if module != "peft_daemon.child_processes":
-            found = list(starts_of_processes(ast.parse(file.read_text(encoding="utf-8"))))
+            started = starts_of_processes(ast.parse(file.read_text(encoding="utf-8")))
+            found = [name for name in started if name not in STARTED_ELSEWHERE.get(module, ())]
             assert not found, f"{module} uses {found}: start children with peft_daemon.child_processes"
 
 
