@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from peft_daemon.errors import NotFound
@@ -32,5 +34,15 @@ def test_it_is_known_by_its_name_and_says_what_encodes() -> None:
 
 
 def test_an_encoder_that_was_never_fetched_is_refused_without_asking_the_network() -> None:
+    with pytest.raises(NotFound, match="is not on this machine"):
+        Dense("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)
+
+
+def test_an_encoder_of_the_hub_is_not_taken_from_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nobody").mkdir()
+    (tmp_path / "nobody" / "no-such-encoder").symlink_to(minilm().encoder)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFound, match="is not on this machine"):
         Dense("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)
