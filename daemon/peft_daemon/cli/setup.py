@@ -73,9 +73,8 @@ def setup(
         typer.echo(f"model    {result.model} ({'fetched and verified' if missing else 'already here'})")
         for manifest in new:
             serves = any(manifest.digest == each.digest for each in in_use)
-            what = " and ".join(manifest.tasks)
-            choose = f"peft-daemon adapters use {manifest.name}"
-            typer.echo(f"adapter  {manifest.name}, {'serves' if serves else f'not in use (`{choose}`), for'} {what}")
+            how = "" if serves else f"; not in use until `peft-daemon adapters use {manifest.name}`"
+            typer.echo(f"adapter  {manifest.name}, for {' and '.join(manifest.tasks)}{how}")
         typer.echo(f"daemon   {result.daemon}, ready after {result.seconds:.1f} s")
 
     emit(result, as_json=as_json, text=text)

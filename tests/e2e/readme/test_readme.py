@@ -44,6 +44,18 @@ def test_its_commands_run_one_after_the_other(
         assert result.returncode == expected, f"{command}\n{result.stdout}\n{result.stderr}"
 
 
+def test_what_it_says_make_run_prints_is_what_make_run_asks() -> None:
+    asked = re.findall(r'^    \$ peft-daemon generate "([^"]+)"', README, re.M)
+    demo = (ROOT / "examples/demo.sh").read_text(encoding="utf-8")
+    assert re.findall(r'"([^"]+)"', demo[demo.index("for intent in") : demo.index("; do")]) == asked
+    # Of what is in use at first, nothing answers sentences, and python-fim fills in.
+    assert re.findall(r"^    \[qwen\S+, ([\w -]+?)(?: × 1)?;", README, re.M) == [
+        "no adapter",
+        "no adapter",
+        "python-fim",
+    ]
+
+
 def test_its_make_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert set(re.findall(r"`?make ([a-z]+)", README)) <= targets
