@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
 
 import pytest
@@ -38,6 +39,56 @@ async def test_a_newer_request_ends_the_older_one_and_closes_its_stream() -> Non
     await running.wait()
     with scheduler.newest("doc"):
         assert await task == "superseded"
+
+
+async def test_a_superseded_request_that_failed_just_then_leaves_nothing_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scheduler = Scheduler(1)
+
+    async def failing() -> None:
+        raise ValueError("no")
+
+    with scheduler.newest("doc") as ticket, scheduler.newest("doc"):
+        with pytest.raises(Superseded):
+            await ticket.until_superseded(asyncio.ensure_future(failing()))
+        await asyncio.sleep(0)
+    gc.collect()
+    assert not caplog.records
+
+
+async def test_a_superseded_request_that_is_cancelled_too_closes_its_stream_first() -> None:
+    scheduler = Scheduler(1)
+    running, cleaning, clean, closed = (asyncio.Event() for _ in range(4))
+
+    async def slow() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            running.set()
+            await asyncio.Event().wait()
+        finally:
+            cleaning.set()
+            await clean.wait()
+            closed.set()
+
+    async def old() -> None:
+        with scheduler.newest("doc") as ticket:
+            async for _ in ticket.guard(slow()):
+                pass
+
+    task = asyncio.create_task(old())
+    await running.wait()
+    with scheduler.newest("doc"):
+        await cleaning.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        clean.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert closed.is_set()
 
 
 async def test_requests_without_a_document_never_supersede_each_other() -> None:
