@@ -4,7 +4,7 @@ import * as vscode from "vscode";
 import { answer, CANCELLED, CommandFailed } from "../commandLine/answers";
 import type { CommandLine } from "../commandLine/commandLine";
 import { thisMachine } from "../commandLine/machine";
-import { ask, runCommand } from "../commandLine/peftDaemon";
+import { ask, required, runCommand } from "../commandLine/peftDaemon";
 import { run } from "../commandLine/running";
 import { aborting } from "../interaction";
 import { type Extra, missingExtra } from "./bundle";
@@ -22,21 +22,12 @@ export interface SetUp {
   start(): Promise<void>;
 }
 
-interface Costs {
-  readonly what: string;
-  readonly text: string;
-}
-
-const COSTS: Readonly<Record<Extra, Costs>> = {
-  tune: {
-    what: "Tuning needs PyTorch and more packages",
-    text: "These take about 2 GB of disk. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.",
-  },
-  eval: {
-    what: "Evaluation and its reports need PyTorch and more packages",
-    text: "These take about 2 GB of disk, of which tuning uses most. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.",
-  },
+const NEEDS: Readonly<Record<Extra, string>> = {
+  tune: "Tuning needs PyTorch and more packages.",
+  eval: "Evaluation and its reports need PyTorch and more packages.",
 };
+const COST =
+  "These take about 2 GB of disk. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.";
 
 /** Do what is missing; returns early when the user declines. Throws CommandFailed. */
 export async function setUp(own: SetUp): Promise<void> {
@@ -86,10 +77,7 @@ export async function offerUpdate(own: SetUp): Promise<void> {
 
 /** Do work with a command; where it lacks packages, offer to install them into the private environment first. */
 export async function withExtra<T>(own: SetUp, work: (command: CommandLine) => Promise<T>): Promise<T | undefined> {
-  const command = await own.find();
-  if (!command) {
-    throw new CommandFailed("peft-daemon is not set up. Run 'peft-daemon: Set Up'");
-  }
+  const command = required(await own.find());
   try {
     return await work(command);
   } catch (error) {
@@ -97,10 +85,9 @@ export async function withExtra<T>(own: SetUp, work: (command: CommandLine) => P
     if (extra === undefined || command.origin !== "environment") {
       throw error;
     }
-    const { what, text } = COSTS[extra];
-    const detail = `They go into ${own.environment.folder}. ${text}`;
+    const detail = `They go into ${own.environment.folder}. ${COST}`;
     const chosen = await vscode.window.showInformationMessage(
-      `${what}. Install them?`,
+      `${NEEDS[extra]} Install them?`,
       { modal: true, detail },
       "Install",
     );
