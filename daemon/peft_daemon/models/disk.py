@@ -51,9 +51,11 @@ def sync_folder(folder: Path) -> None:
 
 
 class FileStamp(msgspec.Struct, frozen=True):
-    """What the system says of a file without reading it; equal stamps: nothing was written through the system."""
+    """What the system says of a file without reading it; equal stamps: nothing was written through the system.
 
-    device: int
+    The number of its device is no part of it: that of a btrfs or network file system may be another after each start.
+    """
+
     inode: int
     bytes: int
     mtime_ns: int
@@ -63,7 +65,7 @@ class FileStamp(msgspec.Struct, frozen=True):
     def of(cls, path: Path) -> FileStamp:
         """The stamp of ``path`` now; raises OSError."""
         info = path.stat()
-        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+        return cls(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def sample_sha256(path: Path) -> str:

@@ -93,6 +93,22 @@ def test_a_file_of_which_only_the_time_changed_is_hashed_once_for_all_daemons(
     assert hashed == [file]
 
 
+def test_a_file_system_that_has_another_number_after_a_start_has_no_file_hashed(
+    opened: Callable[[], ModelVerifier], file: Path, hashed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def renumbered(path: Path, **options: bool) -> os.stat_result:
+        info = stat(path, **options)
+        facts = {name: getattr(info, name) for name in dir(info) if name.startswith("st_")}
+        return os.stat_result((*info[:2], info.st_dev + 1, *info[3:]), facts)
+
+    monkeypatch.setattr(Path, "stat", renumbered)
+    assert file.stat().st_dev == stat(file).st_dev + 1
+    assert opened().file_to_load() == file
+    assert hashed == []
+
+
 def test_a_record_of_an_earlier_version_has_the_file_hashed_once(
     opened: Callable[[], ModelVerifier], file: Path, hashed: list[Path]
 ) -> None:
