@@ -106,6 +106,8 @@ class _Origin:
 class _Connection:
     info: DaemonInfo
     pool: ConnectionPool
+    longest_s: float
+    """How long a request may take that names no time budget."""
 
 
 class DaemonClient:
@@ -147,7 +149,7 @@ class DaemonClient:
             info = await _find(origin, replace=True)
         finally:
             await loading
-        return cls(origin, _open(info))
+        return cls(origin, _open(info, origin))
 
     async def __aenter__(self) -> Self:
         return self
@@ -251,10 +253,8 @@ class DaemonClient:
 
     def _limit_s(self, request: CompleteRequest) -> float:
         """How long the daemon is waited for; it should have answered long before."""
-        if request.time_budget_ms is not None:
-            return request.time_budget_ms / 1000 + GRACE_S
-        settings = self._origin.wanted()
-        return max(settings.request_limit_s, settings.time_budget_fill_ms / 1000) + GRACE_S
+        asked_ms = request.time_budget_ms
+        return GRACE_S + (self._connection.longest_s if asked_ms is None else asked_ms / 1000)
 
     async def _call(
         self, method: str, path: str, kind: type[T], body: bytes = b"", limit_s: float = QUICK_TIMEOUT_S
@@ -293,7 +293,7 @@ class DaemonClient:
                 # A dying process looks alive for a moment; asked again too soon it would be found again.
                 await broken.info.process.ends_within(DYING_S)
                 # Another client may have restarted the daemon its way: no tug of war over it.
-                self._connection = _open(await _find(self._origin, replace=False))
+                self._connection = _open(await _find(self._origin, replace=False), self._origin)
                 # The daemon that leaves may still be answering on some of the old connections.
                 broken.pool.close()
             return self._connection
@@ -338,10 +338,14 @@ def _load_http() -> None:
     importlib.import_module("psutil")
 
 
-def _open(info: DaemonInfo) -> _Connection:
+def _open(info: DaemonInfo, origin: _Origin) -> _Connection:
+    # Not with each request, which would take milliseconds of each key.
+    settings = Settings()
+    with contextlib.suppress(InvalidInput):  # a running daemon serves whatever became of the file
+        settings = origin.wanted()
     headers = {"Authorization": f"Bearer {info.token}"} if info.token else {}
     pool = ConnectionPool(info.address, headers=headers, connect_s=CONNECT_TIMEOUT_S, keep_alive_s=KEEP_ALIVE_S)
-    return _Connection(info, pool)
+    return _Connection(info, pool, max(settings.request_limit_s, settings.time_budget_fill_ms / 1000))
 
 
 class _AnswerLimit:

@@ -77,6 +77,14 @@ async def test_without_start_any_settings_will_do_but_not_any_version(tiny: Tiny
         await DaemonClient.connect(paths=tiny.paths, start=False)
 
 
+async def test_a_settings_file_that_became_unreadable_hinders_nobody_whose_daemon_runs(tiny: TinyHome) -> None:
+    await tiny.ensure()
+    tiny.paths.config_file.parent.mkdir(parents=True, exist_ok=True)
+    tiny.paths.config_file.write_text("no such = setting")
+    async with await DaemonClient.connect(paths=tiny.paths, start=False) as client:
+        assert (await client.complete(CompleteRequest(prefix="x"))).text == "x"
+
+
 @pytest.mark.parametrize("listen", ["unix", "tcp"])
 async def test_promise_17_a_client_survives_a_killed_daemon(tiny: TinyHome, listen: str) -> None:
     async with await tiny.connect(listen=listen) as client:
