@@ -89,6 +89,21 @@ def test_running_in_circles_ends_after_the_first_round(answer: str, kept: str) -
     assert text("def f():\n    ‸\n", answer) == kept
 
 
+@pytest.mark.parametrize(
+    ("language", "answer"),
+    [
+        ("javascript", "for (const a of b) {\n  if (a) {\n    while (c) {\n      d();\n    }\n  }\n}\ne();"),
+        ("ruby", "if a\n  if b\n    if c\n      d\n    end\n  end\nend"),
+        ("html", "<ul>\n  <li>\n    <ul>\n      <li>a</li>\n    </ul>\n  </li>\n</ul>\n<p>\n</p>"),
+        ("json", '"a": {\n  "b": {\n    "c": {\n      "d": [1]\n    }\n  }\n}'),
+    ],
+)
+def test_nested_blocks_that_end_one_after_another_are_no_circles(language: str, answer: str) -> None:
+    document = Document("", language=language)
+    for steps in (FILL_STEPS, INTENT_STEPS):
+        assert apply(steps, Draft(answer, final=True), document, Cursor.of(document)).text == answer
+
+
 def test_what_may_be_a_second_round_is_held_back_while_the_answer_grows() -> None:
     document = Document("def f():\n    ")
     cursor = Cursor.of(document)

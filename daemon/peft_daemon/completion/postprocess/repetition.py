@@ -34,12 +34,12 @@ def cut_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
     bracket or string open go too: what would have closed it never came.
     """
     starts = draft.line_starts()
-    lines = [draft.text[a:b].strip() for a, b in pairwise(starts)]
+    lines = [draft.text[a:b].rstrip() for a, b in pairwise(starts)]
     held = len(lines)
     for period in range(1, min(LONGEST_PERIOD, len(lines)) + 1):
         run = 0
         for index in range(period, len(lines)):
-            run = run + 1 if lines[index] == lines[index - period] else 0
+            run = run + 1 if _again(lines, index, period) else 0
             if run >= period * (ROUNDS - 1) and any(lines[index - period + 1 : index + 1]):
                 return _closed(draft.cut(starts[index - run + 1]), document, cursor)
         held = min(held, len(lines) - run)
@@ -50,6 +50,16 @@ def cut_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
     if draft.truncated and (end := _first_round(draft.text, begin)):
         return _closed(draft.cut(begin if draft.text[:begin].strip() else end), document, cursor)
     return draft
+
+
+def _again(lines: list[str], index: int, period: int) -> bool:
+    """Whether a line is the one that stands ``period`` lines above, with the same indentation.
+
+    Where nested blocks end, the same closing bracket or ``end`` comes several times, each less indented.
+    """
+    earlier, line = lines[index - period], lines[index]
+    # The first line has the indentation that stands before the cursor.
+    return line.strip() == earlier.strip() if index == period else line == earlier
 
 
 def drop_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
