@@ -53,12 +53,12 @@ _KINDS = (
     _Kind(
         "credentials",
         (
-            *("secrets.*", "*_secrets.h", ".vault-token", ".vault_pass*", ".aws/*", ".azure/*"),
+            *("secrets.py", "secrets.h", "*_secrets.h", ".vault-token", ".vault_pass*", ".aws/*", ".azure/*"),
             *("client_secret*.json", "service-account*.json", "service_account*.json"),
         ),
         data_names=(
             *("credentials*", "*.credentials", "*_credentials.*", "*-credentials.*", "secret.*"),
-            *("*.secret.*", "*.secrets.*", "*-secret.*", "*-secrets.*"),
+            *("secrets.*", "*.secret.*", "*.secrets.*", "*-secret.*", "*-secrets.*"),
             "vault_pass*",
         ),
         bare_names=("secrets",),

@@ -57,7 +57,7 @@ _TOKENS = (
     _token("hooks.slack.com", r"hooks\.slack\.com/(?:services|workflows)/[\w/-]{20,}"),
     _token("/webhooks/", r"discord(?:app)?\.com/api/webhooks/\d+/[\w-]{20,}"),
     _token("sk_live_ sk_test_ rk_live_ rk_test_", r"[sr]k_(?:live|test)_\w{10,}"),
-    _token("sk-", r"sk-(?=[\w-]*\d)[\w-]{16,}"),
+    _token("sk-", r"sk-(?=[\w-]*\d)(?=[\w-]*[A-Za-z0-9]{12})[\w-]{16,}"),
     _token("gsk_ r8_ xai- pplx-", r"(?:gsk_|r8_|xai-|pplx-)(?=\w*\d)\w{20,}"),
     _token("hf_", r"hf_[A-Za-z0-9]{20,}"),
     _token("pypi-", r"pypi-(?=[\w-]*\d)[\w-]{20,}"),
@@ -85,21 +85,28 @@ _IS = r"""(?P<is>\s*:\s*[\w\[\]|., ]{1,40}?=|\s*(?:=>|:=|==|[=:,]|\s["']?value["
 """Between a name and its value: a type and ``=``, one of several signs, or an attribute's name."""
 _LAST_KEYWORD = re.compile(rf".*(?:{_LOGIN_WORDS}|{_ACCESS_WORDS}|key)", re.IGNORECASE)
 _ABOUT_A_SECRET = re.compile(
-    r"""iz\w+$|s$|s[-_.]|[-_.]?(?:ur[li]s?|names?|fields?|headers?|paths?|files?|filename|dir|types?|params?|prefix|suffix
-    |len|length|count|max|min|limit|size|regex|pattern|format|label|title|text|hint|help|errors?|messages?|msg
-    |placeholder|policy|rules?|expir\w*|ttl|scheme|algorithm|alg|version|env|var|column|attr|class|ids?|provider|store
-    |source|endpoint|kind|mode|style|index|usage|scopes?|template|schema|required|enabled|event|action|words?)$""",
+    r"""iz\w+$|s$|s[-_.]|(?:.*[-_.])?(?:ur[li]s?|names?|fields?|headers?|paths?|files?|filename|dir|types?
+    |params?|prefix|suffix|len|length|count|max|min|limit|size|regex|pattern|format|label|title|text|hint|help|errors?|messages?|msg
+    |placeholder|policy|rules?|expir\w*|ttl|scheme|algorithm|algo?|address|colou?r|symbol|version|env|var|column|attr
+    |class|ids?|provider|store|source|endpoint|kind|mode|style|index|usage|scopes?|template|schema|required|enabled|event|action|words?)$""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""How a name goes on that tells of a secret and holds none: ``token_url``, ``tokenizer``, ``passwords``."""
+"""How a name goes on that tells of a secret and holds none: ``token_url``, ``token_cookie_name``, ``passwords``."""
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NO_LITERAL = re.compile(
     r"""\$[A-Za-z_({]|%[A-Za-z_({]|your|change.?me|replace|insert|enter|example|dummy|placeholder|todo|x{3,}|[*.…]{3,}
     |(?:none|null|nil|true|false|undefined)$|process\.|os\.|env\.|[.~]?/|\w+://|.*[{}\s<>]|.*\[.*\]|.*\(.*\)
-    |[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+$|.*\\[dwsb]""",
+    |[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+$|.*\\[dwsb]|\\[ux]
+    |[~^]?v?\d+(?:\.\d+)+(?:-[\w.]+)?$|\#(?:[0-9a-f]{3,4}){1,2}$|0x[0-9a-f]{40}$|sha(?:1|256|384|512)-
+    |[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}$|(?:required|nullable|sometimes)\|
+    |(?-i:[A-Z]+(?:_[A-Z]+)+(?:_\d{1,3})?$)
+    |(?:test|mock|fake|sample|demo|stub|invalid|wrong|expired)(?:[-_][a-z]+)+(?:[-_]?\d{1,4})?$""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Values to be filled in, expressions, addresses, paths and sentences."""
-_COMMON = frozenset({"password", "passwd", "pass", "secret", "postgres", "root", "admin", "guest", "user", "test"})
+"""Values to be filled in or made up for tests, expressions, addresses, paths, versions, colors, names and sentences."""
+_COMMON = frozenset(
+    ("password", "passwd", "pass", "pwd", "secret", "token", "postgres", "root", "admin", "guest", "user", "test")
+)
 _TYPE = re.compile(r"(?:u?int|float|bytes|string|str|char|[fiu])\d+$|[A-Z]\w*[a-z]\w*$")
 
 
@@ -130,7 +137,7 @@ def _holds(name: str, value: str) -> bool:
     """Whether a literal is a secret, by its name and itself."""
     if _NO_LITERAL.match(value) or value.lower() in _COMMON or "public" in name.lower():
         return False
-    if _ABOUT_A_SECRET.match(_LAST_KEYWORD.sub("", name, count=1)):
+    if _ABOUT_A_SECRET.match(_HUMP.sub("_", _LAST_KEYWORD.sub("", name, count=1))):
         return False
     if _names_password(name):
         return len(value) >= 5 and _is_mixed(value)
@@ -237,7 +244,9 @@ _SIGN_OR_DIGIT = re.compile(r"[0-9!@#^&*+~%?]")
 _KEY_RUN = re.compile(r"[A-Za-z0-9+/]{60}")
 _KEY_LINE = re.compile(
     # A line of base64 alone, in quotes or a comment: digits, small and large letters, as no hash and no word has them.
-    r"""[^\w\n]*(?P<value>(?=[^\n]*\d)(?=[^\n]*[a-z])(?=[^\n]*[A-Z])[A-Za-z0-9+/]{60,}={0,2})(?:\\[nr])*[^\w\n]*$""",
+    r"""[^\w\n]*(?P<value>(?=[^\n]*\d)(?=[^\n]*[a-z])(?=[^\n]*[A-Z])"""
+    # The alphabet has them too.
+    r"""(?![^\n]*(?:abcdefgh|ABCDEFGH))[A-Za-z0-9+/]{60,}={0,2})(?:\\[nr])*[^\w\n]*$""",
     re.MULTILINE | re.ASCII,
 )
 _KEY_LAST_LINE = re.compile(

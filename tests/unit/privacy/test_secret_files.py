@@ -19,13 +19,22 @@ SECRET = [
         "x.tfvars.json",
         "a.tfstate",
     ),
-    *("credentials", "credentials.json", "credentials.yml.enc", "aws_credentials.csv", "secrets.yaml", "secrets.py"),
+    *(
+        "credentials",
+        "credentials.json",
+        "credentials.yml.enc",
+        "aws_credentials.csv",
+        "secrets.yaml",
+        "secrets.py",
+        "secrets.h",
+    ),
     *("secrets", "app-secret.yaml", "arduino_secrets.h", ".aws/config", ".ssh/config", "client_secret_1.json"),
 ]
 ORDINARY = [
     *("environment.py", "env.py", ".environment", "main.py", "README.md", "Makefile", ".gitignore", "config", ""),
     *("credentials.py", "credentials_test.go", "id_generator.py", "id_map.csv", "id_rsa.pub", "kubeconfig.go"),
     *("secret_plans.py", "keys.py", "tokens.json", "service_account.go", "docker/config.json", "secret.ts"),
+    *("secrets.go", "secrets.ts", "secrets.test.ts", "secrets.rs", "secrets.tf"),
 ]
 
 

@@ -194,6 +194,28 @@ HARMLESS = [
     *("'postgres://user:password@localhost/x'", "password = os.environ['PASSWORD1']", "const token = await next(1);"),
     *('"api_key": "your-api-key-1"', "password=self.password1,", "key = lambda x1: x1", "--tokenizer gpt2"),
     *("class='sk-fading-circle'", "task-asiatic-1", 'public_key = "04abcdef0123456789abcdef01234567"'),
+    *(
+        '"password-validator": "^5.3.0",',
+        "PASSWORD_HASH_ALGORITHM = 'pbkdf2_sha256'",
+        "tokenSigningAlgorithm: 'HS256-JWT'",
+    ),
+    *(
+        "ACCESS_TOKEN_COOKIE_NAME = 'access_v2'",
+        "PASSWORD_RESET_FROM = 'noreply@example.com'",
+        'tokenColor: "#1e1e1e11"',
+    ),
+    *(
+        "'password' => 'required|min:8|confirmed',",
+        'token: "T_STRING_1"',
+        'api_key = "test-api-key-1"',
+        "div.sk-cube1-grid-2",
+    ),
+    *(
+        'token = "0x' + "6B175474" * 5 + '"',
+        'SEPARATOR_TOKEN = "\\U000f0000"',
+        '"key": "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRk"',
+    ),
+    f'    "{ALNUM}+/"',
 ]
 
 
