@@ -3,7 +3,7 @@
 The tables below say what is looked for. Each value lies within one line and, a private key's short last line apart, is
 told from its own line alone: typing in one line changes nothing that was found in another. ``masked`` replaces values
 before a model reads them. It is made for a moment in which somebody types: a few tenths of a millisecond for 8,000
-characters. Tuning, which keeps what it saw, looks closer: see its ``secrets``.
+characters. Tuning, which keeps what it saw, looks closer as well: see its ``secrets``.
 """
 
 from __future__ import annotations

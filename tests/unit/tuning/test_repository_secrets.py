@@ -40,6 +40,15 @@ def test_a_line_with_a_secret_is_emptied_and_no_other(kind: str) -> None:
     assert cleaned(text) == "import os\n\nx = 1\n"
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["DB_{}={}9x", "  {}: {}9x", '{} := "{}9x"', "<{}>{}9x</{}>", "run --{} {}9x", 'const {}: string = "{}9x";'],
+)
+def test_no_answer_is_learned_that_no_suggestion_may_write(line: str) -> None:
+    name = "pass" + "word"
+    assert cleaned(f"a\n{line.format(name, noise(8), name)}\nb\n") == "a\n\nb\n"
+
+
 def test_a_private_key_goes_with_all_its_lines() -> None:
     body = "\n".join(noise(64 - n) for n in range(5))
     head, foot = "-----" + "BEGIN RSA PRIVATE " + "KEY-----", "-----" + "END RSA PRIVATE " + "KEY-----"
@@ -65,8 +74,9 @@ def test_ordinary_code_stays(line: str) -> None:
 
 
 def test_what_the_author_allowed_stays() -> None:
-    text = SECRETS["hex"] + "  # pragma: " + "allowlist secret\n"
-    assert cleaned(text) == text
+    for line in (SECRETS["hex"], "SMTP_PASS" + "WORD=" + noise(9)):
+        text = line + "  # pragma: " + "allowlist secret\n"
+        assert cleaned(text) == text
 
 
 def test_the_line_numbers_say_what_is_missing() -> None:

@@ -1,9 +1,10 @@
-"""Lines that hold a secret: passwords, tokens, keys, as the detectors of detect-secrets see them.
+"""Lines that hold a secret: passwords, tokens, keys, as the detectors of detect-secrets or serving see them.
 
 Such a line is emptied right after reading, before anything else sees the text; so no middle, prefix, suffix, sentence
 or chunk of another file can hold it. Holes that touch an emptied line are not cut: see ``dataset``. What the author
 allowed (``pragma: allowlist secret``) stays. All detectors run with their own limits and filters; they err on the side
-of seeing too many. Nothing is verified over the network.
+of seeing too many. What serving masks counts as well: no answer may be learned that no suggestion may write. Nothing is
+verified over the network.
 
 The detectors are first run on the whole text, which costs little, and then line by line, with all filters, only where
 that found something.
@@ -19,11 +20,14 @@ from dataclasses import dataclass
 
 from detect_secrets.core import scan
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+from detect_secrets.filters.allowlist import is_line_allowlisted
 from detect_secrets.plugins.base import BasePlugin, RegexBasedDetector
 from detect_secrets.plugins.high_entropy_strings import HighEntropyStringsPlugin
 from detect_secrets.plugins.keyword import DENYLIST
 from detect_secrets.settings import default_settings, get_plugins
 from detect_secrets.util.code_snippet import get_code_snippet
+
+from peft_daemon.privacy.values import secret_values
 
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
 """A private key with the lines below its head: detect-secrets reports the head alone."""
@@ -58,6 +62,10 @@ def without_secrets(text: str, path: str, plugins: tuple[BasePlugin, ...]) -> Cl
             for row in range(bisect_right(starts, start) - 1, bisect_right(starts, max(start, end - 1))):
                 suspects.setdefault(row, []).append(plugin)
     found = {row for row, those in suspects.items() if any(_holds_secret(lines, row, path, one) for one in those)}
+    for start, _ in secret_values(text):
+        row = bisect_right(starts, start) - 1
+        if row not in found and not _is_allowed(lines, row, path):
+            found.add(row)
     for match in _KEY.finditer(text):
         found.update(range(bisect_right(starts, match.start()) - 1, bisect_right(starts, match.end())))
     if not found:
@@ -80,6 +88,11 @@ def _suspects(plugin: BasePlugin, text: str) -> Iterator[tuple[int, int]]:
         for match in pattern.finditer(text):
             if match.end() - match.start() > least:
                 yield match.span()
+
+
+def _is_allowed(lines: list[str], row: int, path: str) -> bool:
+    """Whether the author wrote at a line, or above it, that it is no secret."""
+    return is_line_allowlisted(path, lines[row], get_code_snippet(lines=lines, line_number=row + 1))
 
 
 def _holds_secret(lines: list[str], row: int, path: str, plugin: BasePlugin) -> bool:
