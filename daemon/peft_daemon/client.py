@@ -253,8 +253,7 @@ class DaemonClient:
 
     def _limit_s(self, request: CompleteRequest) -> float:
         """How long the daemon is waited for; it should have answered long before."""
-        asked_ms = request.time_budget_ms
-        return GRACE_S + (self._connection.longest_s if asked_ms is None else asked_ms / 1000)
+        return GRACE_S + (request.time_budget_ms / 1000 if request.time_budget_ms else self._connection.longest_s)
 
     async def _call(
         self, method: str, path: str, kind: type[T], body: bytes = b"", limit_s: float = QUICK_TIMEOUT_S
