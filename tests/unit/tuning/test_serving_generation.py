@@ -102,6 +102,19 @@ def test_an_adapter_computes_what_peft_computes(served: Served, kind: str) -> No
     assert answer.logprobs
 
 
+def test_each_step_of_reading_is_told_so_that_slow_reading_is_not_taken_for_a_hang(served: Served) -> None:
+    served.forget()
+    request = GenerationRequest(prompt=PROMPT, max_tokens=1)
+    silent = [
+        item.timings
+        for item in served.generator.generate(request, lambda: False)
+        if isinstance(item, Delta) and item.silent
+    ]
+    length = len(served.generator.tokenizer.encode_prompt(PROMPT))
+    assert [each.prompt_evaluated for each in silent] == list(range(STEP, length, STEP))
+    assert {each.prompt_tokens for each in silent} == {length}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scale_zero_is_the_base_token_for_token(served: Served, kind: str) -> None:
     base = served.ask()

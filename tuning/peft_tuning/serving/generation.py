@@ -8,7 +8,7 @@ virtual tokens of an adapter lie in front of it. Encoder-decoder models are not 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -118,7 +118,7 @@ class TextGenerator:
         self._held: _Held | None = None
 
     def generate(self, request: GenerationRequest, cancelled: Callable[[], bool]) -> Iterator[Delta | Finish]:
-        """The pieces of one answer, then its end.
+        """The pieces of one answer, silent ones while the prompt is read, then its end.
 
         Raises InvalidInput for a prompt that does not fit, or an adapter or scale that cannot be served.
         """
@@ -137,7 +137,10 @@ class TextGenerator:
 
         try:
             for part in self._parts(request, answer, clock, check):
-                yield from delta(part)
+                if part is None:
+                    yield Delta("", (), clock.timings())
+                else:
+                    yield from delta(part)
             reason = FinishReason.STOP
         except Interrupted as interrupted:
             reason = interrupted.reason
@@ -147,8 +150,11 @@ class TextGenerator:
 
     def _parts(
         self, request: GenerationRequest, answer: AnswerText, clock: _Clock, check: Callable[[], None]
-    ) -> Iterator[Part]:
-        """Text as it becomes certain; returns where the model or a stop string ends, else raises Interrupted."""
+    ) -> Iterator[Part | None]:
+        """Text as it becomes certain, before it None after each step of reading.
+
+        Returns where the model or a stop string ends, else raises Interrupted.
+        """
         tokens = self.tokenizer.encode_prompt(request.prompt)
         clock.prompt_tokens = len(tokens)
         adapter = self._shelf.put_on(request.adapter)
@@ -157,7 +163,7 @@ class TextGenerator:
             raise does_not_fit(len(tokens), self._context_tokens - adapter.virtual_tokens)
         if not tokens:
             return
-        logits = self._read(tokens, self._prepare(tokens, request.adapter, adapter), clock, check)
+        logits = yield from self._read(tokens, self._prepare(tokens, request.adapter, adapter), clock, check)
         sampler = Sampler(request, self._vocabulary)
         for written in range(1, min(request.max_tokens, room + 1) + 1):
             began = time.perf_counter()
@@ -185,8 +191,10 @@ class TextGenerator:
         held.cut(min(shared, len(tokens) - 1))
         return held
 
-    def _read(self, tokens: list[int], held: _Held, clock: _Clock, check: Callable[[], None]) -> Tensor:
-        """Read the rest of the prompt, step by step; the logits after its last token."""
+    def _read(
+        self, tokens: list[int], held: _Held, clock: _Clock, check: Callable[[], None]
+    ) -> Generator[None, None, Tensor]:
+        """Read the rest of the prompt; yields after each step but the last, returns the logits after its last token."""
         clock.reused = len(held.tokens)
         began = time.perf_counter()
         try:
@@ -197,6 +205,8 @@ class TextGenerator:
                 clock.evaluated += len(step)
                 if len(held.tokens) == len(tokens):
                     return logits
+                clock.prompt_ms = (time.perf_counter() - began) * 1000
+                yield
         finally:
             clock.prompt_ms = (time.perf_counter() - began) * 1000
 
