@@ -43,9 +43,11 @@ _BLOCKS = {
 }
 """Of languages that have no comments to the end of a line: what stands around one."""
 _FOR_TOOLS = re.compile(
-    r"!|-\*-|@ts-|no(?:qa|lint)\b|eslint-|spdx-|(?:coding|vim?|type|pylint|ruff|mypy|fmt|go)[:=]", re.I
+    r"""!|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
+    |(?:coding|vim?|type|pragma|pylint|flake8|ruff|mypy|pyright|fmt|isort|yapf|go|rubocop|frozen_string_literal)[:=]""",
+    re.IGNORECASE | re.VERBOSE,
 )
-"""What a comment for tools begins with; such a line above a request is no part of it."""
+"""What a comment for tools begins with; such a line above a request is no part of it. As the daemon has it."""
 _DEF = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]")
 
 

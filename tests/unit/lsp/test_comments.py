@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_daemon.completion import intent
+from peft_lsp import comments
 from peft_lsp.comments import Prose, find, trailing, words, written
 from peft_lsp.positions import split_lines
 
@@ -57,11 +59,18 @@ def test_code_blank_lines_and_functions_with_a_body_are_no_request(line: int) ->
     assert find(MODULE, "python", line, line) is None
 
 
-@pytest.mark.parametrize("above", ["#!/bin/sh", "# -*- coding: utf-8 -*-", "# pylint: disable=all", "#type: ignore"])
+@pytest.mark.parametrize(
+    "above",
+    ["#!/bin/sh", "# -*- coding: utf-8 -*-", "# pylint: disable=all", "#type: ignore", "# pragma: no cover", "# nosec"],
+)
 def test_a_line_for_tools_is_no_part_of_the_request_below_it(above: str) -> None:
     lines = [above, "# sort the names", ""]
     assert find(lines, "python", 1, 1) == Prose(1, 1, "sort the names", "", docstring=False)
     assert find(lines, "python", 0, 0) is None
+
+
+def test_the_server_and_the_daemon_know_the_same_comments_for_tools() -> None:
+    assert comments._FOR_TOOLS.pattern == intent._FOR_TOOLS.pattern
 
 
 def test_code_goes_in_at_the_indentation_of_the_comment() -> None:
