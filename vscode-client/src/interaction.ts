@@ -25,6 +25,7 @@ export async function tell(show: Show, message: string): Promise<void> {
 }
 
 export const showError: Show = (message, ...buttons) => vscode.window.showErrorMessage(message, ...buttons);
+export const showInformation: Show = (message, ...buttons) => vscode.window.showInformationMessage(message, ...buttons);
 export const showWarning: Show = (message, ...buttons) => vscode.window.showWarningMessage(message, ...buttons);
 
 /** Register a command whose failures are shown as one sentence, and logged. */

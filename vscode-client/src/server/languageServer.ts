@@ -18,7 +18,7 @@ import {
 } from "vscode-languageclient/node";
 import { CommandFailed } from "../commandLine/answers";
 import type { CommandLine } from "../commandLine/commandLine";
-import { showError, showWarning, tell } from "../interaction";
+import { showError, showInformation, showWarning, tell } from "../interaction";
 import { initializationOptions } from "../settings";
 import { levelOf } from "./logLine";
 import { readMore, type Where } from "../more/more";
@@ -27,6 +27,11 @@ import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../statu
 
 const STATUS = "peft-daemon/status";
 const NOT_STARTED = "the language server did not start";
+/** What is no fault, such as why a file gets no suggestions, must not look like one. */
+const SHOWN_BY: Readonly<Record<number, typeof showError>> = {
+  [MessageType.Error]: showError,
+  [MessageType.Warning]: showWarning,
+};
 const MORE = "peft-daemon/more";
 /** So often in three minutes a server that crashed is started again. */
 const MOST_RESTARTS = 4;
@@ -188,7 +193,7 @@ export class LanguageServer implements vscode.Disposable {
     // In place of the client's own messages, which have no buttons and are cut short.
     client.onNotification(ShowMessageNotification.type, ({ type, message }) => {
       if (isCurrent()) {
-        void tell(type === MessageType.Error ? showError : showWarning, message);
+        void tell(SHOWN_BY[type] ?? showInformation, message);
       }
     });
     client.onNotification(MORE, (params: unknown) => {
