@@ -49,9 +49,9 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     suggestions: int
     with_text: int
-    """Of them, those with the code around them, which you agreed to keep ..."""
+    """Those of them with the code around them, which you agreed to keep."""
     unasked_text: int
-    """... and those with code that was kept before anybody was asked. Nothing uses it."""
+    """Those of them with code that was kept before anybody was asked. Nothing uses it."""
     lines: list[Line]
 
 

@@ -233,11 +233,11 @@ class FimMarkers:
     middle: str = ""
     """Empty: the answer follows the text before the cursor."""
     repository: tuple[str, ...] = ()
-    """Forms of the token before the repository's name, with which a prompt of several files may begin ..."""
+    """Forms of the token before the repository's name, with which a prompt of several files may begin."""
     file: tuple[str, ...] = ()
-    """... and of the one before each file's path."""
+    """Forms of the token before each file's path."""
     begin: tuple[str, ...] = ()
-    """What may stand before all else."""
+    """Pieces that may come before all else."""
     spaced: bool = False
     """Whether a space stands between the tokens and the text."""
 

@@ -66,9 +66,9 @@ class Counts:
 
     all: int
     with_text: int
-    """Of them, those with text that the user agreed to keep ..."""
+    """Those of them with text that the user agreed to keep."""
     unasked: int
-    """... and those with text from before anybody was asked."""
+    """Those of them with text from before anybody was asked."""
 
 
 class FeedbackStore:

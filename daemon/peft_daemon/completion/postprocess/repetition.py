@@ -21,9 +21,9 @@ ROUNDS = 3
 LONGEST_UNIT = 60
 """Characters in the longest round that is looked for within a line."""
 ENDLESS_ROUNDS = 8
-"""How often a piece must occur in a row within a line for its text to be cut off ..."""
+"""Repeats of a piece within a line from which on the text may be cut off."""
 ENDLESS_CHARACTERS = 120
-"""... and how long that row must be: tables and rules are written in one line too."""
+"""Length of such a row from which on the text is cut off: tables and rules are written in one line too."""
 _IN_LINE = re.compile(rf"(.{{4,{LONGEST_UNIT}}}?)\1{{3,}}.{{0,{LONGEST_UNIT}}}\Z", re.DOTALL)
 
 
