@@ -96,7 +96,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NO_LITERAL = re.compile(
     r"""\$[A-Za-z_({]|%[A-Za-z_({]|your|change.?me|replace|insert|enter|example|dummy|placeholder|todo|x{3,}|[*.…]{3,}
     |(?:none|null|nil|true|false|undefined)$|process\.|os\.|env\.|[.~]?/|\w+://|.*[{}\s<>]|.*\[.*\]|.*\(.*\)
-    |[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+$|.*\\[dwsb]|\\[ux]
+    |.*\\[dwsb]|\\[ux]
     |[~^]?v?\d+(?:\.\d+)+(?:-[\w.]+)?$|\#(?:[0-9a-f]{3,4}){1,2}$|0x[0-9a-f]{40}$|sha(?:1|256|384|512)-
     |[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}$|(?:required|nullable|sometimes)\|
     |(?-i:[A-Z]+(?:_[A-Z]+)+(?:_\d{1,3})?$)
@@ -104,6 +104,8 @@ _NO_LITERAL = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 """Values to be filled in or made up for tests, expressions, addresses, paths, versions, colors, names and sentences."""
+_MEMBER = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+$")
+"""Names joined by dots or arrows: a module, a key of a translation. Some tokens look the same but for their letters."""
 _COMMON = frozenset(
     ("password", "passwd", "pass", "pwd", "secret", "token", "postgres", "root", "admin", "guest", "user", "test")
 )
@@ -133,9 +135,15 @@ def _names_password(name: str) -> bool:
     return re.search(_LOGIN_WORDS, name, re.IGNORECASE) is not None
 
 
+def _is_no_value(value: str) -> bool:
+    """Whether a literal is no secret, whatever it is called."""
+    is_member = _MEMBER.match(value) is not None and not _is_random(value)
+    return is_member or _NO_LITERAL.match(value) is not None or value.lower() in _COMMON
+
+
 def _holds(name: str, value: str) -> bool:
     """Whether a literal is a secret, by its name and itself."""
-    if _NO_LITERAL.match(value) or value.lower() in _COMMON or "public" in name.lower():
+    if _is_no_value(value) or "public" in name.lower():
         return False
     if _ABOUT_A_SECRET.match(_HUMP.sub("_", _LAST_KEYWORD.sub("", name, count=1))):
         return False
@@ -169,11 +177,11 @@ def _configured(match: re.Match[str]) -> bool:
 
 
 def _is_no_common_word(match: re.Match[str]) -> bool:
-    return match["value"].lower() not in _COMMON and not _NO_LITERAL.match(match["value"])
+    return not _is_no_value(match["value"])
 
 
 def _is_mixed_value(match: re.Match[str]) -> bool:
-    return _is_mixed(match["value"]) and not _NO_LITERAL.match(match["value"])
+    return _is_mixed(match["value"]) and not _is_no_value(match["value"])
 
 
 def _has_random_value(match: re.Match[str]) -> bool:

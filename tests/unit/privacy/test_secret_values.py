@@ -179,6 +179,12 @@ def test_parts_of_a_text_show_no_more_than_the_whole(text: str, cuts: tuple[int,
     assert "".join(parts).replace(MASK, "") == masked(text).replace(MASK, "")
 
 
+def test_a_token_with_dots_is_no_name() -> None:
+    token = f"MT{ALNUM[40:58]}x1Q4.Cl2FMQ.Znc{ALNUM[:20]}7"
+    assert token not in masked(f'"token": "{token}"')
+    assert masked('"token": "app.v2.tokens.invalid"') == '"token": "app.v2.tokens.invalid"'
+
+
 HARMLESS = [
     *("password = getpass()", 'password = "{password}"', "def check(token: str, api_key: str | None = None) -> bool:"),
     *('token = "special"  # a kind of token', "url = 'https://example.org/path@v2'", "    return self.secret"),
