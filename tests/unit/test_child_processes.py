@@ -110,7 +110,7 @@ def test_a_program_without_an_absolute_path_is_not_started() -> None:
 def test_an_environment_loses_what_is_relative_and_what_has_a_python_run_something_else() -> None:
     given = {
         "PATH": ":.:bin:/usr/bin",
-        "LD_LIBRARY_PATH": ":/opt/lib",
+        "LD_LIBRARY_PATH": ":/usr/x/lib",
         "PYTHONPATH": ":here",
         "PYTHONHOME": "here",
         "PYTHONSTARTUP": "/home/me/startup.py",
@@ -121,7 +121,7 @@ def test_an_environment_loses_what_is_relative_and_what_has_a_python_run_somethi
     }
     assert isolated_environment(given) == {
         "PATH": "/usr/bin",
-        "LD_LIBRARY_PATH": "/opt/lib",
+        "LD_LIBRARY_PATH": "/usr/x/lib",
         "HOME": "/home/me",
         "LANG": "C.UTF-8",
         "LD_PRELOAD": "libmine.so",

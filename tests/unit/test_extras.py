@@ -18,8 +18,8 @@ from peft_daemon.errors import NotFound
 @pytest.mark.parametrize(
     ("origin", "wanted"),
     [
-        ({"url": "file:///opt/a%20b/x.whl"}, "'peft-daemon[tune] @ file:///opt/a%20b/x.whl'"),
-        ({"url": "file:///work/a%20b", "dir_info": {"editable": True}}, "-e '/work/a b[tune]'"),
+        ({"url": "file:///lib/a%20b/x.whl"}, "'peft-daemon[tune] @ file:///lib/a%20b/x.whl'"),
+        ({"url": "file:///src/a%20b", "dir_info": {"editable": True}}, "-e '/src/a b[tune]'"),
         (None, "'peft-daemon[tune]'"),
     ],
     ids=["from a wheel", "from a checkout", "from an index"],
