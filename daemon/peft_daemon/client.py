@@ -10,18 +10,19 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from peft_daemon.cancellation import end
 from peft_daemon.config import Resolved, Settings, resolve
-from peft_daemon.connections import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
+from peft_daemon.connections import ConnectionPool, event_data
 from peft_daemon.context.protocol import ContextChanged, ContextResponse
 from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
+from peft_daemon.exchange import DaemonAnswer, Vanished, exchange
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
 from peft_daemon.lifecycle.told_errors import error_of, error_of_status
 from peft_daemon.paths import Paths
@@ -73,10 +74,6 @@ QUICK_TIMEOUT_S = 10.0
 """For answers that need no model."""
 GRACE_S = 15.0
 """Added to what a daemon may take for a request, in which it is itself to say that it took too long."""
-SILENCE_S = 5.0
-"""A daemon that says nothing for so long is asked whether it is there at all: a model may take minutes."""
-PROBE_S = 10.0
-"""So long it may take to answer that."""
 KEEP_ALIVE_S = 30.0
 READY_POLL_S = 0.1
 LEAVE_POLL_S = 0.02
@@ -108,6 +105,10 @@ class _Connection:
     pool: ConnectionPool
     longest_s: float
     """How long a request may take that names no time budget."""
+
+    def exchange(self, method: str, path: str, body: bytes, until: float) -> AbstractAsyncContextManager[DaemonAnswer]:
+        """Send once; see ``exchange.exchange``."""
+        return exchange(self.pool, method, path, body, until=until, with_token=bool(self.info.token))
 
 
 class DaemonClient:
@@ -263,7 +264,7 @@ class DaemonClient:
             return value
 
     @contextlib.asynccontextmanager
-    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[_DaemonAnswer]:
+    async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[DaemonAnswer]:
         """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status.
 
         Raises Unavailable when the whole takes longer than ``limit_s``, or the daemon does not answer even a probe.
@@ -271,12 +272,12 @@ class DaemonClient:
         connection, until = self._connection, asyncio.get_running_loop().time() + limit_s
         async with contextlib.AsyncExitStack() as stack:
             try:
-                answer = await stack.enter_async_context(_attempt(connection, method, path, body, until))
-            except _Vanished:
+                answer = await stack.enter_async_context(connection.exchange(method, path, body, until))
+            except Vanished:
                 connection = await self._reconnect(connection)
                 try:
-                    answer = await stack.enter_async_context(_attempt(connection, method, path, body, until))
-                except _Vanished as again:
+                    answer = await stack.enter_async_context(connection.exchange(method, path, body, until))
+                except Vanished as again:
                     raise Unavailable(
                         "the daemon does not accept requests",
                         why=str(again),
@@ -304,10 +305,6 @@ def error_from(body: bytes, status: int) -> PeftDaemonError:
         return error_of(msgspec.json.decode(body, type=ErrorResponse).error)
     except (ValueError, RecursionError):
         return error_of_status(status)
-
-
-class _Vanished(Exception):
-    """The daemon went away before it answered anything; sending again cannot do the work twice."""
 
 
 async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
@@ -345,100 +342,6 @@ def _open(info: DaemonInfo, origin: _Origin) -> _Connection:
     headers = {"Authorization": f"Bearer {info.token}"} if info.token else {}
     pool = ConnectionPool(info.address, headers=headers, connect_s=CONNECT_TIMEOUT_S, keep_alive_s=KEEP_ALIVE_S)
     return _Connection(info, pool, max(settings.request_limit_s, settings.time_budget_fill_ms / 1000))
-
-
-class _AnswerLimit:
-    """How long one answer is waited for: until a moment of the event loop's clock, and while the daemon is there."""
-
-    def __init__(self, connection: _Connection, until: float) -> None:
-        self._connection, self._until = connection, until
-
-    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of ``work``; raises Unavailable when it takes too long."""
-        task, loop = asyncio.create_task(work), asyncio.get_running_loop()
-        try:
-            while True:
-                left = self._until - loop.time()
-                await asyncio.wait((task,), timeout=max(0.0, min(SILENCE_S, left)))
-                if task.done():
-                    return task.result()
-                if left <= SILENCE_S:
-                    raise _hung("it did not answer in the time that it has for that")
-                await self._probe(min(PROBE_S, left - SILENCE_S))
-        finally:
-            await end(task)
-
-    async def _probe(self, limit_s: float) -> None:
-        """Raise Unavailable if the daemon does not answer a request that needs no model."""
-        try:
-            async with self._connection.pool.send("GET", "/health", read_s=limit_s) as response:
-                await response.aread()
-        except ConnectionTimeout:
-            raise _hung(f"not even a request for its health, for {limit_s:.0f} s") from None
-        except ConnectionLost:
-            return  # the connection of the request itself says what became of it
-
-
-def _hung(why: str) -> Unavailable:
-    return Unavailable("the daemon does not answer", why=why, fix="`peft-daemon stop` ends it; then try again")
-
-
-@dataclass(frozen=True)
-class _DaemonAnswer:
-    """An answer whose head is here."""
-
-    response: HttpResponse
-    limit: _AnswerLimit
-
-    async def read(self) -> bytes:
-        """The whole body; raises as ``chunks`` does."""
-        return b"".join([chunk async for chunk in self.chunks()])
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes; raises Unavailable when it breaks off."""
-        async with contextlib.aclosing(self.response.aiter_bytes()) as pieces:
-            while True:
-                try:
-                    piece = await self.limit.wait(_next(pieces))
-                except ConnectionLost as error:
-                    raise Unavailable(
-                        "the daemon went away in the middle of an answer", why=str(error), fix="Send the request again"
-                    ) from None
-                if not piece:
-                    return
-                yield piece
-
-
-async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes:
-    """The next piece that is not empty; nothing behind the last."""
-    async for piece in pieces:
-        if piece:
-            return piece
-    return b""
-
-
-@contextlib.asynccontextmanager
-async def _attempt(
-    connection: _Connection, method: str, path: str, body: bytes, until: float
-) -> AsyncIterator[_DaemonAnswer]:
-    """Send once; raises _Vanished when the daemon that was connected to is no longer there.
-
-    The block reads the answer as ``_DaemonAnswer`` does, so that what is caught here comes of the request alone.
-    """
-    headers = {"Content-Type": "application/json"} if body else {}
-    limit = _AnswerLimit(connection, until)
-    sending = connection.pool.send(method, path, content=body, headers=headers)
-    async with contextlib.AsyncExitStack() as stack:
-        try:
-            response = await limit.wait(stack.enter_async_context(sending))
-        except ConnectionTimeout:
-            raise _hung("it accepts no connection") from None
-        except ConnectionLost as error:
-            raise _Vanished(str(error)) from None
-        if response.status_code == Unauthorized.status and connection.info.token:
-            # A fixed port, and another daemon behind it by now.
-            raise _Vanished("the daemon does not know this client's token")
-        yield _DaemonAnswer(response, limit)
 
 
 def _decode(data: bytes, kind: Any) -> Any:

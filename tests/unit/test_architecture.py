@@ -91,6 +91,7 @@ INSIDE = {
     "service": ("api", "lifecycle", "cli"),
     "lifecycle": ("models", "adapters", "completion", "engines", "service", "api", "cli"),
     "client": ("models", "adapters", "completion", "engines", "service", "api", "cli"),
+    "exchange": ("client", "lifecycle", "models", "adapters", "completion", "engines", "service", "api", "cli"),
     "api": ("cli",),
 }
 LAZY = {

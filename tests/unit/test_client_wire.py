@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_daemon import exchange
 from peft_daemon.client import error_from
-from peft_daemon.connections import event_data
+from peft_daemon.connections import ConnectionTimeout, event_data
 from peft_daemon.errors import NotFound, PeftDaemonError, Unavailable
 from peft_daemon.lifecycle.told_errors import body_of, error_of
 from peft_daemon.protocol import ErrorBody, ErrorResponse
@@ -56,6 +60,28 @@ def test_an_answer_that_is_no_json_is_told_by_its_status(body: bytes) -> None:
     assert isinstance(error_from(body, 503), Unavailable)
     assert isinstance(error_from(body, 404), NotFound)
     assert "HTTP status 599" in error_from(body, 599).line
+
+
+async def test_an_answer_that_comes_while_a_probe_fails_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "SILENCE_S", 0.01)
+    probed, answered = asyncio.Event(), asyncio.Event()
+
+    class SlowPool:
+        @asynccontextmanager
+        async def send(self, *_: object, **__: object) -> AsyncIterator[None]:
+            probed.set()
+            await answered.wait()
+            raise ConnectionTimeout
+            yield
+
+    async def work() -> str:
+        await probed.wait()
+        answered.set()
+        return "answer"
+
+    pool: Any = SlowPool()
+    limit = exchange.AnswerLimit(pool, asyncio.get_running_loop().time() + 60.0)
+    assert await limit.wait(work()) == "answer"
 
 
 def test_importing_the_client_loads_nothing_heavy() -> None:
