@@ -15,6 +15,7 @@ from peft_daemon.config import Settings, find_project_file, resolve
 from peft_daemon.errors import InvalidInput, NotFound, TooLarge
 from peft_daemon.paths import Paths
 from peft_daemon.protocol import MAX_TEXT, CompleteRequest, CompleteResponse, Task
+from peft_daemon.sources.languages import language_of
 
 MAX_FILE_BYTES = 10_000_000
 PATIENCE_MS = 120_000
@@ -74,7 +75,9 @@ def complete(
     file: Annotated[Path, typer.Option(help="File to complete in.")],
     line: Annotated[int, typer.Option(help="Line of the cursor; the first is 1.")],
     column: Annotated[int, typer.Option(help="Column of the cursor; 1 is before the first character.")],
-    language: Annotated[str, typer.Option(help="Programming language.")] = "python",
+    language: Annotated[
+        str | None, typer.Option(help="Programming language; default: by the file's name, else python.")
+    ] = None,
     adapter: Adapter = None,
     scale: Scale = None,
     max_tokens: MaxTokens = None,
@@ -94,7 +97,7 @@ def complete(
     request = _validated(
         prefix=prefix[-MAX_TEXT:],
         suffix=suffix[:MAX_TEXT],
-        language=language,
+        language=language or language_of(file.name) or "python",
         path=str(file.absolute()),
         prose=True,
         adapter=adapter,

@@ -1,0 +1,38 @@
+"""``peft-daemon complete`` asks for what the file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from peft_daemon.cli import complete
+from peft_daemon.cli.app import app
+from peft_daemon.protocol import CompleteRequest
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "language"),
+    [
+        ("a.js", (), "javascript"),
+        ("a.py", (), "python"),
+        ("a.rs", (), "rust"),
+        ("Justfile", (), "python"),
+        ("a.js", ("--language", "vue"), "vue"),
+    ],
+)
+def test_a_file_is_completed_in_its_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, options: tuple[str, ...], language: str
+) -> None:
+    asked: list[CompleteRequest] = []
+
+    async def answer(request: CompleteRequest, *, as_json: bool) -> None:
+        asked.append(request)
+
+    monkeypatch.setattr(complete, "_answer", answer)
+    monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path / "home"))
+    (tmp_path / name).write_text("a = 1\n")
+    command = ["complete", "--file", str(tmp_path / name), "--line", "1", "--column", "6", *options]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert [request.language for request in asked] == [language]
