@@ -85,6 +85,8 @@ def run(command: str, folder: Path) -> Said:
     from peft_daemon.cli import main
 
     handlers, before = logging.root.handlers[:], sys.argv
+    # The entry point takes what is relative out of both, for the whole of its process.
+    environ, path = dict(os.environ), sys.path[:]
     sys.argv = ["peft-daemon", *command.split(), *(each.format(folder=folder) for each in COMMANDS[command])]
     # Files, not strings: commands may ask for the descriptor.
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -95,7 +97,9 @@ def run(command: str, folder: Path) -> Said:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
-            sys.argv = before
+            sys.argv, sys.path[:] = before, path
+            os.environ.clear()
+            os.environ.update(environ)
             logging.root.handlers[:] = handlers
             if faulthandler.is_enabled():
                 faulthandler.enable(sys.__stderr__)
