@@ -13,6 +13,8 @@ from support.running_daemon import home_environment, run_cli
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(600)]
 
+NO_PROGRAMS = ("on a PATH where nothing lies",)
+
 ROWS = [
     ("sort list `xs`", "xs.sort()", "train"),
     ("get the length of list `xs`", "len(xs)", "train"),
@@ -111,7 +113,7 @@ def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str,
         (("--dataset", "conala", "--samples", "2", "--beams", "2"), "either --samples or --beams", 2),
         (("--dataset", "conala", "--pass-at", "1"), "conala has no tests", 2),
         (("--dataset", "humaneval", "--pass-at", "5", "--samples", "3"), "pass@5 of 3 answers", 2),
-        (("--dataset", "humaneval", "--pass-at", "1", "--limit", "1", "PATH="), "bubblewrap is not installed", 3),
+        (("--dataset", "humaneval", "--pass-at", "1", "--limit", "1", *NO_PROGRAMS), "bubblewrap is not installed", 3),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -120,8 +122,8 @@ def test_what_cannot_be_done_is_said_in_one_line(
     from support.shared_data import shared_data
 
     data = {"PEFT_DAEMON_DATA": str(shared_data())}
-    if arguments[-1:] == ("PATH=",):
-        arguments, data = arguments[:-1], {**data, "PATH": ""}
+    if arguments[-1:] == NO_PROGRAMS:
+        arguments, data = arguments[:-1], {**data, "PATH": "/nowhere"}
     result = run_cli("evaluate", *arguments, environment={**environment, **data}, check=False)
     assert (result.returncode, message in result.stderr) == (code, True), result.stderr
     assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
