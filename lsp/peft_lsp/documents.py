@@ -149,11 +149,7 @@ class Document:
         return self.around(*moved_over(start, text), encoding)
 
     def between(self, start: Place, end: Place) -> str:
-        """The text from one place to another; nothing of lines that the document does not have."""
-        if end[0] >= len(self.lines):
-            end = (len(self.lines) - 1, len(self.lines[-1])) if self.lines else (0, 0)
-        if start > end or not self.lines:
-            return ""
+        """The text from one place to another."""
         if start[0] == end[0]:
             return self.lines[start[0]][start[1] : end[1]]
         inner = self.lines[start[0] + 1 : end[0]]

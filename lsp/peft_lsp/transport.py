@@ -26,6 +26,8 @@ class Protocol(LanguageServerProtocol):
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
         """Take over a document."""
+        # Some clients open one anew without closing it: places in its text mean nothing in the other text.
+        self._server.feedback.close(params.text_document.uri)
         self._server.documents.open(params.text_document)
         self._server.warming.opened(params.text_document.uri)
         self._server.note_documents()

@@ -96,6 +96,17 @@ async def test_a_rejected_suggestion_is_told_without_waiting_for_the_document_to
     assert (row.record.outcome, row.record.now, row.record.kept) == (Outcome.REJECTED, None, None)
 
 
+async def test_a_suggestion_in_a_document_that_is_opened_anew_is_recorded_as_it_stood_before(played: Played) -> None:
+    async with editor(played.environ, settings={"feedback": "text"}) as one:
+        await one.ready()
+        item = await offered(one, played)
+        one.edit(URI, (0, COLUMN), (0, COLUMN), OFFERED)
+        await run_command(one, item)
+        one.open(URI, "")
+        (row,) = await recorded(played)
+    assert (row.record.outcome, row.record.now) == (Outcome.ACCEPTED, OFFERED)
+
+
 async def test_an_editor_that_leaves_loses_nothing(played: Played) -> None:
     async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()

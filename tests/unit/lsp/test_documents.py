@@ -180,10 +180,3 @@ def test_a_selection_is_the_text_between_two_places_without_the_white_space_arou
     if selected:
         start = sum(map(len, document.lines[:line])) + offset
         assert text[start : start + len(selected)] == selected
-
-
-def test_a_place_that_the_document_no_longer_has_holds_no_text() -> None:
-    document = Document(URI, "python", 1, "one\ntwo")
-    assert document.between((0, 1), (1, 2)) == "ne\ntw"
-    assert document.between((1, 1), (7, 3)) == "wo"
-    assert document.between((5, 0), (5, 3)) == document.between((5, 0), (7, 1)) == ""
