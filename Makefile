@@ -13,7 +13,7 @@ VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
 
 # What the wheel is made of.
-WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find daemon lsp tuning evaluation -type f -not -path '*/__pycache__/*')
+WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
 .PHONY: run test test-all lint unit format bench clean vsix vscode-check pictures
 
@@ -33,6 +33,7 @@ lint: $(VENV)/test.stamp vscode-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # The extension for VS Code, as it is published: vscode-client/dist/peft-daemon-VERSION.vsix
 vsix: $(VSCODE)/dist/vsix.stamp

@@ -22,12 +22,12 @@ from pathlib import Path
 
 from engines import once, read_rate, write_rate
 
-from peft_daemon.config import Settings
-from peft_daemon.engines import choice
+from peft_core.paths import Paths
+from peft_core.settings import Settings
+from peft_daemon.engines import factory
 from peft_daemon.engines.threads import SPINS
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
 
 LIMIT_S = 60.0
 LIBGOMPS_SPINS = 300_000
@@ -49,7 +49,7 @@ def busy(programs: int) -> Iterator[None]:
 async def rates(settings: Settings, model: Path, programs: int) -> tuple[float, float] | None:
     """Tokens per second read and written by an engine of its own, which has been used before it is measured."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = choice.create(
+        engine = factory.create(
             settings, model_id=settings.model, model_path=model, context_tokens=2048, socket_folder=Path(folder)
         )
         await engine.start()

@@ -23,11 +23,11 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from peft_core.code.files import Skip, listing_of, read, walk
+from peft_core.code.imports import Related
+from peft_core.code.workspace import workspace_files
 from peft_daemon.context.index import Index
 from peft_daemon.context.selection import Question, Recipe, select
-from peft_daemon.sources.files import Skip, listing_of, read, walk
-from peft_daemon.sources.related import Related
-from peft_daemon.sources.workspace import workspace_files
 
 UPDATES = 200
 QUESTIONS = 50

@@ -21,15 +21,15 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import ContextChunk, Task
+from peft_core.code.document import Document
+from peft_core.paths import Paths
+from peft_core.settings import resolve
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.completion import formats
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.pipeline import Completion, Job, Pipeline
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
-from peft_daemon.config import resolve
 from peft_daemon.engines.base import AdapterLease, Engine
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import ContextChunk, Task
 from peft_evaluation.datasets import holes
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal

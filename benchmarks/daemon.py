@@ -25,13 +25,13 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import CompleteRequest, Task
+from peft_core.paths import Paths
 from peft_daemon.client import DaemonClient, resolve
 from peft_daemon.engines.base import GenerationRequest, Segment
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import CompleteRequest, Task
 
 
 class Spread(msgspec.Struct, frozen=True):

@@ -17,13 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from peft_daemon.config import Settings
-from peft_daemon.engines import choice
+from peft_core.api_types import Timings
+from peft_core.paths import Paths
+from peft_core.settings import Settings
+from peft_daemon.engines import factory
 from peft_daemon.engines.base import AdapterLease, Engine, Finish, GenerationRequest, Segment
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import Timings
 
 RUNS, LINES, DECODE = 2, 12, 24
 ENGINES = (("llamacpp", "auto"), ("torch", "float32"), ("torch", "bfloat16"))
@@ -31,7 +31,7 @@ ENGINES = (("llamacpp", "auto"), ("torch", "float32"), ("torch", "bfloat16"))
 
 async def measure(settings: Settings, model: Path, folder: Path, adapter: Path | None) -> dict[str, Any]:
     """Rates and memory of one engine."""
-    engine = choice.create(
+    engine = factory.create(
         settings, model_id=settings.model, model_path=model, context_tokens=4096, socket_folder=folder
     )
     began = time.perf_counter()

@@ -24,12 +24,12 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.config import Settings, resolve
+from peft_core.paths import Paths
+from peft_core.settings import Settings, resolve
 from peft_daemon.engines.base import TORCH, Engine, GenerationRequest, Segment
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
 from peft_evaluation.answering import Question, ServedAnswerer
 from peft_evaluation.datasets import catalogue as data_sets
 from peft_evaluation.decoding import Greedy, Samples
@@ -129,8 +129,8 @@ async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> 
         async with serving(settings, entry, path, slots=rows) as engine:
             yield engine
         return
+    from peft_daemon.engines.torch.loading import load
     from peft_evaluation.batched.engine import BatchedEngine
-    from peft_tuning.serving.loading import load
 
     batched = BatchedEngine(partial(load, path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
     await batched.start()

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.paths import Paths
+from peft_core.settings import resolve
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.completion import formats
-from peft_daemon.config import resolve
 from peft_daemon.engines.base import AdapterLease
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
 from peft_tuning.examples import FillExample, HoleKind
 from peft_tuning.gate import mcnemar
 from peft_tuning.scoring import Average, HoleScore, average, score_holes

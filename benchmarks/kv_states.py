@@ -19,13 +19,13 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import Timings
+from peft_core.paths import Paths
 from peft_daemon.client import resolve
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, StatesOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import Timings
 
 
 class Result(msgspec.Struct, frozen=True):

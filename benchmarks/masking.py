@@ -13,7 +13,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from peft_daemon.privacy import values
+from peft_core.privacy import values
 
 WINDOW = 8_000
 MOST_FILES = 1_500

@@ -25,15 +25,15 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import Timings
+from peft_core.code.document import Document
+from peft_core.paths import Paths
 from peft_daemon.client import resolve
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.document import Document
 from peft_daemon.engines.base import Finish, GenerationRequest, TokenLogprob
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, StatesOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import Timings
 
 ABOVE, BELOW, PROMPT_TOKENS = 20, 8, 600
 ALTERNATIVES = 10

@@ -72,13 +72,13 @@ class Clock:
 
 
 def prepare(options: argparse.Namespace) -> Any:
-    from peft_daemon.config import resolve
+    from peft_core.paths import Paths
+    from peft_core.settings import resolve
+    from peft_daemon.engines.torch.base_model import Precision, load_gguf
     from peft_daemon.models import catalogue
     from peft_daemon.models.catalogue import PromptFormats
     from peft_daemon.models.store import open_store
-    from peft_daemon.paths import Paths
     from peft_tuning import preparing
-    from peft_tuning.base_model import Precision, load_gguf
     from peft_tuning.datasets import catalogue as datasets
     from peft_tuning.datasets.sources import Places
     from peft_tuning.job import TuneJob

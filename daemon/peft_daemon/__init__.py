@@ -1,3 +1,1 @@
-"""peft-daemon: a local code-completion service that learns the code it works on."""
-
-__version__ = "0.1.0"
+"""The daemon: serves completions to editors, the command line and other clients."""

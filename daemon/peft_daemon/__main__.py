@@ -1,5 +1,5 @@
 """``python -m peft_daemon``: the same as the console script, whichever Python runs it."""
 
-from peft_daemon.cli import main
+from peft_cli import main
 
 main()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from peft_daemon.api.app import create_app
-from peft_daemon.errors import InvalidInput, PeftDaemonError
+from peft_core.errors import InvalidInput, PeftDaemonError
+from peft_daemon.app import create_app
 from peft_daemon.lifecycle import handover
 from peft_daemon.server import serve
 

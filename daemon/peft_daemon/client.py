@@ -1,6 +1,6 @@
 """The one way to talk to the daemon from Python: find or start it, send typed requests, survive its restarts.
 
-With ``peft_daemon.protocol`` this is all a front end imports; what it needs besides is re-exported here. Importing
+With ``peft_core.api_types`` this is all a front end imports; what it needs besides is re-exported here. Importing
 it is cheap: the HTTP library is loaded while the daemon is being found.
 """
 
@@ -18,18 +18,12 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from peft_daemon.config import Resolved, Settings, resolve
-from peft_daemon.connections import ConnectionPool, event_data
-from peft_daemon.context.protocol import ContextChanged, ContextResponse
-from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
-from peft_daemon.exchange import DaemonAnswer, Vanished, exchange
-from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
-from peft_daemon.lifecycle.told_errors import error_of, error_of_status
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import (
+from peft_core.api_types import (
     AdapterSummary,
     CompleteRequest,
     CompleteResponse,
+    ContextChanged,
+    ContextResponse,
     DaemonStatus,
     DeltaEvent,
     EngineState,
@@ -42,6 +36,13 @@ from peft_daemon.protocol import (
     UseAdapterRequest,
     WarmResponse,
 )
+from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
+from peft_core.http_client import ConnectionPool, event_data
+from peft_core.paths import Paths
+from peft_core.settings import Resolved, Settings, resolve
+from peft_daemon.exchange import DaemonAnswer, Vanished, exchange
+from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
+from peft_daemon.lifecycle.told_errors import error_of, error_of_status
 
 __all__ = [
     "AdapterSummary",

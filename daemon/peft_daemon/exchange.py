@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from peft_daemon.cancellation import end
-from peft_daemon.connections import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse
-from peft_daemon.errors import Unauthorized, Unavailable
+from peft_core.errors import Unauthorized, Unavailable
+from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse
+from peft_core.tasks import end
 
 T = TypeVar("T")
 

@@ -25,9 +25,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
-from peft_daemon import __version__
-from peft_daemon.config import Settings
-from peft_daemon.errors import PeftDaemonError
+from peft_core import __version__
+from peft_core.api_types import PROTOCOL_VERSION
+from peft_core.errors import PeftDaemonError
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.draining import AnswerWhenStopping
 from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, withdraw
@@ -38,8 +40,6 @@ from peft_daemon.lifecycle.log import rotate_own_output
 from peft_daemon.lifecycle.orphans import end_orphans, mark_children
 from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.sockets import Listener, listening
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import PROTOCOL_VERSION
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

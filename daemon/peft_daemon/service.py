@@ -19,29 +19,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.answering.completer import Completer, Wanted, Work
-from peft_daemon.answering.deadlines import Deadline, DeadlinePassed, until_deadline
-from peft_daemon.answering.scheduler import Scheduler, Superseded
-from peft_daemon.cancellation import end as end_tasks
-from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.answer import Question
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.following import Completion, TextPart, accepted
-from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.intent import Decision, decide_task
-from peft_daemon.completion.pipeline import Job
-from peft_daemon.completion.prompt import BuiltPrompt
-from peft_daemon.config import Settings
-from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
-from peft_daemon.errors import NotFound, UnusableFile
-from peft_daemon.metrics import Metrics
-from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.privacy.files import secret_file, why_off
-from peft_daemon.privacy.values import masked
-from peft_daemon.protocol import (
+from peft_core.api_types import (
     AdapterSummary,
     AdapterUse,
     CompleteRequest,
@@ -55,6 +33,28 @@ from peft_daemon.protocol import (
     UseAdapterRequest,
     WarmResponse,
 )
+from peft_core.code.document import Document
+from peft_core.errors import NotFound, UnusableFile
+from peft_core.privacy.files import secret_file, why_off
+from peft_core.privacy.values import masked
+from peft_core.settings import Settings
+from peft_core.tasks import end as end_tasks
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.answer import Question
+from peft_daemon.completion.completer import Completer, Wanted, Work
+from peft_daemon.completion.deadlines import Deadline, DeadlinePassed, until_deadline
+from peft_daemon.completion.following import Completion, TextPart, accepted
+from peft_daemon.completion.formats import PromptFormat
+from peft_daemon.completion.intent import Decision, decide_task
+from peft_daemon.completion.pipeline import Job
+from peft_daemon.completion.prompt import BuiltPrompt
+from peft_daemon.completion.scheduler import Scheduler, Superseded
+from peft_daemon.context.repository import RepositoryContext
+from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.metrics import Metrics
+from peft_daemon.models.catalogue import ModelEntry
 
 log = logging.getLogger("peft_daemon.service")
 

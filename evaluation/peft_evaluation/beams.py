@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from peft_core.api_types import Task
+from peft_core.code.document import normalize_newlines
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import normalize_newlines
 from peft_daemon.completion.pipeline import Job
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.prompt import build, prompt_budget, unheld
 from peft_daemon.models.catalogue import PromptFormats
-from peft_daemon.protocol import Task
 from peft_evaluation.answering import Given, Question, fitting, job_for
 from peft_evaluation.batched.engine import BatchedEngine, Beam
 from peft_evaluation.decoding import Beams

@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager, chdir, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from peft_daemon import __version__
-from peft_daemon.child_processes import WORKING_FOLDER, python_code, run
+from peft_core import __version__
+from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
+from peft_core.processes import WORKING_FOLDER, python_code, run
 from peft_daemon.engines.base import TORCH, AdapterLease
-from peft_daemon.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.cluster_worker import ClusterWorker, packed
 from peft_evaluation.distributing import DistributedAnswerer, WorkerLost
@@ -221,7 +221,7 @@ def _with_same_versions(spots: Sequence[Spot]) -> tuple[Spot, ...]:
         import platform  # noqa: PLC0415  (this function is run elsewhere)
 
         try:
-            from peft_daemon import __version__  # noqa: PLC0415
+            from peft_core import __version__  # noqa: PLC0415
         except ImportError:
             return platform.python_version(), None
         return platform.python_version(), __version__

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.assembling import values
 from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.results import Comparison, Report

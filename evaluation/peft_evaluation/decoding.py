@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 
 
 @dataclass(frozen=True)

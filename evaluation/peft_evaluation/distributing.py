@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from peft_daemon.errors import EngineFailed
+from peft_core.errors import EngineFailed
 from peft_evaluation.answering import Given, Question
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.adapters import atomic
-from peft_daemon.errors import Conflict
+from peft_core import files
+from peft_core.errors import Conflict
 from peft_evaluation.strategies.base import Strategy
 
 FILE = "run.json"
@@ -58,7 +58,7 @@ def begin(folder: Path, wanted: Identity, *, resume: bool) -> Identity:
         merged = {**before.strategies, **wanted.strategies}
         wanted = msgspec.structs.replace(wanted, command=before.command, strategies=merged)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, msgspec.json.format(msgspec.json.encode(wanted), indent=2))
+    files.write(path, msgspec.json.format(msgspec.json.encode(wanted), indent=2))
     return wanted
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.completion.document import lines_of
+from peft_core.code.document import lines_of
 from peft_evaluation.sandbox.suites import Suite
 from peft_tuning.datasets.apps_problems import ProblemTests
 from peft_tuning.examples import FillExample, IntentExample

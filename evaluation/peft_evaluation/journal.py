@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
-from peft_daemon.errors import Conflict
+from peft_core.errors import Conflict
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from peft_daemon.engines import choice
+from peft_daemon.engines import factory
 from peft_daemon.engines.base import TORCH
 from peft_daemon.engines.threads import set_wait_policy
 from peft_evaluation.answering import Answerer, ServedAnswerer
@@ -39,7 +39,7 @@ class Plan:
 
 def engine_of(place: Place, decoding: Decoding) -> str:
     """The id of the engine that answers: the chosen one, unless only torch can."""
-    return TORCH if isinstance(decoding, Beams) else choice.chosen(place.settings)
+    return TORCH if isinstance(decoding, Beams) else factory.chosen(place.settings)
 
 
 @asynccontextmanager
@@ -67,9 +67,9 @@ async def _served(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
 @asynccontextmanager
 async def _batched(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
     set_wait_policy(plan.place.settings.wait_policy)  # on another machine nothing has set it yet
+    from peft_daemon.engines.torch.loading import load  # noqa: PLC0415
     from peft_evaluation.batched.engine import BatchedEngine  # noqa: PLC0415  (loads torch)
     from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415
-    from peft_tuning.serving.loading import load  # noqa: PLC0415
 
     settings, formats, answers = plan.place.settings, plan.place.entry.prompt_formats, plan.decoding.answers
     at_once = plan.at_once or max(1, ROWS // answers)

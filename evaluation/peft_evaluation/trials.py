@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from peft_daemon.completion.document import lines_of
+from peft_core.code.document import lines_of
 from peft_evaluation.items import FunctionTests, RepositoryTests, Tests
 from peft_evaluation.sandbox.base import Limits, Sandbox, Verdict
 from peft_evaluation.sandbox.functions import run_function

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import msgspec
 from lsprotocol import types
 
-from peft_daemon.errors import InvalidInput
-from peft_daemon.privacy.files import why_secret
+from peft_core.errors import InvalidInput
+from peft_core.privacy.files import why_secret
 from peft_lsp import comments, generation, names
 from peft_lsp.commands import answered
 from peft_lsp.documents import Snapshot

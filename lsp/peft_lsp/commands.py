@@ -13,8 +13,8 @@ import msgspec
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
-from peft_daemon.errors import PeftDaemonError
-from peft_daemon.protocol import UseAdapterRequest
+from peft_core.api_types import UseAdapterRequest
+from peft_core.errors import PeftDaemonError
 from peft_lsp import names
 from peft_lsp.language_server import PeftLanguageServer
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from peft_daemon.privacy.files import PROSE_LANGUAGES, prose_language
-from peft_daemon.protocol import Name, TokenCount
+from peft_core.api_types import Name, TokenCount
+from peft_core.privacy.files import PROSE_LANGUAGES, prose_language
 
 Milliseconds = Annotated[int, Meta(ge=50, le=600_000)]
 

@@ -12,10 +12,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from peft_core.api_types import (
+    CompleteRequest,
+    CompleteResponse,
+    ContextChanged,
+    EngineState,
+    FeedbackRequest,
+    FinishReason,
+)
+from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_daemon.client import DaemonClient
-from peft_daemon.context.protocol import ContextChanged
-from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
-from peft_daemon.protocol import CompleteRequest, CompleteResponse, EngineState, FeedbackRequest, FinishReason
 from peft_lsp.status import State, StatusBoard
 
 log = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from peft_daemon.protocol import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
+from peft_core.api_types import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
 from peft_lsp.documents import Document, Documents, Edit, Snapshot, one_line_end
 from peft_lsp.kept import kept_characters
 from peft_lsp.offers import Offer, Offers, Settled
 
 if TYPE_CHECKING:
-    from peft_daemon.protocol import CompleteResponse
+    from peft_core.api_types import CompleteResponse
     from peft_lsp.daemon import Daemon
 
 LEAVING_S = 2.0

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from peft_daemon.protocol import CompleteRequest, CompleteResponse
+from peft_core.api_types import CompleteRequest, CompleteResponse
 from peft_lsp.documents import Documents, Snapshot
 
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from peft_daemon.protocol import CompleteRequest, CompleteResponse, DeltaEvent
+from peft_core.api_types import CompleteRequest, CompleteResponse, DeltaEvent
 from peft_lsp import progress
 from peft_lsp.comments import Prose
 from peft_lsp.configuration import Configuration

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from peft_daemon import __version__
+from peft_core import __version__
 from peft_lsp import names
 from peft_lsp.framing import framed, read_message, write, write_error
 from peft_lsp.positions import Encoding, negotiate

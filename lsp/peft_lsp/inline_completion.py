@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 from lsprotocol import types
 
-from peft_daemon.protocol import CompleteResponse
+from peft_core.api_types import CompleteResponse
 from peft_lsp import names
 from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Snapshot

@@ -13,7 +13,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException, PyglsError
 from pygls.lsp.server import LanguageServer
 
-from peft_daemon import __version__
+from peft_core import __version__
 from peft_lsp import names
 from peft_lsp.daemon import Daemon
 from peft_lsp.documents import Documents, Snapshot

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from peft_daemon.protocol import Outcome
+from peft_core.api_types import Outcome
 from peft_lsp.documents import Edit, Place, moved_over
 
 READING_S = 0.25

@@ -13,9 +13,9 @@ import msgspec
 from lsprotocol import types
 from msgspec import Meta
 
-from peft_daemon.errors import InvalidInput
-from peft_daemon.privacy.files import why_secret
-from peft_daemon.protocol import CompleteRequest, CompleteResponse, Task
+from peft_core.api_types import CompleteRequest, CompleteResponse, Task
+from peft_core.errors import InvalidInput
+from peft_core.privacy.files import why_secret
 from peft_lsp import comments, generation, names
 from peft_lsp.code_action import lines_of
 from peft_lsp.commands import answered

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 from pygls.uris import to_fs_path
 
-from peft_daemon.context.protocol import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
-from peft_daemon.privacy.files import secret_file
+from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
+from peft_core.privacy.files import secret_file
 from peft_lsp.documents import Document, Documents, Edit, one_line_end
 
 PAUSE_S = 1.0

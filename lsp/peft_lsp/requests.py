@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peft_daemon.privacy.files import prose_language, why_secret
-from peft_daemon.protocol import CompleteRequest
+from peft_core.api_types import CompleteRequest
+from peft_core.privacy.files import prose_language, why_secret
 from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Snapshot
 

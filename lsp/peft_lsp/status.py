@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 from pygls.progress import Progress
 
-from peft_daemon.protocol import CompleteResponse
+from peft_core.api_types import CompleteResponse
 from peft_lsp.progress import bar, new_token
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from peft_daemon.engines import heartbeat, supervision
+from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from support.served_gguf import ServedGguf, served_gguf
 from support.synthetic_adapter import lora, write_peft
@@ -67,7 +67,7 @@ def engines() -> list[psutil.Process]:
 
 async def test_faults_of_the_engine_are_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.2, ping_s=0.4))
-    monkeypatch.setattr(supervision, "BACKOFF_S", (0.05, 0.2, 0.3))
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (0.05, 0.2, 0.3))
     random_ = random.Random(46)
     faults: Counter[str] = Counter()
     async with served_gguf(tmp_path, monkeypatch, slots=2, max_loaded_adapters=1, request_limit_s=20) as served:
@@ -81,7 +81,7 @@ async def test_faults_of_the_engine_are_survived(tmp_path: Path, monkeypatch: py
         while not clients.done():
             await asyncio.sleep(random_.uniform(0.2, 2.5))
             living = engines()
-            assert len(living) <= supervision.MAX_PROCESSES
+            assert len(living) <= supervisor.MAX_PROCESSES
             number = random_.choice((signal.SIGSTOP, signal.SIGKILL, signal.SIGABRT))
             with suppress(psutil.NoSuchProcess, IndexError):
                 random_.choice(living).send_signal(number)

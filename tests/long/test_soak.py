@@ -19,9 +19,9 @@ import psutil
 import pytest
 from lsprotocol import types
 
+from peft_core.http_client import MAX_UNUSED
+from peft_core.paths import Paths
 from peft_daemon.client import CompleteRequest, DaemonClient, PeftDaemonError
-from peft_daemon.connections import MAX_UNUSED
-from peft_daemon.paths import Paths
 from support.editor import Editor, editor
 from support.running_daemon import RunningDaemon, run_cli, start_daemon
 

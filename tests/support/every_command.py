@@ -82,7 +82,7 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 def run(command: str, folder: Path) -> Said:
     """One command, as the console script runs it; standard input is at its end."""
-    from peft_daemon.cli import main
+    from peft_cli import main
 
     handlers, before = logging.root.handlers[:], sys.argv
     # The entry point takes what is relative out of both, for the whole of its process.

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.starter import stop
-from peft_daemon.paths import Paths
 
 
 @contextlib.contextmanager

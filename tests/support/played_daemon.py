@@ -17,15 +17,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_daemon.api import app
-from peft_daemon.config import resolve
+from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+from peft_daemon import app
 from peft_daemon.engines.base import LLAMACPP, Delta, Finish, GenerationRequest
 from peft_daemon.lifecycle import handover
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.starter import stop
 from peft_daemon.models.optimized import ModelFile
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 from peft_daemon.server import serve
 
 SCRIPT = "PLAYED_SCRIPT"

@@ -17,9 +17,9 @@ from typing import Any
 
 import httpx
 
-from peft_daemon.connections import HttpConnection, ServerAddress
-from peft_daemon.engines.kv_states import KvStates
-from peft_daemon.engines.llamacpp_server import LlamaServer
+from peft_core.http_client import HttpConnection, ServerAddress
+from peft_daemon.engines.llamacpp.kv_states import KvStates
+from peft_daemon.engines.llamacpp.server import LlamaServer
 
 Weights = tuple[tuple[str, float], ...]
 

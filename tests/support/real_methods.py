@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from peft_tuning.base_model import LoadedBase
+    from peft_daemon.engines.torch.base_model import LoadedBase
 
 TEXT = "### Instruction:\nAdd two numbers\n### Response:\ndef zorgle(quux, frob):\n    return quux ^ frob\n"
 DENSE = ("lora", "ia3", "prompt", "prefix", "full")
@@ -29,8 +29,8 @@ def main(path: Path) -> None:
     """Try all methods on the GGUF file ``path``."""
     import torch
 
+    from peft_daemon.engines.torch.base_model import load_gguf
     from peft_tuning import methods
-    from peft_tuning.base_model import load_gguf
 
     torch.set_num_threads(1)
     for group in (("qlora-4bit",), ("qlora-8bit",), DENSE):
@@ -47,9 +47,9 @@ def main(path: Path) -> None:
 def _try(method_id: str, base: LoadedBase) -> dict[str, Any]:
     import torch
 
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
     from peft_tuning import methods
     from peft_tuning.methods.base import MethodOptions
-    from peft_tuning.tokenizer import LiteralTokenizer
 
     method = methods.get(method_id)
     tokens = torch.tensor([LiteralTokenizer(base.tokenizer).encode_text(TEXT)])

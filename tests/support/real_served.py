@@ -19,8 +19,8 @@ def main(model_file: Path, out: Path) -> None:
     """Write ``out/ia3`` and ``out/prefix``."""
     import torch
 
-    from peft_tuning.base_model import Precision, load_gguf
-    from peft_tuning.tokenizer import LiteralTokenizer
+    from peft_daemon.engines.torch.base_model import Precision, load_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
 
     torch.set_num_threads(1)
     base = load_gguf(model_file, Precision.FLOAT32)

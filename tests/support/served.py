@@ -17,19 +17,18 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from peft_daemon import __version__
-from peft_daemon.api import app
-from peft_daemon.config import resolve
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp_server import LlamaServer
+from peft_core import __version__, app
+from peft_core.api_types import PROTOCOL_VERSION
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.server import LlamaServer
 from peft_daemon.engines.process import EngineProcess
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.draining import AnswerWhenStopping
 from peft_daemon.lifecycle.info import DaemonInfo, publish
 from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.models.optimized import ModelFile
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import PROTOCOL_VERSION
 from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
 

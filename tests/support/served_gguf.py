@@ -16,16 +16,16 @@ import msgspec
 import psutil
 import pytest
 
+from peft_core.api_types import DaemonStatus, EngineState
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.api.app import create_app
-from peft_daemon.config import Settings
+from peft_daemon.app import create_app
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import ModelStore
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import DaemonStatus, EngineState
 from support.synthetic_adapter import TinyModel
 from support.tiny_entry import tiny_entry
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from peft_core.api_types import Task
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.protocol import Task
 
 
 def manifest(name: str = "mine", **changes: Any) -> Manifest:

@@ -60,8 +60,8 @@ def _train(orders: dict[str, Any]) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from peft_daemon.adapters.gguf_header import read_header
-    from peft_tuning.base_model import Precision, load_gguf
+    from peft_core.gguf.header import read_header
+    from peft_daemon.engines.torch.base_model import Precision, load_gguf
 
     torch.manual_seed(0)
     path, out = Path(orders["model"]), Path(orders["out"])

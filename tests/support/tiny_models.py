@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from peft_tuning.base_model import LoadedBase, Precision
+    from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 
 FAMILIES = ("qwen2", "llama", "codegen", "gpt_bigcode", "starcoder2", "t5")
 END = 95
@@ -59,8 +59,8 @@ def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel
 
 def tiny_base(family: str, precision: Precision | str = "float32") -> LoadedBase:
     """The same weights at every call, held as ``precision``."""
-    from peft_tuning import families, quantized
-    from peft_tuning.base_model import LoadedBase, Precision
+    from peft_daemon.engines.torch import families, quantized
+    from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 
     precision = Precision(precision)
     model = tiny_model(family)

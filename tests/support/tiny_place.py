@@ -6,12 +6,12 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.http_download import sha256_of
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry, PromptFormats
-from peft_daemon.models.partial import sha256_of
-from peft_daemon.paths import Paths
 from peft_tuning.place import Place
 
 

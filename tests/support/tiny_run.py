@@ -23,9 +23,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from peft_daemon.engines.torch import families
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.models.catalogue import PromptFormats
-from peft_tuning import families
-from peft_tuning.base_model import LoadedBase, Precision
 from peft_tuning.examples import DataSet, Example, FillExample, IntentExample
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions

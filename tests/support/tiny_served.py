@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from peft_core.http_download import sha256_of
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.models.partial import sha256_of
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision, load_gguf
 from peft_tuning import methods
-from peft_tuning.base_model import LoadedBase, Precision, load_gguf
 from peft_tuning.methods.base import MethodOptions
 from support.tiny_models import VOCABULARY, tiny_model, write_gguf
 

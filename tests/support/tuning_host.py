@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from peft_daemon.adapters import atomic
-from peft_daemon.errors import Cancelled
+from peft_core import files
+from peft_core.errors import Cancelled
 from peft_tuning import checkpoints, methods, trainer
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
@@ -94,7 +94,7 @@ def in_save(which: int) -> None:
 
 def before_publish(which: int) -> None:
     """All files are written, the folder has not its name yet; counts best weights as well."""
-    at_call(atomic, "publish", which, lambda _staged: die(signal.SIGKILL))
+    at_call(files, "publish", which, lambda _staged: die(signal.SIGKILL))
 
 
 def before_adapter() -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from peft_daemon.cancellation import end, finish
+from peft_core.tasks import end, finish
 
 
 class Work:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon import child_processes
-from peft_daemon.child_processes import (
+from peft_core import processes
+from peft_core.processes import (
     WORKING_FOLDER,
     find_program,
     isolated_environment,
@@ -30,7 +30,7 @@ def visited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "json.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w').close()\n")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(child_processes, "_STARTED_IN", folder)
+    monkeypatch.setattr(processes, "_STARTED_IN", folder)
     return folder
 
 
@@ -98,7 +98,7 @@ def test_the_users_own_programs_are_found_from_the_home_folder(tmp_path: Path, m
     mine = program(tmp_path / ".local" / "bin", "tool")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(mine.parent))
-    monkeypatch.setattr(child_processes, "_STARTED_IN", tmp_path)
+    monkeypatch.setattr(processes, "_STARTED_IN", tmp_path)
     assert find_program("tool", tmp_path) == str(mine)
 
 
@@ -135,7 +135,7 @@ def test_the_command_itself_does_not_import_from_the_visited_folder(
 ) -> None:
     (visited / "json.py").rename(visited / "wave.py")
     code = "import os, sys, wave; print(os.environ.get('PYTHONPATH'), *sys.path, sep=os.linesep)"
-    guarded = f"from peft_daemon.child_processes import distrust_working_folder as d; d(); {code}"
+    guarded = f"from peft_core.processes import distrust_working_folder as d; d(); {code}"
     environ = {**os.environ, "PYTHONPATH": search} if search is not None else dict(os.environ)
     done = subprocess.run([sys.executable, "-c", guarded], check=True, capture_output=True, text=True, env=environ)
     assert not (tmp_path / "mark").exists()
@@ -146,6 +146,6 @@ def test_the_command_itself_does_not_import_from_the_visited_folder(
 
 def test_what_libraries_start_does_not_import_from_the_visited_folder_either(visited: Path, tmp_path: Path) -> None:
     environ: dict[str, str] = dict(os.environ)
-    child_processes.distrust_working_folder(environ)
+    processes.distrust_working_folder(environ)
     subprocess.run([sys.executable, "-c", "import json"], check=True, env=environ)
     assert not (tmp_path / "mark").exists()

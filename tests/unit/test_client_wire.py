@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.api_types import ErrorBody, ErrorResponse
+from peft_core.errors import NotFound, PeftDaemonError, Unavailable
+from peft_core.http_client import ConnectionTimeout, event_data
 from peft_daemon import exchange
 from peft_daemon.client import error_from
-from peft_daemon.connections import ConnectionTimeout, event_data
-from peft_daemon.errors import NotFound, PeftDaemonError, Unavailable
 from peft_daemon.lifecycle.told_errors import body_of, error_of
-from peft_daemon.protocol import ErrorBody, ErrorResponse
 
 LINES_BREAK_HERE = "\u2028\u2029\x85\x0b\x0c\x1c\r\n"
 

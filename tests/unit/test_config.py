@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import PROJECT_SETTINGS, Settings, describe, find_project_file, resolve
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
+from peft_core.settings import PROJECT_SETTINGS, Settings, describe, find_project_file, resolve
 
 
 def write(path: Path, text: str) -> Path:

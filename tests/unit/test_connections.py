@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from peft_daemon.connections import ConnectionLost, ConnectionPool, ConnectionTimeout
+from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout
 from support.served import ServedHere, open_descriptors, served, until
 
 

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from peft_daemon.cli import extras
-from peft_daemon.cli.report import app
-from peft_daemon.errors import NotFound
+from peft_cli import extras
+from peft_cli.report import app
+from peft_core.errors import NotFound
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import Conflict
-from peft_daemon.paths import Paths, private_folder
+from peft_core.errors import Conflict
+from peft_core.paths import Paths, private_folder
 
 
 def test_one_variable_moves_everything(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from peft_daemon.adapters.atomic import PARTIAL, whole_folder
-from peft_daemon.errors import InvalidInput, PeftDaemonError
+from peft_core.errors import InvalidInput, PeftDaemonError
+from peft_core.files import PARTIAL, whole_folder
 
 KEPT = 2
 WEIGHTS, OPTIMIZER, SCHEDULER = "trained.safetensors", "optimizer.pt", "scheduler.pt"

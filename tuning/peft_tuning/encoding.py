@@ -13,15 +13,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from peft_core.api_types import Task
+from peft_core.code.document import Document, normalize_newlines
+from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.document import Document, normalize_newlines
 from peft_daemon.completion.formats import PromptFormat, Slot
-from peft_daemon.errors import InvalidInput, PeftDaemonError
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
 from peft_daemon.models.catalogue import PromptFormats
-from peft_daemon.protocol import Task
-from peft_tuning.base_model import LoadedBase
 from peft_tuning.examples import Example, FillExample, IntentExample
-from peft_tuning.tokenizer import LiteralTokenizer
 
 FENCE = "```"
 FRAME_TOKENS = 512

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from peft_daemon.protocol import ContextChunk
+from peft_core.api_types import ContextChunk
 
 
 class HoleKind(StrEnum):

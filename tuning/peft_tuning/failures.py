@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from peft_daemon.errors import InvalidInput, PeftDaemonError
+from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_tuning.job import TuneJob
 from peft_tuning.memory import is_out_of_memory
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sysconfig
 from pathlib import Path
 
-from peft_daemon.sources.structure import structure
+from peft_core.code.structure import structure
 from peft_tuning.examples import FillExample, HoleKind
 from peft_tuning.repository.holes import Cutting, cut
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from peft_daemon.adapters import atomic
-from peft_daemon.errors import Conflict, NotFound
+from peft_core import files
+from peft_core.errors import Conflict, NotFound
 from peft_tuning.methods.base import MethodOptions
 
 FILE = "run.json"
@@ -81,7 +81,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 def record(folder: Path, identity: RunIdentity) -> None:
     """Write down what run this folder belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
-    atomic.write(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
+    files.write(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
 
 
 def recorded(folder: Path) -> RunIdentity:

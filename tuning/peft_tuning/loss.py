@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_tuning.batching import IGNORED, MicroBatch
 
 CHUNK = 128

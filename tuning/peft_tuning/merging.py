@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_daemon.adapters.atomic import whole_folder
+from peft_core.errors import Conflict, InvalidInput
+from peft_core.files import whole_folder
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines.base import LLAMACPP
-from peft_daemon.errors import Conflict, InvalidInput
+from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_tuning import methods
-from peft_tuning.base_model import Precision, load_gguf
 
 MERGEABLE = ("lora", "qlora-4bit", "qlora-8bit", "rslora", "dora", "ia3")
 

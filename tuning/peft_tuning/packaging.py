@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from peft_core.api_types import Task
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import RECORD
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.protocol import Task
 from peft_tuning.examples import DataSet, FillExample
 from peft_tuning.model_card import write_card
 from peft_tuning.training import TuneResult

@@ -8,14 +8,14 @@ from typing import Self
 
 import msgspec
 
+from peft_core.paths import Paths
+from peft_core.settings import Settings, resolve
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings, resolve
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
 from peft_daemon.models.verifier import ModelVerifier
-from peft_daemon.paths import Paths
 
 
 @dataclass(frozen=True, kw_only=True)

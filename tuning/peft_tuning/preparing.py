@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
+from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning import encoding, methods
-from peft_tuning.base_model import LoadedBase
 from peft_tuning.batching import Layout
 from peft_tuning.encoding import EncodedPart, Limits, Tokens
 from peft_tuning.examples import DataSet

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from peft_core.errors import Conflict, InvalidInput, NotFound
+from peft_core.paths import Paths, private_folder
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.engines import choice
-from peft_daemon.errors import Conflict, InvalidInput, NotFound
+from peft_daemon.engines import factory
+from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.tuning import tuning_noticed
-from peft_daemon.paths import Paths, private_folder
-from peft_tuning import families, methods
+from peft_tuning import methods
 from peft_tuning.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.gate import Holes, Verdict
 from peft_tuning.job import TuneJob
@@ -154,8 +155,8 @@ def prepare(request: TuneRequest, place: Place, data: DataSet, tell: Tell) -> Pr
     """Load the base the method wants and encode the data for it; see ``preparing.prepare``."""
     import torch  # noqa: PLC0415  (seconds)
 
+    from peft_daemon.engines.torch.base_model import load_gguf  # noqa: PLC0415
     from peft_tuning import preparing  # noqa: PLC0415
-    from peft_tuning.base_model import load_gguf  # noqa: PLC0415
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = methods.get(request.job.method).precision_on(device)
@@ -175,7 +176,7 @@ def _judge(request: TuneRequest, place: Place, data: DataSet, adapter: Path, tel
     from peft_tuning.general_code import general_holes  # noqa: PLC0415
     from peft_tuning.served import serving  # noqa: PLC0415
 
-    chosen = choice.chosen(place.settings)
+    chosen = factory.chosen(place.settings)
     with tempfile.TemporaryDirectory(prefix="peft-daemon-gate-") as scratch:
         # A registry that nobody looks into: what is judged is not registered yet.
         registry = AdapterRegistry(Path(scratch))
@@ -232,7 +233,7 @@ def _activate(request: TuneRequest, place: Place, manifest: Manifest, verdict: V
 def _why_not(request: TuneRequest, place: Place, manifest: Manifest, verdict: Verdict | None) -> str:
     """What speaks against using it; empty for nothing."""
     try:
-        manifest.require_engine(choice.chosen(place.settings))
+        manifest.require_engine(factory.chosen(place.settings))
     except InvalidInput as error:
         return error.line
     if not request.activate:

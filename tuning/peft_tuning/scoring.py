@@ -12,7 +12,7 @@ from statistics import fmean
 import msgspec
 from rapidfuzz.distance import Levenshtein
 
-from peft_daemon.completion.document import Document
+from peft_core.code.document import Document
 from peft_daemon.completion.following import Completion
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.pipeline import Job, Pipeline

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.config import Settings
-from peft_daemon.engines import choice
+from peft_core.settings import Settings
+from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -36,7 +36,7 @@ async def serving(
     )
     # Not below the user's folders: a socket path has room for 103 bytes.
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-        engine = choice.create(
+        engine = factory.create(
             own,
             model_id=entry.id,
             model_path=path,

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from peft_daemon.errors import PeftDaemonError
+from peft_core.errors import PeftDaemonError
 from peft_tuning.batching import Layout, MicroBatch, Row, collate, rows
 from peft_tuning.checkpoints import OPTIMIZER, SCHEDULER, Checkpoint, CheckpointStore, restore, trained_weights
 from peft_tuning.encoding import Encoded

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from transformers import TrainerState, TrainingArguments
 
-from peft_daemon.errors import Cancelled, Conflict
+from peft_core.errors import Cancelled, Conflict
+from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.models.catalogue import PromptFormats
-from peft_tuning.base_model import LoadedBase
 from peft_tuning.callbacks import Milestones, Reporter, evaluated
 from peft_tuning.checkpoints import Checkpoint, CheckpointStore, NoSpace, restore, write_folder
 from peft_tuning.examples import DataSet

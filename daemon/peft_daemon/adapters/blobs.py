@@ -17,15 +17,16 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.adapters import atomic, peft_files
+from peft_core import files
+from peft_core.api_types import Task
+from peft_core.errors import Conflict, UnusableFile
+from peft_core.http_download import sha256_of
+from peft_core.paths import private_folder
+from peft_daemon.adapters import peft_files
 from peft_daemon.adapters.checking import check, drop_ignored_keys
 from peft_daemon.adapters.facts import CheckedAdapter
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.validation import BaseModel, LoraAdapter
-from peft_daemon.errors import Conflict, UnusableFile
-from peft_daemon.models.partial import sha256_of
-from peft_daemon.paths import private_folder
-from peft_daemon.protocol import Task
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -113,13 +114,13 @@ class Blobs:
             if isinstance(adapter, LoraAdapter) and adapter.has_gguf_form:
                 export(adapter, staged / "adapter.gguf")
             manifest = _describe(adapter, digest, staged, name=name, task=task, base=base, source=source)
-            atomic.write(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-            atomic.publish(staged, self._blobs / digest)
+            files.write(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            files.publish(staged, self._blobs / digest)
         return digest
 
     def discard(self, digest: str) -> bool:
         """Delete an adapter; False where the system refuses because a program has its file open (Windows)."""
-        return atomic.discard(self._blobs / digest, self._scratch)
+        return files.discard(self._blobs / digest, self._scratch)
 
     def prepare(self) -> None:
         """Make the folders and sweep what an interrupted change left; call it with the lock held."""

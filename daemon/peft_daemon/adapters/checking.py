@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters import lora_config, peft_files, vectors
 from peft_daemon.adapters.facts import CheckedAdapter
 from peft_daemon.adapters.validation import BaseModel, validate
-from peft_daemon.errors import InvalidInput
 
 
 def check(folder: Path, base: BaseModel) -> CheckedAdapter:

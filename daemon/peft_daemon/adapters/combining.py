@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import CONFIG, RECORD, WEIGHTS
 from peft_daemon.adapters.validation import LoraAdapter, LoraModule
-from peft_daemon.errors import InvalidInput
 
 
 def combine(parts: Sequence[tuple[LoraAdapter, float]], record: TrainingRecord, folder: Path) -> None:

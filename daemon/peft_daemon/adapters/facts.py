@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from peft_daemon.adapters.gguf_header import GgufHeader
+from peft_core.gguf.header import GgufHeader
 from peft_daemon.adapters.manifest import TrainingRecord
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peft_daemon.adapters.gguf_header import GgufHeader
+from peft_core.gguf.header import GgufHeader
 from peft_daemon.adapters.validation import LoraAdapter, LoraModule
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 
 TRAINING_ONLY = frozenset(
     {

@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from peft_core.api_types import AdapterSummary, Task
+from peft_core.errors import Conflict, InvalidInput
 from peft_daemon.engines.base import LLAMACPP, TORCH
-from peft_daemon.errors import Conflict, InvalidInput
-from peft_daemon.protocol import AdapterSummary, Task
 
 Text = Annotated[str, Meta(max_length=4096)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]

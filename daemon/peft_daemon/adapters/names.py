@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from peft_core.api_types import BASE
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters.blobs import DIGEST
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import BASE
 
 LONGEST = 64
 _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{LONGEST - 1}}}")

@@ -12,7 +12,7 @@ import re
 import stat
 from pathlib import Path
 
-from peft_daemon.errors import InvalidInput, NotFound, TooLarge
+from peft_core.errors import InvalidInput, NotFound, TooLarge
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -20,7 +20,10 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from peft_daemon.adapters import atomic
+from peft_core import files
+from peft_core.api_types import BASE, AdapterSummary, Task
+from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile, UnusablePath
+from peft_core.paths import private_folder
 from peft_daemon.adapters.blobs import DIGEST, Blobs, now
 from peft_daemon.adapters.integrity import AdapterVerifier
 from peft_daemon.adapters.manifest import Manifest, lost_summary
@@ -29,9 +32,6 @@ from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.state import Active, Names, Version, enclosing
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import LLAMACPP, AdapterLease
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile, UnusablePath
-from peft_daemon.paths import private_folder
-from peft_daemon.protocol import BASE, AdapterSummary, Task
 
 T = TypeVar("T", Names, Active)
 Signature = tuple[int, int, int] | None
@@ -277,7 +277,7 @@ class AdapterRegistry:
             if form == "gguf":
                 shutil.copyfile(self._blobs.gguf(manifest.digest), target)
             else:
-                with atomic.whole_folder(target) as staged:
+                with files.whole_folder(target) as staged:
                     shutil.copytree(
                         self._blobs.peft(manifest.digest), staged, copy_function=shutil.copyfile, dirs_exist_ok=True
                     )
@@ -392,7 +392,7 @@ class AdapterRegistry:
             raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
 
     def _write(self, path: Path, value: Names | Active) -> None:
-        atomic.write(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+        files.write(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def _signature(path: Path) -> Signature:

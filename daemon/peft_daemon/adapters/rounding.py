@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters.peft_files import WEIGHTS
 from peft_daemon.adapters.tensors import read_tensors
-from peft_daemon.errors import InvalidInput
 
 
 def round_to_float16(folder: Path) -> None:

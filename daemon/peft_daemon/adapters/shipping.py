@@ -20,18 +20,18 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.adapters import atomic
+from peft_core import files
+from peft_core.api_types import Task
+from peft_core.errors import Conflict
+from peft_core.http_download import sha256_of
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.peft_files import CONFIG, RECORD, WEIGHTS
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict
 from peft_daemon.models import catalogue
-from peft_daemon.models.partial import sha256_of
 from peft_daemon.models.store import open_store
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import Task
 
 SHIPPED = Path(__file__).with_name("shipped")
 SERVED_UNCHOSEN = (Task.FILL,)
@@ -136,4 +136,4 @@ def _read(registry: AdapterRegistry) -> dict[str, _Provided]:
 
 
 def _write(registry: AdapterRegistry, provided: dict[str, _Provided]) -> None:
-    atomic.write(_state_file(registry), msgspec.json.format(msgspec.json.encode(provided), indent=2))
+    files.write(_state_file(registry), msgspec.json.format(msgspec.json.encode(provided), indent=2))

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from peft_daemon.protocol import BASE, Task
+from peft_core.api_types import BASE, Task
 
 
 class Version(msgspec.Struct, frozen=True):

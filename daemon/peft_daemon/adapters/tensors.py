@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 
 if TYPE_CHECKING:
     import numpy as np

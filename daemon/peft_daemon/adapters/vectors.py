@@ -13,10 +13,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from peft_core.errors import Conflict, InvalidInput
+from peft_core.gguf.header import GgufHeader
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.digest import tensors_digest
 from peft_daemon.adapters.facts import AdapterFacts
-from peft_daemon.adapters.gguf_header import GgufHeader
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.tensors import Tensor, read_tensors
 from peft_daemon.adapters.validation import (
@@ -28,7 +29,6 @@ from peft_daemon.adapters.validation import (
     require_finite,
 )
 from peft_daemon.engines.base import TORCH
-from peft_daemon.errors import Conflict, InvalidInput
 
 EMBEDDINGS = "prompt_embeddings"
 """What PEFT calls the one tensor of a prompt or prefix adapter."""

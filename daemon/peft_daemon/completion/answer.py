@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from peft_daemon.completion.document import Document, normalize_newlines
+from peft_core.api_types import FinishReason, Timings
+from peft_core.code.document import Document, normalize_newlines
 from peft_daemon.completion.prompt import contradicts, unheld
 from peft_daemon.engines.base import Delta, Finish
-from peft_daemon.protocol import FinishReason, Timings
 
 LONG_PREFIX = 32_000
 """Characters from which on a client may have cut the text before the cursor, at another place each time."""

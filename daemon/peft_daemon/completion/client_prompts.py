@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from peft_core.api_types import ContextChunk
 from peft_daemon.completion.formats import FIM_MARKERS, FimMarkers
-from peft_daemon.protocol import ContextChunk
 
 
 @dataclass(frozen=True)

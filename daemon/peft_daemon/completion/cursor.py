@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from peft_daemon.completion.document import Document, leading_space, width
-from peft_daemon.completion.lexical import CLOSERS, State, balance, lexis, scan, without_comment
+from peft_core.code.document import Document, leading_space, width
+from peft_core.code.lexer import CLOSERS, State, balance, lexis, scan, without_comment
 
 SCANNED = 200_000
 """Characters before (and after) the cursor that are scanned for what is open."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import msgspec
 
+from peft_core.api_types import CompleteRequest, FinishReason, Task, Timings
+from peft_core.code.document import Document
 from peft_daemon.completion.answer import Answer
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.postprocess.repetition import circles
-from peft_daemon.protocol import CompleteRequest, FinishReason, Task, Timings
 
 
 class Mismatch(Exception):

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from peft_core.api_types import Task
+from peft_core.errors import NotFound
 from peft_daemon.engines.base import Segment
-from peft_daemon.errors import NotFound
-from peft_daemon.protocol import Task
 
 
 class Slot(StrEnum):

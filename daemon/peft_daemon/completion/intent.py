@@ -11,10 +11,10 @@ import ast
 import re
 from dataclasses import dataclass
 
-from peft_daemon.completion.document import Document, leading_space, width
-from peft_daemon.completion.lexical import lexis, scan
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import CompleteRequest, Task
+from peft_core.api_types import CompleteRequest, Task
+from peft_core.code.document import Document, leading_space, width
+from peft_core.code.lexer import lexis, scan
+from peft_core.errors import InvalidInput
 
 MOST_LINES = 6
 """Lines a request in comments may have; longer ones are prose."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from peft_core.code.document import Document
+from peft_core.code.lexer import without_comment
 from peft_daemon.completion.cursor import Cursor, opens_block
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import without_comment
 from peft_daemon.completion.postprocess.indentation import level
 
 _LEAVES = ("return", "raise", "break", "continue", "pass")

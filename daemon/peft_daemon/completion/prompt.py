@@ -19,13 +19,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log
 
-from peft_daemon.completion.document import Document
+from peft_core.api_types import ContextChunk
+from peft_core.code.document import Document
+from peft_core.errors import InvalidInput
+from peft_core.privacy.files import secret_file
+from peft_core.privacy.values import masked, masked_parts, secret_values
 from peft_daemon.completion.formats import Piece, PromptFormat, Slot
 from peft_daemon.engines.base import Prompt, Segment
-from peft_daemon.errors import InvalidInput
-from peft_daemon.privacy.files import secret_file
-from peft_daemon.privacy.values import masked, masked_parts, secret_values
-from peft_daemon.protocol import ContextChunk
 
 CountTokens = Callable[[Sequence[str]], Awaitable[list[int]]]
 

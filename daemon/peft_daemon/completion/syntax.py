@@ -9,8 +9,8 @@ from __future__ import annotations
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
+from peft_core.code.document import Document, leading_space, width
 from peft_daemon.completion.cursor import opens_block
-from peft_daemon.completion.document import Document, leading_space, width
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser

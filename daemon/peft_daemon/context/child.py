@@ -13,10 +13,9 @@ import logging
 
 import msgspec
 
+from peft_core.api_types import ContextChunk, IndexState, WorkspaceStatus
 from peft_daemon.context.messages import Ask, Changed, Chosen, Open, Order, Report
-from peft_daemon.context.protocol import IndexState, WorkspaceStatus
 from peft_daemon.engines.process import ChildGone, EngineProcess
-from peft_daemon.protocol import ContextChunk
 
 MODULE = "peft_daemon.context.worker"
 MOST_DEATHS = 3

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from peft_core.code.files import Listing, Skip, SourceFile, read
+from peft_core.code.imports import Signature, outline
 from peft_daemon.context.postings import Postings, words
-from peft_daemon.sources.files import Listing, Skip, SourceFile, read
-from peft_daemon.sources.related import Signature, outline
 
 MOST_FILES = 20_000
 MOST_CHARACTERS = 200_000_000

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from peft_daemon.context.protocol import WorkspaceStatus
-from peft_daemon.protocol import ContextChunk
+from peft_core.api_types import ContextChunk, WorkspaceStatus
 
 
 class Open(msgspec.Struct, frozen=True, tag="open"):

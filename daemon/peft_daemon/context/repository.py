@@ -13,13 +13,12 @@ import posixpath
 import sys
 from pathlib import Path
 
-from peft_daemon.completion.document import normalize_newlines
+from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, ContextStatus
+from peft_core.code.document import normalize_newlines
+from peft_core.privacy.files import secret_file
 from peft_daemon.context.child import IndexChild
 from peft_daemon.context.messages import Ask
-from peft_daemon.context.protocol import ContextChanged, ContextStatus
 from peft_daemon.context.stable import StableContext
-from peft_daemon.privacy.files import secret_file
-from peft_daemon.protocol import CompleteRequest, ContextChunk
 
 ADOPT_WAIT_S = 0.3
 """How long a caller with time on its hands waits for the index; what comes later is adopted the next time."""

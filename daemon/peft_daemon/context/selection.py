@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from peft_core.api_types import ContextChunk
+from peft_core.code.imports import Related, Signature
+from peft_core.code.languages import language_of
+from peft_core.privacy.values import masked
 from peft_daemon.context.index import Index, defined
 from peft_daemon.context.postings import words
-from peft_daemon.privacy.values import masked
-from peft_daemon.protocol import ContextChunk
-from peft_daemon.sources.languages import language_of
-from peft_daemon.sources.related import Related, Signature
 
 CHARACTERS_PER_TOKEN = 3.2
 NEAR_BEFORE, NEAR_AFTER = 40, 12

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from peft_daemon.protocol import ContextChunk
+from peft_core.api_types import ContextChunk
 
 ENOUGH = 0.5
 """Part of the lines found that is shown already, from which on a change is not worth its reading."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from peft_daemon.errors import EngineFailed
-from peft_daemon.protocol import EngineStatus, FinishReason, Timings
+from peft_core.api_types import EngineStatus, FinishReason, Timings
+from peft_core.errors import EngineFailed
 
 LLAMACPP, TORCH = "llamacpp", "torch"
 """Ids of the engines, as the setting ``engine`` and the manifests of adapters have them."""

@@ -10,9 +10,9 @@ from collections import deque
 
 import psutil
 
-from peft_daemon import child_processes
+from peft_core import processes
+from peft_core.errors import EngineFailed
 from peft_daemon.engines.supervised_child import PARENT_VARIABLE
-from peft_daemon.errors import EngineFailed
 
 STDERR_LINES = 40
 LINE_LIMIT = 1 << 20
@@ -43,8 +43,8 @@ class EngineProcess:
 
         Secrets travel on stdin: a command line or an environment can be read by others.
         """
-        process = await child_processes.start_async(
-            child_processes.python_module(module),
+        process = await processes.start_async(
+            processes.python_module(module),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

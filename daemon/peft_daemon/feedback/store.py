@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.errors import Conflict, Unavailable
-from peft_daemon.paths import private_folder
-from peft_daemon.privacy.files import secret_file
-from peft_daemon.privacy.values import masked_parts, secret_values
-from peft_daemon.protocol import FeedbackRequest
+from peft_core.api_types import FeedbackRequest
+from peft_core.errors import Conflict, Unavailable
+from peft_core.paths import private_folder
+from peft_core.privacy.files import secret_file
+from peft_core.privacy.values import masked_parts, secret_values
 
 SCHEMA = 2
 """1: text was kept of every record, which nobody had been asked about."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from peft_core.api_types import BASE, Outcome
 from peft_daemon.feedback.store import Row
-from peft_daemon.protocol import BASE, Outcome
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

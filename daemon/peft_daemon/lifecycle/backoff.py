@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.errors import Unavailable
+from peft_core.api_types import ErrorBody
+from peft_core.errors import Unavailable
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.private_files import read_private, remove_file, usable_folder, write_private
 from peft_daemon.lifecycle.told_errors import error_of
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import ErrorBody
 
 FREE_FAILURES = 2
 """So many failures cost nothing; the next one starts the waiting."""

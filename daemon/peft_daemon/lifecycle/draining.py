@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from peft_daemon.errors import Unavailable
+from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
+from peft_core.errors import Unavailable
 from peft_daemon.lifecycle.told_errors import body_of
-from peft_daemon.protocol import ErrorBody, ErrorEvent, ErrorResponse
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import InvalidInput
-from peft_daemon.paths import Paths
+from peft_core.errors import InvalidInput
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 
 VARIABLE = "PEFT_DAEMON_HANDOVER"
 

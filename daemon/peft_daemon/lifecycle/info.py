@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from peft_daemon import __version__
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict
+from peft_core import __version__
+from peft_core.api_types import PROTOCOL_VERSION
+from peft_core.errors import Conflict
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 from peft_daemon.lifecycle.processes import ProcessIdentity
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import PROTOCOL_VERSION
 
 CONNECT_TIMEOUT_S = 1.0
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.errors import PeftDaemonError, UnusablePath
+from peft_core.api_types import ErrorBody
+from peft_core.errors import PeftDaemonError, UnusablePath
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.private_files import read_private, remove_file, usable_folder, write_private
 from peft_daemon.lifecycle.told_errors import body_of
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import ErrorBody
 
 
 @contextlib.contextmanager

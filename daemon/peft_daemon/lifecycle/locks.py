@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from peft_daemon.errors import Conflict, UnusablePath
+from peft_core.errors import Conflict, UnusablePath
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 from peft_daemon.lifecycle.processes import ProcessIdentity
-from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

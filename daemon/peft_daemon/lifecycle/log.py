@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from peft_daemon.errors import UnusablePath
+from peft_core.errors import UnusablePath
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.private_files import usable_folder
-from peft_daemon.paths import Paths
 
 LIMIT_BYTES = 5_000_000
 STDERR = 2

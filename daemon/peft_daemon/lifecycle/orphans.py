@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
-from peft_daemon.paths import Paths
 
 if TYPE_CHECKING:
     import psutil

@@ -11,8 +11,8 @@ import stat
 import sys
 from pathlib import Path
 
-from peft_daemon.errors import Conflict, InvalidInput, UnusablePath
-from peft_daemon.paths import private_folder
+from peft_core.errors import Conflict, InvalidInput, UnusablePath
+from peft_core.paths import private_folder
 
 
 def usable_folder(path: Path) -> Path:

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, InvalidInput
+from peft_core.errors import Conflict, InvalidInput
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.lifecycle.private_files import remove_file, usable_folder
-from peft_daemon.paths import Paths
 
 LONGEST_SOCKET_PATH = 103
 """Bytes: macOS has room for 104 with the final zero, Linux for 108."""

@@ -15,9 +15,10 @@ import threading
 import time
 from collections.abc import Sequence
 
-from peft_daemon import __version__, child_processes
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, PeftDaemonError, Unavailable
+from peft_core import __version__, processes
+from peft_core.errors import Conflict, PeftDaemonError, Unavailable
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.lifecycle import backoff, handover, log
 from peft_daemon.lifecycle.info import DaemonInfo, read_info, running_daemon
 from peft_daemon.lifecycle.last_words import take_word
@@ -26,11 +27,10 @@ from peft_daemon.lifecycle.locks import lock_holder, starter_lock
 from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
 from peft_daemon.lifecycle.stopping import STOP_TIMEOUT_S, Stopped, end_process, stop
 from peft_daemon.lifecycle.told_errors import error_of
-from peft_daemon.paths import Paths
 
 __all__ = ["DAEMON_COMMAND", "START_TIMEOUT_S", "Stopped", "ensure_running", "stop"]
 
-DAEMON_COMMAND = child_processes.python_module("peft_daemon.background")
+DAEMON_COMMAND = processes.python_module("peft_daemon.background")
 START_TIMEOUT_S = 30.0
 POLL_S = 0.015
 QUICK_DEATH_S = 60.0
@@ -118,7 +118,7 @@ def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subpr
     """Spawn the daemon detached from this process, its output going to the log."""
     with log.appending(paths) as output:
         try:
-            return child_processes.start(
+            return processes.start(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from peft_daemon.errors import PeftDaemonError
-from peft_daemon.protocol import ErrorBody
+from peft_core.api_types import ErrorBody
+from peft_core.errors import PeftDaemonError
 
 
 def body_of(error: PeftDaemonError) -> ErrorBody:

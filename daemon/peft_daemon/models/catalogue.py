@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Meta(ge=1)]

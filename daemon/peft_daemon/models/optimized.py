@@ -13,9 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.models import disk
+from peft_core.files import FileStamp, sample_sha256, sync_folder
 from peft_daemon.models.catalogue import FileName, Sha256
-from peft_daemon.models.disk import FileStamp
 
 RECORD = "optimized.json"
 SUFFIX = ".optimized.gguf"
@@ -127,7 +126,7 @@ def keep(
         bytes=info.st_size,
         mtime_ns=info.st_mtime_ns,
         stamp=FileStamp.of(target),
-        sample=disk.sample_sha256(target),
+        sample=sample_sha256(target),
         source_sha256=source_sha256,
         recipe=made.recipe,
         adapter=adapter,
@@ -137,7 +136,7 @@ def keep(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_record(folder, record)
-    disk.sync_folder(folder)
+    sync_folder(folder)
     for old in folder.glob(f"*{SUFFIX}"):
         if old != target:
             old.unlink()

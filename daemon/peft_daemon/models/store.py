@@ -18,18 +18,19 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, DownloadFailed, NotFound
-from peft_daemon.models import disk, optimized
+from peft_core import files
+from peft_core.errors import Conflict, DownloadFailed, NotFound
+from peft_core.files import FileStamp, readable, sample_sha256
+from peft_core.http_download import PartialFile, sha256_of
+from peft_core.paths import Paths
+from peft_core.settings import Settings
+from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import FileName, ModelEntry, Sha256
-from peft_daemon.models.disk import FileStamp, readable, sample_sha256
 from peft_daemon.models.optimized import ModelFile
-from peft_daemon.models.partial import PartialFile, sha256_of
 from peft_daemon.models.progress import Progress, Silent
 from peft_daemon.models.sources import remote_sources
 from peft_daemon.models.sources.base import Source, SourceFailed
 from peft_daemon.models.sources.local import LocalFile
-from peft_daemon.paths import Paths
 
 STAGING = ".staging"
 RECORD = "verified.json"
@@ -79,7 +80,7 @@ class ModelStore:
         folder: Path,
         *,
         offline: bool,
-        free_bytes: Callable[[Path], int] = disk.free_bytes,
+        free_bytes: Callable[[Path], int] = files.free_bytes,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -199,7 +200,7 @@ class ModelStore:
             with self.locked(entry, progress):
                 return self._find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
         except OSError as error:
-            if disk.is_full(error):
+            if files.is_full(error):
                 raise self._too_small(entry, entry.bytes - self.staged_bytes(entry)) from error
             raise self._unwritable(error) from error
 
@@ -274,7 +275,7 @@ class ModelStore:
         file = self.file(entry)
         file.parent.mkdir(exist_ok=True)
         path.replace(file)
-        disk.sync_folder(file.parent)
+        files.sync_folder(file.parent)
         shutil.rmtree(path.parent)
 
     def _adopt(self, entry: ModelEntry, progress: Progress) -> InstalledModel | None:

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.errors import PeftDaemonError, UnusableFile
+from peft_core.errors import PeftDaemonError, UnusableFile
+from peft_core.files import FileStamp, sample_sha256
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.disk import FileStamp, sample_sha256
 from peft_daemon.models.optimized import OptimizedRecord
 from peft_daemon.models.store import ModelStore, VerificationRecord
 

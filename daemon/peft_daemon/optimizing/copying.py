@@ -15,8 +15,8 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from peft_daemon.adapters.gguf_header import U32, U64, Parser, TensorInfo, read_header
-from peft_daemon.models.partial import PartialFile
+from peft_core.gguf.header import U32, U64, Parser, TensorInfo, read_header
+from peft_core.http_download import PartialFile
 from peft_daemon.optimizing import iq4_nl
 from peft_daemon.optimizing.recipes import Recipe, Type
 

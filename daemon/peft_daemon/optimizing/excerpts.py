@@ -7,7 +7,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 
 BEFORE, LENGTH, AFTER = 500, 360, 200
 """Characters before the part that is asked about, of that part, and after it."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from peft_daemon.adapters.gguf_header import TensorInfo
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
+from peft_core.gguf.header import TensorInfo
 
 Type = GGMLQuantizationType
 

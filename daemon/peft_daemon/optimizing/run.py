@@ -14,14 +14,14 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.http_download import PartialFile
+from peft_core.settings import Settings
 from peft_daemon.completion import formats
-from peft_daemon.config import Settings
-from peft_daemon.engines import choice
+from peft_daemon.engines import factory
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Engine
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.optimized import Figures, ModelFile
-from peft_daemon.models.partial import PartialFile
 from peft_daemon.models.store import ModelStore
 from peft_daemon.optimizing import copying, quality, speed
 from peft_daemon.optimizing.excerpts import excerpts
@@ -153,7 +153,7 @@ class Optimizer:
     async def _engine(self, path: Path) -> AsyncGenerator[Engine, None]:
         # Not below the user's folders: a socket path has room for 103 bytes.
         with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-            engine = choice.create(
+            engine = factory.create(
                 self._settings,
                 model_id=self._entry.id,
                 model_path=path,

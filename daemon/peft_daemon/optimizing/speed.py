@@ -7,10 +7,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from peft_core.api_types import Timings
+from peft_core.errors import EngineFailed
 from peft_daemon.engines.base import Engine, Finish, GenerationRequest, Segment
-from peft_daemon.errors import EngineFailed
 from peft_daemon.optimizing.excerpts import Excerpt
-from peft_daemon.protocol import Timings
 
 ROUNDS = 5
 TOKENS = 24

@@ -16,19 +16,19 @@ import psutil
 import torch
 from torch import Tensor
 
+from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest, Prompt
-from peft_daemon.errors import EngineFailed, PeftDaemonError
-from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
+from peft_daemon.engines.torch.adapters import AdapterShelf
+from peft_daemon.engines.torch.answer import AnswerText
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.generation import does_not_fit, require_decoder_only
+from peft_daemon.engines.torch.sampling import Sampler
+from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
+from peft_daemon.engines.torch.vocabulary import Vocabulary
 from peft_evaluation.batched.searches import BeamSearch, Search, Writing
 from peft_evaluation.batched.work import Work
 from peft_evaluation.batched.worker import Limits, Worker
-from peft_tuning.base_model import LoadedBase
-from peft_tuning.serving.adapters import AdapterShelf
-from peft_tuning.serving.answer import AnswerText
-from peft_tuning.serving.generation import does_not_fit, require_decoder_only
-from peft_tuning.serving.sampling import Sampler
-from peft_tuning.serving.vocabulary import Vocabulary
-from peft_tuning.tokenizer import LiteralTokenizer
 
 ADAPTERS = 4
 """In memory."""

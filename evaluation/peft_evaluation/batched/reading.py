@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from peft_daemon.engines.torch.adapters import LoadedAdapter
 from peft_evaluation.batched.rows import Layers, Rows, cache, mask, states
-from peft_tuning.serving.adapters import LoadedAdapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,8 +16,8 @@ from peft_evaluation.batched.reading import PromptReader
 from peft_evaluation.batched.work import UnderWay, Work
 
 if TYPE_CHECKING:
-    from peft_tuning.base_model import LoadedBase
-    from peft_tuning.serving.adapters import AdapterShelf
+    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.base_model import LoadedBase
 
 PATIENCE = 8
 """Steps that work waits at most for more to be read with it: reading little takes as long as reading much."""

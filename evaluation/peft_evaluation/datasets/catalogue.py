@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.datasets import humaneval, mbpp, problems, sentences
 from peft_evaluation.items import Item, ItemSet
 from peft_tuning.datasets import catalogue as tuning

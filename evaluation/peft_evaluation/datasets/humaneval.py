@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.items import FunctionTests, Item, ItemSet
 from peft_tuning.datasets.rows import Row, read_rows
 from peft_tuning.datasets.sources import Places

@@ -5,7 +5,7 @@ Hendrycks et al. 2021 (arXiv 2105.09938).
 
 from __future__ import annotations
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.items import Item, ItemSet
 from peft_tuning.datasets import apps
 from peft_tuning.datasets.sources import Places, find

@@ -5,7 +5,7 @@ The very loaders that tuning uses read the files, so that what is tested was not
 
 from __future__ import annotations
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.items import Item, ItemSet
 from peft_tuning.datasets import catalogue
 from peft_tuning.datasets.sources import Places

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.child_processes import run
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
+from peft_core.processes import run
 
 OLDEST = (3, 9)
 MOST_LINKS = 40

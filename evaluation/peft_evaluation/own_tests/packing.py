@@ -11,8 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_daemon.errors import TooLarge
-from peft_daemon.sources import git
+from peft_core.code import git
+from peft_core.errors import TooLarge
 from peft_evaluation.sandbox.inside.unpacking import LINK
 
 MOST = 256 * 2**20

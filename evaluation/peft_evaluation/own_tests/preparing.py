@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from peft_daemon.adapters import atomic
-from peft_daemon.completion.document import normalize_newlines
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core import files
+from peft_core.code.document import normalize_newlines
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.items import Item, ItemSet, RepositoryTests
 from peft_evaluation.journal import Journal
 from peft_evaluation.own_tests import interpreter, packing
@@ -170,7 +170,7 @@ def reference_of(suite: Suite, sandbox: Sandbox, folder: Path, tell: Tell) -> Re
         changed=first.changed | again.changed,
         seconds=took,
     )
-    atomic.write(path, msgspec.json.encode(found))
+    files.write(path, msgspec.json.encode(found))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from peft_daemon.adapters import atomic
+from peft_core import files
 from peft_evaluation.reports.html import html
 from peft_evaluation.reports.markdown import markdown
 from peft_evaluation.results import Report
@@ -16,4 +16,4 @@ KINDS: Mapping[str, Callable[[Report], str]] = {"report.md": markdown, "report.h
 def write(folder: Path, report: Report) -> None:
     """Write every kind into ``folder``."""
     for name, make in KINDS.items():
-        atomic.write(folder / name, make(report).encode())
+        files.write(folder / name, make(report).encode())

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.adapters import atomic
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core import files
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.results import SCHEMA, Report
 
 FILE = "report.json"
@@ -20,7 +20,7 @@ class _Schema(msgspec.Struct):
 def write(folder: Path, report: Report) -> Path:
     """Write the report into ``folder``; returns its path."""
     path = folder / FILE
-    atomic.write(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
+    files.write(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.retrieval.base import Retriever
 from peft_evaluation.retrieval.bm25 import Bm25
 from peft_evaluation.retrieval.dense import gte_small, minilm

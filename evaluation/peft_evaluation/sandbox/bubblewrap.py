@@ -14,8 +14,8 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from peft_daemon.child_processes import find_program, run
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
+from peft_core.processes import find_program, run
 from peft_evaluation.sandbox import seccomp
 from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, Sandbox, Workspace, start
 

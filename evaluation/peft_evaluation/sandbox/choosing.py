@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 from peft_evaluation.sandbox.base import Sandbox
 from peft_evaluation.sandbox.bubblewrap import Bubblewrap
 from peft_evaluation.sandbox.unconfined import Unconfined

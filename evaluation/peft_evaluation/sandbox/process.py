@@ -14,7 +14,7 @@ from typing import IO
 
 import msgspec
 
-from peft_daemon.child_processes import start
+from peft_core.processes import start
 from peft_evaluation.sandbox.base import Limits, Sandbox
 
 

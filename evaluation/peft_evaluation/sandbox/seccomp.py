@@ -10,7 +10,7 @@ import platform
 import struct
 from dataclasses import dataclass
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 
 ENOSYS, EPERM = 38, 1
 CLONE_THREAD = 0x00010000

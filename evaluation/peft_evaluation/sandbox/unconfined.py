@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Limits, Sandbox, Workspace, start
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from peft_daemon.completion.document import lines_of
-from peft_daemon.protocol import ContextChunk
+from peft_core.api_types import ContextChunk
+from peft_core.code.document import lines_of
 from peft_evaluation.items import Item
 from peft_tuning.examples import Example, IntentExample
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.errors import InvalidInput
 from peft_evaluation.items import ItemSet
 from peft_evaluation.retrieval import catalogue
 from peft_evaluation.strategies.adapter import adapted

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from peft_core.code.imports import Related
+from peft_core.code.workspace import workspace_files
+from peft_core.errors import InvalidInput
 from peft_daemon.context.index import Index
 from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, Question, Recipe, select
-from peft_daemon.errors import InvalidInput
-from peft_daemon.sources.related import Related
-from peft_daemon.sources.workspace import workspace_files
 from peft_evaluation.items import ItemSet
 from peft_evaluation.strategies.base import Strategy
 from peft_tuning.examples import FillExample

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.items import ItemSet
 from peft_evaluation.retrieval.base import Retriever
 from peft_evaluation.strategies.base import NO_SEED, Strategy, query, questions

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from peft_daemon.completion.document import lines_of
+from peft_core.code.document import lines_of
 from peft_evaluation.typing import rhythm
 from peft_evaluation.typing.traces import AHEAD, Edit, Event, Kind
 

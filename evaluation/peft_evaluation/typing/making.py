@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.typing import rhythm
 from peft_evaluation.typing.keystrokes import Manner, Writer
 from peft_evaluation.typing.parts import SHORTEST_BIT, Part, bits, overlaps, stretches

@@ -6,14 +6,14 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from peft_daemon.adapters import atomic
+from peft_core import files
 from peft_evaluation.reports.markdown import lines
 from peft_evaluation.reports.tables import Table
 from peft_evaluation.typing import tables
@@ -26,9 +26,9 @@ TITLE = "Typing benchmark"
 
 def write(folder: Path, report: BenchReport) -> None:
     """Write all three into ``folder``."""
-    atomic.write(folder / JSON, msgspec.json.format(msgspec.json.encode(report), indent=1))
-    atomic.write(folder / MARKDOWN, markdown(report).encode())
-    atomic.write(folder / HTML, html(report).encode())
+    files.write(folder / JSON, msgspec.json.format(msgspec.json.encode(report), indent=1))
+    files.write(folder / MARKDOWN, markdown(report).encode())
+    files.write(folder / HTML, html(report).encode())
 
 
 def markdown(report: BenchReport) -> str:
@@ -91,5 +91,7 @@ def _environment() -> Environment:
 @cache
 def _style() -> str:
     """The evaluation reports' own, and the colours of the curves."""
-    shared = files("peft_evaluation.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
-    return shared + files("peft_evaluation.typing").joinpath("templates", "bench.css").read_text(encoding="utf-8")
+    shared = resources.files("peft_evaluation.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    return shared + resources.files("peft_evaluation.typing").joinpath("templates", "bench.css").read_text(
+        encoding="utf-8"
+    )

@@ -17,8 +17,8 @@ from random import Random
 
 import msgspec
 
-from peft_daemon.adapters import atomic
-from peft_daemon.errors import Cancelled, Conflict, InvalidInput
+from peft_core import files
+from peft_core.errors import Cancelled, Conflict, InvalidInput
 from peft_evaluation.journal import Journal
 from peft_evaluation.typing.assembling import assemble
 from peft_evaluation.typing.making import Amount, make
@@ -201,4 +201,4 @@ def _begin(request: BenchRequest, identity: Identity) -> None:
     if request.folder.exists() and any(request.folder.iterdir()):
         raise InvalidInput(f"{request.folder} is not empty", fix="Name another folder")
     request.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    atomic.write(path, msgspec.json.format(msgspec.json.encode(identity), indent=2))
+    files.write(path, msgspec.json.format(msgspec.json.encode(identity), indent=2))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.typing.keystrokes import partners
 
 PACKAGES = ("pygls", "uvicorn", "typer", "prometheus-client", "anyio", "filelock", "h11", "gguf")

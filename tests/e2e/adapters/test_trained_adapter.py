@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.errors import Conflict
+from peft_core.settings import Settings
 from peft_daemon.adapters import lora_config
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict
 from peft_daemon.models import catalogue
 from support.lora_server import LoraServer, serve
 from support.tiny_adapter import FIM_PROMPT, TinyAdapter

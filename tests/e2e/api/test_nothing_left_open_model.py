@@ -9,8 +9,8 @@ import random
 import psutil
 import pytest
 
+from peft_core.paths import Paths
 from peft_daemon.client import CompleteRequest, DaemonClient
-from peft_daemon.paths import Paths
 from support.running_daemon import RunningDaemon
 from support.served import until
 

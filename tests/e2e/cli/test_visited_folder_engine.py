@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.paths import Paths
+from peft_core.settings import resolve
 from peft_daemon.client import DaemonClient
-from peft_daemon.config import resolve
 from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.paths import Paths
 from support.hostile_folder import hostile_folder
 from support.installation import installation
 

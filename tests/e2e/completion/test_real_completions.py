@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from peft_core.api_types import ContextChunk, FinishReason
+from peft_core.code.document import Document
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.following import Completion, TextPart
 from peft_daemon.completion.pipeline import Job, Pipeline
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.protocol import ContextChunk, FinishReason
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from peft_core.api_types import EngineState, FinishReason
+from peft_core.errors import EngineFailed, InvalidInput, Unavailable
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.errors import EngineFailed, InvalidInput, Unavailable
-from peft_daemon.protocol import EngineState, FinishReason
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 

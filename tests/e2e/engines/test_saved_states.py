@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.api_types import FinishReason, Timings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest, Segment
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions, StatesOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
 from peft_daemon.models import catalogue
-from peft_daemon.protocol import FinishReason, Timings
 
 pytestmark = pytest.mark.model
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from peft_core.api_types import FinishReason
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment, TokenLogprob
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.protocol import FinishReason
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 

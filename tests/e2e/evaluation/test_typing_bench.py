@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from peft_daemon.engines.llamacpp import CHILD_MODULE
-from peft_daemon.errors import Cancelled
+from peft_core.errors import Cancelled
+from peft_daemon.engines.llamacpp.engine import CHILD_MODULE
 from peft_evaluation.typing.policies.base import Engine
 from peft_evaluation.typing.policies.catalogue import POLICIES
 from peft_evaluation.typing.replaying import replay

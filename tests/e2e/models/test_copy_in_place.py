@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from peft_daemon.config import Settings
+from peft_core.settings import Settings
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.optimized import Figures
 from peft_daemon.models.store import RECORD, ModelStore

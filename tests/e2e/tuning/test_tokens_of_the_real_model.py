@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats
 from peft_daemon.engines.base import Segment
-from peft_daemon.errors import InvalidInput
 from support.lora_server import LoraServer, serve
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
@@ -45,7 +45,7 @@ def server(model_file: Path) -> Iterator[LoraServer]:
 
 
 def test_every_text_has_the_same_tokens(model_file: Path, server: LoraServer) -> None:
-    from peft_tuning.tokenizer import LiteralTokenizer, from_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, from_gguf
 
     tokenizer = LiteralTokenizer(from_gguf(model_file))
     draw = random.Random(0)
@@ -56,7 +56,7 @@ def test_every_text_has_the_same_tokens(model_file: Path, server: LoraServer) ->
 
 
 def test_control_tokens_come_from_the_format_only(model_file: Path, server: LoraServer) -> None:
-    from peft_tuning.tokenizer import LiteralTokenizer, from_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, from_gguf
 
     tokenizer = LiteralTokenizer(from_gguf(model_file))
     spelled = "<|fim_middle|>"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_daemon.models import catalogue
-from peft_tuning.base_model import Precision, load_gguf
 from peft_tuning.examples import DataSet, FillExample, IntentExample
 from peft_tuning.job import TuneJob
 from peft_tuning.planning import make_plan

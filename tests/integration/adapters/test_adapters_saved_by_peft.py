@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters import lora_config, peft_files, vectors
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import TORCH
-from peft_daemon.errors import InvalidInput
 from support.lora_server import serve
 
 pytestmark = pytest.mark.torch
@@ -87,7 +87,7 @@ def by_torch(base: BaseModel, registry: AdapterRegistry, name: str) -> list[floa
     """What the torch engine's model computes with the imported adapter."""
     import torch
 
-    from peft_tuning.serving.adapters import AdapterShelf
+    from peft_daemon.engines.torch.adapters import AdapterShelf
     from support.tiny_served import loaded
 
     alone = loaded(base)
@@ -179,7 +179,7 @@ def test_a_lora_computes_in_llama_cpp_what_it_computed_in_peft(
 
 @pytest.mark.parametrize("case", LORAS)
 def test_what_was_imported_can_be_merged(base: BaseModel, registry: AdapterRegistry, tmp_path: Path, case: str) -> None:
-    from peft_tuning.base_model import Precision, load_hub_folder
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
     from peft_tuning.merging import export_merged
 
     made = log_probabilities(LORAS[case](base, tmp_path / "saved"))

@@ -12,9 +12,9 @@ from typing import Any
 import gguf
 import pytest
 
+from peft_core.api_types import Task
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.protocol import Task
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 CHILD = Path(__file__).with_name("killed_change.py")

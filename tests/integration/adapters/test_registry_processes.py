@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from peft_core.api_types import Task
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.protocol import Task
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 WRITER = """
@@ -16,7 +16,7 @@ import json, sys
 from pathlib import Path
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.protocol import Task
+from peft_core.api_types import Task
 
 orders = json.loads(sys.argv[1])
 base = BaseModel("tiny", orders["sha256"], Path(orders["base"]))
@@ -35,7 +35,7 @@ LIGHT = """
 import sys
 from pathlib import Path
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.protocol import Task
+from peft_core.api_types import Task
 
 registry = AdapterRegistry(Path(sys.argv[1]))
 manifest = registry.resolve(Task.FILL, "/some/where.py")

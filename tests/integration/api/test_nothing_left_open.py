@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from peft_core.api_types import FinishReason
 from peft_daemon.client import CompleteRequest, DaemonClient, FinalEvent
-from peft_daemon.protocol import FinishReason
 from support.played_llama import PlayedLlama
 from support.served import DaemonHere, daemon_here, open_descriptors, until
 

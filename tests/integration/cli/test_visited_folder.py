@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from peft_daemon.cli.app import app
+from peft_cli.app import app
+from peft_core.api_types import CompleteRequest, IndexState
+from peft_core.settings import resolve
 from peft_daemon.client import DaemonClient
-from peft_daemon.config import resolve
-from peft_daemon.context.protocol import IndexState
-from peft_daemon.protocol import CompleteRequest
 from support.hostile_folder import MODULES, OURS, PROGRAMS, HostileFolder, hostile_folder
 from support.played_daemon import Played, played_home
 

@@ -13,12 +13,11 @@ import msgspec
 import psutil
 import pytest
 
+from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, EditedRegion, IndexState
+from peft_core.errors import InvalidInput
 from peft_daemon.client import DaemonClient
 from peft_daemon.context import child
-from peft_daemon.context.protocol import ContextChanged, EditedRegion, IndexState
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import CompleteRequest, ContextChunk
 from support.own_repository import OwnRepository
 from support.played_daemon import Played, played_home
 

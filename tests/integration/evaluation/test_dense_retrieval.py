@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 from peft_evaluation.retrieval import catalogue
 from peft_evaluation.retrieval.dense import Dense, minilm
 

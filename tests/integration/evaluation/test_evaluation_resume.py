@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from evaluation_host import ITEMS, request
 
-from peft_daemon.errors import Conflict
+from peft_core.errors import Conflict
 from peft_evaluation.generating import Answered
 from peft_evaluation.journal import Journal
 from peft_evaluation.run import answer_all, folder

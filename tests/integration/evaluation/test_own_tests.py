@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from escapes import ESCAPES, Escape, attack
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.items import Item, ItemSet, RepositoryTests
 from peft_evaluation.own_tests import preparing
 from peft_evaluation.own_tests.preparing import OwnTests, prepare

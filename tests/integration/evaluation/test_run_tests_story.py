@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.errors import Conflict, InvalidInput, NotFound
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, InvalidInput, NotFound
-from peft_daemon.paths import Paths
 from peft_evaluation.datasets import holes
 from peft_evaluation.own_tests import preparing
 from peft_evaluation.own_tests.preparing import PACK, OwnTests

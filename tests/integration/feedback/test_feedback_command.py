@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from peft_daemon.cli.feedback import app
-from peft_daemon.errors import Conflict, InvalidInput, NotFound
+from peft_cli.feedback import app
+from peft_core.api_types import FeedbackRequest, Outcome
+from peft_core.errors import Conflict, InvalidInput, NotFound
+from peft_core.paths import Paths
+from peft_core.privacy.values import MASK
 from peft_daemon.feedback.store import FeedbackStore
-from peft_daemon.paths import Paths
-from peft_daemon.privacy.values import MASK
-from peft_daemon.protocol import FeedbackRequest, Outcome
 from peft_tuning.datasets.jsonl import load
 from peft_tuning.examples import FillExample, HoleKind
 

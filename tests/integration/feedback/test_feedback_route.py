@@ -8,10 +8,10 @@ import sqlite3
 import msgspec
 import pytest
 
+from peft_core.api_types import LONGEST_WINDOW, FeedbackRequest, Outcome
+from peft_core.errors import Conflict, InvalidInput
 from peft_daemon.client import DaemonClient
-from peft_daemon.errors import Conflict, InvalidInput
 from peft_daemon.feedback.store import FeedbackStore
-from peft_daemon.protocol import LONGEST_WINDOW, FeedbackRequest, Outcome
 from support.played_daemon import Played, played_home
 
 

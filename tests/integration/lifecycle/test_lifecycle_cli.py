@@ -16,9 +16,9 @@ import psutil
 import pytest
 from tiny_home import until
 
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.starter import stop
-from peft_daemon.paths import Paths
 from support.running_daemon import home_environment
 
 COMMAND = (sys.executable, "-m", "peft_daemon")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from tiny_home import LIMIT_S, TinyHome, until
 
+from peft_core.errors import NotFound
 from peft_daemon.client import (
     CompleteRequest,
     Conflict,
@@ -23,7 +24,6 @@ from peft_daemon.client import (
     Unavailable,
     UseAdapterRequest,
 )
-from peft_daemon.errors import NotFound
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.starter import stop
 

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from peft_daemon.engines import heartbeat, supervision
+from peft_core.api_types import EngineState
+from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.heartbeat import HeartbeatLimits
-from peft_daemon.protocol import EngineState
 from support.served_gguf import ServedGguf, served_gguf
 
 LIMIT_S = 60.0
@@ -39,7 +39,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
 async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServedGguf]:
     """One that notices a hang at once."""
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", SOON)
-    monkeypatch.setattr(supervision, "BACKOFF_S", (0.05,))
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (0.05,))
     async with served_gguf(tmp_path, monkeypatch) as one:
         yield one
 
@@ -99,7 +99,7 @@ async def test_promise_27_a_request_that_meets_a_hung_engine_is_answered_by_the_
 async def test_promise_27_health_and_status_tell_of_a_hung_engine_and_of_its_end(
     served: ServedGguf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervision, "BACKOFF_S", (1.0,))
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (1.0,))
     expected = (await served.raw()).json()["choices"][0]["text"]
     await stopped_engine(served)
     health = await served.client.get("/health")

@@ -17,15 +17,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from peft_core.api_types import EngineState
+from peft_core.errors import EngineFailed, Unavailable
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines import heartbeat, llamacpp, supervision
+from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.base import AdapterLease, Delta, GenerationRequest, Segment
 from peft_daemon.engines.heartbeat import HeartbeatLimits
-from peft_daemon.engines.llamacpp import CHILD_MODULE, LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp_server import LlamaServer
-from peft_daemon.errors import EngineFailed, Unavailable
-from peft_daemon.protocol import EngineState
+from peft_daemon.engines.llamacpp import engine as llamacpp
+from peft_daemon.engines.llamacpp.engine import CHILD_MODULE, LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.server import LlamaServer
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 LIMIT_S = 60.0
@@ -50,7 +51,7 @@ def leases(base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> list[Ad
 @pytest.fixture
 async def engine(base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LlamaCppEngine]:
     """One that has not started."""
-    monkeypatch.setattr(supervision, "BACKOFF_S", (0.05,))
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (0.05,))
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.1, ping_s=0.2))
     with tempfile.TemporaryDirectory(prefix="pd-") as sockets:
         options = LlamaCppOptions(
@@ -123,7 +124,7 @@ def without_descriptors() -> Iterator[None]:
 async def test_promise_26_an_unexpected_error_at_the_start_is_told_and_the_start_tried_again(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    seen = failing(monkeypatch, error, supervision.FAILED_AFTER)
+    seen = failing(monkeypatch, error, supervisor.FAILED_AFTER)
     await engine.start()
     with pytest.raises(EngineFailed, match="could not be started"):
         await engine.ready()
@@ -132,7 +133,7 @@ async def test_promise_26_an_unexpected_error_at_the_start_is_told_and_the_start
     assert "doctor" in told.fix
     await settled(engine, EngineState.READY)
     assert await answer(engine)
-    assert len(seen) == supervision.FAILED_AFTER
+    assert len(seen) == supervisor.FAILED_AFTER
     assert [each.pid for each in children()] == [engine.status().pid]
 
 
@@ -160,7 +161,7 @@ async def test_promise_26_without_descriptors_the_start_fails_clearly_and_succee
 async def test_promise_26_an_engine_that_cannot_be_connected_to_for_a_moment_is_not_replaced(
     serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervision, "GONE_WAIT_S", 0.05)
+    monkeypatch.setattr(supervisor, "GONE_WAIT_S", 0.05)
     pid = serving.status().pid
     current = serving._current
     assert current is not None
@@ -203,16 +204,16 @@ async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for
         assert await answer(serving, leases[0])
         waiting = asyncio.create_task(answer(serving, leases[1]))
         assert await answer(serving, leases[0]), "the others are served meanwhile"
-        assert len(children()) == supervision.MAX_PROCESSES
+        assert len(children()) == supervisor.MAX_PROCESSES
         assert not waiting.done()
     assert await waiting
-    monkeypatch.setattr(supervision, "ROOM_WAIT_S", 0.05)
+    monkeypatch.setattr(supervisor, "ROOM_WAIT_S", 0.05)
     async with aclosing(serving.generate(LONG)) as first:
         await anext(first)
         assert await answer(serving, leases[0])
         with pytest.raises(Unavailable, match="no further engine"):
             await answer(serving, leases[2])
-        assert len(children()) <= supervision.MAX_PROCESSES
+        assert len(children()) <= supervisor.MAX_PROCESSES
 
 
 async def test_promise_27_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
@@ -286,13 +287,13 @@ async def test_promise_27_a_hung_engine_cannot_keep_the_daemon_from_stopping(
 PARENT = """
 import asyncio, os, sys, time
 import msgspec
-from peft_daemon.engines.llamacpp_child import ChildConfig
+from peft_daemon.engines.llamacpp.child import ChildConfig
 from peft_daemon.engines.process import EngineProcess
 
 async def main():
     config = ChildConfig(model=sys.argv[1], adapters=[], host=sys.argv[2], api_key="k", context_tokens=512, slots=1,
                          threads=1, batch_tokens=16)
-    process = await EngineProcess.spawn("peft_daemon.engines.llamacpp_child", msgspec.json.encode(config))
+    process = await EngineProcess.spawn("peft_daemon.engines.llamacpp.child", msgspec.json.encode(config))
     print(process.pid, flush=True)
     time.sleep(float(sys.argv[3]))
     os.kill(os.getpid(), 9)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from tiny_home import TinyHome, until
 
+from peft_core.api_types import DeltaEvent
 from peft_daemon import client as client_module
 from peft_daemon import exchange
 from peft_daemon.client import CompleteRequest, Unavailable
-from peft_daemon.protocol import DeltaEvent
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import socket
 import pytest
 from tiny_home import TinyHome, exit_code
 
+from peft_core.errors import Conflict, InvalidInput
 from peft_daemon.client import CompleteRequest
-from peft_daemon.errors import Conflict, InvalidInput
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.sockets import LONGEST_SOCKET_PATH
 

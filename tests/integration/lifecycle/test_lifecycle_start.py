@@ -16,8 +16,8 @@ import msgspec
 import pytest
 from tiny_home import LIMIT_S, TinyHome, exit_code, until
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, InvalidInput, Unavailable
+from peft_core.errors import Conflict, InvalidInput, Unavailable
+from peft_core.settings import Settings
 from peft_daemon.lifecycle import backoff
 from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
@@ -162,7 +162,7 @@ async def test_promise_06_a_client_older_than_the_installation_does_not_fight_it
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: peft-daemon\nVersion: 9.9.9\n")
     script = FOUR_CLIENTS.replace(
         "asyncio.run(main())",
-        "from peft_daemon.errors import Conflict\n"
+        "from peft_core.errors import Conflict\n"
         "try:\n    asyncio.run(main())\nexcept Conflict as error:\n    print(error)",
     )
     output = await run_client(script, str(tiny.root), modules=installed.parent)

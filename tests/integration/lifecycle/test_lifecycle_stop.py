@@ -18,9 +18,9 @@ import pytest
 from filelock import FileLock
 from tiny_home import TinyHome, exit_code, until
 
-from peft_daemon.cli import doctor
+from peft_cli import doctor
+from peft_core.settings import Settings
 from peft_daemon.client import CompleteRequest, Unavailable
-from peft_daemon.config import Settings
 from peft_daemon.lifecycle.info import info_file, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
 from peft_daemon.lifecycle.orphans import end_orphans

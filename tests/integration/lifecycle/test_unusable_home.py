@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from peft_daemon.cli import output
-from peft_daemon.cli.app import app
+from peft_cli import output
+from peft_cli.app import app
 from support import every_command
 from support.every_command import COMMANDS, QUICK, Said, leaves, run
 
@@ -146,7 +146,7 @@ def test_an_error_that_nobody_expects_is_one_line_that_says_where_its_traceback_
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("peft_daemon.cli.configuration.resolve", fail)
+    monkeypatch.setattr("peft_cli.configuration.resolve", fail)
     said = run("config", folder)
     assert said.exit_code == 1
     (line,) = said.err.splitlines()

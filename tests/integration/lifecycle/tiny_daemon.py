@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-import peft_daemon
+import peft_core
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--spawns", type=Path, required=True, help="file that gets one line per process")
@@ -44,20 +44,14 @@ if options.crash:
     note("end")
     raise SystemExit(1)
 if options.pretend_version:
-    peft_daemon.__version__ = options.pretend_version
+    peft_core.__version__ = options.pretend_version
 
 from starlette.applications import Starlette  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import JSONResponse, Response, StreamingResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 
-from peft_daemon.config import Settings  # noqa: E402
-from peft_daemon.errors import PeftDaemonError  # noqa: E402
-from peft_daemon.lifecycle import handover  # noqa: E402
-from peft_daemon.lifecycle.activity import Activity  # noqa: E402
-from peft_daemon.lifecycle.info import DaemonInfo  # noqa: E402
-from peft_daemon.paths import Paths  # noqa: E402
-from peft_daemon.protocol import (  # noqa: E402
+from peft_core.api_types import (  # noqa: E402
     CompleteRequest,
     CompleteResponse,
     DaemonStatus,
@@ -68,6 +62,12 @@ from peft_daemon.protocol import (  # noqa: E402
     FinishReason,
     Task,
 )
+from peft_core.errors import PeftDaemonError  # noqa: E402
+from peft_core.paths import Paths  # noqa: E402
+from peft_core.settings import Settings  # noqa: E402
+from peft_daemon.lifecycle import handover  # noqa: E402
+from peft_daemon.lifecycle.activity import Activity  # noqa: E402
+from peft_daemon.lifecycle.info import DaemonInfo  # noqa: E402
 from peft_daemon.server import serve  # noqa: E402
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.client import DaemonClient
-from peft_daemon.config import Settings
 from peft_daemon.lifecycle import handover
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
 from peft_daemon.lifecycle.starter import ensure_running, stop
-from peft_daemon.paths import Paths
 
 TINY = Path(__file__).with_name("tiny_daemon.py")
 LIMIT_S = 30.0

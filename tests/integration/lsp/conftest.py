@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.starter import stop
-from peft_daemon.paths import Paths
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 
+from peft_core.api_types import Outcome
 from peft_daemon.feedback.store import FeedbackStore, Row
-from peft_daemon.protocol import Outcome
 from peft_lsp.offers import READING_S
 from support.editor import Editor, editor, uri_of
 from support.played_daemon import Played

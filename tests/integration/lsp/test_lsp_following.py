@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from lsprotocol import types
 
+from peft_core.api_types import Outcome
 from peft_daemon.feedback.store import FeedbackStore
-from peft_daemon.protocol import Outcome
 from support.editor import Editor, editor
 from support.played_daemon import HERE, Played
 

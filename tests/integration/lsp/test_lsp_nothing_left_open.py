@@ -13,8 +13,8 @@ import psutil
 import pytest
 from lsprotocol import types
 
+from peft_core.http_client import MAX_UNUSED
 from peft_daemon.client import CompleteRequest, DaemonClient
-from peft_daemon.connections import MAX_UNUSED
 from peft_lsp import daemon as daemon_module
 from peft_lsp.daemon import Daemon
 from peft_lsp.status import State, StatusBoard

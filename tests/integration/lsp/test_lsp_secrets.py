@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 from lsprotocol import types
 
+from peft_core.api_types import CompleteRequest, FinishReason
 from peft_daemon.client import DaemonClient
 from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.protocol import CompleteRequest, FinishReason
 from support.editor import MODERN, Editor, editor, uri_of
 from support.played_daemon import Played
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.cli.models import pull_with_progress
-from peft_daemon.cli.output import report
-from peft_daemon.errors import PeftDaemonError
+from peft_cli.models import pull_with_progress
+from peft_cli.output import report
+from peft_core.errors import PeftDaemonError
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import ModelStore
 

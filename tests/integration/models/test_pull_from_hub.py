@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from model_servers import HUB, HUB_PATH, PAYLOAD, FileServer, Reply, packages, tiny_entry
 
-from peft_daemon.errors import DownloadFailed
+from peft_core.errors import DownloadFailed
 from peft_daemon.models.store import ModelStore
 
 ENTRY = tiny_entry(HUB)

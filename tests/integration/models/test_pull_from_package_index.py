@@ -20,7 +20,7 @@ from model_servers import (
     wheel_name,
 )
 
-from peft_daemon.errors import DownloadFailed
+from peft_core.errors import DownloadFailed
 from peft_daemon.models.store import ModelStore
 
 

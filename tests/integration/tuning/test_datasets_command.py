@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from peft_daemon.cli.datasets import app
-from peft_daemon.errors import NotFound
+from peft_cli.datasets import app
+from peft_core.errors import NotFound
 from support.shared_data import shared_data
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import DownloadFailed, NotFound
+from peft_core.errors import DownloadFailed, NotFound
 from peft_tuning.datasets import catalogue, conala
 from peft_tuning.datasets.hub import HubFile, HubRepository
 from peft_tuning.datasets.sources import Found, Part, Places, Wanted, find

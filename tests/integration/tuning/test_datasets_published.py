@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.datasets import apps, catalogue
 from peft_tuning.datasets.apps_problems import InputForm, read_problems
 from peft_tuning.datasets.parsing import parses

@@ -24,7 +24,7 @@ SHAPES = {
 def test_torch_and_llama_cpp_compute_the_same_probabilities(shape: str, tmp_path: Path) -> None:
     import torch
 
-    from peft_tuning.base_model import Precision, load_gguf
+    from peft_daemon.engines.torch.base_model import Precision, load_gguf
 
     family, changes, factors = SHAPES[shape]
     original = tiny_model(family, vocab_size=VOCABULARY, initializer_range=0.3, **changes)
@@ -65,7 +65,7 @@ TEXTS = (
 
 
 def test_a_sentencepiece_vocabulary_gives_llama_cpps_tokens(tmp_path: Path) -> None:
-    from peft_tuning.tokenizer import LiteralTokenizer, from_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, from_gguf
 
     path = tmp_path / "tiny.gguf"
     write_gguf(tiny_model("llama", vocab_size=VOCABULARY), path)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.code.document import Document
+from peft_core.code.structure import structure
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, Draft, apply
-from peft_daemon.sources.structure import structure
 from peft_tuning.examples import FillExample, HoleKind
 from peft_tuning.repository.dataset import Mix, folders_data_set, repository_data_set
 from peft_tuning.repository.files import repository_files

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from peft_daemon.errors import Conflict, InvalidInput
+from peft_core.errors import Conflict, InvalidInput
 from peft_tuning import trainer
 from peft_tuning.examples import DataSet, IntentExample
 from peft_tuning.failures import OutOfMemory

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon import child_processes, cli
+import peft_cli
+from peft_core import processes
+from peft_core.paths import Paths
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.paths import Paths
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 pytestmark = pytest.mark.torch
@@ -39,9 +40,9 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     """Code, message and fix of the refusal, as one text."""
     monkeypatch.setattr(sys, "argv", ["peft-daemon", "tune", *arguments, "--json"])
     # Changes the environment of the process for good.
-    monkeypatch.setattr(child_processes, "distrust_working_folder", lambda: None)
+    monkeypatch.setattr(processes, "distrust_working_folder", lambda: None)
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        peft_cli.main()
     assert left.value.code not in (0, None)
     error = json.loads(capsys.readouterr().out)["error"]
     assert error["fix"], "every refusal says what to do next"

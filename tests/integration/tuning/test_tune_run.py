@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict
-from peft_daemon.protocol import Task
+from peft_core.api_types import Task
+from peft_core.errors import Conflict
+from peft_core.settings import Settings
 from peft_tuning.examples import DataSet, IntentExample
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions

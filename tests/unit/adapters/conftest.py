@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.api_types import Task
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.protocol import Task
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 

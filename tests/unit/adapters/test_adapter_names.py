@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters.names import named_after, require_usable
-from peft_daemon.errors import InvalidInput
 
 
 @pytest.mark.parametrize("name", ["mine", "a", "0", "my-repo.v2_lora", "x" * 64])

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from peft_daemon.adapters import atomic
+from peft_core import files
+from peft_core.api_types import Task
+from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
+from peft_core.files import FileStamp
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.peft_files import WEIGHTS
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.tensors import read_tensors
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import LLAMACPP, TORCH
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
-from peft_daemon.models.disk import FileStamp
-from peft_daemon.protocol import Task
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 Store = Callable[..., Manifest]
@@ -227,7 +227,7 @@ class TestRemove:
         manifest = store("mine")
         path = registry.lease(manifest).path
         with monkeypatch.context() as windows:
-            windows.setattr(atomic, "discard", lambda folder, trash: False)
+            windows.setattr(files, "discard", lambda folder, trash: False)
             registry.remove("mine")
         assert path.exists(), "the engine can still read it"
         assert registry.list() == []
@@ -242,7 +242,7 @@ class TestRemove:
         self, registry: AdapterRegistry, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as windows:
-            windows.setattr(atomic, "discard", lambda folder, trash: False)
+            windows.setattr(files, "discard", lambda folder, trash: False)
             store("mine")
             registry.remove("mine")
         manifest = store("again")

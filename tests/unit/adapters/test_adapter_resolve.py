@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.api_types import Task
+from peft_core.errors import NotFound
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.errors import NotFound
-from peft_daemon.protocol import Task
 
 Store = Callable[..., Manifest]
 

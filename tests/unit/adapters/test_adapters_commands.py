@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from peft_cli.adapters import app
+from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.cli.adapters import app
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, PeftDaemonError
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import RECORD, VerificationRecord, open_store
-from peft_daemon.paths import Paths
 from support.synthetic_adapter import lora, write_peft
 
 

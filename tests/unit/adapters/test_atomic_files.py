@@ -6,24 +6,24 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.adapters import atomic
+from peft_core import files
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    atomic.write(tmp_path / "x", b"old")
+    files.write(tmp_path / "x", b"old")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        atomic.write(tmp_path / "x", b"new")
+        files.write(tmp_path / "x", b"new")
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"old")]
 
 
 def test_discarding_what_is_gone_is_done(tmp_path: Path) -> None:
     (tmp_path / "trash").mkdir()
-    assert atomic.discard(tmp_path / "gone", tmp_path / "trash")
+    assert files.discard(tmp_path / "gone", tmp_path / "trash")
     assert list((tmp_path / "trash").iterdir()) == []
 
 
@@ -36,5 +36,5 @@ def test_what_the_system_holds_is_left_whole(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "The process cannot access the file")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    assert not atomic.discard(tmp_path / "held", tmp_path / "trash")
+    assert not files.discard(tmp_path / "held", tmp_path / "trash")
     assert (tmp_path / "held" / "file").exists()

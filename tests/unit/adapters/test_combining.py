@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from peft_core.errors import InvalidInput
 from peft_daemon.adapters.combining import combine
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.validation import BaseModel, LoraAdapter, validate
-from peft_daemon.errors import InvalidInput
 from support.synthetic_adapter import TinyModel, lora, peft_config, write_peft
 
 Q, V = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.adapters.gguf_header import read_header
+from peft_core.errors import InvalidInput, NotFound, PeftDaemonError
+from peft_core.gguf.header import read_header
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.errors import InvalidInput, NotFound, PeftDaemonError
 
 
 def test_it_reads_what_the_reference_reader_reads(base: BaseModel) -> None:

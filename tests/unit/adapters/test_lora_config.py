@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_daemon.adapters import lora_config
-from peft_daemon.errors import InvalidInput, PeftDaemonError
 from support.synthetic_adapter import peft_config
 
 

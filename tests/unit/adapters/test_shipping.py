@@ -9,14 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from peft_core.api_types import Task
+from peft_core.errors import Conflict
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import SHIPPED, provide, provide_shipped, withdraw_unchosen
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict
-from peft_daemon.paths import Paths
-from peft_daemon.protocol import Task
 from support.synthetic_adapter import lora, write_peft
 
 Store = Callable[..., Manifest]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
+from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.errors import EngineFailed
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest
-from peft_daemon.errors import EngineFailed
-from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 
 
 class PacedEngine:

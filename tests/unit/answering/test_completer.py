@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paced_engine import PacedEngine
 
-from peft_daemon.answering.completer import LOOK_AHEAD_S, Completer, Patience, Wanted, Work
-from peft_daemon.answering.scheduler import Scheduler, Superseded
+from peft_core.api_types import ContextChunk, FinishReason, Origin, Timings
+from peft_core.code.document import Document
+from peft_core.errors import EngineFailed
 from peft_daemon.completion import formats
 from peft_daemon.completion.answer import Question
-from peft_daemon.completion.document import Document
+from peft_daemon.completion.completer import LOOK_AHEAD_S, Completer, Patience, Wanted, Work
 from peft_daemon.completion.following import Completion
 from peft_daemon.completion.pipeline import Job
-from peft_daemon.errors import EngineFailed
-from peft_daemon.protocol import ContextChunk, FinishReason, Origin, Timings
+from peft_daemon.completion.scheduler import Scheduler, Superseded
 
 QWEN = formats.get("qwen-fim-v1")
 FILE = "def area(width, height):\n    "

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from paced_engine import PacedEngine
 
-from peft_daemon.answering.prompts import AT_HAND, WORTH_READING, Prompts
+from peft_core.code.document import Document
 from peft_daemon.completion import formats
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.pipeline import Job
+from peft_daemon.completion.prompts import AT_HAND, WORTH_READING, Prompts
 from peft_daemon.engines.base import Engine, GenerationRequest
 
 LINES = "".join(f"VALUE_{n} = {n * n}\n" for n in range(200))

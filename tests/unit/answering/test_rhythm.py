@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_daemon.answering.rhythm import LONGEST_PAUSE_S, Rhythm
+from peft_daemon.completion.rhythm import LONGEST_PAUSE_S, Rhythm
 
 
 def typed(rhythm: Rhythm, *gaps: float, document: str = "doc") -> None:

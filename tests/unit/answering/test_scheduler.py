@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.answering.scheduler import NoPlace, Scheduler, Superseded
+from peft_daemon.completion.scheduler import NoPlace, Scheduler, Superseded
 
 
 async def endless(closed: asyncio.Event) -> AsyncGenerator[int, None]:

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from peft_daemon.api import app as application
-from peft_daemon.config import Settings
+from peft_core.paths import Paths
+from peft_core.settings import Settings
+from peft_daemon import app as application
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo
 from peft_daemon.models.optimized import ModelFile
-from peft_daemon.paths import Paths
 from support.played_daemon import PlayedEngine
 
 BODILESS = {"/v1/shutdown"}

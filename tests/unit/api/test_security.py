@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from peft_daemon.api.failures import FAILURES
-from peft_daemon.api.security import Gate
+from peft_daemon.routes.failures import FAILURES
+from peft_daemon.routes.security import Gate
 
 
 async def echo(request: Request) -> Response:

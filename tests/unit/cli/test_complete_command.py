@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from peft_daemon.cli import complete
-from peft_daemon.cli.app import app
-from peft_daemon.protocol import CompleteRequest
+from peft_cli import complete
+from peft_cli.app import app
+from peft_core.api_types import CompleteRequest
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 
+from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest
-from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 
 
 class ScriptedEngine:

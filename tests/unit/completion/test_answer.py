@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.api_types import FinishReason, Timings
+from peft_core.code.document import Document
 from peft_daemon.completion.answer import LONG_PREFIX, Answer, same_behind, typed_since
-from peft_daemon.completion.document import Document
 from peft_daemon.engines.base import Delta, Finish
-from peft_daemon.protocol import FinishReason, Timings
 
 
 def answer(prefix: str, suffix: str = "\n", *pieces: str, held: str = "", over: bool = True) -> Answer:

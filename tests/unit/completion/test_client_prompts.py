@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.api_types import ContextChunk, Task
 from peft_daemon.completion.client_prompts import WrittenHole, parse
 from peft_daemon.completion.formats import FIM_MARKERS, FORMATS, FimMarkers, Slot
 from peft_daemon.engines.base import Segment
-from peft_daemon.protocol import ContextChunk, Task
 
 QWEN = FIM_MARKERS[0]
 BEFORE, AFTER = "def add(a, b):\n    return ", "\n\nprint(add(1, 2))\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.completion.document import Document, lines_of, normalize_newlines
+from peft_core.code.document import Document, lines_of, normalize_newlines
 
 TEXT = st.text(alphabet=st.sampled_from(list("ab \t\r\n\x0c\u2028é")), max_size=40)
 

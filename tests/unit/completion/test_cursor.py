@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor, Extent, opens_block
-from peft_daemon.completion.document import Document
 
 
 def at(source: str, *, single_line: bool | None = None, language: str = "python") -> Cursor:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.completion.document import Document
+from peft_core.api_types import CompleteRequest, Task
+from peft_core.code.document import Document
+from peft_core.errors import InvalidInput
 from peft_daemon.completion.intent import IntentAtCursor, asks_for_code, decide_task, intent_at_cursor
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import CompleteRequest, Task
 
 STDLIB = Path(textwrap.__file__).parent
 FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "zipfile.py", "tarfile.py", "subprocess.py", "smtplib.py")

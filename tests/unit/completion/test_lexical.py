@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.completion.lexical import State, scan, without_comment
+from peft_core.code.lexer import State, scan, without_comment
 
 STDLIB = Path(textwrap.__file__).parent
 FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "string.py", "configparser.py")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.next_line import enter
 
 

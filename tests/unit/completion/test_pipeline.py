@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_engine import ScriptedEngine
 
+from peft_core.api_types import ContextChunk, FinishReason, Task, Timings
+from peft_core.code.document import Document
+from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.following import Completion, TextPart
 from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.engines.base import AdapterLease
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import ContextChunk, FinishReason, Task, Timings
 
 QWEN = formats.get("qwen-fim-v1")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.postprocess.repetition import circles
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peft_core.api_types import ContextChunk
+from peft_core.code.document import Document
+from peft_core.privacy.values import MASK, secret_values
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.pipeline import Job, is_hopeless
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.privacy.values import MASK, secret_values
-from peft_daemon.protocol import ContextChunk
 
 KEY = "sk" + "_live_4242abcd4242abcd"
 QWEN = formats.get("qwen-fim-v1")

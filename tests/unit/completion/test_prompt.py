@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.api_types import ContextChunk, Task
+from peft_core.code.document import Document
+from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.formats import FORMATS
 from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import Prompt, Segment
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import ContextChunk, Task
 
 FILL_FORMATS = [name for name, form in FORMATS.items() if form.task is Task.FILL]
 QWEN = formats.get("qwen-fim-v1")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from peft_core.api_types import Task
+from peft_core.errors import NotFound
 from peft_daemon.completion import formats
 from peft_daemon.completion.formats import FORMATS, Slot
 from peft_daemon.engines.base import Segment
-from peft_daemon.errors import NotFound
-from peft_daemon.protocol import Task
 
 KNOWN = (
     "codellama-fim-v1",

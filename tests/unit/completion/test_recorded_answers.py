@@ -11,11 +11,11 @@ import pytest
 from scripted_engine import ScriptedEngine
 
 from fixtures.completions.cases import CASES, FILL, Case
+from peft_core.api_types import FinishReason, Task
+from peft_core.code.document import Document
 from peft_daemon.completion import formats
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.following import Completion
 from peft_daemon.completion.pipeline import Job, Pipeline
-from peft_daemon.protocol import FinishReason, Task
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "completions" / "recorded.json"
 ANSWERS = json.loads(RECORDED.read_text(encoding="utf-8"))["answers"]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.code.workspace import workspace_files
 from peft_daemon.context import index as module
 from peft_daemon.context.index import Index, cut, defined
 from peft_daemon.context.postings import words
-from peft_daemon.sources.workspace import workspace_files
 
 ORDERS = "def load_order(path: str) -> Order:\n    parcel = open_parcel(path)\n    return parcel.weight\n"
 PRICES = "class Price:\n    def of_day(self, day):\n        return taxes[day] * margin\n"

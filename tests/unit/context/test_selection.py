@@ -8,11 +8,11 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from peft_core.api_types import ContextChunk
+from peft_core.code.imports import Related
+from peft_core.code.workspace import workspace_files
 from peft_daemon.context.index import Index
 from peft_daemon.context.selection import Question, Recipe, select
-from peft_daemon.protocol import ContextChunk
-from peft_daemon.sources.related import Related
-from peft_daemon.sources.workspace import workspace_files
 
 SIGNATURES = Recipe(signatures=600, edits=0, passages=0)
 PASSAGES = Recipe(signatures=0, edits=0, passages=600)

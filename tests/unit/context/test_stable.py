@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from peft_core.api_types import ContextChunk
 from peft_daemon.context.stable import StableContext
-from peft_daemon.protocol import ContextChunk
 
 OLD = (ContextChunk("a.py", "one\ntwo"), ContextChunk("b.py", "three\nfour"))
 NEW = (ContextChunk("c.py", "five\nsix"),)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.engines import choice, torch
+from peft_core.errors import InvalidInput
+from peft_core.settings import Settings
+from peft_daemon.engines import factory
 from peft_daemon.engines.base import LLAMACPP, TORCH, Engine
-from peft_daemon.errors import InvalidInput
+from peft_daemon.engines.torch.engine import engine
 
 
 def create(setting: str) -> Engine:
-    return choice.create(
+    return factory.create(
         Settings(engine=setting),  # type: ignore[arg-type]
         model_id="m",
         model_path=Path("m.gguf"),
@@ -36,22 +37,22 @@ def test_two_slots_need_memory_unless_they_are_asked_for(
     class Memory:
         available = free_mb * 1_000_000
 
-    monkeypatch.setattr(choice.psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(factory.psutil, "virtual_memory", Memory)
     model = tmp_path / "m.gguf"
     model.write_bytes(bytes(1_000_000))
-    assert choice.slots(Settings(slots=asked), model) == slots
-    assert choice.slots(Settings(slots=asked, engine="torch"), model) == (asked or 1)
+    assert factory.slots(Settings(slots=asked), model) == slots
+    assert factory.slots(Settings(slots=asked, engine="torch"), model) == (asked or 1)
 
 
-@pytest.mark.parametrize(("setting", "guesses"), [("on", True), ("off", False), ("auto", choice.SPECULATION_WINS)])
+@pytest.mark.parametrize(("setting", "guesses"), [("on", True), ("off", False), ("auto", factory.SPECULATION_WINS)])
 def test_guessing_is_as_it_was_measured_unless_it_is_set(setting: str, guesses: bool) -> None:
-    assert choice.speculates(Settings(speculation=setting)) is guesses  # type: ignore[arg-type]
+    assert factory.speculates(Settings(speculation=setting)) is guesses  # type: ignore[arg-type]
 
 
 @pytest.mark.torch
 def test_torch_is_chosen_by_name_and_not_imported() -> None:
     code = (
-        "import sys, pathlib; from peft_daemon.config import Settings; from peft_daemon.engines import choice\n"
+        "import sys, pathlib; from peft_core.settings import Settings; from peft_daemon.engines import choice\n"
         "e = choice.create(Settings(engine='torch'), model_id='m', model_path=pathlib.Path('m'), context_tokens=1,"
         " socket_folder=pathlib.Path())\n"
         "print(e.id, e.status().kind, sorted({'torch', 'transformers', 'peft', 'peft_tuning'} & set(sys.modules)))"
@@ -62,7 +63,7 @@ def test_torch_is_chosen_by_name_and_not_imported() -> None:
 
 def test_a_missing_library_is_named_with_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr(torch.importlib.util, "find_spec", lambda name: None if name == "peft" else real(name))
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None if name == "peft" else real(name))
     with pytest.raises(InvalidInput, match="peft cannot be found") as caught:
         create("torch")
     assert "pip install 'peft-daemon[tune]'" in caught.value.fix

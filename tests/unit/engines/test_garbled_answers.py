@@ -10,8 +10,8 @@ import pytest
 
 from peft_daemon.engines.base import AdapterLease, GarbledAnswer, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp_server import LlamaServer
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.server import LlamaServer
 from support.played_llama import PlayedConnection
 
 REQUEST = GenerationRequest((Segment("x"),), 4)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.engines.kv_states import LEFTOVER_S, KvStates, Weights, fingerprint
-from peft_daemon.engines.slots import shared_length
+from peft_daemon.engines.llamacpp.kv_states import LEFTOVER_S, KvStates, Weights, fingerprint
+from peft_daemon.engines.llamacpp.slots import shared_length
 
 SIZE = 1000
 LONG = list(range(200))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.engines.llamacpp_child import ChildConfig
+from peft_daemon.engines.llamacpp.child import ChildConfig
 
 NOTHING = ChildConfig(
     model="/no/model.gguf",
@@ -50,7 +50,7 @@ def test_a_child_whose_parent_goes_while_it_loads_ends_though_the_library_never_
     (tmp_path / "xllamacpp.py").write_text(PLAYED_LIBRARY)
     gate, opens = os.pipe()
     child = subprocess.Popen(
-        [sys.executable, "-m", "peft_daemon.engines.llamacpp_child"],
+        [sys.executable, "-m", "peft_daemon.engines.llamacpp.child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

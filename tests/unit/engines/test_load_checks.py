@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from peft_daemon.engines import supervision
+from peft_core.api_types import EngineState
+from peft_core.errors import EngineFailed, UnusableFile
+from peft_daemon.engines import supervisor
 from peft_daemon.engines.base import LoadChecks
-from peft_daemon.engines.llamacpp import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.process import EngineProcess
-from peft_daemon.engines.supervision import SupervisedEngine
-from peft_daemon.engines.torch import TorchEngine, TorchOptions
-from peft_daemon.errors import EngineFailed, UnusableFile
-from peft_daemon.protocol import EngineState
+from peft_daemon.engines.supervisor import SupervisedEngine
+from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 
 Make = Callable[[Path, LoadChecks], SupervisedEngine[Any]]
 ENGINES: dict[str, Make] = {
@@ -42,7 +42,7 @@ async def test_a_file_that_may_not_be_loaded_is_told_at_once_and_asked_about_aga
         spawned.append(first_line.decode())
         raise EngineFailed("it stops here")
 
-    monkeypatch.setattr(supervision, "BACKOFF_S", (0.0,))
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (0.0,))
     monkeypatch.setattr(EngineProcess, "spawn", spawn)
     engine = ENGINES[kind](tmp_path / "model.gguf", LoadChecks(model, lambda _: None, lambda _: None))
     await engine.start()

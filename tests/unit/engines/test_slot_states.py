@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_daemon.engines import slot_states
+from peft_core.api_types import Timings
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
-from peft_daemon.engines.kv_states import KvStates
-from peft_daemon.engines.llamacpp_server import LlamaServer
-from peft_daemon.engines.slots import Adapters
-from peft_daemon.protocol import Timings
+from peft_daemon.engines.llamacpp import slot_states
+from peft_daemon.engines.llamacpp.kv_states import KvStates
+from peft_daemon.engines.llamacpp.server import LlamaServer
+from peft_daemon.engines.llamacpp.slots import Adapters
 from support.played_llama import PlayedLlama
 
 LONG, OTHER = "abcdefgh" * 20, "zyxwvuts" * 20

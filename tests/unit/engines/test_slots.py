@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.engines.slots import Slot, Slots
+from peft_daemon.engines.llamacpp.slots import Slot, Slots
 
 NONE, SOME = (), ((0, 1.0),)
 

@@ -14,16 +14,17 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from peft_daemon.config import Settings
-from peft_daemon.engines import llamacpp_child, torch_messages
-from peft_daemon.engines.llamacpp import LlamaCppOptions
+from peft_core.paths import Paths
+from peft_core.settings import Settings
+from peft_daemon.engines.llamacpp import child
+from peft_daemon.engines.llamacpp.engine import LlamaCppOptions
 from peft_daemon.engines.threads import SPINS, WaitPolicy
-from peft_daemon.engines.torch import TorchOptions
-from peft_daemon.paths import Paths
+from peft_daemon.engines.torch import messages
+from peft_daemon.engines.torch.engine import TorchOptions
 from peft_evaluation.typing.policies import llama_server_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
-LLAMA = llamacpp_child.ChildConfig(
+LLAMA = child.ChildConfig(
     model="/no/model.gguf",
     adapters=[],
     host="127.0.0.1",
@@ -33,7 +34,7 @@ LLAMA = llamacpp_child.ChildConfig(
     threads=1,
     batch_tokens=16,
 )
-TORCH = torch_messages.ChildConfig(
+TORCH = messages.ChildConfig(
     model="/no/model.gguf", precision="float32", context_tokens=64, threads=1, step_tokens=16, max_loaded_adapters=1
 )
 RIVAL = llama_server_child.Config(model="/no/model.gguf", threads=1, api_key="k")
@@ -51,7 +52,7 @@ RIVAL = llama_server_child.Config(model="/no/model.gguf", threads=1, api_key="k"
 def test_threads_spin_as_the_policy_says_unless_the_environment_knows_better(
     policy: WaitPolicy, users: dict[str, str], spins: str
 ) -> None:
-    assert spins_of("peft_daemon.engines.llamacpp_child", replace(LLAMA, wait_policy=policy), users) == [spins]
+    assert spins_of("peft_daemon.engines.llamacpp.child", replace(LLAMA, wait_policy=policy), users) == [spins]
 
 
 def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> None:
@@ -62,8 +63,8 @@ def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> N
 @pytest.mark.parametrize(
     ("module", "config"),
     [
-        ("peft_daemon.engines.llamacpp_child", LLAMA),
-        ("peft_tuning.serving.child", TORCH),
+        ("peft_daemon.engines.llamacpp.child", LLAMA),
+        ("peft_daemon.engines.torch.child", TORCH),
         # The rivals of the typing benchmark wait in the same way, or a busy machine would slow one side alone.
         ("peft_evaluation.typing.policies.llama_server_child", RIVAL),
     ],
@@ -79,7 +80,7 @@ def test_tuning_and_evaluation_wait_as_the_settings_say(tmp_path: Path, written:
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(written)
     code = (
-        "import os; from peft_daemon.cli import extras; extras.require('it', 'tune', ());"
+        "import os; from peft_cli import extras; extras.require('it', 'tune', ());"
         "print(os.environ.get('GOMP_SPINCOUNT'))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)

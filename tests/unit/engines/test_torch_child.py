@@ -9,10 +9,11 @@ from contextlib import aclosing
 
 import pytest
 
+from peft_core.api_types import FinishReason, Timings
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
 from peft_daemon.engines.process import ChildGone
-from peft_daemon.engines.torch import TorchChild
-from peft_daemon.engines.torch_messages import (
+from peft_daemon.engines.torch.engine import TorchChild
+from peft_daemon.engines.torch.messages import (
     Answer,
     Cancel,
     Counted,
@@ -23,7 +24,6 @@ from peft_daemon.engines.torch_messages import (
     decode_command,
     encode,
 )
-from peft_daemon.protocol import FinishReason, Timings
 
 REQUEST = GenerationRequest((Segment("x = "),), 3)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.errors import InvalidInput
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest
-from peft_daemon.errors import InvalidInput
 from peft_daemon.models.catalogue import PromptFormats
-from peft_daemon.protocol import EngineState, EngineStatus, FinishReason, Timings
 from peft_evaluation.answering import Question, ServedAnswerer
 from peft_evaluation.decoding import Beams, Decoding, Greedy, Samples
 from peft_tuning.examples import Example, FillExample, IntentExample

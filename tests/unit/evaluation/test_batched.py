@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from peft_core.api_types import FinishReason
+from peft_core.errors import EngineFailed, InvalidInput
 from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
-from peft_daemon.errors import EngineFailed, InvalidInput
-from peft_daemon.protocol import FinishReason
 
 pytestmark = pytest.mark.torch
 
@@ -43,8 +43,8 @@ def base(request: pytest.FixtureRequest, folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def other(base: Any, folder: Path) -> Any:
     """The engine that has one request at a time, with the same weights in other memory."""
-    from peft_tuning.serving.adapters import AdapterShelf
-    from peft_tuning.serving.generation import TextGenerator
+    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.generation import TextGenerator
     from support.tiny_served import loaded, tiny_gguf
 
     own = loaded(tiny_gguf(folder, base.family.id))
@@ -191,8 +191,8 @@ async def test_the_beams_are_those_of_transformers(base: Any) -> None:
 def _searched(base: Any, text: str) -> list[tuple[str, float]]:
     import torch
 
-    from peft_tuning.serving.vocabulary import Vocabulary
-    from peft_tuning.tokenizer import LiteralTokenizer
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
+    from peft_daemon.engines.torch.vocabulary import Vocabulary
 
     vocabulary = Vocabulary(base.tokenizer)
     ends = sorted(vocabulary.ends)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.sources.structure import structure
+from peft_core.code.structure import structure
 from peft_evaluation.own_tests.breaking import broken
 from peft_tuning.repository.holes import cut
 

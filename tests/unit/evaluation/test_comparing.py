@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.comparing import compare_reports, compare_strategies
 from peft_evaluation.metrics.catalogue import WHOLES
 from peft_evaluation.results import Answer, ItemResult, Judgement, Report

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from peft_daemon.errors import EngineFailed, InvalidInput
+from peft_core.errors import EngineFailed, InvalidInput
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.distributing import DistributedAnswerer, WorkerLost
 from peft_tuning.examples import IntentExample

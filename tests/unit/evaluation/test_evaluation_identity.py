@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from peft_daemon.errors import Conflict
+from peft_core.errors import Conflict
 from peft_evaluation.identity import Asked, Identity, begin, read
 
 

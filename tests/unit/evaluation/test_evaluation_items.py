@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.datasets import catalogue, holes
 from peft_evaluation.items import FunctionTests, ItemSet, groups
 from peft_tuning.datasets.apps_problems import ProblemTests

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.assembling import assemble
 from peft_evaluation.generating import seconds
 from peft_evaluation.items import FunctionTests, Item

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound
-from peft_daemon.protocol import Task
+from peft_core.api_types import Task
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.items import ItemSet
 from peft_evaluation.retrieval.bm25 import Bm25
 from peft_evaluation.strategies.base import NO_SEED, Strategy

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.own_tests import interpreter
 from peft_evaluation.own_tests.interpreter import find
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.errors import Conflict
+from peft_core.errors import Conflict
 from peft_evaluation.journal import Journal
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import TooLarge
+from peft_core.errors import TooLarge
 from peft_evaluation.own_tests import packing
 from peft_evaluation.own_tests.packing import pack
 from peft_evaluation.sandbox.inside.unpacking import put, unpack

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from peft_daemon.cli.report import app
-from peft_daemon.errors import InvalidInput
+from peft_cli.report import app
+from peft_core.errors import InvalidInput
 from peft_evaluation.reports import store
 from peft_evaluation.reports.sharing import without_texts
 from peft_evaluation.results import Report

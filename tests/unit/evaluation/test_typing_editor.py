@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Cancelled, Conflict, InvalidInput
-from peft_daemon.paths import Paths
+from peft_core.errors import Cancelled, Conflict, InvalidInput
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_evaluation.typing import run
 from peft_evaluation.typing.assembling import assemble
 from peft_evaluation.typing.chart import chart

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.typing.policies import catalogue
 from peft_evaluation.typing.policies.base import Engine
 from peft_evaluation.typing.policies.completion_cache import CompletionCache, Key

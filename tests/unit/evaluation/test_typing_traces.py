@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.typing import making, scenarios, sources
 from peft_evaluation.typing.keystrokes import Manner, Writer, partners
 from peft_evaluation.typing.making import FULL, QUICK, Amount, make, without

@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from peft_daemon.errors import Conflict, Unavailable
+from peft_core.api_types import FeedbackRequest, Outcome
+from peft_core.errors import Conflict, Unavailable
+from peft_core.privacy.values import MASK
 from peft_daemon.feedback.store import Counts, FeedbackStore, repository_of
-from peft_daemon.privacy.values import MASK
-from peft_daemon.protocol import FeedbackRequest, Outcome
 
 
 def told(offer: str, text: str = "x = 1", **fields: object) -> FeedbackRequest:

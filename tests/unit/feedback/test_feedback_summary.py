@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from peft_core.api_types import AdapterUse, FeedbackRequest, Outcome
 from peft_daemon.feedback.store import Row
 from peft_daemon.feedback.summary import summed_up
-from peft_daemon.protocol import AdapterUse, FeedbackRequest, Outcome
 
 MINE = AdapterUse("mine", "abc", 0.5)
 

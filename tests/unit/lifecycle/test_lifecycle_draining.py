@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from peft_core.api_types import ErrorEvent, ErrorResponse, StreamEvent
 from peft_daemon.lifecycle.draining import AnswerWhenStopping
-from peft_daemon.protocol import ErrorEvent, ErrorResponse, StreamEvent
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

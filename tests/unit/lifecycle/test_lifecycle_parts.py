@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, Unavailable
+from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.lifecycle import backoff, handover, log
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.sockets import LONGEST_SOCKET_PATH, listening, remove_stale_sockets, socket_folder
 from peft_daemon.lifecycle.told_errors import body_of
-from peft_daemon.paths import Paths
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from peft_core.paths import Paths
 from peft_daemon.lifecycle.tuning import running_tuning, tuning_noticed
-from peft_daemon.paths import Paths
 
 
 def test_it_is_told_for_the_duration_of_the_run(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_it_is_told_for_the_duration_of_the_run(tmp_path: Path) -> None:
 
 def test_a_run_that_was_killed_is_not_told_of(tmp_path: Path) -> None:
     code = (
-        "import os; from peft_daemon.lifecycle.tuning import tuning_noticed; from peft_daemon.paths import Paths\n"
+        "import os; from peft_daemon.lifecycle.tuning import tuning_noticed; from peft_core.paths import Paths\n"
         "with tuning_noticed(Paths.from_environment(), 'mine'): os.kill(os.getpid(), 9)"
     )
     environment = {**os.environ, "PEFT_DAEMON_HOME": str(tmp_path)}

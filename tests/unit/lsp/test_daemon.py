@@ -13,9 +13,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from peft_daemon.client import DaemonClient
-from peft_daemon.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
-from peft_daemon.protocol import (
+from peft_core.api_types import (
     CompleteRequest,
     CompleteResponse,
     DaemonStatus,
@@ -27,6 +25,8 @@ from peft_daemon.protocol import (
     Task,
     WarmResponse,
 )
+from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
+from peft_daemon.client import DaemonClient
 from peft_lsp import daemon
 from peft_lsp.daemon import Daemon
 from peft_lsp.status import State, Status, StatusBoard

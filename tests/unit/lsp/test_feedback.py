@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from lsprotocol import types
 
-from peft_daemon.protocol import (
+from peft_core.api_types import (
     LONGEST_SUGGESTION,
     LONGEST_WINDOW,
     AdapterUse,

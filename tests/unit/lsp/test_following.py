@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from lsprotocol import types
 
-from peft_daemon.protocol import CompleteRequest, CompleteResponse, FinishReason, Task
+from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason, Task
 from peft_lsp.documents import Documents, Snapshot
 from peft_lsp.following import Following
 from peft_lsp.positions import Encoding

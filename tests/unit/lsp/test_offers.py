@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from peft_daemon.protocol import Outcome
+from peft_core.api_types import Outcome
 from peft_lsp.documents import Document, Edit, Place, moved_over
 from peft_lsp.offers import DOUBT_S, LOOK_AGAIN_S, READING_S, Offer, Offers, Settled, moved_range
 from peft_lsp.positions import Encoding, split_lines

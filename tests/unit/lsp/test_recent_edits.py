@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from peft_daemon.context.protocol import LONGEST_EDIT, MOST_EDITS, ContextChanged
+from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, ContextChanged
 from peft_lsp import recent_edits
 from peft_lsp.documents import Documents, Edit
 from peft_lsp.positions import Encoding

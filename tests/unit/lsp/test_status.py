@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_daemon.protocol import AdapterUse, CompleteResponse, FinishReason, Task
+from peft_core.api_types import AdapterUse, CompleteResponse, FinishReason, Task
 from peft_lsp.status import State, Status, StatusBoard
 
 

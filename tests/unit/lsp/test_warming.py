@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from peft_daemon.protocol import CompleteRequest
+from peft_core.api_types import CompleteRequest
 from peft_lsp import warming
 from peft_lsp.configuration import Configuration
 from peft_lsp.documents import Documents, Edit, Place

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
+from peft_core.settings import Settings
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, Part
 

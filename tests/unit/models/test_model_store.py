@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict, DownloadFailed, InvalidInput, NotFound
+from peft_core.errors import Conflict, DownloadFailed, InvalidInput, NotFound
+from peft_core.files import readable
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.disk import readable
 from peft_daemon.models.store import ModelStore, open_store
-from peft_daemon.paths import Paths
 
 
 def _flip_a_byte(path: Path, *, keep_time: bool) -> None:

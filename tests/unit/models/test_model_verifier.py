@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import UnusableFile
+from peft_core.errors import UnusableFile
+from peft_core.files import FileStamp, sample_sha256
+from peft_core.http_download import sha256_of
+from peft_core.settings import Settings
 from peft_daemon.models import optimized, verifier
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.disk import FileStamp, sample_sha256
 from peft_daemon.models.optimized import Figures, ModelFile
-from peft_daemon.models.partial import sha256_of
 from peft_daemon.models.store import RECORD, ModelStore
 from peft_daemon.models.verifier import ModelVerifier
 

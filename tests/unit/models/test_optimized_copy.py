@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import Conflict
+from peft_core.errors import Conflict
+from peft_core.http_download import sha256_of
+from peft_core.settings import Settings
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.optimized import Figures, ModelFile, OptimizedRecord
-from peft_daemon.models.partial import sha256_of
 from peft_daemon.models.store import ModelStore
 
 AUTO = Settings()

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.models.partial import PartialFile, sha256_of
+from peft_core.http_download import PartialFile, sha256_of
 
 
 @given(st.lists(st.one_of(st.binary(max_size=300), st.floats(0, 1), st.none())))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.errors import NotFound
-from peft_daemon.models.partial import PartialFile
+from peft_core.errors import NotFound
+from peft_core.http_download import PartialFile
 from peft_daemon.optimizing import copying, recipes
 from support.small_gguf import TYPES, small_gguf
 
@@ -78,7 +78,7 @@ def test_progress_ends_with_all_bytes(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", recipes.RECIPES, ids=lambda recipe: recipe.id)
 def test_no_recipe_touches_norms_or_the_embedding(recipe: recipes.Recipe, source: Path) -> None:
-    from peft_daemon.adapters.gguf_header import read_header
+    from peft_core.gguf.header import read_header
 
     tensors = read_header(source).tensors
     for name in ("token_embd.weight", "blk.0.attn_norm.weight"):

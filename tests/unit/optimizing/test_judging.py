@@ -10,13 +10,13 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from peft_core.api_types import FinishReason, Timings
+from peft_core.errors import NotFound
 from peft_daemon.completion import formats
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, TokenLogprob
-from peft_daemon.errors import NotFound
 from peft_daemon.optimizing import quality, speed
 from peft_daemon.optimizing.excerpts import LENGTH, Excerpt, excerpts
 from peft_daemon.optimizing.quality import Quality, surprise
-from peft_daemon.protocol import FinishReason, Timings
 
 EMPTY = msgspec.convert({field.name: 0 for field in msgspec.structs.fields(Timings)}, type=Timings, strict=False)
 FILL = formats.get("qwen-fim-v1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_daemon.privacy.files import prose_language, secret_file, why_off, why_secret
+from peft_core.privacy.files import prose_language, secret_file, why_off, why_secret
 
 SECRET = [
     *(".env", ".env.local", ".env.example", "prod.env", ".envrc", ".ENV", ".env~"),

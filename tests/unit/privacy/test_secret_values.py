@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_daemon.privacy.values import MASK, masked, masked_parts, secret_values
+from peft_core.privacy.values import MASK, masked, masked_parts, secret_values
 
 ALNUM = string.ascii_letters + string.digits
 UPPER = string.ascii_uppercase + string.digits

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput
-from peft_daemon.sources.files import Skip
-from peft_daemon.sources.workspace import workspace_files
+from peft_core.code.files import Skip
+from peft_core.code.workspace import workspace_files
+from peft_core.errors import InvalidInput
 from support.own_repository import OwnRepository
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_tuning import checkpoints
 from peft_tuning.checkpoints import OPTIMIZER, WEIGHTS, CheckpointStore, NoSpace, restore, trained_weights
 
@@ -65,7 +65,7 @@ def test_the_two_newest_stay_and_the_best_ones_they_name(store: CheckpointStore)
 )
 @pytest.mark.parametrize(
     "writer",
-    ["peft_tuning.checkpoints.save_file", "peft_tuning.checkpoints.torch.save", "peft_daemon.adapters.atomic.publish"],
+    ["peft_tuning.checkpoints.save_file", "peft_tuning.checkpoints.torch.save", "peft_core.files.publish"],
 )
 def test_a_full_disk_leaves_the_previous_checkpoint(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, writer: str, error: Exception

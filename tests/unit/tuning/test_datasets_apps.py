@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_tuning.datasets import apps
 from peft_tuning.datasets.apps_problems import InputForm, ProblemTests, problem, read_problems
 from peft_tuning.datasets.rows import Row

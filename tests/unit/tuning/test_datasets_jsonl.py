@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.datasets import jsonl
 from peft_tuning.datasets.splits import question
 from peft_tuning.examples import DataSet, FillExample, HoleKind, IntentExample

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_tuning.datasets.rows import Row, parse_json, read_rows
 
 ROWS = [{"a": "ü", "n": 1}, {"a": "x\u2028y\r\n", "n": 2}]

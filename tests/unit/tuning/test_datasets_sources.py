@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import InvalidInput, NotFound
-from peft_daemon.paths import Paths
+from peft_core.errors import InvalidInput, NotFound
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_tuning.datasets import apps, catalogue, conala
 from peft_tuning.datasets.sources import Places, find, locate
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from peft_core.code.document import Document
+from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.document import Document
-from peft_daemon.errors import InvalidInput
 from peft_tuning.encoding import Dropped, Encoded, Limits, Tokens, encode, encode_all
 from peft_tuning.examples import Example, FillExample, IntentExample
 from support import tiny_run

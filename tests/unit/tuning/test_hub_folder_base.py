@@ -23,7 +23,7 @@ def folder_of(family: str, folder: Path) -> Path:
 def test_every_family_loads_and_computes_nearly_the_same(family: str, precision: str, tmp_path: Path) -> None:
     import torch
 
-    from peft_tuning.base_model import Precision, load_hub_folder
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
 
     base = load_hub_folder(folder_of(family, tmp_path), Precision(precision))
     tokens = torch.arange(2, 14)[None]
@@ -38,8 +38,8 @@ def test_every_family_loads_and_computes_nearly_the_same(family: str, precision:
 
 
 def test_a_folder_of_pickles_is_refused(tmp_path: Path) -> None:
-    from peft_daemon.errors import InvalidInput
-    from peft_tuning.base_model import Precision, load_hub_folder
+    from peft_core.errors import InvalidInput
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
 
     folder = folder_of("qwen2", tmp_path)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
@@ -48,15 +48,15 @@ def test_a_folder_of_pickles_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    from peft_daemon.errors import NotFound
-    from peft_tuning.base_model import Precision, load_hub_folder
+    from peft_core.errors import NotFound
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
 
     with pytest.raises(NotFound, match="holds no config"):
         load_hub_folder(tmp_path / "nowhere", Precision.FLOAT32)
 
 
 def test_the_digest_names_the_weights(tmp_path: Path) -> None:
-    from peft_tuning.base_model import Precision, load_hub_folder
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
 
     first = folder_of("qwen2", tmp_path / "a")
     shutil.copytree(first, tmp_path / "b")

@@ -111,7 +111,7 @@ def test_a_variant_on_four_bits_reloads_bit_for_bit(options: dict[str, object], 
 
 
 def test_eva_without_data_is_refused() -> None:
-    from peft_daemon.errors import InvalidInput
+    from peft_core.errors import InvalidInput
     from peft_tuning import methods
     from peft_tuning.methods.base import MethodOptions
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput, NotFound, PeftDaemonError
-from peft_tuning import families, methods
+from peft_core.errors import InvalidInput, NotFound, PeftDaemonError
+from peft_daemon.engines.torch import families
+from peft_tuning import methods
 from peft_tuning.methods.base import MethodOptions
 from support.tiny_models import tiny_base
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import UnusableFile
+from peft_core.errors import UnusableFile
+from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import ModelStore
-from peft_daemon.paths import Paths
 from peft_tuning.place import Place
 from support.tiny_entry import tiny_entry
 

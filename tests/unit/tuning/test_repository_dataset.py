@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.errors import InvalidInput
 from peft_daemon.completion.prompt import TYPED_LINES
-from peft_daemon.errors import InvalidInput
 from peft_tuning.examples import DataSet, Example, FillExample, HoleKind, IntentExample
 from peft_tuning.repository.dataset import AFTER, BEFORE, Mix, folders_data_set, repository_data_set, window
 from peft_tuning.repository.duplicates import function_parts

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.errors import InvalidInput
-from peft_daemon.sources import git
-from peft_daemon.sources.files import Skip, SourceFile, read
+from peft_core.code import git
+from peft_core.code.files import Skip, SourceFile, read
+from peft_core.errors import InvalidInput
 from peft_tuning.repository.files import repository_files, source_files
 from support.own_repository import OwnRepository
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_daemon.sources.languages import GRAMMARS
-from peft_daemon.sources.structure import Span, Structure, structure
+from peft_core.code.languages import GRAMMARS
+from peft_core.code.structure import Span, Structure, structure
 from peft_tuning.examples import HoleKind
 from peft_tuning.repository.holes import Cutting, Hole, cut
 from support.own_repository import module

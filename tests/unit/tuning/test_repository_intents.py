@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_daemon.sources.structure import Span, structure
+from peft_core.code.structure import Span, structure
 from peft_tuning.repository.intents import intents, sentence_of
 
 TEXT = '''\

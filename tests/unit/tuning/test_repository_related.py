@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peft_daemon.sources.related import LONGEST, LONGEST_CHUNK, Related
+from peft_core.code.imports import LONGEST, LONGEST_CHUNK, Related
 
 FILES: Mapping[str, str] = {
     "src/shop/__init__.py": "",

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from peft_daemon.errors import InvalidInput
-from peft_tuning import families, methods
+from peft_core.errors import InvalidInput
+from peft_daemon.engines.torch import families
+from peft_tuning import methods
 from peft_tuning.batching import Layout
 from peft_tuning.encoding import Encoded
 from peft_tuning.loss import chunked_cross_entropy, output_layer, response_loss

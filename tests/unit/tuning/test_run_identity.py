@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from peft_daemon.errors import Conflict, NotFound
+from peft_core.errors import Conflict, NotFound
 from peft_tuning.job import RunIdentity, record, recorded, require_same
 from peft_tuning.methods.base import MethodOptions
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_daemon.engines.base import TokenLogprob
-from peft_tuning.serving.answer import AnswerText
+from peft_daemon.engines.torch.answer import AnswerText
 
 texts = st.text(st.sampled_from("abé\n"), max_size=12)
 

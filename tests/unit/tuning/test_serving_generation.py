@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from peft_core.api_types import FinishReason
+from peft_core.errors import InvalidInput
 from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest, Segment
-from peft_daemon.errors import InvalidInput
-from peft_daemon.protocol import FinishReason
 
 if TYPE_CHECKING:
-    from peft_tuning.serving.generation import TextGenerator
+    from peft_daemon.engines.torch.generation import TextGenerator
 
 pytestmark = pytest.mark.torch
 
@@ -59,8 +59,8 @@ class Served:
 
 
 def make(folder: Path, family: str, limit: int = 8) -> Served:
-    from peft_tuning.serving.adapters import AdapterShelf
-    from peft_tuning.serving.generation import TextGenerator
+    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.generation import TextGenerator
     from support.tiny_served import loaded, tiny_gguf, write_adapter
 
     base = tiny_gguf(folder, family)

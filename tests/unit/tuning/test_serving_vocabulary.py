@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from peft_tuning.serving.vocabulary import Vocabulary
+    from peft_daemon.engines.torch.vocabulary import Vocabulary
 
 pytestmark = pytest.mark.torch
 
@@ -17,7 +17,7 @@ def byte_level() -> Vocabulary:
     from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    from peft_tuning.serving.vocabulary import Vocabulary
+    from peft_daemon.engines.torch.vocabulary import Vocabulary
 
     tokens = ["Ġ", "Ġr", "Ġre", "r", "e", "Ã", "©", "Ã©", "Ġret", "x", "re"]
     backend = Tokenizer(models.BPE(vocab={token: id_ for id_, token in enumerate(tokens)}, merges=[]))
@@ -46,7 +46,7 @@ def test_sentencepiece_spells_spaces_and_bytes() -> None:
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    from peft_tuning.serving.vocabulary import Vocabulary
+    from peft_daemon.engines.torch.vocabulary import Vocabulary
 
     backend = Tokenizer(models.BPE(vocab={"▁def": 0, "<0xC3>": 1, "é": 2}, merges=[]))
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_tuning.datasets.rows import Row, parse_json, read_rows
 
 DIFFICULTIES = ("introductory", "interview", "competition")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.datasets import apps, codealpacapy, conala, joint, jsonl
 from peft_tuning.datasets.entry import SEED, Entry
 from peft_tuning.datasets.sources import Places

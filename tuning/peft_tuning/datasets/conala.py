@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_tuning.datasets.entry import Entry
 from peft_tuning.datasets.hub import HubFile, HubRepository
 from peft_tuning.datasets.rows import Row, read_rows

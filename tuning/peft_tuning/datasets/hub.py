@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import peft_daemon
-from peft_daemon.models.disk import is_full, readable, sync_folder
-from peft_daemon.models.partial import PartialFile
+import peft_core
+from peft_core.files import is_full, readable, sync_folder
+from peft_core.http_download import PartialFile
 from peft_daemon.models.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _receive(url: str, partial: PartialFile, progress: Progress) -> None:
 def _answer(url: str, start: int) -> Iterator[httpx.Response]:
     import httpx  # noqa: PLC0415
 
-    headers = {"User-Agent": f"peft-daemon/{peft_daemon.__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"peft-daemon/{peft_core.__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)

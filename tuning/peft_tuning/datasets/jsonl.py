@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from peft_daemon.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.datasets.rows import Row, read_rows
 from peft_tuning.datasets.sources import Found
 from peft_tuning.datasets.splits import apart, hold_out, unrepeated

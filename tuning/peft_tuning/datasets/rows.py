@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 
 SHOWN = 5
 """Fields a message names when one is missing."""

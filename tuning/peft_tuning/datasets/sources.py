@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from peft_daemon.config import Settings
-from peft_daemon.errors import DownloadFailed, InvalidInput, NotFound
+from peft_core.errors import DownloadFailed, InvalidInput, NotFound
+from peft_core.paths import Paths, private_folder
+from peft_core.settings import Settings
 from peft_daemon.models.progress import Progress, Silent
-from peft_daemon.paths import Paths, private_folder
 from peft_tuning.datasets.hub import DEFAULT_ENDPOINT, HubFailed, HubFile, HubRepository, fetch
 
 DATA_FOLDER = "PEFT_DAEMON_DATA"

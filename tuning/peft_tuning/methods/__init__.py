@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peft_daemon.errors import NotFound
+from peft_core.errors import NotFound
 from peft_tuning.methods.base import Method
 from peft_tuning.methods.full import FULL
 from peft_tuning.methods.ia3 import IA3

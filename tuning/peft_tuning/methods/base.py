@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import msgspec
 from msgspec import Meta
 
-from peft_tuning.base_model import LoadedBase, Precision
-from peft_tuning.families import Family
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision
+from peft_daemon.engines.torch.families import Family
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from peft_tuning.base_model import LoadedBase
+from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.methods.peft_method import PeftMethod
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from peft_daemon.errors import InvalidInput
-from peft_tuning.base_model import LoadedBase, Precision
-from peft_tuning.families import Family
+from peft_core.errors import InvalidInput
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision
+from peft_daemon.engines.torch.families import Family
 from peft_tuning.methods.base import Calibration, MethodOptions
 from peft_tuning.methods.peft_method import PeftMethod
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from safetensors.torch import save_file
 
+from peft_core.errors import InvalidInput, NotFound
 from peft_daemon.adapters.peft_files import CONFIG, LIMITS, PICKLES, WEIGHTS
-from peft_daemon.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from peft import PeftConfig

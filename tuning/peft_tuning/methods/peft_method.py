@@ -11,9 +11,9 @@ import msgspec
 import torch
 from torch import nn
 
-from peft_daemon.errors import InvalidInput
-from peft_tuning.base_model import LoadedBase, Precision
-from peft_tuning.families import Family
+from peft_core.errors import InvalidInput
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision
+from peft_daemon.engines.torch.families import Family
 from peft_tuning.methods import peft_folder
 from peft_tuning.methods.base import Calibration, MethodOptions
 

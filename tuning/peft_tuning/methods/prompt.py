@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 
-from peft_daemon.errors import InvalidInput
-from peft_tuning.base_model import LoadedBase
+from peft_core.errors import InvalidInput
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
 from peft_tuning.methods.base import Calibration, MethodOptions
 from peft_tuning.methods.peft_method import PeftMethod
-from peft_tuning.tokenizer import LiteralTokenizer
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel, PromptTuningConfig

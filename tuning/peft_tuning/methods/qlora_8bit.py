@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_tuning.base_model import Precision
+from peft_daemon.engines.torch.base_model import Precision
 from peft_tuning.methods.lora import LoraMethod
 
 QLORA_8BIT = LoraMethod(id="qlora-8bit", learning_rate=3e-4, quantized=Precision.INT8)

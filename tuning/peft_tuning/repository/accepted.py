@@ -16,7 +16,7 @@ from pathlib import Path
 
 from detect_secrets.plugins.base import BasePlugin
 
-from peft_daemon.errors import PeftDaemonError
+from peft_core.errors import PeftDaemonError
 from peft_tuning.examples import FillExample, HoleKind
 from peft_tuning.repository.files import ignore_rules, repository_files
 from peft_tuning.repository.secrets import detectors, without_secrets

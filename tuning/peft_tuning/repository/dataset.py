@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
+from peft_core.code import git
+from peft_core.code.files import Listing, Skip, SourceFile, read
+from peft_core.code.imports import Related
+from peft_core.code.structure import Function, Span, Structure, structure
+from peft_core.errors import InvalidInput
 from peft_daemon.completion.prompt import TYPED_LINES
-from peft_daemon.errors import InvalidInput
-from peft_daemon.sources import git
-from peft_daemon.sources.files import Listing, Skip, SourceFile, read
-from peft_daemon.sources.related import Related
-from peft_daemon.sources.structure import Function, Span, Structure, structure
 from peft_tuning.examples import DataSet, Example, FillExample
 from peft_tuning.repository.duplicates import file_parts, function_parts, seen_files, seen_functions
 from peft_tuning.repository.files import repository_files, source_files

@@ -1,7 +1,7 @@
 """Which files are learned from.
 
 In a repository only files that git tracks and no ignore rule names; elsewhere (a library's folder) every file below
-it. What counts as code at all is in ``peft_daemon.sources.files``.
+it. What counts as code at all is in ``peft_core.code.files``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pathspec
 
-from peft_daemon.config import PROJECT_FILE
-from peft_daemon.errors import InvalidInput
-from peft_daemon.sources import git
-from peft_daemon.sources.files import Listing, Skip, SourceFile, listing_of, usual, walk
+from peft_core.code import git
+from peft_core.code.files import Listing, Skip, SourceFile, listing_of, usual, walk
+from peft_core.errors import InvalidInput
+from peft_core.settings import PROJECT_FILE
 
 
 def repository_files(root: Path) -> Listing:

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from peft_daemon.completion.lexical import BRACKETS
-from peft_daemon.sources.structure import Function, Span, Statement, Structure, Suite
+from peft_core.code.lexer import BRACKETS
+from peft_core.code.structure import Function, Span, Statement, Structure, Suite
 from peft_tuning.examples import HoleKind
 
 if TYPE_CHECKING:

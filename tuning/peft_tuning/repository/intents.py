@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 
-from peft_daemon.sources.structure import Span, Structure
+from peft_core.code.structure import Span, Structure
 from peft_tuning.examples import IntentExample
 
 LEAST_WORDS = 3

@@ -27,7 +27,7 @@ from detect_secrets.plugins.keyword import DENYLIST
 from detect_secrets.settings import default_settings, get_plugins
 from detect_secrets.util.code_snippet import get_code_snippet
 
-from peft_daemon.privacy.values import secret_values
+from peft_core.privacy.values import secret_values
 
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
 """A private key with the lines below its head: detect-secrets reports the head alone."""

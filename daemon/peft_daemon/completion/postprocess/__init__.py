@@ -6,8 +6,8 @@ while it is written.
 
 from __future__ import annotations
 
+from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess.chat import drop_remarks, strip_chat
 from peft_daemon.completion.postprocess.closing import fit_closing
 from peft_daemon.completion.postprocess.draft import Draft, Step

@@ -9,9 +9,9 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 
+from peft_core.code.document import Document
+from peft_core.code.lexer import scan, without_comment
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import scan, without_comment
 from peft_daemon.completion.postprocess.draft import Draft
 
 NEARBY = 4000

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from peft_core.code.document import Document
+from peft_core.code.lexer import Closing, scan
 from peft_daemon.completion.cursor import Cursor, closers
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import Closing, scan
 from peft_daemon.completion.postprocess.draft import Draft
 
 BRACKET_LIKE = frozenset("()[]{}\"'`")

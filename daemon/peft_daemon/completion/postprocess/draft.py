@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from peft_core.code.document import Document
+from peft_core.code.lexer import scan
 from peft_daemon.completion import syntax
 from peft_daemon.completion.cursor import Cursor, Extent
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import scan
 from peft_daemon.completion.postprocess.draft import Draft
 
 _LAST_WORD = re.compile(r"\w+\Z")

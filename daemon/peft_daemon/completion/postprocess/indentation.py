@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from peft_core.code.document import Document, leading_space, width
 from peft_daemon.completion.cursor import Cursor, statement_above
-from peft_daemon.completion.document import Document, leading_space, width
 from peft_daemon.completion.postprocess.draft import Draft
 
 NEARBY = 20_000

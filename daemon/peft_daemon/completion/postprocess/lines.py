@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise, takewhile
 
+from peft_core.code.document import Document
+from peft_core.code.lexer import lexis, without_comment
 from peft_daemon.completion.cursor import Cursor, Extent
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import lexis, without_comment
 from peft_daemon.completion.postprocess.draft import Draft
 
 NEARBY = 4000

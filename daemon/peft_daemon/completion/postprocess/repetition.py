@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from peft_core.code.document import Document
+from peft_core.code.lexer import scan
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
-from peft_daemon.completion.lexical import scan
 from peft_daemon.completion.postprocess.draft import Draft
 
 LONGEST_PERIOD = 6

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from peft_core.code.document import Document, leading_space, width
+from peft_core.code.lexer import scan
 from peft_daemon.completion.cursor import Cursor, Extent, opens_block
-from peft_daemon.completion.document import Document, leading_space, width
-from peft_daemon.completion.lexical import scan
 from peft_daemon.completion.postprocess.draft import Draft
 
 _CLAUSES = {

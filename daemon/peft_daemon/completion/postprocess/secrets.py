@@ -6,10 +6,10 @@ secrets in prompts counts as well, unless the document has it too.
 
 from __future__ import annotations
 
+from peft_core.code.document import Document
+from peft_core.privacy.values import MASK, secret_values
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess.draft import Draft
-from peft_daemon.privacy.values import MASK, secret_values
 
 _NEAR = 8_000
 """Characters on each side of the cursor in which the document's own mask is looked for."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.document import Document
 from peft_daemon.completion.postprocess.draft import Draft
 
 _HEADING = re.compile(r"(?:#|//)\s*(?:example|usage|sample|test)\b", re.I)

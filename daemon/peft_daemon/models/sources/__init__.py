@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_daemon.models.catalogue import HubLocation, ModelEntry
 from peft_daemon.models.sources.base import Source
 from peft_daemon.models.sources.hub import DEFAULT_ENDPOINT, Hub

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from peft_daemon.models.partial import PartialFile
+from peft_core.http_download import PartialFile
 from peft_daemon.models.progress import Progress
 
 

@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import peft_daemon
+import peft_core
+from peft_core.files import readable
+from peft_core.http_download import PartialFile
 from peft_daemon.models.catalogue import HubLocation, ModelEntry
-from peft_daemon.models.disk import readable
-from peft_daemon.models.partial import PartialFile
 from peft_daemon.models.progress import Progress
 from peft_daemon.models.sources.base import SourceFailed
 
@@ -55,7 +55,7 @@ class Hub:
         before = best = partial.size
         barren = 0
         timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        agent = {"User-Agent": f"peft-daemon/{peft_daemon.__version__}", "Accept-Encoding": "identity"}
+        agent = {"User-Agent": f"peft-daemon/{peft_core.__version__}", "Accept-Encoding": "identity"}
         try:
             client = httpx.Client(timeout=timeout, follow_redirects=True, headers=agent)
         except (ValueError, OSError, ImportError) as error:  # a proxy or certificate setting that cannot be used

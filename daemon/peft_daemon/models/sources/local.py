@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peft_core.files import readable
+from peft_core.http_download import CHUNK, PartialFile, sha256_of
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.disk import readable
-from peft_daemon.models.partial import CHUNK, PartialFile, sha256_of
 from peft_daemon.models.progress import Progress
 from peft_daemon.models.sources.base import SourceFailed
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.child_processes import python_module, start
+from peft_core.http_download import CHUNK, PartialFile
+from peft_core.processes import python_module, start
 from peft_daemon.models.catalogue import Bytes, ModelEntry, PackageLocation, Part, Sha256
-from peft_daemon.models.partial import CHUNK, PartialFile
 from peft_daemon.models.progress import Progress
 from peft_daemon.models.sources.base import SourceFailed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tree_sitter import Node
 
-from peft_daemon.sources.languages import GRAMMARS, parser_of
+from peft_core.code.languages import GRAMMARS, parser_of
 
 
 def parse(code: str) -> Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from peft_daemon.errors import InvalidInput
+from peft_core.errors import InvalidInput
 from peft_evaluation.typing.policies.base import Engine, Session
 from peft_evaluation.typing.policies.infill import InfillSession
 from peft_evaluation.typing.policies.llama_vscode import LlamaVscodeSession

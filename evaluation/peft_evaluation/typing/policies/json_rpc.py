@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from peft_daemon.child_processes import start_async
-from peft_daemon.errors import EngineFailed
+from peft_core.errors import EngineFailed
+from peft_core.processes import start_async
 
 STOP_S = 5.0
 _LIMIT = 1 << 24

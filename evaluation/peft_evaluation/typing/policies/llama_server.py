@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import msgspec
 
+from peft_core.errors import EngineFailed
 from peft_daemon.engines.process import EngineProcess
 from peft_daemon.engines.threads import default_threads
-from peft_daemon.errors import EngineFailed
 from peft_evaluation.typing.policies.base import Engine, Totals
 from peft_evaluation.typing.policies.llama_server_child import Config, Ready
 from peft_evaluation.typing.policies.spending import Spending

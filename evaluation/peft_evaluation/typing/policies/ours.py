@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import msgspec
 
+from peft_core.errors import EngineFailed
+from peft_core.paths import Paths
+from peft_core.processes import python_module, start_async
+from peft_core.settings import resolve
 from peft_daemon.adapters.shipping import provide_shipped
-from peft_daemon.child_processes import python_module, start_async
-from peft_daemon.config import resolve
-from peft_daemon.errors import EngineFailed
-from peft_daemon.paths import Paths
 from peft_evaluation.typing.policies.base import Answer, Engine, Totals, View
 from peft_evaluation.typing.policies.json_rpc import JsonRpc
 from peft_evaluation.typing.policies.positions import offset, position, span

@@ -1,0 +1,305 @@
+"""``peft-daemon adapters``: which adapters there are, what they were trained on, and which one serves what.
+
+Works on the adapters' folder; no daemon is needed, and one that runs takes a change up with its next request.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from peft_cli import merging
+from peft_cli.output import Json, emit
+from peft_core import settings
+from peft_core.api_types import BASE, AdapterSummary, Task
+from peft_core.files import readable
+from peft_core.paths import Paths
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.registry import SHORT, AdapterRegistry
+from peft_daemon.adapters.state import Version
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.engines import factory
+from peft_daemon.engines.base import TORCH
+from peft_daemon.models import catalogue
+from peft_daemon.models.store import open_store
+
+app = typer.Typer(
+    help="List, inspect, choose, import, export and remove adapters.", no_args_is_help=True, rich_markup_mode=None
+)
+
+merging.register(app)
+
+Reference = Annotated[
+    str, typer.Argument(metavar="ADAPTER", help="A name, a digest, or the first digits of a digest (4 or more).")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
+ForTask = Annotated[
+    Task | None, typer.Option("--task", help="Only for this task; default: those the adapter was trained for.")
+]
+OfTask = Annotated[Task | None, typer.Option("--task", help="Only for this task; default: for every task.")]
+
+
+class ShownAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``adapters show --json`` prints."""
+
+    manifest: Manifest
+    history: tuple[Version, ...]
+    """What the name has pointed at, newest last; empty for an adapter without a name."""
+    active_for: list[str]
+
+
+class UsedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``adapters use`` and ``unset`` print with ``--json``."""
+
+    name: str | None
+    """``base`` for no adapter; null: what applies around the repository applies in it."""
+    digest: str | None
+    tasks: tuple[Task, ...]
+    repository: str | None
+
+
+class ExportedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``adapters export --json`` prints."""
+
+    name: str
+    digest: str
+    path: str
+
+
+class RemovedAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``adapters remove --json`` prints."""
+
+    removed: str
+
+
+@app.command("list", epilog="Example: peft-daemon adapters list --json")
+def list_adapters(as_json: Json = False) -> None:
+    """Show all adapters and where they are in use."""
+    rows = _registry().list(check=True)
+    emit(rows, as_json=as_json, text=lambda: _print_rows(rows))
+
+
+@app.command("show", epilog="Example: peft-daemon adapters show mine")
+def show_adapter(adapter: Reference, as_json: Json = False) -> None:
+    """Show what an adapter was trained on, its metrics, its history and where it is in use."""
+    registry = _registry()
+    manifest = registry.get(adapter)
+    shown = ShownAdapter(
+        manifest=manifest, history=registry.history(manifest.name), active_for=registry.places(manifest)
+    )
+    emit(shown, as_json=as_json, text=lambda: _print_shown(shown))
+
+
+@app.command("use", epilog="Example: peft-daemon adapters use mine --task fill --repository .")
+def use_adapter(
+    adapter: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="A name or digest; `base` for the model without an adapter.")
+    ],
+    task: ForTask = None,
+    repository: Annotated[
+        Path | None, typer.Option("--repository", metavar="FOLDER", help="Only in this folder and below it.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let an adapter answer requests, everywhere or in one repository."""
+    registry = _registry()
+    if adapter != BASE:
+        settings = _settings()
+        entry, manifest = catalogue.get(settings.model), registry.get(adapter)
+        manifest.require_base(entry.id, entry.sha256)
+        manifest.require_engine(factory.chosen(settings))
+    used = registry.use(adapter, task, repository)
+    _report_use(used.name if used else BASE, used, task, repository, as_json=as_json)
+
+
+@app.command("unset", epilog="Example: peft-daemon adapters unset --repository .")
+def unset_adapter(
+    repository: Annotated[Path, typer.Option("--repository", metavar="FOLDER", help="The folder to forget.")],
+    task: OfTask = None,
+    as_json: Json = False,
+) -> None:
+    """Forget a repository's own choice: what applies around it applies in it again."""
+    _registry().unset(task, repository)
+    _report_use(None, None, task, repository, as_json=as_json)
+
+
+@app.command("rollback", epilog="Example: peft-daemon adapters rollback mine")
+def roll_back(name: Name, as_json: Json = False) -> None:
+    """Let a name point at the adapter it had before."""
+    manifest = _registry().rollback(name)
+    emit(manifest, as_json=as_json, text=lambda: typer.echo(f"{name} is {manifest.digest[:SHORT]} again"))
+
+
+@app.command("import", epilog="Example: peft-daemon adapters import runs/last/adapter --name mine --task fill")
+def import_adapter(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A PEFT folder: adapter_config.json, adapter_model.safetensors.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="The name that is to mean it.")],
+    task: Annotated[Task | None, typer.Option("--task", help="What it was trained for; default: every task.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="ID", help="The model it was trained on; default: the chosen one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a trained adapter against its base, convert it for llama.cpp if it can, and store it under its digest."""
+    settings, paths = _settings(), Paths.from_environment()
+    entry = catalogue.get(base or settings.model)
+    model = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
+    notices: list[str] = []
+    manifest = _registry().import_(folder, name=name, task=task, base=model, on_notice=notices.append)
+    for notice in notices:
+        typer.echo(notice, err=True)
+
+    def text() -> None:
+        typer.echo(f"{name} is {manifest.digest[:SHORT]}: {_what(manifest)}")
+        typer.echo(f"Use it with `peft-daemon adapters use {name}`")
+
+    emit(manifest, as_json=as_json, text=text)
+
+
+@app.command("export", epilog="Example: peft-daemon adapters export mine mine.gguf --format gguf")
+def export_adapter(
+    adapter: Reference,
+    destination: Annotated[Path, typer.Argument(metavar="PATH", help="A path that does not exist yet.")],
+    form: Annotated[
+        Literal["peft", "peft-float16", "gguf", "merged"],
+        typer.Option(
+            "--format",
+            help="peft: a folder for PEFT; peft-float16: the same, rounded to half the bytes; gguf: a file for "
+            "llama.cpp; merged: with its base.",
+        ),
+    ] = "peft",
+    as_json: Json = False,
+) -> None:
+    """Copy an adapter out of the registry."""
+    registry = _registry()
+    manifest = registry.get(adapter)
+    path = destination
+    if form == "merged":
+        from peft_tuning.merging import export_merged
+
+        export_merged(manifest, registry.lease(manifest, engine=TORCH).path, merging.base_of(manifest).path, path)
+    else:
+        path = registry.export(adapter, destination, form)
+    exported = ExportedAdapter(name=manifest.name, digest=manifest.digest, path=str(path.absolute()))
+    emit(exported, as_json=as_json, text=lambda: typer.echo(f"{manifest.name} is copied to {path}"))
+
+
+@app.command("remove", epilog="Example: peft-daemon adapters remove mine")
+def remove_adapter(
+    adapter: Reference,
+    force: Annotated[bool, typer.Option("--force", help="Also when it is in use or a name means it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a name with its history, or one digest; content that nothing refers to is deleted."""
+    _registry().remove(adapter, force=force)
+    emit(RemovedAdapter(removed=adapter), as_json=as_json, text=lambda: typer.echo(f"{adapter} is removed"))
+
+
+def _registry() -> AdapterRegistry:
+    return AdapterRegistry(Paths.from_environment().adapters)
+
+
+def _settings() -> settings.Settings:
+    return settings.resolve(user_file=Paths.from_environment().config_file).settings
+
+
+def _report_use(
+    name: str | None, manifest: Manifest | None, task: Task | None, repository: Path | None, *, as_json: bool
+) -> None:
+    trained = manifest.tasks if manifest else tuple(Task)
+    tasks = trained if task is None else (task,)
+    used = UsedAdapter(
+        name=name,
+        digest=manifest.digest if manifest else None,
+        tasks=tasks,
+        repository=str(repository.absolute()) if repository else None,
+    )
+    where = f"in {used.repository}" if used.repository else "everywhere without a choice of its own"
+    what = " and ".join(tasks)
+    line = f"{name} serves {what} {where}" if name else f"{what} {where}: what applies around it"
+    emit(used, as_json=as_json, text=lambda: typer.echo(line))
+
+
+def _what(manifest: Manifest) -> str:
+    size = readable(manifest.gguf_bytes or manifest.peft_bytes)
+    only = f", served by {manifest.engines[0]} only" if len(manifest.engines) == 1 else ""
+    return f"{_method(manifest)}{_changes(manifest)} for {manifest.base}, {size}{only}"
+
+
+def _method(manifest: Manifest) -> str:
+    if manifest.virtual_tokens:
+        return f"{manifest.method} of {manifest.virtual_tokens} virtual tokens"
+    return f"{manifest.method} of rank {manifest.rank}" if manifest.rank else manifest.method
+
+
+def _changes(manifest: Manifest) -> str:
+    return f" on {', '.join(manifest.targets)} ({manifest.modules} modules)" if manifest.modules else ""
+
+
+def _print_rows(rows: list[AdapterSummary]) -> None:
+    if not rows:
+        sys.stdout.write("no adapters; import one with `peft-daemon adapters import FOLDER --name NAME`\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "digest", "base", "method", "rank", "for", "size", "in use")
+    for row in rows:
+        table.add_row(
+            row.name,
+            row.digest[:SHORT],
+            row.base,
+            row.method,
+            str(row.rank),
+            "damaged" if row.damaged else row.task,
+            readable(row.size_bytes),
+            "\n".join(row.active_for) or "no",
+        )
+    for row in rows:
+        if row.damaged:
+            typer.echo(f"damaged, answers nothing: {row.name} ({row.damaged})", err=True)
+    # What a record says about its adapter must not be read as formatting.
+    Console(markup=False).print(table)
+
+
+def _print_shown(shown: ShownAdapter) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    manifest = shown.manifest
+    rows: list[tuple[str, object]] = [
+        ("digest", manifest.digest),
+        ("base", f"{manifest.base} ({manifest.base_family}, {manifest.base_sha256[:SHORT]})"),
+        ("trained against", manifest.quantization),
+        ("prompt format", manifest.prompt_format),
+        ("trained for", ", ".join(manifest.tasks)),
+        ("method", _method(manifest) + (f", alpha {manifest.alpha:g}" if manifest.rank else "")),
+        (
+            "changes",
+            f"{', '.join(manifest.targets)} in {manifest.modules} modules" if manifest.modules else "no module",
+        ),
+        ("size", f"{manifest.parameters:,} parameters, {readable(manifest.gguf_bytes or manifest.peft_bytes)}"),
+        ("served by", ", ".join(manifest.engines)),
+        ("data", manifest.data_digest or "unknown"),
+        ("seed", "unknown" if manifest.seed is None else manifest.seed),
+        ("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items()) or "unknown"),
+        ("metrics", ", ".join(f"{key} {value:g}" for key, value in manifest.metrics.items()) or "none"),
+        ("scale", f"{manifest.scale:g}"),
+        ("licence", manifest.licence),
+        ("created", manifest.created),
+        ("imported from", manifest.source),
+        ("in use", ", ".join(shown.active_for) or "nowhere"),
+        ("history", "\n".join(f"{version.since}  {version.digest[:SHORT]}" for version in shown.history) or "none"),
+    ]
+    table = Table(title=manifest.name, show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(label, str(value))
+    Console(markup=False).print(table)

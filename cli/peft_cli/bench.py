@@ -1,0 +1,108 @@
+"""``bench``: how fast and how good are completions while somebody types, beside other completers on equal weights?"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from peft_cli import extras
+from peft_cli.interrupts import termination_interrupts
+from peft_cli.output import Json
+from peft_core.errors import InvalidInput
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+
+app = typer.Typer(help="Measure this installation.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps ``typing`` a command of its own, as others will follow."""
+
+
+@app.command("typing")
+def typing(
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter traces: less than five minutes.")] = False,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ours, ours-base, llama.vscode, llm-ls, infill; may be repeated. [default: ours, llama.vscode, llm-ls]"
+        ),
+    ] = None,
+    traces: Annotated[int | None, typer.Option(min=1, max=200, help="How many. [default: 12; with --quick: 2]")] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(min=0, max=10, help="Files that are opened cold and reopened. [default: 2; with --quick: 1]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides files, places, mistakes and rhythm.")] = 0,
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Type files of this folder instead of installed packages; repeatable."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; default: the time of its start.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep everything there instead.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run, or add policies to it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Replay recorded editing against peft-daemon and against other completers' policies, in real time.
+
+    All get the same engine, weights and keystrokes, and take turns. A full run takes about half an hour, in which this
+    machine should do nothing else. Ctrl-C loses at most the replay at hand; --resume goes on.
+
+    \b
+    Example:
+      peft-daemon bench typing --quick
+      peft-daemon bench typing --source ~/code/mine --name mine --policy ours --policy llm-ls
+    """
+    extras.require("the typing benchmark", "eval", ("rapidfuzz", "scipy", "jinja2"))
+    from rich.console import Console
+
+    from peft_evaluation.typing import run
+    from peft_evaluation.typing.making import FULL, QUICK
+    from peft_evaluation.typing.policies import catalogue
+    from peft_evaluation.typing.view import view
+    from peft_tuning.place import Place
+    from peft_tuning.progress_view import JsonLines
+
+    paths = Paths.from_environment()
+    place = Place(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    amount = QUICK if quick else FULL
+    request = run.BenchRequest(
+        folder=_folder(paths, name, output, resume=resume),
+        policies=catalogue.chosen(policy or catalogue.DEFAULT),
+        amount=amount if traces is None else replace(amount, traces=traces),
+        scenes=(1 if quick else 2) if scenes is None else scenes,
+        quick=quick,
+        seed=seed,
+        sources=tuple(source or ()),
+        resume=resume,
+        command=shlex.join(("peft-daemon", *sys.argv[1:])),
+    )
+    # A daemon outlives whoever has started it: it must be stopped whatever ends this.
+    with termination_interrupts():
+        if as_json:
+            run.bench(request, place, JsonLines(sys.stdout))
+            return
+        with view(Console(stderr=True)) as show:
+            run.bench(request, place, show)
+
+
+def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool) -> Path:
+    """Where a run keeps everything. Raises InvalidInput for a name that is no folder's, or where none was begun."""
+    if output is not None:
+        return output.absolute()
+    if name is None:
+        if resume:
+            raise InvalidInput("say which run is to go on", fix="Give its `--name`, or its `--output`")
+        name = f"typing-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise InvalidInput(f"'{name}' cannot be a run's name", fix="Give a word, e.g. `--name mine`")
+    return paths.data / "benchmarks" / name

@@ -1,0 +1,210 @@
+"""``generate`` (code from a sentence) and ``complete`` (the code at a position of a file)."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from peft_cli.output import Json, emit, run
+from peft_core.api_types import MAX_TEXT, CompleteRequest, CompleteResponse, Task
+from peft_core.code.languages import language_of
+from peft_core.errors import InvalidInput, NotFound, TooLarge
+from peft_core.paths import Paths
+from peft_core.settings import Settings, find_project_file, resolve
+
+MAX_FILE_BYTES = 10_000_000
+PATIENCE_MS = 120_000
+"""Who types a command waits for its answer; the budget of an editor would cut it short on a busy machine."""
+
+Adapter = Annotated[
+    str | None, typer.Option(help="Adapter by name or digest, or `base` for none; default: the one in use.")
+]
+Scale = Annotated[float | None, typer.Option(help="How strongly the adapter applies, 0 to 2.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens.")]
+Temperature = Annotated[float, typer.Option(help="0 is deterministic.")]
+Seed = Annotated[int, typer.Option(help="For temperatures above 0.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(generate)
+    app.command()(complete)
+
+
+def generate(
+    intent: Annotated[str, typer.Argument(help="What the code should do, in words.")],
+    language: Annotated[str, typer.Option(help="Programming language.")] = "python",
+    adapter: Adapter = None,
+    scale: Scale = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write code from a sentence.
+
+    \b
+    Example:
+      peft-daemon generate "parse an ISO date from s"
+      peft-daemon generate "sort a list of dicts by key" --max-tokens 64 --json
+    """
+    if not intent.strip():
+        raise InvalidInput("the intent is empty", fix='Say what the code should do: peft-daemon generate "…"')
+    settings = _settings(Path.cwd())
+    request = _validated(
+        intent=intent,
+        task=Task.INTENT,
+        language=language,
+        path=str(Path.cwd() / "generated"),
+        prose=True,
+        adapter=adapter,
+        scale=scale,
+        max_tokens=settings.max_tokens_intent if max_tokens is None else max_tokens,
+        temperature=temperature,
+        seed=seed,
+    )
+    run(_answer(request, as_json=as_json))
+
+
+def complete(
+    file: Annotated[Path, typer.Option(help="File to complete in.")],
+    line: Annotated[int, typer.Option(help="Line of the cursor; the first is 1.")],
+    column: Annotated[int, typer.Option(help="Column of the cursor; 1 is before the first character.")],
+    language: Annotated[
+        str | None, typer.Option(help="Programming language; default: by the file's name, else python.")
+    ] = None,
+    adapter: Adapter = None,
+    scale: Scale = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Complete the code at a position of a file; the file itself is not changed.
+
+    \b
+    Example:
+      peft-daemon complete --file examples/shapes.py --line 24 --column 9
+      peft-daemon complete --file app.py --line 3 --column 1 --json
+    """
+    prefix, suffix = _split(_read(file), file, line, column)
+    settings = _settings(file.absolute().parent)
+    request = _validated(
+        prefix=prefix[-MAX_TEXT:],
+        suffix=suffix[:MAX_TEXT],
+        language=language or language_of(file.name) or "python",
+        path=str(file.absolute()),
+        prose=True,
+        adapter=adapter,
+        scale=scale,
+        max_tokens=settings.max_tokens_fill if max_tokens is None else max_tokens,
+        time_budget_ms=PATIENCE_MS,
+        temperature=temperature,
+        seed=seed,
+    )
+    run(_answer(request, as_json=as_json))
+
+
+async def _answer(request: CompleteRequest, *, as_json: bool) -> None:
+    """Print the answer; on a terminal its lines appear as they become certain."""
+    from peft_daemon.client import DaemonClient, DeltaEvent
+
+    shown = ""
+    final: CompleteResponse | None = None
+    async with await DaemonClient.connect() as client, aclosing(client.stream(request)) as events:
+        async for event in events:
+            if not isinstance(event, DeltaEvent):
+                final = event.response
+            elif not as_json and sys.stdout.isatty():
+                sys.stdout.write(event.text)
+                sys.stdout.flush()
+                shown += event.text
+    assert final is not None  # noqa: S101  (the client raises if the stream ends without it)
+
+    def text() -> None:
+        if final.why:
+            sys.stderr.write(final.why + "\n")
+            return
+        rest = final.text[len(shown) :] if final.text.startswith(shown) else "\n" + final.text
+        sys.stdout.write(rest + ("" if final.text.endswith("\n") else "\n"))
+        sys.stdout.flush()
+        sys.stderr.write(describe(final) + "\n")
+
+    emit(final, as_json=as_json, text=text)
+
+
+def describe(response: CompleteResponse) -> str:
+    """One line: which weights answered, how it ended and where the time went."""
+    t = response.timings
+    with_adapter = f"{response.adapter.name} × {response.adapter.scale:g}" if response.adapter else "no adapter"
+    speed = f", {1000 * t.decode_tokens / t.decode_ms:.0f} tok/s" if t.decode_ms else ""
+    return (
+        f"[{response.model}, {with_adapter}; {response.finish_reason}; first token {t.first_token_ms:.0f} ms, "
+        f"{t.decode_tokens} tokens in {t.total_ms / 1000:.2f} s{speed}, "
+        f"prompt {t.prompt_evaluated} evaluated + {t.prompt_reused} reused]"
+    )
+
+
+def _validated(**fields: object) -> CompleteRequest:
+    """A request whose numbers are within their bounds; raises InvalidInput naming the option."""
+    try:
+        return msgspec.convert({k: v for k, v in fields.items() if v is not None}, CompleteRequest)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$.")
+        option = where.rstrip("`").replace("_", "-")
+        raise InvalidInput(f"--{option} is out of range", why=reason, fix="See `--help`") from None
+
+
+def _settings(folder: Path) -> Settings:
+    paths = Paths.from_environment()
+    return resolve(user_file=paths.config_file, project_file=find_project_file(folder)).settings
+
+
+def _read(file: Path) -> str:
+    try:
+        size = file.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise TooLarge(
+                f"{file} has {size / 1e6:.0f} MB",
+                why=f"the limit is {MAX_FILE_BYTES // 1_000_000} MB",
+                fix="Complete in a smaller file; generated data is no help to the model",
+            )
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"no file {file}", fix="Check the path given with --file") from None
+    except OSError as error:
+        raise InvalidInput(f"cannot read {file}", why=error.strerror or str(error), fix="Check the path") from None
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{file} is not UTF-8 text",
+            why=f"byte {error.start} is 0x{raw[error.start]:02x}",
+            fix="Convert it to UTF-8",
+        ) from None
+    if "\0" in text:
+        raise InvalidInput(f"{file} is binary", why="it holds NUL bytes", fix="Complete text files only")
+    return text
+
+
+def _split(text: str, file: Path, line: int, column: int) -> tuple[str, str]:
+    """The text before and after the position; lines end at \\n, \\r\\n or \\r as in editors."""
+    lines = text.replace("\r\n", "\n\0").replace("\r", "\n").replace("\n\0", "\r\n").split("\n")
+    if not 1 <= line <= len(lines):
+        raise InvalidInput(
+            f"line {line} is not in {file}", why=f"it has {len(lines)} lines", fix=f"Give --line 1 to {len(lines)}"
+        )
+    content = lines[line - 1].removesuffix("\r")
+    if not 1 <= column <= len(content) + 1:
+        raise InvalidInput(
+            f"column {column} is not in line {line} of {file}",
+            why=f"it has {len(content)} characters",
+            fix=f"Give --column 1 to {len(content) + 1}",
+        )
+    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
+    return text[:offset], text[offset:]

@@ -1,0 +1,207 @@
+"""``serve``, ``start``, ``stop`` and ``status``: the daemon's life from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from peft_cli.output import Json, emit, run
+from peft_core.errors import Unavailable
+from peft_core.paths import Paths
+from peft_core.settings import Settings, resolve
+
+if TYPE_CHECKING:
+    from peft_core.api_types import ContextStatus, DaemonStatus, EngineStatus
+
+Model = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
+Listen = Annotated[str | None, typer.Option(help="unix, tcp (with a token) or auto.")]
+Host = Annotated[str | None, typer.Option(help="Address for TCP; only loopback is accepted.")]
+Port = Annotated[int | None, typer.Option(help="Port for TCP; 0: a free one.")]
+IdleExit = Annotated[int | None, typer.Option("--idle-exit", help="Stop after this many idle seconds; 0: never.")]
+LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(serve)
+    app.command()(start)
+    app.command()(stop)
+    app.command()(status)
+
+
+def serve(
+    *,
+    model: Model = None,
+    listen: Listen = None,
+    host: Host = None,
+    port: Port = None,
+    idle_exit: IdleExit = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the daemon in the foreground until Ctrl-C, printing its log.
+
+    Editors find it like one started in the background, as long as it runs with the settings of your user file.
+
+    \b
+    Example:
+      peft-daemon serve --log-level debug
+      peft-daemon serve --listen tcp --port 8765
+    """
+    from peft_daemon.app import create_app
+    from peft_daemon.server import serve as run_server
+
+    settings, paths = _resolved(
+        model=model, listen=listen, host=host, port=port, idle_exit_s=idle_exit, log_level=log_level
+    )
+    run_server(settings, paths, create_app)
+
+
+def start(
+    *,
+    model: Model = None,
+    listen: Listen = None,
+    host: Host = None,
+    port: Port = None,
+    idle_exit: IdleExit = None,
+    log_level: LogLevel = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the model is loaded.")] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=1, max=3600)] = 120.0,
+    as_json: Json = False,
+) -> None:
+    """Start the daemon in the background, or restart it if it runs with other settings.
+
+    Editors start it by themselves. Options given here hold until a client that wants other settings connects: what
+    is meant for editors as well belongs in the user file (`peft-daemon config --path`).
+
+    \b
+    Example:
+      peft-daemon start
+      peft-daemon start --no-wait --json
+    """
+    settings, paths = _resolved(
+        model=model, listen=listen, host=host, port=port, idle_exit_s=idle_exit, log_level=log_level
+    )
+    run(_start(settings, paths, wait=wait, timeout_s=timeout, as_json=as_json))
+
+
+def stop(
+    timeout: Annotated[float, typer.Option(help="Seconds before it is killed.", min=0, max=3600)] = 12.0,
+    as_json: Json = False,
+) -> None:
+    """Stop the daemon: requests in flight get 5 s to finish; one that hangs is killed.
+
+    \b
+    Example:
+      peft-daemon stop
+      peft-daemon stop --timeout 1
+    """
+    from peft_daemon.lifecycle.stopping import stop as stop_daemon
+
+    stopped = run(stop_daemon(Paths.from_environment(), timeout))
+    words = {"not running": "no daemon was running", "graceful": "stopped", "killed": "killed: it did not stop in time"}
+    what = words[stopped.how] + (f" (pid {stopped.pid}, {stopped.seconds:.1f} s)" if stopped.pid else "")
+    if stopped.orphans:
+        what += f"; ended {stopped.orphans} process{'es' if stopped.orphans > 1 else ''} of an earlier daemon"
+    emit(stopped, as_json=as_json, text=lambda: typer.echo(what))
+
+
+def status(as_json: Json = False) -> None:
+    """Show whether the daemon runs and what its engine does; exit code 6 when no daemon runs.
+
+    \b
+    Example:
+      peft-daemon status
+      peft-daemon status --json
+    """
+    from peft_daemon.lifecycle.info import running_daemon
+
+    paths = Paths.from_environment()
+    if running_daemon(paths) is None:
+        emit(
+            {"running": False},
+            as_json=as_json,
+            text=lambda: typer.echo("no daemon runs; `peft-daemon start` starts it"),
+        )
+        raise typer.Exit(Unavailable.exit_code)
+    now = run(_status(paths))
+    emit({"running": True, **_fields(now)}, as_json=as_json, text=lambda: _print_status(now))
+
+
+async def _start(settings: Settings, paths: Paths, *, wait: bool, timeout_s: float, as_json: bool) -> None:
+    from peft_daemon.client import DaemonClient
+    from peft_daemon.lifecycle import backoff
+
+    backoff.reset(paths)
+    async with await DaemonClient.connect(settings, paths) as client:
+        info = client.info
+        answer: dict[str, Any] = {"address": info.address, "pid": info.pid, "ready": False}
+        if wait:
+            status_now = await client.wait_ready(timeout_s)
+            answer |= {"ready": True, "model": status_now.model}
+    loaded = f", {answer['model']} is loaded" if wait else ""
+    emit(answer, as_json=as_json, text=lambda: typer.echo(f"serving at {info.address} (pid {info.pid}){loaded}"))
+
+
+async def _status(paths: Paths) -> DaemonStatus:
+    from peft_daemon.client import DaemonClient
+
+    async with await DaemonClient.connect(paths=paths, start=False) as client:
+        return await client.status()
+
+
+def _resolved(**command_line: object) -> tuple[Settings, Paths]:
+    # Not the project's file: one daemon serves all projects, and would restart at every change of folder.
+    paths = Paths.from_environment()
+    return resolve(command_line=command_line, user_file=paths.config_file).settings, paths
+
+
+def _fields(status_now: DaemonStatus) -> dict[str, Any]:
+    import msgspec
+
+    fields: dict[str, Any] = msgspec.to_builtins(status_now)
+    return fields
+
+
+def _print_status(now: DaemonStatus) -> None:
+    engine = now.engine
+    rows = [
+        ("daemon", f"{now.version}, pid {now.pid}, up {_duration(now.uptime_s)}"),
+        ("address", now.address),
+        ("model", now.model),
+        ("engine", _engine(engine) + (f", restarted {engine.restarts}×" if engine.restarts else "")),
+        ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
+        ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
+        ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
+    ]
+    if now.context.tokens:
+        rows.append(("context", _context(now.context)))
+    if now.tuning:
+        rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
+    rows += [("warning", f"the base answers without an adapter: {line}") for line in now.left_out]
+    if engine.last_error:
+        told = engine.fix in engine.last_error
+        rows.append(("error", engine.last_error if told else f"{engine.last_error}. {engine.fix}"))
+    for name, value in rows:
+        typer.echo(f"{name:<10}{value}")
+
+
+def _engine(engine: EngineStatus) -> str:
+    return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer")
+
+
+def _context(now: ContextStatus) -> str:
+    shown = f"up to {now.tokens} tokens of other files"
+    if now.pid is None:
+        return f"{shown}; no workspace indexed yet"
+    indexes = "; ".join(
+        f"{each.root} {each.state}, {each.files} of {each.of} files" + (f" ({each.why})" if each.why else "")
+        for each in now.workspaces
+    )
+    return f"{shown}, {now.memory_bytes / 1e6:.0f} MB; {indexes or 'no workspace indexed yet'}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

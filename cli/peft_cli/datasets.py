@@ -1,0 +1,193 @@
+"""``peft-daemon datasets``: what can be tuned on, where it lies, how many examples it has and what they look like.
+
+``list`` never touches the network and reads no data; ``show`` reads the data set, and fetches it when it is not here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+import typer
+
+from peft_cli.output import Json, emit
+from peft_core.errors import NotFound
+from peft_core.paths import Paths
+from peft_core.settings import find_project_file, resolve
+
+if TYPE_CHECKING:
+    from peft_tuning.datasets.entry import Entry
+    from peft_tuning.datasets.sources import Places
+    from peft_tuning.examples import DataSet, Example
+
+app = typer.Typer(help="List data sets, and show what is in one.", no_args_is_help=True, rich_markup_mode=None)
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="PATH", help="Take the data from this file or folder; default: docs/datasets.md."),
+]
+SHOWN_LINES = 12
+"""Lines of an example's text that people see; JSON has all."""
+
+
+class DataSetRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One data set as ``datasets list --json`` prints it."""
+
+    id: str
+    summary: str
+    licence: str
+    sizes: Mapping[str, int]
+    """As the study had them; ``datasets show`` counts what is here."""
+    found: str | None
+    """Which place has the files; null: they would be fetched."""
+    files: Sequence[str]
+
+
+class ShownDataSet(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``datasets show --json`` prints."""
+
+    id: str
+    licence: str
+    sizes: Mapping[str, int]
+    dropped: Mapping[str, int]
+    provenance: str
+    digest: str
+    prompt_tokens: int
+    response_tokens: int
+    split: str
+    examples: Sequence[Mapping[str, object]]
+
+
+@app.command("list", epilog="Example: peft-daemon datasets list --json")
+def list_data_sets(data: Data = None, as_json: Json = False) -> None:
+    """Show the data sets, their licences, and where their files are."""
+    from peft_tuning.datasets import catalogue
+
+    places = _places(data)
+    rows = [_row(entry, places) for entry in catalogue.ENTRIES]
+    emit(rows, as_json=as_json, text=lambda: _print_rows(rows, places))
+
+
+@app.command("show", epilog="Example: peft-daemon datasets show conala --data ~/conala --examples 3")
+def show_data_set(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set of `datasets list`, or a FILE.jsonl.")],
+    data: Data = None,
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option("--split", help="The part whose examples are shown.")
+    ] = "train",
+    examples: Annotated[int, typer.Option("--examples", min=0, metavar="N", help="How many examples.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Decides a split that was not published.")] = 42,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not touch the network.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Read a data set: sizes, rows left out by reason, licence, where it was found, digest, examples."""
+    from peft_tuning.datasets import catalogue
+
+    loaded = catalogue.load(name, _places(data, offline=offline), seed=seed)
+    shown = _shown(loaded, split, examples)
+    emit(shown, as_json=as_json, text=lambda: _print_shown(shown))
+
+
+class _Lines:
+    """Progress as lines on stderr."""
+
+    def note(self, text: str) -> None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def advance(self, done: int, total: int) -> None:
+        pass
+
+
+def _places(data: Path | None, *, offline: bool = False) -> Places:
+    from peft_tuning.datasets.sources import Places
+
+    paths = Paths.from_environment()
+    settings = resolve(
+        command_line={"offline": True if offline else None},
+        project_file=find_project_file(Path.cwd()),
+        user_file=paths.config_file,
+    ).settings
+    return Places.resolve(settings, paths, data=data.expanduser() if data else None, progress=_Lines())
+
+
+def _row(entry: Entry, places: Places) -> DataSetRow:
+    from peft_tuning.datasets.sources import locate
+
+    try:
+        found = [locate(wanted, places) for wanted in entry.wanted]
+    except NotFound:  # what --data has of others is nothing to stop for
+        found = [None]
+    here = [part for part in found if part is not None]
+    complete = len(here) == len(found)
+    return DataSetRow(
+        id=entry.id,
+        summary=entry.summary,
+        licence=entry.licence,
+        sizes=entry.sizes,
+        found=" and ".join(dict.fromkeys(part.place for part in here)) if complete else None,
+        files=[str(path) for part in here for path in part.files.values()] if complete else [],
+    )
+
+
+def _shown(loaded: DataSet, split: str, count: int) -> ShownDataSet:
+    parts: dict[str, Sequence[Example]] = {
+        "train": loaded.train,
+        "validation": loaded.validation,
+        "test": loaded.test,
+    }
+    return ShownDataSet(
+        id=loaded.name,
+        licence=loaded.licence,
+        sizes={part: len(rows) for part, rows in parts.items()},
+        dropped=loaded.dropped,
+        provenance=loaded.provenance,
+        digest=loaded.digest,
+        prompt_tokens=loaded.prompt_tokens,
+        response_tokens=loaded.response_tokens,
+        split=split,
+        examples=[msgspec.to_builtins(example) for example in parts[split][:count]],
+    )
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return " / ".join(f"{count:,}" for count in sizes.values())
+
+
+def _print_rows(rows: Sequence[DataSetRow], places: Places) -> None:
+    for row in rows:
+        typer.echo(f"{row.id}: {row.summary}")
+        typer.echo(f"  train / validation / test in the study: {_sizes(row.sizes)}")
+        typer.echo(f"  licence: {row.licence}")
+        if row.found:
+            where = [f"  here ({row.found}): {file}" for file in row.files]
+        else:
+            where = ["  not here: give its folder with --data"] if places.offline else ["  not here: fetched when used"]
+        typer.echo("\n".join(where))
+    typer.echo("FILE.jsonl: your own data, intent and code or prefix, suffix and middle (docs/datasets.md)")
+
+
+def _print_shown(shown: ShownDataSet) -> None:
+    typer.echo(f"{shown.id}: {_sizes(shown.sizes)} examples (train / validation / test)")
+    typer.echo(f"licence: {shown.licence}")
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in shown.dropped.items()) or "none"
+    typer.echo(f"rows left out: {dropped}")
+    typer.echo(f"found: {shown.provenance}")
+    typer.echo(f"digest: {shown.digest}")
+    typer.echo(f"longest prompt {shown.prompt_tokens} tokens, longest answer {shown.response_tokens}")
+    for example in shown.examples:
+        typer.echo(f"\n{shown.split}: {example['id']}")
+        for field in ("intent", "code", "prefix", "middle", "suffix"):
+            if field in example:
+                typer.echo(f"  {field}:")
+                typer.echo(_indented(str(example[field])))
+
+
+def _indented(text: str) -> str:
+    """The beginning of somebody's text, without what could steer the terminal."""
+    lines = ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in text.splitlines()]
+    more = [f"    … {len(lines) - SHOWN_LINES} more lines"] if len(lines) > SHOWN_LINES else []
+    return "\n".join([*(f"    {line}" for line in lines[:SHOWN_LINES]), *more])

@@ -1,0 +1,244 @@
+"""``evaluate``: does an adapter pay, compared with examples in the prompt and with nothing?"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from peft_cli import extras
+from peft_cli.output import Json
+from peft_core.errors import InvalidInput, NotFound
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+from peft_daemon.adapters.shipping import provide_shipped
+
+if TYPE_CHECKING:
+    from peft_evaluation.decoding import Decoding
+    from peft_evaluation.items import ItemSet
+    from peft_evaluation.own_tests.preparing import OwnTests
+    from peft_evaluation.run import EvaluateRequest
+    from peft_evaluation.strategies.context import Mixture
+    from peft_tuning.place import Place
+
+Load = Callable[[Callable[[str, int, int], None]], "ItemSet"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.jsonl", help="conala, codealpacapy, apps, humaneval, mbpp, or a file of your own."
+        ),
+    ] = None,
+    repo: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Fill holes in the held-out code of this repository.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="zero-shot, icl, rag, adapter:NAME, adapter+rag:NAME; with --repo also alone (no other file), context "
+            "and adapter+context:NAME; may be repeated. [default: zero-shot, icl, rag]"
+        ),
+    ] = None,
+    examples: Annotated[
+        list[int] | None, typer.Option(help="icl: training examples in the prompt; may be repeated. [default: 3]")
+    ] = None,
+    neighbours: Annotated[
+        list[int] | None, typer.Option(help="rag: most similar examples in the prompt; may be repeated. [default: 3]")
+    ] = None,
+    retriever: Annotated[
+        list[str] | None, typer.Option(help="rag: bm25, dense or gte-small; may be repeated. [default: bm25]")
+    ] = None,
+    context_tokens: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=4096, help="context: most tokens of other files; may be repeated. [default: 300]"),
+    ] = None,
+    context_of: Annotated[
+        list[str] | None,
+        typer.Option(help="context: served, signatures or passages; may be repeated. [default: served]"),
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="icl: one run with each; may be repeated. [default: the study's five]")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Draw so many answers per item, for pass@k.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of --samples.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Of --samples.")] = 0.95,
+    beams: Annotated[int | None, typer.Option(min=1, max=64, help="Search with so many beams, for EM@k.")] = None,
+    pass_at: Annotated[
+        list[int] | None, typer.Option(metavar="K", help="Insist on pass@K; may be repeated.", min=1)
+    ] = None,
+    allow_unsandboxed: Annotated[
+        bool, typer.Option("--allow-unsandboxed", help="Run generated code without a sandbox: it can do what you can.")
+    ] = False,
+    run_tests: Annotated[
+        bool,
+        typer.Option("--run-tests", help="With --repo: run its own tests with each answer in place, in a sandbox."),
+    ] = False,
+    pytest_args: Annotated[
+        str | None, typer.Option(metavar="ARGS", help="Of --run-tests: which tests, e.g. 'tests/unit -k fast'.")
+    ] = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of --run-tests: an interpreter with pytest and all that your code needs. "
+            "[default: .venv of the repository, else the one that runs this]"
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default: the data set's.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="llamacpp, as served on a CPU, or torch, which answers many at once; default: the setting."),
+    ] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, max=512, help="Items answered together; default: what is fast.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Spread the items over the nodes of this Ray cluster, by its head."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the evaluation; default: the data set's.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted one, or add strategies to it.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare ways of getting an answer out of the model: alone, with examples, with neighbours, with an adapter.
+
+    All strategies answer the same items, in the same prompt format and budget. Ctrl-C loses at most the item in hand;
+    the same command with --resume goes on.
+
+    \b
+    Example:
+      peft-daemon evaluate --dataset conala --strategy zero-shot --strategy adapter:conala --limit 50
+      peft-daemon evaluate --repo . --strategy zero-shot --strategy adapter:mine --run-tests
+    """
+    extras.require("evaluation", "eval", extras.EVAL)
+    if ray is not None:
+        extras.require("--ray", "ray", extras.RAY)
+    from peft_evaluation.run import EvaluateRequest
+    from peft_evaluation.strategies.choosing import Sweep
+    from peft_evaluation.strategies.context import TOKENS, Mixture
+    from peft_evaluation.strategies.icl import EXAMPLES, SEEDS
+    from peft_evaluation.strategies.rag import NEIGHBOURS
+    from peft_tuning.place import Place
+
+    paths = Paths.from_environment()
+    place = Place(
+        settings=resolve(command_line={"model": base, "engine": engine}, user_file=paths.config_file).settings,
+        paths=paths,
+    )
+    called, load = _source(place, dataset, repo, data)
+    own_tests = _own_tests(repo, pytest_args, python, asked=run_tests)
+    request = EvaluateRequest(
+        name=name or called,
+        load_items=load,
+        strategies=tuple(strategy or ("zero-shot", "icl", "rag")),
+        sweep=Sweep(
+            examples=tuple(examples or (EXAMPLES,)),
+            neighbours=tuple(neighbours or (NEIGHBOURS,)),
+            retrievers=tuple(retriever or ("bm25",)),
+            seeds=tuple(seed or SEEDS),
+            context_tokens=tuple(context_tokens or (TOKENS,)),
+            mixtures=tuple(map(_mixture, context_of or (Mixture.SERVED,))),
+        ),
+        decoding=_decoding(samples, temperature, top_p, beams),
+        limit=limit,
+        max_tokens=max_tokens,
+        at_once=at_once,
+        allow_unsandboxed=allow_unsandboxed,
+        own_tests=own_tests,
+        ray=ray,
+        pass_at=tuple(pass_at or ()),
+        resume=resume,
+        command=("peft-daemon", *sys.argv[1:]),
+    )
+    # An adapter of the package can be asked for before anything was served. Without its base the run itself refuses.
+    with suppress(NotFound):
+        provide_shipped(place.settings, paths)
+    _run(request, place, as_json=as_json)
+
+
+def _mixture(word: str) -> Mixture:
+    from peft_evaluation.strategies.context import Mixture
+
+    try:
+        return Mixture(word)
+    except ValueError:
+        raise InvalidInput(f"there is no --context-of {word}", why=f"there are {', '.join(Mixture)}") from None
+
+
+def _decoding(samples: int | None, temperature: float, top_p: float, beams: int | None) -> Decoding:
+    from peft_evaluation.decoding import Beams, Greedy, Samples
+
+    if samples is not None and beams is not None:
+        raise InvalidInput("either --samples or --beams", fix="Leave one of them out")
+    if samples is not None:
+        return Samples(samples, temperature, top_p)
+    return Greedy() if beams is None else Beams(beams)
+
+
+def _own_tests(repo: Path | None, arguments: str | None, python: Path | None, *, asked: bool) -> OwnTests | None:
+    from peft_evaluation.own_tests.preparing import OwnTests
+
+    if not asked:
+        if arguments is not None or python is not None:
+            raise InvalidInput("--pytest-args and --python are of --run-tests", fix="Add --run-tests")
+        return None
+    if repo is None:
+        raise InvalidInput(
+            "--run-tests is for a repository", why="a data set has its own tests or none", fix="Give --repo FOLDER"
+        )
+    try:
+        words = tuple(shlex.split(arguments or ""))
+    except ValueError as error:
+        raise InvalidInput(f"cannot read --pytest-args {arguments}", why=str(error), fix="Close the quotes") from None
+    return OwnTests(repository=repo, arguments=words, python=python)
+
+
+def _source(place: Place, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, Load]:
+    """What to evaluate on: a word for the evaluation's name, and how to load it."""
+    if (dataset is None) == (repo is None):
+        raise InvalidInput(
+            "say what to evaluate on",
+            why="exactly one of --dataset and --repo",
+            fix="e.g. `peft-daemon evaluate --dataset conala`",
+        )
+    from peft_tuning.datasets.entry import SEED
+
+    if repo is not None:
+        from peft_evaluation.datasets import holes
+
+        return repo.resolve().name, lambda tell: holes.load(repo, SEED, tell)
+    from peft_evaluation.datasets import catalogue
+    from peft_tuning.datasets.sources import Places
+
+    places = Places.resolve(place.settings, place.paths, data=data)
+    return Path(str(dataset)).stem, lambda tell: catalogue.load(str(dataset), places, seed=SEED)
+
+
+def _run(request: EvaluateRequest, place: Place, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from peft_evaluation import run
+    from peft_evaluation.run_view import view
+    from peft_tuning.progress_view import JsonLines
+
+    if as_json:
+        run.evaluate(request, place, JsonLines(sys.stdout))
+        return
+    with view(Console(stderr=True)) as show:
+        run.evaluate(request, place, show)

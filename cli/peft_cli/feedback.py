@@ -1,0 +1,230 @@
+"""``peft-daemon feedback``: what became of suggestions, summed up, removed, or made into a data set to tune on.
+
+Works on the file it is kept in; no daemon is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from peft_cli import extras
+from peft_cli.output import Json, emit
+from peft_core.api_types import Outcome
+from peft_core.errors import Conflict, InvalidInput, NotFound
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+from peft_daemon.feedback.store import Counts, FeedbackStore, Row
+from peft_daemon.feedback.summary import Line, summed_up
+from peft_daemon.lifecycle.private_files import write_private
+
+if TYPE_CHECKING:
+    from peft_tuning.examples import FillExample
+    from peft_tuning.repository.accepted import Accepted
+
+app = typer.Typer(
+    help="See, remove and learn from what became of suggestions.", no_args_is_help=True, rich_markup_mode=None
+)
+
+EXPORT = ("detect_secrets", "pathspec")
+AGREE = 'write feedback = "text" into the file that `peft-daemon config --path` names, or set it in your editor'
+KEPT = {
+    "counts": "numbers of each suggestion; code only where you agreed in your editor",
+    "text": "numbers of each suggestion, and up to 8,000 characters of code on each side of it",
+    "off": "nothing is recorded",
+}
+"""What the daemon keeps, by its setting."""
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``feedback show --json`` prints."""
+
+    setting: str
+    """What is kept from now on: counts, text or off."""
+    file: str
+    suggestions: int
+    with_text: int
+    """Those of them with the code around them, which you agreed to keep."""
+    unasked_text: int
+    """Those of them with code that was kept before anybody was asked. Nothing uses it."""
+    lines: list[Line]
+
+
+class Cleared(msgspec.Struct, frozen=True):
+    """What ``feedback clear --json`` prints."""
+
+    removed: int
+    """Suggestions; with ``--text``, those of which only numbers are left."""
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What ``feedback export --json`` prints."""
+
+    path: str
+    examples: int
+    dropped: Mapping[str, int]
+
+
+@app.command("show", epilog="Example: peft-daemon feedback show --json")
+def show(as_json: Json = False) -> None:
+    """Show how often suggestions were accepted and are still there, and what is kept of them and where."""
+    store, setting = _store(), _setting()
+    lines, counts = summed_up(store.rows()), store.counts()
+    shown = Shown(
+        setting=setting,
+        file=str(store.file),
+        suggestions=counts.all,
+        with_text=counts.with_text,
+        unasked_text=counts.unasked,
+        lines=lines,
+    )
+    emit(shown, as_json=as_json, text=lambda: _print(shown))
+
+
+@app.command("clear", epilog="Example: peft-daemon feedback clear --yes")
+def clear(
+    text: Annotated[
+        bool, typer.Option("--text", help="Remove the code around suggestions only; keep the counts.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove everything that was recorded, or all code of it."""
+    store = _store()
+    try:
+        counts = store.counts()
+    except Conflict as error:  # it cannot be read, but removed
+        if text:
+            raise
+        counts = Counts(0, 0, 0)
+        sys.stderr.write(f"{error.what}: {error.why}\n")
+    with_code = counts.with_text + counts.unasked
+    count = with_code if text else counts.all
+    what = (
+        f"the code around {with_code:,} recorded suggestions, in {store.file}"
+        if text
+        else f"{count:,} recorded suggestions ({with_code:,} with the code around them), in {store.file}"
+    )
+    if not yes:
+        if as_json or not sys.stdin.isatty():
+            raise InvalidInput(f"this removes {what}", fix="Add --yes")
+        typer.confirm(f"This removes {what}. Go on?", abort=True)
+    if text:
+        store.clear_text()
+    else:
+        store.clear()
+    emit(Cleared(count), as_json=as_json, text=lambda: typer.echo(f"removed {what}"))
+
+
+@app.command("export", epilog="Example: peft-daemon feedback export accepted.jsonl")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The file to write; it must not exist yet.")],
+    as_json: Json = False,
+) -> None:
+    """Write the accepted suggestions, as they stood 30 s later, as a data set for `peft-daemon tune --dataset`.
+
+    Only those whose text you agreed to keep are in it. Files that tuning on a repository would not read are left out,
+    and so is what holds a secret.
+    """
+    if file.exists():
+        raise Conflict(f"{file} exists already", fix="Give the name of a new file")
+    if not file.absolute().parent.is_dir():
+        raise NotFound(f"there is no folder {file.absolute().parent}", fix="Give a file in a folder that exists")
+    store = _store()
+    if not store.counts().with_text:
+        raise NotFound(
+            "there is nothing to export",
+            why="only counts are kept of suggestions until you agree that the code around them is kept on this machine",
+            fix=f"To agree from now on, {AGREE}",
+        )
+    extras.require("exporting feedback", "tune", EXPORT)
+    from peft_tuning.repository.accepted import learnable
+
+    found = learnable(_accepted(row) for row in store.rows() if row.has_text and _stayed(row))
+    write_private(file.absolute(), b"".join(_line(example) for example in found.examples))
+    exported = Exported(str(file.absolute()), len(found.examples), found.dropped)
+    emit(exported, as_json=as_json, text=lambda: _print_export(exported))
+
+
+def _store() -> FeedbackStore:
+    return FeedbackStore(Paths.from_environment().feedback_file)
+
+
+def _setting() -> str:
+    return resolve(user_file=Paths.from_environment().config_file).settings.feedback
+
+
+def _stayed(row: Row) -> bool:
+    """Whether a suggestion was taken as a whole and something of it was still there."""
+    return row.record.outcome is Outcome.ACCEPTED and bool(row.record.kept)
+
+
+def _accepted(row: Row) -> Accepted:
+    from peft_tuning.repository.accepted import Accepted
+
+    record = row.record
+    return Accepted(
+        id=f"feedback/{row.id}",
+        path=record.path,
+        repository=row.repository,
+        language=record.language,
+        prefix=record.prefix,
+        middle=record.now or "",
+        suffix=record.suffix[record.replaced :],
+    )
+
+
+def _line(example: FillExample) -> bytes:
+    fields = ("prefix", "middle", "suffix", "language", "path", "kind")
+    return msgspec.json.encode({field: getattr(example, field) for field in fields}) + b"\n"
+
+
+def _print(shown: Shown) -> None:
+    if shown.lines:
+        _print_table(shown.lines)
+    else:
+        typer.echo("nothing is recorded yet")
+    typer.echo(f"setting: feedback = {shown.setting} ({KEPT[shown.setting]})")
+    typer.echo(f"kept in {shown.file}, and sent nowhere: {shown.suggestions:,} suggestions, counts of each", nl=False)
+    typer.echo(f"; of {shown.with_text:,} the code around them too" if shown.with_text else ", no code")
+    if shown.unasked_text:
+        typer.echo(
+            f"of {shown.unasked_text:,} there is code that an earlier version kept without asking you; nothing uses "
+            "it, and `peft-daemon feedback clear --text` removes it"
+        )
+    if shown.setting == "counts":
+        typer.echo(f"to have code kept, which tuning can learn from: {AGREE}")
+
+
+def _print_table(lines: list[Line]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        *("adapter", "language", "offers", "accepted", "partly", "typed", "rejected", "still there after 30 s"),
+        "characters accepted / shown",
+    )
+    for line in lines:
+        shares = (line.accepted, line.partly, line.typed, line.rejected, line.still_there)
+        table.add_row(
+            line.adapter,
+            line.language,
+            f"{line.offers:,}",
+            *("–" if share is None else f"{share:.0%}" for share in shares),
+            f"{line.characters_accepted:,} / {line.characters_shown:,}",
+        )
+    # A language is what some client said it is: never formatting.
+    Console(markup=False).print(table)
+
+
+def _print_export(exported: Exported) -> None:
+    typer.echo(f"{exported.path}: {exported.examples:,} examples")
+    for reason, count in exported.dropped.items():
+        typer.echo(f"left out: {count:,} ({reason})")
+    if exported.examples:
+        typer.echo(f"next: peft-daemon tune --dataset {exported.path}")

@@ -1,0 +1,148 @@
+"""``peft-daemon report``: what evaluations found. Reads files of this machine only."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from peft_cli import extras
+from peft_cli.output import Json, emit
+from peft_core.errors import InvalidInput, NotFound
+from peft_core.paths import Paths
+
+if TYPE_CHECKING:
+    from peft_evaluation.results import Comparison, Report
+
+app = typer.Typer(help="Open, compare and list evaluations.", no_args_is_help=True, rich_markup_mode=None)
+
+Which = Annotated[str, typer.Argument(metavar="NAME|PATH", help="An evaluation's name, its folder, or a report.json.")]
+
+
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation as ``report list --json`` prints it."""
+
+    name: str
+    created: str
+    data: str
+    items: int
+    model: str
+    strategies: Sequence[str]
+    folder: str
+
+
+@app.command("list", epilog="Example: peft-daemon report list")
+def list_reports(as_json: Json = False) -> None:
+    """Show the evaluations that have a report, the newest last."""
+    from peft_evaluation.reports import store
+
+    folders = [path.parent for path in _folder().glob(f"*/{store.FILE}")]
+    rows = sorted((_row(folder, store.read(folder)) for folder in folders), key=lambda row: row.created)
+
+    def text() -> None:
+        for row in rows:
+            typer.echo(f"{row.name}: {row.data}, {row.items} items, {', '.join(row.strategies)} ({row.created})")
+        if not rows:
+            typer.echo("no evaluation yet: peft-daemon evaluate --dataset conala --limit 50")
+
+    emit(rows, as_json=as_json, text=text)
+
+
+@app.command("open", epilog="Example: peft-daemon report open conala")
+def open_report(
+    which: Which, show: Annotated[bool, typer.Option("--show/--path", help="In the browser, or print its path.")] = True
+) -> None:
+    """Open a report in the browser, made anew from its report.json."""
+    extras.require("reading reports", "eval", extras.EVAL)
+    from peft_evaluation.reports import files, store
+
+    place = _place(which)
+    report = store.read(place)
+    folder = place if place.is_dir() else place.parent
+    files.write(folder, report)
+    page = folder / "report.html"
+    typer.echo(str(page))
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        raise NotFound("there is no browser to open it with", fix=f"Open {page} yourself")
+
+
+@app.command("compare", epilog="Example: peft-daemon report compare conala-before conala-after")
+def compare(before: Which, after: Which, as_json: Json = False) -> None:
+    """Compare two evaluations of the same items, strategy by strategy: what did a change change?"""
+    extras.require("reading reports", "eval", extras.EVAL)
+    from peft_evaluation.comparing import compare_reports
+    from peft_evaluation.reports import store
+
+    found = compare_reports(store.read(_place(before)), store.read(_place(after)))
+    emit(found, as_json=as_json, text=lambda: _print(found))
+
+
+@app.command("against", epilog="Example: peft-daemon report against conala rag-bm25-3")
+def against(
+    which: Which,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="One of its strategies, as the report names it.")],
+    as_json: Json = False,
+) -> None:
+    """Compare all strategies of an evaluation with one of them: is the adapter better than retrieval?"""
+    extras.require("reading reports", "eval", extras.EVAL)
+    from peft_evaluation.comparing import compare_strategies
+    from peft_evaluation.reports import store
+
+    found = compare_strategies(store.read(_place(which)), strategy)
+    emit(found, as_json=as_json, text=lambda: _print(found))
+
+
+@app.command("share", epilog="Example: peft-daemon report share conala ./conala-figures")
+def share(
+    which: Which,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, or an empty one.")],
+) -> None:
+    """Write a copy without questions, references and answers: all figures, and none of your code."""
+    extras.require("reading reports", "eval", extras.EVAL)
+    from peft_evaluation.reports import files, store
+    from peft_evaluation.reports.sharing import without_texts
+
+    report = without_texts(store.read(_place(which)))
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InvalidInput(f"{folder} is not an empty folder", fix="Name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write(folder, report)
+    files.write(folder, report)
+    typer.echo(str(folder))
+
+
+def _print(found: Sequence[Comparison]) -> None:
+    from peft_evaluation.metrics.catalogue import METRICS
+    from peft_evaluation.reports.figures import difference, probability
+
+    for each in found:
+        typer.echo(
+            f"{each.strategy}, {METRICS[each.metric].label}: {each.judgement.value} "
+            f"({difference(each)}, p {probability(each.p_adjusted)}, {each.won} won, {each.lost} lost)"
+        )
+
+
+def _place(which: str) -> Path:
+    """A path as it is, else the evaluation of that name."""
+    path = Path(which)
+    return path if path.exists() or path.suffix == ".json" else _folder() / which
+
+
+def _folder() -> Path:
+    return Paths.from_environment().data / "evaluations"
+
+
+def _row(folder: Path, report: Report) -> ReportRow:
+    return ReportRow(
+        name=folder.name,
+        created=report.created,
+        data=f"{report.data.name}, {report.data.part}",
+        items=report.data.items,
+        model=report.model,
+        strategies=tuple(each.id for each in report.strategies),
+        folder=str(folder),
+    )

@@ -1,0 +1,249 @@
+"""``peft-daemon tune``: an adapter from a data set, a file of examples or a repository. Only options and output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from peft_cli import extras
+from peft_cli.output import emit
+from peft_core.errors import InvalidInput, Unavailable
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+from peft_daemon.adapters.names import named_after
+
+if TYPE_CHECKING:
+    from peft_tuning.examples import DataSet
+    from peft_tuning.place import Place
+    from peft_tuning.run import TuneRequest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(tune)
+
+
+def tune(
+    *,
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE.jsonl", help="A data set of `peft-daemon datasets list`, or your own file."),
+    ] = None,
+    repo: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Tune on the code of this git repository.")
+    ] = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER[=LICENCE]", help="Tune on the sources below a plain folder; may be repeated."),
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="With --code: leave these files out, as in a .gitignore; repeatable."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the adapter; default: data and method.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="lora, qlora-4bit, qlora-8bit, ia3, prompt, prefix or full; default: lora, on CUDA qlora-4bit."
+        ),
+    ] = None,
+    base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Measure what it would take, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Make it the next version of an existing name.")] = False,
+    activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Put it in use afterwards.")] = True,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; default: 5.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many examples of each part.")] = None,
+    validation_limit: Annotated[
+        int | None, typer.Option(min=1, help="Use only so many examples to choose the best weights by.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step; default: 8.")] = None,
+    batch_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Tokens per forward pass: less needs less memory; default: 1024.")
+    ] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=64, help="Longest prompt of an example.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the method's.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="LoRA's rank; default: 16.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="LoRA's alpha; default: 32.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="LoRA's dropout; default: 0.05.")] = None,
+    dora: Annotated[bool, typer.Option("--dora", help="Weight-decomposed LoRA.")] = False,
+    rslora: Annotated[bool, typer.Option("--rslora", help="Rank-stabilized LoRA.")] = False,
+    init: Annotated[str | None, typer.Option(help="How LoRA begins: gaussian, pissa, olora, …")] = None,
+    virtual_tokens: Annotated[int | None, typer.Option(min=1, help="Of prompt and prefix tuning.")] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, less memory.")
+    ] = False,
+    early_stopping: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N evaluations without a better one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of data, weights and order.")] = 42,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: the cores, one less while a daemon serves.")
+    ] = None,
+    nice: Annotated[int, typer.Option(min=0, max=19, help="How much other programs go before it.")] = 10,
+    gate_holes: Annotated[int, typer.Option(min=0, help="Held-out holes that judge a repository's adapter.")] = 48,
+    report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, as things happen.")] = False,
+) -> None:
+    """Make an adapter from a data set or from your own repository, and put it in use.
+
+    Shows progress; Ctrl-C leaves a checkpoint, and the same command with --resume goes on from there.
+    A repository's adapter is put in use there only if it is better than the base on code it has not seen.
+
+    \b
+    Example:
+      peft-daemon tune --repo . --plan
+      peft-daemon tune --repo . --epochs 1
+      peft-daemon tune --dataset conala --method ia3 --json
+    """
+    extras.require("tuning", "tune", extras.TUNE)
+    import torch
+
+    from peft_tuning import methods
+    from peft_tuning.methods.base import MethodOptions
+    from peft_tuning.place import Place
+    from peft_tuning.run import TuneRequest, default_threads
+
+    paths = Paths.from_environment()
+    place = Place(settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths)
+    chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
+    source, load = _source(place, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
+    called = name or named_after(source, chosen)
+    options = _built(
+        MethodOptions,
+        rank=rank,
+        alpha=alpha,
+        dropout=dropout,
+        dora=dora or None,
+        rslora=rslora or None,
+        init=init,
+        virtual_tokens=virtual_tokens,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    from peft_tuning.job import TuneJob
+    from peft_tuning.training import begun_threads
+
+    job = _built(
+        TuneJob,
+        method=chosen,
+        options=options,
+        epochs=epochs,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+        learning_rate=learning_rate,
+        seed=seed,
+        patience=early_stopping,
+        max_steps=max_steps,
+        limit=limit,
+        validation_limit=validation_limit,
+        threads=begun_threads(place.folder(called)) if resume else threads or default_threads(paths),
+        niceness=nice,
+        report_to=tuple(report_to or ()),
+    )
+    request = TuneRequest(
+        name=called,
+        job=job,
+        load_data=load,
+        repository=repo.resolve() if repo is not None else None,
+        activate=activate,
+        update=update,
+        resume=resume,
+        gate_holes=gate_holes,
+    )
+    if plan:
+        _plan(request, place, as_json=as_json)
+    else:
+        _run(request, place, as_json=as_json)
+
+
+def _plan(request: TuneRequest, place: Place, *, as_json: bool) -> None:
+    from peft_tuning.planning import make_plan
+    from peft_tuning.run import check, prepare
+    from peft_tuning.run_view import quiet
+
+    check(request, place)
+    made = make_plan(prepare(request, place, request.load_data(lambda *_: None), quiet))
+    emit(made, as_json=as_json, text=lambda: typer.echo("\n".join(made.lines)))
+    if not made.fits:
+        raise Unavailable(
+            "this run will not fit into memory",
+            why=f"{made.peak_memory_bytes / 1e9:.1f} GB are needed, {made.available_bytes / 1e9:.1f} GB available",
+            fix="Try a smaller `--batch-tokens` or `--rank`, or `--method qlora-4bit`",
+        )
+
+
+def _run(request: TuneRequest, place: Place, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from peft_tuning.progress_view import JsonLines
+    from peft_tuning.run import run
+    from peft_tuning.run_view import RunView
+
+    if as_json:
+        lines = JsonLines(sys.stdout)
+        run(request, place, lines)
+        return
+    with RunView(Console(stderr=True)) as view:
+        run(request, place, view)
+
+
+def _source(
+    place: Place,
+    dataset: str | None,
+    repo: Path | None,
+    code: list[str],
+    ignore: list[str],
+    data: Path | None,
+    seed: int,
+    prompt_tokens: int | None,
+) -> tuple[str, Callable[[Callable[[str, int, int], None]], DataSet]]:
+    """What to tune on: a word for the adapter's name, and how to load it."""
+    if sum(map(bool, (dataset, repo, code))) != 1:
+        raise InvalidInput(
+            "say what to tune on",
+            why="exactly one of --dataset, --repo and --code",
+            fix="e.g. `peft-daemon tune --repo .`; `peft-daemon datasets list` shows the data sets",
+        )
+
+    def shortened(found: DataSet) -> DataSet:
+        from dataclasses import replace
+
+        return found if prompt_tokens is None else replace(found, prompt_tokens=prompt_tokens)
+
+    if repo is not None:
+        from peft_tuning.repository.dataset import repository_data_set
+
+        return repo.resolve().name, lambda tell: shortened(repository_data_set(repo, seed=seed, progress=tell))
+    if code:
+        from peft_tuning.repository.dataset import Mix, folders_data_set
+
+        roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
+        return "code", lambda tell: shortened(
+            # Sentences are for adapters of one's own code; one of everybody's code fills in.
+            folders_data_set(
+                roots, name="code", seed=seed, progress=tell, mix=Mix(intents=0.0, with_context=0.25), ignore=ignore
+            )
+        )
+    from peft_tuning.datasets import catalogue
+    from peft_tuning.datasets.sources import Places
+
+    places = Places.resolve(place.settings, place.paths, data=data)
+    return Path(str(dataset)).stem, lambda tell: shortened(catalogue.load(str(dataset), places, seed=seed))
+
+
+def _built(kind: Any, **fields: object) -> Any:
+    """A validated struct from the options that were given; raises InvalidInput naming the option."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$.")
+        option = where.rstrip("`").replace("_", "-")
+        raise InvalidInput(f"--{option} cannot be used", why=reason, fix="See `peft-daemon tune --help`") from None

@@ -1,0 +1,428 @@
+"""What travels between the daemon and its clients: typed values, validated when decoded.
+
+Positions, prompts and files never travel: a client sends the text before and after the cursor. Every number has
+its bounds here, so that no handler has to check one again. Imports nothing of the daemon but
+``context.protocol``, which is such a module too: clients use both.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL_VERSION = 1
+
+MAX_TEXT = 2_000_000
+"""Characters of prefix, suffix or one context chunk. Clients cut longer documents around the cursor."""
+MAX_BODY = 16_000_000
+"""Bytes of a request body."""
+
+Text = Annotated[str, Meta(max_length=MAX_TEXT)]
+Name = Annotated[str, Meta(max_length=200)]
+ShortText = Annotated[str, Meta(max_length=4096)]
+TokenCount = Annotated[int, Meta(ge=1, le=4096)]
+Milliseconds = Annotated[int, Meta(ge=1, le=600_000)]
+Scale = Annotated[float, Meta(ge=0.0, le=2.0)]
+Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
+Probability = Annotated[float, Meta(gt=0.0, le=1.0)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+
+LONGEST_WINDOW = 8000
+"""Characters of text that feedback keeps on either side of a suggestion."""
+LONGEST_SUGGESTION = 64_000
+Window = Annotated[str, Meta(max_length=LONGEST_WINDOW)]
+Suggestion = Annotated[str, Meta(max_length=LONGEST_SUGGESTION)]
+Count = Annotated[int, Meta(ge=0, le=10 * LONGEST_SUGGESTION)]
+
+BASE = "base"
+"""The adapter name that means: no adapter."""
+
+
+class Task(StrEnum):
+    """What is asked of the model; each may have an adapter of its own."""
+
+    FILL = "fill"
+    """The middle of code from its two ends (fill-in-the-middle)."""
+    INTENT = "intent"
+    """Code from a sentence."""
+
+
+class FinishReason(StrEnum):
+    """Why a completion ended."""
+
+    STOP = "stop"
+    """The model, a stop string or the end of the block ended it."""
+    LENGTH = "length"
+    """``max_tokens`` was reached."""
+    TIMEOUT = "timeout"
+    """``time_budget_ms`` was reached; the text holds what was complete by then."""
+    SUPERSEDED = "superseded"
+    """A newer request for the same document arrived."""
+    CANCELLED = "cancelled"
+    """The client went away or cancelled."""
+    EMPTY = "empty"
+    """Nothing worth showing: e.g. a word follows the cursor, or post-processing left nothing."""
+    OFF = "off"
+    """Completions are off in such a document; ``CompleteResponse.why`` says why. The model was not asked."""
+
+
+class Origin(StrEnum):
+    """Where a completion's text came from."""
+
+    MODEL = "model"
+    """A generation that this request began."""
+    JOINED = "joined"
+    """A generation that an earlier request had begun and that was still running."""
+    KEPT = "kept"
+    """An earlier answer that goes on with what has been typed since; the model was not asked."""
+
+
+class ContextChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A piece of another file that helps to complete this one."""
+
+    path: Annotated[str, Meta(max_length=4096)]
+    text: Text
+
+
+class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/complete``.
+
+    With ``task`` null the daemon decides: INTENT when ``intent`` is given or the cursor stands below a comment or
+    docstring that asks for code, else FILL.
+    """
+
+    prefix: Text = ""
+    suffix: Text = ""
+    intent: Text = ""
+    task: Task | None = None
+    language: Name = "python"
+    path: ShortText | None = None
+    """Path of the document on this machine; picks the repository's adapter. Never opened by the daemon."""
+    workspace: ShortText | None = None
+    """Absolute path of the folder the document belongs to; the daemon may read its source files for context."""
+    document: ShortText | None = None
+    """Key for "newest request wins"; requests without it never supersede each other."""
+    context: Annotated[list[ContextChunk], Meta(max_length=64)] = []
+    automatic: bool = False
+    """A keystroke asked, not a person: the daemon may wait for a pause in typing before it starts the model."""
+    show_after_ms: Milliseconds | None = None
+    """Answer with what is complete by then, and ``more``, while the model goes on; null: with all of it."""
+    adapter: Name | None = None
+    """Name or digest; ``base`` for none; null to let the daemon pick by task and path."""
+    scale: Scale | None = None
+    max_tokens: TokenCount | None = None
+    time_budget_ms: Milliseconds | None = None
+    temperature: Temperature = 0.0
+    top_p: Probability = 1.0
+    seed: Seed = 0
+    stop: Annotated[list[Annotated[str, Meta(min_length=1, max_length=200)]], Meta(max_length=16)] = []
+    prose: bool = False
+    """Complete in plain text and Markdown too, which the user has turned on. No field turns on a file with secrets."""
+    single_line: bool | None = None
+    """True: one line; False: may span lines; null: decided from the code around the cursor."""
+    stream: bool = False
+
+
+class AdapterUse(msgspec.Struct, frozen=True):
+    """The adapter a completion was made with."""
+
+    name: str
+    digest: str
+    scale: float
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one request went; milliseconds and token counts."""
+
+    queue_ms: float = 0.0
+    """Waiting for a free engine slot (or for the engine to become ready)."""
+    prompt_tokens: int = 0
+    prompt_evaluated: int = 0
+    """Prompt tokens the engine had to compute ..."""
+    prompt_reused: int = 0
+    """... and those it found in its KV cache."""
+    prompt_ms: float = 0.0
+    first_token_ms: float = 0.0
+    """From the request's arrival at the engine to its first token."""
+    decode_tokens: int = 0
+    decode_ms: float = 0.0
+    engine_ms: float = 0.0
+    """From the request's arrival at the engine to its last token."""
+    total_ms: float = 0.0
+    """From arrival at the daemon to the end."""
+
+
+class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``POST /v1/complete``, and the last event of its stream."""
+
+    id: str
+    text: str
+    finish_reason: FinishReason
+    task: Task
+    model: str
+    adapter: AdapterUse | None
+    replace_after: int = 0
+    """How many characters after the cursor the text overwrites (an auto-inserted ``)``)."""
+    origin: Origin = Origin.MODEL
+    more: bool = False
+    """The model is still writing; the same request made again is answered with more of it."""
+    why: str = ""
+    """Where completions are off: a sentence for the user."""
+    timings: Timings = Timings()
+
+
+class WarmResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``POST /v1/warm``, whose body is a CompleteRequest that is likely to come."""
+
+    warm: bool
+    """Whether the whole prompt is in the engine's cache now; false when a completion went first."""
+    timings: Timings = Timings()
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request failed (``errors.PeftDaemonError`` on the wire)."""
+
+    code: str
+    message: str
+    type: str = ""
+    """The coarse kind that OpenAI's and llama.cpp's clients know: invalid_request_error or server_error."""
+    what: str = ""
+    why: str = ""
+    fix: str = ""
+
+
+class DeltaEvent(msgspec.Struct, frozen=True, tag="delta", tag_field="type"):
+    """A piece of text that the final text will begin with (already post-processed)."""
+
+    text: str
+
+
+class FinalEvent(msgspec.Struct, frozen=True, tag="final", tag_field="type"):
+    """The end of a stream."""
+
+    response: CompleteResponse
+
+
+class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
+    """The stream broke; nothing follows."""
+
+    error: ErrorBody
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """Body of every 4xx and 5xx answer of the native routes."""
+
+    error: ErrorBody
+
+
+StreamEvent = DeltaEvent | FinalEvent | ErrorEvent
+
+
+LONGEST_EDIT = 2_000
+"""Characters of one edited region."""
+MOST_EDITS = 8
+MOST_SAVED = 256
+
+FullPath = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class EditedRegion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Lines of an open file that were edited a short while ago, as they are now."""
+
+    path: FullPath
+    text: Annotated[str, Meta(min_length=1, max_length=LONGEST_EDIT)]
+
+
+class ContextChanged(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/context/changed``: what an editor did in one workspace. Paths are absolute."""
+
+    workspace: FullPath
+    saved: Annotated[list[FullPath], Meta(max_length=MOST_SAVED)] = []
+    """Files that were written, made or deleted: the index reads them anew."""
+    edits: Annotated[list[EditedRegion], Meta(max_length=MOST_EDITS)] | None = None
+    """All regions that were edited lately, the newest first; they replace those told before. Null: as before."""
+
+
+class ContextResponse(msgspec.Struct, frozen=True):
+    """Answer of ``POST /v1/context/changed``."""
+
+    taken: bool
+    """False where the daemon shows no code of other files (setting ``repository_context``), or not of this folder."""
+
+
+class IndexState(StrEnum):
+    """How far the index of a workspace is."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    """Not all files are in it yet; what is there is used."""
+    READY = "ready"
+    FAILED = "failed"
+
+
+class WorkspaceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The index of one workspace."""
+
+    root: str
+    state: IndexState
+    files: int = 0
+    of: int = 0
+    passages: int = 0
+    left_out: int = 0
+    """Files beyond the bounds of an index."""
+    why: str = ""
+    """Where it failed."""
+
+
+class ContextStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Code of other files, as ``GET /v1/status`` tells of it."""
+
+    tokens: int
+    """Most that a completion is shown; 0: none."""
+    pid: int | None = None
+    """Of the process that has the indexes; null: none runs."""
+    memory_bytes: int = 0
+    """Of that process."""
+    restarts: int = 0
+    workspaces: list[WorkspaceStatus] = []
+
+
+class EngineState(StrEnum):
+    """Life of the engine behind the daemon."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    """The child died; a new one comes up after a back-off."""
+    FAILED = "failed"
+    """It died too often in a row; ``last_error`` says how, ``fix`` what to do."""
+    STOPPED = "stopped"
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine is doing."""
+
+    kind: str
+    state: EngineState
+    model: str
+    pid: int | None = None
+    restarts: int = 0
+    memory_bytes: int = 0
+    context_tokens: int = 0
+    adapters: list[str] = []
+    """Digests loaded now."""
+    last_error: str = ""
+    fix: str = ""
+    responding: bool = True
+    """False while its process lives and answers nothing; it is ended and replaced if that goes on."""
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v1/status``."""
+
+    version: str
+    protocol: int
+    pid: int
+    uptime_s: float
+    address: str
+    config_digest: str
+    model: str
+    engine: EngineStatus
+    active_requests: int = 0
+    queued_requests: int = 0
+    completed_requests: int = 0
+    memory_bytes: int = 0
+    """Resident memory of the daemon and its engine together; that of the indexes is told with ``context``."""
+    context: ContextStatus = ContextStatus(tokens=0)
+    left_out: list[str] = []
+    """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
+    tuning: str = ""
+    """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
+
+
+class Outcome(StrEnum):
+    """What became of a suggestion."""
+
+    ACCEPTED = "accepted"
+    PARTLY = "partly"
+    """Some words or lines of it were accepted."""
+    TYPED = "typed"
+    """Everything it offered was typed by hand."""
+    REJECTED = "rejected"
+
+
+class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/feedback``: one suggestion that an editor showed, and what became of it."""
+
+    offer: Annotated[str, Meta(min_length=1, max_length=100)]
+    """Identifies it; a second record of the same offer is ignored."""
+    outcome: Outcome
+    language: Name
+    path: ShortText | None = None
+    prefix: Window = ""
+    """What stood before the suggestion ..."""
+    suffix: Window = ""
+    """... and behind the cursor, where ..."""
+    replaced: Count = 0
+    """... so many characters would be overwritten."""
+    suggestion: Suggestion
+    shown: Count
+    """Characters it offered to write."""
+    accepted: Count = 0
+    """Characters of it the editor inserted."""
+    stood: Count = 0
+    """Characters of it that stood in the document when it ended, typed ones included ..."""
+    kept: Count | None = None
+    """... those of them that still did when it was looked at again ..."""
+    now: Suggestion | None = None
+    """... and what stood there then. Null: it was rejected."""
+    model: Name
+    adapter: AdapterUse | None = None
+    latency_ms: Annotated[int, Meta(ge=0)] = 0
+    text_agreed: bool = False
+    """The user has agreed in the editor that text is kept. Without it only numbers are, unless the daemon's own
+    setting says that text is."""
+
+    def counts(self) -> FeedbackRequest:
+        """The same with numbers only: no text, and not where it was."""
+        return msgspec.structs.replace(
+            self, path=None, prefix="", suffix="", replaced=0, suggestion="", now=None, text_agreed=False
+        )
+
+
+class FeedbackResponse(msgspec.Struct, frozen=True):
+    """Answer of ``POST /v1/feedback``."""
+
+    recorded: bool
+    """False for a second record of an offer, and where the setting ``feedback`` is off."""
+
+
+class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One adapter as lists show it."""
+
+    name: str
+    digest: str
+    base: str
+    base_family: str
+    method: str
+    rank: int
+    task: str
+    size_bytes: int
+    created: str
+    active_for: list[str] = []
+    """Where it is in use: ``fill``, ``intent``, or ``fill@/path/of/repository``."""
+    damaged: str = ""
+    """What is wrong with its files, where that is known: it answers nothing then."""
+
+
+class UseAdapterRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/adapters/use``: which adapter serves a task, everywhere or below one folder."""
+
+    name: Name
+    task: Task | None = None
+    """Null: those the adapter was trained for; of ``base`` both."""
+    repository: ShortText | None = None
+    """Absolute path; null: everywhere no repository says otherwise."""

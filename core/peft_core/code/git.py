@@ -1,0 +1,176 @@
+"""What git knows about a folder: tracked files, ignore rules, attributes, and when each file last changed.
+
+Only reads, only offline, and starts nothing that the repository's own configuration names. Does not open files.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from peft_core.errors import InvalidInput, Unavailable
+from peft_core.processes import find_program, run, start
+
+MOST_SECONDS = 30.0
+"""Longest walk through the history; files not met by then count as older than all that were."""
+_SAFE = ("-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "core.quotepath=off")
+_ELSEWHERE = frozenset(
+    f"GIT_{name}"
+    for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY", "NAMESPACE")
+)
+"""Variables that point git to another repository; set while a hook runs."""
+_PROGRAMS = frozenset(
+    f"GIT_{name}"
+    for name in (
+        "ASKPASS",
+        "EDITOR",
+        "EXTERNAL_DIFF",
+        "PAGER",
+        "PROXY_COMMAND",
+        "SEQUENCE_EDITOR",
+        "SSH",
+        "SSH_COMMAND",
+    )
+)
+"""Variables that name programs, which nothing here needs."""
+_SUBMODULE, _LINK = "160000", "120000"
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One entry of git's index below a folder; ``path`` is relative to that folder, with ``/`` in it."""
+
+    path: bytes
+    submodule: bool
+    link: bool
+
+
+def require_work_tree(root: Path) -> None:
+    """Raise InvalidInput unless ``root`` is a folder inside a git work tree, Unavailable where git is missing."""
+    if not root.is_dir():
+        raise InvalidInput(f"{root} is not a folder", fix="Give the folder of a git repository: --repo PATH")
+    try:
+        inside = _git(root, "rev-parse", "--is-inside-work-tree").strip() == b"true"
+        why = "it is git's own folder, or a bare repository"
+    except InvalidInput as error:
+        inside, why = False, error.why
+    if not inside:
+        raise InvalidInput(
+            f"{root} is not in a git work tree",
+            why=why or "only tracked files are learned from, so that nothing private slips in",
+            fix="Run `git init` and `git add` there, or give another folder with --repo PATH",
+        )
+
+
+def head(root: Path) -> str:
+    """The commit that is checked out; empty where there is none yet."""
+    try:
+        return _git(root, "rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
+    except InvalidInput:
+        return ""
+
+
+def tracked(root: Path) -> tuple[Tracked, ...]:
+    """The entries of the index below ``root``, sorted by path; a file in conflict counts once."""
+    found: dict[bytes, Tracked] = {}
+    for entry in _git(root, "ls-files", "-z", "--stage").split(b"\0"):
+        head, tab, path = entry.partition(b"\t")
+        if tab:
+            mode = head[:6].decode()
+            found[path] = Tracked(path, mode == _SUBMODULE, mode == _LINK)
+    return tuple(found[path] for path in sorted(found))
+
+
+def ignored(root: Path) -> frozenset[bytes]:
+    """Tracked files that the ignore rules name all the same: added by force, or before the rule was there."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
+    return frozenset(listed.split(b"\0")) - {b""}
+
+
+def visible(root: Path) -> frozenset[bytes]:
+    """Files below ``root`` that are tracked or could be added: in the work tree, and named by no ignore rule."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return frozenset(listed.split(b"\0")) - ignored(root) - {b""}
+
+
+def attributes(root: Path, paths: Sequence[bytes], names: Sequence[str]) -> Mapping[str, frozenset[bytes]]:
+    """For each attribute of ``.gitattributes`` in ``names``, the paths that have it set."""
+    found: dict[str, set[bytes]] = {name: set() for name in names}
+    if paths:
+        answer = _git(root, "check-attr", "-z", "--stdin", *names, given=b"\0".join(paths) + b"\0").split(b"\0")
+        for path, name, value in zip(answer[::3], answer[1::3], answer[2::3], strict=False):
+            if value in {b"set", b"true"}:
+                found[name.decode()].add(path)
+    return {name: frozenset(those) for name, those in found.items()}
+
+
+def last_commits(root: Path, paths: Collection[bytes], most_seconds: float = MOST_SECONDS) -> Mapping[bytes, int]:
+    """Seconds since 1970 of the newest commit that touched each of ``paths``, in one walk through the history.
+
+    The walk ends when all are met or the time is up. Paths that are not met (never committed, or the time was up) are
+    left out; so is everything in a repository without commits.
+    """
+    wanted = set(paths)
+    found: dict[bytes, int] = {}
+    listing = ("--name-only", "--no-renames", "--no-show-signature", "--relative", "-z")
+    command = ("log", "--format=%x01%ct", *listing, "HEAD", "--", ".")
+    until = time.monotonic() + most_seconds
+    with start(
+        _command(root, *command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, environ=_environment()
+    ) as process:
+        assert process.stdout is not None  # noqa: S101  (it was asked for)
+        when = 0
+        for number, field in enumerate(_fields(process.stdout)):
+            stamp = field.lstrip(b"\n")
+            if stamp.startswith(b"\x01"):
+                when = int(stamp[1:])
+            elif stamp in wanted:
+                wanted.discard(stamp)
+                found[stamp] = when
+            if not wanted or (number % 4096 == 0 and time.monotonic() > until):
+                break
+        process.kill()
+    return found
+
+
+def _fields(stream: IO[bytes]) -> Iterator[bytes]:
+    """The NUL-separated fields of a stream, read in pieces: a history may be larger than memory."""
+    rest = b""
+    while piece := stream.read(1 << 16):
+        *whole, rest = (rest + piece).split(b"\0")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def _command(root: Path, *arguments: str) -> list[str]:
+    program = find_program("git", root.absolute())
+    if program is None:
+        raise Unavailable(
+            "git is not installed", why="it says which files are yours to learn from", fix="Install git and try again"
+        )
+    return [program, "-C", str(root.absolute()), *_SAFE, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    """Ours, for the repository that was asked for, and without leave to ask or to fetch."""
+    kept = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE | _PROGRAMS}
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
+
+
+def _git(root: Path, *arguments: str, given: bytes | None = None) -> bytes:
+    try:
+        done = run(_command(root, *arguments), input=given, capture_output=True, check=True, environ=_environment())
+    except subprocess.CalledProcessError as error:
+        raise InvalidInput(
+            f"git {arguments[0]} failed in {root}",
+            why=error.stderr.decode("utf-8", "replace").strip().split("\n")[0],
+            fix="Run `git status` there; it says more",
+        ) from None
+    output: bytes = done.stdout
+    return output

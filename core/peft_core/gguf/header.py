@@ -1,0 +1,139 @@
+"""The header of a GGUF file: its plain metadata and the shape of every tensor. Reads no weights and no vocabulary.
+
+``gguf.GGUFReader`` builds an object per vocabulary entry (16 s of processor time for 150,000 tokens); walking over
+them takes 0.06 s. Little-endian GGUF, versions 2 and 3. Format: ggml's docs/gguf.md.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft_core.errors import InvalidInput, NotFound
+
+Scalar = str | int | float | bool
+
+_FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {code: struct.Struct("<" + letter) for code, letter in _FORMATS.items()}
+U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
+STRING, ARRAY = 8, 9
+_MAX_DIMENSIONS = 4
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor: ``shape`` with rows first (outputs, inputs), ggml type number, and byte offset in the file."""
+
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """Metadata without its arrays, and all tensors by name."""
+
+    metadata: Mapping[str, Scalar]
+    tensors: Mapping[str, TensorInfo]
+
+    @property
+    def architecture(self) -> str:
+        """``qwen2``, ``llama``, …; empty when the file does not say."""
+        return str(self.metadata.get("general.architecture", ""))
+
+    def hyperparameter(self, name: str, default: int | None = None) -> int:
+        """An integer the architecture defines, e.g. ``block_count``; raises InvalidInput when there is none."""
+        value = self.metadata.get(f"{self.architecture}.{name}", default)
+        if not isinstance(value, int):
+            raise InvalidInput(
+                f"the base model's file has no {self.architecture}.{name}",
+                fix="Pull the model again with `peft-daemon models pull`",
+            )
+        return value
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read the header of ``path``; raises NotFound, or InvalidInput when it is not a readable GGUF file."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return Parser(data).header()
+    except FileNotFoundError:
+        raise NotFound(f"no model file {path}", fix="Fetch it with `peft-daemon models pull`") from None
+    except (OSError, struct.error, ValueError, KeyError, IndexError, ArithmeticError, RecursionError) as error:
+        raise InvalidInput(
+            f"{path} is not a readable GGUF file",
+            why=str(error) or type(error).__name__,
+            fix="Pull the model again with `peft-daemon models pull`",
+        ) from None
+
+
+class Parser:
+    """Reads a header from its first byte on; raises what ``struct`` and ``ValueError`` say of a broken one."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data, self.position = data, 0
+
+    def header(self) -> GgufHeader:
+        if self.data[:4] != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+        self.position = 4
+        version = self.number(U32)
+        if version not in {2, 3}:
+            raise ValueError(f"version {version}; versions 2 and 3 are known")
+        tensor_count, pair_count = self.number(U64), self.number(U64)
+        metadata: dict[str, Scalar] = {}
+        for _ in range(pair_count):
+            key = self.string()
+            value = self.value(self.number(U32))
+            if value is not None:
+                metadata[key] = value
+        raw = [self.tensor() for _ in range(tensor_count)]
+        alignment = int(metadata.get("general.alignment", 32))
+        start = self.position + -self.position % alignment
+        return GgufHeader(metadata, {name: TensorInfo(shape, kind, start + at) for name, shape, kind, at in raw})
+
+    def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name, dimensions = self.string(), self.number(U32)
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError(f"tensor {name!r} has {dimensions} dimensions")
+        innermost_first = [self.number(U64) for _ in range(dimensions)]
+        return name, tuple(reversed(innermost_first)), self.number(U32), self.number(U64)
+
+    def value(self, kind: int) -> Scalar | None:
+        """The value at the position, or None for an array, which is skipped."""
+        if kind == STRING:
+            return self.string()
+        if kind != ARRAY:
+            scalar: Scalar = self.unpack(SCALARS[kind])
+            return scalar
+        item, count = self.number(U32), self.number(U64)
+        if item in SCALARS:
+            self.advance(count * SCALARS[item].size)
+        elif item == STRING:
+            for _ in range(count):
+                self.advance(self.number(U64))
+        else:
+            for _ in range(count):
+                self.value(item)
+        return None
+
+    def string(self) -> str:
+        length, start = self.number(U64), self.position
+        self.advance(length)
+        return self.data[start : self.position].decode("utf-8", "replace")
+
+    def number(self, form: struct.Struct) -> int:
+        return int(self.unpack(form))
+
+    def unpack(self, form: struct.Struct) -> int | float | bool:
+        (value,) = form.unpack_from(self.data, self.position)
+        self.position += form.size
+        return value  # type: ignore[no-any-return]
+
+    def advance(self, count: int) -> None:
+        self.position += count
+        if self.position > len(self.data):
+            raise ValueError("it ends inside its header")

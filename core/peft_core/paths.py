@@ -1,0 +1,120 @@
+"""Where files live on this system, and with which permissions.
+
+Folders come from platformdirs; ``PEFT_DAEMON_HOME`` moves them all (tests and portable installs use it).
+Creating a folder makes it private to the user; nothing here reads or writes files.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft_core.errors import Conflict
+
+if TYPE_CHECKING:
+    from platformdirs import PlatformDirs
+
+APP = "peft-daemon"
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The five folders of an installation; see the properties for what lies in each."""
+
+    config: Path
+    data: Path
+    cache: Path
+    state: Path
+    runtime: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The user's settings, TOML."""
+        return self.config / "config.toml"
+
+    @property
+    def models(self) -> Path:
+        """Verified base models, one folder per catalogue id (can be fetched again: a cache)."""
+        return self.cache / "models"
+
+    @property
+    def kv_states(self) -> Path:
+        """What the engine has read of documents, saved (can be read again: a cache)."""
+        return self.cache / "kv"
+
+    @property
+    def adapters(self) -> Path:
+        """Adapters by content digest, and the names that point at them (cannot be fetched again: data)."""
+        return self.data / "adapters"
+
+    @property
+    def feedback_file(self) -> Path:
+        """What became of suggestions; in a folder of its own, which SQLite shares with its other files."""
+        return self.data / "feedback" / "feedback.db"
+
+    @property
+    def log_file(self) -> Path:
+        """Log of the background daemon."""
+        return self.state / "daemon.log"
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Paths:
+        """The folders for this user, or below ``PEFT_DAEMON_HOME`` when that is set."""
+        env = os.environ if environ is None else environ
+        if home := env.get("PEFT_DAEMON_HOME"):
+            root = Path(home).expanduser().absolute()
+            return cls(*(root / part for part in ("config", "data", "cache", "state", "run")))
+        from platformdirs import PlatformDirs  # noqa: PLC0415  (not needed when the home is given)
+
+        dirs = PlatformDirs(APP, appauthor=False)
+        return cls(
+            config=Path(dirs.user_config_dir),
+            data=Path(dirs.user_data_dir),
+            cache=Path(dirs.user_cache_dir),
+            state=Path(dirs.user_state_dir),
+            runtime=_runtime(env, Path(dirs.user_state_dir) / "run", dirs),
+        )
+
+
+def private_folder(path: Path) -> Path:
+    """Create ``path`` with mode 0700 and return it.
+
+    Raises Conflict if it exists but belongs to another user or others may write to it: a socket or key there
+    would be in somebody else's hands.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if sys.platform != "win32":
+        info = path.stat()
+        if info.st_uid != os.getuid():
+            raise Conflict(
+                f"{path} belongs to another user",
+                why=f"owner is uid {info.st_uid}, this is uid {os.getuid()}",
+                fix="Set PEFT_DAEMON_HOME to a folder of your own",
+            )
+        if stat.S_IMODE(info.st_mode) & 0o077:
+            path.chmod(0o700)
+    return path
+
+
+def _runtime(env: Mapping[str, str], sessionless: Path, dirs: PlatformDirs) -> Path:
+    """The session's own folder, where there is one; a container and cron have none."""
+    if not sys.platform.startswith("linux"):
+        return Path(dirs.user_runtime_dir)
+    # For any other folder than a private one platformdirs warns at each start and takes a guessable one below /tmp.
+    session = env.get("XDG_RUNTIME_DIR", "")
+    return Path(session) / APP if _is_private(session) else sessionless
+
+
+def _is_private(folder: str) -> bool:
+    """Whether this names a folder of this user, not by a link, that nobody else may enter."""
+    try:
+        info = os.lstat(folder)
+    except (OSError, ValueError):
+        return False
+    ours = info.st_uid == os.getuid() and not info.st_mode & 0o077
+    return Path(folder).is_absolute() and stat.S_ISDIR(info.st_mode) and ours

@@ -1,0 +1,193 @@
+"""All settings: one typed definition, four sources, one order.
+
+Command line > environment (``PEFT_DAEMON_<NAME>``) > project file ``.peft-daemon.toml`` > user file > default.
+A project file comes with somebody's repository, so it may set only what cannot open a port or start anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from peft_core.errors import InvalidInput
+
+PROJECT_FILE = ".peft-daemon.toml"
+ENV_PREFIX = "PEFT_DAEMON_"
+Source = Literal["command line", "environment", "project file", "user file", "default"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting with its default; the docstring below each is what ``peft-daemon config`` prints."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=200, description="base model: a catalogue id")] = (
+        "qwen2.5-coder-0.5b-instruct"
+    )
+    engine: Annotated[
+        Literal["auto", "llamacpp", "torch"],
+        Meta(description="what runs the model: llamacpp serves LoRA, torch every method; auto: llamacpp"),
+    ] = "auto"
+    torch_precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "nf4", "int8"],
+        Meta(description="weights in the torch engine; auto: nf4 on CUDA, float32 on a CPU"),
+    ] = "auto"
+    models_dir: Annotated[str, Meta(description="folder of base models; empty: the cache folder")] = ""
+    model_file: Annotated[
+        Literal["auto", "original"],
+        Meta(description="auto: the copy that `models optimize` kept, where there is one; original: never that"),
+    ] = "auto"
+    listen: Annotated[
+        Literal["auto", "unix", "tcp"], Meta(description="unix socket, TCP with a token, or what the system has")
+    ] = "auto"
+    host: Annotated[str, Meta(description="address for TCP; only loopback is accepted")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535, description="port for TCP; 0: a free one")] = 0
+    idle_exit_s: Annotated[int, Meta(ge=0, description="stop after this many idle seconds; 0: never")] = 3600
+    context_tokens: Annotated[
+        int, Meta(ge=512, le=131072, description="context of the model, prompt and answer together")
+    ] = 4096
+    prompt_tokens: Annotated[
+        int, Meta(ge=128, le=131072, description="longest prompt of a completion; a CPU reads about 80 tokens a second")
+    ] = 1024
+    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: the physical cores")] = 0
+    wait_policy: Annotated[
+        Literal["active", "passive"],
+        Meta(description="how computing threads wait for each other; active: faster where nothing else runs"),
+    ] = "passive"
+    slots: Annotated[
+        int, Meta(ge=0, le=16, description="requests decoded at the same time; 0: two if memory allows, else one")
+    ] = 0
+    batch_tokens: Annotated[
+        int, Meta(ge=1, le=4096, description="prompt tokens per step: small cancels fast, large reads fast")
+    ] = 16
+    speculation: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="guess what follows from what stands in the file: faster where code repeats; auto: on"),
+    ] = "auto"
+    kv_states_mb: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="disk for what was read of documents, in MB; 0: nothing is saved")
+    ] = 512
+    shipped_adapters: Annotated[
+        bool, Meta(description="adapters of the package serve where nothing is chosen; false: they are not imported")
+    ] = True
+    max_loaded_adapters: Annotated[int, Meta(ge=1, le=64, description="adapters kept in the engine")] = 8
+    max_tokens_fill: Annotated[int, Meta(ge=1, le=4096, description="longest in-editor completion")] = 96
+    max_tokens_intent: Annotated[int, Meta(ge=1, le=4096, description="longest answer to a sentence")] = 256
+    time_budget_fill_ms: Annotated[
+        int, Meta(ge=50, le=600_000, description="in-editor completion: show what is complete after this time")
+    ] = 30_000
+    request_limit_s: Annotated[
+        int,
+        Meta(ge=10, le=86_400, description="longest time for a request that names no time budget of its own"),
+    ] = 600
+    look_ahead: Annotated[
+        bool, Meta(description="prepare what follows a suggestion while it is on the screen, for when it is accepted")
+    ] = True
+    repository_context: Annotated[
+        int, Meta(ge=0, le=2048, description="tokens of the workspace's other files shown with a completion; 0: none")
+    ] = 0
+    feedback: Annotated[
+        Literal["counts", "text", "off"],
+        Meta(
+            description="kept here of what became of suggestions: counts; text: the code around them too; off: nothing"
+        ),
+    ] = "counts"
+    offline: Annotated[bool, Meta(description="never touch the network, not even in `models pull`")] = False
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="detail of the log")] = "info"
+
+    def digest(self) -> str:
+        """Identifies the settings a daemon runs with; a client with another digest restarts it."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+
+
+PROJECT_SETTINGS = frozenset({"max_tokens_fill", "max_tokens_intent", "time_budget_fill_ms"})
+"""What a repository's own file may set."""
+_OLDER: Mapping[str, Mapping[str, str]] = {
+    # "true" was written when nothing said that text was kept: that is no consent to it.
+    "feedback": {"true": "counts", "1": "counts", "false": "off", "0": "off"},
+}
+"""Values of earlier versions, and what they mean now."""
+TUNING = "tune"
+"""Table of a repository's own file that only tuning reads."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings and where each value came from."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+
+
+def resolve(
+    *,
+    command_line: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    project_file: Path | None = None,
+    user_file: Path | None = None,
+) -> Resolved:
+    """Merge the sources; raises InvalidInput naming the source, the key and the allowed values."""
+    env = os.environ if environ is None else environ
+    fields = {field.encode_name: field for field in msgspec.structs.fields(Settings)}
+    from_env = {name: env[ENV_PREFIX + name.upper()] for name in fields if env.get(ENV_PREFIX + name.upper(), "") != ""}
+    layers: list[tuple[Source, Mapping[str, Any], str]] = [
+        ("user file", _read(user_file), str(user_file)),
+        ("project file", {k: v for k, v in _read(project_file).items() if k != TUNING}, str(project_file)),
+        ("environment", from_env, "environment"),
+        ("command line", {k: v for k, v in (command_line or {}).items() if v is not None}, "command line"),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = dict.fromkeys(fields, "default")
+    for source, layer, where in layers:
+        for key, raw in layer.items():
+            if key not in fields:
+                raise InvalidInput(f"unknown setting '{key}' in {where}", fix="`peft-daemon config` lists the settings")
+            if source == "project file" and key not in PROJECT_SETTINGS:
+                raise InvalidInput(
+                    f"{where} may not set '{key}'",
+                    why=f"a project file may set {', '.join(sorted(PROJECT_SETTINGS))}",
+                    fix="Move it to your own file, shown by `peft-daemon config --path`",
+                )
+            raw = _OLDER.get(key, {}).get(str(raw).lower(), raw)  # noqa: PLW2901
+            try:
+                # Environment variables are text: "8" is accepted for a number there and nowhere else.
+                values[key] = msgspec.convert(raw, fields[key].type, strict=source != "environment")
+            except msgspec.ValidationError as error:
+                raise InvalidInput(
+                    f"bad value {raw!r} for '{key}' in {where}",
+                    why=str(error),
+                    fix="`peft-daemon config` shows what each setting means",
+                ) from None
+            sources[key] = source
+    return Resolved(Settings(**values), sources)
+
+
+def describe(name: str) -> str:
+    """The one-line description of a setting."""
+    field = next(f for f in msgspec.structs.fields(Settings) if f.encode_name == name)
+    return next((m.description or "" for m in get_args(field.type) if isinstance(m, Meta)), "")
+
+
+def find_project_file(start: Path) -> Path | None:
+    """The nearest ``.peft-daemon.toml`` at or above ``start``."""
+    for folder in (start, *start.parents):
+        candidate = folder / PROJECT_FILE
+        with contextlib.suppress(OSError):  # a folder above may be closed to this user
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _read(path: Path | None) -> Mapping[str, Any]:
+    try:
+        # Editors of Windows begin a file with a mark.
+        return {} if path is None or not path.is_file() else tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"cannot read {path}", why=str(error), fix="Correct or delete that file") from None

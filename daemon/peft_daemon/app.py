@@ -1,0 +1,190 @@
+"""The daemon's application: engine, service and routes put together for one home."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from peft_core import __version__
+from peft_core.api_types import PROTOCOL_VERSION, DaemonStatus
+from peft_core.errors import Conflict, PeftDaemonError
+from peft_core.paths import Paths, private_folder
+from peft_core.settings import Settings
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.context.repository import RepositoryContext
+from peft_daemon.engines import factory
+from peft_daemon.engines.base import AdapterLease, LoadChecks, Reloadable
+from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.lifecycle.activity import Activity
+from peft_daemon.lifecycle.info import DaemonInfo
+from peft_daemon.lifecycle.sockets import socket_folder
+from peft_daemon.lifecycle.tuning import running_tuning
+from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.optimized import ModelFile
+from peft_daemon.models.store import ModelStore, open_store
+from peft_daemon.models.verifier import ModelVerifier
+from peft_daemon.routes import context as context_routes
+from peft_daemon.routes import infill, native, openai
+from peft_daemon.routes.failures import FAILURES
+from peft_daemon.routes.security import Gate
+from peft_daemon.service import CompletionService
+
+log = logging.getLogger("peft_daemon.routes")
+
+CLOSE_S = 1.0
+"""How long what runs may take to end before the engine is ended under it."""
+QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
+"""Watching the daemon is not using it: these do not keep it from its idle exit."""
+
+
+def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Activity) -> Starlette:
+    """The application of one daemon; its lifespan starts and stops the engine.
+
+    Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
+    """
+    model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
+    store = open_store(settings, paths)
+    served = _served(store, model, settings)
+    settings = msgspec.structs.replace(settings, slots=factory.slots(settings, served.path))
+    verifier = ModelVerifier(store, model, uses_copy=bool(served.recipe), busy=lambda: service.active > 0)
+    engine = factory.create(
+        settings,
+        model_id=model.id,
+        model_path=served.path,
+        context_tokens=min(settings.context_tokens, model.context_tokens),
+        socket_folder=private_folder(socket_folder(paths)),
+        adapters=_likely(registry, model, factory.chosen(settings)),
+        states=(paths.kv_states, served.sha256),
+        checks=LoadChecks(
+            verifier.file_to_load, partial(registry.check_lease, engine=factory.chosen(settings)), verifier.suspect
+        ),
+    )
+    context = RepositoryContext(settings.repository_context)
+    service = CompletionService(settings, model, engine, registry, context)
+    feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await engine.start()
+        watching = asyncio.create_task(verifier.watch(engine.reload)) if isinstance(engine, Reloadable) else None
+        importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
+        opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
+        try:
+            yield
+        finally:
+            verifier.close()
+            if watching is not None:
+                watching.cancel()
+            closing = asyncio.create_task(service.close())
+            # What waits for an engine that hangs ends with the engine.
+            await asyncio.wait((closing,), timeout=CLOSE_S)
+            await engine.stop()
+            await closing
+            await context.stop()
+            await importing
+            await opening
+
+    def status() -> DaemonStatus:
+        return DaemonStatus(
+            version=__version__,
+            protocol=PROTOCOL_VERSION,
+            pid=os.getpid(),
+            uptime_s=time.time() - service.started,
+            address=info.address,
+            config_digest=info.config_digest,
+            model=model.id,
+            engine=service.engine_status(),
+            active_requests=service.active,
+            queued_requests=service.queued,
+            completed_requests=service.completed,
+            memory_bytes=service.memory_bytes(),
+            context=context.status(),
+            left_out=service.left_out(),
+            tuning=notice.name if (notice := running_tuning(paths)) else "",
+        )
+
+    return Starlette(
+        routes=[
+            *native.routes(
+                service,
+                stop=activity.request_stop,
+                status=status,
+                feedback=None if settings.feedback == "off" else feedback,
+            ),
+            *openai.routes(service),
+            *infill.routes(service),
+            *context_routes.routes(context),
+        ],
+        middleware=[
+            Middleware(Gate, token=info.token or None),
+            Middleware(CountActivity, activity=activity),
+        ],
+        exception_handlers=FAILURES,
+        lifespan=lifespan,
+    )
+
+
+def _served(store: ModelStore, model: ModelEntry, settings: Settings) -> ModelFile:
+    """The file to serve; one whose size or time is not the noted one is hashed first."""
+    try:
+        return store.served(model, settings)
+    except Conflict:
+        store.verify(model)
+        return store.served(model, settings)
+
+
+def _likely(registry: AdapterRegistry, model: ModelEntry, engine: str) -> tuple[AdapterLease, ...]:
+    """The adapters in use that this engine can serve with this base."""
+    try:
+        fitting = [m for m in registry.in_use() if m.base_sha256 == model.sha256 and engine in m.engines]
+        return tuple(registry.lease(manifest, manifest.scale, engine=engine) for manifest in fitting)
+    except PeftDaemonError:
+        # A damaged registry is told to whoever asks for an adapter; the base serves all the same.
+        return ()
+
+
+def _import_shipped(settings: Settings, paths: Paths) -> None:
+    try:
+        new = provide_shipped(settings, paths)
+    except (PeftDaemonError, OSError) as error:
+        log.warning("the adapters of the package could not be imported: %s", error)
+    except Exception:  # nobody else would hear of it
+        log.exception("the adapters of the package could not be imported")
+    else:
+        for manifest in new:
+            log.info("imported %s, which comes with the package", manifest.name)
+
+
+def _open_feedback(feedback: FeedbackStore) -> None:
+    """Have what an earlier version kept without asking set apart, and its secrets removed, before anything is added."""
+    try:
+        feedback.counts()
+    except PeftDaemonError as error:
+        log.warning("%s", error.line)
+
+
+class CountActivity:
+    """ASGI middleware that keeps the daemon alive while it is used."""
+
+    def __init__(self, app: ASGIApp, *, activity: Activity) -> None:
+        self._app, self._activity = app, activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counted unless it only watches."""
+        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+            await self._app(scope, receive, send)
+            return
+        with self._activity.busy():
+            await self._app(scope, receive, send)

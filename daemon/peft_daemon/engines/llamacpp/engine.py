@@ -1,0 +1,359 @@
+"""The llama.cpp engine: supervised child processes, one *generation* of them at a time.
+
+llama.cpp loads adapters only when it starts. So a request for an adapter that is not loaded starts a second child
+with it (the weights are memory-mapped and shared), new requests move over once it serves, and the old child ends
+when its last request has finished: no request is lost, and each one decodes with exactly the adapter it leased.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
+from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.engines.heartbeat import Heartbeat
+from peft_daemon.engines.llamacpp.child import KV_LAYOUT, ChildConfig, ChildReady
+from peft_daemon.engines.llamacpp.kv_states import KvStates, fingerprint
+from peft_daemon.engines.llamacpp.server import LONG_STEPS, LlamaServer
+from peft_daemon.engines.process import ChildGone, EngineProcess
+from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
+from peft_daemon.engines.threads import WaitPolicy, default_threads
+
+log = logging.getLogger("peft_daemon.engines")
+
+CHILD_MODULE = "peft_daemon.engines.llamacpp.child"
+KEEP_LIMIT_S = 2.0
+"""Longest time a child's end may wait for what its slots hold to be saved."""
+IDLE_POLL_S = 0.01
+"""Asked more often, the server would be slower at what it is asked about."""
+
+
+@dataclass(frozen=True)
+class StatesOptions:
+    """Where KV states are saved, and how many bytes of them."""
+
+    folder: Path
+    limit_bytes: int
+    base_sha256: str
+
+
+@dataclass(frozen=True)
+class LlamaCppOptions:
+    """What the engine needs to know of the settings."""
+
+    model_id: str
+    model_path: Path
+    socket_folder: Path
+    """A folder only this user can enter, with a path short enough for sockets; those of the children lie there."""
+    context_tokens: int = 4096
+    slots: int = 1
+    threads: int = 0
+    wait_policy: WaitPolicy = "passive"
+    batch_tokens: int = 16
+    max_loaded_adapters: int = 8
+    adapters: tuple[AdapterLease, ...] = ()
+    """Loaded from the start: those that are likely to be asked for."""
+    speculation: bool = False
+    """See ``ChildConfig``."""
+    states: StatesOptions | None = None
+    """None: KV states are not saved."""
+    checks: LoadChecks | None = None
+    """None: files are loaded as they are."""
+
+
+class _Generation:
+    """One child with a fixed set of adapters, and how many requests it is working on."""
+
+    def __init__(
+        self,
+        process: EngineProcess,
+        server: LlamaServer,
+        adapters: tuple[AdapterLease, ...],
+        host: str,
+        *,
+        speculates: bool,
+    ) -> None:
+        self.process, self.server, self.adapters, self.speculates = process, server, adapters, speculates
+        self._host = host
+        self.heartbeat = Heartbeat(server.ping, process.stopped)
+        self.in_flight = 0
+        self.retired = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def position(self, digest: str) -> int | None:
+        return next((i for i, a in enumerate(self.adapters) if a.digest == digest), None)
+
+    def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:
+        """Whether it has ``adapter`` loaded, and guesses nothing where ``plain`` is wanted."""
+        return (adapter is None or self.position(adapter.digest) is not None) and not (plain and self.speculates)
+
+    def acquire(self) -> None:
+        self.in_flight += 1
+        self.idle.clear()
+
+    def release(self) -> None:
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
+
+    async def keep_states(self) -> None:
+        """Save what its slots hold, for its successor or the next start."""
+        saving = asyncio.create_task(self.server.keep_states())
+        # An order that is under way cannot be cancelled, and a child that hangs never answers it.
+        await asyncio.wait((saving,), timeout=KEEP_LIMIT_S)
+        if saving.done():
+            saving.result()
+
+    async def end(self) -> None:
+        """Stop the child now."""
+        self.retired = True
+        try:
+            if not self.heartbeat.verdict and not self.process.stopped():
+                await self.keep_states()
+        finally:
+            try:
+                await self.process.stop()
+            finally:
+                _remove_socket(self._host)
+                await self.server.close()
+
+
+class LlamaCppEngine(SupervisedEngine[_Generation]):
+    """Implements ``engines.base.Engine`` with llama.cpp in a child process."""
+
+    id = LLAMACPP
+    kind: ClassVar[str] = "llama.cpp"
+    start_limit_s: ClassVar[float] = 120.0
+
+    def __init__(self, options: LlamaCppOptions) -> None:
+        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens, checks=options.checks)
+        self._options = options
+        self._recent: dict[str, AdapterLease] = {}
+        self._states: KvStates | None = None
+        self._speculation = options.speculation
+
+    async def idle(self) -> None:
+        """Wait until no slot is decoding."""
+        current = self._current
+        while current is not None and await current.server.busy():  # noqa: ASYNC110  (another process: only asking tells)
+            await asyncio.sleep(IDLE_POLL_S)
+
+    async def reload(self, error: EngineFailed) -> None:
+        """As every engine; states that were saved are not used again, as what they were read with is in doubt."""
+        await super().reload(error)
+        if self._states is not None:
+            await asyncio.to_thread(self._states.clear)
+
+    async def _spawn_first(self) -> _Generation:
+        if self._options.states is not None and self._states is None:
+            self._states = await asyncio.to_thread(_open_states, self._options, self._options.states)
+        likely = await self._usable(self._options.adapters)
+        try:
+            first = await self._spawn(likely[: self._options.max_loaded_adapters])
+        except Exception as error:
+            if not likely or isinstance(error, UnusableFile):
+                raise
+            # One of them may be what it dies of; whoever asks for that one is told.
+            return await self._spawn(())
+        for adapter in first.adapters:
+            self._touch(adapter)
+        return first
+
+    def _stream(self, child: _Generation, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        return child.server.generate(request, adapters=_applied(child, request.adapter))
+
+    async def _count(self, child: _Generation, texts: Sequence[str]) -> list[int]:
+        return [len(await child.server.tokenize(text)) if text else 0 for text in texts]
+
+    async def unread(self, request: GenerationRequest) -> int:
+        """Tokens of the request's prompt that neither a slot nor a saved state holds."""
+        async with self._lease(request) as child:
+            try:
+                with child.heartbeat.working():
+                    unread = await child.server.unread(request.prompt, _applied(child, request.adapter))
+            except ChildGone:
+                return 0  # whoever generates is told
+            child.heartbeat.beat()
+            return unread
+
+    def _loaded(self, child: _Generation) -> list[str]:
+        return [adapter.digest for adapter in child.adapters]
+
+    @contextlib.asynccontextmanager
+    async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[_Generation, None]:
+        """A generation that can serve ``request``, kept alive until the block ends."""
+        generation = await self._generation_for(request)
+        try:
+            yield generation
+        finally:
+            generation.release()
+
+    async def _generation_for(self, request: GenerationRequest | None) -> _Generation:
+        adapter = request.adapter if request and request.adapter and request.adapter.scale else None
+        if request and request.logprobs:
+            # llama.cpp has no probabilities of tokens it guessed. Rare enough to end guessing until the next start.
+            self._speculation = False
+        plain = bool(request and request.logprobs)
+        while True:
+            await self.ready()
+            current = self._current
+            if current is None:
+                continue
+            if current.serves(adapter, plain=plain):
+                current.acquire()  # no await since the check: the generation cannot have changed
+                if adapter is not None:
+                    self._touch(adapter)
+                return current
+            # Whoever asks next wants it as well: loading goes on without the request that it was begun for.
+            await asyncio.shield(self._background(self._replace(adapter, plain=plain)))
+
+    def _touch(self, adapter: AdapterLease) -> None:
+        self._recent.pop(adapter.digest, None)
+        self._recent[adapter.digest] = adapter
+
+    async def _replace(self, adapter: AdapterLease | None, *, plain: bool) -> None:
+        """Replace the current generation by one that has ``adapter`` too; the least recently used one goes."""
+        async with self._swap:
+            old = self._current
+            if old is None or old.serves(adapter, plain=plain):
+                return
+            loaded = {a.digest for a in old.adapters}
+            new = [] if adapter is None or adapter.digest in loaded else [adapter]
+            if missing := next((each for each in new if not each.path.is_file()), None):
+                raise InvalidInput(
+                    f"adapter {missing.digest[:12]} has no file", why=str(missing.path), fix="Import it again"
+                )
+            for each in new:
+                await self._check(each)
+            keep = await self._usable([a for d, a in self._recent.items() if d in loaded])
+            try:
+                fresh = await self._spawn((*keep, *new)[-self._options.max_loaded_adapters :])
+            except Unavailable:
+                raise
+            except Exception as unexpected:
+                error = start_failure(unexpected)
+                if not new or isinstance(error, UnusableFile) or not isinstance(unexpected, EngineFailed):
+                    raise error from None
+                raise EngineFailed(
+                    f"adapter {new[0].digest[:12]} could not be loaded",
+                    why=error.why,
+                    fix="Remove it with `peft-daemon adapters remove`, or use `base`",
+                ) from None
+            for each in new:
+                self._touch(each)
+            with contextlib.suppress(Exception):
+                await old.keep_states()
+            self._take_over(fresh)
+            self._background(self._drain(old))
+        await self._announce()
+
+    async def _drain(self, old: _Generation) -> None:
+        """End a replaced generation once its last request has finished."""
+        old.retired = True
+        await old.idle.wait()
+        await self._dispose(old)
+
+    async def _usable(self, adapters: Sequence[AdapterLease]) -> tuple[AdapterLease, ...]:
+        """Those of ``adapters`` that may be loaded; the others are told to the log."""
+        usable = []
+        for adapter in adapters:
+            try:
+                await self._check(adapter)
+            except UnusableFile as error:
+                log.warning("left out: %s", error)
+                continue
+            if adapter.path.is_file():
+                usable.append(adapter)
+        return tuple(usable)
+
+    async def _spawn(self, adapters: tuple[AdapterLease, ...]) -> _Generation:
+        path = await self._file_to_load(self._options.model_path)
+        if path != self._options.model_path:
+            # Saved states are of the other file.
+            self._options, self._states = replace(self._options, model_path=path, states=None), None
+        options = self._options
+        key = secrets.token_urlsafe(32)
+        host = _private_host(options.socket_folder)
+        config = ChildConfig(
+            model=str(options.model_path),
+            adapters=[str(a.path) for a in adapters],
+            host=host,
+            api_key=key,
+            context_tokens=options.context_tokens,
+            slots=options.slots,
+            threads=options.threads or default_threads(),
+            wait_policy=options.wait_policy,
+            batch_tokens=options.batch_tokens * LONG_STEPS,
+            speculation=self._speculation,
+            states_folder=str(self._states.folder) if self._states is not None else "",
+        )
+        try:
+            async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:
+                ready = msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+                server = LlamaServer(
+                    ready.address,
+                    key,
+                    slots=options.slots,
+                    context_tokens=options.context_tokens,
+                    step_tokens=options.batch_tokens,
+                    states=self._states,
+                    digests=[adapter.digest for adapter in adapters],
+                )
+                generation = _Generation(process, server, adapters, host, speculates=config.speculation)
+        except BaseException:
+            _remove_socket(host)
+            raise
+        self._children.add(generation)
+        return generation
+
+
+def _applied(generation: _Generation, adapter: AdapterLease | None) -> tuple[tuple[int, float], ...]:
+    """The scale of every loaded adapter, 0 for all but the request's own.
+
+    Never a part of them: llama.cpp takes an empty list for "as at the start", and does not see then that the KV
+    cache belongs to other weights.
+    """
+    wanted = None if adapter is None or adapter.scale == 0.0 else generation.position(adapter.digest)
+    scale = 0.0 if adapter is None else adapter.scale
+    return tuple((i, scale if i == wanted else 0.0) for i in range(len(generation.adapters)))
+
+
+def _open_states(options: LlamaCppOptions, states: StatesOptions) -> KvStates | None:
+    """The saved states that fit; None where the folder cannot be used, which stops nothing else."""
+    try:
+        info = options.model_path.stat()
+        return KvStates(
+            states.folder,
+            limit_bytes=states.limit_bytes,
+            fingerprint=fingerprint(
+                *(states.base_sha256, info.st_size, info.st_mtime_ns),
+                *(version("xllamacpp"), KV_LAYOUT, options.context_tokens, "secrets masked"),
+            ),
+        )
+    except (OSError, PeftDaemonError) as error:
+        log.warning("KV states are not saved: %s", error)
+        return None
+
+
+def _private_host(folder: Path) -> str:
+    """Where a new child listens: a socket in ``folder``, or loopback where the system has no unix sockets."""
+    if sys.platform == "win32":
+        return "127.0.0.1"
+    return str(folder / f"e-{secrets.token_hex(4)}.sock")
+
+
+def _remove_socket(host: str) -> None:
+    if host.endswith(".sock"):
+        Path(host).unlink(missing_ok=True)

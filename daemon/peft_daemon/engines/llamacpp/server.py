@@ -1,0 +1,376 @@
+"""Speaks to one running llama.cpp server: tokenize, generate, see what it is doing. Knows nothing of processes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from peft_core.api_types import FinishReason, Timings
+from peft_core.errors import EngineFailed, InvalidInput
+from peft_core.http_client import ConnectionLost, ConnectionPool, HttpResponse, event_data
+from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.llamacpp.kv_states import KvStates
+from peft_daemon.engines.llamacpp.slot_states import SlotStates
+from peft_daemon.engines.llamacpp.slots import Adapters, Slot, Slots
+from peft_daemon.engines.process import ChildGone
+
+CONNECT_S = 10.0
+KEEP_ALIVE_S = 3.0
+LONG_STEPS = 4
+"""As many steps make a long one."""
+TOKEN_CACHE_ENTRIES = 1024
+TOKEN_CACHE_TEXT = 200_000
+"""Longer texts are tokenized anew each time rather than kept."""
+
+
+class _RawTimings(msgspec.Struct):
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+
+
+class _Alternative(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _Probability(msgspec.Struct):
+    token: str
+    logprob: float
+    top_logprobs: list[_Alternative] = []
+
+
+class _Event(msgspec.Struct):
+    content: str = ""
+    tokens: list[int] = []
+    stop: bool = False
+    stop_type: str = ""
+    timings: _RawTimings | None = None
+    completion_probabilities: list[_Probability] = []
+    error: dict[str, Any] | None = None
+
+
+class _Step(msgspec.Struct):
+    timings: _RawTimings
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class LlamaServer:
+    """A client of one server at ``unix://PATH`` or ``http://127.0.0.1:PORT``.
+
+    ``context_tokens`` are those of one slot; ``step_tokens`` of a prompt are read between two looks at whether the
+    request is still wanted. ``states`` are the saved ones it reads and adds to, if any; ``digests`` are those of its
+    adapters, in its order.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        api_key: str,
+        *,
+        slots: int,
+        context_tokens: int,
+        step_tokens: int,
+        states: KvStates | None = None,
+        digests: Sequence[str] = (),
+    ) -> None:
+        self.connections = ConnectionPool(
+            address,
+            headers={"Authorization": f"Bearer {api_key}"},
+            connect_s=CONNECT_S,
+            keep_alive_s=KEEP_ALIVE_S,
+        )
+        self._tokens: OrderedDict[tuple[str, bool], array[int]] = OrderedDict()
+        """As arrays: a list of integers takes nine times the memory."""
+        self._slots = Slots(slots)
+        self._states = None if states is None else SlotStates(states, self._slots, digests, self._post)
+        self._context_tokens, self._step_tokens = context_tokens, step_tokens
+
+    async def keep_states(self) -> None:
+        """Save what the slots hold that is worth it; those at work are left out. Raises nothing."""
+        if self._states is not None:
+            await self._states.keep_all()
+
+    async def close(self) -> None:
+        """Release the connections."""
+        if self._states is not None:
+            await self._states.close()
+        self.connections.close()
+
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of ``text``; control tokens are recognised only when ``special``."""
+        key = (text, special)
+        if (known := self._tokens.get(key)) is not None:
+            self._tokens.move_to_end(key)
+            return known.tolist()
+        body = {"content": text, "add_special": False, "parse_special": special}
+        tokens: list[int] = (await self._json("POST", "/tokenize", body))["tokens"]
+        if len(text) <= TOKEN_CACHE_TEXT:
+            self._tokens[key] = array("I", tokens)
+            if len(self._tokens) > TOKEN_CACHE_ENTRIES:
+                self._tokens.popitem(last=False)
+        return tokens
+
+    async def tokenize_prompt(self, prompt: Prompt) -> list[int]:
+        """Token ids of all segments in a row."""
+        ids: list[int] = []
+        for segment in prompt:
+            if segment.text:
+                ids += await self.tokenize(segment.text, special=segment.special)
+        return ids
+
+    async def unread(self, prompt: Prompt, adapters: Adapters) -> int:
+        """How many tokens of a prompt would have to be computed; raises ChildGone."""
+        tokens = await self.tokenize_prompt(prompt)
+        shared = self._slots.most_shared(tokens, adapters)
+        if self._states is not None:
+            shared = max(shared, self._states.shared(tokens, adapters))
+        return len(tokens) - shared
+
+    async def ping(self) -> None:
+        """Have the server answer, which it does whatever its slots are at; raises ChildGone."""
+        await self._json("GET", "/health", None)
+
+    async def busy(self) -> bool:
+        """Whether any slot is reading a prompt or decoding."""
+        slots = await self._json("GET", "/slots", None)
+        return any(slot["is_processing"] for slot in slots)
+
+    async def generate(self, request: GenerationRequest, *, adapters: Adapters) -> AsyncGenerator[Delta | Finish, None]:
+        """Stream one generation with the loaded ``adapters`` (position, scale) applied.
+
+        Closing the generator closes the connection, and the server stops at its next step. Raises InvalidInput when
+        the prompt does not fit, ChildGone when the server died, EngineFailed on any other answer.
+        """
+        started = time.perf_counter()
+        deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
+        tokens = await self.tokenize_prompt(request.prompt)
+        read, written, first_token_ms, under_way = _RawTimings(), _RawTimings(), 0.0, 0
+
+        def timings() -> Timings:
+            return Timings(
+                prompt_tokens=len(tokens),
+                prompt_evaluated=read.prompt_n + (written.prompt_n or under_way),
+                prompt_reused=read.cache_n if read.prompt_n or not written.prompt_n else written.cache_n,
+                prompt_ms=read.prompt_ms + written.prompt_ms,
+                first_token_ms=first_token_ms,
+                decode_tokens=written.predicted_n,
+                decode_ms=written.predicted_ms,
+                engine_ms=(time.perf_counter() - started) * 1000,
+            )
+
+        async with self._slot(tokens, adapters) as slot:
+            body = {"prompt": tokens, "id_slot": slot.number, **_options(request, adapters)}
+            try:
+                async with aclosing(self._read(slot, body, adapters, deadline)) as steps:
+                    async for so_far in steps:
+                        read = so_far
+                        yield Delta("", (), timings())
+            except TimeoutError:
+                yield Finish(FinishReason.TIMEOUT, timings())
+                return
+            if not request.max_tokens:
+                yield Finish(FinishReason.LENGTH, timings())
+                return
+            under_way = max(1, len(tokens) - slot.shared(tokens, adapters))
+            yield Delta("", (), timings())
+            async with aclosing(self._events(body, deadline)) as events:
+                async for event in events:
+                    if event.timings is not None:
+                        written = event.timings
+                    if not first_token_ms and written.predicted_n:
+                        slot.holds(tokens, adapters)
+                        slot.applied = adapters
+                        first_token_ms = (time.perf_counter() - started) * 1000
+                    slot.wrote(event.tokens, written.predicted_n)
+                    if event.content:
+                        yield Delta(event.content, _logprobs(event), timings())
+                    if event.stop:
+                        limit = event.stop_type == "limit"
+                        yield Finish(FinishReason.LENGTH if limit else FinishReason.STOP, timings())
+                        return
+        if deadline is not None and time.perf_counter() >= deadline:
+            yield Finish(FinishReason.TIMEOUT, timings())
+            return
+        raise ChildGone
+
+    @asynccontextmanager
+    async def _slot(self, tokens: list[int], adapters: Adapters) -> AsyncGenerator[Slot, None]:
+        """A slot for one request, with as much of the prompt in it as there is anywhere."""
+        async with self._slots.take(tokens, adapters) as slot:
+            fits = len(tokens) <= self._context_tokens
+            if self._states is None or not fits:
+                yield slot
+                return
+            await self._states.prepare(slot, tokens, adapters)
+            try:
+                yield slot
+            finally:
+                self._states.released(slot)
+
+    async def _read(
+        self, slot: Slot, body: Mapping[str, Any], adapters: Adapters, deadline: float | None
+    ) -> AsyncGenerator[_RawTimings, None]:
+        """Read the prompt into ``slot``, step by step, up to the last: that one too where nothing is to be written.
+
+        Gives the work of all steps so far before and after each, and counts one that is under way as done: the server
+        does it to its end. Raises TimeoutError at the deadline.
+        """
+        tokens: list[int] = body["prompt"]
+        known = slot.shared(tokens, adapters)
+        total = _RawTimings(cache_n=known)
+        to_the_end = not body["n_predict"]
+        too_long = len(tokens) > self._context_tokens
+        # One that is too long is refused by its last request, in the server's words.
+        # Nobody waits for what is only read, and whoever comes should not wait for a long step of it.
+        long_steps = 0 if to_the_end else LONG_STEPS
+        ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens, long_steps))
+        if to_the_end and known < len(tokens):
+            ends.append(len(tokens))
+        yield total
+        if not ends and (to_the_end or too_long):
+            return
+        slot.holds(tokens[:known], adapters)
+        if slot.applied != adapters:
+            slot.applied = None
+        for length in ends:
+            begun = msgspec.structs.replace(total, prompt_n=total.prompt_n + length - known)
+            yield begun
+            step_body = {**body, "prompt": tokens[:length], "n_predict": 0, "stream": False}
+            async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
+                step = msgspec.convert(await self._json("POST", "/completion", step_body), _Step).timings
+            slot.holds(tokens[:length], adapters)
+            slot.applied = adapters
+            total = _RawTimings(
+                cache_n=total.cache_n if total.prompt_n else step.cache_n,
+                prompt_n=total.prompt_n + step.prompt_n,
+                prompt_ms=total.prompt_ms + step.prompt_ms,
+            )
+            known = length
+            yield total
+
+    async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[_Event, None]:
+        """The server's events until its last one or the deadline."""
+        try:
+            async with (
+                self._send("POST", "/completion", body, keep=False) as response,
+                aclosing(event_data(response.aiter_bytes())) as events,
+            ):
+                if response.status_code != 200:
+                    raise _refusal(response.status_code, await response.aread())
+                while True:
+                    remaining = None if deadline is None else max(0.0, deadline - time.perf_counter())
+                    try:
+                        async with asyncio.timeout(remaining):
+                            data = await anext(events)
+                    except (StopAsyncIteration, TimeoutError):
+                        return
+                    try:
+                        event = _decode_event(data.decode(errors="replace"))
+                    except (ValueError, RecursionError) as error:
+                        raise GarbledAnswer(str(error)) from None
+                    if event.error is not None:
+                        raise _failure("the engine refused the request", str(event.error.get("message", "")))
+                    yield event
+        except ConnectionLost as error:
+            raise ChildGone from error
+
+    async def _post(self, path: str, body: object) -> Any:
+        return await self._json("POST", path, body)
+
+    async def _json(self, method: str, path: str, body: object) -> Any:
+        try:
+            async with self._send(method, path, body) as response:
+                content = await response.aread()
+        except ConnectionLost as error:
+            raise ChildGone from error
+        if response.status_code != 200:
+            raise _refusal(response.status_code, content)
+        try:
+            return msgspec.json.decode(content)
+        except (ValueError, RecursionError) as error:
+            raise GarbledAnswer(str(error)) from None
+
+    def _send(
+        self, method: str, path: str, body: object, *, keep: bool = True
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        content = b"" if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json"}
+        # The server drops a connection after a stream and, unused, after five seconds: reusing either would race.
+        return self.connections.send(method, path, content=content, headers=headers, keep=keep)
+
+
+def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[int]:
+    """Where the steps of reading end, the last one excepted: long ones first, if any, which read faster.
+
+    A keystroke changes the end of a prompt, so whoever supersedes a request wants the beginning read as well.
+    """
+    while long_steps and length - known > long_steps * step:
+        known += long_steps * step
+        yield known
+    yield from range(known + step, length, step)
+
+
+def _options(request: GenerationRequest, adapters: Adapters) -> dict[str, Any]:
+    return {
+        "n_predict": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+        "seed": request.seed,
+        "stop": list(request.stop),
+        "n_probs": request.logprobs,
+        "grammar": _beginning(request.begins_with),
+        "lora": [{"id": position, "scale": scale} for position, scale in adapters],
+        "cache_prompt": True,
+        "stream": True,
+        "timings_per_token": True,
+    }
+
+
+def _beginning(text: str) -> str:
+    """A GBNF grammar of all answers that begin with ``text``; empty for no constraint."""
+    if not text:
+        return ""
+    literal = "".join(f"\\U{ord(character):08X}" for character in text)
+    return f'root ::= "{literal}" [\\U00000000-\\U0010FFFF]*'
+
+
+def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
+    try:
+        error = msgspec.json.decode(body)["error"]
+        message, kind = str(error["message"]), str(error.get("type", ""))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message, kind = body[:200].decode(errors="replace"), ""
+    if kind == "exceed_context_size_error":
+        return InvalidInput(
+            "the prompt does not fit into the model's context",
+            why=message,
+            fix="Send less text or set `context_tokens` higher",
+        )
+    return _failure(f"the engine answered {status}", message)
+
+
+def _failure(what: str, message: str) -> EngineFailed:
+    """What llama.cpp says went wrong; a grammar that no token fits is a sign of weights that make no sense."""
+    return GarbledAnswer(message) if "grammar stack" in message else EngineFailed(what, why=message)
+
+
+def _logprobs(event: _Event) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(p.token, p.logprob, tuple((a.token, a.logprob) for a in p.top_logprobs))
+        for p in event.completion_probabilities
+    )

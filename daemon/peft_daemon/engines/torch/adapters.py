@@ -1,0 +1,243 @@
+"""Adapters in memory, each put on the base for the requests that name it and taken off for all others.
+
+A LoRA or IA3 adapter is a set of layers that stand in for the base's own and hold them; putting it on is swapping
+modules, so a base without an adapter is the untouched base, and adapters of different methods never meet. A prompt or
+prefix adapter is what its virtual tokens leave in the key-value cache. PEFT builds the layers, from a config made here
+out of what was checked: an adapter's own config never reaches it.
+
+Scale: LoRA's update is multiplied by it; IA3's vectors go from 1 to what was learned; the others, DoRA among them, are
+on (1) or off (0).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from peft_core.errors import InvalidInput
+from peft_daemon.adapters import lora_config, peft_files
+from peft_daemon.adapters.vectors import EMBEDDINGS
+from peft_daemon.engines.base import AdapterLease
+from peft_daemon.engines.torch.base_model import LoadedBase
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import DynamicCache
+
+NAME = "default"
+"""What PEFT calls the adapter in each of its layers."""
+
+KeysAndValues = tuple[tuple[Tensor, Tensor], ...]
+"""Of each layer, (1, key-value heads, virtual tokens, size of a head)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedAdapter:
+    """One adapter in memory."""
+
+    rescale: Callable[[float], None]
+    """Make it apply this strongly; raises InvalidInput for a scale it cannot have."""
+    layers: Mapping[str, nn.Module] = field(default_factory=dict)
+    """By the name of the module they stand in for."""
+    virtual: KeysAndValues = ()
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many positions of the cache come before the prompt."""
+        return self.virtual[0][0].shape[2] if self.virtual else 0
+
+    def empty_cache(self) -> DynamicCache:
+        """A cache that holds the virtual tokens and nothing else."""
+        from transformers import DynamicCache  # noqa: PLC0415  (seconds)
+
+        return DynamicCache(self.virtual or None)
+
+
+NOTHING = LoadedAdapter(rescale=lambda scale: None)
+"""The base alone."""
+
+
+class AdapterShelf:
+    """The adapters of one base, the least recently used dropped first. One thread may use it."""
+
+    def __init__(self, base: LoadedBase, limit: int) -> None:
+        self._base, self._limit = base, limit
+        self._loaded: OrderedDict[str, LoadedAdapter] = OrderedDict()
+        self._on = NOTHING
+        self._own: dict[str, nn.Module] = {}
+        """The base's modules that are replaced now."""
+
+    @property
+    def digests(self) -> list[str]:
+        """Of the adapters in memory, least recently used first."""
+        return list(self._loaded)
+
+    def put_on(self, lease: AdapterLease | None) -> LoadedAdapter:
+        """Make the base compute with this adapter and no other; at scale 0 it is the base alone.
+
+        Raises InvalidInput for a folder that cannot be loaded or a scale the adapter cannot have; the base is alone
+        then.
+        """
+        wanted = NOTHING if lease is None or lease.scale == 0 else self._get(lease)
+        if wanted is not self._on:
+            self._take_off()
+        if lease is not None and wanted is not NOTHING:
+            wanted.rescale(lease.scale)
+        if wanted is not self._on:
+            for name, layer in wanted.layers.items():
+                self._own[name] = self._base.model.get_submodule(name)
+                self._base.model.set_submodule(name, layer)
+            self._on = wanted
+        return wanted
+
+    def _take_off(self) -> None:
+        for name, module in self._own.items():
+            self._base.model.set_submodule(name, module)
+        self._own.clear()
+        self._on = NOTHING
+
+    def _get(self, lease: AdapterLease) -> LoadedAdapter:
+        if lease.digest not in self._loaded:
+            self._take_off()
+            adapter = _load(self._base, lease.path)
+            while len(self._loaded) >= self._limit:
+                self._loaded.popitem(last=False)
+            self._loaded[lease.digest] = adapter
+        self._loaded.move_to_end(lease.digest)
+        return self._loaded[lease.digest]
+
+
+def _load(base: LoadedBase, folder: Path) -> LoadedAdapter:
+    """The adapter in a folder of the registry: checked when it was imported, and never changed since."""
+    try:
+        raw = (folder / peft_files.CONFIG).read_bytes()
+        with safe_open(folder / peft_files.WEIGHTS, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except OSError as error:
+        raise InvalidInput(f"cannot read the adapter in {folder}", why=str(error), fix="Import it again") from None
+    match lora_config.read(raw).get("peft_type"):
+        case "LORA":
+            return _lora(base, folder, raw, shapes)
+        case "IA3":
+            return _ia3(base, folder, shapes)
+        case "PROMPT_TUNING":
+            return LoadedAdapter(_only_whole("prompt tuning"), virtual=_prompt(base, folder))
+        case "PREFIX_TUNING":
+            return LoadedAdapter(_only_whole("prefix tuning"), virtual=_prefix(base, folder))
+        case other:
+            raise InvalidInput(f"the torch engine does not serve adapters of the type {other!r}")
+
+
+def _lora(base: LoadedBase, folder: Path, raw: bytes, shapes: Iterable[str]) -> LoadedAdapter:
+    from peft import LoraConfig  # noqa: PLC0415  (seconds)
+
+    found = lora_config.parse(raw)
+    config = LoraConfig(
+        r=found.rank,
+        lora_alpha=found.alpha,  # type: ignore[arg-type]  # PEFT takes any number
+        use_rslora=found.rslora,
+        use_dora=found.dora,
+        rank_pattern=dict(found.rank_pattern),
+        alpha_pattern=dict(found.alpha_pattern),
+        target_modules=_modules(shapes, ".lora_A.weight"),
+        inference_mode=True,
+    )
+    layers = _layers(base, folder, config)
+    if found.dora:
+        return LoadedAdapter(_only_whole("DoRA"), layers)
+    learned = {name: layer.scaling[NAME] for name, layer in layers.items()}
+
+    def rescale(scale: float) -> None:
+        for name, layer in layers.items():
+            layer.scaling[NAME] = learned[name] * scale
+
+    return LoadedAdapter(rescale, layers)
+
+
+def _ia3(base: LoadedBase, folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> LoadedAdapter:
+    from peft import IA3Config  # noqa: PLC0415  (seconds)
+
+    inputs = {name: shape for name, shape in shapes.items() if shape[0] == 1}
+    config = IA3Config(
+        target_modules=_modules(shapes, ".ia3_l"),
+        feedforward_modules=_modules(inputs, ".ia3_l"),
+        inference_mode=True,
+    )
+    layers = _layers(base, folder, config)
+    learned = {name: layer.ia3_l[NAME].detach().clone() for name, layer in layers.items()}
+
+    def rescale(scale: float) -> None:
+        for name, layer in layers.items():
+            layer.ia3_l[NAME].data.copy_(learned[name] if scale == 1 else 1 + scale * (learned[name] - 1))
+
+    return LoadedAdapter(rescale, layers)
+
+
+def _modules(tensors: Iterable[str], suffix: str) -> list[str]:
+    """Full names of the modules that have a tensor of this kind."""
+    prefix = "base_model.model."
+    return sorted(name.removeprefix(prefix).removesuffix(suffix) for name in tensors if name.endswith(suffix))
+
+
+def _layers(base: LoadedBase, folder: Path, config: PeftConfig) -> dict[str, Any]:
+    """PEFT's layers, taken off the base again."""
+    from peft import PeftModel  # noqa: PLC0415  (seconds)
+    from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415  (seconds)
+
+    layers: dict[str, Any] = {}
+    try:
+        PeftModel.from_pretrained(base.model, str(folder), config=config, local_files_only=True).eval()
+    finally:
+        for name, module in list(base.model.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                layers[name] = module
+                base.model.set_submodule(name, module.get_base_layer())
+        if hasattr(base.model, "peft_config"):
+            del base.model.peft_config
+    return layers
+
+
+def _prompt(base: LoadedBase, folder: Path) -> KeysAndValues:
+    """What the base makes of the learned embeddings: nothing that follows changes it."""
+    from transformers import DynamicCache  # noqa: PLC0415  (seconds)
+
+    cache = DynamicCache()
+    with torch.inference_mode():
+        base.model(inputs_embeds=_virtual_rows(base, folder)[None], past_key_values=cache, use_cache=True)
+    return tuple((keys, values) for keys, values, _ in cache)
+
+
+def _prefix(base: LoadedBase, folder: Path) -> KeysAndValues:
+    """Learned keys and values, (tokens, layers · 2 · heads · size), in the order in which PEFT stores them."""
+    config, rows = base.model.config, _virtual_rows(base, folder)
+    heads = config.num_key_value_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers = rows.view(len(rows), config.num_hidden_layers, 2, heads, size).permute(1, 2, 3, 0, 4)
+    return tuple((keys[None].contiguous(), values[None].contiguous()) for keys, values in layers)
+
+
+def _virtual_rows(base: LoadedBase, folder: Path) -> Tensor:
+    """One row per virtual token, where and in the type in which the base computes."""
+    embedding = base.model.get_input_embeddings().weight
+    assert isinstance(embedding, Tensor)  # noqa: S101  (torch's types say less)
+    return load_file(folder / peft_files.WEIGHTS)[EMBEDDINGS].to(embedding.device, embedding.dtype)
+
+
+def _only_whole(method: str) -> Callable[[float], None]:
+    def rescale(scale: float) -> None:
+        if scale != 1:
+            raise InvalidInput(
+                f"an adapter of {method} cannot have the scale {scale:g}",
+                why="what it learned has no meaning in parts",
+                fix="Use scale 1, or 0 for the base alone",
+            )
+
+    return rescale

@@ -1,0 +1,185 @@
+"""The base model that is tuned, in memory: the very weights that are served, or a local folder of safetensors.
+
+Does not download, cache or choose models, and runs no code from them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from peft_core.errors import InvalidInput, NotFound
+from peft_core.http_download import sha256_of
+from peft_daemon.adapters.peft_files import PICKLES
+from peft_daemon.engines.torch import families, quantized, tokenizer
+from peft_daemon.engines.torch.families import Family
+from peft_daemon.engines.torch.gguf_model import GgufModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+class Precision(StrEnum):
+    """How the base's linear layers are held in memory."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    NF4 = "nf4"
+    """4-bit normal floats with double quantization (bitsandbytes; QLoRA, arXiv 2305.14314)."""
+    INT8 = "int8"
+    """LLM.int8() (bitsandbytes; arXiv 2208.07339)."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights cannot be trained or changed themselves."""
+        return self in {Precision.NF4, Precision.INT8}
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A frozen model in evaluation mode, and what a manifest says about it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    family: Family
+    precision: Precision
+    quantization: str
+    """What its weights went through, for the manifest: ``Q4_K_M, de-quantized`` or ``none, nf4``."""
+    sha256: str
+    """Of the GGUF file, or over the folder's weight files."""
+
+
+def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
+    """The model in a GGUF file, de-quantized: exactly the numbers llama.cpp computes with.
+
+    Raises NotFound, or InvalidInput for a file that cannot be read or a family that is not known.
+    """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415  (seconds)
+
+    source = GgufModel(path)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(source.config())  # type: ignore[no-untyped-call]
+    waiting = {name for name, _ in model.named_parameters()}
+    for name, weight in source.weights():
+        if name not in waiting:
+            raise InvalidInput(f"{path} holds {name}, for which {source.architecture} has no place")
+        waiting.remove(name)
+        _place(model, name, weight, precision, device)
+    if waiting:
+        raise InvalidInput(
+            f"{path} lacks {', '.join(sorted(waiting)[:3])}", fix="Pull the model again with `peft-daemon models pull`"
+        )
+    model.tie_weights()
+    source.finish(model)
+    _return_freed_memory()
+    model.name_or_path = path.stem
+    sha256 = sha256_of(path)
+    return LoadedBase(
+        model=_ready(model, precision, device),
+        tokenizer=tokenizer.from_gguf(path),
+        family=families.of(source.architecture),
+        precision=precision,
+        quantization=_described(f"{source.quantization}, de-quantized", precision),
+        sha256=sha256,
+    )
+
+
+def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
+    """A local folder in transformers' layout (``config.json``, safetensors, ``tokenizer.json``).
+
+    Nothing is fetched, no pickle is read and no code of the folder runs. Raises NotFound or InvalidInput.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer  # noqa: PLC0415
+
+    weights = _weight_files(path)
+    local = {"local_files_only": True, "trust_remote_code": False}
+    config = AutoConfig.from_pretrained(path, **local)
+    family = families.of(config.model_type)
+    loader = AutoModelForSeq2SeqLM if family.encoder_decoder else AutoModelForCausalLM
+    model = loader.from_pretrained(
+        path,
+        config=config,
+        dtype=_dense_type(precision, device),
+        use_safetensors=True,
+        device_map=device,
+        quantization_config=quantized.config(precision, device),
+        **local,
+    )
+    return LoadedBase(
+        model=_ready(model, precision, device),
+        tokenizer=cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(path, use_fast=True, **local)),
+        family=family,
+        precision=precision,
+        quantization=_described("none", precision),
+        sha256=_digest(weights),
+    )
+
+
+def _place(model: PreTrainedModel, name: str, weight: torch.Tensor, precision: Precision, device: str) -> None:
+    """Put a float32 weight where it belongs, in the form in which it stays."""
+    owner, _, kind = name.rpartition(".")
+    if precision.quantized and kind == "weight" and quantized.replaceable(model, owner):
+        bias = model.get_submodule(owner).bias
+        layer = quantized.quantized_linear(weight, precision, device)
+        layer.bias = bias  # a place for the one that the file has elsewhere
+        model.set_submodule(owner, layer)
+        return
+    dense = nn.Parameter(weight.to(device=device, dtype=_dense_type(precision, device)), requires_grad=False)
+    setattr(model.get_submodule(owner), kind, dense)
+
+
+def _dense_type(precision: Precision, device: str) -> torch.dtype:
+    """The type of what is not quantized."""
+    if precision.quantized:
+        return quantized.compute_type(device)
+    return torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+
+
+def _ready(model: Any, precision: Precision, device: str) -> PreTrainedModel:
+    if precision.quantized:
+        quantized.finish(model, precision)
+    else:
+        model.to(device)
+    ready: PreTrainedModel = model.eval().requires_grad_(False)
+    return ready
+
+
+def _return_freed_memory() -> None:
+    """Hand what loading freed back to the system: glibc keeps up to 0.9 GB between the small quantized weights."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def _described(stored: str, precision: Precision) -> str:
+    return f"{stored}, {precision}" if precision is not Precision.FLOAT32 else stored
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a model folder; raises NotFound or InvalidInput."""
+    if not (folder / "config.json").is_file():
+        raise NotFound(f"{folder} holds no config.json", fix="Give a folder written by transformers' `save_pretrained`")
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickles = [entry.name for entry in sorted(folder.iterdir()) if entry.suffix.lower() in PICKLES]
+    raise InvalidInput(
+        f"{folder} holds no safetensors",
+        why=f"it holds {pickles[0]}, and such files run code when they are loaded" if pickles else "",
+        fix="Save the model again with a current transformers, which writes safetensors",
+    )
+
+
+def _digest(files: list[Path]) -> str:
+    """sha256 of the only file, or over the names and digests of several."""
+    if len(files) == 1:
+        return sha256_of(files[0])
+    lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,0 +1,226 @@
+"""The torch engine: transformers, peft and bitsandbytes in a supervised child process, which serves every PEFT method.
+
+The daemon never imports torch. It knows the child by the name of its module, which lies with the tuning code, because
+it loads models, tokenizers and adapters as tuning does; that code comes with the ``tune`` extra. One request is decoded
+at a time; the others wait in the child. Adapters are loaded when a request names them and never change what another
+request sees. A fully fine-tuned model is no adapter: it would be a base of its own, and is not served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+from peft_core.errors import EngineFailed, InvalidInput
+from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.engines.heartbeat import Heartbeat
+from peft_daemon.engines.process import LAST_WORDS_S, ChildGone, EngineProcess
+from peft_daemon.engines.supervisor import SupervisedEngine
+from peft_daemon.engines.threads import WaitPolicy, default_threads
+from peft_daemon.engines.torch.messages import (
+    Answer,
+    Cancel,
+    ChildConfig,
+    ChildReady,
+    Command,
+    Counted,
+    CountTokens,
+    Finished,
+    Generate,
+    Loaded,
+    Produced,
+    Refused,
+    decode_answer,
+    encode,
+)
+
+log = logging.getLogger("peft_daemon.engines")
+
+CHILD_MODULE = "peft_daemon.engines.torch.child"
+NEEDED = ("torch", "transformers", "peft", "bitsandbytes")
+
+
+@dataclass(frozen=True)
+class TorchOptions:
+    """What the engine needs to know of the settings."""
+
+    model_id: str
+    model_path: Path
+    """A GGUF file, or a folder in transformers' layout."""
+    precision: str = "auto"
+    """See ``ChildConfig``."""
+    context_tokens: int = 4096
+    threads: int = 0
+    wait_policy: WaitPolicy = "passive"
+    batch_tokens: int = 16
+    max_loaded_adapters: int = 8
+    checks: LoadChecks | None = None
+    """None: files are loaded as they are."""
+
+
+def require_installed() -> None:
+    """Raise InvalidInput where the libraries are missing; imports none of them."""
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise InvalidInput(
+            "the torch engine is not installed",
+            why=f"{' and '.join(missing)} cannot be found",
+            fix="Type `pip install 'peft-daemon[tune]'`, or set `engine` to llamacpp",
+        )
+
+
+class TorchChild:
+    """One child, and the requests it is working on."""
+
+    def __init__(self, process: EngineProcess) -> None:
+        self.process = process
+        self.retired = False
+        self.adapters: list[str] = []
+        self.heartbeat = Heartbeat(partial(self.count_tokens, ()), process.stopped)
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._numbers = itertools.count()
+        self._open: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._reader = asyncio.create_task(self._read())
+
+    async def end(self) -> None:
+        """Stop it now."""
+        self.retired = True
+        await self.process.stop()
+        await asyncio.wait((self._reader,), timeout=LAST_WORDS_S)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, taken literally; raises ChildGone."""
+        _, answers = self._begin(lambda number: CountTokens(number, list(texts)))
+        match await answers.get():
+            case Counted(counts=counts):
+                return counts
+            case Refused() as refused:
+                raise refused.error()
+            case _:
+                raise ChildGone
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        """Stream one generation; closing the generator stops it at the child's next step. Raises ChildGone."""
+        number, answers = self._begin(lambda number: Generate(number, request))
+        try:
+            while True:
+                match await answers.get():
+                    case Produced(delta=delta):
+                        yield delta
+                    case Finished(finish=finish):
+                        yield finish
+                        return
+                    case Refused() as refused:
+                        raise refused.error()
+                    case _:
+                        raise ChildGone
+        finally:
+            if number in self._open:  # nobody wants the rest; it stays open until the child has stopped
+                with contextlib.suppress(ChildGone):
+                    self.process.send(encode(Cancel(number)))
+
+    def _begin(self, command: Callable[[int], Command]) -> tuple[int, asyncio.Queue[Answer | None]]:
+        """Send a command with a number of its own, and where its answers come in; what cannot be sent is not open."""
+        if self._reader.done():
+            raise ChildGone
+        number = next(self._numbers)
+        self.process.send(encode(command(number)))
+        answers = self._open[number] = asyncio.Queue()
+        self.idle.clear()
+        return number, answers
+
+    async def _read(self) -> None:
+        """Hand out answers until the child is gone, or says what cannot be understood."""
+        try:
+            while True:
+                answer = decode_answer(await self.process.receive())
+                if isinstance(answer, Loaded):
+                    self.adapters = answer.digests
+                    continue
+                self._open[answer.id].put_nowait(answer)
+                if not isinstance(answer, Produced):
+                    del self._open[answer.id]
+                if not self._open:
+                    self.idle.set()
+        except ChildGone:
+            pass
+        except Exception:
+            log.exception("the torch engine answered nonsense and is ended")
+        finally:
+            # Nobody hears it any more.
+            self.process.kill()
+        for answers in self._open.values():
+            answers.put_nowait(None)
+        self._open.clear()
+        self.idle.set()
+
+
+class TorchEngine(SupervisedEngine[TorchChild]):
+    """Implements ``engines.base.Engine`` with torch in a child process."""
+
+    id = TORCH
+    kind: ClassVar[str] = "torch"
+    start_limit_s: ClassVar[float] = 600.0
+
+    def __init__(self, options: TorchOptions) -> None:
+        super().__init__(model_id=options.model_id, context_tokens=options.context_tokens, checks=options.checks)
+        self._options = options
+
+    async def idle(self) -> None:
+        """Wait until the child works on nothing."""
+        if self._current is not None:
+            await self._current.idle.wait()
+
+    async def _spawn_first(self) -> TorchChild:
+        options = self._options
+        config = ChildConfig(
+            model=str(await self._file_to_load(options.model_path)),
+            precision=options.precision,
+            context_tokens=options.context_tokens,
+            threads=options.threads or default_threads(),
+            wait_policy=options.wait_policy,
+            step_tokens=options.batch_tokens,
+            max_loaded_adapters=options.max_loaded_adapters,
+        )
+        async with self._starting(CHILD_MODULE, encode(config)) as process:
+            try:
+                msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+            except (ValueError, RecursionError) as error:
+                raise EngineFailed("the engine answered nonsense", why=str(error)) from None
+            child = TorchChild(process)
+        self._children.add(child)
+        return child
+
+    @contextlib.asynccontextmanager
+    async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[TorchChild, None]:
+        adapter = request.adapter if request else None
+        if adapter is not None and adapter.scale and not adapter.path.is_dir():
+            raise InvalidInput(
+                f"adapter {adapter.digest[:12]} has no folder", why=str(adapter.path), fix="Import it again"
+            )
+        while self._current is None:
+            await self.ready()
+        if adapter is not None and adapter.scale and adapter.digest not in self._current.adapters:
+            await self._check(adapter)
+            while self._current is None:
+                await self.ready()
+        yield self._current
+
+    def _stream(self, child: TorchChild, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        return child.generate(request)
+
+    async def _count(self, child: TorchChild, texts: Sequence[str]) -> list[int]:
+        return await child.count_tokens(texts)
+
+    def _loaded(self, child: TorchChild) -> list[str]:
+        return child.adapters

@@ -1,0 +1,90 @@
+"""The model families of the study, as data: which modules each method changes, and what a family cannot do.
+
+Module names are those of transformers 5. Sources: the study (arXiv 2308.10462) for CodeGen, T5 and Llama; GPT-BigCode
+and StarCoder2, which it has not, follow the same rule: attention for LoRA where the study changes attention only, every
+linear layer of a block otherwise, and keys, values and the feed-forward part for IA3. Does not cover prompts or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from peft_core.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One architecture: ``model_types`` are the values of ``config.model_type`` that belong to it."""
+
+    id: str
+    model_types: tuple[str, ...]
+    encoder_decoder: bool = False
+    lora_targets: tuple[str, ...]
+    ia3_targets: tuple[str, ...]
+    """All modules IA3 rescales, the feed-forward ones among them."""
+    ia3_feedforward: tuple[str, ...]
+    """Those whose input is rescaled instead of their output."""
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+    """Method id → why this family cannot be tuned with it."""
+
+
+_LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def _llama_like(name: str) -> Family:
+    return Family(
+        id=name,
+        model_types=(name,),
+        lora_targets=_LLAMA_LINEAR,
+        ia3_targets=_LLAMA_LINEAR,
+        ia3_feedforward=("gate_proj", "up_proj", "down_proj"),
+    )
+
+
+FAMILIES: tuple[Family, ...] = (
+    _llama_like("qwen2"),
+    _llama_like("llama"),
+    Family(
+        id="codegen",
+        model_types=("codegen",),
+        lora_targets=("qkv_proj",),
+        ia3_targets=("qkv_proj", "fc_in", "fc_out"),
+        ia3_feedforward=("fc_in", "fc_out"),
+    ),
+    Family(
+        id="gpt_bigcode",
+        model_types=("gpt_bigcode",),
+        lora_targets=("c_attn", "c_proj", "c_fc"),
+        ia3_targets=("c_attn", "mlp.c_proj"),
+        ia3_feedforward=("mlp.c_proj",),
+    ),
+    Family(
+        id="starcoder2",
+        model_types=("starcoder2",),
+        lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj"),
+        ia3_targets=("q_proj", "k_proj", "v_proj", "o_proj", "c_fc", "c_proj"),
+        ia3_feedforward=("c_fc", "c_proj"),
+    ),
+    Family(
+        id="t5",
+        model_types=("t5",),
+        encoder_decoder=True,
+        lora_targets=("q", "k", "v"),
+        ia3_targets=("q", "k", "v", "wi", "wi_0", "wi_1", "wo"),
+        ia3_feedforward=("wi", "wi_0", "wi_1", "wo"),
+    ),
+)
+
+
+def of(model_type: str) -> Family:
+    """The family of a ``config.model_type`` (a GGUF's architecture has the same names); InvalidInput if unknown."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.model_types)
+    raise InvalidInput(
+        f"models of the type {model_type!r} cannot be tuned",
+        why=f"known types: {known}",
+        fix="Choose another base with `--base`; `peft-daemon models list` shows them",
+    )

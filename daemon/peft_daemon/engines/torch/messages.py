@@ -1,0 +1,124 @@
+"""What the daemon and the torch engine's child say to each other: one JSON object a line, over the child's pipes.
+
+Nothing listens anywhere, so nobody else can speak to the child. Both sides import these types; neither torch nor any
+other heavy library is needed for them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from peft_core.errors import Conflict, EngineFailed, InvalidInput, NotFound, PeftDaemonError
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+from peft_daemon.engines.threads import WaitPolicy
+
+
+class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line: everything the child needs; it reads no settings of its own."""
+
+    model: str
+    """A GGUF file, or a folder in transformers' layout."""
+    precision: str
+    """``float32``, ``bfloat16``, ``nf4``, ``int8``, or ``auto``: nf4 on CUDA, float32 on a CPU."""
+    context_tokens: int
+    threads: int
+    wait_policy: WaitPolicy = "passive"
+    step_tokens: int
+    """Prompt tokens a CPU reads between two looks at whether the request is still wanted."""
+    max_loaded_adapters: int
+
+
+class ChildReady(msgspec.Struct, frozen=True, kw_only=True):
+    """The child's first line, once it accepts requests."""
+
+    device: str
+    precision: str
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    """Answered by any number of ``Produced`` and one ``Finished`` or ``Refused``."""
+
+    id: int
+    request: GenerationRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Stop a generation; it still ends with ``Finished``, when it has stopped."""
+
+    id: int
+
+
+class CountTokens(msgspec.Struct, frozen=True, tag="count"):
+    """Answered at once by ``Counted``, also while a request is decoded."""
+
+    id: int
+    texts: list[str]
+
+
+class Produced(msgspec.Struct, frozen=True, tag="produced"):
+    """A piece of an answer."""
+
+    id: int
+    delta: Delta
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The end of an answer."""
+
+    id: int
+    finish: Finish
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """An expected failure, and the end of an answer."""
+
+    id: int
+    code: str
+    what: str
+    why: str
+    fix: str
+
+    @classmethod
+    def of(cls, number: int, error: PeftDaemonError) -> Refused:
+        """``error`` as it travels."""
+        return cls(number, error.code, error.what, error.why, error.fix)
+
+    def error(self) -> PeftDaemonError:
+        """The error that was raised in the child."""
+        return _ERRORS.get(self.code, EngineFailed)(self.what, why=self.why, fix=self.fix)
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """How many tokens each text has."""
+
+    id: int
+    counts: list[int]
+
+
+class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+    """Digests of the adapters in memory, whenever they change."""
+
+    digests: list[str]
+
+
+Command = Generate | Cancel | CountTokens
+Answer = Produced | Finished | Refused | Counted | Loaded
+
+_ERRORS: dict[str, type[PeftDaemonError]] = {
+    error.code: error for error in (InvalidInput, NotFound, Conflict, EngineFailed)
+}
+
+
+def _decode_path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise NotImplementedError(kind)
+
+
+encode = msgspec.json.Encoder(enc_hook=str).encode
+"""A message as one line without its end."""
+decode_command = msgspec.json.Decoder(Command, dec_hook=_decode_path).decode
+decode_answer = msgspec.json.Decoder(Answer).decode

@@ -1,0 +1,113 @@
+"""The daemon's own routes: complete, warm, feedback, status, adapters, shutdown, metrics. See docs/api.md."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from peft_core.api_types import (
+    CompleteRequest,
+    CompleteResponse,
+    DeltaEvent,
+    FeedbackRequest,
+    FeedbackResponse,
+    FinalEvent,
+    UseAdapterRequest,
+)
+from peft_core.errors import InvalidInput
+from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.routes.responses import answer, body, event_stream, while_connected
+from peft_daemon.service import CompletionService
+
+
+def routes(
+    service: CompletionService,
+    *,
+    stop: Callable[[], None],
+    status: Callable[[], object],
+    feedback: FeedbackStore | None,
+) -> list[Route]:
+    """The routes of this protocol; ``stop`` asks the server to end, ``status`` describes the daemon.
+
+    Without a ``feedback`` store what clients tell is dropped.
+    """
+
+    async def complete(request: Request) -> Response:
+        asked = await body(request, CompleteRequest)
+        _reject_nonsense(asked)
+        if asked.stream:
+            return await event_stream(request, _events(service, asked))
+        return answer(await while_connected(request, _final(service, asked)))
+
+    async def warm(request: Request) -> Response:
+        asked = await body(request, CompleteRequest)
+        _reject_nonsense(asked)
+        if asked.document is None:
+            raise InvalidInput("no document is named", fix="Send `document`, as completions of it do")
+        return answer(await while_connected(request, service.warm(asked)))
+
+    async def record(request: Request) -> Response:
+        told = await body(request, FeedbackRequest)
+        # A disk may be slow, and another process may hold the file.
+        recorded = feedback is not None and await asyncio.to_thread(feedback.add, told)
+        return answer(FeedbackResponse(recorded))
+
+    async def get_status(request: Request) -> Response:
+        return answer(status())
+
+    async def adapters(request: Request) -> Response:
+        return answer({"adapters": service.adapters()})
+
+    async def use_adapter(request: Request) -> Response:
+        asked = await body(request, UseAdapterRequest)
+        if asked.repository is not None and not Path(asked.repository).is_absolute():
+            raise InvalidInput(f"'{asked.repository[:200]}' is not absolute", fix="Send the folder's full path")
+        await service.use_adapter(asked)
+        return answer({"adapters": service.adapters()})
+
+    async def shutdown(request: Request) -> Response:
+        stop()
+        return answer({"stopping": True})
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return [
+        Route("/v1/complete", complete, methods=["POST"]),
+        Route("/v1/warm", warm, methods=["POST"]),
+        Route("/v1/feedback", record, methods=["POST"]),
+        Route("/v1/status", get_status),
+        Route("/v1/adapters", adapters),
+        Route("/v1/adapters/use", use_adapter, methods=["POST"]),
+        Route("/v1/shutdown", shutdown, methods=["POST"]),
+        Route("/metrics", metrics),
+    ]
+
+
+def _reject_nonsense(asked: CompleteRequest) -> None:
+    if not asked.prefix and not asked.suffix and not asked.intent.strip():
+        raise InvalidInput("nothing to complete", why="prefix, suffix and intent are empty", fix="Send at least one")
+    if "\0" in asked.prefix or "\0" in asked.suffix:
+        raise InvalidInput("the document is binary", why="it holds NUL characters", fix="Complete text files only")
+
+
+async def _final(service: CompletionService, asked: CompleteRequest) -> CompleteResponse:
+    async with aclosing(service.complete(asked)) as items:
+        async for item in items:
+            if isinstance(item, CompleteResponse):
+                return item
+    raise AssertionError("the service always ends with a CompleteResponse")
+
+
+async def _events(service: CompletionService, asked: CompleteRequest) -> AsyncGenerator[bytes, None]:
+    async with aclosing(service.complete(asked)) as items:
+        async for item in items:
+            event = FinalEvent(item) if isinstance(item, CompleteResponse) else DeltaEvent(item)
+            yield msgspec.json.encode(event)

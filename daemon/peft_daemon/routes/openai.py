@@ -1,0 +1,232 @@
+"""OpenAI-compatible ``/v1/completions`` and ``/v1/models``: what the official clients send works unchanged.
+
+``suffix`` means fill-in-the-middle, and so does a prompt with a model's fill-in-the-middle tokens (``client_prompts``).
+The answer is the model's own text, without the post-processing that editors get. ``model`` is the base model's id or an
+adapter's name: adapters appear as models.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from peft_core.api_types import BASE, FinishReason, Probability, Scale, Task, Temperature, Text
+from peft_core.errors import InvalidInput
+from peft_daemon.completion import client_prompts
+from peft_daemon.completion.client_prompts import WrittenHole
+from peft_daemon.engines.base import Delta, TokenLogprob
+from peft_daemon.routes.responses import answer, body, event_stream, while_connected
+from peft_daemon.service import CompletionService, RawEnd, RawRequest
+
+Stop = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of OpenAI's legacy completions that mean something here; others are ignored, as clients expect."""
+
+    prompt: Text | Annotated[list[Text], Meta(max_length=1)]
+    model: Annotated[str, Meta(max_length=200)] | None = None
+    suffix: Text | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = 16
+    temperature: Temperature | None = None
+    """Null: 0 for a hole, else 1."""
+    top_p: Probability | None = 1.0
+    n: Annotated[int, Meta(ge=1, le=1)] | None = 1
+    best_of: Annotated[int, Meta(ge=1, le=1)] | None = 1
+    echo: bool | None = False
+    stream: bool | None = False
+    stream_options: dict[str, Any] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=64)] | None = None
+    seed: int | None = None
+    user: str | None = None
+    scale: Scale | None = None
+    """Not OpenAI's: how strongly the adapter applies."""
+
+
+class Logprobs(msgspec.Struct, frozen=True):
+    """Per token, in the legacy format."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The one answer."""
+
+    text: str
+    index: int = 0
+    logprobs: Logprobs | None = None
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer, or one piece of a stream."""
+
+    id: str
+    object: str = "text_completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """The base model, or an adapter on it."""
+
+    id: str
+    object: str = "model"
+    created: int
+    owned_by: str = "peft-daemon"
+    root: str
+    """The base model."""
+    parent: str | None = None
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """All that ``model`` may name."""
+
+    object: str = "list"
+    data: list[ModelCard]
+
+
+def routes(service: CompletionService) -> list[Route]:
+    """The routes of this protocol."""
+
+    async def completions(request: Request) -> Response:
+        asked = await body(request, CompletionsBody)
+        raw = _raw_request(service, asked)
+        head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or service.model_id}
+        if asked.stream:
+            with_usage = bool((asked.stream_options or {}).get("include_usage"))
+            return await event_stream(request, _stream(service, raw, head, with_usage=with_usage), last=b"[DONE]")
+        return answer(await while_connected(request, _whole(service, raw, head)))
+
+    async def models(request: Request) -> Response:
+        return answer(ModelList(data=_cards(service)))
+
+    async def model(request: Request) -> Response:
+        wanted = request.path_params["model_id"]
+        card = next((c for c in _cards(service) if c.id == wanted), None)
+        if card is None:
+            service.adapter_named(wanted)  # raises NotFound with the closest names
+            raise InvalidInput(f"'{wanted}' is not listed", fix="GET /v1/models lists the names")
+        return answer(card)
+
+    return [
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/v1/models", models),
+        Route("/v1/models/{model_id:path}", model),
+    ]
+
+
+def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawRequest:
+    if asked.echo:
+        raise InvalidInput("echo is not supported", fix="Send echo=false and put the prompt in front yourself")
+    prompt = asked.prompt if isinstance(asked.prompt, str) else "".join(asked.prompt)
+    if not prompt and not asked.suffix:
+        raise InvalidInput("the prompt is empty", fix="Send some text in `prompt`")
+    # Editors that know no `suffix` write the hole into the prompt.
+    written = None if asked.suffix else client_prompts.parse(prompt)
+    hole = WrittenHole(prompt, asked.suffix) if written is None and asked.suffix is not None else written
+    named = asked.model not in (None, "", service.model_id)
+    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
+    return RawRequest(
+        prefix=hole.prefix if hole else prompt,
+        suffix=hole.suffix if hole else None,
+        path=hole.path if hole else None,
+        repository=hole.repository if hole else "",
+        context=hole.context if hole else (),
+        adapter=service.adapter_named(asked.model or "") if named else None,
+        scale=asked.scale,
+        task=Task.FILL,
+        max_tokens=asked.max_tokens or 16,
+        # Editors rely on a server's default: a hole has one best answer.
+        temperature=(0.0 if hole else 1.0) if asked.temperature is None else asked.temperature,
+        top_p=1.0 if asked.top_p is None else asked.top_p,
+        seed=(asked.seed if asked.seed is not None else uuid.uuid4().int) % 2**32,
+        stop=stop,
+        # logprobs=0 asks for the chosen tokens' own; the engine reports those only together with one alternative.
+        logprobs=0 if asked.logprobs is None else max(1, asked.logprobs),
+    )
+
+
+async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, Any]) -> CompletionsAnswer:
+    text, end = "", None
+    tokens: list[TokenLogprob] = []
+    async with aclosing(service.raw(raw, route="openai")) as items:
+        async for item in items:
+            if isinstance(item, Delta):
+                text += item.text
+                tokens += item.logprobs
+            else:
+                end = item
+    assert end is not None  # noqa: S101  (the service always ends with RawEnd)
+    choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, _finish(end))
+    return CompletionsAnswer(**head, choices=[choice], usage=_usage(end))
+
+
+async def _stream(
+    service: CompletionService, raw: RawRequest, head: dict[str, Any], *, with_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    offset = 0
+    async with aclosing(service.raw(raw, route="openai")) as items:
+        async for item in items:
+            if isinstance(item, Delta):
+                logprobs = _logprobs(list(item.logprobs), offset) if raw.logprobs else None
+                offset += len(item.text)
+                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[Choice(item.text, 0, logprobs)]))
+            else:
+                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[Choice("", 0, None, _finish(item))]))
+                if with_usage:
+                    yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=_usage(item)))
+
+
+def _logprobs(tokens: list[TokenLogprob], offset: int) -> Logprobs:
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.token)
+    return Logprobs(
+        tokens=[t.token for t in tokens],
+        token_logprobs=[t.logprob for t in tokens],
+        top_logprobs=[dict(t.top) for t in tokens],
+        text_offset=offsets,
+    )
+
+
+def _finish(end: RawEnd) -> str:
+    return "length" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "stop"
+
+
+def _usage(end: RawEnd) -> Usage:
+    t = end.timings
+    return Usage(t.prompt_tokens, t.decode_tokens, t.prompt_tokens + t.decode_tokens)
+
+
+def _cards(service: CompletionService) -> list[ModelCard]:
+    base = ModelCard(id=service.model_id, created=int(service.started), root=service.model_id)
+    others = [
+        ModelCard(id=name, created=base.created, root=base.id, parent=base.id)
+        for name in (BASE, *(adapter.name for adapter in service.adapters()))
+    ]
+    return [base, *others]

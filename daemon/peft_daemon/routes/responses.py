@@ -1,0 +1,113 @@
+"""From bytes to typed values and back: bodies, JSON answers, event streams and errors, for all routes alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing, suppress
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
+from peft_core.errors import Cancelled, InvalidInput, PeftDaemonError
+from peft_core.tasks import end
+
+T = TypeVar("T")
+
+
+async def body(request: Request, kind: type[T]) -> T:
+    """The request's body as a validated ``kind``; raises InvalidInput saying which field is wrong."""
+    try:
+        raw = await request.body()
+    except ClientDisconnect:
+        raise Cancelled("the client hung up before its request was whole") from None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (ValueError, RecursionError) as error:
+        fix = f"See `{request.url.path}` in docs/api.md"
+        raise InvalidInput("the request body is not valid", why=str(error), fix=fix) from None
+
+
+def answer(value: object, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+def error_body(error: PeftDaemonError) -> ErrorBody:
+    """The error as it travels; ``type`` is what OpenAI's and llama.cpp's clients read."""
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    return ErrorBody(code=error.code, type=kind, message=error.line, what=error.what, why=error.why, fix=error.fix)
+
+
+def error_response(error: PeftDaemonError) -> Response:
+    """The error as an HTTP answer."""
+    response = answer(ErrorResponse(error_body(error)), error.status)
+    if error.status == 503:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+async def event_stream(request: Request, events: AsyncGenerator[bytes, None], *, last: bytes = b"") -> Response:
+    """Server-sent events; each item is one event's data, ``last`` comes after all of them.
+
+    The first event is awaited before the answer begins, so that a request which cannot be served gets its status.
+    What breaks later ends the stream with an event ``{"type": "error", "error": {...}}``.
+    """
+    first = await while_connected(request, anext(events))
+    return EventStreamResponse(request, first, events, last)
+
+
+class EventStreamResponse(Response):
+    """Server-sent events, sent for as long as the client listens; ``events`` is closed however that ends."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, request: Request, first: bytes, events: AsyncGenerator[bytes, None], last: bytes) -> None:
+        super().__init__(headers={"Cache-Control": "no-store"})
+        del self.headers["content-length"]  # nobody knows it yet
+        self._request, self._first, self._events, self._last = request, first, events, last
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the head and all events."""
+        async with aclosing(self._events):
+            with suppress(Cancelled):  # nobody is left to be told
+                await while_connected(self._request, self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        async def send_event(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": b"data: " + data + b"\n\n", "more_body": True})
+
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send_event(self._first)
+        try:
+            async for data in self._events:
+                await send_event(data)
+        except PeftDaemonError as error:
+            await send_event(msgspec.json.encode(ErrorEvent(error_body(error))))
+        if self._last:
+            await send_event(self._last)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of ``work``, cancelled as soon as the client hangs up (raises Cancelled then)."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise Cancelled("the client hung up")
+        return task.result()
+    finally:
+        await end(task, gone)
+
+
+async def _disconnected(request: Request) -> None:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            return
