@@ -17,10 +17,11 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from peft_core import __version__, app
+from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.paths import Paths
 from peft_core.settings import resolve
+from peft_daemon import app
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServer
 from peft_daemon.engines.process import EngineProcess

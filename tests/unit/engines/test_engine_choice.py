@@ -13,7 +13,7 @@ from peft_core.errors import InvalidInput
 from peft_core.settings import Settings
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import LLAMACPP, TORCH, Engine
-from peft_daemon.engines.torch.engine import engine
+from peft_daemon.engines.torch import engine
 
 
 def create(setting: str) -> Engine:
@@ -52,8 +52,8 @@ def test_guessing_is_as_it_was_measured_unless_it_is_set(setting: str, guesses: 
 @pytest.mark.torch
 def test_torch_is_chosen_by_name_and_not_imported() -> None:
     code = (
-        "import sys, pathlib; from peft_core.settings import Settings; from peft_daemon.engines import choice\n"
-        "e = choice.create(Settings(engine='torch'), model_id='m', model_path=pathlib.Path('m'), context_tokens=1,"
+        "import sys, pathlib; from peft_core.settings import Settings; from peft_daemon.engines import factory\n"
+        "e = factory.create(Settings(engine='torch'), model_id='m', model_path=pathlib.Path('m'), context_tokens=1,"
         " socket_folder=pathlib.Path())\n"
         "print(e.id, e.status().kind, sorted({'torch', 'transformers', 'peft', 'peft_tuning'} & set(sys.modules)))"
     )
