@@ -19,10 +19,10 @@ from peft_core import settings
 from peft_core.errors import Cancelled
 from peft_core.files import readable
 from peft_core.paths import Paths
+from peft_core.progress import Progress
 from peft_daemon.lifecycle import backoff
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.progress import Progress
 from peft_daemon.models.store import InstalledModel, ModelStore, open_store
 
 if TYPE_CHECKING:

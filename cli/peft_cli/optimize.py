@@ -13,10 +13,10 @@ from peft_cli.output import Json, emit, run
 from peft_core.errors import Cancelled, Conflict, NotFound
 from peft_core.files import is_full, readable
 from peft_core.paths import Paths
+from peft_core.progress import Silent
 from peft_core.settings import Settings, resolve
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.progress import Silent
 from peft_daemon.models.store import ModelStore, open_store
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from peft_core.errors import Conflict, DownloadFailed, NotFound
 from peft_core.files import FileStamp, readable, sample_sha256
 from peft_core.http_download import PartialFile, sha256_of
 from peft_core.paths import Paths
+from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import FileName, ModelEntry, Sha256
 from peft_daemon.models.optimized import ModelFile
-from peft_daemon.models.progress import Progress, Silent
 from peft_daemon.models.sources import remote_sources
 from peft_daemon.models.sources.base import Source, SourceFailed
 from peft_daemon.models.sources.local import LocalFile

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import peft_core
 from peft_core.files import is_full, readable, sync_folder
 from peft_core.http_download import PartialFile
-from peft_daemon.models.progress import Progress
+from peft_core.progress import Progress
 
 if TYPE_CHECKING:
     import httpx

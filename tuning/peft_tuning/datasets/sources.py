@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from peft_core.errors import DownloadFailed, InvalidInput, NotFound
 from peft_core.paths import Paths, private_folder
+from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
-from peft_daemon.models.progress import Progress, Silent
 from peft_tuning.datasets.hub import DEFAULT_ENDPOINT, HubFailed, HubFile, HubRepository, fetch
 
 DATA_FOLDER = "PEFT_DAEMON_DATA"

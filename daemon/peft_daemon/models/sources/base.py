@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from peft_core.http_download import PartialFile
-from peft_daemon.models.progress import Progress
+from peft_core.progress import Progress
 
 
 class SourceFailed(Exception):

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import peft_core
 from peft_core.files import readable
 from peft_core.http_download import PartialFile
+from peft_core.progress import Progress
 from peft_daemon.models.catalogue import HubLocation, ModelEntry
-from peft_daemon.models.progress import Progress
 from peft_daemon.models.sources.base import SourceFailed
 
 if TYPE_CHECKING:

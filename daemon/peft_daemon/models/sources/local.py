@@ -6,8 +6,8 @@ from pathlib import Path
 
 from peft_core.files import readable
 from peft_core.http_download import CHUNK, PartialFile, sha256_of
+from peft_core.progress import Progress
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.progress import Progress
 from peft_daemon.models.sources.base import SourceFailed
 
 

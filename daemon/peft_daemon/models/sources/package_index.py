@@ -25,8 +25,8 @@ import msgspec
 
 from peft_core.http_download import CHUNK, PartialFile
 from peft_core.processes import python_module, start
+from peft_core.progress import Progress
 from peft_daemon.models.catalogue import Bytes, ModelEntry, PackageLocation, Part, Sha256
-from peft_daemon.models.progress import Progress
 from peft_daemon.models.sources.base import SourceFailed
 
 POLL_S = 0.2

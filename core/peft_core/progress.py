@@ -1,8 +1,14 @@
-"""How long work on a model tells its caller how far it is; drawing it is the caller's business."""
+"""How long work reports its progress. Drawing it is the caller's business."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+Event = TypeVar("Event")
+
+OnProgress = Callable[[Event], None]
+"""Called with each event of a long work, in the thread that does the work."""
 
 
 class Progress(Protocol):
