@@ -29,9 +29,9 @@ from peft_daemon.engines.base import AdapterLease
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_tuning.examples import FillExample, HoleKind
-from peft_tuning.gate import mcnemar
 from peft_tuning.scoring import Average, HoleScore, average, score_holes
 from peft_tuning.served import serving
+from peft_tuning.statistics import mcnemar
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -93,7 +93,9 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
             sys.stderr.write("\n")
             base = answers.setdefault("base", scores)
             answers[name] = scores
-            p = mcnemar([s.exact for s in base], [s.exact for s in scores])
+            won = sum(after.exact and not before.exact for before, after in zip(base, scores, strict=True))
+            lost = sum(before.exact and not after.exact for before, after in zip(base, scores, strict=True))
+            p = mcnemar(won, lost, alternative="greater")
             rows.append(Row(name, lease.scale if lease else 0.0, average(scores), p))
     return rows, answers
 

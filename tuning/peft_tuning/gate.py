@@ -13,23 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
-import numpy as np
-from scipy.stats import binomtest, permutation_test
 
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.engines.base import AdapterLease, Engine
 from peft_tuning.examples import FillExample
 from peft_tuning.scoring import Average, HoleScore, average, score_holes
+from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
 ON_OR_OFF = (0.0, 1.0)
 """For adapters that cannot apply by halves."""
-SIGNIFICANT = 0.05
 LEAST_HOLES = 8
 """With fewer no difference can be significant enough to believe."""
 FORGOTTEN = 0.05
 """Loss of mean similarity on general code from which on the verdict warns."""
-RESAMPLES = 9999
 
 Tell = Callable[[str, int, int], None]
 """Called with what is being scored, how many holes are done, and of how many."""
@@ -119,7 +116,11 @@ async def judge(
     base, tuned = await score("base", holes.judged, 0.0), await score("adapter", holes.judged, scale)
     general_base = await score("general code, base", holes.general, 0.0)
     general = await score("general code, adapter", holes.general, scale)
-    p_similarity = paired_permutation([s.similarity for s in base], [s.similarity for s in tuned])
+    p_similarity = paired_permutation(
+        [after.similarity - before.similarity for before, after in zip(base, tuned, strict=True)], alternative="greater"
+    )
+    won = sum(after.exact and not before.exact for before, after in zip(base, tuned, strict=True))
+    lost = sum(before.exact and not after.exact for before, after in zip(base, tuned, strict=True))
     activate, reason = _decide(best, average(base), average(tuned), p_similarity)
     return Verdict(
         activate=activate,
@@ -129,37 +130,10 @@ async def judge(
         base=average(base),
         adapter=average(tuned),
         p_similarity=p_similarity,
-        p_exact=mcnemar([s.exact for s in base], [s.exact for s in tuned]),
+        p_exact=mcnemar(won, lost, alternative="greater"),
         general_base=average(general_base),
         general_adapter=average(general),
     )
-
-
-def paired_permutation(before: Sequence[float], after: Sequence[float]) -> float:
-    """One-sided p of a mean gain as large as this if signs of the differences were random; 1 without differences.
-
-    Exact for few pairs, from ``RESAMPLES`` seeded draws for many (Fisher's paired permutation test).
-    """
-    differences = np.subtract(after, before)
-    differences = differences[differences != 0]
-    if len(differences) < 2:  # too few for the library, and for any conclusion
-        return 0.5 if differences.sum() > 0 else 1.0
-    found = permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.pvalue)
-
-
-def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
-    """One-sided exact McNemar test: p of this many more gains than losses; 1 when nothing changed."""
-    gained = sum(1 for b, a in zip(before, after, strict=True) if a and not b)
-    lost = sum(1 for b, a in zip(before, after, strict=True) if b and not a)
-    return float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
 
 
 def _decide(best: float, base: Average, tuned: Average, p: float) -> tuple[bool, str]:
