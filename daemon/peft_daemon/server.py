@@ -29,6 +29,7 @@ from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.errors import PeftDaemonError
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.draining import AnswerWhenStopping
@@ -38,7 +39,6 @@ from peft_daemon.lifecycle.leftovers import remove_published
 from peft_daemon.lifecycle.locks import daemon_for_life
 from peft_daemon.lifecycle.log import rotate_own_output
 from peft_daemon.lifecycle.orphans import end_orphans, mark_children
-from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.sockets import Listener, listening
 
 if TYPE_CHECKING:

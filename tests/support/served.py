@@ -19,16 +19,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
+from peft_core.child_process import ChildProcess
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import resolve
 from peft_daemon import app
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServer
-from peft_daemon.engines.process import EngineProcess
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.draining import AnswerWhenStopping
 from peft_daemon.lifecycle.info import DaemonInfo, publish
-from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
@@ -90,13 +90,13 @@ class PlayedProcess:
     """Stands for the child process of a llama.cpp that is served here."""
 
     pid = 0
-    last_words = ""
+    stderr_tail = ""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
         self._ended = asyncio.Event()
 
-    async def first_answer(self, timeout_s: float) -> bytes:
+    async def first_line(self, timeout_s: float) -> bytes:
         return b'{"address": "unix://%s"}' % os.fsencode(self._socket)
 
     def memory_bytes(self) -> int:
@@ -146,7 +146,7 @@ async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> As
         return PlayedProcess(root / "llama")
 
     engine = LlamaCppEngine(LlamaCppOptions("played", model, root, slots=len(llama.slots), batch_tokens=8))
-    monkeypatch.setattr(EngineProcess, "spawn", spawn)
+    monkeypatch.setattr(ChildProcess, "spawn", spawn)
     monkeypatch.setattr(app.choice, "create", lambda *_, **__: engine)
     monkeypatch.setattr(app, "open_store", lambda *_: PlayedStore(model))
     process = ProcessIdentity.current()

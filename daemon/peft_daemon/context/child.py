@@ -14,8 +14,8 @@ import logging
 import msgspec
 
 from peft_core.api_types import ContextChunk, IndexState, WorkspaceStatus
+from peft_core.child_process import ChildGone, ChildProcess
 from peft_daemon.context.messages import Ask, Changed, Chosen, Open, Order, Report
-from peft_daemon.engines.process import ChildGone, EngineProcess
 
 MODULE = "peft_daemon.context.worker"
 MOST_DEATHS = 3
@@ -35,7 +35,7 @@ class IndexChild:
 
     def __init__(self) -> None:
         self.restarts = 0
-        self._process: EngineProcess | None = None
+        self._process: ChildProcess | None = None
         self._listening: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._deaths = 0
@@ -118,7 +118,7 @@ class IndexChild:
             line = msgspec.json.encode(order)
             if self._process is None:
                 try:
-                    self._process = await EngineProcess.spawn(MODULE, line)
+                    self._process = await ChildProcess.spawn(MODULE, line)
                 except Exception as error:  # the system may lack anything; completions go on without
                     self._died(error)
                     return False
@@ -130,7 +130,7 @@ class IndexChild:
                 return False
             return True
 
-    async def _listen(self, process: EngineProcess) -> None:
+    async def _listen(self, process: ChildProcess) -> None:
         decoder = msgspec.json.Decoder(Report)
         try:
             while True:
@@ -146,7 +146,7 @@ class IndexChild:
         except Exception as error:
             if not self._stopped:
                 self.restarts += 1
-                self._died(process.last_words or error)
+                self._died(process.stderr_tail or error)
         finally:
             self._process = None
             self._workspaces.clear()

@@ -15,13 +15,13 @@ from typing import BinaryIO, NoReturn
 import msgspec
 
 from peft_core.api_types import IndexState, WorkspaceStatus
+from peft_core.child_main import CommandReader, run_child
 from peft_core.code.imports import Related
 from peft_core.code.workspace import workspace_files
 from peft_core.errors import PeftDaemonError
 from peft_daemon.context.index import Index
 from peft_daemon.context.messages import Ask, Changed, Chosen, Order, Report, Told
 from peft_daemon.context.selection import Question, Recipe, select
-from peft_daemon.engines.supervised_child import CommandReader, run_child
 
 MOST_WORKSPACES = 4
 """The one that was asked for longest ago goes."""

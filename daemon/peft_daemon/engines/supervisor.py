@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from peft_core.api_types import EngineState, EngineStatus
+from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
 from peft_daemon.engines.base import AdapterLease, Delta, Finish, GarbledAnswer, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.process import ChildGone, EngineProcess
 
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Pause before the n-th restart in a row; the last one repeats."""
@@ -41,7 +41,7 @@ class Child(Protocol):
     """A running child process and the way to speak to it."""
 
     @property
-    def process(self) -> EngineProcess:
+    def process(self) -> ChildProcess:
         """The process."""
 
     @property
@@ -72,7 +72,7 @@ class SupervisedEngine(ABC, Generic[C]):
         self._current: C | None = None
         self._children: set[C] = set()
         """Those that were started and are not known to have ended."""
-        self._processes: set[EngineProcess] = set()
+        self._processes: set[ChildProcess] = set()
         """Those that live, also ones that do not serve yet or are ending."""
         self._swap = asyncio.Lock()
         """Held while a child is started that is to be the current one."""
@@ -106,13 +106,13 @@ class SupervisedEngine(ABC, Generic[C]):
         """Digests of the adapters the child holds."""
 
     @asynccontextmanager
-    async def _starting(self, module: str, first_line: bytes) -> AsyncGenerator[EngineProcess, None]:
+    async def _starting(self, module: str, first_line: bytes) -> AsyncGenerator[ChildProcess, None]:
         """A new child process, ended again unless the block gets to its end.
 
         Waits while ``MAX_PROCESSES`` live; raises Unavailable when that does not change.
         """
         await self._room()
-        process = await EngineProcess.spawn(module, first_line)
+        process = await ChildProcess.spawn(module, first_line)
         self._processes.add(process)
         end = asyncio.create_task(self._forget_at_its_end(process))
         self._ends.add(end)
@@ -135,7 +135,7 @@ class SupervisedEngine(ABC, Generic[C]):
                     fix="Try again when those are done",
                 ) from None
 
-    async def _forget_at_its_end(self, process: EngineProcess) -> None:
+    async def _forget_at_its_end(self, process: ChildProcess) -> None:
         try:
             await process.wait()
         finally:
@@ -315,7 +315,7 @@ class SupervisedEngine(ABC, Generic[C]):
             )
         return EngineFailed(
             "the engine died",
-            why=child.process.last_words or f"exit code {code}",
+            why=child.process.stderr_tail or f"exit code {code}",
             fix="It restarts by itself; if it keeps dying run `peft-daemon doctor`",
         )
 
@@ -357,7 +357,7 @@ class SupervisedEngine(ABC, Generic[C]):
         hung = child.heartbeat.verdict
         return EngineFailed(
             f"the engine {'hung' if hung else 'died'} while it worked on this request",
-            why=hung or child.process.last_words or str(gone.__cause__ or ""),
+            why=hung or child.process.stderr_tail or str(gone.__cause__ or ""),
             fix="Send the request again; the engine restarts by itself",
         )
 

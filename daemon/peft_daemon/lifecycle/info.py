@@ -17,9 +17,9 @@ from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.errors import Conflict
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
-from peft_daemon.lifecycle.processes import ProcessIdentity
 
 CONNECT_TIMEOUT_S = 1.0
 

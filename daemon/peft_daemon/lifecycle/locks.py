@@ -15,8 +15,8 @@ import msgspec
 
 from peft_core.errors import Conflict, UnusablePath
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity
 from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
-from peft_daemon.lifecycle.processes import ProcessIdentity
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

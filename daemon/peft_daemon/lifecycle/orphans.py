@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
+from peft_core.process_identity import ProcessIdentity, kill_tree
 
 if TYPE_CHECKING:
     import psutil

@@ -18,13 +18,13 @@ from collections.abc import Sequence
 from peft_core import __version__, processes
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity, kill_tree
 from peft_core.settings import Settings
 from peft_daemon.lifecycle import backoff, handover, log
 from peft_daemon.lifecycle.info import DaemonInfo, read_info, running_daemon
 from peft_daemon.lifecycle.last_words import take_word
 from peft_daemon.lifecycle.leftovers import sweep
 from peft_daemon.lifecycle.locks import lock_holder, starter_lock
-from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
 from peft_daemon.lifecycle.stopping import STOP_TIMEOUT_S, Stopped, end_process, stop
 from peft_daemon.lifecycle.told_errors import error_of
 

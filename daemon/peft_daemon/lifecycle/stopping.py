@@ -14,12 +14,12 @@ import msgspec
 
 from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity, kill_tree
 from peft_daemon.lifecycle import handover
 from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
 from peft_daemon.lifecycle.leftovers import sweep
 from peft_daemon.lifecycle.locks import lock_holder
 from peft_daemon.lifecycle.orphans import end_orphans
-from peft_daemon.lifecycle.processes import ProcessIdentity, kill_tree
 
 if TYPE_CHECKING:
     import psutil

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity
 from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
-from peft_daemon.lifecycle.processes import ProcessIdentity
 
 
 class TuningNotice(msgspec.Struct, frozen=True):

@@ -259,7 +259,7 @@ async def test_an_index_that_cannot_be_started_leaves_completions_without_it(
 
     monkeypatch.setattr(child, "RETRY_S", 0.0)
     with monkeypatch.context() as lacking:
-        lacking.setattr(child.EngineProcess, "spawn", no_process)
+        lacking.setattr(child.ChildProcess, "spawn", no_process)
         for _ in range(child.MOST_DEATHS + 1):
             assert await context.chunks(request(own), adopt=True) == ()
     assert await adopted(context, request(own), "ship.py")

@@ -262,7 +262,7 @@ async def test_promise_27_a_client_that_does_not_read_on_does_not_make_the_engin
 async def test_promise_27_an_engine_that_hangs_while_it_loads_is_ended(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peft_daemon.engines.process.LOOK_S", 0.05)
+    monkeypatch.setattr("peft_core.child_process.STOPPED_CHECK_S", 0.05)
     await engine.start()
     async with asyncio.timeout(LIMIT_S):
         while not (started := children()):
@@ -288,12 +288,12 @@ PARENT = """
 import asyncio, os, sys, time
 import msgspec
 from peft_daemon.engines.llamacpp.child import ChildConfig
-from peft_daemon.engines.process import EngineProcess
+from peft_core.child_process import ChildProcess
 
 async def main():
     config = ChildConfig(model=sys.argv[1], adapters=[], host=sys.argv[2], api_key="k", context_tokens=512, slots=1,
                          threads=1, batch_tokens=16)
-    process = await EngineProcess.spawn("peft_daemon.engines.llamacpp.child", msgspec.json.encode(config))
+    process = await ChildProcess.spawn("peft_daemon.engines.llamacpp.child", msgspec.json.encode(config))
     print(process.pid, flush=True)
     time.sleep(float(sys.argv[3]))
     os.kill(os.getpid(), 9)

@@ -17,11 +17,11 @@ import pytest
 from tiny_home import LIMIT_S, TinyHome, exit_code, until
 
 from peft_core.errors import Conflict, InvalidInput, Unavailable
+from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.lifecycle import backoff
 from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
-from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.starter import ensure_running
 
 FOUR_CLIENTS = """

@@ -19,13 +19,13 @@ from filelock import FileLock
 from tiny_home import TinyHome, exit_code, until
 
 from peft_cli import doctor
+from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.client import CompleteRequest, Unavailable
 from peft_daemon.lifecycle.info import info_file, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
 from peft_daemon.lifecycle.orphans import end_orphans
 from peft_daemon.lifecycle.private_files import usable_folder
-from peft_daemon.lifecycle.processes import ProcessIdentity
 from peft_daemon.lifecycle.starter import stop
 from peft_daemon.lifecycle.stopping import Stopped
 

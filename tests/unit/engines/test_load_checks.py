@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from peft_core.api_types import EngineState
+from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed, UnusableFile
 from peft_daemon.engines import supervisor
 from peft_daemon.engines.base import LoadChecks
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.process import EngineProcess
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 
@@ -38,12 +38,12 @@ async def test_a_file_that_may_not_be_loaded_is_told_at_once_and_asked_about_aga
             raise UnusableFile("model.gguf is damaged", why="its sha256", fix="Pull it")
         return tmp_path / "checked.gguf"
 
-    async def spawn(module: str, first_line: bytes) -> EngineProcess:
+    async def spawn(module: str, first_line: bytes) -> ChildProcess:
         spawned.append(first_line.decode())
         raise EngineFailed("it stops here")
 
     monkeypatch.setattr(supervisor, "BACKOFF_S", (0.0,))
-    monkeypatch.setattr(EngineProcess, "spawn", spawn)
+    monkeypatch.setattr(ChildProcess, "spawn", spawn)
     engine = ENGINES[kind](tmp_path / "model.gguf", LoadChecks(model, lambda _: None, lambda _: None))
     await engine.start()
     try:

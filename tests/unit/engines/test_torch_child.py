@@ -10,8 +10,8 @@ from contextlib import aclosing
 import pytest
 
 from peft_core.api_types import FinishReason, Timings
+from peft_core.child_process import ChildGone
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
-from peft_daemon.engines.process import ChildGone
 from peft_daemon.engines.torch.engine import TorchChild
 from peft_daemon.engines.torch.messages import (
     Answer,

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from peft_core.errors import Conflict, InvalidInput, UnusablePath
 from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon, withdraw
 from peft_daemon.lifecycle.leftovers import sweep
 from peft_daemon.lifecycle.locks import daemon_for_life, daemon_lock, holder_file, lock_holder, starter_lock
 from peft_daemon.lifecycle.private_files import read_private, write_private
-from peft_daemon.lifecycle.processes import ProcessIdentity
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
-from peft_daemon.engines.supervised_child import CommandReader, run_child
+from peft_core.child_main import CommandReader, run_child
 from peft_daemon.engines.threads import WaitPolicy, set_wait_policy
 
 KV_LAYOUT = "f16"

@@ -20,13 +20,13 @@ from typing import ClassVar
 
 import msgspec
 
+from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
 from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.child import KV_LAYOUT, ChildConfig, ChildReady
 from peft_daemon.engines.llamacpp.kv_states import KvStates, fingerprint
 from peft_daemon.engines.llamacpp.server import LONG_STEPS, LlamaServer
-from peft_daemon.engines.process import ChildGone, EngineProcess
 from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
 from peft_daemon.engines.threads import WaitPolicy, default_threads
 
@@ -77,7 +77,7 @@ class _Generation:
 
     def __init__(
         self,
-        process: EngineProcess,
+        process: ChildProcess,
         server: LlamaServer,
         adapters: tuple[AdapterLease, ...],
         host: str,
@@ -301,7 +301,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         )
         try:
             async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:
-                ready = msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+                ready = msgspec.json.decode(await process.first_line(self.start_limit_s), type=ChildReady)
                 server = LlamaServer(
                     ready.address,
                     key,

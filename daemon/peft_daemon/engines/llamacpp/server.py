@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from peft_core.api_types import FinishReason, Timings
+from peft_core.child_process import ChildGone
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.http_client import ConnectionLost, ConnectionPool, HttpResponse, event_data
 from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, Prompt, TokenLogprob
 from peft_daemon.engines.llamacpp.kv_states import KvStates
 from peft_daemon.engines.llamacpp.slot_states import SlotStates
 from peft_daemon.engines.llamacpp.slots import Adapters, Slot, Slots
-from peft_daemon.engines.process import ChildGone
 
 CONNECT_S = 10.0
 KEEP_ALIVE_S = 3.0

@@ -17,11 +17,11 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+from peft_core.child_process import ChildGone
 from peft_core.errors import PeftDaemonError
 from peft_core.tasks import finish
 from peft_daemon.engines.llamacpp.kv_states import WORTH_SAVING, Found, KvStates, Weights
 from peft_daemon.engines.llamacpp.slots import Adapters, Slot, Slots
-from peft_daemon.engines.process import ChildGone
 
 WORTH_RESTORING = 48
 """Tokens that need not be read; reading them takes many times as long as reading the state from disk."""

@@ -18,9 +18,9 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
+from peft_core.child_main import CommandReader, run_child
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_daemon.engines.base import Delta
-from peft_daemon.engines.supervised_child import CommandReader, run_child
 from peft_daemon.engines.threads import set_wait_policy
 from peft_daemon.engines.torch.messages import (
     Answer,

@@ -21,10 +21,10 @@ from typing import ClassVar
 
 import msgspec
 
+from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.process import LAST_WORDS_S, ChildGone, EngineProcess
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.threads import WaitPolicy, default_threads
 from peft_daemon.engines.torch.messages import (
@@ -81,7 +81,7 @@ def require_installed() -> None:
 class TorchChild:
     """One child, and the requests it is working on."""
 
-    def __init__(self, process: EngineProcess) -> None:
+    def __init__(self, process: ChildProcess) -> None:
         self.process = process
         self.retired = False
         self.adapters: list[str] = []
@@ -96,7 +96,7 @@ class TorchChild:
         """Stop it now."""
         self.retired = True
         await self.process.stop()
-        await asyncio.wait((self._reader,), timeout=LAST_WORDS_S)
+        await asyncio.wait((self._reader,), timeout=STDERR_WAIT_S)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, taken literally; raises ChildGone."""
@@ -194,7 +194,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
         )
         async with self._starting(CHILD_MODULE, encode(config)) as process:
             try:
-                msgspec.json.decode(await process.first_answer(self.start_limit_s), type=ChildReady)
+                msgspec.json.decode(await process.first_line(self.start_limit_s), type=ChildReady)
             except (ValueError, RecursionError) as error:
                 raise EngineFailed("the engine answered nonsense", why=str(error)) from None
             child = TorchChild(process)

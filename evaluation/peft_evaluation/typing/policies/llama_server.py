@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import msgspec
 
+from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed
-from peft_daemon.engines.process import EngineProcess
 from peft_daemon.engines.threads import default_threads
 from peft_evaluation.typing.policies.base import Engine, Totals
 from peft_evaluation.typing.policies.llama_server_child import Config, Ready
@@ -33,7 +33,7 @@ class LlamaServer:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._process: EngineProcess | None = None
+        self._process: ChildProcess | None = None
         self._http: httpx.AsyncClient | None = None
         self._spending = Spending(self._pids)
         self._looking: asyncio.Task[None] | None = None
@@ -46,8 +46,8 @@ class LlamaServer:
         key = secrets.token_urlsafe(32)
         threads = self._engine.threads or default_threads()
         config = Config(model=str(self._engine.model_path), threads=threads, api_key=key)
-        self._process = await EngineProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
-        ready = msgspec.json.decode(await self._process.first_answer(START_S), type=Ready)
+        self._process = await ChildProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
+        ready = msgspec.json.decode(await self._process.first_line(START_S), type=Ready)
         self._http = httpx.AsyncClient(
             base_url=ready.address,
             headers={"Authorization": f"Bearer {key}"},
@@ -113,7 +113,7 @@ class LlamaServer:
         try:
             answer = await self._http.request(method, path, json=body)
         except httpx.TransportError as error:
-            words = self._process.last_words if self._process else ""
+            words = self._process.stderr_tail if self._process else ""
             raise EngineFailed("the benchmark's llama.cpp server is gone", why=words or str(error)) from error
         if answer.status_code != 200:
             raise EngineFailed(f"llama.cpp answered {answer.status_code}", why=answer.text[:300])

@@ -13,7 +13,7 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
-from peft_daemon.engines.supervised_child import CommandReader, run_child
+from peft_core.child_main import CommandReader, run_child
 from peft_daemon.engines.threads import set_wait_policy
 
 BATCH_TOKENS = 1024

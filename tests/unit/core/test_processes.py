@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from peft_core import processes
+from peft_core.child_process import ChildProcess
 from peft_core.processes import (
     WORKING_FOLDER,
     find_program,
@@ -20,7 +21,6 @@ from peft_core.processes import (
     run,
     start_async,
 )
-from peft_daemon.engines.process import EngineProcess
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_python_imports_nothing_from_the_visited_folder(
 
 
 async def test_an_engine_imports_nothing_from_the_visited_folder(visited: Path, tmp_path: Path) -> None:
-    engine = await EngineProcess.spawn("json.tool", b"1")
+    engine = await ChildProcess.spawn("json.tool", b"1")
     await engine.stop()
     assert not (tmp_path / "mark").exists()
 

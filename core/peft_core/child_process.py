@@ -1,4 +1,7 @@
-"""One child process of an engine: start it, wait until it serves, keep its last words, end it."""
+"""The parent's side of a child process: start it, exchange lines with it, keep the end of its stderr, end it.
+
+The child's side is ``child_main``.
+"""
 
 from __future__ import annotations
 
@@ -11,44 +14,45 @@ from collections import deque
 import psutil
 
 from peft_core import processes
+from peft_core.child_main import PARENT_VARIABLE
 from peft_core.errors import EngineFailed
-from peft_daemon.engines.supervised_child import PARENT_VARIABLE
 
-STDERR_LINES = 40
-LINE_LIMIT = 1 << 20
-"""Longest line in bytes that a child may write."""
-LOOK_S = 1.0
-"""How often a child that is starting is looked at: one that is stopped says nothing and does not end."""
-STOPPED_LOOKS = 3
-"""So often in a row it has to be found stopped."""
-LAST_WORDS_S = 1.0
-"""How long what a dead child has left in its pipes is waited for; what it started may hold them open."""
+MAX_STDERR_LINES = 40
+"""Lines of its stderr that are kept."""
+MAX_LINE_BYTES = 1 << 20
+"""Longest line that a child may write."""
+STOPPED_CHECK_S = 1.0
+"""Interval at which a child that starts is checked: one stopped by a signal writes nothing and does not end."""
+STOPPED_CHECKS = 3
+"""Checks in a row that have to find it stopped."""
+STDERR_WAIT_S = 1.0
+"""Longest wait for the rest of a dead child's stderr; processes that it started may hold the pipe open."""
 
 
 class ChildGone(Exception):
-    """The connection to the child broke: its process is dying or dead, or nothing can be opened any more."""
+    """The connection to a child process is broken: it has ended, is ending, or can open nothing any more."""
 
 
-class EngineProcess:
-    """A running child that speaks first (one line on stdout) and lives until its stdin closes."""
+class ChildProcess:
+    """A running child: it writes one line to stdout when it is ready, and ends when its stdin is closed."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._stderr: deque[str] = deque(maxlen=STDERR_LINES)
+        self._stderr: deque[str] = deque(maxlen=MAX_STDERR_LINES)
         self._reader = asyncio.create_task(self._collect_stderr())
 
     @classmethod
-    async def spawn(cls, module: str, first_line: bytes) -> EngineProcess:
-        """Start ``python -m module`` and give it its configuration.
+    async def spawn(cls, module: str, configuration: bytes) -> ChildProcess:
+        """Start ``python -m module`` and write its configuration, one line, to its stdin. Raises OSError.
 
-        Secrets travel on stdin: a command line or an environment can be read by others.
+        Secrets travel on stdin: a command line or an environment can be read by other processes.
         """
         process = await processes.start_async(
             processes.python_module(module),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            limit=LINE_LIMIT,
+            limit=MAX_LINE_BYTES,
             environ={
                 **os.environ,
                 **{"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", PARENT_VARIABLE: str(os.getpid())},
@@ -60,7 +64,7 @@ class EngineProcess:
             self = cls(process)
             assert process.stdin is not None  # noqa: S101  (PIPE was asked for)
             with contextlib.suppress(ConnectionError):
-                process.stdin.write(first_line + b"\n")
+                process.stdin.write(configuration + b"\n")
                 await process.stdin.drain()
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
@@ -70,34 +74,37 @@ class EngineProcess:
 
     @property
     def pid(self) -> int:
-        """Process id of the child."""
+        """The process id."""
         return self._process.pid
 
     @property
-    def last_words(self) -> str:
-        """The end of what the child wrote to stderr."""
+    def stderr_tail(self) -> str:
+        """The last lines that the child wrote to stderr, joined by `` | ``."""
         return " | ".join(list(self._stderr)[-4:])
 
     def memory_bytes(self) -> int:
-        """Resident memory now; 0 once it has ended, or where it cannot be had."""
+        """Return the resident memory in bytes; 0 when the child has ended or the system does not tell."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except (psutil.Error, OSError):
             return 0
 
     def stopped(self) -> bool:
-        """Whether a signal has stopped it: it lives and does nothing until another one lets it go on."""
+        """Return whether a signal has stopped the child: it lives, but does nothing until another signal."""
         try:
             return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
         except (psutil.Error, OSError):
             return False
 
-    async def first_answer(self, timeout_s: float) -> bytes:
-        """The line that says it serves; raises EngineFailed with the child's last words if it dies or hangs."""
+    async def first_line(self, timeout_s: float) -> bytes:
+        """Return the line that says that the child is ready.
+
+        Raises EngineFailed with the end of its stderr if it ends, stays stopped or is not ready in time.
+        """
         assert self._process.stdout is not None  # noqa: S101  (PIPE was asked for)
         reading = asyncio.ensure_future(self._process.stdout.readline())
         try:
-            await self._until_answer(reading, timeout_s)
+            await self._wait_for_line(reading, timeout_s)
             line = reading.result()
         except ValueError:
             raise EngineFailed("the engine answered nonsense", why="a line without an end") from None
@@ -105,10 +112,10 @@ class EngineProcess:
             reading.cancel()
         if not line:
             code = await self._process.wait()
-            await self._hear_last_words()
+            await self._finish_stderr()
             raise EngineFailed(
                 "the engine could not load the model",
-                why=self.last_words or f"exit code {code}",
+                why=self.stderr_tail or f"exit code {code}",
                 fix="Run `peft-daemon doctor`",
             )
         return line
@@ -121,7 +128,7 @@ class EngineProcess:
         stdin.write(line + b"\n")
 
     async def receive(self) -> bytes:
-        """The next line it writes to its stdout; raises ChildGone when it has ended."""
+        """Return the next line of its stdout; raises ChildGone when it has ended."""
         assert self._process.stdout is not None  # noqa: S101  (PIPE was asked for)
         with contextlib.suppress(ConnectionError):
             if line := await self._process.stdout.readline():
@@ -129,11 +136,11 @@ class EngineProcess:
         raise ChildGone
 
     async def wait(self) -> int:
-        """Wait for its end; the exit code (negative: the signal)."""
+        """Wait until it ends and return the exit code; a negative one is the signal that ended it."""
         return await self._process.wait()
 
     async def stop(self, grace_s: float = 2.0) -> None:
-        """Close its stdin, which ends it; kill it if that does not help. Safe to call twice."""
+        """Close its stdin and wait until it ends; kill it after ``grace_s`` seconds. May be called twice."""
         if self._process.stdin is not None:
             with contextlib.suppress(ConnectionError, OSError):
                 self._process.stdin.close()
@@ -145,37 +152,37 @@ class EngineProcess:
         except BaseException:
             self.kill()
             raise
-        await self._hear_last_words()
+        await self._finish_stderr()
 
     def kill(self) -> None:
-        """End it at once, also when it is stopped; returns without waiting."""
+        """Kill it, also when it is stopped by a signal; returns without waiting."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    async def _until_answer(self, reading: asyncio.Future[bytes], timeout_s: float) -> None:
+    async def _wait_for_line(self, reading: asyncio.Future[bytes], timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
         deadline, stopped = loop.time() + timeout_s, 0
         while True:
             left = deadline - loop.time()
-            await asyncio.wait((reading,), timeout=max(0.0, min(LOOK_S, left)))
+            await asyncio.wait((reading,), timeout=max(0.0, min(STOPPED_CHECK_S, left)))
             if reading.done():
                 return
             if left <= 0:
                 raise EngineFailed(
                     f"the engine did not start within {timeout_s:.0f} s",
-                    why=self.last_words,
+                    why=self.stderr_tail,
                     fix="Run `peft-daemon doctor`",
                 )
             stopped = stopped + 1 if self.stopped() else 0
-            if stopped >= STOPPED_LOOKS:
+            if stopped >= STOPPED_CHECKS:
                 raise EngineFailed(
                     "the engine hung while it started",
                     why="a signal stopped its process",
                     fix="It is ended and starts again by itself",
                 )
 
-    async def _hear_last_words(self) -> None:
-        await asyncio.wait((self._reader,), timeout=LAST_WORDS_S)
+    async def _finish_stderr(self) -> None:
+        await asyncio.wait((self._reader,), timeout=STDERR_WAIT_S)
 
     async def _collect_stderr(self) -> None:
         assert self._process.stderr is not None  # noqa: S101  (PIPE was asked for)

@@ -9,12 +9,12 @@ import sys
 import psutil
 import pytest
 
-from peft_daemon.engines.supervised_child import PARENT_VARIABLE
+from peft_core.child_main import PARENT_VARIABLE
 
 LIMIT_S = 30.0
 CHILD = """
 import os, sys, threading, time
-from peft_daemon.engines.supervised_child import run_child
+from peft_core.child_main import run_child
 
 class Endless:
     def __del__(self):  # as llama.cpp's server waits for its threads

@@ -12,11 +12,17 @@ from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound, PeftDaemonError
 from peft_core.gguf.header import read_header
-from peft_daemon.adapters.validation import BaseModel
+from support.synthetic_adapter import TinyModel
 
 
-def test_it_reads_what_the_reference_reader_reads(base: BaseModel) -> None:
-    header, reference = read_header(base.path), gguf.GGUFReader(base.path)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer model of the qwen2 architecture."""
+    return TinyModel.random("qwen2").write(tmp_path_factory.mktemp("base") / "tiny.gguf").path
+
+
+def test_it_reads_what_the_reference_reader_reads(model: Path) -> None:
+    header, reference = read_header(model), gguf.GGUFReader(model)
     assert {name: (info.shape, info.type, info.offset) for name, info in header.tensors.items()} == {
         tensor.name: (tuple(reversed(tensor.shape.tolist())), int(tensor.tensor_type), tensor.data_offset)
         for tensor in reference.tensors
@@ -71,9 +77,9 @@ def test_what_a_hostile_header_says_is_refused(tmp_path: Path) -> None:
 
 @given(cut=st.integers(0, 5000), position=st.integers(24, 5000), byte=st.integers(0, 255))
 def test_a_damaged_header_is_an_error_and_never_a_crash(
-    base: BaseModel, tmp_path_factory: pytest.TempPathFactory, cut: int, position: int, byte: int
+    model: Path, tmp_path_factory: pytest.TempPathFactory, cut: int, position: int, byte: int
 ) -> None:
-    data = bytearray(base.path.read_bytes()[: 10_000 - cut])
+    data = bytearray(model.read_bytes()[: 10_000 - cut])
     data[min(position, len(data) - 1)] = byte
     path = tmp_path_factory.getbasetemp() / "damaged.gguf"
     path.write_bytes(data)

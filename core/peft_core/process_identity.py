@@ -1,6 +1,6 @@
-"""Which process is meant, even after its number was given to another one, and how to end it.
+"""Identify a process by its number and the time it started, and end it with its children.
 
-A pid alone is not an identity: the system reuses it. A pid with the time the process started is.
+A process id alone is no identity, because the system reuses it.
 """
 
 from __future__ import annotations
@@ -16,48 +16,52 @@ import msgspec
 if TYPE_CHECKING:
     import psutil
 
-POLL_S = 0.02
-SAME_START_S = 0.05
-"""Systems report start times in steps of at most 10 ms."""
+END_POLL_S = 0.02
+"""Interval at which the end of a process is checked."""
+MAX_START_DIFFERENCE_S = 0.05
+"""Two start times this close are the same; systems report them in steps of at most 10 ms."""
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
-    """One process, once: ``created`` is what ``_created`` said about ``pid`` (seconds)."""
+    """One process: its number, and the time it started in seconds (since boot on Linux, else since the epoch)."""
 
     pid: int
     created: float
 
     @classmethod
     def current(cls) -> ProcessIdentity:
-        """The calling process."""
+        """Return the identity of the calling process."""
         import psutil  # noqa: PLC0415  (30 ms, and clients need it only here)
 
         return cls.of(psutil.Process())
 
     @classmethod
     def of(cls, process: psutil.Process) -> ProcessIdentity:
-        """A process that is known to live; raises psutil.NoSuchProcess when it does not."""
+        """Return the identity of a running process; raises psutil.NoSuchProcess when it has ended."""
         return cls(process.pid, _created(process))
 
     def find(self) -> psutil.Process | None:
-        """The process, or None if it has ended (a zombie has) or the number now belongs to another one."""
+        """Return the process; None if it has ended or is a zombie, or if another process has its number now."""
         import psutil  # noqa: PLC0415
 
         try:
             process = psutil.Process(self.pid)
-            if abs(_created(process) - self.created) > SAME_START_S or process.status() == psutil.STATUS_ZOMBIE:
+            if (
+                abs(_created(process) - self.created) > MAX_START_DIFFERENCE_S
+                or process.status() == psutil.STATUS_ZOMBIE
+            ):
                 return None
         except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError, OverflowError):
             return None
         return process
 
     async def ends_within(self, timeout_s: float) -> bool:
-        """Wait for the end of the process; whether it came in time."""
+        """Wait at most ``timeout_s`` for the end of the process; return whether it ended."""
         deadline = time.monotonic() + timeout_s
         while self.find() is not None:
             if time.monotonic() > deadline:
                 return False
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(END_POLL_S)
         return True
 
 
@@ -67,7 +71,7 @@ def kill_tree(process: psutil.Process) -> None:
 
     with contextlib.suppress(psutil.NoSuchProcess):
         children = process.children(recursive=True)
-        # The parent first: it would start its engine again.
+        # The parent first: it would start its children again.
         process.kill()
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -75,7 +79,7 @@ def kill_tree(process: psutil.Process) -> None:
 
 
 def _created(process: psutil.Process) -> float:
-    """When a process started: since boot on Linux, since the epoch elsewhere."""
+    """Return the start time in seconds: since boot on Linux, since the epoch elsewhere."""
     import psutil  # noqa: PLC0415
 
     # Linux counts from boot and psutil adds the time of boot, which moves whenever the clock is set (WSL after a

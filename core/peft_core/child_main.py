@@ -1,8 +1,10 @@
-"""The child's side of ``EngineProcess``: reads lines from stdin, answers on stdout, and ends with its parent.
+"""The child's side of ``child_process``: read lines from stdin, answer on stdout, end with the parent.
 
-A parent that is killed can end nothing, so the child sees to that itself, whatever its threads do. On Linux the kernel
-kills it. Everywhere a thread waits for the end of stdin from the first moment on and then ends the process. Neither
-that nor an error ever unwinds native code: llama.cpp's destructor waits for threads that may never end.
+A parent that is killed cannot end its children, so each child ends itself, whatever its threads do. On Linux the
+kernel kills it. On every system a thread waits for the end of stdin and then ends the process. Native code is never
+unwound, neither then nor after an error: llama.cpp's destructor waits for threads that may never end.
+
+Imports neither asyncio nor psutil: they would delay the start of every engine.
 """
 
 from __future__ import annotations
@@ -18,23 +20,24 @@ from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
 PARENT_VARIABLE = "PEFT_DAEMON_PARENT_PID"
-"""Names the process that started the child; the kernel tells of the death of the parent that it has by then."""
+"""Environment variable with the parent's process id, to notice a parent that ended before the child asked."""
 PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl(2)."""
 
 
 class CommandReader:
-    """The lines of a stream, read by a thread of its own, which calls ``on_end`` behind the last one."""
+    """The lines of a stream, read by a thread of its own, which calls ``on_end`` after the last one."""
 
     def __init__(self, stream: BinaryIO, on_end: Callable[[], object]) -> None:
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(stream, on_end), name="commands", daemon=True).start()
 
     def next(self) -> bytes:
-        """Wait for the next line."""
+        """Wait for the next line and return it."""
         return self._lines.get()
 
     def waiting(self) -> bytes | None:
-        """The next line if it is here already."""
+        """Return the next line if it has arrived, else None."""
         try:
             return self._lines.get_nowait()
         except queue.Empty:
@@ -48,21 +51,21 @@ class CommandReader:
 
 
 def run_child(serve: Callable[[CommandReader, BinaryIO], NoReturn]) -> NoReturn:
-    """Serve until the parent closes stdin or dies, or ``serve`` raises; then end this process.
+    """Call ``serve`` with the lines of stdin and a stream for answers; end this process with it or with the parent.
 
-    ``serve`` gets the lines of stdin and what its answers are written to. Libraries that print write to stderr.
+    Text that libraries print goes to stderr, so that stdout holds answers only.
     """
     end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # Nothing here is worth an orderly end: what is to be kept was saved on the parent's order.
+    # No orderly end is needed: the parent has ordered earlier to save what is to be kept.
     commands = CommandReader(sys.stdin.buffer, lambda: os._exit(0))
     try:
         serve(commands, answers)
     except SystemExit as asked:
         _end(asked.code if isinstance(asked.code, int) else 1)
     except BaseException:
-        # Inside this block: behind it what ``serve`` held is destroyed.
+        # Inside this block: after it the objects that ``serve`` held are destroyed.
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exc()
         _end(1)
@@ -75,7 +78,7 @@ def _end(code: int) -> NoReturn:
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends; does nothing but on Linux."""
+    """Have the kernel kill this process when the thread that started it ends; Linux only, else nothing."""
     if sys.platform != "linux":
         return
     import ctypes  # noqa: PLC0415  (not needed elsewhere)
@@ -83,5 +86,5 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     parent = os.environ.get(PARENT_VARIABLE, "")
     if parent.isdecimal() and int(parent) != os.getppid():
-        # It died before the kernel was asked.
+        # The parent ended before the kernel was asked.
         os._exit(0)
