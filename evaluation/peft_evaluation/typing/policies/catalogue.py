@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from peft_core.errors import InvalidInput
 from peft_evaluation.typing.policies.base import Engine, Session
-from peft_evaluation.typing.policies.infill import InfillSession
 from peft_evaluation.typing.policies.llama_vscode import LlamaVscodeSession
-from peft_evaluation.typing.policies.llm_ls import LlmLsSession
 from peft_evaluation.typing.policies.ours import OursSession
 from peft_evaluation.typing.workspace import Workspace
 
@@ -44,11 +42,9 @@ _POLICIES = (
         True,
         lambda engine, _: LlamaVscodeSession(engine),
     ),
-    Policy("llm-ls", "llm-ls' policy in llm-vscode, re-created", True, lambda engine, _: LlmLsSession(engine)),
-    Policy("infill", "llama.cpp's /infill and nothing else", False, lambda engine, _: InfillSession(engine)),
 )
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _POLICIES}
-DEFAULT = ("ours", "llama.vscode", "llm-ls")
+DEFAULT = ("ours", "llama.vscode")
 RIVALS = tuple(policy.name for policy in _POLICIES if policy.recreated)
 """Those the goals are held against."""
 
