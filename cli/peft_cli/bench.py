@@ -65,10 +65,10 @@ def typing(
     extras.require("the typing benchmark", "eval", ("rapidfuzz", "scipy", "jinja2"))
     from rich.console import Console
 
-    from peft_evaluation.typing import run
-    from peft_evaluation.typing.making import FULL, QUICK
-    from peft_evaluation.typing.policies import catalogue
-    from peft_evaluation.typing.view import view
+    from peft_evaluation.typing_benchmark import run
+    from peft_evaluation.typing_benchmark.policies import catalogue
+    from peft_evaluation.typing_benchmark.trace_maker import FULL, QUICK
+    from peft_evaluation.typing_benchmark.view import view
     from peft_tuning.place import Place
     from peft_tuning.progress_view import JsonLines
 
@@ -77,7 +77,7 @@ def typing(
     amount = QUICK if quick else FULL
     request = run.BenchRequest(
         folder=_folder(paths, name, output, resume=resume),
-        policies=catalogue.chosen(policy or catalogue.DEFAULT),
+        policies=catalogue.choose_policies(policy or catalogue.DEFAULT),
         amount=amount if traces is None else replace(amount, traces=traces),
         scenes=(1 if quick else 2) if scenes is None else scenes,
         quick=quick,

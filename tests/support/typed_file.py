@@ -7,10 +7,9 @@ from random import Random
 
 import msgspec
 
-from peft_evaluation.typing.keystrokes import Manner, Writer
-from peft_evaluation.typing.making import without
-from peft_evaluation.typing.parts import stretches
-from peft_evaluation.typing.traces import Event, Kind, SourceFile, Trace
+from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner
+from peft_evaluation.typing_benchmark.trace_maker import stretches, without
+from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, TraceEvent, TraceFile
 
 TEXT = '''"""Sums."""
 
@@ -31,18 +30,18 @@ def short_trace(folder: Path, *, keys: int, wait_s: float = 0.05) -> Trace:
     (folder / "sums.py").write_text(TEXT)
     part = stretches(TEXT, shortest=1, longest=100)[-1]
     before = without(TEXT, [part])
-    writer = Writer("sums.py", TEXT, before, Random(0), Manner(0, 0, 0, 0, 0))
-    events = [Event(kind=Kind.OPEN, wait_s=0.0, file="sums.py")]
+    writer = KeystrokeWriter("sums.py", TEXT, before, Random(0), TypingManner(0, 0, 0, 0, 0))
+    events = [TraceEvent(kind=TraceAction.OPEN, wait_s=0.0, file="sums.py")]
     for event in writer.write(part.start, part.end, part.start):
         events.append(msgspec.structs.replace(event, wait_s=wait_s))
-        if sum(each.kind is Kind.KEY for each in events) == keys:
+        if sum(each.kind is TraceAction.KEY for each in events) == keys:
             break
-    events.append(Event(kind=Kind.PAUSE, wait_s=PATIENT, file="sums.py", until_shown=True))
+    events.append(TraceEvent(kind=TraceAction.PAUSE, wait_s=PATIENT, file="sums.py", until_shown=True))
     return Trace(
         id="short",
         code_base="sums",
         root=str(folder),
-        files=(SourceFile("sums.py", before, TEXT),),
+        files=(TraceFile("sums.py", before, TEXT),),
         events=tuple(events),
         covers=("cold open",),
     )

@@ -15,9 +15,9 @@ import pytest
 
 from peft_core.errors import Cancelled
 from peft_daemon.engines.llamacpp.engine import CHILD_MODULE
-from peft_evaluation.typing.policies.base import Engine
-from peft_evaluation.typing.policies.catalogue import POLICIES
-from peft_evaluation.typing.replaying import replay
+from peft_evaluation.typing_benchmark.policies.base import BenchModel
+from peft_evaluation.typing_benchmark.policies.catalogue import POLICIES
+from peft_evaluation.typing_benchmark.replay import replay
 from support.running_daemon import processes
 from support.typed_file import short_trace
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 @pytest.mark.parametrize("name", POLICIES)
 async def test_a_policy_suggests_the_line_that_is_missing(name: str, model_file: Path, tmp_path: Path) -> None:
-    engine = Engine(model_file.parent.name, model_file, 1)
+    engine = BenchModel(model_file.parent.name, model_file, 1)
     trace = short_trace(tmp_path, keys=30, wait_s=0.05)
     found = await replay(trace, name, lambda workspace: POLICIES[name].open(engine, workspace), lambda *_: None)
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found

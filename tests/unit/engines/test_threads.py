@@ -21,7 +21,7 @@ from peft_daemon.engines.llamacpp.engine import LlamaCppOptions
 from peft_daemon.engines.threads import SPINS, WaitPolicy
 from peft_daemon.engines.torch import messages
 from peft_daemon.engines.torch.engine import TorchOptions
-from peft_evaluation.typing.policies import llama_server_child
+from peft_evaluation.typing_benchmark.policies import llama_server_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
 LLAMA = child.ChildConfig(
@@ -37,7 +37,7 @@ LLAMA = child.ChildConfig(
 TORCH = messages.ChildConfig(
     model="/no/model.gguf", precision="float32", context_tokens=64, threads=1, step_tokens=16, max_loaded_adapters=1
 )
-RIVAL = llama_server_child.Config(model="/no/model.gguf", threads=1, api_key="k")
+RIVAL = llama_server_child.RivalServerConfig(model="/no/model.gguf", threads=1, api_key="k")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> N
         ("peft_daemon.engines.llamacpp.child", LLAMA),
         ("peft_daemon.engines.torch.child", TORCH),
         # The rivals of the typing benchmark wait in the same way, or a busy machine would slow one side alone.
-        ("peft_evaluation.typing.policies.llama_server_child", RIVAL),
+        ("peft_evaluation.typing_benchmark.policies.llama_server_child", RIVAL),
     ],
 )
 def test_every_engine_waits_so_by_default(module: str, config: msgspec.Struct) -> None:

@@ -14,19 +14,17 @@ from rich.console import Console
 from peft_core.errors import Cancelled, Conflict, InvalidInput
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_evaluation.typing import run
-from peft_evaluation.typing.assembling import assemble
-from peft_evaluation.typing.chart import chart
-from peft_evaluation.typing.making import Amount
-from peft_evaluation.typing.policies.base import Answer, Totals, View
-from peft_evaluation.typing.policies.catalogue import Policy
-from peft_evaluation.typing.replaying import Replayed, replay
-from peft_evaluation.typing.report_files import JSON, html, markdown, write
-from peft_evaluation.typing.results import BenchReport
-from peft_evaluation.typing.screen import Ghost
-from peft_evaluation.typing.traces import Edit
-from peft_evaluation.typing.view import Lines, show
-from peft_evaluation.typing.workspace import Workspace
+from peft_evaluation.typing_benchmark import run
+from peft_evaluation.typing_benchmark.figures import assemble
+from peft_evaluation.typing_benchmark.policies.base import DocumentView, PolicyAnswer, ResourceUsage
+from peft_evaluation.typing_benchmark.policies.catalogue import Policy
+from peft_evaluation.typing_benchmark.replay import Replayed, TraceWorkspace, replay
+from peft_evaluation.typing_benchmark.report import JSON, chart, html_report, markdown_report, write_report
+from peft_evaluation.typing_benchmark.results import BenchReport
+from peft_evaluation.typing_benchmark.screen import GhostText
+from peft_evaluation.typing_benchmark.trace_maker import TraceAmount
+from peft_evaluation.typing_benchmark.traces import TraceEdit
+from peft_evaluation.typing_benchmark.view import Lines, show
 from peft_tuning.place import Place
 from support.typed_file import short_trace
 
@@ -47,23 +45,23 @@ class Played:
     async def stop(self) -> None:
         self.told.append("stop")
 
-    def opened(self, view: View) -> None:
+    def opened(self, view: DocumentView) -> None:
         self.told.append(f"open {view.file} {view.version}")
 
-    def shown(self, view: View, before: View) -> None:
+    def shown(self, view: DocumentView, before: DocumentView) -> None:
         self.told.append("shown")
 
-    def changed(self, view: View, edit: Edit, before: View) -> None:
+    def changed(self, view: DocumentView, edit: TraceEdit, before: DocumentView) -> None:
         assert edit.applied(before.text) == view.text
         assert view.version == before.version + 1
 
-    def moved(self, view: View) -> None:
+    def moved(self, view: DocumentView) -> None:
         self.told.append("moved")
 
-    def saved(self, view: View) -> None:
+    def saved(self, view: DocumentView) -> None:
         self.told.append("saved")
 
-    async def suggest(self, view: View) -> Answer:
+    async def suggest(self, view: DocumentView) -> PolicyAnswer:
         line = view.text[: view.cursor].rsplit("\n", 1)[-1]
         self.asked.append(line)
         try:
@@ -72,10 +70,10 @@ class Played:
             self.cancelled += 1
             raise
         text = self.answers.get(line)
-        return Answer(None if text is None else Ghost(view.cursor, view.cursor, text), cached=False)
+        return PolicyAnswer(None if text is None else GhostText(view.cursor, view.cursor, text), cached=False)
 
-    async def totals(self) -> Totals:
-        return Totals(requests=len(self.asked), prompt_evaluated=1, prompt_reused=0, decoded=1, cpu_s=0.1)
+    async def totals(self) -> ResourceUsage:
+        return ResourceUsage(requests=len(self.asked), prompt_evaluated=1, prompt_reused=0, decoded=1, cpu_s=0.1)
 
 
 def played(trace_folder: Path, session: Played, *, keys: int, wait_s: float) -> Replayed:
@@ -117,7 +115,7 @@ def test_an_answer_with_nothing_is_noted_as_one(tmp_path: Path) -> None:
 
 def test_more_of_an_answer_is_asked_for_and_shown(tmp_path: Path) -> None:
     class Partial(Played):
-        async def suggest(self, view: View) -> Answer:
+        async def suggest(self, view: DocumentView) -> PolicyAnswer:
             answer = await super().suggest(view)
             if len(self.asked) == 1:
                 self.answers["def"] = " subtract(first, second):"
@@ -134,7 +132,7 @@ def test_more_of_an_answer_is_asked_for_and_shown(tmp_path: Path) -> None:
 
 def test_what_goes_wrong_in_a_request_ends_the_replay_and_the_system(tmp_path: Path) -> None:
     class Broken(Played):
-        async def suggest(self, view: View) -> Answer:
+        async def suggest(self, view: DocumentView) -> PolicyAnswer:
             raise InvalidInput("broken")
 
     session = Broken({})
@@ -149,23 +147,23 @@ def test_the_workspace_has_the_files_as_they_were_before_and_is_gone_afterwards(
     trace = short_trace(tmp_path, keys=3)
     (file,) = trace.files
     inside = msgspec.structs.replace(file, name="pack/sums.py")
-    with Workspace(msgspec.structs.replace(trace, files=(inside,))) as workspace:
+    with TraceWorkspace(msgspec.structs.replace(trace, files=(inside,))) as workspace:
         assert workspace.read("pack/other.py") == "x = 1\n"
         assert workspace.read("pack/sums.py") == file.before != file.original
     assert not workspace.home.exists()
 
 
 PLAYED = Policy("ours", "", False, lambda _e, _w: Played({"def ": "subtract"}))
-RIVAL = Policy("llm-ls", "", True, lambda _e, _w: Played({}))
+RIVAL = Policy("llama.vscode", "", True, lambda _e, _w: Played({}))
 
 
 @pytest.fixture
 def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., run.BenchRequest]:
-    monkeypatch.setattr(run, "make", lambda _amount, seed, _sources: (short_trace(tmp_path, keys=5 + seed),))
+    monkeypatch.setattr(run, "make_traces", lambda _amount, seed, _sources: (short_trace(tmp_path, keys=5 + seed),))
 
     def made(**values: object) -> run.BenchRequest:
         given = {"policies": (PLAYED, RIVAL), "scenes": 0, "quick": True, **values}
-        return run.BenchRequest(folder=tmp_path / "out", amount=Amount(1, 1, 1), **given)  # type: ignore[arg-type]
+        return run.BenchRequest(folder=tmp_path / "out", amount=TraceAmount(1, 1, 1), **given)  # type: ignore[arg-type]
 
     return made
 
@@ -181,13 +179,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def test_a_run_replays_every_policy_and_writes_its_report(
     request_of: Callable[..., run.BenchRequest], place: Place
 ) -> None:
-    events: list[run.Event] = []
+    events: list[run.TypingEvent] = []
     report = run.bench(request_of(), place, events.append)
-    assert list(report.policies) == ["ours", "llm-ls"]
-    assert isinstance(events[-1], run.Reported)
+    assert list(report.policies) == ["ours", "llama.vscode"]
+    assert isinstance(events[-1], run.BenchReported)
     stored = msgspec.json.decode((request_of().folder / JSON).read_bytes())
     assert stored["policies"]["ours"]["p50_ms"] == report.policies["ours"].p50_ms
-    assert stored["policies"]["llm-ls"]["p50_ms"] is None
+    assert stored["policies"]["llama.vscode"]["p50_ms"] is None
 
 
 def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
@@ -196,7 +194,7 @@ def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
     opened = []
 
     def counted(policy: Policy, *, interrupt: bool) -> Policy:
-        def open_(engine: object, workspace: Workspace) -> Played:
+        def open_(engine: object, workspace: TraceWorkspace) -> Played:
             opened.append(policy.name)
             if interrupt:
                 raise KeyboardInterrupt
@@ -219,7 +217,7 @@ def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
         place,
         lambda _: None,
     )
-    assert opened == ["ours", "llm-ls", "llm-ls"]
+    assert opened == ["ours", "llama.vscode", "llama.vscode"]
 
 
 @pytest.fixture
@@ -227,7 +225,7 @@ def report(tmp_path: Path) -> BenchReport:
     trace = short_trace(tmp_path, keys=5)
     runs = [
         msgspec.structs.replace(played(tmp_path, Played({"def": " subtract"}), keys=4, wait_s=0.001), policy=name)
-        for name in ("ours", "ours-base", "llama.vscode", "llm-ls")
+        for name in ("ours", "ours-base", "llama.vscode")
     ]
     return assemble(
         runs,
@@ -253,17 +251,17 @@ def test_the_table_fits_a_terminal_of_80_columns(report: BenchReport) -> None:
 
 
 def test_the_report_is_written_for_people_and_escapes_what_it_quotes(report: BenchReport, tmp_path: Path) -> None:
-    write(tmp_path, report)
-    page = html(report)
+    write_report(tmp_path, report)
+    page = html_report(report)
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
     assert "<script" not in page
-    assert page.count("<polyline") == 4
-    assert "| first p50, ms |" in markdown(report)
+    assert page.count("<polyline") == 3
+    assert "| first p50, ms |" in markdown_report(report)
 
 
 def test_curves_rise_to_the_share_that_got_a_suggestion(report: BenchReport) -> None:
-    half = msgspec.structs.replace(report, latencies={"ours": (100.0, None), "llm-ls": (10.0, 30_000.0)})
+    half = msgspec.structs.replace(report, latencies={"ours": (100.0, None), "llama.vscode": (10.0, 30_000.0)})
     ours, rival = chart(half).curves
     drawn = chart(half)
     ends = [float(curve.points.split()[-1].split(",")[1]) for curve in (ours, rival)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,49 +10,59 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput
-from peft_evaluation.typing.policies import catalogue
-from peft_evaluation.typing.policies.base import Engine
-from peft_evaluation.typing.policies.completion_cache import CompletionCache, Key
-from peft_evaluation.typing.policies.lines import Around
-from peft_evaluation.typing.policies.llama_server import _by_line
-from peft_evaluation.typing.policies.llama_vscode import after, fitted, key_of, without_empty_end, without_indent
-from peft_evaluation.typing.policies.llm_ls import CONTEXT_TOKENS, LlmLsSession, Wanted, prompt
-from peft_evaluation.typing.policies.positions import offset, position
-from peft_evaluation.typing.policies.repeating import repeats
-from peft_evaluation.typing.policies.ring import CHUNKS, QUEUE, Ring
+from peft_evaluation.typing_benchmark.policies import catalogue
+from peft_evaluation.typing_benchmark.policies.llama_vscode import (
+    after,
+    fitted,
+    key_of,
+    without_empty_end,
+    without_indent,
+)
+from peft_evaluation.typing_benchmark.policies.llama_vscode_state import (
+    CHUNKS,
+    QUEUE,
+    ContextRing,
+    CursorLines,
+    InfillCache,
+    InfillKey,
+    is_discarded,
+)
+from peft_evaluation.typing_benchmark.policies.positions import offset, position
 
 
-def around(text: str) -> Around:
+def around(text: str) -> CursorLines:
     """At the mark ``|``."""
-    return Around.of(text.replace("|", ""), text.index("|"))
+    return CursorLines.of(text.replace("|", ""), text.index("|"))
 
 
 def test_a_cached_answer_serves_as_far_as_it_was_typed() -> None:
-    cache = CompletionCache(10)
-    cache.put(Key("p", "s", "x = "), "value + 1")
-    assert cache.get(Key("p", "s", "x = val")) == "ue + 1"
-    assert cache.get(Key("p", "s", "x = vax")) is None
-    assert cache.get(Key("p", "other", "x = val")) is None
+    cache = InfillCache(10)
+    cache.put(InfillKey("p", "s", "x = "), ["value + 1", "vast", "other"])
+    assert cache.get(InfillKey("p", "s", "x = ")) == ("value + 1", "vast", "other")
+    assert cache.get(InfillKey("p", "s", "x = val")) == ("ue + 1",)
+    assert cache.get(InfillKey("p", "s", "x = va")) == ("lue + 1", "st")
+    assert cache.get(InfillKey("p", "s", "x = vax")) is None
+    assert cache.get(InfillKey("p", "other", "x = val")) is None
 
 
 def test_the_answer_used_longest_ago_goes_first() -> None:
-    cache = CompletionCache(2)
+    cache = InfillCache(2)
     for name in "ab":
-        cache.put(Key(name, "", ""), name)
-    cache.get(Key("a", "", ""))
-    cache.put(Key("c", "", ""), "c")
-    assert [cache.get(Key(name, "", "")) for name in "abc"] == ["a", None, "c"]
+        cache.put(InfillKey(name, "", ""), [name])
+    cache.get(InfillKey("a", "", ""))
+    cache.put(InfillKey("c", "", ""), ["c"])
+    assert [cache.get(InfillKey(name, "", "")) for name in "abc"] == [("a",), None, ("c",)]
 
 
 def test_a_request_has_whole_lines_and_no_bare_indentation() -> None:
-    assert key_of(around("a\nb = |2\nc\n")) == Key("a\n", "2\nc\n\n", "b = ")
+    assert key_of(around("a\nb = |2\nc\n")) == InfillKey("a\n", "2\nc\n\n", "b = ")
     assert key_of(around("a\n    |\n")).prompt == ""
 
 
 def test_the_request_ahead_is_that_after_accepting() -> None:
-    key = Key("a\n", "\n", "b = ")
-    assert after(key, ["1"]) == Key("a\n", "\n", "b = 1")
-    assert after(key, ["1", "c = ", "d"]) == Key("a\nb = 1\nc = \n", "\n", "d")
+    key = InfillKey("a\n", "\n", "b = ")
+    assert after(key, ["1"]) == InfillKey("a\n", "\n", "b = 1")
+    assert after(key, ["1", "c = ", "d"]) == InfillKey("a\nb = 1\nc = \n", "\n", "d")
 
 
 def test_a_suggestion_before_more_of_the_line_is_one_line_without_what_is_there() -> None:
@@ -81,11 +89,11 @@ def test_a_suggestion_before_more_of_the_line_is_one_line_without_what_is_there(
     ],
 )
 def test_what_stands_there_already_is_not_suggested(text: str, lines: Sequence[str], thrown_away: bool) -> None:
-    assert repeats(lines, around(text)) is thrown_away
+    assert is_discarded(lines, around(text)) is thrown_away
 
 
 def test_the_ring_takes_in_one_chunk_at_a_time_and_forgets_the_oldest() -> None:
-    ring = Ring(Random(0))
+    ring = ContextRing(Random(0))
     for number in range(CHUNKS + 3):
         ring.pick("f", [f"{number} {line}" for line in range(10)], evict=True)
         assert ring.take_in()
@@ -95,7 +103,7 @@ def test_the_ring_takes_in_one_chunk_at_a_time_and_forgets_the_oldest() -> None:
 
 
 def test_the_ring_has_no_two_chunks_much_alike_and_no_tiny_ones() -> None:
-    ring = Ring(Random(0))
+    ring = ContextRing(Random(0))
     lines = [str(number) for number in range(40)]
     ring.pick("f", lines, evict=True)
     ring.pick("f", lines, evict=True)
@@ -107,34 +115,6 @@ def test_the_ring_has_no_two_chunks_much_alike_and_no_tiny_ones() -> None:
     assert len(ring.queued) == QUEUE
 
 
-def test_a_prompt_has_lines_from_both_sides_until_the_context_is_full() -> None:
-    async def count(lines: Sequence[str]) -> list[int]:
-        return [len(line) for line in lines]
-
-    def built(text: str) -> str:
-        return asyncio.run(prompt(text.replace("|", ""), text.index("|"), count))
-
-    assert built("a\nb|c\nd\n") == "<|fim_prefix|>a\nb<|fim_suffix|>c\nd\n<|fim_middle|>"
-    long = "x" * (CONTEXT_TOKENS // 4) + "\n"
-    assert built(long * 4 + "|" + long * 4).count("x\n") == 3
-
-
-def test_how_much_is_shown_depends_on_the_syntax_at_the_cursor() -> None:
-    session = LlmLsSession(Engine("", Path(), 1))
-
-    def wanted(text: str) -> Wanted:
-        return session.wanted(text.replace("|", ""), text.index("|"))
-
-    assert wanted("def f():\n    return a\n|\n") is Wanted.ALL
-    assert wanted("value = some|thing\n") is Wanted.NOTHING
-    assert wanted("value = fo|o\n") is Wanted.LINE
-    assert wanted("|") is Wanted.NOTHING
-
-
-def test_tokens_belong_to_the_line_they_begin_in() -> None:
-    assert _by_line([3, 5, 2], [2, 2, 2, 2, 2]) == [2, 2, 1]
-
-
 @given(st.text("ab😀é\n", max_size=30), st.data())
 def test_positions_and_offsets_are_each_others_inverse(text: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(text)))
@@ -143,5 +123,8 @@ def test_positions_and_offsets_are_each_others_inverse(text: str, data: st.DataO
 
 def test_a_policy_there_is_not_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no policy 'copilot'"):
-        catalogue.chosen(["ours", "copilot"])
-    assert [policy.name for policy in catalogue.chosen(["infill", "ours", "infill"])] == ["infill", "ours"]
+        catalogue.choose_policies(["ours", "copilot"])
+    assert [policy.name for policy in catalogue.choose_policies(["llama.vscode", "ours", "llama.vscode"])] == [
+        "llama.vscode",
+        "ours",
+    ]

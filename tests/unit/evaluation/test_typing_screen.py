@@ -5,42 +5,41 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_evaluation.typing.quality import judge, next_line
-from peft_evaluation.typing.screen import Ghost, Screen, Shown
-from peft_evaluation.typing.traces import Edit
+from peft_evaluation.typing_benchmark.screen import GhostText, Screen, ShownSuggestion, judge, next_line
+from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 
 def typed(screen: Screen, text: str) -> Screen:
     for character in text:
-        screen = screen.edited(Edit(screen.cursor, screen.cursor, character), screen.cursor + 1)
+        screen = screen.edited(TraceEdit(screen.cursor, screen.cursor, character), screen.cursor + 1)
     return screen
 
 
 def offered(document: str, text: str, *, over: int = 0) -> Screen:
     """A suggestion at the mark ``|``."""
     cursor = document.index("|")
-    return Screen(document.replace("|", ""), cursor).offered(Ghost(cursor, cursor + over, text))
+    return Screen(document.replace("|", ""), cursor).offered(GhostText(cursor, cursor + over, text))
 
 
 def test_ghost_text_stays_while_what_is_typed_agrees() -> None:
     screen = typed(offered("x = |\n", "value + 1"), "val")
-    assert screen.shown == Shown("ue + 1", 0)
+    assert screen.shown == ShownSuggestion("ue + 1", 0)
 
 
 def test_another_character_hides_it_for_good() -> None:
     screen = typed(offered("x = |\n", "value"), "vx")
     assert screen.shown is None
-    back = screen.edited(Edit(screen.cursor - 1, screen.cursor, ""), screen.cursor - 1)
+    back = screen.edited(TraceEdit(screen.cursor - 1, screen.cursor, ""), screen.cursor - 1)
     assert back.shown is None
 
 
 def test_a_backspace_over_what_agreed_shows_it_again() -> None:
     screen = typed(offered("x = |\n", "value"), "va")
-    assert screen.edited(Edit(5, 6, ""), 5).shown == Shown("alue", 0)
+    assert screen.edited(TraceEdit(5, 6, ""), 5).shown == ShownSuggestion("alue", 0)
 
 
 def test_a_backspace_before_it_hides_it() -> None:
-    assert offered("x = |\n", "value").edited(Edit(3, 4, ""), 3).shown is None
+    assert offered("x = |\n", "value").edited(TraceEdit(3, 4, ""), 3).shown is None
 
 
 def test_moving_the_cursor_hides_it() -> None:
@@ -53,20 +52,20 @@ def test_typed_to_its_end_nothing_is_shown() -> None:
 
 def test_a_bracket_that_brings_its_partner_agrees_with_a_call() -> None:
     screen = offered("x = f|\n", "(a, b)")
-    screen = screen.edited(Edit(5, 5, "()"), 6)
-    assert screen.shown == Shown("a, b)", 1)
-    assert typed(screen, "a").shown == Shown(", b)", 1)
+    screen = screen.edited(TraceEdit(5, 5, "()"), 6)
+    assert screen.shown == ShownSuggestion("a, b)", 1)
+    assert typed(screen, "a").shown == ShownSuggestion(", b)", 1)
 
 
 def test_an_answer_does_not_replace_what_still_agrees_but_more_of_it_does() -> None:
     screen = typed(offered("x = |\n", "value"), "v")
-    assert screen.offered(Ghost(5, 5, "other")).shown == Shown("alue", 0)
-    assert screen.grown(Ghost(5, 5, "alue + 1")).shown == Shown("alue + 1", 0)
-    assert screen.grown(Ghost(5, 5, "other")).shown == Shown("alue", 0)
+    assert screen.offered(GhostText(5, 5, "other")).shown == ShownSuggestion("alue", 0)
+    assert screen.grown(GhostText(5, 5, "alue + 1")).shown == ShownSuggestion("alue + 1", 0)
+    assert screen.grown(GhostText(5, 5, "other")).shown == ShownSuggestion("alue", 0)
 
 
 def test_an_answer_with_nothing_leaves_what_is_shown() -> None:
-    assert offered("x = |\n", "value").offered(None).shown == Shown("value", 0)
+    assert offered("x = |\n", "value").offered(None).shown == ShownSuggestion("value", 0)
 
 
 @given(st.text("ab(\n", min_size=1, max_size=8), st.integers(0, 8))

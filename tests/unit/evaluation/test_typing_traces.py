@@ -10,11 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.typing import making, scenarios, sources
-from peft_evaluation.typing.keystrokes import Manner, Writer, partners
-from peft_evaluation.typing.making import FULL, QUICK, Amount, make, without
-from peft_evaluation.typing.parts import bits, overlaps, stretches
-from peft_evaluation.typing.traces import Kind, Trace, digest
+from peft_evaluation.typing_benchmark import scenarios, trace_maker
+from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner, partners
+from peft_evaluation.typing_benchmark.trace_maker import (
+    FULL,
+    PACKAGES,
+    QUICK,
+    TraceAmount,
+    bits,
+    code_bases,
+    fits,
+    make_traces,
+    overlaps,
+    stretches,
+    without,
+)
+from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, digest_of
 
 CODE = '''"""A module."""
 
@@ -57,7 +68,7 @@ TABLE = {
 
 @pytest.fixture(scope="module")
 def full() -> tuple[Trace, ...]:
-    return make(FULL, 0)
+    return make_traces(FULL, 0)
 
 
 @given(st.data(), st.integers(0, 10_000), st.sampled_from(["", "mistake", "undo", "retype"]))
@@ -75,8 +86,8 @@ def test_whatever_part_is_left_out_writing_it_gives_the_file_back(data: st.DataO
         part = data.draw(st.sampled_from(bits(CODE)))
         start, end = part.start, part.end
     before = CODE[:start] + CODE[end:]
-    often = Manner(mistake=0.3, retype=0.2, undo=0.2, accept=0.4, think=0.1, detour=detour)
-    writer = Writer("code.py", CODE, before, Random(seed), often)
+    often = TypingManner(mistake=0.3, retype=0.2, undo=0.2, accept=0.4, think=0.1, detour=detour)
+    writer = KeystrokeWriter("code.py", CODE, before, Random(seed), often)
     text = before
     for event in writer.write(start, end, start):
         if event.edit is None:
@@ -95,7 +106,7 @@ def test_whatever_part_is_left_out_writing_it_gives_the_file_back(data: st.DataO
 
 def test_a_bracket_comes_with_its_partner_which_is_overwritten_later() -> None:
     original = "x = f(ab)\n"
-    writer = Writer("x.py", original, "x = \n", Random(0), Manner(0, 0, 0, 0, 0))
+    writer = KeystrokeWriter("x.py", original, "x = \n", Random(0), TypingManner(0, 0, 0, 0, 0))
     edits = [event.edit for event in writer.write(4, 9, 4) if event.edit is not None]
     assert [(edit.start, edit.end, edit.text) for edit in edits] == [
         (4, 4, "f"),
@@ -108,7 +119,7 @@ def test_a_bracket_comes_with_its_partner_which_is_overwritten_later() -> None:
 
 def test_a_bracket_before_a_word_comes_alone() -> None:
     original = "x = (ab)cd\n"
-    writer = Writer("x.py", original, "x = cd\n", Random(0), Manner(0, 0, 0, 0, 0))
+    writer = KeystrokeWriter("x.py", original, "x = cd\n", Random(0), TypingManner(0, 0, 0, 0, 0))
     edits = [event.edit for event in writer.write(4, 8, 4) if event.edit is not None]
     assert [edit.text for edit in edits] == ["(", "a", "b", ")"]
 
@@ -121,7 +132,7 @@ def test_partners_are_found_outside_of_strings_and_on_one_line() -> None:
 
 def test_enter_brings_the_indentation_and_an_empty_line_loses_it() -> None:
     original = "def f():\n    a = 1\n\n    return a\n"
-    writer = Writer("f.py", original, "def f():\n", Random(0), Manner(0, 0, 0, 0, 0))
+    writer = KeystrokeWriter("f.py", original, "def f():\n", Random(0), TypingManner(0, 0, 0, 0, 0))
     edits = [event.edit for event in writer.write(8, 32, 8) if event.edit is not None]
     assert edits[0].text == "\n    "
     after_the_statement = [edit for edit in edits if "\n" in edit.text][1:]
@@ -158,30 +169,30 @@ def test_a_full_run_has_twelve_traces_of_four_code_bases_with_all_kinds_of_editi
 def test_nothing_is_typed_that_the_shipped_adapters_were_tuned_on() -> None:
     known = (Path(__file__).parents[3] / "docs/adapters.md").read_text()
     assert "more-itertools" in known
-    for name in sources.PACKAGES:
+    for name in PACKAGES:
         assert f" {name} " not in known
         assert f" {name}," not in known
 
 
 def test_a_full_run_is_budgeted_below_forty_minutes_and_a_quick_one_below_five(full: tuple[Trace, ...]) -> None:
     assert 3 * sum(trace.seconds + 4 for trace in full) < 32 * 60
-    assert 3 * sum(trace.seconds + 4 for trace in make(QUICK, 0)) < 3.5 * 60
+    assert 3 * sum(trace.seconds + 4 for trace in make_traces(QUICK, 0)) < 3.5 * 60
 
 
 def test_the_same_seed_makes_the_same_traces_and_another_makes_others() -> None:
-    small = Amount(traces=2, seconds=20, files=1)
-    assert digest(make(small, 3)) == digest(make(small, 3))
-    assert digest(make(small, 3)) != digest(make(small, 4))
+    small = TraceAmount(traces=2, seconds=20, files=1)
+    assert digest_of(make_traces(small, 3)) == digest_of(make_traces(small, 3))
+    assert digest_of(make_traces(small, 3)) != digest_of(make_traces(small, 4))
 
 
 def test_keys_follow_each_other_as_people_type(full: tuple[Trace, ...]) -> None:
-    pauses = [event.wait_s for trace in full for event in trace.events if event.kind is Kind.KEY]
+    pauses = [event.wait_s for trace in full for event in trace.events if event.kind is TraceAction.KEY]
     assert 0.2 < sum(pauses) / len(pauses) < 0.45
     assert min(pauses) >= 0.05
 
 
 def test_parts_that_are_left_out_together_do_not_touch() -> None:
-    found = making.parts_of(CODE, 150, Random(1))
+    found = trace_maker.parts_of(CODE, 150, Random(1))
     assert found
     assert all(not overlaps(one, other) for one in found for other in found if one is not other)
     assert len(without(CODE, found)) == len(CODE) - sum(part.end - part.start for part in found)
@@ -196,7 +207,7 @@ def test_docstrings_are_not_typed() -> None:
     "text", ["x = 1\n" * 10, "\tx = 1\n" * 200, "x = (\n" * 200, "x = 1\n    \n" * 100, "x = 1\n" * 200]
 )
 def test_a_file_that_cannot_be_typed_is_left_out(text: str) -> None:
-    assert not sources.fits(text)
+    assert not fits(text)
 
 
 def test_a_folder_of_ones_own_is_typed_instead(tmp_path: Path) -> None:
@@ -204,21 +215,21 @@ def test_a_folder_of_ones_own_is_typed_instead(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"one{number}.py").write_text(CODE + padding + f"end = {number}\n")
     (tmp_path / "test_one.py").write_text(CODE + padding)
-    traces = make(Amount(traces=2, seconds=68, files=2), 0, [tmp_path])
+    traces = make_traces(TraceAmount(traces=2, seconds=68, files=2), 0, [tmp_path])
     assert {file.name for trace in traces for file in trace.files} <= {f"one{number}.py" for number in range(4)}
     with pytest.raises(InvalidInput, match="only 2 of 3"):
-        make(Amount(traces=3, seconds=68, files=2), 0, [tmp_path])
+        make_traces(TraceAmount(traces=3, seconds=68, files=2), 0, [tmp_path])
 
 
 def test_a_folder_without_files_to_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no Python file to type"):
-        make(QUICK, 0, [tmp_path])
+        make_traces(QUICK, 0, [tmp_path])
     with pytest.raises(InvalidInput, match="is no folder"):
-        make(QUICK, 0, [tmp_path / "missing"])
+        make_traces(QUICK, 0, [tmp_path / "missing"])
 
 
 def test_a_file_is_opened_cold_and_one_key_is_typed_in_its_middle() -> None:
-    scene = next(found for base in sources.code_bases([], Random(0)) if (found := scenarios.scene_of(base)))
+    scene = next(found for base in code_bases([], Random(0)) if (found := scenarios.scene_of(base)))
     trace = scenarios.cold(scene, 2.0)
     assert 250 <= scene.original.count("\n") <= 360
     (key,) = [event for event in trace.events if event.counts]
@@ -229,13 +240,13 @@ def test_a_file_is_opened_cold_and_one_key_is_typed_in_its_middle() -> None:
 
 
 def test_reopening_goes_on_where_the_file_was_left() -> None:
-    scene = next(found for base in sources.code_bases([], Random(0)) if (found := scenarios.scene_of(base)))
+    scene = next(found for base in code_bases([], Random(0)) if (found := scenarios.scene_of(base)))
     trace = scenarios.reopened(scene, 2.0)
     kinds = [event.kind for event in trace.events]
-    assert kinds.index(Kind.SAVE) < kinds.index(Kind.RESTART) < kinds.index(Kind.OPEN, 1)
+    assert kinds.index(TraceAction.SAVE) < kinds.index(TraceAction.RESTART) < kinds.index(TraceAction.OPEN, 1)
     # Both keys count, so that the pause behind the first lasts until it is answered.
-    assert [event.kind for event in trace.events if event.counts] == [Kind.KEY, Kind.KEY]
-    assert [event.until_shown for event in trace.events if event.kind is Kind.PAUSE] == [True, False, True]
+    assert [event.kind for event in trace.events if event.counts] == [TraceAction.KEY, TraceAction.KEY]
+    assert [event.until_shown for event in trace.events if event.kind is TraceAction.PAUSE] == [True, False, True]
     (text,) = trace.texts().values()
     last = trace.events[-2]
     assert scene.original.startswith(text[: last.cursor])

@@ -22,7 +22,7 @@ CACHE_REUSE = 256
 SLOTS = 4
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+class RivalServerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the child needs."""
 
     model: str
@@ -30,7 +30,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str
 
 
-class Ready(msgspec.Struct, frozen=True):
+class RivalServerReady(msgspec.Struct, frozen=True):
     """What the child says once it accepts requests."""
 
     address: str
@@ -43,7 +43,7 @@ def main() -> None:
 
 def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     """Load what the first line says and answer where the server listens."""
-    config = msgspec.json.decode(commands.next(), type=Config)
+    config = msgspec.json.decode(commands.next(), type=RivalServerConfig)
 
     set_wait_policy("passive")
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
@@ -63,7 +63,7 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     params.fit_params = False
     params.verbosity = 1
     server = xllamacpp.Server(params)
-    answers.write(msgspec.json.encode(Ready(server.listening_address)) + b"\n")
+    answers.write(msgspec.json.encode(RivalServerReady(server.listening_address)) + b"\n")
     answers.flush()
     while True:
         commands.next()

@@ -9,15 +9,93 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from peft_evaluation.typing.policies.base import Session, View
-from peft_evaluation.typing.quality import SILENT, judge
-from peft_evaluation.typing.screen import Screen
-from peft_evaluation.typing.traces import ASKS, ENDS_SEGMENT, Event, Kind
-from peft_evaluation.typing.watching import Keystroke, Watch
+import msgspec
+
+from peft_evaluation.typing_benchmark.policies.base import DocumentView, PolicySession
+from peft_evaluation.typing_benchmark.screen import SILENT, LineJudgement, Screen, ShownSuggestion, judge
+from peft_evaluation.typing_benchmark.traces import ENDS_SEGMENT, REQUESTING_ACTIONS, TraceAction, TraceEvent
 
 DEBOUNCE_S = 0.05
 """VS Code's own for inline completions."""
+
+
+# When each keystroke got its suggestion: a state machine fed with edits and with what the screen shows. Pure.
+#
+# The clock starts with a keystroke. It stops when a suggestion that is valid for the document *as it is then* is on the
+# screen: at once, where ghost text stays through the keystroke; else with the next that appears, be it after further
+# keystrokes, whose own clocks stop at the same moment. When the segment ends (the cursor goes elsewhere, the trace is
+# over) before anything appears, the clock never stops.
+
+
+class Keystroke(msgspec.Struct, kw_only=True):
+    """One typed character after which a suggestion may be wanted, and what came of it; times in milliseconds."""
+
+    index: int
+    """Of the event in its trace."""
+    place: int
+    stayed: bool = False
+    """Ghost text that was there before agrees with the character."""
+    shown_ms: float | None = None
+    """Until something valid was on the screen; null: never."""
+    full_ms: float | None = None
+    """Until that had its full length (a partial answer may come first)."""
+    answered_ms: float | None = None
+    """Until its own request was answered, be it with nothing; null: it was overtaken, or never made."""
+    nothing: bool = False
+    """Its own request was answered with nothing, and nothing was shown before the next event."""
+    cached: bool | None = None
+    """Its own request was answered without the model; null where that is not known."""
+    text: str = ""
+    """What was on the screen at the next event ..."""
+    judged: LineJudgement = SILENT
+    """... and how good that was."""
+
+
+@dataclass
+class KeystrokeWatch:
+    """Follows one document after the other; ``now`` is in seconds, from any beginning."""
+
+    keystrokes: list[Keystroke] = field(default_factory=list)
+    _waiting: list[tuple[Keystroke, float]] = field(default_factory=list)
+    _arrived: list[tuple[Keystroke, float]] = field(default_factory=list)
+    """Those whose clock stopped since the last edit: what is shown to them may still grow."""
+    _shown: ShownSuggestion | None = None
+
+    def typed(self, now: float, keystroke: Keystroke, shown: ShownSuggestion | None) -> None:
+        """A keystroke; ``shown`` is what is still on the screen right after it."""
+        self.keystrokes.append(keystroke)
+        self._arrived.clear()
+        self._waiting.append((keystroke, now))
+        keystroke.stayed = shown is not None
+        self._shown = None
+        self.changed(now, shown)
+
+    def edited(self, now: float, shown: ShownSuggestion | None) -> None:
+        """Any other edit: no clock starts."""
+        self._arrived.clear()
+        self._shown = None
+        self.changed(now, shown)
+
+    def changed(self, now: float, shown: ShownSuggestion | None) -> None:
+        """What the screen shows may be other than before."""
+        if shown is None or shown == self._shown:
+            self._shown = shown
+            return
+        for keystroke, began in self._waiting:
+            keystroke.shown_ms = round(1000 * (now - began), 1)
+        self._arrived += self._waiting
+        self._waiting.clear()
+        for keystroke, began in self._arrived:
+            keystroke.full_ms = round(1000 * (now - began), 1)
+        self._shown = shown
+
+    def ended(self) -> None:
+        """The segment is over: who still waits does so for ever."""
+        self._waiting.clear()
+        self._arrived.clear()
+        self._shown = None
 
 
 class Editor:
@@ -27,10 +105,10 @@ class Editor:
     """
 
     def __init__(
-        self, session: Session, save: Callable[[str, str], None], clock: Callable[[], float] = time.perf_counter
+        self, session: PolicySession, save: Callable[[str, str], None], clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.session, self._save, self._clock = session, save, clock
-        self.watch = Watch()
+        self.watch = KeystrokeWatch()
         self._screens: dict[str, Screen] = {}
         self._versions: dict[str, int] = {}
         self._current = ""
@@ -40,10 +118,10 @@ class Editor:
         session.on_more = self._more
 
     @property
-    def view(self) -> View:
+    def view(self) -> DocumentView:
         """The document that is shown."""
         screen = self._screens[self._current]
-        return View(self._current, screen.document, screen.cursor, self._versions[self._current])
+        return DocumentView(self._current, screen.document, screen.cursor, self._versions[self._current])
 
     @property
     def waits(self) -> bool:
@@ -51,9 +129,9 @@ class Editor:
         last = self._last
         return last is not None and last.shown_ms is None and last.answered_ms is None
 
-    def happen(self, index: int, event: Event) -> None:
+    def happen(self, index: int, event: TraceEvent) -> None:
         """Let the person do something; returns at once."""
-        if event.kind is Kind.PAUSE:
+        if event.kind is TraceAction.PAUSE:
             return
         self._settle()
         self._cancel()
@@ -61,18 +139,18 @@ class Editor:
             self.watch.ended()
         if event.edit is not None:
             self._edit(index, event)
-        elif event.kind is Kind.SWITCH:
+        elif event.kind is TraceAction.SWITCH:
             before = self.view
             self._screens[self._current] = self._screens[self._current].moved(self.view.cursor)
             self._current = event.file
             self.session.shown(self.view, before)
-        elif event.kind is Kind.JUMP:
+        elif event.kind is TraceAction.JUMP:
             self._screens[self._current] = self._screens[self._current].moved(event.cursor)
             self.session.moved(self.view)
-        elif event.kind is Kind.SAVE:
+        elif event.kind is TraceAction.SAVE:
             self._save(self._current, self.view.text)
             self.session.saved(self.view)
-        if event.kind in ASKS:
+        if event.kind in REQUESTING_ACTIONS:
             self._asking = asyncio.create_task(self._ask(self._last, self._clock()))
 
     def open(self, name: str, text: str) -> None:
@@ -90,7 +168,7 @@ class Editor:
         self.watch.ended()
         self._cancel()
 
-    def _edit(self, index: int, event: Event) -> None:
+    def _edit(self, index: int, event: TraceEvent) -> None:
         edit, before, now = event.edit, self.view, self._clock()
         if edit is None:
             return

@@ -121,3 +121,9 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """Keystroke to first suggestion, all of them, by policy; for the chart."""
     traces: tuple[TraceFacts, ...]
     notes: tuple[str, ...] = ()
+
+
+# The report of a run, from all that was replayed. Pure but for what it notes of the machine.
+
+_NOTE = "Absolute times are this machine's; the ratios within one run are what counts."
+_QUICK = "A quick run: too few keystrokes for the tails (p95, p99) and for tests of quality."

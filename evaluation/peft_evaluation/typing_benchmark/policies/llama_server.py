@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import accumulate
 from typing import Any
 
 import httpx
@@ -17,37 +15,33 @@ import msgspec
 from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed
 from peft_daemon.engines.threads import default_threads
-from peft_evaluation.typing.policies.base import Engine, Totals
-from peft_evaluation.typing.policies.llama_server_child import Config, Ready
-from peft_evaluation.typing.policies.spending import Spending
+from peft_evaluation.typing_benchmark.policies.base import BenchModel, CpuMeter, ResourceUsage
+from peft_evaluation.typing_benchmark.policies.llama_server_child import RivalServerConfig, RivalServerReady
 
-CHILD_MODULE = "peft_evaluation.typing.policies.llama_server_child"
+CHILD_MODULE = "peft_evaluation.typing_benchmark.policies.llama_server_child"
 START_S = 120.0
 LOOK_S = 2.0
-COUNTED = 4096
-"""Lines whose number of tokens is remembered."""
 
 
-class LlamaServer:
+class RivalServer:
     """One child, from ``start`` to ``stop``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: BenchModel) -> None:
         self._engine = engine
         self._process: ChildProcess | None = None
         self._http: httpx.AsyncClient | None = None
-        self._spending = Spending(self._pids)
+        self._spending = CpuMeter(self._pids)
         self._looking: asyncio.Task[None] | None = None
         self._requests = 0
         self._reused = 0
-        self._tokens: OrderedDict[str, int] = OrderedDict()
 
     async def start(self) -> None:
         """Start the child; raises EngineFailed when it cannot load the model."""
         key = secrets.token_urlsafe(32)
         threads = self._engine.threads or default_threads()
-        config = Config(model=str(self._engine.model_path), threads=threads, api_key=key)
+        config = RivalServerConfig(model=str(self._engine.model_path), threads=threads, api_key=key)
         self._process = await ChildProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
-        ready = msgspec.json.decode(await self._process.first_line(START_S), type=Ready)
+        ready = msgspec.json.decode(await self._process.first_line(START_S), type=RivalServerReady)
         self._http = httpx.AsyncClient(
             base_url=ready.address,
             headers={"Authorization": f"Bearer {key}"},
@@ -67,37 +61,23 @@ class LlamaServer:
         if self._process is not None:
             await self._process.stop(grace_s=1.0)
 
-    async def post(self, path: str, body: Mapping[str, Any]) -> str:
-        """One request, not streamed; its ``content``. Raises EngineFailed for any answer but 200.
+    async def post(self, path: str, body: Mapping[str, Any]) -> list[str]:
+        """Send one request that is not streamed and return its completions (several with ``n_cmpl``).
 
-        Cancelling it closes the connection, at which the server stops.
+        Raises EngineFailed for any status but 200. Cancelling it closes the connection, at which the server stops.
         """
         self._requests += 1
-        answer = await self._call("POST", path, body)
-        found = msgspec.json.decode(answer)
-        self._reused += found.get("timings", {}).get("cache_n", 0)
-        content: str = found.get("content", "")
-        return content
+        found = msgspec.json.decode(await self._call("POST", path, body))
+        completions = found if isinstance(found, list) else [found]
+        self._reused += sum(each.get("timings", {}).get("cache_n", 0) for each in completions)
+        return [each.get("content", "") for each in completions]
 
-    async def count(self, lines: Sequence[str]) -> list[int]:
-        """How many tokens each of some lines has; those not counted before are counted in one call, in a row."""
-        missing = [line for line in dict.fromkeys(lines) if line not in self._tokens]
-        if missing:
-            body = {"content": "".join(missing), "add_special": False, "with_pieces": True}
-            found = msgspec.json.decode(await self._call("POST", "/tokenize", body))
-            lengths = [_length(token["piece"]) for token in found["tokens"]]
-            self._tokens.update(zip(missing, _by_line([len(line.encode()) for line in missing], lengths), strict=True))
-        counts = [self._tokens[line] for line in lines]
-        while len(self._tokens) > COUNTED:
-            self._tokens.popitem(last=False)
-        return counts
-
-    async def totals(self) -> Totals:
+    async def totals(self) -> ResourceUsage:
         """From the server's own metrics; what a cancelled request found in the cache is not among them."""
         self._spending.look()
         text = (await self._call("GET", "/metrics", None)).decode()
         numbers = dict(re.findall(r"^llamacpp:(\w+) (\S+)$", text, re.MULTILINE))
-        return Totals(
+        return ResourceUsage(
             requests=self._requests,
             prompt_evaluated=int(float(numbers.get("prompt_tokens_total", 0))),
             prompt_reused=self._reused,
@@ -127,21 +107,3 @@ class LlamaServer:
             with suppress(OSError):
                 self._spending.look()
             await asyncio.sleep(LOOK_S)
-
-
-def _length(piece: str | list[int]) -> int:
-    """Bytes of a token; one that is no whole character comes as numbers."""
-    return len(piece.encode()) if isinstance(piece, str) else len(piece)
-
-
-def _by_line(lines: Sequence[int], tokens: Sequence[int]) -> list[int]:
-    """How many tokens begin in each line, from the lengths of both in bytes."""
-    ends = [*accumulate(lines)]
-    counts = [0] * len(lines)
-    line = place = 0
-    for length in tokens:
-        while line < len(lines) - 1 and place >= ends[line]:
-            line += 1
-        counts[line] += 1
-        place += length
-    return counts

@@ -20,17 +20,15 @@ import msgspec
 from peft_core import files
 from peft_core.errors import Cancelled, Conflict, InvalidInput
 from peft_evaluation.journal import Journal
-from peft_evaluation.typing.assembling import assemble
-from peft_evaluation.typing.making import Amount, make
-from peft_evaluation.typing.policies.base import Engine, Session
-from peft_evaluation.typing.policies.catalogue import Policy
-from peft_evaluation.typing.replaying import Replayed, replay
-from peft_evaluation.typing.report_files import write
-from peft_evaluation.typing.results import BenchReport
-from peft_evaluation.typing.scenarios import LOOK_S, cold, reopened, scene_of
-from peft_evaluation.typing.sources import code_bases
-from peft_evaluation.typing.traces import Trace, digest
-from peft_evaluation.typing.workspace import Workspace
+from peft_evaluation.typing_benchmark.figures import assemble
+from peft_evaluation.typing_benchmark.policies.base import BenchModel, PolicySession
+from peft_evaluation.typing_benchmark.policies.catalogue import Policy
+from peft_evaluation.typing_benchmark.replay import Replayed, TraceWorkspace, replay
+from peft_evaluation.typing_benchmark.report import write_report
+from peft_evaluation.typing_benchmark.results import BenchReport
+from peft_evaluation.typing_benchmark.scenarios import LOOK_S, cold, reopened, scene_of
+from peft_evaluation.typing_benchmark.trace_maker import TraceAmount, code_bases, make_traces
+from peft_evaluation.typing_benchmark.traces import Trace, digest_of
 from peft_tuning.place import Place
 
 RUN, JOURNAL = "run.json", "replays.jsonl"
@@ -49,20 +47,20 @@ class Replaying(msgspec.Struct, frozen=True, kw_only=True, tag="replaying"):
     eta_s: float
 
 
-class Reported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
+class BenchReported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
     """The end: the report is written."""
 
     folder: str
     report: BenchReport
 
 
-Event = Replaying | Reported
-Tell = Callable[[Event], None]
-Key = tuple[str, str]
+TypingEvent = Replaying | BenchReported
+Tell = Callable[[TypingEvent], None]
+ReplayKey = tuple[str, str]
 """Of a replay: its policy and its trace."""
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class BenchIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json``: what decides what is replayed. Policies may be added later."""
 
     seed: int
@@ -78,7 +76,7 @@ class BenchRequest:
 
     folder: Path
     policies: tuple[Policy, ...]
-    amount: Amount
+    amount: TraceAmount
     scenes: int
     """Files of which the fixed scenes are played."""
     quick: bool
@@ -96,13 +94,13 @@ def bench(request: BenchRequest, place: Place, tell: Tell) -> BenchReport:
     """
     base = place.base
     place.require_intact()
-    engine = Engine(base.id, base.path, place.settings.threads)
-    traces = make(request.amount, request.seed, request.sources)
+    engine = BenchModel(base.id, base.path, place.settings.threads)
+    traces = make_traces(request.amount, request.seed, request.sources)
     scenes = _scenes(request)
-    identity = Identity(
+    identity = BenchIdentity(
         seed=request.seed,
         quick=request.quick,
-        traces_sha256=digest((*traces, *scenes)),
+        traces_sha256=digest_of((*traces, *scenes)),
         model=base.id,
         model_sha256=base.sha256,
     )
@@ -110,13 +108,13 @@ def bench(request: BenchRequest, place: Place, tell: Tell) -> BenchReport:
     began = time.monotonic()
     with Journal(request.folder / JOURNAL, Replayed) as journal:
         done = {(each.policy, each.trace): each for each in journal.read()}
-        replays = _Replays(request.policies, (*traces, *scenes), done)
+        replays = _ReplayJournal(request.policies, (*traces, *scenes), done)
 
         def ended(each: Replayed) -> None:
             journal.append(each)
             done[each.policy, each.trace] = each
 
-        def opened(policy: Policy, workspace: Workspace) -> Session:
+        def opened(policy: Policy, workspace: TraceWorkspace) -> PolicySession:
             return policy.open(engine, workspace)
 
         try:
@@ -138,15 +136,15 @@ def bench(request: BenchRequest, place: Place, tell: Tell) -> BenchReport:
         model=base.id,
         model_sha256=base.sha256,
     )
-    write(request.folder, report)
-    tell(Reported(folder=str(request.folder), report=report))
+    write_report(request.folder, report)
+    tell(BenchReported(folder=str(request.folder), report=report))
     return report
 
 
-class _Replays:
+class _ReplayJournal:
     """What is to be replayed, and how far it is."""
 
-    def __init__(self, policies: Sequence[Policy], traces: Sequence[Trace], done: Mapping[Key, Replayed]) -> None:
+    def __init__(self, policies: Sequence[Policy], traces: Sequence[Trace], done: Mapping[ReplayKey, Replayed]) -> None:
         jobs = [
             (policies[(turn + number) % len(policies)], trace)
             for number, trace in enumerate(traces)
@@ -156,7 +154,7 @@ class _Replays:
         self._of = len(jobs)
 
     async def run(
-        self, opened: Callable[[Policy, Workspace], Session], ended: Callable[[Replayed], None], tell: Tell
+        self, opened: Callable[[Policy, TraceWorkspace], PolicySession], ended: Callable[[Replayed], None], tell: Tell
     ) -> None:
         """One after the other."""
         while self.left:
@@ -179,12 +177,12 @@ def _scenes(request: BenchRequest) -> tuple[Trace, ...]:
     )
 
 
-def _begin(request: BenchRequest, identity: Identity) -> None:
+def _begin(request: BenchRequest, identity: BenchIdentity) -> None:
     """Write down what is replayed, or check that it is what was begun."""
     path = request.folder / RUN
     if path.exists():
         try:
-            before = msgspec.json.decode(path.read_bytes(), type=Identity)
+            before = msgspec.json.decode(path.read_bytes(), type=BenchIdentity)
         except (ValueError, RecursionError) as error:
             raise Conflict(f"cannot read {path}", why=str(error), fix="Begin anew under another `--name`") from None
         if not request.resume:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peft_core.errors import InvalidInput
-from peft_evaluation.typing.policies.base import Engine, Session
-from peft_evaluation.typing.policies.llama_vscode import LlamaVscodeSession
-from peft_evaluation.typing.policies.ours import OursSession
-from peft_evaluation.typing.workspace import Workspace
+from peft_evaluation.typing_benchmark.policies.base import BenchModel, PolicySession
+from peft_evaluation.typing_benchmark.policies.llama_vscode import LlamaVscodeSession
+from peft_evaluation.typing_benchmark.policies.ours import OursSession
+from peft_evaluation.typing_benchmark.replay import TraceWorkspace
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Policy:
     what: str
     recreated: bool
     """Another project's, on its authors' recommended server settings."""
-    open: Callable[[Engine, Workspace], Session]
+    open: Callable[[BenchModel, TraceWorkspace], PolicySession]
 
 
 _POLICIES = (
@@ -49,7 +49,7 @@ RIVALS = tuple(policy.name for policy in _POLICIES if policy.recreated)
 """Those the goals are held against."""
 
 
-def chosen(names: Sequence[str]) -> tuple[Policy, ...]:
+def choose_policies(names: Sequence[str]) -> tuple[Policy, ...]:
     """The policies of these names, each once. Raises InvalidInput for one there is not."""
     for name in names:
         if name not in POLICIES:

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from peft_evaluation.typing import tables
-from peft_evaluation.typing.report_files import HTML
-from peft_evaluation.typing.results import BenchReport
-from peft_evaluation.typing.run import Event, Replaying, Reported
+from peft_evaluation.typing_benchmark import report as report_module
+from peft_evaluation.typing_benchmark.report import HTML
+from peft_evaluation.typing_benchmark.results import BenchReport
+from peft_evaluation.typing_benchmark.run import BenchReported, Replaying, TypingEvent
 from peft_tuning.progress_view import duration
 
 LINE_S = 30.0
 """A log gets a line this often."""
 
-View = AbstractContextManager[Callable[[Event], None]]
+View = AbstractContextManager[Callable[[TypingEvent], None]]
 
 
 def view(console: Console) -> View:
@@ -44,7 +44,7 @@ class Bar:
             transient=True,
         )
 
-    def __enter__(self) -> Callable[[Event], None]:
+    def __enter__(self) -> Callable[[TypingEvent], None]:
         self._progress.start()
         return self._show
 
@@ -53,14 +53,14 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: TypingEvent) -> None:
         match event:
             case Replaying():
                 if self._task is None:
                     self._task = self._progress.add_task("", total=event.of, left="")
                 left = duration(event.eta_s)
                 self._progress.update(self._task, completed=event.done, description=event.what, left=left)
-            case Reported():
+            case BenchReported():
                 self._progress.stop()
                 show(self._console, event.report, event.folder)
 
@@ -72,7 +72,7 @@ class Lines:
         self._console, self._clock = console, clock
         self._said_at: float | None = None
 
-    def __enter__(self) -> Callable[[Event], None]:
+    def __enter__(self) -> Callable[[TypingEvent], None]:
         return self._show
 
     def __exit__(
@@ -80,7 +80,7 @@ class Lines:
     ) -> None:
         """Nothing is left to put away."""
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: TypingEvent) -> None:
         match event:
             case Replaying():
                 now = self._clock()
@@ -88,13 +88,13 @@ class Lines:
                     self._said_at = now
                     text = f"{event.done}/{event.of}, {event.what}, {duration(event.eta_s)} left"
                     self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-            case Reported():
+            case BenchReported():
                 show(self._console, event.report, event.folder)
 
 
 def show(console: Console, report: BenchReport, folder: str) -> None:
     """The figures in a table that fits 80 columns, the goals, and where the report is."""
-    found = tables.policies(report)
+    found = report_module.policy_table(report)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, head in enumerate(found.head):
         table.add_column(head, justify="right" if number else "left", no_wrap=True)
@@ -103,7 +103,7 @@ def show(console: Console, report: BenchReport, folder: str) -> None:
     console.print(table, highlight=False)
     words = {True: "met", False: "not met", None: "not measured"}
     for goal in report.goals:
-        text = f"{words[goal.met]}: {goal.what}: {tables.number(goal.value)} ({goal.target})"
+        text = f"{words[goal.met]}: {goal.what}: {report_module.number(goal.value)} ({goal.target})"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
     for note in report.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ AHEAD = 400
 """Characters of what comes next that an event carries."""
 
 
-class Kind(StrEnum):
+class TraceAction(StrEnum):
     """What the person does."""
 
     OPEN = "open"
@@ -39,13 +39,15 @@ class Kind(StrEnum):
     """The editor, the service and its engine end and start again; files are as they were last saved."""
 
 
-ASKS = frozenset({Kind.KEY, Kind.DELETE, Kind.ACCEPT})
+REQUESTING_ACTIONS = frozenset({TraceAction.KEY, TraceAction.DELETE, TraceAction.ACCEPT})
 """After these an editor asks for a suggestion by itself (VS Code: typing, backspace, and accepting)."""
-ENDS_SEGMENT = frozenset({Kind.OPEN, Kind.SWITCH, Kind.JUMP, Kind.UNDO, Kind.RESTART})
+ENDS_SEGMENT = frozenset(
+    {TraceAction.OPEN, TraceAction.SWITCH, TraceAction.JUMP, TraceAction.UNDO, TraceAction.RESTART}
+)
 """After these nobody waits any more for a suggestion to what was typed before."""
 
 
-class Edit(msgspec.Struct, frozen=True):
+class TraceEdit(msgspec.Struct, frozen=True):
     """``text`` instead of what stands from ``start`` to ``end``."""
 
     start: int
@@ -57,15 +59,15 @@ class Edit(msgspec.Struct, frozen=True):
         return text[: self.start] + self.text + text[self.end :]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class TraceEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One thing the person does."""
 
-    kind: Kind
+    kind: TraceAction
     wait_s: float
     """Seconds since the event before it."""
     file: str
     """Name of the file it happens in."""
-    edit: Edit | None = None
+    edit: TraceEdit | None = None
     cursor: int = 0
     """Where the cursor stands afterwards."""
     truth: str | None = None
@@ -78,12 +80,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def counts(self) -> bool:
         """Whether the person may want a suggestion: a character was typed rightly, and its line goes on."""
-        if self.kind is not Kind.KEY or self.truth is None:
+        if self.kind is not TraceAction.KEY or self.truth is None:
             return False
         return bool(self.truth.partition("\n")[0].strip())
 
 
-class SourceFile(msgspec.Struct, frozen=True):
+class TraceFile(msgspec.Struct, frozen=True):
     """One file of a trace."""
 
     name: str
@@ -101,8 +103,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """Name and version of the package, or the folder's name."""
     root: str
     """Folder of the code base; the other files around those that are edited are copied from there."""
-    files: tuple[SourceFile, ...]
-    events: tuple[Event, ...]
+    files: tuple[TraceFile, ...]
+    events: tuple[TraceEvent, ...]
     covers: tuple[str, ...]
     """Which kinds of editing are in it."""
 
@@ -114,7 +116,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def typed(self) -> int:
         """Characters typed by hand."""
-        return sum(event.kind is Kind.KEY for event in self.events)
+        return sum(event.kind is TraceAction.KEY for event in self.events)
 
     def texts(self) -> dict[str, str]:
         """The files' texts at the end, by name: every edit applied."""
@@ -125,7 +127,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
         return texts
 
 
-def digest(traces: tuple[Trace, ...]) -> str:
+def digest_of(traces: tuple[Trace, ...]) -> str:
     """Identifies traces by all that is replayed, wherever the code bases lie."""
     parts = [msgspec.structs.replace(trace, root="") for trace in traces]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

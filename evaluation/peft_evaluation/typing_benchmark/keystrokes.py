@@ -8,14 +8,14 @@ brackets over several lines are typed by hand.
 from __future__ import annotations
 
 import io
+import math
 import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
 from peft_core.code.document import lines_of
-from peft_evaluation.typing import rhythm
-from peft_evaluation.typing.traces import AHEAD, Edit, Event, Kind
+from peft_evaluation.typing_benchmark.traces import AHEAD, TraceAction, TraceEdit, TraceEvent
 
 STEP = 4
 """Columns of one step of indentation."""
@@ -24,7 +24,7 @@ _MISTAKES = "etaoinsrhldcumfpgwybvkxjqz"
 
 
 @dataclass(frozen=True)
-class Manner:
+class TypingManner:
     """How often a person does what, besides typing; probabilities."""
 
     mistake: float = 0.04
@@ -65,14 +65,14 @@ def partners(source: str) -> Mapping[int, int]:
 
 
 @dataclass
-class Writer:
+class KeystrokeWriter:
     """Writes parts of one file; holds its text so far and where in the original the cursor is."""
 
     name: str
     original: str
     text: str
     random: Random
-    manner: Manner = Manner()
+    manner: TypingManner = TypingManner()
     place: int = 0
     cursor: int = 0
     done: set[str] = field(default_factory=set)
@@ -88,26 +88,26 @@ class Writer:
     def __post_init__(self) -> None:
         self._partners = partners(self.original)
 
-    def write(self, start: int, end: int, cursor: int) -> Iterator[Event]:
+    def write(self, start: int, end: int, cursor: int) -> Iterator[TraceEvent]:
         """Write ``original[start:end]`` at ``cursor`` of the text, where it is missing; the jump comes first."""
         self.cursor, self._at, self._end, self._closers = cursor, start, end, []
         self.place += 1
-        yield self._event(Kind.JUMP, rhythm.LOOK, None)
+        yield self._event(TraceAction.JUMP, LOOK, None)
         while self._at < end:
             if self.original[self._at] == "\n":
                 yield from self._new_line(end)
             else:
                 yield from self._word(end)
 
-    def event(self, kind: Kind, pause: rhythm.Pause) -> Event:
+    def event(self, kind: TraceAction, pause: TypingPause) -> TraceEvent:
         """An event that changes nothing."""
         return self._event(kind, pause, None)
 
-    def _new_line(self, end: int) -> Iterator[Event]:
+    def _new_line(self, end: int) -> Iterator[TraceEvent]:
         self.place += 1
         if self.random.random() < self.manner.think:
             self.done.add("pause")
-            yield self._event(Kind.PAUSE, rhythm.READ, None)
+            yield self._event(TraceAction.PAUSE, READ, None)
         line = self._line()
         begin = self.cursor - len(line)
         indent = line[: len(line) - len(line.lstrip())]
@@ -118,13 +118,13 @@ class Writer:
         self._at += 1
         self.cursor = start + len(added)
         wanted = self._indentation(end)
-        edit = Edit(start, begin + len(line), added)
+        edit = TraceEdit(start, begin + len(line), added)
         if self._at < end and self.original[self._at] == "\n":
-            yield self._typed(edit, rhythm.LINE_START)  # an empty line: the next Enter clears it
+            yield self._typed(edit, LINE_START)  # an empty line: the next Enter clears it
             return
         if indent + deeper == wanted:
             self._at += len(wanted)
-        yield self._typed(edit, rhythm.LINE_START, aligned=indent + deeper == wanted)
+        yield self._typed(edit, LINE_START, aligned=indent + deeper == wanted)
         yield from self._indent(indent + deeper, wanted, end)
         self.done.add("lines in order")
 
@@ -132,25 +132,25 @@ class Writer:
         rest = self.original[self._at : end]
         return rest[: len(rest) - len(rest.lstrip(" \t"))]
 
-    def _indent(self, there: str, wanted: str, end: int) -> Iterator[Event]:
+    def _indent(self, there: str, wanted: str, end: int) -> Iterator[TraceEvent]:
         """From the automatic indentation to the original's, by backspaces or by Tab."""
         if there == wanted:
             return
         keep = len(wanted) if wanted == there[: len(wanted)] else 0
         while len(there) > keep:
             step = max(keep, (len(there) - 1) // STEP * STEP)
-            edit = Edit(self.cursor - (len(there) - step), self.cursor, "")
+            edit = TraceEdit(self.cursor - (len(there) - step), self.cursor, "")
             self.cursor, there = edit.start, there[:step]
             self._at += len(wanted) if there == wanted else 0
-            yield self._typed(edit, rhythm.SAME_KEY, kind=Kind.DELETE, aligned=there == wanted)
+            yield self._typed(edit, SAME_KEY, kind=TraceAction.DELETE, aligned=there == wanted)
         while len(there) < len(wanted):
             more = wanted[len(there) : (len(there) // STEP + 1) * STEP]
-            edit = Edit(self.cursor, self.cursor, more)
+            edit = TraceEdit(self.cursor, self.cursor, more)
             self.cursor, there = self.cursor + len(more), there + more
             self._at += len(wanted) if there == wanted else 0
-            yield self._typed(edit, rhythm.SAME_KEY, aligned=there == wanted)
+            yield self._typed(edit, SAME_KEY, aligned=there == wanted)
 
-    def _word(self, end: int) -> Iterator[Event]:
+    def _word(self, end: int) -> Iterator[TraceEvent]:
         """The characters up to the next word; now and then with a detour, or the rest of the line at once."""
         length = self._word_length(end)
         rest = self.original[self._at : end].partition("\n")[0]
@@ -186,20 +186,20 @@ class Writer:
             place += 1
         return max(1, place - self._at)
 
-    def _characters(self, count: int) -> Iterator[Event]:
+    def _characters(self, count: int) -> Iterator[TraceEvent]:
         for number in range(count):
-            yield self._character(rhythm.IN_WORD if number else rhythm.WORD_START)
+            yield self._character(IN_WORD if number else WORD_START)
 
-    def _character(self, pause: rhythm.Pause) -> Event:
+    def _character(self, pause: TypingPause) -> TraceEvent:
         character, cursor = self.original[self._at], self.cursor
         if self._closers and self._closers[-1] == self._at:
             self._closers.pop()
-            edit = Edit(cursor, cursor + 1, character)  # the one that came by itself is overwritten
+            edit = TraceEdit(cursor, cursor + 1, character)  # the one that came by itself is overwritten
         elif self._at in self._partners and self._free_behind() and self._closes_inside():
             self._closers.append(self._partners[self._at])
-            edit = Edit(cursor, cursor, character + _CLOSING[character])
+            edit = TraceEdit(cursor, cursor, character + _CLOSING[character])
         else:
-            edit = Edit(cursor, cursor, character)
+            edit = TraceEdit(cursor, cursor, character)
         self._at += 1
         self.cursor += 1
         return self._typed(edit, pause)
@@ -211,60 +211,64 @@ class Writer:
     def _closes_inside(self) -> bool:
         return self._partners[self._at] < self._end
 
-    def _mistake(self) -> Iterator[Event]:
+    def _mistake(self) -> Iterator[TraceEvent]:
         """Wrong characters, noticed and deleted."""
         self.done.add("mistake")
         right = self.original[self._at]
         wrong = [self.random.choice(_MISTAKES.replace(right.lower(), "")) for _ in range(self.random.randint(1, 3))]
         for character in wrong:
-            edit = Edit(self.cursor, self.cursor, character)
+            edit = TraceEdit(self.cursor, self.cursor, character)
             self.cursor += 1
-            yield self._typed(edit, rhythm.IN_WORD, aligned=False)
+            yield self._typed(edit, IN_WORD, aligned=False)
         yield from self._backspaces(len(wrong), moves=False)
 
-    def _backspaces(self, count: int, *, moves: bool) -> Iterator[Event]:
+    def _backspaces(self, count: int, *, moves: bool) -> Iterator[TraceEvent]:
         """``moves``: what goes was right, so the place in the original goes back as well."""
         for number in range(count):
-            edit = Edit(self.cursor - 1, self.cursor, "")
+            edit = TraceEdit(self.cursor - 1, self.cursor, "")
             self.cursor -= 1
             self._at -= moves
             aligned = moves or number == count - 1
-            yield self._typed(edit, rhythm.SAME_KEY if number else rhythm.NOTICE, kind=Kind.DELETE, aligned=aligned)
+            yield self._typed(edit, SAME_KEY if number else NOTICE, kind=TraceAction.DELETE, aligned=aligned)
 
-    def _retype(self, length: int) -> Iterator[Event]:
+    def _retype(self, length: int) -> Iterator[TraceEvent]:
         self.done.add("delete and retype")
         yield from self._backspaces(length, moves=True)
         yield from self._characters(length)
 
-    def _undo(self, length: int) -> Iterator[Event]:
+    def _undo(self, length: int) -> Iterator[TraceEvent]:
         self.done.add("undo")
-        edit = Edit(self.cursor - length, self.cursor, "")
+        edit = TraceEdit(self.cursor - length, self.cursor, "")
         self.cursor -= length
         self._at -= length
-        yield self._typed(edit, rhythm.NOTICE, kind=Kind.UNDO)
+        yield self._typed(edit, NOTICE, kind=TraceAction.UNDO)
         yield from self._characters(length)
 
-    def _accept(self, rest: str) -> Event:
+    def _accept(self, rest: str) -> TraceEvent:
         """The rest of the line in one edit, over the brackets that came by themselves."""
         self.done.add("accept")
         line_end = self._at + len(rest)
         over = sum(place < line_end for place in self._closers)
         self._closers = [place for place in self._closers if place >= line_end]
-        edit = Edit(self.cursor, self.cursor + over, rest)
+        edit = TraceEdit(self.cursor, self.cursor + over, rest)
         self._at = line_end
         self.cursor += len(rest)
-        return self._typed(edit, rhythm.NOTICE, kind=Kind.ACCEPT)
+        return self._typed(edit, NOTICE, kind=TraceAction.ACCEPT)
 
     def _line(self) -> str:
         """The text of the cursor's line before it."""
         return self.text[self.text.rfind("\n", 0, self.cursor) + 1 : self.cursor]
 
-    def _typed(self, edit: Edit, pause: rhythm.Pause, *, kind: Kind = Kind.KEY, aligned: bool = True) -> Event:
+    def _typed(
+        self, edit: TraceEdit, pause: TypingPause, *, kind: TraceAction = TraceAction.KEY, aligned: bool = True
+    ) -> TraceEvent:
         self.text = edit.applied(self.text)
         return self._event(kind, pause, edit, aligned=aligned)
 
-    def _event(self, kind: Kind, pause: rhythm.Pause, edit: Edit | None, *, aligned: bool = True) -> Event:
-        return Event(
+    def _event(
+        self, kind: TraceAction, pause: TypingPause, edit: TraceEdit | None, *, aligned: bool = True
+    ) -> TraceEvent:
+        return TraceEvent(
             kind=kind,
             wait_s=pause.draw(self.random),
             file=self.name,
@@ -273,3 +277,39 @@ class Writer:
             truth=self.original[self._at : self._at + AHEAD] if aligned else None,
             place=self.place,
         )
+
+
+# How long a person takes between two events; seconds, drawn from log-normal distributions.
+#
+# Inside a word: mean 239 ms, standard deviation 112 ms, the inter-key interval of 168,000 typists (Dhakal, Feit,
+# Kristensson, Oulasvirta: Observations on Typing from 136 Million Keystrokes, CHI 2018). That typing slows down where
+# words and lines begin is known of writers; by how much it does for programmers is this benchmark's assumption.
+
+FASTEST_S = 0.05
+
+
+@dataclass(frozen=True)
+class TypingPause:
+    """A log-normal distribution by its own mean and standard deviation, in seconds."""
+
+    mean: float
+    deviation: float
+
+    def draw(self, random: Random) -> float:
+        """One pause, rounded to milliseconds."""
+        variance = math.log(1 + (self.deviation / self.mean) ** 2)
+        drawn = random.lognormvariate(math.log(self.mean) - variance / 2, math.sqrt(variance))
+        return round(min(max(drawn, FASTEST_S), 4 * self.mean), 3)
+
+
+IN_WORD = TypingPause(0.239, 0.112)
+WORD_START = TypingPause(0.36, 0.2)
+LINE_START = TypingPause(0.9, 0.6)
+SAME_KEY = TypingPause(0.13, 0.04)
+"""The key before once more: backspaces in a row."""
+NOTICE = TypingPause(0.6, 0.25)
+"""Seeing a mistake, or deciding to accept or undo."""
+LOOK = TypingPause(1.4, 0.5)
+"""Finding the next place to edit."""
+READ = TypingPause(2.2, 0.8)
+"""Reading a file just opened, or thinking."""

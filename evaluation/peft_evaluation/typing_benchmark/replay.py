@@ -3,21 +3,84 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
 
 import msgspec
 
-from peft_evaluation.typing.editor import Editor
-from peft_evaluation.typing.policies.base import Session, Totals
-from peft_evaluation.typing.traces import Kind, Trace
-from peft_evaluation.typing.watching import Keystroke
-from peft_evaluation.typing.workspace import Workspace
+from peft_evaluation.typing_benchmark.editor import Editor, Keystroke
+from peft_evaluation.typing_benchmark.policies.base import PolicySession, ResourceUsage
+from peft_evaluation.typing_benchmark.traces import Trace, TraceAction
 
+MOST_FILES = 1000
+"""Files of a code base that are copied at most."""
+LARGEST_BYTES = 1_000_000
+"""Larger files are not copied."""
 POLL_S = 0.02
 MORE_S = 1.0
-Opened = Callable[[Workspace], Session]
+
+
+class TraceWorkspace:
+    """A temporary folder; use it in a ``with`` block."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        # Short: a unix socket's path, somewhere below it, has room for 103 bytes.
+        self.home = Path(tempfile.mkdtemp(prefix="pdb-"))
+        """For a system's own files ..."""
+        self.folder = self.home / "work"
+        """... and the code."""
+
+    def __enter__(self) -> TraceWorkspace:
+        for name in self._around():
+            self._copy(name)
+        for file in self._trace.files:
+            self.write(file.name, file.before)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def path(self, name: str) -> Path:
+        """Where a file of the trace is."""
+        return self.folder / name
+
+    def read(self, name: str) -> str:
+        """A file as it was last saved."""
+        return self.path(name).read_text(encoding="utf-8")
+
+    def write(self, name: str, text: str) -> None:
+        """Save a file."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def _around(self) -> list[str]:
+        """The Python files of the top folders that the trace's files are in."""
+        root = Path(self._trace.root)
+        tops = {file.name.split("/")[0] for file in self._trace.files}
+        found: list[str] = []
+        for top in sorted(tops):
+            place = root / top
+            files = sorted(place.rglob("*.py")) if place.is_dir() else []
+            found += [file.relative_to(root).as_posix() for file in files]
+        return found[:MOST_FILES]
+
+    def _copy(self, name: str) -> None:
+        source, target = Path(self._trace.root) / name, self.path(name)
+        if source.is_file() and not source.is_symlink() and source.stat().st_size <= LARGEST_BYTES:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+OpenSession = Callable[[TraceWorkspace], PolicySession]
 Tell = Callable[[str, float], None]
 """Called with what happens and the seconds of the trace that are over."""
 
@@ -31,18 +94,18 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     """Characters typed by hand."""
     seconds: float
     keystrokes: tuple[Keystroke, ...]
-    totals: Totals
+    totals: ResourceUsage
 
 
-async def replay(trace: Trace, policy: str, opened: Opened, tell: Tell) -> Replayed:
+async def replay(trace: Trace, policy: str, opened: OpenSession, tell: Tell) -> Replayed:
     """Start the system, replay the trace, end the system.
 
     Raises what the system raises when it cannot be started or asked.
     """
-    with Workspace(trace) as workspace:
+    with TraceWorkspace(trace) as workspace:
         session = opened(workspace)
         keystrokes: list[Keystroke] = []
-        spent = Totals()
+        spent = ResourceUsage()
         began = time.perf_counter()
         try:
             await session.start()
@@ -54,7 +117,7 @@ async def replay(trace: Trace, policy: str, opened: Opened, tell: Tell) -> Repla
                 if event.until_shown and await _shown(editor, due):
                     due = time.perf_counter()
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
-                if event.kind is Kind.RESTART:
+                if event.kind is TraceAction.RESTART:
                     editor.close()
                     keystrokes += editor.watch.keystrokes
                     spent = added(spent, await session.totals())
@@ -62,7 +125,7 @@ async def replay(trace: Trace, policy: str, opened: Opened, tell: Tell) -> Repla
                     session = opened(workspace)
                     await session.start()
                     editor, due = Editor(session, workspace.write), time.perf_counter()
-                elif event.kind is Kind.OPEN:
+                elif event.kind is TraceAction.OPEN:
                     editor.open(event.file, workspace.read(event.file))
                 else:
                     editor.happen(index, event)
@@ -92,15 +155,15 @@ async def _shown(editor: Editor, due: float) -> bool:
     return True
 
 
-def added(one: Totals, other: Totals) -> Totals:
+def added(one: ResourceUsage, other: ResourceUsage) -> ResourceUsage:
     """Two spells of work together; what only one of them tells of is not known."""
 
     def both(a: int | None, b: int | None) -> int | None:
         return None if a is None or b is None else a + b
 
-    if one == Totals():
+    if one == ResourceUsage():
         return other
-    return Totals(
+    return ResourceUsage(
         requests=one.requests + other.requests,
         prompt_evaluated=both(one.prompt_evaluated, other.prompt_evaluated),
         prompt_reused=both(one.prompt_reused, other.prompt_reused),

@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from peft_evaluation.typing.keystrokes import Manner, Writer
-from peft_evaluation.typing.making import without
-from peft_evaluation.typing.parts import Part, stretches
-from peft_evaluation.typing.sources import CodeBase
-from peft_evaluation.typing.traces import Edit, Event, Kind, SourceFile, Trace
+from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner
+from peft_evaluation.typing_benchmark.trace_maker import CodeBase, TypedPart, stretches, without
+from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, TraceEdit, TraceEvent, TraceFile
 
 LINES = (250, 360)
 """Of the file."""
@@ -24,7 +22,7 @@ GAP_S = 0.25
 """Between setting the cursor and the keystroke."""
 BEGUN = 4
 """Characters that stand in the line before the keystroke that is measured."""
-_STEADY = Manner(mistake=0, retype=0, undo=0, accept=0, think=0)
+_STEADY = TypingManner(mistake=0, retype=0, undo=0, accept=0, think=0)
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,13 @@ class Scene:
     base: CodeBase
     name: str
     original: str
-    part: Part
+    part: TypedPart
 
 
 def cold(scene: Scene, look_s: float) -> Trace:
     """The file is opened, looked at, and a character typed in its middle."""
     before, key = _written(scene)
-    opened = Event(kind=Kind.OPEN, wait_s=0.5, file=scene.name)
+    opened = TraceEvent(kind=TraceAction.OPEN, wait_s=0.5, file=scene.name)
     events = (opened, _jump(scene, look_s, key), key, _wait(scene))
     return _trace(scene, f"cold-{look_s:.0f}s", before, events)
 
@@ -52,23 +50,23 @@ def reopened(scene: Scene, look_s: float) -> Trace:
     last = before[earlier - 1 : earlier]
     shorter = before[: earlier - 1] + before[earlier:]
     # The character before was typed in the session before, which ends only when it has been answered.
-    typed = Event(
-        kind=Kind.KEY,
+    typed = TraceEvent(
+        kind=TraceAction.KEY,
         wait_s=GAP_S,
         file=scene.name,
-        edit=Edit(earlier - 1, earlier - 1, last),
+        edit=TraceEdit(earlier - 1, earlier - 1, last),
         cursor=earlier,
         truth=(key.edit.text if key.edit else "") + (key.truth or ""),
     )
-    opened = Event(kind=Kind.OPEN, wait_s=0.5, file=scene.name)
+    opened = TraceEvent(kind=TraceAction.OPEN, wait_s=0.5, file=scene.name)
     events = (
         opened,
         _jump(scene, 1.0, typed),
         typed,
         _wait(scene),
-        Event(kind=Kind.SAVE, wait_s=0.1, file=scene.name, cursor=earlier),
-        Event(kind=Kind.PAUSE, wait_s=2.0, file=scene.name),
-        Event(kind=Kind.RESTART, wait_s=0.0, file=scene.name),
+        TraceEvent(kind=TraceAction.SAVE, wait_s=0.1, file=scene.name, cursor=earlier),
+        TraceEvent(kind=TraceAction.PAUSE, wait_s=2.0, file=scene.name),
+        TraceEvent(kind=TraceAction.RESTART, wait_s=0.0, file=scene.name),
         opened,
         _jump(scene, look_s, key),
         key,
@@ -89,10 +87,10 @@ def scene_of(base: CodeBase) -> Scene | None:
     return None
 
 
-def _written(scene: Scene) -> tuple[str, Event]:
+def _written(scene: Scene) -> tuple[str, TraceEvent]:
     """The file with the line begun, and the event that types the next character of it."""
     before = without(scene.original, [scene.part])
-    writer = Writer(scene.name, scene.original, before, Random(0), _STEADY)  # noqa: S311  (nothing is drawn that counts)
+    writer = KeystrokeWriter(scene.name, scene.original, before, Random(0), _STEADY)  # noqa: S311  (nothing is drawn that counts)
     begun = 0
     for event in writer.write(scene.part.start, scene.part.end, scene.part.start):
         if event.counts:
@@ -104,21 +102,21 @@ def _written(scene: Scene) -> tuple[str, Event]:
     raise ValueError(f"{scene.name} has no line to write")
 
 
-def _jump(scene: Scene, look_s: float, key: Event) -> Event:
+def _jump(scene: Scene, look_s: float, key: TraceEvent) -> TraceEvent:
     cursor = key.edit.start if key.edit else 0
-    return Event(kind=Kind.JUMP, wait_s=look_s, file=scene.name, cursor=cursor)
+    return TraceEvent(kind=TraceAction.JUMP, wait_s=look_s, file=scene.name, cursor=cursor)
 
 
-def _wait(scene: Scene) -> Event:
-    return Event(kind=Kind.PAUSE, wait_s=WAIT_S, file=scene.name, until_shown=True)
+def _wait(scene: Scene) -> TraceEvent:
+    return TraceEvent(kind=TraceAction.PAUSE, wait_s=WAIT_S, file=scene.name, until_shown=True)
 
 
-def _trace(scene: Scene, kind: str, before: str, events: tuple[Event, ...]) -> Trace:
+def _trace(scene: Scene, kind: str, before: str, events: tuple[TraceEvent, ...]) -> Trace:
     return Trace(
         id=f"{kind}-{scene.name.rsplit('/', 1)[-1].removesuffix('.py')}",
         code_base=scene.base.name,
         root=str(scene.base.root),
-        files=(SourceFile(scene.name, before, scene.original),),
+        files=(TraceFile(scene.name, before, scene.original),),
         events=events,
         covers=(kind.partition("-")[0],),
     )

@@ -21,13 +21,18 @@ from peft_core.paths import Paths
 from peft_core.processes import python_module, start_async
 from peft_core.settings import resolve
 from peft_daemon.adapters.shipping import provide_shipped
-from peft_evaluation.typing.policies.base import Answer, Engine, Totals, View
-from peft_evaluation.typing.policies.json_rpc import JsonRpc
-from peft_evaluation.typing.policies.positions import offset, position, span
-from peft_evaluation.typing.policies.spending import Spending
-from peft_evaluation.typing.screen import Ghost
-from peft_evaluation.typing.traces import Edit
-from peft_evaluation.typing.workspace import Workspace
+from peft_evaluation.typing_benchmark.policies.base import (
+    BenchModel,
+    CpuMeter,
+    DocumentView,
+    PolicyAnswer,
+    ResourceUsage,
+)
+from peft_evaluation.typing_benchmark.policies.json_rpc import JsonRpc
+from peft_evaluation.typing_benchmark.policies.positions import offset, position, span
+from peft_evaluation.typing_benchmark.replay import TraceWorkspace
+from peft_evaluation.typing_benchmark.screen import GhostText
+from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 READY_S = 180.0
 LOOK_S = 2.0
@@ -53,7 +58,7 @@ class _Info(msgspec.Struct):
 class OursSession:
     """One editor session; ``settings`` are those of the editor (docs/editors.md)."""
 
-    def __init__(self, engine: Engine, workspace: Workspace, settings: Mapping[str, Any]) -> None:
+    def __init__(self, engine: BenchModel, workspace: TraceWorkspace, settings: Mapping[str, Any]) -> None:
         self.on_more: Callable[[], None] | None = None
         self._workspace, self._settings = workspace, dict(settings)
         self._home = workspace.home / "h"
@@ -66,7 +71,7 @@ class OursSession:
         self._rpc = JsonRpc(self._asked, self._told)
         self._ready = asyncio.Event()
         self._trouble = ""
-        self._spending = Spending(self._pids)
+        self._spending = CpuMeter(self._pids)
         self._looking: asyncio.Task[None] | None = None
         self._http: httpx.AsyncClient | None = None
         self._counted: dict[str, float] = {}
@@ -117,31 +122,31 @@ class OursSession:
         )
         await stop.wait()
 
-    def opened(self, view: View) -> None:
+    def opened(self, view: DocumentView) -> None:
         """``textDocument/didOpen``."""
         document = {"uri": self._uri(view), "languageId": "python", "version": view.version, "text": view.text}
         self._rpc.notify("textDocument/didOpen", {"textDocument": document})
 
-    def shown(self, view: View, before: View) -> None:
+    def shown(self, view: DocumentView, before: DocumentView) -> None:
         """Another tab: the protocol has no message for it, but the cursor is elsewhere."""
         self.moved(view)
 
-    def changed(self, view: View, edit: Edit, before: View) -> None:
+    def changed(self, view: DocumentView, edit: TraceEdit, before: DocumentView) -> None:
         """``textDocument/didChange``, the edit alone."""
         change = {"range": span(before.text, edit.start, edit.end), "text": edit.text}
         document = {"uri": self._uri(view), "version": view.version}
         self._rpc.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
 
-    def moved(self, view: View) -> None:
+    def moved(self, view: DocumentView) -> None:
         """What the product's extension tells of a cursor that moved without an edit."""
         place = position(view.text, view.cursor)
         self._rpc.notify("peft-daemon/cursor", {"uri": self._uri(view), "position": place})
 
-    def saved(self, view: View) -> None:
+    def saved(self, view: DocumentView) -> None:
         """``textDocument/didSave``."""
         self._rpc.notify("textDocument/didSave", {"textDocument": {"uri": self._uri(view)}})
 
-    async def suggest(self, view: View) -> Answer:
+    async def suggest(self, view: DocumentView) -> PolicyAnswer:
         """``textDocument/inlineCompletion``, asked for by a keystroke."""
         self._requests += 1
         params = {
@@ -153,13 +158,13 @@ class OursSession:
         items = found["items"] if isinstance(found, dict) else found or []
         cached = await self._without_model() if items else None
         if not items:
-            return Answer(None, cached)
+            return PolicyAnswer(None, cached)
         item = items[0]
         text = item["insertText"] if isinstance(item["insertText"], str) else item["insertText"]["value"]
         place = item.get("range") or span(view.text, view.cursor, view.cursor)
-        return Answer(Ghost(offset(view.text, place["start"]), offset(view.text, place["end"]), text), cached)
+        return PolicyAnswer(GhostText(offset(view.text, place["start"]), offset(view.text, place["end"]), text), cached)
 
-    async def totals(self) -> Totals:
+    async def totals(self) -> ResourceUsage:
         """From the daemon's metrics."""
         self._spending.look()
         await asyncio.sleep(0.2)  # what was cancelled last is counted when it has ended
@@ -169,7 +174,7 @@ class OursSession:
             return None if name not in now else int(now[name] - self._before.get(name, 0.0))
 
         counted = any(name.startswith(_COMPLETIONS) for name in now)
-        return Totals(
+        return ResourceUsage(
             requests=self._requests,
             prompt_evaluated=since('peft_daemon_prompt_tokens_total{how="evaluated"}') or 0,
             prompt_reused=since('peft_daemon_prompt_tokens_total{how="reused"}') or 0,
@@ -223,7 +228,7 @@ class OursSession:
             self._spending.look()
             await asyncio.sleep(LOOK_S)
 
-    def _uri(self, view: View) -> str:
+    def _uri(self, view: DocumentView) -> str:
         return self._workspace.path(view.file).as_uri()
 
     def _asked(self, method: str, params: Any) -> Any:
