@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from peft_core.tasks import end
+from peft_core.tasks import end, finish
 
 T = TypeVar("T")
 
@@ -30,32 +30,34 @@ class Ticket:
     """A request that may be superseded."""
 
     def __init__(self) -> None:
-        self._superseded = asyncio.Event()
+        self._superseded = False
+        self._work: asyncio.Future[Any] | None = None
 
     def supersede(self) -> None:
-        """End this request at its next await."""
-        self._superseded.set()
+        """End this request now: nothing of it runs any more but its clean-up."""
+        self._superseded = True
+        if self._work is not None:
+            self._work.cancel()
 
     async def until_superseded(self, work: asyncio.Future[T]) -> T:
         """The result of ``work``, or Superseded as soon as a newer request arrives; ``work`` is cancelled then."""
-        newer = asyncio.ensure_future(self._superseded.wait())
+        self._work = work
+        if self._superseded:
+            work.cancel()
         try:
-            await asyncio.wait((work, newer), return_when=asyncio.FIRST_COMPLETED)
-            if self._superseded.is_set():
+            await asyncio.wait((work,))
+            if self._superseded:
                 raise Superseded
             return work.result()
         finally:
-            newer.cancel()
-            # Its clean-up must be over before the request is answered.
-            await end(work)
+            # Its clean-up must be over before the request is answered; a second cancellation would interrupt it.
+            self._work = None
+            await (finish(_over(work)) if self._superseded else end(work))
 
     async def guard(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items, until a newer request arrives (Superseded); closes ``items`` at the end."""
 
         async def step() -> T:
-            # A task runs its first step even when the one that waits for it has been told to end.
-            if self._superseded.is_set():
-                raise Superseded
             return await anext(items)
 
         async with aclosing(items):
@@ -65,6 +67,13 @@ class Ticket:
                 except StopAsyncIteration:
                     return
                 yield item
+
+
+async def _over(work: asyncio.Future[T]) -> None:
+    """Wait for the end of ``work``, whatever it raises."""
+    await asyncio.wait((work,))
+    if not work.cancelled():
+        work.exception()
 
 
 class Place:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from paced_engine import PacedEngine
 
@@ -376,6 +376,7 @@ KEYS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(KEYS)
+@example([("along", 1), ("along", 1), ("back", 0), ("back", 0)])
 def test_however_somebody_types_the_newest_request_is_answered_right(keys: list[tuple[str, int]]) -> None:
     """Every last answer is what a fresh model would say, and in the end nothing runs."""
 

@@ -41,6 +41,31 @@ async def test_a_newer_request_ends_the_older_one_and_closes_its_stream() -> Non
         assert await task == "superseded"
 
 
+async def test_a_superseded_request_does_nothing_more_though_what_it_waited_for_comes_just_then() -> None:
+    scheduler, waiting, come = Scheduler(1), asyncio.Event(), asyncio.Event()
+    went_on = False
+
+    async def old_items() -> AsyncGenerator[int, None]:
+        nonlocal went_on
+        waiting.set()
+        await come.wait()
+        went_on = True
+        yield 1
+
+    async def old() -> None:
+        with scheduler.newest("doc") as ticket:
+            async for _ in ticket.guard(old_items()):
+                pass
+
+    task = asyncio.create_task(old())
+    await waiting.wait()
+    with scheduler.newest("doc"):
+        come.set()
+        with pytest.raises(Superseded):
+            await task
+    assert not went_on
+
+
 async def test_a_superseded_request_that_failed_just_then_leaves_nothing_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
