@@ -25,11 +25,12 @@ from peft_core.api_types import ContextChunk, Task
 from peft_core.code.document import Document
 from peft_core.paths import Paths
 from peft_core.settings import resolve
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.completion import formats
 from peft_daemon.completion.pipeline import Completion, Job, Pipeline
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
-from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.engines.base import Engine
 from peft_evaluation.datasets import holes
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal

@@ -20,8 +20,9 @@ from typing import Any
 from peft_core.api_types import Timings
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import AdapterLease, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import Engine, Finish, GenerationRequest, Segment
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 

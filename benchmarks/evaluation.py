@@ -24,9 +24,10 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import TORCH
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
-from peft_daemon.engines.base import TORCH, Engine, GenerationRequest, Segment
+from peft_daemon.engines.base import Engine, GenerationRequest, Segment
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
@@ -129,10 +130,10 @@ async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> 
         async with serving(settings, entry, path, slots=rows) as engine:
             yield engine
         return
-    from peft_daemon.engines.torch.loading import load
+    from peft_daemon.engines.torch.base_model import load_base
     from peft_evaluation.batched.engine import BatchedEngine
 
-    batched = BatchedEngine(partial(load, path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
+    batched = BatchedEngine(partial(load_base, path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
     await batched.start()
     await batched.ready()
     yield batched

@@ -22,10 +22,10 @@ import msgspec
 
 from peft_core.paths import Paths
 from peft_core.settings import resolve
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.completion import formats
-from peft_daemon.engines.base import AdapterLease
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_tuning.examples import FillExample, HoleKind

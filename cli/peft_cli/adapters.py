@@ -15,7 +15,7 @@ import typer
 from peft_cli import merging
 from peft_cli.output import Json, emit
 from peft_core import settings
-from peft_core.api_types import BASE, AdapterSummary, Task
+from peft_core.api_types import BASE, TORCH, AdapterSummary, Task
 from peft_core.files import readable
 from peft_core.paths import Paths
 from peft_daemon.adapters.manifest import Manifest
@@ -23,7 +23,6 @@ from peft_daemon.adapters.registry import SHORT, AdapterRegistry
 from peft_daemon.adapters.state import Version
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import TORCH
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 

@@ -11,12 +11,12 @@ import typer
 
 from peft_cli.output import Json, emit
 from peft_core import settings
+from peft_core.api_types import TORCH
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.registry import SHORT, AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel, validate
-from peft_daemon.engines.base import TORCH
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 

@@ -93,10 +93,9 @@ _RESTART = "a running daemon uses its file until `peft-daemon stop`"
 
 def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> Judging:
     """With the adapter that completes code everywhere, as the daemon would."""
-    from peft_core.api_types import Task
+    from peft_core.api_types import LLAMACPP, Task
     from peft_daemon.adapters.registry import AdapterRegistry
     from peft_daemon.adapters.shipping import provide_shipped
-    from peft_daemon.engines.base import LLAMACPP
     from peft_daemon.optimizing.run import Judging
 
     provide_shipped(settings, paths)

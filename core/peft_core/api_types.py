@@ -290,6 +290,10 @@ class ContextStatus(msgspec.Struct, frozen=True, kw_only=True):
     workspaces: list[WorkspaceStatus] = []
 
 
+LLAMACPP, TORCH = "llamacpp", "torch"
+"""Ids of the engines, as the setting ``engine`` and the manifests of adapters name them."""
+
+
 class EngineState(StrEnum):
     """Life of the engine behind the daemon."""
 

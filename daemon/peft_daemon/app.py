@@ -20,11 +20,12 @@ from peft_core.api_types import PROTOCOL_VERSION, DaemonStatus
 from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.paths import Paths, private_folder
 from peft_core.settings import Settings
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import AdapterLease, LoadChecks, Reloadable
+from peft_daemon.engines.base import LoadChecks, Reloadable
 from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.info import DaemonInfo

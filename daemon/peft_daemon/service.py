@@ -39,7 +39,7 @@ from peft_core.privacy.files import secret_file, why_off
 from peft_core.privacy.values import masked
 from peft_core.settings import Settings
 from peft_core.tasks import end as end_tasks
-from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.answer import Question
@@ -52,7 +52,7 @@ from peft_daemon.completion.pipeline import Job
 from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.completion.scheduler import Scheduler, Superseded
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Segment
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 

@@ -17,11 +17,12 @@ import msgspec
 from peft_core.api_types import ContextChunk, Task
 from peft_core.code.document import Document, lines_of
 from peft_core.errors import InvalidInput
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.completion.following import Completion
 from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.completion.prompt import Shot
-from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.engines.base import Engine
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.decoding import Beams, Decoding, Samples
 from peft_tuning.examples import Example, FillExample, IntentExample

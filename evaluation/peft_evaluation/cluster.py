@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from peft_core import __version__
+from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_core.processes import WORKING_FOLDER, python_code, run
-from peft_daemon.engines.base import TORCH, AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.cluster_worker import ClusterWorker, packed
 from peft_evaluation.distributing import DistributedAnswerer, WorkerLost

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_core.errors import Conflict
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.answering import Answerer, Given, Question
 from peft_evaluation.opening import Plan, opened
 from peft_tuning.place import Place

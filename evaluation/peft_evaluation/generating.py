@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.answering import Answerer, Given, Question
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from peft_core.api_types import TORCH
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import TORCH
 from peft_daemon.engines.threads import set_wait_policy
 from peft_evaluation.answering import Answerer, ServedAnswerer
 from peft_evaluation.decoding import Beams, Decoding
@@ -67,14 +67,14 @@ async def _served(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
 @asynccontextmanager
 async def _batched(plan: Plan, path: Path) -> AsyncGenerator[Answerer, None]:
     set_wait_policy(plan.place.settings.wait_policy)  # on another machine nothing has set it yet
-    from peft_daemon.engines.torch.loading import load  # noqa: PLC0415
+    from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
     from peft_evaluation.batched.engine import BatchedEngine  # noqa: PLC0415  (loads torch)
     from peft_evaluation.beams import BeamAnswerer  # noqa: PLC0415
 
     settings, formats, answers = plan.place.settings, plan.place.entry.prompt_formats, plan.decoding.answers
     at_once = plan.at_once or max(1, ROWS // answers)
     engine = BatchedEngine(
-        partial(load, path, settings.torch_precision),
+        partial(load_base, path, settings.torch_precision),
         model_id=plan.place.entry.id,
         context_tokens=plan.context_tokens,
         rows=at_once * answers,

@@ -18,8 +18,7 @@ from pathlib import Path
 import msgspec
 
 from peft_core.errors import Cancelled, InvalidInput, NotFound
-from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_evaluation import identity, verifying
 from peft_evaluation.answering import Answerer
 from peft_evaluation.assembling import assemble

@@ -17,11 +17,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import LLAMACPP, EngineState, EngineStatus, FinishReason, Timings
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon import app
-from peft_daemon.engines.base import LLAMACPP, Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest
 from peft_daemon.lifecycle import handover
 from peft_daemon.lifecycle.info import running_daemon
 from peft_daemon.lifecycle.starter import stop

@@ -59,22 +59,28 @@ def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel
 
 def tiny_base(family: str, precision: Precision | str = "float32") -> LoadedBase:
     """The same weights at every call, held as ``precision``."""
-    from peft_daemon.engines.torch import families, quantized
-    from peft_daemon.engines.torch.base_model import LoadedBase, Precision
+    from peft_daemon.engines.torch import families
+    from peft_daemon.engines.torch.base_model import (
+        LoadedBase,
+        Precision,
+        is_quantizable,
+        mark_quantized,
+        quantized_linear,
+    )
 
     precision = Precision(precision)
     model = tiny_model(family)
     if precision.quantized:
         for name, module in list(model.named_modules()):
-            if quantized.replaceable(model, name):
-                layer = quantized.quantized_linear(module.weight.data, precision, "cpu")
+            if is_quantizable(model, name):
+                layer = quantized_linear(module.weight.data, precision, "cpu")
                 layer.bias = module.bias
                 model.set_submodule(name, layer)
-        quantized.finish(model, precision)
+        mark_quantized(model, precision)
     return LoadedBase(
         model=model,
         tokenizer=tiny_tokenizer(),
-        family=families.of(model.config.model_type),
+        family=families.family_of(model.config.model_type),
         precision=precision,
         quantization="none",
         sha256="0" * 64,

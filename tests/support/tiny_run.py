@@ -94,7 +94,9 @@ def model(family: str) -> PreTrainedModel:
 def base(family: str = "qwen2") -> LoadedBase:
     """A base as ``base_model`` gives it."""
     made = model(family).eval().requires_grad_(False)
-    return LoadedBase(made, tokenizer(), families.of(made.config.model_type), Precision.FLOAT32, "none", "0" * 64)
+    return LoadedBase(
+        made, tokenizer(), families.family_of(made.config.model_type), Precision.FLOAT32, "none", "0" * 64
+    )
 
 
 def data(train: int = 22, validation: int = 5) -> DataSet:

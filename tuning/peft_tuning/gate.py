@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.engines.base import Engine
 from peft_tuning.examples import FillExample
 from peft_tuning.scoring import Average, HoleScore, average, score_holes
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peft_core.api_types import LLAMACPP
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.files import whole_folder
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.engines.base import LLAMACPP
 from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_tuning import methods
 

@@ -96,7 +96,7 @@ def check(request: TuneRequest, place: Place) -> None:
     """
     require_usable(request.name)
     method = methods.get(request.job.method)
-    method.check(families.of(place.entry.family), request.job.options)
+    method.check(families.family_of(place.entry.family), request.job.options)
     if not place.base.path.is_file():
         raise NotFound(f"{place.entry.id} is not here", fix=f"`peft-daemon models pull {place.entry.id}`")
     place.require_intact()

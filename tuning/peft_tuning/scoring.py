@@ -13,11 +13,12 @@ import msgspec
 from rapidfuzz.distance import Levenshtein
 
 from peft_core.code.document import Document
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.following import Completion
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.pipeline import Job, Pipeline
 from peft_daemon.completion.prompt import MARGIN_TOKENS
-from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.engines.base import Engine
 from peft_tuning.examples import FillExample, HoleKind
 
 ANSWER_TOKENS = 96

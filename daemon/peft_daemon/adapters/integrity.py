@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from peft_core.api_types import LLAMACPP
 from peft_core.errors import UnusableFile
 from peft_core.files import FileStamp
 from peft_core.http_download import sha256_of
 from peft_daemon.adapters.blobs import Blobs
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.engines.base import LLAMACPP
 
 Facts = tuple[FileStamp | None, ...]
 

@@ -6,14 +6,15 @@ registry keeps beside the adapter (``manifest.json``). Only data; how it is chec
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from peft_core.api_types import AdapterSummary, Task
+from peft_core.api_types import LLAMACPP, TORCH, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput
-from peft_daemon.engines.base import LLAMACPP, TORCH
 
 Text = Annotated[str, Meta(max_length=4096)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -147,3 +148,13 @@ def lost_summary(name: str, digest: str, active_for: list[str], damaged: str) ->
         active_for=active_for,
         damaged=damaged,
     )
+
+
+@dataclass(frozen=True)
+class AdapterLease:
+    """One adapter for one request: the exact bytes (by content digest) and how strongly they apply."""
+
+    digest: str
+    path: Path
+    """What the engine loads: a GGUF file for llama.cpp, a PEFT folder for torch."""
+    scale: float = 1.0

@@ -21,17 +21,16 @@ from typing import Literal, TypeVar
 import msgspec
 
 from peft_core import files
-from peft_core.api_types import BASE, AdapterSummary, Task
+from peft_core.api_types import BASE, LLAMACPP, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile, UnusablePath
 from peft_core.paths import private_folder
 from peft_daemon.adapters.blobs import DIGEST, Blobs, now
 from peft_daemon.adapters.integrity import AdapterVerifier
-from peft_daemon.adapters.manifest import Manifest, lost_summary
+from peft_daemon.adapters.manifest import AdapterLease, Manifest, lost_summary
 from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.rounding import round_to_float16
 from peft_daemon.adapters.state import Active, Names, Version, enclosing
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import LLAMACPP, AdapterLease
 
 T = TypeVar("T", Names, Active)
 Signature = tuple[int, int, int] | None

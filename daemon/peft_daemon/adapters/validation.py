@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf.header import GgufHeader, read_header
 from peft_daemon.adapters import lora_config, peft_files
@@ -22,7 +23,6 @@ from peft_daemon.adapters.facts import AdapterFacts
 from peft_daemon.adapters.lora_config import LoraConfig
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.tensors import Tensor, read_tensors
-from peft_daemon.engines.base import LLAMACPP, TORCH
 
 ARCHITECTURES = frozenset({"qwen2", "qwen3", "llama"})
 """Those whose conversion to GGUF keeps linear layers as they are, up to the row order ``gguf_export`` knows."""

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf.header import GgufHeader
 from peft_daemon.adapters import lora_config, peft_files
@@ -28,7 +29,6 @@ from peft_daemon.adapters.validation import (
     read_record,
     require_finite,
 )
-from peft_daemon.engines.base import TORCH
 
 EMBEDDINGS = "prompt_embeddings"
 """What PEFT calls the one tensor of a prompt or prefix adapter."""

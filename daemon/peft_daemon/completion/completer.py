@@ -19,6 +19,7 @@ import msgspec
 
 from peft_core.api_types import AdapterUse, FinishReason, Origin, Timings, WarmResponse
 from peft_core.errors import PeftDaemonError
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.deadlines import DeadlinePassed
 from peft_daemon.completion.following import Completion, Mismatch, Place, TextPart, follow
@@ -28,7 +29,7 @@ from peft_daemon.completion.pipeline import NOTHING, Job, Prepared, is_hopeless,
 from peft_daemon.completion.prompts import AT_HAND, Prompts, only_read
 from peft_daemon.completion.rhythm import Rhythm
 from peft_daemon.completion.scheduler import Scheduler
-from peft_daemon.engines.base import AdapterLease, Engine
+from peft_daemon.engines.base import Engine
 
 T = TypeVar("T")
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 
 from peft_core.api_types import ContextChunk, FinishReason, Task, Timings
 from peft_core.code.document import Document
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import prompt
 from peft_daemon.completion.answer import Answer
 from peft_daemon.completion.cursor import Cursor, Extent
 from peft_daemon.completion.following import Completion, Place, TextPart, follow
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.prompt import Shot
-from peft_daemon.engines.base import AdapterLease, Engine, GenerationRequest
+from peft_daemon.engines.base import Engine, GenerationRequest
 
 
 @dataclass(frozen=True, kw_only=True)

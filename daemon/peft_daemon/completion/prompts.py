@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from peft_core.errors import InvalidInput
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.pipeline import Job, Pipeline, Prepared
-from peft_daemon.engines.base import AdapterLease, Engine, KeepsPrompts
+from peft_daemon.engines.base import Engine, KeepsPrompts
 
 SHORT_TOKENS = 224
 """Budget of a short prompt; what is estimated and left for steps in it makes it some 105."""

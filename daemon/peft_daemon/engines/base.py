@@ -12,9 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from peft_core.api_types import EngineStatus, FinishReason, Timings
 from peft_core.errors import EngineFailed
-
-LLAMACPP, TORCH = "llamacpp", "torch"
-"""Ids of the engines, as the setting ``engine`` and the manifests of adapters have them."""
+from peft_daemon.adapters.manifest import AdapterLease
 
 
 class Segment(NamedTuple):
@@ -29,16 +27,6 @@ class Segment(NamedTuple):
 
 
 Prompt = tuple[Segment, ...]
-
-
-@dataclass(frozen=True)
-class AdapterLease:
-    """One adapter for one request: the exact bytes (by content digest) and how strongly they apply."""
-
-    digest: str
-    path: Path
-    """What the engine loads: a GGUF file for llama.cpp, a PEFT folder for torch."""
-    scale: float = 1.0
 
 
 @dataclass(frozen=True)

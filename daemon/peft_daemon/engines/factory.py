@@ -6,8 +6,10 @@ from pathlib import Path
 
 import psutil
 
+from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.settings import Settings
-from peft_daemon.engines.base import LLAMACPP, TORCH, AdapterLease, Engine, LoadChecks
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Engine, LoadChecks
 
 ROOM_FOR_TWO = 1 << 30
 """Bytes that must be free, besides the model and half as much again, for a second slot."""

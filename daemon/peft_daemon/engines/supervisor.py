@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from peft_core.api_types import EngineState, EngineStatus
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
-from peft_daemon.engines.base import AdapterLease, Delta, Finish, GarbledAnswer, GenerationRequest, LoadChecks
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)

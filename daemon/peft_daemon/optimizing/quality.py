@@ -11,8 +11,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.formats import PromptFormat, Slot
-from peft_daemon.engines.base import AdapterLease, Delta, Engine, GenerationRequest, Prompt, Segment, TokenLogprob
+from peft_daemon.engines.base import Delta, Engine, GenerationRequest, Prompt, Segment, TokenLogprob
 from peft_daemon.optimizing.excerpts import Excerpt
 
 EXCERPTS = 24

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.api_types import LLAMACPP
 from peft_core.http_download import PartialFile
 from peft_core.settings import Settings
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import LLAMACPP, AdapterLease, Engine
+from peft_daemon.engines.base import Engine
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.optimized import Figures, ModelFile

@@ -16,16 +16,14 @@ import psutil
 import torch
 from torch import Tensor
 
-from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import TORCH, EngineState, EngineStatus, FinishReason, Timings
 from peft_core.errors import EngineFailed, PeftDaemonError
-from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest, Prompt
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt
 from peft_daemon.engines.torch.adapters import AdapterShelf
-from peft_daemon.engines.torch.answer import AnswerText
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_daemon.engines.torch.generation import does_not_fit, require_decoder_only
-from peft_daemon.engines.torch.sampling import Sampler
-from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
-from peft_daemon.engines.torch.vocabulary import Vocabulary
+from peft_daemon.engines.torch.generation import AnswerText, Sampler, does_not_fit, require_decoder_only
+from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 from peft_evaluation.batched.searches import BeamSearch, Search, Writing
 from peft_evaluation.batched.work import Work
 from peft_evaluation.batched.worker import Limits, Worker
@@ -113,7 +111,7 @@ class BatchedEngine:
         if self._worker is not None:
             return
         require_decoder_only(base)
-        self._vocabulary, self._tokenizer = Vocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
+        self._vocabulary, self._tokenizer = ByteVocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
         self._shelf = AdapterShelf(base, ADAPTERS)
         self._worker = Worker(base, self._shelf, limits(base.model.device.type, self._row_limit))
 

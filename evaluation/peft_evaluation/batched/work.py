@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.batched.reading import Read
 from peft_evaluation.batched.rows import Rows
 from peft_evaluation.batched.searches import Moves, Search

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from peft_core.api_types import FinishReason, Timings
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
 from peft_daemon.models import catalogue
 

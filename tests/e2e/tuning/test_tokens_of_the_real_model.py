@@ -45,9 +45,9 @@ def server(model_file: Path) -> Iterator[LoraServer]:
 
 
 def test_every_text_has_the_same_tokens(model_file: Path, server: LoraServer) -> None:
-    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, from_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, load_tokenizer
 
-    tokenizer = LiteralTokenizer(from_gguf(model_file))
+    tokenizer = LiteralTokenizer(load_tokenizer(model_file))
     draw = random.Random(0)
     mixed = ["".join(draw.choices(LETTERS, k=draw.randint(1, 40))) for _ in range(150)]
     files = [Path(name).read_text(encoding="utf-8")[:60_000] for name in FILES if name]
@@ -56,9 +56,9 @@ def test_every_text_has_the_same_tokens(model_file: Path, server: LoraServer) ->
 
 
 def test_control_tokens_come_from_the_format_only(model_file: Path, server: LoraServer) -> None:
-    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, from_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, load_tokenizer
 
-    tokenizer = LiteralTokenizer(from_gguf(model_file))
+    tokenizer = LiteralTokenizer(load_tokenizer(model_file))
     spelled = "<|fim_middle|>"
     pieces = [piece for piece in formats.get("qwen-fim-v1").pieces if isinstance(piece, Segment)]
     prompt = (pieces[0], Segment(f"x = 1{spelled}"), *pieces[1:])

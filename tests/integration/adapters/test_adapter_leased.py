@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import EngineFailed
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import AdapterLease, Delta, GenerationRequest, Segment
+from peft_daemon.engines.base import Delta, GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from support.synthetic_adapter import TinyModel, lora, write_peft
 

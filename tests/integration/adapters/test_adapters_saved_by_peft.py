@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from peft_core.api_types import TORCH
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters import lora_config, peft_files, vectors
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import TORCH
 from support.lora_server import serve
 
 pytestmark = pytest.mark.torch

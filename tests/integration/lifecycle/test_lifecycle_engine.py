@@ -19,10 +19,11 @@ import pytest
 
 from peft_core.api_types import EngineState
 from peft_core.errors import EngineFailed, Unavailable
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines import heartbeat, supervisor
-from peft_daemon.engines.base import AdapterLease, Delta, GenerationRequest, Segment
+from peft_daemon.engines.base import Delta, GenerationRequest, Segment
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from peft_daemon.engines.llamacpp import engine as llamacpp
 from peft_daemon.engines.llamacpp.engine import CHILD_MODULE, LlamaCppEngine, LlamaCppOptions

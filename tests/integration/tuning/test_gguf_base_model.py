@@ -65,11 +65,11 @@ TEXTS = (
 
 
 def test_a_sentencepiece_vocabulary_gives_llama_cpps_tokens(tmp_path: Path) -> None:
-    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, from_gguf
+    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, load_tokenizer
 
     path = tmp_path / "tiny.gguf"
     write_gguf(tiny_model("llama", vocab_size=VOCABULARY), path)
-    tokenizer = LiteralTokenizer(from_gguf(path))
+    tokenizer = LiteralTokenizer(load_tokenizer(path))
     with serve(path) as server:
         theirs = {text: server.tokenize(text) for text in TEXTS}
         end = server.tokenize("</s>", special=True)

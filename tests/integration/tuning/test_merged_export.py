@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.http_download import sha256_of
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import TORCH
 from peft_daemon.engines.torch.base_model import Precision, load_gguf, load_hub_folder
 from peft_tuning import methods
 from peft_tuning.merging import export_merged

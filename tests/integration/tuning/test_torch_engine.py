@@ -14,10 +14,11 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from peft_core.api_types import EngineState, FinishReason
+from peft_core.api_types import TORCH, EngineState, FinishReason
 from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFile
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.engines.base import TORCH, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks, Segment
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]

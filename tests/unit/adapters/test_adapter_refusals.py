@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from peft_core.api_types import Task
+from peft_core.api_types import TORCH, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, TooLarge
 from peft_daemon.adapters import peft_files, validation
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import TORCH
 from support.synthetic_adapter import HIDDEN, lora, peft_config, peft_tensors, write_peft
 
 Q = "model.layers.0.self_attn.q_proj"

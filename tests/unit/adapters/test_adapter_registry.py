@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from peft_core import files
-from peft_core.api_types import Task
+from peft_core.api_types import LLAMACPP, TORCH, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import FileStamp
 from peft_daemon.adapters.manifest import Manifest
@@ -23,7 +23,6 @@ from peft_daemon.adapters.peft_files import WEIGHTS
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.tensors import read_tensors
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import LLAMACPP, TORCH
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 Store = Callable[..., Manifest]

@@ -15,10 +15,10 @@ from scripted_engine import ScriptedEngine
 from peft_core.api_types import ContextChunk, FinishReason, Task, Timings
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.completion.following import Completion, TextPart
 from peft_daemon.completion.pipeline import Job, Pipeline
-from peft_daemon.engines.base import AdapterLease
 
 QWEN = formats.get("qwen-fim-v1")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import InvalidInput
 from peft_core.settings import Settings
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import LLAMACPP, TORCH, Engine
+from peft_daemon.engines.base import Engine
 from peft_daemon.engines.torch import engine
 
 

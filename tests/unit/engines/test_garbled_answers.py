@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from peft_daemon.engines.base import AdapterLease, GarbledAnswer, GenerationRequest, LoadChecks, Segment
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import GarbledAnswer, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServer

@@ -11,7 +11,8 @@ import pytest
 
 from peft_core.api_types import FinishReason
 from peft_core.errors import EngineFailed, InvalidInput
-from peft_daemon.engines.base import AdapterLease, Delta, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Segment
 
 pytestmark = pytest.mark.torch
 
@@ -191,10 +192,9 @@ async def test_the_beams_are_those_of_transformers(base: Any) -> None:
 def _searched(base: Any, text: str) -> list[tuple[str, float]]:
     import torch
 
-    from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
-    from peft_daemon.engines.torch.vocabulary import Vocabulary
+    from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 
-    vocabulary = Vocabulary(base.tokenizer)
+    vocabulary = ByteVocabulary(base.tokenizer)
     ends = sorted(vocabulary.ends)
     tokens = torch.tensor([LiteralTokenizer(base.tokenizer).encode_text(text)])
     found = base.model.generate(

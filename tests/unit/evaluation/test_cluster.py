@@ -13,7 +13,7 @@ import pytest
 
 from peft_core import __version__
 from peft_core.errors import Conflict, InvalidInput, Unavailable
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation import cluster, cluster_worker
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.cluster import Spot, connected, places, require_same

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.engines.base import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.generating import Answered, Generated, generate
 from peft_evaluation.items import ItemSet
 from peft_evaluation.journal import Journal

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
-from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest
 from peft_tuning.examples import FillExample
 from peft_tuning.gate import SCALES, Holes, Verdict, judge
 from peft_tuning.scoring import scored

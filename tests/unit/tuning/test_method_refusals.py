@@ -37,7 +37,7 @@ OPTIONS = [
 @pytest.mark.parametrize(("method_id", "options", "reason"), OPTIONS, ids=str)
 def test_an_option_is_refused_before_anything_loads(method_id: str, options: dict[str, object], reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
-        methods.get(method_id).check(families.of("qwen2"), MethodOptions(**options))
+        methods.get(method_id).check(families.family_of("qwen2"), MethodOptions(**options))
 
 
 def test_what_a_family_cannot_do_is_refused_with_its_reason() -> None:
@@ -58,7 +58,7 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(NotFound, match="lora, qlora-4bit, qlora-8bit, ia3, prompt, prefix, full"):
         methods.get("adalora")
     with pytest.raises(InvalidInput, match="qwen2, llama, codegen, gpt_bigcode, starcoder2, t5"):
-        families.of("mamba")
+        families.family_of("mamba")
 
 
 def test_the_study_s_learning_rates() -> None:

@@ -32,7 +32,7 @@ EXAMPLES = (
 
 def supported(method: str, family: str) -> bool:
     try:
-        methods.get(method).check(families.of(family), MethodOptions())
+        methods.get(method).check(families.family_of(family), MethodOptions())
     except InvalidInput:
         return False
     return True

@@ -20,9 +20,11 @@ from typing import ClassVar
 
 import msgspec
 
+from peft_core.api_types import LLAMACPP
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
-from peft_daemon.engines.base import LLAMACPP, AdapterLease, Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.child import KV_LAYOUT, ChildConfig, ChildReady
 from peft_daemon.engines.llamacpp.kv_states import KvStates, fingerprint

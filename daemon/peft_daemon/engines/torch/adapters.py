@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters import lora_config, peft_files
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.vectors import EMBEDDINGS
-from peft_daemon.engines.base import AdapterLease
 from peft_daemon.engines.torch.base_model import LoadedBase
 
 if TYPE_CHECKING:

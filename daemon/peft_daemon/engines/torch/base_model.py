@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,12 +20,16 @@ from torch import nn
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.http_download import sha256_of
 from peft_daemon.adapters.peft_files import PICKLES
-from peft_daemon.engines.torch import families, quantized, tokenizer
+from peft_daemon.engines.torch import families, tokenizer
 from peft_daemon.engines.torch.families import Family
 from peft_daemon.engines.torch.gguf_model import GgufModel
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+OUTLIERS = 6.0
+"""Inputs above it are computed unrounded (LLM.int8(), arXiv 2208.07339, section 3.2)."""
 
 
 class Precision(StrEnum):
@@ -57,6 +62,17 @@ class LoadedBase:
     """Of the GGUF file, or over the folder's weight files."""
 
 
+def load_base(path: Path, precision: str) -> LoadedBase:
+    """A GGUF file, or a folder in transformers' layout; ``auto`` is nf4 on CUDA and float32 on a CPU.
+
+    Raises NotFound or InvalidInput.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    best = Precision.NF4 if device == "cuda" else Precision.FLOAT32
+    held = best if precision == "auto" else Precision(precision)
+    return (load_hub_folder if path.is_dir() else load_gguf)(path, held, device=device)
+
+
 def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
     """The model in a GGUF file, de-quantized: exactly the numbers llama.cpp computes with.
 
@@ -84,8 +100,8 @@ def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> Loade
     sha256 = sha256_of(path)
     return LoadedBase(
         model=_ready(model, precision, device),
-        tokenizer=tokenizer.from_gguf(path),
-        family=families.of(source.architecture),
+        tokenizer=tokenizer.load_tokenizer(path),
+        family=families.family_of(source.architecture),
         precision=precision,
         quantization=_described(f"{source.quantization}, de-quantized", precision),
         sha256=sha256,
@@ -102,7 +118,7 @@ def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") ->
     weights = _weight_files(path)
     local = {"local_files_only": True, "trust_remote_code": False}
     config = AutoConfig.from_pretrained(path, **local)
-    family = families.of(config.model_type)
+    family = families.family_of(config.model_type)
     loader = AutoModelForSeq2SeqLM if family.encoder_decoder else AutoModelForCausalLM
     model = loader.from_pretrained(
         path,
@@ -110,7 +126,7 @@ def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") ->
         dtype=_dense_type(precision, device),
         use_safetensors=True,
         device_map=device,
-        quantization_config=quantized.config(precision, device),
+        quantization_config=bitsandbytes_config(precision, device),
         **local,
     )
     return LoadedBase(
@@ -123,12 +139,77 @@ def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") ->
     )
 
 
+def compute_type(device: str) -> torch.dtype:
+    """What quantized layers compute in. A CPU computes bfloat16 several times slower than float32."""
+    return torch.bfloat16 if device.startswith("cuda") else torch.float32
+
+
+def bitsandbytes_config(precision: Precision, device: str) -> BitsAndBytesConfig | None:
+    """The same for transformers' loader; None for a dense precision."""
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415  (seconds)
+
+    if precision == "nf4":
+        return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute_type(device),
+        )
+    if precision == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=OUTLIERS)  # type: ignore[no-untyped-call]
+    return None
+
+
+def quantized_linear(weight: torch.Tensor, precision: Precision, device: str) -> nn.Module:
+    """A frozen linear layer without bias that holds ``weight`` (outputs, inputs) as ``precision`` says."""
+    from bitsandbytes.nn import modules as bnb  # noqa: PLC0415  (seconds)
+
+    outputs, inputs = weight.shape
+    empty: dict[str, Any] = {"bias": False, "device": "meta"}
+    held: Any
+    layer: Any
+    if precision == "nf4":
+        empty |= {"compute_dtype": compute_type(device), "quant_type": "nf4"}
+        layer = bnb.Linear4bit(inputs, outputs, **empty)  # type: ignore[no-untyped-call]
+        held = bnb.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=True, module=layer)
+    else:
+        layer = bnb.Linear8bitLt(inputs, outputs, has_fp16_weights=False, threshold=OUTLIERS, **empty)
+        held = bnb.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
+    layer.weight = held.to(device)
+    quantized: nn.Module = layer.eval()
+    return quantized
+
+
+def is_quantizable(model: Any, name: str) -> bool:
+    """Whether the module of this name is a linear layer that can be quantized: neither the output head nor one that
+    the architecture wants in float32 (``wo`` of T5)."""
+    module = model.get_submodule(name)
+    kept = set(model._keep_in_fp32_modules or ()) & set(name.split("."))
+    return type(module) is nn.Linear and module is not model.get_output_embeddings() and not kept
+
+
+def mark_quantized(model: Any, precision: Precision) -> None:
+    """Say where peft and transformers look that the model is quantized, and keep its numbers what they are."""
+    from bitsandbytes.nn import modules as bnb  # noqa: PLC0415  (seconds)
+    from transformers.utils.quantization_config import QuantizationMethod  # noqa: PLC0415  (seconds)
+
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = precision == "nf4", precision == "int8"
+    model.quantization_method = QuantizationMethod.BITS_AND_BYTES
+    for module in model.modules():
+        if isinstance(module, bnb.Linear4bit):
+            # On a CPU with AVX512-BF16, bitsandbytes repacks the weights at the first evaluation: computing in
+            # bfloat16 from then on, and rounded once more when it goes back. Training on would be on other weights.
+            module.support_avx512bf16_for_cpu = False
+    # On a CPU it says at every layer of every step that inputs are cast.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+
+
 def _place(model: PreTrainedModel, name: str, weight: torch.Tensor, precision: Precision, device: str) -> None:
     """Put a float32 weight where it belongs, in the form in which it stays."""
     owner, _, kind = name.rpartition(".")
-    if precision.quantized and kind == "weight" and quantized.replaceable(model, owner):
+    if precision.quantized and kind == "weight" and is_quantizable(model, owner):
         bias = model.get_submodule(owner).bias
-        layer = quantized.quantized_linear(weight, precision, device)
+        layer = quantized_linear(weight, precision, device)
         layer.bias = bias  # a place for the one that the file has elsewhere
         model.set_submodule(owner, layer)
         return
@@ -139,13 +220,13 @@ def _place(model: PreTrainedModel, name: str, weight: torch.Tensor, precision: P
 def _dense_type(precision: Precision, device: str) -> torch.dtype:
     """The type of what is not quantized."""
     if precision.quantized:
-        return quantized.compute_type(device)
+        return compute_type(device)
     return torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
 
 
 def _ready(model: Any, precision: Precision, device: str) -> PreTrainedModel:
     if precision.quantized:
-        quantized.finish(model, precision)
+        mark_quantized(model, precision)
     else:
         model.to(device)
     ready: PreTrainedModel = model.eval().requires_grad_(False)

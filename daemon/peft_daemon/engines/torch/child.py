@@ -76,12 +76,12 @@ class _Child:
         import torch  # noqa: PLC0415
 
         from peft_daemon.engines.torch.adapters import AdapterShelf  # noqa: PLC0415
+        from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
         from peft_daemon.engines.torch.generation import TextGenerator  # noqa: PLC0415
-        from peft_daemon.engines.torch.loading import load  # noqa: PLC0415
 
         self._answers, self._writing = answers, threading.Lock()
         torch.set_num_threads(config.threads)
-        base = load(Path(config.model), config.precision)
+        base = load_base(Path(config.model), config.precision)
         self._shelf = AdapterShelf(base, config.max_loaded_adapters)
         self._generator = TextGenerator(
             base, self._shelf, context_tokens=config.context_tokens, step_tokens=config.step_tokens

@@ -21,9 +21,10 @@ from typing import ClassVar
 
 import msgspec
 
+from peft_core.api_types import TORCH
 from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
-from peft_daemon.engines.base import TORCH, Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.threads import WaitPolicy, default_threads

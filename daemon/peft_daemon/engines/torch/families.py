@@ -77,7 +77,7 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
-def of(model_type: str) -> Family:
+def family_of(model_type: str) -> Family:
     """The family of a ``config.model_type`` (a GGUF's architecture has the same names); InvalidInput if unknown."""
     for family in FAMILIES:
         if model_type in family.model_types:

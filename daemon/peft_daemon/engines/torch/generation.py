@@ -1,5 +1,6 @@
-"""The decoding loop: read the part of the prompt that is not in the cache, then write token by token.
+"""Generate text with a model in memory: the decoding loop, sampling, and the text of an answer.
 
+The loop reads the part of the prompt that is not in the key-value cache, then writes token by token.
 One sequence at a time, by one thread. Between two steps it looks whether the request is still wanted and has time left.
 What the last request left in the key-value cache is used again as far as prompt, adapter and scale are the same; the
 virtual tokens of an adapter lie in front of it. Encoder-decoder models are not served: they cannot fill in or chat.
@@ -7,7 +8,9 @@ virtual tokens of an adapter lie in front of it. Encoder-decoder models are not 
 
 from __future__ import annotations
 
+import codecs
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -18,19 +21,109 @@ from torch import Tensor
 
 from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import InvalidInput
-from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, TokenLogprob
 from peft_daemon.engines.torch.adapters import AdapterShelf, LoadedAdapter
-from peft_daemon.engines.torch.answer import AnswerText, Part
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_daemon.engines.torch.sampling import Sampler
-from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
-from peft_daemon.engines.torch.vocabulary import Vocabulary
+from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
 
 ACCELERATOR_STEPS = 16
 """How many of a CPU's steps an accelerator reads in one: a step takes it about as long."""
+
+
+AnswerPart = tuple[str, tuple[TokenLogprob, ...]]
+
+
+class AnswerText:
+    """Gives out text as soon as no stop string can begin in it any more."""
+
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self._stops = tuple(stop for stop in stops if stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self._given = 0
+        """Characters given out."""
+        self._logprobs: deque[tuple[int, TokenLogprob]] = deque()
+        """Of tokens not given out yet, each with the position at which it begins."""
+        self.stopped = False
+
+    def add(self, text: bytes, logprob: TokenLogprob | None = None) -> AnswerPart:
+        """Take one more token; returns what is certain now. ``stopped`` says whether a stop string was met."""
+        if logprob is not None:
+            self._logprobs.append((self._given + len(self._held), logprob))
+        self._held += self._decoder.decode(text)
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            return self._give(min(found))
+        return self._give(len(self._held) - self._undecided())
+
+    def rest(self) -> AnswerPart:
+        """What was held back, once nothing follows; half a character is dropped."""
+        return ("", ()) if self.stopped else self._give(len(self._held))
+
+    def _undecided(self) -> int:
+        """Length of the longest end of the text that a stop string begins with."""
+        longest = max((len(stop) for stop in self._stops), default=1) - 1
+        lengths = range(min(longest, len(self._held)), 0, -1)
+        return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
+
+    def _give(self, count: int) -> AnswerPart:
+        text, self._held = self._held[:count], self._held[count:]
+        self._given += count
+        known = []
+        while text and self._logprobs and self._logprobs[0][0] < self._given:
+            known.append(self._logprobs.popleft()[1])
+        return text, tuple(known)
+
+
+class Sampler:
+    """The choices of one request; the same seed makes the same choices."""
+
+    def __init__(self, request: GenerationRequest, vocabulary: ByteVocabulary) -> None:
+        self._temperature, self._top_p = request.temperature, request.top_p
+        self._alternatives = request.logprobs
+        self._vocabulary = vocabulary
+        self._generator = torch.Generator().manual_seed(request.seed)
+        self._to_come = request.begins_with.encode()
+        """What the answer still has to begin with."""
+
+    def pick(self, logits: Tensor) -> int:
+        """The next token; ``logits`` are float32, one per row of the model's head."""
+        if self._to_come and (allowed := self._vocabulary.beginning(self._to_come)):
+            index = torch.tensor(allowed, device=logits.device)
+            constrained = torch.full_like(logits, -torch.inf)
+            constrained[index] = logits[index]
+            logits = constrained
+        token = int(logits.argmax()) if self._temperature == 0 else self._sample(logits)
+        self._to_come = self._to_come[len(self._vocabulary.text(token)) :]
+        return token
+
+    def logprob(self, logits: Tensor, token: int) -> TokenLogprob | None:
+        """What the model itself thought of the token, if the request asked for it."""
+        if not self._alternatives:
+            return None
+        logprobs = logits.log_softmax(-1)
+        top = logprobs.topk(min(self._alternatives, len(logprobs)))
+        alternatives = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return TokenLogprob(
+            self._text(token),
+            float(logprobs[token]),
+            tuple((self._text(other), value) for other, value in alternatives),
+        )
+
+    def _text(self, token: int) -> str:
+        return self._vocabulary.text(token).decode(errors="replace")
+
+    def _sample(self, logits: Tensor) -> int:
+        """From the smallest set of tokens that has ``top_p`` of the probability (Holtzman et al., arXiv 1904.09751)."""
+        probabilities, order = (logits / self._temperature).softmax(-1).cpu().sort(descending=True)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities[before >= self._top_p] = 0
+        return int(order[torch.multinomial(probabilities, 1, generator=self._generator)])
 
 
 @dataclass
@@ -50,7 +143,7 @@ class _Held:
 
 
 @dataclass
-class _Clock:
+class GenerationClock:
     """Where the time of one request goes; milliseconds."""
 
     started: float = field(default_factory=time.perf_counter)
@@ -110,7 +203,7 @@ class TextGenerator:
     def __init__(self, base: LoadedBase, shelf: AdapterShelf, *, context_tokens: int, step_tokens: int) -> None:
         require_decoder_only(base)
         self._model, self._shelf = base.model, shelf
-        self._vocabulary = Vocabulary(base.tokenizer)
+        self._vocabulary = ByteVocabulary(base.tokenizer)
         self.tokenizer = LiteralTokenizer(base.tokenizer)
         self._context_tokens = context_tokens
         on_cpu = base.model.device.type == "cpu"
@@ -122,7 +215,7 @@ class TextGenerator:
 
         Raises InvalidInput for a prompt that does not fit, or an adapter or scale that cannot be served.
         """
-        clock = _Clock()
+        clock = GenerationClock()
         answer = AnswerText(request.stop)
 
         def check() -> None:
@@ -131,7 +224,7 @@ class TextGenerator:
             if request.time_budget_ms is not None and clock.elapsed_ms >= request.time_budget_ms:
                 raise Interrupted(FinishReason.TIMEOUT)
 
-        def delta(part: Part) -> Iterator[Delta]:
+        def delta(part: AnswerPart) -> Iterator[Delta]:
             if part[0]:
                 yield Delta(*part, clock.timings())
 
@@ -149,8 +242,8 @@ class TextGenerator:
         yield Finish(reason, clock.timings())
 
     def _parts(
-        self, request: GenerationRequest, answer: AnswerText, clock: _Clock, check: Callable[[], None]
-    ) -> Iterator[Part | None]:
+        self, request: GenerationRequest, answer: AnswerText, clock: GenerationClock, check: Callable[[], None]
+    ) -> Iterator[AnswerPart | None]:
         """Text as it becomes certain, before it None after each step of reading.
 
         Returns where the model or a stop string ends, else raises Interrupted.
@@ -192,7 +285,7 @@ class TextGenerator:
         return held
 
     def _read(
-        self, tokens: list[int], held: _Held, clock: _Clock, check: Callable[[], None]
+        self, tokens: list[int], held: _Held, clock: GenerationClock, check: Callable[[], None]
     ) -> Generator[None, None, Tensor]:
         """Read the rest of the prompt; yields after each step but the last, returns the logits after its last token."""
         clock.reused = len(held.tokens)

@@ -50,7 +50,7 @@ class GgufModel:
         self.path = path
         self.header: GgufHeader = read_header(path)
         self.architecture = self.header.architecture
-        families.of(self.architecture)
+        families.family_of(self.architecture)
         if self.architecture not in ARCHITECTURES:
             raise InvalidInput(
                 f"GGUF files of the architecture {self.architecture!r} cannot be tuned",

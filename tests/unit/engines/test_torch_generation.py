@@ -11,7 +11,8 @@ import pytest
 
 from peft_core.api_types import FinishReason
 from peft_core.errors import InvalidInput
-from peft_daemon.engines.base import AdapterLease, Delta, Finish, GenerationRequest, Segment
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
 
 if TYPE_CHECKING:
     from peft_daemon.engines.torch.generation import TextGenerator
