@@ -16,7 +16,7 @@ from peft_cli import merging
 from peft_cli.output import Json, emit
 from peft_core import settings
 from peft_core.api_types import BASE, TORCH, AdapterSummary, Task
-from peft_core.files import readable
+from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import SHORT, AdapterRegistry
@@ -226,7 +226,7 @@ def _report_use(
 
 
 def _what(manifest: Manifest) -> str:
-    size = readable(manifest.gguf_bytes or manifest.peft_bytes)
+    size = format_bytes(manifest.gguf_bytes or manifest.peft_bytes)
     only = f", served by {manifest.engines[0]} only" if len(manifest.engines) == 1 else ""
     return f"{_method(manifest)}{_changes(manifest)} for {manifest.base}, {size}{only}"
 
@@ -257,7 +257,7 @@ def _print_rows(rows: list[AdapterSummary]) -> None:
             row.method,
             str(row.rank),
             "damaged" if row.damaged else row.task,
-            readable(row.size_bytes),
+            format_bytes(row.size_bytes),
             "\n".join(row.active_for) or "no",
         )
     for row in rows:
@@ -283,7 +283,7 @@ def _print_shown(shown: ShownAdapter) -> None:
             "changes",
             f"{', '.join(manifest.targets)} in {manifest.modules} modules" if manifest.modules else "no module",
         ),
-        ("size", f"{manifest.parameters:,} parameters, {readable(manifest.gguf_bytes or manifest.peft_bytes)}"),
+        ("size", f"{manifest.parameters:,} parameters, {format_bytes(manifest.gguf_bytes or manifest.peft_bytes)}"),
         ("served by", ", ".join(manifest.engines)),
         ("data", manifest.data_digest or "unknown"),
         ("seed", "unknown" if manifest.seed is None else manifest.seed),

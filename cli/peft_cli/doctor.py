@@ -19,13 +19,13 @@ from peft_cli.output import Json, emit, expected, run
 from peft_core import __version__
 from peft_core.api_types import EngineState
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
+from peft_core.files import require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, resolve
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
 from peft_daemon.engines.threads import default_threads
-from peft_daemon.lifecycle.private_files import usable_folder
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -96,7 +96,7 @@ def _system() -> str:
 
 def _folders(paths: Paths) -> str:
     for folder in (paths.config, paths.data, paths.state, paths.runtime):
-        if not os.access(usable_folder(folder), os.W_OK):
+        if not os.access(require_private_folder(folder), os.W_OK):
             raise UnusablePath(PermissionError(errno.EACCES, "it cannot be written", str(folder)))
     free = shutil.disk_usage(paths.data).free / 1e9
     return f"private; data in {paths.data}, {free:.0f} GB free"

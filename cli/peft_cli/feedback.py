@@ -17,11 +17,11 @@ from peft_cli import extras
 from peft_cli.output import Json, emit
 from peft_core.api_types import Outcome
 from peft_core.errors import Conflict, InvalidInput, NotFound
+from peft_core.files import write_private
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.feedback.store import Counts, FeedbackStore, Row
 from peft_daemon.feedback.summary import Line, summed_up
-from peft_daemon.lifecycle.private_files import write_private
 
 if TYPE_CHECKING:
     from peft_tuning.examples import FillExample

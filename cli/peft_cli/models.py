@@ -17,7 +17,7 @@ from peft_cli.interrupts import termination_interrupts
 from peft_cli.output import Json, emit
 from peft_core import settings
 from peft_core.errors import Cancelled
-from peft_core.files import readable
+from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_core.progress import Progress
 from peft_daemon.lifecycle import backoff
@@ -115,7 +115,11 @@ def remove_model(model_id: ModelId, as_json: Json = False) -> None:
     entry = catalogue.get(model_id)
     freed = open_store(_settings(), Paths.from_environment()).remove(entry)
     removed = RemovedModel(id=entry.id, freed_bytes=freed)
-    emit(removed, as_json=as_json, text=lambda: typer.echo(f"{entry.id} is deleted, {readable(freed)} are free again"))
+    emit(
+        removed,
+        as_json=as_json,
+        text=lambda: typer.echo(f"{entry.id} is deleted, {format_bytes(freed)} are free again"),
+    )
 
 
 def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | None = None) -> InstalledModel:
@@ -136,7 +140,7 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
     except KeyboardInterrupt:
         raise Cancelled(
             f"the download of {entry.id} was interrupted",
-            why=f"{readable(store.staged_bytes(entry))} of {readable(entry.bytes)} are kept",
+            why=f"{format_bytes(store.staged_bytes(entry))} of {format_bytes(entry.bytes)} are kept",
             fix=f"Type `peft-daemon models pull {entry.id}` to go on",
         ) from None
 
@@ -220,7 +224,7 @@ def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None,
 
 def _print_rows(rows: list[ModelRow], chosen: str, folder: Path) -> None:
     cells = [("model", "size", "quantization", "licence", "state")]
-    cells += [(row.id, readable(row.bytes), row.quantization, row.licence, _state(row)) for row in rows]
+    cells += [(row.id, format_bytes(row.bytes), row.quantization, row.licence, _state(row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -11,7 +11,7 @@ import typer
 from peft_cli.interrupts import termination_interrupts
 from peft_cli.output import Json, emit, run
 from peft_core.errors import Cancelled, Conflict, NotFound
-from peft_core.files import is_full, readable
+from peft_core.files import format_bytes, is_full
 from peft_core.paths import Paths
 from peft_core.progress import Silent
 from peft_core.settings import Settings, resolve
@@ -84,7 +84,7 @@ def _remove(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
     emit(
         {"model": entry.id, "freed_bytes": freed},
         as_json=as_json,
-        text=lambda: typer.echo(f"the copy of {entry.id} is deleted, {readable(freed)} are free again; {_RESTART}"),
+        text=lambda: typer.echo(f"the copy of {entry.id} is deleted, {format_bytes(freed)} are free again; {_RESTART}"),
     )
 
 
@@ -135,7 +135,7 @@ def _print(outcome: Outcome, dry_run: bool) -> None:
 
 
 def _cells(each: Candidate) -> tuple[str, ...]:
-    speeds = (each.recipe, readable(each.bytes), f"{each.reading:.2f}x", f"{each.writing:.2f}x")
+    speeds = (each.recipe, format_bytes(each.bytes), f"{each.reading:.2f}x", f"{each.writing:.2f}x")
     if (f := each.figures) is None:
         return (*speeds, "", "", each.verdict)
     return (

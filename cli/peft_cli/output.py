@@ -63,10 +63,10 @@ def expected(error: Exception) -> PeftDaemonError:
 
 def _keep_traceback(error: Exception) -> Path | None:
     """Write the traceback where only this user can read it; None where that cannot be done."""
-    from peft_daemon.lifecycle.private_files import usable_folder, write_private
+    from peft_core.files import require_private_folder, write_private
 
     try:
-        file = usable_folder(Paths.from_environment().state) / "last-traceback.txt"
+        file = require_private_folder(Paths.from_environment().state) / "last-traceback.txt"
         write_private(file, "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace"))
     except (PeftDaemonError, OSError):
         return None

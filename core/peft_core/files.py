@@ -1,6 +1,6 @@
-"""Files that are either old or new, never half: private, written beside their target, synced, renamed over it.
+"""Write files and folders so that they are old or new, never half; keep them private; ask the disk about space.
 
-Knows nothing of adapters.
+Windows keeps private files private by the rights of the user's profile.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
+import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,29 +17,121 @@ from pathlib import Path
 
 import msgspec
 
-PARTIAL = ".partial-"
+from peft_core.errors import Conflict, InvalidInput, UnusablePath
+
+PRIVATE_MODE = 0o600
+"""Only the owner may read and write the file."""
+SHARED_MODE = 0o666
+"""Everybody may whom the user's umask lets."""
+PARTIAL_PREFIX = ".partial-"
 """Begins the names of folders that are being written."""
 
-_WINDOWS_ATTEMPTS = 50
-"""Windows refuses to replace a file while somebody reads it; readers here hold it for well under 10 ms."""
+WINDOWS_REPLACE_ATTEMPTS = 50
+WINDOWS_REPLACE_RETRY_S = 0.01
+"""Windows refuses to replace a file while a program reads it; readers here need well under 10 ms."""
+
+SAMPLE_BLOCKS, SAMPLE_BLOCK_BYTES = 1024, 4096
+SAMPLE_HEAD_BYTES, SAMPLE_TAIL_BYTES = 1 << 20, 1 << 18
+"""Sizes of a sample: 5.5 MB, read in 6 ms where the file is in memory; of a file of 491 MB a block each 0.5 MB."""
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` (mode 0600); a reader or a crash at any moment finds the old or the new file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _replace(Path(name), path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+# Writing a file
+
+
+def write_atomic(path: Path, data: bytes, mode: int = PRIVATE_MODE) -> None:
+    """Replace ``path`` by ``data`` in one step: a reader, or the end of this process, leaves the old or the new file.
+
+    The file has ``mode`` from the moment it exists. A power cut may lose it: see ``write_durable``. Raises OSError.
+    """
+    _write(path, data, mode, sync=False)
+
+
+def write_durable(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` as ``write_atomic`` does, and return when a power cut cannot undo it.
+
+    Raises OSError.
+    """
+    _write(path, data, PRIVATE_MODE, sync=True)
     sync_folder(path.parent)
 
 
-def publish(staged: Path, final: Path) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` as ``write_atomic`` does; raises UnusablePath where it cannot be written."""
+    try:
+        write_atomic(path, data)
+    except OSError as error:
+        raise UnusablePath(error, path) from None
+
+
+def _write(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(temporary, flags, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        _replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _replace(source: Path, target: Path) -> None:
+    for _ in range(WINDOWS_REPLACE_ATTEMPTS if sys.platform == "win32" else 0):
+        try:
+            source.replace(target)
+        except PermissionError:
+            time.sleep(WINDOWS_REPLACE_RETRY_S)
+        else:
+            return
+    source.replace(target)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the file's bytes are on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` survive a power cut, where the system has a way to ask for that."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Writing a folder
+
+
+@contextmanager
+def atomic_folder(final: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; at the end of the block it gets the name ``final``, which must not exist then.
+
+    An error removes it. Remains of an attempt that a crash ended are removed first.
+    """
+    import shutil  # noqa: PLC0415  (clients that only read small files do without it)
+
+    staged = final.with_name(f"{PARTIAL_PREFIX}{final.name}")
+    shutil.rmtree(staged, ignore_errors=True)
+    try:
+        staged.mkdir(parents=True)
+        yield staged
+        publish_folder(staged, final)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+
+
+def publish_folder(staged: Path, final: Path) -> None:
     """Move a finished folder to its final name, which must not exist yet, after all its content is on the disk."""
     for parent, _, files in os.walk(staged):
         for file in files:
@@ -50,28 +141,14 @@ def publish(staged: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
-@contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """A new folder beside ``final`` to fill, which then gets its name; an error leaves neither.
-
-    What a crash left of an earlier attempt is removed first. ``final`` must not exist in the end.
-    """
-    staged = final.with_name(f"{PARTIAL}{final.name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
-        staged.mkdir(parents=True)
-        yield staged
-        publish(staged, final)
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-
-
-def discard(folder: Path, trash: Path) -> bool:
+def discard_folder(folder: Path, trash: Path) -> bool:
     """Delete ``folder``, first moving it into ``trash`` so that nobody sees it half deleted.
 
     Returns False where the system refuses because a program has a file in it open (Windows); nothing changed then.
     """
+    import shutil  # noqa: PLC0415
+    import tempfile  # noqa: PLC0415
+
     grave = Path(tempfile.mkdtemp(dir=trash))
     try:
         folder.rename(grave / folder.name)
@@ -85,45 +162,100 @@ def discard(folder: Path, trash: Path) -> bool:
     return True
 
 
-def sync_file(path: Path) -> None:
-    """Wait until the file's bytes are on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+# Private files and folders
 
 
-def _replace(source: Path, target: Path) -> None:
-    for _ in range(_WINDOWS_ATTEMPTS if sys.platform == "win32" else 0):
-        try:
-            source.replace(target)
-        except PermissionError:
-            time.sleep(0.01)
-        else:
-            return
-    source.replace(target)
+def private_folder(path: Path) -> Path:
+    """Create ``path`` with mode 0700, or take away the rights of others, and return it. Raises OSError.
+
+    Raises Conflict if it belongs to another user: a socket or key there would be in somebody else's hands.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if sys.platform != "win32":
+        info = path.stat()
+        if info.st_uid != os.getuid():
+            raise Conflict(
+                f"{path} belongs to another user",
+                why=f"owner is uid {info.st_uid}, this is uid {os.getuid()}",
+                fix="Set PEFT_DAEMON_HOME to a folder of your own",
+            )
+        if stat.S_IMODE(info.st_mode) & 0o077:
+            path.chmod(0o700)
+    return path
 
 
-# Disk facts the store needs: free space, the ways a disk says "full", whether a file is still the same.
+def require_private_folder(path: Path) -> Path:
+    """Create ``path`` as ``private_folder`` does; raises InvalidInput, not OSError, where that cannot be done."""
+    try:
+        return private_folder(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be used as a folder",
+            why=error.strerror or str(error),
+            fix="Set PEFT_DAEMON_HOME to a folder you can write to",
+        ) from None
 
-SAMPLE_BLOCKS, SAMPLE_BLOCK_BYTES = 1024, 4096
-SAMPLE_HEAD_BYTES, SAMPLE_TAIL_BYTES = 1 << 20, 1 << 18
-"""What a sample reads: 5.5 MB, in 6 ms where the file is in memory; of a file of 491 MB a block each 0.5 MB."""
 
-_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+def read_private(path: Path) -> bytes | None:
+    """Return the bytes of ``path``, or None if there is no such file.
+
+    Raises Conflict when it is a link, belongs to another user, or others may read or write it: its content could
+    come from somebody else or be known to somebody else. Raises UnusablePath where it cannot be read.
+    """
+    try:
+        # Opened before it is checked, so that the file that is checked is the one that is read.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _untrusted(path, "it is a symbolic link") from None
+        raise UnusablePath(error, path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a folder cannot be made a file object
+        os.close(descriptor)
+        raise _untrusted(path, "it is not a plain file")
+    with os.fdopen(descriptor, "rb") as file:
+        if sys.platform != "win32":
+            info = os.fstat(file.fileno())
+            if info.st_uid != os.getuid():
+                raise _untrusted(path, f"it belongs to uid {info.st_uid}, this is uid {os.getuid()}")
+            if info.st_mode & 0o077:
+                raise _untrusted(path, f"others may use it (mode {stat.S_IMODE(info.st_mode):04o})")
+        return file.read()
+
+
+def _untrusted(path: Path, why: str) -> Conflict:
+    return Conflict(f"{path} cannot be trusted", why=why, fix="Run `peft-daemon stop`, which removes it")
+
+
+def remove_file(path: Path) -> None:
+    """Delete a file, or an empty folder in its place; raises UnusablePath where that cannot be done."""
+    try:
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UnusablePath(error, path) from None
+
+
+# Space
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes this user may still write to the disk on which ``folder`` lies or would be created."""
+    """Return how many bytes this user may still write to the disk on which ``folder`` lies or would be created."""
+    import shutil  # noqa: PLC0415
+
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     return shutil.disk_usage(existing).free
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a write failed for want of room: a full disk, a quota, or a limit on file sizes."""
-    return error.errno in _FULL
+    """Return whether a write failed for want of room: a full disk, a quota, or a limit on file sizes."""
+    return error.errno in _DISK_FULL
 
 
-def readable(count: int) -> str:
-    """A byte count in decimal units, as disks and hubs state theirs: ``491.4 MB``."""
+def format_bytes(count: int) -> str:
+    """Format a byte count in decimal units, as disks and hubs state theirs: ``491.4 MB``."""
     value = float(count)
     for unit in ("B", "kB", "MB"):
         if value < 1000:
@@ -132,21 +264,13 @@ def readable(count: int) -> str:
     return f"{value:.1f} GB"
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a rename inside ``folder`` survive a power cut, where the system has a way to ask for that."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+# Whether a file is still the same
 
 
 class FileStamp(msgspec.Struct, frozen=True):
-    """What the system says of a file without reading it; equal stamps: nothing was written through the system.
+    """What the system says of a file without reading it; with equal stamps nothing was written through the system.
 
-    The number of its device is no part of it: that of a btrfs or network file system may be another after each start.
+    The number of its device is not included: a btrfs or network file system may get another after each start.
     """
 
     inode: int
@@ -156,13 +280,13 @@ class FileStamp(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, path: Path) -> FileStamp:
-        """The stamp of ``path`` now; raises OSError."""
+        """Return the stamp of ``path`` now; raises OSError."""
         info = path.stat()
         return cls(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def sample_sha256(path: Path) -> str:
-    """Hex sha256 of parts of a file: its head, its tail, and blocks evenly spread between them. Raises OSError."""
+    """Return the hex sha256 of a file's head, its tail, and blocks evenly spread between them. Raises OSError."""
     result = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
@@ -174,3 +298,9 @@ def sample_sha256(path: Path) -> str:
         file.seek(max(0, size - SAMPLE_TAIL_BYTES))
         result.update(file.read(SAMPLE_TAIL_BYTES))
     return result.hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex sha256 of a whole file; raises OSError."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

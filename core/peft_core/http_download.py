@@ -16,12 +16,6 @@ CHUNK = 1 << 20
 """Bytes read or written at a time."""
 
 
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a whole file."""
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class PartialFile:
     """An append-only file at ``path`` (created when missing); a context manager that closes it."""
 

@@ -1,7 +1,6 @@
-"""Where files live on this system, and with which permissions.
+"""Where files live on this system. Creates nothing.
 
 Folders come from platformdirs; ``PEFT_DAEMON_HOME`` moves them all (tests and portable installs use it).
-Creating a folder makes it private to the user; nothing here reads or writes files.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from peft_core.errors import Conflict
 
 if TYPE_CHECKING:
     from platformdirs import PlatformDirs
@@ -79,26 +76,6 @@ class Paths:
             state=Path(dirs.user_state_dir),
             runtime=_runtime(env, Path(dirs.user_state_dir) / "run", dirs),
         )
-
-
-def private_folder(path: Path) -> Path:
-    """Create ``path`` with mode 0700 and return it.
-
-    Raises Conflict if it exists but belongs to another user or others may write to it: a socket or key there
-    would be in somebody else's hands.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform != "win32":
-        info = path.stat()
-        if info.st_uid != os.getuid():
-            raise Conflict(
-                f"{path} belongs to another user",
-                why=f"owner is uid {info.st_uid}, this is uid {os.getuid()}",
-                fix="Set PEFT_DAEMON_HOME to a folder of your own",
-            )
-        if stat.S_IMODE(info.st_mode) & 0o077:
-            path.chmod(0o700)
-    return path
 
 
 def _runtime(env: Mapping[str, str], sessionless: Path, dirs: PlatformDirs) -> Path:

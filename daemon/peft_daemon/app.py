@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION, DaemonStatus
 from peft_core.errors import Conflict, PeftDaemonError
-from peft_core.paths import Paths, private_folder
+from peft_core.files import private_folder
+from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry

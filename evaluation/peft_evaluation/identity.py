@@ -58,7 +58,7 @@ def begin(folder: Path, wanted: Identity, *, resume: bool) -> Identity:
         merged = {**before.strategies, **wanted.strategies}
         wanted = msgspec.structs.replace(wanted, command=before.command, strategies=merged)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write(path, msgspec.json.format(msgspec.json.encode(wanted), indent=2))
+    files.write_durable(path, msgspec.json.format(msgspec.json.encode(wanted), indent=2))
     return wanted
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.http_download import sha256_of
+from peft_core.files import file_sha256
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
@@ -27,7 +27,7 @@ class TinyPlace(Place):
     def base(self) -> BaseModel:
         path = self.paths.cache / "qwen2.gguf"
         if path.exists():
-            return BaseModel("tiny-qwen2", sha256_of(path), path)
+            return BaseModel("tiny-qwen2", file_sha256(path), path)
         from support.tiny_served import tiny_gguf
 
         path.parent.mkdir(parents=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from peft_core.http_download import sha256_of
+from peft_core.files import file_sha256
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision, load_gguf
 from peft_tuning import methods
@@ -29,7 +29,7 @@ def tiny_gguf(folder: Path, family: str = "qwen2", *, context: int = 64) -> Base
     ends = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     path = folder / f"{family}.gguf"
     write_gguf(tiny_model(family, **ends, tie_word_embeddings=False), path, context=context)
-    return BaseModel(f"tiny-{family}", sha256_of(path), path)
+    return BaseModel(f"tiny-{family}", file_sha256(path), path)
 
 
 def loaded(base: BaseModel) -> LoadedBase:

@@ -94,7 +94,7 @@ def in_save(which: int) -> None:
 
 def before_publish(which: int) -> None:
     """All files are written, the folder has not its name yet; counts best weights as well."""
-    at_call(files, "publish", which, lambda _staged: die(signal.SIGKILL))
+    at_call(files, "publish_folder", which, lambda _staged: die(signal.SIGKILL))
 
 
 def before_adapter() -> None:

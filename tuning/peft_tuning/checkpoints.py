@@ -9,7 +9,6 @@ checkpoints are made, nor the final adapter.
 from __future__ import annotations
 
 import errno
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from peft_core.errors import InvalidInput, PeftDaemonError
-from peft_core.files import PARTIAL, whole_folder
+from peft_core.files import PARTIAL_PREFIX, atomic_folder, file_sha256
 
 KEPT = 2
 WEIGHTS, OPTIMIZER, SCHEDULER = "trained.safetensors", "optimizer.pt", "scheduler.pt"
@@ -102,7 +101,7 @@ class CheckpointStore:
             torch.save(dict(optimizer), folder / OPTIMIZER)
             torch.save(dict(scheduler), folder / SCHEDULER)
             write_state(folder / TRAINER_STATE)
-            sha = {each.name: _sha256(each) for each in sorted(folder.iterdir())}
+            sha = {each.name: file_sha256(each) for each in sorted(folder.iterdir())}
             summary = Summary(step=step, best_step=best_step, sha256=sha)
             (folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
 
@@ -142,7 +141,7 @@ class CheckpointStore:
         kept = self._folders(_STEP)[:KEPT]
         summaries = [_read(folder) for folder in kept]
         best = {self._best(each.best_step) for each in summaries if each is not None and each.best_step is not None}
-        for folder in (*self._folders(_STEP)[KEPT:], *self._folders(_BEST), *self._folders(PARTIAL)):
+        for folder in (*self._folders(_STEP)[KEPT:], *self._folders(_BEST), *self._folders(PARTIAL_PREFIX)):
             if folder not in best:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -186,12 +185,7 @@ def _read(folder: Path) -> Summary | None:
 
 
 def _matches(path: Path, sha256: str) -> bool:
-    return path.is_file() and _sha256(path) == sha256
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.is_file() and file_sha256(path) == sha256
 
 
 def write_folder(final: Path, write: Callable[[Path], None], *, full: NoSpace) -> None:
@@ -200,7 +194,7 @@ def write_folder(final: Path, write: Callable[[Path], None], *, full: NoSpace) -
     Raises ``full`` when the disk is.
     """
     try:
-        with whole_folder(final) as staged:
+        with atomic_folder(final) as staged:
             write(staged)
             shutil.rmtree(final, ignore_errors=True)
     except Exception as error:

@@ -81,7 +81,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 def record(folder: Path, identity: RunIdentity) -> None:
     """Write down what run this folder belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
-    files.write(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
+    files.write_durable(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
 
 
 def recorded(folder: Path) -> RunIdentity:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from peft_core.api_types import LLAMACPP
 from peft_core.errors import Conflict, InvalidInput
-from peft_core.files import whole_folder
+from peft_core.files import atomic_folder
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_tuning import methods
@@ -39,6 +39,6 @@ def export_merged(manifest: Manifest, adapter: Path, base: Path, destination: Pa
         if isinstance(module, LoraLayer):
             module.set_scale("default", manifest.scale)
     merged = model.merge_and_unload(safe_merge=True).to(torch.float16)  # type: ignore[operator]
-    with whole_folder(destination) as staged:
+    with atomic_folder(destination) as staged:
         merged.save_pretrained(str(staged), safe_serialization=True)
         loaded.tokenizer.save_pretrained(str(staged))

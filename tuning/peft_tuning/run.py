@@ -21,7 +21,8 @@ import msgspec
 import psutil
 
 from peft_core.errors import Conflict, InvalidInput, NotFound
-from peft_core.paths import Paths, private_folder
+from peft_core.files import private_folder
+from peft_core.paths import Paths
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.registry import AdapterRegistry

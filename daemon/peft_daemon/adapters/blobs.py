@@ -20,8 +20,7 @@ import msgspec
 from peft_core import files
 from peft_core.api_types import Task
 from peft_core.errors import Conflict, UnusableFile
-from peft_core.http_download import sha256_of
-from peft_core.paths import private_folder
+from peft_core.files import file_sha256, private_folder
 from peft_daemon.adapters import peft_files
 from peft_daemon.adapters.checking import check, drop_ignored_keys
 from peft_daemon.adapters.facts import CheckedAdapter
@@ -114,13 +113,13 @@ class Blobs:
             if isinstance(adapter, LoraAdapter) and adapter.has_gguf_form:
                 export(adapter, staged / "adapter.gguf")
             manifest = _describe(adapter, digest, staged, name=name, task=task, base=base, source=source)
-            files.write(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-            files.publish(staged, self._blobs / digest)
+            files.write_durable(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            files.publish_folder(staged, self._blobs / digest)
         return digest
 
     def discard(self, digest: str) -> bool:
         """Delete an adapter; False where the system refuses because a program has its file open (Windows)."""
-        return files.discard(self._blobs / digest, self._scratch)
+        return files.discard_folder(self._blobs / digest, self._scratch)
 
     def prepare(self) -> None:
         """Make the folders and sweep what an interrupted change left; call it with the lock held."""
@@ -166,5 +165,5 @@ def _describe(
         peft_bytes=sum(entry.stat().st_size for entry in (staged / "peft").iterdir()),
         gguf_bytes=exported.stat().st_size if exported.exists() else 0,
         engines=facts.engines,
-        files={path.relative_to(staged).as_posix(): sha256_of(path) for path in sorted(files)},
+        files={path.relative_to(staged).as_posix(): file_sha256(path) for path in sorted(files)},
     )

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from peft_core.api_types import LLAMACPP
 from peft_core.errors import UnusableFile
-from peft_core.files import FileStamp
-from peft_core.http_download import sha256_of
+from peft_core.files import FileStamp, file_sha256
 from peft_daemon.adapters.blobs import Blobs
 from peft_daemon.adapters.manifest import Manifest
 
@@ -51,7 +50,7 @@ class AdapterVerifier:
         try:
             for path in self._files(manifest, engine):
                 expected = manifest.files.get(path.relative_to(folder).as_posix())
-                if expected and sha256_of(path) != expected:
+                if expected and file_sha256(path) != expected:
                     return f"{path} is not what was imported"
             # Manifests of earlier versions have sizes only.
             if engine != LLAMACPP and self._blobs.peft_bytes(manifest.digest) != manifest.peft_bytes:

@@ -23,7 +23,7 @@ import msgspec
 from peft_core import files
 from peft_core.api_types import BASE, LLAMACPP, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile, UnusablePath
-from peft_core.paths import private_folder
+from peft_core.files import private_folder
 from peft_daemon.adapters.blobs import DIGEST, Blobs, now
 from peft_daemon.adapters.integrity import AdapterVerifier
 from peft_daemon.adapters.manifest import AdapterLease, Manifest, lost_summary
@@ -276,7 +276,7 @@ class AdapterRegistry:
             if form == "gguf":
                 shutil.copyfile(self._blobs.gguf(manifest.digest), target)
             else:
-                with files.whole_folder(target) as staged:
+                with files.atomic_folder(target) as staged:
                     shutil.copytree(
                         self._blobs.peft(manifest.digest), staged, copy_function=shutil.copyfile, dirs_exist_ok=True
                     )
@@ -391,7 +391,7 @@ class AdapterRegistry:
             raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
 
     def _write(self, path: Path, value: Names | Active) -> None:
-        files.write(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
+        files.write_durable(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def _signature(path: Path) -> Signature:

@@ -23,7 +23,7 @@ import msgspec
 from peft_core import files
 from peft_core.api_types import Task
 from peft_core.errors import Conflict
-from peft_core.http_download import sha256_of
+from peft_core.files import file_sha256
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
@@ -117,7 +117,7 @@ def _for_base(shipped: Path, base_sha256: str) -> Iterator[Path]:
 def _content(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in (CONFIG, RECORD, WEIGHTS):
-        digest.update(sha256_of(folder / name).encode())
+        digest.update(file_sha256(folder / name).encode())
     return digest.hexdigest()
 
 
@@ -136,4 +136,4 @@ def _read(registry: AdapterRegistry) -> dict[str, _Provided]:
 
 
 def _write(registry: AdapterRegistry, provided: dict[str, _Provided]) -> None:
-    files.write(_state_file(registry), msgspec.json.format(msgspec.json.encode(provided), indent=2))
+    files.write_durable(_state_file(registry), msgspec.json.format(msgspec.json.encode(provided), indent=2))

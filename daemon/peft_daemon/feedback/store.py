@@ -19,7 +19,7 @@ import msgspec
 
 from peft_core.api_types import FeedbackRequest
 from peft_core.errors import Conflict, Unavailable
-from peft_core.paths import private_folder
+from peft_core.files import private_folder
 from peft_core.privacy.files import secret_file
 from peft_core.privacy.values import masked_parts, secret_values
 

@@ -11,8 +11,8 @@ import msgspec
 
 from peft_core.api_types import ErrorBody
 from peft_core.errors import Unavailable
+from peft_core.files import read_private, remove_file, require_private_folder, write_private
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.private_files import read_private, remove_file, usable_folder, write_private
 from peft_daemon.lifecycle.told_errors import error_of
 
 FREE_FAILURES = 2
@@ -61,7 +61,7 @@ def load(paths: Paths, now: float) -> Failures:
 
 def record(paths: Paths, failure: Failure) -> None:
     """Remember a failure."""
-    usable_folder(_file(paths).parent)
+    require_private_folder(_file(paths).parent)
     failures = Failures([*load(paths, failure.at).recent, failure])
     write_private(_file(paths), msgspec.json.encode(failures))
 

@@ -16,10 +16,10 @@ import msgspec
 from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.errors import Conflict
+from peft_core.files import read_private, require_private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
-from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 
 CONNECT_TIMEOUT_S = 1.0
 
@@ -100,7 +100,7 @@ def running_daemon(paths: Paths) -> DaemonInfo | None:
 
 def publish(paths: Paths, info: DaemonInfo) -> None:
     """Tell clients where the daemon is; call it once it accepts connections."""
-    usable_folder(paths.runtime)
+    require_private_folder(paths.runtime)
     write_private(info_file(paths), msgspec.json.encode(info))
 
 

@@ -13,8 +13,8 @@ import msgspec
 
 from peft_core.api_types import ErrorBody
 from peft_core.errors import PeftDaemonError, UnusablePath
+from peft_core.files import read_private, remove_file, require_private_folder, write_private
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.private_files import read_private, remove_file, usable_folder, write_private
 from peft_daemon.lifecycle.told_errors import body_of
 
 
@@ -30,7 +30,7 @@ def leaving_word(paths: Paths) -> Iterator[None]:
         if isinstance(failure, OSError) and not failure.filename:
             raise
         error = UnusablePath(failure) if isinstance(failure, OSError) else failure
-        usable_folder(paths.runtime)
+        require_private_folder(paths.runtime)
         write_private(_file(paths), msgspec.json.encode(body_of(error)))
         raise error from None
 

@@ -6,10 +6,10 @@ Only the holder of the daemon lock may, so that nothing of a living daemon is ev
 from __future__ import annotations
 
 from peft_core.errors import Conflict, UnusablePath
+from peft_core.files import remove_file
 from peft_core.paths import Paths
 from peft_daemon.lifecycle.info import info_file
 from peft_daemon.lifecycle.locks import daemon_lock, holder_file
-from peft_daemon.lifecycle.private_files import remove_file
 from peft_daemon.lifecycle.sockets import remove_stale_sockets
 
 

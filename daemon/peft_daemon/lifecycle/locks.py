@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from peft_core.errors import Conflict, UnusablePath
+from peft_core.files import read_private, require_private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
-from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -98,4 +98,6 @@ def _lock(paths: Paths, name: str) -> BaseFileLock:
     from filelock import FileLock  # noqa: PLC0415
 
     # No fallback to a lock that is a mere file: it would outlive a killed holder.
-    return FileLock(usable_folder(paths.runtime) / name, mode=0o600, thread_local=False, fallback_to_soft=False)
+    return FileLock(
+        require_private_folder(paths.runtime) / name, mode=0o600, thread_local=False, fallback_to_soft=False
+    )

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from peft_core.errors import UnusablePath
+from peft_core.files import require_private_folder
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.private_files import usable_folder
 
 LIMIT_BYTES = 5_000_000
 STDERR = 2
@@ -20,7 +20,7 @@ TAIL_BYTES = 8_192
 
 def prepare(paths: Paths) -> int:
     """Make room for a new daemon's lines; returns the offset at which they will begin."""
-    usable_folder(paths.log_file.parent)
+    require_private_folder(paths.log_file.parent)
     try:
         rotate(paths.log_file)
     except OSError as error:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_core.errors import Conflict, InvalidInput
+from peft_core.files import remove_file, require_private_folder
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.lifecycle.private_files import remove_file, usable_folder
 
 LONGEST_SOCKET_PATH = 103
 """Bytes: macOS has room for 104 with the final zero, Linux for 108."""
@@ -86,7 +86,7 @@ def _unix(paths: Paths) -> Listener:
     folder = socket_folder(paths)
     if folder.is_symlink():
         raise Conflict(f"{folder} is a symbolic link", fix="Delete it, or set PEFT_DAEMON_HOME to a shorter path")
-    path = usable_folder(folder) / SOCKET_PATTERN.replace("*", secrets.token_hex(4))
+    path = require_private_folder(folder) / SOCKET_PATTERN.replace("*", secrets.token_hex(4))
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The mask, because the file exists before its mode could be changed; nothing else runs in this process yet.
     mask = os.umask(0o077)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from peft_core.files import read_private, require_private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
-from peft_daemon.lifecycle.private_files import read_private, usable_folder, write_private
 
 
 class TuningNotice(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class TuningNotice(msgspec.Struct, frozen=True):
 @contextlib.contextmanager
 def tuning_noticed(paths: Paths, name: str) -> Iterator[None]:
     """Say for the duration of the block that ``name`` is being tuned by this process."""
-    usable_folder(paths.runtime)
+    require_private_folder(paths.runtime)
     notice = TuningNotice(name, ProcessIdentity.current(), time.time())
     write_private(_file(paths), msgspec.json.encode(notice))
     try:

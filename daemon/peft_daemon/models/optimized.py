@@ -6,14 +6,13 @@ the one it was made of. How copies are made and judged is in ``optimizing``.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from peft_core.files import FileStamp, sample_sha256, sync_folder
+from peft_core.files import SHARED_MODE, FileStamp, sample_sha256, sync_file, sync_folder, write_atomic
 from peft_daemon.models.catalogue import FileName, Sha256
 
 RECORD = "optimized.json"
@@ -116,8 +115,7 @@ def keep(
     A copy that was kept before serves until then and is deleted. Raises OSError.
     """
     target = folder / f"{name}-{made.recipe}{SUFFIX}"
-    with made.path.open("rb") as file:
-        os.fsync(file.fileno())
+    sync_file(made.path)
     made.path.replace(target)
     info = target.stat()
     record = OptimizedRecord(
@@ -145,9 +143,8 @@ def keep(
 
 def write_record(folder: Path, record: OptimizedRecord) -> None:
     """Replace the record of the copy in ``folder``; raises OSError."""
-    fresh = folder / f"{RECORD}.new"
-    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-    fresh.replace(folder / RECORD)
+    content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    write_atomic(folder / RECORD, content, SHARED_MODE)
 
 
 def remove(folder: Path) -> int:

@@ -20,8 +20,8 @@ import msgspec
 
 from peft_core import files
 from peft_core.errors import Conflict, DownloadFailed, NotFound
-from peft_core.files import FileStamp, readable, sample_sha256
-from peft_core.http_download import PartialFile, sha256_of
+from peft_core.files import FileStamp, file_sha256, format_bytes, sample_sha256
+from peft_core.http_download import PartialFile
 from peft_core.paths import Paths
 from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
@@ -111,7 +111,7 @@ class ModelStore:
             )
         raise NotFound(
             f"model '{entry.id}' is not installed",
-            fix=f"Type `peft-daemon models pull {entry.id}` ({readable(entry.bytes)})",
+            fix=f"Type `peft-daemon models pull {entry.id}` ({format_bytes(entry.bytes)})",
         )
 
     def served(self, entry: ModelEntry, settings: Settings) -> ModelFile:
@@ -137,7 +137,7 @@ class ModelStore:
         if (free := self._free_bytes(self.folder)) < needed:
             raise Conflict(
                 f"not enough room for a copy of model '{entry.id}' in {self.folder}",
-                why=f"{readable(needed)} needed, {readable(free)} free",
+                why=f"{format_bytes(needed)} needed, {format_bytes(free)} free",
                 fix="Free some and type the command again",
             )
 
@@ -152,7 +152,7 @@ class ModelStore:
         record = _record(self.folder / entry.id)
         return record if record and (record.file, record.sha256) == (entry.file, entry.sha256) else None
 
-    def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = sha256_of) -> InstalledModel:
+    def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = file_sha256) -> InstalledModel:
         """Hash the file, with ``sha256``, and renew its record; where the folder cannot be written the record stays.
 
         NotFound if it is absent. Conflict if it is not the catalogue's file: it then counts as not installed, and the
@@ -263,8 +263,8 @@ class ModelStore:
             needed = entry.bytes - partial.size + source.scratch_bytes
             if partial.size < entry.bytes and self._free_bytes(path.parent) < needed:
                 self._make_room(entry, needed, progress)
-            held = f", {readable(partial.size)} are here" if partial.size else ""
-            progress.note(f"fetching {entry.id} ({readable(entry.bytes)}) from {source.name}{held}")
+            held = f", {format_bytes(partial.size)} are here" if partial.size else ""
+            progress.note(f"fetching {entry.id} ({format_bytes(entry.bytes)}) from {source.name}{held}")
             if partial.size < entry.bytes:
                 source.fetch(partial, progress)
             partial.sync()
@@ -314,10 +314,9 @@ class ModelStore:
             verified=datetime.now(UTC).isoformat(timespec="seconds"),
             source=source,
         )
-        fresh = file.parent / f"{RECORD}.new"
+        content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
         try:
-            fresh.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
-            fresh.replace(file.parent / RECORD)
+            files.write_atomic(file.parent / RECORD, content, files.SHARED_MODE)
         except OSError:
             if must_write:
                 raise
@@ -348,10 +347,10 @@ class ModelStore:
     def _too_small(self, entry: ModelEntry, needed: int) -> DownloadFailed:
         free = self._free_bytes(self.folder)
         held = self.staged_bytes(entry)
-        kept = f"; {readable(held)} already received are kept" if held else ""
+        kept = f"; {format_bytes(held)} already received are kept" if held else ""
         return DownloadFailed(
             f"not enough room for model '{entry.id}' in {self.folder}",
-            why=f"{needed} bytes needed ({readable(needed)}), {free} free ({readable(free)}){kept}",
+            why=f"{needed} bytes needed ({format_bytes(needed)}), {free} free ({format_bytes(free)}){kept}",
             fix="Free some, or use another disk: "
             f"`PEFT_DAEMON_MODELS_DIR=/path/with/room peft-daemon models pull {entry.id}`",
         )

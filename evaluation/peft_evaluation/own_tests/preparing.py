@@ -170,7 +170,7 @@ def reference_of(suite: Suite, sandbox: Sandbox, folder: Path, tell: Tell) -> Re
         changed=first.changed | again.changed,
         seconds=took,
     )
-    files.write(path, msgspec.json.encode(found))
+    files.write_durable(path, msgspec.json.encode(found))
     return found
 
 

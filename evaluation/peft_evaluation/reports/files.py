@@ -16,4 +16,4 @@ KINDS: Mapping[str, Callable[[Report], str]] = {"report.md": markdown, "report.h
 def write(folder: Path, report: Report) -> None:
     """Write every kind into ``folder``."""
     for name, make in KINDS.items():
-        files.write(folder / name, make(report).encode())
+        files.write_durable(folder / name, make(report).encode())

@@ -20,7 +20,7 @@ class _Schema(msgspec.Struct):
 def write(folder: Path, report: Report) -> Path:
     """Write the report into ``folder``; returns its path."""
     path = folder / FILE
-    files.write(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
+    files.write_durable(path, msgspec.json.format(msgspec.json.encode(report), indent=1))
     return path
 
 

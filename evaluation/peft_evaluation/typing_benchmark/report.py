@@ -28,9 +28,9 @@ TITLE = "Typing benchmark"
 
 def write_report(folder: Path, report: BenchReport) -> None:
     """Write all three into ``folder``."""
-    files.write(folder / JSON, msgspec.json.format(msgspec.json.encode(report), indent=1))
-    files.write(folder / MARKDOWN, markdown_report(report).encode())
-    files.write(folder / HTML, html_report(report).encode())
+    files.write_durable(folder / JSON, msgspec.json.format(msgspec.json.encode(report), indent=1))
+    files.write_durable(folder / MARKDOWN, markdown_report(report).encode())
+    files.write_durable(folder / HTML, html_report(report).encode())
 
 
 def markdown_report(report: BenchReport) -> str:

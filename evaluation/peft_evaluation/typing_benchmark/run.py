@@ -199,4 +199,4 @@ def _begin(request: BenchRequest, identity: BenchIdentity) -> None:
     if request.folder.exists() and any(request.folder.iterdir()):
         raise InvalidInput(f"{request.folder} is not empty", fix="Name another folder")
     request.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.write(path, msgspec.json.format(msgspec.json.encode(identity), indent=2))
+    files.write_durable(path, msgspec.json.format(msgspec.json.encode(identity), indent=2))

@@ -19,13 +19,13 @@ from filelock import FileLock
 from tiny_home import TinyHome, exit_code, until
 
 from peft_cli import doctor
+from peft_core.files import require_private_folder
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.client import CompleteRequest, Unavailable
 from peft_daemon.lifecycle.info import info_file, running_daemon
 from peft_daemon.lifecycle.locks import lock_holder
 from peft_daemon.lifecycle.orphans import end_orphans
-from peft_daemon.lifecycle.private_files import usable_folder
 from peft_daemon.lifecycle.starter import stop
 from peft_daemon.lifecycle.stopping import Stopped
 
@@ -119,7 +119,7 @@ async def test_promise_14_stop_ends_the_daemon_and_leaves_nothing(tiny: TinyHome
 
 async def test_promise_14_stop_waits_for_a_killed_daemon_that_has_not_let_go_of_its_lock(tiny: TinyHome) -> None:
     """The kernel lets go of a process's files after it has reported its death."""
-    holding = FileLock(usable_folder(tiny.paths.runtime) / "daemon.lock", thread_local=False)
+    holding = FileLock(require_private_folder(tiny.paths.runtime) / "daemon.lock", thread_local=False)
     holding.acquire()
     stopping = asyncio.create_task(stop(tiny.paths))
     await asyncio.sleep(0.3)

@@ -9,7 +9,7 @@ import torch
 
 from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, InvalidInput
-from peft_core.http_download import sha256_of
+from peft_core.files import file_sha256
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
@@ -43,7 +43,7 @@ def trained(method: str, base: Path, tmp_path: Path) -> tuple[Manifest, Path]:
     folder.mkdir()
     chosen.save(model, folder)
     registry = AdapterRegistry(tmp_path / "registry")
-    manifest = registry.import_(folder, name=method, base=BaseModel("tiny", sha256_of(base), base))
+    manifest = registry.import_(folder, name=method, base=BaseModel("tiny", file_sha256(base), base))
     return manifest, registry.lease(manifest, engine=TORCH).path
 
 

@@ -222,11 +222,11 @@ class TestRemove:
     def test_where_open_files_cannot_be_deleted_the_adapter_is_hidden_and_deleted_later(
         self, registry: AdapterRegistry, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Windows refuses to move a folder with an open file; here ``discard`` refuses in its place."""
+        """Windows refuses to move a folder with an open file; here ``discard_folder`` refuses in its place."""
         manifest = store("mine")
         path = registry.lease(manifest).path
         with monkeypatch.context() as windows:
-            windows.setattr(files, "discard", lambda folder, trash: False)
+            windows.setattr(files, "discard_folder", lambda folder, trash: False)
             registry.remove("mine")
         assert path.exists(), "the engine can still read it"
         assert registry.list() == []
@@ -241,7 +241,7 @@ class TestRemove:
         self, registry: AdapterRegistry, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as windows:
-            windows.setattr(files, "discard", lambda folder, trash: False)
+            windows.setattr(files, "discard_folder", lambda folder, trash: False)
             store("mine")
             registry.remove("mine")
         manifest = store("again")

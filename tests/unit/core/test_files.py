@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from peft_core import files
+from peft_core.errors import Conflict, UnusablePath
+from peft_core.files import private_folder, read_private, write_private
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.write(tmp_path / "x", b"old")
+def test_a_file_on_a_full_disk_stays_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_durable(tmp_path / "x", b"old")
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        files.write(tmp_path / "x", b"new")
+        files.write_durable(tmp_path / "x", b"new")
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"old")]
 
 
 def test_discarding_what_is_gone_is_done(tmp_path: Path) -> None:
     (tmp_path / "trash").mkdir()
-    assert files.discard(tmp_path / "gone", tmp_path / "trash")
+    assert files.discard_folder(tmp_path / "gone", tmp_path / "trash")
     assert list((tmp_path / "trash").iterdir()) == []
 
 
@@ -36,5 +40,81 @@ def test_what_the_system_holds_is_left_whole(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(13, "The process cannot access the file")
 
     monkeypatch.setattr(Path, "rename", refuse)
-    assert not files.discard(tmp_path / "held", tmp_path / "trash")
+    assert not files.discard_folder(tmp_path / "held", tmp_path / "trash")
     assert (tmp_path / "held" / "file").exists()
+
+
+def test_a_private_file_is_never_visible_half_written_or_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    mask = os.umask(0)
+    try:
+        write_private(path, b"one")
+        write_private(path, b"two")
+    finally:
+        os.umask(mask)
+    assert read_private(path) == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path], "no temporary file stays"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UnusablePath, match="folder"):
+        write_private(tmp_path / "folder", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_promise_03_a_file_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "file"
+    write_private(path, b"data")
+    path.chmod(mode)
+    with pytest.raises(Conflict, match="others may use it"):
+        read_private(path)
+
+
+def test_promise_03_a_link_or_a_pipe_is_refused(tmp_path: Path) -> None:
+    write_private(tmp_path / "real", b"data")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    for name in ("link", "pipe"):
+        with pytest.raises(Conflict, match="cannot be trusted"):
+            read_private(tmp_path / name)
+
+
+def test_promise_03_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    path = Path("/etc/passwd")
+    if os.getuid() == 0:
+        path = tmp_path / "file"
+        write_private(path, b"data")
+        os.chown(path, 65534, 65534)
+    with pytest.raises(Conflict, match="it belongs to uid"):
+        read_private(path)
+
+
+def test_a_file_for_others_has_the_rights_that_the_umask_leaves(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        files.write_atomic(tmp_path / "file", b"data", files.SHARED_MODE)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_a_folder_becomes_private(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True, mode=0o755)
+    assert stat.S_IMODE(private_folder(folder).stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX owners")
+def test_a_folder_of_another_user_is_refused() -> None:
+    other = next((p for p in (Path("/var/cache/apt/archives/partial"), Path("/proc/1")) if p.exists()), Path("/"))
+    if other.stat().st_uid == os.getuid():
+        # Tests that run as root own everything: then a folder given away does.
+        import tempfile
+
+        other = Path(tempfile.mkdtemp())
+        os.chown(other, 12345, 12345)
+    with pytest.raises(Conflict, match="PEFT_DAEMON_HOME"):
+        private_folder(other)

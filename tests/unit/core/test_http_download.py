@@ -9,7 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.http_download import PartialFile, sha256_of
+from peft_core.files import file_sha256
+from peft_core.http_download import PartialFile
 
 
 @given(st.lists(st.one_of(st.binary(max_size=300), st.floats(0, 1), st.none())))
@@ -35,7 +36,7 @@ def test_the_hash_follows_any_appends_cuts_and_reopenings(steps: list[bytes | fl
         with partial:
             assert partial.sha256() == hashlib.sha256(expected).hexdigest()
         assert path.read_bytes() == expected
-        assert sha256_of(path) == hashlib.sha256(expected).hexdigest()
+        assert file_sha256(path) == hashlib.sha256(expected).hexdigest()
 
 
 @given(st.binary(max_size=500), st.data())

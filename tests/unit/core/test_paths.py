@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from pathlib import Path
 
 import pytest
 
-from peft_core.errors import Conflict
-from peft_core.paths import Paths, private_folder
+from peft_core.paths import Paths
 
 
 def test_one_variable_moves_everything(tmp_path: Path) -> None:
@@ -38,22 +35,3 @@ def test_the_sessions_own_folder_is_the_runtime_folder_and_no_other_without_a_wo
         paths = Paths.from_environment({"XDG_RUNTIME_DIR": str(other)})
         assert paths.runtime == paths.state / "run"
     assert not recwarn.list
-
-
-def test_a_folder_becomes_private(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    folder.mkdir(parents=True, mode=0o755)
-    assert stat.S_IMODE(private_folder(folder).stat().st_mode) == 0o700
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX owners")
-def test_a_folder_of_another_user_is_refused() -> None:
-    other = next((p for p in (Path("/var/cache/apt/archives/partial"), Path("/proc/1")) if p.exists()), Path("/"))
-    if other.stat().st_uid == os.getuid():
-        # Tests that run as root own everything: then a folder given away does.
-        import tempfile
-
-        other = Path(tempfile.mkdtemp())
-        os.chown(other, 12345, 12345)
-    with pytest.raises(Conflict, match="PEFT_DAEMON_HOME"):
-        private_folder(other)

@@ -12,6 +12,7 @@ import pytest
 
 from peft_core import processes
 from peft_core.child_process import ChildProcess
+from peft_core.process_identity import ProcessIdentity
 from peft_core.processes import (
     WORKING_FOLDER,
     find_program,
@@ -149,3 +150,25 @@ def test_what_libraries_start_does_not_import_from_the_visited_folder_either(vis
     processes.distrust_working_folder(environ)
     subprocess.run([sys.executable, "-c", "import json"], check=True, env=environ)
     assert not (tmp_path / "mark").exists()
+
+
+def test_promise_10_a_process_is_its_pid_and_its_start() -> None:
+    me = ProcessIdentity.current()
+    assert me.find() is not None
+    assert ProcessIdentity(me.pid, me.created - 1).find() is None
+    assert ProcessIdentity(2**31 - 1, me.created).find() is None
+    assert ProcessIdentity(-5, me.created).find() is None
+
+
+async def test_promise_10_a_zombie_has_ended() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    import psutil
+
+    alive = psutil.Process(child.pid)
+    identity = ProcessIdentity(
+        child.pid, ProcessIdentity.current().created - (psutil.Process().create_time() - alive.create_time())
+    )
+    assert identity.find() is not None
+    child.stdin.close()
+    assert await identity.ends_within(30), "although nobody has collected its exit status"
+    child.wait()

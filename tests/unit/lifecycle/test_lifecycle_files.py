@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -13,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.errors import Conflict, InvalidInput, UnusablePath
+from peft_core.errors import Conflict, InvalidInput
+from peft_core.files import write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon, withdraw
 from peft_daemon.lifecycle.leftovers import sweep
 from peft_daemon.lifecycle.locks import daemon_for_life, daemon_lock, holder_file, lock_holder, starter_lock
-from peft_daemon.lifecycle.private_files import read_private, write_private
 
 
 @pytest.fixture
@@ -39,54 +36,6 @@ def info_of(process: ProcessIdentity, **changes: object) -> DaemonInfo:
         started=0.0,
     )
     return msgspec.structs.replace(info, **changes)
-
-
-def test_a_private_file_is_never_visible_half_written_or_to_others(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    mask = os.umask(0)
-    try:
-        write_private(path, b"one")
-        write_private(path, b"two")
-    finally:
-        os.umask(mask)
-    assert read_private(path) == b"two"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path], "no temporary file stays"
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(UnusablePath, match="folder"):
-        write_private(tmp_path / "folder", b"data")
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_promise_03_a_file_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
-    path = tmp_path / "file"
-    write_private(path, b"data")
-    path.chmod(mode)
-    with pytest.raises(Conflict, match="others may use it"):
-        read_private(path)
-
-
-def test_promise_03_a_link_or_a_pipe_is_refused(tmp_path: Path) -> None:
-    write_private(tmp_path / "real", b"data")
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    for name in ("link", "pipe"):
-        with pytest.raises(Conflict, match="cannot be trusted"):
-            read_private(tmp_path / name)
-
-
-def test_promise_03_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
-    path = Path("/etc/passwd")
-    if os.getuid() == 0:
-        path = tmp_path / "file"
-        write_private(path, b"data")
-        os.chown(path, 65534, 65534)
-    with pytest.raises(Conflict, match="it belongs to uid"):
-        read_private(path)
 
 
 def test_a_home_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
@@ -132,28 +81,6 @@ def test_promise_05_a_daemon_fits_only_with_the_same_version_protocol_and_settin
     assert not info.fits(Settings(slots=2))
     for change in ({"version": "0.0.1"}, {"protocol": 2}, {"config_digest": "other"}):
         assert not msgspec.structs.replace(info, **change).fits(Settings())
-
-
-def test_promise_10_a_process_is_its_pid_and_its_start() -> None:
-    me = ProcessIdentity.current()
-    assert me.find() is not None
-    assert ProcessIdentity(me.pid, me.created - 1).find() is None
-    assert ProcessIdentity(2**31 - 1, me.created).find() is None
-    assert ProcessIdentity(-5, me.created).find() is None
-
-
-async def test_promise_10_a_zombie_has_ended() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    import psutil
-
-    alive = psutil.Process(child.pid)
-    identity = ProcessIdentity(
-        child.pid, ProcessIdentity.current().created - (psutil.Process().create_time() - alive.create_time())
-    )
-    assert identity.find() is not None
-    child.stdin.close()
-    assert await identity.ends_within(30), "although nobody has collected its exit status"
-    child.wait()
 
 
 def test_one_process_at_a_time_has_a_lock(paths: Paths) -> None:

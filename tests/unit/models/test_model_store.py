@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import Conflict, DownloadFailed, InvalidInput, NotFound
-from peft_core.files import readable
+from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.models.catalogue import ModelEntry
@@ -267,4 +267,4 @@ def test_finding_a_model_imports_no_network_lock_or_terminal_code() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (491_400_064, "491.4 MB"), (1_117_320_768, "1.1 GB")],
 )
 def test_sizes_are_decimal(count: int, text: str) -> None:
-    assert readable(count) == text
+    assert format_bytes(count) == text

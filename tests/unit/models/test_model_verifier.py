@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 from peft_core.errors import UnusableFile
-from peft_core.files import FileStamp, sample_sha256
-from peft_core.http_download import sha256_of
+from peft_core.files import FileStamp, file_sha256, sample_sha256
 from peft_core.settings import Settings
 from peft_daemon.models import optimized, verifier
 from peft_daemon.models.catalogue import ModelEntry
@@ -192,7 +191,7 @@ def copy(entry: ModelEntry, file: Path) -> Path:
     made.write_bytes(b"faster" * 100)
     record = optimized.keep(
         file.parent,
-        ModelFile(made, sha256_of(made), "faster"),
+        ModelFile(made, file_sha256(made), "faster"),
         name="tiny",
         source_sha256=entry.sha256,
         adapter="",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import Conflict
-from peft_core.http_download import sha256_of
+from peft_core.files import file_sha256
 from peft_core.settings import Settings
 from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
@@ -34,7 +34,7 @@ def _keep(store: ModelStore, entry: ModelEntry, recipe: str = "faster") -> Optim
     folder = store.path(entry).parent
     return optimized.keep(
         folder,
-        ModelFile(made, sha256_of(made), recipe),
+        ModelFile(made, file_sha256(made), recipe),
         name="tiny",
         source_sha256=entry.sha256,
         adapter="",
@@ -52,7 +52,7 @@ def test_a_kept_copy_serves_under_its_own_hash(installed: ModelStore, entry: Mod
     record = _keep(installed, entry)
     served = installed.served(entry, AUTO)
     assert served.path.read_bytes() == b"faster" * 100
-    assert (served.sha256, served.recipe) == (sha256_of(served.path), "faster")
+    assert (served.sha256, served.recipe) == (file_sha256(served.path), "faster")
     assert optimized.read(served.path.parent, entry.sha256) == record
     assert installed.path(entry).name == "tiny.gguf"
 

@@ -65,7 +65,7 @@ def test_the_two_newest_stay_and_the_best_ones_they_name(store: CheckpointStore)
 )
 @pytest.mark.parametrize(
     "writer",
-    ["peft_tuning.checkpoints.save_file", "peft_tuning.checkpoints.torch.save", "peft_core.files.publish"],
+    ["peft_tuning.checkpoints.save_file", "peft_tuning.checkpoints.torch.save", "peft_core.files.publish_folder"],
 )
 def test_a_full_disk_leaves_the_previous_checkpoint(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, writer: str, error: Exception

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import peft_core
-from peft_core.files import is_full, readable, sync_folder
+from peft_core.files import format_bytes, is_full, sync_folder
 from peft_core.http_download import PartialFile
 from peft_core.progress import Progress
 
@@ -101,7 +101,7 @@ def _receive(url: str, partial: PartialFile, progress: Progress) -> None:
             with _answer(url, partial.size) as response:
                 if _append(response, partial, progress):
                     return
-            reason = f"the connection ended early, at {readable(partial.size)}"
+            reason = f"the connection ended early, at {format_bytes(partial.size)}"
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
             raise HubFailed(f"cannot connect to {httpx.URL(url).host} ({_one_line(error)})") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from peft_core.errors import DownloadFailed, InvalidInput, NotFound
-from peft_core.paths import Paths, private_folder
+from peft_core.files import file_sha256, private_folder
+from peft_core.paths import Paths
 from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
 from peft_tuning.datasets.hub import DEFAULT_ENDPOINT, HubFailed, HubFile, HubRepository, fetch
@@ -195,8 +196,7 @@ def _list(wanted: Wanted) -> str:
 def _digest(path: Path) -> str:
     """Start of the file's sha256; of all files below a folder, with their names."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return file_sha256(path)[:16]
     sha = hashlib.sha256()
     for file_ in sorted(p for p in path.rglob("*") if p.is_file()):
         sha.update(f"{file_.relative_to(path).as_posix()}\0".encode())

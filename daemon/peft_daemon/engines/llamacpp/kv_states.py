@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.paths import private_folder
+from peft_core.files import file_sha256, private_folder, write_atomic
 from peft_daemon.engines.llamacpp.slots import shared_length
 
 Weights = tuple[tuple[str, float], ...]
@@ -95,7 +95,7 @@ class KvStates:
     def read(self, file: str, tokens: Sequence[int], weights: Weights) -> About:
         """What to note of a new file. Reads all of it; raises OSError."""
         path = self.folder / file
-        return About(self._fingerprint, weights, tuple(tokens), path.stat().st_size, _sha256(path))
+        return About(self._fingerprint, weights, tuple(tokens), path.stat().st_size, file_sha256(path))
 
     def add(self, file: str, about: About) -> None:
         """Keep a new file. States of which it has all that is worth keeping go, then the least recently used.
@@ -114,7 +114,7 @@ class KvStates:
             self.discard(next(iter(self._known)))
         name = file.removesuffix(_UNFINISHED)
         (self.folder / file).replace(self._data(name))
-        _write(self._about(name), msgspec.json.encode(about))
+        write_atomic(self._about(name), msgspec.json.encode(about))
         self._known[name] = about
 
     def drop(self, file: str) -> None:
@@ -126,7 +126,7 @@ class KvStates:
         """Whether the state is as it was saved. Reads all of it."""
         path = self._data(found.name)
         try:
-            return path.stat().st_size == found.about.bytes and _sha256(path) == found.about.sha256
+            return path.stat().st_size == found.about.bytes and file_sha256(path) == found.about.sha256
         except OSError:
             return False
 
@@ -196,26 +196,8 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256("\0".join(str(part) for part in parts).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _changed(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Make ``path`` appear with all of ``data``, readable for its owner only."""
-    fresh = path.with_name(f"{secrets.token_hex(8)}{_UNFINISHED}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_core.http_download import sha256_of
+from peft_core.files import file_sha256
 from peft_daemon.adapters.peft_files import PICKLES
 from peft_daemon.engines.torch import families, tokenizer
 from peft_daemon.engines.torch.families import Family
@@ -97,7 +97,7 @@ def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> Loade
     source.finish(model)
     _return_freed_memory()
     model.name_or_path = path.stem
-    sha256 = sha256_of(path)
+    sha256 = file_sha256(path)
     return LoadedBase(
         model=_ready(model, precision, device),
         tokenizer=tokenizer.load_tokenizer(path),
@@ -261,6 +261,6 @@ def _weight_files(folder: Path) -> list[Path]:
 def _digest(files: list[Path]) -> str:
     """sha256 of the only file, or over the names and digests of several."""
     if len(files) == 1:
-        return sha256_of(files[0])
-    lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
+        return file_sha256(files[0])
+    lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import peft_core
-from peft_core.files import readable
+from peft_core.files import format_bytes
 from peft_core.http_download import PartialFile
 from peft_core.progress import Progress
 from peft_daemon.models.catalogue import HubLocation, ModelEntry
@@ -76,7 +76,7 @@ class Hub:
                 if partial.size < total:
                     if barren >= ATTEMPTS:
                         raise SourceFailed(reason)
-                    progress.note(f"{self.name}: {reason}; going on at {readable(partial.size)}")
+                    progress.note(f"{self.name}: {reason}; going on at {format_bytes(partial.size)}")
                     time.sleep(RETRY_WAIT_S * 2 ** max(barren - 1, 0))
 
     def _stream(self, client: httpx.Client, partial: PartialFile, progress: Progress) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft_core.files import readable
-from peft_core.http_download import CHUNK, PartialFile, sha256_of
+from peft_core.files import file_sha256, format_bytes
+from peft_core.http_download import CHUNK, PartialFile
 from peft_core.progress import Progress
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.sources.base import SourceFailed
@@ -39,8 +39,8 @@ class LocalFile:
             if not self._path.is_file():
                 raise SourceFailed("there is no such file")
             if (size := self._path.stat().st_size) != total:
-                raise SourceFailed(f"has {size} bytes, {self._entry.file} has {total} ({readable(total)})")
-            if sha256_of(self._path) != self._entry.sha256:
+                raise SourceFailed(f"has {size} bytes, {self._entry.file} has {total} ({format_bytes(total)})")
+            if file_sha256(self._path) != self._entry.sha256:
                 raise SourceFailed(f"is not {self._entry.file}: its sha256 differs from the catalogue's")
         except OSError as error:
             raise SourceFailed(f"cannot be read ({error.strerror})") from None
