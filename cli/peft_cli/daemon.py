@@ -96,7 +96,7 @@ def stop(
       peft-daemon stop
       peft-daemon stop --timeout 1
     """
-    from peft_daemon.lifecycle.stopping import stop as stop_daemon
+    from peft_daemon.lifecycle.stop import stop_daemon
 
     stopped = run(stop_daemon(Paths.from_environment(), timeout))
     words = {"not running": "no daemon was running", "graceful": "stopped", "killed": "killed: it did not stop in time"}
@@ -114,10 +114,10 @@ def status(as_json: Json = False) -> None:
       peft-daemon status
       peft-daemon status --json
     """
-    from peft_daemon.lifecycle.info import running_daemon
+    from peft_daemon.lifecycle.runtime_info import find_running_daemon
 
     paths = Paths.from_environment()
-    if running_daemon(paths) is None:
+    if find_running_daemon(paths) is None:
         emit(
             {"running": False},
             as_json=as_json,
@@ -130,9 +130,9 @@ def status(as_json: Json = False) -> None:
 
 async def _start(settings: Settings, paths: Paths, *, wait: bool, timeout_s: float, as_json: bool) -> None:
     from peft_daemon.client import DaemonClient
-    from peft_daemon.lifecycle import backoff
+    from peft_daemon.lifecycle.failed_starts import reset_backoff
 
-    backoff.reset(paths)
+    reset_backoff(paths)
     async with await DaemonClient.connect(settings, paths) as client:
         info = client.info
         answer: dict[str, Any] = {"address": info.address, "pid": info.pid, "ready": False}

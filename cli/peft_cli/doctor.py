@@ -151,12 +151,12 @@ async def _measure(settings: Settings, paths: Paths) -> tuple[float, float]:
 
 def _daemon(paths: Paths) -> str:
     from peft_daemon.client import DaemonClient
-    from peft_daemon.lifecycle.info import running_daemon
-    from peft_daemon.lifecycle.orphans import end_orphans
+    from peft_daemon.lifecycle.runtime_info import find_running_daemon
+    from peft_daemon.lifecycle.stop import end_orphans
 
     ended = end_orphans(paths)
     left = f"; ended {ended} process{'es' if ended > 1 else ''} of an earlier daemon" if ended else ""
-    if running_daemon(paths) is None:
+    if find_running_daemon(paths) is None:
         return "not running (editors and `peft-daemon start` start it)" + left
 
     async def ask() -> str:

@@ -20,7 +20,7 @@ from peft_core.errors import Cancelled
 from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_core.progress import Progress
-from peft_daemon.lifecycle import backoff
+from peft_daemon.lifecycle.failed_starts import reset_backoff
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import InstalledModel, ModelStore, open_store
@@ -134,7 +134,7 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
             started = time.monotonic()
             model = store.pull(entry, local=local, progress=progress)
             # An editor may have failed to start the daemon for want of this model: let it try again at once.
-            backoff.reset(Paths.from_environment())
+            reset_backoff(Paths.from_environment())
             progress.note(f"{entry.id}: complete and verified after {time.monotonic() - started:.0f} s")
             return model
     except KeyboardInterrupt:

@@ -29,9 +29,8 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.base import LoadChecks, Reloadable
 from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
-from peft_daemon.lifecycle.info import DaemonInfo
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
-from peft_daemon.lifecycle.tuning import running_tuning
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.optimized import ModelFile
@@ -114,7 +113,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             memory_bytes=service.memory_bytes(),
             context=context.status(),
             left_out=service.left_out(),
-            tuning=notice.name if (notice := running_tuning(paths)) else "",
+            tuning=notice.name if (notice := find_running_tuning(paths)) else "",
         )
 
     return Starlette(

@@ -11,14 +11,14 @@ import sys
 
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_daemon.app import create_app
-from peft_daemon.lifecycle import handover
+from peft_daemon.lifecycle.background_process import take_handover
 from peft_daemon.server import serve
 
 
 def main() -> int:
     """Serve what the starter handed over; returns the exit code."""
     try:
-        if (given := handover.take(os.environ)) is None:
+        if (given := take_handover(os.environ)) is None:
             raise InvalidInput("this is started by clients only", fix="`peft-daemon serve` runs the daemon by hand")
         serve(*given, create_app)
     except PeftDaemonError as error:

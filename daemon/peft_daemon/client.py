@@ -41,7 +41,7 @@ from peft_core.http_client import ConnectionPool, event_data
 from peft_core.paths import Paths
 from peft_core.settings import Resolved, Settings, resolve
 from peft_daemon.exchange import DaemonAnswer, Vanished, exchange
-from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
 from peft_daemon.lifecycle.told_errors import error_of, error_of_status
 
 __all__ = [
@@ -229,7 +229,7 @@ class DaemonClient:
         leaving = self.info
         await self._call("POST", "/v1/shutdown", msgspec.Raw)
         deadline = time.monotonic() + QUICK_TIMEOUT_S
-        while running_daemon(self._origin.paths) == leaving and time.monotonic() < deadline:  # noqa: ASYNC110
+        while find_running_daemon(self._origin.paths) == leaving and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LEAVE_POLL_S)
 
     async def wait_ready(self, timeout_s: float) -> DaemonStatus:
@@ -310,7 +310,7 @@ def error_from(body: bytes, status: int) -> PeftDaemonError:
 
 async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
     if origin.start:
-        from peft_daemon.lifecycle.starter import DAEMON_COMMAND, ensure_running  # noqa: PLC0415
+        from peft_daemon.lifecycle.start import DAEMON_COMMAND, ensure_running  # noqa: PLC0415
 
         return await ensure_running(
             origin.wanted(),
@@ -319,7 +319,7 @@ async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
             command=origin.command or DAEMON_COMMAND,
             replace=replace,
         )
-    info = running_daemon(origin.paths)
+    info = find_running_daemon(origin.paths)
     if info is None or not info.reachable():
         raise Unavailable("no daemon runs", fix="`peft-daemon start` starts it")
     if not info.speaks():

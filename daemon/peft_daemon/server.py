@@ -31,15 +31,13 @@ from peft_core.errors import PeftDaemonError
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
-from peft_daemon.lifecycle.activity import Activity
-from peft_daemon.lifecycle.draining import AnswerWhenStopping
-from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, withdraw
-from peft_daemon.lifecycle.last_words import leaving_word
-from peft_daemon.lifecycle.leftovers import remove_published
-from peft_daemon.lifecycle.locks import daemon_for_life
-from peft_daemon.lifecycle.log import rotate_own_output
-from peft_daemon.lifecycle.orphans import end_orphans, mark_children
-from peft_daemon.lifecycle.sockets import Listener, listening
+from peft_daemon.lifecycle.activity import Activity, UnfinishedRequestMiddleware
+from peft_daemon.lifecycle.background_process import rotate_own_output
+from peft_daemon.lifecycle.failed_starts import record_exit_error
+from peft_daemon.lifecycle.locks import hold_daemon_lock
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, info_file, publish_info, withdraw_info
+from peft_daemon.lifecycle.sockets import Listener, open_listener
+from peft_daemon.lifecycle.stop import end_orphans, mark_children, remove_published_files
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -71,13 +69,15 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
     loopback, what the factory raises, and PeftDaemonError when the application does not start.
     """
     _log_to_stderr(settings)
-    with daemon_for_life(paths), leaving_word(paths):
-        remove_published(paths)
+    with hold_daemon_lock(paths), record_exit_error(paths):
+        remove_published_files(paths)
         mark_children(paths)
-        with listening(settings, paths) as listener:
+        with open_listener(settings, paths) as listener:
             info = _describe(settings, listener)
             activity = Activity()
-            app = AnswerWhenStopping(app_factory(settings, paths, info, activity), _longest_request_s(settings))
+            app = UnfinishedRequestMiddleware(
+                app_factory(settings, paths, info, activity), _longest_request_s(settings)
+            )
             server = _DaemonServer(
                 server_config(app, drain_s),
                 paths=paths,
@@ -94,7 +94,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
                     "the daemon's application did not start", why="the lines above say why", fix="`peft-daemon doctor`"
                 ) from None
             finally:
-                withdraw(paths, info)
+                withdraw_info(paths, info)
     log.info("stopped")
 
 
@@ -118,7 +118,7 @@ class _DaemonServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         await super().startup(sockets)
-        publish(self._paths, self._info)
+        publish_info(self._paths, self._info)
         self._published = info_file(self._paths).stat().st_ino
         log.info("serving at %s, pid %d", self._info.address, self._info.pid)
         # Looking takes a moment, in which it serves already.
@@ -139,7 +139,7 @@ class _DaemonServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        withdraw(self._paths, self._info)
+        withdraw_info(self._paths, self._info)
         if self._listener.path is not None:
             self._listener.path.unlink(missing_ok=True)
         limit_s = (self.config.timeout_graceful_shutdown or 0) + LEAVE_S

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.starter import stop
+from peft_daemon.lifecycle.stop import stop_daemon
 
 
 @contextlib.contextmanager
@@ -27,5 +27,5 @@ def installation(models_dir: Path) -> Iterator[Mapping[str, str]]:
     try:
         yield variables
     finally:
-        asyncio.run(stop(Paths.from_environment(variables)))
+        asyncio.run(stop_daemon(Paths.from_environment(variables)))
         shutil.rmtree(root, ignore_errors=True)

@@ -22,9 +22,9 @@ from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon import app
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest
-from peft_daemon.lifecycle import handover
-from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.lifecycle.starter import stop
+from peft_daemon.lifecycle.background_process import handover_environment, take_handover
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
+from peft_daemon.lifecycle.stop import stop_daemon
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.server import serve
 
@@ -137,7 +137,7 @@ def spawn(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """The daemon that a client in this environment would start, as a child of this process."""
     merged = {**os.environ, **environ}
     paths = Paths.from_environment(environ)
-    given = handover.give(resolve(environ=merged, user_file=paths.config_file).settings, paths, merged)
+    given = handover_environment(resolve(environ=merged, user_file=paths.config_file).settings, paths, merged)
     return subprocess.Popen([sys.executable, __file__], env={**given, SCRIPT: str(script)})
 
 
@@ -149,12 +149,12 @@ async def played_home(**variables: str) -> AsyncIterator[Played]:
     home = Played(environ, PlayedModel(root / "script.json"))
     process = spawn(root / "script.json", environ)
     try:
-        while running_daemon(home.paths) is None:
+        while find_running_daemon(home.paths) is None:
             assert process.poll() is None, "the daemon ended"
             await asyncio.sleep(0.02)
         yield home
     finally:
-        await stop(home.paths)
+        await stop_daemon(home.paths)
         process.wait(10)
         shutil.rmtree(root, ignore_errors=True)
 
@@ -167,6 +167,6 @@ class _Store:
 if __name__ == "__main__":
     app.factory.create = lambda *_, **__: PlayedEngine(Path(os.environ[SCRIPT]))  # type: ignore[assignment]
     app.open_store = lambda *_: _Store()  # type: ignore[assignment,return-value]
-    started = handover.take(os.environ)
+    started = take_handover(os.environ)
     assert started is not None, "run by a test"
     serve(*started, app.create_app)

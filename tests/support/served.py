@@ -26,9 +26,8 @@ from peft_core.settings import resolve
 from peft_daemon import app
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServer
-from peft_daemon.lifecycle.activity import Activity
-from peft_daemon.lifecycle.draining import AnswerWhenStopping
-from peft_daemon.lifecycle.info import DaemonInfo, publish
+from peft_daemon.lifecycle.activity import Activity, UnfinishedRequestMiddleware
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, publish_info
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
@@ -159,13 +158,13 @@ async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> As
         config_digest=settings.digest(),
         started=0.0,
     )
-    config = server_config(AnswerWhenStopping(app.create_app(settings, paths, info, Activity())), drain_s=5)
+    config = server_config(UnfinishedRequestMiddleware(app.create_app(settings, paths, info, Activity())), drain_s=5)
     config.uds = str(root / "api")
     llama_config = uvicorn.Config(
         llama_application(llama), uds=str(root / "llama"), lifespan="off", log_config=None, ws="none"
     )
     async with served(llama_config) as child, served(config) as api:
-        publish(paths, info)
+        publish_info(paths, info)
         yield DaemonHere(paths, config.uds, api, child, engine)
     shutil.rmtree(root)
 

@@ -28,8 +28,7 @@ from peft_daemon.adapters.names import require_usable
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
-from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.lifecycle.tuning import tuning_noticed
+from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
 from peft_tuning import methods
 from peft_tuning.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.gate import Holes, Verdict
@@ -111,7 +110,7 @@ def check(request: TuneRequest, place: Place) -> None:
 def default_threads(paths: Paths) -> int:
     """Physical cores; one less while a daemon serves, which needs it for completions."""
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    return max(1, cores - 1) if running_daemon(paths) is not None else cores
+    return max(1, cores - 1) if find_running_daemon(paths) is not None else cores
 
 
 def run(request: TuneRequest, place: Place, tell: Tell) -> None:
@@ -129,7 +128,7 @@ def run(request: TuneRequest, place: Place, tell: Tell) -> None:
         private_folder(folder)
     helps = bool(int(os.environ.get("RANK", "0")))
     tell = _silent if helps else tell
-    with tuning_noticed(place.paths, request.name):
+    with publish_tuning_notice(place.paths, request.name):
         data = _load(request, tell)
         prepared = prepare(request, place, data, tell)
         result = training.train(prepared, folder, tell, resume=request.resume)

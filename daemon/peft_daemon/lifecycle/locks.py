@@ -21,7 +21,7 @@ from peft_core.process_identity import ProcessIdentity
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-SWEEP_S = 0.5
+LOCK_WAIT_S = 0.5
 """How long a new daemon waits for the lock: whoever removes a dead daemon's files holds it for a moment."""
 
 
@@ -30,11 +30,11 @@ def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
     """Hold the lock only the daemon of this home holds for long; raises Conflict naming the pid of who has it."""
     from filelock import Timeout  # noqa: PLC0415  (60 ms, not needed to find a running daemon)
 
-    lock = _lock(paths, "daemon.lock")
+    lock = _make_lock(paths, "daemon.lock")
     try:
         lock.acquire(timeout=timeout_s, poll_interval=0.01)
     except Timeout:
-        holder = lock_holder(paths)
+        holder = find_lock_holder(paths)
         raise Conflict(
             "a daemon already runs",
             why=f"its pid is {holder.pid}" if holder else "",
@@ -49,9 +49,9 @@ def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def daemon_for_life(paths: Paths) -> Iterator[None]:
+def hold_daemon_lock(paths: Paths) -> Iterator[None]:
     """Be the one daemon of this home, on record, while the context lasts; raises as ``daemon_lock``."""
-    with daemon_lock(paths, timeout_s=SWEEP_S):
+    with daemon_lock(paths, timeout_s=LOCK_WAIT_S):
         write_private(holder_file(paths), msgspec.json.encode(ProcessIdentity.current()))
         try:
             yield
@@ -64,7 +64,7 @@ def holder_file(paths: Paths) -> Path:
     return paths.runtime / "holder.json"
 
 
-def lock_holder(paths: Paths) -> ProcessIdentity | None:
+def find_lock_holder(paths: Paths) -> ProcessIdentity | None:
     """The living process that holds the daemon lock, whether or not it serves."""
     if (data := read_private(holder_file(paths))) is None:
         return None
@@ -80,7 +80,7 @@ def starter_lock(paths: Paths) -> Iterator[bool]:
     """Try to be the one process that starts the daemon; yields whether that worked."""
     from filelock import Timeout  # noqa: PLC0415
 
-    lock = _lock(paths, "starter.lock")
+    lock = _make_lock(paths, "starter.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -94,7 +94,7 @@ def starter_lock(paths: Paths) -> Iterator[bool]:
         lock.release()
 
 
-def _lock(paths: Paths, name: str) -> BaseFileLock:
+def _make_lock(paths: Paths, name: str) -> BaseFileLock:
     from filelock import FileLock  # noqa: PLC0415
 
     # No fallback to a lock that is a mere file: it would outlive a killed holder.

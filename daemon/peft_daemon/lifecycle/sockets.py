@@ -22,7 +22,7 @@ from peft_core.files import remove_file, require_private_folder
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 
-LONGEST_SOCKET_PATH = 103
+MAX_SOCKET_PATH_BYTES = 103
 """Bytes: macOS has room for 104 with the final zero, Linux for 108."""
 SOCKET_PATTERN = "d-*.sock"
 
@@ -39,13 +39,13 @@ class Listener:
 
 
 @contextlib.contextmanager
-def listening(settings: Settings, paths: Paths) -> Iterator[Listener]:
+def open_listener(settings: Settings, paths: Paths) -> Iterator[Listener]:
     """Bind as the settings say; at the end the socket is closed and its file removed.
 
     Raises InvalidInput for an address that is not loopback or a kind of socket the system lacks, Conflict for a
     port that is taken.
     """
-    listener = _tcp(settings) if _wants_tcp(settings) else _unix(paths)
+    listener = _bind_tcp(settings) if _wants_tcp(settings) else _bind_unix(paths)
     try:
         yield listener
     finally:
@@ -72,7 +72,7 @@ def socket_folder(paths: Paths) -> Path:
 
 
 def _fits(folder: Path) -> bool:
-    return len(os.fsencode(folder / SOCKET_PATTERN.replace("*", "0" * 8))) <= LONGEST_SOCKET_PATH
+    return len(os.fsencode(folder / SOCKET_PATTERN.replace("*", "0" * 8))) <= MAX_SOCKET_PATH_BYTES
 
 
 def _wants_tcp(settings: Settings) -> bool:
@@ -82,7 +82,7 @@ def _wants_tcp(settings: Settings) -> bool:
     return settings.listen == "tcp" or not has_unix
 
 
-def _unix(paths: Paths) -> Listener:
+def _bind_unix(paths: Paths) -> Listener:
     folder = socket_folder(paths)
     if folder.is_symlink():
         raise Conflict(f"{folder} is a symbolic link", fix="Delete it, or set PEFT_DAEMON_HOME to a shorter path")
@@ -103,8 +103,8 @@ def _unix(paths: Paths) -> Listener:
     return Listener(bound, f"unix:{path}", "", path)
 
 
-def _tcp(settings: Settings) -> Listener:
-    ip = _loopback(settings.host)
+def _bind_tcp(settings: Settings) -> Listener:
+    ip = _parse_loopback(settings.host)
     family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     if sys.platform == "win32":
@@ -126,7 +126,7 @@ def _tcp(settings: Settings) -> Listener:
     return Listener(bound, f"http://{host}:{port}", secrets.token_urlsafe(32), None)
 
 
-def _loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _parse_loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     # Not looked up: what a name resolves to is not ours to trust.
     with contextlib.suppress(ValueError):
         ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)

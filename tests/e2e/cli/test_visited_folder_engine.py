@@ -14,7 +14,7 @@ import pytest
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.client import DaemonClient
-from peft_daemon.lifecycle.info import running_daemon
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from support.hostile_folder import hostile_folder
 from support.installation import installation
 
@@ -26,7 +26,7 @@ COMMAND = str(Path(sys.executable).with_name("peft-daemon"))
 async def wait_until_loaded(environ: Mapping[str, str], serve: subprocess.Popen[bytes]) -> None:
     """Until the daemon in the foreground has the model."""
     settings, paths = resolve(environ=environ).settings, Paths.from_environment(environ)
-    while running_daemon(paths) is None:
+    while find_running_daemon(paths) is None:
         assert serve.poll() is None, "it ended"
         await asyncio.sleep(0.05)
     async with await DaemonClient.connect(settings, paths, start=False) as client:

@@ -17,8 +17,8 @@ import pytest
 from tiny_home import until
 
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.lifecycle.starter import stop
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
+from peft_daemon.lifecycle.stop import stop_daemon
 from support.running_daemon import home_environment
 
 COMMAND = (sys.executable, "-m", "peft_daemon")
@@ -43,7 +43,7 @@ def paths(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paths]:
             monkeypatch.setenv(name, value)
         paths = Paths.from_environment()
         yield paths
-        asyncio.run(stop(paths, timeout_s=5))
+        asyncio.run(stop_daemon(paths, timeout_s=5))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_missing_model_is_said_with_the_command_that_fetches_it(no_models: Pat
     assert done.returncode == 3
     assert "peft-daemon models pull qwen2.5-coder-0.5b-instruct" in done.stderr
     assert "Traceback" not in done.stderr
-    assert running_daemon(no_models) is None
+    assert find_running_daemon(no_models) is None
 
 
 def test_start_is_tried_each_time_it_is_asked_for(no_models: Paths) -> None:
@@ -125,9 +125,9 @@ async def test_the_engine_does_not_outlive_a_killed_daemon(paths: Paths, model_f
 @pytest.mark.model
 async def test_serve_runs_in_the_foreground_until_ctrl_c(paths: Paths, model_file: Path) -> None:
     daemon = subprocess.Popen([*COMMAND, "serve"], stderr=subprocess.DEVNULL)
-    await until(lambda: running_daemon(paths))
+    await until(lambda: find_running_daemon(paths))
     assert (await asyncio.to_thread(run_json, "status"))["pid"] == daemon.pid
     daemon.send_signal(signal.SIGINT)
     await until(lambda: daemon.poll() is not None)
     assert daemon.returncode == 0
-    assert running_daemon(paths) is None
+    assert find_running_daemon(paths) is None

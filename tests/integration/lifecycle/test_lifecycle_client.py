@@ -24,8 +24,8 @@ from peft_daemon.client import (
     Unavailable,
     UseAdapterRequest,
 )
-from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.lifecycle.starter import stop
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
+from peft_daemon.lifecycle.stop import stop_daemon
 
 # Characters at which text libraries split lines, although JSON leaves them as they are.
 ODD = "a\u2028b\u2029c\x85d\x0be\x0cf\rg\nh€😀"
@@ -71,7 +71,7 @@ async def test_without_start_any_settings_will_do_but_not_any_version(tiny: Tiny
     info = await tiny.ensure(slots=2)
     async with await DaemonClient.connect(paths=tiny.paths, start=False) as client:
         assert (await client.status()).pid == info.pid
-    await stop(tiny.paths)
+    await stop_daemon(tiny.paths)
     await tiny.ensure_pretending("9.9.9")
     with pytest.raises(Conflict, match=r"9\.9\.9"):
         await DaemonClient.connect(paths=tiny.paths, start=False)
@@ -93,14 +93,14 @@ async def test_promise_17_a_client_survives_a_killed_daemon(tiny: TinyHome, list
         psutil.Process(first.pid).kill()
         assert (await client.complete(CompleteRequest(prefix="two"))).text == "two"
         assert client.info.pid != first.pid
-        await stop(tiny.paths)
+        await stop_daemon(tiny.paths)
         events = [event async for event in client.stream(CompleteRequest(prefix="three"))]
         assert isinstance(events[0], DeltaEvent)
 
 
 async def test_promise_17_many_requests_at_once_start_one_new_daemon(tiny: TinyHome) -> None:
     async with await tiny.connect() as client:
-        await stop(tiny.paths)
+        await stop_daemon(tiny.paths)
         texts = [str(number) for number in range(10)]
         answers = await asyncio.gather(*(client.complete(CompleteRequest(prefix=text)) for text in texts))
     assert [answer.text for answer in answers] == texts
@@ -122,7 +122,7 @@ async def test_promise_17_a_reconnecting_client_does_not_fight_for_its_settings(
         other = await tiny.ensure(slots=2)
         with pytest.raises(Conflict, match="restarted with other settings"):
             await client.complete(CompleteRequest())
-        assert running_daemon(tiny.paths) == other
+        assert find_running_daemon(tiny.paths) == other
 
 
 async def test_promise_17_settings_from_the_users_file_are_read_again(

@@ -9,8 +9,8 @@ from tiny_home import TinyHome, exit_code
 
 from peft_core.errors import Conflict, InvalidInput
 from peft_daemon.client import CompleteRequest
-from peft_daemon.lifecycle.info import running_daemon
-from peft_daemon.lifecycle.sockets import LONGEST_SOCKET_PATH
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
+from peft_daemon.lifecycle.sockets import MAX_SOCKET_PATH_BYTES
 
 
 async def test_promise_19_a_private_unix_socket_is_the_default(tiny: TinyHome) -> None:
@@ -27,7 +27,7 @@ async def test_promise_19_a_home_too_deep_for_a_socket_gets_a_short_private_fold
     async with await deep.connect() as client:
         path = client.info.socket_path
         assert path is not None
-        assert len(bytes(path)) <= LONGEST_SOCKET_PATH
+        assert len(bytes(path)) <= MAX_SOCKET_PATH_BYTES
         assert path.parent.stat().st_mode & 0o777 == 0o700
         assert (await client.complete(CompleteRequest(prefix="abc"))).text == "abc"
     path.parent.joinpath("keep").touch()
@@ -49,7 +49,7 @@ async def test_promise_20_tcp_listens_on_loopback_with_a_secret_of_its_own(tiny:
 async def test_promise_20_no_other_address_is_accepted(tiny: TinyHome, host: str) -> None:
     assert await exit_code(tiny.spawn(listen="tcp", host=host)) == InvalidInput.exit_code
     assert "only addresses of this machine" in tiny.errors.read_text()
-    assert running_daemon(tiny.paths) is None
+    assert find_running_daemon(tiny.paths) is None
 
 
 async def test_promise_20_a_taken_port_is_named(tiny: TinyHome) -> None:

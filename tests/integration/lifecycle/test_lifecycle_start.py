@@ -19,10 +19,10 @@ from tiny_home import LIMIT_S, TinyHome, exit_code, until
 from peft_core.errors import Conflict, InvalidInput, Unavailable
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
-from peft_daemon.lifecycle import backoff
-from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon
-from peft_daemon.lifecycle.locks import lock_holder
-from peft_daemon.lifecycle.starter import ensure_running
+from peft_daemon.lifecycle.failed_starts import reset_backoff
+from peft_daemon.lifecycle.locks import find_lock_holder
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon, info_file, publish_info, read_info
+from peft_daemon.lifecycle.start import ensure_running
 
 FOUR_CLIENTS = """
 import asyncio, sys
@@ -77,7 +77,7 @@ async def test_promise_01_a_second_daemon_refuses_and_names_the_first(tiny: Tiny
     second = tiny.spawn()
     assert await exit_code(second) == Conflict.exit_code
     assert f"its pid is {first.pid}" in tiny.errors.read_text()
-    assert running_daemon(tiny.paths) == first
+    assert find_running_daemon(tiny.paths) == first
 
 
 async def test_promise_02_no_info_file_before_the_application_serves(tiny: TinyHome) -> None:
@@ -123,7 +123,7 @@ async def test_promise_04_starters_take_turns(tiny: TinyHome) -> None:
 
 async def test_promise_04_a_starter_that_waits_too_long_says_so(tiny: TinyHome) -> None:
     first = asyncio.create_task(tiny.ensure("--hold", str(tiny.root / "never")))
-    await until(lambda: lock_holder(tiny.paths))
+    await until(lambda: find_lock_holder(tiny.paths))
     with pytest.raises(Unavailable, match="another process did not finish"):
         await tiny.ensure(timeout_s=0.1)
     first.cancel()
@@ -132,7 +132,7 @@ async def test_promise_04_a_starter_that_waits_too_long_says_so(tiny: TinyHome) 
 async def test_promise_04_a_cancelled_starter_leaves_the_start_to_the_next_one(tiny: TinyHome) -> None:
     hold = tiny.root / "hold"
     first = asyncio.create_task(tiny.ensure("--hold", str(hold)))
-    await until(lambda: lock_holder(tiny.paths))
+    await until(lambda: find_lock_holder(tiny.paths))
     first.cancel()
     second = asyncio.create_task(tiny.ensure())
     hold.touch()
@@ -167,7 +167,7 @@ async def test_promise_06_a_client_older_than_the_installation_does_not_fight_it
     )
     output = await run_client(script, str(tiny.root), modules=installed.parent)
     assert "updated while this client was running" in output
-    assert running_daemon(tiny.paths) == new
+    assert find_running_daemon(tiny.paths) == new
 
 
 async def test_promise_06_what_was_spawned_is_checked_as_well(tiny: TinyHome) -> None:
@@ -197,7 +197,7 @@ async def test_promise_08_the_daemon_outlives_its_starter_in_a_session_of_its_ow
 async def test_promise_08_the_folder_of_the_editor_provides_no_modules(tmp_path: Path) -> None:
     (tmp_path / "peft_daemon.py").write_text("raise SystemExit('imported from the project')\n")
     script = (
-        "from peft_daemon.lifecycle.starter import DAEMON_COMMAND\n"
+        "from peft_daemon.lifecycle.start import DAEMON_COMMAND\n"
         "import subprocess\n"
         "print(subprocess.run(DAEMON_COMMAND, capture_output=True, text=True))"
     )
@@ -213,7 +213,7 @@ async def test_promise_09_after_kill_9_the_next_client_gets_a_new_daemon(tiny: T
     assert new.pid != old.pid
     assert old.socket_path is not None
     assert not old.socket_path.exists()
-    assert running_daemon(tiny.paths) == new
+    assert find_running_daemon(tiny.paths) == new
 
 
 async def test_promise_09_a_daemon_whose_socket_was_deleted_is_replaced(tiny: TinyHome) -> None:
@@ -238,7 +238,7 @@ async def test_promise_10_a_reused_pid_is_neither_believed_nor_killed(tiny: Tiny
         config_digest=settings.digest(),
         started=time.time() - 3600,
     )
-    publish(tiny.paths, stale)
+    publish_info(tiny.paths, stale)
     (tiny.paths.runtime / "holder.json").write_bytes(msgspec.json.encode(real))
     (tiny.paths.runtime / "holder.json").chmod(0o600)
     info = await tiny.ensure()
@@ -262,7 +262,7 @@ async def test_promise_11_an_error_the_daemon_expects_reaches_the_client_as_it_i
         assert caught.value.fix == "Set `host` to 127.0.0.1 or ::1"
     assert len(tiny.notes("begin")) == 3, "also without being spawned again"
     with pytest.raises(Unavailable, match="exit code 1"):
-        backoff.reset(tiny.paths)
+        reset_backoff(tiny.paths)
         await tiny.ensure("--crash")
 
 
@@ -277,7 +277,7 @@ async def test_promise_11_the_lines_of_an_earlier_daemon_are_not_shown(tiny: Tin
 async def test_promise_11_a_start_that_hangs_is_ended(tiny: TinyHome) -> None:
     with pytest.raises(Unavailable, match="did not begin to serve in time"):
         await tiny.ensure("--hold", str(tiny.root / "never"), timeout_s=3)
-    await until(lambda: lock_holder(tiny.paths) is None)
+    await until(lambda: find_lock_holder(tiny.paths) is None)
 
 
 async def test_promise_12_repeated_crashes_are_not_tried_again_at_once(tiny: TinyHome) -> None:
@@ -294,7 +294,7 @@ async def test_promise_12_an_explicit_start_is_tried_at_once(tiny: TinyHome) -> 
     for _ in range(3):
         with pytest.raises(Unavailable):
             await tiny.ensure("--crash")
-    backoff.reset(tiny.paths)
+    reset_backoff(tiny.paths)
     assert (await tiny.ensure()).process.find() is not None
 
 

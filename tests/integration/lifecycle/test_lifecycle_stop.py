@@ -23,11 +23,9 @@ from peft_core.files import require_private_folder
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.client import CompleteRequest, Unavailable
-from peft_daemon.lifecycle.info import info_file, running_daemon
-from peft_daemon.lifecycle.locks import lock_holder
-from peft_daemon.lifecycle.orphans import end_orphans
-from peft_daemon.lifecycle.starter import stop
-from peft_daemon.lifecycle.stopping import Stopped
+from peft_daemon.lifecycle.locks import find_lock_holder
+from peft_daemon.lifecycle.runtime_info import find_running_daemon, info_file
+from peft_daemon.lifecycle.stop import StopResult, end_orphans, stop_daemon
 
 LEFT_BY_ALL = {"daemon.lock", "starter.lock"}
 
@@ -38,10 +36,10 @@ def left(tiny: TinyHome) -> set[str]:
 
 async def test_a_daemon_that_was_spawned_a_moment_ago_and_holds_nothing_yet_is_ended_too(tiny: TinyHome) -> None:
     daemon = tiny.spawn()
-    stopped = await stop(tiny.paths)
+    stopped = await stop_daemon(tiny.paths)
     assert stopped.pid == daemon.pid
     await exit_code(daemon)
-    assert await stop(tiny.paths) == Stopped(how="not running")
+    assert await stop_daemon(tiny.paths) == StopResult(how="not running")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -110,29 +108,29 @@ async def test_promise_13_an_engine_that_does_not_stop_cannot_keep_the_daemon(ti
 
 async def test_promise_14_stop_ends_the_daemon_and_leaves_nothing(tiny: TinyHome) -> None:
     info = await tiny.ensure()
-    stopped = await stop(tiny.paths)
+    stopped = await stop_daemon(tiny.paths)
     assert (stopped.how, stopped.pid) == ("graceful", info.pid)
     assert info.process.find() is None
     assert left(tiny) == set()
-    assert await stop(tiny.paths) == Stopped(how="not running")
+    assert await stop_daemon(tiny.paths) == StopResult(how="not running")
 
 
 async def test_promise_14_stop_waits_for_a_killed_daemon_that_has_not_let_go_of_its_lock(tiny: TinyHome) -> None:
     """The kernel lets go of a process's files after it has reported its death."""
     holding = FileLock(require_private_folder(tiny.paths.runtime) / "daemon.lock", thread_local=False)
     holding.acquire()
-    stopping = asyncio.create_task(stop(tiny.paths))
+    stopping = asyncio.create_task(stop_daemon(tiny.paths))
     await asyncio.sleep(0.3)
     assert not stopping.done()
     holding.release()
-    assert await stopping == Stopped(how="not running")
+    assert await stopping == StopResult(how="not running")
 
 
 async def test_promise_14_stop_kills_a_hung_daemon_with_its_engine(tiny: TinyHome) -> None:
     info = await tiny.ensure("--engine")
     [engine] = tiny.notes("engine")
     os.kill(info.pid, signal.SIGSTOP)
-    stopped = await stop(tiny.paths, timeout_s=0.2)
+    stopped = await stop_daemon(tiny.paths, timeout_s=0.2)
     assert (stopped.how, stopped.pid) == ("killed", info.pid)
     await until(lambda: not psutil.pid_exists(engine) or psutil.Process(engine).status() == psutil.STATUS_ZOMBIE)
     assert left(tiny) == set()
@@ -140,8 +138,8 @@ async def test_promise_14_stop_kills_a_hung_daemon_with_its_engine(tiny: TinyHom
 
 async def test_promise_14_stop_ends_a_daemon_that_does_not_serve_yet(tiny: TinyHome) -> None:
     daemon = tiny.spawn("--hold", str(tiny.root / "never"))
-    await until(lambda: lock_holder(tiny.paths))
-    stopped = await stop(tiny.paths, timeout_s=1)
+    await until(lambda: find_lock_holder(tiny.paths))
+    stopped = await stop_daemon(tiny.paths, timeout_s=1)
     assert stopped.pid == daemon.pid
     assert left(tiny) == set()
 
@@ -149,7 +147,7 @@ async def test_promise_14_stop_ends_a_daemon_that_does_not_serve_yet(tiny: TinyH
 async def test_promise_14_stop_works_when_the_info_file_cannot_be_trusted(tiny: TinyHome) -> None:
     info = await tiny.ensure()
     info_file(tiny.paths).chmod(0o644)
-    assert (await stop(tiny.paths)).pid == info.pid
+    assert (await stop_daemon(tiny.paths)).pid == info.pid
     assert left(tiny) == set()
 
 
@@ -159,7 +157,7 @@ async def test_promise_10_stop_does_not_end_a_process_that_got_the_pid(tiny: Tin
     record = tiny.paths.runtime / "holder.json"
     record.write_bytes(msgspec.json.encode(ProcessIdentity(bystander.pid, 0.0)))
     record.chmod(0o600)
-    assert (await stop(tiny.paths)).how == "not running"
+    assert (await stop_daemon(tiny.paths)).how == "not running"
     assert bystander.poll() is None
     assert left(tiny) == set()
 
@@ -201,7 +199,7 @@ async def test_a_daemon_draining_is_waited_for_by_the_next_starter(tiny: TinyHom
         request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
         await until(Path(f"{gate}.began").exists)
         old.terminate()
-        await until(lambda: running_daemon(tiny.paths) is None)
+        await until(lambda: find_running_daemon(tiny.paths) is None)
         next_one = asyncio.create_task(tiny.ensure())
         gate.touch()
         assert (await request).text == "abc"
@@ -225,9 +223,9 @@ async def killed(tiny: TinyHome) -> psutil.Process:
 
 async def test_promise_28_stop_ends_what_a_killed_daemon_left_running(tiny: TinyHome) -> None:
     engine = await killed(tiny)
-    assert await stop(tiny.paths) == Stopped(how="not running", orphans=1)
+    assert await stop_daemon(tiny.paths) == StopResult(how="not running", orphans=1)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
-    assert await stop(tiny.paths) == Stopped(how="not running")
+    assert await stop_daemon(tiny.paths) == StopResult(how="not running")
 
 
 async def test_promise_28_doctor_ends_it_and_says_so(tiny: TinyHome) -> None:

@@ -65,9 +65,9 @@ from peft_core.api_types import (  # noqa: E402
 from peft_core.errors import PeftDaemonError  # noqa: E402
 from peft_core.paths import Paths  # noqa: E402
 from peft_core.settings import Settings  # noqa: E402
-from peft_daemon.lifecycle import handover  # noqa: E402
 from peft_daemon.lifecycle.activity import Activity  # noqa: E402
-from peft_daemon.lifecycle.info import DaemonInfo  # noqa: E402
+from peft_daemon.lifecycle.background_process import take_handover  # noqa: E402
+from peft_daemon.lifecycle.runtime_info import DaemonInfo  # noqa: E402
 from peft_daemon.server import serve  # noqa: E402
 
 
@@ -171,7 +171,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
 
 
 if __name__ == "__main__":
-    given = handover.take(os.environ)
+    given = take_handover(os.environ)
     assert given is not None, "run by a starter"
     try:
         serve(*given, create_app, drain_s=options.drain_s)

@@ -16,9 +16,10 @@ import psutil
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.client import DaemonClient
-from peft_daemon.lifecycle import handover
-from peft_daemon.lifecycle.info import DaemonInfo, running_daemon
-from peft_daemon.lifecycle.starter import ensure_running, stop
+from peft_daemon.lifecycle.background_process import handover_environment
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
+from peft_daemon.lifecycle.start import ensure_running
+from peft_daemon.lifecycle.stop import stop_daemon
 
 TINY = Path(__file__).with_name("tiny_daemon.py")
 LIMIT_S = 30.0
@@ -69,7 +70,7 @@ class TinyHome:
 
     def spawn(self, *options: str, **settings: object) -> subprocess.Popen[bytes]:
         """A daemon as this process's child, whose exit code can be seen."""
-        environment = handover.give(Settings(**settings), self.paths, os.environ)
+        environment = handover_environment(Settings(**settings), self.paths, os.environ)
         with self.errors.open("ab") as errors:
             return subprocess.Popen(self.command(*options), env=environment, stderr=errors)
 
@@ -79,7 +80,7 @@ class TinyHome:
         return await self.serving()
 
     async def stop(self) -> None:
-        await stop(self.paths)
+        await stop_daemon(self.paths)
 
     async def kill(self, info: DaemonInfo) -> None:
         """kill -9, and wait until the process is gone."""
@@ -87,8 +88,8 @@ class TinyHome:
         await until(lambda: info.process.find() is None)
 
     async def serving(self) -> DaemonInfo:
-        await until(lambda: running_daemon(self.paths))
-        info = running_daemon(self.paths)
+        await until(lambda: find_running_daemon(self.paths))
+        info = find_running_daemon(self.paths)
         assert info is not None
         return info
 

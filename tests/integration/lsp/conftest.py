@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.starter import stop
+from peft_daemon.lifecycle.stop import stop_daemon
 
 
 @pytest.fixture
@@ -19,5 +19,5 @@ async def bare() -> AsyncIterator[dict[str, str]]:
     root = Path(tempfile.mkdtemp(prefix="pd-"))  # not tmp_path: a socket path has room for 103 bytes
     environ = {"PEFT_DAEMON_HOME": str(root / "home"), "PEFT_DAEMON_MODELS_DIR": str(root / "models")}
     yield environ
-    await stop(Paths.from_environment(environ))
+    await stop_daemon(Paths.from_environment(environ))
     shutil.rmtree(root, ignore_errors=True)

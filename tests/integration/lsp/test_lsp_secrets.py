@@ -11,7 +11,7 @@ from lsprotocol import types
 
 from peft_core.api_types import CompleteRequest, FinishReason
 from peft_daemon.client import DaemonClient
-from peft_daemon.lifecycle.info import running_daemon
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from support.editor import MODERN, Editor, editor, uri_of
 from support.played_daemon import Played
 
@@ -182,7 +182,7 @@ async def test_the_daemon_refuses_whatever_its_clients_do(played: Played) -> Non
             ],
         }
         completions: Any = {"prompt": f'API_KEY = "{KEY}"\nx = ', "max_tokens": 8}
-        daemon = running_daemon(played.paths)
+        daemon = find_running_daemon(played.paths)
         assert daemon is not None
         transport = httpx.AsyncHTTPTransport(uds=daemon.address.removeprefix("unix:"))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:

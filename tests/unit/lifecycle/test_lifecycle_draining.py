@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from peft_core.api_types import ErrorEvent, ErrorResponse, StreamEvent
-from peft_daemon.lifecycle.draining import AnswerWhenStopping
+from peft_daemon.lifecycle.activity import UnfinishedRequestMiddleware
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -29,7 +29,7 @@ async def cancelled(*before: dict[str, Any]) -> list[dict[str, Any]]:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    task = asyncio.ensure_future(AnswerWhenStopping(app)({"type": "http"}, None, send))
+    task = asyncio.ensure_future(UnfinishedRequestMiddleware(app)({"type": "http"}, None, send))
     await stuck.wait()
     task.cancel()
     await task
@@ -67,7 +67,7 @@ async def test_other_failures_and_the_lifespan_pass_through() -> None:
 
     for kind in ("http", "lifespan"):
         with pytest.raises(KeyError, match=kind):
-            await AnswerWhenStopping(app)({"type": kind}, None, None)
+            await UnfinishedRequestMiddleware(app)({"type": kind}, None, None)
 
 
 async def test_promise_24_what_takes_too_long_is_ended_and_told() -> None:
@@ -79,7 +79,7 @@ async def test_promise_24_what_takes_too_long_is_ended_and_told() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await AnswerWhenStopping(app, 0.01)({"type": "http"}, None, send)
+    await UnfinishedRequestMiddleware(app, 0.01)({"type": "http"}, None, send)
     head, body = sent
     assert head["status"] == 503
     assert "not done within" in msgspec.json.decode(body["body"], type=ErrorResponse).error.what
@@ -90,4 +90,4 @@ async def test_promise_24_a_timeout_of_the_applications_own_passes_through() -> 
         raise TimeoutError
 
     with pytest.raises(TimeoutError):
-        await AnswerWhenStopping(app, 10)({"type": "http"}, None, None)
+        await UnfinishedRequestMiddleware(app, 10)({"type": "http"}, None, None)

@@ -15,9 +15,16 @@ from peft_core.files import write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
-from peft_daemon.lifecycle.info import DaemonInfo, info_file, publish, read_info, running_daemon, withdraw
-from peft_daemon.lifecycle.leftovers import sweep
-from peft_daemon.lifecycle.locks import daemon_for_life, daemon_lock, holder_file, lock_holder, starter_lock
+from peft_daemon.lifecycle.locks import daemon_lock, find_lock_holder, hold_daemon_lock, holder_file, starter_lock
+from peft_daemon.lifecycle.runtime_info import (
+    DaemonInfo,
+    find_running_daemon,
+    info_file,
+    publish_info,
+    read_info,
+    withdraw_info,
+)
+from peft_daemon.lifecycle.stop import remove_stale_files
 
 
 @pytest.fixture
@@ -41,18 +48,18 @@ def info_of(process: ProcessIdentity, **changes: object) -> DaemonInfo:
 def test_a_home_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "file" / "home")})
-    assert running_daemon(paths) is None
-    with pytest.raises(InvalidInput, match="Set PEFT_DAEMON_HOME"), daemon_for_life(paths):
+    assert find_running_daemon(paths) is None
+    with pytest.raises(InvalidInput, match="Set PEFT_DAEMON_HOME"), hold_daemon_lock(paths):
         pass
 
 
 def test_only_the_own_info_file_is_withdrawn(paths: Paths) -> None:
     mine = info_of(ProcessIdentity.current())
     other = msgspec.structs.replace(mine, address="unix:/other.sock")
-    publish(paths, other)
-    withdraw(paths, mine)
+    publish_info(paths, other)
+    withdraw_info(paths, mine)
     assert read_info(paths) == other
-    withdraw(paths, other)
+    withdraw_info(paths, other)
     assert read_info(paths) is None
 
 
@@ -64,15 +71,15 @@ def test_promise_09_any_content_is_a_file_to_replace_not_an_error(
     paths.runtime.mkdir()
     write_private(info_file(paths), data)
     write_private(holder_file(paths), data)
-    assert running_daemon(paths) is None
-    assert lock_holder(paths) is None
+    assert find_running_daemon(paths) is None
+    assert find_lock_holder(paths) is None
 
 
 def test_an_info_file_with_fields_of_a_later_version_can_be_read(paths: Paths) -> None:
     info = info_of(ProcessIdentity.current())
-    publish(paths, info)
+    publish_info(paths, info)
     write_private(info_file(paths), msgspec.json.encode(msgspec.to_builtins(info) | {"later": [1]}))
-    assert running_daemon(paths) == info
+    assert find_running_daemon(paths) == info
 
 
 def test_promise_05_a_daemon_fits_only_with_the_same_version_protocol_and_settings() -> None:
@@ -88,18 +95,18 @@ def test_one_process_at_a_time_has_a_lock(paths: Paths) -> None:
         assert (first, second) == (True, False)
     with starter_lock(paths) as again:
         assert again
-    with daemon_for_life(paths):
-        assert lock_holder(paths) == ProcessIdentity.current()
+    with hold_daemon_lock(paths):
+        assert find_lock_holder(paths) == ProcessIdentity.current()
         with pytest.raises(Conflict, match=f"its pid is {os.getpid()}"), daemon_lock(paths):
             pass
-    assert lock_holder(paths) is None
+    assert find_lock_holder(paths) is None
 
 
 def test_promise_09_leftovers_are_removed_only_while_no_daemon_lives(paths: Paths) -> None:
-    publish(paths, info_of(ProcessIdentity.current()))
+    publish_info(paths, info_of(ProcessIdentity.current()))
     (paths.runtime / "d-00000000.sock").touch()
-    with daemon_for_life(paths):
-        assert not sweep(paths)
+    with hold_daemon_lock(paths):
+        assert not remove_stale_files(paths)
         assert info_file(paths).exists()
-    assert sweep(paths)
+    assert remove_stale_files(paths)
     assert [path.name for path in paths.runtime.iterdir()] == ["daemon.lock"]

@@ -15,9 +15,25 @@ from hypothesis import strategies as st
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.lifecycle import backoff, handover, log
 from peft_daemon.lifecycle.activity import Activity
-from peft_daemon.lifecycle.sockets import LONGEST_SOCKET_PATH, listening, remove_stale_sockets, socket_folder
+from peft_daemon.lifecycle.background_process import (
+    HANDOVER_VARIABLE,
+    handover_environment,
+    open_log,
+    prepare_log,
+    read_log_tail,
+    rotate_log,
+    take_handover,
+)
+from peft_daemon.lifecycle.failed_starts import (
+    FAILURE_MEMORY_S,
+    FailedStart,
+    FailedStarts,
+    check_backoff,
+    read_failed_starts,
+    record_failed_start,
+)
+from peft_daemon.lifecycle.sockets import MAX_SOCKET_PATH_BYTES, open_listener, remove_stale_sockets, socket_folder
 from peft_daemon.lifecycle.told_errors import body_of
 
 
@@ -29,8 +45,8 @@ def paths(tmp_path: Path) -> Paths:
 def test_promise_12_the_waiting_grows_to_a_cap(paths: Paths) -> None:
     waits = []
     for _ in range(8):
-        backoff.record(paths, backoff.Failure(1000.0, "boom"))
-        waits.append(backoff.load(paths, 1000.0).wait_s(1000.0))
+        record_failed_start(paths, FailedStart(1000.0, "boom"))
+        waits.append(read_failed_starts(paths, 1000.0).wait_s(1000.0))
     assert waits == [0, 0, 5, 10, 20, 40, 60, 60]
     assert stat.S_IMODE((paths.state / "failed-starts.json").stat().st_mode) == 0o600
 
@@ -38,41 +54,41 @@ def test_promise_12_the_waiting_grows_to_a_cap(paths: Paths) -> None:
 def test_promise_12_while_waiting_the_error_the_daemon_met_is_told(paths: Paths) -> None:
     told = body_of(NotFound("the model is missing", why="not fetched", fix="Run this"))
     for _ in range(3):
-        backoff.record(paths, backoff.Failure(1000.0, "boom", told))
+        record_failed_start(paths, FailedStart(1000.0, "boom", told))
     with pytest.raises(NotFound, match=r"the model is missing: not fetched\. Run this"):
-        backoff.check(paths, 1000.0)
+        check_backoff(paths, 1000.0)
 
 
 def test_promise_12_the_waiting_passes_and_the_failures_are_forgotten(paths: Paths) -> None:
     for _ in range(3):
-        backoff.record(paths, backoff.Failure(1000.0, "boom"))
+        record_failed_start(paths, FailedStart(1000.0, "boom"))
     with pytest.raises(Unavailable, match=r"the next try is in 2 s: its last lines:\nboom"):
-        backoff.check(paths, 1003.0)
-    backoff.check(paths, 1005.0)
-    assert backoff.load(paths, 1000.0 + backoff.MEMORY_S) == backoff.Failures()
+        check_backoff(paths, 1003.0)
+    check_backoff(paths, 1005.0)
+    assert read_failed_starts(paths, 1000.0 + FAILURE_MEMORY_S) == FailedStarts()
 
 
 def test_promise_12_a_clock_set_back_does_not_lock_the_user_out(paths: Paths) -> None:
     for _ in range(9):
-        backoff.record(paths, backoff.Failure(1_000_000.0, "boom"))
-    backoff.check(paths, 1000.0)
+        record_failed_start(paths, FailedStart(1_000_000.0, "boom"))
+    check_backoff(paths, 1000.0)
 
 
 @given(st.binary(max_size=100))
 def test_a_damaged_record_of_failures_counts_as_none(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path_factory.mktemp("home"))})
-    backoff.record(paths, backoff.Failure(1.0, "boom"))
+    record_failed_start(paths, FailedStart(1.0, "boom"))
     (paths.state / "failed-starts.json").write_bytes(data)
-    backoff.check(paths, 1.0)
+    check_backoff(paths, 1.0)
 
 
 def test_promise_22_the_log_is_cut_and_one_predecessor_kept(paths: Paths) -> None:
-    log.prepare(paths)
-    with log.appending(paths) as output:
+    prepare_log(paths)
+    with open_log(paths) as output:
         os.write(output, b"old\n" * 100)
-        log.rotate(paths.log_file, limit_bytes=400)
+        rotate_log(paths.log_file, limit_bytes=400)
         assert paths.log_file.stat().st_size == 400, "not above the limit"
-        log.rotate(paths.log_file, limit_bytes=399)
+        rotate_log(paths.log_file, limit_bytes=399)
         os.write(output, b"new\n")
     assert paths.log_file.read_bytes() == b"new\n", "whoever has it open goes on at its beginning"
     predecessor = paths.log_file.with_name("daemon.log.1")
@@ -82,12 +98,14 @@ def test_promise_22_the_log_is_cut_and_one_predecessor_kept(paths: Paths) -> Non
 
 def test_the_tail_begins_where_the_daemon_began(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    assert log.tail(path) == ""
+    assert read_log_tail(path) == ""
     path.write_bytes(b"before\n" + b"\n".join(b"%d" % n for n in range(100)) + b"\n\n \xff\x1b[2Jend\n")
-    assert log.tail(path, 7, lines=3) == "98\n99\n \ufffd[2Jend"
-    assert log.tail(path, 0, lines=1000).startswith("before\n0\n")
-    assert not log.tail(path, 7, lines=1000).startswith("before")
-    assert log.tail(path, 10**9, lines=1000).startswith("before"), "a log cut since then is read from its beginning"
+    assert read_log_tail(path, 7, lines=3) == "98\n99\n \ufffd[2Jend"
+    assert read_log_tail(path, 0, lines=1000).startswith("before\n0\n")
+    assert not read_log_tail(path, 7, lines=1000).startswith("before")
+    assert read_log_tail(path, 10**9, lines=1000).startswith("before"), (
+        "a log cut since then is read from its beginning"
+    )
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))
@@ -96,7 +114,7 @@ def test_the_tail_is_printable_whatever_was_printed(
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
     path.write_bytes(data)
-    assert all(c.isprintable() or c in "\t\n" for c in log.tail(path, offset))
+    assert all(c.isprintable() or c in "\t\n" for c in read_log_tail(path, offset))
 
 
 settings = st.builds(
@@ -112,18 +130,18 @@ settings = st.builds(
 @given(settings)
 def test_promise_07_what_is_handed_over_arrives_unchanged_and_once(given_settings: Settings) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": "/home/some one/ü"})
-    environ = handover.give(given_settings, paths, {"PEFT_DAEMON_SLOTS": "7"})
-    taken = handover.take(environ)
+    environ = handover_environment(given_settings, paths, {"PEFT_DAEMON_SLOTS": "7"})
+    taken = take_handover(environ)
     assert taken == (given_settings, paths)
     assert taken[0].digest() == given_settings.digest()
     assert environ == {"PEFT_DAEMON_SLOTS": "7"}
-    assert handover.take(environ) is None
+    assert take_handover(environ) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings":{},"paths":{}}', '{"settings":{"new":1},"paths":{}}'])
 def test_a_handover_of_another_version_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
-        handover.take({handover.VARIABLE: text})
+        take_handover({HANDOVER_VARIABLE: text})
 
 
 def test_promise_15_only_time_without_requests_is_idle() -> None:
@@ -159,14 +177,14 @@ def test_promise_20_only_loopback_is_bound(tmp_path_factory: pytest.TempPathFact
         loopback = False
     if loopback:
         return
-    with pytest.raises(InvalidInput), listening(Settings(listen="tcp", host=host), paths):
+    with pytest.raises(InvalidInput), open_listener(Settings(listen="tcp", host=host), paths):
         pass
 
 
 def test_promise_20_tcp_has_a_token_and_a_port_of_its_own(paths: Paths) -> None:
     with (
-        listening(Settings(listen="tcp"), paths) as one,
-        listening(Settings(listen="tcp", host="localhost"), paths) as two,
+        open_listener(Settings(listen="tcp"), paths) as one,
+        open_listener(Settings(listen="tcp", host="localhost"), paths) as two,
     ):
         assert one.address.startswith("http://127.0.0.1:")
         assert one.address != two.address
@@ -177,7 +195,7 @@ def test_promise_20_tcp_has_a_token_and_a_port_of_its_own(paths: Paths) -> None:
 def test_promise_19_the_socket_is_private_from_the_start_and_removed_at_the_end(paths: Paths) -> None:
     mask = os.umask(0)
     try:
-        with listening(Settings(), paths) as listener:
+        with open_listener(Settings(), paths) as listener:
             assert listener.path is not None
             assert stat.S_IMODE(listener.path.stat().st_mode) == 0o600
             assert stat.S_IMODE(listener.path.parent.stat().st_mode) == 0o700
@@ -193,7 +211,7 @@ def test_promise_19_the_socket_is_private_from_the_start_and_removed_at_the_end(
 def test_promise_19_a_socket_path_fits_whatever_the_home(parts: list[str]) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": "/" + "/".join(parts)})
     folder = socket_folder(paths)
-    assert len(os.fsencode(folder / "d-00000000.sock")) <= LONGEST_SOCKET_PATH
+    assert len(os.fsencode(folder / "d-00000000.sock")) <= MAX_SOCKET_PATH_BYTES
     assert folder == socket_folder(paths), "every client and daemon agree on it"
 
 
@@ -203,7 +221,7 @@ def test_promise_19_a_planted_link_is_not_followed(tmp_path: Path, monkeypatch: 
     folder = socket_folder(deep)
     folder.symlink_to(tmp_path)
     try:
-        with pytest.raises(Conflict, match="symbolic link"), listening(Settings(), deep):
+        with pytest.raises(Conflict, match="symbolic link"), open_listener(Settings(), deep):
             pass
     finally:
         folder.unlink()

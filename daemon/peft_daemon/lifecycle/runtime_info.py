@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -92,21 +94,63 @@ def read_info(paths: Paths) -> DaemonInfo | None:
     return None
 
 
-def running_daemon(paths: Paths) -> DaemonInfo | None:
+def find_running_daemon(paths: Paths) -> DaemonInfo | None:
     """The daemon that serves now, or None; the file of a dead one is not believed. Raises as ``read_info``."""
     info = read_info(paths)
     return info if info is not None and info.process.find() is not None else None
 
 
-def publish(paths: Paths, info: DaemonInfo) -> None:
+def publish_info(paths: Paths, info: DaemonInfo) -> None:
     """Tell clients where the daemon is; call it once it accepts connections."""
     require_private_folder(paths.runtime)
     write_private(info_file(paths), msgspec.json.encode(info))
 
 
-def withdraw(paths: Paths, info: DaemonInfo) -> None:
+def withdraw_info(paths: Paths, info: DaemonInfo) -> None:
     """Remove the info file if it is still that of ``info``."""
     # A file that cannot be trusted is not the one this daemon wrote.
     with contextlib.suppress(Conflict):
         if read_info(paths) == info:
             info_file(paths).unlink(missing_ok=True)
+
+
+# That a tuning run is under way on this machine: written by the run, read by ``status``.
+#
+# A notice, not a lock: several runs may go on at the same time, the newest is told of.
+
+
+class TuningNotice(msgspec.Struct, frozen=True):
+    """Which run it is, and which process does it."""
+
+    name: str
+    process: ProcessIdentity
+    started: float
+    """Seconds since the epoch."""
+
+
+@contextlib.contextmanager
+def publish_tuning_notice(paths: Paths, name: str) -> Iterator[None]:
+    """Say for the duration of the block that ``name`` is being tuned by this process."""
+    require_private_folder(paths.runtime)
+    notice = TuningNotice(name, ProcessIdentity.current(), time.time())
+    write_private(_tuning_notice_file(paths), msgspec.json.encode(notice))
+    try:
+        yield
+    finally:
+        if find_running_tuning(paths) == notice:
+            _tuning_notice_file(paths).unlink(missing_ok=True)
+
+
+def find_running_tuning(paths: Paths) -> TuningNotice | None:
+    """The run that is under way; None when there is none, or its process ended without a word."""
+    if (written := read_private(_tuning_notice_file(paths))) is None:
+        return None
+    try:
+        notice = msgspec.json.decode(written, type=TuningNotice)
+    except (ValueError, RecursionError):
+        return None
+    return notice if notice.process.find() is not None else None
+
+
+def _tuning_notice_file(paths: Paths) -> Path:
+    return paths.runtime / "tuning.json"

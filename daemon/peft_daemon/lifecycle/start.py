@@ -20,15 +20,12 @@ from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity, kill_tree
 from peft_core.settings import Settings
-from peft_daemon.lifecycle import backoff, handover, log
-from peft_daemon.lifecycle.info import DaemonInfo, read_info, running_daemon
-from peft_daemon.lifecycle.last_words import take_word
-from peft_daemon.lifecycle.leftovers import sweep
-from peft_daemon.lifecycle.locks import lock_holder, starter_lock
-from peft_daemon.lifecycle.stopping import STOP_TIMEOUT_S, Stopped, end_process, stop
+from peft_daemon.lifecycle.background_process import handover_environment, open_log, prepare_log, read_log_tail
+from peft_daemon.lifecycle.failed_starts import FailedStart, check_backoff, record_failed_start, take_exit_error
+from peft_daemon.lifecycle.locks import find_lock_holder, starter_lock
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon, read_info
+from peft_daemon.lifecycle.stop import STOP_TIMEOUT_S, end_process, remove_stale_files
 from peft_daemon.lifecycle.told_errors import error_of
-
-__all__ = ["DAEMON_COMMAND", "START_TIMEOUT_S", "Stopped", "ensure_running", "stop"]
 
 DAEMON_COMMAND = processes.python_module("peft_daemon.background")
 START_TIMEOUT_S = 30.0
@@ -56,7 +53,7 @@ async def ensure_running(
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        if (info := _serving(settings, paths)) is not None:
+        if (info := _find_serving(settings, paths)) is not None:
             return info
         with starter_lock(paths) as ours:
             if ours:
@@ -75,48 +72,50 @@ async def _start(
 ) -> DaemonInfo:
     """Make way and spawn; the caller holds the starter lock."""
     while True:
-        if (info := _serving(settings, paths)) is not None:
+        if (info := _find_serving(settings, paths)) is not None:
             return info
-        if (info := running_daemon(paths)) is not None:
+        if (info := find_running_daemon(paths)) is not None:
             _refuse_unless_replaceable(info, settings, replace)
             await end_process(info.process, info, STOP_TIMEOUT_S)
-        elif (holder := lock_holder(paths)) is not None:
-            await _wait_for(holder, deadline)
+        elif (holder := find_lock_holder(paths)) is not None:
+            await _wait_briefly_for(holder, deadline)
         else:
             _remember_quick_death(paths)
-            sweep(paths)
-            backoff.check(paths, time.time())
+            remove_stale_files(paths)
+            check_backoff(paths, time.time())
             if (info := await _spawn(settings, paths, deadline, command)) is not None:
                 return info
 
 
 async def _spawn(settings: Settings, paths: Paths, deadline: float, command: tuple[str, ...]) -> DaemonInfo | None:
     """Start a daemon and wait until it serves; None if another one, started by hand, was faster."""
-    offset = log.prepare(paths)
-    take_word(paths)
+    offset = prepare_log(paths)
+    take_exit_error(paths)
     child = _launch(settings, paths, command)
     # Somebody has to collect the exit status, or a daemon that ends before its starter stays as a zombie.
     threading.Thread(target=child.wait, name=f"daemon {child.pid}", daemon=True).start()
     while True:
         exit_code = child.poll()
         # Read after the exit code: what a daemon published before it ended is then seen.
-        if (info := running_daemon(paths)) is not None:
+        if (info := find_running_daemon(paths)) is not None:
             if info.fits(settings):
                 return info
             _refuse_other(info)
         if exit_code is not None:
-            if exit_code == Conflict.exit_code and lock_holder(paths) is not None:
+            if exit_code == Conflict.exit_code and find_lock_holder(paths) is not None:
                 return None
-            raise _failed(paths, f"the daemon ended with {_describe(exit_code)} while it started", offset)
+            raise _failed_start_error(
+                paths, f"the daemon ended with {_describe_exit(exit_code)} while it started", offset
+            )
         if time.monotonic() > deadline:
-            _kill(child)
-            raise _failed(paths, "the daemon did not begin to serve in time and was ended", offset)
+            _kill_daemon(child)
+            raise _failed_start_error(paths, "the daemon did not begin to serve in time and was ended", offset)
         await asyncio.sleep(POLL_S)
 
 
 def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """Spawn the daemon detached from this process, its output going to the log."""
-    with log.appending(paths) as output:
+    with open_log(paths) as output:
         try:
             return processes.start(
                 command,
@@ -124,7 +123,7 @@ def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subpr
                 stdout=output,
                 stderr=output,
                 cwd=paths.log_file.parent,
-                environ=handover.give(settings, paths, os.environ),
+                environ=handover_environment(settings, paths, os.environ),
                 start_new_session=sys.platform != "win32",
                 creationflags=_DETACHED,
             )
@@ -136,8 +135,8 @@ def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subpr
             ) from None
 
 
-def _serving(settings: Settings, paths: Paths) -> DaemonInfo | None:
-    info = running_daemon(paths)
+def _find_serving(settings: Settings, paths: Paths) -> DaemonInfo | None:
+    info = find_running_daemon(paths)
     return info if info is not None and info.fits(settings) and info.reachable() else None
 
 
@@ -176,7 +175,7 @@ def _installed_version() -> str:
         return __version__
 
 
-async def _wait_for(holder: ProcessIdentity, deadline: float) -> None:
+async def _wait_briefly_for(holder: ProcessIdentity, deadline: float) -> None:
     """Wait a moment for a daemon that has the lock and does not serve: it starts or leaves."""
     if time.monotonic() > deadline:
         raise Unavailable(
@@ -190,14 +189,14 @@ def _remember_quick_death(paths: Paths) -> None:
     now = time.time()
     left = read_info(paths)
     if left is not None and left.process.find() is None and 0 <= now - left.started < QUICK_DEATH_S:
-        backoff.record(paths, backoff.Failure(now, log.tail(paths.log_file)))
+        record_failed_start(paths, FailedStart(now, read_log_tail(paths.log_file)))
 
 
-def _failed(paths: Paths, what: str, offset: int) -> PeftDaemonError:
+def _failed_start_error(paths: Paths, what: str, offset: int) -> PeftDaemonError:
     """Remember a failed start; returns the error the daemon left, or one with the last lines it printed."""
-    told = take_word(paths)
-    lines = log.tail(paths.log_file, offset) or "(it printed nothing)"
-    backoff.record(paths, backoff.Failure(time.time(), lines, told))
+    told = take_exit_error(paths)
+    lines = read_log_tail(paths.log_file, offset) or "(it printed nothing)"
+    record_failed_start(paths, FailedStart(time.time(), lines, told))
     if told is not None:
         return error_of(told)
     return Unavailable(
@@ -207,11 +206,11 @@ def _failed(paths: Paths, what: str, offset: int) -> PeftDaemonError:
     )
 
 
-def _describe(exit_code: int) -> str:
+def _describe_exit(exit_code: int) -> str:
     return f"signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
+def _kill_daemon(child: subprocess.Popen[bytes]) -> None:
     import psutil  # noqa: PLC0415
 
     try:

@@ -1,0 +1,220 @@
+"""Ending the daemon: it is asked first, and killed with its engine when it does not leave in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from peft_core.errors import Conflict, PeftDaemonError, UnusablePath
+from peft_core.files import remove_file
+from peft_core.paths import Paths
+from peft_core.process_identity import ProcessIdentity, kill_tree
+from peft_daemon.lifecycle.background_process import read_handover_paths
+from peft_daemon.lifecycle.locks import daemon_lock, find_lock_holder, holder_file
+from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon, info_file
+from peft_daemon.lifecycle.sockets import remove_stale_sockets
+
+if TYPE_CHECKING:
+    import psutil
+
+STOP_TIMEOUT_S = 12.0
+"""The daemon gives requests 5 s to finish and its engine 5 s to leave."""
+KILL_TIMEOUT_S = 5.0
+SHUTDOWN_REQUEST_TIMEOUT_S = 2.0
+
+
+class StopResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``stop`` did."""
+
+    how: Literal["not running", "graceful", "killed"]
+    pid: int | None = None
+    seconds: float = 0.0
+    orphans: int = 0
+    """Processes of earlier daemons that it ended as well."""
+
+
+async def stop_daemon(paths: Paths, timeout_s: float = STOP_TIMEOUT_S) -> StopResult:
+    """End the daemon of this home, whether it serves, starts, drains or hangs; removes and ends what a dead one left.
+
+    Waits ``timeout_s`` for a graceful end, then kills. Raises Conflict when a daemon lives but cannot be found or
+    ended.
+    """
+    target = _find_target(paths)
+    if target is None:
+        await asyncio.to_thread(_remove_stale_files_or_raise, paths)
+        stopped = StopResult(how="not running")
+    else:
+        stopped = await end_process(target, _trusted_info(paths), timeout_s)
+        await asyncio.to_thread(remove_stale_files, paths, timeout_s=KILL_TIMEOUT_S)
+    return msgspec.structs.replace(stopped, orphans=await asyncio.to_thread(end_orphans, paths))
+
+
+async def end_process(target: ProcessIdentity, info: DaemonInfo | None, timeout_s: float) -> StopResult:
+    """End one daemon process: ask, wait ``timeout_s``, kill. Raises Conflict if it survives even that."""
+    began = time.monotonic()
+    if (process := target.find()) is None:
+        return StopResult(how="not running")
+    await asyncio.to_thread(_request_stop, process, info)
+    if await target.ends_within(timeout_s):
+        return StopResult(how="graceful", pid=target.pid, seconds=time.monotonic() - began)
+    kill_tree(process)
+    if not await target.ends_within(KILL_TIMEOUT_S):
+        raise Conflict(
+            f"the daemon (pid {target.pid}) cannot be killed",
+            why="the system keeps it, most likely in a stuck disk or device access",
+            fix="Restart the machine",
+        )
+    return StopResult(how="killed", pid=target.pid, seconds=time.monotonic() - began)
+
+
+def _find_target(paths: Paths) -> ProcessIdentity | None:
+    with contextlib.suppress(Conflict):
+        if (holder := find_lock_holder(paths)) is not None:
+            return holder
+    info = _trusted_info(paths)
+    return info.process if info is not None else _find_spawned(paths)
+
+
+def _find_spawned(paths: Paths) -> ProcessIdentity | None:
+    """A daemon of this home that was started a moment ago and holds nothing yet."""
+    import psutil  # noqa: PLC0415
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if read_handover_paths(process.environ()) == paths:
+                return ProcessIdentity.of(process)
+    return None
+
+
+def _trusted_info(paths: Paths) -> DaemonInfo | None:
+    with contextlib.suppress(Conflict):
+        return find_running_daemon(paths)
+    return None
+
+
+def _remove_stale_files_or_raise(paths: Paths) -> None:
+    # A killed process is a zombie as soon as its main thread has died; the kernel closes its files, and with them
+    # frees the lock, when the last thread has.
+    if not paths.runtime.is_dir() or remove_stale_files(paths, timeout_s=KILL_TIMEOUT_S):
+        return
+    raise Conflict(
+        "a daemon runs but its files do not say which process it is",
+        why=f"{paths.runtime / 'daemon.lock'} is held",
+        fix="End the process that has this file open",
+    )
+
+
+def _request_stop(process: psutil.Process, info: DaemonInfo | None) -> None:
+    """Ask for a graceful end without waiting for it."""
+    import psutil  # noqa: PLC0415
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        if sys.platform != "win32":
+            process.terminate()
+        elif info is not None:
+            # Windows has no signal a process could act upon: terminate() would kill.
+            with contextlib.suppress(OSError, http.client.HTTPException, PeftDaemonError):
+                _post_shutdown(info)
+
+
+def _post_shutdown(info: DaemonInfo) -> None:
+    connection = http.client.HTTPConnection(urlsplit(info.address).netloc, timeout=SHUTDOWN_REQUEST_TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.request("POST", "/v1/shutdown", headers={"Authorization": f"Bearer {info.token}"})
+        connection.getresponse().read()
+
+
+# Removing what a killed daemon left: its info file, its record and its socket.
+#
+# Only the holder of the daemon lock may, so that nothing of a living daemon is ever removed.
+
+
+def remove_stale_files(paths: Paths, *, timeout_s: float = 0.0) -> bool:
+    """Remove a dead daemon's files; does nothing and returns False while a daemon lives.
+
+    ``timeout_s`` is for a killed daemon that has not let go of its files yet.
+    """
+    try:
+        with daemon_lock(paths, timeout_s=timeout_s):
+            remove_file(holder_file(paths))
+            remove_published_files(paths)
+    except UnusablePath:
+        raise
+    except Conflict:
+        return False
+    return True
+
+
+def remove_published_files(paths: Paths) -> None:
+    """Remove info file and sockets; the caller holds the daemon lock."""
+    remove_file(info_file(paths))
+    remove_stale_sockets(paths)
+
+
+# Processes that a daemon started and that outlived it: recognise them by a mark in their environment, and end them.
+#
+# Engines end with their daemon by themselves, on Linux because the kernel sees to that. Where something prevents it, a
+# process of 700 MB stays that no file knows of, so every process that a daemon starts carries the daemon's mark.
+
+MARK_VARIABLE = "PEFT_DAEMON_STARTED_BY"
+KILL_WAIT_S = 3.0
+
+
+class DaemonMark(msgspec.Struct, frozen=True):
+    """Which daemon started a process."""
+
+    runtime: str
+    """The runtime folder of its home, without links in the path."""
+    daemon: ProcessIdentity
+
+
+def mark_children(paths: Paths) -> None:
+    """Have whatever this process starts from now on carry its mark."""
+    mark = DaemonMark(_real_runtime_folder(paths), ProcessIdentity.current())
+    os.environ[MARK_VARIABLE] = msgspec.json.encode(mark).decode()
+
+
+def end_orphans(paths: Paths) -> int:
+    """Kill what dead daemons of this home left running; how many processes these were. Blocks for a moment."""
+    import psutil  # noqa: PLC0415  (30 ms, which clients spend elsewhere)
+
+    orphans = find_orphans(paths)
+    for each in orphans:
+        kill_tree(each)
+    psutil.wait_procs(orphans, timeout=KILL_WAIT_S)
+    return len(orphans)
+
+
+def find_orphans(paths: Paths) -> list[psutil.Process]:
+    """Processes with the mark of a daemon of this home that lives no more."""
+    import psutil  # noqa: PLC0415
+
+    found, folder = [], _real_runtime_folder(paths)
+    for process in psutil.process_iter():
+        # Those of other users cannot be read, others end meanwhile.
+        with contextlib.suppress(psutil.Error, OSError):
+            mark = _read_mark(process.environ())
+            ended = mark is not None and mark.runtime == folder and mark.daemon.find() is None
+            if ended and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def _read_mark(environ: Mapping[str, str]) -> DaemonMark | None:
+    try:
+        return msgspec.json.decode(environ.get(MARK_VARIABLE, ""), type=DaemonMark)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _real_runtime_folder(paths: Paths) -> str:
+    return os.path.realpath(paths.runtime)
