@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput
 from peft_evaluation.typing_benchmark.policies import catalogue
+from peft_evaluation.typing_benchmark.policies.editor_client import lsp_position, offset_of
 from peft_evaluation.typing_benchmark.policies.llama_vscode import (
     after,
     fitted,
@@ -27,7 +28,6 @@ from peft_evaluation.typing_benchmark.policies.llama_vscode_state import (
     InfillKey,
     is_discarded,
 )
-from peft_evaluation.typing_benchmark.policies.positions import offset, position
 
 
 def around(text: str) -> CursorLines:
@@ -118,7 +118,7 @@ def test_the_ring_has_no_two_chunks_much_alike_and_no_tiny_ones() -> None:
 @given(st.text("ab😀é\n", max_size=30), st.data())
 def test_positions_and_offsets_are_each_others_inverse(text: str, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(text)))
-    assert offset(text, position(text, place)) == place
+    assert offset_of(text, lsp_position(text, place)) == place
 
 
 def test_a_policy_there_is_not_is_refused() -> None:

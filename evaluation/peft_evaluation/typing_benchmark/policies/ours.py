@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from lsprotocol import types
 
 from peft_core.errors import EngineFailed
 from peft_core.paths import Paths
@@ -28,8 +29,7 @@ from peft_evaluation.typing_benchmark.policies.base import (
     PolicyAnswer,
     ResourceUsage,
 )
-from peft_evaluation.typing_benchmark.policies.json_rpc import JsonRpc
-from peft_evaluation.typing_benchmark.policies.positions import offset, position, span
+from peft_evaluation.typing_benchmark.policies.editor_client import EditorClient, lsp_position, lsp_range, offset_of
 from peft_evaluation.typing_benchmark.replay import TraceWorkspace
 from peft_evaluation.typing_benchmark.screen import GhostText
 from peft_evaluation.typing_benchmark.traces import TraceEdit
@@ -37,14 +37,19 @@ from peft_evaluation.typing_benchmark.traces import TraceEdit
 READY_S = 180.0
 LOOK_S = 2.0
 _COMPLETIONS = "peft_daemon_completions_total"
-AUTOMATIC = 2
-"""InlineCompletionTriggerKind of the protocol."""
-_CAPABILITIES = {
-    "general": {"positionEncodings": ["utf-16"]},
-    "workspace": {"configuration": True, "workspaceFolders": True, "didChangeConfiguration": {}},
-    "textDocument": {"synchronization": {"didSave": True}, "inlineCompletion": {}},
-    "window": {"workDoneProgress": True},
-}
+_CAPABILITIES = types.ClientCapabilities(
+    general=types.GeneralClientCapabilities(position_encodings=[types.PositionEncodingKind.Utf16]),
+    workspace=types.WorkspaceClientCapabilities(
+        configuration=True,
+        workspace_folders=True,
+        did_change_configuration=types.DidChangeConfigurationClientCapabilities(),
+    ),
+    text_document=types.TextDocumentClientCapabilities(
+        synchronization=types.TextDocumentSyncClientCapabilities(did_save=True),
+        inline_completion=types.InlineCompletionClientCapabilities(),
+    ),
+    window=types.WindowClientCapabilities(work_done_progress=True),
+)
 
 
 class _Info(msgspec.Struct):
@@ -68,7 +73,7 @@ class OursSession:
             "PEFT_DAEMON_MODELS_DIR": str(engine.model_path.parent.parent),
             "PEFT_DAEMON_THREADS": str(engine.threads),
         }
-        self._rpc = JsonRpc(self._asked, self._told)
+        self._client = EditorClient(self._settings, self._told)
         self._ready = asyncio.Event()
         self._trouble = ""
         self._spending = CpuMeter(self._pids)
@@ -85,17 +90,17 @@ class OursSession:
         settings, paths = resolve(environ=self._environ).settings, Paths.from_environment(self._environ)
         await asyncio.to_thread(provide_shipped, settings, paths)
         command = python_module("peft_daemon", "lsp")
-        await self._rpc.start(command, self._environ, self._home / "lsp.log")
-        folder = {"uri": self._workspace.folder.as_uri(), "name": "work"}
-        hello = {
-            "processId": None,
-            "rootUri": folder["uri"],
-            "workspaceFolders": [folder],
-            "capabilities": _CAPABILITIES,
-            "initializationOptions": self._settings,
-        }
-        await self._rpc.request("initialize", hello)
-        self._rpc.notify("initialized", {})
+        await self._client.start(command, self._environ, self._home / "lsp.log")
+        folder = self._workspace.folder.as_uri()
+        hello = types.InitializeParams(
+            process_id=None,
+            root_uri=folder,
+            workspace_folders=[types.WorkspaceFolder(uri=folder, name="work")],
+            capabilities=_CAPABILITIES,
+            initialization_options=self._settings,
+        )
+        await self._client.request(types.INITIALIZE, hello)
+        self._client.initialized(types.InitializedParams())
         try:
             await asyncio.wait_for(self._ready.wait(), READY_S)
         except TimeoutError:
@@ -113,7 +118,7 @@ class OursSession:
             self._looking.cancel()
         if self._http is not None:
             await self._http.aclose()
-        await self._rpc.stop()
+        await self._client.end()
         stop = await start_async(
             python_module("peft_daemon", "stop"),
             stdout=asyncio.subprocess.DEVNULL,
@@ -123,46 +128,57 @@ class OursSession:
         await stop.wait()
 
     def opened(self, view: DocumentView) -> None:
-        """``textDocument/didOpen``."""
-        document = {"uri": self._uri(view), "languageId": "python", "version": view.version, "text": view.text}
-        self._rpc.notify("textDocument/didOpen", {"textDocument": document})
+        """Send ``textDocument/didOpen``."""
+        document = types.TextDocumentItem(
+            uri=self._uri(view), language_id=types.LanguageKind.Python, version=view.version, text=view.text
+        )
+        self._client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=document))
 
     def shown(self, view: DocumentView, before: DocumentView) -> None:
-        """Another tab: the protocol has no message for it, but the cursor is elsewhere."""
+        """Send the cursor's position. The protocol has no message for another tab."""
         self.moved(view)
 
     def changed(self, view: DocumentView, edit: TraceEdit, before: DocumentView) -> None:
-        """``textDocument/didChange``, the edit alone."""
-        change = {"range": span(before.text, edit.start, edit.end), "text": edit.text}
-        document = {"uri": self._uri(view), "version": view.version}
-        self._rpc.notify("textDocument/didChange", {"textDocument": document, "contentChanges": [change]})
+        """Send ``textDocument/didChange`` with the edit alone."""
+        self._client.text_document_did_change(
+            types.DidChangeTextDocumentParams(
+                text_document=types.VersionedTextDocumentIdentifier(uri=self._uri(view), version=view.version),
+                content_changes=[
+                    types.TextDocumentContentChangePartial(
+                        range=lsp_range(before.text, edit.start, edit.end), text=edit.text
+                    )
+                ],
+            )
+        )
 
     def moved(self, view: DocumentView) -> None:
-        """What the product's extension tells of a cursor that moved without an edit."""
-        place = position(view.text, view.cursor)
-        self._rpc.notify("peft-daemon/cursor", {"uri": self._uri(view), "position": place})
+        """Send what the product's extension sends for a cursor that moved without an edit."""
+        self._client.notify("peft-daemon/cursor", {"uri": self._uri(view), "position": _plain(view)})
 
     def saved(self, view: DocumentView) -> None:
-        """``textDocument/didSave``."""
-        self._rpc.notify("textDocument/didSave", {"textDocument": {"uri": self._uri(view)}})
+        """Send ``textDocument/didSave``."""
+        identifier = types.TextDocumentIdentifier(uri=self._uri(view))
+        self._client.text_document_did_save(types.DidSaveTextDocumentParams(text_document=identifier))
 
     async def suggest(self, view: DocumentView) -> PolicyAnswer:
-        """``textDocument/inlineCompletion``, asked for by a keystroke."""
+        """Request ``textDocument/inlineCompletion`` as after a keystroke."""
         self._requests += 1
-        params = {
-            "textDocument": {"uri": self._uri(view)},
-            "position": position(view.text, view.cursor),
-            "context": {"triggerKind": AUTOMATIC},
-        }
-        found = await self._rpc.request("textDocument/inlineCompletion", params)
-        items = found["items"] if isinstance(found, dict) else found or []
-        cached = await self._without_model() if items else None
+        params = types.InlineCompletionParams(
+            text_document=types.TextDocumentIdentifier(uri=self._uri(view)),
+            position=lsp_position(view.text, view.cursor),
+            context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
+        )
+        found = await self._client.request(types.TEXT_DOCUMENT_INLINE_COMPLETION, params)
+        items = found.items if isinstance(found, types.InlineCompletionList) else found or []
         if not items:
-            return PolicyAnswer(None, cached)
+            return PolicyAnswer(None, None)
+        cached = await self._without_model()
         item = items[0]
-        text = item["insertText"] if isinstance(item["insertText"], str) else item["insertText"]["value"]
-        place = item.get("range") or span(view.text, view.cursor, view.cursor)
-        return PolicyAnswer(GhostText(offset(view.text, place["start"]), offset(view.text, place["end"]), text), cached)
+        text = item.insert_text if isinstance(item.insert_text, str) else item.insert_text.value
+        if item.range is None:
+            return PolicyAnswer(GhostText(view.cursor, view.cursor, text), cached)
+        start, end = (offset_of(view.text, each) for each in (item.range.start, item.range.end))
+        return PolicyAnswer(GhostText(start, end, text), cached)
 
     async def totals(self) -> ResourceUsage:
         """From the daemon's metrics."""
@@ -221,7 +237,7 @@ class OursSession:
 
     def _pids(self) -> list[int]:
         info = self._info()
-        return [pid for pid in (self._rpc.pid, info.pid if info else None) if pid is not None]
+        return [pid for pid in (self._client.pid, info.pid if info else None) if pid is not None]
 
     async def _look(self) -> None:
         while True:
@@ -231,13 +247,14 @@ class OursSession:
     def _uri(self, view: DocumentView) -> str:
         return self._workspace.path(view.file).as_uri()
 
-    def _asked(self, method: str, params: Any) -> Any:
-        """The server's requests: only its settings are answered with anything."""
-        return [self._settings for _ in params["items"]] if method == "workspace/configuration" else None
-
     def _told(self, method: str, params: Any) -> None:
-        if method == "peft-daemon/status" and params["state"] in ("idle", "error"):
-            self._trouble = params.get("message", "") if params["state"] == "error" else ""
+        if method == "peft-daemon/status" and params.state in ("idle", "error"):
+            self._trouble = getattr(params, "message", "") if params.state == "error" else ""
             self._ready.set()
         elif method == "peft-daemon/more" and self.on_more is not None:
             self.on_more()
+
+
+def _plain(view: DocumentView) -> dict[str, int]:
+    place = lsp_position(view.text, view.cursor)
+    return {"line": place.line, "character": place.character}
