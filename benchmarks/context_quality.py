@@ -40,8 +40,8 @@ from peft_evaluation.metrics.similarity import similarity
 from peft_evaluation.statistics import compare, measure
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.context import Mixture, alone, with_context
-from peft_tuning.examples import FillExample
-from peft_tuning.place import Place
+from peft_tuning.data.examples import FillExample
+from peft_tuning.installation import Installation
 from peft_tuning.served import serving
 
 SEED = 42
@@ -104,7 +104,9 @@ async def fill(engine: Engine, job: Job, lease: AdapterLease | None) -> Completi
     raise AssertionError("a run ends with its Completion")
 
 
-async def run(place: Place, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path) -> list[Filled]:
+async def run(
+    place: Installation, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path
+) -> list[Filled]:
     """Fill what is not filled yet, one hole of each repository at a time, so that a part of it is balanced too."""
     form = formats.get(place.entry.prompt_formats.fill)
     characters = int(place.settings.prompt_tokens * CHARACTERS_PER_TOKEN)
@@ -148,7 +150,7 @@ async def run(place: Place, asked: Sequence[Asked], adapters: Sequence[str], cou
         return list(journal.read())
 
 
-def leased(place: Place, adapter: str) -> AdapterLease | None:
+def leased(place: Installation, adapter: str) -> AdapterLease | None:
     """The adapter at the scale of its manifest; None for ``base``."""
     if adapter == "base":
         return None
@@ -195,7 +197,7 @@ def main() -> None:
     given = parser.parse_args()
     adapters, ways = given.adapter or ["python-fim", "base"], given.way or [NONE, "served:300"]
     paths = Paths.from_environment()
-    place = Place(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    place = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
     provide_shipped(place.settings, paths)
     asked = []
     for repository in given.repositories:

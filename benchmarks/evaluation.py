@@ -40,7 +40,7 @@ from peft_evaluation.journal import Journal
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.icl import in_context
 from peft_evaluation.strategies.zero_shot import zero_shot
-from peft_tuning.datasets.sources import Places
+from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.served import serving
 
 
@@ -155,7 +155,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     settings = resolve(command_line={"engine": options.engine}, user_file=paths.config_file).settings
     entry = catalogue.get(settings.model)
     path = open_store(settings, paths).path(entry)
-    items = data_sets.load("conala", Places.resolve(settings, paths)).first(options.items)
+    items = data_sets.load("conala", DataLocations.resolve(settings, paths)).first(options.items)
     rows = []
     for case in cases(items, options.samples):
         if options.case and case.name not in options.case:

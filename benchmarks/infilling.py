@@ -28,8 +28,9 @@ from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.completion import formats
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
-from peft_tuning.examples import FillExample, HoleKind
-from peft_tuning.scoring import Average, HoleScore, average, score_holes
+from peft_tuning.data.examples import FillExample, HoleKind
+from peft_tuning.events import HoleAverage
+from peft_tuning.gate import HoleScore, average_scores, score_holes
 from peft_tuning.served import serving
 from peft_tuning.statistics import mcnemar
 
@@ -39,7 +40,7 @@ class Row(msgspec.Struct, frozen=True):
 
     adapter: str
     scale: float
-    average: Average
+    average: HoleAverage
     p_better_than_base: float
 
 
@@ -96,7 +97,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
             won = sum(after.exact and not before.exact for before, after in zip(base, scores, strict=True))
             lost = sum(before.exact and not after.exact for before, after in zip(base, scores, strict=True))
             p = mcnemar(won, lost, alternative="greater")
-            rows.append(Row(name, lease.scale if lease else 0.0, average(scores), p))
+            rows.append(Row(name, lease.scale if lease else 0.0, average_scores(scores), p))
     return rows, answers
 
 

@@ -78,27 +78,27 @@ def prepare(options: argparse.Namespace) -> Any:
     from peft_daemon.models import catalogue
     from peft_daemon.models.catalogue import PromptFormats
     from peft_daemon.models.store import open_store
-    from peft_tuning import preparing
-    from peft_tuning.datasets import catalogue as datasets
-    from peft_tuning.datasets.sources import Places
+    from peft_tuning import prepare
+    from peft_tuning.data.datasets import catalogue as datasets
+    from peft_tuning.data.datasets.sources import DataLocations
     from peft_tuning.job import TuneJob
 
     settings, paths = resolve().settings, Paths.from_environment()
     entry = catalogue.get(settings.model)
-    data = replace(datasets.load("conala", Places.resolve(settings, paths, data=options.data)), validation=())
+    data = replace(datasets.load("conala", DataLocations.resolve(settings, paths, data=options.data)), validation=())
     base = load_gguf(open_store(settings, paths).path(entry), Precision.FLOAT32)
     job = TuneJob(method="lora", threads=options.threads, max_steps=options.steps)
     formats = PromptFormats(fill=entry.prompt_formats.fill, intent=options.format)
-    return preparing.prepare(job, base, data, formats)
+    return prepare.prepare(job, base, data, formats)
 
 
 def ours(options: argparse.Namespace) -> Arm:
-    from peft_tuning import progress, training
+    from peft_tuning import events, training
 
     prepared, clock, losses = prepare(options), Clock(), []
 
-    def tell(event: progress.Event) -> None:
-        if isinstance(event, progress.Step):
+    def tell(event: events.TrainingEvent) -> None:
+        if isinstance(event, events.StepFinished):
             clock.tick()
             losses.append(event.loss)
 

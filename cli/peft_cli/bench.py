@@ -69,11 +69,11 @@ def typing(
     from peft_evaluation.typing_benchmark.policies import catalogue
     from peft_evaluation.typing_benchmark.trace_maker import FULL, QUICK
     from peft_evaluation.typing_benchmark.view import view
-    from peft_tuning.place import Place
+    from peft_tuning.installation import Installation
     from peft_tuning.progress_view import JsonLines
 
     paths = Paths.from_environment()
-    place = Place(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    place = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
     amount = QUICK if quick else FULL
     request = run.BenchRequest(
         folder=_folder(paths, name, output, resume=resume),

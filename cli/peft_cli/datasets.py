@@ -19,9 +19,8 @@ from peft_core.paths import Paths
 from peft_core.settings import find_project_file, resolve
 
 if TYPE_CHECKING:
-    from peft_tuning.datasets.entry import Entry
-    from peft_tuning.datasets.sources import Places
-    from peft_tuning.examples import DataSet, Example
+    from peft_tuning.data.datasets.sources import DataLocations, DataSetEntry
+    from peft_tuning.data.examples import DataSet, Example
 
 app = typer.Typer(help="List data sets, and show what is in one.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -64,7 +63,7 @@ class ShownDataSet(msgspec.Struct, frozen=True, kw_only=True):
 @app.command("list", epilog="Example: peft-daemon datasets list --json")
 def list_data_sets(data: Data = None, as_json: Json = False) -> None:
     """Show the data sets, their licences, and where their files are."""
-    from peft_tuning.datasets import catalogue
+    from peft_tuning.data.datasets import catalogue
 
     places = _places(data)
     rows = [_row(entry, places) for entry in catalogue.ENTRIES]
@@ -84,7 +83,7 @@ def show_data_set(
     as_json: Json = False,
 ) -> None:
     """Read a data set: sizes, rows left out by reason, licence, where it was found, digest, examples."""
-    from peft_tuning.datasets import catalogue
+    from peft_tuning.data.datasets import catalogue
 
     loaded = catalogue.load(name, _places(data, offline=offline), seed=seed)
     shown = _shown(loaded, split, examples)
@@ -102,8 +101,8 @@ class _Lines:
         pass
 
 
-def _places(data: Path | None, *, offline: bool = False) -> Places:
-    from peft_tuning.datasets.sources import Places
+def _places(data: Path | None, *, offline: bool = False) -> DataLocations:
+    from peft_tuning.data.datasets.sources import DataLocations
 
     paths = Paths.from_environment()
     settings = resolve(
@@ -111,11 +110,11 @@ def _places(data: Path | None, *, offline: bool = False) -> Places:
         project_file=find_project_file(Path.cwd()),
         user_file=paths.config_file,
     ).settings
-    return Places.resolve(settings, paths, data=data.expanduser() if data else None, progress=_Lines())
+    return DataLocations.resolve(settings, paths, data=data.expanduser() if data else None, progress=_Lines())
 
 
-def _row(entry: Entry, places: Places) -> DataSetRow:
-    from peft_tuning.datasets.sources import locate
+def _row(entry: DataSetEntry, places: DataLocations) -> DataSetRow:
+    from peft_tuning.data.datasets.sources import locate
 
     try:
         found = [locate(wanted, places) for wanted in entry.wanted]
@@ -157,7 +156,7 @@ def _sizes(sizes: Mapping[str, int]) -> str:
     return " / ".join(f"{count:,}" for count in sizes.values())
 
 
-def _print_rows(rows: Sequence[DataSetRow], places: Places) -> None:
+def _print_rows(rows: Sequence[DataSetRow], places: DataLocations) -> None:
     for row in rows:
         typer.echo(f"{row.id}: {row.summary}")
         typer.echo(f"  train / validation / test in the study: {_sizes(row.sizes)}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peft_evaluation.own_tests.preparing import OwnTests
     from peft_evaluation.run import EvaluateRequest
     from peft_evaluation.strategies.context import Mixture
-    from peft_tuning.place import Place
+    from peft_tuning.installation import Installation
 
 Load = Callable[[Callable[[str, int, int], None]], "ItemSet"]
 
@@ -134,10 +134,10 @@ def evaluate(
     from peft_evaluation.strategies.context import TOKENS, Mixture
     from peft_evaluation.strategies.icl import EXAMPLES, SEEDS
     from peft_evaluation.strategies.rag import NEIGHBOURS
-    from peft_tuning.place import Place
+    from peft_tuning.installation import Installation
 
     paths = Paths.from_environment()
-    place = Place(
+    place = Installation(
         settings=resolve(command_line={"model": base, "engine": engine}, user_file=paths.config_file).settings,
         paths=paths,
     )
@@ -209,7 +209,7 @@ def _own_tests(repo: Path | None, arguments: str | None, python: Path | None, *,
     return OwnTests(repository=repo, arguments=words, python=python)
 
 
-def _source(place: Place, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, Load]:
+def _source(place: Installation, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, Load]:
     """What to evaluate on: a word for the evaluation's name, and how to load it."""
     if (dataset is None) == (repo is None):
         raise InvalidInput(
@@ -217,20 +217,20 @@ def _source(place: Place, dataset: str | None, repo: Path | None, data: Path | N
             why="exactly one of --dataset and --repo",
             fix="e.g. `peft-daemon evaluate --dataset conala`",
         )
-    from peft_tuning.datasets.entry import SEED
+    from peft_tuning.data.datasets.sources import SEED
 
     if repo is not None:
         from peft_evaluation.datasets import holes
 
         return repo.resolve().name, lambda tell: holes.load(repo, SEED, tell)
     from peft_evaluation.datasets import catalogue
-    from peft_tuning.datasets.sources import Places
+    from peft_tuning.data.datasets.sources import DataLocations
 
-    places = Places.resolve(place.settings, place.paths, data=data)
+    places = DataLocations.resolve(place.settings, place.paths, data=data)
     return Path(str(dataset)).stem, lambda tell: catalogue.load(str(dataset), places, seed=SEED)
 
 
-def _run(request: EvaluateRequest, place: Place, *, as_json: bool) -> None:
+def _run(request: EvaluateRequest, place: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
     from peft_evaluation import run

@@ -24,8 +24,8 @@ from peft_daemon.feedback.store import Counts, FeedbackStore, Row
 from peft_daemon.feedback.summary import Line, summed_up
 
 if TYPE_CHECKING:
-    from peft_tuning.examples import FillExample
-    from peft_tuning.repository.accepted import Accepted
+    from peft_tuning.data.examples import FillExample
+    from peft_tuning.data.repository.accepted import AcceptedSuggestion
 
 app = typer.Typer(
     help="See, remove and learn from what became of suggestions.", no_args_is_help=True, rich_markup_mode=None
@@ -143,9 +143,9 @@ def export(
             fix=f"To agree from now on, {AGREE}",
         )
     extras.require("exporting feedback", "tune", EXPORT)
-    from peft_tuning.repository.accepted import learnable
+    from peft_tuning.data.repository.accepted import learnable_examples
 
-    found = learnable(_accepted(row) for row in store.rows() if row.has_text and _stayed(row))
+    found = learnable_examples(_accepted(row) for row in store.rows() if row.has_text and _stayed(row))
     write_private(file.absolute(), b"".join(_line(example) for example in found.examples))
     exported = Exported(str(file.absolute()), len(found.examples), found.dropped)
     emit(exported, as_json=as_json, text=lambda: _print_export(exported))
@@ -164,11 +164,11 @@ def _stayed(row: Row) -> bool:
     return row.record.outcome is Outcome.ACCEPTED and bool(row.record.kept)
 
 
-def _accepted(row: Row) -> Accepted:
-    from peft_tuning.repository.accepted import Accepted
+def _accepted(row: Row) -> AcceptedSuggestion:
+    from peft_tuning.data.repository.accepted import AcceptedSuggestion
 
     record = row.record
-    return Accepted(
+    return AcceptedSuggestion(
         id=f"feedback/{row.id}",
         path=record.path,
         repository=row.repository,

@@ -18,8 +18,8 @@ from peft_core.settings import resolve
 from peft_daemon.adapters.names import named_after
 
 if TYPE_CHECKING:
-    from peft_tuning.examples import DataSet
-    from peft_tuning.place import Place
+    from peft_tuning.data.examples import DataSet
+    from peft_tuning.installation import Installation
     from peft_tuning.run import TuneRequest
 
 
@@ -107,12 +107,14 @@ def tune(
     import torch
 
     from peft_tuning import methods
+    from peft_tuning.installation import Installation
     from peft_tuning.methods.base import MethodOptions
-    from peft_tuning.place import Place
     from peft_tuning.run import TuneRequest, default_threads
 
     paths = Paths.from_environment()
-    place = Place(settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths)
+    place = Installation(
+        settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths
+    )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     source, load = _source(place, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
     called = name or named_after(source, chosen)
@@ -128,7 +130,7 @@ def tune(
         gradient_checkpointing=gradient_checkpointing,
     )
     from peft_tuning.job import TuneJob
-    from peft_tuning.training import begun_threads
+    from peft_tuning.training import resumed_threads
 
     job = _built(
         TuneJob,
@@ -143,7 +145,7 @@ def tune(
         max_steps=max_steps,
         limit=limit,
         validation_limit=validation_limit,
-        threads=begun_threads(place.folder(called)) if resume else threads or default_threads(paths),
+        threads=resumed_threads(place.folder(called)) if resume else threads or default_threads(paths),
         niceness=nice,
         report_to=tuple(report_to or ()),
     )
@@ -163,8 +165,8 @@ def tune(
         _run(request, place, as_json=as_json)
 
 
-def _plan(request: TuneRequest, place: Place, *, as_json: bool) -> None:
-    from peft_tuning.planning import make_plan
+def _plan(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
+    from peft_tuning.plan import make_plan
     from peft_tuning.run import check, prepare
     from peft_tuning.run_view import quiet
 
@@ -179,7 +181,7 @@ def _plan(request: TuneRequest, place: Place, *, as_json: bool) -> None:
         )
 
 
-def _run(request: TuneRequest, place: Place, *, as_json: bool) -> None:
+def _run(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
     from peft_tuning.progress_view import JsonLines
@@ -195,7 +197,7 @@ def _run(request: TuneRequest, place: Place, *, as_json: bool) -> None:
 
 
 def _source(
-    place: Place,
+    place: Installation,
     dataset: str | None,
     repo: Path | None,
     code: list[str],
@@ -218,23 +220,23 @@ def _source(
         return found if prompt_tokens is None else replace(found, prompt_tokens=prompt_tokens)
 
     if repo is not None:
-        from peft_tuning.repository.dataset import repository_data_set
+        from peft_tuning.data.repository.dataset import repository_data_set
 
         return repo.resolve().name, lambda tell: shortened(repository_data_set(repo, seed=seed, progress=tell))
     if code:
-        from peft_tuning.repository.dataset import Mix, folders_data_set
+        from peft_tuning.data.repository.dataset import DataMix, folders_data_set
 
         roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
         return "code", lambda tell: shortened(
             # Sentences are for adapters of one's own code; one of everybody's code fills in.
             folders_data_set(
-                roots, name="code", seed=seed, progress=tell, mix=Mix(intents=0.0, with_context=0.25), ignore=ignore
+                roots, name="code", seed=seed, progress=tell, mix=DataMix(intents=0.0, with_context=0.25), ignore=ignore
             )
         )
-    from peft_tuning.datasets import catalogue
-    from peft_tuning.datasets.sources import Places
+    from peft_tuning.data.datasets import catalogue
+    from peft_tuning.data.datasets.sources import DataLocations
 
-    places = Places.resolve(place.settings, place.paths, data=data)
+    places = DataLocations.resolve(place.settings, place.paths, data=data)
     return Path(str(dataset)).stem, lambda tell: shortened(catalogue.load(str(dataset), places, seed=seed))
 
 

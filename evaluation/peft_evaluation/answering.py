@@ -25,7 +25,7 @@ from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import Engine
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.decoding import Beams, Decoding, Samples
-from peft_tuning.examples import Example, FillExample, IntentExample
+from peft_tuning.data.examples import Example, FillExample, IntentExample
 
 SEED_STEP = 1_000
 """Between the first samples of two seeds of a strategy."""

@@ -25,7 +25,7 @@ from peft_evaluation.answering import Given, Question
 from peft_evaluation.cluster_worker import ClusterWorker, packed
 from peft_evaluation.distributing import DistributedAnswerer, WorkerLost
 from peft_evaluation.opening import Plan
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 
 REACH_S, CONNECT_S, REPLY_S, CLOSE_S = 5.0, 60.0, 90.0, 10.0
 """Seconds until the head takes a connection, Ray is connected, a node has a process that replies, and it has ended."""
@@ -116,7 +116,7 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str, place: Place, engine: str) -> Iterator[Cluster]:
+def connected(address: str, place: Installation, engine: str) -> Iterator[Cluster]:
     """The cluster whose head is at ``address`` (``HOST:PORT``), until the block ends; its processes end with it.
 
     Raises InvalidInput for what is no address, Unavailable when the cluster or a node does not reply in time, Conflict

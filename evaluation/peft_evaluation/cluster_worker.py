@@ -18,7 +18,7 @@ from peft_core.errors import Conflict
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.answering import Answerer, Given, Question
 from peft_evaluation.opening import Plan, opened
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 
 Files = Mapping[str, bytes]
 """By path inside the adapter's folder; the one name ``""`` stands for an adapter that is a file."""
@@ -52,7 +52,7 @@ class ClusterWorker:
         self._adapters: dict[str, asyncio.Task[Path]] = {}
         self._folder = Path()
 
-    async def require_base(self, place: Place, sha256: str) -> None:
+    async def require_base(self, place: Installation, sha256: str) -> None:
         """Raise NotFound when this node has no such base model, Conflict when it has another file for it."""
         base = place.here().base
         if base.sha256 != sha256:

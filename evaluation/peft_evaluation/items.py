@@ -11,8 +11,8 @@ import msgspec
 
 from peft_core.code.document import lines_of
 from peft_evaluation.sandbox.suites import Suite
-from peft_tuning.datasets.apps_problems import ProblemTests
-from peft_tuning.examples import FillExample, IntentExample
+from peft_tuning.data.datasets.apps import ProblemTests
+from peft_tuning.data.examples import FillExample, IntentExample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.threads import set_wait_policy
 from peft_evaluation.answering import Answerer, ServedAnswerer
 from peft_evaluation.decoding import Beams, Decoding
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 from peft_tuning.served import serving
 
 AT_ONCE = 1
@@ -29,7 +29,7 @@ ROWS = 128
 class Plan:
     """All that decides an answer, besides the question and the model file. Can be sent to another machine."""
 
-    place: Place
+    place: Installation
     decoding: Decoding
     context_tokens: int
     max_tokens: int
@@ -37,7 +37,7 @@ class Plan:
     """Questions answered together on one machine; None: as many as its engine is fast with."""
 
 
-def engine_of(place: Place, decoding: Decoding) -> str:
+def engine_of(place: Installation, decoding: Decoding) -> str:
     """The id of the engine that answers: the chosen one, unless only torch can."""
     return TORCH if isinstance(decoding, Beams) else factory.chosen(place.settings)
 

@@ -38,8 +38,8 @@ from peft_evaluation.scoring import score
 from peft_evaluation.strategies.base import Strategy
 from peft_evaluation.strategies.choosing import Sweep, choose
 from peft_evaluation.verifying import Runs
-from peft_tuning.place import Place
-from peft_tuning.progress import Loading
+from peft_tuning.events import Loading
+from peft_tuning.installation import Installation
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
@@ -109,14 +109,14 @@ class EvaluateRequest:
     """What was typed, for the record."""
 
 
-def folder(place: Place, name: str) -> Path:
+def folder(place: Installation, name: str) -> Path:
     """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
     return place.paths.data / "evaluations" / name
 
 
-def evaluate(request: EvaluateRequest, place: Place, tell: Tell) -> Report:
+def evaluate(request: EvaluateRequest, place: Installation, tell: Tell) -> Report:
     """Do it all, tell of it, and return the report; raises what ``answer_all`` raises."""
     items = answer_all(request, place, tell)
     where = folder(place, request.name)
@@ -146,7 +146,7 @@ def evaluate(request: EvaluateRequest, place: Place, tell: Tell) -> Report:
     return report
 
 
-def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
+def answer_all(request: EvaluateRequest, place: Installation, tell: Tell) -> ItemSet:
     """The first step: every strategy answers every item. Returns the items.
 
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
@@ -162,7 +162,7 @@ def answer_all(request: EvaluateRequest, place: Place, tell: Tell) -> ItemSet:
         return _answer_all(request, place, cluster, tell)
 
 
-def _answer_all(request: EvaluateRequest, place: Place, cluster: Cluster | None, tell: Tell) -> ItemSet:
+def _answer_all(request: EvaluateRequest, place: Installation, cluster: Cluster | None, tell: Tell) -> ItemSet:
     path = place.base.path
     place.require_intact()
     items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
@@ -310,11 +310,11 @@ def _complete(journal: Journal[Answered], items: ItemSet, strategies: tuple[Stra
     )
 
 
-def _engine(request: EvaluateRequest, place: Place) -> str:
+def _engine(request: EvaluateRequest, place: Installation) -> str:
     return engine_of(place, request.decoding)
 
 
-def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:
+def _adapter(place: Installation, request: EvaluateRequest, name: str) -> Manifest:
     try:
         manifest = place.registry.get(name)
     except NotFound as error:
@@ -324,7 +324,7 @@ def _adapter(place: Place, request: EvaluateRequest, name: str) -> Manifest:
     return manifest
 
 
-def _used(place: Place, asked: identity.Asked) -> Manifest | None:
+def _used(place: Installation, asked: identity.Asked) -> Manifest | None:
     """The adapter of a strategy that may have been asked for in an earlier process; None when it is gone."""
     try:
         return place.registry.get(asked.settings["adapter"].split()[-1])
@@ -332,13 +332,13 @@ def _used(place: Place, asked: identity.Asked) -> Manifest | None:
         return None
 
 
-def _lease(place: Place, digest: str, engine: str) -> AdapterLease:
+def _lease(place: Installation, digest: str, engine: str) -> AdapterLease:
     manifest = place.registry.get(digest)
     return place.registry.lease(manifest, manifest.scale, engine=engine)
 
 
 def _identity(
-    request: EvaluateRequest, place: Place, items: ItemSet, strategies: tuple[Strategy, ...]
+    request: EvaluateRequest, place: Installation, items: ItemSet, strategies: tuple[Strategy, ...]
 ) -> identity.Identity:
     ids = place.entry.prompt_formats
     return identity.Identity(
@@ -357,12 +357,12 @@ def _identity(
     )
 
 
-def _context(place: Place) -> int:
+def _context(place: Installation) -> int:
     return min(place.settings.context_tokens, place.entry.context_tokens)
 
 
 def _answerer(
-    request: EvaluateRequest, place: Place, path: Path, max_tokens: int, cluster: Cluster | None
+    request: EvaluateRequest, place: Installation, path: Path, max_tokens: int, cluster: Cluster | None
 ) -> AbstractAsyncContextManager[Answerer]:
     plan = Plan(
         place=place,

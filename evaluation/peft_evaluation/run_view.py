@@ -16,8 +16,7 @@ from peft_evaluation.metrics.catalogue import METRICS, WHOLES
 from peft_evaluation.reports.figures import difference, measured, named, probability
 from peft_evaluation.run import Event, Ran, Reported
 from peft_evaluation.run import Progress as Answered
-from peft_tuning.progress import Loading
-from peft_tuning.progress_view import duration
+from peft_tuning.events import Loading, duration
 
 SHOWN = 48
 """Characters of an answer."""

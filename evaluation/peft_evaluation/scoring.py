@@ -20,8 +20,8 @@ from peft_evaluation.metrics.syntax import syntax
 from peft_evaluation.results import Answer, ItemResult
 from peft_evaluation.sandbox.base import Outcome
 from peft_evaluation.verifying import Ran, Runs, key
-from peft_tuning.datasets.apps_problems import ProblemTests
-from peft_tuning.examples import FillExample
+from peft_tuning.data.datasets.apps import ProblemTests
+from peft_tuning.data.examples import FillExample
 
 
 def score(items: ItemSet, answered: Iterable[Answered], runs: Runs) -> tuple[ItemResult, ...]:

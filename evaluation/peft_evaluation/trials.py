@@ -12,7 +12,7 @@ from peft_evaluation.sandbox.base import Limits, Sandbox, Verdict
 from peft_evaluation.sandbox.functions import run_function
 from peft_evaluation.sandbox.programs import run_program
 from peft_evaluation.sandbox.suites import run_suite
-from peft_tuning.datasets.apps_problems import InputForm, ProblemTests
+from peft_tuning.data.datasets.apps import InputForm, ProblemTests
 
 Trial = Callable[[Sandbox, Limits], Verdict]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.items import Item, ItemSet
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.examples import IntentExample
 
 WORDS = ("sort", "reverse", "join", "split", "strip", "count", "open", "close")
 

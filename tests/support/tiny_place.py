@@ -12,10 +12,10 @@ from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry, PromptFormats
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 
 
-class TinyPlace(Place):
+class TinyPlace(Installation):
     """An installation whose base is a tiny file."""
 
     @property

@@ -26,7 +26,7 @@ from transformers import (
 from peft_daemon.engines.torch import families
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.models.catalogue import PromptFormats
-from peft_tuning.examples import DataSet, Example, FillExample, IntentExample
+from peft_tuning.data.examples import DataSet, Example, FillExample, IntentExample
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
 

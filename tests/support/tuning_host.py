@@ -23,9 +23,9 @@ import torch
 from peft_core import files
 from peft_core.errors import Cancelled
 from peft_tuning import checkpoints, methods, trainer
+from peft_tuning.events import ignore
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.progress import ignore
 from peft_tuning.training import tune
 from support import tiny_run
 

@@ -8,11 +8,10 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from peft_tuning.batch import StepSchedule
 from peft_tuning.checkpoints import CheckpointStore, trained_weights
-from peft_tuning.interruption import Interruption
-from peft_tuning.memory import PeakMemory
-from peft_tuning.progress import Evaluated, OnProgress, Saved, Started, Step
-from peft_tuning.schedule import Schedule
+from peft_tuning.events import CheckpointSaved, Evaluated, OnProgress, StepFinished, TrainingStarted
+from peft_tuning.memory import Interruption, PeakMemory
 
 
 class Milestones(TrainerCallback):
@@ -23,7 +22,7 @@ class Milestones(TrainerCallback):
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: StepSchedule,
         store: CheckpointStore,
         interruption: Interruption,
         *,
@@ -78,7 +77,7 @@ class Reporter(TrainerCallback):
     """Turns the Trainer's calls into events."""
 
     def __init__(
-        self, schedule: Schedule, peak: PeakMemory, on_progress: OnProgress, *, examples: int, parameters: int
+        self, schedule: StepSchedule, peak: PeakMemory, on_progress: OnProgress, *, examples: int, parameters: int
     ) -> None:
         self._schedule, self._peak, self._tell = schedule, peak, on_progress
         self._examples, self._parameters = examples, parameters
@@ -93,7 +92,7 @@ class Reporter(TrainerCallback):
         """Tell that training begins."""
         self._first = state.global_step
         self._tell(
-            Started(
+            TrainingStarted(
                 steps=self._schedule.steps,
                 first_step=self._first,
                 examples=self._examples,
@@ -129,7 +128,7 @@ class Reporter(TrainerCallback):
         evaluations = sum(due > step for due in self._schedule.evaluations)
         each_s = self._evaluation_s / self._evaluations if self._evaluations else 0.0
         self._tell(
-            Step(
+            StepFinished(
                 step=step,
                 steps=self._schedule.steps,
                 epoch=self._schedule.epoch(step),
@@ -156,7 +155,7 @@ class Reporter(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell about a checkpoint."""
-        self._tell(Saved(step=state.global_step))
+        self._tell(CheckpointSaved(step=state.global_step))
 
 
 def evaluated(state: TrainerState) -> list[tuple[int, float]]:

@@ -37,7 +37,7 @@ class NoSpace(PeftDaemonError):
     code, status, exit_code = "no_space", 507, 9
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What makes a folder a checkpoint."""
 
     step: int
@@ -52,7 +52,7 @@ class Checkpoint:
     """A complete checkpoint."""
 
     folder: Path
-    summary: Summary
+    summary: CheckpointSummary
 
     @property
     def step(self) -> int:
@@ -102,7 +102,7 @@ class CheckpointStore:
             torch.save(dict(scheduler), folder / SCHEDULER)
             write_state(folder / TRAINER_STATE)
             sha = {each.name: file_sha256(each) for each in sorted(folder.iterdir())}
-            summary = Summary(step=step, best_step=best_step, sha256=sha)
+            summary = CheckpointSummary(step=step, best_step=best_step, sha256=sha)
             (folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
 
         folder = self._publish(f"{_STEP}{step:07}", write)
@@ -177,9 +177,9 @@ def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: each.contiguous() for name, each in weights.items()}
 
 
-def _read(folder: Path) -> Summary | None:
+def _read(folder: Path) -> CheckpointSummary | None:
     try:
-        return msgspec.json.decode((folder / SUMMARY).read_bytes(), type=Summary)
+        return msgspec.json.decode((folder / SUMMARY).read_bytes(), type=CheckpointSummary)
     except (OSError, ValueError, RecursionError):
         return None
 

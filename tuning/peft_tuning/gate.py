@@ -10,15 +10,26 @@ and McNemar's exact test go into the record beside it.
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from statistics import fmean
 
 import msgspec
+from rapidfuzz.distance import Levenshtein
 
+from peft_core.code.document import Document
+from peft_core.code.structure import structure
 from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.completion.following import Completion
 from peft_daemon.completion.formats import PromptFormat
+from peft_daemon.completion.pipeline import Job, Pipeline
+from peft_daemon.completion.prompt import MARGIN_TOKENS
 from peft_daemon.engines.base import Engine
-from peft_tuning.examples import FillExample
-from peft_tuning.scoring import Average, HoleScore, average, score_holes
+from peft_tuning.data.examples import FillExample, HoleKind
+from peft_tuning.data.repository.holes import HoleSettings, cut
+from peft_tuning.events import GateVerdict, HoleAverage, ScaleScore
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -26,14 +37,12 @@ ON_OR_OFF = (0.0, 1.0)
 """For adapters that cannot apply by halves."""
 LEAST_HOLES = 8
 """With fewer no difference can be significant enough to believe."""
-FORGOTTEN = 0.05
-"""Loss of mean similarity on general code from which on the verdict warns."""
 
 Tell = Callable[[str, int, int], None]
 """Called with what is being scored, how many holes are done, and of how many."""
 
 
-class Holes(msgspec.Struct, frozen=True):
+class GateHoles(msgspec.Struct, frozen=True):
     """What the gate looks at."""
 
     sweep: tuple[FillExample, ...]
@@ -41,62 +50,16 @@ class Holes(msgspec.Struct, frozen=True):
     general: tuple[FillExample, ...]
 
 
-class ScaleScore(msgspec.Struct, frozen=True):
-    """One point of the sweep."""
-
-    scale: float
-    average: Average
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
-    """What the gate found."""
-
-    activate: bool
-    reason: str
-    scale: float
-    """The best of the sweep; 0 when that is the base."""
-    sweep: tuple[ScaleScore, ...]
-    base: Average
-    """On the judged holes."""
-    adapter: Average
-    p_similarity: float
-    p_exact: float
-    general_base: Average
-    general_adapter: Average
-    """The forgetting check."""
-
-    @property
-    def forgets(self) -> bool:
-        """Whether general code suffers."""
-        return self.general_base.similarity - self.general_adapter.similarity > FORGOTTEN
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """For the manifest."""
-        return {
-            "gate_holes": float(self.base.holes),
-            "gate_similarity_base": self.base.similarity,
-            "gate_similarity": self.adapter.similarity,
-            "gate_exact_base": self.base.exact,
-            "gate_exact": self.adapter.exact,
-            "gate_p_similarity": self.p_similarity,
-            "gate_p_exact": self.p_exact,
-            "general_similarity_base": self.general_base.similarity,
-            "general_similarity": self.general_adapter.similarity,
-            **{f"sweep_similarity_{point.scale:g}": point.average.similarity for point in self.sweep},
-        }
-
-
 async def judge(
     engine: Engine,
     adapter: AdapterLease,
-    holes: Holes,
+    holes: GateHoles,
     prompt_format: PromptFormat,
     *,
     prompt_tokens: int,
     tell: Tell,
     scales: Sequence[float] = SCALES,
-) -> Verdict:
+) -> GateVerdict:
     """Sweep, compare and check for forgetting; ``scales`` begin with 0. Raises what the engine raises."""
     total = len(holes.sweep) * len(scales) + 2 * (len(holes.judged) + len(holes.general))
     done = 0
@@ -110,7 +73,7 @@ async def judge(
         lease = AdapterLease(adapter.digest, adapter.path, scale) if scale else None
         return await score_holes(engine, which, prompt_format, lease, prompt_tokens=prompt_tokens, tell=one)
 
-    sweep = [ScaleScore(scale, average(await score(f"scale {scale:g}", holes.sweep, scale))) for scale in scales]
+    sweep = [ScaleScore(scale, average_scores(await score(f"scale {scale:g}", holes.sweep, scale))) for scale in scales]
     # Of equals the weaker: it changes less.
     best = max(sweep, key=lambda point: (point.average.similarity, -point.scale)).scale
     scale = best or scales[-1]
@@ -122,22 +85,22 @@ async def judge(
     )
     won = sum(after.exact and not before.exact for before, after in zip(base, tuned, strict=True))
     lost = sum(before.exact and not after.exact for before, after in zip(base, tuned, strict=True))
-    activate, reason = _decide(best, average(base), average(tuned), p_similarity)
-    return Verdict(
+    activate, reason = _decide(best, average_scores(base), average_scores(tuned), p_similarity)
+    return GateVerdict(
         activate=activate,
         reason=reason,
         scale=best,
         sweep=tuple(sweep),
-        base=average(base),
-        adapter=average(tuned),
+        base=average_scores(base),
+        adapter=average_scores(tuned),
         p_similarity=p_similarity,
         p_exact=mcnemar(won, lost, alternative="greater"),
-        general_base=average(general_base),
-        general_adapter=average(general),
+        general_base=average_scores(general_base),
+        general_adapter=average_scores(general),
     )
 
 
-def _decide(best: float, base: Average, tuned: Average, p: float) -> tuple[bool, str]:
+def _decide(best: float, base: HoleAverage, tuned: HoleAverage, p: float) -> tuple[bool, str]:
     gain = f"similarity {base.similarity:.3f} → {tuned.similarity:.3f}, exact {base.exact:.0%} → {tuned.exact:.0%}"
     if base.holes < LEAST_HOLES:
         return False, f"only {base.holes} held-out holes to judge by, {LEAST_HOLES} are needed"
@@ -146,3 +109,101 @@ def _decide(best: float, base: Average, tuned: Average, p: float) -> tuple[bool,
     if p >= SIGNIFICANT:
         return False, f"no difference shown on {base.holes} held-out holes: {gain}, p = {p:.3f}"
     return True, f"better on {base.holes} held-out holes: {gain}, p = {p:.3f}"
+
+
+# How well holes are filled by what would be served: the same engine, prompt and post-processing as completion.
+#
+# Exact match and edit similarity, each per hole, so that two scores of the same holes can be compared in pairs.
+
+ANSWER_TOKENS = 96
+"""As many as an editor asks for."""
+
+
+class HoleScore(msgspec.Struct, frozen=True):
+    """What came of one hole."""
+
+    id: str
+    kind: HoleKind
+    exact: bool
+    similarity: float
+    """1 - Levenshtein distance / length of the longer, of characters."""
+    answer: str
+
+
+def average_scores(scores: Sequence[HoleScore]) -> HoleAverage:
+    """Means; zeros when there are none."""
+    if not scores:
+        return HoleAverage(0, 0.0, 0.0)
+    return HoleAverage(len(scores), fmean(s.exact for s in scores), fmean(s.similarity for s in scores))
+
+
+async def score_holes(
+    engine: Engine,
+    holes: Sequence[FillExample],
+    prompt_format: PromptFormat,
+    adapter: AdapterLease | None,
+    *,
+    prompt_tokens: int,
+    tell: Callable[[], None],
+) -> tuple[HoleScore, ...]:
+    """Fill every hole once, greedily; ``tell`` is called after each. Raises what the engine raises."""
+    scores = []
+    pipeline = Pipeline(engine)
+    for hole in holes:
+        job = Job(
+            document=Document.normalized(hole.prefix, hole.suffix, path=hole.path, language=hole.language),
+            format=prompt_format,
+            context_tokens=prompt_tokens + ANSWER_TOKENS + MARGIN_TOKENS,
+            max_tokens=ANSWER_TOKENS,
+            context=hole.context,
+        )
+        answer = ""
+        async with aclosing(pipeline.run(job, adapter)) as parts:
+            async for part in parts:
+                if isinstance(part, Completion):
+                    answer = part.text
+        scores.append(score_hole(hole, answer))
+        tell()
+    return tuple(scores)
+
+
+def score_hole(hole: FillExample, answer: str) -> HoleScore:
+    """Compare an answer with what was cut out; white space at the end does not count."""
+    wanted, given = hole.middle.rstrip(), answer.rstrip()
+    return HoleScore(hole.id, hole.kind, given == wanted, Levenshtein.normalized_similarity(given, wanted), answer)
+
+
+# Code everybody's model knows: holes in Python's own library, to see whether an adapter made the model forget.
+
+MODULES = (
+    "argparse.py", "bisect.py", "calendar.py", "configparser.py", "csv.py", "difflib.py", "fractions.py", "heapq.py",
+    "shlex.py", "statistics.py", "textwrap.py", "zipapp.py",
+)  # fmt: skip
+AROUND = 4000
+"""Characters of the module on each side of a hole."""
+
+
+def general_holes(count: int) -> tuple[FillExample, ...]:
+    """``count`` holes in lines, the same every time for one version of Python; fewer where modules are missing."""
+    library = Path(sysconfig.get_path("stdlib"))
+    cutting = HoleSettings(shares={HoleKind.LINE: 1.0})
+    by_module = []
+    for module in MODULES:
+        if not (library / module).is_file():
+            continue
+        text = (library / module).read_text(encoding="utf-8")
+        holes = cut(structure(text, "python"), seed=module, cutting=cutting, avoid=())
+        by_module.append([_example(module, text, hole.start, hole.end) for hole in holes])
+    turns = (each[turn] for turn in range(count) for each in by_module if turn < len(each))
+    return tuple(example for example, _ in zip(turns, range(count), strict=False))
+
+
+def _example(module: str, text: str, start: int, end: int) -> FillExample:
+    return FillExample(
+        id=f"{module}:{start}",
+        prefix=text[max(0, start - AROUND) : start],
+        middle=text[start:end],
+        suffix=text[end : end + AROUND],
+        path=module,
+        kind=HoleKind.LINE,
+    )

@@ -78,13 +78,13 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: str
 
 
-def record(folder: Path, identity: RunIdentity) -> None:
+def save_identity(folder: Path, identity: RunIdentity) -> None:
     """Write down what run this folder belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
     files.write_durable(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
 
 
-def recorded(folder: Path) -> RunIdentity:
+def load_identity(folder: Path) -> RunIdentity:
     """The run that was begun in ``folder``; raises NotFound when there is none, Conflict when it cannot be read."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=RunIdentity)
@@ -96,7 +96,7 @@ def recorded(folder: Path) -> RunIdentity:
         ) from None
 
 
-def require_same(begun: RunIdentity, asked: RunIdentity) -> None:
+def require_same_run(begun: RunIdentity, asked: RunIdentity) -> None:
     """Raise Conflict, naming each difference, unless both are the same run."""
     pairs = ((name, getattr(begun, name), getattr(asked, name)) for name in RunIdentity.__struct_fields__)
     different = [f"{name} was {_shown(was)}, is {_shown(now)}" for name, was, now in pairs if was != now]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 
 import psutil
 import torch
+
+from peft_core.errors import InvalidInput, PeftDaemonError
+from peft_tuning.job import TuneJob
 
 INTERVAL_S = 0.01
 
@@ -69,3 +75,77 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
+
+
+# What torch and transformers raise for want of memory or of a tracker, as errors of this project.
+
+
+class OutOfMemory(PeftDaemonError):
+    """The run needs more memory than there is."""
+
+    code, status, exit_code = "out_of_memory", 507, 11
+
+
+@contextmanager
+def translate_failures(job: TuneJob) -> Iterator[None]:
+    """Raises OutOfMemory and InvalidInput in the place of their errors; lets all others through."""
+    try:
+        yield
+    except PeftDaemonError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            smaller = max(16, job.batch_tokens // 2)
+            raise OutOfMemory(
+                "there is not enough memory for this run",
+                why=str(error).splitlines()[0] if str(error) else "",
+                fix=f"Try `--batch-tokens {smaller}`, `--gradient-checkpointing`, or `--method qlora-4bit`",
+            ) from None
+        if job.report_to and "installed" in str(error):
+            raise InvalidInput(
+                f"cannot report to {', '.join(job.report_to)}",
+                why=str(error).splitlines()[0],
+                fix="Install it, or leave `--report-to` out",
+            ) from None
+        raise
+
+
+# SIGTERM and Ctrl-C end a run at the next safe place instead of in the middle of a step.
+
+
+class Interruption:
+    """While in a ``with`` block, the first signal only sets ``requested``; a second Ctrl-C ends the program at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+
+    def agreed(self) -> bool:
+        """Whether any process of the run was asked to stop: all have to leave at the same step."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self.requested
+        asked = torch.tensor(int(self.requested), device=_device())
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def _device() -> torch.device:
+    nccl = torch.distributed.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

@@ -9,7 +9,15 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from peft_tuning.progress import Done, Evaluated, Event, Saved, Started, Step
+from peft_tuning.events import (
+    CheckpointSaved,
+    Evaluated,
+    StepFinished,
+    TrainingEvent,
+    TrainingFinished,
+    TrainingStarted,
+    duration,
+)
 
 
 class JsonLines:
@@ -46,10 +54,10 @@ class LiveView:
     ) -> None:
         self._progress.stop()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: TrainingEvent) -> None:
         """Show ``event``."""
         match event:
-            case Started():
+            case TrainingStarted():
                 self._task = self._progress.add_task(
                     "", total=event.steps, completed=event.first_step, figures="first step"
                 )
@@ -57,14 +65,14 @@ class LiveView:
                     f"{event.examples:,} examples, {event.trainable_parameters:,} trainable parameters"
                     + (f", going on after step {event.first_step}" if event.first_step else "")
                 )
-            case Step() if self._task is not None:
+            case StepFinished() if self._task is not None:
                 self._progress.update(self._task, completed=event.step, figures=figures(event))
             case Evaluated():
                 best = "  best so far" if event.best else ""
                 self._progress.console.print(f"step {event.step:>6}  validation loss {event.loss:.4f}{best}")
-            case Saved() | Step():
+            case CheckpointSaved() | StepFinished():
                 pass
-            case Done():
+            case TrainingFinished():
                 loss = "" if event.best_loss is None else f", validation loss {event.best_loss:.4f}"
                 early = ", stopped early" if event.stopped_early else ""
                 self._progress.console.print(
@@ -72,16 +80,9 @@ class LiveView:
                 )
 
 
-def figures(step: Step) -> str:
+def figures(step: StepFinished) -> str:
     """The figures of one step on one line."""
     return (
         f"loss {step.loss:.3f}  lr {step.learning_rate:.1e}  {step.tokens_per_s:,.0f} tokens/s  "
         f"{step.memory_bytes / 1e9:.1f} GB  {duration(step.eta_s)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """``2:05`` or ``1:02:05``."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

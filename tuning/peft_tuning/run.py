@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import psutil
 
 from peft_core.errors import Conflict, InvalidInput, NotFound
@@ -30,45 +29,23 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
 from peft_tuning import methods
-from peft_tuning.examples import DataSet, Example, FillExample, HoleKind
-from peft_tuning.gate import Holes, Verdict
+from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
+from peft_tuning.events import GateVerdict, Loading, TrainingEvent
+from peft_tuning.gate import GateHoles
+from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob
-from peft_tuning.packaging import describe
-from peft_tuning.place import Place
-from peft_tuning.progress import Event, Loading
+from peft_tuning.model_card import write_description
 
 if TYPE_CHECKING:
-    from peft_tuning.preparing import Prepared
+    from peft_tuning.prepare import PreparedRun
+from peft_tuning.events import AdapterRegistered, ModelWritten
 
 GATE_PROMPT_TOKENS = 384
 """Shorter prompts than an editor's: reading them is most of the gate's time."""
 
 
-class Registered(msgspec.Struct, frozen=True, kw_only=True, tag="registered"):
-    """The adapter is in the registry."""
-
-    name: str
-    digest: str
-    folder: str
-    """Where its card, curves and weights lie."""
-    in_use: tuple[str, ...]
-    """Tasks it serves from the next request on; empty when it was not activated."""
-    repository: str | None = None
-    """Where it serves them; None: everywhere."""
-    why_not: str = ""
-    """Why it was not put in use."""
-
-
-class Written(msgspec.Struct, frozen=True, kw_only=True, tag="written"):
-    """A whole model was tuned: it is a base of its own, which no registry of adapters takes."""
-
-    name: str
-    folder: str
-    """In transformers' layout."""
-
-
-RunEvent = Event | Loading | Verdict | Registered | Written
-Tell = Callable[[RunEvent], None]
+TuneEvent = TrainingEvent | Loading | GateVerdict | AdapterRegistered | ModelWritten
+Tell = Callable[[TuneEvent], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +65,7 @@ class TuneRequest:
     gate_holes: int = 48
 
 
-def check(request: TuneRequest, place: Place) -> None:
+def check(request: TuneRequest, place: Installation) -> None:
     """Refuse what cannot work before anything is loaded.
 
     Raises Conflict for a name that is taken, InvalidInput for one that cannot be an adapter's and for a method the
@@ -113,7 +90,7 @@ def default_threads(paths: Paths) -> int:
     return max(1, cores - 1) if find_running_daemon(paths) is not None else cores
 
 
-def run(request: TuneRequest, place: Place, tell: Tell) -> None:
+def run(request: TuneRequest, place: Installation, tell: Tell) -> None:
     """Do it all, and tell of it; a process that only helps (``torchrun``) tells nothing. Raises what every step raises.
 
     The last event is Registered, or Written for a method that makes a model of its own.
@@ -136,44 +113,48 @@ def run(request: TuneRequest, place: Place, tell: Tell) -> None:
         gc.collect()
         if helps:
             return
-        last: Registered | Written
+        last: AdapterRegistered | ModelWritten
         if methods.get(request.job.method).makes_adapter:
             verdict = _judge(request, place, data, result.adapter, tell) if request.repository is not None else None
             if verdict is not None:
                 tell(verdict)
-            describe(request.name, place.entry, data, result, verdict)
+            write_description(request.name, place.entry, data, result, verdict)
             manifest = place.registry.import_(result.adapter, name=request.name, base=place.base)
             last = _activate(request, place, manifest, verdict)
         else:
-            describe(request.name, place.entry, data, result)
-            last = Written(name=request.name, folder=str(result.adapter))
+            write_description(request.name, place.entry, data, result)
+            last = ModelWritten(name=request.name, folder=str(result.adapter))
     shutil.rmtree(folder / training.CHECKPOINTS, ignore_errors=True)
     tell(last)
 
 
-def prepare(request: TuneRequest, place: Place, data: DataSet, tell: Tell) -> Prepared:
+def prepare(request: TuneRequest, place: Installation, data: DataSet, tell: Tell) -> PreparedRun:
     """Load the base the method wants and encode the data for it; see ``preparing.prepare``."""
     import torch  # noqa: PLC0415  (seconds)
 
     from peft_daemon.engines.torch.base_model import load_gguf  # noqa: PLC0415
-    from peft_tuning import preparing  # noqa: PLC0415
+    from peft_tuning import prepare  # noqa: PLC0415
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = methods.get(request.job.method).precision_on(device)
     tell(Loading(what=f"{place.entry.id} as {precision}"))
     base = load_gguf(place.base.path, precision, device=device)
-    return preparing.prepare(request.job, base, data, place.entry.prompt_formats)
+    return prepare.prepare(request.job, base, data, place.entry.prompt_formats)
 
 
 def _load(request: TuneRequest, tell: Tell) -> DataSet:
     return request.load_data(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
 
 
-def _judge(request: TuneRequest, place: Place, data: DataSet, adapter: Path, tell: Tell) -> Verdict | None:
+def _judge(request: TuneRequest, place: Installation, data: DataSet, adapter: Path, tell: Tell) -> GateVerdict | None:
     """The gate's verdict on what would be served; None where the chosen engine cannot serve the method."""
     from peft_daemon.completion import formats  # noqa: PLC0415
-    from peft_tuning.gate import ON_OR_OFF, SCALES, judge  # noqa: PLC0415
-    from peft_tuning.general_code import general_holes  # noqa: PLC0415
+    from peft_tuning.gate import (  # noqa: PLC0415
+        ON_OR_OFF,
+        SCALES,
+        general_holes,
+        judge,
+    )
     from peft_tuning.served import serving  # noqa: PLC0415
 
     chosen = factory.chosen(place.settings)
@@ -184,13 +165,13 @@ def _judge(request: TuneRequest, place: Place, data: DataSet, adapter: Path, tel
         if chosen not in manifest.engines:
             return None
         lease = registry.lease(manifest, engine=chosen)
-        holes = Holes(
+        holes = GateHoles(
             sweep=_holes(data.validation, request.gate_holes // 2),
             judged=_holes(data.test, request.gate_holes),
             general=general_holes(request.gate_holes // 3),
         )
 
-        async def all_of_it() -> Verdict:
+        async def all_of_it() -> GateVerdict:
             # Tuned on the original, which has lost less; judged on what will answer.
             async with serving(
                 place.settings, place.entry, place.served_path, threads=request.job.threads or 0
@@ -214,13 +195,15 @@ def _holes(examples: Sequence[Example], most: int) -> tuple[FillExample, ...]:
     return tuple(islice(fills, most))
 
 
-def _activate(request: TuneRequest, place: Place, manifest: Manifest, verdict: Verdict | None) -> Registered:
+def _activate(
+    request: TuneRequest, place: Installation, manifest: Manifest, verdict: GateVerdict | None
+) -> AdapterRegistered:
     """Put the adapter in use for what it was trained on: everywhere, or in its repository if the gate lets it."""
     why_not = _why_not(request, place, manifest, verdict)
     if not why_not:
         for task in manifest.tasks:
             place.registry.use(request.name, task, request.repository)
-    return Registered(
+    return AdapterRegistered(
         name=request.name,
         digest=manifest.digest,
         folder=str(place.folder(request.name)),
@@ -230,7 +213,7 @@ def _activate(request: TuneRequest, place: Place, manifest: Manifest, verdict: V
     )
 
 
-def _why_not(request: TuneRequest, place: Place, manifest: Manifest, verdict: Verdict | None) -> str:
+def _why_not(request: TuneRequest, place: Installation, manifest: Manifest, verdict: GateVerdict | None) -> str:
     """What speaks against using it; empty for nothing."""
     try:
         manifest.require_engine(factory.chosen(place.settings))
@@ -243,5 +226,5 @@ def _why_not(request: TuneRequest, place: Place, manifest: Manifest, verdict: Ve
     return ""
 
 
-def _silent(_event: RunEvent) -> None:
+def _silent(_event: TuneEvent) -> None:
     """For processes that help another one, which tells."""

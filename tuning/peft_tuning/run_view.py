@@ -8,13 +8,12 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-from peft_tuning.gate import Verdict
-from peft_tuning.progress import Done, Loading, Started
+from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TrainingFinished, TrainingStarted
 from peft_tuning.progress_view import LiveView
-from peft_tuning.run import Registered, RunEvent, Written
+from peft_tuning.run import TuneEvent
 
 
-def quiet(_event: RunEvent) -> None:
+def quiet(_event: TuneEvent) -> None:
     """Shows nothing."""
 
 
@@ -35,19 +34,19 @@ class RunView:
     ) -> None:
         self._shown.close()
 
-    def __call__(self, event: RunEvent) -> None:
+    def __call__(self, event: TuneEvent) -> None:
         """Show ``event``."""
         match event:
             case Loading():
                 share = f" {event.done:,}/{event.of:,}" if event.of else ""
                 self._say(f"{event.what}{share}")
-            case Verdict():
+            case GateVerdict():
                 self._clear()
                 self._console.print(event.reason, markup=False, highlight=False)
                 if event.forgets:
                     before, after = event.general_base.similarity, event.general_adapter.similarity
                     self._console.print(f"warning: general code suffers: similarity {before:.3f} → {after:.3f}")
-            case Registered():
+            case AdapterRegistered():
                 self._clear()
                 where = f"in {event.repository}" if event.repository else "everywhere without a choice of its own"
                 use = (
@@ -57,16 +56,16 @@ class RunView:
                 )
                 self._console.print(f"{event.name} ({event.digest[:12]}) {use}", markup=False, highlight=False)
                 self._console.print(f"card and curves: {event.folder}", markup=False, highlight=False)
-            case Written():
+            case ModelWritten():
                 self._clear()
                 self._console.print(f"the tuned model: {event.folder}", markup=False, highlight=False)
-            case Started():
+            case TrainingStarted():
                 self._clear()
                 self._training = self._shown.enter_context(LiveView(self._console))
                 self._training(event)
             case _ if self._training is not None:
                 self._training(event)
-                if isinstance(event, Done):
+                if isinstance(event, TrainingFinished):
                     self._clear()
             case _:
                 pass

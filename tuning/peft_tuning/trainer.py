@@ -22,12 +22,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import TrainOutput
 
 from peft_core.errors import PeftDaemonError
-from peft_tuning.batching import Layout, MicroBatch, Row, collate, rows
+from peft_tuning.batch import (
+    Collator,
+    StepSchedule,
+    response_loss,
+)
 from peft_tuning.checkpoints import OPTIMIZER, SCHEDULER, Checkpoint, CheckpointStore, restore, trained_weights
-from peft_tuning.encoding import Encoded
-from peft_tuning.interruption import Interruption
-from peft_tuning.loss import response_loss
-from peft_tuning.schedule import Schedule
+from peft_tuning.encode import EncodedExample
+from peft_tuning.memory import Interruption
 
 
 class TrainingDiverged(PeftDaemonError):
@@ -36,16 +38,16 @@ class TrainingDiverged(PeftDaemonError):
     code, status, exit_code = "diverged", 500, 10
 
 
-class Steps(Dataset[tuple[Encoded, ...]]):
+class Steps(Dataset[tuple[EncodedExample, ...]]):
     """The examples of each step of a run."""
 
-    def __init__(self, examples: Sequence[Encoded], schedule: Schedule) -> None:
+    def __init__(self, examples: Sequence[EncodedExample], schedule: StepSchedule) -> None:
         self._examples, self._schedule = examples, schedule
 
     def __len__(self) -> int:
         return self._schedule.steps
 
-    def __getitem__(self, step: int) -> tuple[Encoded, ...]:
+    def __getitem__(self, step: int) -> tuple[EncodedExample, ...]:
         return tuple(self._examples[index] for index in self._schedule.batches[step])
 
 
@@ -58,9 +60,9 @@ class TuningTrainer(Trainer):
         model: nn.Module,
         args: TrainingArguments,
         steps: Steps,
-        validation: Sequence[Encoded],
-        schedule: Schedule,
-        forward: RowForward,
+        validation: Sequence[EncodedExample],
+        schedule: StepSchedule,
+        forward: Collator,
         store: CheckpointStore,
         interruption: Interruption,
         callbacks: list[TrainerCallback],
@@ -181,31 +183,12 @@ class TuningTrainer(Trainer):
         return self._resumed
 
 
-class RowForward:
-    """Examples to tensors for one model, on its device."""
-
-    def __init__(self, model: nn.Module, layout: Layout, batch_tokens: int, *, pad: int, decoder_start: int) -> None:
-        self.layout, self._batch_tokens = layout, batch_tokens
-        self._pad, self._decoder_start = pad, decoder_start
-        embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
-        self._dtype, self._device = embeddings.dtype, embeddings.device
-
-    def cut(self, examples: Sequence[Encoded]) -> list[Row]:
-        """The forward passes for ``examples``."""
-        return rows(examples, self.layout, self._batch_tokens)
-
-    def batch(self, row: Row) -> MicroBatch:
-        """The tensors of one forward pass."""
-        made = collate(row, self.layout, pad=self._pad, decoder_start=self._decoder_start)
-        return made.to(self._device, self._dtype)
-
-
 def step_seed(seed: int, step: int, rank: int) -> int:
     """What dropout of a step is seeded with."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7])
 
 
-def _only(items: list[tuple[Encoded, ...]]) -> tuple[Encoded, ...]:
+def _only(items: list[tuple[EncodedExample, ...]]) -> tuple[EncodedExample, ...]:
     return items[0]
 
 

@@ -18,13 +18,11 @@ from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning.callbacks import Milestones, Reporter, evaluated
 from peft_tuning.checkpoints import Checkpoint, CheckpointStore, NoSpace, restore, write_folder
-from peft_tuning.examples import DataSet
-from peft_tuning.failures import plain_failures
-from peft_tuning.interruption import Interruption
-from peft_tuning.job import RunIdentity, TuneJob, record, recorded, require_same
-from peft_tuning.memory import PeakMemory
-from peft_tuning.preparing import OPTIMIZER, Prepared, prepare
-from peft_tuning.progress import Done, OnProgress
+from peft_tuning.data.examples import DataSet
+from peft_tuning.events import OnProgress, TrainingFinished
+from peft_tuning.job import RunIdentity, TuneJob, load_identity, require_same_run, save_identity
+from peft_tuning.memory import Interruption, PeakMemory, translate_failures
+from peft_tuning.prepare import OPTIMIZER, PreparedRun, prepare
 from peft_tuning.trainer import Steps, TuningTrainer
 
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
@@ -66,7 +64,7 @@ def tune(
     return train(prepare(job, base, data, formats), folder, on_progress, resume=resume)
 
 
-def train(prepared: Prepared, folder: Path, on_progress: OnProgress, *, resume: bool = False) -> TuneResult:
+def train(prepared: PreparedRun, folder: Path, on_progress: OnProgress, *, resume: bool = False) -> TuneResult:
     """Fit the weights and write the best adapter to ``folder/adapter``.
 
     Raises Conflict when ``folder`` holds a run already, or with ``resume`` one that differs; Cancelled when the run
@@ -75,7 +73,7 @@ def train(prepared: Prepared, folder: Path, on_progress: OnProgress, *, resume: 
     job, began = prepared.job, time.monotonic()
     checkpoint = _begin(folder, prepared.identity, resume=resume)
     store = CheckpointStore(folder / CHECKPOINTS)
-    with Interruption() as interruption, PeakMemory(prepared.device) as peak, plain_failures(job):
+    with Interruption() as interruption, PeakMemory(prepared.device) as peak, translate_failures(job):
         parameters = prepared.method.trainable_parameters(prepared.model)
         milestones = Milestones(
             prepared.schedule,
@@ -120,7 +118,7 @@ def train(prepared: Prepared, folder: Path, on_progress: OnProgress, *, resume: 
     seconds = time.monotonic() - began
     if arguments.process_index == 0:
         on_progress(
-            Done(
+            TrainingFinished(
                 step=state.global_step,
                 best_step=best_step,
                 best_loss=state.best_metric,
@@ -143,15 +141,15 @@ def train(prepared: Prepared, folder: Path, on_progress: OnProgress, *, resume: 
     )
 
 
-def begun_threads(folder: Path) -> int:
+def resumed_threads(folder: Path) -> int:
     """CPU threads of the run in ``folder``, for a job that goes on with it; raises NotFound when there is none."""
-    return recorded(folder).threads
+    return load_identity(folder).threads
 
 
 def _begin(folder: Path, identity: RunIdentity, *, resume: bool) -> Checkpoint | None:
     """Where to go on; None for a run that begins."""
     if resume:
-        require_same(recorded(folder), identity)
+        require_same_run(load_identity(folder), identity)
         return CheckpointStore(folder / CHECKPOINTS).latest()
     if int(os.environ.get("RANK", "0")) == 0:
         if (folder / ADAPTER).exists() or (folder / CHECKPOINTS).exists():
@@ -159,11 +157,11 @@ def _begin(folder: Path, identity: RunIdentity, *, resume: bool) -> Checkpoint |
                 f"{folder} holds a run already",
                 fix="Add `--resume` to go on with it, or delete that folder to start again",
             )
-        record(folder, identity)
+        save_identity(folder, identity)
     return None
 
 
-def _arguments(prepared: Prepared, folder: Path) -> TrainingArguments:
+def _arguments(prepared: PreparedRun, folder: Path) -> TrainingArguments:
     job, steps = prepared.job, prepared.schedule.steps
     on_cpu = prepared.device.type == "cpu"
     return TrainingArguments(
@@ -192,17 +190,17 @@ def _arguments(prepared: Prepared, folder: Path) -> TrainingArguments:
     )
 
 
-def _owes_evaluation(prepared: Prepared, checkpoint: Checkpoint) -> bool:
+def _owes_evaluation(prepared: PreparedRun, checkpoint: Checkpoint) -> bool:
     return _owed(prepared, TrainerState.load_from_json(str(checkpoint.folder / "trainer_state.json")))
 
 
-def _owed(prepared: Prepared, state: TrainerState) -> bool:
+def _owed(prepared: PreparedRun, state: TrainerState) -> bool:
     """Whether the evaluation after the last step is still to be made: it was interrupted."""
     due = state.global_step in prepared.schedule.evaluations and bool(prepared.validation.examples)
     return due and state.global_step not in {step for step, _ in evaluated(state)}
 
 
-def _write_adapter(prepared: Prepared, final: Path) -> None:
+def _write_adapter(prepared: PreparedRun, final: Path) -> None:
     full = NoSpace(
         f"the disk is full: the adapter could not be written to {final}",
         why="its checkpoint is complete and stays",

@@ -8,11 +8,10 @@ from dataclasses import replace
 from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.datasets import humaneval, mbpp, problems, sentences
 from peft_evaluation.items import Item, ItemSet
-from peft_tuning.datasets import catalogue as tuning
-from peft_tuning.datasets.entry import SEED
-from peft_tuning.datasets.sources import Places
+from peft_tuning.data.datasets import catalogue as tuning
+from peft_tuning.data.datasets.sources import SEED, DataLocations
 
-Load = Callable[[Places, int], ItemSet]
+Load = Callable[[DataLocations, int], ItemSet]
 
 LOADERS: Mapping[str, Load] = {
     "conala": lambda places, seed: sentences.load("conala", places, seed),
@@ -24,7 +23,7 @@ LOADERS: Mapping[str, Load] = {
 """A new one is a module here and a line."""
 
 
-def load(name: str, places: Places, *, seed: int = SEED) -> ItemSet:
+def load(name: str, places: DataLocations, *, seed: int = SEED) -> ItemSet:
     """The items called ``name``, or of the file of that path, each once.
 
     Raises NotFound, InvalidInput for two items of one id, and what the loader raises.

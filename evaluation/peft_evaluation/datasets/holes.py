@@ -8,9 +8,9 @@ from pathlib import Path
 
 from peft_evaluation.datasets.sentences import item_set
 from peft_evaluation.items import ItemSet
-from peft_tuning.examples import FillExample
-from peft_tuning.repository.dataset import repository_data_set
-from peft_tuning.scoring import ANSWER_TOKENS
+from peft_tuning.data.examples import FillExample
+from peft_tuning.data.repository.dataset import repository_data_set
+from peft_tuning.gate import ANSWER_TOKENS
 
 Tell = Callable[[str, int, int], None]
 

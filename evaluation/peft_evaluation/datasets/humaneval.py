@@ -10,16 +10,16 @@ from pathlib import Path
 
 from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.items import FunctionTests, Item, ItemSet
-from peft_tuning.datasets.rows import Row, read_rows
-from peft_tuning.datasets.sources import Places
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.datasets.rows import DataRow, read_rows
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import IntentExample
 
 FILE = "HumanEval.jsonl.gz"
 PROBLEMS = 164
 ANSWER_TOKENS = 512
 
 
-def load(places: Places) -> ItemSet:
+def load(places: DataLocations) -> ItemSet:
     """All problems, in their order. NotFound without the file, InvalidInput for another one."""
     path = find(places)
     items = tuple(_item(row) for row in read_rows(path))
@@ -37,7 +37,7 @@ def load(places: Places) -> ItemSet:
     )
 
 
-def find(places: Places) -> Path:
+def find(places: DataLocations) -> Path:
     """Where the file is; raises NotFound that says where to put it."""
     candidates = []
     for folder in (places.data, places.environment, places.cache):
@@ -55,7 +55,7 @@ def find(places: Places) -> Path:
     )
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> Item:
     prompt, entry_point = row.text("prompt").replace("\r\n", "\n"), row.text("entry_point")
     marker = prompt.rfind(f"def {entry_point}(")
     if marker < 0:

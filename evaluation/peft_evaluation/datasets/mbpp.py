@@ -11,16 +11,16 @@ from pathlib import Path
 
 from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.items import FunctionTests, Item, ItemSet
-from peft_tuning.datasets.rows import Row, read_rows
-from peft_tuning.datasets.sources import Places
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.datasets.rows import DataRow, read_rows
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import IntentExample
 
 FILES = ("sanitized-mbpp.json", "mbpp.jsonl")
 TEST, PROMPTS = range(11, 511), range(1, 11)
 ANSWER_TOKENS = 256
 
 
-def load(places: Places) -> ItemSet:
+def load(places: DataLocations) -> ItemSet:
     """The test part; the prompts' part as the pool. NotFound without a file, InvalidInput for a wrong one."""
     path = find(places)
     rows = {int(str(row.values.get("task_id", 0))): row for row in read_rows(path)}
@@ -39,7 +39,7 @@ def load(places: Places) -> ItemSet:
     )
 
 
-def find(places: Places) -> Path:
+def find(places: DataLocations) -> Path:
     """Where a file is, the sanitized one first; raises NotFound that says where to put it."""
     for folder in (places.data, places.environment, places.cache):
         if folder is None:
@@ -56,7 +56,7 @@ def find(places: Places) -> Path:
     )
 
 
-def _item(row: Row) -> Item:
+def _item(row: DataRow) -> Item:
     question = row.text("prompt" if "prompt" in row.values else "text").strip()
     asserts = [line.replace("\r\n", "\n") for line in _texts(row, "test_list")]
     imports = _texts(row, "test_imports") if "test_imports" in row.values else [row.text("test_setup_code", default="")]
@@ -92,7 +92,7 @@ def _entry_point(code: str, asserts: str) -> str | None:
     return next((name for name in defined if name in called), None)
 
 
-def _texts(row: Row, field: str) -> list[str]:
+def _texts(row: DataRow, field: str) -> list[str]:
     values = row.values.get(field)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise row.wrong(field, "should be a list of texts")

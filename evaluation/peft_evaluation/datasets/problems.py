@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from peft_core.errors import InvalidInput
 from peft_evaluation.items import Item, ItemSet
-from peft_tuning.datasets import apps
-from peft_tuning.datasets.sources import Places, find
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.datasets import apps
+from peft_tuning.data.datasets.sources import DataLocations, find
+from peft_tuning.data.examples import IntentExample
 
 ANSWER_TOKENS = 1024
 
 
-def load(places: Places, seed: int) -> ItemSet:
+def load(places: DataLocations, seed: int) -> ItemSet:
     """Problems with their tests; training problems, where there are any, are the pool. InvalidInput without a test."""
     found = find(apps.WANTED, places)
     problems = list(apps.test_problems(found))

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from peft_core.errors import InvalidInput
 from peft_evaluation.items import Item, ItemSet
-from peft_tuning.datasets import catalogue
-from peft_tuning.datasets.sources import Places
-from peft_tuning.examples import DataSet, Example, FillExample, HoleKind
+from peft_tuning.data.datasets import catalogue
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
 
 NOTES = {
     "conala": (
@@ -20,7 +20,7 @@ NOTES = {
 }
 
 
-def load(name: str, places: Places, seed: int) -> ItemSet:
+def load(name: str, places: DataLocations, seed: int) -> ItemSet:
     """A data set of the tuning catalogue, or a FILE.jsonl; raises what that does, InvalidInput without a test."""
     data = catalogue.load(name, places, seed=seed)
     return item_set(data, NOTES.get(name, ()))

@@ -26,7 +26,7 @@ from peft_evaluation.own_tests.breaking import broken
 from peft_evaluation.sandbox.base import Outcome, Sandbox, Verdict, Workspace
 from peft_evaluation.sandbox.suites import Suite, watch_suite
 from peft_evaluation.verifying import Ran, key, run_texts
-from peft_tuning.examples import FillExample
+from peft_tuning.data.examples import FillExample
 
 ROOM = 64 * 2**20
 """Bytes that tests may add to the repository's files."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from peft_core.api_types import ContextChunk
 from peft_core.code.document import lines_of
 from peft_evaluation.items import Item
-from peft_tuning.examples import Example, IntentExample
+from peft_tuning.data.examples import Example, IntentExample
 
 NO_SEED = 0
 """Of strategies that draw nothing."""

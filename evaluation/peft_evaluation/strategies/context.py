@@ -15,7 +15,7 @@ from peft_daemon.context.index import Index
 from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, Question, Recipe, select
 from peft_evaluation.items import ItemSet
 from peft_evaluation.strategies.base import Strategy
-from peft_tuning.examples import FillExample
+from peft_tuning.data.examples import FillExample
 
 TOKENS = 300
 

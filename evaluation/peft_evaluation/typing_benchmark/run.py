@@ -29,7 +29,7 @@ from peft_evaluation.typing_benchmark.results import BenchReport
 from peft_evaluation.typing_benchmark.scenarios import LOOK_S, cold, reopened, scene_of
 from peft_evaluation.typing_benchmark.trace_maker import TraceAmount, code_bases, make_traces
 from peft_evaluation.typing_benchmark.traces import Trace, digest_of
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 
 RUN, JOURNAL = "run.json", "replays.jsonl"
 START_S = 4.0
@@ -86,7 +86,7 @@ class BenchRequest:
     command: str = ""
 
 
-def bench(request: BenchRequest, place: Place, tell: Tell) -> BenchReport:
+def bench(request: BenchRequest, place: Installation, tell: Tell) -> BenchReport:
     """Do it all and tell of it.
 
     Raises Conflict where the folder holds a run that is not to go on, or another one; NotFound without the model;

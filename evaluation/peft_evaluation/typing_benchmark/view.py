@@ -16,7 +16,7 @@ from peft_evaluation.typing_benchmark import report as report_module
 from peft_evaluation.typing_benchmark.report import HTML
 from peft_evaluation.typing_benchmark.results import BenchReport
 from peft_evaluation.typing_benchmark.run import BenchReported, Replaying, TypingEvent
-from peft_tuning.progress_view import duration
+from peft_tuning.events import duration
 
 LINE_S = 30.0
 """A log gets a line this often."""

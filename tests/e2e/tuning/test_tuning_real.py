@@ -8,11 +8,11 @@ import pytest
 
 from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_daemon.models import catalogue
-from peft_tuning.examples import DataSet, FillExample, IntentExample
+from peft_tuning.data.examples import DataSet, FillExample, IntentExample
+from peft_tuning.events import ignore
 from peft_tuning.job import TuneJob
-from peft_tuning.planning import make_plan
-from peft_tuning.preparing import prepare
-from peft_tuning.progress import ignore
+from peft_tuning.plan import make_plan
+from peft_tuning.prepare import prepare
 from peft_tuning.training import train
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]

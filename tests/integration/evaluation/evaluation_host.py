@@ -16,7 +16,7 @@ from pathlib import Path
 from peft_evaluation.items import Item, ItemSet
 from peft_evaluation.run import EvaluateRequest, Event, Progress, answer_all
 from peft_evaluation.strategies.choosing import Sweep
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.examples import IntentExample
 from peft_tuning.progress_view import JsonLines
 from support.tiny_place import TinyPlace, tiny_place
 

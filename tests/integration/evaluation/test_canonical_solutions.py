@@ -13,9 +13,9 @@ from peft_evaluation.items import Item
 from peft_evaluation.sandbox.base import Outcome
 from peft_evaluation.sandbox.bubblewrap import Bubblewrap
 from peft_evaluation.verifying import run
-from peft_tuning.datasets.apps_problems import read_problems
-from peft_tuning.datasets.sources import Places
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.datasets.apps import read_problems
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import IntentExample
 from support.shared_data import shared_data
 
 
@@ -31,7 +31,7 @@ def outcomes(items: tuple[Item, ...], texts: list[str]) -> dict[str, str]:
 
 
 def test_all_of_humaneval_pass_whole_and_as_bodies(tmp_path: Path) -> None:
-    items = humaneval.load(Places(data=None, environment=shared_data(), cache=tmp_path)).items
+    items = humaneval.load(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
     assert len(items) == 164
     assert outcomes(items, [item.reference for item in items]) == {}
     some = items[::8]
@@ -41,7 +41,7 @@ def test_all_of_humaneval_pass_whole_and_as_bodies(tmp_path: Path) -> None:
 
 
 def test_all_of_mbpp_pass(tmp_path: Path) -> None:
-    items = mbpp.load(Places(data=None, environment=shared_data(), cache=tmp_path)).items
+    items = mbpp.load(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
     assert len(items) == 257
     assert outcomes(items, [item.reference for item in items]) == {}
 

@@ -19,7 +19,7 @@ from peft_evaluation.sandbox.bubblewrap import Bubblewrap
 from peft_evaluation.sandbox.suites import Suite, run_suite
 from peft_evaluation.sandbox.unconfined import Unconfined
 from peft_evaluation.verifying import run
-from peft_tuning.examples import FillExample, HoleKind
+from peft_tuning.data.examples import FillExample, HoleKind
 from support.own_repository import OwnRepository
 from support.tested_repository import ARGUMENTS, PRICES, STEADY, TEST_PRICES, shop
 

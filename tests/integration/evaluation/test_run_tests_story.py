@@ -16,7 +16,7 @@ from peft_evaluation.own_tests.preparing import PACK, OwnTests
 from peft_evaluation.reports import store
 from peft_evaluation.run import EvaluateRequest, Event, Progress, Ran, evaluate, folder
 from peft_evaluation.sandbox.bubblewrap import Bubblewrap
-from peft_tuning.datasets.entry import SEED
+from peft_tuning.data.datasets.sources import SEED
 from support.running_daemon import run_cli
 from support.tested_repository import ARGUMENTS, shop
 from support.tiny_place import TinyPlace

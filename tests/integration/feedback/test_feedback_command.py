@@ -19,8 +19,8 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.privacy.values import MASK
 from peft_daemon.feedback.store import FeedbackStore
-from peft_tuning.datasets.jsonl import load
-from peft_tuning.examples import FillExample, HoleKind
+from peft_tuning.data.datasets.jsonl import load
+from peft_tuning.data.examples import FillExample, HoleKind
 
 # Written in two pieces, so that nobody takes this file for one that holds a secret.
 SECRET = "AKIA" + "IOSFODNN7EXAMPLQ"
@@ -201,7 +201,7 @@ def test_a_file_is_never_overwritten_and_its_folder_has_to_exist(tmp_path: Path)
 
 @pytest.mark.torch
 def test_a_tiny_model_is_tuned_on_an_export(store: FeedbackStore, tmp_path: Path) -> None:
-    from peft_tuning.progress import ignore
+    from peft_tuning.events import ignore
     from peft_tuning.training import tune
     from support import tiny_run
 

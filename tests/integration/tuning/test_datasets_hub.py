@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import DownloadFailed, NotFound
-from peft_tuning.datasets import catalogue, conala
-from peft_tuning.datasets.hub import HubFile, HubRepository
-from peft_tuning.datasets.sources import Found, Part, Places, Wanted, find
+from peft_tuning.data.datasets import catalogue, conala
+from peft_tuning.data.datasets.hub import HubFile, HubRepository
+from peft_tuning.data.datasets.sources import DataLocations, DataSetFile, DataSetFiles, LocatedFiles, find
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 CONTENT = json.dumps([{"x": n} for n in range(40_000)]).encode()
@@ -89,17 +89,17 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def wanted(*, size: int | None = None, sha256: str | None = None) -> Wanted:
+def wanted(*, size: int | None = None, sha256: str | None = None) -> DataSetFiles:
     file = HubFile(file="rows.json", bytes=size, sha256=sha256)
-    return Wanted(
+    return DataSetFiles(
         id="data",
-        parts={"all": Part(names=("rows.json",), fields=("x",), hub=file)},
+        parts={"all": DataSetFile(names=("rows.json",), fields=("x",), hub=file)},
         repository=HubRepository(id="some/data", commit=COMMIT),
     )
 
 
-def get(hub: Hub, folder: Path, what: Wanted | None = None, *, offline: bool = False) -> Found:
-    return find(what or wanted(), Places(cache=folder / "datasets", endpoint=hub.url, offline=offline))
+def get(hub: Hub, folder: Path, what: DataSetFiles | None = None, *, offline: bool = False) -> LocatedFiles:
+    return find(what or wanted(), DataLocations(cache=folder / "datasets", endpoint=hub.url, offline=offline))
 
 
 def visible(folder: Path) -> list[str]:
@@ -151,7 +151,7 @@ def test_a_part_of_something_else_is_given_up(hub: Hub, tmp_path: Path) -> None:
 def test_a_killed_fetch_leaves_nothing_to_be_read_and_is_gone_on_with(hub: Hub, tmp_path: Path) -> None:
     hub.stalled = True
     code = (
-        "import sys; from pathlib import Path; from peft_tuning.datasets.hub import *; "
+        "import sys; from pathlib import Path; from peft_tuning.data.datasets.hub import *; "
         "from peft_core.progress import Silent; "
         f"fetch(HubRepository(id='some/data', commit='{COMMIT}'), HubFile(file='rows.json'), Path(sys.argv[1]), "
         "endpoint=sys.argv[2], progress=Silent())"
@@ -215,11 +215,11 @@ def test_a_data_set_is_fetched_whole_and_checked(hub: Hub, tmp_path: Path) -> No
         rows = ({"nl": f"{split} {n}", "cmd": "x", "question_id": f"{n}-1"} for n in range(conala.SIZES[split]))
         path = f"/datasets/{repository.id}/resolve/{repository.commit}/{part.hub.file}"
         hub.files[path] = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    places = Places(cache=tmp_path / "datasets", endpoint=hub.url)
+    places = DataLocations(cache=tmp_path / "datasets", endpoint=hub.url)
     found = catalogue.load("conala", places)
     assert (len(found.train), len(found.validation), len(found.test)) == (2135, 201, 543)
     assert repository.pin in found.provenance
-    assert catalogue.load("conala", Places(cache=tmp_path / "datasets", offline=True)).digest == found.digest
+    assert catalogue.load("conala", DataLocations(cache=tmp_path / "datasets", offline=True)).digest == found.digest
 
 
 def test_a_cache_that_cannot_be_made_is_the_same_error(hub: Hub, tmp_path: Path) -> None:

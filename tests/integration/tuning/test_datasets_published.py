@@ -13,24 +13,26 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_tuning.datasets import apps, catalogue
-from peft_tuning.datasets.apps_problems import InputForm, read_problems
-from peft_tuning.datasets.parsing import parses
-from peft_tuning.datasets.sources import Places
-from peft_tuning.datasets.splits import question
-from peft_tuning.examples import DataSet, IntentExample
+from peft_tuning.data.datasets import apps, catalogue
+from peft_tuning.data.datasets.apps import InputForm, read_problems
+from peft_tuning.data.datasets.rows import parses
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import DataSet, IntentExample
+from peft_tuning.data.splits import question
 from support.shared_data import shared_data
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(cache=tmp_path / "cache", environment=shared_data(), offline=True)
+def places(tmp_path: Path) -> DataLocations:
+    return DataLocations(cache=tmp_path / "cache", environment=shared_data(), offline=True)
 
 
 @pytest.fixture(scope="module")
 def alpaca() -> DataSet:
     """CodeAlpacaPy, which takes the best part of a second to parse."""
-    return catalogue.load("codealpacapy", Places(cache=Path("/nowhere"), environment=shared_data(), offline=True))
+    return catalogue.load(
+        "codealpacapy", DataLocations(cache=Path("/nowhere"), environment=shared_data(), offline=True)
+    )
 
 
 def sizes(found: DataSet) -> tuple[int, int, int]:
@@ -41,7 +43,7 @@ def questions(*parts: tuple[object, ...]) -> set[str]:
     return {question(example) for part in parts for example in part}  # type: ignore[arg-type]
 
 
-def test_conala_is_the_published_split_untouched(places: Places) -> None:
+def test_conala_is_the_published_split_untouched(places: DataLocations) -> None:
     found = catalogue.load("conala", places)
     assert sizes(found) == (2135, 201, 543)
     assert found.dropped == {}
@@ -69,7 +71,7 @@ def test_conala_of_another_size_is_refused(copied: Path, tmp_path: Path) -> None
     dev = copied / "cmd_dev.oracle_man.full.json"
     dev.write_text(json.dumps(json.loads(dev.read_bytes())[:-1]))
     with pytest.raises(InvalidInput, match="has 200 rows: the published validation part has 201"):
-        catalogue.load("conala", Places(cache=tmp_path / "cache", data=copied))
+        catalogue.load("conala", DataLocations(cache=tmp_path / "cache", data=copied))
 
 
 def test_a_held_out_sentence_is_dropped_from_train(copied: Path, tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_a_held_out_sentence_is_dropped_from_train(copied: Path, tmp_path: Path)
     (tmp_path / "mine/codealpacapy").mkdir()
     answers = [{"instruction": text, "input": "", "output": "x = 1"} for text in (sentence, "something else")]
     (tmp_path / "mine/codealpacapy/code_alpaca_20k.json").write_text(json.dumps(answers))
-    places = Places(cache=tmp_path / "cache", data=tmp_path / "mine")
+    places = DataLocations(cache=tmp_path / "cache", data=tmp_path / "mine")
     assert catalogue.load("conala", places).dropped == {"also in validation or test": 1}
     found = catalogue.load("joint", places)
     assert sizes(found) == (2134 + 1, 201, 543)
@@ -109,19 +111,21 @@ def test_codealpacapy_does_not_depend_on_the_order_of_the_file(alpaca: DataSet, 
     random.Random(1).shuffle(rows)
     shuffled = tmp_path / "any-name.json"
     shuffled.write_text(json.dumps(rows))
-    assert catalogue.load("codealpacapy", Places(cache=tmp_path / "cache", data=shuffled)).digest == alpaca.digest
+    assert (
+        catalogue.load("codealpacapy", DataLocations(cache=tmp_path / "cache", data=shuffled)).digest == alpaca.digest
+    )
 
 
 def test_of_fewer_rows_each_part_gets_its_share_and_the_seed_chooses(tmp_path: Path) -> None:
     rows = [{"instruction": f"Add {n}.", "input": "", "output": f"x += {n}"} for n in range(100)]
     (tmp_path / "few.json").write_text(json.dumps(rows))
-    places = Places(cache=tmp_path, data=tmp_path / "few.json")
+    places = DataLocations(cache=tmp_path, data=tmp_path / "few.json")
     found, other = (catalogue.load("codealpacapy", places, seed=seed) for seed in (42, 1))
     assert sizes(found) == sizes(other) == (70, 10, 20)
     assert found.digest != other.digest
 
 
-def test_joint_keeps_both_splits_and_both_licences(places: Places) -> None:
+def test_joint_keeps_both_splits_and_both_licences(places: DataLocations) -> None:
     found = catalogue.load("joint", places)
     assert sizes(found) == (4327, 515, 1171)
     assert not questions(found.train) & questions(found.validation, found.test)
@@ -133,7 +137,7 @@ def test_joint_keeps_both_splits_and_both_licences(places: Places) -> None:
 
 
 def test_apps_in_its_original_folders(tmp_path: Path) -> None:
-    given = Places(cache=tmp_path, data=shared_data("apps_subset", "train_5"), offline=True)
+    given = DataLocations(cache=tmp_path, data=shared_data("apps_subset", "train_5"), offline=True)
     found = catalogue.load("apps", given)
     assert sizes(found) == (4, 1, 0)
     problems = {problem.id: problem for problem in read_problems(shared_data("apps_subset", "train_5"))}
@@ -154,7 +158,7 @@ def test_apps_in_its_original_folders(tmp_path: Path) -> None:
 
 def test_apps_with_tests_but_without_solutions(tmp_path: Path) -> None:
     path = shared_data("apps_subset", "test_selected150", "selected150.jsonl")
-    found = catalogue.load("apps", Places(cache=tmp_path, data=path))
+    found = catalogue.load("apps", DataLocations(cache=tmp_path, data=path))
     assert sizes(found) == (0, 0, 150)
     problems = list(read_problems(path))
     tests = [problem.tests for problem in problems if problem.tests]
@@ -194,15 +198,15 @@ def test_apps_as_the_hub_has_it_equals_the_folders(tmp_path: Path) -> None:
 def test_a_file_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     origin = shared_data("codealpaca", "ORIGIN.md")
     with pytest.raises(InvalidInput, match=r"ORIGIN\.md"):
-        catalogue.load("codealpacapy", Places(cache=tmp_path, data=origin))
+        catalogue.load("codealpacapy", DataLocations(cache=tmp_path, data=origin))
     with pytest.raises(NotFound, match="has not the files"):
-        catalogue.load("conala", Places(cache=tmp_path, data=origin))
+        catalogue.load("conala", DataLocations(cache=tmp_path, data=origin))
 
 
 def test_local_files_need_nothing_of_the_tune_extra() -> None:
     code = (
-        "import sys; from pathlib import Path; from peft_tuning.datasets import catalogue; "
-        "from peft_tuning.datasets.sources import Places; "
+        "import sys; from pathlib import Path; from peft_tuning.data.datasets import catalogue; "
+        "from peft_tuning.data.datasets.sources import Places; "
         "catalogue.load('joint', Places(cache=Path('/nowhere'), environment=Path(sys.argv[1]), offline=True)); "
         "print(sorted({'torch', 'transformers', 'datasets', 'pyarrow', 'huggingface_hub', 'httpx'} & set(sys.modules)))"
     )

@@ -15,10 +15,10 @@ from peft_core.code.document import Document
 from peft_core.code.structure import structure
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.postprocess import FILL_STEPS, Draft, apply
-from peft_tuning.examples import FillExample, HoleKind
-from peft_tuning.repository.dataset import Mix, folders_data_set, repository_data_set
-from peft_tuning.repository.files import repository_files
-from peft_tuning.repository.holes import cut
+from peft_tuning.data.examples import FillExample, HoleKind
+from peft_tuning.data.repository.dataset import DataMix, folders_data_set, repository_data_set
+from peft_tuning.data.repository.files import repository_files
+from peft_tuning.data.repository.holes import cut
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -54,7 +54,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_part_of_this_repository_becomes_a_data_set(committed: Path) -> None:
     root = committed / "daemon"
-    data = repository_data_set(root, max_examples=600, mix=Mix(with_context=1.0))
+    data = repository_data_set(root, max_examples=600, mix=DataMix(with_context=1.0))
     assert (data.name, data.licence) == ("daemon", "own code")
     validation_short = 60 - len(data.validation)
     train_short = data.dropped.get("example: same as one held out", 0) - validation_short
@@ -77,7 +77,7 @@ def test_a_part_of_this_repository_becomes_a_data_set(committed: Path) -> None:
 
 def test_another_process_makes_the_same_data_set(committed: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from peft_tuning.repository.dataset import folders_data_set as f;"
+        "import sys; from pathlib import Path; from peft_tuning.data.repository.dataset import folders_data_set as f;"
         "print(f([(Path(sys.argv[1]), 'Apache-2.0')]).digest)"
     )
     folder = committed / "lsp"

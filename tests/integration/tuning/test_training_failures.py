@@ -15,13 +15,13 @@ from rich.console import Console
 
 from peft_core.errors import Conflict, InvalidInput
 from peft_tuning import trainer
-from peft_tuning.examples import DataSet, IntentExample
-from peft_tuning.failures import OutOfMemory
+from peft_tuning.data.examples import DataSet, IntentExample
+from peft_tuning.events import TrainingEvent, ignore
 from peft_tuning.job import TuneJob
+from peft_tuning.memory import OutOfMemory
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.planning import make_plan
-from peft_tuning.preparing import prepare
-from peft_tuning.progress import Event, ignore
+from peft_tuning.plan import make_plan
+from peft_tuning.prepare import prepare
 from peft_tuning.progress_view import JsonLines, LiveView
 from peft_tuning.trainer import TrainingDiverged
 from peft_tuning.training import TuneResult, train, tune
@@ -143,7 +143,7 @@ def test_progress_is_told_to_people_and_programs(tmp_path: Path) -> None:
 
     with LiveView(Console(file=screen, width=120)) as live:
 
-        def tell(event: Event) -> None:
+        def tell(event: TrainingEvent) -> None:
             events.append(event)
             view(event)
             live(event)

@@ -10,11 +10,12 @@ import pytest
 from peft_core.api_types import Task
 from peft_core.errors import Conflict
 from peft_core.settings import Settings
-from peft_tuning.examples import DataSet, IntentExample
+from peft_tuning.data.examples import DataSet, IntentExample
+from peft_tuning.events import AdapterRegistered, ModelWritten
+from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.place import Place
-from peft_tuning.run import Registered, RunEvent, TuneRequest, Written, run
+from peft_tuning.run import TuneEvent, TuneRequest, run
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch
@@ -24,7 +25,7 @@ DATA = DataSet(name="sums", train=ROWS[:6], validation=ROWS[6:], licence="MIT")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> Installation:
     return tiny_place(tmp_path)
 
 
@@ -33,15 +34,15 @@ def request(method: str, **changes: object) -> TuneRequest:
     return TuneRequest(name="sums", job=job, load_data=lambda _tell: DATA, **changes)  # type: ignore[arg-type]
 
 
-def events(asked: TuneRequest, place: Place) -> list[RunEvent]:
-    told: list[RunEvent] = []
+def events(asked: TuneRequest, place: Installation) -> list[TuneEvent]:
+    told: list[TuneEvent] = []
     run(asked, place, told.append)
     return told
 
 
-def test_a_lora_is_registered_and_in_use(place: Place) -> None:
+def test_a_lora_is_registered_and_in_use(place: Installation) -> None:
     last = events(request("lora"), place)[-1]
-    assert isinstance(last, Registered)
+    assert isinstance(last, AdapterRegistered)
     assert (last.in_use, last.why_not) == (("intent",), "")
     chosen = place.registry.resolve(Task.INTENT)
     assert chosen is not None
@@ -51,39 +52,39 @@ def test_a_lora_is_registered_and_in_use(place: Place) -> None:
     assert chosen.metrics["train_examples"] == 6
 
 
-def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(place: Place) -> None:
+def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(place: Installation) -> None:
     first = events(request("lora"), place)[-1]
     with pytest.raises(Conflict, match="--update"):
         events(request("lora"), place)
     second = events(request("lora", update=True, options=MethodOptions(rank=4)), place)[-1]
-    assert isinstance(first, Registered) and isinstance(second, Registered)
+    assert isinstance(first, AdapterRegistered) and isinstance(second, AdapterRegistered)
     assert place.registry.get("sums").digest == second.digest != first.digest
     assert place.registry.rollback("sums").digest == first.digest
 
 
 @pytest.mark.parametrize("method", ["ia3", "prompt", "prefix"])
-def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(place: Place, method: str) -> None:
+def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(place: Installation, method: str) -> None:
     last = events(request(method), place)[-1]
-    assert isinstance(last, Registered)
+    assert isinstance(last, AdapterRegistered)
     assert last.in_use == () and "PEFT_DAEMON_ENGINE=torch" in last.why_not
     assert place.registry.resolve(Task.INTENT) is None
     assert place.registry.get("sums").engines == ("torch",)
 
 
-def test_it_is_in_use_where_torch_serves(place: Place) -> None:
+def test_it_is_in_use_where_torch_serves(place: Installation) -> None:
     torch_place = replace(place, settings=Settings(engine="torch"))
     last = events(request("ia3"), torch_place)[-1]
-    assert isinstance(last, Registered) and last.in_use == ("intent",)
+    assert isinstance(last, AdapterRegistered) and last.in_use == ("intent",)
 
 
-def test_a_fully_tuned_model_is_written_and_no_adapter(place: Place) -> None:
+def test_a_fully_tuned_model_is_written_and_no_adapter(place: Installation) -> None:
     last = events(request("full"), place)[-1]
-    assert isinstance(last, Written)
+    assert isinstance(last, ModelWritten)
     assert {"config.json", "model.safetensors", "peft-daemon.json"} <= {p.name for p in Path(last.folder).iterdir()}
     assert not place.registry.list()
 
 
-def test_no_activation_means_none(place: Place) -> None:
+def test_no_activation_means_none(place: Installation) -> None:
     last = events(request("lora", activate=False), place)[-1]
-    assert isinstance(last, Registered) and last.in_use == ()
+    assert isinstance(last, AdapterRegistered) and last.in_use == ()
     assert place.registry.resolve(Task.INTENT) is None and place.registry.get("sums")

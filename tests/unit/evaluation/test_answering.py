@@ -14,7 +14,7 @@ from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.answering import Question, ServedAnswerer
 from peft_evaluation.decoding import Beams, Decoding, Greedy, Samples
-from peft_tuning.examples import Example, FillExample, IntentExample
+from peft_tuning.data.examples import Example, FillExample, IntentExample
 
 ASK = IntentExample(id="i", intent="sort the list", code="x.sort()")
 SHOWN = tuple(IntentExample(id=f"s{n}", intent=f"do {n}", code=f"done({n})") for n in range(3))

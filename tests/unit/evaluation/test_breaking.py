@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from peft_core.code.structure import structure
 from peft_evaluation.own_tests.breaking import broken
-from peft_tuning.repository.holes import cut
+from peft_tuning.data.repository.holes import cut
 
 FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rglob("*.py"))
 

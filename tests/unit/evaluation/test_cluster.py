@@ -18,7 +18,7 @@ from peft_evaluation import cluster, cluster_worker
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.cluster import Spot, connected, places, require_same
 from peft_evaluation.cluster_worker import ClusterWorker, packed, unpack
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.examples import IntentExample
 from support.tiny_place import tiny_place
 
 

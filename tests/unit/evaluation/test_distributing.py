@@ -9,7 +9,7 @@ import pytest
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_evaluation.answering import Given, Question
 from peft_evaluation.distributing import DistributedAnswerer, WorkerLost
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.examples import IntentExample
 
 
 class ToldWorker:

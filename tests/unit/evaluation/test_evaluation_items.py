@@ -11,17 +11,17 @@ import pytest
 from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.datasets import catalogue, holes
 from peft_evaluation.items import FunctionTests, ItemSet, groups
-from peft_tuning.datasets.apps_problems import ProblemTests
-from peft_tuning.datasets.sources import Places
-from peft_tuning.examples import FillExample
-from peft_tuning.repository.dataset import repository_data_set
+from peft_tuning.data.datasets.apps import ProblemTests
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import FillExample
+from peft_tuning.data.repository.dataset import repository_data_set
 from support.own_repository import OwnRepository, module
 from support.shared_data import shared_data
 
 
 def load(name: str, *folders: str) -> ItemSet:
     data = shared_data(*folders) if folders else None
-    places = Places(cache=Path("/none"), environment=shared_data(), offline=True, data=data)
+    places = DataLocations(cache=Path("/none"), environment=shared_data(), offline=True, data=data)
     return catalogue.load(name, places)
 
 
@@ -78,12 +78,12 @@ def test_a_file_of_one_s_own_is_evaluated_on_its_test_part(tmp_path: Path) -> No
     splits = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
     rows = [{"intent": f"say {i}", "code": f"print({i})", "split": split} for i, split in enumerate(splits)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    found = catalogue.load(str(path), Places(cache=tmp_path))
+    found = catalogue.load(str(path), DataLocations(cache=tmp_path))
     assert [item.reference for item in found.items] == ["print(8)", "print(9)"]
     assert len(found.pool) == 6
     path.write_text("\n".join(json.dumps({**row, "split": "train"}) for row in rows))
     with pytest.raises(InvalidInput, match="no test part"):
-        catalogue.load(str(path), Places(cache=tmp_path))
+        catalogue.load(str(path), DataLocations(cache=tmp_path))
 
 
 def test_the_digest_follows_the_items_and_the_first_are_named_as_such() -> None:
@@ -102,7 +102,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 @pytest.mark.parametrize("name", ["humaneval", "mbpp"])
 def test_a_missing_file_is_refused_with_where_to_put_it(name: str, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="--data"):
-        catalogue.load(name, Places(cache=tmp_path, offline=True))
+        catalogue.load(name, DataLocations(cache=tmp_path, offline=True))
 
 
 def test_a_file_with_too_few_problems_is_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_file_with_too_few_problems_is_refused(tmp_path: Path) -> None:
         '{"task_id": "a", "prompt": "def f():\\n", "entry_point": "f", "canonical_solution": "", "test": ""}\n'
     )
     with pytest.raises(InvalidInput, match="has 1 problems"):
-        catalogue.load("humaneval", Places(cache=tmp_path, data=tmp_path / "HumanEval.jsonl"))
+        catalogue.load("humaneval", DataLocations(cache=tmp_path, data=tmp_path / "HumanEval.jsonl"))
 
 
 def test_a_repository_is_evaluated_on_the_holes_that_tuning_holds_out(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from peft_evaluation.reports.figures import duration, measured, size
 from peft_evaluation.reports.markdown import markdown
 from peft_evaluation.results import Judgement, Measure, Report
 from peft_evaluation.scoring import score, scores
-from peft_tuning.examples import FillExample, IntentExample
+from peft_tuning.data.examples import FillExample, IntentExample
 from support.evaluation_report import IDENTITY, ITEMS, answered, answers, finished_report
 
 

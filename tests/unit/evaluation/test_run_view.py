@@ -11,7 +11,7 @@ from peft_evaluation.metrics.catalogue import WHOLES
 from peft_evaluation.run import Progress, Ran, Reported
 from peft_evaluation.run_view import Bars, Lines, view
 from peft_evaluation.running import Tally
-from peft_tuning.progress import Loading
+from peft_tuning.events import Loading
 from support.evaluation_report import ITEMS, answered, finished_report
 
 

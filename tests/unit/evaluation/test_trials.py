@@ -9,7 +9,7 @@ import pytest
 from peft_evaluation.items import FunctionTests
 from peft_evaluation.sandbox.programs import same_output
 from peft_evaluation.trials import complete, readings, trials
-from peft_tuning.datasets.apps_problems import InputForm, ProblemTests
+from peft_tuning.data.datasets.apps import InputForm, ProblemTests
 
 TESTS = FunctionTests(
     entry_point="double",

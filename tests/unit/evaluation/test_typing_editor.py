@@ -25,7 +25,7 @@ from peft_evaluation.typing_benchmark.screen import GhostText
 from peft_evaluation.typing_benchmark.trace_maker import TraceAmount
 from peft_evaluation.typing_benchmark.traces import TraceEdit
 from peft_evaluation.typing_benchmark.view import Lines, show
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 from support.typed_file import short_trace
 
 
@@ -169,15 +169,15 @@ def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     from peft_daemon.adapters.validation import BaseModel
 
-    monkeypatch.setattr(Place, "base", BaseModel("tiny", "0" * 64, tmp_path / "models" / "tiny" / "tiny.gguf"))
-    return Place(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)}))
+    monkeypatch.setattr(Installation, "base", BaseModel("tiny", "0" * 64, tmp_path / "models" / "tiny" / "tiny.gguf"))
+    return Installation(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)}))
 
 
 def test_a_run_replays_every_policy_and_writes_its_report(
-    request_of: Callable[..., run.BenchRequest], place: Place
+    request_of: Callable[..., run.BenchRequest], place: Installation
 ) -> None:
     events: list[run.TypingEvent] = []
     report = run.bench(request_of(), place, events.append)
@@ -189,7 +189,7 @@ def test_a_run_replays_every_policy_and_writes_its_report(
 
 
 def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
-    request_of: Callable[..., run.BenchRequest], place: Place, monkeypatch: pytest.MonkeyPatch
+    request_of: Callable[..., run.BenchRequest], place: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
 

@@ -18,8 +18,8 @@ from peft_evaluation.sandbox.base import Launch, Limits, Outcome
 from peft_evaluation.sandbox.unconfined import Unconfined
 from peft_evaluation.scoring import score
 from peft_evaluation.verifying import Ran, Verified, key, verify
-from peft_tuning.datasets.apps_problems import InputForm, ProblemTests
-from peft_tuning.examples import IntentExample
+from peft_tuning.data.datasets.apps import InputForm, ProblemTests
+from peft_tuning.data.examples import IntentExample
 
 DOUBLE = FunctionTests(
     entry_point="double", preamble="", stub="", check="def check(candidate):\n    assert candidate(2) == 4\n"

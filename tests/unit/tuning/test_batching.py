@@ -7,14 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_tuning.batching import IGNORED, Layout, collate, effective_batches, rows
-from peft_tuning.encoding import Encoded
-from peft_tuning.schedule import Schedule
+from peft_tuning.batch import IGNORED, BatchLayout, StepSchedule, collate, effective_batches, micro_batches
+from peft_tuning.encode import EncodedExample
 
 pytestmark = pytest.mark.torch
 
 ids = st.lists(st.integers(0, 9), min_size=1, max_size=12).map(tuple)
-examples = st.lists(st.builds(Encoded, ids, ids), min_size=1, max_size=9)
+examples = st.lists(st.builds(EncodedExample, ids, ids), min_size=1, max_size=9)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -36,12 +35,12 @@ def test_grouping_puts_like_lengths_together() -> None:
     assert padding < 0.03 * sum(lengths)
 
 
-@given(examples, st.integers(1, 60), st.sampled_from(Layout))
+@given(examples, st.integers(1, 60), st.sampled_from(BatchLayout))
 @settings(max_examples=25, deadline=None)
 def test_rows_hold_every_answer_once_and_keep_to_their_size(
-    given_examples: list[Encoded], batch_tokens: int, layout: Layout
+    given_examples: list[EncodedExample], batch_tokens: int, layout: BatchLayout
 ) -> None:
-    made = rows(given_examples, layout, batch_tokens)
+    made = micro_batches(given_examples, layout, batch_tokens)
     key = lambda each: (each.prompt, each.response)  # noqa: E731
     assert sorted((e for row in made for e in row.examples), key=key) == sorted(given_examples, key=key)
     for row in made:
@@ -57,9 +56,9 @@ def test_rows_hold_every_answer_once_and_keep_to_their_size(
 
 def test_a_packed_row_has_a_common_beginning_once_and_no_padding() -> None:
     system = tuple(range(100, 120))
-    pair = [Encoded((*system, 1, 2), (3, 9)), Encoded((*system, 5), (6, 7, 9))]
-    (row,) = rows(pair, Layout.PACKED, 100)
-    batch = collate(row, Layout.PACKED, pad=0)
+    pair = [EncodedExample((*system, 1, 2), (3, 9)), EncodedExample((*system, 5), (6, 7, 9))]
+    (row,) = micro_batches(pair, BatchLayout.PACKED, 100)
+    batch = collate(row, BatchLayout.PACKED, pad=0)
     assert batch.inputs["input_ids"].tolist() == [[*system, 1, 2, 3, 5, 6, 7]]
     assert batch.inputs["position_ids"].tolist() == [[*range(20), 20, 21, 22, 20, 21, 22]]
     assert batch.targets[0, 20:].tolist() == [IGNORED, 3, 9, 6, 7, 9]
@@ -72,12 +71,12 @@ def test_a_packed_row_has_a_common_beginning_once_and_no_padding() -> None:
 
 
 def test_an_epoch_is_evaluated_in_fifths_and_after_the_last_step() -> None:
-    schedule = Schedule(
+    schedule = StepSchedule(
         lengths=(1,) * 2135, batch_size=8, epochs=2, seed=1, grouped=False, evaluations_per_epoch=5, max_steps=None
     )
     assert (schedule.steps_per_epoch, schedule.steps) == (267, 534)
     assert sorted(schedule.evaluations) == [54, 107, 161, 214, 267, 321, 374, 428, 481, 534]
-    short = Schedule(
+    short = StepSchedule(
         lengths=(1,) * 2135, batch_size=8, epochs=2, seed=1, grouped=False, evaluations_per_epoch=5, max_steps=60
     )
     assert sorted(short.evaluations) == [54, 60]

@@ -107,7 +107,7 @@ def test_an_optimizer_file_cannot_run_code(store: CheckpointStore) -> None:
     folder = save(store, 3)
     torch.save({"state": Path("/")}, folder / OPTIMIZER)
     with pytest.raises(Exception, match=r"[Ww]eights"):
-        checkpoints.Checkpoint(folder, checkpoints.Summary(step=3, best_step=None, sha256={})).load(OPTIMIZER)
+        checkpoints.Checkpoint(folder, checkpoints.CheckpointSummary(step=3, best_step=None, sha256={})).load(OPTIMIZER)
 
 
 def test_weights_of_another_run_are_refused() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from peft_core.errors import InvalidInput
-from peft_tuning.datasets import apps
-from peft_tuning.datasets.apps_problems import InputForm, ProblemTests, problem, read_problems
-from peft_tuning.datasets.rows import Row
-from peft_tuning.datasets.sources import Places
-from peft_tuning.examples import DataSet, IntentExample
+from peft_tuning.data.datasets import apps
+from peft_tuning.data.datasets.apps import InputForm, ProblemTests, parse_problem, read_problems
+from peft_tuning.data.datasets.rows import DataRow
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import DataSet, IntentExample
 
 
 def row(number: int = 0, **changes: object) -> dict[str, Any]:
@@ -29,13 +29,13 @@ def row(number: int = 0, **changes: object) -> dict[str, Any]:
 
 
 def read(values: dict[str, Any]) -> Any:
-    return problem(Row(Path("train.jsonl"), 3, values))
+    return parse_problem(DataRow(Path("train.jsonl"), 3, values))
 
 
 def load(folder: Path, **files: list[dict[str, Any]]) -> DataSet:
     for name, rows in files.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(values) + "\n" for values in rows))
-    return apps.load(Places(cache=folder / "cache", data=folder), 42)
+    return apps.load(DataLocations(cache=folder / "cache", data=folder), 42)
 
 
 def test_a_program_reads_and_writes() -> None:

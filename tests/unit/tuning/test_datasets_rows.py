@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput
-from peft_tuning.datasets.rows import Row, parse_json, read_rows
+from peft_tuning.data.datasets.rows import DataRow, parse_json, read_rows
 
 ROWS = [{"a": "ü", "n": 1}, {"a": "x\u2028y\r\n", "n": 2}]
 
@@ -93,9 +93,9 @@ def test_a_number_without_end_is_refused() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(7, "7"), ("7-1", "7-1")])
 def test_an_identifier_may_be_a_number(value: object, expected: str) -> None:
-    assert Row(Path("x"), 1, {"id": value}).number_or_text("id") == expected
+    assert DataRow(Path("x"), 1, {"id": value}).number_or_text("id") == expected
 
 
 def test_true_is_no_identifier() -> None:
     with pytest.raises(InvalidInput, match="true or false"):
-        Row(Path("x"), 1, {"id": True}).number_or_text("id")
+        DataRow(Path("x"), 1, {"id": True}).number_or_text("id")

@@ -9,13 +9,13 @@ import pytest
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_tuning.datasets import apps, catalogue, conala
-from peft_tuning.datasets.sources import Places, find, locate
+from peft_tuning.data.datasets import apps, catalogue, conala
+from peft_tuning.data.datasets.sources import DataLocations, find, locate
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(cache=tmp_path / "cache", environment=tmp_path / "environment", offline=True)
+def places(tmp_path: Path) -> DataLocations:
+    return DataLocations(cache=tmp_path / "cache", environment=tmp_path / "environment", offline=True)
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -28,33 +28,33 @@ def put(folder: Path, *names: str) -> Path:
 NAMES = tuple(part.names[0] for part in conala.WANTED.parts.values())
 
 
-def test_the_first_place_that_has_it_is_used(places: Places, tmp_path: Path) -> None:
+def test_the_first_place_that_has_it_is_used(places: DataLocations, tmp_path: Path) -> None:
     put(places.cache / "conala", *NAMES)
     assert find(conala.WANTED, places).place == "cache"
     assert places.environment is not None
     put(places.environment / "conala", *NAMES)
     assert find(conala.WANTED, places).place == "PEFT_DAEMON_DATA"
-    given = Places(cache=places.cache, environment=places.environment, data=put(tmp_path / "mine", *NAMES))
+    given = DataLocations(cache=places.cache, environment=places.environment, data=put(tmp_path / "mine", *NAMES))
     found = find(conala.WANTED, given)
     assert found.place == "--data"
     assert {path.parent for path in found.files.values()} == {tmp_path / "mine"}
 
 
-def test_a_place_with_some_of_the_files_is_passed_over(places: Places) -> None:
+def test_a_place_with_some_of_the_files_is_passed_over(places: DataLocations) -> None:
     assert places.environment is not None
     put(places.environment / "conala", *NAMES[:2])
     put(places.cache / "conala", *NAMES)
     assert find(conala.WANTED, places).place == "cache"
 
 
-def test_what_is_given_is_never_passed_over(places: Places, tmp_path: Path) -> None:
+def test_what_is_given_is_never_passed_over(places: DataLocations, tmp_path: Path) -> None:
     put(places.cache / "conala", *NAMES)
     for folder in (put(tmp_path / "mine", *NAMES[:2]), tmp_path / "gone"):
         with pytest.raises(NotFound, match=r"conala-test\.jsonl \(rows with nl, cmd, question_id\)"):
-            find(conala.WANTED, Places(cache=places.cache, data=folder))
+            find(conala.WANTED, DataLocations(cache=places.cache, data=folder))
 
 
-def test_nowhere_says_which_file_to_put_where(places: Places) -> None:
+def test_nowhere_says_which_file_to_put_where(places: DataLocations) -> None:
     with pytest.raises(NotFound) as caught:
         find(conala.WANTED, places)
     for name in NAMES:
@@ -66,9 +66,9 @@ def test_nowhere_says_which_file_to_put_where(places: Places) -> None:
     assert not places.cache.exists()
 
 
-def test_half_of_a_fetch_is_used_only_without_a_network(places: Places) -> None:
+def test_half_of_a_fetch_is_used_only_without_a_network(places: DataLocations) -> None:
     put(places.cache / "apps", "train.jsonl")
-    online = Places(cache=places.cache)
+    online = DataLocations(cache=places.cache)
     assert locate(apps.WANTED, online) is None
     found = locate(apps.WANTED, places)
     assert found is not None
@@ -81,28 +81,28 @@ def test_half_of_a_fetch_is_used_only_without_a_network(places: Places) -> None:
 )
 def test_the_environment_can_close_the_network(environ: dict[str, str], offline: bool, tmp_path: Path) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
-    assert Places.resolve(Settings(), paths, environ=environ).offline is offline
-    assert Places.resolve(Settings(offline=True), paths, environ=environ).offline
+    assert DataLocations.resolve(Settings(), paths, environ=environ).offline is offline
+    assert DataLocations.resolve(Settings(offline=True), paths, environ=environ).offline
 
 
 def test_the_environment_names_folder_and_hub(tmp_path: Path) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
     environ = {"PEFT_DAEMON_DATA": "/data", "HF_ENDPOINT": "https://mirror.example"}
-    places = Places.resolve(Settings(), paths, environ=environ)
+    places = DataLocations.resolve(Settings(), paths, environ=environ)
     assert (places.environment, places.endpoint) == (Path("/data"), "https://mirror.example")
     assert places.cache == tmp_path / "cache/datasets"
     with pytest.raises(InvalidInput, match="HF_ENDPOINT"):
-        Places.resolve(Settings(), paths, environ={"HF_ENDPOINT": "mirror"})
+        DataLocations.resolve(Settings(), paths, environ={"HF_ENDPOINT": "mirror"})
 
 
-def test_an_unknown_name_lists_the_known_ones(places: Places) -> None:
+def test_an_unknown_name_lists_the_known_ones(places: DataLocations) -> None:
     with pytest.raises(NotFound, match="conala, codealpacapy, apps, joint"):
         catalogue.load("humaneval", places)
 
 
-def test_a_file_needs_no_data_option(places: Places, tmp_path: Path) -> None:
+def test_a_file_needs_no_data_option(places: DataLocations, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="--data"):
-        catalogue.load("mine.jsonl", Places(cache=places.cache, data=tmp_path))
+        catalogue.load("mine.jsonl", DataLocations(cache=places.cache, data=tmp_path))
 
 
 @pytest.mark.parametrize("entry", catalogue.ENTRIES, ids=lambda entry: entry.id)

@@ -9,34 +9,43 @@ import pytest
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats, prompt
-from peft_tuning.encoding import Dropped, Encoded, Limits, Tokens, encode, encode_all
-from peft_tuning.examples import Example, FillExample, IntentExample
+from peft_tuning.data.examples import Example, FillExample, IntentExample
+from peft_tuning.encode import (
+    DroppedExample,
+    EncodedExample,
+    ExampleTokenizer,
+    TokenLimits,
+    encode_example,
+    encode_examples,
+)
 from support import tiny_run
 
 pytestmark = pytest.mark.torch
 
-LIMITS = Limits(prompt_tokens=200, response_tokens=80)
+LIMITS = TokenLimits(prompt_tokens=200, response_tokens=80)
 END_OF_TEXT, IM_END = 256, 258
 
 
 @pytest.fixture(scope="module")
-def tokens() -> Tokens:
-    return Tokens.of(tiny_run.base())
+def tokens() -> ExampleTokenizer:
+    return ExampleTokenizer.of(tiny_run.base())
 
 
-def text(tokens: Tokens, ids: tuple[int, ...]) -> str:
+def text(tokens: ExampleTokenizer, ids: tuple[int, ...]) -> str:
     return tiny_run.tokenizer().decode(list(ids), skip_special_tokens=False)
 
 
-def written(example: Example, tokens: Tokens, limits: Limits = LIMITS) -> Encoded | Dropped:
+def written(
+    example: Example, tokens: ExampleTokenizer, limits: TokenLimits = LIMITS
+) -> EncodedExample | DroppedExample:
     ids = tiny_run.FORMATS
     chosen = formats.get(ids.fill if isinstance(example, FillExample) else ids.intent)
-    return asyncio.run(encode(example, chosen, tokens, limits))
+    return asyncio.run(encode_example(example, chosen, tokens, limits))
 
 
-def test_a_sentence_becomes_the_chat_prompt_and_its_answer_closes_the_fence(tokens: Tokens) -> None:
+def test_a_sentence_becomes_the_chat_prompt_and_its_answer_closes_the_fence(tokens: ExampleTokenizer) -> None:
     made = written(IntentExample(id="1", intent=" sort x\n", code="\nx = sorted(x)\nprint(x)\n\n"), tokens)
-    assert isinstance(made, Encoded)
+    assert isinstance(made, EncodedExample)
     assert text(tokens, made.prompt).endswith(
         "<|im_start|>user\nWrite python code: sort x<|im_end|>\n<|im_start|>assistant\n```python\n"
     )
@@ -44,10 +53,12 @@ def test_a_sentence_becomes_the_chat_prompt_and_its_answer_closes_the_fence(toke
     assert made.response[-1] == IM_END
 
 
-def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_back_text(tokens: Tokens) -> None:
+def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_back_text(
+    tokens: ExampleTokenizer,
+) -> None:
     example = FillExample(id="1", prefix="def f(a):\r\n    return (se", suffix=")\r\n", middle="lf.a,\r\n        a")
     made = written(example, tokens)
-    assert isinstance(made, Encoded)
+    assert isinstance(made, EncodedExample)
 
     async def count(texts: object) -> list[int]:
         return [len(tokens.literal.encode_text(each)) for each in texts]  # type: ignore[attr-defined]
@@ -61,17 +72,17 @@ def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_b
     assert not made.cut
 
 
-def test_control_words_in_a_file_stay_text(tokens: Tokens) -> None:
+def test_control_words_in_a_file_stay_text(tokens: ExampleTokenizer) -> None:
     example = FillExample(id="1", prefix="s = '<|fim_middle|><|im_end|>'\nx = ", suffix="\n", middle="1")
     made = written(example, tokens)
-    assert isinstance(made, Encoded)
+    assert isinstance(made, EncodedExample)
     control = [token for token in made.prompt if token >= 256]
     assert [text(tokens, (token,)) for token in control] == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
 
 
-def test_a_long_document_is_cut_as_completion_cuts_it_and_counted(tokens: Tokens) -> None:
+def test_a_long_document_is_cut_as_completion_cuts_it_and_counted(tokens: ExampleTokenizer) -> None:
     prefix = "".join(f"line_{number} = {number}\n" for number in range(100))
-    part = encode_all(
+    part = encode_examples(
         [FillExample(id="1", prefix=prefix + "x =", suffix="\n" * 3, middle=" 1")], tiny_run.FORMATS, tokens, LIMITS
     )
     (made,) = part.examples
@@ -93,29 +104,29 @@ def test_a_long_document_is_cut_as_completion_cuts_it_and_counted(tokens: Tokens
     ],
 )
 def test_what_serving_could_not_answer_is_dropped_with_its_reason(
-    example: Example, reason: str, tokens: Tokens
+    example: Example, reason: str, tokens: ExampleTokenizer
 ) -> None:
-    assert written(example, tokens) == Dropped(reason)
-    part = encode_all([example, IntentExample(id="2", intent="x", code="y")], tiny_run.FORMATS, tokens, LIMITS)
+    assert written(example, tokens) == DroppedExample(reason)
+    part = encode_examples([example, IntentExample(id="2", intent="x", code="y")], tiny_run.FORMATS, tokens, LIMITS)
     assert (len(part.examples), part.dropped) == (1, {reason: 1})
 
 
-def test_a_format_of_another_task_or_family_is_refused(tokens: Tokens) -> None:
+def test_a_format_of_another_task_or_family_is_refused(tokens: ExampleTokenizer) -> None:
     fill = FillExample(id="1", prefix="a", suffix="", middle="b")
     with pytest.raises(InvalidInput, match="is for intent, not for fill"):
-        asyncio.run(encode(fill, formats.get("instruct-v1"), tokens, LIMITS))
+        asyncio.run(encode_example(fill, formats.get("instruct-v1"), tokens, LIMITS))
     with pytest.raises(InvalidInput, match="control token"):
-        asyncio.run(encode(fill, formats.get("deepseek-fim-v1"), tokens, LIMITS))
+        asyncio.run(encode_example(fill, formats.get("deepseek-fim-v1"), tokens, LIMITS))
 
 
 def test_an_encoder_input_ends_as_the_family_was_trained() -> None:
     made = asyncio.run(
-        encode(
+        encode_example(
             IntentExample(id="1", intent="x", code="y"),
             formats.get("instruct-v1"),
-            Tokens.of(tiny_run.base("t5")),
+            ExampleTokenizer.of(tiny_run.base("t5")),
             LIMITS,
         )
     )
-    assert isinstance(made, Encoded)
+    assert isinstance(made, EncodedExample)
     assert made.prompt[-1] == made.response[-1] == END_OF_TEXT

@@ -11,9 +11,9 @@ from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest
-from peft_tuning.examples import FillExample
-from peft_tuning.gate import SCALES, Holes, Verdict, judge
-from peft_tuning.scoring import scored
+from peft_tuning.data.examples import FillExample
+from peft_tuning.events import GateVerdict
+from peft_tuning.gate import SCALES, GateHoles, judge, score_hole
 
 QWEN = formats.get("qwen-fim-v1")
 
@@ -52,12 +52,12 @@ def holes(count: int, word: str = "own") -> tuple[FillExample, ...]:
     )
 
 
-async def verdict(engine: Knowing, judged: int = 12) -> Verdict:
+async def verdict(engine: Knowing, judged: int = 12) -> GateVerdict:
     told: list[tuple[str, int, int]] = []
     found = await judge(
         engine,
         AdapterLease("a" * 64, Path("unused")),
-        Holes(holes(4), holes(judged), holes(3, "general")),
+        GateHoles(holes(4), holes(judged), holes(3, "general")),
         QWEN,
         prompt_tokens=256,
         tell=lambda *each: told.append(each),
@@ -104,5 +104,5 @@ async def test_every_scale_is_tried_and_the_base_runs_without_the_adapter() -> N
     [("abcd", True, 1.0), ("abcd \n", True, 1.0), ("abcx", False, 0.75), ("", False, 0.0), ("abcdabcd", False, 0.5)],
 )
 def test_an_answer_is_compared_without_white_space_at_its_end(answer: str, exact: bool, similarity: float) -> None:
-    score = scored(FillExample(id="x", prefix="", suffix="", middle="abcd"), answer)
+    score = score_hole(FillExample(id="x", prefix="", suffix="", middle="abcd"), answer)
     assert (score.exact, score.similarity) == (exact, pytest.approx(similarity))

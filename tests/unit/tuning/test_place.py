@@ -12,7 +12,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import ModelStore
-from peft_tuning.place import Place
+from peft_tuning.installation import Installation
 from support.tiny_entry import tiny_entry
 
 
@@ -22,7 +22,7 @@ def test_a_base_that_is_not_the_verified_file_is_refused(tmp_path: Path, monkeyp
     entry = tiny_entry(given.read_bytes())
     monkeypatch.setattr(catalogue, "get", lambda _: entry)
     file = ModelStore(tmp_path / "models", offline=True).pull(entry, local=given).path
-    place = Place(
+    place = Installation(
         settings=Settings(models_dir=str(tmp_path / "models")),
         paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")}),
     )

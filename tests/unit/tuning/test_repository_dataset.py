@@ -10,13 +10,13 @@ import pytest
 
 from peft_core.errors import InvalidInput
 from peft_daemon.completion.prompt import TYPED_LINES
-from peft_tuning.examples import DataSet, Example, FillExample, HoleKind, IntentExample
-from peft_tuning.repository.dataset import AFTER, BEFORE, Mix, folders_data_set, repository_data_set, window
-from peft_tuning.repository.duplicates import function_parts
-from peft_tuning.repository.holes import Cutting, Hole
+from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
+from peft_tuning.data.repository.dataset import AFTER, BEFORE, DataMix, folders_data_set, repository_data_set, window
+from peft_tuning.data.repository.holes import Hole, HoleSettings
+from peft_tuning.data.repository.secrets import function_parts
 from support.own_repository import OwnRepository, module
 
-DENSE = Mix(cutting=Cutting(lines_per_hole=2), with_context=1.0)
+DENSE = DataMix(cutting=HoleSettings(lines_per_hole=2), with_context=1.0)
 
 
 def shop(root: Path) -> OwnRepository:
@@ -101,7 +101,7 @@ def test_both_kinds_of_example_are_there(still: OwnRepository, dense: DataSet) -
     assert {each.kind for each in fills} == set(HoleKind)
     assert any(each.prefix.endswith('of a day."""\n    ') for each in fills)  # a docstring is answered in its file
     assert any(each.prefix.split("\n")[-2].strip().startswith("# collect") for each in fills)
-    assert not any(isinstance(e, IntentExample) for e in repository_data_set(still.root, mix=Mix(intents=0)).train)
+    assert not any(isinstance(e, IntentExample) for e in repository_data_set(still.root, mix=DataMix(intents=0)).train)
 
 
 def test_a_function_copied_to_another_file_is_on_one_side_only(own: OwnRepository) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_tuning.repository.duplicates import file_parts, function_parts, seen_files, seen_functions
+from peft_tuning.data.repository.secrets import file_parts, function_parts, seen_files, seen_functions
 from support.own_repository import module
 
 

@@ -9,7 +9,7 @@ import pytest
 from peft_core.code import git
 from peft_core.code.files import Skip, SourceFile, read
 from peft_core.errors import InvalidInput
-from peft_tuning.repository.files import repository_files, source_files
+from peft_tuning.data.repository.files import repository_files, source_files
 from support.own_repository import OwnRepository
 
 CODE = "x = 1\n"

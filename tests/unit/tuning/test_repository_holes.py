@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from peft_core.code.languages import GRAMMARS
 from peft_core.code.structure import Span, Structure, structure
-from peft_tuning.examples import HoleKind
-from peft_tuning.repository.holes import Cutting, Hole, cut
+from peft_tuning.data.examples import HoleKind
+from peft_tuning.data.repository.holes import Hole, HoleSettings, cut
 from support.own_repository import module
 
 PYTHON = '''\
@@ -56,14 +56,14 @@ BRACES = {
     "ruby": "def go(a)\n  x = a + 1\n  if x\n    puts(x)\n  end\n  x\nend\n",
     "shellscript": "go() {\n  local x=1\n  echo $x\n}\n",
 }
-ALL = Cutting(lines_per_hole=1, most_holes=400)
+ALL = HoleSettings(lines_per_hole=1, most_holes=400)
 
 
-def only(kind: HoleKind, **settings: float) -> Cutting:
-    return Cutting(shares={kind: 1.0}, lines_per_hole=1, most_holes=400, **settings)  # type: ignore[arg-type]
+def only(kind: HoleKind, **settings: float) -> HoleSettings:
+    return HoleSettings(shares={kind: 1.0}, lines_per_hole=1, most_holes=400, **settings)  # type: ignore[arg-type]
 
 
-def middles(text: str, cutting: Cutting, language: str = "python", seed: str = "1") -> set[str]:
+def middles(text: str, cutting: HoleSettings, language: str = "python", seed: str = "1") -> set[str]:
     return {text[hole.start : hole.end] for hole in cut(structure(text, language), seed=seed, cutting=cutting)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from peft_core.code.structure import Span, structure
-from peft_tuning.repository.intents import intents, sentence_of
+from peft_tuning.data.repository.holes import intents, sentence_of
 
 TEXT = '''\
 class Order:

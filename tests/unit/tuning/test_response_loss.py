@@ -10,11 +10,9 @@ from torch.nn import functional
 from peft_core.errors import InvalidInput
 from peft_daemon.engines.torch import families
 from peft_tuning import methods
-from peft_tuning.batching import Layout
-from peft_tuning.encoding import Encoded
-from peft_tuning.loss import chunked_cross_entropy, output_layer, response_loss
+from peft_tuning.batch import BatchLayout, Collator, chunked_cross_entropy, output_layer, response_loss
+from peft_tuning.encode import EncodedExample
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.trainer import RowForward
 from support import tiny_run
 
 pytestmark = pytest.mark.torch
@@ -23,10 +21,10 @@ TOLERANCE = 1e-5
 SYSTEM = tuple(range(30, 41))
 """What the prompts of a chat format begin with."""
 EXAMPLES = (
-    Encoded((*SYSTEM, 1, 2, 3), (4, 5, 6, 256)),
-    Encoded((*SYSTEM, 9), (7, 256)),
-    Encoded((*SYSTEM, 8, 8, 1, 5, 77), (11, 12, 13, 14, 15, 256)),
-    Encoded(SYSTEM, (90, 256)),
+    EncodedExample((*SYSTEM, 1, 2, 3), (4, 5, 6, 256)),
+    EncodedExample((*SYSTEM, 9), (7, 256)),
+    EncodedExample((*SYSTEM, 8, 8, 1, 5, 77), (11, 12, 13, 14, 15, 256)),
+    EncodedExample(SYSTEM, (90, 256)),
 )
 
 
@@ -55,7 +53,7 @@ def trainable(method: str, family: str) -> nn.Module:
     return model.eval()
 
 
-def alone(model: nn.Module, example: Encoded, *, encoder_decoder: bool) -> Tensor:
+def alone(model: nn.Module, example: EncodedExample, *, encoder_decoder: bool) -> Tensor:
     """The loss of one example, with all its logits."""
     prompt, response = torch.tensor([example.prompt]), torch.tensor([example.response])
     if encoder_decoder:
@@ -69,10 +67,10 @@ def alone(model: nn.Module, example: Encoded, *, encoder_decoder: bool) -> Tenso
     return functional.cross_entropy(logits[0, -response.shape[1] :], response[0], reduction="sum")
 
 
-def layouts(method: str, family: str) -> list[Layout]:
+def layouts(method: str, family: str) -> list[BatchLayout]:
     if family == "t5":
-        return [Layout.ENCODER_DECODER]
-    return [Layout.PADDED] if method in ("prompt", "prefix") else [Layout.PACKED, Layout.PADDED]
+        return [BatchLayout.ENCODER_DECODER]
+    return [BatchLayout.PADDED] if method in ("prompt", "prefix") else [BatchLayout.PACKED, BatchLayout.PADDED]
 
 
 @pytest.mark.parametrize(("method", "family"), PAIRS)
@@ -84,7 +82,7 @@ def test_batches_have_the_loss_and_gradient_of_their_examples(method: str, famil
     for layout in layouts(method, family):
         for batch_tokens in (1, 64, 4096):
             model.zero_grad()
-            forward = RowForward(model, layout, batch_tokens, pad=256, decoder_start=256)
+            forward = Collator(model, layout, batch_tokens, pad=256, decoder_start=256)
             rows = forward.cut(EXAMPLES)
             losses = [response_loss(model, forward.batch(row)) for row in rows]
             total = torch.stack(losses).sum()
@@ -97,7 +95,7 @@ def test_batches_have_the_loss_and_gradient_of_their_examples(method: str, famil
 
 def test_no_more_than_a_chunk_of_answer_positions_is_projected_at_once() -> None:
     model = trainable("lora", "qwen2")
-    forward = RowForward(model, Layout.PACKED, 4096, pad=256, decoder_start=256)
+    forward = Collator(model, BatchLayout.PACKED, 4096, pad=256, decoder_start=256)
     seen: list[int] = []
     output_layer(model).register_forward_hook(lambda _head, inputs, _out: seen.append(inputs[0].numel() // 32))
     (row,) = forward.cut(EXAMPLES)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from peft_core.errors import Conflict, NotFound
-from peft_tuning.job import RunIdentity, record, recorded, require_same
+from peft_tuning.job import RunIdentity, load_identity, require_same_run, save_identity
 from peft_tuning.methods.base import MethodOptions
 
 BEGUN = RunIdentity(
@@ -41,8 +41,8 @@ BEGUN = RunIdentity(
 
 
 def test_the_same_run_is_resumed(tmp_path: Path) -> None:
-    record(tmp_path / "new", BEGUN)
-    require_same(recorded(tmp_path / "new"), BEGUN)
+    save_identity(tmp_path / "new", BEGUN)
+    require_same_run(load_identity(tmp_path / "new"), BEGUN)
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_the_same_run_is_resumed(tmp_path: Path) -> None:
 )
 def test_another_run_is_refused_by_its_differences(change: dict[str, Any], message: str) -> None:
     with pytest.raises(Conflict, match=message):
-        require_same(BEGUN, msgspec.structs.replace(BEGUN, **change))
+        require_same_run(BEGUN, msgspec.structs.replace(BEGUN, **change))
 
 
 def test_a_missing_or_unreadable_record_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no run to resume"):
-        recorded(tmp_path)
+        load_identity(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(Conflict, match="cannot be resumed"):
-        recorded(tmp_path)
+        load_identity(tmp_path)

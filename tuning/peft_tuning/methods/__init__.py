@@ -8,11 +8,8 @@ from peft_core.errors import NotFound
 from peft_tuning.methods.base import Method
 from peft_tuning.methods.full import FULL
 from peft_tuning.methods.ia3 import IA3
-from peft_tuning.methods.lora import LORA
-from peft_tuning.methods.prefix import PREFIX
-from peft_tuning.methods.prompt import PROMPT
-from peft_tuning.methods.qlora_4bit import QLORA_4BIT
-from peft_tuning.methods.qlora_8bit import QLORA_8BIT
+from peft_tuning.methods.lora import LORA, QLORA_4BIT, QLORA_8BIT
+from peft_tuning.methods.virtual_tokens import PREFIX, PROMPT
 
 METHODS: Mapping[str, Method] = {
     method.id: method for method in (LORA, QLORA_4BIT, QLORA_8BIT, IA3, PROMPT, PREFIX, FULL)

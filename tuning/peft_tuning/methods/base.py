@@ -5,17 +5,26 @@ A method is stateless. It trains nothing itself and writes no manifest: see ``tr
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 import msgspec
+import torch
 from msgspec import Meta
+from safetensors.torch import save_file
+from torch import nn
 
+from peft_core.errors import InvalidInput, NotFound
+from peft_daemon.adapters.peft_files import CONFIG, LIMITS, PICKLES, WEIGHTS
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
 
 if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
     from torch import Tensor, nn
 
 Calibration = Iterable[Mapping[str, "Tensor"]]
@@ -84,3 +93,198 @@ class Method(Protocol):
 
         Raises NotFound or InvalidInput for a folder that this method did not write or that holds a pickle.
         """
+
+
+# The two files of a PEFT folder, as every method but full fine-tuning writes and reads them.
+#
+# A config is data: what is not understood has to be at its default, and nothing that names code or another place to
+# load from is accepted. Weights are safetensors or refused.
+
+_INFORMATION = {"peft_version", "base_model_name_or_path", "revision", "inference_mode", "task_type", "peft_type"}
+_PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
+
+def write_weights(folder: Path, config: PeftConfig, state: Mapping[str, Tensor]) -> None:
+    """Write config and weights into an existing folder."""
+    for_inference = dataclasses.replace(config)
+    for_inference.inference_mode = True
+    for_inference.save_pretrained(str(folder))
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str]) -> None:
+    """Refuse a folder that is not an adapter of this kind and of nothing else; raises NotFound or InvalidInput."""
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.suffix.lower() in PICKLES:
+            raise InvalidInput(
+                f"{entry} is a pickle or may be loaded as one",
+                why="such files run code when they are loaded",
+                fix="Keep only the safetensors file",
+            )
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise NotFound(f"{folder} holds no {name}", fix="Give a folder that `peft-daemon tune` or PEFT wrote")
+        if (folder / name).stat().st_size > LIMITS[name]:
+            raise InvalidInput(f"{folder / name} is larger than {LIMITS[name]:,} bytes")
+    values = _read(folder / CONFIG)
+    default: Any = kind()
+    if values.get("peft_type") != default.peft_type:
+        raise InvalidInput(
+            f"{folder} holds an adapter of the type {values.get('peft_type')!r}",
+            why=f"this method's adapters are of the type '{default.peft_type.value}'",
+        )
+    for key, value in values.items():
+        if key in understood:
+            _check_names(key, value)
+        elif key not in _INFORMATION and (not hasattr(default, key) or value not in _off(getattr(default, key))):
+            raise InvalidInput(
+                f"{CONFIG} sets '{key}'",
+                why="it may change what the adapter computes, or load something else, and is not understood here",
+                fix="Train without it, or merge the adapter into its base with the tool that made it",
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not a JSON object", why=str(error), fix="Save the adapter again") from None
+
+
+def _off(default: object) -> tuple[object, ...]:
+    """The values that say the same as the default does."""
+    return (default, None) if default else (default, None, False, [], {})
+
+
+def _check_names(key: str, value: object) -> None:
+    """PEFT reads module names as regular expressions, which a file must not be free to choose."""
+    if key not in {"target_modules", "feedforward_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}:
+        return
+    if value is not None and not isinstance(value, list | dict):
+        raise InvalidInput(f"{key} in {CONFIG} is {value!r}", why="it has to list plain module names")
+    for name in value or ():
+        if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+            raise InvalidInput(f"{key} in {CONFIG} has the name {name!r}", why="it is no plain module name")
+
+
+# What the methods that PEFT implements have in common: checks, seeding, saving, loading. A method adds its config.
+
+ALWAYS_ALLOWED = frozenset({"gradient_checkpointing"})
+
+
+def refuse_options(method_id: str, options: MethodOptions, allowed: frozenset[str]) -> None:
+    """Raise InvalidInput for an option that is given and that the method does not have."""
+    for name, value in msgspec.structs.asdict(options).items():
+        if value is not None and name not in allowed | ALWAYS_ALLOWED:
+            raise InvalidInput(
+                f"'{name}' is no option of {method_id}",
+                why=f"it has {', '.join(sorted(allowed)) or 'none'}",
+                fix="Leave it out, or choose another `--method`",
+            )
+
+
+def refuse_family(method_id: str, family: Family) -> None:
+    """Raise InvalidInput for a family that cannot be tuned this way."""
+    if (reason := family.unsupported.get(method_id)) is not None:
+        raise InvalidInput(
+            f"{family.id} models cannot be tuned with {method_id}", why=reason, fix="Choose another `--method`"
+        )
+
+
+def count_trainable(model: nn.Module) -> int:
+    """How many numbers of a model are trained."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftMethod:
+    """Base of the methods: subclasses build the PEFT config and name their options."""
+
+    id: str
+    learning_rate: float
+    quantized: Precision | None = None
+    """How the base has to be held; None for any dense form."""
+    makes_adapter: bool = True
+
+    allowed: ClassVar[frozenset[str]] = frozenset()
+    """Options the method has."""
+    understood: ClassVar[frozenset[str]] = frozenset()
+    """Keys of ``adapter_config.json`` that may differ from their defaults."""
+
+    def config(self, base: LoadedBase, options: MethodOptions) -> PeftConfig:
+        """PEFT's description of the adapter to make."""
+        raise NotImplementedError
+
+    def config_type(self) -> type[PeftConfig]:
+        """The class of ``config``."""
+        raise NotImplementedError
+
+    def precision_on(self, device: str) -> Precision:
+        """float32 on a CPU, which computes bfloat16 slowly; bfloat16 elsewhere; quantized where that is the method."""
+        return self.quantized or (Precision.FLOAT32 if device.startswith("cpu") else Precision.BFLOAT16)
+
+    def needs_calibration(self, options: MethodOptions) -> bool:
+        """Only one initialization of LoRA does."""
+        return False
+
+    def check(self, family: Family, options: MethodOptions) -> None:
+        """Refuse what cannot work; raises InvalidInput."""
+        refuse_family(self.id, family)
+        refuse_options(self.id, options, self.allowed)
+
+    def apply(
+        self, base: LoadedBase, options: MethodOptions, seed: int, *, calibration: Calibration | None = None
+    ) -> nn.Module:
+        """The ``PeftModel`` to train; see ``Method.apply``."""
+        from peft import get_peft_model  # noqa: PLC0415  (seconds)
+
+        self.check(base.family, options)
+        self._check_precision(base)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = get_peft_model(base.model, self.config(base, options))
+            self.initialize(model, base, options, calibration)
+        return model.train()
+
+    def initialize(
+        self, model: PeftModel, base: LoadedBase, options: MethodOptions, calibration: Calibration | None
+    ) -> None:
+        """Give new weights their first values, where PEFT's own are not the method's."""
+
+    def trainable_parameters(self, model: nn.Module) -> int:
+        """How many numbers are trained."""
+        return count_trainable(model)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
+        from peft import get_peft_model_state_dict  # noqa: PLC0415  (seconds)
+
+        # Left to itself PEFT would ask the hub whether the vocabulary was resized.
+        state = get_peft_model_state_dict(model, save_embedding_layers=False)
+        described: Any = model.peft_config
+        config, state = self.released(model, described["default"], state)
+        write_weights(folder, config, state)
+
+    def released(
+        self, model: nn.Module, config: Any, state: dict[str, torch.Tensor]
+    ) -> tuple[PeftConfig, Mapping[str, torch.Tensor]]:
+        """Config and weights as they fit the base as released, whatever was done to it while training."""
+        return config, state
+
+    def load(self, base: LoadedBase, folder: Path) -> nn.Module:
+        """The ``PeftModel`` for inference; see ``Method.load``."""
+        from peft import PeftModel  # noqa: PLC0415  (seconds)
+
+        check_folder(folder, self.config_type(), self.understood)
+        self._check_precision(base)
+        with torch.random.fork_rng():
+            model = PeftModel.from_pretrained(base.model, str(folder), local_files_only=True)
+        return model.eval()
+
+    def _check_precision(self, base: LoadedBase) -> None:
+        if base.precision.quantized and base.precision is not self.quantized:
+            raise InvalidInput(
+                f"{self.id} does not work on a base held as {base.precision}",
+                fix="Choose `--method qlora-4bit` or `--method qlora-8bit`",
+            )

@@ -15,8 +15,7 @@ from peft_core.errors import InvalidInput, NotFound
 from peft_daemon.adapters.peft_files import PICKLES
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
-from peft_tuning.methods.base import Calibration, MethodOptions
-from peft_tuning.methods.peft_method import count_trainable, refuse_family, refuse_options
+from peft_tuning.methods.base import Calibration, MethodOptions, count_trainable, refuse_family, refuse_options
 
 
 @dataclass(frozen=True, kw_only=True)

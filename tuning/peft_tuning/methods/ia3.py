@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_tuning.methods.base import MethodOptions
-from peft_tuning.methods.peft_method import PeftMethod
+from peft_tuning.methods.base import MethodOptions, PeftMethod
 
 if TYPE_CHECKING:
     from peft import IA3Config, PeftConfig

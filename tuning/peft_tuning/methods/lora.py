@@ -20,8 +20,7 @@ from torch import nn
 from peft_core.errors import InvalidInput
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
-from peft_tuning.methods.base import Calibration, MethodOptions
-from peft_tuning.methods.peft_method import PeftMethod
+from peft_tuning.methods.base import Calibration, MethodOptions, PeftMethod
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftConfig, PeftModel
@@ -167,3 +166,13 @@ def _choices() -> str:
 
 
 LORA = LoraMethod(id="lora", learning_rate=3e-4)
+
+
+# QLoRA: LoRA beside a base in 4-bit normal floats with double quantization (Dettmers et al., arXiv 2305.14314).
+
+QLORA_4BIT = LoraMethod(id="qlora-4bit", learning_rate=3e-4, quantized=Precision.NF4)
+
+
+# LoRA beside a base held in 8-bit integers (LLM.int8(), Dettmers et al., arXiv 2208.07339).
+
+QLORA_8BIT = LoraMethod(id="qlora-8bit", learning_rate=3e-4, quantized=Precision.INT8)

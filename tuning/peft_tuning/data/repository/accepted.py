@@ -1,0 +1,120 @@
+"""Accepted suggestions as examples: those of files that may be learned from, without secrets.
+
+The rules are those for a repository's own code: of a git work tree only files that git tracks, that no rule of
+``.gitignore`` or ``.peft-daemon.toml`` names and that nobody else wrote. Elsewhere ``.peft-daemon.toml`` alone decides.
+A suggestion that holds a secret is left out; a line around it that does is emptied. Does not know where suggestions
+are kept.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from detect_secrets.plugins.base import BasePlugin
+
+from peft_core.errors import PeftDaemonError
+from peft_tuning.data.examples import FillExample, HoleKind
+from peft_tuning.data.repository.files import ignore_rules, repository_files
+from peft_tuning.data.repository.secrets import detectors, without_secrets
+
+
+@dataclass(frozen=True)
+class AcceptedSuggestion:
+    """A suggestion that was accepted, and what stood in its place later."""
+
+    id: str
+    path: str | None
+    """Of the document, absolute; None for one that was never saved."""
+    repository: str | None
+    """The git work tree it lies in."""
+    language: str
+    prefix: str
+    middle: str
+    suffix: str
+
+
+@dataclass(frozen=True)
+class LearnableExamples:
+    """The examples, and how many suggestions were left out, by reason."""
+
+    examples: tuple[FillExample, ...]
+    dropped: Mapping[str, int]
+
+
+def learnable_examples(suggestions: Iterable[AcceptedSuggestion]) -> LearnableExamples:
+    """An example of each suggestion that may be learned from, in order."""
+    listed = cache(_listed)
+    examples: list[FillExample] = []
+    dropped: Counter[str] = Counter()
+    with detectors() as plugins:
+        for suggestion in suggestions:
+            path = _path(suggestion, listed(suggestion.repository) if suggestion.repository else None)
+            if path is None:
+                dropped["of a file that is not learned from"] += 1
+            elif not suggestion.middle.strip():
+                dropped["nothing left of it"] += 1
+            elif (clean := _without_secrets(suggestion, path, plugins)) is None:
+                dropped["holds a secret"] += 1
+            else:
+                examples.append(_example(clean, path))
+    return LearnableExamples(tuple(examples), dict(dropped))
+
+
+def _listed(repository: str) -> frozenset[str]:
+    """Paths of the files of a repository that may be learned from; none of one that is gone or cannot be read."""
+    try:
+        return frozenset(file.path for file in repository_files(Path(repository)).files)
+    except PeftDaemonError:
+        return frozenset()
+
+
+def _path(suggestion: AcceptedSuggestion, listed: frozenset[str] | None) -> str | None:
+    """The path as an example has it; None where the file may not be learned from."""
+    if suggestion.path is None:
+        return ""
+    file = Path(suggestion.path)
+    if listed is not None and suggestion.repository is not None:
+        path = file.relative_to(suggestion.repository).as_posix()
+        return path if path in listed else None
+    try:
+        rules, base = ignore_rules(file.parent)
+    except PeftDaemonError:
+        return None
+    return None if rules.match_file(base + file.name) else file.name
+
+
+def _without_secrets(
+    suggestion: AcceptedSuggestion, path: str, plugins: tuple[BasePlugin, ...]
+) -> AcceptedSuggestion | None:
+    """The suggestion with the lines around it cleaned; None where it holds a secret itself."""
+    first = suggestion.prefix.count("\n")
+    last = first + suggestion.middle.count("\n")
+    whole = suggestion.prefix + suggestion.middle + suggestion.suffix
+    cleaned = without_secrets(whole, path or "document", plugins)
+    if any(first <= line <= last for line in cleaned.lines):
+        return None
+    lines = cleaned.text.split("\n")
+    begun = suggestion.prefix[suggestion.prefix.rfind("\n") + 1 :]
+    rest, _, _ = suggestion.suffix.partition("\n")
+    return replace(
+        suggestion,
+        prefix="\n".join([*lines[:first], begun]),
+        suffix="\n".join([rest, *lines[last + 1 :]]),
+    )
+
+
+def _example(suggestion: AcceptedSuggestion, path: str) -> FillExample:
+    middle = suggestion.middle.rstrip()
+    return FillExample(
+        id=suggestion.id,
+        prefix=suggestion.prefix,
+        suffix=suggestion.suffix,
+        middle=middle,
+        path=path,
+        language=suggestion.language,
+        kind=HoleKind.BLOCK if "\n" in middle else HoleKind.LINE,
+    )

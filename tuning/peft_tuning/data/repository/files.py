@@ -1,0 +1,146 @@
+"""Which files are learned from.
+
+In a repository only files that git tracks and no ignore rule names; elsewhere (a library's folder) every file below
+it. What counts as code at all is in ``peft_core.code.files``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pathspec
+
+from peft_core.code import git
+from peft_core.code.files import Listing, Skip, SourceFile, listing_of, usual, walk
+from peft_core.errors import InvalidInput
+from peft_core.settings import PROJECT_FILE
+
+
+def repository_files(root: Path) -> Listing:
+    """The tracked source files below ``root``, a folder of a git work tree.
+
+    Raises InvalidInput where there is no work tree or ``.peft-daemon.toml`` is wrong, Unavailable without git.
+    """
+    git.require_work_tree(root)
+    root = root.resolve()
+    rules, base = ignore_rules(root)
+    entries = git.tracked(root)
+    ignored = git.ignored(root)
+    attributes = git.attributes(root, [each.path for each in entries], ("linguist-generated", "linguist-vendored"))
+    marks = {
+        Skip.IGNORED: ignored,
+        Skip.GENERATED: attributes["linguist-generated"],
+        Skip.VENDORED: attributes["linguist-vendored"],
+    }
+
+    def candidates() -> Iterator[tuple[str, Path] | Skip]:
+        for entry in entries:
+            path = usual(entry.path)
+            mark = next((skip for skip, paths in marks.items() if entry.path in paths), None)
+            if entry.submodule or entry.link:
+                yield Skip.SUBMODULE if entry.submodule else Skip.LINK
+            elif path is None or mark:
+                yield mark or Skip.NAME
+            elif rules.match_file(base + path):
+                yield Skip.RULED_OUT
+            else:
+                yield path, root / path
+
+    return listing_of(root, candidates())
+
+
+def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) -> Listing:
+    """The source files below plain folders, each with its licence; ``ignore`` holds patterns as in a .gitignore.
+
+    Paths begin with the folder's name. Raises InvalidInput for a folder that is not there, or that two share a name.
+    """
+    rules = _rules(ignore, "the patterns given")
+    files: list[SourceFile] = []
+    skipped: Counter[str] = Counter()
+    names = [root.resolve().name for root, _licence in roots]
+    for (root, licence), name in zip(roots, names, strict=True):
+        if not root.is_dir() or names.count(name) > 1:
+            raise InvalidInput(
+                f"cannot learn from {root}",
+                why="two folders have this name" if root.is_dir() else "it is not a folder",
+                fix="Give folders with names of their own",
+            )
+        listing = listing_of(root.resolve(), _walk(root.resolve(), rules))
+        files += [SourceFile(f"{name}/{f.path}", f.file, f.root, f.language, licence) for f in listing.files]
+        skipped.update(listing.skipped)
+    return Listing(tuple(files), dict(skipped))
+
+
+def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
+    """The patterns of ``[tune] ignore`` in the nearest ``.peft-daemon.toml``, and what paths below ``root`` begin with.
+
+    The patterns are read as in a .gitignore in the file's folder. Raises InvalidInput for anything but texts.
+    """
+    for folder in (root, *root.parents):
+        file = folder / PROJECT_FILE
+        if file.is_file():
+            try:
+                table = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("tune", {})
+            except (OSError, ValueError, RecursionError) as error:
+                raise InvalidInput(f"cannot read {file}", why=str(error), fix="Correct or delete that file") from None
+            ignore = table.get("ignore", []) if isinstance(table, dict) else table
+            if not isinstance(ignore, list) or not all(isinstance(each, str) for each in ignore):
+                raise InvalidInput(
+                    f"bad [tune] ignore in {file}", why="it is not a list of texts", fix='Write ignore = ["docs/", …]'
+                )
+            below = root.relative_to(folder).as_posix()
+            return _rules(ignore, str(file)), "" if below == "." else below + "/"
+        if (folder / ".git").exists():
+            break
+    return _rules([], ""), ""
+
+
+def _rules(patterns: Iterable[str], where: str) -> pathspec.GitIgnoreSpec:
+    try:
+        return pathspec.GitIgnoreSpec.from_lines(patterns)
+    except ValueError as error:
+        raise InvalidInput(
+            f"bad ignore pattern in {where}", why=str(error), fix="Write patterns as in a .gitignore"
+        ) from None
+
+
+def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path] | Skip]:
+    for each in walk(root):
+        yield each if isinstance(each, Skip) or not rules.match_file(each[0]) else Skip.IGNORED
+
+
+# A guess at the licence of a folder, from the words of its licence file; for the model card, no legal advice.
+
+OWN = "own code"
+"""Where there is no licence file."""
+_PHRASES = (
+    ("AGPL-3.0", ("gnu affero general public license", "version 3")),
+    ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
+    ("LGPL-2.1", ("gnu lesser general public license", "version 2.1")),
+    ("GPL-3.0", ("gnu general public license", "version 3")),
+    ("GPL-2.0", ("gnu general public license", "version 2")),
+    ("MPL-2.0", ("mozilla public license", "2.0")),
+    ("Apache-2.0", ("apache license", "version 2.0")),
+    ("PSF-2.0", ("python software foundation license",)),
+    ("BSD-3-Clause", ("redistribution and use in source and binary forms", "neither the name")),
+    ("BSD-2-Clause", ("redistribution and use in source and binary forms",)),
+    ("ISC", ("permission to use, copy, modify, and/or distribute this software",)),
+    ("MIT", ("permission is hereby granted, free of charge",)),
+    ("Unlicense", ("this is free and unencumbered software",)),
+)
+"""The most special first: a licence may quote another."""
+
+
+def licence_of(root: Path) -> str:
+    """The SPDX id of the licence file in ``root``; ``own code`` without one, ``unknown`` for words not known here."""
+    names = sorted(
+        each for each in root.iterdir() if each.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "UNLICENSE"))
+    )
+    file = next((each for each in names if each.is_file()), None)
+    if file is None:
+        return OWN
+    words = " ".join(file.read_text(encoding="utf-8", errors="replace")[:20_000].lower().split())
+    return next((spdx for spdx, phrases in _PHRASES if all(phrase in words for phrase in phrases)), "unknown")

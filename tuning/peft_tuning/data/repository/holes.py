@@ -1,0 +1,373 @@
+"""Cuts holes into a file where a cursor could stand, ending where a completion would end. Serves tuning and evaluation.
+
+The convention, the same as serving's (``peft_daemon.completion``): line ends are ``\\n``; prefix + middle + suffix is
+the file; a middle neither begins nor ends with white space, so the prefix ends with the indentation or a space that
+was typed, and the suffix begins with the rest of the line, or with its line end.
+
+- ``TOKEN``: the rest of a word, an expression or the arguments in a pair of brackets; the line goes on behind it.
+- ``LINE``: the rest of a line from a token on (or from inside a word), or the whole line; ends before the line end.
+- ``BLOCK``: from a statement's indentation to the end of its block or paragraph, by the rule that serving stops at
+  (a blank line followed by a line of that indentation, a line further left, a ``return``); or from a word typed on a
+  statement's first line to the end of that statement. Ends with the last line's last character.
+- ``BODY``: a whole function body, behind the docstring if there is one, all its paragraphs.
+
+The same structure, seed and settings give the same holes. Knows nothing of files, repositories or training.
+"""
+
+from __future__ import annotations
+
+import ast
+import random
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from peft_core.code.lexer import BRACKETS
+from peft_core.code.structure import Function, Span, Statement, Structure, Suite
+from peft_tuning.data.examples import HoleKind, IntentExample
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+_TOKEN = re.compile(r"\w+|==|!=|<=|>=|->|=>|:=|\*\*|//|&&|\|\||::|<<|>>|[-+*/%&|^]=|\.\.\.|[^\w\s]")
+_COMMENT = ("#", "//", "/*", "*", "--")
+_INSIDE_STRING = frozenset(
+    {"string_content", "string_fragment", "string_end", "escape_sequence", "escape_interpolation"}
+)
+_STRING = re.compile(r"[rbuRBU]{0,2}[\"']")
+_LEAVES = ("return", "raise", "throw", "break", "continue")
+_EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|raise NotImplementedError\b.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """What is cut out: characters ``start`` to ``end`` of the text."""
+
+    kind: HoleKind
+    start: int
+    end: int
+    asked: bool = False
+    """Whether a comment or docstring right above says what belongs there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoleSettings:
+    """How many holes of which kind and size; lengths in characters."""
+
+    shares: Mapping[HoleKind, float] = field(
+        default_factory=lambda: {HoleKind.LINE: 0.45, HoleKind.BLOCK: 0.25, HoleKind.BODY: 0.18, HoleKind.TOKEN: 0.12}
+    )
+    """Parts of a whole; a kind that is not named is not cut."""
+    lines_per_hole: int = 5
+    """Lines of code for which there is one hole."""
+    most_holes: int = 40
+    """In one file."""
+    longest_token: int = 60
+    longest_line: int = 160
+    longest: int = 800
+    """Of a middle that spans lines: about the 256 tokens an answer may have."""
+    most_lines: int = 24
+    whole_line: float = 0.3
+    """Part of the line holes that begin at the indentation."""
+    in_word: float = 0.25
+    """Part of the holes in a line that begin inside a word."""
+
+
+DEFAULT = HoleSettings()
+
+
+def cut(
+    structure: Structure, *, seed: str, cutting: HoleSettings = DEFAULT, avoid: Sequence[Span] = ()
+) -> tuple[Hole, ...]:
+    """Holes in random order, none twice, none that touches a span of ``avoid``.
+
+    A kind that a file has too few of is replaced by a smaller one. ``seed`` should hold the file's path.
+    """
+    cutter = _Cutter(structure, cutting, random.Random(seed))  # noqa: S311  (choice, not secrecy)
+    code = [row for row in range(len(structure.text.lines)) if cutter.is_code(row)]
+    pools: Mapping[HoleKind, _Pool] = {
+        HoleKind.BODY: _Pool(list(cutter.bodies())),
+        HoleKind.BLOCK: _Pool(list(cutter.blocks())),
+        HoleKind.LINE: _Pool([[row] for row in code]),
+        HoleKind.TOKEN: _Pool([[row] for row in code if structure.tree]),
+    }
+    order = (HoleKind.BODY, HoleKind.BLOCK, HoleKind.TOKEN, HoleKind.LINE)
+    kinds, weights = zip(*cutting.shares.items(), strict=True)
+    found: dict[tuple[int, int], Hole] = {}
+    for _ in range(min(cutting.most_holes, -(-len(code) // cutting.lines_per_hole))):
+        kind = cutter.rng.choices(kinds, weights)[0]
+        for instead in order[order.index(kind) :]:
+            hole = cutter.next(pools[instead], instead, avoid, found.values()) if cutting.shares.get(instead) else None
+            if hole:
+                found[hole.start, hole.end] = hole
+                break
+    return tuple(found.values())
+
+
+class _Pool:
+    """Candidates in groups; a group is drawn first, so that rare ones are not drowned by frequent ones."""
+
+    def __init__(self, groups: list[list[Hole]] | list[list[int]]) -> None:
+        self.groups: list[list[Hole | int]] = [list(group) for group in groups if group]
+
+    def draw(self, rng: random.Random) -> Hole | int | None:
+        """A random candidate, which is then gone; None when all are."""
+        if not self.groups:
+            return None
+        index = rng.randrange(len(self.groups))
+        group = self.groups[index]
+        at = rng.randrange(len(group))
+        group[at], group[-1] = group[-1], group[at]
+        chosen = group.pop()
+        if not group:
+            self.groups[index] = self.groups[-1]
+            self.groups.pop()
+        return chosen
+
+
+class _Cutter:
+    def __init__(self, structure: Structure, cutting: HoleSettings, rng: random.Random) -> None:
+        self.structure, self.text = structure, structure.text
+        self.cutting, self.rng = cutting, rng
+
+    def next(self, pool: _Pool, kind: HoleKind, avoid: Sequence[Span], taken: Iterable[Hole]) -> Hole | None:
+        """The next usable hole of a pool."""
+        ends = {(each.kind, each.end) for each in taken}
+        spans = {(each.start, each.end) for each in taken}
+        while (chosen := pool.draw(self.rng)) is not None:
+            if isinstance(chosen, Hole):
+                hole: Hole | None = chosen
+                if (kind, chosen.end) in ends:
+                    continue
+            else:
+                hole = self.token(chosen) if kind is HoleKind.TOKEN else self.line(chosen)
+            if hole is None or (hole.start, hole.end) in spans:
+                continue
+            row = Span(self.text.starts[self.text.row(hole.start)], max(hole.end, hole.start + 1))
+            if not any(row.overlaps(each) for each in avoid):
+                return hole
+        return None
+
+    def is_code(self, row: int) -> bool:
+        """Whether a line can have a hole of its own."""
+        line = self.text.lines[row].strip()
+        return (
+            row not in self.structure.opaque
+            and 4 <= len(line) <= self.cutting.longest_line
+            and not line.startswith(_COMMENT)
+            and re.search(r"\w", line) is not None
+        )
+
+    def line(self, row: int) -> Hole | None:
+        """A hole from somewhere on a line to its end."""
+        content = self.text.content(row)
+        start = content.start
+        if self.rng.random() >= self.cutting.whole_line or len(_TOKEN.findall(self._at(content))) < 2:
+            start = self._typed(content)
+        if start < 0 or not self._worth(Span(start, content.end)):
+            return None
+        return Hole(HoleKind.LINE, start, content.end)
+
+    def token(self, row: int) -> Hole | None:
+        """A hole that ends before its line does."""
+        content = self.text.content(row)
+        start = self._typed(content, whole=True)
+        if start < 0 or (leaf := self.structure.leaf(start)) is None:
+            return None
+        end = self._expression_end(leaf, content)
+        span = Span(start, end)
+        after = self.text.text[end : end + 1]
+        if not self._worth(span) or end - start > self.cutting.longest_token or after.isalnum() or after == "_":
+            return None
+        return Hole(HoleKind.TOKEN, start, end) if self.text.text[end : content.end].strip() else None
+
+    def blocks(self) -> Iterator[list[Hole]]:
+        """Candidates by the way they begin: a block's first line, below a comment, anywhere, behind a word."""
+        first: list[Hole] = []
+        asked: list[Hole] = []
+        inner: list[Hole] = []
+        typed: list[Hole] = []
+        for suite in self.structure.suites:
+            for index, each in enumerate(suite.statements):
+                if each.comment:
+                    continue
+                if hole := self._paragraph(suite, index):
+                    several = "\n" in self.text.text[hole.start : hole.end]
+                    indented = self.text.starts[self.text.row(hole.start)] < hole.start
+                    below = index > 0 and suite.statements[index - 1].comment and self._adjoin(suite, index)
+                    if below:
+                        asked.append(Hole(HoleKind.BLOCK, hole.start, hole.end, asked=True))
+                    elif indented and self._opens(suite, index):
+                        first.append(hole)
+                    elif several:
+                        inner.append(hole)
+                if hole := self._statement(each):
+                    typed.append(hole)
+        yield from (first, asked, inner, typed)
+
+    def bodies(self) -> Iterator[list[Hole]]:
+        """Function bodies, documented ones apart."""
+        usable = [each for each in self.structure.functions if self.fillable(each)]
+        for asked in (True, False):
+            yield [
+                Hole(HoleKind.BODY, each.body.start, each.body.end, asked)
+                for each in usable
+                if each.body and (each.docstring is not None) == asked
+            ]
+
+    def fillable(self, function: Function) -> bool:
+        """Whether a function's body is worth writing and not too long."""
+        body = function.body
+        return body is not None and self._fits(body) and not _EMPTY_BODY.fullmatch(self._at(body))
+
+    def _paragraph(self, suite: Suite, index: int) -> Hole | None:
+        """From a statement on to where serving stops: see the module's docstring."""
+        statements = suite.statements
+        if statements[index].definition or _STRING.match(self.text.text, statements[index].span.start):
+            return None
+        last = index
+        for below in range(index + 1, len(statements)):
+            if (
+                self._leaves(statements[last])
+                or not self._adjoin(suite, below)
+                or statements[below].definition
+                or (statements[below].comment and below + 1 == len(statements))
+            ):
+                break
+            last = below
+        while statements[last].comment:
+            last -= 1
+        span = Span(statements[index].span.start, statements[last].span.end)
+        return Hole(HoleKind.BLOCK, span.start, span.end) if self._fits(span) else None
+
+    def _statement(self, statement: Statement) -> Hole | None:
+        """From a word on the first line of a statement that spans lines to the statement's end."""
+        span = statement.span
+        if span.end - span.start > 2 * self.cutting.longest or "\n" not in self._at(span):
+            return None
+        row = self.text.row(span.start)
+        line = self.text.content(row)
+        if row in self.structure.opaque or self._at(line).startswith("@"):
+            return None
+        start = self._typed(line, least=2 if statement.definition else 1)
+        typed = self.text.text[line.start : max(start, line.start)]
+        if self._at(line).endswith((":", "{")) and any(typed.count(a) != typed.count(b) for a, b in BRACKETS.items()):
+            return None  # behind an open bracket serving goes no further than the header
+        span = Span(start, statement.span.end)
+        return Hole(HoleKind.BLOCK, span.start, span.end) if start >= 0 and self._fits(span) else None
+
+    def _typed(self, line: Span, *, least: int = 1, whole: bool = False) -> int:
+        """Where on a line somebody may have stopped typing: behind ``least`` tokens; -1 where nothing is left."""
+        tokens = list(_TOKEN.finditer(self._at(line)))
+        places = [match for match in tokens[0 if whole else least :] if self._is_code_at(line.start + match.start())]
+        if not places:
+            return -1
+        match = self.rng.choice(places)
+        inside = len(match[0]) >= 4 and match[0].isidentifier() and self.rng.random() < self.cutting.in_word
+        return line.start + match.start() + (self.rng.randint(1, min(3, len(match[0]) - 2)) if inside else 0)
+
+    def _is_code_at(self, offset: int) -> bool:
+        leaf = self.structure.leaf(offset)
+        if leaf is None:
+            return True
+        if "comment" in leaf.type or leaf.type in _INSIDE_STRING:
+            return False
+        return "string" not in leaf.type or self.text.offset(leaf.start_point) == offset
+
+    def _expression_end(self, leaf: Node, line: Span) -> int:
+        """The end of an expression that begins with ``leaf``, or of the list in brackets that does."""
+        node = leaf
+        while (parent := node.parent) and parent.start_point == leaf.start_point:
+            if self.text.offset(parent.end_point) >= line.end or self.rng.random() < 0.4:
+                break
+            node = parent
+        end = self.text.offset(node.end_point)
+        if (parent := node.parent) and parent.child_count and parent.end_point[0] == leaf.start_point[0]:
+            opening, closing = parent.children[0], parent.children[-1]
+            first = len(parent.children) > 2 and parent.children[1].start_point == node.start_point
+            if first and BRACKETS.get(opening.type) == closing.type and self.rng.random() < 0.5:
+                end = self.text.offset(closing.start_point)
+                end -= len(trailing := self.text.text[line.start : end]) - len(trailing.rstrip())
+        return end
+
+    def _opens(self, suite: Suite, index: int) -> bool:
+        """Whether a statement is the first of its block, a docstring aside."""
+        return index == 0 or (index == 1 and _STRING.match(self._at(suite.statements[0].span)) is not None)
+
+    def _leaves(self, statement: Statement) -> bool:
+        return self._at(statement.span).startswith(_LEAVES)
+
+    def _adjoin(self, suite: Suite, index: int) -> bool:
+        """Whether no blank line stands between a statement and the one before it."""
+        a, b = suite.statements[index - 1].span, suite.statements[index].span
+        between = self.text.lines[self.text.row(a.end - 1) + 1 : self.text.row(b.start)]
+        return all(line.strip() for line in between)
+
+    def _fits(self, span: Span) -> bool:
+        text = self._at(span)
+        return (
+            3 <= len(text) <= self.cutting.longest
+            and text.count("\n") < self.cutting.most_lines
+            and text == text.strip()
+            and re.search(r"\w", text) is not None
+        )
+
+    def _worth(self, span: Span) -> bool:
+        text = self._at(span)
+        return len(text) >= 2 and text == text.strip() and re.search(r"\w", text) is not None
+
+    def _at(self, span: Span) -> str:
+        return self.text.text[span.start : span.end]
+
+
+# Sentences with their functions: the first sentence of a docstring, and the function without it.
+#
+# Python only. That a docstring or comment is answered in its file, by filling in, needs nothing of its own: those are
+# ``BODY`` and ``BLOCK`` holes with ``asked`` set, see ``holes``.
+
+LEAST_WORDS = 3
+LONGEST_SENTENCE = 300
+LONGEST_CODE = 800
+"""Characters; about the 256 tokens an answer may have."""
+_QUOTES = re.compile(r"\A[a-zA-Z]{0,2}(\"{3}|'{3}|\"|')(.*?)\1\Z", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[^.\W])[.:](?=\s+[A-Z`*]|\s*\Z)")
+
+
+def intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iterator[IntentExample]:
+    """One example for each function that has a docstring with a sentence, and a body that touches no span to avoid."""
+    text = structure.text.text
+    for function in structure.functions:
+        body, docstring = function.body, function.docstring
+        if body is None or docstring is None or any(function.span.overlaps(each) for each in avoid):
+            continue
+        line = structure.text.starts[structure.text.row(function.span.start)]
+        header, rest = Span(line, docstring.start), Span(docstring.end, body.end)
+        if not text[line : function.span.start].strip() and 0 < rest.end - rest.start <= LONGEST_CODE:
+            sentence = sentence_of(text[docstring.start : docstring.end])
+            between = text[rest.start : rest.end].lstrip("\n")
+            code = textwrap.dedent(text[header.start : header.end].rstrip() + "\n" + between)
+            if sentence and _parses(code):
+                yield IntentExample(id=f"{path}:{function.span.start}:{function.name}", intent=sentence, code=code)
+
+
+def sentence_of(docstring: str) -> str:
+    """The first sentence of a docstring (its source text, quotes included) on one line; empty if it says too little."""
+    match = _QUOTES.match(docstring.strip())
+    paragraph = " ".join(re.split(r"\n\s*\n", match[2].strip(), maxsplit=1)[0].split()) if match else ""
+    end = _SENTENCE_END.search(paragraph)
+    sentence = paragraph[: end.start()] if end else paragraph
+    enough = len(re.findall(r"[^\W\d_]{2,}", sentence)) >= LEAST_WORDS
+    return sentence if enough and len(sentence) <= LONGEST_SENTENCE and ">>>" not in sentence else ""
+
+
+def _parses(code: str) -> bool:
+    """Whether the code stands on its own: a string at the margin can keep it from being moved there."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return bool(ast.parse(code).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False

@@ -1,0 +1,204 @@
+"""An example as the served prompt and the answer that is to follow it.
+
+Prompts come from the very function that completion uses (``completion.prompt.build``): the same window, the same
+order, the same text held back at the cursor. So the answer begins with that held-back text, as it has to when the
+adapter is served, and ends with what ends an answer there: a closed fence where the prompt opened one, then the
+format's end token. Does not cover batches, nor where examples come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from peft_core.api_types import Task
+from peft_core.code.document import Document, normalize_newlines
+from peft_core.errors import InvalidInput, PeftDaemonError
+from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.formats import PromptFormat, Slot
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
+from peft_daemon.models.catalogue import PromptFormats
+from peft_tuning.data.examples import Example, FillExample, IntentExample
+
+FENCE = "```"
+FRAME_TOKENS = 512
+"""Room for a format's own text around a sentence, which does not count against the sentence's limit."""
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """Token ids of one example; loss is on ``response`` alone."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+    """Ends with the format's end token (or the tokenizer's end-of-sequence token)."""
+    cut: bool = False
+    """Whether the prompt shows less of the document than there is."""
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.response)
+
+
+@dataclass(frozen=True)
+class DroppedExample:
+    """An example that is not trained on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenLimits:
+    """Longest prompt and answer, in tokens.
+
+    For a sentence the prompt limit counts its own tokens, as the study does; for a document the whole prompt, as
+    completion does.
+    """
+
+    prompt_tokens: int
+    response_tokens: int
+
+
+@dataclass(frozen=True)
+class EncodedExamples:
+    """One part of a data set, encoded, and how many of its rows were left out, by reason."""
+
+    examples: tuple[EncodedExample, ...]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> int:
+        """How many prompts were cut."""
+        return sum(each.cut for each in self.examples)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts and answers."""
+        return sum(map(len, self.examples))
+
+
+@dataclass(frozen=True)
+class ExampleTokenizer:
+    """A model's tokens, and those it ends a text with."""
+
+    literal: LiteralTokenizer
+    end_of_sequence: int
+    prompt_end: tuple[int, ...] = ()
+    """What an encoder's input ends with."""
+
+    @classmethod
+    def of(cls, base: LoadedBase) -> ExampleTokenizer:
+        """Those of a base model; raises InvalidInput where there is no end-of-sequence token."""
+        end = base.tokenizer.eos_token_id
+        if not isinstance(end, int):
+            raise InvalidInput(
+                "the base model's tokenizer has no end-of-sequence token",
+                why="a tuned model could not learn where its answer ends",
+                fix="Choose another base with `--base`",
+            )
+        return cls(LiteralTokenizer(base.tokenizer), end, (end,) if base.family.encoder_decoder else ())
+
+
+def task_of(example: Example) -> Task:
+    """What completion would call it."""
+    return Task.FILL if isinstance(example, FillExample) else Task.INTENT
+
+
+def format_for(task: Task, ids: PromptFormats) -> PromptFormat:
+    """The format of a model for a task; raises NotFound for an unknown id."""
+    return formats.get(ids.fill if task is Task.FILL else ids.intent)
+
+
+def encode_examples(
+    examples: Iterable[Example], ids: PromptFormats, tokens: ExampleTokenizer, limits: TokenLimits
+) -> EncodedExamples:
+    """Encode every example in the format of its task, in order."""
+
+    async def run() -> list[EncodedExample | DroppedExample]:
+        return [
+            await encode_example(example, format_for(task_of(example), ids), tokens, limits) for example in examples
+        ]
+
+    results = asyncio.run(run())
+    dropped = Counter(each.reason for each in results if isinstance(each, DroppedExample))
+    return EncodedExamples(tuple(each for each in results if isinstance(each, EncodedExample)), dict(dropped))
+
+
+async def encode_example(
+    example: Example, prompt_format: PromptFormat, tokens: ExampleTokenizer, limits: TokenLimits
+) -> EncodedExample | DroppedExample:
+    """One example in ``prompt_format``, or why it cannot be trained on.
+
+    Raises InvalidInput when the format is for another task or needs control tokens the tokenizer has not.
+    """
+    if prompt_format.task is not task_of(example):
+        raise InvalidInput(
+            f"the prompt format '{prompt_format.id}' is for {prompt_format.task}, not for {task_of(example)}",
+            fix=f"Choose a format for {task_of(example)}",
+        )
+
+    async def count(texts: Sequence[str]) -> list[int]:
+        return [len(tokens.literal.encode_text(text)) for text in texts]
+
+    if isinstance(example, IntentExample):
+        intent = normalize_newlines(example.intent).strip()
+        if not intent:
+            return DroppedExample("no sentence")
+        length = len(tokens.literal.encode_text(intent))
+        if length > limits.prompt_tokens:
+            return DroppedExample("sentence too long")
+        document = Document("", language=example.language)
+        budget = length + FRAME_TOKENS
+        built = await prompt.build(document, prompt_format, budget, count, intent=intent)
+        answer = normalize_newlines(example.code).strip("\n").rstrip()
+        shown_whole = True
+    else:
+        document = Document.normalized(
+            example.prefix, example.suffix, path=example.path or None, language=example.language
+        )
+        try:
+            built = await prompt.build(document, prompt_format, limits.prompt_tokens, count, context=example.context)
+        except PeftDaemonError:
+            return DroppedExample("prompt does not fit")
+        answer = normalize_newlines(example.middle)
+        shown_whole = _shows_whole(document, built)
+    return _answered(built, answer, prompt_format, tokens, limits, cut=not shown_whole)
+
+
+def _shows_whole(document: Document, built: prompt.BuiltPrompt) -> bool:
+    """Whether all of the document is in the prompt; its last lines may stand apart from the rest."""
+    prefix = document.prefix.removesuffix(built.held)
+    texts = [segment.text for segment in built.prompt if not segment.special]
+    typed = [text for text in ("", *texts[-1:]) if prefix.endswith(text)]
+    before = any(text.endswith(prefix.removesuffix(end)) for end in typed for text in texts)
+    return (before or prefix in typed) and (not document.suffix or document.suffix in texts)
+
+
+def _answered(
+    built: prompt.BuiltPrompt,
+    answer: str,
+    prompt_format: PromptFormat,
+    tokens: ExampleTokenizer,
+    limits: TokenLimits,
+    *,
+    cut: bool,
+) -> EncodedExample | DroppedExample:
+    """The prompt with its answer; dropped where serving could not give that answer."""
+    if not answer.strip():
+        return DroppedExample("no answer")
+    if any(stop in answer for stop in prompt_format.stop):
+        return DroppedExample("answer holds a stop string of the format")
+    written = built.held + answer + (f"\n{FENCE}" if opens_fence(prompt_format) else "")
+    end = tokens.literal.special_id(prompt_format.end) if prompt_format.end else tokens.end_of_sequence
+    response = [*tokens.literal.encode_text(written), end]
+    if len(response) > limits.response_tokens:
+        return DroppedExample("answer too long")
+    return EncodedExample((*tokens.literal.encode_prompt(built.prompt), *tokens.prompt_end), tuple(response), cut)
+
+
+def opens_fence(prompt_format: PromptFormat) -> bool:
+    """Whether the prompt ends inside a fenced block, which the answer has then to close."""
+    text = "".join(piece.text if not isinstance(piece, Slot) else "" for piece in prompt_format.pieces)
+    return text.count(FENCE) % 2 == 1

@@ -1,0 +1,63 @@
+"""The installation a run belongs to: its settings, its base model, its adapters. Loads no library that tunes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from peft_core.paths import Paths
+from peft_core.settings import Settings, resolve
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.validation import BaseModel
+from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.store import open_store
+from peft_daemon.models.verifier import ModelVerifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Installation:
+    """The installation a run belongs to."""
+
+    settings: Settings
+    paths: Paths
+
+    @property
+    def entry(self) -> ModelEntry:
+        """The base model."""
+        return catalogue.get(self.settings.model)
+
+    @property
+    def base(self) -> BaseModel:
+        """Its file; raises NotFound when it is not fetched."""
+        return BaseModel(self.entry.id, self.entry.sha256, open_store(self.settings, self.paths).path(self.entry))
+
+    def require_intact(self) -> None:
+        """Raise UnusableFile where the base's file is not the one that was verified: hours of work rest on it."""
+        store, path = open_store(self.settings, self.paths), self.base.path
+        if path == store.file(self.entry):
+            ModelVerifier(store, self.entry, uses_copy=False).file_to_load()
+
+    @property
+    def served_path(self) -> Path:
+        """The file the daemon serves: the base's, or its optimized copy. Raises NotFound when it is not fetched."""
+        return open_store(self.settings, self.paths).served(self.entry, self.settings).path
+
+    def folder(self, name: str) -> Path:
+        """Where a run keeps its checkpoints and results."""
+        return self.paths.data / "tuning" / name
+
+    def here(self) -> Self:
+        """The same on the machine that calls this: what decides an answer stays, folders and threads are its own."""
+        paths = Paths.from_environment()
+        own = resolve(user_file=paths.config_file).settings
+        settings = msgspec.structs.replace(self.settings, models_dir=own.models_dir, threads=own.threads)
+        return replace(self, settings=settings, paths=paths)
+
+    @property
+    def registry(self) -> AdapterRegistry:
+        """Of this installation."""
+        return AdapterRegistry(self.paths.adapters)

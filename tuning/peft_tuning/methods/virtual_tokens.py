@@ -1,0 +1,110 @@
+"""Prompt tuning: learned embeddings before the input (Lester et al., arXiv 2104.08691), begun as a sentence's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+
+from peft_core.errors import InvalidInput
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.families import Family
+from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
+from peft_tuning.methods.base import Calibration, MethodOptions, PeftMethod
+
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig
+
+PROMPT_TOKENS = 20
+INIT_TEXT = "Generate Python code given a natural language instruction."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptMethod(PeftMethod):
+    """Prompt tuning with text initialization."""
+
+    allowed: ClassVar[frozenset[str]] = frozenset({"virtual_tokens", "init_text"})
+    understood: ClassVar[frozenset[str]] = frozenset(
+        {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
+    )
+
+    def config_type(self) -> type[PeftConfig]:
+        """PEFT's ``PromptTuningConfig``."""
+        from peft import PromptTuningConfig  # noqa: PLC0415  (seconds)
+
+        return PromptTuningConfig
+
+    def config(self, base: LoadedBase, options: MethodOptions) -> PromptTuningConfig:
+        """Begun at random: PEFT's own text initialization would look for a tokenizer by name."""
+        from peft import PromptTuningConfig  # noqa: PLC0415  (seconds)
+
+        return PromptTuningConfig(
+            num_virtual_tokens=options.virtual_tokens or PROMPT_TOKENS,
+            task_type="SEQ_2_SEQ_LM" if base.family.encoder_decoder else "CAUSAL_LM",
+        )
+
+    def initialize(
+        self, model: PeftModel, base: LoadedBase, options: MethodOptions, calibration: Calibration | None
+    ) -> None:
+        """Begin as the embeddings of the text's tokens, over and over until all are filled."""
+        tokens = LiteralTokenizer(base.tokenizer).encode_text(
+            INIT_TEXT if options.init_text is None else options.init_text
+        )
+        if not tokens:
+            raise InvalidInput("the text that virtual tokens begin as is empty", fix="Leave out `--init-text`")
+        encoders, inputs = cast("Any", model.prompt_encoder), cast("Any", base.model.get_input_embeddings())
+        weight: torch.Tensor = encoders["default"].embedding.weight
+        with torch.no_grad():
+            known: torch.Tensor = inputs.weight
+            ids = torch.tensor(tokens, device=known.device).repeat(len(weight) // len(tokens) + 1)[: len(weight)]
+            weight.copy_(known[ids])
+
+
+PROMPT = PromptMethod(id="prompt", learning_rate=3e-3)
+
+
+# Prefix tuning: learned keys and values before those of every layer (Li and Liang, arXiv 2101.00190).
+
+PREFIX_TOKENS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixMethod(PeftMethod):
+    """Prefix tuning without re-parametrization, as in the study."""
+
+    allowed: ClassVar[frozenset[str]] = frozenset({"virtual_tokens"})
+    understood: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"),
+            "encoder_hidden_size",
+        }
+    )
+
+    def check(self, family: Family, options: MethodOptions) -> None:
+        """Refuse what cannot work; raises InvalidInput."""
+        super().check(family, options)
+        if options.gradient_checkpointing:
+            raise InvalidInput(
+                "prefix tuning does not work with gradient checkpointing",
+                why="the prefix lies in the key-value cache, which checkpointing switches off",
+                fix="Leave out `--gradient-checkpointing`, or choose `--method prompt`",
+            )
+
+    def config_type(self) -> type[PeftConfig]:
+        """PEFT's ``PrefixTuningConfig``."""
+        from peft import PrefixTuningConfig  # noqa: PLC0415  (seconds)
+
+        return PrefixTuningConfig
+
+    def config(self, base: LoadedBase, options: MethodOptions) -> PrefixTuningConfig:
+        """The study's number of virtual tokens where the options say nothing."""
+        from peft import PrefixTuningConfig  # noqa: PLC0415  (seconds)
+
+        return PrefixTuningConfig(
+            num_virtual_tokens=options.virtual_tokens or PREFIX_TOKENS,
+            task_type="SEQ_2_SEQ_LM" if base.family.encoder_decoder else "CAUSAL_LM",
+        )
+
+
+PREFIX = PrefixMethod(id="prefix", learning_rate=3e-2)

@@ -1,0 +1,131 @@
+"""What a run will take, before it begins: from its schedule, and from three of its own steps, measured.
+
+The steps are the smallest, the middle one and the largest of the run, with forward passes, gradients and an optimizer
+step of rate 0: nothing is learned. The largest gives the peak of memory; the time of all others is interpolated.
+What else the machine will be busy with is not foreseen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import torch
+from transformers.optimization import Adafactor
+
+from peft_tuning.batch import response_loss
+from peft_tuning.encode import EncodedExample
+from peft_tuning.events import duration
+from peft_tuning.memory import PeakMemory, available, translate_failures
+from peft_tuning.prepare import PreparedRun
+
+SLACK = 0.95
+"""Part of what is available that a run may be planned to take."""
+
+
+class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run will take."""
+
+    examples: int
+    validation_examples: int
+    tokens: int
+    """Of all training examples, prompts and answers."""
+    cut_percent: float
+    """Training prompts that show less of their document than there is."""
+    dropped: dict[str, int]
+    """Training examples left out, by reason."""
+    trainable_parameters: int
+    steps: int
+    evaluations: int
+    peak_memory_bytes: int
+    available_bytes: int
+    seconds: float
+    """Training and evaluations."""
+    fits: bool
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """For people."""
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
+        memory = f"{self.peak_memory_bytes / 1e9:.1f} GB at the peak, {self.available_bytes / 1e9:.1f} GB available"
+        return (
+            f"examples    {self.examples:,} to train on, {self.validation_examples:,} to choose the best by",
+            f"tokens      {self.tokens:,}; {self.cut_percent:.1f} % of the prompts are cut",
+            *((f"left out    {reasons}",) if reasons else ()),
+            f"parameters  {self.trainable_parameters:,} are trained",
+            f"steps       {self.steps:,}, with {self.evaluations:,} evaluations",
+            f"memory      {memory}" + ("" if self.fits else ": this will not fit"),
+            f"time        {duration(self.seconds)}",
+        )
+
+
+def make_plan(prepared: PreparedRun) -> TuningPlan:
+    """Measure and foresee; takes about the time of four steps. Raises OutOfMemory when one does not fit."""
+    examples, schedule = prepared.train.examples, prepared.schedule
+    batches = [[examples[index] for index in batch] for batch in schedule.batches]
+    widths = [sum(row.width for row in prepared.forward.cut(batch)) for batch in batches]
+    order = sorted(range(len(widths)), key=widths.__getitem__)
+    chosen = [order[0], order[len(order) // 2], order[-1]]
+    with translate_failures(prepared.job), PeakMemory(prepared.device) as peak:
+        meter = _Meter(prepared)
+        meter.step(batches[order[0]])  # the first pass of a process is slower than all others
+        seconds = [meter.step(batches[index]) for index in chosen]
+        evaluation_s = meter.evaluation(prepared.validation.examples)
+    evaluations = len(schedule.evaluations) if prepared.validation.examples else 0
+    training_s = float(np.interp(widths, [widths[index] for index in chosen], seconds).sum())
+    room = available(prepared.device)
+    return TuningPlan(
+        examples=len(examples),
+        validation_examples=len(prepared.validation.examples),
+        tokens=prepared.train.tokens,
+        cut_percent=100 * prepared.train.cut / len(examples),
+        dropped=prepared.train.dropped,
+        trainable_parameters=prepared.method.trainable_parameters(prepared.model),
+        steps=schedule.steps,
+        evaluations=evaluations,
+        peak_memory_bytes=peak.peak,
+        available_bytes=room,
+        seconds=training_s / prepared.identity.processes + evaluations * evaluation_s / prepared.identity.processes,
+        fits=peak.peak <= SLACK * room,
+    )
+
+
+class _Meter:
+    """Runs steps of a prepared run without changing it."""
+
+    def __init__(self, prepared: PreparedRun) -> None:
+        self._prepared = prepared
+        self._trained = [each for each in prepared.model.parameters() if each.requires_grad]
+        self._optimizer = Adafactor(self._trained, lr=0.0, scale_parameter=False, relative_step=False)  # type: ignore[no-untyped-call]
+
+    def step(self, batch: Sequence[EncodedExample]) -> float:
+        """Seconds of one optimizer step."""
+        model, forward = self._prepared.model, self._prepared.forward
+        model.train()
+        began = time.perf_counter()
+        for row in forward.cut(batch):
+            response_loss(model, forward.batch(row)).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+        self._optimizer.step()  # type: ignore[no-untyped-call]
+        self._optimizer.zero_grad()
+        self._wait()
+        return time.perf_counter() - began
+
+    def evaluation(self, examples: Sequence[EncodedExample]) -> float:
+        """Seconds of one evaluation, from its widest row."""
+        model, forward = self._prepared.model, self._prepared.forward
+        rows = forward.cut(examples)
+        if not rows:
+            return 0.0
+        model.eval()
+        began = time.perf_counter()
+        with torch.no_grad():
+            response_loss(model, forward.batch(rows[0]))
+        self._wait()
+        return (time.perf_counter() - began) * sum(row.width for row in rows) / rows[0].width
+
+    def _wait(self) -> None:
+        if self._prepared.device.type == "cuda":
+            torch.cuda.synchronize(self._prepared.device)
