@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.running_daemon import home_environment, run_cli
+from support.running_daemon import RunningDaemon, home_environment, run_cli
 from support.tiny_adapter import TinyAdapter
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(1500)]
@@ -65,3 +69,16 @@ def test_its_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_first_commands_of_the_api_page_reach_the_daemon(daemon: RunningDaemon) -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    block = re.search(r"\n\n((?:    .*\n)+)", page)
+    assert block is not None
+    assert "curl" in block[1]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    answer = subprocess.run(
+        ["sh", "-ec", block[1]], env={**daemon.environment, "PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["status"] == "ok"
