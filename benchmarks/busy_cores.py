@@ -25,7 +25,7 @@ from engines import once, read_rate, write_rate
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.engines import factory
-from peft_daemon.engines.threads import SPINS
+from peft_daemon.engines.base import PASSIVE_SPIN_COUNT
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -49,7 +49,7 @@ def busy(programs: int) -> Iterator[None]:
 async def rates(settings: Settings, model: Path, programs: int) -> tuple[float, float] | None:
     """Tokens per second read and written by an engine of its own, which has been used before it is measured."""
     with tempfile.TemporaryDirectory() as folder:
-        engine = factory.create(
+        engine = factory.create_engine(
             settings, model_id=settings.model, model_path=model, context_tokens=2048, socket_folder=Path(folder)
         )
         await engine.start()
@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, action="append", help="programs beside it (0, 1 and 2)")
     parser.add_argument(
-        "--spins", type=int, action="append", help=f"turns before a sleep ({LIBGOMPS_SPINS} and {SPINS})"
+        "--spins", type=int, action="append", help=f"turns before a sleep ({LIBGOMPS_SPINS} and {PASSIVE_SPIN_COUNT})"
     )
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -81,7 +81,7 @@ def main() -> None:
     for programs in asked.busy or (0, 1, 2):
         found: defaultdict[int, list[tuple[float, float] | None]] = defaultdict(list)
         for _ in range(asked.rounds):
-            for spins in asked.spins or (LIBGOMPS_SPINS, SPINS):
+            for spins in asked.spins or (LIBGOMPS_SPINS, PASSIVE_SPIN_COUNT):
                 os.environ["GOMP_SPINCOUNT"] = str(spins)
                 found[spins].append(asyncio.run(rates(settings, model, programs)))
         for spins, results in found.items():

@@ -32,7 +32,7 @@ ENGINES = (("llamacpp", "auto"), ("torch", "float32"), ("torch", "bfloat16"))
 
 async def measure(settings: Settings, model: Path, folder: Path, adapter: Path | None) -> dict[str, Any]:
     """Rates and memory of one engine."""
-    engine = factory.create(
+    engine = factory.create_engine(
         settings, model_id=settings.model, model_path=model, context_tokens=4096, socket_folder=folder
     )
     began = time.perf_counter()

@@ -23,7 +23,7 @@ from peft_core.api_types import Timings
 from peft_core.paths import Paths
 from peft_daemon.client import resolve
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment
-from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -53,7 +53,7 @@ async def measure(options: LlamaCppOptions, rounds: int, tokens: int) -> Result:
     for number in range(rounds):
         text = f"# {number}\n" + "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(tokens // 17))
         with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-            own = replace(options, states=StatesOptions(Path(folder) / "kv", 10**9, "bench"))
+            own = replace(options, states=SavedStatesOptions(Path(folder) / "kv", 10**9, "bench"))
             for restarted in (False, True):
                 engine = LlamaCppEngine(own)
                 await engine.start()

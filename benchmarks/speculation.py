@@ -31,7 +31,7 @@ from peft_core.paths import Paths
 from peft_daemon.client import resolve
 from peft_daemon.completion import formats, prompt
 from peft_daemon.engines.base import Finish, GenerationRequest, TokenLogprob
-from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -210,7 +210,7 @@ def main() -> None:
     entry = catalogue.get(settings.model)
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
         model = open_store(settings, Paths.from_environment()).path(entry)
-        states = StatesOptions(Path(folder) / "kv", 4 * 10**9, "bench")
+        states = SavedStatesOptions(Path(folder) / "kv", 4 * 10**9, "bench")
         engine = LlamaCppOptions(entry.id, model, Path(folder), threads=options.threads, states=states)
         rows = asyncio.run(measure(engine, holes(files, options.holes), options.tokens))
     if options.json:

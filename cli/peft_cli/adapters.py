@@ -110,7 +110,7 @@ def use_adapter(
         settings = _settings()
         entry, manifest = catalogue.get(settings.model), registry.get(adapter)
         manifest.require_base(entry.id, entry.sha256)
-        manifest.require_engine(factory.chosen(settings))
+        manifest.require_engine(factory.engine_id(settings))
     used = registry.use(adapter, task, repository)
     _report_use(used.name if used else BASE, used, task, repository, as_json=as_json)
 

@@ -24,8 +24,7 @@ from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, resolve
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import Finish, GenerationRequest, Segment
-from peft_daemon.engines.threads import default_threads
+from peft_daemon.engines.base import Finish, GenerationRequest, Segment, default_threads
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -111,7 +110,7 @@ def _model(settings: Settings, paths: Paths) -> str:
 
 def _engine(settings: Settings, paths: Paths) -> str:
     prefill, decode = run(_measure(settings, paths))
-    return f"{factory.chosen(settings)}: reads {prefill:.0f} tok/s, writes {decode:.0f} tok/s. {_why(settings)}"
+    return f"{factory.engine_id(settings)}: reads {prefill:.0f} tok/s, writes {decode:.0f} tok/s. {_why(settings)}"
 
 
 def _why(settings: Settings) -> str:
@@ -128,7 +127,7 @@ async def _measure(settings: Settings, paths: Paths) -> tuple[float, float]:
     """Tokens per second, reading a prompt and writing, in an engine of its own."""
     model = catalogue.get(settings.model)
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-        engine = factory.create(
+        engine = factory.create_engine(
             settings,
             model_id=model.id,
             model_path=open_store(settings, paths).served(model, settings).path,

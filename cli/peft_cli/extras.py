@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 from peft_core.errors import NotFound
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.engines.threads import set_wait_policy
+from peft_daemon.engines.base import set_wait_policy
 
 TUNE = ("torch", "transformers", "peft", "accelerate")
 EVAL = (*TUNE, "sacrebleu", "bm25s", "jinja2")

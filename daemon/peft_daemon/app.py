@@ -26,7 +26,7 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import LoadChecks, Reloadable
+from peft_daemon.engines.base import LoadChecks, ReloadableEngine
 from peft_daemon.feedback.store import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
@@ -58,18 +58,18 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
     store = open_store(settings, paths)
     served = _served(store, model, settings)
-    settings = msgspec.structs.replace(settings, slots=factory.slots(settings, served.path))
+    settings = msgspec.structs.replace(settings, slots=factory.slot_count(settings, served.path))
     verifier = ModelVerifier(store, model, uses_copy=bool(served.recipe), busy=lambda: service.active > 0)
-    engine = factory.create(
+    engine = factory.create_engine(
         settings,
         model_id=model.id,
         model_path=served.path,
         context_tokens=min(settings.context_tokens, model.context_tokens),
         socket_folder=private_folder(socket_folder(paths)),
-        adapters=_likely(registry, model, factory.chosen(settings)),
+        adapters=_likely(registry, model, factory.engine_id(settings)),
         states=(paths.kv_states, served.sha256),
         checks=LoadChecks(
-            verifier.file_to_load, partial(registry.check_lease, engine=factory.chosen(settings)), verifier.suspect
+            verifier.file_to_load, partial(registry.check_lease, engine=factory.engine_id(settings)), verifier.suspect
         ),
     )
     context = RepositoryContext(settings.repository_context)
@@ -79,7 +79,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
-        watching = asyncio.create_task(verifier.watch(engine.reload)) if isinstance(engine, Reloadable) else None
+        watching = asyncio.create_task(verifier.watch(engine.reload)) if isinstance(engine, ReloadableEngine) else None
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peft_core.api_types import TORCH
 from peft_daemon.engines import factory
-from peft_daemon.engines.threads import set_wait_policy
+from peft_daemon.engines.base import set_wait_policy
 from peft_evaluation.answering import Answerer, ServedAnswerer
 from peft_evaluation.decoding import Beams, Decoding
 from peft_tuning.installation import Installation
@@ -39,7 +39,7 @@ class Plan:
 
 def engine_of(place: Installation, decoding: Decoding) -> str:
     """The id of the engine that answers: the chosen one, unless only torch can."""
-    return TORCH if isinstance(decoding, Beams) else factory.chosen(place.settings)
+    return TORCH if isinstance(decoding, Beams) else factory.engine_id(place.settings)
 
 
 @asynccontextmanager

@@ -165,7 +165,7 @@ class _Store:
 
 
 if __name__ == "__main__":
-    app.factory.create = lambda *_, **__: PlayedEngine(Path(os.environ[SCRIPT]))  # type: ignore[assignment]
+    app.factory.create_engine = lambda *_, **__: PlayedEngine(Path(os.environ[SCRIPT]))  # type: ignore[assignment]
     app.open_store = lambda *_: _Store()  # type: ignore[assignment,return-value]
     started = take_handover(os.environ)
     assert started is not None, "run by a test"

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 
 from peft_core.http_client import HttpConnection, ServerAddress
-from peft_daemon.engines.llamacpp.kv_states import KvStates
-from peft_daemon.engines.llamacpp.server import LlamaServer
+from peft_daemon.engines.llamacpp.saved_states import SavedStateStore
+from peft_daemon.engines.llamacpp.server import LlamaServerClient
 
 Weights = tuple[tuple[str, float], ...]
 
@@ -56,9 +56,9 @@ class PlayedLlama(httpx.AsyncBaseTransport):
         self._under_way = 0
         self._random = random.Random(seed)
 
-    def client(self, states: KvStates | None, *, step_tokens: int = 3) -> LlamaServer:
+    def client(self, states: SavedStateStore | None, *, step_tokens: int = 3) -> LlamaServerClient:
         """A client of it."""
-        server = LlamaServer(
+        server = LlamaServerClient(
             "http://127.0.0.1:1",
             "key",
             slots=len(self.slots),

@@ -25,7 +25,7 @@ from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import resolve
 from peft_daemon import app
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp.server import LlamaServer
+from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from peft_daemon.lifecycle.activity import Activity, UnfinishedRequestMiddleware
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, publish_info
 from peft_daemon.models.optimized import ModelFile
@@ -126,7 +126,7 @@ class DaemonHere:
     engine: LlamaCppEngine
 
     @property
-    def server(self) -> LlamaServer:
+    def server(self) -> LlamaServerClient:
         """The engine's client of the played llama.cpp."""
         assert self.engine._current is not None
         return self.engine._current.server
@@ -146,7 +146,7 @@ async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> As
 
     engine = LlamaCppEngine(LlamaCppOptions("played", model, root, slots=len(llama.slots), batch_tokens=8))
     monkeypatch.setattr(ChildProcess, "spawn", spawn)
-    monkeypatch.setattr(app.choice, "create", lambda *_, **__: engine)
+    monkeypatch.setattr(app.factory, "create_engine", lambda *_, **__: engine)
     monkeypatch.setattr(app, "open_store", lambda *_: PlayedStore(model))
     process = ProcessIdentity.current()
     info = DaemonInfo(

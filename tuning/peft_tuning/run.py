@@ -157,7 +157,7 @@ def _judge(request: TuneRequest, place: Installation, data: DataSet, adapter: Pa
     )
     from peft_tuning.served import serving  # noqa: PLC0415
 
-    chosen = factory.chosen(place.settings)
+    chosen = factory.engine_id(place.settings)
     with tempfile.TemporaryDirectory(prefix="peft-daemon-gate-") as scratch:
         # A registry that nobody looks into: what is judged is not registered yet.
         registry = AdapterRegistry(Path(scratch))
@@ -216,7 +216,7 @@ def _activate(
 def _why_not(request: TuneRequest, place: Installation, manifest: Manifest, verdict: GateVerdict | None) -> str:
     """What speaks against using it; empty for nothing."""
     try:
-        manifest.require_engine(factory.chosen(place.settings))
+        manifest.require_engine(factory.engine_id(place.settings))
     except InvalidInput as error:
         return error.line
     if not request.activate:

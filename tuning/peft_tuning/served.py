@@ -36,7 +36,7 @@ async def serving(
     )
     # Not below the user's folders: a socket path has room for 103 bytes.
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-        engine = factory.create(
+        engine = factory.create_engine(
             own,
             model_id=entry.id,
             model_path=path,

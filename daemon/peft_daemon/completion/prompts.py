@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.pipeline import Job, Pipeline, Prepared
-from peft_daemon.engines.base import Engine, KeepsPrompts
+from peft_daemon.engines.base import Engine, PromptCachingEngine
 
 SHORT_TOKENS = 224
 """Budget of a short prompt; what is estimated and left for steps in it makes it some 105."""
@@ -45,7 +45,7 @@ class Prompts:
         return await self._quicker(await self.full(job, lease), job, lease)
 
     async def _quicker(self, full: Prepared, job: Job, lease: AdapterLease | None) -> Sized:
-        if not isinstance(self._engine, KeepsPrompts):
+        if not isinstance(self._engine, PromptCachingEngine):
             return Sized(full, 0)
         unread = await self._engine.unread(full.request)
         if unread <= AT_HAND:

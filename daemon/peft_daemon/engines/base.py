@@ -5,10 +5,11 @@ An engine holds one base model. It knows nothing of documents, prompt formats or
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from peft_core.api_types import EngineStatus, FinishReason, Timings
 from peft_core.errors import EngineFailed
@@ -99,7 +100,7 @@ class Finish:
 
 
 @runtime_checkable
-class KeepsPrompts(Protocol):
+class PromptCachingEngine(Protocol):
     """An engine that computes of a prompt only what it does not hold already."""
 
     async def unread(self, request: GenerationRequest) -> int:
@@ -107,14 +108,14 @@ class KeepsPrompts(Protocol):
 
 
 @runtime_checkable
-class Reloadable(Protocol):
+class ReloadableEngine(Protocol):
     """An engine that can give up what it has loaded."""
 
     async def reload(self, error: EngineFailed) -> None:
         """Load the model anew because of ``error``, which requests get until it is loaded."""
 
 
-class GarbledAnswer(EngineFailed):
+class GarbledOutput(EngineFailed):
     """The engine wrote what no intact model makes it write."""
 
     def __init__(self, why: str) -> None:
@@ -157,3 +158,30 @@ class Engine(Protocol):
 
     async def idle(self) -> None:
         """Wait until no request is being decoded (tests and measurements use it)."""
+
+
+# How many threads compute, and how they wait for each other; the same for llama.cpp and torch.
+
+WaitPolicy = Literal["active", "passive"]
+"""How threads wait for each other, in OpenMP's words; docs/performance.md has what was measured."""
+PASSIVE_SPIN_COUNT = 3000
+"""Turns for which a thread that waits passively watches for the others before it sleeps. libgomp's own 300,000 last
+about 1 ms: once something else runs on a core, each of a token's hundreds of meetings waits for the scheduler."""
+
+
+def default_threads() -> int:
+    """The physical cores this process may use: hyper-threads only get in each other's way when decoding."""
+    import psutil  # noqa: PLC0415  (children of an engine are told their number, and start sooner without)
+
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
+    return max(1, min(physical, allowed))
+
+
+def set_wait_policy(policy: WaitPolicy) -> None:
+    """Decide how OpenMP's threads wait for each other in this process; what the environment says already is kept.
+
+    Has an effect only before llama.cpp or torch is loaded, and only where libgomp runs their threads.
+    """
+    if policy == "passive" and "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(PASSIVE_SPIN_COUNT))

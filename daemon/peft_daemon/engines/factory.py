@@ -11,38 +11,38 @@ from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Engine, LoadChecks
 
-ROOM_FOR_TWO = 1 << 30
+SECOND_SLOT_FREE_BYTES = 1 << 30
 """Bytes that must be free, besides the model and half as much again, for a second slot."""
 
 
-SPECULATION_WINS = True
+SPECULATION_BY_DEFAULT = True
 """On two cores, by `benchmarks/speculation.py`: faster where code repeats, not slower elsewhere (docs/engines.md)."""
 
 
-def chosen(settings: Settings) -> str:
+def engine_id(settings: Settings) -> str:
     """The id of the engine; ``auto`` is llama.cpp, which is the faster one on a CPU."""
     return TORCH if settings.engine == TORCH else LLAMACPP
 
 
-def speculates(settings: Settings) -> bool:
+def uses_speculation(settings: Settings) -> bool:
     """Whether llama.cpp guesses the continuation from what stands in the prompt; ``auto`` is what was measured."""
-    return SPECULATION_WINS if settings.speculation == "auto" else settings.speculation == "on"
+    return SPECULATION_BY_DEFAULT if settings.speculation == "auto" else settings.speculation == "on"
 
 
-def slots(settings: Settings, model_path: Path) -> int:
+def slot_count(settings: Settings, model_path: Path) -> int:
     """How many requests are decoded at a time: the setting, else what fits into free memory.
 
     Two windows that each have a slot do not have to read their documents again and again. A slot's KV state of 4,096
     tokens is a tenth of a small model; torch decodes one request at a time whatever there is.
     """
-    if settings.slots or chosen(settings) == TORCH:
+    if settings.slots or engine_id(settings) == TORCH:
         return settings.slots or 1
     model_bytes = model_path.stat().st_size if model_path.exists() else 0
-    needed = int(1.5 * model_bytes) + ROOM_FOR_TWO
+    needed = int(1.5 * model_bytes) + SECOND_SLOT_FREE_BYTES
     return 2 if psutil.virtual_memory().available >= needed else 1
 
 
-def create(
+def create_engine(
     settings: Settings,
     *,
     model_id: str,
@@ -59,7 +59,7 @@ def create(
     ``states`` is the folder for saved KV states with the model's sha256, None where none are to be saved; ``checks``
     are asked before files are loaded. Raises InvalidInput where the engine is not installed.
     """
-    if chosen(settings) == TORCH:
+    if engine_id(settings) == TORCH:
         from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
 
         require_installed()
@@ -79,7 +79,7 @@ def create(
     from peft_daemon.engines.llamacpp.engine import (  # noqa: PLC0415  (one or the other)
         LlamaCppEngine,
         LlamaCppOptions,
-        StatesOptions,
+        SavedStatesOptions,
     )
 
     limit_bytes = settings.kv_states_mb * 1_000_000
@@ -89,14 +89,14 @@ def create(
             model_path=model_path,
             socket_folder=socket_folder,
             context_tokens=context_tokens,
-            slots=slots(settings, model_path),
+            slots=slot_count(settings, model_path),
             threads=settings.threads,
             wait_policy=settings.wait_policy,
             batch_tokens=settings.batch_tokens,
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,
-            speculation=speculates(settings),
-            states=StatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
+            speculation=uses_speculation(settings),
+            states=SavedStatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
             checks=checks,
         )
     )

@@ -19,18 +19,18 @@ from peft_core.api_types import EngineState, EngineStatus
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, LoadChecks
+from peft_daemon.engines.base import Delta, Finish, GarbledOutput, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Pause before the n-th restart in a row; the last one repeats."""
-FAILED_AFTER = 4
+MAX_DEATHS_IN_A_ROW = 4
 """Deaths in a row, without one finished request between them, after which requests are refused at once."""
 MAX_PROCESSES = 2
 """Child processes alive at a time: the current one, and its successor or its predecessor. Each may fill much memory."""
-ROOM_WAIT_S = 60.0
+FREE_PROCESS_WAIT_S = 60.0
 """How long a new child waits for an older one to finish its requests and end."""
-GONE_WAIT_S = 3.0
+BROKEN_CONNECTION_WAIT_S = 3.0
 """How long after a broken connection the child's end is waited for, before it is taken for alive."""
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """What stands for bytes that are no text; models seldom write it."""
@@ -38,7 +38,7 @@ REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 log = logging.getLogger("peft_daemon.engines")
 
 
-class Child(Protocol):
+class SupervisedChild(Protocol):
     """A running child process and the way to speak to it."""
 
     @property
@@ -57,7 +57,7 @@ class Child(Protocol):
         """Stop it now, and release what belongs to it."""
 
 
-C = TypeVar("C", bound=Child)
+C = TypeVar("C", bound=SupervisedChild)
 
 
 class SupervisedEngine(ABC, Generic[C]):
@@ -127,7 +127,7 @@ class SupervisedEngine(ABC, Generic[C]):
     async def _room(self) -> None:
         async with self._changed:
             try:
-                async with asyncio.timeout(ROOM_WAIT_S):
+                async with asyncio.timeout(FREE_PROCESS_WAIT_S):
                     await self._changed.wait_for(lambda: len(self._processes) < MAX_PROCESSES)
             except TimeoutError:
                 raise Unavailable(
@@ -231,7 +231,7 @@ class SupervisedEngine(ABC, Generic[C]):
                                 self._deaths_in_a_row = 0
                             yield item
                     return
-                except GarbledAnswer as error:
+                except GarbledOutput as error:
                     self._suspect(error.why)
                     raise
                 except ChildGone as gone:
@@ -333,7 +333,7 @@ class SupervisedEngine(ABC, Generic[C]):
     def _record_death(self, error: EngineFailed) -> None:
         self._last_error = error
         self._deaths_in_a_row += 1
-        failed = self._deaths_in_a_row >= FAILED_AFTER or isinstance(error, UnusableFile)
+        failed = self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW or isinstance(error, UnusableFile)
         self._state = EngineState.FAILED if failed else EngineState.RESTARTING
         self._background(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
 
@@ -341,7 +341,7 @@ class SupervisedEngine(ABC, Generic[C]):
         """Wait until ``dead`` is no longer the current child (its watcher sees to that), if it is dead at all."""
         async with self._changed:
             try:
-                async with asyncio.timeout(GONE_WAIT_S):
+                async with asyncio.timeout(BROKEN_CONNECTION_WAIT_S):
                     await self._changed.wait_for(lambda: self._current is not dead)
             except TimeoutError:
                 log.warning("the engine (pid %d) lives, but the connection to it broke", dead.process.pid)

@@ -155,7 +155,7 @@ class Optimizer:
     async def _engine(self, path: Path) -> AsyncGenerator[Engine, None]:
         # Not below the user's folders: a socket path has room for 103 bytes.
         with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-            engine = factory.create(
+            engine = factory.create_engine(
                 self._settings,
                 model_id=self._entry.id,
                 model_path=path,

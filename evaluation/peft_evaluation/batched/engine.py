@@ -20,9 +20,9 @@ from peft_core.api_types import TORCH, EngineState, EngineStatus, FinishReason, 
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt
-from peft_daemon.engines.torch.adapters import AdapterShelf
+from peft_daemon.engines.torch.adapters import AdapterCache
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_daemon.engines.torch.generation import AnswerText, Sampler, does_not_fit, require_decoder_only
+from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too_long, require_decoder_only
 from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 from peft_evaluation.batched.searches import BeamSearch, Search, Writing
 from peft_evaluation.batched.work import Work
@@ -112,7 +112,7 @@ class BatchedEngine:
             return
         require_decoder_only(base)
         self._vocabulary, self._tokenizer = ByteVocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
-        self._shelf = AdapterShelf(base, ADAPTERS)
+        self._shelf = AdapterCache(base, ADAPTERS)
         self._worker = Worker(base, self._shelf, limits(base.model.device.type, self._row_limit))
 
     async def stop(self) -> None:
@@ -120,7 +120,7 @@ class BatchedEngine:
         if self._worker is not None:
             await asyncio.to_thread(self._worker.stop)
             self._worker = None
-            self._shelf.put_on(None)
+            self._shelf.activate(None)
 
     def status(self) -> EngineStatus:
         """See ``Engine``. The memory is that of this process."""
@@ -236,7 +236,7 @@ class BatchedEngine:
         tokens = self._tokenizer.encode_prompt(prompt)
         room = self._context_tokens - len(tokens)
         if room < 1 or not tokens:
-            raise does_not_fit(len(tokens), self._context_tokens)
+            raise prompt_too_long(len(tokens), self._context_tokens)
         return tokens, min(max_tokens, room)
 
     def _text(self, ids: Sequence[int]) -> str:

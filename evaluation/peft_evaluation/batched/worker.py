@@ -16,7 +16,7 @@ from peft_evaluation.batched.reading import PromptReader
 from peft_evaluation.batched.work import UnderWay, Work
 
 if TYPE_CHECKING:
-    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.adapters import AdapterCache
     from peft_daemon.engines.torch.base_model import LoadedBase
 
 PATIENCE = 8
@@ -40,7 +40,7 @@ class Limits:
 class Worker:
     """Works until it is stopped."""
 
-    def __init__(self, base: LoadedBase, shelf: AdapterShelf, limits: Limits) -> None:
+    def __init__(self, base: LoadedBase, shelf: AdapterCache, limits: Limits) -> None:
         self._model, self._shelf, self._limits = base.model, shelf, limits
         self._reader = PromptReader(base.model, tokens_at_once=limits.reading, check=self._go_on_reading)
         self._stopping = threading.Event()
@@ -106,7 +106,7 @@ class Worker:
 
     def _begin(self, works: list[Work]) -> None:
         try:
-            adapter = self._shelf.put_on(works[0].adapter)
+            adapter = self._shelf.activate(works[0].adapter)
             self._reader.put_on(adapter, works[0].weights)
             read = self._reader.read([work.tokens for work in works])
         except Exception as error:

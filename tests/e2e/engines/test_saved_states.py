@@ -17,7 +17,7 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipping import provide
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
-from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, StatesOptions
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.models import catalogue
 
 pytestmark = pytest.mark.model
@@ -53,7 +53,7 @@ def lora(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterL
 
 
 def with_states(options: LlamaCppOptions, folder: Path) -> LlamaCppOptions:
-    return replace(options, states=StatesOptions(folder, 100_000_000, "sha"))
+    return replace(options, states=SavedStatesOptions(folder, 100_000_000, "sha"))
 
 
 @asynccontextmanager

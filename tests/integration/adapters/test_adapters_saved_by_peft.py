@@ -87,11 +87,11 @@ def by_torch(base: BaseModel, registry: AdapterRegistry, name: str) -> list[floa
     """What the torch engine's model computes with the imported adapter."""
     import torch
 
-    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.adapters import AdapterCache
     from support.tiny_served import loaded
 
     alone = loaded(base)
-    on = AdapterShelf(alone, 1).put_on(registry.lease(registry.get(name), engine=TORCH))
+    on = AdapterCache(alone, 1).activate(registry.lease(registry.get(name), engine=TORCH))
     with torch.no_grad():
         logits = alone.model(input_ids=torch.tensor([PROMPT]), past_key_values=on.empty_cache()).logits
     return [float(value) for value in logits[0, -1].log_softmax(-1)]

@@ -27,7 +27,7 @@ from peft_daemon.engines.base import Delta, GenerationRequest, Segment
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from peft_daemon.engines.llamacpp import engine as llamacpp
 from peft_daemon.engines.llamacpp.engine import CHILD_MODULE, LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp.server import LlamaServer
+from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 LIMIT_S = 60.0
@@ -98,15 +98,15 @@ async def settled(engine: LlamaCppEngine, state: EngineState) -> None:
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> list[int]:
     """Have the client of a new child fail so many times; gives the pids of the children that it was for."""
     seen: list[int] = []
-    make = LlamaServer.__init__
+    make = LlamaServerClient.__init__
 
-    def fail(self: LlamaServer, *arguments: object, **options: object) -> None:
+    def fail(self: LlamaServerClient, *arguments: object, **options: object) -> None:
         if len(seen) < times:
             seen.append(children()[-1].pid)
             raise error
         make(self, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(LlamaServer, "__init__", fail)
+    monkeypatch.setattr(LlamaServerClient, "__init__", fail)
     return seen
 
 
@@ -125,7 +125,7 @@ def without_descriptors() -> Iterator[None]:
 async def test_promise_26_an_unexpected_error_at_the_start_is_told_and_the_start_tried_again(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    seen = failing(monkeypatch, error, supervisor.FAILED_AFTER)
+    seen = failing(monkeypatch, error, supervisor.MAX_DEATHS_IN_A_ROW)
     await engine.start()
     with pytest.raises(EngineFailed, match="could not be started"):
         await engine.ready()
@@ -134,7 +134,7 @@ async def test_promise_26_an_unexpected_error_at_the_start_is_told_and_the_start
     assert "doctor" in told.fix
     await settled(engine, EngineState.READY)
     assert await answer(engine)
-    assert len(seen) == supervisor.FAILED_AFTER
+    assert len(seen) == supervisor.MAX_DEATHS_IN_A_ROW
     assert [each.pid for each in children()] == [engine.status().pid]
 
 
@@ -162,7 +162,7 @@ async def test_promise_26_without_descriptors_the_start_fails_clearly_and_succee
 async def test_promise_26_an_engine_that_cannot_be_connected_to_for_a_moment_is_not_replaced(
     serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "GONE_WAIT_S", 0.05)
+    monkeypatch.setattr(supervisor, "BROKEN_CONNECTION_WAIT_S", 0.05)
     pid = serving.status().pid
     current = serving._current
     assert current is not None
@@ -208,7 +208,7 @@ async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for
         assert len(children()) == supervisor.MAX_PROCESSES
         assert not waiting.done()
     assert await waiting
-    monkeypatch.setattr(supervisor, "ROOM_WAIT_S", 0.05)
+    monkeypatch.setattr(supervisor, "FREE_PROCESS_WAIT_S", 0.05)
     async with aclosing(serving.generate(LONG)) as first:
         await anext(first)
         assert await answer(serving, leases[0])
@@ -278,7 +278,7 @@ async def test_promise_27_an_engine_that_hangs_while_it_loads_is_ended(
 async def test_promise_27_a_hung_engine_cannot_keep_the_daemon_from_stopping(
     serving: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "KEEP_LIMIT_S", 0.1)
+    monkeypatch.setattr(llamacpp, "SAVE_STATES_LIMIT_S", 0.1)
     (process,) = children()
     process.suspend()
     await serving.stop()

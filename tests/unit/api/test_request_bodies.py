@@ -38,7 +38,7 @@ class NoStore:
 async def test_a_broken_body_is_400_on_every_route(
     body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(application.factory, "create", lambda *_, **__: PlayedEngine(tmp_path / "script"))
+    monkeypatch.setattr(application.factory, "create_engine", lambda *_, **__: PlayedEngine(tmp_path / "script"))
     monkeypatch.setattr(application, "open_store", lambda *_: NoStore())
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
     info = DaemonInfo(

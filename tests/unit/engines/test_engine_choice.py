@@ -18,7 +18,7 @@ from peft_daemon.engines.torch import engine
 
 
 def create(setting: str) -> Engine:
-    return factory.create(
+    return factory.create_engine(
         Settings(engine=setting),  # type: ignore[arg-type]
         model_id="m",
         model_path=Path("m.gguf"),
@@ -41,21 +41,23 @@ def test_two_slots_need_memory_unless_they_are_asked_for(
     monkeypatch.setattr(factory.psutil, "virtual_memory", Memory)
     model = tmp_path / "m.gguf"
     model.write_bytes(bytes(1_000_000))
-    assert factory.slots(Settings(slots=asked), model) == slots
-    assert factory.slots(Settings(slots=asked, engine="torch"), model) == (asked or 1)
+    assert factory.slot_count(Settings(slots=asked), model) == slots
+    assert factory.slot_count(Settings(slots=asked, engine="torch"), model) == (asked or 1)
 
 
-@pytest.mark.parametrize(("setting", "guesses"), [("on", True), ("off", False), ("auto", factory.SPECULATION_WINS)])
+@pytest.mark.parametrize(
+    ("setting", "guesses"), [("on", True), ("off", False), ("auto", factory.SPECULATION_BY_DEFAULT)]
+)
 def test_guessing_is_as_it_was_measured_unless_it_is_set(setting: str, guesses: bool) -> None:
-    assert factory.speculates(Settings(speculation=setting)) is guesses  # type: ignore[arg-type]
+    assert factory.uses_speculation(Settings(speculation=setting)) is guesses  # type: ignore[arg-type]
 
 
 @pytest.mark.torch
 def test_torch_is_chosen_by_name_and_not_imported() -> None:
     code = (
         "import sys, pathlib; from peft_core.settings import Settings; from peft_daemon.engines import factory\n"
-        "e = factory.create(Settings(engine='torch'), model_id='m', model_path=pathlib.Path('m'), context_tokens=1,"
-        " socket_folder=pathlib.Path())\n"
+        "e = factory.create_engine(Settings(engine='torch'), model_id='m', model_path=pathlib.Path('m'),"
+        " context_tokens=1, socket_folder=pathlib.Path())\n"
         "print(e.id, e.status().kind, sorted({'torch', 'transformers', 'peft', 'peft_tuning'} & set(sys.modules)))"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

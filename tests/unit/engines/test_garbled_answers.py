@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import GarbledAnswer, GenerationRequest, LoadChecks, Segment
+from peft_daemon.engines.base import GarbledOutput, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp.server import LlamaServer
+from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from support.played_llama import PlayedConnection
 
 REQUEST = GenerationRequest((Segment("x"),), 4)
@@ -36,7 +36,7 @@ class PlayedChild:
     retired = False
 
     def __init__(self, body: bytes, status: int) -> None:
-        self.server = LlamaServer("http://127.0.0.1:1", "key", slots=1, context_tokens=64, step_tokens=16)
+        self.server = LlamaServerClient("http://127.0.0.1:1", "key", slots=1, context_tokens=64, step_tokens=16)
         transport = Garbling(body, status)
         self.server.connections.connect = lambda: PlayedConnection(transport)
         self.heartbeat = Heartbeat(self.server.ping, lambda: False)
@@ -83,7 +83,7 @@ async def test_nonsense_is_an_error_that_names_the_file(
     engine: Callable[..., Engine], body: bytes, status: int
 ) -> None:
     one, suspicions = engine(body, status)
-    with pytest.raises(GarbledAnswer, match="model's file may be damaged"):
+    with pytest.raises(GarbledOutput, match="model's file may be damaged"):
         await text(one.generate(REQUEST))
     assert len(suspicions) == 1
 

@@ -12,19 +12,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.engines.llamacpp.kv_states import LEFTOVER_S, KvStates, Weights, fingerprint
+from peft_daemon.engines.llamacpp.saved_states import (
+    UNPAIRED_FILE_MAX_AGE_S,
+    AdapterScales,
+    SavedStateStore,
+    fingerprint,
+)
 from peft_daemon.engines.llamacpp.slots import shared_length
 
 SIZE = 1000
 LONG = list(range(200))
-ADAPTER: Weights = (("a" * 64, 0.5),)
+ADAPTER: AdapterScales = (("a" * 64, 0.5),)
 
 
-def opened(folder: Path, *, mark: str = "same", limit_bytes: int = 10 * SIZE) -> KvStates:
-    return KvStates(folder, fingerprint=mark, limit_bytes=limit_bytes)
+def opened(folder: Path, *, mark: str = "same", limit_bytes: int = 10 * SIZE) -> SavedStateStore:
+    return SavedStateStore(folder, fingerprint=mark, limit_bytes=limit_bytes)
 
 
-def save(states: KvStates, tokens: list[int], weights: Weights = (), size: int = SIZE) -> None:
+def save(states: SavedStateStore, tokens: list[int], weights: AdapterScales = (), size: int = SIZE) -> None:
     file = states.new_file()
     (states.folder / file).write_bytes(os.urandom(size))
     states.add(file, states.read(file, tokens, weights))
@@ -46,7 +51,7 @@ def test_the_state_that_holds_most_of_a_prompt_is_found(tmp_path: Path) -> None:
     save(states, LONG)
     save(states, [*LONG[:100], *([7] * 300)])
     found = states.best([*LONG[:150], 9], ())
-    assert found is not None and (found.shared, found.about.tokens) == (150, tuple(LONG))
+    assert found is not None and (found.shared, found.record.tokens) == (150, tuple(LONG))
     assert states.best([5], ()) is None
     assert states.unsaved([*LONG, 1, 2], ()) == 2
 
@@ -155,7 +160,7 @@ def test_what_was_left_unfinished_is_deleted_later(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"half")
     opened(tmp_path)
     assert len(list(tmp_path.iterdir())) == 2, "another engine may be writing them"
-    old = time.time() - LEFTOVER_S - 1
+    old = time.time() - UNPAIRED_FILE_MAX_AGE_S - 1
     for path in tmp_path.iterdir():
         os.utime(path, (old, old))
     opened(tmp_path)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_daemon.engines.llamacpp.child import ChildConfig
+from peft_daemon.engines.llamacpp.child import LlamaCppChildConfig
 
-NOTHING = ChildConfig(
+NOTHING = LlamaCppChildConfig(
     model="/no/model.gguf",
     adapters=[],
     host="127.0.0.1",

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from peft_core.api_types import Timings
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
-from peft_daemon.engines.llamacpp import slot_states
-from peft_daemon.engines.llamacpp.kv_states import KvStates
-from peft_daemon.engines.llamacpp.server import LlamaServer
-from peft_daemon.engines.llamacpp.slots import Adapters
+from peft_daemon.engines.llamacpp import saved_states
+from peft_daemon.engines.llamacpp.saved_states import SavedStateStore
+from peft_daemon.engines.llamacpp.server import LlamaServerClient
+from peft_daemon.engines.llamacpp.slots import SlotAdapters
 from support.played_llama import PlayedLlama
 
 LONG, OTHER = "abcdefgh" * 20, "zyxwvuts" * 20
-NONE: Adapters = ((0, 0.0), (1, 0.0))
-FIRST: Adapters = ((0, 1.0), (1, 0.0))
-SECOND: Adapters = ((0, 0.0), (1, 0.5))
+NONE: SlotAdapters = ((0, 0.0), (1, 0.0))
+FIRST: SlotAdapters = ((0, 1.0), (1, 0.0))
+SECOND: SlotAdapters = ((0, 0.0), (1, 0.5))
 
 
-def states(folder: Path, *, limit_bytes: int = 1_000_000) -> KvStates:
-    return KvStates(folder, fingerprint="same", limit_bytes=limit_bytes)
+def states(folder: Path, *, limit_bytes: int = 1_000_000) -> SavedStateStore:
+    return SavedStateStore(folder, fingerprint="same", limit_bytes=limit_bytes)
 
 
-async def run(server: LlamaServer, text: str, adapters: Adapters = NONE, tokens: int = 2) -> Timings:
+async def run(server: LlamaServerClient, text: str, adapters: SlotAdapters = NONE, tokens: int = 2) -> Timings:
     items: AsyncGenerator[Delta | Finish, None] = server.generate(
         GenerationRequest((Segment(text),), tokens), adapters=adapters
     )
@@ -46,7 +46,7 @@ async def test_a_prompt_whose_slot_was_given_away_is_not_read_again(tmp_path: Pa
     await run(server, LONG)
     await run(server, OTHER)
     assert server._states is not None
-    await server._states.settled()
+    await server._states.wait_until_written()
     timings = await run(server, LONG)
     assert timings.prompt_reused >= len(LONG) - 1
     assert not llama.leaks
@@ -56,7 +56,7 @@ async def test_an_adapters_state_is_found_by_it_alone_and_by_its_digest(tmp_path
     llama = PlayedLlama(tmp_path, ("a", "b"))
     server = llama.client(states(tmp_path))
     await run(server, LONG, FIRST)
-    await server.keep_states()
+    await server.save_states()
     # Another child, in which the same adapter has another position.
     other = PlayedLlama(tmp_path, ("b", "a"))
     restarted = other.client(states(tmp_path))
@@ -79,7 +79,7 @@ async def test_reading_without_writing_leaves_the_whole_prompt_in_the_slot(tmp_p
 
 
 async def test_a_slot_nobody_uses_is_saved_after_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slot_states, "UNUSED_S", 0.01)
+    monkeypatch.setattr(saved_states, "SAVE_UNUSED_AFTER_S", 0.01)
     llama, kept = PlayedLlama(tmp_path, ()), states(tmp_path)
     server = llama.client(kept)
     await run(server, LONG, ())
@@ -92,7 +92,7 @@ async def test_a_slot_nobody_uses_is_saved_after_a_moment(tmp_path: Path, monkey
 async def test_little_text_is_not_saved(tmp_path: Path) -> None:
     server = PlayedLlama(tmp_path, ()).client(kept := states(tmp_path))
     await run(server, "short", ())
-    await server.keep_states()
+    await server.save_states()
     assert len(kept) == 0
 
 
@@ -101,7 +101,7 @@ async def test_what_cannot_be_saved_or_put_back_is_read(tmp_path: Path) -> None:
     server = llama.client(kept := states(tmp_path))
     await run(server, LONG, ())
     await run(server, OTHER, ())
-    await server.keep_states()
+    await server.save_states()
     llama.fails = True
     assert (await run(server, LONG, ())).prompt_evaluated == len(LONG)
     assert all(about.tokens[0] != ord("a") for about in kept), "a state that was refused is not tried again"
@@ -111,7 +111,7 @@ async def test_a_damaged_state_never_reaches_the_server(tmp_path: Path) -> None:
     llama = PlayedLlama(tmp_path, ())
     server = llama.client(states(tmp_path))
     await run(server, LONG, ())
-    await server.keep_states()
+    await server.save_states()
     (file,) = tmp_path.glob("*.kv")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
@@ -129,7 +129,7 @@ async def test_a_slot_is_not_given_on_while_a_state_is_put_into_it_for_a_request
     server = llama.client(states(tmp_path))
     await run(server, LONG, ())
     await run(server, OTHER, ())
-    await server.keep_states()
+    await server.save_states()
     llama.gate.clear()
     work = asyncio.ensure_future(run(server, LONG, ()))
     while not any("restore" in order for order in llama.orders):
@@ -160,7 +160,7 @@ OPERATIONS = st.lists(
 @settings(max_examples=40)
 def test_no_account_claims_more_than_the_server_has_and_no_token_is_used_under_other_adapters(
     tmp_path_factory: pytest.TempPathFactory,
-    operations: list[tuple[str, Adapters, int, int | None]],
+    operations: list[tuple[str, SlotAdapters, int, int | None]],
     slots: int,
     seed: int,
 ) -> None:

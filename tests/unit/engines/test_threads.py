@@ -16,15 +16,15 @@ from msgspec.structs import replace
 
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_daemon.engines.base import PASSIVE_SPIN_COUNT, WaitPolicy
 from peft_daemon.engines.llamacpp import child
 from peft_daemon.engines.llamacpp.engine import LlamaCppOptions
-from peft_daemon.engines.threads import SPINS, WaitPolicy
 from peft_daemon.engines.torch import messages
 from peft_daemon.engines.torch.engine import TorchOptions
 from peft_evaluation.typing_benchmark.policies import llama_server_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
-LLAMA = child.ChildConfig(
+LLAMA = child.LlamaCppChildConfig(
     model="/no/model.gguf",
     adapters=[],
     host="127.0.0.1",
@@ -34,7 +34,7 @@ LLAMA = child.ChildConfig(
     threads=1,
     batch_tokens=16,
 )
-TORCH = messages.ChildConfig(
+TORCH = messages.TorchChildConfig(
     model="/no/model.gguf", precision="float32", context_tokens=64, threads=1, step_tokens=16, max_loaded_adapters=1
 )
 RIVAL = llama_server_child.RivalServerConfig(model="/no/model.gguf", threads=1, api_key="k")
@@ -44,7 +44,7 @@ RIVAL = llama_server_child.RivalServerConfig(model="/no/model.gguf", threads=1, 
     ("policy", "users", "spins"),
     [
         ("active", {}, "300000"),
-        ("passive", {}, str(SPINS)),
+        ("passive", {}, str(PASSIVE_SPIN_COUNT)),
         ("passive", {"GOMP_SPINCOUNT": "77"}, "77"),
         ("passive", {"OMP_WAIT_POLICY": "passive"}, "0"),
     ],
@@ -70,10 +70,10 @@ def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> N
     ],
 )
 def test_every_engine_waits_so_by_default(module: str, config: msgspec.Struct) -> None:
-    assert spins_of(module, config) == [str(SPINS)]
+    assert spins_of(module, config) == [str(PASSIVE_SPIN_COUNT)]
 
 
-@pytest.mark.parametrize(("written", "spins"), [("", str(SPINS)), ('wait_policy = "active"\n', "None")])
+@pytest.mark.parametrize(("written", "spins"), [("", str(PASSIVE_SPIN_COUNT)), ('wait_policy = "active"\n', "None")])
 def test_tuning_and_evaluation_wait_as_the_settings_say(tmp_path: Path, written: str, spins: str) -> None:
     environ = {**inherited(), "PEFT_DAEMON_HOME": str(tmp_path)}
     settings = Paths.from_environment(environ).config_file

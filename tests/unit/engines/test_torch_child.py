@@ -14,13 +14,13 @@ from peft_core.child_process import ChildGone
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
 from peft_daemon.engines.torch.engine import TorchChild
 from peft_daemon.engines.torch.messages import (
-    Answer,
-    Cancel,
-    Counted,
-    CountTokens,
-    Finished,
-    Generate,
-    Produced,
+    CancelCommand,
+    ChildMessage,
+    CountTokensCommand,
+    DeltaMessage,
+    FinishMessage,
+    GenerateCommand,
+    TokenCountsMessage,
     decode_command,
     encode,
 )
@@ -35,21 +35,21 @@ class PlayedTorch:
         self.closed = False
         self.cancelled: set[int] = set()
         self._lines: asyncio.Queue[bytes] = asyncio.Queue()
-        self._orders: asyncio.Queue[Generate] = asyncio.Queue()
+        self._orders: asyncio.Queue[GenerateCommand] = asyncio.Queue()
         self.work = asyncio.create_task(self._decode())
 
     def send(self, line: bytes) -> None:
         if self.closed:
             raise ChildGone
         match decode_command(line):
-            case Generate() as order:
+            case GenerateCommand() as order:
                 self._orders.put_nowait(order)
-            case Cancel(id=number):
+            case CancelCommand(id=number):
                 self.cancelled.add(number)
-            case CountTokens(id=number, texts=texts):
-                self.say(Counted(number, [len(text) for text in texts]))
+            case CountTokensCommand(id=number, texts=texts):
+                self.say(TokenCountsMessage(number, [len(text) for text in texts]))
 
-    def say(self, answer: Answer) -> None:
+    def say(self, answer: ChildMessage) -> None:
         self._lines.put_nowait(encode(answer))
 
     async def receive(self) -> bytes:
@@ -74,8 +74,8 @@ class PlayedTorch:
                 await asyncio.sleep(0)
                 if order.id in self.cancelled:
                     break
-                self.say(Produced(order.id, Delta("x")))
-            self.say(Finished(order.id, Finish(FinishReason.LENGTH, Timings())))
+                self.say(DeltaMessage(order.id, Delta("x")))
+            self.say(FinishMessage(order.id, Finish(FinishReason.LENGTH, Timings())))
 
 
 def child_of(process: PlayedTorch) -> TorchChild:
@@ -133,7 +133,7 @@ async def test_whoever_waits_when_the_child_ends_is_told(caplog: pytest.LogCaptu
         await process.work
     waiting = asyncio.create_task(generate(child))
     await asyncio.sleep(0)
-    process.say(Counted(99, []))  # an answer to nothing
+    process.say(TokenCountsMessage(99, []))  # an answer to nothing
     with pytest.raises(ChildGone):
         await waiting
     assert child.idle.is_set()

@@ -60,13 +60,13 @@ class Served:
 
 
 def make(folder: Path, family: str, limit: int = 8) -> Served:
-    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.adapters import AdapterCache
     from peft_daemon.engines.torch.generation import TextGenerator
     from support.tiny_served import loaded, tiny_gguf, write_adapter
 
     base = tiny_gguf(folder, family)
     in_memory = loaded(base)
-    generator = TextGenerator(in_memory, AdapterShelf(in_memory, limit), context_tokens=64, step_tokens=STEP)
+    generator = TextGenerator(in_memory, AdapterCache(in_memory, limit), context_tokens=64, step_tokens=STEP)
     return Served(generator, {name: write_adapter(base, name, folder / family / name) for name in KINDS})
 
 
@@ -142,7 +142,7 @@ def test_half_the_scale_lies_between_the_base_and_the_adapter(served: Served, ki
     import torch
 
     def weight(scale: float) -> torch.Tensor:
-        served.generator._shelf.put_on(served.lease(kind, scale))
+        served.generator._shelf.activate(served.lease(kind, scale))
         layer = served.generator._model.get_submodule("model.layers.0.self_attn.k_proj")
         return layer(torch.eye(32)).detach()
 

@@ -44,12 +44,12 @@ def base(request: pytest.FixtureRequest, folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def other(base: Any, folder: Path) -> Any:
     """The engine that has one request at a time, with the same weights in other memory."""
-    from peft_daemon.engines.torch.adapters import AdapterShelf
+    from peft_daemon.engines.torch.adapters import AdapterCache
     from peft_daemon.engines.torch.generation import TextGenerator
     from support.tiny_served import loaded, tiny_gguf
 
     own = loaded(tiny_gguf(folder, base.family.id))
-    return TextGenerator(own, AdapterShelf(own, 8), context_tokens=CONTEXT, step_tokens=100)
+    return TextGenerator(own, AdapterCache(own, 8), context_tokens=CONTEXT, step_tokens=100)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import BinaryIO, NoReturn
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
-from peft_daemon.engines.threads import WaitPolicy, set_wait_policy
+from peft_daemon.engines.base import WaitPolicy, set_wait_policy
 
 KV_LAYOUT = "f16"
 """What a saved KV state depends on besides model, build and context; to be changed with the parameters below."""
@@ -23,7 +23,7 @@ LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
 token before them they make a batch of 8, which the kernels like; docs/engines.md has what was measured."""
 
 
-class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
+class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the child needs; it reads no settings of its own."""
 
     model: str
@@ -43,7 +43,7 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where KV states are saved; empty: nowhere."""
 
 
-class ChildReady(msgspec.Struct, frozen=True):
+class LlamaCppChildReady(msgspec.Struct, frozen=True):
     """What the child says once it accepts requests."""
 
     address: str
@@ -56,7 +56,7 @@ def main() -> None:
 
 def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     """Load what the first line says and answer where the server listens."""
-    config = msgspec.json.decode(commands.next(), type=ChildConfig)
+    config = msgspec.json.decode(commands.next(), type=LlamaCppChildConfig)
     # What llama.cpp saves here holds what the user writes.
     os.umask(0o077)
 
@@ -64,13 +64,13 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))
-    answers.write(msgspec.json.encode(ChildReady(server.listening_address)) + b"\n")
+    answers.write(msgspec.json.encode(LlamaCppChildReady(server.listening_address)) + b"\n")
     answers.flush()
     while True:
         commands.next()
 
 
-def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types
+def _parameters(xllamacpp, config: LlamaCppChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types
     params = xllamacpp.CommonParams()
     params.model.path = config.model
     params.hostnames = [config.host]

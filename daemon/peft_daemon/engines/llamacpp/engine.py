@@ -24,25 +24,24 @@ from peft_core.api_types import LLAMACPP
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.llamacpp.child import KV_LAYOUT, ChildConfig, ChildReady
-from peft_daemon.engines.llamacpp.kv_states import KvStates, fingerprint
-from peft_daemon.engines.llamacpp.server import LONG_STEPS, LlamaServer
+from peft_daemon.engines.llamacpp.child import KV_LAYOUT, LlamaCppChildConfig, LlamaCppChildReady
+from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, fingerprint
+from peft_daemon.engines.llamacpp.server import STEPS_PER_LONG_STEP, LlamaServerClient
 from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
-from peft_daemon.engines.threads import WaitPolicy, default_threads
 
 log = logging.getLogger("peft_daemon.engines")
 
 CHILD_MODULE = "peft_daemon.engines.llamacpp.child"
-KEEP_LIMIT_S = 2.0
+SAVE_STATES_LIMIT_S = 2.0
 """Longest time a child's end may wait for what its slots hold to be saved."""
 IDLE_POLL_S = 0.01
 """Asked more often, the server would be slower at what it is asked about."""
 
 
 @dataclass(frozen=True)
-class StatesOptions:
+class SavedStatesOptions:
     """Where KV states are saved, and how many bytes of them."""
 
     folder: Path
@@ -68,19 +67,19 @@ class LlamaCppOptions:
     """Loaded from the start: those that are likely to be asked for."""
     speculation: bool = False
     """See ``ChildConfig``."""
-    states: StatesOptions | None = None
+    states: SavedStatesOptions | None = None
     """None: KV states are not saved."""
     checks: LoadChecks | None = None
     """None: files are loaded as they are."""
 
 
-class _Generation:
+class LlamaCppChild:
     """One child with a fixed set of adapters, and how many requests it is working on."""
 
     def __init__(
         self,
         process: ChildProcess,
-        server: LlamaServer,
+        server: LlamaServerClient,
         adapters: tuple[AdapterLease, ...],
         host: str,
         *,
@@ -110,11 +109,11 @@ class _Generation:
         if not self.in_flight:
             self.idle.set()
 
-    async def keep_states(self) -> None:
+    async def save_states(self) -> None:
         """Save what its slots hold, for its successor or the next start."""
-        saving = asyncio.create_task(self.server.keep_states())
+        saving = asyncio.create_task(self.server.save_states())
         # An order that is under way cannot be cancelled, and a child that hangs never answers it.
-        await asyncio.wait((saving,), timeout=KEEP_LIMIT_S)
+        await asyncio.wait((saving,), timeout=SAVE_STATES_LIMIT_S)
         if saving.done():
             saving.result()
 
@@ -123,7 +122,7 @@ class _Generation:
         self.retired = True
         try:
             if not self.heartbeat.verdict and not self.process.stopped():
-                await self.keep_states()
+                await self.save_states()
         finally:
             try:
                 await self.process.stop()
@@ -132,7 +131,7 @@ class _Generation:
                 await self.server.close()
 
 
-class LlamaCppEngine(SupervisedEngine[_Generation]):
+class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
     """Implements ``engines.base.Engine`` with llama.cpp in a child process."""
 
     id = LLAMACPP
@@ -143,7 +142,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         super().__init__(model_id=options.model_id, context_tokens=options.context_tokens, checks=options.checks)
         self._options = options
         self._recent: dict[str, AdapterLease] = {}
-        self._states: KvStates | None = None
+        self._states: SavedStateStore | None = None
         self._speculation = options.speculation
 
     async def idle(self) -> None:
@@ -158,7 +157,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         if self._states is not None:
             await asyncio.to_thread(self._states.clear)
 
-    async def _spawn_first(self) -> _Generation:
+    async def _spawn_first(self) -> LlamaCppChild:
         if self._options.states is not None and self._states is None:
             self._states = await asyncio.to_thread(_open_states, self._options, self._options.states)
         likely = await self._usable(self._options.adapters)
@@ -173,10 +172,10 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             self._touch(adapter)
         return first
 
-    def _stream(self, child: _Generation, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    def _stream(self, child: LlamaCppChild, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         return child.server.generate(request, adapters=_applied(child, request.adapter))
 
-    async def _count(self, child: _Generation, texts: Sequence[str]) -> list[int]:
+    async def _count(self, child: LlamaCppChild, texts: Sequence[str]) -> list[int]:
         return [len(await child.server.tokenize(text)) if text else 0 for text in texts]
 
     async def unread(self, request: GenerationRequest) -> int:
@@ -190,11 +189,11 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             child.heartbeat.beat()
             return unread
 
-    def _loaded(self, child: _Generation) -> list[str]:
+    def _loaded(self, child: LlamaCppChild) -> list[str]:
         return [adapter.digest for adapter in child.adapters]
 
     @contextlib.asynccontextmanager
-    async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[_Generation, None]:
+    async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[LlamaCppChild, None]:
         """A generation that can serve ``request``, kept alive until the block ends."""
         generation = await self._generation_for(request)
         try:
@@ -202,7 +201,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         finally:
             generation.release()
 
-    async def _generation_for(self, request: GenerationRequest | None) -> _Generation:
+    async def _generation_for(self, request: GenerationRequest | None) -> LlamaCppChild:
         adapter = request.adapter if request and request.adapter and request.adapter.scale else None
         if request and request.logprobs:
             # llama.cpp has no probabilities of tokens it guessed. Rare enough to end guessing until the next start.
@@ -256,12 +255,12 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             for each in new:
                 self._touch(each)
             with contextlib.suppress(Exception):
-                await old.keep_states()
+                await old.save_states()
             self._take_over(fresh)
             self._background(self._drain(old))
         await self._announce()
 
-    async def _drain(self, old: _Generation) -> None:
+    async def _drain(self, old: LlamaCppChild) -> None:
         """End a replaced generation once its last request has finished."""
         old.retired = True
         await old.idle.wait()
@@ -280,7 +279,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
                 usable.append(adapter)
         return tuple(usable)
 
-    async def _spawn(self, adapters: tuple[AdapterLease, ...]) -> _Generation:
+    async def _spawn(self, adapters: tuple[AdapterLease, ...]) -> LlamaCppChild:
         path = await self._file_to_load(self._options.model_path)
         if path != self._options.model_path:
             # Saved states are of the other file.
@@ -288,7 +287,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         options = self._options
         key = secrets.token_urlsafe(32)
         host = _private_host(options.socket_folder)
-        config = ChildConfig(
+        config = LlamaCppChildConfig(
             model=str(options.model_path),
             adapters=[str(a.path) for a in adapters],
             host=host,
@@ -297,14 +296,14 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
             slots=options.slots,
             threads=options.threads or default_threads(),
             wait_policy=options.wait_policy,
-            batch_tokens=options.batch_tokens * LONG_STEPS,
+            batch_tokens=options.batch_tokens * STEPS_PER_LONG_STEP,
             speculation=self._speculation,
             states_folder=str(self._states.folder) if self._states is not None else "",
         )
         try:
             async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:
-                ready = msgspec.json.decode(await process.first_line(self.start_limit_s), type=ChildReady)
-                server = LlamaServer(
+                ready = msgspec.json.decode(await process.first_line(self.start_limit_s), type=LlamaCppChildReady)
+                server = LlamaServerClient(
                     ready.address,
                     key,
                     slots=options.slots,
@@ -313,7 +312,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
                     states=self._states,
                     digests=[adapter.digest for adapter in adapters],
                 )
-                generation = _Generation(process, server, adapters, host, speculates=config.speculation)
+                generation = LlamaCppChild(process, server, adapters, host, speculates=config.speculation)
         except BaseException:
             _remove_socket(host)
             raise
@@ -321,7 +320,7 @@ class LlamaCppEngine(SupervisedEngine[_Generation]):
         return generation
 
 
-def _applied(generation: _Generation, adapter: AdapterLease | None) -> tuple[tuple[int, float], ...]:
+def _applied(generation: LlamaCppChild, adapter: AdapterLease | None) -> tuple[tuple[int, float], ...]:
     """The scale of every loaded adapter, 0 for all but the request's own.
 
     Never a part of them: llama.cpp takes an empty list for "as at the start", and does not see then that the KV
@@ -332,11 +331,11 @@ def _applied(generation: _Generation, adapter: AdapterLease | None) -> tuple[tup
     return tuple((i, scale if i == wanted else 0.0) for i in range(len(generation.adapters)))
 
 
-def _open_states(options: LlamaCppOptions, states: StatesOptions) -> KvStates | None:
+def _open_states(options: LlamaCppOptions, states: SavedStatesOptions) -> SavedStateStore | None:
     """The saved states that fit; None where the folder cannot be used, which stops nothing else."""
     try:
         info = options.model_path.stat()
-        return KvStates(
+        return SavedStateStore(
             states.folder,
             limit_bytes=states.limit_bytes,
             fingerprint=fingerprint(

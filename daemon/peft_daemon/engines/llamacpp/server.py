@@ -16,17 +16,16 @@ from peft_core.api_types import FinishReason, Timings
 from peft_core.child_process import ChildGone
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.http_client import ConnectionLost, ConnectionPool, HttpResponse, event_data
-from peft_daemon.engines.base import Delta, Finish, GarbledAnswer, GenerationRequest, Prompt, TokenLogprob
-from peft_daemon.engines.llamacpp.kv_states import KvStates
-from peft_daemon.engines.llamacpp.slot_states import SlotStates
-from peft_daemon.engines.llamacpp.slots import Adapters, Slot, Slots
+from peft_daemon.engines.base import Delta, Finish, GarbledOutput, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, SlotStateSaver
+from peft_daemon.engines.llamacpp.slots import Slot, SlotAdapters, Slots
 
 CONNECT_S = 10.0
 KEEP_ALIVE_S = 3.0
-LONG_STEPS = 4
+STEPS_PER_LONG_STEP = 4
 """As many steps make a long one."""
-TOKEN_CACHE_ENTRIES = 1024
-TOKEN_CACHE_TEXT = 200_000
+MAX_CACHED_TEXTS = 1024
+MAX_CACHED_TEXT_CHARACTERS = 200_000
 """Longer texts are tokenized anew each time rather than kept."""
 
 
@@ -66,7 +65,7 @@ class _Step(msgspec.Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
-class LlamaServer:
+class LlamaServerClient:
     """A client of one server at ``unix://PATH`` or ``http://127.0.0.1:PORT``.
 
     ``context_tokens`` are those of one slot; ``step_tokens`` of a prompt are read between two looks at whether the
@@ -82,7 +81,7 @@ class LlamaServer:
         slots: int,
         context_tokens: int,
         step_tokens: int,
-        states: KvStates | None = None,
+        states: SavedStateStore | None = None,
         digests: Sequence[str] = (),
     ) -> None:
         self.connections = ConnectionPool(
@@ -94,13 +93,13 @@ class LlamaServer:
         self._tokens: OrderedDict[tuple[str, bool], array[int]] = OrderedDict()
         """As arrays: a list of integers takes nine times the memory."""
         self._slots = Slots(slots)
-        self._states = None if states is None else SlotStates(states, self._slots, digests, self._post)
+        self._states = None if states is None else SlotStateSaver(states, self._slots, digests, self._post)
         self._context_tokens, self._step_tokens = context_tokens, step_tokens
 
-    async def keep_states(self) -> None:
+    async def save_states(self) -> None:
         """Save what the slots hold that is worth it; those at work are left out. Raises nothing."""
         if self._states is not None:
-            await self._states.keep_all()
+            await self._states.save_free_slots()
 
     async def close(self) -> None:
         """Release the connections."""
@@ -116,9 +115,9 @@ class LlamaServer:
             return known.tolist()
         body = {"content": text, "add_special": False, "parse_special": special}
         tokens: list[int] = (await self._json("POST", "/tokenize", body))["tokens"]
-        if len(text) <= TOKEN_CACHE_TEXT:
+        if len(text) <= MAX_CACHED_TEXT_CHARACTERS:
             self._tokens[key] = array("I", tokens)
-            if len(self._tokens) > TOKEN_CACHE_ENTRIES:
+            if len(self._tokens) > MAX_CACHED_TEXTS:
                 self._tokens.popitem(last=False)
         return tokens
 
@@ -130,7 +129,7 @@ class LlamaServer:
                 ids += await self.tokenize(segment.text, special=segment.special)
         return ids
 
-    async def unread(self, prompt: Prompt, adapters: Adapters) -> int:
+    async def unread(self, prompt: Prompt, adapters: SlotAdapters) -> int:
         """How many tokens of a prompt would have to be computed; raises ChildGone."""
         tokens = await self.tokenize_prompt(prompt)
         shared = self._slots.most_shared(tokens, adapters)
@@ -147,7 +146,9 @@ class LlamaServer:
         slots = await self._json("GET", "/slots", None)
         return any(slot["is_processing"] for slot in slots)
 
-    async def generate(self, request: GenerationRequest, *, adapters: Adapters) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(
+        self, request: GenerationRequest, *, adapters: SlotAdapters
+    ) -> AsyncGenerator[Delta | Finish, None]:
         """Stream one generation with the loaded ``adapters`` (position, scale) applied.
 
         Closing the generator closes the connection, and the server stops at its next step. Raises InvalidInput when
@@ -206,7 +207,7 @@ class LlamaServer:
         raise ChildGone
 
     @asynccontextmanager
-    async def _slot(self, tokens: list[int], adapters: Adapters) -> AsyncGenerator[Slot, None]:
+    async def _slot(self, tokens: list[int], adapters: SlotAdapters) -> AsyncGenerator[Slot, None]:
         """A slot for one request, with as much of the prompt in it as there is anywhere."""
         async with self._slots.take(tokens, adapters) as slot:
             fits = len(tokens) <= self._context_tokens
@@ -220,7 +221,7 @@ class LlamaServer:
                 self._states.released(slot)
 
     async def _read(
-        self, slot: Slot, body: Mapping[str, Any], adapters: Adapters, deadline: float | None
+        self, slot: Slot, body: Mapping[str, Any], adapters: SlotAdapters, deadline: float | None
     ) -> AsyncGenerator[_RawTimings, None]:
         """Read the prompt into ``slot``, step by step, up to the last: that one too where nothing is to be written.
 
@@ -234,7 +235,7 @@ class LlamaServer:
         too_long = len(tokens) > self._context_tokens
         # One that is too long is refused by its last request, in the server's words.
         # Nobody waits for what is only read, and whoever comes should not wait for a long step of it.
-        long_steps = 0 if to_the_end else LONG_STEPS
+        long_steps = 0 if to_the_end else STEPS_PER_LONG_STEP
         ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens, long_steps))
         if to_the_end and known < len(tokens):
             ends.append(len(tokens))
@@ -279,7 +280,7 @@ class LlamaServer:
                     try:
                         event = _decode_event(data.decode(errors="replace"))
                     except (ValueError, RecursionError) as error:
-                        raise GarbledAnswer(str(error)) from None
+                        raise GarbledOutput(str(error)) from None
                     if event.error is not None:
                         raise _failure("the engine refused the request", str(event.error.get("message", "")))
                     yield event
@@ -300,7 +301,7 @@ class LlamaServer:
         try:
             return msgspec.json.decode(content)
         except (ValueError, RecursionError) as error:
-            raise GarbledAnswer(str(error)) from None
+            raise GarbledOutput(str(error)) from None
 
     def _send(
         self, method: str, path: str, body: object, *, keep: bool = True
@@ -322,7 +323,7 @@ def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[
     yield from range(known + step, length, step)
 
 
-def _options(request: GenerationRequest, adapters: Adapters) -> dict[str, Any]:
+def _options(request: GenerationRequest, adapters: SlotAdapters) -> dict[str, Any]:
     return {
         "n_predict": request.max_tokens,
         "temperature": request.temperature,
@@ -366,7 +367,7 @@ def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
 
 def _failure(what: str, message: str) -> EngineFailed:
     """What llama.cpp says went wrong; a grammar that no token fits is a sign of weights that make no sense."""
-    return GarbledAnswer(message) if "grammar stack" in message else EngineFailed(what, why=message)
+    return GarbledOutput(message) if "grammar stack" in message else EngineFailed(what, why=message)
 
 
 def _logprobs(event: _Event) -> tuple[TokenLogprob, ...]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-Adapters = tuple[tuple[int, float], ...]
+SlotAdapters = tuple[tuple[int, float], ...]
 
 
 def shared_length(left: Sequence[int], right: Sequence[int]) -> int:
@@ -36,9 +36,9 @@ class Slot:
     """One place of the server, and what it holds the KV state of: a prompt with its answer, read with some adapters."""
 
     number: int
-    adapters: Adapters = ()
+    adapters: SlotAdapters = ()
     tokens: list[int] = field(default_factory=list)
-    applied: Adapters | None = None
+    applied: SlotAdapters | None = None
     """The adapters of the last request the server is known to have begun here; it compares the next one's with them."""
     used: int = 0
     """Grows with each request it was given to."""
@@ -47,11 +47,11 @@ class Slot:
     _announced: int = 0
     _whole: bool = True
 
-    def shared(self, tokens: Sequence[int], adapters: Adapters) -> int:
+    def shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
         """How many of ``tokens``, from the first on, need not be read again."""
         return shared_length(self.tokens, tokens) if adapters == self.adapters else 0
 
-    def holds(self, tokens: Sequence[int], adapters: Adapters) -> None:
+    def holds(self, tokens: Sequence[int], adapters: SlotAdapters) -> None:
         """Note what it holds from now on."""
         self.tokens, self.adapters = list(tokens), adapters
         self._newest, self._told, self._announced, self._whole = [], 0, 0, True
@@ -85,12 +85,12 @@ class Slots:
         """Those no request has now."""
         return tuple(self._free)
 
-    def most_shared(self, tokens: Sequence[int], adapters: Adapters) -> int:
+    def most_shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
         """How many of ``tokens`` the slot that holds most of them holds."""
         return max(slot.shared(tokens, adapters) for slot in self._all)
 
     @asynccontextmanager
-    async def take(self, tokens: Sequence[int], adapters: Adapters) -> AsyncGenerator[Slot, None]:
+    async def take(self, tokens: Sequence[int], adapters: SlotAdapters) -> AsyncGenerator[Slot, None]:
         """A slot until the block ends; waits for one.
 
         It is the free one that holds most of ``tokens``, if that is half of the shorter of both: many files begin

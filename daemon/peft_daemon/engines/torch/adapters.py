@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import DynamicCache
 
-NAME = "default"
+PEFT_ADAPTER_NAME = "default"
 """What PEFT calls the adapter in each of its layers."""
 
 KeysAndValues = tuple[tuple[Tensor, Tensor], ...]
@@ -61,17 +61,17 @@ class LoadedAdapter:
         return DynamicCache(self.virtual or None)
 
 
-NOTHING = LoadedAdapter(rescale=lambda scale: None)
+NO_ADAPTER = LoadedAdapter(rescale=lambda scale: None)
 """The base alone."""
 
 
-class AdapterShelf:
+class AdapterCache:
     """The adapters of one base, the least recently used dropped first. One thread may use it."""
 
     def __init__(self, base: LoadedBase, limit: int) -> None:
         self._base, self._limit = base, limit
         self._loaded: OrderedDict[str, LoadedAdapter] = OrderedDict()
-        self._on = NOTHING
+        self._on = NO_ADAPTER
         self._own: dict[str, nn.Module] = {}
         """The base's modules that are replaced now."""
 
@@ -80,16 +80,16 @@ class AdapterShelf:
         """Of the adapters in memory, least recently used first."""
         return list(self._loaded)
 
-    def put_on(self, lease: AdapterLease | None) -> LoadedAdapter:
+    def activate(self, lease: AdapterLease | None) -> LoadedAdapter:
         """Make the base compute with this adapter and no other; at scale 0 it is the base alone.
 
         Raises InvalidInput for a folder that cannot be loaded or a scale the adapter cannot have; the base is alone
         then.
         """
-        wanted = NOTHING if lease is None or lease.scale == 0 else self._get(lease)
+        wanted = NO_ADAPTER if lease is None or lease.scale == 0 else self._get(lease)
         if wanted is not self._on:
             self._take_off()
-        if lease is not None and wanted is not NOTHING:
+        if lease is not None and wanted is not NO_ADAPTER:
             wanted.rescale(lease.scale)
         if wanted is not self._on:
             for name, layer in wanted.layers.items():
@@ -102,7 +102,7 @@ class AdapterShelf:
         for name, module in self._own.items():
             self._base.model.set_submodule(name, module)
         self._own.clear()
-        self._on = NOTHING
+        self._on = NO_ADAPTER
 
     def _get(self, lease: AdapterLease) -> LoadedAdapter:
         if lease.digest not in self._loaded:
@@ -153,11 +153,11 @@ def _lora(base: LoadedBase, folder: Path, raw: bytes, shapes: Iterable[str]) -> 
     layers = _layers(base, folder, config)
     if found.dora:
         return LoadedAdapter(_only_whole("DoRA"), layers)
-    learned = {name: layer.scaling[NAME] for name, layer in layers.items()}
+    learned = {name: layer.scaling[PEFT_ADAPTER_NAME] for name, layer in layers.items()}
 
     def rescale(scale: float) -> None:
         for name, layer in layers.items():
-            layer.scaling[NAME] = learned[name] * scale
+            layer.scaling[PEFT_ADAPTER_NAME] = learned[name] * scale
 
     return LoadedAdapter(rescale, layers)
 
@@ -172,11 +172,11 @@ def _ia3(base: LoadedBase, folder: Path, shapes: Mapping[str, tuple[int, ...]]) 
         inference_mode=True,
     )
     layers = _layers(base, folder, config)
-    learned = {name: layer.ia3_l[NAME].detach().clone() for name, layer in layers.items()}
+    learned = {name: layer.ia3_l[PEFT_ADAPTER_NAME].detach().clone() for name, layer in layers.items()}
 
     def rescale(scale: float) -> None:
         for name, layer in layers.items():
-            layer.ia3_l[NAME].data.copy_(learned[name] if scale == 1 else 1 + scale * (learned[name] - 1))
+            layer.ia3_l[PEFT_ADAPTER_NAME].data.copy_(learned[name] if scale == 1 else 1 + scale * (learned[name] - 1))
 
     return LoadedAdapter(rescale, layers)
 

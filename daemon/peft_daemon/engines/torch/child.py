@@ -20,20 +20,19 @@ import msgspec
 
 from peft_core.child_main import CommandReader, run_child
 from peft_core.errors import EngineFailed, PeftDaemonError
-from peft_daemon.engines.base import Delta
-from peft_daemon.engines.threads import set_wait_policy
+from peft_daemon.engines.base import Delta, set_wait_policy
 from peft_daemon.engines.torch.messages import (
-    Answer,
-    Cancel,
-    ChildConfig,
-    ChildReady,
-    Counted,
-    CountTokens,
-    Finished,
-    Generate,
-    Loaded,
-    Produced,
-    Refused,
+    CancelCommand,
+    ChildMessage,
+    CountTokensCommand,
+    DeltaMessage,
+    ErrorMessage,
+    FinishMessage,
+    GenerateCommand,
+    LoadedAdaptersMessage,
+    TokenCountsMessage,
+    TorchChildConfig,
+    TorchChildReady,
     decode_command,
     encode,
 )
@@ -46,7 +45,7 @@ def main() -> None:
 
 def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     """Load what the first line says and obey those that follow."""
-    config = msgspec.json.decode(commands.next(), type=ChildConfig)
+    config = msgspec.json.decode(commands.next(), type=TorchChildConfig)
     try:
         child = _Child(config, answers)
     except PeftDaemonError as error:
@@ -70,37 +69,37 @@ def _work_or_end(child: _Child) -> None:
 class _Child:
     """Two threads: one reads commands and answers what is quick, the other decodes one request after the other."""
 
-    def __init__(self, config: ChildConfig, answers: BinaryIO) -> None:
+    def __init__(self, config: TorchChildConfig, answers: BinaryIO) -> None:
         # Seconds of imports and the model: only after the configuration proved readable.
         set_wait_policy(config.wait_policy)
         import torch  # noqa: PLC0415
 
-        from peft_daemon.engines.torch.adapters import AdapterShelf  # noqa: PLC0415
+        from peft_daemon.engines.torch.adapters import AdapterCache  # noqa: PLC0415
         from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
         from peft_daemon.engines.torch.generation import TextGenerator  # noqa: PLC0415
 
         self._answers, self._writing = answers, threading.Lock()
         torch.set_num_threads(config.threads)
         base = load_base(Path(config.model), config.precision)
-        self._shelf = AdapterShelf(base, config.max_loaded_adapters)
+        self._shelf = AdapterCache(base, config.max_loaded_adapters)
         self._generator = TextGenerator(
             base, self._shelf, context_tokens=config.context_tokens, step_tokens=config.step_tokens
         )
-        self._queue: queue.SimpleQueue[Generate] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[GenerateCommand] = queue.SimpleQueue()
         self._unwanted: set[int] = set()
         self._digests: list[str] = []
-        self._write(ChildReady(device=str(base.model.device), precision=base.precision))
+        self._write(TorchChildReady(device=str(base.model.device), precision=base.precision))
 
     def take(self, line: bytes) -> None:
         """Act on one command."""
         match decode_command(line):
-            case Generate() as generate:
+            case GenerateCommand() as generate:
                 self._queue.put(generate)
-            case Cancel(id=number):
+            case CancelCommand(id=number):
                 self._unwanted.add(number)
-            case CountTokens(id=number, texts=texts):
+            case CountTokensCommand(id=number, texts=texts):
                 tokenizer = self._generator.tokenizer
-                self._write(Counted(number, [len(tokenizer.encode_text(text)) for text in texts]))
+                self._write(TokenCountsMessage(number, [len(tokenizer.encode_text(text)) for text in texts]))
 
     def work(self) -> None:
         """Decode, for ever."""
@@ -109,21 +108,21 @@ class _Child:
             try:
                 self._decode(order)
             except PeftDaemonError as error:
-                self._write(Refused.of(order.id, error))
+                self._write(ErrorMessage.of(order.id, error))
             except Exception as error:
                 failure = EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
-                self._write(Refused.of(order.id, failure))
+                self._write(ErrorMessage.of(order.id, failure))
             # Orders come in the order of their numbers: what was too late to stop anything is of no use any more.
             self._unwanted.difference_update([number for number in tuple(self._unwanted) if number <= order.id])
 
-    def _decode(self, order: Generate) -> None:
+    def _decode(self, order: GenerateCommand) -> None:
         for item in self._generator.generate(order.request, lambda: order.id in self._unwanted):
             if self._shelf.digests != self._digests:
                 self._digests = self._shelf.digests
-                self._write(Loaded(self._digests))
-            self._write(Produced(order.id, item) if isinstance(item, Delta) else Finished(order.id, item))
+                self._write(LoadedAdaptersMessage(self._digests))
+            self._write(DeltaMessage(order.id, item) if isinstance(item, Delta) else FinishMessage(order.id, item))
 
-    def _write(self, answer: Answer | ChildReady) -> None:
+    def _write(self, answer: ChildMessage | TorchChildReady) -> None:
         with self._writing:
             self._answers.write(encode(answer) + b"\n")
             self._answers.flush()

@@ -24,31 +24,30 @@ import msgspec
 from peft_core.api_types import TORCH
 from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.supervisor import SupervisedEngine
-from peft_daemon.engines.threads import WaitPolicy, default_threads
 from peft_daemon.engines.torch.messages import (
-    Answer,
-    Cancel,
-    ChildConfig,
-    ChildReady,
-    Command,
-    Counted,
-    CountTokens,
-    Finished,
-    Generate,
-    Loaded,
-    Produced,
-    Refused,
-    decode_answer,
+    CancelCommand,
+    ChildCommand,
+    ChildMessage,
+    CountTokensCommand,
+    DeltaMessage,
+    ErrorMessage,
+    FinishMessage,
+    GenerateCommand,
+    LoadedAdaptersMessage,
+    TokenCountsMessage,
+    TorchChildConfig,
+    TorchChildReady,
+    decode_message,
     encode,
 )
 
 log = logging.getLogger("peft_daemon.engines")
 
 CHILD_MODULE = "peft_daemon.engines.torch.child"
-NEEDED = ("torch", "transformers", "peft", "bitsandbytes")
+REQUIRED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class TorchOptions:
 
 def require_installed() -> None:
     """Raise InvalidInput where the libraries are missing; imports none of them."""
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
         raise InvalidInput(
             "the torch engine is not installed",
             why=f"{' and '.join(missing)} cannot be found",
@@ -90,7 +89,7 @@ class TorchChild:
         self.idle = asyncio.Event()
         self.idle.set()
         self._numbers = itertools.count()
-        self._open: dict[int, asyncio.Queue[Answer | None]] = {}
+        self._open: dict[int, asyncio.Queue[ChildMessage | None]] = {}
         self._reader = asyncio.create_task(self._read())
 
     async def end(self) -> None:
@@ -101,36 +100,36 @@ class TorchChild:
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, taken literally; raises ChildGone."""
-        _, answers = self._begin(lambda number: CountTokens(number, list(texts)))
+        _, answers = self._begin(lambda number: CountTokensCommand(number, list(texts)))
         match await answers.get():
-            case Counted(counts=counts):
+            case TokenCountsMessage(counts=counts):
                 return counts
-            case Refused() as refused:
+            case ErrorMessage() as refused:
                 raise refused.error()
             case _:
                 raise ChildGone
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         """Stream one generation; closing the generator stops it at the child's next step. Raises ChildGone."""
-        number, answers = self._begin(lambda number: Generate(number, request))
+        number, answers = self._begin(lambda number: GenerateCommand(number, request))
         try:
             while True:
                 match await answers.get():
-                    case Produced(delta=delta):
+                    case DeltaMessage(delta=delta):
                         yield delta
-                    case Finished(finish=finish):
+                    case FinishMessage(finish=finish):
                         yield finish
                         return
-                    case Refused() as refused:
+                    case ErrorMessage() as refused:
                         raise refused.error()
                     case _:
                         raise ChildGone
         finally:
             if number in self._open:  # nobody wants the rest; it stays open until the child has stopped
                 with contextlib.suppress(ChildGone):
-                    self.process.send(encode(Cancel(number)))
+                    self.process.send(encode(CancelCommand(number)))
 
-    def _begin(self, command: Callable[[int], Command]) -> tuple[int, asyncio.Queue[Answer | None]]:
+    def _begin(self, command: Callable[[int], ChildCommand]) -> tuple[int, asyncio.Queue[ChildMessage | None]]:
         """Send a command with a number of its own, and where its answers come in; what cannot be sent is not open."""
         if self._reader.done():
             raise ChildGone
@@ -144,12 +143,12 @@ class TorchChild:
         """Hand out answers until the child is gone, or says what cannot be understood."""
         try:
             while True:
-                answer = decode_answer(await self.process.receive())
-                if isinstance(answer, Loaded):
+                answer = decode_message(await self.process.receive())
+                if isinstance(answer, LoadedAdaptersMessage):
                     self.adapters = answer.digests
                     continue
                 self._open[answer.id].put_nowait(answer)
-                if not isinstance(answer, Produced):
+                if not isinstance(answer, DeltaMessage):
                     del self._open[answer.id]
                 if not self._open:
                     self.idle.set()
@@ -184,7 +183,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
 
     async def _spawn_first(self) -> TorchChild:
         options = self._options
-        config = ChildConfig(
+        config = TorchChildConfig(
             model=str(await self._file_to_load(options.model_path)),
             precision=options.precision,
             context_tokens=options.context_tokens,
@@ -195,7 +194,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
         )
         async with self._starting(CHILD_MODULE, encode(config)) as process:
             try:
-                msgspec.json.decode(await process.first_line(self.start_limit_s), type=ChildReady)
+                msgspec.json.decode(await process.first_line(self.start_limit_s), type=TorchChildReady)
             except (ValueError, RecursionError) as error:
                 raise EngineFailed("the engine answered nonsense", why=str(error)) from None
             child = TorchChild(process)

@@ -23,7 +23,7 @@ from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, TokenLogprob
-from peft_daemon.engines.torch.adapters import AdapterShelf, LoadedAdapter
+from peft_daemon.engines.torch.adapters import AdapterCache, LoadedAdapter
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 
@@ -127,7 +127,7 @@ class Sampler:
 
 
 @dataclass
-class _Held:
+class _KeyValueCache:
     """The key-value cache and what it is of."""
 
     weights: tuple[str, float] | None
@@ -172,7 +172,7 @@ class GenerationClock:
         )
 
 
-class Interrupted(Exception):
+class GenerationInterrupted(Exception):
     """The request is not to go on."""
 
     def __init__(self, reason: FinishReason) -> None:
@@ -188,7 +188,7 @@ def require_decoder_only(base: LoadedBase) -> None:
         )
 
 
-def does_not_fit(tokens: int, context_tokens: int) -> InvalidInput:
+def prompt_too_long(tokens: int, context_tokens: int) -> InvalidInput:
     """What to raise for a prompt of so many tokens."""
     return InvalidInput(
         "the prompt does not fit into the model's context",
@@ -200,7 +200,7 @@ def does_not_fit(tokens: int, context_tokens: int) -> InvalidInput:
 class TextGenerator:
     """One base model with its adapters."""
 
-    def __init__(self, base: LoadedBase, shelf: AdapterShelf, *, context_tokens: int, step_tokens: int) -> None:
+    def __init__(self, base: LoadedBase, shelf: AdapterCache, *, context_tokens: int, step_tokens: int) -> None:
         require_decoder_only(base)
         self._model, self._shelf = base.model, shelf
         self._vocabulary = ByteVocabulary(base.tokenizer)
@@ -208,7 +208,7 @@ class TextGenerator:
         self._context_tokens = context_tokens
         on_cpu = base.model.device.type == "cpu"
         self._step_tokens = step_tokens if on_cpu else step_tokens * ACCELERATOR_STEPS
-        self._held: _Held | None = None
+        self._held: _KeyValueCache | None = None
 
     def generate(self, request: GenerationRequest, cancelled: Callable[[], bool]) -> Iterator[Delta | Finish]:
         """The pieces of one answer, silent ones while the prompt is read, then its end.
@@ -220,9 +220,9 @@ class TextGenerator:
 
         def check() -> None:
             if cancelled():
-                raise Interrupted(FinishReason.CANCELLED)
+                raise GenerationInterrupted(FinishReason.CANCELLED)
             if request.time_budget_ms is not None and clock.elapsed_ms >= request.time_budget_ms:
-                raise Interrupted(FinishReason.TIMEOUT)
+                raise GenerationInterrupted(FinishReason.TIMEOUT)
 
         def delta(part: AnswerPart) -> Iterator[Delta]:
             if part[0]:
@@ -235,7 +235,7 @@ class TextGenerator:
                 else:
                     yield from delta(part)
             reason = FinishReason.STOP
-        except Interrupted as interrupted:
+        except GenerationInterrupted as interrupted:
             reason = interrupted.reason
         if reason is not FinishReason.CANCELLED:
             yield from delta(answer.rest())
@@ -250,10 +250,10 @@ class TextGenerator:
         """
         tokens = self.tokenizer.encode_prompt(request.prompt)
         clock.prompt_tokens = len(tokens)
-        adapter = self._shelf.put_on(request.adapter)
+        adapter = self._shelf.activate(request.adapter)
         room = self._context_tokens - adapter.virtual_tokens - len(tokens)
         if room < 0:
-            raise does_not_fit(len(tokens), self._context_tokens - adapter.virtual_tokens)
+            raise prompt_too_long(len(tokens), self._context_tokens - adapter.virtual_tokens)
         if not tokens:
             return
         logits = yield from self._read(tokens, self._prepare(tokens, request.adapter, adapter), clock, check)
@@ -272,20 +272,20 @@ class TextGenerator:
             if written < min(request.max_tokens, room + 1):
                 logits = self._forward([token])
                 clock.decode_ms += (time.perf_counter() - began) * 1000
-        raise Interrupted(FinishReason.LENGTH)
+        raise GenerationInterrupted(FinishReason.LENGTH)
 
-    def _prepare(self, tokens: list[int], lease: AdapterLease | None, adapter: LoadedAdapter) -> _Held:
+    def _prepare(self, tokens: list[int], lease: AdapterLease | None, adapter: LoadedAdapter) -> _KeyValueCache:
         """The cache, cut to what it has in common with this prompt; at least the last token is to be read."""
         weights = None if lease is None or lease.scale == 0 else (lease.digest, lease.scale)
         held = self._held
         if held is None or held.weights != weights:
-            held = self._held = _Held(weights, adapter.virtual_tokens, adapter.empty_cache())
+            held = self._held = _KeyValueCache(weights, adapter.virtual_tokens, adapter.empty_cache())
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(held.tokens, tokens, strict=False)))
         held.cut(min(shared, len(tokens) - 1))
         return held
 
     def _read(
-        self, tokens: list[int], held: _Held, clock: GenerationClock, check: Callable[[], None]
+        self, tokens: list[int], held: _KeyValueCache, clock: GenerationClock, check: Callable[[], None]
     ) -> Generator[None, None, Tensor]:
         """Read the rest of the prompt; yields after each step but the last, returns the logits after its last token."""
         clock.reused = len(held.tokens)

@@ -12,11 +12,10 @@ from typing import Any
 import msgspec
 
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, NotFound, PeftDaemonError
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest
-from peft_daemon.engines.threads import WaitPolicy
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, WaitPolicy
 
 
-class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
+class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The first line: everything the child needs; it reads no settings of its own."""
 
     model: str
@@ -31,48 +30,48 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_loaded_adapters: int
 
 
-class ChildReady(msgspec.Struct, frozen=True, kw_only=True):
+class TorchChildReady(msgspec.Struct, frozen=True, kw_only=True):
     """The child's first line, once it accepts requests."""
 
     device: str
     precision: str
 
 
-class Generate(msgspec.Struct, frozen=True, tag="generate"):
+class GenerateCommand(msgspec.Struct, frozen=True, tag="generate"):
     """Answered by any number of ``Produced`` and one ``Finished`` or ``Refused``."""
 
     id: int
     request: GenerationRequest
 
 
-class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+class CancelCommand(msgspec.Struct, frozen=True, tag="cancel"):
     """Stop a generation; it still ends with ``Finished``, when it has stopped."""
 
     id: int
 
 
-class CountTokens(msgspec.Struct, frozen=True, tag="count"):
+class CountTokensCommand(msgspec.Struct, frozen=True, tag="count"):
     """Answered at once by ``Counted``, also while a request is decoded."""
 
     id: int
     texts: list[str]
 
 
-class Produced(msgspec.Struct, frozen=True, tag="produced"):
+class DeltaMessage(msgspec.Struct, frozen=True, tag="produced"):
     """A piece of an answer."""
 
     id: int
     delta: Delta
 
 
-class Finished(msgspec.Struct, frozen=True, tag="finished"):
+class FinishMessage(msgspec.Struct, frozen=True, tag="finished"):
     """The end of an answer."""
 
     id: int
     finish: Finish
 
 
-class Refused(msgspec.Struct, frozen=True, tag="refused"):
+class ErrorMessage(msgspec.Struct, frozen=True, tag="refused"):
     """An expected failure, and the end of an answer."""
 
     id: int
@@ -82,7 +81,7 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     fix: str
 
     @classmethod
-    def of(cls, number: int, error: PeftDaemonError) -> Refused:
+    def of(cls, number: int, error: PeftDaemonError) -> ErrorMessage:
         """``error`` as it travels."""
         return cls(number, error.code, error.what, error.why, error.fix)
 
@@ -91,21 +90,21 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
         return _ERRORS.get(self.code, EngineFailed)(self.what, why=self.why, fix=self.fix)
 
 
-class Counted(msgspec.Struct, frozen=True, tag="counted"):
+class TokenCountsMessage(msgspec.Struct, frozen=True, tag="counted"):
     """How many tokens each text has."""
 
     id: int
     counts: list[int]
 
 
-class Loaded(msgspec.Struct, frozen=True, tag="loaded"):
+class LoadedAdaptersMessage(msgspec.Struct, frozen=True, tag="loaded"):
     """Digests of the adapters in memory, whenever they change."""
 
     digests: list[str]
 
 
-Command = Generate | Cancel | CountTokens
-Answer = Produced | Finished | Refused | Counted | Loaded
+ChildCommand = GenerateCommand | CancelCommand | CountTokensCommand
+ChildMessage = DeltaMessage | FinishMessage | ErrorMessage | TokenCountsMessage | LoadedAdaptersMessage
 
 _ERRORS: dict[str, type[PeftDaemonError]] = {
     error.code: error for error in (InvalidInput, NotFound, Conflict, EngineFailed)
@@ -120,5 +119,5 @@ def _decode_path(kind: type, value: Any) -> Any:
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
 """A message as one line without its end."""
-decode_command = msgspec.json.Decoder(Command, dec_hook=_decode_path).decode
-decode_answer = msgspec.json.Decoder(Answer).decode
+decode_command = msgspec.json.Decoder(ChildCommand, dec_hook=_decode_path).decode
+decode_message = msgspec.json.Decoder(ChildMessage).decode

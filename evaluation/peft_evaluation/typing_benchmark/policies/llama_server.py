@@ -14,7 +14,7 @@ import msgspec
 
 from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed
-from peft_daemon.engines.threads import default_threads
+from peft_daemon.engines.base import default_threads
 from peft_evaluation.typing_benchmark.policies.base import BenchModel, CpuMeter, ResourceUsage
 from peft_evaluation.typing_benchmark.policies.llama_server_child import RivalServerConfig, RivalServerReady
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, NoReturn
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
-from peft_daemon.engines.threads import set_wait_policy
+from peft_daemon.engines.base import set_wait_policy
 
 BATCH_TOKENS = 1024
 CONTEXT_TOKENS = 8192
