@@ -1,46 +1,89 @@
-"""Waiting for work that must not be left half done when whoever waits for it is cancelled.
+"""Background tasks, and waiting for work that must not be left half done when the waiting task is cancelled.
 
-``await task`` passes a cancellation on to the task each time, and returns before the task has cleaned up. Cleaning up
-that is cancelled in turn leaves things behind, and a generator that still runs cannot be closed.
+``await task`` passes each cancellation on to the task and returns before the task has cleaned up. An interrupted
+clean-up leaves things behind, and a generator that still runs cannot be closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Do ``work`` and return when it is done, also when cancelled meanwhile; then raise CancelledError."""
+class BackgroundTasks:
+    """Tasks that nobody awaits: they are referenced until they end, and each exception is logged once.
+
+    ``failure`` is the line to log. Exceptions of the types ``expected`` are not logged.
+    """
+
+    def __init__(self, log: logging.Logger, failure: str, *expected: type[BaseException]) -> None:
+        self._log, self._failure, self._expected = log, failure, expected
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start ``work`` and return its task."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until all tasks have ended, also those spawned meanwhile, or ``timeout_s`` have passed."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        while self._tasks and (deadline is None or loop.time() < deadline):
+            await asyncio.wait(tuple(self._tasks), timeout=None if deadline is None else deadline - loop.time())
+
+    def cancel(self) -> None:
+        """Cancel all tasks without waiting for their ends."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    async def end(self) -> None:
+        """Cancel all tasks and return when they have ended; when cancelled meanwhile, raise CancelledError then."""
+        await cancel_and_wait(*self._tasks)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, self._expected):
+            self._log.error(self._failure, exc_info=error)
+
+
+async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end and return its result, also when cancelled meanwhile; then raise CancelledError."""
     task = asyncio.create_task(work)
-    if await _over(task):
+    if await _wait_for_end(task):
         if not task.cancelled():
-            task.exception()  # looked at: nobody else will
+            task.exception()  # retrieved, so that asyncio does not report it
         raise asyncio.CancelledError
     return task.result()
 
 
-async def end(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks, each once, and return when they have ended, whatever they raise.
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel each task once and return when all have ended, whatever they raise.
 
-    When cancelled meanwhile, go on waiting and raise CancelledError then.
+    When cancelled meanwhile, keep waiting and raise CancelledError at the end.
     """
     for task in tasks:
         task.cancel()
     cancelled = False
     for task in tasks:
-        cancelled = await _over(task) or cancelled
+        cancelled = await _wait_for_end(task) or cancelled
         if not task.cancelled():
             task.exception()
     if cancelled:
         raise asyncio.CancelledError
 
 
-async def _over(task: asyncio.Future[Any]) -> bool:
-    """Wait for the end of ``task``; whether this was cancelled meanwhile."""
+async def _wait_for_end(task: asyncio.Future[Any]) -> bool:
+    """Wait until ``task`` has ended; return whether this coroutine was cancelled meanwhile."""
     cancelled = False
     while not task.done():
         try:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from peft_core.errors import Unauthorized, Unavailable
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse
-from peft_core.tasks import end
+from peft_core.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class AnswerLimit:
                     if not task.done():
                         raise
         finally:
-            await end(task)
+            await cancel_and_wait(task)
 
     async def _probe(self, limit_s: float) -> None:
         """Raise Unavailable if the daemon does not answer a request that needs no model."""

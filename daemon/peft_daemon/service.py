@@ -38,7 +38,7 @@ from peft_core.errors import NotFound, UnusableFile
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.privacy.values import masked
 from peft_core.settings import Settings
-from peft_core.tasks import end as end_tasks
+from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt
@@ -107,7 +107,7 @@ class CompletionService:
         self._metrics = Metrics()
         self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
-        self._left_behind: set[asyncio.Task[None]] = set()
+        self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Close what a request did not wait for."""
         self._left_out: dict[Task, str] = {}
         """Why the base answered a task's last request although an adapter is in use."""
@@ -266,7 +266,7 @@ class CompletionService:
     async def close(self) -> None:
         """End everything that runs."""
         await self._completer.close()
-        await end_tasks(*self._left_behind)
+        await self._left_behind.end()
 
     def _deadline(self, arrived: float, time_budget_ms: int | None) -> Deadline:
         return Deadline(arrived, self._settings.request_limit_s if time_budget_ms is None else time_budget_ms / 1000)

@@ -21,6 +21,7 @@ from peft_core.api_types import (
     FinishReason,
 )
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
+from peft_core.tasks import BackgroundTasks
 from peft_daemon.client import DaemonClient
 from peft_lsp.status import State, StatusBoard
 
@@ -48,7 +49,7 @@ class Daemon:
         self._client: DaemonClient | None = None
         self._connecting: asyncio.Task[DaemonClient] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Task[CompleteResponse]] = set()
+        self._asking = BackgroundTasks(log, "a request to the daemon failed", Exception)
         self._retry_at = 0.0
 
     def start(self) -> None:
@@ -160,24 +161,16 @@ class Daemon:
             if task is not None:
                 task.cancel()
         self._watching = self._connecting = None
-        for asking in self._asking:
-            asking.cancel()
+        self._asking.cancel()
         await self._drop()
 
     async def _ask(self, client: DaemonClient, request: CompleteRequest) -> CompleteResponse:
-        asking = asyncio.create_task(client.complete(request))
-        self._asking.add(asking)
-        asking.add_done_callback(self._asked)
+        asking = self._asking.spawn(client.complete(request))
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(JOINED_S, asking.cancel)
             raise
-
-    def _asked(self, asking: asyncio.Task[CompleteResponse]) -> None:
-        self._asking.discard(asking)
-        if not asking.cancelled():
-            asking.exception()  # of one that nobody waits for any more it is not worth a word
 
     async def _drop(self) -> None:
         if self._client is not None:

@@ -8,12 +8,14 @@ the completion list are not followed: a list does not tell which of its items wa
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from peft_core.api_types import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
+from peft_core.tasks import BackgroundTasks
 from peft_lsp.documents import Document, Documents, Edit, Snapshot, one_line_end
 from peft_lsp.kept import kept_characters
 from peft_lsp.offers import Offer, Offers, Settled
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 LEAVING_S = 2.0
 """How long a server that ends waits until the daemon has what was left."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Feedback:
         self._offers: dict[str, Offers] = {}
         self._suggestions: dict[str, Suggestion] = {}
         self._alarm: asyncio.TimerHandle | None = None
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending = BackgroundTasks(log, "feedback could not be sent")
 
     def show(self, suggestion: Suggestion) -> str:
         """A suggestion is about to be shown; returns the id by which the editor may say that it took it."""
@@ -92,8 +97,7 @@ class Feedback:
             self.close(uri)
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=LEAVING_S)
+        await self._sending.wait(LEAVING_S)
 
     def _look(self) -> None:
         self._alarm = None
@@ -119,9 +123,7 @@ class Feedback:
         for settled in ended:
             suggestion = self._suggestions.get(settled.offer.id)
             if suggestion is not None:
-                task = asyncio.create_task(self._daemon.record(record_of(settled, suggestion, document)))
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                self._sending.spawn(self._daemon.record(record_of(settled, suggestion, document)))
 
 
 def record_of(settled: Settled, suggestion: Suggestion, document: Document | None) -> FeedbackRequest:

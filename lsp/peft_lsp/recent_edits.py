@@ -8,6 +8,7 @@ told that a message was lost. What cannot be told now is told with the next chan
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from pygls.uris import to_fs_path
 
 from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
 from peft_core.privacy.files import secret_file
+from peft_core.tasks import BackgroundTasks
 from peft_lsp.documents import Document, Documents, Edit, one_line_end
 
 PAUSE_S = 1.0
@@ -28,6 +30,9 @@ LONGEST_REGION = 40
 
 Tell = Callable[[ContextChanged], Awaitable[None]]
 WorkspaceOf = Callable[[str], str | None]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class RecentEdits:
         self._saved: dict[str, None] = {}
         self._told: dict[str, list[EditedRegion]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._telling: set[asyncio.Task[None]] = set()
+        self._telling = BackgroundTasks(log, "the daemon could not be told of recent edits")
 
     def edited(self, uri: str, edits: Sequence[Edit]) -> None:
         """A document was edited; of one that holds secrets nothing is told."""
@@ -128,8 +133,7 @@ class RecentEdits:
         """Tell nothing more."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._telling:
-            task.cancel()
+        self._telling.cancel()
 
     def news(self) -> tuple[ContextChanged, ...]:
         """What is to be told, a message for each workspace; saved files are told once."""
@@ -160,9 +164,7 @@ class RecentEdits:
     def _now(self) -> None:
         self._timer = None
         for each in self.news():
-            task = asyncio.get_running_loop().create_task(self._send(each))
-            self._telling.add(task)
-            task.add_done_callback(self._telling.discard)
+            self._telling.spawn(self._send(each))
 
     async def _send(self, news: ContextChanged) -> None:
         await self._tell(news)

@@ -6,6 +6,7 @@ The client is told when something it can show has changed, and only then.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -14,7 +15,10 @@ import msgspec
 from pygls.progress import Progress
 
 from peft_core.api_types import CompleteResponse
+from peft_core.tasks import BackgroundTasks
 from peft_lsp.progress import bar, new_token
+
+log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -115,16 +119,14 @@ class LoadingProgress:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._loaded: asyncio.Event | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "the progress of loading could not be shown")
 
     def follow(self, status: Status) -> None:
         """Begin or end with the status; call it for each change."""
         if status.state is State.LOADING:
             if self._loaded is None:
                 self._loaded = asyncio.Event()
-                task = asyncio.create_task(self._show(status.model, self._loaded))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks.spawn(self._show(status.model, self._loaded))
         elif self._loaded is not None:
             self._loaded.set()
             self._loaded = None

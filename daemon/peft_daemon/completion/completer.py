@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import msgspec
 
 from peft_core.api_types import AdapterUse, FinishReason, Origin, Timings, WarmResponse
 from peft_core.errors import PeftDaemonError
+from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.answer import Question
 from peft_daemon.completion.deadlines import DeadlinePassed
@@ -42,6 +44,9 @@ SLOWER = 16
 
 Reading = Callable[[], AbstractContextManager[Callable[[], Awaitable[None]]]]
 """``Generation.read`` or ``Generation.watch``."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Completer:
         self._generations = Generations(engine, scheduler, self._generated)
         self._ahead: dict[str, asyncio.Task[None]] = {}
         """Of each document, what prepares the suggestion after the next."""
-        self._reading: set[asyncio.Task[object]] = set()
+        self._reading = BackgroundTasks(log, "reading a prompt ahead failed")
         self._newest_warm = object()
 
     async def run(
@@ -228,9 +233,7 @@ class Completer:
         with contextlib.suppress(PeftDaemonError):
             await self._answer_ahead(wanted, wanted.question)
             # What was answered from a short prompt deserves the full one, while nobody waits for anything.
-            reading = asyncio.create_task(self._read_on(wanted, wanted.question))
-            self._reading.add(reading)
-            reading.add_done_callback(self._reading.discard)
+            self._reading.spawn(self._read_on(wanted, wanted.question))
 
     async def _answer_ahead(self, wanted: Wanted, question: Question) -> None:
         """Have an answer ready for the place, or for the next line if its own is finished."""
@@ -268,8 +271,7 @@ class Completer:
     def _end_preparing(self, *, besides: str | None = None) -> None:
         for document in [each for each in self._ahead if each != besides]:
             self._forget_ahead(document)
-        for task in self._reading:
-            task.cancel()
+        self._reading.cancel()
 
     def _forget_ahead(self, document: str | None) -> None:
         if document is not None and (task := self._ahead.pop(document, None)) is not None:

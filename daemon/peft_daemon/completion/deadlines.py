@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from peft_core.api_types import EngineState, EngineStatus
 from peft_core.errors import Unavailable
-from peft_core.tasks import end, finish
+from peft_core.tasks import BackgroundTasks, cancel_and_wait, run_shielded
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def _lacking(engine: EngineStatus) -> str:
 
 
 async def until_deadline(
-    items: AsyncGenerator[T, None], deadline: float, left_behind: set[asyncio.Task[None]]
+    items: AsyncGenerator[T, None], deadline: float, left_behind: BackgroundTasks
 ) -> AsyncGenerator[T, None]:
     """The items until ``deadline``, by the event loop's clock; then raise DeadlinePassed.
 
@@ -68,7 +68,7 @@ async def until_deadline(
 
     async def close() -> None:
         if step is not None:
-            await end(step)
+            await cancel_and_wait(step)
         await items.aclose()
 
     async def following() -> T:
@@ -89,8 +89,6 @@ async def until_deadline(
             yield item
     finally:
         if late:
-            closing = asyncio.create_task(close())
-            left_behind.add(closing)
-            closing.add_done_callback(left_behind.discard)
+            left_behind.spawn(close())
         else:
-            await finish(close())
+            await run_shielded(close())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from peft_core.api_types import FinishReason, Timings
 from peft_core.code.document import Document
+from peft_core.tasks import BackgroundTasks
 from peft_daemon.completion.answer import Answer, Question, typed_since
 from peft_daemon.completion.pipeline import Prepared
 from peft_daemon.completion.scheduler import NoPlace, Place, Scheduler
@@ -25,6 +27,9 @@ KEPT = 64
 """Answers that are remembered, of all documents together."""
 LINGER_S = 1.0
 """How long a generation goes on for a client that was shown the beginning and has not asked for the rest yet."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Generation:
@@ -140,7 +145,7 @@ class Generations:
         self._kept: OrderedDict[Generation, Question] = OrderedDict()
         self._running: dict[str, list[Generation]] = {}
         """Of each document; all but the last are being stopped."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "a generation failed")
 
     def matches(self, question: Question, document: Document) -> list[Match]:
         """What may answer at ``document`` without a new generation, the most recent text first."""
@@ -183,10 +188,7 @@ class Generations:
 
     async def close(self) -> None:
         """End all of them."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.end()
 
     def _new(self, prepared: Prepared, question: Question | None) -> Generation:
         generation = Generation(Answer(prepared.place.document, prepared.request.begins_with))
@@ -209,12 +211,9 @@ class Generations:
             others = self._running.setdefault(question.document, [])
             before = [each.task for each in others if each.task is not None]
             others.append(generation)
-        task = asyncio.create_task(self._run(generation, prepared, before, placing))
-        generation.task = task
-        self._tasks.add(task)
+        task = generation.task = self._tasks.spawn(self._run(generation, prepared, before, placing))
 
         def ended(_: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
             # A task that is cancelled before its first step never came to say so itself.
             generation.answer.cut()
             generation.changed()

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from peft_core.tasks import end, finish
+from peft_core.tasks import cancel_and_wait, run_shielded
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Ticket:
         finally:
             # Its clean-up must be over before the request is answered; a second cancellation would interrupt it.
             self._work = None
-            await (finish(_over(work)) if self._superseded else end(work))
+            await (run_shielded(_over(work)) if self._superseded else cancel_and_wait(work))
 
     async def guard(self, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """The items, until a newer request arrives (Superseded); closes ``items`` at the end."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from peft_core.api_types import EngineState, EngineStatus
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
+from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Delta, Finish, GarbledOutput, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
@@ -82,8 +83,8 @@ class SupervisedEngine(ABC, Generic[C]):
         self._restarts = 0
         self._deaths_in_a_row = 0
         self._last_error: PeftDaemonError | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ends: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(log, "supervision of the engine failed", PeftDaemonError)
+        self._ends = BackgroundTasks(log, "waiting for the end of an engine failed")
         """Wait for the ends of processes, beyond the end of supervision."""
 
     @abstractmethod
@@ -115,9 +116,7 @@ class SupervisedEngine(ABC, Generic[C]):
         await self._room()
         process = await ChildProcess.spawn(module, first_line)
         self._processes.add(process)
-        end = asyncio.create_task(self._forget_at_its_end(process))
-        self._ends.add(end)
-        end.add_done_callback(self._ends.discard)
+        self._ends.spawn(self._forget_at_its_end(process))
         try:
             yield process
         except BaseException:
@@ -148,7 +147,7 @@ class SupervisedEngine(ABC, Generic[C]):
         if self._state is not EngineState.STOPPED:
             return
         self._state = EngineState.STARTING
-        self._background(self._bring_up(delay_s=0.0))
+        self._background.spawn(self._bring_up(delay_s=0.0))
 
     async def ready(self) -> None:
         """Wait for the first child; raises EngineFailed when it keeps dying, Unavailable when stopped."""
@@ -178,9 +177,7 @@ class SupervisedEngine(ABC, Generic[C]):
         """End all children; requests in flight fail with EngineFailed."""
         self._state = EngineState.STOPPED
         self._current = None
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
         await asyncio.gather(*(self._dispose(child) for child in set(self._children)))
         await self._announce()
 
@@ -266,7 +263,7 @@ class SupervisedEngine(ABC, Generic[C]):
     def _take_over(self, child: C) -> None:
         """Let ``child`` serve from now on, and watch it."""
         self._current, self._state, self._last_error = child, EngineState.READY, None
-        self._background(self._watch(child))
+        self._background.spawn(self._watch(child))
 
     async def _bring_up(self, delay_s: float) -> None:
         """Start a child without adapters (they are loaded again on demand), after a pause."""
@@ -335,7 +332,7 @@ class SupervisedEngine(ABC, Generic[C]):
         self._deaths_in_a_row += 1
         failed = self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW or isinstance(error, UnusableFile)
         self._state = EngineState.FAILED if failed else EngineState.RESTARTING
-        self._background(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
+        self._background.spawn(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
 
     async def _replaced(self, dead: C) -> None:
         """Wait until ``dead`` is no longer the current child (its watcher sees to that), if it is dead at all."""
@@ -365,17 +362,6 @@ class SupervisedEngine(ABC, Generic[C]):
     async def _announce(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._background_ended)
-        return task
-
-    def _background_ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, PeftDaemonError):
-            log.error("supervision of the engine failed", exc_info=error)
 
 
 def start_failure(error: Exception) -> EngineFailed:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
 from peft_core.errors import Cancelled, InvalidInput, PeftDaemonError
-from peft_core.tasks import end
+from peft_core.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ async def while_connected(request: Request, work: Awaitable[T]) -> T:
             raise Cancelled("the client hung up")
         return task.result()
     finally:
-        await end(task, gone)
+        await cancel_and_wait(task, gone)
 
 
 async def _disconnected(request: Request) -> None:

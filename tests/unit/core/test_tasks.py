@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
-from peft_core.tasks import end, finish
+from peft_core.tasks import BackgroundTasks, cancel_and_wait, run_shielded
 
 
 class Work:
@@ -36,7 +37,7 @@ async def turns(number: int = 3) -> None:
 
 async def test_what_has_to_be_finished_is_finished_though_it_was_cancelled() -> None:
     work = Work()
-    waiting = asyncio.create_task(finish(work.run()))
+    waiting = asyncio.create_task(run_shielded(work.run()))
     for _ in range(3):
         await turns()
         waiting.cancel()
@@ -51,20 +52,20 @@ async def test_what_has_to_be_finished_is_finished_though_it_was_cancelled() -> 
 async def test_what_is_finished_gives_its_result_or_its_error() -> None:
     work = Work()
     work.gate.set()
-    assert await finish(work.run()) == "result"
+    assert await run_shielded(work.run()) == "result"
 
     async def fail() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        await finish(fail())
+        await run_shielded(fail())
 
 
 async def test_what_is_ended_is_cancelled_once_and_cleans_up_to_its_end() -> None:
     work = Work()
     task = asyncio.create_task(work.run())
     await turns()
-    ending = asyncio.create_task(end(task))
+    ending = asyncio.create_task(cancel_and_wait(task))
     for _ in range(3):
         await turns()
         ending.cancel()
@@ -82,7 +83,52 @@ async def test_ending_what_has_ended_waits_for_nothing_and_hears_its_error(caplo
 
     task = asyncio.create_task(fail())
     await asyncio.wait((task,))
-    await end(task)
+    await cancel_and_wait(task)
     del task
     await turns()
     assert not caplog.records, "asyncio complains of an error that nobody looked at"
+
+
+def background(*expected: type[BaseException]) -> BackgroundTasks:
+    return BackgroundTasks(logging.getLogger("test"), "it failed", *expected)
+
+
+async def fail(error: BaseException) -> None:
+    raise error
+
+
+async def test_a_failure_in_the_background_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = background(ValueError)
+    tasks.spawn(fail(KeyError("unforeseen")))
+    tasks.spawn(fail(ValueError("expected")))
+    await tasks.wait()
+    assert [(each.message, str(each.exc_info[1])) for each in caplog.records if each.exc_info] == [
+        ("it failed", "'unforeseen'")
+    ]
+    assert len(tasks) == 0
+
+
+async def test_waiting_includes_tasks_that_are_spawned_meanwhile_but_not_for_ever() -> None:
+    tasks, work = background(), Work()
+
+    async def spawn_another() -> None:
+        tasks.spawn(work.run())
+
+    tasks.spawn(spawn_another())
+    await tasks.wait(timeout_s=0.01)
+    assert not work.done
+    work.gate.set()
+    await tasks.wait()
+    assert work.done
+
+
+async def test_tasks_in_the_background_are_ended_when_they_have_cleaned_up() -> None:
+    tasks, work = background(), Work()
+    tasks.spawn(work.run())
+    await turns()
+    ending = asyncio.create_task(tasks.end())
+    await turns()
+    assert not ending.done()
+    work.gate.set()
+    await ending
+    assert (work.done, work.cancellations, len(tasks)) == (True, 1, 0)

@@ -218,7 +218,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                     self._touch(adapter)
                 return current
             # Whoever asks next wants it as well: loading goes on without the request that it was begun for.
-            await asyncio.shield(self._background(self._replace(adapter, plain=plain)))
+            await asyncio.shield(self._background.spawn(self._replace(adapter, plain=plain)))
 
     def _touch(self, adapter: AdapterLease) -> None:
         self._recent.pop(adapter.digest, None)
@@ -257,7 +257,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             with contextlib.suppress(Exception):
                 await old.save_states()
             self._take_over(fresh)
-            self._background(self._drain(old))
+            self._background.spawn(self._drain(old))
         await self._announce()
 
     async def _drain(self, old: LlamaCppChild) -> None:

@@ -25,7 +25,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ import msgspec
 from peft_core.child_process import ChildGone
 from peft_core.errors import PeftDaemonError
 from peft_core.files import file_sha256, private_folder, write_atomic
-from peft_core.tasks import finish
+from peft_core.tasks import BackgroundTasks, run_shielded
 from peft_daemon.engines.llamacpp.slots import Slot, SlotAdapters, Slots, shared_length
 
 AdapterScales = tuple[tuple[str, float], ...]
@@ -226,7 +226,7 @@ class SlotStateSaver:
     def __init__(self, states: SavedStateStore, slots: Slots, digests: Sequence[str], call: PostOrder) -> None:
         self._states, self._slots, self._digests, self._call = states, slots, tuple(digests), call
         self._timers: dict[int, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks(log, "saving a KV state failed")
 
     async def prepare(self, slot: Slot, tokens: Sequence[int], adapters: SlotAdapters) -> None:
         """Save the content that ``slot`` will lose, and restore what helps a prompt. Raises ChildGone."""
@@ -237,7 +237,7 @@ class SlotStateSaver:
         better = match if match is not None and match.shared - own >= MIN_RESTORED_TOKENS else None
         loses = len(slot.tokens) - (0 if better else own)
         if better is not None or (loses >= MIN_SAVED_TOKENS and self._unsaved(slot) >= MIN_SAVED_TOKENS):
-            await finish(self._exchange(slot, better, adapters))
+            await run_shielded(self._exchange(slot, better, adapters))
 
     def shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
         """Return how many of ``tokens`` the best saved state holds; 0 where restoring it would not pay."""
@@ -248,7 +248,7 @@ class SlotStateSaver:
         """Save ``slot`` after a while, unless a request takes it until then."""
         loop = asyncio.get_running_loop()
         self._timers[slot.number] = loop.call_later(
-            SAVE_UNUSED_AFTER_S, lambda: self._background(self._save_if_free(slot))
+            SAVE_UNUSED_AFTER_S, lambda: self._background.spawn(self._save_if_free(slot))
         )
 
     async def save_free_slots(self) -> None:
@@ -259,22 +259,19 @@ class SlotStateSaver:
 
     async def wait_until_written(self) -> None:
         """Wait until all saved states are on disk."""
-        while self._tasks:
-            await asyncio.wait(tuple(self._tasks))
+        await self._background.wait()
 
     async def close(self) -> None:
         """Cancel all saving that is planned or under way."""
         for timer in self._timers.values():
             timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
 
     async def _save_if_free(self, slot: Slot) -> None:
         async with self._slots.hold(slot) as free:
             if free and self._unsaved(slot) >= MIN_SAVED_TOKENS:
                 try:
-                    await finish(self._save(slot))
+                    await run_shielded(self._save(slot))
                 except ChildGone:
                     return
 
@@ -295,7 +292,7 @@ class SlotStateSaver:
                 raise
             log.warning("the KV state of slot %d was not saved: %s", slot.number, error)
             return
-        self._background(self._add(file, slot.tokens[:saved], self._weights(slot.adapters), size))
+        self._background.spawn(self._add(file, slot.tokens[:saved], self._weights(slot.adapters), size))
 
     async def _add(self, file: str, tokens: Sequence[int], weights: AdapterScales, size: int) -> None:
         try:
@@ -342,16 +339,6 @@ class SlotStateSaver:
 
     def _weights(self, adapters: SlotAdapters) -> AdapterScales:
         return tuple((self._digests[position], scale) for position, scale in adapters if scale)
-
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("saving a KV state failed", exc_info=error)
 
 
 def fingerprint(*parts: object) -> str:
