@@ -16,6 +16,7 @@ import typer
 
 from peft_core.errors import Cancelled, PeftDaemonError, UnusablePath
 from peft_core.paths import Paths
+from peft_core.wire_errors import error_body
 
 TRACEBACK = "PEFT_DAEMON_TRACEBACK"
 """Set in the environment: tracebacks of unexpected errors are shown."""
@@ -37,7 +38,8 @@ def emit(value: object, *, as_json: bool, text: Callable[[], None]) -> None:
 def report(error: PeftDaemonError, *, as_json: bool) -> int:
     """Print an error the way the caller reads output; returns the exit code to leave with."""
     if as_json:
-        body = {"code": error.code, "message": error.line, "what": error.what, "why": error.why, "fix": error.fix}
+        body = msgspec.to_builtins(error_body(error))
+        del body["type"]  # for clients of the HTTP API
         _print_json({"error": body})
     else:
         sys.stderr.write(f"peft-daemon: {error.line}\n")

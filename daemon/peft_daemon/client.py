@@ -28,7 +28,6 @@ from peft_core.api_types import (
     DeltaEvent,
     EngineState,
     ErrorEvent,
-    ErrorResponse,
     FeedbackRequest,
     FeedbackResponse,
     FinalEvent,
@@ -40,9 +39,9 @@ from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonErr
 from peft_core.http_client import ConnectionPool, event_data
 from peft_core.paths import Paths
 from peft_core.settings import Resolved, Settings, resolve
+from peft_core.wire_errors import error_from_body, error_from_response
 from peft_daemon.exchange import DaemonAnswer, Vanished, exchange
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
-from peft_daemon.lifecycle.told_errors import error_of, error_of_status
 
 __all__ = [
     "AdapterSummary",
@@ -188,7 +187,7 @@ class DaemonClient:
             async for data in events:
                 event: StreamEvent = _decode(data, StreamEvent)
                 if isinstance(event, ErrorEvent):
-                    raise error_of(event.error)
+                    raise error_from_body(event.error)
                 yield event
                 if isinstance(event, FinalEvent):
                     return
@@ -285,7 +284,7 @@ class DaemonClient:
                         fix="`peft-daemon status` shows its state",
                     ) from None
             if answer.response.status_code >= 400:
-                raise error_from(await answer.read(), answer.response.status_code)
+                raise error_from_response(await answer.read(), answer.response.status_code)
             yield answer
 
     async def _reconnect(self, broken: _Connection) -> _Connection:
@@ -298,14 +297,6 @@ class DaemonClient:
                 # The daemon that leaves may still be answering on some of the old connections.
                 broken.pool.close()
             return self._connection
-
-
-def error_from(body: bytes, status: int) -> PeftDaemonError:
-    """The error an answer stands for; without a readable body it is told by the HTTP status."""
-    try:
-        return error_of(msgspec.json.decode(body, type=ErrorResponse).error)
-    except (ValueError, RecursionError):
-        return error_of_status(status)
 
 
 async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:

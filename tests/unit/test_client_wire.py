@@ -15,12 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.api_types import ErrorBody, ErrorResponse
-from peft_core.errors import NotFound, PeftDaemonError, Unavailable
 from peft_core.http_client import ConnectionTimeout, event_data
 from peft_daemon import exchange
-from peft_daemon.client import error_from
-from peft_daemon.lifecycle.told_errors import body_of, error_of
 
 LINES_BREAK_HERE = "\u2028\u2029\x85\x0b\x0c\x1c\r\n"
 
@@ -40,26 +36,6 @@ async def test_events_are_the_same_however_the_stream_is_cut(texts: list[str], c
     stream = b": a comment" + end + b"".join(b"data: " + msgspec.json.encode(text) + end for text in texts)
     events = [msgspec.json.decode(data) async for data in event_data(pieces(stream, cuts))]
     assert events == texts
-
-
-@pytest.mark.parametrize("kind", PeftDaemonError.__subclasses__())
-def test_an_error_comes_back_as_the_kind_it_was(kind: type[PeftDaemonError]) -> None:
-    error = kind("what", why="why", fix="fix")
-    back = error_from(msgspec.json.encode(ErrorResponse(body_of(error))), error.status)
-    assert type(back) is kind
-    assert (back.what, back.why, back.fix) == ("what", "why", "fix")
-
-
-def test_an_error_of_a_newer_daemon_is_still_an_error() -> None:
-    body = ErrorBody(code="brand_new", message="something new")
-    assert error_of(body).line == "something new"
-
-
-@given(st.binary(max_size=60))
-def test_an_answer_that_is_no_json_is_told_by_its_status(body: bytes) -> None:
-    assert isinstance(error_from(body, 503), Unavailable)
-    assert isinstance(error_from(body, 404), NotFound)
-    assert "HTTP status 599" in error_from(body, 599).line
 
 
 async def test_an_answer_that_comes_while_a_probe_fails_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
 from peft_core.errors import Unavailable
-from peft_daemon.lifecycle.told_errors import body_of
+from peft_core.wire_errors import error_body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -108,11 +108,11 @@ async def _send_error(send: Send, body: ErrorBody) -> None:
 
 
 def _stopping_error() -> ErrorBody:
-    return body_of(Unavailable("the daemon is stopping", fix="Send the request again; a client starts a new daemon"))
+    return error_body(Unavailable("the daemon is stopping", fix="Send the request again; a client starts a new daemon"))
 
 
 def _time_limit_error(limit_s: float | None) -> ErrorBody:
-    return body_of(
+    return error_body(
         Unavailable(
             f"the request was not done within {limit_s or 0:.0f} s",
             fix="Send it again; `peft-daemon status` shows what the daemon does",

@@ -15,7 +15,7 @@ from peft_core.api_types import ErrorBody
 from peft_core.errors import PeftDaemonError, Unavailable, UnusablePath
 from peft_core.files import read_private, remove_file, require_private_folder, write_private
 from peft_core.paths import Paths
-from peft_daemon.lifecycle.told_errors import body_of, error_of
+from peft_core.wire_errors import error_body, error_from_body
 
 MAX_FREE_FAILURES = 2
 """So many failures cost nothing; the next one starts the waiting."""
@@ -80,7 +80,7 @@ def check_backoff(paths: Paths, now: float) -> None:
         return
     last = failures.recent[-1]
     if last.told is not None:
-        raise error_of(last.told)
+        raise error_from_body(last.told)
     raise Unavailable(
         f"the daemon failed to start {len(failures.recent)} times; the next try is in {wait_s:.0f} s",
         why=f"its last lines:\n{last.lines}",
@@ -110,7 +110,7 @@ def record_exit_error(paths: Paths) -> Iterator[None]:
             raise
         error = UnusablePath(failure) if isinstance(failure, OSError) else failure
         require_private_folder(paths.runtime)
-        write_private(_exit_record_file(paths), msgspec.json.encode(body_of(error)))
+        write_private(_exit_record_file(paths), msgspec.json.encode(error_body(error)))
         raise error from None
 
 

@@ -20,12 +20,12 @@ from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity, kill_tree
 from peft_core.settings import Settings
+from peft_core.wire_errors import error_from_body
 from peft_daemon.lifecycle.background_process import handover_environment, open_log, prepare_log, read_log_tail
 from peft_daemon.lifecycle.failed_starts import FailedStart, check_backoff, record_failed_start, take_exit_error
 from peft_daemon.lifecycle.locks import find_lock_holder, starter_lock
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon, read_info
 from peft_daemon.lifecycle.stop import STOP_TIMEOUT_S, end_process, remove_stale_files
-from peft_daemon.lifecycle.told_errors import error_of
 
 DAEMON_COMMAND = processes.python_module("peft_daemon.background")
 START_TIMEOUT_S = 30.0
@@ -198,7 +198,7 @@ def _failed_start_error(paths: Paths, what: str, offset: int) -> PeftDaemonError
     lines = read_log_tail(paths.log_file, offset) or "(it printed nothing)"
     record_failed_start(paths, FailedStart(time.time(), lines, told))
     if told is not None:
-        return error_of(told)
+        return error_from_body(told)
     return Unavailable(
         what,
         why=f"its last lines:\n{lines}",

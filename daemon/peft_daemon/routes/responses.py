@@ -12,9 +12,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
+from peft_core.api_types import ErrorEvent, ErrorResponse
 from peft_core.errors import Cancelled, InvalidInput, PeftDaemonError
 from peft_core.tasks import cancel_and_wait
+from peft_core.wire_errors import http_error_body
 
 T = TypeVar("T")
 
@@ -37,15 +38,9 @@ def answer(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def error_body(error: PeftDaemonError) -> ErrorBody:
-    """The error as it travels; ``type`` is what OpenAI's and llama.cpp's clients read."""
-    kind = "invalid_request_error" if error.status < 500 else "server_error"
-    return ErrorBody(code=error.code, type=kind, message=error.line, what=error.what, why=error.why, fix=error.fix)
-
-
 def error_response(error: PeftDaemonError) -> Response:
     """The error as an HTTP answer."""
-    response = answer(ErrorResponse(error_body(error)), error.status)
+    response = answer(ErrorResponse(http_error_body(error)), error.status)
     if error.status == 503:
         response.headers["Retry-After"] = "1"
     return response
@@ -87,7 +82,7 @@ class EventStreamResponse(Response):
             async for data in self._events:
                 await send_event(data)
         except PeftDaemonError as error:
-            await send_event(msgspec.json.encode(ErrorEvent(error_body(error))))
+            await send_event(msgspec.json.encode(ErrorEvent(http_error_body(error))))
         if self._last:
             await send_event(self._last)
         await send({"type": "http.response.body", "body": b""})

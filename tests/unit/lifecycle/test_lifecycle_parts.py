@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.wire_errors import error_body
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.background_process import (
     HANDOVER_VARIABLE,
@@ -34,7 +35,6 @@ from peft_daemon.lifecycle.failed_starts import (
     record_failed_start,
 )
 from peft_daemon.lifecycle.sockets import MAX_SOCKET_PATH_BYTES, open_listener, remove_stale_sockets, socket_folder
-from peft_daemon.lifecycle.told_errors import body_of
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_promise_12_the_waiting_grows_to_a_cap(paths: Paths) -> None:
 
 
 def test_promise_12_while_waiting_the_error_the_daemon_met_is_told(paths: Paths) -> None:
-    told = body_of(NotFound("the model is missing", why="not fetched", fix="Run this"))
+    told = error_body(NotFound("the model is missing", why="not fetched", fix="Run this"))
     for _ in range(3):
         record_failed_start(paths, FailedStart(1000.0, "boom", told))
     with pytest.raises(NotFound, match=r"the model is missing: not fetched\. Run this"):

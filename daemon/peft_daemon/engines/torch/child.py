@@ -20,6 +20,7 @@ import msgspec
 
 from peft_core.child_main import CommandReader, run_child
 from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_core.wire_errors import error_body
 from peft_daemon.engines.base import Delta, set_wait_policy
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
@@ -108,10 +109,10 @@ class _Child:
             try:
                 self._decode(order)
             except PeftDaemonError as error:
-                self._write(ErrorMessage.of(order.id, error))
+                self._write(ErrorMessage(order.id, error_body(error)))
             except Exception as error:
                 failure = EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
-                self._write(ErrorMessage.of(order.id, failure))
+                self._write(ErrorMessage(order.id, error_body(failure)))
             # Orders come in the order of their numbers: what was too late to stop anything is of no use any more.
             self._unwanted.difference_update([number for number in tuple(self._unwanted) if number <= order.id])
 

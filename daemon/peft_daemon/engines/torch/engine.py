@@ -24,6 +24,7 @@ import msgspec
 from peft_core.api_types import TORCH
 from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
+from peft_core.wire_errors import error_from_body
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.supervisor import SupervisedEngine
@@ -104,8 +105,8 @@ class TorchChild:
         match await answers.get():
             case TokenCountsMessage(counts=counts):
                 return counts
-            case ErrorMessage() as refused:
-                raise refused.error()
+            case ErrorMessage(error=error):
+                raise error_from_body(error, EngineFailed)
             case _:
                 raise ChildGone
 
@@ -120,8 +121,8 @@ class TorchChild:
                     case FinishMessage(finish=finish):
                         yield finish
                         return
-                    case ErrorMessage() as refused:
-                        raise refused.error()
+                    case ErrorMessage(error=error):
+                        raise error_from_body(error, EngineFailed)
                     case _:
                         raise ChildGone
         finally:

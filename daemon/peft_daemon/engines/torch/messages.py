@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from peft_core.errors import Conflict, EngineFailed, InvalidInput, NotFound, PeftDaemonError
+from peft_core.api_types import ErrorBody
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, WaitPolicy
 
 
@@ -75,19 +75,7 @@ class ErrorMessage(msgspec.Struct, frozen=True, tag="refused"):
     """An expected failure, and the end of an answer."""
 
     id: int
-    code: str
-    what: str
-    why: str
-    fix: str
-
-    @classmethod
-    def of(cls, number: int, error: PeftDaemonError) -> ErrorMessage:
-        """``error`` as it travels."""
-        return cls(number, error.code, error.what, error.why, error.fix)
-
-    def error(self) -> PeftDaemonError:
-        """The error that was raised in the child."""
-        return _ERRORS.get(self.code, EngineFailed)(self.what, why=self.why, fix=self.fix)
+    error: ErrorBody
 
 
 class TokenCountsMessage(msgspec.Struct, frozen=True, tag="counted"):
@@ -105,10 +93,6 @@ class LoadedAdaptersMessage(msgspec.Struct, frozen=True, tag="loaded"):
 
 ChildCommand = GenerateCommand | CancelCommand | CountTokensCommand
 ChildMessage = DeltaMessage | FinishMessage | ErrorMessage | TokenCountsMessage | LoadedAdaptersMessage
-
-_ERRORS: dict[str, type[PeftDaemonError]] = {
-    error.code: error for error in (InvalidInput, NotFound, Conflict, EngineFailed)
-}
 
 
 def _decode_path(kind: type, value: Any) -> Any:
