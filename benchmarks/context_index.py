@@ -27,7 +27,7 @@ from peft_core.code.files import Skip, listing_of, read, walk
 from peft_core.code.imports import Related
 from peft_core.code.workspace import workspace_files
 from peft_daemon.context.index import Index
-from peft_daemon.context.selection import Question, Recipe, select
+from peft_daemon.context.selection import SelectionLimits, SelectionQuery, select_chunks
 
 UPDATES = 200
 QUESTIONS = 50
@@ -115,9 +115,9 @@ def measure(root: Path) -> Figures:
     for path in rng.sample(index.paths, min(QUESTIONS, len(index.paths))):
         text = index.text(path)
         cursor = len(text) * 2 // 3
-        question = Question(path, text[:cursor], text[cursor:])
+        question = SelectionQuery(path, text[:cursor], text[cursor:])
         with timed(asked):
-            select(index, related, question, (), Recipe.of_tokens(300))
+            select_chunks(index, related, question, (), SelectionLimits.of_tokens(300))
     start = time.perf_counter()
     assert not list(index.listed(workspace_files(root)))
     again = time.perf_counter() - start

@@ -20,8 +20,7 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import write_private
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.feedback.store import Counts, FeedbackStore, Row
-from peft_daemon.feedback.summary import Line, summed_up
+from peft_daemon.feedback import FeedbackCounts, FeedbackRow, FeedbackStore, FeedbackSummary, summarize
 
 if TYPE_CHECKING:
     from peft_tuning.data.examples import FillExample
@@ -52,7 +51,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them with the code around them, which you agreed to keep."""
     unasked_text: int
     """Those of them with code that was kept before anybody was asked. Nothing uses it."""
-    lines: list[Line]
+    lines: list[FeedbackSummary]
 
 
 class Cleared(msgspec.Struct, frozen=True):
@@ -74,7 +73,7 @@ class Exported(msgspec.Struct, frozen=True):
 def show(as_json: Json = False) -> None:
     """Show how often suggestions were accepted and are still there, and what is kept of them and where."""
     store, setting = _store(), _setting()
-    lines, counts = summed_up(store.rows()), store.counts()
+    lines, counts = summarize(store.rows()), store.counts()
     shown = Shown(
         setting=setting,
         file=str(store.file),
@@ -101,7 +100,7 @@ def clear(
     except Conflict as error:  # it cannot be read, but removed
         if text:
             raise
-        counts = Counts(0, 0, 0)
+        counts = FeedbackCounts(0, 0, 0)
         sys.stderr.write(f"{error.what}: {error.why}\n")
     with_code = counts.with_text + counts.unasked
     count = with_code if text else counts.all
@@ -159,12 +158,12 @@ def _setting() -> str:
     return resolve(user_file=Paths.from_environment().config_file).settings.feedback
 
 
-def _stayed(row: Row) -> bool:
+def _stayed(row: FeedbackRow) -> bool:
     """Whether a suggestion was taken as a whole and something of it was still there."""
     return row.record.outcome is Outcome.ACCEPTED and bool(row.record.kept)
 
 
-def _accepted(row: Row) -> AcceptedSuggestion:
+def _accepted(row: FeedbackRow) -> AcceptedSuggestion:
     from peft_tuning.data.repository.accepted import AcceptedSuggestion
 
     record = row.record
@@ -201,7 +200,7 @@ def _print(shown: Shown) -> None:
         typer.echo(f"to have code kept, which tuning can learn from: {AGREE}")
 
 
-def _print_table(lines: list[Line]) -> None:
+def _print_table(lines: list[FeedbackSummary]) -> None:
     from rich.console import Console
     from rich.table import Table
 

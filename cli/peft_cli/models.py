@@ -203,7 +203,7 @@ def _settings(*, offline: bool = False) -> settings.Settings:
 
 def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None, chosen: str) -> ModelRow:
     found = installed if installed is not None and installed.sha256 == entry.sha256 else None
-    copy = optimized.read(found.path.parent, entry.sha256) if found else None
+    copy = optimized.read_optimized(found.path.parent, entry.sha256) if found else None
     return ModelRow(
         id=entry.id,
         family=entry.family,

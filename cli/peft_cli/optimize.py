@@ -15,12 +15,13 @@ from peft_core.files import format_bytes, is_full
 from peft_core.paths import Paths
 from peft_core.progress import Silent
 from peft_core.settings import Settings, resolve
-from peft_daemon.models import catalogue, optimized
+from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.optimized import remove_optimized
 from peft_daemon.models.store import ModelStore, open_store
 
 if TYPE_CHECKING:
-    from peft_daemon.optimizing.run import Candidate, Judging, Outcome
+    from peft_daemon.requantize.optimizer import Candidate, JudgingOptions, OptimizationResult
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -52,10 +53,10 @@ def optimize(
     if remove:
         _remove(store, entry, as_json=as_json)
         return
-    from peft_daemon.optimizing import recipes
-    from peft_daemon.optimizing.run import Optimizer
+    from peft_daemon.requantize.copy import DEFAULT_RECIPES, get_recipe
+    from peft_daemon.requantize.optimizer import Optimizer
 
-    tried = tuple(recipes.get(recipe) for recipe in dict.fromkeys(candidate or recipes.TRIED))
+    tried = tuple(get_recipe(recipe) for recipe in dict.fromkeys(candidate or DEFAULT_RECIPES))
     with store.locked(entry, Silent()):
         optimizer = Optimizer(store, entry, settings, _judging(settings, paths, entry), _Lines())
         try:
@@ -78,7 +79,7 @@ def optimize(
 
 def _remove(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
     with store.locked(entry, Silent()):
-        freed = optimized.remove(store.path(entry).parent)
+        freed = remove_optimized(store.path(entry).parent)
     if not freed:
         raise NotFound(f"there is no optimized copy of {entry.id}", fix="Make one with `peft-daemon models optimize`")
     emit(
@@ -91,19 +92,19 @@ def _remove(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
 _RESTART = "a running daemon uses its file until `peft-daemon stop`"
 
 
-def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> Judging:
+def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> JudgingOptions:
     """With the adapter that completes code everywhere, as the daemon would."""
     from peft_core.api_types import LLAMACPP, Task
     from peft_daemon.adapters.registry import AdapterRegistry
     from peft_daemon.adapters.shipping import provide_shipped
-    from peft_daemon.optimizing.run import Judging
+    from peft_daemon.requantize.optimizer import JudgingOptions
 
     provide_shipped(settings, paths)
     registry = AdapterRegistry(paths.adapters)
     manifest = registry.resolve(Task.FILL)
     if manifest is None or manifest.base_sha256 != entry.sha256 or LLAMACPP not in manifest.engines:
-        return Judging()
-    return Judging(adapter=manifest.name, lease=registry.lease(manifest, manifest.scale))
+        return JudgingOptions()
+    return JudgingOptions(adapter=manifest.name, lease=registry.lease(manifest, manifest.scale))
 
 
 class _Lines:
@@ -120,7 +121,7 @@ class _Lines:
             self._step, self._last = step, now
 
 
-def _print(outcome: Outcome, dry_run: bool) -> None:
+def _print(outcome: OptimizationResult, dry_run: bool) -> None:
     cells: list[tuple[str, ...]] = [
         ("recipe", "size", "reading", "writing", "loss (bound)", "lines (original)", "verdict")
     ]

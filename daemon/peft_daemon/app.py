@@ -27,7 +27,7 @@ from peft_daemon.adapters.shipping import provide_shipped
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import LoadChecks, ReloadableEngine
-from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.feedback import FeedbackStore
 from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder

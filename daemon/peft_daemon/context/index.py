@@ -8,21 +8,24 @@ characters; what is beyond that is left out and counted.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
+
+import numpy as np
 
 from peft_core.code.files import Listing, Skip, SourceFile, read
 from peft_core.code.imports import Signature, outline
-from peft_daemon.context.postings import Postings, words
 
-MOST_FILES = 20_000
-MOST_CHARACTERS = 200_000_000
+MAX_FILES = 20_000
+MAX_CHARACTERS = 200_000_000
 """Of all files together; a process that holds as much takes about 1 GB."""
 SHORTEST, LONGEST = 4, 12
 """Lines of a passage: it ends at a blank line after the first, and at any line after the second."""
-MOST_OUTLINES = 512
+MAX_OUTLINES = 512
 """Kept of the files that were last looked into."""
 _DEFINES = re.compile(
     r"^(?:[ \t]{0,4}(?:export |public |pub |static |async )*(?:def|class|function|func|fn|struct|enum|trait|interface"
@@ -42,7 +45,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _IndexedFile:
     stamp: tuple[int, int]
     """Time of the last change in nanoseconds, and size: what tells that a file is another."""
     characters: int
@@ -60,7 +63,7 @@ class Index:
         self.left_out = 0
         """Files beyond the bounds."""
         self._sources: dict[str, SourceFile] = {}
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _IndexedFile] = {}
         self._definers: dict[str, set[str]] = defaultdict(set)
         self._postings = Postings()
         self._lines: dict[int, tuple[str, int, int]] = {}
@@ -84,7 +87,7 @@ class Index:
 
     def listed(self, listing: Listing) -> Iterator[str]:
         """Take over which files there are; gives the paths that are to be updated, those that are gone among them."""
-        kept = listing.files[:MOST_FILES]
+        kept = listing.files[:MAX_FILES]
         self.left_out = len(listing.files) - len(kept)
         self._sources = {source.path: source for source in kept}
         gone = [path for path in self._known if path not in self._sources]
@@ -99,26 +102,26 @@ class Index:
         if stamp is None:
             return
         if isinstance(text, Skip):
-            self._known[path] = _Known(stamp, 0, (), ())
+            self._known[path] = _IndexedFile(stamp, 0, (), ())
             return
-        if self._characters + len(text) > MOST_CHARACTERS:
+        if self._characters + len(text) > MAX_CHARACTERS:
             self.left_out += 1
             return
         numbers = []
         lines = text.split("\n")
-        for first, last in cut(lines):
-            number = self._postings.add(words("\n".join(lines[first:last])))
+        for first, last in cut_passages(lines):
+            number = self._postings.add(split_words("\n".join(lines[first:last])))
             self._lines[number] = (path, first, last)
             numbers.append(number)
-        names = defined(text)
+        names = find_definitions(text)
         for name in names:
             self._definers[name].add(path)
-        self._known[path] = _Known(stamp, len(text), names, tuple(numbers))
+        self._known[path] = _IndexedFile(stamp, len(text), names, tuple(numbers))
         self._characters += len(text)
 
     def add(self, source: SourceFile) -> None:
         """List one more file, a new one, and read it."""
-        if source.path in self._sources or len(self._sources) < MOST_FILES:
+        if source.path in self._sources or len(self._sources) < MAX_FILES:
             self._sources[source.path] = source
             self.update(source.path)
 
@@ -129,7 +132,7 @@ class Index:
         moved = self._postings.closed_up()
         self._lines = {moved[number]: place for number, place in self._lines.items()}
         self._known = {
-            path: _Known(one.stamp, one.characters, one.names, tuple(moved[number] for number in one.numbers))
+            path: _IndexedFile(one.stamp, one.characters, one.names, tuple(moved[number] for number in one.numbers))
             for path, one in self._known.items()
         }
 
@@ -158,7 +161,7 @@ class Index:
             return ()
         found = self._outlines.get(path)
         if found is None or found[0] != stamp:
-            if len(self._outlines) >= MOST_OUTLINES:
+            if len(self._outlines) >= MAX_OUTLINES:
                 del self._outlines[next(iter(self._outlines))]
             found = self._outlines[path] = (stamp, tuple(outline(self.text(path), path)))
         return found[1]
@@ -192,12 +195,12 @@ class Index:
                 del self._definers[name]
 
 
-def defined(text: str) -> tuple[str, ...]:
+def find_definitions(text: str) -> tuple[str, ...]:
     """The functions, types, methods and constants that a text defines, by a quick look."""
     return tuple(dict.fromkeys(one or other for one, other in _DEFINES.findall(text)))
 
 
-def cut(lines: list[str]) -> Iterator[tuple[int, int]]:
+def cut_passages(lines: list[str]) -> Iterator[tuple[int, int]]:
     """Where passages begin and end; together they have every line that is not blank."""
     first = 0
     for row, line in enumerate(lines):
@@ -220,3 +223,101 @@ def _stamp(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return info.st_mtime_ns, info.st_size
+
+
+# Passages found by the words they share with a question: BM25 (Robertson and Zaragoza 2009), in an index that changes.
+#
+# A passage is a set of words: it is a few lines long, so how often a word stands in it says little. Passages can be
+# taken out again; their places are reused when enough of them are gone. Does not know what a passage is.
+
+K1, B = 1.2, 0.75
+"""The usual ones."""
+COMMON_SHARE = 0.1
+"""A word in more than this part of all passages (``self``, ``return``) says nothing ..."""
+FEW_PASSAGES = 200
+"""... unless there are few passages."""
+MAX_WASTE_SHARE = 0.5
+"""Part of the places that may be empty before they are closed up."""
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def split_words(text: str) -> frozenset[str]:
+    """What is compared: words of two letters or more, in lower case; identifiers fall apart at underscores."""
+    return frozenset(_WORD.findall(text.lower()))
+
+
+class Postings:
+    """An inverted index. A passage is known by a number, which changes when ``closed_up`` says so."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, array[int]] = {}
+        self._lengths: array[int] = array("H")
+        """Words of each passage; 0 for one that is gone."""
+        self._live = self._words = 0
+
+    def __len__(self) -> int:
+        """Passages that can be found."""
+        return self._live
+
+    def add(self, passage: Collection[str]) -> int:
+        """Take in a passage by its words; its number."""
+        number = len(self._lengths)
+        for word in passage:
+            if (places := self._places.get(word)) is None:
+                places = self._places[word] = array("I")
+            places.append(number)
+        self._lengths.append(max(1, min(len(passage), 0xFFFF)))
+        self._live += 1
+        self._words += self._lengths[number]
+        return number
+
+    def remove(self, number: int) -> None:
+        """Let a passage no longer be found; a second time does nothing."""
+        if self._lengths[number]:
+            self._live -= 1
+            self._words -= self._lengths[number]
+            self._lengths[number] = 0
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether closing up is worth the time it takes."""
+        return len(self._lengths) > FEW_PASSAGES and self._live < (1 - MAX_WASTE_SHARE) * len(self._lengths)
+
+    def closed_up(self) -> dict[int, int]:
+        """Take what was removed out of memory; the new number of each passage by its old one."""
+        lengths = np.array(self._lengths, dtype=np.uint16)
+        alive = lengths > 0
+        renumbered = np.cumsum(alive, dtype=np.uint32) - 1
+        for word in list(self._places):
+            old = np.array(self._places[word], dtype=np.uint32)
+            kept = renumbered[old[alive[old]]]
+            if len(kept):
+                self._places[word] = array("I", kept.astype(np.uint32).tobytes())
+            else:
+                del self._places[word]
+        self._lengths = array("H", lengths[alive].tobytes())
+        return {int(old): int(renumbered[old]) for old in np.flatnonzero(alive)}
+
+    def best(self, question: Iterable[str], most: int, *, least: int = 1) -> list[tuple[int, float]]:
+        """The passages that share most with the question, best first, of equals the older.
+
+        Those that share fewer than ``least`` words, such as are not in all of them, are none of them.
+        """
+        if not self._live:
+            return []
+        lengths = np.array(self._lengths, dtype=np.float32)
+        scores = np.zeros(len(lengths), dtype=np.float32)
+        shared = np.zeros(len(lengths), dtype=np.uint16)
+        limit = max(FEW_PASSAGES, COMMON_SHARE * self._live)
+        for word in sorted(question):
+            places = np.array(self._places.get(word, ()), dtype=np.uint32)
+            places = places[lengths[places] > 0]
+            if 0 < len(places) <= limit:
+                scores[places] += log(1 + (self._live - len(places) + 0.5) / (len(places) + 0.5))
+                shared[places] += 1
+        scores *= (K1 + 1) / (1 + K1 * (1 - B + B * lengths / (self._words / self._live)))
+        scores[shared < least] = 0
+        most = min(most, len(scores))
+        top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else np.arange(len(scores))
+        ordered = sorted(top.tolist(), key=lambda number: (-scores[number], number))
+        return [(number, float(scores[number])) for number in ordered if scores[number] > 0]

@@ -11,21 +11,21 @@ import asyncio
 import os
 import posixpath
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, ContextStatus
 from peft_core.code.document import normalize_newlines
 from peft_core.privacy.files import secret_file
-from peft_daemon.context.child import IndexChild
-from peft_daemon.context.messages import Ask
-from peft_daemon.context.stable import StableContext
+from peft_daemon.context.index_client import IndexClient, SelectChunks
 
 ADOPT_WAIT_S = 0.3
 """How long a caller with time on its hands waits for the index; what comes later is adopted the next time."""
-MOST_DOCUMENTS = 256
+MAX_DOCUMENTS = 256
 """Documents whose chunks are remembered; the one that was asked for longest ago goes."""
-MOST_FOLDERS = 64
-NEAR = 64_000
+MAX_FOLDERS = 64
+MAX_NEAR_CHARACTERS = 64_000
 """Characters on each side of the cursor that are looked at."""
 
 
@@ -35,7 +35,7 @@ class RepositoryContext:
     def __init__(self, tokens: int) -> None:
         """``tokens`` is the most that a completion is shown; 0: none, and nothing is read."""
         self._tokens = tokens
-        self._child = IndexChild()
+        self._child = IndexClient()
         self._documents: dict[str, StableContext] = {}
         self._edits: dict[str, tuple[ContextChunk, ...]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -70,13 +70,13 @@ class RepositoryContext:
             return False
         if told.edits is not None:
             self._edits.pop(root, None)
-            regions = ((_below(root, each.path), each.text) for each in told.edits)
+            regions = ((_relative_path(root, each.path), each.text) for each in told.edits)
             self._edits[root] = tuple(
                 ContextChunk(path, text) for path, text in regions if path and not secret_file(path)
             )
-            while len(self._edits) > MOST_FOLDERS:
+            while len(self._edits) > MAX_FOLDERS:
                 del self._edits[next(iter(self._edits))]
-        if paths := [path for each in told.saved if (path := _below(root, each))]:
+        if paths := [path for each in told.saved if (path := _relative_path(root, each))]:
             await self._child.changed(root, paths)
         return True
 
@@ -101,12 +101,12 @@ class RepositoryContext:
     async def _ask(self, key: str, root: str, request: CompleteRequest) -> None:
         if not await self._child.open(root):
             return
-        question = Ask(
+        question = SelectChunks(
             id=0,
             root=root,
-            path=_below(root, request.path or ""),
-            before=normalize_newlines(request.prefix[-NEAR:]),
-            after=normalize_newlines(request.suffix[:NEAR]),
+            path=_relative_path(root, request.path or ""),
+            before=normalize_newlines(request.prefix[-MAX_NEAR_CHARACTERS:]),
+            after=normalize_newlines(request.suffix[:MAX_NEAR_CHARACTERS]),
             edits=list(self._edits.get(root, ())),
             tokens=self._tokens,
         )
@@ -117,7 +117,7 @@ class RepositoryContext:
     def _remember(self, key: str, state: StableContext) -> None:
         self._documents.pop(key, None)
         self._documents[key] = state
-        while len(self._documents) > MOST_DOCUMENTS:
+        while len(self._documents) > MAX_DOCUMENTS:
             del self._documents[next(iter(self._documents))]
 
     def _root(self, workspace: str | None) -> str | None:
@@ -132,10 +132,43 @@ class RepositoryContext:
         return str(folder) if owned and folder.is_dir() and folder != Path(folder.anchor) else None
 
 
-def _below(root: str, path: str) -> str:
+def _relative_path(root: str, path: str) -> str:
     """A full path as the index has it; empty for one that is not below the workspace."""
     if not path or "\0" in path:
         return ""
     folder, name = os.path.split(path)
     below = os.path.relpath(Path(os.path.realpath(folder), name), root).replace(os.sep, "/")
     return "" if below.startswith("../") or below in (".", "..") or posixpath.isabs(below) else below
+
+
+# When the chunks of a document may change: hardly ever, as each change makes the engine read the whole prompt anew.
+#
+# Chunks stand at the beginning of a prompt. While somebody types they stay as they are, whatever was found since. What
+# was found is adopted when the prompt is read in idle time anyway, and then only if it is mostly new.
+
+MIN_NEW_SHARE = 0.5
+"""Part of the lines found that is shown already, from which on a change is not worth its reading."""
+
+
+@dataclass(frozen=True)
+class StableContext:
+    """The chunks of one document: those it is shown with, and those that were found last."""
+
+    shown: tuple[ContextChunk, ...] = ()
+    found: tuple[ContextChunk, ...] | None = None
+
+    def offered(self, found: Sequence[ContextChunk]) -> StableContext:
+        """With chunks that were found; what is shown stays."""
+        return replace(self, found=tuple(found))
+
+    def adopted(self) -> StableContext:
+        """With what was found last, if that is mostly new; as it is if nothing was found since."""
+        if self.found is None:
+            return self
+        return StableContext(self.found if _mostly_new(self.found, self.shown) else self.shown)
+
+
+def _mostly_new(found: Sequence[ContextChunk], shown: Sequence[ContextChunk]) -> bool:
+    known = {(each.path, line) for each in shown for line in each.text.split("\n") if line.strip()}
+    lines = [(each.path, line) for each in found for line in each.text.split("\n") if line.strip()]
+    return sum(line in known for line in lines) < MIN_NEW_SHARE * len(lines)

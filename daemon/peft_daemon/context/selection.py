@@ -16,8 +16,7 @@ from peft_core.api_types import ContextChunk
 from peft_core.code.imports import Related, Signature
 from peft_core.code.languages import language_of
 from peft_core.privacy.values import masked
-from peft_daemon.context.index import Index, defined
-from peft_daemon.context.postings import words
+from peft_daemon.context.index import Index, find_definitions, split_words
 
 CHARACTERS_PER_TOKEN = 3.2
 NEAR_BEFORE, NEAR_AFTER = 40, 12
@@ -28,14 +27,14 @@ ALIKE_BEFORE, ALIKE_AFTER = 6, 2
 """Lines around the cursor that passages are compared with ..."""
 CONTINUED = 6
 """... and lines behind a passage that come with it: what follows code like this is what is wanted."""
-LEAST_SHARED = 3
+MIN_SHARED_NAMES = 3
 """Words; a passage that shares fewer with them has nothing to do with them."""
-MOST_PASSAGES = 6
-MOST_DEFINERS = 2
+MAX_PASSAGES = 6
+MAX_DEFINERS = 2
 """A name that more files define than this says nothing about which is meant."""
-MOST_OUTLINED = 8
+MAX_OUTLINED = 8
 """Files whose signatures are looked at: those whose names are nearest."""
-SMALLEST = 40
+MIN_CHUNK_CHARACTERS = 40
 """Characters; a chunk that would have fewer left is not worth its heading."""
 _NAME = re.compile(r"[^\W\d]\w{2,}")
 _CLASS_AT_MARGIN = re.compile(r"^class[ \t]+\w+[ \t]*\(([^()]{1,200})\)", re.MULTILINE)
@@ -43,7 +42,7 @@ _OWN_NAME = re.compile(r"\b(?:def|class|function|func|fn|struct|enum|trait|inter
 
 
 @dataclass(frozen=True)
-class Question:
+class SelectionQuery:
     """A cursor: the file's path below the workspace, and its text on both sides, with ``\\n`` line ends."""
 
     path: str
@@ -52,7 +51,7 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class SelectionLimits:
     """How many characters each kind of chunk may take; what one leaves over the next may have, in this order."""
 
     signatures: int
@@ -60,22 +59,22 @@ class Recipe:
     passages: int
 
     @classmethod
-    def of_tokens(cls, tokens: int) -> Recipe:
+    def of_tokens(cls, tokens: int) -> SelectionLimits:
         """The mixture that proved best, for that many tokens: docs/context.md."""
         room = int(tokens * CHARACTERS_PER_TOKEN)
         return cls(signatures=room // 2, edits=room // 4, passages=room - room // 2 - room // 4)
 
 
-def select(
-    index: Index, related: Related, question: Question, edits: Sequence[ContextChunk], recipe: Recipe
+def select_chunks(
+    index: Index, related: Related, question: SelectionQuery, edits: Sequence[ContextChunk], recipe: SelectionLimits
 ) -> tuple[ContextChunk, ...]:
     """The chunks for a cursor, none of them of its own file, secrets left out; ``edits`` have the newest first."""
     chosen: list[ContextChunk] = []
     room = 0
     for share, kind in (
-        (recipe.signatures, signatures(index, related, question, recipe.signatures)),
+        (recipe.signatures, select_signatures(index, related, question, recipe.signatures)),
         (recipe.edits, iter([each for each in edits if each.path != question.path])),
-        (recipe.passages, passages(index, question)),
+        (recipe.passages, select_passages(index, question)),
     ):
         room += share
         for chunk in kind if share else ():
@@ -89,7 +88,7 @@ def select(
     return tuple(ContextChunk(each.path, masked(each.text)) for each in chosen)
 
 
-def signatures(index: Index, related: Related, question: Question, room: int) -> Iterator[ContextChunk]:
+def select_signatures(index: Index, related: Related, question: SelectionQuery, room: int) -> Iterator[ContextChunk]:
     """Of what the file imports and of what the lines near the cursor name: those first that are named nearest.
 
     One chunk for each file, in the order of the imports; in it the signatures in the order of the file.
@@ -117,13 +116,13 @@ def signatures(index: Index, related: Related, question: Question, room: int) ->
         yield ContextChunk(path, "\n".join(lines))
 
 
-def passages(index: Index, question: Question) -> Iterator[ContextChunk]:
+def select_passages(index: Index, question: SelectionQuery) -> Iterator[ContextChunk]:
     """Passages of other files most like the lines around the cursor, the most alike first."""
     before, after = question.before.split("\n")[-ALIKE_BEFORE:], question.after.split("\n")[:ALIKE_AFTER]
-    asked = words("\n".join((*before, *after)))
+    asked = split_words("\n".join((*before, *after)))
     language = language_of(question.path)
     shown: dict[str, list[range]] = {}
-    for passage in index.neighbours(asked, MOST_PASSAGES, least=LEAST_SHARED, without=question.path):
+    for passage in index.neighbours(asked, MAX_PASSAGES, least=MIN_SHARED_NAMES, without=question.path):
         rows = range(passage.first, passage.last + CONTINUED)
         again = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
         if again or language_of(passage.path) != language:
@@ -141,18 +140,18 @@ class _Candidate:
     signature: Signature
 
 
-def _candidates(index: Index, related: Related, question: Question, near: Counter[str]) -> Iterator[_Candidate]:
+def _candidates(index: Index, related: Related, question: SelectionQuery, near: Counter[str]) -> Iterator[_Candidate]:
     """Signatures that may be shown, those of one file together, none twice."""
     wanted = _wanted(index, related, question, near)
     promising = sorted(wanted, key=lambda path: -sum(near[name] for name in wanted[path] or {_stem(path)}))
-    for number, path in enumerate(path for path in wanted if path in promising[:MOST_OUTLINED]):
+    for number, path in enumerate(path for path in wanted if path in promising[:MAX_OUTLINED]):
         names = wanted[path]
         for one in dict.fromkeys(index.outline(path)):
             if not names or one.name in names or _own_name(one) in names:
                 yield _Candidate(path, number, one)
 
 
-def _wanted(index: Index, related: Related, question: Question, near: Counter[str]) -> dict[str, set[str]]:
+def _wanted(index: Index, related: Related, question: SelectionQuery, near: Counter[str]) -> dict[str, set[str]]:
     """The names that are wanted of other files, by their paths; an empty set is all of them.
 
     First what is imported, in that order; then what is named near the cursor and defined in one place elsewhere.
@@ -165,7 +164,10 @@ def _wanted(index: Index, related: Related, question: Question, near: Counter[st
             # A package often hands on what one of its modules defines.
             elsewhere = None if each.path in index.definers(name) else _definer(index, name, question.path)
             wanted.setdefault(elsewhere or each.path, set()).add(name)
-    known = {*defined(question.before + question.after), *(name for names in wanted.values() for name in names)}
+    known = {
+        *find_definitions(question.before + question.after),
+        *(name for names in wanted.values() for name in names),
+    }
     for name, _count in near.most_common():
         path = None if name in known else _definer(index, name, question.path)
         if path and (path not in wanted or wanted[path]):
@@ -177,7 +179,7 @@ def _definer(index: Index, name: str, path: str) -> str | None:
     """The file that defines a name, of the asking file's language, the nearest to it; None where many do."""
     language = language_of(path)
     found = [each for each in index.definers(name) if each != path and language_of(each) == language]
-    if not 1 <= len(found) <= MOST_DEFINERS:
+    if not 1 <= len(found) <= MAX_DEFINERS:
         return None
     return min(found, key=lambda each: (-len(posixpath.commonprefix([each, path])), each))
 
@@ -186,7 +188,7 @@ def _stem(path: str) -> str:
     return posixpath.basename(path).rpartition(".")[0]
 
 
-def _names_near(question: Question) -> Counter[str]:
+def _names_near(question: SelectionQuery) -> Counter[str]:
     before = question.before.split("\n")[-NEAR_BEFORE:]
     found = Counter(_NAME.findall("\n".join((*before, *question.after.split("\n")[:NEAR_AFTER]))))
     for name in _NAME.findall("\n".join(before[-HERE:])):
@@ -225,7 +227,7 @@ def _cut(chunk: ContextChunk, room: int) -> ContextChunk | None:
     if len(chunk.text) <= room:
         return chunk
     text = chunk.text[: max(room, 0)].rpartition("\n")[0]
-    return ContextChunk(chunk.path, text) if len(text) >= SMALLEST else None
+    return ContextChunk(chunk.path, text) if len(text) >= MIN_CHUNK_CHARACTERS else None
 
 
 def _size(chunk: ContextChunk) -> int:

@@ -37,7 +37,7 @@ class HubLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     file: FileName
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WheelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A slice of the model, stored as one member of one wheel."""
 
     package: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]*$")]
@@ -52,7 +52,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PackageLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="package-index", tag_field="type"):
     """Wheels on the package index whose members, concatenated in this order, are the model file."""
 
-    parts: Annotated[tuple[Part, ...], Meta(min_length=1)]
+    parts: Annotated[tuple[WheelPart, ...], Meta(min_length=1)]
 
 
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The faster copy of a model that `models optimize` may leave beside it, and the record that says what it is.
 
 The copy stands in for the original: it is handed out only while it is the file that was recorded and the original is
-the one it was made of. How copies are made and judged is in ``optimizing``.
+the one it was made of. How copies are made and judged is in ``requantize``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import msgspec
 from peft_core.files import SHARED_MODE, FileStamp, sample_sha256, sync_file, sync_folder, write_atomic
 from peft_daemon.models.catalogue import FileName, Sha256
 
-RECORD = "optimized.json"
-SUFFIX = ".optimized.gguf"
+OPTIMIZED_RECORD_FILE = "optimized.json"
+OPTIMIZED_SUFFIX = ".optimized.gguf"
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class CopyFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured of a copy, each against the original in the same rounds."""
 
     reading: float
@@ -58,7 +58,7 @@ class OptimizedRecord(msgspec.Struct, frozen=True, kw_only=True):
     recipe: str
     adapter: str
     """Name of the adapter that it was judged with, the one that answers everywhere; empty for none."""
-    figures: Figures
+    figures: CopyFigures
     versions: dict[str, str]
     """Of the libraries that made and measured it."""
     processor: str
@@ -79,9 +79,9 @@ class ModelFile:
     """How it was made of the original; empty for the original itself."""
 
 
-def read(folder: Path, source_sha256: str) -> OptimizedRecord | None:
+def read_optimized(folder: Path, source_sha256: str) -> OptimizedRecord | None:
     """The record in a model's ``folder``, if its file is unchanged and was made of this original."""
-    if (record := recorded(folder, source_sha256)) is None:
+    if (record := read_optimized_record(folder, source_sha256)) is None:
         return None
     try:
         info = (folder / record.file).stat()
@@ -90,23 +90,23 @@ def read(folder: Path, source_sha256: str) -> OptimizedRecord | None:
     return record if (info.st_size, info.st_mtime_ns) == (record.bytes, record.mtime_ns) else None
 
 
-def recorded(folder: Path, source_sha256: str) -> OptimizedRecord | None:
+def read_optimized_record(folder: Path, source_sha256: str) -> OptimizedRecord | None:
     """The record in a model's ``folder``, if it is of a copy of this original, whatever became of the copy."""
     try:
-        record = msgspec.json.decode((folder / RECORD).read_bytes(), type=OptimizedRecord)
+        record = msgspec.json.decode((folder / OPTIMIZED_RECORD_FILE).read_bytes(), type=OptimizedRecord)
     except (OSError, ValueError, RecursionError):
         return None
     return record if record.source_sha256 == source_sha256 else None
 
 
-def keep(
+def publish_optimized(
     folder: Path,
     made: ModelFile,
     *,
     name: str,
     source_sha256: str,
     adapter: str,
-    figures: Figures,
+    figures: CopyFigures,
     versions: dict[str, str],
     processor: str,
 ) -> OptimizedRecord:
@@ -114,7 +114,7 @@ def keep(
 
     A copy that was kept before serves until then and is deleted. Raises OSError.
     """
-    target = folder / f"{name}-{made.recipe}{SUFFIX}"
+    target = folder / f"{name}-{made.recipe}{OPTIMIZED_SUFFIX}"
     sync_file(made.path)
     made.path.replace(target)
     info = target.stat()
@@ -133,26 +133,26 @@ def keep(
         processor=processor,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_record(folder, record)
+    write_optimized_record(folder, record)
     sync_folder(folder)
-    for old in folder.glob(f"*{SUFFIX}"):
+    for old in folder.glob(f"*{OPTIMIZED_SUFFIX}"):
         if old != target:
             old.unlink()
     return record
 
 
-def write_record(folder: Path, record: OptimizedRecord) -> None:
+def write_optimized_record(folder: Path, record: OptimizedRecord) -> None:
     """Replace the record of the copy in ``folder``; raises OSError."""
     content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
-    write_atomic(folder / RECORD, content, SHARED_MODE)
+    write_atomic(folder / OPTIMIZED_RECORD_FILE, content, SHARED_MODE)
 
 
-def remove(folder: Path) -> int:
+def remove_optimized(folder: Path) -> int:
     """Delete the copy and its record, whatever state they are in; returns the bytes freed."""
     # The record first: without it nothing hands the file out.
-    (folder / RECORD).unlink(missing_ok=True)
+    (folder / OPTIMIZED_RECORD_FILE).unlink(missing_ok=True)
     freed = 0
-    for file in folder.glob(f"*{SUFFIX}"):
+    for file in folder.glob(f"*{OPTIMIZED_SUFFIX}"):
         freed += file.stat().st_size
         file.unlink()
     return freed

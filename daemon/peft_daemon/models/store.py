@@ -15,26 +15,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
 from peft_core import files
-from peft_core.errors import Conflict, DownloadFailed, NotFound
+from peft_core.errors import Conflict, DownloadFailed, InvalidInput, NotFound
 from peft_core.files import FileStamp, file_sha256, format_bytes, sample_sha256
 from peft_core.http_download import PartialFile
 from peft_core.paths import Paths
 from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
-from peft_daemon.models import optimized
-from peft_daemon.models.catalogue import FileName, ModelEntry, Sha256
-from peft_daemon.models.optimized import ModelFile
-from peft_daemon.models.sources import remote_sources
-from peft_daemon.models.sources.base import Source, SourceFailed
-from peft_daemon.models.sources.local import LocalFile
+from peft_daemon.models.catalogue import FileName, HubLocation, ModelEntry, Sha256
+from peft_daemon.models.optimized import ModelFile, read_optimized
+from peft_daemon.models.package_index import PackageIndexSource
+from peft_daemon.models.sources import DEFAULT_ENDPOINT, HubSource, LocalFileSource, ModelSource, SourceFailed
 
 STAGING = ".staging"
-RECORD = "verified.json"
-STABLE_TRIES = 3
+VERIFIED_RECORD_FILE = "verified.json"
+MAX_HASH_TRIES = 3
 """A file that was replaced while it was hashed is hashed again, at most so often."""
 
 
@@ -93,7 +92,7 @@ class ModelStore:
         if not self.folder.is_dir():
             return []
         folders = sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name != STAGING)
-        return [model for path in folders if (model := _installed(path, _record(path))) is not None]
+        return [model for path in folders if (model := _installed(path, _read_record(path))) is not None]
 
     def is_installed(self, entry: ModelEntry) -> bool:
         """Whether ``path`` would return."""
@@ -119,7 +118,7 @@ class ModelStore:
         path = self.path(entry)
         # Other engines de-quantize the file, so a copy would cost them quality and give nothing.
         wanted = settings.model_file == "auto" and settings.engine != "torch"
-        record = optimized.read(path.parent, entry.sha256) if wanted else None
+        record = read_optimized(path.parent, entry.sha256) if wanted else None
         if record is None:
             return ModelFile(path, entry.sha256)
         return ModelFile(path.parent / record.file, record.sha256, record.recipe)
@@ -149,7 +148,7 @@ class ModelStore:
 
     def record(self, entry: ModelEntry) -> VerificationRecord | None:
         """What was noted when the file was last hashed, whether or not it is still that file."""
-        record = _record(self.folder / entry.id)
+        record = _read_record(self.folder / entry.id)
         return record if record and (record.file, record.sha256) == (entry.file, entry.sha256) else None
 
     def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = file_sha256) -> InstalledModel:
@@ -161,9 +160,9 @@ class ModelStore:
         file = self.file(entry)
         if not file.is_file():
             self.path(entry)
-        record = _record(file.parent)
+        record = _read_record(file.parent)
         try:
-            for _ in range(STABLE_TRIES):
+            for _ in range(MAX_HASH_TRIES):
                 stamp = FileStamp.of(file)
                 right = stamp.bytes == entry.bytes and sha256(file) == entry.sha256
                 if FileStamp.of(file) == stamp:
@@ -178,7 +177,7 @@ class ModelStore:
             ) from None
         if not right:
             with contextlib.suppress(OSError):
-                (file.parent / RECORD).unlink(missing_ok=True)
+                (file.parent / VERIFIED_RECORD_FILE).unlink(missing_ok=True)
             raise Conflict(
                 f"{file} is damaged",
                 why="its sha256 is not the catalogue's",
@@ -215,7 +214,7 @@ class ModelStore:
             with self.locked(entry, Silent()):
                 freed = sum(file.stat().st_size for top in (home, staging) for file in top.rglob("*") if file.is_file())
                 # The record first: a half-deleted folder must not look installed.
-                (home / RECORD).unlink(missing_ok=True)
+                (home / VERIFIED_RECORD_FILE).unlink(missing_ok=True)
                 for folder in (home, staging):
                     if folder.is_dir():
                         shutil.rmtree(folder)
@@ -229,7 +228,7 @@ class ModelStore:
 
     def _fetch(self, entry: ModelEntry, local: Path | None, progress: Progress) -> InstalledModel:
         if local is not None:
-            sources: list[Source] = [LocalFile(entry, local)]
+            sources: list[ModelSource] = [LocalFileSource(entry, local)]
         elif self.offline:
             raise DownloadFailed(
                 f"model '{entry.id}' is not installed and the network is off",
@@ -253,7 +252,7 @@ class ModelStore:
             fix=f"Get {entry.file} another way and type `peft-daemon models pull {entry.id} --from FILE`",
         )
 
-    def _fetch_from(self, entry: ModelEntry, source: Source, progress: Progress) -> None:
+    def _fetch_from(self, entry: ModelEntry, source: ModelSource, progress: Progress) -> None:
         """Complete the partial file from one source, check it, and move it into place."""
         path = self._partial(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,7 +315,7 @@ class ModelStore:
         )
         content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
         try:
-            files.write_atomic(file.parent / RECORD, content, files.SHARED_MODE)
+            files.write_atomic(file.parent / VERIFIED_RECORD_FILE, content, files.SHARED_MODE)
         except OSError:
             if must_write:
                 raise
@@ -369,9 +368,9 @@ def open_store(settings: Settings, paths: Paths) -> ModelStore:
     return ModelStore(folder, offline=settings.offline)
 
 
-def _record(folder: Path) -> VerificationRecord | None:
+def _read_record(folder: Path) -> VerificationRecord | None:
     try:
-        return msgspec.json.decode((folder / RECORD).read_bytes(), type=VerificationRecord)
+        return msgspec.json.decode((folder / VERIFIED_RECORD_FILE).read_bytes(), type=VerificationRecord)
     except (OSError, ValueError, RecursionError):
         return None
 
@@ -388,3 +387,19 @@ def _installed(folder: Path, record: VerificationRecord | None) -> InstalledMode
     if (info.st_size, info.st_mtime_ns) != (record.bytes, record.mtime_ns):
         return None
     return InstalledModel(folder.name, file, record.bytes, record.sha256, record.source, record.verified)
+
+
+def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelSource]:
+    """The entry's network sources in order. ``HF_ENDPOINT`` moves the hub; InvalidInput if it is no http(s) URL."""
+    endpoint = environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise InvalidInput(
+            f"HF_ENDPOINT is not an address: {endpoint!r}", fix=f"Unset it, or give one like {DEFAULT_ENDPOINT}"
+        )
+    return [
+        HubSource(entry, location, endpoint=endpoint)
+        if isinstance(location, HubLocation)
+        else PackageIndexSource(entry, location)
+        for location in entry.sources
+    ]

@@ -25,9 +25,14 @@ import msgspec
 
 from peft_core.errors import PeftDaemonError, UnusableFile
 from peft_core.files import FileStamp, sample_sha256
-from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.optimized import OptimizedRecord
+from peft_daemon.models.optimized import (
+    OPTIMIZED_RECORD_FILE,
+    OptimizedRecord,
+    read_optimized,
+    read_optimized_record,
+    write_optimized_record,
+)
 from peft_daemon.models.store import ModelStore, VerificationRecord
 
 LOOK_S = 1.0
@@ -153,7 +158,7 @@ class ModelVerifier:
         return None
 
     def _copy_is_right(self, path: Path, *, gives_way: bool) -> bool:
-        record = optimized.recorded(path.parent, self._entry.sha256)
+        record = read_optimized_record(path.parent, self._entry.sha256)
         try:
             return record is not None and self._hash_copy(path, record, gives_way=gives_way)
         except OSError:
@@ -194,7 +199,7 @@ class ModelVerifier:
             verified=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         with contextlib.suppress(OSError):
-            optimized.write_record(path.parent, renewed)
+            write_optimized_record(path.parent, renewed)
         return True
 
     def _unchanged(self, path: Path) -> bool:
@@ -225,13 +230,13 @@ class ModelVerifier:
 
     def _copy_record(self) -> OptimizedRecord | None:
         folder = self._store.file(self._entry).parent
-        return optimized.read(folder, self._entry.sha256) if self._uses_copy else None
+        return read_optimized(folder, self._entry.sha256) if self._uses_copy else None
 
     def _give_up_copy(self, path: Path) -> None:
         log.error("%s is damaged and not used any more; %s", path, _COPY_FIX)
         self._uses_copy = False
         with contextlib.suppress(OSError):
-            (path.parent / optimized.RECORD).unlink(missing_ok=True)
+            (path.parent / OPTIMIZED_RECORD_FILE).unlink(missing_ok=True)
 
     def _found_right(self, path: Path) -> None:
         with contextlib.suppress(OSError):

@@ -22,7 +22,7 @@ from peft_core.api_types import (
     UseAdapterRequest,
 )
 from peft_core.errors import InvalidInput
-from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.feedback import FeedbackStore
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 from peft_daemon.service import CompletionService
 

@@ -12,7 +12,7 @@ from peft_core.code.imports import Related
 from peft_core.code.workspace import workspace_files
 from peft_core.errors import InvalidInput
 from peft_daemon.context.index import Index
-from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, Question, Recipe, select
+from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, SelectionLimits, SelectionQuery, select_chunks
 from peft_evaluation.items import ItemSet
 from peft_evaluation.strategies.base import Strategy
 from peft_tuning.data.examples import FillExample
@@ -45,7 +45,7 @@ def with_context(items: ItemSet, tokens: int = TOKENS, mixture: Mixture = Mixtur
         index.update(path)
     related, recipe = Related(index.paths, index.text), recipe_of(tokens, mixture)
     contexts = tuple(
-        select(index, related, Question(example.path, example.prefix, example.suffix), (), recipe)
+        select_chunks(index, related, SelectionQuery(example.path, example.prefix, example.suffix), (), recipe)
         if isinstance(example := item.example, FillExample)
         else ()
         for item in items.items
@@ -62,11 +62,11 @@ def with_context(items: ItemSet, tokens: int = TOKENS, mixture: Mixture = Mixtur
     )
 
 
-def recipe_of(tokens: int, mixture: Mixture) -> Recipe:
+def recipe_of(tokens: int, mixture: Mixture) -> SelectionLimits:
     """Room for each kind of chunk; nobody edits while an evaluation runs."""
     room = int(tokens * CHARACTERS_PER_TOKEN)
     if mixture is Mixture.SIGNATURES:
-        return Recipe(signatures=room, edits=0, passages=0)
+        return SelectionLimits(signatures=room, edits=0, passages=0)
     if mixture is Mixture.PASSAGES:
-        return Recipe(signatures=0, edits=0, passages=room)
-    return Recipe.of_tokens(tokens)
+        return SelectionLimits(signatures=0, edits=0, passages=room)
+    return SelectionLimits.of_tokens(tokens)

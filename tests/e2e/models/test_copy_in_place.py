@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from peft_core.settings import Settings
-from peft_daemon.models import catalogue, optimized
-from peft_daemon.models.optimized import Figures
-from peft_daemon.models.store import RECORD, ModelStore
-from peft_daemon.optimizing import quality, recipes
-from peft_daemon.optimizing.run import Judging, Optimizer
+from peft_daemon.models import catalogue
+from peft_daemon.models.optimized import CopyFigures, publish_optimized
+from peft_daemon.models.store import VERIFIED_RECORD_FILE, ModelStore
+from peft_daemon.requantize.comparison import Quality
+from peft_daemon.requantize.copy import get_recipe
+from peft_daemon.requantize.optimizer import JudgingOptions, Optimizer
 from support.running_daemon import RunningDaemon, run_cli, start_daemon
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(1500)]
@@ -35,23 +36,23 @@ def store(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelSt
         os.link(model_file, folder / ENTRY.id / model_file.name)
     except OSError:
         shutil.copy2(model_file, folder / ENTRY.id)
-    shutil.copy2(model_file.parent / RECORD, folder / ENTRY.id)
+    shutil.copy2(model_file.parent / VERIFIED_RECORD_FILE, folder / ENTRY.id)
     return ModelStore(folder, offline=True)
 
 
 @pytest.fixture(scope="module")
-def judged(store: ModelStore) -> quality.Quality:
+def judged(store: ModelStore) -> Quality:
     """Written and judged on two excerpts, which is enough to see that both engines answer; then kept."""
-    optimizer = Optimizer(store, ENTRY, SETTINGS, Judging(excerpts=2), lambda step, done, of: None)
-    copy = optimizer.write(recipes.get("iq4_nl-mlp"))
+    optimizer = Optimizer(store, ENTRY, SETTINGS, JudgingOptions(excerpts=2), lambda step, done, of: None)
+    copy = optimizer.write(get_recipe("iq4_nl-mlp"))
     found = asyncio.run(optimizer.judge(copy))
-    optimized.keep(
+    publish_optimized(
         store.path(ENTRY).parent,
         copy,
         name="model",
         source_sha256=ENTRY.sha256,
         adapter="",
-        figures=Figures(
+        figures=CopyFigures(
             reading=1,
             writing=1,
             loss=found.loss,
@@ -69,16 +70,14 @@ def judged(store: ModelStore) -> quality.Quality:
 
 
 @pytest.fixture(scope="module")
-def daemon(
-    judged: quality.Quality, store: ModelStore, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningDaemon]:
+def daemon(judged: Quality, store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     home = tmp_path_factory.mktemp("o")
     environment = {"PEFT_DAEMON_HOME": str(home), "PEFT_DAEMON_MODELS_DIR": str(store.folder)}
     yield start_daemon(home, environment)
     run_cli("stop", environment=environment)
 
 
-def test_the_copy_is_another_model_but_nearly_as_good(judged: quality.Quality) -> None:
+def test_the_copy_is_another_model_but_nearly_as_good(judged: Quality) -> None:
     assert judged.places > 20
     assert judged.loss != 0
     assert abs(judged.loss) < 0.15

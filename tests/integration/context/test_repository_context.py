@@ -16,7 +16,7 @@ import pytest
 from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, EditedRegion, IndexState
 from peft_core.errors import InvalidInput
 from peft_daemon.client import DaemonClient
-from peft_daemon.context import child
+from peft_daemon.context import index_client
 from peft_daemon.context.repository import RepositoryContext
 from support.own_repository import OwnRepository
 from support.played_daemon import Played, played_home
@@ -161,7 +161,7 @@ async def test_a_process_that_dies_is_replaced_and_what_is_shown_stays(
 async def test_a_process_that_keeps_dying_is_left_alone(
     context: RepositoryContext, own: OwnRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peft_daemon.context.child.MODULE", "peft_daemon.no_such_module")
+    monkeypatch.setattr("peft_daemon.context.index_client.MODULE", "peft_daemon.no_such_module")
     for _ in range(8):
         assert await context.chunks(request(own), adopt=True) == ()
         while context.status().pid is not None:
@@ -241,7 +241,7 @@ async def client_of(played: Played) -> DaemonClient:
 async def test_an_index_that_hangs_is_ended_and_built_again(
     context: RepositoryContext, own: OwnRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "LOOK_S", 0.05)
+    monkeypatch.setattr(index_client, "HANG_CHECK_S", 0.05)
     await adopted(context, request(own), "ship.py")
     hung = context.status().pid
     assert hung is not None
@@ -257,9 +257,9 @@ async def test_an_index_that_cannot_be_started_leaves_completions_without_it(
     async def no_process(*_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(child, "RETRY_S", 0.0)
+    monkeypatch.setattr(index_client, "RETRY_S", 0.0)
     with monkeypatch.context() as lacking:
-        lacking.setattr(child.ChildProcess, "spawn", no_process)
-        for _ in range(child.MOST_DEATHS + 1):
+        lacking.setattr(index_client.ChildProcess, "spawn", no_process)
+        for _ in range(index_client.MAX_DEATHS + 1):
             assert await context.chunks(request(own), adopt=True) == ()
     assert await adopted(context, request(own), "ship.py")

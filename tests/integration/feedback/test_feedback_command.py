@@ -18,7 +18,7 @@ from peft_core.api_types import FeedbackRequest, Outcome
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.privacy.values import MASK
-from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.feedback import FeedbackStore
 from peft_tuning.data.datasets.jsonl import load
 from peft_tuning.data.examples import FillExample, HoleKind
 

@@ -11,7 +11,7 @@ import pytest
 from peft_core.api_types import LONGEST_WINDOW, FeedbackRequest, Outcome
 from peft_core.errors import Conflict, InvalidInput
 from peft_daemon.client import DaemonClient
-from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.feedback import FeedbackStore
 from support.played_daemon import Played, played_home
 
 

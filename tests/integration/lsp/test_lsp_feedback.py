@@ -10,7 +10,7 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
-from peft_daemon.feedback.store import FeedbackStore, Row
+from peft_daemon.feedback import FeedbackRow, FeedbackStore
 from peft_lsp.offers import READING_S
 from support.editor import Editor, editor, uri_of
 from support.played_daemon import Played
@@ -26,7 +26,7 @@ def store_of(played: Played) -> FeedbackStore:
     return FeedbackStore(played.paths.feedback_file)
 
 
-async def recorded(played: Played, enough: Callable[[list[Row]], bool] = bool) -> list[Row]:
+async def recorded(played: Played, enough: Callable[[list[FeedbackRow]], bool] = bool) -> list[FeedbackRow]:
     """The rows, as soon as there are enough."""
     while not enough(rows := list(store_of(played).rows())):
         await asyncio.sleep(0.02)

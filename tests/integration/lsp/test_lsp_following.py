@@ -8,7 +8,7 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
-from peft_daemon.feedback.store import FeedbackStore
+from peft_daemon.feedback import FeedbackStore
 from support.editor import Editor, editor
 from support.played_daemon import HERE, Played
 

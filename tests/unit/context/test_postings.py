@@ -5,27 +5,33 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.context.postings import FEW, Postings, words
+from peft_daemon.context.index import FEW_PASSAGES, Postings, split_words
 
 WORDS = st.frozensets(st.sampled_from(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]), min_size=1)
 
 
 def test_the_passage_that_shares_the_rarest_words_comes_first() -> None:
     index = Postings()
-    numbers = [index.add(words(text)) for text in ("load the order", "load the parcel", "store the order of a day")]
-    assert [number for number, _score in index.best(words("load an order"), 3)] == [numbers[0], numbers[1], numbers[2]]
+    numbers = [
+        index.add(split_words(text)) for text in ("load the order", "load the parcel", "store the order of a day")
+    ]
+    assert [number for number, _score in index.best(split_words("load an order"), 3)] == [
+        numbers[0],
+        numbers[1],
+        numbers[2],
+    ]
 
 
 def test_a_short_passage_beats_a_long_one_with_the_same_words() -> None:
     index = Postings()
-    long = index.add(words("parcel a bb cc dd ee ff gg hh ii jj kk ll mm nn oo"))
-    short = index.add(words("parcel bb"))
+    long = index.add(split_words("parcel a bb cc dd ee ff gg hh ii jj kk ll mm nn oo"))
+    short = index.add(split_words("parcel bb"))
     assert [number for number, _score in index.best(["parcel"], 2)] == [short, long]
 
 
 def test_a_word_that_many_passages_have_finds_none() -> None:
     index = Postings()
-    for number in range(FEW * 20):
+    for number in range(FEW_PASSAGES * 20):
         index.add({"self", f"w{number}"})
     assert index.best(["self"], 5) == []
     assert [number for number, _score in index.best(["self", "w7"], 5)] == [7]
@@ -40,7 +46,7 @@ def test_nothing_is_found_where_nothing_is_shared_or_there() -> None:
 
 
 def test_identifiers_fall_apart_at_underscores_and_capitals_do_not_count() -> None:
-    assert words("Load_order(x1, größe)") == {"load", "order", "größe"}
+    assert split_words("Load_order(x1, größe)") == {"load", "order", "größe"}
 
 
 @given(st.lists(st.tuples(WORDS, st.booleans()), min_size=1, max_size=40), WORDS)

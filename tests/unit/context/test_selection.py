@@ -12,11 +12,11 @@ from peft_core.api_types import ContextChunk
 from peft_core.code.imports import Related
 from peft_core.code.workspace import workspace_files
 from peft_daemon.context.index import Index
-from peft_daemon.context.selection import Question, Recipe, select
+from peft_daemon.context.selection import SelectionLimits, SelectionQuery, select_chunks
 
-SIGNATURES = Recipe(signatures=600, edits=0, passages=0)
-PASSAGES = Recipe(signatures=0, edits=0, passages=600)
-EDITS = Recipe(signatures=0, edits=600, passages=0)
+SIGNATURES = SelectionLimits(signatures=600, edits=0, passages=0)
+PASSAGES = SelectionLimits(signatures=0, edits=0, passages=600)
+EDITS = SelectionLimits(signatures=0, edits=600, passages=0)
 FILES = {
     "shop/__init__.py": "from shop.orders import Order\n",
     "shop/base.py": (
@@ -39,7 +39,7 @@ FILES = {
 def chosen(
     root: Path,
     before: str,
-    recipe: Recipe,
+    recipe: SelectionLimits,
     *,
     path: str = "shop/new.py",
     after: str = "\n",
@@ -53,7 +53,7 @@ def chosen(
     for each in index.listed(workspace_files(root.resolve())):
         index.update(each)
     related = Related(index.paths, index.text)
-    chunks = select(index, related, Question(path, before, after), edits, recipe)
+    chunks = select_chunks(index, related, SelectionQuery(path, before, after), edits, recipe)
     return {chunk.path: chunk.text for chunk in chunks}
 
 
@@ -61,7 +61,7 @@ def test_signatures_that_are_named_near_the_cursor_come_before_others_of_the_mod
     before = (
         "from shop.orders import Order, load_orders, unrelated\n\n\ndef total(path):\n    for order in load_orders("
     )
-    found = chosen(tmp_path, before, Recipe(signatures=70, edits=0, passages=0))
+    found = chosen(tmp_path, before, SelectionLimits(signatures=70, edits=0, passages=0))
     assert found == {"shop/orders.py": "def load_orders(path: str) -> list[Order]: ..."}
 
 
@@ -104,7 +104,7 @@ def test_a_file_is_never_its_own_context(tmp_path: Path) -> None:
 def test_what_is_shown_already_is_not_shown_twice(tmp_path: Path) -> None:
     before = "def send(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n    "
     edits = [ContextChunk("shop/copy.py", FILES["shop/ship.py"])]
-    found = chosen(tmp_path, before, Recipe(signatures=0, edits=600, passages=600), edits=edits)
+    found = chosen(tmp_path, before, SelectionLimits(signatures=0, edits=600, passages=600), edits=edits)
     assert list(found) == ["shop/copy.py"]
 
 
@@ -128,7 +128,7 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
 def test_the_size_is_kept_and_the_answer_is_always_the_same(
     tmp_path: Path, before: str, room: int, names: list[str]
 ) -> None:
-    recipe = Recipe(signatures=room, edits=room // 2, passages=room)
+    recipe = SelectionLimits(signatures=room, edits=room // 2, passages=room)
     text = "\n".join((*names, before))
     edits = [ContextChunk("shop/late.py", "parcel = carrier\n" * 9)]
     one = chosen(tmp_path, text, recipe, edits=edits)

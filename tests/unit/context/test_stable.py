@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from peft_core.api_types import ContextChunk
-from peft_daemon.context.stable import StableContext
+from peft_daemon.context.repository import StableContext
 
 OLD = (ContextChunk("a.py", "one\ntwo"), ContextChunk("b.py", "three\nfour"))
 NEW = (ContextChunk("c.py", "five\nsix"),)

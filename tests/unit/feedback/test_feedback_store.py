@@ -14,7 +14,7 @@ import pytest
 from peft_core.api_types import FeedbackRequest, Outcome
 from peft_core.errors import Conflict, Unavailable
 from peft_core.privacy.values import MASK
-from peft_daemon.feedback.store import Counts, FeedbackStore, repository_of
+from peft_daemon.feedback import FeedbackCounts, FeedbackStore, find_repository
 
 
 def told(offer: str, text: str = "x = 1", **fields: object) -> FeedbackRequest:
@@ -64,7 +64,7 @@ def test_without_consent_numbers_are_kept_and_no_byte_of_the_text_nor_where_it_w
         assert row.repository is None
         assert (record.outcome, record.language, record.shown) == (Outcome.ACCEPTED, "python", 9)
         assert (record.accepted, record.stood, record.kept) == (3, 5, 2)
-    assert store.counts() == Counts(all=2, with_text=0, unasked=0)
+    assert store.counts() == FeedbackCounts(all=2, with_text=0, unasked=0)
     assert not [piece for piece in PIECES if piece in on_disk(store)]
 
 
@@ -73,7 +73,7 @@ def test_a_record_that_the_user_agreed_to_in_the_editor_keeps_its_text(tmp_path:
     store.add(told("1", "suggested", text_agreed=True, **WITH_TEXT))
     store.add(told("2", "suggested", **WITH_TEXT))
     assert [(row.record.suggestion, row.has_text) for row in store.rows()] == [("suggested", True), ("", False)]
-    assert store.counts() == Counts(all=2, with_text=1, unasked=0)
+    assert store.counts() == FeedbackCounts(all=2, with_text=1, unasked=0)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +134,11 @@ def old_file(file: Path, *records: FeedbackRequest | bytes) -> None:
 def test_text_from_before_anybody_was_asked_is_set_apart_and_can_be_removed(store: FeedbackStore) -> None:
     old_file(store.file, told("0", "suggested", **WITH_TEXT), told("1", "suggested", **WITH_TEXT))
     store.add(told("new", "suggested", **WITH_TEXT))
-    assert store.counts() == Counts(all=3, with_text=1, unasked=2)
+    assert store.counts() == FeedbackCounts(all=3, with_text=1, unasked=2)
     assert [row.has_text for row in store.rows()] == [False, False, True]
     assert [row.time for row in store.rows()][:2] == [1.5, 1.5]
     store.clear_text()
-    assert store.counts() == Counts(all=3, with_text=0, unasked=0)
+    assert store.counts() == FeedbackCounts(all=3, with_text=0, unasked=0)
     assert {row.record.kept for row in store.rows()} == {2}
     assert not [piece for piece in PIECES if piece in on_disk(store)]
 
@@ -148,7 +148,7 @@ def test_secrets_from_before_anybody_was_asked_are_gone_at_once(store: FeedbackS
     of_env = told("1", "4242abcd", path="/home/me/project/.env", prefix="SMTP_PASSWORD=")
     around = told("2", "1", path="/home/me/project/app.py", prefix="password = 'hunter2x'\nx = ")
     old_file(store.file, secret, of_env, around, told("3", "suggested", **WITH_TEXT), b"{broken")
-    assert store.counts() == Counts(all=4, with_text=0, unasked=1)
+    assert store.counts() == FeedbackCounts(all=4, with_text=0, unasked=1)
     for piece in (b"hunter2x", b"4242abcd", b"SMTP", b".env", b"{broken"):
         assert piece not in on_disk(store)
     assert b"suggested" in on_disk(store)
@@ -257,7 +257,7 @@ def test_the_repository_of_a_document_is_the_nearest_folder_with_a_git(tmp_path:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     (tmp_path / "a" / ".git").touch()  # a work tree has a file there
-    assert repository_of(str(inner / "c.py")) == str(tmp_path / "a")
-    assert repository_of(None) is None
-    assert repository_of("/no\0path") is None
-    assert repository_of("/nowhere/at/all.py") is None
+    assert find_repository(str(inner / "c.py")) == str(tmp_path / "a")
+    assert find_repository(None) is None
+    assert find_repository("/no\0path") is None
+    assert find_repository("/nowhere/at/all.py") is None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from peft_core.api_types import AdapterUse, FeedbackRequest, Outcome
-from peft_daemon.feedback.store import Row
-from peft_daemon.feedback.summary import summed_up
+from peft_daemon.feedback import FeedbackRow, summarize
 
 MINE = AdapterUse("mine", "abc", 0.5)
 
 
-def row(outcome: Outcome, adapter: AdapterUse | None = None, language: str = "python", **numbers: int) -> Row:
+def row(outcome: Outcome, adapter: AdapterUse | None = None, language: str = "python", **numbers: int) -> FeedbackRow:
     about = {"offer": "1", "model": "m", "suggestion": "0123456789", "shown": 10}
     record = FeedbackRequest(outcome=outcome, language=language, adapter=adapter, **about, **numbers)  # type: ignore[arg-type]
-    return Row(1, 0.0, None, record)
+    return FeedbackRow(1, 0.0, None, record)
 
 
 def test_nothing_is_no_line() -> None:
-    assert summed_up([]) == []
+    assert summarize([]) == []
 
 
 def test_each_adapter_and_language_has_its_shares_and_the_most_used_comes_first() -> None:
@@ -27,7 +26,7 @@ def test_each_adapter_and_language_has_its_shares_and_the_most_used_comes_first(
         row(Outcome.TYPED, MINE, stood=10, kept=10),
         row(Outcome.REJECTED, MINE),
     ]
-    first, second = summed_up(rows)
+    first, second = summarize(rows)
     assert (first.adapter, first.digest, first.language, first.offers) == ("mine", "abc", "python", 4)
     assert (first.accepted, first.partly, first.typed, first.rejected) == (0.25, 0.25, 0.25, 0.25)
     assert first.still_there == 11 / 16, "what was typed by hand says nothing about it"

@@ -8,10 +8,10 @@ import pytest
 from peft_core.errors import NotFound
 from peft_core.settings import Settings
 from peft_daemon.models import catalogue
-from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, Part
+from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, WheelPart
 
 
-def _packages(entry: ModelEntry) -> tuple[Part, ...]:
+def _packages(entry: ModelEntry) -> tuple[WheelPart, ...]:
     return next(source.parts for source in entry.sources if isinstance(source, PackageLocation))
 
 

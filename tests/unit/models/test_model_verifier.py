@@ -14,13 +14,13 @@ import pytest
 from peft_core.errors import UnusableFile
 from peft_core.files import FileStamp, file_sha256, sample_sha256
 from peft_core.settings import Settings
-from peft_daemon.models import optimized, verifier
+from peft_daemon.models import verifier
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.optimized import Figures, ModelFile
-from peft_daemon.models.store import RECORD, ModelStore
+from peft_daemon.models.optimized import CopyFigures, ModelFile, publish_optimized
+from peft_daemon.models.store import VERIFIED_RECORD_FILE, ModelStore
 from peft_daemon.models.verifier import ModelVerifier
 
-FIGURES = Figures(
+FIGURES = CopyFigures(
     reading=1.5, writing=1.25, loss=0.01, loss_bound=0.02, places=9, lines=8, right=3, right_original=4, same=7
 )
 
@@ -69,11 +69,11 @@ def replace(file: Path, data: bytes) -> None:
 def rot(file: Path, *, seen_by_sample: bool) -> None:
     """Flip a bit as a bad disk does: the system knows of no change."""
     replace(file, flipped(file))
-    record = msgspec.json.decode((file.parent / RECORD).read_bytes())
+    record = msgspec.json.decode((file.parent / VERIFIED_RECORD_FILE).read_bytes())
     record["stamp"] = msgspec.to_builtins(FileStamp.of(file))
     if not seen_by_sample:
         record["sample"] = sample_sha256(file)
-    (file.parent / RECORD).write_bytes(msgspec.json.encode(record))
+    (file.parent / VERIFIED_RECORD_FILE).write_bytes(msgspec.json.encode(record))
 
 
 def test_an_unchanged_file_is_loaded_without_hashing_all_of_it(
@@ -111,9 +111,9 @@ def test_a_file_system_that_has_another_number_after_a_start_has_no_file_hashed(
 def test_a_record_of_an_earlier_version_has_the_file_hashed_once(
     opened: Callable[[], ModelVerifier], file: Path, hashed: list[Path]
 ) -> None:
-    record = msgspec.json.decode((file.parent / RECORD).read_bytes())
+    record = msgspec.json.decode((file.parent / VERIFIED_RECORD_FILE).read_bytes())
     del record["stamp"], record["sample"]
-    (file.parent / RECORD).write_bytes(msgspec.json.encode(record))
+    (file.parent / VERIFIED_RECORD_FILE).write_bytes(msgspec.json.encode(record))
     assert [opened().file_to_load(), opened().file_to_load()] == [file] * 2
     assert hashed == [file]
 
@@ -148,7 +148,7 @@ def test_a_cut_or_missing_file_is_not_loaded(opened: Callable[[], ModelVerifier]
 def test_a_file_that_is_replaced_while_it_is_hashed_is_hashed_again(
     opened: Callable[[], ModelVerifier], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, record = file.read_bytes(), (file.parent / RECORD).read_bytes()
+    right, record = file.read_bytes(), (file.parent / VERIFIED_RECORD_FILE).read_bytes()
     replace(file, flipped(file))
     real = ModelVerifier._sha256
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_replaced_while_it_is_hashed_is_hashed_again(
         digest = real(self, path, gives_way=gives_way)
         if file.read_bytes() != right:
             replace(file, right)
-            (file.parent / RECORD).write_bytes(record)
+            (file.parent / VERIFIED_RECORD_FILE).write_bytes(record)
         return digest
 
     monkeypatch.setattr(ModelVerifier, "_sha256", pulled_meanwhile)
@@ -189,7 +189,7 @@ def copy(entry: ModelEntry, file: Path) -> Path:
     """An optimized copy of the installed model."""
     made = file.with_name("made")
     made.write_bytes(b"faster" * 100)
-    record = optimized.keep(
+    record = publish_optimized(
         file.parent,
         ModelFile(made, file_sha256(made), "faster"),
         name="tiny",
@@ -262,9 +262,9 @@ async def test_once_a_day_the_whole_file_is_hashed_while_nobody_waits(
     monkeypatch.setattr(verifier, "LOOK_S", 0.01)
     monkeypatch.setattr(verifier, "QUIET_S", 0.0)
     rot(file, seen_by_sample=False)
-    record = msgspec.json.decode((file.parent / RECORD).read_bytes())
+    record = msgspec.json.decode((file.parent / VERIFIED_RECORD_FILE).read_bytes())
     record["verified"] = (datetime.now(UTC) - timedelta(days=2)).isoformat()
-    (file.parent / RECORD).write_bytes(msgspec.json.encode(record))
+    (file.parent / VERIFIED_RECORD_FILE).write_bytes(msgspec.json.encode(record))
     asked = iter([True, False, True, True])  # a request at the first look, and one while it is hashed
     one = ModelVerifier(store, entry, uses_copy=False, busy=lambda: next(asked, False))
     one.file_to_load()

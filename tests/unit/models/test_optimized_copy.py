@@ -10,13 +10,20 @@ import pytest
 from peft_core.errors import Conflict
 from peft_core.files import file_sha256
 from peft_core.settings import Settings
-from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.optimized import Figures, ModelFile, OptimizedRecord
+from peft_daemon.models.optimized import (
+    OPTIMIZED_RECORD_FILE,
+    CopyFigures,
+    ModelFile,
+    OptimizedRecord,
+    publish_optimized,
+    read_optimized,
+    remove_optimized,
+)
 from peft_daemon.models.store import ModelStore
 
 AUTO = Settings()
-FIGURES = Figures(
+FIGURES = CopyFigures(
     reading=1.5, writing=1.25, loss=0.01, loss_bound=0.02, places=9, lines=8, right=3, right_original=4, same=7
 )
 
@@ -32,7 +39,7 @@ def _keep(store: ModelStore, entry: ModelEntry, recipe: str = "faster") -> Optim
     made.parent.mkdir(parents=True, exist_ok=True)
     made.write_bytes(recipe.encode() * 100)
     folder = store.path(entry).parent
-    return optimized.keep(
+    return publish_optimized(
         folder,
         ModelFile(made, file_sha256(made), recipe),
         name="tiny",
@@ -53,7 +60,7 @@ def test_a_kept_copy_serves_under_its_own_hash(installed: ModelStore, entry: Mod
     served = installed.served(entry, AUTO)
     assert served.path.read_bytes() == b"faster" * 100
     assert (served.sha256, served.recipe) == (file_sha256(served.path), "faster")
-    assert optimized.read(served.path.parent, entry.sha256) == record
+    assert read_optimized(served.path.parent, entry.sha256) == record
     assert installed.path(entry).name == "tiny.gguf"
 
 
@@ -74,12 +81,12 @@ def test_a_copy_that_changed_or_is_half_gone_does_not_serve(installed: ModelStor
 def test_a_copy_of_another_original_does_not_serve(installed: ModelStore, entry: ModelEntry) -> None:
     folder = installed.path(entry).parent
     _keep(installed, entry)
-    assert optimized.read(folder, "0" * 64) is None
+    assert read_optimized(folder, "0" * 64) is None
 
 
 def test_a_damaged_record_is_no_copy(installed: ModelStore, entry: ModelEntry) -> None:
     _keep(installed, entry)
-    (installed.path(entry).parent / optimized.RECORD).write_text("{")
+    (installed.path(entry).parent / OPTIMIZED_RECORD_FILE).write_text("{")
     assert installed.served(entry, AUTO).recipe == ""
 
 
@@ -95,9 +102,9 @@ def test_removing_gives_the_original_back(installed: ModelStore, entry: ModelEnt
     _keep(installed, entry)
     before = {"tiny.gguf", "verified.json"}
     folder = installed.path(entry).parent
-    assert optimized.remove(folder) == 600
+    assert remove_optimized(folder) == 600
     assert {file.name for file in folder.iterdir()} == before
-    assert optimized.remove(folder) == 0
+    assert remove_optimized(folder) == 0
 
 
 def test_too_small_a_disk_is_told_before_anything_is_written(tmp_path: Path, entry: ModelEntry) -> None:

@@ -15,22 +15,21 @@ import msgspec
 
 from peft_core.api_types import ContextChunk, IndexState, WorkspaceStatus
 from peft_core.child_process import ChildGone, ChildProcess
-from peft_daemon.context.messages import Ask, Changed, Chosen, Open, Order, Report
 
-MODULE = "peft_daemon.context.worker"
-MOST_DEATHS = 3
+MODULE = "peft_daemon.context.index_process"
+MAX_DEATHS = 3
 """In a row, without an answer between them."""
 RETRY_S = 600.0
 """How long it is left alone after that."""
-LOOK_S = 5.0
+HANG_CHECK_S = 5.0
 """How often a process that has not answered yet is looked at."""
-SILENT_S = 60.0
+MAX_SILENCE_S = 60.0
 """A process that is asked and says nothing for so long, not even how far it has read, hangs: it has low priority."""
 
 log = logging.getLogger(__name__)
 
 
-class IndexChild:
+class IndexClient:
     """One process for all workspaces."""
 
     def __init__(self) -> None:
@@ -62,14 +61,14 @@ class IndexChild:
 
     async def open(self, root: str) -> bool:
         """See to it that a workspace is indexed; False where no process can be had."""
-        return await self._send(Open(root))
+        return await self._send(OpenWorkspace(root))
 
     async def changed(self, root: str, paths: list[str]) -> None:
         """Tell of changed files of a workspace; nothing happens where it has no index."""
         if root in self._workspaces and self._process is not None:
-            await self._send(Changed(root, paths))
+            await self._send(FilesChanged(root, paths))
 
-    async def ask(self, question: Ask) -> list[ContextChunk]:
+    async def ask(self, question: SelectChunks) -> list[ContextChunk]:
         """The chunks for a cursor (its ``id`` is given here); none where no process can be had, or it dies."""
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -96,21 +95,21 @@ class IndexChild:
         silent_s = 0.0
         while not answer.done():
             reports, process = self._reports, self._process
-            await asyncio.wait((answer,), timeout=LOOK_S)
-            silent_s = silent_s + LOOK_S if self._reports == reports else 0.0
-            if not answer.done() and process is not None and (process.stopped() or silent_s >= SILENT_S):
+            await asyncio.wait((answer,), timeout=HANG_CHECK_S)
+            silent_s = silent_s + HANG_CHECK_S if self._reports == reports else 0.0
+            if not answer.done() and process is not None and (process.stopped() or silent_s >= MAX_SILENCE_S):
                 log.warning("the index of the workspace hangs and is ended")
                 process.kill()
 
     def _left_alone(self) -> bool:
-        return self._deaths >= MOST_DEATHS and asyncio.get_running_loop().time() < self._died_at + RETRY_S
+        return self._deaths >= MAX_DEATHS and asyncio.get_running_loop().time() < self._died_at + RETRY_S
 
     def _died(self, why: object) -> None:
         self._deaths += 1
         self._died_at = asyncio.get_running_loop().time()
         log.warning("the index of the workspace ended: %s", why)
 
-    async def _send(self, order: Order) -> bool:
+    async def _send(self, order: IndexRequest) -> bool:
         async with self._starting:
             if self._stopped or (self._process is None and self._left_alone()):
                 return False
@@ -131,13 +130,13 @@ class IndexChild:
             return True
 
     async def _listen(self, process: ChildProcess) -> None:
-        decoder = msgspec.json.Decoder(Report)
+        decoder = msgspec.json.Decoder(IndexReply)
         try:
             while True:
                 report = decoder.decode(await process.receive())
                 self._deaths = 0
                 self._reports += 1
-                if isinstance(report, Chosen):
+                if isinstance(report, SelectedChunks):
                     waiting = self._waiting.get(report.id)
                     if waiting is not None and not waiting.done():
                         waiting.set_result(report.chunks)
@@ -154,3 +153,49 @@ class IndexChild:
                 if not answer.done():
                     answer.set_result([])
             await process.stop()
+
+
+# What the daemon and the process with the indexes say to each other: one JSON value a line.
+
+
+class OpenWorkspace(msgspec.Struct, frozen=True, tag="open"):
+    """Have an index of a workspace, and look whether its files changed."""
+
+    root: str
+
+
+class FilesChanged(msgspec.Struct, frozen=True, tag="changed"):
+    """Read these files anew; ``paths`` are relative to the workspace."""
+
+    root: str
+    paths: list[str]
+
+
+class SelectChunks(msgspec.Struct, frozen=True, tag="ask", kw_only=True):
+    """Choose chunks for a cursor in a workspace that was opened."""
+
+    id: int
+    root: str
+    path: str
+    """Relative to the workspace; empty for a document that is no file of it."""
+    before: str
+    after: str
+    edits: list[ContextChunk]
+    tokens: int
+
+
+class SelectedChunks(msgspec.Struct, frozen=True, tag="chosen"):
+    """The answer to an Ask."""
+
+    id: int
+    chunks: list[ContextChunk]
+
+
+class IndexProgress(msgspec.Struct, frozen=True, tag="told"):
+    """How far an index is; said now and then, unasked."""
+
+    status: WorkspaceStatus
+
+
+IndexRequest = OpenWorkspace | FilesChanged | SelectChunks
+IndexReply = SelectedChunks | IndexProgress

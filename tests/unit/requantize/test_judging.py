@@ -14,9 +14,16 @@ from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import NotFound
 from peft_daemon.completion import formats
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, TokenLogprob
-from peft_daemon.optimizing import quality, speed
-from peft_daemon.optimizing.excerpts import LENGTH, Excerpt, excerpts
-from peft_daemon.optimizing.quality import Quality, surprise
+from peft_daemon.requantize.comparison import (
+    LENGTH,
+    Excerpt,
+    Quality,
+    compare_quality,
+    load_excerpts,
+    measure_speed,
+    surprise,
+    t_95,
+)
 
 EMPTY = msgspec.convert({field.name: 0 for field in msgspec.structs.fields(Timings)}, type=Timings, strict=False)
 FILL = formats.get("qwen-fim-v1")
@@ -49,12 +56,12 @@ def _engine(*arguments: Any, **options: Any) -> Engine:
 
 
 async def _judge(texts: list[Excerpt], original: Engine, copy: Engine) -> Quality:
-    return await quality.judge(original, copy, texts, FILL, lease=None, tell=lambda done, of: None)
+    return await compare_quality(original, copy, texts, FILL, lease=None, tell=lambda done, of: None)
 
 
 @pytest.fixture(scope="module")
 def texts() -> list[Excerpt]:
-    return excerpts(6)
+    return load_excerpts(6)
 
 
 async def test_a_copy_that_is_the_same_passes(texts: list[Excerpt]) -> None:
@@ -91,12 +98,12 @@ def test_tokens_that_agree_with_the_text_count_together() -> None:
 
 
 async def test_gains_are_ratios_of_times(texts: list[Excerpt]) -> None:
-    gain = await speed.measure(_engine(texts, 0.5, ms=3), _engine(texts, 0.5, ms=2), texts, lambda done, of: None)
+    gain = await measure_speed(_engine(texts, 0.5, ms=3), _engine(texts, 0.5, ms=2), texts, lambda done, of: None)
     assert gain.reading == gain.writing == gain.both == pytest.approx(1.5)
 
 
 def test_excerpts_are_the_same_each_time_and_cut_where_words_begin() -> None:
-    first, again = excerpts(24), excerpts(24)
+    first, again = load_excerpts(24), load_excerpts(24)
     assert first == again
     assert len({text.name for text in first}) == 24
     for text in first:
@@ -113,11 +120,11 @@ def test_short_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "short.py").write_text("x = 1\n")
     (tmp_path / "foreign.py").write_text("é = 1\n" * 500)
     (tmp_path / "good.py").write_text("x = 1\n" * 500)
-    assert [text.name for text in excerpts(1, tmp_path)] == ["good.py"]
+    assert [text.name for text in load_excerpts(1, tmp_path)] == ["good.py"]
     with pytest.raises(NotFound, match="1 of the 2 Python modules"):
-        excerpts(2, tmp_path)
+        load_excerpts(2, tmp_path)
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(4, 2.1318), (5, 2.0150), (11, 1.7959), (23, 1.7139), (200, 1.6525)])
 def test_student_s_t_is_what_the_tables_say(freedom: int, quantile: float) -> None:
-    assert quality.t_95(freedom) == pytest.approx(quantile, rel=0.005)
+    assert t_95(freedom) == pytest.approx(quantile, rel=0.005)

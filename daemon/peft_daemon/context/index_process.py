@@ -20,18 +20,25 @@ from peft_core.code.imports import Related
 from peft_core.code.workspace import workspace_files
 from peft_core.errors import PeftDaemonError
 from peft_daemon.context.index import Index
-from peft_daemon.context.messages import Ask, Changed, Chosen, Order, Report, Told
-from peft_daemon.context.selection import Question, Recipe, select
+from peft_daemon.context.index_client import (
+    FilesChanged,
+    IndexProgress,
+    IndexReply,
+    IndexRequest,
+    SelectChunks,
+    SelectedChunks,
+)
+from peft_daemon.context.selection import SelectionLimits, SelectionQuery, select_chunks
 
-MOST_WORKSPACES = 4
+MAX_WORKSPACES = 4
 """The one that was asked for longest ago goes."""
-LOOK_AGAIN_S = 20.0
+LISTING_AGE_S = 20.0
 """How long a listing of files is believed, unless an editor says otherwise."""
-TELL_S = 0.5
+PROGRESS_INTERVAL_S = 0.5
 NICENESS = 10
 
 
-class Workspace:
+class IndexedWorkspace:
     """One folder: its index, and the files that are still to be read."""
 
     def __init__(self, root: Path) -> None:
@@ -50,7 +57,7 @@ class Workspace:
 
     def look(self) -> None:
         """List the files, unless that was done just now; those that changed wait to be read."""
-        if time.monotonic() - self._listed_at < LOOK_AGAIN_S:
+        if time.monotonic() - self._listed_at < LISTING_AGE_S:
             return
         try:
             self._waiting = deque(self.index.listed(workspace_files(self.root)))
@@ -78,7 +85,7 @@ class Workspace:
 
     def due(self) -> bool:
         """Whether it is time to tell of it; at the end always."""
-        if self._waiting and time.monotonic() - self._told_at < TELL_S:
+        if self._waiting and time.monotonic() - self._told_at < PROGRESS_INTERVAL_S:
             return False
         self._told_at = time.monotonic()
         return True
@@ -97,51 +104,51 @@ class Workspace:
         )
 
 
-class Worker:
+class IndexServer:
     """All workspaces, the last one asked for at the end."""
 
     def __init__(self, answers: BinaryIO) -> None:
         self._answers = answers
-        self._workspaces: dict[str, Workspace] = {}
+        self._workspaces: dict[str, IndexedWorkspace] = {}
 
     @property
     def busy(self) -> bool:
         """Whether there is something to do between orders."""
         return any(each.busy for each in self._workspaces.values())
 
-    def obey(self, order: Order) -> None:
+    def obey(self, order: IndexRequest) -> None:
         """Do what is asked; a workspace that was let go is opened again."""
         workspace = self._workspace(order.root)
-        if isinstance(order, Ask):
-            question = Question(order.path, order.before, order.after)
-            recipe = Recipe.of_tokens(order.tokens)
-            chunks = select(workspace.index, workspace.related, question, order.edits, recipe)
-            self._write(Chosen(order.id, list(chunks)))
+        if isinstance(order, SelectChunks):
+            question = SelectionQuery(order.path, order.before, order.after)
+            recipe = SelectionLimits.of_tokens(order.tokens)
+            chunks = select_chunks(workspace.index, workspace.related, question, order.edits, recipe)
+            self._write(SelectedChunks(order.id, list(chunks)))
             return
-        if isinstance(order, Changed):
+        if isinstance(order, FilesChanged):
             workspace.changed(order.paths)
         else:
             workspace.look()
-        self._write(Told(workspace.status()))
+        self._write(IndexProgress(workspace.status()))
 
     def work(self) -> None:
         """One step of what is to be done between orders, for the workspace that was asked for last."""
         workspace = next(each for each in reversed(self._workspaces.values()) if each.busy)
         workspace.step()
         if workspace.due():
-            self._write(Told(workspace.status()))
+            self._write(IndexProgress(workspace.status()))
 
-    def _workspace(self, root: str) -> Workspace:
+    def _workspace(self, root: str) -> IndexedWorkspace:
         found = self._workspaces.pop(root, None)
         if found is None:
-            found = Workspace(Path(root))
+            found = IndexedWorkspace(Path(root))
             found.look()
         self._workspaces[root] = found
-        while len(self._workspaces) > MOST_WORKSPACES:
+        while len(self._workspaces) > MAX_WORKSPACES:
             del self._workspaces[next(iter(self._workspaces))]
         return found
 
-    def _write(self, report: Report) -> None:
+    def _write(self, report: IndexReply) -> None:
         self._answers.write(msgspec.json.encode(report) + b"\n")
         self._answers.flush()
 
@@ -155,8 +162,8 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     """Obey orders and read files in between."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    worker = Worker(answers)
-    decoder = msgspec.json.Decoder(Order)
+    worker = IndexServer(answers)
+    decoder = msgspec.json.Decoder(IndexRequest)
     while True:
         line = commands.waiting() if worker.busy else commands.next()
         if line is None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from peft_core.api_types import FeedbackRequest
+from peft_core.api_types import BASE, FeedbackRequest, Outcome
 from peft_core.errors import Conflict, Unavailable
 from peft_core.files import private_folder
 from peft_core.privacy.files import secret_file
@@ -25,11 +25,11 @@ from peft_core.privacy.values import masked_parts, secret_values
 
 SCHEMA = 2
 """1: text was kept of every record, which nobody had been asked about."""
-MOST_ROWS = 20_000
-MOST_BYTES = 64_000_000
+MAX_ROWS = 20_000
+MAX_BYTES = 64_000_000
 """Of the file; whichever bound is met first."""
 BUSY_S = 5.0
-FARTHEST = 64
+MAX_PARENT_FOLDERS = 64
 """Folders above a document in which its repository is looked for."""
 
 _CREATE = """
@@ -47,7 +47,7 @@ NO_TEXT, AGREED, UNASKED = "none", "agreed", "unasked"
 
 
 @dataclass(frozen=True)
-class Row:
+class FeedbackRow:
     """One suggestion, and when and where it was."""
 
     id: int
@@ -61,7 +61,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Counts:
+class FeedbackCounts:
     """How many suggestions are recorded."""
 
     all: int
@@ -75,7 +75,7 @@ class FeedbackStore:
     """The feedback of one installation; the file is made by the first record."""
 
     def __init__(
-        self, file: Path, *, keeps_text: bool = False, most_rows: int = MOST_ROWS, most_bytes: int = MOST_BYTES
+        self, file: Path, *, keeps_text: bool = False, most_rows: int = MAX_ROWS, most_bytes: int = MAX_BYTES
     ) -> None:
         """``keeps_text``: the user has agreed that text is kept, whatever a record says of that itself."""
         self._file, self._keeps_text, self._most_rows, self._most_bytes = file, keeps_text, most_rows, most_bytes
@@ -90,9 +90,9 @@ class FeedbackStore:
 
         Raises Unavailable when the disk does not take it, Conflict when the file cannot be used.
         """
-        kept = kept_of(record) if self._keeps_text or record.text_agreed else None
+        kept = filter_text(record) if self._keeps_text or record.text_agreed else None
         text = NO_TEXT if kept is None else AGREED
-        repository = repository_of(record.path) if kept else None
+        repository = find_repository(record.path) if kept else None
         with self._open() as database:
             added = database.execute(
                 "INSERT OR IGNORE INTO feedback (offer, time, repository, record, text) VALUES (?, ?, ?, ?, ?)",
@@ -101,7 +101,7 @@ class FeedbackStore:
             self._keep_small(database)
         return added == 1
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[FeedbackRow]:
         """All of it, oldest first, but for what cannot be read; raises as ``add`` does."""
         if not self._file.exists():
             return
@@ -109,20 +109,20 @@ class FeedbackStore:
             for id_, when, repository, record, text in database.execute(
                 "SELECT id, time, repository, record, text FROM feedback ORDER BY id"
             ):
-                if (decoded := _decoded(record)) is not None:
-                    yield Row(id_, when, repository, decoded, text == AGREED)
+                if (decoded := _decode(record)) is not None:
+                    yield FeedbackRow(id_, when, repository, decoded, text == AGREED)
 
     def count(self) -> int:
         """How many suggestions are recorded."""
         return self.counts().all
 
-    def counts(self) -> Counts:
+    def counts(self) -> FeedbackCounts:
         """How many suggestions are recorded, and what is kept of them."""
         if not self._file.exists():
-            return Counts(0, 0, 0)
+            return FeedbackCounts(0, 0, 0)
         with self._open() as database:
             found = dict(database.execute("SELECT text, count(*) FROM feedback GROUP BY text"))
-        return Counts(sum(found.values()), found.get(AGREED, 0), found.get(UNASKED, 0))
+        return FeedbackCounts(sum(found.values()), found.get(AGREED, 0), found.get(UNASKED, 0))
 
     def clear(self) -> None:
         """Remove all of it, the bytes on the disk included; also a file that cannot be read any more."""
@@ -132,7 +132,7 @@ class FeedbackStore:
             with self._open() as database:
                 database.execute("DELETE FROM feedback")
                 database.commit()
-                _forget(database)
+                _wipe_deleted(database)
         except Conflict:
             for name in (self._file.name, f"{self._file.name}-wal", f"{self._file.name}-shm"):
                 self._file.with_name(name).unlink(missing_ok=True)
@@ -145,9 +145,9 @@ class FeedbackStore:
             for id_, record in database.execute(
                 "SELECT id, record FROM feedback WHERE text != ?", (NO_TEXT,)
             ).fetchall():
-                _take_text(database, id_, _decoded(record))
+                _remove_text(database, id_, _decode(record))
             database.commit()
-            _forget(database)
+            _wipe_deleted(database)
 
     def _keep_small(self, database: sqlite3.Connection) -> None:
         def pragma(name: str) -> int:
@@ -170,7 +170,7 @@ class FeedbackStore:
             os.close(os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
             self._file.chmod(0o600)
             with closing(sqlite3.connect(self._file, timeout=BUSY_S)) as database:
-                _log_ahead(database)
+                _use_write_ahead_log(database)
                 database.execute("PRAGMA secure_delete = ON")
                 self._prepare(database)
                 with database:
@@ -189,7 +189,7 @@ class FeedbackStore:
             ) from None
 
     def _prepare(self, database: sqlite3.Connection) -> None:
-        version = _version(database)
+        version = _read_schema(database)
         if version > SCHEMA:
             raise Conflict(
                 f"{self._file} was made by a newer peft-daemon",
@@ -200,18 +200,18 @@ class FeedbackStore:
             return
         database.execute("BEGIN IMMEDIATE")
         # Another process may have been quicker.
-        version = _version(database)
+        version = _read_schema(database)
         if version == 0:
             database.execute(_CREATE)
         elif version == 1:
-            _set_apart(database)
+            _migrate_to_2(database)
         database.execute(f"PRAGMA user_version = {SCHEMA}")
         database.commit()
         if version == 1:
-            _forget(database)
+            _wipe_deleted(database)
 
 
-def kept_of(record: FeedbackRequest) -> FeedbackRequest | None:
+def filter_text(record: FeedbackRequest) -> FeedbackRequest | None:
     """What is kept of a record with its text: without values that look like secrets around the suggestion.
 
     None where no text may be kept: of a file with secrets, and where the suggestion, what stands in its place now or
@@ -229,20 +229,20 @@ def kept_of(record: FeedbackRequest) -> FeedbackRequest | None:
     return msgspec.structs.replace(record, prefix=prefix, suffix=over + behind, replaced=len(over), text_agreed=True)
 
 
-def _set_apart(database: sqlite3.Connection) -> None:
+def _migrate_to_2(database: sqlite3.Connection) -> None:
     """Take over rows from before anybody was asked: their text is set apart, and gone at once where it has secrets."""
     database.execute("ALTER TABLE feedback ADD COLUMN text TEXT NOT NULL DEFAULT 'none'")
     for (id_,) in database.execute("SELECT id FROM feedback").fetchall():
         (record,) = database.execute("SELECT record FROM feedback WHERE id = ?", (id_,)).fetchone()
-        decoded = _decoded(record)
-        kept = kept_of(decoded) if decoded is not None else None
+        decoded = _decode(record)
+        kept = filter_text(decoded) if decoded is not None else None
         if kept is None or (kept.prefix, kept.suffix) != (decoded and decoded.prefix, decoded and decoded.suffix):
-            _take_text(database, id_, decoded)
+            _remove_text(database, id_, decoded)
         else:
             database.execute("UPDATE feedback SET text = ? WHERE id = ?", (UNASKED, id_))
 
 
-def _take_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest | None) -> None:
+def _remove_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest | None) -> None:
     """Leave only the numbers of a row; nothing of one that cannot be read."""
     if record is None:
         database.execute("DELETE FROM feedback WHERE id = ?", (id_,))
@@ -253,13 +253,13 @@ def _take_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest |
     )
 
 
-def _forget(database: sqlite3.Connection) -> None:
+def _wipe_deleted(database: sqlite3.Connection) -> None:
     """Take what was removed off the disk."""
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _decoded(record: bytes) -> FeedbackRequest | None:
+def _decode(record: bytes) -> FeedbackRequest | None:
     """The record of a row; None for one that cannot be read, which must not end what is done with the others."""
     try:
         return msgspec.json.decode(record, type=FeedbackRequest)
@@ -267,11 +267,11 @@ def _decoded(record: bytes) -> FeedbackRequest | None:
         return None
 
 
-def _version(database: sqlite3.Connection) -> int:
+def _read_schema(database: sqlite3.Connection) -> int:
     return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _log_ahead(database: sqlite3.Connection) -> None:
+def _use_write_ahead_log(database: sqlite3.Connection) -> None:
     """Let readers and a writer not wait for each other: whoever first opens a new file gives it a write-ahead log."""
     deadline = time.monotonic() + BUSY_S
     while True:
@@ -285,14 +285,78 @@ def _log_ahead(database: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
-def repository_of(path: str | None) -> str | None:
+def find_repository(path: str | None) -> str | None:
     """The nearest folder at or above a document that has a ``.git``."""
     if path is None:
         return None
-    for folder in list(Path(path).parents)[:FARTHEST]:
+    for folder in list(Path(path).parents)[:MAX_PARENT_FOLDERS]:
         try:
             if (folder / ".git").exists():
                 return str(folder)
         except (OSError, ValueError):  # a folder that may not be looked into, or a path that cannot be one
             return None
     return None
+
+
+# Feedback summed up: how often suggestions are taken and stay, by adapter and language.
+
+
+class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The suggestions of one adapter in one language; counts, and shares of 1."""
+
+    adapter: str
+    """Its name, ``base`` for none."""
+    digest: str
+    language: str
+    offers: int
+    accepted: float
+    partly: float
+    typed: float
+    rejected: float
+    still_there: float | None
+    """Of the characters that were accepted, those still there when they were looked at again; null: none were."""
+    characters_shown: int
+    characters_accepted: int
+
+
+@dataclass
+class _Sums:
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    shown: int = 0
+    accepted: int = 0
+    stood: int = 0
+    kept: int = 0
+
+    def add(self, row: FeedbackRow) -> None:
+        record = row.record
+        self.outcomes[record.outcome] += 1
+        self.shown += record.shown
+        self.accepted += record.accepted
+        if record.outcome in (Outcome.ACCEPTED, Outcome.PARTLY) and record.kept is not None:
+            self.stood += record.stood
+            self.kept += min(record.kept, record.stood)
+
+
+def summarize(rows: Iterable[FeedbackRow]) -> list[FeedbackSummary]:
+    """One line for each adapter and language, the most used first."""
+    found: dict[tuple[str, str, str], _Sums] = {}
+    for row in rows:
+        adapter = row.record.adapter
+        key = (adapter.name if adapter else BASE, adapter.digest if adapter else "", row.record.language)
+        found.setdefault(key, _Sums()).add(row)
+    lines = [_summarize_group(*key, sums) for key, sums in found.items()]
+    return sorted(lines, key=lambda line: (-line.offers, line.adapter, line.language))
+
+
+def _summarize_group(adapter: str, digest: str, language: str, sums: _Sums) -> FeedbackSummary:
+    offers = sum(sums.outcomes.values())
+    return FeedbackSummary(
+        adapter=adapter,
+        digest=digest,
+        language=language,
+        offers=offers,
+        **{outcome.value: count / offers for outcome, count in sums.outcomes.items()},
+        still_there=sums.kept / sums.stood if sums.stood else None,
+        characters_shown=sums.shown,
+        characters_accepted=sums.accepted,
+    )

@@ -21,19 +21,23 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine
-from peft_daemon.models import optimized
 from peft_daemon.models.catalogue import ModelEntry
-from peft_daemon.models.optimized import Figures, ModelFile
+from peft_daemon.models.optimized import CopyFigures, ModelFile, publish_optimized
 from peft_daemon.models.store import ModelStore
-from peft_daemon.optimizing import copying, quality, speed
-from peft_daemon.optimizing.excerpts import excerpts
-from peft_daemon.optimizing.quality import LOSS_BOUND, Quality
-from peft_daemon.optimizing.recipes import Recipe
-from peft_daemon.optimizing.speed import Gain
+from peft_daemon.requantize.comparison import (
+    EXCERPT_COUNT,
+    MAX_LOSS_NATS,
+    Quality,
+    SpeedGain,
+    compare_quality,
+    load_excerpts,
+    measure_speed,
+)
+from peft_daemon.requantize.copy import QuantizationRecipe, plan_layout, write_copy
 
-LEAST_GAIN = 1.15
+MIN_GAIN = 1.15
 """A copy that is not this many times as fast is not worth its place on the disk."""
-_WRITER = 1
+_WRITER_VERSION = 1
 """Counts up when the same recipe writes other bytes, so that an unfinished copy of the old kind is not gone on with."""
 
 Tell = Callable[[str, int, int], None]
@@ -47,12 +51,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     reading: float
     writing: float
-    figures: Figures | None = None
+    figures: CopyFigures | None = None
     """None where its speed alone decided, or a faster copy was good enough."""
     verdict: str
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class OptimizationResult(msgspec.Struct, frozen=True, kw_only=True):
     """What one run found; ``kept`` is the recipe that serves from now on, or empty."""
 
     model: str
@@ -61,52 +65,54 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     path: str
 
 
-class Judging(msgspec.Struct, frozen=True, kw_only=True):
+class JudgingOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How candidates are judged: with which adapter, if any, and on how many excerpts."""
 
     adapter: str = ""
     lease: AdapterLease | None = None
-    excerpts: int = quality.EXCERPTS
+    excerpts: int = EXCERPT_COUNT
 
 
 class Optimizer:
     """Optimizes one installed model. The caller holds the store's lock on it."""
 
-    def __init__(self, store: ModelStore, entry: ModelEntry, settings: Settings, judging: Judging, tell: Tell) -> None:
+    def __init__(
+        self, store: ModelStore, entry: ModelEntry, settings: Settings, judging: JudgingOptions, tell: Tell
+    ) -> None:
         """Raises NotFound when the model is not installed, or there is nothing to judge by."""
         self._store, self._entry, self._judging, self._tell = store, entry, judging, tell
         self._source = store.path(entry)
         # Candidates are for llama.cpp, whatever engine is set; one request at a time is what is compared.
         self._settings = msgspec.structs.replace(settings, engine=LLAMACPP, slots=1)
-        self._texts = excerpts(judging.excerpts)
+        self._texts = load_excerpts(judging.excerpts)
 
-    def staged(self, recipe: Recipe) -> Path:
+    def staged(self, recipe: QuantizationRecipe) -> Path:
         """Where the copy lies before it is judged."""
-        return self._store.staging(self._entry) / f"{self._entry.sha256[:16]}-{recipe.id}-{_WRITER}.copy"
+        return self._store.staging(self._entry) / f"{self._entry.sha256[:16]}-{recipe.id}-{_WRITER_VERSION}.copy"
 
-    def write(self, recipe: Recipe) -> ModelFile:
+    def write(self, recipe: QuantizationRecipe) -> ModelFile:
         """Write the copy, or what is missing of it; raises Conflict where the disk is too small, OSError."""
-        plan, path = copying.layout(self._source, recipe), self.staged(recipe)
+        plan, path = plan_layout(self._source, recipe), self.staged(recipe)
         path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(path) as file:
             self._store.require_room(self._entry, plan.bytes - file.size)
-            copying.write(self._source, plan, file, partial(self._tell, f"writing {recipe.id}"))
+            write_copy(self._source, plan, file, partial(self._tell, f"writing {recipe.id}"))
             file.sync()
             return ModelFile(path, file.sha256(), recipe.id)
 
-    async def run(self, recipes: tuple[Recipe, ...], *, keep: bool) -> Outcome:
+    async def run(self, recipes: tuple[QuantizationRecipe, ...], *, keep: bool) -> OptimizationResult:
         """Try all ``recipes``; raises what ``write`` raises, and EngineFailed when the engine does not run."""
         copies = [self.write(recipe) for recipe in recipes]
         gains = [await self._gain(copy) for copy in copies]
         found: list[Candidate] = []
-        best: tuple[ModelFile, Figures] | None = None
+        best: tuple[ModelFile, CopyFigures] | None = None
         for copy, gain in sorted(zip(copies, gains, strict=True), key=lambda pair: -pair[1].both):
             figures, verdict = None, "a faster copy is good enough"
-            if gain.both < LEAST_GAIN:
-                verdict = f"not faster by {LEAST_GAIN - 1:.0%}"
+            if gain.both < MIN_GAIN:
+                verdict = f"not faster by {MIN_GAIN - 1:.0%}"
             elif best is None:
                 judged = await self.judge(copy)
-                figures, verdict = _figures(gain, judged), _verdict(judged)
+                figures, verdict = _make_figures(gain, judged), _describe_verdict(judged)
                 best = (copy, figures) if judged.passes else None
             size = copy.path.stat().st_size
             found.append(
@@ -122,12 +128,12 @@ class Optimizer:
         path = str(self._keep(*best)) if best and keep else ""
         for copy in copies:
             copy.path.unlink(missing_ok=True)
-        return Outcome(
+        return OptimizationResult(
             model=self._entry.id, candidates=tuple(found), kept=best[0].recipe if best and keep else "", path=path
         )
 
-    def _keep(self, copy: ModelFile, figures: Figures) -> Path:
-        record = optimized.keep(
+    def _keep(self, copy: ModelFile, figures: CopyFigures) -> Path:
+        record = publish_optimized(
             self._source.parent,
             copy,
             name=self._source.stem,
@@ -135,19 +141,19 @@ class Optimizer:
             adapter=self._judging.adapter,
             figures=figures,
             versions={name: importlib.metadata.version(name) for name in ("xllamacpp", "gguf", "numpy")},
-            processor=_processor(),
+            processor=_read_processor_name(),
         )
         return self._source.parent / record.file
 
-    async def _gain(self, copy: ModelFile) -> Gain:
+    async def _gain(self, copy: ModelFile) -> SpeedGain:
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
-            return await speed.measure(original, other, self._texts, partial(self._tell, f"timing {copy.recipe}"))
+            return await measure_speed(original, other, self._texts, partial(self._tell, f"timing {copy.recipe}"))
 
     async def judge(self, copy: ModelFile) -> Quality:
         """How well the copy answers; raises EngineFailed when the engine does not run."""
         form, lease = formats.get(self._entry.prompt_formats.fill), self._judging.lease
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
-            return await quality.judge(
+            return await compare_quality(
                 original, other, self._texts, form, lease=lease, tell=partial(self._tell, f"judging {copy.recipe}")
             )
 
@@ -171,8 +177,8 @@ class Optimizer:
                 await engine.stop()
 
 
-def _figures(gain: Gain, found: Quality) -> Figures:
-    return Figures(
+def _make_figures(gain: SpeedGain, found: Quality) -> CopyFigures:
+    return CopyFigures(
         reading=gain.reading,
         writing=gain.writing,
         loss=found.loss,
@@ -185,15 +191,15 @@ def _figures(gain: Gain, found: Quality) -> Figures:
     )
 
 
-def _verdict(found: Quality) -> str:
+def _describe_verdict(found: Quality) -> str:
     if found.passes:
         return "good enough"
-    if found.loss_bound > LOSS_BOUND:
-        return f"may lose {found.loss_bound:.3f} nats, more than {LOSS_BOUND}"
+    if found.loss_bound > MAX_LOSS_NATS:
+        return f"may lose {found.loss_bound:.3f} nats, more than {MAX_LOSS_NATS}"
     return f"completes fewer lines ({found.right}, not {found.right_original} of {found.lines})"
 
 
-def _processor() -> str:
+def _read_processor_name() -> str:
     """The processor's name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from peft_core.errors import NotFound
 from peft_core.http_download import PartialFile
-from peft_daemon.optimizing import copying, recipes
+from peft_daemon.requantize.copy import RECIPES, QuantizationRecipe, get_recipe, plan_layout, write_copy
 from support.small_gguf import TYPES, small_gguf
 
-MLP = recipes.get("iq4_nl-mlp")
+MLP = get_recipe("iq4_nl-mlp")
 
 
 def _nothing(done: int, of: int) -> None:
     pass
 
 
-def _copy(source: Path, target: Path, recipe: recipes.Recipe) -> bytes:
+def _copy(source: Path, target: Path, recipe: QuantizationRecipe) -> bytes:
     with PartialFile(target) as file:
-        copying.write(source, copying.layout(source, recipe), file, _nothing)
+        write_copy(source, plan_layout(source, recipe), file, _nothing)
     return target.read_bytes()
 
 
@@ -56,7 +56,7 @@ def test_named_tensors_change_their_type_and_all_else_stays(source: Path, whole:
 
 
 def test_its_size_is_known_beforehand(source: Path, whole: bytes) -> None:
-    assert copying.layout(source, MLP).bytes == len(whole)
+    assert plan_layout(source, MLP).bytes == len(whole)
 
 
 @given(data=st.data())
@@ -69,15 +69,15 @@ def test_a_copy_interrupted_anywhere_ends_with_the_same_bytes(source: Path, whol
 
 def test_progress_ends_with_all_bytes(source: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
-    plan = copying.layout(source, MLP)
+    plan = plan_layout(source, MLP)
     with PartialFile(tmp_path / "told.copy") as file:
-        copying.write(source, plan, file, lambda done, of: told.append((done, of)))
+        write_copy(source, plan, file, lambda done, of: told.append((done, of)))
     assert told == sorted(told)
     assert told[-1] == (plan.bytes, plan.bytes)
 
 
-@pytest.mark.parametrize("recipe", recipes.RECIPES, ids=lambda recipe: recipe.id)
-def test_no_recipe_touches_norms_or_the_embedding(recipe: recipes.Recipe, source: Path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.id)
+def test_no_recipe_touches_norms_or_the_embedding(recipe: QuantizationRecipe, source: Path) -> None:
     from peft_core.gguf.header import read_header
 
     tensors = read_header(source).tensors
@@ -88,5 +88,5 @@ def test_no_recipe_touches_norms_or_the_embedding(recipe: recipes.Recipe, source
 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     with pytest.raises(NotFound) as caught:
-        recipes.get("q3")
+        get_recipe("q3")
     assert "iq4_nl-mlp" in caught.value.fix

@@ -1,1 +1,0 @@
-"""What became of suggestions, kept on this machine: stored, summed up, removed. Nothing here is sent anywhere."""
