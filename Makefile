@@ -22,7 +22,7 @@ run: $(VENV)/base.stamp
 
 test: lint $(VENV)/test.stamp
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
-	$(BIN)/python -m pytest $(PARALLEL) --durations=15 tests/unit tests/integration
+	$(BIN)/python -m pytest $(PARALLEL) --durations=15 tests/unit tests/integration tests/snapshots
 	$(BIN)/python -m pytest --durations=30 tests/e2e
 
 # Also what takes long: a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).

@@ -5,6 +5,7 @@ Their tokenizer has a token per printable ASCII character and one that ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +89,17 @@ def tiny_base(family: str, precision: Precision | str = "float32") -> LoadedBase
 
 
 def write_gguf(
-    model: PreTrainedModel, path: Path, *, rope_factors: list[float] | None = None, context: int = 64
+    model: PreTrainedModel,
+    path: Path,
+    *,
+    rope_factors: list[float] | None = None,
+    context: int = 64,
+    control: Sequence[str] = (),
 ) -> None:
-    """A Qwen2 or Llama model as llama.cpp's converter writes it, float32, with its SentencePiece-like vocabulary."""
+    """A Qwen2 or Llama model as llama.cpp's converter writes it, float32, with its SentencePiece-like vocabulary.
+
+    Tokens of ``control`` come after those; the model has to have them too.
+    """
     import gguf
     import numpy as np
 
@@ -106,7 +115,7 @@ def write_gguf(
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_vocabulary(writer)
+    _add_vocabulary(writer, control)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         rows = tensor.float().numpy()
@@ -128,10 +137,10 @@ MERGED = ("re", "de", "def", "▁re", "tu", "rn", "return", "▁def", "▁return
 CONTROL = ("<unk>", "<s>", "</s>")
 
 
-def _add_vocabulary(writer: Any) -> None:
-    tokens = [*CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *MERGED, *PIECES]
-    kinds = [2, 3, 3, *[6] * 256, *[1] * len(MERGED + PIECES)]
-    scores = [0.0] * 259 + [-float(i) for i in range(len(MERGED + PIECES))]
+def _add_vocabulary(writer: Any, control: Sequence[str]) -> None:
+    tokens = [*CONTROL, *(f"<0x{byte:02X}>" for byte in range(256)), *MERGED, *PIECES, *control]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * len(MERGED + PIECES), *[3] * len(control)]
+    scores = [0.0] * 259 + [-float(i) for i in range(len(MERGED + PIECES))] + [0.0] * len(control)
     writer.add_tokenizer_model("llama")
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)

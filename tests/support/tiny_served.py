@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -24,11 +24,11 @@ OPTIONS: Mapping[str, tuple[str, MethodOptions]] = {
 """By the name of the adapter: its method and options."""
 
 
-def tiny_gguf(folder: Path, family: str = "qwen2", *, context: int = 64) -> BaseModel:
-    """A base of this family that reads ``context`` tokens."""
-    ends = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+def tiny_gguf(folder: Path, family: str = "qwen2", *, context: int = 64, control: Sequence[str] = ()) -> BaseModel:
+    """A base of this family that reads ``context`` tokens; ``control`` are control tokens besides its own."""
+    ends = {"vocab_size": VOCABULARY + len(control), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     path = folder / f"{family}.gguf"
-    write_gguf(tiny_model(family, **ends, tie_word_embeddings=False), path, context=context)
+    write_gguf(tiny_model(family, **ends, tie_word_embeddings=False), path, context=context, control=control)
     return BaseModel(f"tiny-{family}", file_sha256(path), path)
 
 
