@@ -18,8 +18,8 @@ from peft_cli.output import Json, emit
 from peft_core import settings
 from peft_core.errors import Cancelled
 from peft_core.files import format_bytes
+from peft_core.http_download import DownloadProgress
 from peft_core.paths import Paths
-from peft_core.progress import Progress
 from peft_daemon.lifecycle.failed_starts import reset_backoff
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
@@ -157,7 +157,7 @@ class _Lines:
 
 
 @contextmanager
-def _drawn_progress() -> Iterator[Progress]:
+def _drawn_progress() -> Iterator[DownloadProgress]:
     """A bar with bytes, speed and remaining time on stderr when that is a terminal."""
     if not sys.stderr.isatty():
         yield _Lines()

@@ -12,8 +12,8 @@ from peft_cli.interrupts import termination_interrupts
 from peft_cli.output import Json, emit, run
 from peft_core.errors import Cancelled, Conflict, NotFound
 from peft_core.files import format_bytes, is_full
+from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
-from peft_core.progress import Silent
 from peft_core.settings import Settings, resolve
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
@@ -57,7 +57,7 @@ def optimize(
     from peft_daemon.requantize.optimizer import Optimizer
 
     tried = tuple(get_recipe(recipe) for recipe in dict.fromkeys(candidate or DEFAULT_RECIPES))
-    with store.locked(entry, Silent()):
+    with store.locked(entry, NoProgress()):
         optimizer = Optimizer(store, entry, settings, _judging(settings, paths, entry), _Lines())
         try:
             with termination_interrupts():
@@ -78,7 +78,7 @@ def optimize(
 
 
 def _remove(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
-    with store.locked(entry, Silent()):
+    with store.locked(entry, NoProgress()):
         freed = remove_optimized(store.path(entry).parent)
     if not freed:
         raise NotFound(f"there is no optimized copy of {entry.id}", fix="Make one with `peft-daemon models optimize`")

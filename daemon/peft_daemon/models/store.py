@@ -15,21 +15,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from peft_core import files
-from peft_core.errors import Conflict, DownloadFailed, InvalidInput, NotFound
+from peft_core.errors import Conflict, DownloadFailed, NotFound
 from peft_core.files import FileStamp, file_sha256, format_bytes, sample_sha256
-from peft_core.http_download import PartialFile
+from peft_core.http_download import DownloadProgress, NoProgress, PartialFile, hub_endpoint
 from peft_core.paths import Paths
-from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
 from peft_daemon.models.catalogue import FileName, HubLocation, ModelEntry, Sha256
 from peft_daemon.models.optimized import ModelFile, read_optimized
 from peft_daemon.models.package_index import PackageIndexSource
-from peft_daemon.models.sources import DEFAULT_ENDPOINT, HubSource, LocalFileSource, ModelSource, SourceFailed
+from peft_daemon.models.sources import HubSource, LocalFileSource, ModelSource, SourceFailed
 
 STAGING = ".staging"
 VERIFIED_RECORD_FILE = "verified.json"
@@ -185,14 +183,16 @@ class ModelStore:
             )
         return self._write_record(entry, record.source if record else "found in the folder", must_write=False)
 
-    def pull(self, entry: ModelEntry, *, local: Path | None = None, progress: Progress | None = None) -> InstalledModel:
+    def pull(
+        self, entry: ModelEntry, *, local: Path | None = None, progress: DownloadProgress | None = None
+    ) -> InstalledModel:
         """Install the model from ``local``, or from the first of its sources that delivers; at once if installed.
 
         An interruption (KeyboardInterrupt) keeps what was received. DownloadFailed when no source delivers, the data
         has another sha256 (it is deleted), the disk is too small, or the network is not allowed. Conflict when the
         folder cannot be written.
         """
-        progress = progress or Silent()
+        progress = progress or NoProgress()
         if (model := self._find(entry)) is not None:
             return model
         try:
@@ -211,7 +211,7 @@ class ModelStore:
                 f"model '{entry.id}' is not installed", fix="Type `peft-daemon models list` for what is on this disk"
             )
         try:
-            with self.locked(entry, Silent()):
+            with self.locked(entry, NoProgress()):
                 freed = sum(file.stat().st_size for top in (home, staging) for file in top.rglob("*") if file.is_file())
                 # The record first: a half-deleted folder must not look installed.
                 (home / VERIFIED_RECORD_FILE).unlink(missing_ok=True)
@@ -226,7 +226,7 @@ class ModelStore:
             ) from error
         return freed
 
-    def _fetch(self, entry: ModelEntry, local: Path | None, progress: Progress) -> InstalledModel:
+    def _fetch(self, entry: ModelEntry, local: Path | None, progress: DownloadProgress) -> InstalledModel:
         if local is not None:
             sources: list[ModelSource] = [LocalFileSource(entry, local)]
         elif self.offline:
@@ -252,7 +252,7 @@ class ModelStore:
             fix=f"Get {entry.file} another way and type `peft-daemon models pull {entry.id} --from FILE`",
         )
 
-    def _fetch_from(self, entry: ModelEntry, source: ModelSource, progress: Progress) -> None:
+    def _fetch_from(self, entry: ModelEntry, source: ModelSource, progress: DownloadProgress) -> None:
         """Complete the partial file from one source, check it, and move it into place."""
         path = self._partial(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +277,7 @@ class ModelStore:
         files.sync_folder(file.parent)
         shutil.rmtree(path.parent)
 
-    def _adopt(self, entry: ModelEntry, progress: Progress) -> InstalledModel | None:
+    def _adopt(self, entry: ModelEntry, progress: DownloadProgress) -> InstalledModel | None:
         """Verify a file that lies in place without a fitting record; one that is not the model stays until replaced."""
         file = self.file(entry)
         if not file.is_file():
@@ -289,7 +289,7 @@ class ModelStore:
             progress.note(f"{damaged.what}; it is replaced as soon as another is here")
             return None
 
-    def _make_room(self, entry: ModelEntry, needed: int, progress: Progress) -> None:
+    def _make_room(self, entry: ModelEntry, needed: int, progress: DownloadProgress) -> None:
         """Delete the damaged file that is to be replaced where only that gives room; raises DownloadFailed."""
         file = self.file(entry)
         if not file.is_file() or self._free_bytes(self.folder) + file.stat().st_size < needed:
@@ -322,7 +322,7 @@ class ModelStore:
         return InstalledModel(entry.id, file, record.bytes, record.sha256, record.source, record.verified)
 
     @contextlib.contextmanager
-    def locked(self, entry: ModelEntry, progress: Progress) -> Iterator[None]:
+    def locked(self, entry: ModelEntry, progress: DownloadProgress) -> Iterator[None]:
         """Hold the model's lock, waiting for as long as another process holds it."""
         from filelock import FileLock, Timeout  # noqa: PLC0415  (readers need no lock)
 
@@ -391,12 +391,7 @@ def _installed(folder: Path, record: VerificationRecord | None) -> InstalledMode
 
 def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelSource]:
     """The entry's network sources in order. ``HF_ENDPOINT`` moves the hub; InvalidInput if it is no http(s) URL."""
-    endpoint = environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-    address = urlsplit(endpoint)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise InvalidInput(
-            f"HF_ENDPOINT is not an address: {endpoint!r}", fix=f"Unset it, or give one like {DEFAULT_ENDPOINT}"
-        )
+    endpoint = hub_endpoint(environ)
     return [
         HubSource(entry, location, endpoint=endpoint)
         if isinstance(location, HubLocation)

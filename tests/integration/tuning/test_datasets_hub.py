@@ -152,9 +152,9 @@ def test_a_killed_fetch_leaves_nothing_to_be_read_and_is_gone_on_with(hub: Hub, 
     hub.stalled = True
     code = (
         "import sys; from pathlib import Path; from peft_tuning.data.datasets.hub import *; "
-        "from peft_core.progress import Silent; "
+        "from peft_core.http_download import NoProgress; "
         f"fetch(HubRepository(id='some/data', commit='{COMMIT}'), HubFile(file='rows.json'), Path(sys.argv[1]), "
-        "endpoint=sys.argv[2], progress=Silent())"
+        "endpoint=sys.argv[2], progress=NoProgress())"
     )
     folder = tmp_path / "datasets/data"
     folder.mkdir(parents=True)

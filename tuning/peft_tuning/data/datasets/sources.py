@@ -11,14 +11,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from peft_core.errors import DownloadFailed, InvalidInput, NotFound
+from peft_core.errors import DownloadFailed, NotFound
 from peft_core.files import file_sha256, private_folder
+from peft_core.http_download import DEFAULT_HUB, DownloadProgress, NoProgress, TransferFailed, hub_endpoint
 from peft_core.paths import Paths
-from peft_core.progress import Progress, Silent
 from peft_core.settings import Settings
-from peft_tuning.data.datasets.hub import DEFAULT_ENDPOINT, HubFailed, HubFile, HubRepository, fetch
+from peft_tuning.data.datasets.hub import HubFile, HubRepository, fetch
 from peft_tuning.data.examples import DataSet
 
 DATA_FOLDER = "PEFT_DAEMON_DATA"
@@ -73,8 +72,8 @@ class DataLocations:
     data: Path | None = None
     environment: Path | None = None
     offline: bool = False
-    endpoint: str = DEFAULT_ENDPOINT
-    progress: Progress = field(default_factory=Silent)
+    endpoint: str = DEFAULT_HUB
+    progress: DownloadProgress = field(default_factory=NoProgress)
 
     @classmethod
     def resolve(
@@ -84,16 +83,10 @@ class DataLocations:
         *,
         data: Path | None = None,
         environ: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        progress: DownloadProgress | None = None,
     ) -> DataLocations:
         """The places for this user; ``HF_ENDPOINT`` moves the hub, ``HF_HUB_OFFLINE`` closes it."""
         env = os.environ if environ is None else environ
-        endpoint = env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        address = urlsplit(endpoint)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise InvalidInput(
-                f"HF_ENDPOINT is not an address: {endpoint!r}", fix=f"Unset it, or give one like {DEFAULT_ENDPOINT}"
-            )
         closed = env.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
         folder = env.get(DATA_FOLDER)
         return cls(
@@ -101,8 +94,8 @@ class DataLocations:
             data=data,
             environment=Path(folder).expanduser() if folder else None,
             offline=settings.offline or closed,
-            endpoint=endpoint,
-            progress=progress or Silent(),
+            endpoint=hub_endpoint(env),
+            progress=progress or NoProgress(),
         )
 
 
@@ -126,7 +119,7 @@ def find(wanted: DataSetFiles, places: DataLocations) -> LocatedFiles:
             if part.hub:
                 target = cache / part.hub.file
                 fetch(wanted.repository, part.hub, target, endpoint=places.endpoint, progress=places.progress)
-    except (HubFailed, OSError) as error:
+    except (TransferFailed, OSError) as error:
         raise DownloadFailed(
             f"the data set {wanted.id} could not be fetched", why=str(error), fix=_ask(wanted, cache)
         ) from None
