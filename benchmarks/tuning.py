@@ -93,7 +93,7 @@ def prepare(options: argparse.Namespace) -> Any:
 
 
 def ours(options: argparse.Namespace) -> Arm:
-    from peft_tuning import events, training
+    from peft_tuning import events, trainer
 
     prepared, clock, losses = prepare(options), Clock(), []
 
@@ -103,7 +103,7 @@ def ours(options: argparse.Namespace) -> Arm:
             losses.append(event.loss)
 
     with tempfile.TemporaryDirectory() as folder:
-        result = training.train(prepared, Path(folder, "run"), tell)
+        result = trainer.train(prepared, Path(folder, "run"), tell)
     return clock.arm(list(prepared.schedule.tokens), result.peak_memory_bytes, losses)
 
 

@@ -130,7 +130,7 @@ def tune(
         gradient_checkpointing=gradient_checkpointing,
     )
     from peft_tuning.job import TuneJob
-    from peft_tuning.training import resumed_threads
+    from peft_tuning.trainer import resumed_threads
 
     job = _built(
         TuneJob,

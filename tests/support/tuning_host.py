@@ -26,7 +26,7 @@ from peft_tuning import checkpoints, methods, trainer
 from peft_tuning.events import ignore
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.training import tune
+from peft_tuning.trainer import tune
 from support import tiny_run
 
 CANCELLED = 130
@@ -52,19 +52,19 @@ def at_call(module: Any, name: str, call: int, before: Callable[[Any], None]) ->
 
 def in_step(step: int, number: int) -> None:
     """Inside the step of that number (from 1), at its first row."""
-    original = trainer.TuningTrainer.training_step
+    original = trainer.Optimization.step
 
-    def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step + 1 == step:
+    def take(self: trainer.Optimization, done: int) -> trainer.StepFigures:
+        if done + 1 == step:
             at_call(trainer, "response_loss", 1, lambda _model: die(number))
-        return original(self, *args, **kwargs)
+        return original(self, done)
 
-    trainer.TuningTrainer.training_step = training_step  # type: ignore[method-assign]
+    trainer.Optimization.step = take  # type: ignore[method-assign]
 
 
 def in_evaluation(which: int, number: int) -> None:
     """Inside the nth evaluation, at its first row."""
-    original, seen = trainer.TuningTrainer.evaluate, 0
+    original, seen = trainer.Optimization.validation_loss, 0
 
     def evaluate(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal seen
@@ -73,7 +73,7 @@ def in_evaluation(which: int, number: int) -> None:
             at_call(trainer, "response_loss", 1, lambda _model: die(number))
         return original(self, *args, **kwargs)
 
-    trainer.TuningTrainer.evaluate = evaluate  # type: ignore[method-assign]
+    trainer.Optimization.validation_loss = evaluate  # type: ignore[method-assign]
 
 
 def in_save(which: int) -> None:

@@ -213,11 +213,11 @@ class Collator:
         embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
         self._dtype, self._device = embeddings.dtype, embeddings.device
 
-    def cut(self, examples: Sequence[EncodedExample]) -> list[MicroBatch]:
+    def split(self, examples: Sequence[EncodedExample]) -> list[MicroBatch]:
         """The forward passes for ``examples``."""
         return micro_batches(examples, self.layout, self._batch_tokens)
 
-    def batch(self, row: MicroBatch) -> BatchTensors:
+    def tensors(self, row: MicroBatch) -> BatchTensors:
         """The tensors of one forward pass."""
         made = collate(row, self.layout, pad=self._pad, decoder_start=self._decoder_start)
         return made.to(self._device, self._dtype)

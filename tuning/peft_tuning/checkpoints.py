@@ -26,7 +26,7 @@ from peft_core.files import PARTIAL_PREFIX, atomic_folder, file_sha256
 KEPT = 2
 WEIGHTS, OPTIMIZER, SCHEDULER = "trained.safetensors", "optimizer.pt", "scheduler.pt"
 TRAINER_STATE = "trainer_state.json"
-"""Named as transformers' Trainer looks for it."""
+"""The name that transformers' Trainer gave it in earlier versions."""
 SUMMARY = "checkpoint.json"
 _STEP, _BEST = "step-", "best-"
 
@@ -35,6 +35,68 @@ class NoSpace(PeftDaemonError):
     """The disk is full; what was saved before is untouched."""
 
     code, status, exit_code = "no_space", 507, 9
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The figures of a step, or those of an evaluation after it."""
+
+    step: int
+    epoch: float | None = None
+    loss: float | None = None
+    """Training loss, nats per answer token."""
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    eval_loss: float | None = None
+    """Validation loss, nats per answer token."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures by name, without the step."""
+        values = msgspec.structs.asdict(self)
+        return {name: value for name, value in values.items() if name != "step" and value is not None}
+
+
+class TrainingState(msgspec.Struct, kw_only=True):
+    """Where a run stands, without its tensors; the names in the file are those of transformers' Trainer."""
+
+    step: int = msgspec.field(default=0, name="global_step")
+    """Optimizer steps done."""
+    best_step: int | None = msgspec.field(default=None, name="best_global_step")
+    best_loss: float | None = msgspec.field(default=None, name="best_metric")
+    """Lowest validation loss so far."""
+    history: list[HistoryEntry] = msgspec.field(default_factory=list, name="log_history")
+
+    @property
+    def losses(self) -> list[tuple[int, float]]:
+        """(step, training loss) of all steps, oldest first."""
+        return [(each.step, each.loss) for each in self.history if each.loss is not None]
+
+    @property
+    def evaluations(self) -> list[tuple[int, float]]:
+        """(step, validation loss) of all evaluations, oldest first."""
+        return [(each.step, each.eval_loss) for each in self.history if each.eval_loss is not None]
+
+    def add_step(self, loss: float, learning_rate: float, gradient_norm: float, epoch: float) -> None:
+        """Record that one more optimizer step is done."""
+        self.step += 1
+        self.history.append(
+            HistoryEntry(step=self.step, epoch=epoch, loss=loss, learning_rate=learning_rate, grad_norm=gradient_norm)
+        )
+
+    def add_evaluation(self, loss: float) -> bool:
+        """Record the validation loss of the current step; return whether it is the lowest so far."""
+        epoch = self.history[-1].epoch if self.history else None
+        self.history.append(HistoryEntry(step=self.step, epoch=epoch, eval_loss=loss))
+        best = self.best_loss is None or loss < self.best_loss
+        if best:
+            self.best_step, self.best_loss = self.step, loss
+        return best
+
+    def is_exhausted(self, patience: int | None) -> bool:
+        """Return whether the last ``patience`` evaluations were all worse than the best one before them."""
+        if patience is None or self.best_step is None:
+            return False
+        return sum(step > self.best_step for step, _ in self.evaluations) >= patience
 
 
 class CheckpointSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +125,10 @@ class Checkpoint:
         """The trained weights by parameter name."""
         return load_file(self.folder / WEIGHTS)
 
+    def state(self) -> TrainingState:
+        """Where the run stood; a file of an earlier version, which transformers wrote, is read as well."""
+        return msgspec.json.decode((self.folder / TRAINER_STATE).read_bytes(), type=TrainingState)
+
     def load(self, name: str) -> Any:
         """The state in ``optimizer.pt`` or ``scheduler.pt``; only plain values and tensors are accepted."""
         return torch.load(self.folder / name, map_location="cpu", weights_only=True)
@@ -86,13 +152,11 @@ class CheckpointStore:
 
     def save(
         self,
-        step: int,
+        state: TrainingState,
         *,
         weights: Mapping[str, Tensor],
         optimizer: Mapping[str, Any],
         scheduler: Mapping[str, Any],
-        write_state: Callable[[Path], None],
-        best_step: int | None,
     ) -> Path:
         """Write a checkpoint, then drop what is no longer needed; raises NoSpace and leaves the older ones alone."""
 
@@ -100,12 +164,12 @@ class CheckpointStore:
             save_file(_contiguous(weights), folder / WEIGHTS)
             torch.save(dict(optimizer), folder / OPTIMIZER)
             torch.save(dict(scheduler), folder / SCHEDULER)
-            write_state(folder / TRAINER_STATE)
+            (folder / TRAINER_STATE).write_bytes(msgspec.json.encode(state))
             sha = {each.name: file_sha256(each) for each in sorted(folder.iterdir())}
-            summary = CheckpointSummary(step=step, best_step=best_step, sha256=sha)
+            summary = CheckpointSummary(step=state.step, best_step=state.best_step, sha256=sha)
             (folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
 
-        folder = self._publish(f"{_STEP}{step:07}", write)
+        folder = self._publish(f"{_STEP}{state.step:07}", write)
         self._prune()
         return folder
 

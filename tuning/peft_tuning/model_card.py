@@ -15,7 +15,7 @@ from peft_daemon.adapters.peft_files import RECORD
 from peft_daemon.models.catalogue import ModelEntry
 from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import duration
-from peft_tuning.training import TuneResult
+from peft_tuning.trainer import TuneResult
 
 if TYPE_CHECKING:
     from peft_tuning.events import GateVerdict

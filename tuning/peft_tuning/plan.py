@@ -65,7 +65,7 @@ def make_plan(prepared: PreparedRun) -> TuningPlan:
     """Measure and foresee; takes about the time of four steps. Raises OutOfMemory when one does not fit."""
     examples, schedule = prepared.train.examples, prepared.schedule
     batches = [[examples[index] for index in batch] for batch in schedule.batches]
-    widths = [sum(row.width for row in prepared.forward.cut(batch)) for batch in batches]
+    widths = [sum(row.width for row in prepared.collator.split(batch)) for batch in batches]
     order = sorted(range(len(widths)), key=widths.__getitem__)
     chosen = [order[0], order[len(order) // 2], order[-1]]
     with translate_failures(prepared.job), PeakMemory(prepared.device) as peak:
@@ -102,11 +102,11 @@ class _Meter:
 
     def step(self, batch: Sequence[EncodedExample]) -> float:
         """Seconds of one optimizer step."""
-        model, forward = self._prepared.model, self._prepared.forward
+        model, collator = self._prepared.model, self._prepared.collator
         model.train()
         began = time.perf_counter()
-        for row in forward.cut(batch):
-            response_loss(model, forward.batch(row)).backward()  # type: ignore[no-untyped-call]
+        for row in collator.split(batch):
+            response_loss(model, collator.tensors(row)).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimizer.step()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
@@ -115,14 +115,14 @@ class _Meter:
 
     def evaluation(self, examples: Sequence[EncodedExample]) -> float:
         """Seconds of one evaluation, from its widest row."""
-        model, forward = self._prepared.model, self._prepared.forward
-        rows = forward.cut(examples)
+        model, collator = self._prepared.model, self._prepared.collator
+        rows = collator.split(examples)
         if not rows:
             return 0.0
         model.eval()
         began = time.perf_counter()
         with torch.no_grad():
-            response_loss(model, forward.batch(rows[0]))
+            response_loss(model, collator.tensors(rows[0]))
         self._wait()
         return (time.perf_counter() - began) * sum(row.width for row in rows) / rows[0].width
 

@@ -17,7 +17,7 @@ from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning import encode, methods
 from peft_tuning.batch import BatchLayout, Collator, StepSchedule
 from peft_tuning.data.examples import DataSet
-from peft_tuning.encode import EncodedExamples, ExampleTokenizer, TokenLimits
+from peft_tuning.encode import EncodedExample, EncodedExamples, ExampleTokenizer, TokenLimits
 from peft_tuning.job import RunIdentity, TuneJob
 from peft_tuning.methods.base import Method
 
@@ -36,9 +36,18 @@ class PreparedRun:
     train: EncodedExamples
     validation: EncodedExamples
     schedule: StepSchedule
-    forward: Collator
+    collator: Collator
     identity: RunIdentity
     device: torch.device
+
+    def examples_of(self, step: int) -> list[EncodedExample]:
+        """Return the examples of optimizer step ``step`` (from 0)."""
+        return [self.train.examples[index] for index in self.schedule.batches[step]]
+
+
+def is_main_process() -> bool:
+    """Return whether this process writes files and reports progress; others only help (``torchrun``)."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormats) -> PreparedRun:
@@ -113,7 +122,7 @@ def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormat
             evaluations_per_epoch=job.evaluations_per_epoch,
             max_steps=job.max_steps,
         ),
-        forward=Collator(model, layout, job.batch_tokens, pad=pad, decoder_start=start),
+        collator=Collator(model, layout, job.batch_tokens, pad=pad, decoder_start=start),
         identity=identity,
         device=device,
     )

@@ -95,11 +95,11 @@ def run(request: TuneRequest, place: Installation, tell: Tell) -> None:
 
     The last event is Registered, or Written for a method that makes a model of its own.
     """
-    from peft_tuning import training  # noqa: PLC0415  (torch: seconds)
+    from peft_tuning import trainer  # noqa: PLC0415  (torch: seconds)
 
     check(request, place)
     folder = private_folder(place.folder(request.name))
-    finished = (folder / training.ADAPTER).exists() and not (folder / training.CHECKPOINTS).exists()
+    finished = (folder / trainer.ADAPTER).exists() and not (folder / trainer.CHECKPOINTS).exists()
     if finished and not request.resume:
         shutil.rmtree(folder)
         private_folder(folder)
@@ -108,7 +108,7 @@ def run(request: TuneRequest, place: Installation, tell: Tell) -> None:
     with publish_tuning_notice(place.paths, request.name):
         data = _load(request, tell)
         prepared = prepare(request, place, data, tell)
-        result = training.train(prepared, folder, tell, resume=request.resume)
+        result = trainer.train(prepared, folder, tell, resume=request.resume)
         del prepared
         gc.collect()
         if helps:
@@ -124,7 +124,7 @@ def run(request: TuneRequest, place: Installation, tell: Tell) -> None:
         else:
             write_description(request.name, place.entry, data, result)
             last = ModelWritten(name=request.name, folder=str(result.adapter))
-    shutil.rmtree(folder / training.CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(folder / trainer.CHECKPOINTS, ignore_errors=True)
     tell(last)
 
 

@@ -1,200 +1,403 @@
-"""transformers' Trainer with this project's data order, loss, evaluation and checkpoints; accelerate is underneath.
+"""The training loop: from a prepared run to an adapter folder, and on from where an earlier run was interrupted.
 
-To the Trainer a run is one pass over a data set whose items are whole optimizer steps: its step number is the data
-position, and skipping to it is exact. What happens within a step - forward passes over rows, the share of each
-process, the mean over all answer tokens of the step - is here. Dropout is seeded by (seed, step, process), so a
-resumed run needs no saved generator. Does not cover when things happen: see ``callbacks``.
+A run is a sequence of optimizer steps, and each step is a function of the seed, its number and the weights before it.
+Dropout is seeded anew for every step, and the number of a step decides its examples. Therefore a resumed run ends with
+the same bytes as an uninterrupted one without saving the state of any random generator.
+
+``prepare.prepare`` comes before the loop; ``model_card`` describes the result; ``run`` registers it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch import nn
+from transformers.optimization import Adafactor, get_linear_schedule_with_warmup
+from transformers.trainer_pt_utils import get_parameter_names
 
-from peft_core.errors import PeftDaemonError
-from peft_tuning.batch import (
-    Collator,
-    StepSchedule,
-    response_loss,
+from peft_core.errors import Cancelled, Conflict, PeftDaemonError
+from peft_core.progress import OnProgress
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.models.catalogue import PromptFormats
+from peft_tuning.batch import response_loss
+from peft_tuning.checkpoints import (
+    OPTIMIZER,
+    SCHEDULER,
+    Checkpoint,
+    CheckpointStore,
+    NoSpace,
+    TrainingState,
+    restore,
+    trained_weights,
+    write_folder,
 )
-from peft_tuning.checkpoints import OPTIMIZER, SCHEDULER, Checkpoint, CheckpointStore, restore, trained_weights
-from peft_tuning.encode import EncodedExample
-from peft_tuning.memory import Interruption
+from peft_tuning.data.examples import DataSet
+from peft_tuning.events import TrainingEvent, TrainingFinished
+from peft_tuning.job import RunIdentity, TuneJob, load_identity, require_same_run, save_identity
+from peft_tuning.memory import PeakMemory, translate_failures
+from peft_tuning.prepare import PreparedRun, is_main_process, prepare
+from peft_tuning.reporting import ProgressReporter
+
+ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+MAX_GRADIENT_NORM = 1.0
 
 
 class TrainingDiverged(PeftDaemonError):
-    """The loss or its gradient is no number any more."""
+    """The loss or its gradient is not a number any more."""
 
     code, status, exit_code = "diverged", 500, 10
 
 
-class Steps(Dataset[tuple[EncodedExample, ...]]):
-    """The examples of each step of a run."""
+@dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """The result of a finished run."""
 
-    def __init__(self, examples: Sequence[EncodedExample], schedule: StepSchedule) -> None:
-        self._examples, self._schedule = examples, schedule
+    adapter: Path
+    """Folder in PEFT's layout, written by the method."""
+    identity: RunIdentity
+    steps: int
+    best_step: int
+    best_loss: float | None
+    """Validation loss of the weights in ``adapter``; None without a validation part: they are the last ones."""
+    losses: tuple[tuple[int, float], ...]
+    """(step, training loss)"""
+    evaluations: tuple[tuple[int, float], ...]
+    """(step, validation loss)"""
+    stopped_early: bool
+    seconds: float
+    """Of this process; an interrupted run's earlier part is not in it."""
+    peak_memory_bytes: int
+    trainable_parameters: int
 
-    def __len__(self) -> int:
-        return self._schedule.steps
 
-    def __getitem__(self, step: int) -> tuple[EncodedExample, ...]:
-        return tuple(self._examples[index] for index in self._schedule.batches[step])
+def tune(
+    job: TuneJob,
+    base: LoadedBase,
+    data: DataSet,
+    formats: PromptFormats,
+    *,
+    folder: Path,
+    on_progress: OnProgress[TrainingEvent],
+    resume: bool = False,
+) -> TuneResult:
+    """Prepare a run and train it; see ``prepare`` and ``train`` for the errors."""
+    return train(prepare(job, base, data, formats), folder, on_progress, resume=resume)
 
 
-class TuningTrainer(Trainer):
-    """Trains ``model`` in place; see the module."""
+def train(
+    run: PreparedRun, folder: Path, on_progress: OnProgress[TrainingEvent], *, resume: bool = False
+) -> TuneResult:
+    """Fit the trainable weights and write the best adapter to ``folder/adapter``.
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        args: TrainingArguments,
-        steps: Steps,
-        validation: Sequence[EncodedExample],
-        schedule: StepSchedule,
-        forward: Collator,
-        store: CheckpointStore,
-        interruption: Interruption,
-        callbacks: list[TrainerCallback],
-    ) -> None:
-        # One process drives one device; with several, transformers would replicate the model in threads.
-        super().__init__(model=model, args=args, train_dataset=steps, callbacks=callbacks)
-        self.args._n_gpu = min(self.args._n_gpu, 1)
-        self.remove_callback(PrinterCallback)
-        self._trained = model
-        self._steps, self._schedule, self._forward = steps, schedule, forward
-        self._validation = forward.cut(validation)
-        self._store, self._interruption = store, interruption
-        self._resumed: Checkpoint | None = None
+    Raises Conflict when ``folder`` holds a run already, or with ``resume`` one that differs; Cancelled when the run
+    was interrupted, with a checkpoint to go on from; OutOfMemory, NoSpace and TrainingDiverged.
+    """
+    began = saved_at = time.monotonic()
+    checkpoint = _open_run_folder(folder, run.identity, resume=resume)
+    store = CheckpointStore(folder / CHECKPOINTS)
+    with Interruption() as interruption, PeakMemory(run.device) as peak, translate_failures(run.job):
+        reporter = ProgressReporter(run, peak, on_progress, folder)
+        optimization = Optimization(run)
+        state = TrainingState() if checkpoint is None else optimization.restore(checkpoint)
+        reporter.training_started(state)
 
-    def resume(self, checkpoint: Checkpoint) -> TrainOutput:
-        """Go on after ``checkpoint``; an evaluation that was interrupted is made first."""
-        self._resumed = checkpoint
-        return self.train(resume_from_checkpoint=str(checkpoint.folder))
+        stopping = False
+        if checkpoint is not None and _owes_evaluation(run, state):
+            stopping = not _evaluate(optimization, state, store, reporter, interruption)
+        while not stopping and state.step < run.schedule.steps and not state.is_exhausted(run.job.patience):
+            reporter.step_started()
+            figures = optimization.step(state.step)
+            epoch = run.schedule.epoch(state.step + 1)
+            state.add_step(figures.loss, figures.learning_rate, figures.gradient_norm, epoch)
+            reporter.step_finished(state)
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        """One step per item; every process gets whole steps and takes its share."""
-        return DataLoader(self._steps, batch_size=1, collate_fn=_only)
+            stopping = interruption.agreed()  # an evaluation that is due is then made when the run is resumed
+            due = state.step in run.schedule.evaluations
+            if due and run.validation.examples and not stopping:
+                stopping = not _evaluate(optimization, state, store, reporter, interruption)
+            if due or stopping or time.monotonic() - saved_at > run.job.checkpoint_every_s:
+                optimization.save(state, store)
+                saved_at = time.monotonic()
+                reporter.checkpoint_saved(state)
+        reporter.close(state)
 
-    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """Gradients of one step; returns the mean loss over its answer tokens (this process's part, scaled so)."""
-        model.train()
-        step, processes, rank = self.state.global_step, self.args.world_size, self.args.process_index
-        torch.manual_seed(step_seed(self.args.seed, step, rank))
-        scale = processes / sum(len(example.response) for example in inputs)
-        total = torch.zeros((), device=self.args.device)
-        own = self._forward.cut(inputs[rank::processes])
+    finished = state.step == run.schedule.steps
+    if interruption.requested and (not finished or _owes_evaluation(run, state)):
+        raise Cancelled(
+            f"tuning was interrupted after step {state.step} of {run.schedule.steps}",
+            fix="Give the same command with `--resume` to go on",
+        )
+    best_step = state.best_step or state.step
+    if state.best_step is not None:
+        restore(run.model, store.best(state.best_step))
+    seconds = time.monotonic() - began
+    if is_main_process():
+        _write_adapter(run, folder / ADAPTER)
+        seconds = time.monotonic() - began
+        on_progress(
+            TrainingFinished(
+                step=state.step,
+                best_step=best_step,
+                best_loss=state.best_loss,
+                seconds=seconds,
+                stopped_early=not finished,
+            )
+        )
+    return TuneResult(
+        adapter=folder / ADAPTER,
+        identity=run.identity,
+        steps=state.step,
+        best_step=best_step,
+        best_loss=state.best_loss,
+        losses=tuple(state.losses),
+        evaluations=tuple(state.evaluations),
+        stopped_early=not finished,
+        seconds=seconds,
+        peak_memory_bytes=peak.peak,
+        trainable_parameters=run.method.trainable_parameters(run.model),
+    )
+
+
+def resumed_threads(folder: Path) -> int:
+    """Return the CPU threads of the run in ``folder``, for a job that resumes it; raises NotFound without a run."""
+    return load_identity(folder).threads
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """The figures of one optimizer step."""
+
+    loss: float
+    """Nats per answer token, over all examples of the step."""
+    gradient_norm: float
+    """Before clipping."""
+    learning_rate: float
+
+
+class Optimization:
+    """The model with its optimizer and its learning-rate schedule, in one process or in several.
+
+    With several processes (``torchrun``) each computes a share of every step, and gradients are averaged.
+    """
+
+    def __init__(self, run: PreparedRun) -> None:
+        self._run = run
+        on_cpu = run.device.type == "cpu"
+        handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=False)]
+        if on_cpu and run.identity.processes > 1:
+            handlers.append(InitProcessGroupKwargs(backend="gloo"))
+        self._accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers)
+        model: Any = run.model
+        if run.job.options.gradient_checkpointing:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        self._model: nn.Module = self._accelerator.prepare_model(run.model)
+        self._optimizer = Adafactor(  # type: ignore[no-untyped-call]
+            _parameter_groups(run.model), lr=run.identity.learning_rate, scale_parameter=False, relative_step=False
+        )
+        steps = run.schedule.steps
+        self._scheduler = get_linear_schedule_with_warmup(  # type: ignore[no-untyped-call]
+            self._optimizer, int(run.job.warmup * steps), steps
+        )
+        self._validation = run.collator.split(run.validation.examples)
+
+    def step(self, number: int) -> StepFigures:
+        """Take optimizer step ``number`` (from 0) on its examples; raises TrainingDiverged.
+
+        The loss of the step is the mean over all its answer tokens, however many forward passes and processes it takes.
+        """
+        examples = self._run.examples_of(number)
+        processes, rank = self._accelerator.num_processes, self._accelerator.process_index
+        scale = processes / sum(len(example.response) for example in examples)
+        own = self._run.collator.split(examples[rank::processes])
         if not own:
-            # Fewer examples than processes: this one still has to take part, with a gradient of nothing.
-            own, scale = self._forward.cut(inputs[:1]), 0.0
-        for number, row in enumerate(own, start=1):
-            with nullcontext() if number == len(own) else self.accelerator.no_sync(model):
-                loss = response_loss(self._trained, self._forward.batch(row), forward=model) * scale
-                self.accelerator.backward(loss)
+            # With fewer examples than processes this one still has to take part, with a gradient of nothing.
+            own, scale = self._run.collator.split(examples[:1]), 0.0
+
+        self._model.train()
+        torch.manual_seed(step_seed(self._run.job.seed, number, rank))
+        total = torch.zeros((), device=self._run.device)
+        for index, micro_batch in enumerate(own, start=1):
+            with nullcontext() if index == len(own) else self._accelerator.no_sync(self._model):
+                tensors = self._run.collator.tensors(micro_batch)
+                loss = response_loss(self._run.model, tensors, forward=self._model) * scale
+                loss.backward()
             total += loss.detach()
         if not torch.isfinite(total):
-            raise _diverged("loss", step + 1)
-        return total
+            raise _diverged("loss", number + 1)
+        norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), MAX_GRADIENT_NORM))
+        if not math.isfinite(norm):
+            raise _diverged("gradient", number + 1)
 
-    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """The mean loss over all answer tokens of the validation part; empty when interrupted.
+        learning_rate = self._scheduler.get_last_lr()[0]
+        self._optimizer.step()  # type: ignore[no-untyped-call]
+        self._scheduler.step()
+        self._model.zero_grad()
+        mean = self._accelerator.reduce(total, "mean") if processes > 1 else total
+        return StepFigures(float(mean.item()), norm, float(learning_rate))
 
-        In a run of several processes each takes a share of the rows.
+    def validation_loss(self, step: int, is_interrupted: Callable[[], bool]) -> float | None:
+        """Return the mean loss over all answer tokens of the validation part; None when interrupted meanwhile.
+
+        With several processes each takes a share of the forward passes, and none of them stops on the way.
         """
-        self._trained.eval()
-        rank, processes = self.args.process_index, self.args.world_size
+        processes, rank = self._accelerator.num_processes, self._accelerator.process_index
+        self._run.model.eval()
         total = 0.0
         with torch.no_grad():
-            for row in self._validation[rank::processes]:
-                if processes == 1 and self._interruption.requested:
-                    self.control.should_evaluate = False
-                    self.control.should_save = self.control.should_training_stop = True
-                    return {}
-                total += response_loss(self._trained, self._forward.batch(row)).item()
+            for micro_batch in self._validation[rank::processes]:
+                if processes == 1 and is_interrupted():
+                    return None
+                total += response_loss(self._run.model, self._run.collator.tensors(micro_batch)).item()
         if processes > 1:
-            total = float(self.accelerator.reduce(torch.tensor(total, device=self.args.device)).item())
-        tokens = sum(len(example.response) for row in self._validation for example in row.examples)
-        metrics = {"eval_loss": total / tokens}
-        if not math.isfinite(metrics["eval_loss"]):
-            raise _diverged("validation loss", self.state.global_step)
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+            total = float(self._accelerator.reduce(torch.tensor(total, device=self._run.device)).item())
+        mean = total / sum(len(example.response) for example in self._run.validation.examples)
+        if not math.isfinite(mean):
+            raise _diverged("validation loss", step)
+        return mean
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As transformers does, with this project's epochs; raises TrainingDiverged for a gradient of NaN."""
-        if not math.isfinite(logs.get("grad_norm", 0.0)):
-            raise _diverged("gradient", self.state.global_step)
-        self.state.epoch = self._schedule.epoch(self.state.global_step)
-        super().log(logs, start_time)
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: the estimate would be for padded batches."""
-        return 0
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if not self.control.should_training_stop:  # a resumed run may have been over but for its last evaluation
-            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        optimizer, scheduler = self._stepping()
-        if self.args.process_index == 0:
-            self._store.save(
-                self.state.global_step,
-                weights=trained_weights(self._trained),
-                optimizer=optimizer.state_dict(),
-                scheduler=scheduler.state_dict(),
-                write_state=lambda path: self.state.save_to_json(str(path)),
-                best_step=self.state.best_global_step,
+    def save(self, state: TrainingState, store: CheckpointStore) -> None:
+        """Write a checkpoint, in one process while the others wait; raises NoSpace."""
+        if is_main_process():
+            store.save(
+                state,
+                weights=trained_weights(self._run.model),
+                optimizer=self._optimizer.state_dict(),
+                scheduler=self._scheduler.state_dict(),
             )
-        self.accelerator.wait_for_everyone()
+        self._accelerator.wait_for_everyone()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        restore(self._trained, self._from(resume_from_checkpoint).weights())
+    def restore(self, checkpoint: Checkpoint) -> TrainingState:
+        """Load weights, optimizer and learning-rate schedule; return where the run stands."""
+        restore(self._run.model, checkpoint.weights())
+        self._optimizer.load_state_dict(checkpoint.load(OPTIMIZER))
+        self._scheduler.load_state_dict(checkpoint.load(SCHEDULER))
+        return checkpoint.state()
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is not None:
-            optimizer, scheduler = self._stepping()
-            optimizer.load_state_dict(self._from(checkpoint).load(OPTIMIZER))
-            scheduler.load_state_dict(self._from(checkpoint).load(SCHEDULER))
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the trained weights by parameter name."""
+        return trained_weights(self._run.model)
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing: every step seeds its own."""
 
-    def _stepping(self) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """What takes the steps; made when training begins."""
-        if self.optimizer is None or self.lr_scheduler is None:
-            raise RuntimeError("training has not begun")
-        return self.optimizer, self.lr_scheduler
+class Interruption:
+    """Turn SIGTERM and Ctrl-C into a request to stop at the next safe place, for a ``with`` block.
 
-    def _from(self, folder: str) -> Checkpoint:
-        if self._resumed is None or self._resumed.folder != Path(folder):
-            raise ValueError("resume with `resume`")
-        return self._resumed
+    The first signal only sets ``requested``; a second Ctrl-C ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._handlers_before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers_before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers_before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
+
+    def agreed(self) -> bool:
+        """Return whether any process of the run was asked to stop: all have to leave at the same step."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self.requested
+        nccl = torch.distributed.get_backend() == "nccl"
+        device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+        asked = torch.tensor(int(self.requested), device=device)
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    def _request(self, number: int, _frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """What dropout of a step is seeded with."""
+    """Return the seed of the dropout of one step in one process."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()[:7])
 
 
-def _only(items: list[tuple[EncodedExample, ...]]) -> tuple[EncodedExample, ...]:
-    return items[0]
+def _open_run_folder(folder: Path, identity: RunIdentity, *, resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to go on from; None for a run that begins."""
+    if resume:
+        require_same_run(load_identity(folder), identity)
+        return CheckpointStore(folder / CHECKPOINTS).latest()
+    if is_main_process():
+        if (folder / ADAPTER).exists() or (folder / CHECKPOINTS).exists():
+            raise Conflict(
+                f"{folder} holds a run already",
+                fix="Add `--resume` to go on with it, or delete that folder to start again",
+            )
+        save_identity(folder, identity)
+    return None
 
 
-def _diverged(what: str, step: int) -> TrainingDiverged:
+def _evaluate(
+    optimization: Optimization,
+    state: TrainingState,
+    store: CheckpointStore,
+    reporter: ProgressReporter,
+    interruption: Interruption,
+) -> bool:
+    """Evaluate, and keep the weights if they are the best so far. Return False when interrupted meanwhile."""
+    loss = optimization.validation_loss(state.step, lambda: interruption.requested)
+    if loss is None:
+        return False
+    if state.add_evaluation(loss) and is_main_process():
+        store.save_best(state.step, optimization.weights())
+    reporter.evaluated(state, loss)
+    return True
+
+
+def _owes_evaluation(run: PreparedRun, state: TrainingState) -> bool:
+    """Whether the evaluation after the last step is still to be made: it was interrupted."""
+    due = state.step in run.schedule.evaluations and bool(run.validation.examples)
+    return due and state.step not in {step for step, _ in state.evaluations}
+
+
+def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Split the trained parameters as transformers' Trainer does.
+
+    Nothing decays here; the two groups are the order in which the optimizer's state lies in checkpoints.
+    """
+    pattern = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+    first = set(get_parameter_names(model, [nn.LayerNorm], pattern))  # type: ignore[no-untyped-call]
+    trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+    return [
+        {"params": [each for name, each in trained if (name in first) is wanted], "weight_decay": 0.0}
+        for wanted in (True, False)
+    ]
+
+
+def _write_adapter(run: PreparedRun, final: Path) -> None:
+    full = NoSpace(
+        f"the disk is full: the adapter could not be written to {final}",
+        why="its checkpoint is complete and stays",
+        fix="Free some space, then give the same command with `--resume`",
+    )
+    write_folder(final, lambda staged: run.method.save(run.model, staged), full=full)
+
+
+def _diverged(figure: str, step: int) -> TrainingDiverged:
     return TrainingDiverged(
-        f"the {what} is not a number any more at step {step}",
+        f"the {figure} is not a number any more at step {step}",
         why="training diverged; nothing was registered",
         fix="Start again with a lower `--learning-rate`",
     )

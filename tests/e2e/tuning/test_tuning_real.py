@@ -13,7 +13,7 @@ from peft_tuning.events import ignore
 from peft_tuning.job import TuneJob
 from peft_tuning.plan import make_plan
 from peft_tuning.prepare import prepare
-from peft_tuning.training import train
+from peft_tuning.trainer import train
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
 

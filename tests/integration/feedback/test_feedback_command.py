@@ -202,7 +202,7 @@ def test_a_file_is_never_overwritten_and_its_folder_has_to_exist(tmp_path: Path)
 @pytest.mark.torch
 def test_a_tiny_model_is_tuned_on_an_export(store: FeedbackStore, tmp_path: Path) -> None:
     from peft_tuning.events import ignore
-    from peft_tuning.training import tune
+    from peft_tuning.trainer import tune
     from support import tiny_run
 
     for number in range(12):

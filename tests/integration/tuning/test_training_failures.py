@@ -23,8 +23,7 @@ from peft_tuning.methods.base import MethodOptions
 from peft_tuning.plan import make_plan
 from peft_tuning.prepare import prepare
 from peft_tuning.progress_view import JsonLines, LiveView
-from peft_tuning.trainer import TrainingDiverged
-from peft_tuning.training import TuneResult, train, tune
+from peft_tuning.trainer import TrainingDiverged, TuneResult, train, tune
 from support import tiny_run
 
 pytestmark = pytest.mark.torch

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from peft_core.errors import InvalidInput
 from peft_tuning import checkpoints
-from peft_tuning.checkpoints import OPTIMIZER, WEIGHTS, CheckpointStore, NoSpace, restore, trained_weights
+from peft_tuning.checkpoints import (
+    OPTIMIZER,
+    WEIGHTS,
+    CheckpointStore,
+    NoSpace,
+    TrainingState,
+    restore,
+    trained_weights,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -23,12 +31,10 @@ def weights(value: float) -> dict[str, Tensor]:
 
 def save(store: CheckpointStore, step: int, best_step: int | None = None) -> Path:
     return store.save(
-        step,
+        TrainingState(step=step, best_step=best_step),
         weights=weights(step),
         optimizer={"state": {0: {"step": step, "sum": torch.ones(2) * step}}},
         scheduler={"last_epoch": step},
-        write_state=lambda path: path.write_text("{}") and None,
-        best_step=best_step,
     )
 
 
@@ -45,6 +51,31 @@ def test_what_is_saved_is_what_is_read(store: CheckpointStore) -> None:
     assert found.step == 7
     assert torch.equal(found.weights()["a"], weights(7)["a"])
     assert found.load(OPTIMIZER)["state"][0]["step"] == 7
+    assert found.state() == TrainingState(step=7)
+
+
+def test_the_state_that_an_earlier_version_wrote_is_read(store: CheckpointStore) -> None:
+    folder = save(store, 2, best_step=None)
+    # As transformers' Trainer wrote it, shortened; the checksums of the folder are not looked at here.
+    (folder / "trainer_state.json").write_text(
+        """{"best_global_step": 2, "best_metric": 4.5, "epoch": 1.0, "global_step": 2, "is_world_process_zero": true,
+        "log_history": [{"epoch": 0.5, "grad_norm": 1.2, "learning_rate": 0.01, "loss": 5.5, "step": 1},
+        {"epoch": 1.0, "grad_norm": 1.1, "learning_rate": 0.005, "loss": 5.0, "step": 2},
+        {"epoch": 1.0, "eval_loss": 4.5, "step": 2}], "total_flos": 0, "trial_name": null}"""
+    )
+    state = checkpoints.Checkpoint(folder, checkpoints.CheckpointSummary(step=2, best_step=2, sha256={})).state()
+    assert (state.step, state.best_step, state.best_loss) == (2, 2, 4.5)
+    assert state.losses == [(1, 5.5), (2, 5.0)]
+    assert state.evaluations == [(2, 4.5)]
+
+
+def test_patience_is_exhausted_after_so_many_worse_evaluations() -> None:
+    state = TrainingState()
+    for loss in (2.0, 1.0, 1.0, 1.5):
+        state.add_step(loss, 0.1, 1.0, 0.0)
+        state.add_evaluation(loss)
+    assert (state.best_step, state.best_loss) == (2, 1.0)
+    assert (state.is_exhausted(2), state.is_exhausted(3), state.is_exhausted(None)) == (True, False, False)
 
 
 def test_the_two_newest_stay_and_the_best_ones_they_name(store: CheckpointStore) -> None:
