@@ -18,7 +18,7 @@ from peft_lsp.positions import content, split_lines
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
-FARTHEST = 200
+MAX_LINES = 200
 """Lines a comment block or a function's head and docstring may span."""
 
 _MARKS = {
@@ -62,17 +62,19 @@ class Prose:
     docstring: bool
 
 
-def find(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
+def find_prose(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
     """The prose at lines ``first`` to ``last`` (a selection, or twice the cursor's line); None if it is other code.
 
     Both ends of a selection have to be in the same comment or function head.
     """
     if not 0 <= first <= last < len(lines):
         return None
-    return _comment(lines, language, first, last) or (_docstring(lines, first, last) if language == "python" else None)
+    return _find_comment(lines, language, first, last) or (
+        _find_docstring(lines, first, last) if language == "python" else None
+    )
 
 
-def _comment(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
+def _find_comment(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
     pattern = _pattern(language)
     if pattern is None or (here := pattern.fullmatch(content(lines[first]))) is None:
         return None
@@ -81,14 +83,14 @@ def _comment(lines: Sequence[str], language: str, first: int, last: int) -> Pros
         return None
     found = [words]
     top = bottom = first
-    for above in reversed(lines[max(first - FARTHEST, 0) : first]):
+    for above in reversed(lines[max(first - MAX_LINES, 0) : first]):
         if (match := pattern.fullmatch(content(above))) is None or match[1] != indentation:
             break
         if _FOR_TOOLS.match(match[2].lstrip()):
             break
         top -= 1
         found.insert(0, match[2])
-    for below in lines[first + 1 : first + FARTHEST]:
+    for below in lines[first + 1 : first + MAX_LINES]:
         if (match := pattern.fullmatch(content(below))) is None or match[1] != indentation:
             break
         bottom += 1
@@ -103,7 +105,7 @@ def _pattern(language: str) -> re.Pattern[str] | None:
     return re.compile(rf"([ \t]*){mark[1]}(.*)") if mark else None
 
 
-def trailing(head: str, text: str, words: str, language: str, line: int) -> Prose | None:
+def find_trailing_comment(head: str, text: str, words: str, language: str, line: int) -> Prose | None:
     """A comment behind code on the same line; None where ``text`` is no comment or nothing stands before it."""
     pattern = _pattern(language)
     if not head.strip() or pattern is None or "\n" in text or not pattern.fullmatch(text):
@@ -111,14 +113,14 @@ def trailing(head: str, text: str, words: str, language: str, line: int) -> Pros
     return Prose(line, line, words, head[: len(head) - len(head.lstrip())], docstring=False)
 
 
-def words(text: str, language: str) -> str:
+def strip_comment_marks(text: str, language: str) -> str:
     """A sentence without the comment marks that its lines may begin with, on one line."""
     pattern = _pattern(language)
     found = ((pattern and pattern.fullmatch(line.strip())) or (line, "", line) for line in split_lines(text))
     return " ".join(" ".join(match[2].split()) for match in found).strip()
 
 
-def written(sentence: str, language: str) -> str | None:
+def as_comment(sentence: str, language: str) -> str | None:
     """A sentence as a line of comment; None where the language's mark is not known."""
     if language in _BLOCKS:
         return f"{_BLOCKS[language][0]} {sentence} {_BLOCKS[language][1]}"
@@ -126,14 +128,14 @@ def written(sentence: str, language: str) -> str | None:
     return f"{mark[0]} {sentence}" if mark else None
 
 
-def _docstring(lines: Sequence[str], first: int, last: int) -> Prose | None:
+def _find_docstring(lines: Sequence[str], first: int, last: int) -> Prose | None:
     top = first
     while not (head := _DEF.match(lines[top])):
         top -= 1
-        if top < 0 or first - top > FARTHEST:
+        if top < 0 or first - top > MAX_LINES:
             return None
     # Without the indentation in front, the parser takes it for a function of its own.
-    source = [content(line).removeprefix(head[1]) for line in lines[top : top + FARTHEST]]
+    source = [content(line).removeprefix(head[1]) for line in lines[top : top + MAX_LINES]]
     function = _parser().parse("\n".join(source).encode("utf-8", "replace")).root_node.child(0)
     body = function.child_by_field_name("body") if function and function.type == "function_definition" else None
     if body is None or body.named_child_count != 1 or (string := _string(body.named_child(0))) is None:

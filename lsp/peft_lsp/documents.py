@@ -8,29 +8,30 @@ files: only what the editor sent is known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lsprotocol import types
 from pygls.uris import to_fs_path
 
 from peft_lsp.positions import Encoding, content, split_lines, to_column, to_offset
 
-BEFORE = 64 * 1024
+MAX_PREFIX_CHARS = 64 * 1024
 """Characters before the cursor that a request carries; a model's context is smaller than that."""
-AFTER = 32 * 1024
+MAX_SUFFIX_CHARS = 32 * 1024
 """Characters after the cursor that a request carries."""
 
-LONGEST_PATH = 4096
+MAX_PATH_LENGTH = 4096
 
-Place = tuple[int, int]
+TextPosition = tuple[int, int]
 """Number of a line, and characters of it that stand before the place."""
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class DocumentSnapshot:
     """A document at the moment of a request, cut to what lies around the cursor.
 
     ``prefix`` and ``suffix`` have ``\n`` at the end of every line whatever the document has (``eol``).
@@ -54,7 +55,7 @@ class Snapshot:
     def path(self) -> str | None:
         """Path of the document on this machine; None for an unsaved or remote one, or one the daemon would not take."""
         path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
-        return path if path is not None and len(path) <= LONGEST_PATH else None
+        return path if path is not None and len(path) <= MAX_PATH_LENGTH else None
 
     def position(self, offset: int) -> types.Position:
         """The place ``offset`` characters into the cursor's line."""
@@ -81,18 +82,18 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Edit:
+class ContentChange:
     """One change of a document, no larger than what it changes; line ends are ``\n``.
 
     Places are those of the document before it.
     """
 
-    start: Place
-    end: Place
+    start: TextPosition
+    end: TextPosition
     text: str
 
 
-class Document:
+class OpenDocument:
     """One open document; changed in place by the editor's edits."""
 
     def __init__(self, uri: str, language: str, version: int, text: str) -> None:
@@ -113,22 +114,22 @@ class Document:
 
     def change(
         self, changes: Sequence[types.TextDocumentContentChangeEvent], version: int, encoding: Encoding
-    ) -> Sequence[Edit]:
+    ) -> Sequence[ContentChange]:
         """Apply edits in order, each given relative to the text the one before it left; returns what they changed."""
         edits = []
         for edit in changes:
             if isinstance(edit, types.TextDocumentContentChangePartial):
                 start = self.locate(edit.range.start, encoding)
                 end = max(start, self.locate(edit.range.end, encoding))
-                edits.append(_smallest(start, self.between(start, end), edit.text))
+                edits.append(_smallest_change(start, self.between(start, end), edit.text))
                 self._replace(start, end, edit.text)
             else:
-                edits.append(_smallest((0, 0), self.text, edit.text))
+                edits.append(_smallest_change((0, 0), self.text, edit.text))
                 self.lines = split_lines(edit.text)
         self.version = version
         return edits
 
-    def _replace(self, start: Place, end: Place, text: str) -> None:
+    def _replace(self, start: TextPosition, end: TextPosition, text: str) -> None:
         first, last = start[0], end[0]
         text = self.lines[first][: start[1]] + text + self.lines[last][end[1] :]
         if first and text.startswith("\n") and self.lines[first - 1].endswith("\r"):
@@ -142,46 +143,46 @@ class Document:
         start = self.locate(span.start, encoding)
         text = self.between(start, max(start, self.locate(span.end, encoding)))
         inner = text.lstrip()
-        return moved_over(start, text[: len(text) - len(inner)]), inner.rstrip()
+        return position_after(start, text[: len(text) - len(inner)]), inner.rstrip()
 
-    def after(self, start: Place, text: str, encoding: Encoding) -> Snapshot:
+    def after(self, start: TextPosition, text: str, encoding: Encoding) -> DocumentSnapshot:
         """What a request sees that stands behind ``text``, which begins at ``start``."""
-        return self.around(*moved_over(start, text), encoding)
+        return self.around(*position_after(start, text), encoding)
 
-    def between(self, start: Place, end: Place) -> str:
+    def between(self, start: TextPosition, end: TextPosition) -> str:
         """The text from one place to another."""
         if start[0] == end[0]:
             return self.lines[start[0]][start[1] : end[1]]
         inner = self.lines[start[0] + 1 : end[0]]
         return "".join((self.lines[start[0]][start[1] :], *inner, self.lines[end[0]][: end[1]]))
 
-    def snapshot(self, position: types.Position, encoding: Encoding) -> Snapshot:
+    def snapshot(self, position: types.Position, encoding: Encoding) -> DocumentSnapshot:
         """What a request at ``position`` may see."""
         return self.around(*self.locate(position, encoding), encoding)
 
-    def around(self, number: int, offset: int, encoding: Encoding) -> Snapshot:
+    def around(self, number: int, offset: int, encoding: Encoding) -> DocumentSnapshot:
         """What a request may see that stands ``offset`` characters into a line."""
         line = self.lines[number]
-        before = [line[:offset][-BEFORE:]]
-        room = BEFORE - len(before[0])
+        before = [line[:offset][-MAX_PREFIX_CHARS:]]
+        room = MAX_PREFIX_CHARS - len(before[0])
         for above in range(number - 1, -1, -1):
             room -= len(self.lines[above])
             if room < 0:
                 break
             before.append(self.lines[above])
-        after = [line[offset : offset + AFTER]]
-        room = AFTER - len(after[0])
+        after = [line[offset : offset + MAX_SUFFIX_CHARS]]
+        room = MAX_SUFFIX_CHARS - len(after[0])
         for below in range(number + 1, len(self.lines)):
             room -= len(self.lines[below])
             if room < 0:
                 break
             after.append(self.lines[below])
-        return Snapshot(
+        return DocumentSnapshot(
             uri=self.uri,
             version=self.version,
             language=self.language,
-            prefix=_for_the_model("".join(reversed(before))),
-            suffix=_for_the_model("".join(after)),
+            prefix=_as_model_text("".join(reversed(before))),
+            suffix=_as_model_text("".join(after)),
             line=number,
             text=content(line),
             offset=offset,
@@ -190,18 +191,18 @@ class Document:
         )
 
 
-class Documents:
+class OpenDocuments:
     """The documents the editor has open."""
 
     def __init__(self, encoding: Encoding) -> None:
         self.encoding = encoding
-        self._open: dict[str, Document] = {}
+        self._open: dict[str, OpenDocument] = {}
 
     def open(self, item: types.TextDocumentItem) -> None:
         """Take over a document with the text the editor shows."""
-        self._open[item.uri] = Document(item.uri, item.language_id, item.version, item.text)
+        self._open[item.uri] = OpenDocument(item.uri, item.language_id, item.version, item.text)
 
-    def change(self, params: types.DidChangeTextDocumentParams) -> Sequence[Edit]:
+    def change(self, params: types.DidChangeTextDocumentParams) -> Sequence[ContentChange]:
         """Apply the editor's edits and return them; those of a document that is not open are ignored."""
         document = self._open.get(params.text_document.uri)
         if document is None:
@@ -212,36 +213,36 @@ class Documents:
         """Forget a document."""
         self._open.pop(uri, None)
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[OpenDocument]:
         return iter(self._open.values())
 
-    def get(self, uri: str) -> Document | None:
+    def get(self, uri: str) -> OpenDocument | None:
         """The open document, if it is one."""
         return self._open.get(uri)
 
-    def snapshot(self, uri: str, position: types.Position) -> Snapshot | None:
+    def snapshot(self, uri: str, position: types.Position) -> DocumentSnapshot | None:
         """What a request sees now; None when the document is not open."""
         document = self._open.get(uri)
         return document.snapshot(position, self.encoding) if document else None
 
-    def is_current(self, snapshot: Snapshot) -> bool:
+    def is_current(self, snapshot: DocumentSnapshot) -> bool:
         """Whether the document is still the one the snapshot was taken of."""
         document = self._open.get(snapshot.uri)
         return document is not None and document.version == snapshot.version
 
 
-def _smallest(start: Place, removed: str, text: str) -> Edit:
+def _smallest_change(start: TextPosition, removed: str, text: str) -> ContentChange:
     """The edit without what it replaces by the same."""
-    removed, text = one_line_end(removed), one_line_end(text)
-    same = _alike(removed, text)
-    start = moved_over(start, removed[:same])
+    removed, text = normalize_line_ends(removed), normalize_line_ends(text)
+    same = _common_prefix_length(removed, text)
+    start = position_after(start, removed[:same])
     removed, text = removed[same:], text[same:]
-    same = _alike(removed[::-1], text[::-1])
+    same = _common_prefix_length(removed[::-1], text[::-1])
     removed, text = removed[: len(removed) - same], text[: len(text) - same]
-    return Edit(start, moved_over(start, removed), text)
+    return ContentChange(start, position_after(start, removed), text)
 
 
-def _alike(one: str, other: str) -> int:
+def _common_prefix_length(one: str, other: str) -> int:
     """How many characters both begin with; halving, as whole documents are compared too."""
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -253,12 +254,12 @@ def _alike(one: str, other: str) -> int:
     return low
 
 
-def one_line_end(text: str) -> str:
+def normalize_line_ends(text: str) -> str:
     """The text with ``\n`` at the end of every line."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def moved_over(start: Place, text: str) -> tuple[int, int]:
+def position_after(start: TextPosition, text: str) -> tuple[int, int]:
     """The line and offset behind a text that begins at ``start``."""
     pieces = split_lines(text)
     return start[0] + len(pieces) - 1, len(pieces[-1]) + (start[1] if len(pieces) == 1 else 0)
@@ -268,7 +269,37 @@ def _line_end(line: str) -> str:
     return line[len(content(line)) :]
 
 
-def _for_the_model(text: str) -> str:
+def _as_model_text(text: str) -> str:
     """One kind of line end, and U+FFFD for halves of a character: an editor can send them, UTF-8 cannot carry them."""
-    text = one_line_end(text)
+    text = normalize_line_ends(text)
     return text if text.isascii() else _HALF_CHARACTER.sub("\ufffd", text)
+
+
+# The folders of the editor's workspace, and which of them a document belongs to.
+#
+# Only folders of this machine count: the daemon may read their source files for context, and it reads no others.
+
+
+class WorkspaceFolders:
+    """The folders that are open now."""
+
+    def __init__(self, uris: Iterable[str] = ()) -> None:
+        self._paths: dict[str, Path] = {}
+        self.change((), uris)
+
+    def change(self, removed: Iterable[str], added: Iterable[str]) -> None:
+        """Some were closed, others opened; both by their URIs."""
+        for uri in removed:
+            self._paths.pop(uri, None)
+        for uri in added:
+            path = to_fs_path(uri) if uri.startswith("file:") else None
+            if path is not None and len(path) <= MAX_PATH_LENGTH:
+                self._paths[uri] = Path(path)
+
+    def around(self, path: str | None) -> str | None:
+        """The innermost folder with this file in it, as an absolute path; None without one."""
+        if path is None:
+            return None
+        above = Path(path).parents
+        found = [folder for folder in self._paths.values() if folder in above]
+        return str(max(found, key=lambda folder: len(folder.parts))) if found else None

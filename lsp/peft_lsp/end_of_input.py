@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 
-class HeldBack(io.RawIOBase):
+class DelayedEnd(io.RawIOBase):
     """A stream whose end is read only after ``before`` has returned."""
 
     def __init__(self, stream: BinaryIO, before: Callable[[], None]) -> None:

@@ -12,19 +12,19 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from peft_core.api_types import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
-from peft_core.tasks import BackgroundTasks
-from peft_lsp.documents import Document, Documents, Edit, Snapshot, one_line_end
-from peft_lsp.kept import kept_characters
-from peft_lsp.offers import Offer, Offers, Settled
+from peft_lsp.documents import ContentChange, DocumentSnapshot, OpenDocument, OpenDocuments, normalize_line_ends
+from peft_lsp.suggestion_tracker import SettledSuggestion, ShownSuggestion, SuggestionTracker
 
 if TYPE_CHECKING:
     from peft_core.api_types import CompleteResponse
-    from peft_lsp.daemon import Daemon
+    from peft_lsp.daemon_connection import DaemonConnection
 
-LEAVING_S = 2.0
+MAX_SETTLE_S = 2.0
 """How long a server that ends waits until the daemon has what was left."""
 
 
@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class SuggestionContext:
     """What an offer shows, and what it came from."""
 
-    snapshot: Snapshot
+    snapshot: DocumentSnapshot
     begun: str
     """What stood before the cursor of the text already: the beginning of a list's choice."""
     text: str
@@ -46,33 +46,33 @@ class Suggestion:
     """The editor's setting ``feedback`` for its document."""
 
 
-class Feedback:
+class FeedbackReporter:
     """The offers of all open documents."""
 
-    def __init__(self, documents: Documents, daemon: Daemon) -> None:
+    def __init__(self, documents: OpenDocuments, daemon: DaemonConnection) -> None:
         self._documents, self._daemon = documents, daemon
-        self._offers: dict[str, Offers] = {}
-        self._suggestions: dict[str, Suggestion] = {}
+        self._offers: dict[str, SuggestionTracker] = {}
+        self._suggestions: dict[str, SuggestionContext] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._sending = BackgroundTasks(log, "feedback could not be sent")
 
-    def show(self, suggestion: Suggestion) -> str:
+    def show(self, suggestion: SuggestionContext) -> str:
         """A suggestion is about to be shown; returns the id by which the editor may say that it took it."""
         snapshot, replaced = suggestion.snapshot, suggestion.response.replace_after
-        offer = Offer(
+        offer = ShownSuggestion(
             id=suggestion.response.id,
             start=(snapshot.line, snapshot.offset - len(suggestion.begun)),
-            text=one_line_end(suggestion.text),
+            text=normalize_line_ends(suggestion.text),
             typed=len(suggestion.begun),
             over=snapshot.suffix[:replaced],
         )
         self._suggestions[offer.id] = suggestion
-        offers = self._offers.setdefault(snapshot.uri, Offers())
+        offers = self._offers.setdefault(snapshot.uri, SuggestionTracker())
         shown = offers.show(offer, time.monotonic())
         self._tidy()
         return shown
 
-    def edited(self, uri: str, edits: Iterable[Edit]) -> None:
+    def edited(self, uri: str, edits: Iterable[ContentChange]) -> None:
         """A document was edited."""
         if (offers := self._offers.get(uri)) is not None:
             offers.edited(edits, time.monotonic())
@@ -97,7 +97,8 @@ class Feedback:
             self.close(uri)
         if self._alarm is not None:
             self._alarm.cancel()
-        await self._sending.wait(LEAVING_S)
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=MAX_SETTLE_S)
 
     def _look(self) -> None:
         self._alarm = None
@@ -118,21 +119,25 @@ class Feedback:
             delay = max(min(times) - time.monotonic(), 0)
             self._alarm = asyncio.get_running_loop().call_later(delay, self._look)
 
-    def _tell(self, uri: str, ended: Sequence[Settled]) -> None:
+    def _tell(self, uri: str, ended: Sequence[SettledSuggestion]) -> None:
         document = self._documents.get(uri)
         for settled in ended:
             suggestion = self._suggestions.get(settled.offer.id)
             if suggestion is not None:
-                self._sending.spawn(self._daemon.record(record_of(settled, suggestion, document)))
+                task = asyncio.create_task(self._daemon.record(feedback_record(settled, suggestion, document)))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
 
 
-def record_of(settled: Settled, suggestion: Suggestion, document: Document | None) -> FeedbackRequest:
+def feedback_record(
+    settled: SettledSuggestion, suggestion: SuggestionContext, document: OpenDocument | None
+) -> FeedbackRequest:
     """What the daemon is told; all texts are cut to what it takes."""
     snapshot, response, offer = suggestion.snapshot, suggestion.response, settled.offer
     now = kept = None
     if document is not None and settled.outcome is not Outcome.REJECTED:
-        now = one_line_end(document.between(settled.begin, settled.end))[:LONGEST_SUGGESTION]
-        kept = kept_characters(settled.text, now)
+        now = normalize_line_ends(document.between(settled.begin, settled.end))[:LONGEST_SUGGESTION]
+        kept = count_kept_characters(settled.text, now)
     prefix = snapshot.prefix[: len(snapshot.prefix) - len(suggestion.begun)]
     record = FeedbackRequest(
         offer=offer.id,
@@ -161,3 +166,26 @@ def last_lines(text: str) -> str:
     if len(text) <= LONGEST_WINDOW:
         return text
     return text[-LONGEST_WINDOW:].partition("\n")[2]
+
+
+# How much of an accepted text is still there: characters in stretches that both texts have in the same order.
+
+MIN_STRETCH_CHARS = 3
+"""Characters of a stretch that counts: single letters are alike in any two texts."""
+MAX_CHARS_COMPARED = 2000
+"""Characters that are compared one by one; longer texts are compared line by line."""
+
+
+def count_kept_characters(before: str, now: str) -> int:
+    """How many characters of ``before`` are found in ``now``; all of them if it holds ``before`` as a whole."""
+    if before in now:
+        return len(before)
+    if max(len(before), len(now)) > MAX_CHARS_COMPARED:
+        return _count_matching(before.splitlines(keepends=True), now.splitlines(keepends=True), least=1)
+    return _count_matching(list(before), list(now), least=min(MIN_STRETCH_CHARS, len(before)))
+
+
+def _count_matching(before: Sequence[str], now: Sequence[str], *, least: int) -> int:
+    ends = [0, *accumulate(map(len, before))]
+    blocks = SequenceMatcher(None, before, now, autojunk=False).get_matching_blocks()
+    return sum(ends[block.a + block.size] - ends[block.a] for block in blocks if block.size >= least)

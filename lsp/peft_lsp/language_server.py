@@ -15,19 +15,17 @@ from pygls.lsp.server import LanguageServer
 
 from peft_core import __version__
 from peft_lsp import names
-from peft_lsp.daemon import Daemon
-from peft_lsp.documents import Documents, Snapshot
-from peft_lsp.feedback import LEAVING_S, Feedback
-from peft_lsp.folders import Folders
-from peft_lsp.following import Following
-from peft_lsp.pauses import Pauses
+from peft_lsp.daemon_connection import DaemonConnection
+from peft_lsp.documents import DocumentSnapshot, OpenDocuments, WorkspaceFolders
+from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
+from peft_lsp.pauses import Debounce
 from peft_lsp.positions import Encoding
+from peft_lsp.prefetch import Continuations, Prefetch, warm
 from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.requests import why_off
-from peft_lsp.settings import Settings, pull
-from peft_lsp.status import DocumentOff, LoadingProgress, State, Status, StatusBoard
+from peft_lsp.settings import SettingsCache, pull
+from peft_lsp.status import DocumentOff, LoadingProgress, ServerState, Status, StatusBoard
 from peft_lsp.transport import Protocol
-from peft_lsp.warming import Warming, warm
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +33,22 @@ log = logging.getLogger(__name__)
 class PeftLanguageServer(LanguageServer):
     """The server of one editor."""
 
-    def __init__(self, *, encoding: Encoding, options: object, folders: Folders, purpose: str) -> None:
+    def __init__(self, *, encoding: Encoding, options: object, folders: WorkspaceFolders, purpose: str) -> None:
         super().__init__(names.SERVER, __version__, types.TextDocumentSyncKind.Incremental, protocol_cls=Protocol)
         self.id = uuid.uuid4().hex
         """Tells this editor's documents from those another editor has open."""
         self.purpose = purpose
         """Of the completions this editor asks for, which tells them from others of the same document."""
         self.folders = folders
-        self.documents = Documents(encoding)
+        self.documents = OpenDocuments(encoding)
         self.board = StatusBoard(self._status_changed)
-        self.settings = Settings(options, partial(pull, self), self.warn_once, self._settings_changed)
+        self.settings = SettingsCache(options, partial(pull, self), self.warn_once, self._settings_changed)
         """Those of the client's initialization options until it tells others."""
-        self.pauses = Pauses()
-        self.daemon = Daemon(self.board)
-        self.feedback = Feedback(self.documents, self.daemon)
-        self.following = Following(self.documents, self.daemon.go_on, self._tell_more)
-        self.warming = Warming(partial(warm, self))
+        self.pauses = Debounce()
+        self.daemon = DaemonConnection(self.board)
+        self.feedback = FeedbackReporter(self.documents, self.daemon)
+        self.following = Continuations(self.documents, self.daemon.go_on, self._tell_more)
+        self.warming = Prefetch(partial(warm, self))
         self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
         self.loading = LoadingProgress(self.work_done_progress)
         self.leaving = False
@@ -64,7 +62,7 @@ class PeftLanguageServer(LanguageServer):
         if self.loop is not None:
             told = asyncio.run_coroutine_threadsafe(self.feedback.leave(), self.loop)
             with contextlib.suppress(TimeoutError):
-                told.result(2 * LEAVING_S)
+                told.result(2 * MAX_SETTLE_S)
 
     def warn_once(self, message: str) -> None:
         """Show the user a message; a second time it is only logged."""
@@ -98,7 +96,7 @@ class PeftLanguageServer(LanguageServer):
         window = self.client_capabilities.window
         return window is not None and bool(window.work_done_progress)
 
-    def _tell_more(self, snapshot: Snapshot) -> None:
+    def _tell_more(self, snapshot: DocumentSnapshot) -> None:
         place = snapshot.position(snapshot.offset)
         facts = {"line": place.line, "character": place.character}
         self.protocol.notify(names.MORE, {"uri": snapshot.uri, "version": snapshot.version, "position": facts})
@@ -116,5 +114,5 @@ class PeftLanguageServer(LanguageServer):
         self.protocol.notify(names.STATUS, msgspec.to_builtins(status))
         if self.shows_progress:
             self.loading.follow(status)
-        if status.state is State.ERROR:
+        if status.state is ServerState.ERROR:
             self.warn_once(status.message)

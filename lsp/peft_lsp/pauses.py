@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Pauses:
+class Debounce:
     """The requests that wait, at most one for each key."""
 
     def __init__(self) -> None:

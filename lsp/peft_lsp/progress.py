@@ -13,13 +13,13 @@ from pygls.exceptions import JsonRpcException
 from pygls.progress import Progress
 
 T = TypeVar("T")
-Token = str | int
+ProgressToken = str | int
 
 
-class Bar:
+class ProgressBar:
     """One bar; without a token nothing is shown."""
 
-    def __init__(self, progress: Progress, token: Token | None) -> None:
+    def __init__(self, progress: Progress, token: ProgressToken | None) -> None:
         self._progress, self._token = progress, token
 
     def report(self, message: str) -> None:
@@ -41,19 +41,21 @@ class Bar:
 
 
 @asynccontextmanager
-async def bar(progress: Progress, token: Token | None, title: str, *, cancellable: bool) -> AsyncIterator[Bar]:
+async def open_progress_bar(
+    progress: Progress, token: ProgressToken | None, title: str, *, cancellable: bool
+) -> AsyncIterator[ProgressBar]:
     """A bar that stands while this is open; without a token there is none."""
     if token is not None:
         progress.begin(token, types.WorkDoneProgressBegin(title=title, cancellable=cancellable))
     try:
-        yield Bar(progress, token)
+        yield ProgressBar(progress, token)
     finally:
         if token is not None:
             progress.end(token, types.WorkDoneProgressEnd())
             progress.tokens.pop(token, None)
 
 
-async def new_token(progress: Progress) -> Token | None:
+async def create_progress_token(progress: Progress) -> ProgressToken | None:
     """A token for a bar the server begins; None if the client does not want it."""
     token = str(uuid.uuid4())
     try:

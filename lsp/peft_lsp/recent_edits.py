@@ -16,19 +16,18 @@ from pygls.uris import to_fs_path
 
 from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
 from peft_core.privacy.files import secret_file
-from peft_core.tasks import BackgroundTasks
-from peft_lsp.documents import Document, Documents, Edit, one_line_end
+from peft_lsp.documents import ContentChange, OpenDocument, OpenDocuments, normalize_line_ends
 
-PAUSE_S = 1.0
+SEND_AFTER_S = 1.0
 """How long nothing happens before it is told."""
-BESIDE = 4
+MAX_GAP_LINES = 4
 """Lines between two edits that are one region."""
-AROUND = 3
+CONTEXT_LINES = 3
 """Lines shown above and below what was edited."""
-LONGEST_REGION = 40
+MAX_REGION_LINES = 40
 """Lines of a region; a larger one is where the last edit was."""
 
-Tell = Callable[[ContextChanged], Awaitable[None]]
+SendContext = Callable[[ContextChanged], Awaitable[None]]
 WorkspaceOf = Callable[[str], str | None]
 
 
@@ -44,30 +43,30 @@ class Region:
     last: int
     text: str | None = None
 
-    def after(self, edit: Edit) -> Region | None:
+    def after(self, edit: ContentChange) -> Region | None:
         """The region with an edit in or beside it taken in, or moved by one above it; None where that removed it."""
         start, end, added = edit.start[0], edit.end[0], edit.text.count("\n")
         grown = added - (end - start)
-        if start > self.last + BESIDE:
+        if start > self.last + MAX_GAP_LINES:
             return self
-        if end < self.first - BESIDE:
+        if end < self.first - MAX_GAP_LINES:
             return replace(self, first=self.first + grown, last=self.last + grown)
         return None
 
-    def joined(self, edit: Edit) -> Region:
+    def joined(self, edit: ContentChange) -> Region:
         """The lines of an edit as they are after it, with those of this region, which it touches."""
         start, end, added = edit.start[0], edit.end[0], edit.text.count("\n")
         first, last = min(self.first, start), max(start + added, self.last + added - (end - start))
-        if last - first >= LONGEST_REGION:
-            first, last = start, min(start + added, start + LONGEST_REGION - 1)
+        if last - first >= MAX_REGION_LINES:
+            first, last = start, min(start + added, start + MAX_REGION_LINES - 1)
         return Region(self.uri, first, last)
 
 
-def with_edit(regions: Sequence[Region], uri: str, edit: Edit) -> tuple[Region, ...]:
+def with_edit(regions: Sequence[Region], uri: str, edit: ContentChange) -> tuple[Region, ...]:
     """Regions, the newest first, after one more edit; at most ``MOST_EDITS`` of them."""
     newest = Region(uri, edit.start[0], edit.start[0] + edit.text.count("\n"))
-    if newest.last - newest.first >= LONGEST_REGION:
-        newest = replace(newest, last=newest.first + LONGEST_REGION - 1)
+    if newest.last - newest.first >= MAX_REGION_LINES:
+        newest = replace(newest, last=newest.first + MAX_REGION_LINES - 1)
     kept: list[Region] = []
     for region in regions:
         if region.uri != uri or region.text is not None:
@@ -81,13 +80,13 @@ def with_edit(regions: Sequence[Region], uri: str, edit: Edit) -> tuple[Region, 
 
 def _union(one: Region, other: Region) -> Region:
     first, last = min(one.first, other.first), max(one.last, other.last)
-    return replace(one, first=first, last=last) if last - first < LONGEST_REGION else one
+    return replace(one, first=first, last=last) if last - first < MAX_REGION_LINES else one
 
 
-def text_of(region: Region, document: Document) -> str:
+def text_of(region: Region, document: OpenDocument) -> str:
     """The lines of a region and some around it, no more than the daemon takes; empty where there are only blanks."""
-    lines = document.lines[max(0, region.first - AROUND) : region.last + 1 + AROUND]
-    text = one_line_end("".join(lines)).strip("\n")
+    lines = document.lines[max(0, region.first - CONTEXT_LINES) : region.last + 1 + CONTEXT_LINES]
+    text = normalize_line_ends("".join(lines)).strip("\n")
     while len(text) > LONGEST_EDIT and "\n" in text:
         text = text.rpartition("\n")[0]
     return text if text.strip() and len(text) <= LONGEST_EDIT else ""
@@ -96,7 +95,7 @@ def text_of(region: Region, document: Document) -> str:
 class RecentEdits:
     """The regions of all documents of one editor, and the files it saved since the last telling."""
 
-    def __init__(self, documents: Documents, tell: Tell, workspace_of: WorkspaceOf) -> None:
+    def __init__(self, documents: OpenDocuments, tell: SendContext, workspace_of: WorkspaceOf) -> None:
         """``workspace_of`` gives the folder that a file's path belongs to; what belongs to none is not told."""
         self._documents, self._tell, self._workspace_of = documents, tell, workspace_of
         self._regions: tuple[Region, ...] = ()
@@ -105,7 +104,7 @@ class RecentEdits:
         self._timer: asyncio.TimerHandle | None = None
         self._telling = BackgroundTasks(log, "the daemon could not be told of recent edits")
 
-    def edited(self, uri: str, edits: Sequence[Edit]) -> None:
+    def edited(self, uri: str, edits: Sequence[ContentChange]) -> None:
         """A document was edited; of one that holds secrets nothing is told."""
         document = self._documents.get(uri)
         if document is None or secret_file(uri, document.language) is not None:
@@ -159,7 +158,7 @@ class RecentEdits:
     def _later(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(PAUSE_S, self._now)
+        self._timer = asyncio.get_running_loop().call_later(SEND_AFTER_S, self._now)
 
     def _now(self) -> None:
         self._timer = None

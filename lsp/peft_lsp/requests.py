@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from peft_core.api_types import CompleteRequest
 from peft_core.privacy.files import prose_language, why_secret
-from peft_lsp.configuration import Configuration
-from peft_lsp.documents import Snapshot
+from peft_lsp.documents import DocumentSnapshot
+from peft_lsp.settings import EditorSettings
 
 if TYPE_CHECKING:
     from peft_lsp.language_server import PeftLanguageServer
@@ -16,7 +16,9 @@ LONGEST_KEY = 4096
 """Longest document key the daemon takes."""
 
 
-def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configuration, *, purpose: str) -> CompleteRequest:
+def request_at(
+    ls: PeftLanguageServer, snapshot: DocumentSnapshot, settings: EditorSettings, *, purpose: str
+) -> CompleteRequest:
     """A request at the snapshot's cursor, with the settings for its document.
 
     The newest request of a document wins among those with the same ``purpose``.
@@ -35,7 +37,7 @@ def request_at(ls: PeftLanguageServer, snapshot: Snapshot, settings: Configurati
     )
 
 
-def why_off(uri: str, language: str, settings: Configuration) -> str | None:
+def why_off(uri: str, language: str, settings: EditorSettings) -> str | None:
     """Tell the user why a document gets no suggestions; None where it does.
 
     Everything that shows a document to the model asks this first. The daemon refuses files with secrets as well.
@@ -49,17 +51,17 @@ def why_off(uri: str, language: str, settings: Configuration) -> str | None:
     return None
 
 
-async def pause_over(ls: PeftLanguageServer, snapshot: Snapshot, milliseconds: int, *, purpose: str) -> bool:
+async def pause_over(ls: PeftLanguageServer, snapshot: DocumentSnapshot, milliseconds: int, *, purpose: str) -> bool:
     """Whether the document is still the same after a pause; False at once when a newer request comes meanwhile."""
     return await ls.pauses.over(f"{purpose}:{snapshot.uri}", milliseconds / 1000) and ls.documents.is_current(snapshot)
 
 
-def is_hopeless(snapshot: Snapshot) -> bool:
+def is_hopeless(snapshot: DocumentSnapshot) -> bool:
     """Whether there is nothing to complete: an empty document, or one that is no text."""
     return not (snapshot.prefix or snapshot.suffix) or "\0" in snapshot.prefix or "\0" in snapshot.suffix
 
 
-def word_follows(snapshot: Snapshot) -> bool:
+def word_follows(snapshot: DocumentSnapshot) -> bool:
     """Whether the cursor stands before or inside a word: what is typed there is nearly always an edit of that word."""
     return begins_with_word(snapshot.suffix)
 

@@ -10,18 +10,25 @@ from typing import Any, BinaryIO, cast
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from peft_lsp import code_action, commands, completion, inline_completion, propose, settings, warming
-from peft_lsp.end_of_input import HeldBack
-from peft_lsp.folders import Folders
+from peft_lsp import prefetch, settings
+from peft_lsp.documents import WorkspaceFolders
+from peft_lsp.end_of_input import DelayedEnd
 from peft_lsp.framing import ReadableInput
-from peft_lsp.initialize import (
+from peft_lsp.handlers import (
+    text_document_code_action,
+    text_document_completion,
+    text_document_inline_completion,
+    workspace_execute_command,
+)
+from peft_lsp.handlers.initialize import (
+    FirstAnswerFilter,
     Handshake,
-    WithoutAnswer,
-    folders,
     position_encoding,
     shows_ghost_text,
     wants_completion_list,
+    workspace_folders,
 )
+from peft_lsp.handlers.workspace_execute_command import register_propose
 from peft_lsp.language_server import PeftLanguageServer
 
 LONGEST_LOGGED = 60
@@ -40,8 +47,8 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
     server = create(handshake.params)
     messages = cast(BinaryIO, ReadableInput(handshake.for_the_library(), stdin, stdout))
     server.start_io(
-        cast(BinaryIO, HeldBack(messages, server.settle)),
-        cast(BinaryIO, WithoutAnswer(handshake.id, stdout)),
+        cast(BinaryIO, DelayedEnd(messages, server.settle)),
+        cast(BinaryIO, FirstAnswerFilter(handshake.id, stdout)),
     )
     return 0 if server.leaving else 1
 
@@ -62,19 +69,19 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     server = PeftLanguageServer(
         encoding=position_encoding(params),
         options=params.get("initializationOptions"),
-        folders=Folders(folders(params)),
+        folders=WorkspaceFolders(workspace_folders(params)),
         purpose="fill" if shows_ghost_text(params) else "list",
     )
     server.feature(types.INITIALIZED)(_initialized)
     server.feature(types.SHUTDOWN)(_shutdown)
-    inline_completion.register(server)
+    text_document_inline_completion.register(server)
     if wants_completion_list(params):
-        completion.register(server)
-    code_action.register(server)
-    propose.register(server)
-    commands.register(server)
+        text_document_completion.register(server)
+    text_document_code_action.register(server)
+    register_propose(server)
+    workspace_execute_command.register(server)
     settings.register(server)
-    warming.register(server)
+    prefetch.register(server)
     server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
     return server
 

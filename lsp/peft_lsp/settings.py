@@ -10,34 +10,39 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import msgspec
 from lsprotocol import types
+from msgspec import Meta
 from pygls.exceptions import JsonRpcException
 
+from peft_core.api_types import Name, TokenCount
+from peft_core.privacy.files import PROSE_LANGUAGES, prose_language
 from peft_lsp import names
-from peft_lsp.configuration import Configuration, read
 
 if TYPE_CHECKING:
     from peft_lsp.language_server import PeftLanguageServer
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = 5.0
+MAX_ANSWER_S = 5.0
 """A client that has not answered by then is served by what is known, until it does answer."""
 
-Ask = Callable[[str | None], Coroutine[Any, Any, object]]
+AskClient = Callable[[str | None], Coroutine[Any, Any, object]]
 """The client's settings as JSON, for a document's URI or in general; None when it tells none."""
 
 
-class Settings:
+class SettingsCache:
     """What the editor has set."""
 
-    def __init__(self, options: object, ask: Ask, complain: Callable[[str], None], changed: Callable[[], None]) -> None:
-        self.general, _ = read(options)  # complaints come when the settings are loaded
+    def __init__(
+        self, options: object, ask: AskClient, complain: Callable[[str], None], changed: Callable[[], None]
+    ) -> None:
+        self.general, _ = read_settings(options)  # complaints come when the settings are loaded
         self._options = options
         self._ask, self._complain, self._changed = ask, complain, changed
-        self._documents: dict[str, asyncio.Task[Configuration]] = {}
+        self._documents: dict[str, asyncio.Task[EditorSettings]] = {}
         self._late: set[asyncio.Task[Any]] = set()
         """Questions that were waited for as long as they may be."""
         self._asking: asyncio.Task[object] | None = None
@@ -63,14 +68,14 @@ class Settings:
         if not in_time:
             asking.add_done_callback(self._take_late)
 
-    async def of(self, uri: str) -> Configuration:
+    async def of(self, uri: str) -> EditorSettings:
         """The settings for an open document."""
         task = self._documents.get(uri)
         if task is None:
             task = self._documents[uri] = asyncio.create_task(self._pull(uri))
         return task.result() if await self._answered(task) else self.general
 
-    def known(self, uri: str) -> Configuration:
+    def known(self, uri: str) -> EditorSettings:
         """The settings for an open document as far as the client has told them; the general ones else."""
         task = self._documents.get(uri)
         told = task is not None and task.done() and not task.cancelled() and task.exception() is None
@@ -89,9 +94,9 @@ class Settings:
         """Wait for the client's answer, once as long as it may take; whether it is there."""
         if not task.done() and task not in self._late:
             # A cancelled request must not take the answer from the others that wait for it: ``wait`` cancels nothing.
-            await asyncio.wait((task,), timeout=ANSWER_S)
+            await asyncio.wait((task,), timeout=MAX_ANSWER_S)
             if not task.done():
-                log.warning("the client has not told its settings in %g s", ANSWER_S)
+                log.warning("the client has not told its settings in %g s", MAX_ANSWER_S)
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
         return task.done()
@@ -104,15 +109,15 @@ class Settings:
         if asking is self._asking and not asking.cancelled() and asking.result() is not None:
             self._take(asking.result())
 
-    async def _pull(self, uri: str) -> Configuration:
+    async def _pull(self, uri: str) -> EditorSettings:
         raw = await self._ask(uri)
         found = self.general if raw is None else self._read(raw)
         # By then this task is done and counts.
         asyncio.get_running_loop().call_soon(self._changed)
         return found
 
-    def _read(self, raw: object) -> Configuration:
-        found, complaints = read(raw)
+    def _read(self, raw: object) -> EditorSettings:
+        found, complaints = read_settings(raw)
         for complaint in complaints:
             self._complain(f"in the editor's settings {complaint}")
         return found
@@ -161,3 +166,61 @@ async def pull(ls: PeftLanguageServer, uri: str | None) -> object:
         log.warning("the client does not tell its settings: %s", error)
         return None
     return answers[0] if answers else None
+
+
+# What an editor can set below ``peft-daemon``, and how its JSON is read.
+#
+# A bad value never stops the server: the default serves instead and the user is told once. Keys that are not listed
+# here belong to the editor's extension and are ignored.
+
+Milliseconds = Annotated[int, Meta(ge=50, le=600_000)]
+
+
+class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an editor can set; null means the default."""
+
+    enabled: bool = True
+    adapter: Annotated[Name, Meta(min_length=1)] | None = None
+    """Name or digest of the adapter for every request, ``base`` for none; null lets the daemon pick."""
+    max_tokens: TokenCount | None = None
+    time_budget_ms: Milliseconds | None = None
+    disabled_languages: list[str] = msgspec.field(default_factory=lambda: list(PROSE_LANGUAGES))
+    """Language ids without completion. Files that hold secrets have none whatever is set."""
+    delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
+    """How long after a keystroke the daemon is asked; null: at once, and the daemon decides how long the model waits.
+    A request made by hand never waits."""
+    show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
+    """Show what is complete after this time, and the rest when it is; 0: show all of it at once."""
+    feedback: Literal["counts", "text", "off"] | bool | None = None
+    """What is recorded on this machine of what becomes of suggestions: numbers, the text around them too, or nothing.
+    Null or true: what the daemon's own setting says. False: nothing."""
+    completion: Literal["auto", "always", "never"] = "auto"
+    """The model in the ordinary completion list. auto: when the editor cannot show inline completions. The list itself
+    is announced at start: other values than auto belong into the initialization options as well."""
+
+    def serves(self, language: str) -> bool:
+        """Whether documents of this language get completions."""
+        return self.enabled and not self.disables(language)
+
+    def disables(self, language: str) -> bool:
+        """Whether documents of this language get none; plain text and Markdown have several names."""
+        return language in self.disabled_languages or prose_language(language) in self.disabled_languages
+
+
+def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
+    """Settings from the editor's JSON, and a sentence for each value that could not be used."""
+    if raw is None or raw == []:  # an empty table of Lua becomes a list
+        return EditorSettings(), []
+    if not isinstance(raw, dict):
+        return EditorSettings(), [f"the settings must be an object, not {type(raw).__name__}"]
+    values: dict[str, Any] = {}
+    complaints = []
+    for field in msgspec.structs.fields(EditorSettings):
+        value = raw.get(field.encode_name)
+        if value is None:
+            continue
+        try:
+            values[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            complaints.append(f"'{field.encode_name}' is {value!r}: {error}; the default is used")
+    return EditorSettings(**values), complaints

@@ -15,13 +15,12 @@ import msgspec
 from pygls.progress import Progress
 
 from peft_core.api_types import CompleteResponse
-from peft_core.tasks import BackgroundTasks
-from peft_lsp.progress import bar, new_token
+from peft_lsp.progress import create_progress_token, open_progress_bar
 
 log = logging.getLogger(__name__)
 
 
-class State(StrEnum):
+class ServerState(StrEnum):
     """What a status bar shows."""
 
     OFF = "off"
@@ -45,7 +44,7 @@ class DocumentOff(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Parameters of the notification."""
 
-    state: State
+    state: ServerState
     model: str = ""
     adapter: str = ""
     """Adapter of the last answer; empty: none."""
@@ -62,17 +61,17 @@ class StatusBoard:
     def __init__(self, report: Callable[[Status], None]) -> None:
         self._report = report
         self._enabled = True
-        self._daemon = State.LOADING
+        self._daemon = ServerState.LOADING
         self._active = 0
         self._shown: Status | None = None
-        self._facts = Status(state=State.LOADING)
+        self._facts = Status(state=ServerState.LOADING)
 
     @property
     def status(self) -> Status:
         """The status now."""
-        state = State.OFF if not self._enabled else self._daemon
-        if state is State.IDLE and self._active:
-            state = State.THINKING
+        state = ServerState.OFF if not self._enabled else self._daemon
+        if state is ServerState.IDLE and self._active:
+            state = ServerState.THINKING
         return msgspec.structs.replace(self._facts, state=state)
 
     def enable(self, enabled: bool) -> None:
@@ -80,7 +79,7 @@ class StatusBoard:
         self._enabled = enabled
         self._update()
 
-    def daemon(self, state: State, *, model: str | None = None, message: str = "") -> None:
+    def daemon(self, state: ServerState, *, model: str | None = None, message: str = "") -> None:
         """The daemon is LOADING, IDLE (ready) or in ERROR."""
         self._daemon = state
         self._update(model=self._facts.model if model is None else model, message=message)
@@ -102,7 +101,7 @@ class StatusBoard:
 
     def answered(self, response: CompleteResponse, latency_ms: float) -> None:
         """The model answered."""
-        self._daemon = State.IDLE
+        self._daemon = ServerState.IDLE
         adapter = response.adapter.name if response.adapter else ""
         self._update(model=response.model, adapter=adapter, latency_ms=round(latency_ms), message="")
 
@@ -123,7 +122,7 @@ class LoadingProgress:
 
     def follow(self, status: Status) -> None:
         """Begin or end with the status; call it for each change."""
-        if status.state is State.LOADING:
+        if status.state is ServerState.LOADING:
             if self._loaded is None:
                 self._loaded = asyncio.Event()
                 self._tasks.spawn(self._show(status.model, self._loaded))
@@ -132,7 +131,7 @@ class LoadingProgress:
             self._loaded = None
 
     async def _show(self, model: str, loaded: asyncio.Event) -> None:
-        token = await new_token(self._progress)
+        token = await create_progress_token(self._progress)
         title = f"Loading {model}" if model else "Starting peft-daemon"
-        async with bar(self._progress, token, title, cancellable=False):
+        async with open_progress_bar(self._progress, token, title, cancellable=False):
             await loaded.wait()

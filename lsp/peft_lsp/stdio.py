@@ -11,8 +11,8 @@ import os
 import sys
 from typing import BinaryIO
 
-from peft_lsp import initialize
 from peft_lsp.framing import MalformedHeader, complain
+from peft_lsp.handlers import initialize
 
 
 def run(log_level: str = "warning") -> int:

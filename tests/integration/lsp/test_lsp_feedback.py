@@ -10,8 +10,8 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
-from peft_daemon.feedback import FeedbackRow, FeedbackStore
-from peft_lsp.offers import READING_S
+from peft_daemon.feedback.store import FeedbackStore, Row
+from peft_lsp.suggestion_tracker import MIN_READING_S
 from support.editor import Editor, editor, uri_of
 from support.played_daemon import Played
 
@@ -90,7 +90,7 @@ async def test_a_rejected_suggestion_is_told_without_waiting_for_the_document_to
     async with editor(played.environ, settings={"feedback": "text"}) as one:
         await one.ready()
         await offered(one, played)
-        await asyncio.sleep(READING_S)
+        await asyncio.sleep(MIN_READING_S)
         one.edit(URI, (0, COLUMN), (0, COLUMN), "x")
         (row,) = await recorded(played)
     assert (row.record.outcome, row.record.now, row.record.kept) == (Outcome.REJECTED, None, None)

@@ -15,9 +15,9 @@ from lsprotocol import types
 
 from peft_core.http_client import MAX_UNUSED
 from peft_daemon.client import CompleteRequest, DaemonClient
-from peft_lsp import daemon as daemon_module
-from peft_lsp.daemon import Daemon
-from peft_lsp.status import State, StatusBoard
+from peft_lsp import daemon_connection as daemon_module
+from peft_lsp.daemon_connection import DaemonConnection
+from peft_lsp.status import ServerState, StatusBoard
 from support.editor import editor
 from support.played_daemon import Played
 from support.played_llama import PlayedLlama
@@ -30,13 +30,13 @@ URI = "file:///project/demo.py"
 async def test_completions_cancelled_at_any_moment_leave_descriptors_and_tasks_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(daemon_module, "JOINED_S", 0.01)
+    monkeypatch.setattr(daemon_module, "CANCEL_AFTER_S", 0.01)
     chance = random.Random(3)
     async with daemon_here(PlayedLlama(tmp_path, (), slots=2), monkeypatch) as here:
         board = StatusBoard(lambda _: None)
-        daemon = Daemon(board, partial(DaemonClient.connect, paths=here.paths, start=False))
+        daemon = DaemonConnection(board, partial(DaemonClient.connect, paths=here.paths, start=False))
         daemon.start()
-        await until(lambda: board.status.state is State.IDLE)
+        await until(lambda: board.status.state is ServerState.IDLE)
 
         async def ask(number: int, document: str | None, moment: int | None) -> None:
             request = CompleteRequest(prefix=f"x{number} = ", suffix="\n", max_tokens=2, document=document)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from peft_lsp.warming import HEAD_LINES
+from peft_lsp.prefetch import HEAD_LINES
 from support.editor import Editor, editor
 from support.played_daemon import Played
 

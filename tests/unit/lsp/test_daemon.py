@@ -27,9 +27,9 @@ from peft_core.api_types import (
 )
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
 from peft_daemon.client import DaemonClient
-from peft_lsp import daemon
-from peft_lsp.daemon import Daemon
-from peft_lsp.status import State, Status, StatusBoard
+from peft_lsp import daemon_connection
+from peft_lsp.daemon_connection import DaemonConnection
+from peft_lsp.status import ServerState, Status, StatusBoard
 
 ANSWER = CompleteResponse(id="1", text="x", finish_reason=FinishReason.STOP, task=Task.FILL, model="m", adapter=None)
 LOADING = EngineStatus(kind="llama.cpp", state=EngineState.STARTING, model="m")
@@ -95,17 +95,17 @@ class Played:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Status]:
-    monkeypatch.setattr(daemon, "POLL_S", 0)
+    monkeypatch.setattr(daemon_connection, "POLL_S", 0)
     return []
 
 
-async def until(told: list[Status], state: State) -> None:
+async def until(told: list[Status], state: ServerState) -> None:
     while not told or told[-1].state is not state:
         await asyncio.sleep(0)
 
 
-def seen_from(told: list[Status], connect: Callable[[], Awaitable[DaemonClient]]) -> Daemon:
-    return Daemon(StatusBoard(told.append), connect)
+def seen_from(told: list[Status], connect: Callable[[], Awaitable[DaemonClient]]) -> DaemonConnection:
+    return DaemonConnection(StatusBoard(told.append), connect)
 
 
 async def test_completions_are_none_until_the_model_is_loaded(told: list[Status]) -> None:
@@ -113,11 +113,16 @@ async def test_completions_are_none_until_the_model_is_loaded(told: list[Status]
     seen = seen_from(told, played.connect)
     assert await seen.complete(REQUEST) is None
     played.connected.set()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     assert await seen.complete(REQUEST) == ANSWER
     assert [each.state for each in told] == [
-        State.LOADING, State.LOADING, State.IDLE, State.THINKING, State.IDLE, State.IDLE,
-    ]  # fmt: skip
+        ServerState.LOADING,
+        ServerState.LOADING,
+        ServerState.IDLE,
+        ServerState.THINKING,
+        ServerState.IDLE,
+        ServerState.IDLE,
+    ]
     assert played.connections == 1
 
 
@@ -138,7 +143,7 @@ async def test_a_daemon_that_cannot_be_reached_is_not_tried_again_with_every_key
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.ERROR)
+    await until(told, ServerState.ERROR)
     assert told[-1].message == "no daemon. Start one"
     for _ in range(5):
         assert await seen.complete(REQUEST) is None
@@ -151,7 +156,7 @@ async def test_a_model_that_does_not_load_is_an_error_with_its_reason(told: list
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.ERROR)
+    await until(told, ServerState.ERROR)
     assert told[-1].message == "no memory. Close something"
 
 
@@ -160,11 +165,11 @@ async def test_a_daemon_that_loads_again_is_watched_until_it_is_ready(told: list
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     played.engines = [LOADING, READY]
     assert await seen.complete(REQUEST) is None
-    assert told[-1].state is State.LOADING
-    await until(told, State.IDLE)
+    assert told[-1].state is ServerState.LOADING
+    await until(told, ServerState.IDLE)
     assert await seen.complete(REQUEST) == ANSWER
 
 
@@ -173,11 +178,11 @@ async def test_a_refused_request_is_told_and_the_next_good_one_clears_it(told: l
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     assert await seen.complete(REQUEST) is None
-    assert (told[-1].state, told[-1].message) == (State.ERROR, "no adapter 'x'. Choose another")
+    assert (told[-1].state, told[-1].message) == (ServerState.ERROR, "no adapter 'x'. Choose another")
     assert await seen.complete(REQUEST) == ANSWER
-    assert (told[-1].state, told[-1].message) == (State.IDLE, "")
+    assert (told[-1].state, told[-1].message) == (ServerState.IDLE, "")
 
 
 async def test_a_daemon_of_another_version_is_connected_to_anew_after_a_while(told: list[Status]) -> None:
@@ -185,15 +190,15 @@ async def test_a_daemon_of_another_version_is_connected_to_anew_after_a_while(to
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     assert await seen.complete(REQUEST) is None
-    assert told[-1].state is State.ERROR
+    assert told[-1].state is ServerState.ERROR
     played.connected.set()
     assert await seen.complete(REQUEST) is None
     assert played.connections == 1, "not at every keystroke"
     seen._retry_at = 0.0
     assert await seen.complete(REQUEST) is None
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     assert played.connections == 2
     assert await seen.complete(REQUEST) == ANSWER
 
@@ -204,7 +209,7 @@ async def test_an_unforeseen_failure_does_not_leave_the_status_at_loading(told: 
 
     seen = seen_from(told, broken)
     seen.start()
-    await until(told, State.ERROR)
+    await until(told, ServerState.ERROR)
     assert "a bug" in told[-1].message
 
 
@@ -213,7 +218,7 @@ async def test_after_closing_nothing_runs_on(told: list[Status]) -> None:
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.LOADING)
+    await until(told, ServerState.LOADING)
     await seen.client()
     await seen.close()
     await asyncio.sleep(0)
@@ -228,12 +233,12 @@ async def test_feedback_that_cannot_be_told_is_lost_and_changes_no_status(told: 
     assert played.connections == 0, "it is no reason to start a daemon"
     played.connected.set()
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     await seen.record(TOLD)
     played.refuses = Unavailable("the disk is full")
     await seen.record(TOLD)
     assert played.recorded == [TOLD, TOLD]
-    assert told[-1].state is State.IDLE
+    assert told[-1].state is ServerState.IDLE
 
 
 async def test_warming_up_waits_for_the_model_and_shows_nothing(told: list[Status]) -> None:
@@ -245,7 +250,7 @@ async def test_warming_up_waits_for_the_model_and_shows_nothing(told: list[Statu
     played.connected.set()
     assert await warming
     assert played.warmed == [REQUEST]
-    assert [each.state for each in told] == [State.LOADING, State.LOADING, State.IDLE]
+    assert [each.state for each in told] == [ServerState.LOADING, ServerState.LOADING, ServerState.IDLE]
 
 
 @pytest.mark.parametrize("error", [NotFound("no such route"), Unavailable("restarting"), Conflict("another version")])
@@ -254,7 +259,7 @@ async def test_a_daemon_that_cannot_warm_up_is_left_in_peace(told: list[Status],
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     played.refuses = error
     before = list(told)
     assert not await seen.warm(REQUEST)
@@ -276,7 +281,7 @@ async def test_going_on_shows_nothing_whatever_comes_of_it(told: list[Status]) -
     assert played.connections == 0
     played.connected.set()
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     before = list(told)
     assert await seen.go_on(REQUEST) == ANSWER
     assert await seen.go_on(REQUEST) is None
@@ -290,15 +295,15 @@ async def test_a_cancelled_request_stays_for_a_moment_so_that_the_next_key_may_j
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     played.held.clear()
     asked = asyncio.create_task(seen.complete(REQUEST))
-    await until(told, State.THINKING)
-    monkeypatch.setattr(daemon, "JOINED_S", 0)
+    await until(told, ServerState.THINKING)
+    monkeypatch.setattr(daemon_connection, "CANCEL_AFTER_S", 0)
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked
-    assert told[-1].state is State.IDLE
+    assert told[-1].state is ServerState.IDLE
     assert not played.cancelled.is_set()
     await played.cancelled.wait()
 
@@ -308,10 +313,10 @@ async def test_closing_waits_for_no_cancelled_request(told: list[Status]) -> Non
     played.connected.set()
     seen = seen_from(told, played.connect)
     seen.start()
-    await until(told, State.IDLE)
+    await until(told, ServerState.IDLE)
     played.held.clear()
     asked = asyncio.create_task(seen.complete(REQUEST))
-    await until(told, State.THINKING)
+    await until(told, ServerState.THINKING)
     asked.cancel()
     await asyncio.sleep(0)
     await seen.close()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from peft_lsp.documents import AFTER, BEFORE, Document, Documents
+from peft_lsp.documents import MAX_PREFIX_CHARS, MAX_SUFFIX_CHARS, OpenDocument, OpenDocuments
 from peft_lsp.positions import Encoding, content, split_lines, to_column
 
 URI = "file:///project/demo.py"
@@ -14,8 +14,8 @@ UTF16 = Encoding.UTF16
 texts = st.text(st.sampled_from("ab😀é\n\r\u2028\x0c"), max_size=30)
 
 
-def open_document(text: str, *, uri: str = URI, version: int = 1) -> Documents:
-    documents = Documents(UTF16)
+def open_document(text: str, *, uri: str = URI, version: int = 1) -> OpenDocuments:
+    documents = OpenDocuments(UTF16)
     documents.open(types.TextDocumentItem(uri, "python", version, text))
     return documents
 
@@ -31,7 +31,7 @@ def position_of(text: str, offset: int, encoding: Encoding) -> types.Position:
 
 def offset_of(text: str, position: types.Position, encoding: Encoding) -> int:
     lines = split_lines(text)
-    document = Document(URI, "python", 1, text)
+    document = OpenDocument(URI, "python", 1, text)
     number, offset = document.locate(position, encoding)
     return sum(map(len, lines[:number])) + offset
 
@@ -47,7 +47,7 @@ def test_any_row_of_edits_leaves_the_text_the_editor_has(
     case: tuple[str, list[tuple[int, int, str]]], encoding: Encoding
 ) -> None:
     text, changes = case
-    document = Document(URI, "python", 1, text)
+    document = OpenDocument(URI, "python", 1, text)
     for one, other, new in changes:
         start, end = (position_of(text, min(place, len(text)), encoding) for place in sorted((one, other)))
         document.change([types.TextDocumentContentChangePartial(types.Range(start, end), new)], 2, encoding)
@@ -115,8 +115,8 @@ def test_a_huge_document_is_cut_at_line_starts_around_the_cursor() -> None:
     lines = [f"line_{number} = {number}\n" for number in range(200_000)]
     snapshot = open_document("".join(lines)).snapshot(URI, types.Position(100_000, 4))
     assert snapshot is not None
-    assert BEFORE - 40 < len(snapshot.prefix) <= BEFORE
-    assert AFTER - 40 < len(snapshot.suffix) <= AFTER
+    assert MAX_PREFIX_CHARS - 40 < len(snapshot.prefix) <= MAX_PREFIX_CHARS
+    assert MAX_SUFFIX_CHARS - 40 < len(snapshot.suffix) <= MAX_SUFFIX_CHARS
     assert snapshot.prefix.startswith("line_")
     assert snapshot.prefix.endswith("\nline")
     assert snapshot.suffix.endswith("\n")
@@ -125,7 +125,7 @@ def test_a_huge_document_is_cut_at_line_starts_around_the_cursor() -> None:
 def test_a_huge_line_is_cut_inside() -> None:
     snapshot = open_document("x" * 1_000_000).snapshot(URI, types.Position(0, 500_000))
     assert snapshot is not None
-    assert (len(snapshot.prefix), len(snapshot.suffix)) == (BEFORE, AFTER)
+    assert (len(snapshot.prefix), len(snapshot.suffix)) == (MAX_PREFIX_CHARS, MAX_SUFFIX_CHARS)
     assert snapshot.position(snapshot.offset) == types.Position(0, 500_000)
 
 
@@ -159,7 +159,7 @@ def test_only_a_file_has_a_path() -> None:
 
 
 def test_edits_of_a_document_that_is_not_open_are_ignored() -> None:
-    documents = Documents(UTF16)
+    documents = OpenDocuments(UTF16)
     documents.change(
         types.DidChangeTextDocumentParams(
             types.VersionedTextDocumentIdentifier(2, URI), [types.TextDocumentContentChangeWholeDocument("x")]
@@ -172,7 +172,7 @@ def test_edits_of_a_document_that_is_not_open_are_ignored() -> None:
 def test_a_selection_is_the_text_between_two_places_without_the_white_space_around_it(
     text: str, one: int, other: int
 ) -> None:
-    document = Document(URI, "python", 1, text)
+    document = OpenDocument(URI, "python", 1, text)
     places = [position_of(text, min(place, len(text)), UTF16) for place in sorted((one, other))]
     begin, end = (offset_of(text, place, UTF16) for place in places)
     (line, offset), selected = document.selected(types.Range(*places), UTF16)

@@ -22,10 +22,10 @@ from peft_core.api_types import (
     Outcome,
     Task,
 )
-from peft_lsp import feedback, offers
-from peft_lsp.daemon import Daemon
-from peft_lsp.documents import Documents
-from peft_lsp.feedback import Feedback, Suggestion
+from peft_lsp import feedback, suggestion_tracker
+from peft_lsp.daemon_connection import DaemonConnection
+from peft_lsp.documents import OpenDocuments
+from peft_lsp.feedback import FeedbackReporter, SuggestionContext
 from peft_lsp.positions import Encoding
 
 URI = "file:///project/demo.py"
@@ -36,11 +36,11 @@ class Editing:
     """One document, edited at the end."""
 
     def __init__(self, text: str) -> None:
-        self.documents = Documents(Encoding.UTF16)
+        self.documents = OpenDocuments(Encoding.UTF16)
         self.documents.open(types.TextDocumentItem(URI, "python", 1, text))
         self.told: list[FeedbackRequest] = []
         self.news = asyncio.Event()
-        self.feedback = Feedback(self.documents, cast(Daemon, self))
+        self.feedback = FeedbackReporter(self.documents, cast(DaemonConnection, self))
 
     async def record(self, told: FeedbackRequest) -> None:
         self.told.append(told)
@@ -57,7 +57,7 @@ class Editing:
         response = CompleteResponse(
             id=id_, text=text, finish_reason=FinishReason.STOP, task=Task.FILL, model="m", adapter=MINE
         )
-        return self.feedback.show(Suggestion(snapshot, "", text, response, 12.4))
+        return self.feedback.show(SuggestionContext(snapshot, "", text, response, 12.4))
 
     def type(self, text: str) -> None:
         change = types.TextDocumentContentChangePartial(types.Range(self.end(), self.end()), text)
@@ -67,7 +67,7 @@ class Editing:
 
 
 async def test_an_accepted_offer_is_looked_at_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers, "LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr(suggestion_tracker, "RECHECK_AFTER_S", 0.01)
     one = Editing("x = ")
     one.offer("sum(a)")
     one.type("sum(a)")
@@ -101,7 +101,7 @@ async def test_leaving_ends_the_clock_and_tells_what_is_left() -> None:
 
 
 async def test_leaving_does_not_wait_for_a_daemon_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feedback, "LEAVING_S", 0.01)
+    monkeypatch.setattr(feedback, "MAX_SETTLE_S", 0.01)
     one = Editing("x = ")
     held = asyncio.Event()
 

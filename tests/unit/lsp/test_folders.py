@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from peft_lsp.folders import Folders
-from peft_lsp.initialize import folders
+from peft_lsp.documents import WorkspaceFolders
+from peft_lsp.handlers.initialize import workspace_folders
 
 OUTER, INNER = "file:///code", "file:///code/inner%20one"
 
@@ -22,12 +22,12 @@ OUTER, INNER = "file:///code", "file:///code/inner%20one"
     ],
 )
 def test_the_innermost_folder_counts(path: str | None, folder: str | None) -> None:
-    assert Folders([OUTER, INNER]).around(path) == folder
-    assert Folders([INNER, OUTER]).around(path) == folder
+    assert WorkspaceFolders([OUTER, INNER]).around(path) == folder
+    assert WorkspaceFolders([INNER, OUTER]).around(path) == folder
 
 
 def test_folders_that_are_closed_or_on_another_machine_do_not_count() -> None:
-    some = Folders([OUTER, "vscode-remote://host/elsewhere"])
+    some = WorkspaceFolders([OUTER, "vscode-remote://host/elsewhere"])
     assert some.around("/elsewhere/a.py") is None
     some.change([OUTER, "file:///never/there"], ["file:///new"])
     assert some.around("/code/a.py") is None
@@ -36,7 +36,7 @@ def test_folders_that_are_closed_or_on_another_machine_do_not_count() -> None:
 
 def test_a_path_longer_than_the_daemon_takes_is_no_folder() -> None:
     long = "/x" * 3000
-    assert Folders([f"file://{long}"]).around(f"{long}/a.py") is None
+    assert WorkspaceFolders([f"file://{long}"]).around(f"{long}/a.py") is None
 
 
 @pytest.mark.parametrize(
@@ -51,4 +51,4 @@ def test_a_path_longer_than_the_daemon_takes_is_no_folder() -> None:
     ],
 )  # fmt: skip
 def test_older_clients_name_one_root(params: dict[str, object], uris: list[str]) -> None:
-    assert folders(params) == uris
+    assert workspace_folders(params) == uris

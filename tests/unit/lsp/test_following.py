@@ -12,9 +12,9 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason, Task
-from peft_lsp.documents import Documents, Snapshot
-from peft_lsp.following import Following
+from peft_lsp.documents import DocumentSnapshot, OpenDocuments
 from peft_lsp.positions import Encoding
+from peft_lsp.prefetch import Continuations
 
 URI = "file:///project/demo.py"
 PART = CompleteResponse(
@@ -27,12 +27,12 @@ class Scene:
     """A document, and follow-ups whose answers the test gives."""
 
     def __init__(self) -> None:
-        self.documents = Documents(Encoding.UTF16)
+        self.documents = OpenDocuments(Encoding.UTF16)
         self.documents.open(types.TextDocumentItem(URI, "python", 1, "x = "))
         self.asked: list[CompleteRequest] = []
         self.answer: asyncio.Future[CompleteResponse | None] = asyncio.get_running_loop().create_future()
-        self.told: list[Snapshot] = []
-        self.following = Following(self.documents, self.ask, self.told.append)
+        self.told: list[DocumentSnapshot] = []
+        self.following = Continuations(self.documents, self.ask, self.told.append)
         snapshot = self.documents.snapshot(URI, types.Position(0, 4))
         assert snapshot is not None
         self.snapshot = snapshot

@@ -10,7 +10,7 @@ import pytest
 from pytest_lsp import client_capabilities
 
 from peft_lsp.framing import ReadableInput
-from peft_lsp.initialize import Handshake, WithoutAnswer, result, shake_hands, wants_completion_list
+from peft_lsp.handlers.initialize import FirstAnswerFilter, Handshake, result, shake_hands, wants_completion_list
 from peft_lsp.server import create
 
 EDITORS = ["visual_studio_code", "neovim", "emacs"]
@@ -151,7 +151,7 @@ def test_a_capability_the_library_does_not_know_does_not_stop_the_server() -> No
 
 def test_only_the_answer_the_client_already_has_is_dropped() -> None:
     out = io.BytesIO()
-    stream = WithoutAnswer(1, out)  # type: ignore[arg-type]  # io.BytesIO is a BinaryIO to everybody but mypy
+    stream = FirstAnswerFilter(1, out)  # type: ignore[arg-type]  # io.BytesIO is a BinaryIO to everybody but mypy
     asked, dropped, kept = (
         {"id": 1, "method": "workspace/configuration"},
         {"id": 1, "result": 0},

@@ -10,9 +10,17 @@ from hypothesis import strategies as st
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
-from peft_lsp.documents import Document, Edit, Place, moved_over
-from peft_lsp.offers import DOUBT_S, LOOK_AGAIN_S, READING_S, Offer, Offers, Settled, moved_range
+from peft_lsp.documents import ContentChange, OpenDocument, TextPosition, position_after
 from peft_lsp.positions import Encoding, split_lines
+from peft_lsp.suggestion_tracker import (
+    LATE_ACCEPT_S,
+    MIN_READING_S,
+    RECHECK_AFTER_S,
+    SettledSuggestion,
+    ShownSuggestion,
+    SuggestionTracker,
+    shift_range,
+)
 
 URI = "file:///project/demo.py"
 
@@ -22,22 +30,22 @@ class Scene:
 
     def __init__(self, text: str) -> None:
         before, _, after = text.partition("|")
-        self.document = Document(URI, "python", 1, before + after)
+        self.document = OpenDocument(URI, "python", 1, before + after)
         self.cursor = len(before)
-        self.offers = Offers()
+        self.offers = SuggestionTracker()
         self.now = 100.0
         self.count = 0
 
-    def place(self, offset: int) -> Place:
-        return moved_over((0, 0), self.document.text[:offset])
+    def place(self, offset: int) -> TextPosition:
+        return position_after((0, 0), self.document.text[:offset])
 
     def offer(self, text: str, *, typed: int = 0, over: int = 0) -> str:
         """Offer ``text`` at the cursor, of which ``typed`` characters stand before it; read at once."""
         self.count += 1
         overwritten = self.document.text[self.cursor : self.cursor + over]
-        offer = Offer(str(self.count), self.place(self.cursor - typed), text, typed, overwritten)
+        offer = ShownSuggestion(str(self.count), self.place(self.cursor - typed), text, typed, overwritten)
         shown = self.offers.show(offer, self.now)
-        self.now += READING_S
+        self.now += MIN_READING_S
         return shown
 
     def edit(self, start: int, end: int, text: str) -> None:
@@ -62,7 +70,7 @@ class Scene:
         (one,) = self.offers.settled
         return one.outcome, one.accepted
 
-    def there(self, settled: Settled) -> str:
+    def there(self, settled: SettledSuggestion) -> str:
         return self.document.between(settled.begin, settled.end)
 
 
@@ -180,7 +188,7 @@ def test_another_key_rejects_it_unless_it_came_before_anybody_could_read() -> No
     assert scene.outcome() == (Outcome.REJECTED, 0)
     scene = Scene("x = |\n")
     scene.offer("sum(a)")
-    scene.now -= READING_S / 2
+    scene.now -= MIN_READING_S / 2
     scene.type("m")
     assert (scene.offers.live, scene.offers.settled) == (None, [])
 
@@ -315,12 +323,12 @@ def test_it_is_looked_at_again_after_a_while_and_a_rejection_is_told_soon() -> N
     scene.cursor = len(scene.document.text)
     scene.offer("y")
     scene.type("z")
-    assert scene.offers.next_due == scene.now + DOUBT_S
+    assert scene.offers.next_due == scene.now + LATE_ACCEPT_S
     assert scene.offers.due(scene.now) == []
-    (rejected,) = scene.offers.due(scene.now + DOUBT_S)
+    (rejected,) = scene.offers.due(scene.now + LATE_ACCEPT_S)
     assert rejected.outcome is Outcome.REJECTED
-    assert scene.offers.next_due == since + LOOK_AGAIN_S
-    (accepted,) = scene.offers.due(since + LOOK_AGAIN_S)
+    assert scene.offers.next_due == since + RECHECK_AFTER_S
+    (accepted,) = scene.offers.due(since + RECHECK_AFTER_S)
     assert (accepted.text, scene.there(accepted)) == ("sum(a)", "max(a)")
 
 
@@ -345,7 +353,7 @@ def test_whatever_happens_a_live_offer_agrees_with_the_document_and_each_ends_at
     text: str, happenings: Sequence[object]
 ) -> None:
     scene = Scene(text + "|")
-    ended: list[Settled] = []
+    ended: list[SettledSuggestion] = []
     for happening in happenings:
         size = len(scene.document.text)
         match happening:
@@ -363,7 +371,7 @@ def test_whatever_happens_a_live_offer_agrees_with_the_document_and_each_ends_at
                 scene.edit(at, at + len(live.over), rest)
                 scene.offers.took(live.offer.id, scene.now)
         if (live := scene.offers.live) is not None:
-            assert scene.document.between(live.start, moved_over(live.start, live.region)) == live.region
+            assert scene.document.between(live.start, position_after(live.start, live.region)) == live.region
             assert live.region == live.offer.text[: live.typed] + live.over
             assert 0 <= live.accepted <= live.typed < len(live.offer.text)
         for each in scene.offers.settled:
@@ -381,8 +389,8 @@ def test_a_range_holds_exactly_what_is_left_of_its_text_and_what_took_the_place_
 ) -> None:
     # The model: each character knows whether it belongs to the range.
     characters = [(c, False) for c in before] + [(c, True) for c in text] + [(c, False) for c in after]
-    begin = moved_over((0, 0), before)
-    end = moved_over(begin, text)
+    begin = position_after((0, 0), before)
+    end = position_after(begin, text)
     for one, other, new in edits:
         start, stop = sorted((min(one, len(characters)), min(other, len(characters))))
         if not any(mine for _, mine in characters):
@@ -390,9 +398,9 @@ def test_a_range_holds_exactly_what_is_left_of_its_text_and_what_took_the_place_
         inside = [index for index, (_, mine) in enumerate(characters) if mine]
         belongs = start <= inside[-1] and stop > inside[0]
         whole = "".join(c for c, _ in characters)
-        edit = Edit(moved_over((0, 0), whole[:start]), moved_over((0, 0), whole[:stop]), new)
+        edit = ContentChange(position_after((0, 0), whole[:start]), position_after((0, 0), whole[:stop]), new)
         characters[start:stop] = [(c, belongs) for c in new]
-        begin, end = moved_range(begin, end, edit)
+        begin, end = shift_range(begin, end, edit)
         whole = "".join(c for c, _ in characters)
         lines = split_lines(whole)
         offsets = [sum(map(len, lines[:line])) + offset for line, offset in (begin, end)]

@@ -6,17 +6,17 @@ import asyncio
 
 import pytest
 
-from peft_lsp.pauses import Pauses
+from peft_lsp.pauses import Debounce
 
 FOREVER = 1000.0
 
 
 async def test_a_pause_passes() -> None:
-    assert await Pauses().over("a", 0.001)
+    assert await Debounce().over("a", 0.001)
 
 
 async def test_a_newer_request_ends_an_older_pause_but_not_that_of_another_document() -> None:
-    pauses = Pauses()
+    pauses = Debounce()
     older, other = (asyncio.create_task(pauses.over(key, FOREVER)) for key in ("a", "b"))
     await asyncio.sleep(0)
     newer = asyncio.create_task(pauses.over("a", 0.001))
@@ -27,7 +27,7 @@ async def test_a_newer_request_ends_an_older_pause_but_not_that_of_another_docum
 
 
 async def test_without_a_pause_nothing_is_awaited_and_an_older_one_still_ends() -> None:
-    pauses = Pauses()
+    pauses = Debounce()
     older = asyncio.create_task(pauses.over("a", FOREVER))
     await asyncio.sleep(0)
     straight = pauses.over("a", 0)
@@ -38,7 +38,7 @@ async def test_without_a_pause_nothing_is_awaited_and_an_older_one_still_ends() 
 
 
 async def test_a_cancelled_pause_leaves_nothing_behind() -> None:
-    pauses = Pauses()
+    pauses = Debounce()
     one = asyncio.create_task(pauses.over("a", FOREVER))
     await asyncio.sleep(0)
     one.cancel()

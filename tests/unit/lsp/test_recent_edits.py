@@ -12,9 +12,9 @@ from lsprotocol import types
 
 from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, ContextChanged
 from peft_lsp import recent_edits
-from peft_lsp.documents import Documents, Edit
+from peft_lsp.documents import ContentChange, OpenDocuments
 from peft_lsp.positions import Encoding
-from peft_lsp.recent_edits import LONGEST_REGION, RecentEdits, Region, with_edit
+from peft_lsp.recent_edits import MAX_REGION_LINES, RecentEdits, Region, with_edit
 
 URI = "file:///project/a.py"
 
@@ -23,7 +23,7 @@ class Editor:
     """Documents whose edits are followed."""
 
     def __init__(self) -> None:
-        self.documents = Documents(Encoding.UTF16)
+        self.documents = OpenDocuments(Encoding.UTF16)
         self.told: list[ContextChanged] = []
         self.recent = RecentEdits(self.documents, self._tell, self._workspace)
 
@@ -50,7 +50,7 @@ class Editor:
 
 @pytest.fixture
 async def editor(monkeypatch: pytest.MonkeyPatch) -> Editor:
-    monkeypatch.setattr(recent_edits, "PAUSE_S", 0.01)
+    monkeypatch.setattr(recent_edits, "SEND_AFTER_S", 0.01)
     return Editor()
 
 
@@ -145,7 +145,7 @@ async def test_a_large_paste_is_cut_to_what_the_daemon_takes(editor: Editor) -> 
 
 
 EDITS = st.builds(
-    lambda start, length, added: Edit((start, 0), (start + length, 0), "x\n" * added),
+    lambda start, length, added: ContentChange((start, 0), (start + length, 0), "x\n" * added),
     st.integers(0, 300),
     st.integers(0, 20),
     st.integers(0, 60),
@@ -153,13 +153,13 @@ EDITS = st.builds(
 
 
 @given(st.lists(EDITS, max_size=30))
-def test_regions_stay_bounded_apart_and_the_last_edit_is_in_the_first(edits: list[Edit]) -> None:
+def test_regions_stay_bounded_apart_and_the_last_edit_is_in_the_first(edits: list[ContentChange]) -> None:
     regions: tuple[Region, ...] = ()
     for edit in edits:
         regions = with_edit(regions, URI, edit)
         assert regions[0].first <= edit.start[0] <= regions[0].last
         assert len(regions) <= MOST_EDITS
         for region in regions:
-            assert 0 <= region.first <= region.last < region.first + LONGEST_REGION
+            assert 0 <= region.first <= region.last < region.first + MAX_REGION_LINES
         spans = sorted((region.first, region.last) for region in regions)
         assert all(one[1] < other[0] for one, other in pairwise(spans))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from peft_lsp import settings as settings_module
-from peft_lsp.settings import Settings
+from peft_lsp.settings import SettingsCache
 
 
 class Client:
@@ -23,16 +23,16 @@ class Client:
         self.asked[uri] = asyncio.get_running_loop().create_future()
         return await self.asked[uri]
 
-    def settings(self, options: object = None) -> Settings:
+    def settings(self, options: object = None) -> SettingsCache:
         def changed() -> None:
             self.changes += 1
 
-        return Settings(options, self.ask, pytest.fail, changed)
+        return SettingsCache(options, self.ask, pytest.fail, changed)
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_module, "ANSWER_S", 0.01)
+    monkeypatch.setattr(settings_module, "MAX_ANSWER_S", 0.01)
 
 
 async def test_a_document_is_served_by_general_settings_until_the_client_answers_which_then_counts() -> None:
@@ -49,7 +49,7 @@ async def test_a_document_is_served_by_general_settings_until_the_client_answers
 
 
 async def test_a_request_that_is_cancelled_leaves_the_answer_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings_module, "ANSWER_S", 60)
+    monkeypatch.setattr(settings_module, "MAX_ANSWER_S", 60)
     client = Client()
     settings = client.settings()
     first, second = (asyncio.create_task(settings.of("file:///a.py")) for _ in range(2))

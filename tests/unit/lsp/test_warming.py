@@ -15,34 +15,33 @@ from hypothesis import strategies as st
 from lsprotocol import types
 
 from peft_core.api_types import CompleteRequest
-from peft_lsp import warming
-from peft_lsp.configuration import Configuration
-from peft_lsp.documents import Documents, Edit, Place
-from peft_lsp.folders import Folders
+from peft_lsp import prefetch
+from peft_lsp.documents import ContentChange, OpenDocuments, TextPosition, WorkspaceFolders
 from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.positions import Encoding
-from peft_lsp.warming import HEAD_LINES, Warming, cursor, warm
+from peft_lsp.prefetch import HEAD_LINES, Prefetch, cursor, warm
+from peft_lsp.settings import EditorSettings
 
 URI, OTHER = "file:///project/demo.py", "file:///project/other.py"
 
 
 @pytest.fixture(autouse=True)
 def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENED_S", "RESTED_S", "SILENCE_S"):
-        monkeypatch.setattr(warming, name, 0)
+    for name in ("AFTER_OPEN_S", "AFTER_CURSOR_MOVE_S", "AFTER_EDIT_S"):
+        monkeypatch.setattr(prefetch, name, 0)
 
 
 class Reader:
     """Reads when it is told to, or never."""
 
     def __init__(self) -> None:
-        self.read: list[tuple[str, Place | None]] = []
+        self.read: list[tuple[str, TextPosition | None]] = []
         self.ended = 0
         self.holds = False
         self.can = True
-        self.warming = Warming(self.warm)
+        self.warming = Prefetch(self.warm)
 
-    async def warm(self, uri: str, place: Place | None) -> bool:
+    async def warm(self, uri: str, place: TextPosition | None) -> bool:
         self.read.append((uri, place))
         try:
             while self.holds:
@@ -56,16 +55,16 @@ class Reader:
         for _ in range(5):
             await asyncio.sleep(0)
 
-    def ask(self, place: Place, uri: str = URI) -> None:
-        documents = Documents(Encoding.UTF32)
+    def ask(self, place: TextPosition, uri: str = URI) -> None:
+        documents = OpenDocuments(Encoding.UTF32)
         documents.open(types.TextDocumentItem(uri, "python", 1, "a\nbc\ndef\n"))
         snapshot = documents.snapshot(uri, types.Position(*place))
         assert snapshot is not None
         self.warming.asked(snapshot)
 
 
-def typed(place: Place, text: str) -> Edit:
-    return Edit(place, place, text)
+def typed(place: TextPosition, text: str) -> ContentChange:
+    return ContentChange(place, place, text)
 
 
 async def test_what_is_opened_is_read_from_the_head_if_the_cursor_is_not_known() -> None:
@@ -170,7 +169,7 @@ async def test_a_closed_document_is_forgotten() -> None:
 async def test_the_cursor_stays_inside_the_document_and_before_what_stands_behind_it(
     text: str, edits: list[tuple[int, int, str]]
 ) -> None:
-    documents = Documents(Encoding.UTF32)
+    documents = OpenDocuments(Encoding.UTF32)
     documents.open(types.TextDocumentItem(URI, "python", 1, f"{text}|behind"))
     document = documents.get(URI)
     assert document is not None
@@ -196,24 +195,26 @@ def place_of(text: str, offset: int) -> types.Position:
 class TestRequest:
     """What is asked of the daemon."""
 
-    def server(self, text: str, configuration: Configuration) -> tuple[PeftLanguageServer, list[CompleteRequest]]:
+    def server(self, text: str, configuration: EditorSettings) -> tuple[PeftLanguageServer, list[CompleteRequest]]:
         asked: list[CompleteRequest] = []
 
         async def note(request: CompleteRequest) -> bool:
             asked.append(request)
             return True
 
-        async def of(_: str) -> Configuration:
+        async def of(_: str) -> EditorSettings:
             return configuration
 
-        documents = Documents(Encoding.UTF16)
+        documents = OpenDocuments(Encoding.UTF16)
         documents.open(types.TextDocumentItem(URI, "python", 1, text))
-        ls: Any = SimpleNamespace(id="me", purpose="fill", documents=documents, folders=Folders(["file:///project"]))
-        ls.daemon, ls.settings, ls.warming = SimpleNamespace(warm=note), SimpleNamespace(of=of), Warming(note_place)
+        ls: Any = SimpleNamespace(
+            id="me", purpose="fill", documents=documents, folders=WorkspaceFolders(["file:///project"])
+        )
+        ls.daemon, ls.settings, ls.warming = SimpleNamespace(warm=note), SimpleNamespace(of=of), Prefetch(note_place)
         return cast(PeftLanguageServer, ls), asked
 
     async def test_it_is_the_request_that_a_completion_there_would_be(self) -> None:
-        ls, asked = self.server("a\nbc\n", Configuration(adapter="mine"))
+        ls, asked = self.server("a\nbc\n", EditorSettings(adapter="mine"))
         assert await warm(ls, URI, (1, 2))
         (request,) = asked
         assert (request.prefix, request.suffix) == ("a\nbc", "\n")
@@ -221,38 +222,38 @@ class TestRequest:
 
     @pytest.mark.parametrize(("lines", "known"), [(3, 3), (HEAD_LINES + 100, HEAD_LINES)])
     async def test_without_a_cursor_it_is_the_end_of_the_head(self, lines: int, known: int) -> None:
-        ls, asked = self.server("\n".join(["line"] * lines), Configuration())
+        ls, asked = self.server("\n".join(["line"] * lines), EditorSettings())
         assert await warm(ls, URI, None)
         assert asked[0].prefix == "\n".join(["line"] * known)
 
     async def test_inside_a_word_where_nothing_is_asked_for_it_is_the_end_of_the_line(self) -> None:
-        ls, asked = self.server("def total(a):\n    pass\n", Configuration())
+        ls, asked = self.server("def total(a):\n    pass\n", EditorSettings())
         for offset in (0, 2, 4, 9, 10, 13):
             assert await warm(ls, URI, (0, offset))
         assert [len(request.prefix) for request in asked] == [13, 13, 13, 9, 13, 13]
 
     async def test_a_place_that_is_no_more_is_the_end(self) -> None:
-        ls, asked = self.server("a\nbc", Configuration())
+        ls, asked = self.server("a\nbc", EditorSettings())
         assert await warm(ls, URI, (7, 7))
         assert asked[0].prefix == "a\nbc"
 
     @pytest.mark.parametrize(
         ("text", "configuration"),
         [
-            ("x = 1", Configuration(enabled=False)),
-            ("x = 1", Configuration(disabled_languages=["python"])),
-            ("", Configuration()),
-            ("PK\0\1", Configuration()),
+            ("x = 1", EditorSettings(enabled=False)),
+            ("x = 1", EditorSettings(disabled_languages=["python"])),
+            ("", EditorSettings()),
+            ("PK\0\1", EditorSettings()),
         ],
     )
-    async def test_nothing_is_read_where_nothing_will_be_asked(self, text: str, configuration: Configuration) -> None:
+    async def test_nothing_is_read_where_nothing_will_be_asked(self, text: str, configuration: EditorSettings) -> None:
         ls, asked = self.server(text, configuration)
         assert not await warm(ls, URI, (0, 1))
         assert not await warm(ls, OTHER, (0, 1))
         assert asked == []
 
     async def test_the_editors_cursor_is_counted_as_the_editor_counts(self) -> None:
-        ls, _ = self.server("😀😀 x", Configuration())
+        ls, _ = self.server("😀😀 x", EditorSettings())
         cursor(ls, SimpleNamespace(uri=URI, position=SimpleNamespace(line=0, character=4)))
         assert ls.warming._cursors == {URI: (0, 2)}
         ls.warming.close()
@@ -268,10 +269,10 @@ class TestRequest:
         ],
     )
     async def test_a_cursor_that_cannot_be_read_or_is_nowhere_is_left_alone(self, params: object) -> None:
-        ls, _ = self.server("x", Configuration())
+        ls, _ = self.server("x", EditorSettings())
         cursor(ls, params)
         assert ls.warming._cursors == {}
 
 
-async def note_place(_uri: str, _place: Place | None) -> bool:
+async def note_place(_uri: str, _place: TextPosition | None) -> bool:
     return True

@@ -45,7 +45,7 @@ class Handshake:
         """
         kept: dict[str, Any] = {}
         for path in CAPABILITIES_READ:
-            if _at(self.params, "capabilities", *path) is True:
+            if member(self.params, "capabilities", *path) is True:
                 place = kept
                 for name in path[:-1]:
                     place = place.setdefault(name, {})
@@ -66,19 +66,19 @@ def wants_completion_list(params: Mapping[str, Any]) -> bool:
 
 def shows_ghost_text(params: Mapping[str, Any]) -> bool:
     """Whether the editor can show inline completions."""
-    return _at(params, "capabilities", "textDocument", "inlineCompletion") is not None
+    return member(params, "capabilities", "textDocument", "inlineCompletion") is not None
 
 
-def folders(params: Mapping[str, Any]) -> list[str]:
+def workspace_folders(params: Mapping[str, Any]) -> list[str]:
     """The URIs of the workspace's folders; clients from before there were several name a root."""
     several = params.get("workspaceFolders")
-    found = [_at(folder, "uri") for folder in several] if isinstance(several, list) else [params.get("rootUri")]
+    found = [member(folder, "uri") for folder in several] if isinstance(several, list) else [params.get("rootUri")]
     return [uri for uri in found if isinstance(uri, str)]
 
 
 def position_encoding(params: Mapping[str, Any]) -> Encoding:
     """What this client's columns count."""
-    return negotiate(_at(params, "capabilities", "general", "positionEncodings"))
+    return negotiate(member(params, "capabilities", "general", "positionEncodings"))
 
 
 def result(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def shake_hands(stdin: BinaryIO, stdout: BinaryIO) -> Handshake | None:
     return None
 
 
-class WithoutAnswer(io.RawIOBase):
+class FirstAnswerFilter(io.RawIOBase):
     """A stream that drops the one answer the client already has; the library writes each message in one piece."""
 
     def __init__(self, identity: int | str, stdout: BinaryIO) -> None:
@@ -138,7 +138,7 @@ class WithoutAnswer(io.RawIOBase):
         self._stdout.flush()
 
 
-def _at(value: Any, *keys: str) -> Any:
+def member(value: Any, *keys: str) -> Any:
     """The value below a path of keys; None if it is not there."""
     for key in keys:
         if not isinstance(value, dict) or key not in value:

@@ -15,11 +15,11 @@ from lsprotocol import types
 
 from peft_core.api_types import CompleteResponse
 from peft_lsp import names
-from peft_lsp.configuration import Configuration
-from peft_lsp.documents import Snapshot
-from peft_lsp.feedback import Suggestion
+from peft_lsp.documents import DocumentSnapshot
+from peft_lsp.feedback import SuggestionContext
 from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.requests import is_hopeless, pause_over, request_at, why_off, word_follows
+from peft_lsp.settings import EditorSettings
 
 NOTHING = types.InlineCompletionList(items=[])
 
@@ -65,7 +65,7 @@ async def inline_completion(ls: PeftLanguageServer, params: types.InlineCompleti
 
 
 def _shown(
-    ls: PeftLanguageServer, place: _Place, response: CompleteResponse, settings: Configuration, began: float
+    ls: PeftLanguageServer, place: _Place, response: CompleteResponse, settings: EditorSettings, began: float
 ) -> types.InlineCompletionList:
     snapshot, typed = place.snapshot, place.typed
     span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
@@ -73,7 +73,7 @@ def _shown(
     offer = response.id
     if settings.feedback not in ("off", False):
         latency_ms = 1000 * (time.monotonic() - began)
-        offer = ls.feedback.show(Suggestion(snapshot, typed, text, response, latency_ms, settings.feedback))
+        offer = ls.feedback.show(SuggestionContext(snapshot, typed, text, response, latency_ms, settings.feedback))
     command = types.Command("accepted", names.ACCEPTED, arguments=[offer])
     return types.InlineCompletionList(items=[types.InlineCompletionItem(text, range=span, command=command)])
 
@@ -85,7 +85,7 @@ class _Place:
     While the list is open the editor shows the text after the list's choice, so the choice is taken as typed.
     """
 
-    snapshot: Snapshot
+    snapshot: DocumentSnapshot
     typed: str
     """What is typed of the list's choice ..."""
     chosen: str

@@ -23,7 +23,7 @@ from peft_core.api_types import (
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.client import DaemonClient
-from peft_lsp.status import State, StatusBoard
+from peft_lsp.status import ServerState, StatusBoard
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ RETRY_S = 10.0
 """After a failure, completions wait this long before they try to reach a daemon again."""
 READY_TIMEOUT_S = 120.0
 """A model that is not loaded by then will not be."""
-JOINED_S = 0.25
+CANCEL_AFTER_S = 0.25
 """How long the daemon goes on with a cancelled request: that of the next key, if it agrees, takes over its answer."""
 UNFINISHED = frozenset({FinishReason.SUPERSEDED, FinishReason.CANCELLED})
 
 
-class Daemon:
+class DaemonConnection:
     """One connection, shared by all requests of this editor."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Daemon:
 
         Cancelling stops the model a moment later, unless a newer request for the document goes on with its answer.
         """
-        if self._client is None or self._board.status.state is State.LOADING:
+        if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
             return None
         began = time.monotonic()
@@ -81,7 +81,7 @@ class Daemon:
                 response = await self._ask(self._client, request)
         except Unavailable as error:
             log.info("%s", error.line)
-            self._board.daemon(State.LOADING, message=error.line)
+            self._board.daemon(ServerState.LOADING, message=error.line)
             self._retry_at = 0.0  # it did answer
             self.start()
             return None
@@ -91,7 +91,7 @@ class Daemon:
             await self._drop()
             return None
         except PeftDaemonError as error:
-            self._board.daemon(State.ERROR, message=error.line)
+            self._board.daemon(ServerState.ERROR, message=error.line)
             return None
         if response.finish_reason not in UNFINISHED:
             self._board.answered(response, 1000 * (time.monotonic() - began))
@@ -112,7 +112,7 @@ class Daemon:
 
         The status shows nothing of it, and a daemon that cannot do it is left in peace.
         """
-        if self._client is None or self._board.status.state is State.LOADING:
+        if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
             if self._watching is not None:
                 await asyncio.wait((self._watching,))
@@ -145,7 +145,7 @@ class Daemon:
     async def restart(self) -> None:
         """End the daemon and start a new one; returns when that one's model is loaded, or raises PeftDaemonError."""
         client = await self.client()
-        self._board.daemon(State.LOADING, message="restarting")
+        self._board.daemon(ServerState.LOADING, message="restarting")
         try:
             await client.shutdown()
             status = await client.wait_ready(READY_TIMEOUT_S)
@@ -153,7 +153,7 @@ class Daemon:
             self._fail(error.line)
             raise
         self._retry_at = 0.0
-        self._board.daemon(State.IDLE, model=status.model)
+        self._board.daemon(ServerState.IDLE, model=status.model)
 
     async def close(self) -> None:
         """Let go of the daemon, which keeps running."""
@@ -169,7 +169,7 @@ class Daemon:
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
-            asyncio.get_running_loop().call_later(JOINED_S, asking.cancel)
+            asyncio.get_running_loop().call_later(CANCEL_AFTER_S, asking.cancel)
             raise
 
     async def _drop(self) -> None:
@@ -185,19 +185,19 @@ class Daemon:
             self._connecting = None
 
     async def _watch(self) -> None:
-        self._board.daemon(State.LOADING)
+        self._board.daemon(ServerState.LOADING)
         try:
             client = await self.client()
             while True:
                 status = await client.status()
                 if status.engine.state is EngineState.READY:
-                    self._board.daemon(State.IDLE, model=status.model)
+                    self._board.daemon(ServerState.IDLE, model=status.model)
                     return
                 if status.engine.state in (EngineState.FAILED, EngineState.STOPPED):
                     why = ". ".join(part for part in (status.engine.last_error, status.engine.fix) if part)
                     self._fail(why or "the engine does not run", status.model)
                     return
-                self._board.daemon(State.LOADING, model=status.model)
+                self._board.daemon(ServerState.LOADING, model=status.model)
                 await asyncio.sleep(POLL_S)
         except PeftDaemonError as error:
             self._fail(error.line)
@@ -207,4 +207,4 @@ class Daemon:
 
     def _fail(self, message: str, model: str | None = None) -> None:
         self._retry_at = time.monotonic() + RETRY_S
-        self._board.daemon(State.ERROR, model=model, message=message)
+        self._board.daemon(ServerState.ERROR, model=model, message=message)

@@ -10,7 +10,7 @@ import msgspec
 from lsprotocol import types
 
 from peft_lsp import names
-from peft_lsp.documents import Snapshot
+from peft_lsp.documents import DocumentSnapshot
 from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.positions import content, split_lines
 from peft_lsp.requests import is_hopeless, pause_over, request_at, why_off, word_follows
@@ -45,7 +45,7 @@ async def completion(ls: PeftLanguageServer, params: types.CompletionParams) -> 
     return types.CompletionList(is_incomplete=True, items=[_item(snapshot, response.text, response.replace_after)])
 
 
-def _item(snapshot: Snapshot, text: str, replace_after: int) -> types.CompletionItem:
+def _item(snapshot: DocumentSnapshot, text: str, replace_after: int) -> types.CompletionItem:
     word = _word_before(snapshot.text[: snapshot.offset])
     whole = word + text
     # The range of a completion has to stay on the cursor's line.
