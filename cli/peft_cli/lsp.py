@@ -36,6 +36,6 @@ def register(app: Typer) -> None:
 
 def serve(log_level: LogLevel = "warning") -> int:
     """Serve one editor until it leaves; returns the exit code."""
-    from peft_lsp.stdio import run
+    from peft_lsp.transport import serve_stdio
 
-    return run(log_level)
+    return serve_stdio(log_level)

@@ -1,0 +1,36 @@
+"""The language server, and the names it adds to the protocol; editor extensions use these names literally."""
+
+from __future__ import annotations
+
+SERVER_NAME = "peft-daemon"
+SETTINGS_SECTION = "peft-daemon"
+"""Section of the editor's settings."""
+
+STATUS_NOTIFICATION = "peft-daemon/status"
+"""To the client: the status has changed."""
+MORE_NOTIFICATION = "peft-daemon/more"
+"""To the client: the suggestion at a position has grown; the client may ask for it again."""
+CURSOR_NOTIFICATION = "peft-daemon/cursor"
+"""From the client: the cursor was moved without an edit."""
+
+GENERATE_COMMAND = "peft-daemon.generate"
+PROPOSE_COMMAND = "peft-daemon.propose"
+ACCEPTED_COMMAND = "peft-daemon.accepted"
+RESTART_COMMAND = "peft-daemon.restart"
+SWITCH_ADAPTER_COMMAND = "peft-daemon.switchAdapter"
+LIST_ADAPTERS_COMMAND = "peft-daemon.listAdapters"
+STATUS_COMMAND = "peft-daemon.status"
+COMMANDS = (
+    GENERATE_COMMAND,
+    PROPOSE_COMMAND,
+    ACCEPTED_COMMAND,
+    RESTART_COMMAND,
+    SWITCH_ADAPTER_COMMAND,
+    LIST_ADAPTERS_COMMAND,
+    STATUS_COMMAND,
+)
+
+GENERATE_KIND = "refactor.rewrite.generate"
+"""Kind of the code action that generates code from a comment."""
+COMPLETION_TRIGGERS = (".", "(", "=", " ")
+"""Characters, besides letters, after which an editor asks for the completion list by itself."""

@@ -1,21 +1,27 @@
-"""The daemon as the language server sees it: connected in the background, watched while it loads, never waited for.
+"""The connection to the daemon, made in the background and never waited for, and the status made of it.
 
 Editing must go on whatever the daemon does: a completion that cannot be had now is None, and the status says why.
-Explicit commands use ``client()`` and get the daemon's own errors. Does not start processes: ``peft_daemon.client``
-does, when it connects and nothing answers.
+Explicit commands use ``client()`` and get the daemon's own errors. ``peft_daemon.client`` starts the daemon if none
+answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
+from enum import StrEnum
+
+import msgspec
 
 from peft_core.api_types import (
     CompleteRequest,
     CompleteResponse,
     ContextChanged,
+    DeltaEvent,
     EngineState,
     FeedbackRequest,
     FinishReason,
@@ -23,43 +29,139 @@ from peft_core.api_types import (
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.client import DaemonClient
-from peft_lsp.status import ServerState, StatusBoard
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
-"""How often a loading daemon is asked whether it is ready."""
+"""Between two looks at a daemon that loads its model."""
 RETRY_S = 10.0
 """After a failure, completions wait this long before they try to reach a daemon again."""
 READY_TIMEOUT_S = 120.0
 """A model that is not loaded by then will not be."""
 CANCEL_AFTER_S = 0.25
-"""How long the daemon goes on with a cancelled request: that of the next key, if it agrees, takes over its answer."""
-UNFINISHED = frozenset({FinishReason.SUPERSEDED, FinishReason.CANCELLED})
+"""A cancelled request is ended this much later: the next key's request may take over its answer."""
+UNFINISHED_REASONS = frozenset({FinishReason.SUPERSEDED, FinishReason.CANCELLED})
+
+
+class ServerState(StrEnum):
+    """State of the service, as a status bar shows it."""
+
+    OFF = "off"
+    """Switched off in the editor's settings."""
+    LOADING = "loading"
+    """The daemon or its model is starting: completions are empty until it is ready."""
+    IDLE = "idle"
+    THINKING = "thinking"
+    """A request is with the model."""
+    ERROR = "error"
+    """``message`` says what is wrong and what to do."""
+
+
+class DocumentOff(msgspec.Struct, frozen=True):
+    """An open document without suggestions, and why it has none."""
+
+    uri: str
+    why: str
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Parameters of the notification."""
+
+    state: ServerState
+    model: str = ""
+    adapter: str = ""
+    """Adapter of the last answer; empty: none."""
+    latency_ms: int | None = None
+    """Time the last answer took, seen from here."""
+    message: str = ""
+    off: tuple[DocumentOff, ...] = ()
+    """Open documents in which suggestions are off, by their kind or by a setting."""
+
+
+class StatusBoard:
+    """The status of the settings, the daemon and the running requests; reports each change once."""
+
+    def __init__(self, report: Callable[[Status], None]) -> None:
+        self._report = report
+        self._enabled = True
+        self._daemon = ServerState.LOADING
+        self._active = 0
+        self._shown: Status | None = None
+        self._facts = Status(state=ServerState.LOADING)
+
+    @property
+    def status(self) -> Status:
+        """The status now."""
+        state = ServerState.OFF if not self._enabled else self._daemon
+        if state is ServerState.IDLE and self._active:
+            state = ServerState.THINKING
+        return msgspec.structs.replace(self._facts, state=state)
+
+    def enable(self, enabled: bool) -> None:
+        """Note that the settings switched completion on or off."""
+        self._enabled = enabled
+        self._update()
+
+    def daemon(self, state: ServerState, *, model: str | None = None, message: str = "") -> None:
+        """Note that the daemon is LOADING, IDLE (ready) or in ERROR."""
+        self._daemon = state
+        self._update(model=self._facts.model if model is None else model, message=message)
+
+    def documents(self, off: Iterable[DocumentOff]) -> None:
+        """Note in which open documents suggestions are off."""
+        self._update(off=tuple(off))
+
+    @contextmanager
+    def thinking(self) -> Iterator[None]:
+        """Note that a request is with the model while this is open."""
+        self._active += 1
+        self._update()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            self._update()
+
+    def answered(self, response: CompleteResponse, latency_ms: float) -> None:
+        """Note that the model answered."""
+        self._daemon = ServerState.IDLE
+        adapter = response.adapter.name if response.adapter else ""
+        self._update(model=response.model, adapter=adapter, latency_ms=round(latency_ms), message="")
+
+    def _update(self, **facts: object) -> None:
+        self._facts = msgspec.structs.replace(self._facts, **facts)
+        if self.status != self._shown:
+            self._shown = self.status
+            self._report(self.status)
 
 
 class DaemonConnection:
-    """One connection, shared by all requests of this editor."""
+    """One connection to the daemon, shared by all requests of this editor."""
 
     def __init__(
-        self, board: StatusBoard, connect: Callable[[], Awaitable[DaemonClient]] = DaemonClient.connect
+        self,
+        board: StatusBoard,
+        connect: Callable[[], Awaitable[DaemonClient]] = DaemonClient.connect,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._board = board
         self._connect = connect
+        self._clock = clock
         self._client: DaemonClient | None = None
         self._connecting: asyncio.Task[DaemonClient] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._asking = BackgroundTasks(log, "a request to the daemon failed", Exception)
-        self._retry_at = 0.0
+        self._asking: set[asyncio.Task[CompleteResponse]] = set()
+        self._retry_at = -math.inf
 
     def start(self) -> None:
         """Begin to connect, and to watch the daemon until its model is loaded; returns at once."""
         running = self._watching is not None and not self._watching.done()
-        if not running and time.monotonic() >= self._retry_at:
+        if not running and self._clock() >= self._retry_at:
             self._watching = asyncio.create_task(self._watch())
 
     async def client(self) -> DaemonClient:
-        """The connected client; raises the PeftDaemonError that keeps it from connecting."""
+        """Return the connected client; raises the PeftDaemonError that keeps it from connecting."""
         if self._client is None:
             if self._connecting is None:
                 self._connecting = asyncio.create_task(self._open())
@@ -68,21 +170,21 @@ class DaemonConnection:
         return self._client
 
     async def complete(self, request: CompleteRequest) -> CompleteResponse | None:
-        """The model's answer; None when there is none to be had now.
+        """Return the model's answer; None when there is none to be had now.
 
         Cancelling stops the model a moment later, unless a newer request for the document goes on with its answer.
         """
         if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
             return None
-        began = time.monotonic()
+        began = self._clock()
         try:
             with self._board.thinking():
                 response = await self._ask(self._client, request)
         except Unavailable as error:
             log.info("%s", error.line)
             self._board.daemon(ServerState.LOADING, message=error.line)
-            self._retry_at = 0.0  # it did answer
+            self._retry_at = -math.inf  # it did answer
             self.start()
             return None
         except Conflict as error:
@@ -93,12 +195,30 @@ class DaemonConnection:
         except PeftDaemonError as error:
             self._board.daemon(ServerState.ERROR, message=error.line)
             return None
-        if response.finish_reason not in UNFINISHED:
-            self._board.answered(response, 1000 * (time.monotonic() - began))
+        if response.finish_reason not in UNFINISHED_REASONS:
+            self._board.answered(response, 1000 * (self._clock() - began))
         return response
 
+    async def generate(self, request: CompleteRequest, on_message: Callable[[str], None]) -> CompleteResponse:
+        """Stream an answer that the user waits for, and report how far it is.
+
+        Raises PeftDaemonError when the daemon cannot answer.
+        """
+        client = await self.client()
+        on_message("waiting for the model")
+        await client.wait_ready(READY_TIMEOUT_S)
+        characters = 0
+        with self._board.thinking():
+            async with aclosing(client.stream(request)) as events:
+                async for event in events:
+                    if not isinstance(event, DeltaEvent):
+                        return event.response
+                    characters += len(event.text)
+                    on_message(f"{characters} characters")
+        raise AssertionError("a stream ends with a final event or an error")
+
     async def go_on(self, request: CompleteRequest) -> CompleteResponse | None:
-        """As ``complete``, for an answer that nobody waits for: the status shows nothing of it."""
+        """Complete in the background: the status shows nothing of it."""
         if self._client is None:
             return None
         try:
@@ -108,9 +228,9 @@ class DaemonConnection:
             return None
 
     async def warm(self, request: CompleteRequest) -> bool:
-        """Have the prompt of a request that is likely to come read, once the model is loaded; whether it was.
+        """Have the prompt of a likely request read once the model is loaded; return whether it was.
 
-        The status shows nothing of it, and a daemon that cannot do it is left in peace.
+        The status shows nothing of it, and errors are only logged.
         """
         if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
@@ -125,7 +245,7 @@ class DaemonConnection:
             return False
 
     async def record(self, feedback: FeedbackRequest) -> None:
-        """Tell what became of a suggestion; where that cannot be told now, it is lost."""
+        """Report what became of a suggestion; a record that cannot be sent now is lost."""
         if self._client is None:
             return
         try:
@@ -133,17 +253,17 @@ class DaemonConnection:
         except PeftDaemonError as error:
             log.info("feedback was lost: %s", error.line)
 
-    async def context_changed(self, told: ContextChanged) -> None:
-        """Tell what happened in a workspace; where that cannot be told now, the next telling has it."""
+    async def context_changed(self, change: ContextChanged) -> None:
+        """Report what happened in a workspace; what cannot be sent now comes with the next report."""
         if self._client is None:
             return
         try:
-            await self._client.context_changed(told)
+            await self._client.context_changed(change)
         except PeftDaemonError as error:
             log.info("not told of changes: %s", error.line)
 
     async def restart(self) -> None:
-        """End the daemon and start a new one; returns when that one's model is loaded, or raises PeftDaemonError."""
+        """End the daemon, start a new one and wait until its model is loaded. Raises PeftDaemonError."""
         client = await self.client()
         self._board.daemon(ServerState.LOADING, message="restarting")
         try:
@@ -152,11 +272,11 @@ class DaemonConnection:
         except PeftDaemonError as error:
             self._fail(error.line)
             raise
-        self._retry_at = 0.0
+        self._retry_at = -math.inf
         self._board.daemon(ServerState.IDLE, model=status.model)
 
     async def close(self) -> None:
-        """Let go of the daemon, which keeps running."""
+        """Close the connection; the daemon keeps running."""
         for task in (self._watching, self._connecting):
             if task is not None:
                 task.cancel()
@@ -171,6 +291,11 @@ class DaemonConnection:
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(CANCEL_AFTER_S, asking.cancel)
             raise
+
+    def _asked(self, asking: asyncio.Task[CompleteResponse]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # read, so that asyncio does not log it
 
     async def _drop(self) -> None:
         if self._client is not None:
@@ -206,5 +331,5 @@ class DaemonConnection:
             self._fail(f"the daemon cannot be reached: {error}")
 
     def _fail(self, message: str, model: str | None = None) -> None:
-        self._retry_at = time.monotonic() + RETRY_S
+        self._retry_at = self._clock() + RETRY_S
         self._board.daemon(ServerState.ERROR, model=model, message=message)

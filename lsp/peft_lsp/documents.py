@@ -1,8 +1,8 @@
-"""Open documents, and what one request saw of them.
+"""Open documents, snapshots of them, and the folders of the workspace.
 
 A document is a list of lines: an edit or a request touches only the lines around it, so a keystroke in a 20 MB file
-costs no more than one in a small file. A request works on a ``Snapshot``, which no later edit changes. Does not read
-files: only what the editor sent is known.
+costs no more than one in a small file. A request works on a ``DocumentSnapshot``, which no later edit changes. Only
+text that the editor sent is known; no file is read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_SUFFIX_CHARS = 32 * 1024
 MAX_PATH_LENGTH = 4096
 
 TextPosition = tuple[int, int]
-"""Number of a line, and characters of it that stand before the place."""
+"""Number of a line, and characters of it before the position; both from 0."""
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -43,26 +43,36 @@ class DocumentSnapshot:
     prefix: str
     suffix: str
     line: int
-    """Number of the cursor's line ..."""
+    """Number of the cursor's line."""
     text: str
-    """... its text without the end ..."""
+    """The cursor's line, without its end."""
     offset: int
-    """... and the characters of it that stand before the cursor."""
+    """Characters of the cursor's line before the cursor."""
     eol: str
     encoding: Encoding
 
     @property
     def path(self) -> str | None:
-        """Path of the document on this machine; None for an unsaved or remote one, or one the daemon would not take."""
+        """Path of the document on this machine; None for one that is unsaved, remote, or refused by the daemon."""
         path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
         return path if path is not None and len(path) <= MAX_PATH_LENGTH else None
 
+    @property
+    def is_empty_or_binary(self) -> bool:
+        """Whether there is nothing to complete: an empty document, or one that is no text."""
+        return not (self.prefix or self.suffix) or "\0" in self.prefix or "\0" in self.suffix
+
+    @property
+    def word_follows(self) -> bool:
+        """Whether the cursor stands before or inside a word: typing there is nearly always an edit of that word."""
+        return begins_with_word(self.suffix)
+
     def position(self, offset: int) -> types.Position:
-        """The place ``offset`` characters into the cursor's line."""
+        """Return the position ``offset`` characters into the cursor's line."""
         return types.Position(self.line, to_column(self.text, offset, self.encoding))
 
     def after(self, characters: int) -> types.Position:
-        """The place that many characters of ``suffix`` after the cursor."""
+        """Return the position that many characters of ``suffix`` after the cursor."""
         passed = self.suffix[: max(characters, 0)]
         if "\n" not in passed:
             return self.position(self.offset + len(passed))
@@ -70,14 +80,14 @@ class DocumentSnapshot:
         return types.Position(self.line + passed.count("\n"), to_column(last, len(last), self.encoding))
 
     def before_cursor(self, span: types.Range) -> str | None:
-        """The text of a range that ends at the cursor and begins on its line; None for any other range."""
+        """Return the text of a range that ends at the cursor and begins on its line; None for any other range."""
         start = to_offset(self.text, span.start.character, self.encoding)
         if span.start.line != self.line or span.end != self.position(self.offset) or start > self.offset:
             return None
         return self.text[start : self.offset]
 
     def with_line_ends(self, text: str) -> str:
-        """Text for insertion: with the line ends of this document."""
+        """Give text for insertion the line ends of this document."""
         return text if self.eol == "\n" else text.replace("\n", self.eol)
 
 
@@ -85,7 +95,7 @@ class DocumentSnapshot:
 class ContentChange:
     """One change of a document, no larger than what it changes; line ends are ``\n``.
 
-    Places are those of the document before it.
+    Positions are those of the document before it.
     """
 
     start: TextPosition
@@ -106,7 +116,7 @@ class OpenDocument:
         return "".join(self.lines)
 
     def locate(self, position: types.Position, encoding: Encoding) -> tuple[int, int]:
-        """Line number and offset of a position; one outside the document means the nearest place in it."""
+        """Convert a position of the editor's; one outside the document means the nearest one in it."""
         if position.line >= len(self.lines):
             last = len(self.lines) - 1
             return last, len(self.lines[last])
@@ -139,29 +149,33 @@ class OpenDocument:
         self.lines[first : last + 1] = pieces if last == len(self.lines) - 1 else pieces[:-1]
 
     def selected(self, span: types.Range, encoding: Encoding) -> tuple[tuple[int, int], str]:
-        """The text of a range without the white space around it, and the place where that begins."""
+        """Return where the text of a range begins, and that text, without the white space around it."""
         start = self.locate(span.start, encoding)
         text = self.between(start, max(start, self.locate(span.end, encoding)))
         inner = text.lstrip()
         return position_after(start, text[: len(text) - len(inner)]), inner.rstrip()
 
     def after(self, start: TextPosition, text: str, encoding: Encoding) -> DocumentSnapshot:
-        """What a request sees that stands behind ``text``, which begins at ``start``."""
+        """Take a snapshot with the cursor behind ``text``, which begins at ``start``."""
         return self.around(*position_after(start, text), encoding)
 
     def between(self, start: TextPosition, end: TextPosition) -> str:
-        """The text from one place to another."""
+        """Return the text from one position to another."""
         if start[0] == end[0]:
             return self.lines[start[0]][start[1] : end[1]]
         inner = self.lines[start[0] + 1 : end[0]]
         return "".join((self.lines[start[0]][start[1] :], *inner, self.lines[end[0]][: end[1]]))
 
     def snapshot(self, position: types.Position, encoding: Encoding) -> DocumentSnapshot:
-        """What a request at ``position`` may see."""
+        """Take a snapshot with the cursor at ``position``."""
         return self.around(*self.locate(position, encoding), encoding)
 
+    def at_end_of_line(self, number: int, encoding: Encoding) -> DocumentSnapshot:
+        """Take a snapshot with the cursor at the end of a line."""
+        return self.around(number, len(content(self.lines[number])), encoding)
+
     def around(self, number: int, offset: int, encoding: Encoding) -> DocumentSnapshot:
-        """What a request may see that stands ``offset`` characters into a line."""
+        """Take a snapshot with the cursor ``offset`` characters into a line."""
         line = self.lines[number]
         before = [line[:offset][-MAX_PREFIX_CHARS:]]
         room = MAX_PREFIX_CHARS - len(before[0])
@@ -217,22 +231,50 @@ class OpenDocuments:
         return iter(self._open.values())
 
     def get(self, uri: str) -> OpenDocument | None:
-        """The open document, if it is one."""
+        """Return the document if it is open."""
         return self._open.get(uri)
 
     def snapshot(self, uri: str, position: types.Position) -> DocumentSnapshot | None:
-        """What a request sees now; None when the document is not open."""
+        """Take a snapshot with the cursor at ``position``; None when the document is not open."""
         document = self._open.get(uri)
         return document.snapshot(position, self.encoding) if document else None
 
     def is_current(self, snapshot: DocumentSnapshot) -> bool:
-        """Whether the document is still the one the snapshot was taken of."""
+        """Return whether the document has not changed since the snapshot."""
         document = self._open.get(snapshot.uri)
         return document is not None and document.version == snapshot.version
 
 
+class WorkspaceFolders:
+    """The folders of the editor's workspace that lie on this machine.
+
+    The daemon may read their source files for context, and it reads no others.
+    """
+
+    def __init__(self, uris: Iterable[str] = ()) -> None:
+        self._paths: dict[str, Path] = {}
+        self.change((), uris)
+
+    def change(self, removed: Iterable[str], added: Iterable[str]) -> None:
+        """Close some folders and open others, both by their URIs."""
+        for uri in removed:
+            self._paths.pop(uri, None)
+        for uri in added:
+            path = to_fs_path(uri) if uri.startswith("file:") else None
+            if path is not None and len(path) <= MAX_PATH_LENGTH:
+                self._paths[uri] = Path(path)
+
+    def around(self, path: str | None) -> str | None:
+        """Return the innermost folder with this file in it, as an absolute path; None without one."""
+        if path is None:
+            return None
+        above = Path(path).parents
+        found = [folder for folder in self._paths.values() if folder in above]
+        return str(max(found, key=lambda folder: len(folder.parts))) if found else None
+
+
 def _smallest_change(start: TextPosition, removed: str, text: str) -> ContentChange:
-    """The edit without what it replaces by the same."""
+    """Reduce an edit to what it changes: text replaced by the same is left out."""
     removed, text = normalize_line_ends(removed), normalize_line_ends(text)
     same = _common_prefix_length(removed, text)
     start = position_after(start, removed[:same])
@@ -243,7 +285,7 @@ def _smallest_change(start: TextPosition, removed: str, text: str) -> ContentCha
 
 
 def _common_prefix_length(one: str, other: str) -> int:
-    """How many characters both begin with; halving, as whole documents are compared too."""
+    """Count the characters both begin with; by halving, as whole documents are compared too."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -255,12 +297,12 @@ def _common_prefix_length(one: str, other: str) -> int:
 
 
 def normalize_line_ends(text: str) -> str:
-    """The text with ``\n`` at the end of every line."""
+    """Return the text with ``\n`` at the end of every line."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def position_after(start: TextPosition, text: str) -> tuple[int, int]:
-    """The line and offset behind a text that begins at ``start``."""
+    """Return the position behind a text that begins at ``start``."""
     pieces = split_lines(text)
     return start[0] + len(pieces) - 1, len(pieces[-1]) + (start[1] if len(pieces) == 1 else 0)
 
@@ -275,31 +317,16 @@ def _as_model_text(text: str) -> str:
     return text if text.isascii() else _HALF_CHARACTER.sub("\ufffd", text)
 
 
-# The folders of the editor's workspace, and which of them a document belongs to.
-#
-# Only folders of this machine count: the daemon may read their source files for context, and it reads no others.
+def shift_position(position: TextPosition, edit: ContentChange) -> TextPosition:
+    """Return where a position is after an edit that does not span it."""
+    if position < edit.end:
+        return position
+    line, offset = position_after(edit.start, edit.text)
+    if position[0] == edit.end[0]:
+        return line, offset + position[1] - edit.end[1]
+    return position[0] + line - edit.end[0], position[1]
 
 
-class WorkspaceFolders:
-    """The folders that are open now."""
-
-    def __init__(self, uris: Iterable[str] = ()) -> None:
-        self._paths: dict[str, Path] = {}
-        self.change((), uris)
-
-    def change(self, removed: Iterable[str], added: Iterable[str]) -> None:
-        """Some were closed, others opened; both by their URIs."""
-        for uri in removed:
-            self._paths.pop(uri, None)
-        for uri in added:
-            path = to_fs_path(uri) if uri.startswith("file:") else None
-            if path is not None and len(path) <= MAX_PATH_LENGTH:
-                self._paths[uri] = Path(path)
-
-    def around(self, path: str | None) -> str | None:
-        """The innermost folder with this file in it, as an absolute path; None without one."""
-        if path is None:
-            return None
-        above = Path(path).parents
-        found = [folder for folder in self._paths.values() if folder in above]
-        return str(max(found, key=lambda folder: len(folder.parts))) if found else None
+def begins_with_word(text: str) -> bool:
+    """Return whether a text begins with a character of a word."""
+    return text[:1].isalnum() or text[:1] == "_"

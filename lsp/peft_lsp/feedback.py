@@ -1,8 +1,8 @@
-"""What became of the ghost text of this editor, told to the daemon, which keeps it on this machine.
+"""Reports to the daemon, which keeps them on this machine, of what became of this editor's ghost text.
 
-Follows the offers of each open document (``offers``) with a clock; a document that is closed and a server that ends
-settle what is left at once. Records that the daemon does not take are lost: they are not worth waiting for. Items of
-the completion list are not followed: a list does not tell which of its items was looked at.
+Gives the ``SuggestionTracker`` of each open document a clock. A document that is closed and a server that ends settle
+their suggestions at once. Records that the daemon does not take are lost: they are not worth waiting for. Items of the
+completion list are not tracked: a list does not tell which of its items was looked at.
 """
 
 from __future__ import annotations
@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from peft_core.api_types import CompleteResponse
     from peft_lsp.daemon_connection import DaemonConnection
 
+MAX_LANGUAGE_CHARS = 200
 MAX_SETTLE_S = 2.0
-"""How long a server that ends waits until the daemon has what was left."""
+"""A server that ends waits so long until the daemon has the last records."""
+MIN_STRETCH_CHARS = 3
+"""Characters of a stretch that counts: single letters are alike in any two texts."""
+MAX_CHARS_COMPARED = 2000
+"""Characters that are compared one by one; longer texts are compared line by line."""
 
 
 log = logging.getLogger(__name__)
@@ -33,11 +38,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SuggestionContext:
-    """What an offer shows, and what it came from."""
+    """A suggestion as it is shown, with the request and the answer it came from."""
 
     snapshot: DocumentSnapshot
     begun: str
-    """What stood before the cursor of the text already: the beginning of a list's choice."""
+    """The part of the text that stood before the cursor already: the beginning of a list's choice."""
     text: str
     """The whole text, ``begun`` included."""
     response: CompleteResponse
@@ -47,137 +52,134 @@ class SuggestionContext:
 
 
 class FeedbackReporter:
-    """The offers of all open documents."""
+    """Tracks the suggestions of all open documents and reports their outcomes."""
 
     def __init__(self, documents: OpenDocuments, daemon: DaemonConnection) -> None:
         self._documents, self._daemon = documents, daemon
-        self._offers: dict[str, SuggestionTracker] = {}
-        self._suggestions: dict[str, SuggestionContext] = {}
+        self._trackers: dict[str, SuggestionTracker] = {}
+        self._contexts: dict[str, SuggestionContext] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self._sending = BackgroundTasks(log, "feedback could not be sent")
 
-    def show(self, suggestion: SuggestionContext) -> str:
-        """A suggestion is about to be shown; returns the id by which the editor may say that it took it."""
-        snapshot, replaced = suggestion.snapshot, suggestion.response.replace_after
-        offer = ShownSuggestion(
-            id=suggestion.response.id,
-            start=(snapshot.line, snapshot.offset - len(suggestion.begun)),
-            text=normalize_line_ends(suggestion.text),
-            typed=len(suggestion.begun),
+    @property
+    def tracked_ids(self) -> set[str]:
+        """The ids of all suggestions that are still tracked."""
+        return set(self._contexts)
+
+    def show(self, context: SuggestionContext) -> str:
+        """Track a suggestion that is about to be shown; return the id by which the editor may say that it took it."""
+        snapshot, replaced = context.snapshot, context.response.replace_after
+        suggestion = ShownSuggestion(
+            id=context.response.id,
+            start=(snapshot.line, snapshot.offset - len(context.begun)),
+            text=normalize_line_ends(context.text),
+            typed=len(context.begun),
             over=snapshot.suffix[:replaced],
         )
-        self._suggestions[offer.id] = suggestion
-        offers = self._offers.setdefault(snapshot.uri, SuggestionTracker())
-        shown = offers.show(offer, time.monotonic())
-        self._tidy()
+        self._contexts[suggestion.id] = context
+        tracker = self._trackers.setdefault(snapshot.uri, SuggestionTracker())
+        shown = tracker.show(suggestion, time.monotonic())
+        self._schedule()
         return shown
 
-    def edited(self, uri: str, edits: Iterable[ContentChange]) -> None:
-        """A document was edited."""
-        if (offers := self._offers.get(uri)) is not None:
-            offers.edited(edits, time.monotonic())
-            self._tidy()
+    def document_changed(self, uri: str, changes: Iterable[ContentChange]) -> None:
+        """Follow the suggestions of a document through its changes."""
+        if (tracker := self._trackers.get(uri)) is not None:
+            tracker.edited(changes, time.monotonic())
+            self._schedule()
 
-    def took(self, id_: str) -> None:
-        """The editor inserted a suggestion; unknown ones are ignored."""
-        for offers in self._offers.values():
-            if offers.took(id_, time.monotonic()):
+    def accept(self, id_: str) -> None:
+        """Note that the editor inserted a suggestion; unknown ones are ignored."""
+        for tracker in self._trackers.values():
+            if tracker.accept(id_, time.monotonic()):
                 break
-        self._tidy()
+        self._schedule()
 
-    def close(self, uri: str) -> None:
-        """A document is about to be closed: what is left of its offers is settled as it stands there now."""
-        if (offers := self._offers.pop(uri, None)) is not None:
-            self._tell(uri, offers.close(time.monotonic()))
-            self._tidy()
+    def document_closing(self, uri: str) -> None:
+        """Settle the suggestions of a document as they stand there now, before it is closed."""
+        if (tracker := self._trackers.pop(uri, None)) is not None:
+            self._report(uri, tracker.close(time.monotonic()))
+            self._schedule()
 
-    async def leave(self) -> None:
-        """Settle everything, and wait a moment until the daemon has it."""
-        for uri in list(self._offers):
-            self.close(uri)
+    async def close(self) -> None:
+        """Settle all suggestions, and wait a moment until the daemon has the records."""
+        for uri in list(self._trackers):
+            self.document_closing(uri)
         if self._alarm is not None:
             self._alarm.cancel()
         if self._sending:
             await asyncio.wait(self._sending, timeout=MAX_SETTLE_S)
 
-    def _look(self) -> None:
+    def _report_due(self) -> None:
         self._alarm = None
-        for uri, offers in self._offers.items():
-            self._tell(uri, offers.due(time.monotonic()))
-        self._tidy()
+        for uri, tracker in self._trackers.items():
+            self._report(uri, tracker.take_due(time.monotonic()))
+        self._schedule()
 
-    def _tidy(self) -> None:
-        """Forget what is settled, and wake up when the next offer is due."""
-        self._offers = {uri: each for uri, each in self._offers.items() if each.live or each.settled}
-        known = {one for each in self._offers.values() for one in each.ids}
-        self._suggestions = {id_: one for id_, one in self._suggestions.items() if id_ in known}
+    def _schedule(self) -> None:
+        """Forget settled suggestions, and wake up when the next one is due."""
+        self._trackers = {uri: each for uri, each in self._trackers.items() if each.pending or each.settled}
+        known = {one for each in self._trackers.values() for one in each.ids}
+        self._contexts = {id_: one for id_, one in self._contexts.items() if id_ in known}
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = [when for each in self._offers.values() if (when := each.next_due) is not None]
+        times = [when for each in self._trackers.values() if (when := each.next_due) is not None]
         if times:
             delay = max(min(times) - time.monotonic(), 0)
-            self._alarm = asyncio.get_running_loop().call_later(delay, self._look)
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._report_due)
 
-    def _tell(self, uri: str, ended: Sequence[SettledSuggestion]) -> None:
+    def _report(self, uri: str, settled_ones: Sequence[SettledSuggestion]) -> None:
         document = self._documents.get(uri)
-        for settled in ended:
-            suggestion = self._suggestions.get(settled.offer.id)
-            if suggestion is not None:
-                task = asyncio.create_task(self._daemon.record(feedback_record(settled, suggestion, document)))
+        for settled in settled_ones:
+            context = self._contexts.get(settled.suggestion.id)
+            if context is not None:
+                task = asyncio.create_task(self._daemon.record(feedback_record(settled, context, document)))
                 self._sending.add(task)
                 task.add_done_callback(self._sending.discard)
 
 
 def feedback_record(
-    settled: SettledSuggestion, suggestion: SuggestionContext, document: OpenDocument | None
+    settled: SettledSuggestion, context: SuggestionContext, document: OpenDocument | None
 ) -> FeedbackRequest:
-    """What the daemon is told; all texts are cut to what it takes."""
-    snapshot, response, offer = suggestion.snapshot, suggestion.response, settled.offer
+    """Make the daemon's record of a suggestion; all texts are cut to what it takes."""
+    snapshot, response, suggestion = context.snapshot, context.response, settled.suggestion
     now = kept = None
     if document is not None and settled.outcome is not Outcome.REJECTED:
         now = normalize_line_ends(document.between(settled.begin, settled.end))[:LONGEST_SUGGESTION]
         kept = count_kept_characters(settled.text, now)
-    prefix = snapshot.prefix[: len(snapshot.prefix) - len(suggestion.begun)]
+    prefix = snapshot.prefix[: len(snapshot.prefix) - len(context.begun)]
     record = FeedbackRequest(
-        offer=offer.id,
+        offer=suggestion.id,
         outcome=settled.outcome,
-        language=snapshot.language[:200],
+        language=snapshot.language[:MAX_LANGUAGE_CHARS],
         path=snapshot.path,
         prefix=last_lines(prefix),
         suffix=snapshot.suffix[:LONGEST_WINDOW],
-        replaced=len(offer.over),
-        suggestion=offer.text[:LONGEST_SUGGESTION],
-        shown=offer.shown,
+        replaced=len(suggestion.over),
+        suggestion=suggestion.text[:LONGEST_SUGGESTION],
+        shown=suggestion.shown,
         accepted=settled.accepted,
         stood=len(settled.text),
         kept=kept,
         now=now,
         model=response.model,
         adapter=response.adapter,
-        latency_ms=round(suggestion.latency_ms),
-        text_agreed=suggestion.kept == "text",
+        latency_ms=round(context.latency_ms),
+        text_agreed=context.kept == "text",
     )
-    return record.counts() if suggestion.kept == "counts" else record
+    return record.counts() if context.kept == "counts" else record
 
 
 def last_lines(text: str) -> str:
-    """The end of a text, from the start of a line on, where it is longer than the daemon takes."""
+    """Return the end of a text that is longer than the daemon takes, from the start of a line on."""
     if len(text) <= LONGEST_WINDOW:
         return text
     return text[-LONGEST_WINDOW:].partition("\n")[2]
 
 
-# How much of an accepted text is still there: characters in stretches that both texts have in the same order.
-
-MIN_STRETCH_CHARS = 3
-"""Characters of a stretch that counts: single letters are alike in any two texts."""
-MAX_CHARS_COMPARED = 2000
-"""Characters that are compared one by one; longer texts are compared line by line."""
-
-
 def count_kept_characters(before: str, now: str) -> int:
-    """How many characters of ``before`` are found in ``now``; all of them if it holds ``before`` as a whole."""
+    """Count the characters of ``before`` in stretches that ``now`` has in the same order."""
     if before in now:
         return len(before)
     if max(len(before), len(now)) > MAX_CHARS_COMPARED:

@@ -1,89 +1,151 @@
-"""The language server put together: which module answers which message."""
+"""The language server put together: which handler answers which message, and how it differs from pygls.
+
+- Documents: pygls cuts lines where the protocol does not (form feeds, U+2028) and copies the whole text for each edit;
+  here ``documents.OpenDocuments`` holds them.
+- Commands: pygls answers a cancelled command and lets it run on; here it is cancelled, and it reads its own arguments.
+- A request whose parameters cannot be read is answered with InvalidParams instead of not at all.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams, PyglsError
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol, lsp_method
 
-from peft_lsp import prefetch, settings
-from peft_lsp.documents import WorkspaceFolders
-from peft_lsp.end_of_input import DelayedEnd
-from peft_lsp.framing import ReadableInput
-from peft_lsp.handlers import (
-    text_document_code_action,
-    text_document_completion,
-    text_document_inline_completion,
-    workspace_execute_command,
-)
+from peft_core import __version__
+from peft_lsp import COMPLETION_TRIGGERS, CURSOR_NOTIFICATION, GENERATE_KIND, SERVER_NAME
+from peft_lsp.client import Client
+from peft_lsp.handlers import notifications
 from peft_lsp.handlers.initialize import (
-    FirstAnswerFilter,
-    Handshake,
     position_encoding,
     shows_ghost_text,
     wants_completion_list,
     workspace_folders,
 )
-from peft_lsp.handlers.workspace_execute_command import register_propose
-from peft_lsp.language_server import PeftLanguageServer
+from peft_lsp.handlers.text_document_code_action import code_action
+from peft_lsp.handlers.text_document_completion import completion
+from peft_lsp.handlers.text_document_inline_completion import inline_completion
+from peft_lsp.handlers.workspace_execute_command import COMMAND_HANDLERS, with_protocol_errors
+from peft_lsp.session import Session
+from peft_lsp.transport import DelayedEnd, FirstAnswerFilter, Handshake, MessageInput
 
-LONGEST_LOGGED = 60
-"""Characters of a value in a line of the library's log: names of methods and ids are shorter, messages longer."""
+log = logging.getLogger(__name__)
+
+MAX_LOGGED_CHARS = 60
+"""Of a value in a line of the library's log: names of methods and ids are shorter, messages longer."""
+
+
+class PeftProtocol(LanguageServerProtocol):
+    """The pygls protocol with our documents and commands."""
+
+    _server: PeftLanguageServer
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
+        """Take over a document."""
+        notifications.did_open(self._server.session, params)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
+        """Apply the editor's edits."""
+        notifications.did_change(self._server.session, params)
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
+        """Forget a document."""
+        notifications.did_close(self._server.session, params)
+
+    @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
+    async def lsp_workspace__execute_command(  # type: ignore[override]  # pygls takes any kind of handler
+        self, params: types.ExecuteCommandParams
+    ) -> Any:
+        """Run a command; its handler gets the parameters as they came."""
+        handler = self.fm.commands.get(params.command)
+        if handler is None:
+            raise JsonRpcInvalidParams(f"unknown command {params.command!r}")
+        return await handler(params)
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """Read a message from its JSON; answer a request that cannot be read."""
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "id" in data and "method" in data:
+                self._send_response(data["id"], error=error.to_response_error())
+            raise
+
+
+class PeftLanguageServer(LanguageServer):
+    """The server of one editor."""
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        """``params``: the client's ``InitializeParams``, as JSON."""
+        super().__init__(SERVER_NAME, __version__, types.TextDocumentSyncKind.Incremental, protocol_cls=PeftProtocol)
+        self.session = Session(
+            Client(self),
+            encoding=position_encoding(params),
+            options=params.get("initializationOptions"),
+            folders=workspace_folders(params),
+            purpose="fill" if shows_ghost_text(params) else "list",
+        )
+
+    def report_server_error(self, error: Exception, source: type[PyglsError | JsonRpcException]) -> None:
+        """Log a message that could not be handled; it is never worth a dialog over the user's work."""
+        log.error("%s: %s", source.__name__, error)
+
+
+def create(params: Mapping[str, Any]) -> PeftLanguageServer:
+    """Create a server with all its handlers for a client with these ``InitializeParams`` (as JSON)."""
+    server = PeftLanguageServer(params)
+    session = server.session
+
+    def handle(method: str, handler: Callable[..., Any], options: object = None) -> None:
+        server.feature(method, options)(partial(handler, session))
+
+    handle(types.INITIALIZED, notifications.initialized)
+    handle(types.SHUTDOWN, _shutdown)
+    # Without options pygls would not announce it.
+    handle(types.TEXT_DOCUMENT_INLINE_COMPLETION, inline_completion, types.InlineCompletionOptions())
+    if wants_completion_list(params):
+        triggers = types.CompletionOptions(trigger_characters=list(COMPLETION_TRIGGERS))
+        handle(types.TEXT_DOCUMENT_COMPLETION, completion, triggers)
+    kinds = types.CodeActionOptions(code_action_kinds=[GENERATE_KIND])
+    handle(types.TEXT_DOCUMENT_CODE_ACTION, code_action, kinds)
+    handle(types.TEXT_DOCUMENT_DID_SAVE, notifications.did_save)
+    handle(types.WORKSPACE_DID_CHANGE_CONFIGURATION, notifications.did_change_configuration)
+    handle(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, notifications.did_change_workspace_folders)
+    handle(CURSOR_NOTIFICATION, notifications.cursor_moved)
+    for name, command in COMMAND_HANDLERS.items():
+        server.command(name)(partial(with_protocol_errors(command), session))
+    return server
+
+
+async def _shutdown(session: Session, _: None) -> None:
+    await session.shut_down()
 
 
 def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: str) -> int:
-    """Serve an editor whose ``initialize`` has been answered, until it leaves; returns the exit code."""
+    """Serve an editor whose ``initialize`` has been answered, until it leaves; return the exit code."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(without_documents)
     if log_level != "debug":
         logging.getLogger("pygls").setLevel(logging.ERROR)  # it tells of every message, and of each late cancellation
         for handler in logging.getLogger().handlers:
-            handler.addFilter(_one_line_for_the_clients_mistakes)
+            handler.addFilter(_shorten_client_errors)
     server = create(handshake.params)
-    messages = cast(BinaryIO, ReadableInput(handshake.for_the_library(), stdin, stdout))
+    messages = cast(BinaryIO, MessageInput(handshake.initialize_message(), stdin, stdout))
     server.start_io(
-        cast(BinaryIO, DelayedEnd(messages, server.settle)),
+        cast(BinaryIO, DelayedEnd(messages, server.session.settle)),
         cast(BinaryIO, FirstAnswerFilter(handshake.id, stdout)),
     )
-    return 0 if server.leaving else 1
-
-
-def _one_line_for_the_clients_mistakes(record: logging.LogRecord) -> bool:
-    """Leave out where in the library a message could not be read or was refused."""
-    error = record.exc_info[1] if record.exc_info else None
-    unreadable = str(record.msg).startswith(("Unable to deserialize message", "Unable to handle message"))
-    if record.name.startswith("pygls") and (unreadable or isinstance(error, JsonRpcException)):
-        line = record.getMessage().partition("\n")[0]
-        record.msg, record.args = line + (f": {error}" if error else ""), None
-        record.exc_info = record.exc_text = None
-    return True
-
-
-def create(params: Mapping[str, Any]) -> PeftLanguageServer:
-    """A server with all its handlers for a client with these ``InitializeParams`` (as JSON)."""
-    server = PeftLanguageServer(
-        encoding=position_encoding(params),
-        options=params.get("initializationOptions"),
-        folders=WorkspaceFolders(workspace_folders(params)),
-        purpose="fill" if shows_ghost_text(params) else "list",
-    )
-    server.feature(types.INITIALIZED)(_initialized)
-    server.feature(types.SHUTDOWN)(_shutdown)
-    text_document_inline_completion.register(server)
-    if wants_completion_list(params):
-        text_document_completion.register(server)
-    text_document_code_action.register(server)
-    register_propose(server)
-    workspace_execute_command.register(server)
-    settings.register(server)
-    prefetch.register(server)
-    server.feature(types.TEXT_DOCUMENT_DID_SAVE)(_saved)
-    return server
+    return 0 if server.session.exiting else 1
 
 
 def without_documents(record: logging.LogRecord) -> bool:
@@ -95,26 +157,15 @@ def without_documents(record: logging.LogRecord) -> bool:
 
 
 def _is_short(value: object) -> bool:
-    return isinstance(value, int) or (isinstance(value, str) and len(value) <= LONGEST_LOGGED)
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_LOGGED_CHARS)
 
 
-async def _initialized(ls: PeftLanguageServer, _: types.InitializedParams) -> None:
-    ls.loop = asyncio.get_running_loop()
-    await ls.settings.load()
-    await settings.watch(ls)
-    if ls.settings.general.enabled:
-        ls.daemon.start()
-
-
-def _saved(ls: PeftLanguageServer, params: types.DidSaveTextDocumentParams) -> None:
-    ls.warming.saved(params.text_document.uri)
-    ls.recent_edits.saved(params.text_document.uri)
-
-
-async def _shutdown(ls: PeftLanguageServer, _: None) -> None:
-    ls.leaving = True
-    ls.following.close()
-    ls.warming.close()
-    ls.recent_edits.close()
-    await ls.feedback.leave()
-    await ls.daemon.close()
+def _shorten_client_errors(record: logging.LogRecord) -> bool:
+    """Leave out where in the library a message could not be read or was refused."""
+    error = record.exc_info[1] if record.exc_info else None
+    unreadable = str(record.msg).startswith(("Unable to deserialize message", "Unable to handle message"))
+    if record.name.startswith("pygls") and (unreadable or isinstance(error, JsonRpcException)):
+        line = record.getMessage().partition("\n")[0]
+        record.msg, record.args = line + (f": {error}" if error else ""), None
+        record.exc_info = record.exc_text = None
+    return True

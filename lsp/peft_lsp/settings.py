@@ -1,8 +1,11 @@
-"""``workspace/configuration``: the settings of an editor, in general and for each open document.
+"""Settings that an editor has below ``peft-daemon``, in general and for each open document.
 
-A document's settings are asked for once, when it is first needed, and kept until it is closed or the settings or the
-folders of the workspace change: a keystroke costs no message. A client that cannot be asked has general ones only; one
-that is slow to answer is waited for once, and its answer counts whenever it comes.
+A document's settings are asked for once, when they are first needed, and kept until it is closed or the settings or the
+folders of the workspace change: a keystroke costs no message. A client that cannot be asked has general settings only.
+One that is slow to answer is waited for once, and its answer counts whenever it comes.
+
+A bad value never stops the server: the default serves instead and the user is told once. Unknown keys belong to the
+editor's extension and are ignored.
 """
 
 from __future__ import annotations
@@ -10,19 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from lsprotocol import types
 from msgspec import Meta
-from pygls.exceptions import JsonRpcException
 
 from peft_core.api_types import Name, TokenCount
-from peft_core.privacy.files import PROSE_LANGUAGES, prose_language
-from peft_lsp import names
-
-if TYPE_CHECKING:
-    from peft_lsp.language_server import PeftLanguageServer
+from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, why_secret
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +29,71 @@ MAX_ANSWER_S = 5.0
 AskClient = Callable[[str | None], Coroutine[Any, Any, object]]
 """The client's settings as JSON, for a document's URI or in general; None when it tells none."""
 
+TimeBudgetMs = Annotated[int, Meta(ge=50, le=600_000)]
+
+
+class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What an editor can set; null means the default."""
+
+    enabled: bool = True
+    adapter: Annotated[Name, Meta(min_length=1)] | None = None
+    """Name or digest of the adapter for every request, ``base`` for none; null lets the daemon pick."""
+    max_tokens: TokenCount | None = None
+    time_budget_ms: TimeBudgetMs | None = None
+    disabled_languages: list[str] = msgspec.field(default_factory=lambda: list(PROSE_LANGUAGES))
+    """Language ids without completion. Files that hold secrets have none whatever is set."""
+    delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
+    """How long after a keystroke the daemon is asked; null: at once, and the daemon decides how long the model waits.
+    A request made by hand never waits."""
+    show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
+    """Show what is complete after this time, and the rest when it is; 0: show all of it at once."""
+    feedback: Literal["counts", "text", "off"] | bool | None = None
+    """What is recorded on this machine of what becomes of suggestions: numbers, the text around them too, or nothing.
+    Null or true: what the daemon's own setting says. False: nothing."""
+    completion: Literal["auto", "always", "never"] = "auto"
+    """The model in the ordinary completion list. auto: when the editor cannot show inline completions. The list itself
+    is announced at start: other values than auto belong into the initialization options as well."""
+
+    def why_off(self, uri: str, language: str) -> str | None:
+        """Return why a document gets no suggestions, as told to the user; None where it does.
+
+        To be asked before a document is shown to the model. The daemon refuses files with secrets as well.
+        """
+        if (secret := why_secret(uri, language)) is not None:
+            return secret
+        if not self.enabled:
+            return "suggestions are switched off"
+        if self.disables(language):
+            off = prose_language(language) or language
+            return f"suggestions are off for {off}: see the setting 'disabledLanguages'"
+        return None
+
+    def disables(self, language: str) -> bool:
+        """Return whether documents of this language get none; plain text and Markdown have several names."""
+        return language in self.disabled_languages or prose_language(language) in self.disabled_languages
+
+
+def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
+    """Read settings from the editor's JSON; also return a sentence for each value that cannot be used."""
+    if raw is None or raw == []:  # an empty table of Lua becomes a list
+        return EditorSettings(), []
+    if not isinstance(raw, dict):
+        return EditorSettings(), [f"the settings must be an object, not {type(raw).__name__}"]
+    values: dict[str, Any] = {}
+    complaints = []
+    for field in msgspec.structs.fields(EditorSettings):
+        value = raw.get(field.encode_name)
+        if value is None:
+            continue
+        try:
+            values[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            complaints.append(f"'{field.encode_name}' is {value!r}: {error}; the default is used")
+    return EditorSettings(**values), complaints
+
 
 class SettingsCache:
-    """What the editor has set."""
+    """The settings of one editor, in general and for each open document, as the client tells them."""
 
     def __init__(
         self, options: object, ask: AskClient, complain: Callable[[str], None], changed: Callable[[], None]
@@ -121,106 +180,3 @@ class SettingsCache:
         for complaint in complaints:
             self._complain(f"in the editor's settings {complaint}")
         return found
-
-
-def register(server: PeftLanguageServer) -> None:
-    """Follow the editor's settings and folders."""
-
-    @server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)
-    async def changed(ls: PeftLanguageServer, params: types.DidChangeConfigurationParams) -> None:
-        pushed = params.settings.get(names.SECTION) if isinstance(params.settings, dict) else None
-        await ls.settings.load(pushed)
-        if ls.settings.general.enabled:
-            ls.daemon.start()
-
-    @server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)
-    async def folders_changed(ls: PeftLanguageServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
-        gone, come = params.event.removed, params.event.added
-        ls.folders.change([folder.uri for folder in gone], [folder.uri for folder in come])
-        ls.settings.forget_documents()
-
-
-async def watch(ls: PeftLanguageServer) -> None:
-    """Ask the client to tell of changed settings, if it wants to be asked."""
-    workspace = ls.client_capabilities.workspace
-    ability = workspace.did_change_configuration if workspace else None
-    if ability is None or not ability.dynamic_registration:
-        return
-    options = types.DidChangeConfigurationRegistrationOptions(section=names.SECTION)
-    registration = types.Registration(names.SECTION, types.WORKSPACE_DID_CHANGE_CONFIGURATION, options)
-    try:
-        await ls.client_register_capability_async(types.RegistrationParams([registration]))
-    except JsonRpcException as error:
-        log.warning("the client refuses to tell of changed settings: %s", error)
-
-
-async def pull(ls: PeftLanguageServer, uri: str | None) -> object:
-    """Ask the client; None when it cannot be asked, does not answer, or has nothing to say."""
-    workspace = ls.client_capabilities.workspace
-    if workspace is None or not workspace.configuration:
-        return None
-    question = types.ConfigurationParams([types.ConfigurationItem(scope_uri=uri, section=names.SECTION)])
-    try:
-        answers = await ls.workspace_configuration_async(question)
-    except JsonRpcException as error:
-        log.warning("the client does not tell its settings: %s", error)
-        return None
-    return answers[0] if answers else None
-
-
-# What an editor can set below ``peft-daemon``, and how its JSON is read.
-#
-# A bad value never stops the server: the default serves instead and the user is told once. Keys that are not listed
-# here belong to the editor's extension and are ignored.
-
-Milliseconds = Annotated[int, Meta(ge=50, le=600_000)]
-
-
-class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an editor can set; null means the default."""
-
-    enabled: bool = True
-    adapter: Annotated[Name, Meta(min_length=1)] | None = None
-    """Name or digest of the adapter for every request, ``base`` for none; null lets the daemon pick."""
-    max_tokens: TokenCount | None = None
-    time_budget_ms: Milliseconds | None = None
-    disabled_languages: list[str] = msgspec.field(default_factory=lambda: list(PROSE_LANGUAGES))
-    """Language ids without completion. Files that hold secrets have none whatever is set."""
-    delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
-    """How long after a keystroke the daemon is asked; null: at once, and the daemon decides how long the model waits.
-    A request made by hand never waits."""
-    show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
-    """Show what is complete after this time, and the rest when it is; 0: show all of it at once."""
-    feedback: Literal["counts", "text", "off"] | bool | None = None
-    """What is recorded on this machine of what becomes of suggestions: numbers, the text around them too, or nothing.
-    Null or true: what the daemon's own setting says. False: nothing."""
-    completion: Literal["auto", "always", "never"] = "auto"
-    """The model in the ordinary completion list. auto: when the editor cannot show inline completions. The list itself
-    is announced at start: other values than auto belong into the initialization options as well."""
-
-    def serves(self, language: str) -> bool:
-        """Whether documents of this language get completions."""
-        return self.enabled and not self.disables(language)
-
-    def disables(self, language: str) -> bool:
-        """Whether documents of this language get none; plain text and Markdown have several names."""
-        return language in self.disabled_languages or prose_language(language) in self.disabled_languages
-
-
-def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
-    """Settings from the editor's JSON, and a sentence for each value that could not be used."""
-    if raw is None or raw == []:  # an empty table of Lua becomes a list
-        return EditorSettings(), []
-    if not isinstance(raw, dict):
-        return EditorSettings(), [f"the settings must be an object, not {type(raw).__name__}"]
-    values: dict[str, Any] = {}
-    complaints = []
-    for field in msgspec.structs.fields(EditorSettings):
-        value = raw.get(field.encode_name)
-        if value is None:
-            continue
-        try:
-            values[field.name] = msgspec.convert(value, field.type)
-        except msgspec.ValidationError as error:
-            complaints.append(f"'{field.encode_name}' is {value!r}: {error}; the default is used")
-    return EditorSettings(**values), complaints

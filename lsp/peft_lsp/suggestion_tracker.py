@@ -1,13 +1,13 @@
-"""What becomes of a suggestion, told from the edits that follow it: a state machine without clock, editor or daemon.
+"""The outcome of a suggestion, found from the edits that follow it: a state machine without clock, editor or daemon.
 
-An offer is *live* while what is typed agrees with it. It ends accepted (the editor's command, or one edit that inserts
-all that is left), partly accepted (an edit inserted more than one typed character of it), typed (by hand, to the end)
-or rejected (an edit that disagrees, an offer elsewhere, the end of the document). An offer of more of the same text
-makes the live one longer. What another offer replaces at the same place, or what ended sooner than anybody reads,
-counts for nothing. An offer that ended is *settled*: the place of its text is followed through all edits until it is
-looked at again.
+A suggestion is *pending* while the text typed agrees with it. It ends accepted (by the editor's command, or by one edit
+that inserts all the rest), partly accepted (an edit inserted more than one typed character of it), typed (by hand, to
+the end) or rejected (by an edit that disagrees, a suggestion elsewhere, the end of the document). A suggestion of more
+of the same text makes the pending one longer. One that another suggestion replaces at the same position, or that ends
+sooner than a user can read it, does not count. A suggestion that ended is *settled*: the range of its text is followed
+through all edits until the text is looked at again.
 
-Times are seconds of any clock that only goes forward. Texts have ``\\n`` line ends, places are lines and characters.
+Times are seconds of any clock that only goes forward. Texts have ``\\n`` line ends.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from peft_core.api_types import Outcome
-from peft_lsp.documents import ContentChange, TextPosition, position_after
+from peft_lsp.documents import ContentChange, TextPosition, position_after, shift_position
 
 MIN_READING_S = 0.25
-"""An offer that stood for less was not read."""
+"""A suggestion shown for less was not read."""
 RECHECK_AFTER_S = 30.0
-"""How long after it was accepted the text is looked at."""
+"""The text is looked at again so long after it was accepted."""
 LATE_ACCEPT_S = 1.0
-"""How long the command may come after an edit that seemed to disagree: an editor may change what it inserts."""
+"""The accept command may come so long after an edit that seemed to disagree: editors change what they insert."""
 CLOSING_PAIRS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`", "<": ">"}
-"""What editors close by themselves."""
+"""Brackets and quotes that editors close by themselves."""
 
 
 @dataclass(frozen=True)
@@ -35,39 +35,39 @@ class ShownSuggestion:
     id: str
     start: TextPosition
     text: str
-    """What would stand from ``start`` on ..."""
+    """The text from ``start`` on, if the suggestion is accepted."""
     typed: int
-    """... of which so many characters stood there already ..."""
+    """Characters of ``text`` that stood there already."""
     over: str
-    """... followed by this, which it overwrites."""
+    """The text behind those, which the suggestion overwrites."""
 
     @property
     def shown(self) -> int:
-        """Characters it offers to write."""
+        """Number of characters that it would write."""
         return len(self.text) - self.typed
 
 
 @dataclass(frozen=True)
 class PendingSuggestion:
-    """An offer that may still be accepted: the document has ``region`` at ``start``."""
+    """A suggestion that may still be accepted: the document has ``region`` at ``start``."""
 
-    offer: ShownSuggestion
+    suggestion: ShownSuggestion
     since: float
     start: TextPosition
     typed: int
     over: str
     accepted: int = 0
     """Characters of it that the editor inserted; the others were typed."""
-    told: bool = False
+    accept_announced: bool = False
     """The editor said that it accepts it; the edit is still to come."""
 
     @property
     def region(self) -> str:
-        """What stands where the offer's text would."""
-        return self.offer.text[: self.typed] + self.over
+        """The text in the document that the suggestion's text would replace."""
+        return self.suggestion.text[: self.typed] + self.over
 
     def index(self, place: TextPosition) -> int | None:
-        """How far into the region a place is; None outside."""
+        """Return how far into the region a position is; None outside."""
         if not self.start <= place <= position_after(self.start, self.region):
             return None
         line = place[0] - self.start[0]
@@ -78,146 +78,139 @@ class PendingSuggestion:
 
 @dataclass(frozen=True)
 class SettledSuggestion:
-    """An offer whose outcome is known, and the range where its text stands, or would."""
+    """A suggestion whose outcome is known, and the range of its text."""
 
-    offer: ShownSuggestion
+    suggestion: ShownSuggestion
     outcome: Outcome
     since: float
     accepted: int
     text: str
-    """What of the offer stood there when it ended."""
+    """The part of the suggestion that stood there when it ended."""
     begin: TextPosition
     end: TextPosition
 
     @property
     def due(self) -> float:
-        """When to look at it again."""
+        """When to look at its text again."""
         return self.since + (LATE_ACCEPT_S if self.outcome is Outcome.REJECTED else RECHECK_AFTER_S)
 
     def after(self, edit: ContentChange) -> SettledSuggestion:
-        """The same, with its range after an edit."""
+        """Return the same with its range after an edit."""
         begin, end = shift_range(self.begin, self.end, edit)
         return replace(self, begin=begin, end=end)
 
 
 class SuggestionTracker:
-    """The offers of one document: at most one that is live, and those that are to be looked at again."""
+    """The suggestions of one document: at most one that is pending, and those whose text is to be looked at again."""
 
     def __init__(self) -> None:
-        self.live: PendingSuggestion | None = None
+        self.pending: PendingSuggestion | None = None
         self.settled: list[SettledSuggestion] = []
 
     @property
     def ids(self) -> set[str]:
-        """Of all that have not been handed out."""
-        return {each.offer.id for each in self.settled} | ({self.live.offer.id} if self.live else set())
+        """The ids of all suggestions that have not been handed out."""
+        return {each.suggestion.id for each in self.settled} | ({self.pending.suggestion.id} if self.pending else set())
 
     @property
     def next_due(self) -> float | None:
-        """When ``due`` will have something."""
+        """When ``take_due`` will have something."""
         return min((each.due for each in self.settled), default=None)
 
-    def show(self, offer: ShownSuggestion, now: float) -> str:
-        """An offer is made. Returns its id, or that of the live one if it comes to the same text or more of it."""
-        if self.live is not None:
-            place = position_after(offer.start, offer.text[: offer.typed])
-            at = self.live.index(place)
+    def show(self, suggestion: ShownSuggestion, now: float) -> str:
+        """Track a new suggestion; return its id, or that of the pending one if it is the same text or more of it."""
+        if self.pending is not None:
+            at = self.pending.index(position_after(suggestion.start, suggestion.text[: suggestion.typed]))
             if at is None:
                 self._end(Outcome.REJECTED, now)
-            elif (same := _with_same_text(self.live, offer, at) or _with_longer_text(self.live, offer, at)) is not None:
-                self.live = same
-                return same.offer.id
-            elif self.live.accepted or self.live.told:
+            elif (same := _merged(self.pending, suggestion, at)) is not None:
+                self.pending = same
+                return same.suggestion.id
+            elif self.pending.accepted or self.pending.accept_announced:
                 self._end(Outcome.PARTLY, now)
-        self.live = PendingSuggestion(offer, now, offer.start, offer.typed, offer.over)
-        return offer.id
+        self.pending = PendingSuggestion(suggestion, now, suggestion.start, suggestion.typed, suggestion.over)
+        return suggestion.id
 
-    def edited(self, edits: Iterable[ContentChange], now: float) -> None:
-        """The document was edited."""
-        for edit in edits:
-            self.settled = [each.after(edit) for each in self.settled]
-            if self.live is not None:
-                self._follow(self.live, edit, now)
+    def edited(self, changes: Iterable[ContentChange], now: float) -> None:
+        """Follow the changes of the document."""
+        for change in changes:
+            self.settled = [each.after(change) for each in self.settled]
+            if self.pending is not None:
+                self._follow(self.pending, change, now)
 
-    def took(self, id_: str, now: float) -> bool:
-        """The editor says that it inserted an offer; its edit, if seen, counts no second time. Whether it is known."""
-        if self.live is not None and self.live.offer.id == id_:
-            self.live = replace(self.live, told=True)
+    def accept(self, id_: str, now: float) -> bool:
+        """Note that the editor inserted a suggestion; return whether it is known. Its edit does not count again."""
+        if self.pending is not None and self.pending.suggestion.id == id_:
+            self.pending = replace(self.pending, accept_announced=True)
             return True
         for number, each in enumerate(self.settled):
-            if each.offer.id == id_:
+            if each.suggestion.id == id_:
                 if each.outcome is not Outcome.ACCEPTED:
-                    accepted = replace(each, outcome=Outcome.ACCEPTED, accepted=each.offer.shown, since=now)
-                    self.settled[number] = replace(accepted, text=each.offer.text)
+                    accepted = replace(each, outcome=Outcome.ACCEPTED, accepted=each.suggestion.shown, since=now)
+                    self.settled[number] = replace(accepted, text=each.suggestion.text)
                 return True
         return False
 
-    def due(self, now: float) -> Sequence[SettledSuggestion]:
-        """Those whose time has come; they are not followed any more."""
+    def take_due(self, now: float) -> Sequence[SettledSuggestion]:
+        """Hand out the settled suggestions that are due; they are not followed any more."""
         ripe = [each for each in self.settled if each.due <= now]
         self.settled = [each for each in self.settled if each.due > now]
         return ripe
 
     def close(self, now: float) -> Sequence[SettledSuggestion]:
-        """The document is closed: whatever is left, as it is now."""
-        if self.live is not None:
+        """Settle and hand out all suggestions, as the document is closed."""
+        if self.pending is not None:
             self._end(Outcome.REJECTED, now)
         left, self.settled = self.settled, []
         return left
 
-    def _follow(self, live: PendingSuggestion, edit: ContentChange, now: float) -> None:
-        beyond = position_after(live.start, live.region)
-        if edit.end < live.start or edit.start > beyond or (edit.end == live.start and edit.start < live.start):
-            self.live = replace(live, start=shift_position(live.start, edit))
+    def _follow(self, pending: PendingSuggestion, edit: ContentChange, now: float) -> None:
+        beyond = position_after(pending.start, pending.region)
+        if (
+            edit.end < pending.start
+            or edit.start > beyond
+            or (edit.end == pending.start and edit.start < pending.start)
+        ):
+            self.pending = replace(pending, start=shift_position(pending.start, edit))
             return
-        first, last = live.index(edit.start), live.index(edit.end)
-        region = None if first is None or last is None else live.region[:first] + edit.text + live.region[last:]
-        grown = None if region is None else _with_region(live, region)
+        first, last = pending.index(edit.start), pending.index(edit.end)
+        region = None if first is None or last is None else pending.region[:first] + edit.text + pending.region[last:]
+        grown = None if region is None else _with_region(pending, region)
         if grown is None:
             ended = self._end(Outcome.REJECTED, now)
             if ended is not None and ended.outcome is Outcome.PARTLY:
                 self.settled[-1] = ended.after(edit)
-            elif ended is not None:  # the edit may be what the editor made of the offer
+            elif ended is not None:  # the edit may be the suggestion, changed by the editor
                 self.settled[-1] = replace(ended, begin=edit.start, end=position_after(edit.start, edit.text))
             return
         by_hand = is_typing(edit)
-        gained = 0 if by_hand else max(grown.typed - live.typed, 0)
-        self.live = replace(grown, accepted=min(live.accepted + gained, grown.typed))
-        if grown.typed == len(live.offer.text):
+        gained = 0 if by_hand else max(grown.typed - pending.typed, 0)
+        self.pending = replace(grown, accepted=min(pending.accepted + gained, grown.typed))
+        if grown.typed == len(pending.suggestion.text):
             self._end(Outcome.TYPED if by_hand else Outcome.ACCEPTED, now)
 
     def _end(self, outcome: Outcome, now: float) -> SettledSuggestion | None:
-        """The live offer ends; None if it counts for nothing."""
-        live, self.live = self.live, None
-        if live is None:
+        """End the pending suggestion; None if it does not count."""
+        pending, self.pending = self.pending, None
+        if pending is None:
             return None
-        offer, accepted = live.offer, live.accepted
-        if live.told:
-            outcome, accepted = Outcome.ACCEPTED, offer.shown
+        suggestion, accepted = pending.suggestion, pending.accepted
+        if pending.accept_announced:
+            outcome, accepted = Outcome.ACCEPTED, suggestion.shown
         elif outcome is not Outcome.ACCEPTED and accepted:
             outcome = Outcome.PARTLY
-        if outcome is Outcome.REJECTED and now - live.since < MIN_READING_S:
+        if outcome is Outcome.REJECTED and now - pending.since < MIN_READING_S:
             return None
-        text = offer.text if live.told else offer.text[: live.typed]
-        end = position_after(live.start, live.region if live.told else text)
-        self.settled.append(SettledSuggestion(offer, outcome, now, accepted, text, live.start, end))
+        text = suggestion.text if pending.accept_announced else suggestion.text[: pending.typed]
+        end = position_after(pending.start, pending.region if pending.accept_announced else text)
+        self.settled.append(SettledSuggestion(suggestion, outcome, now, accepted, text, pending.start, end))
         return self.settled[-1]
 
 
-def shift_position(place: TextPosition, edit: ContentChange) -> TextPosition:
-    """Where a place is after an edit that does not change what stands on both sides of it."""
-    if place < edit.end:
-        return place
-    line, offset = position_after(edit.start, edit.text)
-    if place[0] == edit.end[0]:
-        return line, offset + place[1] - edit.end[1]
-    return place[0] + line - edit.end[0], place[1]
-
-
 def shift_range(begin: TextPosition, end: TextPosition, edit: ContentChange) -> tuple[TextPosition, TextPosition]:
-    """Where a range is after an edit.
+    """Return where a range is after an edit.
 
-    What is inserted at its ends does not belong to it, unless it is empty; what replaces some of it does.
+    Text inserted at its ends does not belong to it, unless it is empty; text that replaces some of it does.
     """
     if begin == end == edit.start == edit.end:
         return begin, position_after(edit.start, edit.text)
@@ -230,39 +223,49 @@ def shift_range(begin: TextPosition, end: TextPosition, edit: ContentChange) -> 
 
 
 def is_typing(edit: ContentChange) -> bool:
-    """Whether an edit is what one key does: a character, with its closing bracket or the indentation of its line."""
+    """Return whether an edit may come from one key: a character, with its closing bracket or an indentation."""
     text = edit.text
     return len(text) <= 1 or text.isspace() or (len(text) == 2 and CLOSING_PAIRS.get(text[0]) == text[1])
 
 
-def _with_region(live: PendingSuggestion, region: str) -> PendingSuggestion | None:
-    """The offer with this text in its place; None where the two disagree."""
-    text, over = live.offer.text, live.over
+def _with_region(pending: PendingSuggestion, region: str) -> PendingSuggestion | None:
+    """Return the suggestion with this text in its region; None where the two disagree."""
+    text, over = pending.suggestion.text, pending.over
     if region == text:
-        return replace(live, typed=len(text), over="")
+        return replace(pending, typed=len(text), over="")
     if region.endswith(over) and text.startswith(region[: len(region) - len(over)]):
-        return replace(live, typed=len(region) - len(over))
-    typed = live.typed + 1
-    closed = CLOSING_PAIRS.get(text[live.typed : typed], "") + over
+        return replace(pending, typed=len(region) - len(over))
+    typed = pending.typed + 1
+    closed = CLOSING_PAIRS.get(text[pending.typed : typed], "") + over
     if region == text[:typed] + closed:
-        return replace(live, typed=typed, over=closed)
+        return replace(pending, typed=typed, over=closed)
     return None
 
 
-def _with_same_text(live: PendingSuggestion, offer: ShownSuggestion, at: int) -> PendingSuggestion | None:
-    """The live offer, if accepting the new one ``at`` this place would leave the same text; else None."""
-    region = live.region
-    rest = offer.text[offer.typed :]
-    if not region[at:].startswith(offer.over) or region[:at] + rest + region[at + len(offer.over) :] != live.offer.text:
+def _merged(pending: PendingSuggestion, suggestion: ShownSuggestion, at: int) -> PendingSuggestion | None:
+    """Return the pending suggestion, made longer if need be, where the new one comes to its text; else None."""
+    return _with_same_text(pending, suggestion, at) or _with_longer_text(pending, suggestion, at)
+
+
+def _with_same_text(pending: PendingSuggestion, suggestion: ShownSuggestion, at: int) -> PendingSuggestion | None:
+    """Return the pending suggestion if accepting the new one ``at`` this index would leave the same text; else None."""
+    region = pending.region
+    rest = suggestion.text[suggestion.typed :]
+    if (
+        not region[at:].startswith(suggestion.over)
+        or region[:at] + rest + region[at + len(suggestion.over) :] != pending.suggestion.text
+    ):
         return None
-    return replace(live, typed=at, over=region[at:])
+    return replace(pending, typed=at, over=region[at:])
 
 
-def _with_longer_text(live: PendingSuggestion, offer: ShownSuggestion, at: int) -> PendingSuggestion | None:
-    """The live offer with the text of the new one ``at`` this place, if that goes on where its own ends; else None."""
-    text = live.region[:at] + offer.text[offer.typed :]
-    if at >= len(text) or len(text) <= len(live.offer.text) or not text.startswith(live.offer.text):
+def _with_longer_text(pending: PendingSuggestion, suggestion: ShownSuggestion, at: int) -> PendingSuggestion | None:
+    """Return the pending suggestion with the new one's text, if that goes on where its own ends; else None."""
+    text = pending.region[:at] + suggestion.text[suggestion.typed :]
+    if at >= len(text) or len(text) <= len(pending.suggestion.text) or not text.startswith(pending.suggestion.text):
         return None
     # Brackets that the editor closed since then were not there to be overwritten when it was made.
-    over = offer.over if at == live.typed == live.offer.typed else live.offer.over
-    return replace(live, offer=replace(live.offer, text=text, over=over), typed=at, over=offer.over)
+    over = suggestion.over if at == pending.typed == pending.suggestion.typed else pending.suggestion.over
+    return replace(
+        pending, suggestion=replace(pending.suggestion, text=text, over=over), typed=at, over=suggestion.over
+    )

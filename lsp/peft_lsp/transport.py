@@ -1,72 +1,276 @@
-"""What this server does otherwise than pygls: documents, commands and malformed requests.
+"""Standard input and output of ``peft-daemon lsp``: framed messages, the handshake, the process.
 
-- Documents: pygls cuts lines where the protocol does not (form feeds, U+2028) and copies the whole text for each edit;
-  here ``documents.Documents`` holds them.
-- Commands: pygls answers a cancelled command and lets it run on; here it is cancelled, and it reads its own arguments.
-- A request whose parameters cannot be read is answered with InvalidParams instead of not at all.
+``initialize`` is answered before the language server library is loaded, which takes about half a second: some editors
+wait for this answer before they draw. The library then gets a message of its own and its answer is dropped; later
+messages wait in the pipe. Uses the standard library only. A test holds both answers equal.
+
+A header that cannot be read leaves no way to find the next message, so it ends the session with one line on standard
+error. A body that is no JSON-RPC message is answered with an error, and the session goes on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import gc
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
 
-from lsprotocol import types
-from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
-from pygls.protocol import LanguageServerProtocol, lsp_method
+from peft_lsp.handlers.initialize import member, result
 
-if TYPE_CHECKING:
-    from peft_lsp.language_server import PeftLanguageServer
+MAX_BODY_BYTES = 1 << 28
+"""Of one message; the largest ones hold the text of a document."""
+MAX_HEADER_BYTES = 1 << 13
+"""Of one line of a header."""
+PARSE_ERROR, INVALID_REQUEST = -32700, -32600
+VERSION = "2.0"
+NOT_INITIALIZED, INVALID_PARAMS = -32002, -32602
+READ_CAPABILITIES = (
+    ("window", "workDoneProgress"),
+    ("workspace", "configuration"),
+    ("workspace", "didChangeConfiguration", "dynamicRegistration"),
+    ("workspace", "workspaceEdit", "documentChanges"),
+)
+"""Client capabilities that the handlers read later on."""
 
 
-class Protocol(LanguageServerProtocol):
-    """The pygls protocol with our documents and commands."""
+class MalformedHeader(Exception):
+    """A header that cannot be read; says why."""
 
-    _server: PeftLanguageServer
 
-    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
-    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
-        """Take over a document."""
-        # Some clients open one anew without closing it: places in its text mean nothing in the other text.
-        self._server.feedback.close(params.text_document.uri)
-        self._server.documents.open(params.text_document)
-        self._server.warming.opened(params.text_document.uri)
-        self._server.note_documents()
+class Message(NamedTuple):
+    """A message as it came and what it says."""
 
-    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
-    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> None:
-        """Apply the editor's edits."""
-        edits = self._server.documents.change(params)
-        self._server.following.stop(params.text_document.uri)
-        self._server.feedback.edited(params.text_document.uri, edits)
-        self._server.warming.edited(params.text_document.uri, edits)
-        self._server.recent_edits.edited(params.text_document.uri, edits)
+    body: bytes
+    content: dict[str, Any]
 
-    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
-    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> None:
-        """Forget a document."""
-        self._server.following.stop(params.text_document.uri)
-        self._server.warming.closed(params.text_document.uri)
-        self._server.feedback.close(params.text_document.uri)
-        self._server.recent_edits.closing(params.text_document.uri)
-        self._server.documents.close(params.text_document.uri)
-        self._server.settings.forget(params.text_document.uri)
-        self._server.note_documents()
 
-    @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
-    async def lsp_workspace__execute_command(  # type: ignore[override]  # pygls takes any kind of handler
-        self, params: types.ExecuteCommandParams
-    ) -> Any:
-        """Run a command; its handler gets the parameters as they came."""
-        handler = self.fm.commands.get(params.command)
-        if handler is None:
-            raise JsonRpcInvalidParams(f"unknown command {params.command!r}")
-        return await handler(params)
+def read_message(stdin: BinaryIO, stdout: BinaryIO) -> Message | None:
+    """The next message; None at the end of the input.
 
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        """A message from its JSON; answers a request that cannot be read."""
+    Bodies that are none are answered on ``stdout`` and left out. Raises MalformedHeader.
+    """
+    while (body := _read_body(stdin)) is not None:
         try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "id" in data and "method" in data:
-                self._send_response(data["id"], error=error.to_response_error())
-            raise
+            content = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            why = str(error) if isinstance(error, ValueError) else "nested too deeply"
+            write_error(stdout, None, PARSE_ERROR, f"the message is no JSON: {why}")
+            continue
+        request_id = content.get("id") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or content.get("jsonrpc") != VERSION or not _is_request_id(request_id):
+            known = request_id if _is_request_id(request_id) else None
+            write_error(stdout, known, INVALID_REQUEST, "the message is no JSON-RPC 2.0 object")
+            continue
+        return Message(body, content)
+    return None
+
+
+def complain(error: MalformedHeader) -> None:
+    """Say on standard error why the session ends."""
+    sys.stderr.write(f"peft-daemon lsp: the client sent a header that cannot be read: {error}\n")
+
+
+def write_error(stdout: BinaryIO, request_id: int | str | None, code: int, message: str) -> None:
+    """Answer with an error; ``request_id`` None: the request is not known."""
+    write(stdout, {"jsonrpc": VERSION, "id": request_id, "error": {"code": code, "message": message}})
+
+
+def write(stdout: BinaryIO, message: Mapping[str, Any]) -> None:
+    """Send a message."""
+    stdout.write(framed(message))
+    stdout.flush()
+
+
+def framed(message: Mapping[str, Any]) -> bytes:
+    """A message with its header."""
+    return _with_header(json.dumps(message).encode())
+
+
+def _with_header(body: bytes) -> bytes:
+    return b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+class MessageInput(io.RawIOBase):
+    """An input stream of valid messages only, with headers as the library expects them.
+
+    Begins with the message ``first``, goes on with those of ``stdin``, and ends at a header that cannot be read.
+    """
+
+    def __init__(self, first: bytes, stdin: BinaryIO, stdout: BinaryIO) -> None:
+        self._stdin, self._stdout = stdin, stdout
+        self._message = io.BytesIO(first)
+        self._ended = False
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line of a header; empty at the end."""
+        line = self._message.readline(-1 if size is None else size)
+        if line or self._ended:
+            return line
+        try:
+            message = read_message(self._stdin, self._stdout)
+        except MalformedHeader as error:
+            complain(error)
+            message = None
+        if message is None:
+            self._ended = True
+            return b""
+        self._message = io.BytesIO(_with_header(message.body))
+        return self._message.readline(-1 if size is None else size)
+
+    def read(self, size: int = -1, /) -> bytes:
+        """That many bytes of the body whose header was read."""
+        return self._message.read(size)
+
+
+def _read_body(stdin: BinaryIO) -> bytes | None:
+    """The body of the next message; None where the input ends before it is whole."""
+    length, begun = None, False
+    while line := stdin.readline(MAX_HEADER_BYTES + 1):
+        if not line.endswith(b"\n"):
+            if len(line) <= MAX_HEADER_BYTES:
+                return None  # the input ended inside a line
+            raise MalformedHeader(f"a line of more than {MAX_HEADER_BYTES} bytes")
+        if not line.strip():
+            if not begun:
+                continue
+            if length is None:
+                raise MalformedHeader("it has no Content-Length")
+            body = stdin.read(length)
+            return body if len(body) == length else None
+        begun = True
+        name, colon, value = line.partition(b":")
+        if not colon or not name.strip().replace(b"-", b"").isalnum():
+            raise MalformedHeader(f"{line[:80]!r} is no line of a header")
+        if name.strip().lower() == b"content-length":
+            length = _length(value.strip())
+    return None
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > len(str(MAX_BODY_BYTES)) or int(value) > MAX_BODY_BYTES:
+        raise MalformedHeader(f"Content-Length is {value[:40]!r}, not a number from 0 to {MAX_BODY_BYTES}")
+    return int(value)
+
+
+def _is_request_id(value: object) -> bool:
+    return value is None or (isinstance(value, int | str) and not isinstance(value, bool))
+
+
+@dataclass(frozen=True)
+class Handshake:
+    """The client's ``initialize`` request."""
+
+    id: int | str
+    params: Mapping[str, Any]
+
+    def initialize_message(self) -> bytes:
+        """Return the request for the library, with only those capabilities that this server reads.
+
+        The library refuses a whole message for one value it does not know, for instance of a later protocol.
+        """
+        kept: dict[str, Any] = {}
+        for path in READ_CAPABILITIES:
+            if member(self.params, "capabilities", *path) is True:
+                node = kept
+                for name in path[:-1]:
+                    node = node.setdefault(name, {})
+                node[path[-1]] = True
+        process = self.params.get("processId")
+        params = {"processId": process if isinstance(process, int) else None, "rootUri": None, "capabilities": kept}
+        return framed({"jsonrpc": "2.0", "id": self.id, "method": "initialize", "params": params})
+
+
+def shake_hands(stdin: BinaryIO, stdout: BinaryIO) -> Handshake | None:
+    """Answer ``initialize``; return None if the client leaves before. Raises MalformedHeader.
+
+    As the protocol demands, other requests are answered with ServerNotInitialized, other notifications dropped.
+    """
+    while message := read_message(stdin, stdout):
+        content = message.content
+        method, request_id, params = content.get("method"), content.get("id"), content.get("params") or {}
+        if method == "exit":
+            return None
+        if method == "initialize" and request_id is not None:
+            if not isinstance(params, dict):
+                write_error(stdout, request_id, INVALID_PARAMS, "the parameters are no object")
+                continue
+            write(stdout, {"jsonrpc": "2.0", "id": request_id, "result": result(params)})
+            return Handshake(request_id, params)
+        if request_id is not None and method is not None:
+            write_error(stdout, request_id, NOT_INITIALIZED, "the first request has to be 'initialize'")
+    return None
+
+
+class FirstAnswerFilter(io.RawIOBase):
+    """An output stream that drops the library's answer to ``initialize``, which the client has already."""
+
+    def __init__(self, request_id: int | str, stdout: BinaryIO) -> None:
+        self._request_id: int | str | None = request_id
+        self._stdout = stdout
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]  # the library writes bytes only
+        """Pass a message on, or drop it; the library writes each message in one piece."""
+        if self._request_id is not None:
+            message = json.loads(data.partition(b"\r\n\r\n")[2])
+            if "method" not in message and message.get("id") == self._request_id:
+                self._request_id = None
+                return len(data)
+        return self._stdout.write(data)
+
+    def flush(self) -> None:
+        """Send what was written."""
+        self._stdout.flush()
+
+
+class DelayedEnd(io.RawIOBase):
+    """An input stream whose end is read only after ``before`` has returned.
+
+    The library ends everything that is under way as soon as it reads the end; ``before`` reports to the daemon what
+    became of the last suggestions.
+    """
+
+    def __init__(self, stream: BinaryIO, before: Callable[[], None]) -> None:
+        self._stream = stream
+        self._before = before
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line; empty at the end."""
+        line = self._stream.readline(-1 if size is None else size)
+        if not line:
+            self._before()
+        return line
+
+    def read(self, size: int = -1, /) -> bytes:
+        """That many bytes of a message's body."""
+        return self._stream.read(size)
+
+
+def serve_stdio(log_level: str = "warning") -> int:
+    """Serve one editor until it leaves; return the exit code (0 after a proper shutdown, else 1)."""
+    stdin, stdout = sys.stdin.buffer, _take_stdout()
+    try:
+        handshake = shake_hands(stdin, stdout)
+    except MalformedHeader as error:
+        complain(error)
+        return 1
+    if handshake is None:
+        return 1
+    # Loading the library makes some hundred thousand objects that stay. Looking through them for garbage meanwhile
+    # takes a sixth of the time.
+    gc.disable()
+    from peft_lsp.server import serve  # noqa: PLC0415
+
+    gc.enable()
+    return serve(handshake, stdin, stdout, log_level)
+
+
+def _take_stdout() -> BinaryIO:
+    """Reserve standard output for the protocol: all other writes, of child processes too, go to standard error."""
+    sys.stdout.flush()
+    own = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return own

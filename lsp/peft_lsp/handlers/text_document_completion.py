@@ -9,38 +9,30 @@ from __future__ import annotations
 import msgspec
 from lsprotocol import types
 
-from peft_lsp import names
 from peft_lsp.documents import DocumentSnapshot
-from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.positions import content, split_lines
-from peft_lsp.requests import is_hopeless, pause_over, request_at, why_off, word_follows
+from peft_lsp.session import Session
 
 NOTHING = types.CompletionList(is_incomplete=True, items=[])
-LABEL_WIDTH = 80
+MAX_LABEL_CHARS = 80
 
 
-def register(server: PeftLanguageServer) -> None:
-    """Offer completion; done only for editors that need it."""
-    options = types.CompletionOptions(trigger_characters=list(names.COMPLETION_TRIGGERS))
-    server.feature(types.TEXT_DOCUMENT_COMPLETION, options)(completion)
-
-
-async def completion(ls: PeftLanguageServer, params: types.CompletionParams) -> types.CompletionList:
-    """At most one item; the list is incomplete, as the model answers anew after each key."""
-    snapshot = ls.documents.snapshot(params.text_document.uri, params.position)
-    if snapshot is None or word_follows(snapshot) or is_hopeless(snapshot):
+async def completion(session: Session, params: types.CompletionParams) -> types.CompletionList:
+    """Return at most one item; the list is incomplete, as the model answers anew after each key."""
+    snapshot = session.documents.snapshot(params.text_document.uri, params.position)
+    if snapshot is None or snapshot.word_follows or snapshot.is_empty_or_binary:
         return NOTHING
-    settings = await ls.settings.of(snapshot.uri)
-    if settings.completion == "never" or why_off(snapshot.uri, snapshot.language, settings) is not None:
+    settings = await session.settings.of(snapshot.uri)
+    if settings.completion == "never" or settings.why_off(snapshot.uri, snapshot.language) is not None:
         return NOTHING
-    # The protocol does not tell a keystroke from a wish here: every request waits.
-    if not await pause_over(ls, snapshot, settings.delay_ms or 0, purpose="list"):
+    # The protocol does not tell a keystroke from an explicit request here: every request waits.
+    if not await session.wait_for_pause(snapshot, settings.delay_ms or 0, purpose="list"):
         return NOTHING
-    request = request_at(ls, snapshot, settings, purpose="list")
-    ls.warming.asked(snapshot)
-    # It waits for the whole: what a list shows cannot grow.
-    response = await ls.daemon.complete(msgspec.structs.replace(request, automatic=settings.delay_ms is None))
-    if response is None or not response.text.strip() or not ls.documents.is_current(snapshot):
+    request = session.request_at(snapshot, settings, purpose="list")
+    session.prefetch.asked(snapshot)
+    # It waits for the whole answer: an item of a list cannot grow.
+    response = await session.daemon.complete(msgspec.structs.replace(request, automatic=settings.delay_ms is None))
+    if response is None or not response.text.strip() or not session.documents.is_current(snapshot):
         return NOTHING
     return types.CompletionList(is_incomplete=True, items=[_item(snapshot, response.text, response.replace_after)])
 
@@ -53,7 +45,7 @@ def _item(snapshot: DocumentSnapshot, text: str, replace_after: int) -> types.Co
     span = types.Range(snapshot.position(snapshot.offset - len(word)), snapshot.after(replaced))
     label = content(split_lines(whole.strip())[0])
     return types.CompletionItem(
-        label=label if len(label) <= LABEL_WIDTH else label[: LABEL_WIDTH - 1] + "…",
+        label=label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1] + "…",
         kind=types.CompletionItemKind.Text,
         detail="peft-daemon",
         documentation=whole,

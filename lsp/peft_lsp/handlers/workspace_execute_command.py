@@ -1,11 +1,13 @@
-"""``workspace/executeCommand``: restart the daemon, choose and list adapters, show the status, take note of an accept.
+"""``workspace/executeCommand``: code from prose, adapters, status, restart, and the note that a suggestion was taken.
 
-A failure is answered with RequestFailed and the daemon's own sentence: what happened, why, what to do.
+``generate`` inserts code below a comment or docstring. ``propose`` returns code as an edit for the editor to show:
+below a comment or docstring, or in place of any selected sentence. A failure is answered with RequestFailed and the
+daemon's own sentence: what happened, why, what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any
@@ -18,34 +20,40 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from peft_core.api_types import CompleteRequest, CompleteResponse, Task, UseAdapterRequest
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_core.privacy.files import why_secret
-from peft_lsp import comments, generation, names
+from peft_lsp import (
+    ACCEPTED_COMMAND,
+    GENERATE_COMMAND,
+    LIST_ADAPTERS_COMMAND,
+    PROPOSE_COMMAND,
+    RESTART_COMMAND,
+    STATUS_COMMAND,
+    SWITCH_ADAPTER_COMMAND,
+    comments,
+)
 from peft_lsp.documents import DocumentSnapshot, OpenDocument
-from peft_lsp.language_server import PeftLanguageServer
 from peft_lsp.positions import Encoding
+from peft_lsp.session import Session
 from peft_lsp.settings import EditorSettings
 
-CommandHandler = Callable[[PeftLanguageServer, types.ExecuteCommandParams], Awaitable[Any]]
+TITLE = "Generating code"
+"""Of the progress bar and of the edit."""
+MAX_SENTENCE_CHARS = 2000
+"""A longer selection is no sentence."""
+MAX_TITLE_CHARS = 60
+CODELESS_LANGUAGES = frozenset({"plaintext", "markdown", "restructuredtext", "asciidoc", "org", "text", ""})
+"""Documents that hold no code themselves: Python is written there."""
+
+WireNumber = Annotated[int, Meta(ge=0)]
+CommandHandler = Callable[[Session, types.ExecuteCommandParams], Awaitable[Any]]
 
 
-def register(server: PeftLanguageServer) -> None:
-    """Offer the commands."""
-    for name, command in (
-        (names.ACCEPTED, accepted),
-        (names.RESTART, restart),
-        (names.SWITCH_ADAPTER, switch_adapter),
-        (names.LIST_ADAPTERS, list_adapters),
-        (names.SHOW_STATUS, show_status),
-    ):
-        server.command(name)(answered(command))
-
-
-def answered(command: CommandHandler) -> CommandHandler:
-    """The command, with its failures as errors the protocol knows."""
+def with_protocol_errors(command: CommandHandler) -> CommandHandler:
+    """Return the command with its failures as errors of the protocol."""
 
     @wraps(command)
-    async def run(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -> Any:
+    async def run(session: Session, params: types.ExecuteCommandParams) -> Any:
         try:
-            return await command(ls, params)
+            return await command(session, params)
         except msgspec.ValidationError as error:
             raise JsonRpcInvalidParams(f"{params.command}: {error}") from None
         except PeftDaemonError as error:
@@ -55,51 +63,90 @@ def answered(command: CommandHandler) -> CommandHandler:
     return run
 
 
-async def accepted(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -> None:
-    """The editor inserted a suggestion; argument: the id that came with it."""
+async def accepted(session: Session, params: types.ExecuteCommandParams) -> None:
+    """Note that the editor inserted a suggestion; argument: the id that came with it."""
     (id_,) = msgspec.convert(params.arguments or [], tuple[str])
-    ls.feedback.took(id_)
+    session.feedback.accept(id_)
 
 
-async def restart(ls: PeftLanguageServer, _: types.ExecuteCommandParams) -> None:
+async def restart(session: Session, _: types.ExecuteCommandParams) -> None:
     """End the daemon and start a new one; answered when its model is loaded."""
-    await ls.daemon.restart()
+    await session.daemon.restart()
 
 
-async def switch_adapter(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -> None:
-    """Arguments: the adapter's name (``base`` for none), then optionally the task and the folder it is for."""
+async def switch_adapter(session: Session, params: types.ExecuteCommandParams) -> None:
+    """Use an adapter; arguments: its name (``base`` for none), then optionally the task and the folder it is for."""
     given = dict(zip(("name", "task", "repository"), params.arguments or (), strict=False))
     request = msgspec.convert(given, UseAdapterRequest)
-    client = await ls.daemon.client()
+    client = await session.daemon.client()
     await client.use_adapter(request)
-    ls.following.close()  # what is kept came from another one
+    session.continuations.close()  # their answers came from another adapter
 
 
-async def list_adapters(ls: PeftLanguageServer, _: types.ExecuteCommandParams) -> Any:
-    """All adapters, as ``protocol.AdapterSummary``."""
-    client = await ls.daemon.client()
+async def list_adapters(session: Session, _: types.ExecuteCommandParams) -> Any:
+    """Return all adapters, each as ``api_types.AdapterSummary``."""
+    client = await session.daemon.client()
     return msgspec.to_builtins(await client.adapters())
 
 
-async def show_status(ls: PeftLanguageServer, _: types.ExecuteCommandParams) -> Any:
-    """What the status bar shows, and ``protocol.DaemonStatus`` as ``daemon``."""
-    client = await ls.daemon.client()
+async def show_status(session: Session, _: types.ExecuteCommandParams) -> Any:
+    """Return the status that the editor shows, with ``api_types.DaemonStatus`` as ``daemon``."""
+    client = await session.daemon.client()
     daemon = msgspec.to_builtins(await client.status())
-    return {**msgspec.to_builtins(ls.board.status), "daemon": daemon}
+    return {**msgspec.to_builtins(session.board.status), "daemon": daemon}
 
 
-# ``peft-daemon.propose``: code for prose, as an edit for the editor to show; nothing is changed.
-#
-# The prose is a comment or a docstring, whose code goes below it, or any selected sentence, whose code takes its place.
-# What a proposal looks like, and whether it is taken, is the editor's matter.
+async def _ask(
+    session: Session, request: CompleteRequest, params: types.ExecuteCommandParams
+) -> CompleteResponse | None:
+    """Ask the model behind a progress bar; None if the user stopped it. Raises PeftDaemonError."""
+    return await session.client.run_with_progress(
+        TITLE, params.work_done_token, lambda bar: session.daemon.generate(request, bar.report)
+    )
 
-MAX_SENTENCE_CHARS = 2000
-"""Characters; a longer selection is no sentence."""
-TITLE_WIDTH = 60
-PROSE_LANGUAGES = frozenset({"plaintext", "markdown", "restructuredtext", "asciidoc", "org", "text", ""})
-"""Documents that hold no code themselves: Python is written there."""
 
-WireNumber = Annotated[int, Meta(ge=0)]
+class GenerateArguments(msgspec.Struct, frozen=True):
+    """Argument of ``generate``: a line of the comment or function."""
+
+    uri: str
+    line: int
+
+
+async def generate(session: Session, params: types.ExecuteCommandParams) -> bool:
+    """Generate and insert code; return whether it was inserted. Argument: ``GenerateArguments``.
+
+    Raises PeftDaemonError when there is no prose at that line or the daemon cannot answer.
+    """
+    (target,) = msgspec.convert(params.arguments or [], tuple[GenerateArguments])
+    document = session.documents.get(target.uri)
+    if document is not None and (why := why_secret(document.uri, document.language)) is not None:
+        session.client.inform(why)
+        return False
+    prose = comments.find_prose(document.lines, document.language, target.line, target.line) if document else None
+    if document is None or prose is None:
+        raise InvalidInput("no comment or docstring to generate code from", fix="Place the cursor on one")
+    snapshot = document.at_end_of_line(prose.last, session.documents.encoding)
+    settings = await session.settings.of(document.uri)
+    prefix = f"{snapshot.prefix}\n{prose.indentation}"
+    request = session.code_request(snapshot, settings, prefix, purpose="generate")
+    response = await _ask(session, request, params)
+    if response is None:
+        return False
+    code = response.text.rstrip()
+    now = session.documents.get(target.uri)
+    if not code:
+        session.client.warn("the model had no code for this; describe in more detail what is wanted")
+    elif now is None or comments.find_prose(now.lines, now.language, prose.first, prose.last) != prose:
+        session.client.warn("the comment was changed meanwhile; nothing was inserted")
+    else:
+        return await _insert(session, snapshot, now.version, f"\n{prose.indentation}{code}")
+    return False
+
+
+async def _insert(session: Session, snapshot: DocumentSnapshot, version: int, text: str) -> bool:
+    cursor = snapshot.position(snapshot.offset)
+    edit = types.TextEdit(types.Range(cursor, cursor), snapshot.with_line_ends(text))
+    return await session.client.apply_edit(snapshot.uri, version, edit, TITLE)
 
 
 class WirePosition(msgspec.Struct, frozen=True):
@@ -116,13 +163,13 @@ class WireRange(msgspec.Struct, frozen=True):
     end: WirePosition
 
     def range(self) -> types.Range:
-        """The protocol library's own value."""
-        start, end = (types.Position(place.line, place.character) for place in (self.start, self.end))
+        """Convert to the library's own type."""
+        start, end = (types.Position(each.line, each.character) for each in (self.start, self.end))
         return types.Range(start, end)
 
 
 class ProposeArguments(msgspec.Struct, frozen=True):
-    """Argument of the command: where the prose stands."""
+    """Argument of ``propose``: where the prose is."""
 
     uri: str
     range: WireRange
@@ -134,11 +181,11 @@ class ProposalRequest:
 
     words: str
     snapshot: DocumentSnapshot
-    """The document where the code goes in ..."""
+    """The document at the position where the code goes in."""
     start: types.Position
-    """... and where that which it replaces begins."""
+    """Beginning of the text that the code replaces."""
     lead: str
-    """What is written before the code."""
+    """Text written before the code."""
     request: CompleteRequest
 
 
@@ -151,66 +198,61 @@ class SelectedSentence:
     words: str
 
 
-def register_propose(server: PeftLanguageServer) -> None:
-    """Offer the command."""
-    server.command(names.PROPOSE)(answered(propose))
-
-
-async def propose(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -> dict[str, Any] | None:
-    """Argument: ``Target``. The edit, its document's version and a title; None if there is none to propose.
+async def propose(session: Session, params: types.ExecuteCommandParams) -> dict[str, Any] | None:
+    """Return an edit, its document's version and a title; None if there is none. Argument: ``ProposeArguments``.
 
     Raises PeftDaemonError when there is no prose or the daemon cannot answer.
     """
     (target,) = msgspec.convert(params.arguments or [], tuple[ProposeArguments])
-    document = ls.documents.get(target.uri)
+    document = session.documents.get(target.uri)
     if document is None:
         raise InvalidInput("that document is not open", fix="Open it in the editor first")
     if (why := why_secret(document.uri, document.language)) is not None:
-        ls.inform(why)
+        session.client.inform(why)
         return None
-    settings = await ls.settings.of(target.uri)
-    wish = _wish(ls, document, settings, target.range.range())
-    response = await generation.answer(ls, wish.request, params.work_done_token)
+    settings = await session.settings.of(target.uri)
+    proposal = _proposal_request(session, document, settings, target.range.range())
+    response = await _ask(session, proposal.request, params)
     if response is None:
         return None
     if not response.text.strip():
-        ls.warn("the model had no code for this; describe in more detail what is wanted")
+        session.client.warn("the model had no code for this; describe in more detail what is wanted")
         return None
-    if not ls.documents.is_current(wish.snapshot):
-        ls.warn("the document was edited meanwhile; nothing is proposed")
+    if not session.documents.is_current(proposal.snapshot):
+        session.client.warn("the document was edited meanwhile; nothing is proposed")
         return None
-    return _proposal(wish, response)
+    return _proposal(proposal, response)
 
 
-def _proposal(wish: ProposalRequest, response: CompleteResponse) -> dict[str, Any]:
-    title = wish.words if len(wish.words) <= TITLE_WIDTH else wish.words[: TITLE_WIDTH - 1] + "…"
-    end = wish.snapshot.after(response.replace_after)
+def _proposal(proposal: ProposalRequest, response: CompleteResponse) -> dict[str, Any]:
+    title = proposal.words if len(proposal.words) <= MAX_TITLE_CHARS else proposal.words[: MAX_TITLE_CHARS - 1] + "…"
+    end = proposal.snapshot.after(response.replace_after)
     return {
-        "uri": wish.snapshot.uri,
-        "version": wish.snapshot.version,
+        "uri": proposal.snapshot.uri,
+        "version": proposal.snapshot.version,
         "range": {
-            "start": {"line": wish.start.line, "character": wish.start.character},
+            "start": {"line": proposal.start.line, "character": proposal.start.character},
             "end": {"line": end.line, "character": end.character},
         },
-        "newText": wish.snapshot.with_line_ends(wish.lead + response.text.rstrip()),
+        "newText": proposal.snapshot.with_line_ends(proposal.lead + response.text.rstrip()),
         "title": title,
     }
 
 
-def _wish(
-    ls: PeftLanguageServer, document: OpenDocument, settings: EditorSettings, span: types.Range
+def _proposal_request(
+    session: Session, document: OpenDocument, settings: EditorSettings, span: types.Range
 ) -> ProposalRequest:
-    prose = comments.find_prose(document.lines, document.language, *lines_of(span))
+    prose = comments.find_prose(document.lines, document.language, *selected_lines(span))
     if prose is None:
-        selection = _selection(document, span, ls.documents.encoding)
+        selection = _selection(document, span, session.documents.encoding)
         line, offset = selection.start
         head = document.lines[line][:offset]
         prose = comments.find_trailing_comment(head, selection.text, selection.words, document.language, line)
         if prose is None:
-            return _in_place(ls, document, settings, selection)
-    snapshot = generation.below(ls, document, prose)
+            return _in_place(session, document, settings, selection)
+    snapshot = document.at_end_of_line(prose.last, session.documents.encoding)
     lead = f"\n{prose.indentation}"
-    request = generation.request_for(ls, snapshot, settings, snapshot.prefix + lead, purpose="propose")
+    request = session.code_request(snapshot, settings, snapshot.prefix + lead, purpose="propose")
     return ProposalRequest(" ".join(prose.text.split()), snapshot, snapshot.position(snapshot.offset), lead, request)
 
 
@@ -231,14 +273,14 @@ def _selection(document: OpenDocument, span: types.Range, encoding: Encoding) ->
 
 
 def _in_place(
-    ls: PeftLanguageServer, document: OpenDocument, settings: EditorSettings, selection: SelectedSentence
+    session: Session, document: OpenDocument, settings: EditorSettings, selection: SelectedSentence
 ) -> ProposalRequest:
-    """The code takes the place of the sentence; the model sees the sentence as a comment above that line."""
-    snapshot = document.after(selection.start, selection.text, ls.documents.encoding)
-    before = document.around(*selection.start, ls.documents.encoding)
+    """Ask for code that replaces the sentence; the model sees the sentence as a comment above that line."""
+    snapshot = document.after(selection.start, selection.text, session.documents.encoding)
+    before = document.around(*selection.start, session.documents.encoding)
     comment = comments.as_comment(selection.words, document.language)
-    if comment is None and document.language in PROSE_LANGUAGES:
-        request = generation.request_for(ls, snapshot, settings, "", purpose="propose")
+    if comment is None and document.language in CODELESS_LANGUAGES:
+        request = session.code_request(snapshot, settings, "", purpose="propose")
         request = msgspec.structs.replace(
             request, suffix="", intent=selection.words, task=Task.INTENT, language="python"
         )
@@ -248,66 +290,22 @@ def _in_place(
         indentation = head[: len(head) - len(head.lstrip())]
         above = before.prefix[: len(before.prefix) - len(head)]
         prefix = f"{above}{indentation}{comment or selection.words}\n{head}"
-        request = generation.request_for(ls, snapshot, settings, prefix, purpose="propose")
+        request = session.code_request(snapshot, settings, prefix, purpose="propose")
     return ProposalRequest(selection.words, snapshot, before.position(before.offset), "", request)
 
 
-class GenerateArguments(msgspec.Struct, frozen=True):
-    """Argument of the command: a line of the comment or function."""
-
-    uri: str
-    line: int
-
-
-async def generate(ls: PeftLanguageServer, params: types.ExecuteCommandParams) -> bool:
-    """Generate and insert; argument: ``Target``. Answers whether code was inserted.
-
-    Raises PeftDaemonError when there is no prose at that line or the daemon cannot answer.
-    """
-    (target,) = msgspec.convert(params.arguments or [], tuple[GenerateArguments])
-    document = ls.documents.get(target.uri)
-    if document is not None and (why := why_secret(document.uri, document.language)) is not None:
-        ls.inform(why)
-        return False
-    prose = comments.find_prose(document.lines, document.language, target.line, target.line) if document else None
-    if document is None or prose is None:
-        raise InvalidInput("no comment or docstring to generate code from", fix="Place the cursor on one")
-    snapshot = generation.below(ls, document, prose)
-    settings = await ls.settings.of(document.uri)
-    prefix = f"{snapshot.prefix}\n{prose.indentation}"
-    request = generation.request_for(ls, snapshot, settings, prefix, purpose="generate")
-    response = await generation.answer(ls, request, params.work_done_token)
-    if response is None:
-        return False
-    code = response.text.rstrip()
-    now = ls.documents.get(target.uri)
-    if not code:
-        ls.warn("the model had no code for this; describe in more detail what is wanted")
-    elif now is None or comments.find_prose(now.lines, now.language, prose.first, prose.last) != prose:
-        ls.warn("the comment was changed meanwhile; nothing was inserted")
-    else:
-        return await _insert(ls, snapshot, now.version, f"\n{prose.indentation}{code}")
-    return False
-
-
-async def _insert(ls: PeftLanguageServer, snapshot: DocumentSnapshot, version: int, text: str) -> bool:
-    place = snapshot.position(snapshot.offset)
-    edits = [types.TextEdit(types.Range(place, place), snapshot.with_line_ends(text))]
-    workspace = ls.client_capabilities.workspace
-    ability = workspace.workspace_edit if workspace else None
-    if ability is not None and ability.document_changes:
-        # With its version, so that the editor refuses an edit that no longer fits.
-        identity = types.OptionalVersionedTextDocumentIdentifier(snapshot.uri, version)
-        edit = types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identity, edits)])
-    else:
-        edit = types.WorkspaceEdit(changes={snapshot.uri: edits})
-    answer = await ls.workspace_apply_edit_async(types.ApplyWorkspaceEditParams(edit, label=generation.TITLE))
-    if not answer.applied:
-        ls.warn(f"the editor did not take the code: {answer.failure_reason or 'it gave no reason'}")
-    return answer.applied
-
-
-def lines_of(span: types.Range) -> tuple[int, int]:
-    """The first and last line of a selection; when whole lines are selected its end stands below the last."""
+def selected_lines(span: types.Range) -> tuple[int, int]:
+    """Return the first and last line of a selection; one of whole lines ends at the start of the line below."""
     first, last = span.start.line, span.end.line
     return first, last - 1 if last > first and span.end.character == 0 else last
+
+
+COMMAND_HANDLERS: Mapping[str, CommandHandler] = {
+    GENERATE_COMMAND: generate,
+    PROPOSE_COMMAND: propose,
+    ACCEPTED_COMMAND: accepted,
+    RESTART_COMMAND: restart,
+    SWITCH_ADAPTER_COMMAND: switch_adapter,
+    LIST_ADAPTERS_COMMAND: list_adapters,
+    STATUS_COMMAND: show_status,
+}

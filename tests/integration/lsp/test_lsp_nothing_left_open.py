@@ -16,8 +16,7 @@ from lsprotocol import types
 from peft_core.http_client import MAX_UNUSED
 from peft_daemon.client import CompleteRequest, DaemonClient
 from peft_lsp import daemon_connection as daemon_module
-from peft_lsp.daemon_connection import DaemonConnection
-from peft_lsp.status import ServerState, StatusBoard
+from peft_lsp.daemon_connection import DaemonConnection, ServerState, StatusBoard
 from support.editor import editor
 from support.played_daemon import Played
 from support.played_llama import PlayedLlama

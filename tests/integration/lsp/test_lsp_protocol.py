@@ -161,15 +161,15 @@ async def test_a_log_can_be_asked_for_and_stays_out_of_the_protocol(bare: dict[s
 async def test_what_else_is_printed_does_not_reach_the_editor(bare: dict[str, str]) -> None:
     program = (
         "import os, subprocess, sys\n"
-        "from peft_lsp import initialize, stdio\n"
-        "real = initialize.shake_hands\n"
+        "from peft_lsp import transport\n"
+        "real = transport.shake_hands\n"
         "def noisy(*streams):\n"
         "    print('from Python', flush=True)\n"
         "    os.write(1, b'from C')\n"
         "    subprocess.run([sys.executable, '-c', 'print(1)'], check=True)\n"
         "    return real(*streams)\n"
-        "initialize.shake_hands = noisy\n"
-        "sys.exit(stdio.run())\n"
+        "transport.shake_hands = noisy\n"
+        "sys.exit(transport.serve_stdio())\n"
     )
     async with process(sys.executable, "-c", program, environ=bare) as server:
         await send(server, id=1, method="initialize", params=hello())

@@ -10,6 +10,8 @@ from typing import cast
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lsprotocol import types
 
 from peft_core.api_types import (
@@ -25,7 +27,7 @@ from peft_core.api_types import (
 from peft_lsp import feedback, suggestion_tracker
 from peft_lsp.daemon_connection import DaemonConnection
 from peft_lsp.documents import OpenDocuments
-from peft_lsp.feedback import FeedbackReporter, SuggestionContext
+from peft_lsp.feedback import MAX_CHARS_COMPARED, FeedbackReporter, SuggestionContext, count_kept_characters
 from peft_lsp.positions import Encoding
 
 URI = "file:///project/demo.py"
@@ -63,7 +65,7 @@ class Editing:
         change = types.TextDocumentContentChangePartial(types.Range(self.end(), self.end()), text)
         identity = types.VersionedTextDocumentIdentifier(2, URI)
         edits = self.documents.change(types.DidChangeTextDocumentParams(identity, [change]))
-        self.feedback.edited(URI, edits)
+        self.feedback.document_changed(URI, edits)
 
 
 async def test_an_accepted_offer_is_looked_at_when_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +78,7 @@ async def test_an_accepted_offer_is_looked_at_when_its_time_has_come(monkeypatch
     assert (told.outcome, told.now, told.kept, told.stood) == (Outcome.ACCEPTED, "sum(a)", 6, 6)
     assert (told.adapter, told.model, told.latency_ms) == (MINE, "m", 12)
     assert (told.prefix, told.suffix) == ("x = ", "")
-    assert one.feedback._alarm is None
-    assert not one.feedback._suggestions
+    assert one.feedback.tracked_ids == set()
 
 
 async def test_a_suggestion_that_grew_is_told_once_and_whole() -> None:
@@ -85,7 +86,7 @@ async def test_a_suggestion_that_grew_is_told_once_and_whole() -> None:
     first = one.offer("sum(a")
     assert one.offer("sum(a, b)", "2") == first
     one.type("sum(a, b)")
-    await one.feedback.leave()
+    await one.feedback.close()
     (told,) = one.told
     assert (told.offer, told.outcome, told.suggestion) == (first, Outcome.ACCEPTED, "sum(a, b)")
     assert (told.shown, told.accepted, told.prefix) == (9, 9, "x = ")
@@ -95,7 +96,7 @@ async def test_leaving_ends_the_clock_and_tells_what_is_left() -> None:
     one = Editing("x = ")
     one.offer("sum(a)")
     one.type("sum(a)")
-    await one.feedback.leave()
+    await one.feedback.close()
     assert [told.outcome for told in one.told] == [Outcome.ACCEPTED]
     assert not asyncio.all_tasks() - {asyncio.current_task()}
 
@@ -111,7 +112,7 @@ async def test_leaving_does_not_wait_for_a_daemon_that_does_not_answer(monkeypat
     one.record = record  # type: ignore[method-assign]
     one.offer("sum(a)")
     one.type("sum(a)")
-    await one.feedback.leave()
+    await one.feedback.close()
     held.set()
 
 
@@ -120,7 +121,7 @@ async def test_texts_are_cut_to_what_the_daemon_takes(monkeypatch: pytest.Monkey
     one = Editing(line * (LONGEST_WINDOW // len(line) + 5) + "x = ")
     one.offer("y" * (LONGEST_SUGGESTION + 1))
     one.type("y" * (LONGEST_SUGGESTION + 1))
-    await one.feedback.leave()
+    await one.feedback.close()
     (told,) = one.told
     assert told.prefix.startswith("value = ")
     assert told.prefix.endswith("\nx = ")
@@ -131,8 +132,8 @@ async def test_texts_are_cut_to_what_the_daemon_takes(monkeypatch: pytest.Monkey
 async def test_documents_without_offers_are_not_followed() -> None:
     one = Editing("x = ")
     one.type("1")
-    one.feedback.close(URI)
-    await one.feedback.leave()
+    one.feedback.document_closing(URI)
+    await one.feedback.close()
     assert one.told == []
 
 
@@ -140,7 +141,31 @@ async def test_windows_line_ends_make_no_difference() -> None:
     one = Editing("a\r\nx = ")
     one.offer("sum(\r\n  a)")
     one.type("sum(\r\n  a)")
-    await one.feedback.leave()
+    await one.feedback.close()
     (told,) = one.told
     assert (told.outcome, told.suggestion, told.now) == (Outcome.ACCEPTED, "sum(\n  a)", "sum(\n  a)")
     assert told.prefix == "a\nx = "
+
+
+texts = st.text(st.sampled_from("ab\n (x"), max_size=40)
+
+
+def test_a_renamed_variable_leaves_the_rest() -> None:
+    assert count_kept_characters("total = sum(xs)\n", "result = sum(xs)\n") == len(" = sum(xs)\n")
+
+
+def test_letters_that_happen_to_be_alike_do_not_count() -> None:
+    assert count_kept_characters("return a + b", "raise ValueError") == 0
+
+
+def test_a_long_text_is_compared_by_lines() -> None:
+    lines = [f"value_{n} = {n}\n" for n in range(MAX_CHARS_COMPARED // 10)]
+    changed = [*lines[:50], "other\n", *lines[51:]]
+    assert count_kept_characters("".join(lines), "".join(changed)) == sum(map(len, lines)) - len(lines[50])
+
+
+@given(texts, texts, texts, texts)
+def test_a_whole_text_is_kept_whole_and_nothing_is_kept_of_an_empty_place(a: str, b: str, c: str, d: str) -> None:
+    assert count_kept_characters(a, b + a + c) == len(a)
+    assert count_kept_characters(a, "") == 0
+    assert 0 <= count_kept_characters(a + b, c + d) <= len(a + b)

@@ -1,13 +1,14 @@
-"""Settings of a client that answers when it pleases."""
+"""Settings are used where valid, complained about where not, and asked for once, whenever the client answers."""
 
 from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from peft_lsp import settings as settings_module
-from peft_lsp.settings import SettingsCache
+from peft_lsp.settings import EditorSettings, SettingsCache, read_settings
 
 
 class Client:
@@ -17,6 +18,7 @@ class Client:
         self.asked: dict[str | None, asyncio.Future[object]] = {}
         self.questions: list[str | None] = []
         self.changes = 0
+        self.changed = asyncio.Event()
 
     async def ask(self, uri: str | None) -> object:
         self.questions.append(uri)
@@ -26,6 +28,7 @@ class Client:
     def settings(self, options: object = None) -> SettingsCache:
         def changed() -> None:
             self.changes += 1
+            self.changed.set()
 
         return SettingsCache(options, self.ask, pytest.fail, changed)
 
@@ -53,7 +56,8 @@ async def test_a_request_that_is_cancelled_leaves_the_answer_to_the_others(monke
     client = Client()
     settings = client.settings()
     first, second = (asyncio.create_task(settings.of("file:///a.py")) for _ in range(2))
-    await asyncio.sleep(0.01)
+    while not client.questions:
+        await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     client.asked["file:///a.py"].set_result({"enabled": False})
@@ -65,8 +69,9 @@ async def test_general_settings_that_come_late_count_unless_newer_ones_were_aske
     settings = client.settings({"maxTokens": 11})
     await settings.load()
     assert settings.general.max_tokens == 11
+    client.changed.clear()
     client.asked[None].set_result({"maxTokens": 22})
-    await asyncio.sleep(0.01)
+    await client.changed.wait()
     assert settings.general.max_tokens == 22
     await settings.load()
     stale = client.asked[None]
@@ -76,7 +81,8 @@ async def test_general_settings_that_come_late_count_unless_newer_ones_were_aske
     client.asked[None].set_result({"maxTokens": 44})
     await newer
     stale.set_result({"maxTokens": 33})
-    await asyncio.sleep(0.01)
+    for _ in range(5):
+        await asyncio.sleep(0)
     assert settings.general.max_tokens == 44
 
 
@@ -85,3 +91,57 @@ async def test_pushed_settings_count_where_the_client_does_not_answer() -> None:
     settings = client.settings({"maxTokens": 11})
     await settings.load({"maxTokens": 12})
     assert settings.general.max_tokens == 12
+
+
+def test_valid_settings_are_used() -> None:
+    raw = {
+        "enabled": False,
+        "adapter": "mine",
+        "maxTokens": 32,
+        "timeBudgetMs": 500,
+        "disabledLanguages": ["markdown"],
+        "delayMs": 300,
+        "showAfterMs": 0,
+        "feedback": False,
+        "completion": "always",
+    }
+    configuration, complaints = read_settings(raw)
+    assert msgspec.to_builtins(configuration) == raw
+    assert complaints == []
+
+
+@pytest.mark.parametrize("raw", [None, {}, [], {"enabled": None, "adapter": None}, {"trace": {"server": "verbose"}}])
+def test_missing_null_and_foreign_settings_leave_the_defaults(raw: object) -> None:
+    assert read_settings(raw) == (EditorSettings(), [])
+
+
+def test_a_bad_value_is_named_and_the_others_still_count() -> None:
+    configuration, complaints = read_settings({"maxTokens": 0, "adapter": "mine", "enabled": "yes"})
+    assert configuration == EditorSettings(adapter="mine")
+    assert len(complaints) == 2
+    assert "'enabled'" in complaints[0]
+    assert "'maxTokens' is 0" in complaints[1]
+
+
+def test_settings_that_are_no_object_are_refused_whole() -> None:
+    configuration, complaints = read_settings(["x"])
+    assert configuration == EditorSettings()
+    assert "list" in complaints[0]
+
+
+def test_a_language_is_served_unless_it_or_everything_is_switched_off() -> None:
+    assert EditorSettings().why_off("file:///a", "python") is None
+    assert EditorSettings(enabled=False).why_off("file:///a", "python") is not None
+    assert EditorSettings(disabled_languages=["python"]).why_off("file:///a", "python") is not None
+
+
+def test_prose_is_not_served_by_any_of_its_names_until_it_is_taken_out_of_the_list() -> None:
+    for language in ("markdown", "plaintext", "text", "gfm"):
+        assert EditorSettings().why_off("file:///a", language) is not None
+        assert EditorSettings(disabled_languages=["python"]).why_off("file:///a", language) is None
+
+
+@pytest.mark.parametrize("value", [True, False, None, "counts", "text", "off"])
+def test_what_feedback_may_be_and_was_in_earlier_versions_is_understood(value: object) -> None:
+    configuration, complaints = read_settings({"feedback": value})
+    assert (configuration.feedback, complaints) == (value, [])

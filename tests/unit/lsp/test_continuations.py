@@ -32,7 +32,7 @@ class Scene:
         self.asked: list[CompleteRequest] = []
         self.answer: asyncio.Future[CompleteResponse | None] = asyncio.get_running_loop().create_future()
         self.told: list[DocumentSnapshot] = []
-        self.following = Continuations(self.documents, self.ask, self.told.append)
+        self.continuations = Continuations(self.documents, self.ask, self.told.append)
         snapshot = self.documents.snapshot(URI, types.Position(0, 4))
         assert snapshot is not None
         self.snapshot = snapshot
@@ -43,14 +43,13 @@ class Scene:
         return await self.answer
 
     async def go(self, answer: CompleteResponse | None) -> None:
-        self.following.follow(self.snapshot, self.request, PART)
+        self.continuations.follow(self.snapshot, self.request, PART)
         await asyncio.sleep(0)
         self.answer.set_result(answer)
         await self.settled()
 
     async def settled(self) -> None:
-        while self.following._running:
-            await asyncio.sleep(0)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
 async def test_the_whole_is_asked_for_without_hurry_and_the_editor_told() -> None:
@@ -64,15 +63,15 @@ async def test_it_is_given_out_once_to_the_same_request_whoever_made_it() -> Non
     scene = Scene()
     await scene.go(WHOLE)
     by_hand = msgspec.structs.replace(scene.request, automatic=False)
-    assert scene.following.take(scene.snapshot, by_hand) == WHOLE
-    assert scene.following.take(scene.snapshot, by_hand) is None
+    assert scene.continuations.take(scene.snapshot, by_hand) == WHOLE
+    assert scene.continuations.take(scene.snapshot, by_hand) is None
 
 
 async def test_another_request_does_not_get_it_and_ends_it() -> None:
     scene = Scene()
     await scene.go(WHOLE)
-    assert scene.following.take(scene.snapshot, msgspec.structs.replace(scene.request, prefix="y = ")) is None
-    assert scene.following.take(scene.snapshot, scene.request) is None
+    assert scene.continuations.take(scene.snapshot, msgspec.structs.replace(scene.request, prefix="y = ")) is None
+    assert scene.continuations.take(scene.snapshot, scene.request) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +86,7 @@ async def test_without_more_to_show_nobody_is_told(answer: CompleteResponse | No
     scene = Scene()
     await scene.go(answer)
     assert scene.told == []
-    assert scene.following.take(scene.snapshot, scene.request) is None
+    assert scene.continuations.take(scene.snapshot, scene.request) is None
 
 
 async def test_a_document_that_was_edited_meanwhile_is_not_told_of() -> None:
@@ -97,40 +96,40 @@ async def test_a_document_that_was_edited_meanwhile_is_not_told_of() -> None:
     scene.documents.change(types.DidChangeTextDocumentParams(identity, [change]))
     await scene.go(WHOLE)
     assert scene.told == []
-    assert scene.following.take(scene.snapshot, scene.request) is None
+    assert scene.continuations.take(scene.snapshot, scene.request) is None
 
 
 async def test_stopping_ends_the_question_and_forgets_an_answer() -> None:
     scene = Scene()
-    scene.following.follow(scene.snapshot, scene.request, PART)
+    scene.continuations.follow(scene.snapshot, scene.request, PART)
     await asyncio.sleep(0)
-    scene.following.stop(URI)
+    scene.continuations.stop(URI)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert scene.answer.cancelled()
     assert scene.told == []
     scene.answer = asyncio.get_running_loop().create_future()
     await scene.go(WHOLE)
-    scene.following.stop(URI)
-    assert scene.following.take(scene.snapshot, scene.request) is None
+    scene.continuations.stop(URI)
+    assert scene.continuations.take(scene.snapshot, scene.request) is None
 
 
 async def test_a_newer_follow_up_takes_the_place_of_the_older() -> None:
     scene = Scene()
-    scene.following.follow(scene.snapshot, scene.request, PART)
+    scene.continuations.follow(scene.snapshot, scene.request, PART)
     await asyncio.sleep(0)
     older, scene.answer = scene.answer, asyncio.get_running_loop().create_future()
     await scene.go(WHOLE)
     assert older.cancelled()
     assert scene.told == [scene.snapshot]
-    assert scene.following.take(scene.snapshot, scene.request) == WHOLE
+    assert scene.continuations.take(scene.snapshot, scene.request) == WHOLE
 
 
 async def test_after_closing_nothing_runs_on() -> None:
     scene = Scene()
-    scene.following.follow(scene.snapshot, scene.request, PART)
+    scene.continuations.follow(scene.snapshot, scene.request, PART)
     await asyncio.sleep(0)
-    scene.following.close()
+    scene.continuations.close()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""What becomes of a suggestion is told from the edits that follow it, each suggestion once."""
+"""The outcome of a suggestion is found from the edits that follow it, once for each suggestion."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ URI = "file:///project/demo.py"
 
 
 class Scene:
-    """A document with a cursor (``|`` in ``text``), its offers, and a clock that stands still unless told."""
+    """A document with a cursor (``|`` in ``text``), its suggestions, and a clock that the test moves."""
 
     def __init__(self, text: str) -> None:
         before, _, after = text.partition("|")
         self.document = OpenDocument(URI, "python", 1, before + after)
         self.cursor = len(before)
-        self.offers = SuggestionTracker()
+        self.tracker = SuggestionTracker()
         self.now = 100.0
         self.count = 0
 
@@ -44,14 +44,14 @@ class Scene:
         self.count += 1
         overwritten = self.document.text[self.cursor : self.cursor + over]
         offer = ShownSuggestion(str(self.count), self.place(self.cursor - typed), text, typed, overwritten)
-        shown = self.offers.show(offer, self.now)
+        shown = self.tracker.show(offer, self.now)
         self.now += MIN_READING_S
         return shown
 
     def edit(self, start: int, end: int, text: str) -> None:
         places = [types.Position(*self.place(offset)) for offset in (start, end)]
         change = types.TextDocumentContentChangePartial(types.Range(*places), text)
-        self.offers.edited(self.document.change([change], 2, Encoding.UTF32), self.now)
+        self.tracker.edited(self.document.change([change], 2, Encoding.UTF32), self.now)
         self.cursor = start + len(text)
 
     def type(self, text: str) -> None:
@@ -65,9 +65,9 @@ class Scene:
 
     def outcome(self) -> tuple[Outcome, int] | None:
         """Of the one offer that ended: outcome and accepted characters."""
-        if self.offers.live is not None or not self.offers.settled:
+        if self.tracker.pending is not None or not self.tracker.settled:
             return None
-        (one,) = self.offers.settled
+        (one,) = self.tracker.settled
         return one.outcome, one.accepted
 
     def there(self, settled: SettledSuggestion) -> str:
@@ -89,9 +89,9 @@ def test_the_command_and_the_edit_count_once(order: str) -> None:
         if step == "edit":
             scene.insert("sum(a)")
         elif step == "command":
-            assert scene.offers.took(id_, scene.now)
-    assert scene.offers.took(id_, scene.now)
-    (one,) = scene.offers.close(scene.now)
+            assert scene.tracker.accept(id_, scene.now)
+    assert scene.tracker.accept(id_, scene.now)
+    (one,) = scene.tracker.close(scene.now)
     assert (one.outcome, one.accepted) == (Outcome.ACCEPTED, 6)
 
 
@@ -122,7 +122,7 @@ def test_a_bracket_with_more_behind_it_is_closed_too() -> None:
     scene.insert("()")
     scene.cursor -= 1
     scene.type("a")
-    assert scene.offers.live is not None
+    assert scene.tracker.pending is not None
     scene.insert(", b)", over=1)
     assert scene.outcome() == (Outcome.ACCEPTED, 4)
 
@@ -149,7 +149,7 @@ def test_the_command_tells_a_last_character_that_was_accepted_from_one_that_was_
     id_ = scene.offer(")")
     scene.insert(")")
     assert scene.outcome() == (Outcome.TYPED, 0)
-    scene.offers.took(id_, scene.now)
+    scene.tracker.accept(id_, scene.now)
     assert scene.outcome() == (Outcome.ACCEPTED, 1)
 
 
@@ -161,7 +161,7 @@ def test_words_accepted_one_by_one_add_up_and_the_rest_is_partly() -> None:
     scene.insert("wo ")
     scene.type("!")
     assert scene.outcome() == (Outcome.PARTLY, 7)
-    (one,) = scene.offers.settled
+    (one,) = scene.tracker.settled
     assert (one.text, scene.there(one)) == ("one two ", "one two ")
 
 
@@ -190,7 +190,7 @@ def test_another_key_rejects_it_unless_it_came_before_anybody_could_read() -> No
     scene.offer("sum(a)")
     scene.now -= MIN_READING_S / 2
     scene.type("m")
-    assert (scene.offers.live, scene.offers.settled) == (None, [])
+    assert (scene.tracker.pending, scene.tracker.settled) == (None, [])
 
 
 def test_a_new_offer_with_the_same_rest_continues_the_old_one() -> None:
@@ -214,7 +214,7 @@ def test_more_of_the_same_text_is_the_same_offer() -> None:
     scene = Scene("x = |\n")
     first = scene.offer("sum(a")
     assert scene.offer("sum(a, b)") == first
-    assert scene.offers.settled == []
+    assert scene.tracker.settled == []
     scene.insert("sum(a, b)")
     assert scene.outcome() == (Outcome.ACCEPTED, 9)
 
@@ -226,16 +226,16 @@ def test_more_of_it_after_a_part_was_accepted_is_the_same_offer() -> None:
     assert scene.offer("a, b)\n") == first
     scene.insert("a, b)\n")
     assert scene.outcome() == (Outcome.ACCEPTED, 10)
-    assert scene.offers.settled[0].offer.text == "sum(a, b)\n"
+    assert scene.tracker.settled[0].suggestion.text == "sum(a, b)\n"
 
 
 def test_more_of_it_may_overwrite_what_the_first_did_not() -> None:
     scene = Scene("x = f(|)\n")
     first = scene.offer("sum(a")
     assert scene.offer("sum(a))", over=1) == first
-    live = scene.offers.live
-    assert live is not None
-    assert (live.offer.over, live.over) == (")", ")")
+    pending = scene.tracker.pending
+    assert pending is not None
+    assert (pending.suggestion.over, pending.over) == (")", ")")
     scene.insert("sum(a))", over=1)
     assert scene.outcome() == (Outcome.ACCEPTED, 7)
 
@@ -247,9 +247,9 @@ def test_a_bracket_the_editor_closed_since_is_not_what_the_first_offer_overwrote
     scene.insert("()")
     scene.cursor -= 1
     scene.offer("a, b)", over=1)
-    live = scene.offers.live
-    assert live is not None
-    assert (live.offer.text, live.offer.over, live.over) == ("sum(a, b)", "", ")")
+    pending = scene.tracker.pending
+    assert pending is not None
+    assert (pending.suggestion.text, pending.suggestion.over, pending.over) == ("sum(a, b)", "", ")")
 
 
 def test_more_of_it_is_rejected_once() -> None:
@@ -257,8 +257,8 @@ def test_more_of_it_is_rejected_once() -> None:
     first = scene.offer("sum(a")
     scene.offer("sum(a, b)")
     scene.insert("q")
-    (one,) = scene.offers.settled
-    assert (one.offer.id, one.outcome, one.offer.shown) == (first, Outcome.REJECTED, 9)
+    (one,) = scene.tracker.settled
+    assert (one.suggestion.id, one.outcome, one.suggestion.shown) == (first, Outcome.REJECTED, 9)
 
 
 def test_an_offer_elsewhere_rejects_it() -> None:
@@ -266,8 +266,8 @@ def test_an_offer_elsewhere_rejects_it() -> None:
     scene.offer("sum(a)")
     scene.cursor = len("x = \ny = ")
     scene.offer("1")
-    assert [each.outcome for each in scene.offers.settled] == [Outcome.REJECTED]
-    assert scene.offers.live is not None
+    assert [each.outcome for each in scene.tracker.settled] == [Outcome.REJECTED]
+    assert scene.tracker.pending is not None
 
 
 def test_edits_elsewhere_only_move_it() -> None:
@@ -279,7 +279,7 @@ def test_edits_elsewhere_only_move_it() -> None:
     scene.cursor = cursor + len("import os\n\nlong = ")
     scene.insert("sum(a)")
     assert scene.outcome() == (Outcome.ACCEPTED, 6)
-    assert scene.there(scene.offers.settled[0]) == "sum(a)"
+    assert scene.there(scene.tracker.settled[0]) == "sum(a)"
 
 
 def test_deleting_what_was_typed_along_leaves_it_alive() -> None:
@@ -303,13 +303,13 @@ def test_an_edit_in_a_form_of_the_editors_own_counts_when_the_command_says_so() 
     id_ = scene.offer("    a = 1\n    b = 2")
     scene.insert("\ta = 1\n\tb = 2")
     assert scene.outcome() == (Outcome.REJECTED, 0)
-    assert scene.offers.took(id_, scene.now)
-    (one,) = scene.offers.settled
+    assert scene.tracker.accept(id_, scene.now)
+    (one,) = scene.tracker.settled
     assert (one.outcome, scene.there(one)) == (Outcome.ACCEPTED, "\ta = 1\n\tb = 2")
 
 
 def test_an_unknown_offer_is_no_error() -> None:
-    assert not Scene("|").offers.took("1", 0.0)
+    assert not Scene("|").tracker.accept("1", 0.0)
 
 
 def test_it_is_looked_at_again_after_a_while_and_a_rejection_is_told_soon() -> None:
@@ -323,12 +323,12 @@ def test_it_is_looked_at_again_after_a_while_and_a_rejection_is_told_soon() -> N
     scene.cursor = len(scene.document.text)
     scene.offer("y")
     scene.type("z")
-    assert scene.offers.next_due == scene.now + LATE_ACCEPT_S
-    assert scene.offers.due(scene.now) == []
-    (rejected,) = scene.offers.due(scene.now + LATE_ACCEPT_S)
+    assert scene.tracker.next_due == scene.now + LATE_ACCEPT_S
+    assert scene.tracker.take_due(scene.now) == []
+    (rejected,) = scene.tracker.take_due(scene.now + LATE_ACCEPT_S)
     assert rejected.outcome is Outcome.REJECTED
-    assert scene.offers.next_due == since + RECHECK_AFTER_S
-    (accepted,) = scene.offers.due(since + RECHECK_AFTER_S)
+    assert scene.tracker.next_due == since + RECHECK_AFTER_S
+    (accepted,) = scene.tracker.take_due(since + RECHECK_AFTER_S)
     assert (accepted.text, scene.there(accepted)) == ("sum(a)", "max(a)")
 
 
@@ -337,8 +337,8 @@ def test_closing_the_document_settles_everything() -> None:
     scene.offer("sum(a)")
     scene.insert("sum(a)")
     scene.offer("\n")
-    assert [each.outcome for each in scene.offers.close(scene.now)] == [Outcome.ACCEPTED, Outcome.REJECTED]
-    assert scene.offers.close(scene.now) == []
+    assert [each.outcome for each in scene.tracker.close(scene.now)] == [Outcome.ACCEPTED, Outcome.REJECTED]
+    assert scene.tracker.close(scene.now) == []
 
 
 letters = st.text(st.sampled_from("ab(\n"), max_size=6)
@@ -364,23 +364,25 @@ def test_whatever_happens_a_live_offer_agrees_with_the_document_and_each_ends_at
             case (int(one), int(other), str(new)):
                 start, end = sorted((min(one, size), min(other, size)))
                 scene.edit(start, end, new)
-            case _ if scene.offers.live is not None:
-                live = scene.offers.live
-                rest = live.offer.text[live.typed :]
-                at = len("".join(scene.document.lines[: live.start[0]])) + live.start[1] + live.typed
-                scene.edit(at, at + len(live.over), rest)
-                scene.offers.took(live.offer.id, scene.now)
-        if (live := scene.offers.live) is not None:
-            assert scene.document.between(live.start, position_after(live.start, live.region)) == live.region
-            assert live.region == live.offer.text[: live.typed] + live.over
-            assert 0 <= live.accepted <= live.typed < len(live.offer.text)
-        for each in scene.offers.settled:
+            case _ if scene.tracker.pending is not None:
+                pending = scene.tracker.pending
+                rest = pending.suggestion.text[pending.typed :]
+                at = len("".join(scene.document.lines[: pending.start[0]])) + pending.start[1] + pending.typed
+                scene.edit(at, at + len(pending.over), rest)
+                scene.tracker.accept(pending.suggestion.id, scene.now)
+        if (pending := scene.tracker.pending) is not None:
+            assert (
+                scene.document.between(pending.start, position_after(pending.start, pending.region)) == pending.region
+            )
+            assert pending.region == pending.suggestion.text[: pending.typed] + pending.over
+            assert 0 <= pending.accepted <= pending.typed < len(pending.suggestion.text)
+        for each in scene.tracker.settled:
             assert (0, 0) <= each.begin <= each.end <= scene.place(len(scene.document.text))
         scene.now += 7.0
-        ended += scene.offers.due(scene.now)
-    ended += scene.offers.close(scene.now)
-    assert len({each.offer.id for each in ended}) == len(ended)
-    assert all(0 <= each.accepted <= len(each.offer.text) for each in ended)
+        ended += scene.tracker.take_due(scene.now)
+    ended += scene.tracker.close(scene.now)
+    assert len({each.suggestion.id for each in ended}) == len(ended)
+    assert all(0 <= each.accepted <= len(each.suggestion.text) for each in ended)
 
 
 @given(letters, letters, letters, st.lists(changes, max_size=8))

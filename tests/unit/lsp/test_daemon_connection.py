@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from peft_core.api_types import (
+    AdapterUse,
     CompleteRequest,
     CompleteResponse,
     DaemonStatus,
@@ -28,8 +29,7 @@ from peft_core.api_types import (
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
 from peft_daemon.client import DaemonClient
 from peft_lsp import daemon_connection
-from peft_lsp.daemon_connection import DaemonConnection
-from peft_lsp.status import ServerState, Status, StatusBoard
+from peft_lsp.daemon_connection import DaemonConnection, ServerState, Status, StatusBoard
 
 ANSWER = CompleteResponse(id="1", text="x", finish_reason=FinishReason.STOP, task=Task.FILL, model="m", adapter=None)
 LOADING = EngineStatus(kind="llama.cpp", state=EngineState.STARTING, model="m")
@@ -188,7 +188,8 @@ async def test_a_refused_request_is_told_and_the_next_good_one_clears_it(told: l
 async def test_a_daemon_of_another_version_is_connected_to_anew_after_a_while(told: list[Status]) -> None:
     played = Played([READY], [Conflict("the daemon is peft-daemon 9", fix="`peft-daemon start` replaces it"), ANSWER])
     played.connected.set()
-    seen = seen_from(told, played.connect)
+    now = 0.0
+    seen = DaemonConnection(StatusBoard(told.append), played.connect, clock=lambda: now)
     seen.start()
     await until(told, ServerState.IDLE)
     assert await seen.complete(REQUEST) is None
@@ -196,7 +197,7 @@ async def test_a_daemon_of_another_version_is_connected_to_anew_after_a_while(to
     played.connected.set()
     assert await seen.complete(REQUEST) is None
     assert played.connections == 1, "not at every keystroke"
-    seen._retry_at = 0.0
+    now += daemon_connection.RETRY_S
     assert await seen.complete(REQUEST) is None
     await until(told, ServerState.IDLE)
     assert played.connections == 2
@@ -323,3 +324,53 @@ async def test_closing_waits_for_no_cancelled_request(told: list[Status]) -> Non
     await played.cancelled.wait()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def board() -> tuple[StatusBoard, list[Status]]:
+    told: list[Status] = []
+    return StatusBoard(told.append), told
+
+
+ADAPTERS_ANSWER = CompleteResponse(
+    id="1", text="x", finish_reason=FinishReason.STOP, task=Task.FILL, model="m", adapter=AdapterUse("mine", "d", 1.0)
+)
+
+
+def test_a_load_is_told_from_its_start_to_the_ready_model() -> None:
+    status, told = board()
+    status.daemon(ServerState.LOADING)
+    status.daemon(ServerState.LOADING, model="m")
+    status.daemon(ServerState.LOADING, model="m")
+    status.daemon(ServerState.IDLE)
+    assert [(each.state, each.model) for each in told] == [
+        (ServerState.LOADING, ""),
+        (ServerState.LOADING, "m"),
+        (ServerState.IDLE, "m"),
+    ]
+
+
+def test_the_model_is_thinking_until_the_last_of_several_requests_ends() -> None:
+    status, told = board()
+    status.daemon(ServerState.IDLE, model="m")
+    with status.thinking():
+        with status.thinking():
+            assert status.status.state is ServerState.THINKING
+        assert status.status.state is ServerState.THINKING
+    assert [each.state for each in told] == [ServerState.IDLE, ServerState.THINKING, ServerState.IDLE]
+
+
+def test_an_answer_tells_its_adapter_and_time_and_ends_an_error() -> None:
+    status, told = board()
+    status.daemon(ServerState.ERROR, message="broken")
+    status.answered(ADAPTERS_ANSWER, 12.4)
+    assert told[-1] == Status(state=ServerState.IDLE, model="m", adapter="mine", latency_ms=12)
+
+
+def test_switched_off_is_shown_whatever_the_daemon_does() -> None:
+    status, told = board()
+    status.enable(False)
+    status.daemon(ServerState.LOADING)
+    status.daemon(ServerState.IDLE)
+    assert {each.state for each in told} == {ServerState.OFF}
+    status.enable(True)
+    assert told[-1].state is ServerState.IDLE

@@ -9,9 +9,18 @@ from typing import Any
 import pytest
 from pytest_lsp import client_capabilities
 
-from peft_lsp.framing import ReadableInput
-from peft_lsp.handlers.initialize import FirstAnswerFilter, Handshake, result, shake_hands, wants_completion_list
+from peft_lsp.handlers.initialize import result, wants_completion_list
 from peft_lsp.server import create
+from peft_lsp.transport import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    FirstAnswerFilter,
+    Handshake,
+    MalformedHeader,
+    MessageInput,
+    read_message,
+    shake_hands,
+)
 
 EDITORS = ["visual_studio_code", "neovim", "emacs"]
 
@@ -89,12 +98,12 @@ def test_the_server_warms_up_for_the_kind_of_completion_the_editor_shows(
     abilities: dict[str, Any], purpose: str
 ) -> None:
     params = {"capabilities": {"textDocument": abilities}, "initializationOptions": {"completion": "always"}}
-    assert create(params).purpose == purpose
+    assert create(params).session.purpose == purpose
 
 
 def test_the_workspaces_folders_are_known_from_the_start() -> None:
     params = {"capabilities": {}, "workspaceFolders": [{"uri": "file:///code", "name": "code"}]}
-    assert create(params).folders.around("/code/a.py") == "/code"
+    assert create(params).session.folders.around("/code/a.py") == "/code"
 
 
 def test_requests_before_initialize_are_refused_and_notifications_dropped() -> None:
@@ -123,7 +132,7 @@ def test_a_client_that_leaves_before_initialize_is_let_go(messages: list[dict[st
 
 def test_the_library_reads_its_own_message_and_then_what_follows() -> None:
     first, second = framed({"id": 1, "method": "initialize"}), framed({"method": "initialized"})
-    stream = ReadableInput(first, io.BytesIO(second), io.BytesIO())
+    stream = MessageInput(first, io.BytesIO(second), io.BytesIO())
     read = b""
     while header := stream.readline():
         read += header + stream.readline()
@@ -140,9 +149,9 @@ def test_a_capability_the_library_does_not_know_does_not_stop_the_server() -> No
     handshake = Handshake("x", {"processId": "no number", "capabilities": capabilities})
     server = create(handshake.params)
     server.protocol.set_writer(io.BytesIO())
-    (message,) = answers(handshake.for_the_library())
+    (message,) = answers(handshake.initialize_message())
     server.protocol.handle_message(server.protocol.structure_message(message))
-    assert server.shows_progress
+    assert server.session.client.shows_progress
     workspace = server.client_capabilities.workspace
     assert workspace is not None
     assert workspace.configuration is True
@@ -160,3 +169,79 @@ def test_only_the_answer_the_client_already_has_is_dropped() -> None:
     for message in (asked, dropped, kept):
         stream.write(framed(message))
     assert [{k: v for k, v in m.items() if k != "jsonrpc"} for m in answers(out.getvalue())] == [asked, kept]
+
+
+HELLO = b'{"jsonrpc": "2.0", "method": "hello"}'
+LENGTH = b"Content-Length: %d" % len(HELLO)
+UNREADABLE = [
+    b"Content-Length: abc\r\n\r\n" + HELLO,
+    b"Content-Length: -5\r\n\r\n" + HELLO,
+    b"Content-Length: \r\n\r\n" + HELLO,
+    b"Content-Length: 1e3\r\n\r\n" + HELLO,
+    b"Content-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1),
+    b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
+    b"Content-Type: text\r\n\r\n" + HELLO,
+    HELLO + b"\n",
+    bytes(range(256)) * 4,
+    b"\xff" * (MAX_HEADER_BYTES + 1),
+]
+
+
+@pytest.mark.parametrize("data", UNREADABLE)
+def test_a_header_that_cannot_be_read_ends_the_stream_with_one_line(
+    data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MalformedHeader):
+        read_message(io.BytesIO(data), io.BytesIO())
+    stream = MessageInput(b"", io.BytesIO(data), io.BytesIO())
+    assert (stream.readline(), stream.readline()) == (b"", b"")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "header" in line
+    assert len(line) < 300
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        LENGTH + b"\r\n\r\n",
+        b"content-length :" + LENGTH.split(b":")[1] + b"\n\n",
+        b"Content-Type: application/vscode-jsonrpc; charset=utf-8\r\n" + LENGTH + b"\r\n\r\n",
+        b"\r\n\r\n" + LENGTH + b"\r\n\r\n",
+    ],
+)
+def test_what_clients_write_otherwise_is_understood(header: bytes) -> None:
+    message = read_message(io.BytesIO(header + HELLO), io.BytesIO())
+    assert message is not None
+    assert message.content["method"] == "hello"
+    stream = MessageInput(b"", io.BytesIO(header + HELLO), io.BytesIO())
+    assert (stream.readline(), stream.readline(), stream.read(len(HELLO))) == (LENGTH + b"\r\n", b"\r\n", HELLO)
+
+
+@pytest.mark.parametrize("cut", [0, 5, len(LENGTH) + 2, len(LENGTH) + 10])
+def test_an_input_that_ends_in_the_middle_has_no_more_messages(cut: int) -> None:
+    assert read_message(io.BytesIO((LENGTH + b"\r\n\r\n" + HELLO)[:cut]), io.BytesIO()) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "identity"),
+    [
+        (b"", -32700, None),
+        (b"{", -32700, None),
+        (b'{"jsonrpc": "2.0", "id": 1, "method": "\xff"}', -32700, None),
+        (b"[" * 100_000, -32700, None),
+        (b'{"jsonrpc": "2.0", "id": 1, "params": ' + b'{"a":' * 100_000, -32700, None),
+        (b"[]", -32600, None),
+        (b"3", -32600, None),
+        (b'{"id": 7, "method": "m"}', -32600, 7),
+        (b'{"jsonrpc": "2.0", "id": {}, "method": "m"}', -32600, None),
+    ],
+)
+def test_a_body_that_is_no_message_is_answered_and_left_out(body: bytes, code: int, identity: int | None) -> None:
+    out = io.BytesIO()
+    data = b"Content-Length: %d\r\n\r\n" % len(body) + body + LENGTH + b"\r\n\r\n" + HELLO
+    message = read_message(io.BytesIO(data), out)
+    assert message is not None
+    assert message.body == HELLO
+    answer = json.loads(out.getvalue().partition(b"\r\n\r\n")[2])
+    assert (answer["id"], answer["error"]["code"]) == (identity, code)

@@ -1,0 +1,215 @@
+"""The editor at the other end: messages to the user, progress bars, settings and edits.
+
+The only module besides ``server`` that talks through the language server library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+from pygls.lsp.server import LanguageServer
+from pygls.progress import Progress
+
+from peft_lsp import MORE_NOTIFICATION, SETTINGS_SECTION, STATUS_NOTIFICATION
+from peft_lsp.daemon_connection import ServerState, Status
+from peft_lsp.documents import DocumentSnapshot
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+ProgressToken = str | int
+
+
+class Client:
+    """What the server sends to its editor."""
+
+    def __init__(self, server: LanguageServer) -> None:
+        self._server = server
+        self._loading = LoadingProgress(server.work_done_progress)
+        self._shown: set[str] = set()
+
+    def warn(self, message: str) -> None:
+        """Show the user a warning."""
+        self._show(types.MessageType.Warning, message)
+
+    def inform(self, message: str) -> None:
+        """Tell the user something that is no fault."""
+        self._show(types.MessageType.Info, message)
+
+    def warn_once(self, message: str) -> None:
+        """Show the user a warning; the same one again is only logged."""
+        log.warning("%s", message)
+        self._once(self.warn, message)
+
+    def inform_once(self, message: str) -> None:
+        """Tell the user something; the same again is only logged."""
+        log.info("%s", message)
+        self._once(self.inform, message)
+
+    def show_status(self, status: Status) -> None:
+        """Send the status, and show it by a progress bar while a model loads and by a warning for an error."""
+        self._server.protocol.notify(STATUS_NOTIFICATION, msgspec.to_builtins(status))
+        if self.shows_progress:
+            self._loading.follow(status)
+        if status.state is ServerState.ERROR:
+            self.warn_once(status.message)
+
+    def announce_more(self, snapshot: DocumentSnapshot) -> None:
+        """Tell the editor that the suggestion at this position has grown."""
+        cursor = snapshot.position(snapshot.offset)
+        position = {"line": cursor.line, "character": cursor.character}
+        params = {"uri": snapshot.uri, "version": snapshot.version, "position": position}
+        self._server.protocol.notify(MORE_NOTIFICATION, params)
+
+    async def pull_settings(self, uri: str | None) -> object:
+        """Ask for the settings of a document or in general; None when there is no answer to be had."""
+        workspace = self._server.client_capabilities.workspace
+        if workspace is None or not workspace.configuration:
+            return None
+        item = types.ConfigurationItem(scope_uri=uri, section=SETTINGS_SECTION)
+        try:
+            answers = await self._server.workspace_configuration_async(types.ConfigurationParams([item]))
+        except JsonRpcException as error:
+            log.warning("the client does not tell its settings: %s", error)
+            return None
+        return answers[0] if answers else None
+
+    async def watch_settings(self) -> None:
+        """Ask to be told of changed settings, if the client wants to be asked."""
+        workspace = self._server.client_capabilities.workspace
+        ability = workspace.did_change_configuration if workspace else None
+        if ability is None or not ability.dynamic_registration:
+            return
+        method = types.WORKSPACE_DID_CHANGE_CONFIGURATION
+        options = types.DidChangeConfigurationRegistrationOptions(section=SETTINGS_SECTION)
+        params = types.RegistrationParams([types.Registration(SETTINGS_SECTION, method, options)])
+        try:
+            await self._server.client_register_capability_async(params)
+        except JsonRpcException as error:
+            log.warning("the client refuses to tell of changed settings: %s", error)
+
+    async def apply_edit(self, uri: str, version: int, edit: types.TextEdit, label: str) -> bool:
+        """Have the editor change a document; return whether it did, and warn the user where not."""
+        workspace = self._server.client_capabilities.workspace
+        ability = workspace.workspace_edit if workspace else None
+        if ability is not None and ability.document_changes:
+            # With its version, so that the editor refuses an edit that no longer fits.
+            identity = types.OptionalVersionedTextDocumentIdentifier(uri, version)
+            change = types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identity, [edit])])
+        else:
+            change = types.WorkspaceEdit(changes={uri: [edit]})
+        answer = await self._server.workspace_apply_edit_async(types.ApplyWorkspaceEditParams(change, label=label))
+        if not answer.applied:
+            self.warn(f"the editor did not take the code: {answer.failure_reason or 'it gave no reason'}")
+        return answer.applied
+
+    async def run_with_progress(
+        self, title: str, token: ProgressToken | None, work: Callable[[ProgressBar], Coroutine[Any, Any, T]]
+    ) -> T | None:
+        """Do the work behind a bar with a stop button; None if the user stopped it.
+
+        Without a token of the client's the bar is the server's own.
+        """
+        progress = self._server.work_done_progress
+        if token is None and self.shows_progress:
+            token = await create_progress_token(progress)
+        async with open_progress_bar(progress, token, title, cancellable=True) as bar:
+            return await bar.run_stoppable(work(bar))
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the client shows progress that the server begins."""
+        window = self._server.client_capabilities.window
+        return window is not None and bool(window.work_done_progress)
+
+    def _show(self, kind: types.MessageType, message: str) -> None:
+        self._server.window_show_message(types.ShowMessageParams(kind, f"peft-daemon: {message}"))
+
+    def _once(self, show: Callable[[str], None], message: str) -> None:
+        if message not in self._shown:
+            self._shown.add(message)
+            show(message)
+
+
+class ProgressBar:
+    """One bar; without a token nothing is shown."""
+
+    def __init__(self, progress: Progress, token: ProgressToken | None) -> None:
+        self._progress, self._token = progress, token
+
+    def report(self, message: str) -> None:
+        """Show how far the work is."""
+        if self._token is not None:
+            self._progress.report(self._token, types.WorkDoneProgressReport(message=message))
+
+    async def run_stoppable(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do the work; None if the user stopped it with the bar's button."""
+        task = asyncio.create_task(work)
+        if self._token is not None:
+            self._progress.tokens[self._token].add_done_callback(lambda _: task.cancel())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if (this := asyncio.current_task()) and this.cancelling():
+                raise  # the request itself was cancelled
+            return None
+
+
+@asynccontextmanager
+async def open_progress_bar(
+    progress: Progress, token: ProgressToken | None, title: str, *, cancellable: bool
+) -> AsyncIterator[ProgressBar]:
+    """Show a bar while this is open; without a token there is none."""
+    if token is not None:
+        progress.begin(token, types.WorkDoneProgressBegin(title=title, cancellable=cancellable))
+    try:
+        yield ProgressBar(progress, token)
+    finally:
+        if token is not None:
+            progress.end(token, types.WorkDoneProgressEnd())
+            progress.tokens.pop(token, None)
+
+
+async def create_progress_token(progress: Progress) -> ProgressToken | None:
+    """Create a token for a bar that the server begins; None if the client refuses it."""
+    token = str(uuid.uuid4())
+    try:
+        await progress.create_async(token)
+    except JsonRpcException:
+        return None
+    return token
+
+
+class LoadingProgress:
+    """Shows the client's own progress bar for as long as the status is LOADING."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._loaded: asyncio.Event | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def follow(self, status: Status) -> None:
+        """Begin or end with the status; to be called for each change."""
+        if status.state is ServerState.LOADING:
+            if self._loaded is None:
+                self._loaded = asyncio.Event()
+                task = asyncio.create_task(self._show(status.model, self._loaded))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        elif self._loaded is not None:
+            self._loaded.set()
+            self._loaded = None
+
+    async def _show(self, model: str, loaded: asyncio.Event) -> None:
+        token = await create_progress_token(self._progress)
+        title = f"Loading {model}" if model else "Starting peft-daemon"
+        async with open_progress_bar(self._progress, token, title, cancellable=False):
+            await loaded.wait()

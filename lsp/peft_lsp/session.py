@@ -1,0 +1,164 @@
+"""The state of one editor's session: documents, settings, the daemon, suggestions, and what is asked ahead.
+
+Handlers get the session and take a ``DocumentSnapshot`` of the document they work on; no later edit changes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Iterable
+
+import msgspec
+
+from peft_core.api_types import CompleteRequest
+from peft_lsp.client import Client
+from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoard
+from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
+from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
+from peft_lsp.positions import Encoding
+from peft_lsp.prefetch import Continuations, Prefetch, likely_position
+from peft_lsp.recent_edits import RecentEdits
+from peft_lsp.settings import EditorSettings, SettingsCache
+
+MAX_DOCUMENT_KEY_CHARS = 4096
+"""Longest key of a document that the daemon takes."""
+MAX_LANGUAGE_CHARS = 200
+MAX_CODE_TOKENS = 256
+CODE_TIME_BUDGET_MS = 120_000
+"""Code from prose has a bar to watch and to stop: it gets more time than ghost text."""
+
+
+class Session:
+    """All state of one editor's session."""
+
+    def __init__(
+        self, client: Client, *, encoding: Encoding, options: object, folders: Iterable[str], purpose: str
+    ) -> None:
+        """``options``: the client's initialization options, which are its settings until it tells others."""
+        self.id = uuid.uuid4().hex
+        """Keeps this editor's documents apart from those another editor has open."""
+        self.purpose = purpose
+        """Of the completions this editor asks for: the newest request of a document wins within one purpose."""
+        self.client = client
+        self.folders = WorkspaceFolders(folders)
+        self.documents = OpenDocuments(encoding)
+        self.board = StatusBoard(client.show_status)
+        self.settings = SettingsCache(options, client.pull_settings, client.warn_once, self._settings_changed)
+        self.debounce = Debounce()
+        self.daemon = DaemonConnection(self.board)
+        self.feedback = FeedbackReporter(self.documents, self.daemon)
+        self.continuations = Continuations(self.documents, self.daemon.go_on, client.announce_more)
+        self.prefetch = Prefetch(self.warm_up)
+        self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
+        self.exiting = False
+        """The client has sent ``shutdown``."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Load the settings and connect to the daemon, as they say."""
+        self._loop = asyncio.get_running_loop()
+        await self.settings.load()
+        await self.client.watch_settings()
+        if self.settings.general.enabled:
+            self.daemon.start()
+
+    async def shut_down(self) -> None:
+        """End all work, report what became of the last suggestions, and leave the daemon."""
+        self.exiting = True
+        self.continuations.close()
+        self.prefetch.close()
+        self.recent_edits.close()
+        await self.feedback.close()
+        await self.daemon.close()
+
+    def settle(self) -> None:
+        """Report what became of the last suggestions, from a thread other than that of the handlers."""
+        if self._loop is not None:
+            settled = asyncio.run_coroutine_threadsafe(self.feedback.close(), self._loop)
+            with contextlib.suppress(TimeoutError):
+                settled.result(2 * MAX_SETTLE_S)
+
+    def request_at(self, snapshot: DocumentSnapshot, settings: EditorSettings, *, purpose: str) -> CompleteRequest:
+        """Make a request at the snapshot's cursor, with the settings for its document."""
+        return CompleteRequest(
+            prefix=snapshot.prefix,
+            suffix=snapshot.suffix,
+            language=snapshot.language[:MAX_LANGUAGE_CHARS],
+            path=snapshot.path,
+            workspace=self.folders.around(snapshot.path),
+            document=f"{self.id}:{purpose}:{snapshot.uri}"[-MAX_DOCUMENT_KEY_CHARS:],
+            adapter=settings.adapter,
+            max_tokens=settings.max_tokens,
+            time_budget_ms=settings.time_budget_ms,
+            prose=True,  # the settings for the document were looked at: see ``EditorSettings.why_off``
+        )
+
+    def code_request(
+        self, snapshot: DocumentSnapshot, settings: EditorSettings, prefix: str, *, purpose: str
+    ) -> CompleteRequest:
+        """Make a request for code after ``prefix``, which ends with prose and an indentation.
+
+        The prose is not sent as an ``intent``: in its place the model sees the code around it as well, and does not
+        write the head of the function, or the class around a method, a second time.
+        """
+        return msgspec.structs.replace(
+            self.request_at(snapshot, settings, purpose=purpose),
+            prefix=prefix,
+            single_line=False,
+            max_tokens=MAX_CODE_TOKENS,
+            time_budget_ms=CODE_TIME_BUDGET_MS,
+        )
+
+    async def wait_for_pause(self, snapshot: DocumentSnapshot, milliseconds: int, *, purpose: str) -> bool:
+        """Return whether the document is unchanged after a pause; False at once when a newer request comes."""
+        paused = await self.debounce.wait(f"{purpose}:{snapshot.uri}", milliseconds / 1000)
+        return paused and self.documents.is_current(snapshot)
+
+    async def warm_up(self, uri: str, position: TextPosition | None) -> bool:
+        """Have the daemon read the text around a position, if completions are served there; return whether it did."""
+        document = self.documents.get(uri)
+        if document is None:
+            return False
+        snapshot = document.around(*likely_position(document, position), self.documents.encoding)
+        settings = await self.settings.of(uri)
+        if snapshot.is_empty_or_binary or settings.why_off(uri, snapshot.language) is not None:
+            return False
+        return await self.daemon.warm(self.request_at(snapshot, settings, purpose=self.purpose))
+
+    def documents_changed(self) -> None:
+        """Update the status with the open documents in which suggestions are off."""
+        found = ((each.uri, self.settings.known(each.uri).why_off(each.uri, each.language)) for each in self.documents)
+        self.board.documents(DocumentOff(uri, why) for uri, why in found if why)
+
+    def _settings_changed(self) -> None:
+        self.board.enable(self.settings.enabled_somewhere)
+        self.documents_changed()
+
+
+class Debounce:
+    """The pause between a keystroke and the model (setting ``delayMs``): only the newest request of a key goes on."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, asyncio.Event] = {}
+
+    async def wait(self, key: str, seconds: float) -> bool:
+        """Wait; True after ``seconds``, False at once when a newer request with this key comes.
+
+        With 0 seconds nothing waits, but an older request's wait ends all the same.
+        """
+        if older := self._waiting.pop(key, None):
+            older.set()
+        if seconds <= 0:
+            return True
+        newer = self._waiting[key] = asyncio.Event()
+        try:
+            async with asyncio.timeout(seconds):
+                await newer.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._waiting.get(key) is newer:
+                del self._waiting[key]
+        return not newer.is_set()
