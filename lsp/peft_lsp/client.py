@@ -18,6 +18,7 @@ from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.progress import Progress
 
+from peft_core.tasks import BackgroundTasks
 from peft_lsp import MORE_NOTIFICATION, SETTINGS_SECTION, STATUS_NOTIFICATION
 from peft_lsp.daemon_connection import ServerState, Status
 from peft_lsp.documents import DocumentSnapshot
@@ -194,16 +195,14 @@ class LoadingProgress:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._loaded: asyncio.Event | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log, "the progress of loading could not be shown")
 
     def follow(self, status: Status) -> None:
         """Begin or end with the status; to be called for each change."""
         if status.state is ServerState.LOADING:
             if self._loaded is None:
                 self._loaded = asyncio.Event()
-                task = asyncio.create_task(self._show(status.model, self._loaded))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._tasks.spawn(self._show(status.model, self._loaded))
         elif self._loaded is not None:
             self._loaded.set()
             self._loaded = None

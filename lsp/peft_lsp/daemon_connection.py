@@ -151,7 +151,7 @@ class DaemonConnection:
         self._client: DaemonClient | None = None
         self._connecting: asyncio.Task[DaemonClient] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._asking: set[asyncio.Task[CompleteResponse]] = set()
+        self._asking = BackgroundTasks(log, "a request to the daemon failed", Exception)
         self._retry_at = -math.inf
 
     def start(self) -> None:
@@ -291,11 +291,6 @@ class DaemonConnection:
         except asyncio.CancelledError:
             asyncio.get_running_loop().call_later(CANCEL_AFTER_S, asking.cancel)
             raise
-
-    def _asked(self, asking: asyncio.Task[CompleteResponse]) -> None:
-        self._asking.discard(asking)
-        if not asking.cancelled():
-            asking.exception()  # read, so that asyncio does not log it
 
     async def _drop(self) -> None:
         if self._client is not None:

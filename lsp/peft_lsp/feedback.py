@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from peft_core.api_types import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
+from peft_core.tasks import BackgroundTasks
 from peft_lsp.documents import ContentChange, DocumentSnapshot, OpenDocument, OpenDocuments, normalize_line_ends
 from peft_lsp.suggestion_tracker import SettledSuggestion, ShownSuggestion, SuggestionTracker
 
@@ -107,8 +108,7 @@ class FeedbackReporter:
             self.document_closing(uri)
         if self._alarm is not None:
             self._alarm.cancel()
-        if self._sending:
-            await asyncio.wait(self._sending, timeout=MAX_SETTLE_S)
+        await self._sending.wait(MAX_SETTLE_S)
 
     def _report_due(self) -> None:
         self._alarm = None
@@ -134,9 +134,7 @@ class FeedbackReporter:
         for settled in settled_ones:
             context = self._contexts.get(settled.suggestion.id)
             if context is not None:
-                task = asyncio.create_task(self._daemon.record(feedback_record(settled, context, document)))
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+                self._sending.spawn(self._daemon.record(feedback_record(settled, context, document)))
 
 
 def feedback_record(

@@ -1,8 +1,7 @@
-"""Where this editor's documents were edited lately, and which files it saved: told to the daemon when typing pauses.
+"""The regions edited lately and the files saved by this editor, reported to the daemon when typing pauses.
 
-What was just changed in one file often says what the next one needs. Regions are lines; they move with the edits above
-them and grow with those beside them. Only the last few are kept, and they are told whole, so that nothing has to be
-told that a message was lost. What cannot be told now is told with the next change.
+A change in one file often says what the next one needs. Regions are lines; they move with the edits above them and grow
+with those beside them. Only the last few are kept, and each report has all of them, so a lost report does no harm.
 """
 
 from __future__ import annotations
@@ -16,16 +15,17 @@ from pygls.uris import to_fs_path
 
 from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
 from peft_core.privacy.files import secret_file
-from peft_lsp.documents import ContentChange, OpenDocument, OpenDocuments, normalize_line_ends
+from peft_core.tasks import BackgroundTasks
+from peft_lsp.documents import MAX_PATH_LENGTH, ContentChange, OpenDocument, OpenDocuments, normalize_line_ends
 
 SEND_AFTER_S = 1.0
-"""How long nothing happens before it is told."""
+"""Without an edit or a save for so long, the changes are reported."""
 MAX_GAP_LINES = 4
-"""Lines between two edits that are one region."""
+"""Edits with at most so many lines between them are one region."""
 CONTEXT_LINES = 3
 """Lines shown above and below what was edited."""
 MAX_REGION_LINES = 40
-"""Lines of a region; a larger one is where the last edit was."""
+"""Lines of a region; of a larger one only the last edit is kept."""
 
 SendContext = Callable[[ContextChanged], Awaitable[None]]
 WorkspaceOf = Callable[[str], str | None]
@@ -43,8 +43,8 @@ class Region:
     last: int
     text: str | None = None
 
-    def after(self, edit: ContentChange) -> Region | None:
-        """The region with an edit in or beside it taken in, or moved by one above it; None where that removed it."""
+    def shifted(self, edit: ContentChange) -> Region | None:
+        """Return the region after an edit elsewhere in the document; None for an edit in or beside it."""
         start, end, added = edit.start[0], edit.end[0], edit.text.count("\n")
         grown = added - (end - start)
         if start > self.last + MAX_GAP_LINES:
@@ -54,7 +54,7 @@ class Region:
         return None
 
     def joined(self, edit: ContentChange) -> Region:
-        """The lines of an edit as they are after it, with those of this region, which it touches."""
+        """Return the region joined with the lines of an edit that touches it, as they are after the edit."""
         start, end, added = edit.start[0], edit.end[0], edit.text.count("\n")
         first, last = min(self.first, start), max(start + added, self.last + added - (end - start))
         if last - first >= MAX_REGION_LINES:
@@ -63,7 +63,7 @@ class Region:
 
 
 def with_edit(regions: Sequence[Region], uri: str, edit: ContentChange) -> tuple[Region, ...]:
-    """Regions, the newest first, after one more edit; at most ``MOST_EDITS`` of them."""
+    """Return the regions after one more edit, the newest first; at most ``MOST_EDITS`` of them."""
     newest = Region(uri, edit.start[0], edit.start[0] + edit.text.count("\n"))
     if newest.last - newest.first >= MAX_REGION_LINES:
         newest = replace(newest, last=newest.first + MAX_REGION_LINES - 1)
@@ -71,8 +71,8 @@ def with_edit(regions: Sequence[Region], uri: str, edit: ContentChange) -> tuple
     for region in regions:
         if region.uri != uri or region.text is not None:
             kept.append(region)
-        elif (moved := region.after(edit)) is not None:
-            kept.append(moved)
+        elif (shifted := region.shifted(edit)) is not None:
+            kept.append(shifted)
         else:
             newest = _union(newest, region.joined(edit))
     return (newest, *kept)[:MOST_EDITS]
@@ -83,8 +83,8 @@ def _union(one: Region, other: Region) -> Region:
     return replace(one, first=first, last=last) if last - first < MAX_REGION_LINES else one
 
 
-def text_of(region: Region, document: OpenDocument) -> str:
-    """The lines of a region and some around it, no more than the daemon takes; empty where there are only blanks."""
+def region_text(region: Region, document: OpenDocument) -> str:
+    """Return the lines of a region and some around it, as many as the daemon takes; empty if all are blank."""
     lines = document.lines[max(0, region.first - CONTEXT_LINES) : region.last + 1 + CONTEXT_LINES]
     text = normalize_line_ends("".join(lines)).strip("\n")
     while len(text) > LONGEST_EDIT and "\n" in text:
@@ -93,83 +93,85 @@ def text_of(region: Region, document: OpenDocument) -> str:
 
 
 class RecentEdits:
-    """The regions of all documents of one editor, and the files it saved since the last telling."""
+    """The regions of all documents of one editor, and the files it saved since the last report."""
 
-    def __init__(self, documents: OpenDocuments, tell: SendContext, workspace_of: WorkspaceOf) -> None:
-        """``workspace_of`` gives the folder that a file's path belongs to; what belongs to none is not told."""
-        self._documents, self._tell, self._workspace_of = documents, tell, workspace_of
+    def __init__(self, documents: OpenDocuments, send: SendContext, workspace_of: WorkspaceOf) -> None:
+        """``workspace_of`` gives the folder that a file's path belongs to; files of no folder are not reported."""
+        self._documents, self._send, self._workspace_of = documents, send, workspace_of
         self._regions: tuple[Region, ...] = ()
         self._saved: dict[str, None] = {}
-        self._told: dict[str, list[EditedRegion]] = {}
+        self._sent: dict[str, list[EditedRegion]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._telling = BackgroundTasks(log, "the daemon could not be told of recent edits")
+        self._sending = BackgroundTasks(log, "the daemon could not be told of recent edits")
 
     def edited(self, uri: str, edits: Sequence[ContentChange]) -> None:
-        """A document was edited; of one that holds secrets nothing is told."""
+        """Note the edits of a document, unless it holds secrets."""
         document = self._documents.get(uri)
         if document is None or secret_file(uri, document.language) is not None:
             return
         for edit in edits:
             self._regions = with_edit(self._regions, uri, edit)
         if edits:
-            self._later()
+            self._schedule()
 
     def saved(self, uri: str) -> None:
-        """A document was written to its file."""
+        """Note that a document was written to its file."""
         if (path := _path(uri)) is not None and len(self._saved) < MOST_SAVED:
             self._saved[path] = None
-            self._later()
+            self._schedule()
 
     def closing(self, uri: str) -> None:
-        """A document is about to be closed: its regions stay as they are now."""
+        """Keep the text of the regions of a document that is about to be closed."""
         document = self._documents.get(uri)
         self._regions = tuple(
-            replace(each, text=text_of(each, document)) if document and each.uri == uri and each.text is None else each
+            replace(each, text=region_text(each, document))
+            if document and each.uri == uri and each.text is None
+            else each
             for each in self._regions
         )
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Report nothing more."""
         if self._timer is not None:
             self._timer.cancel()
-        self._telling.cancel()
+        self._sending.cancel()
 
-    def news(self) -> tuple[ContextChanged, ...]:
-        """What is to be told, a message for each workspace; saved files are told once."""
+    def take_reports(self) -> tuple[ContextChanged, ...]:
+        """Return the reports that are due, one for each workspace; each saved file is reported once."""
         saved: dict[str, list[str]] = {}
         for written in self._saved:
             if (root := self._workspace_of(written)) is not None:
                 saved.setdefault(root, []).append(written)
         self._saved = {}
-        edits: dict[str, list[EditedRegion]] = {root: [] for root in self._told}
+        edits: dict[str, list[EditedRegion]] = {root: [] for root in self._sent}
         for region in self._regions:
             path, document = _path(region.uri), self._documents.get(region.uri)
-            text = region.text if region.text is not None else text_of(region, document) if document else ""
+            text = region.text if region.text is not None else region_text(region, document) if document else ""
             root = self._workspace_of(path) if path else None
             if path and root and text:
                 edits.setdefault(root, []).append(EditedRegion(path, text))
-        changed = {root: regions for root, regions in edits.items() if self._told.get(root, []) != regions}
-        self._told = {root: regions for root, regions in edits.items() if regions}
+        changed = {root: regions for root, regions in edits.items() if self._sent.get(root, []) != regions}
+        self._sent = {root: regions for root, regions in edits.items() if regions}
         return tuple(
             ContextChanged(workspace=root, saved=saved.get(root, []), edits=changed.get(root))
             for root in dict.fromkeys((*saved, *changed))
         )
 
-    def _later(self) -> None:
+    def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(SEND_AFTER_S, self._now)
+        self._timer = asyncio.get_running_loop().call_later(SEND_AFTER_S, self._send_due)
 
-    def _now(self) -> None:
+    def _send_due(self) -> None:
         self._timer = None
-        for each in self.news():
-            self._telling.spawn(self._send(each))
+        for each in self.take_reports():
+            self._sending.spawn(self._send_report(each))
 
-    async def _send(self, news: ContextChanged) -> None:
-        await self._tell(news)
+    async def _send_report(self, report: ContextChanged) -> None:
+        await self._send(report)
 
 
 def _path(uri: str) -> str | None:
-    """The path of a document of which may be told; None for one without, and for a file that holds secrets."""
+    """Return the path of a document that may be reported; None for one without, and for a file that holds secrets."""
     path = to_fs_path(uri) if uri.startswith("file:") else None
-    return path if path and len(path) <= 4096 and secret_file(path) is None else None
+    return path if path and len(path) <= MAX_PATH_LENGTH and secret_file(path) is None else None

@@ -10,7 +10,7 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
-from peft_daemon.feedback.store import FeedbackStore, Row
+from peft_daemon.feedback import FeedbackRow, FeedbackStore
 from peft_lsp.suggestion_tracker import MIN_READING_S
 from support.editor import Editor, editor, uri_of
 from support.played_daemon import Played

@@ -45,7 +45,7 @@ class Editor:
         self.recent.edited(uri, self.documents.change(types.DidChangeTextDocumentParams(document, [change])))
 
     def texts(self) -> list[str]:
-        return [each.text for news in self.recent.news() for each in news.edits or ()]
+        return [each.text for news in self.recent.take_reports() for each in news.edits or ()]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def editor(monkeypatch: pytest.MonkeyPatch) -> Editor:
 async def test_an_edited_place_is_told_with_the_lines_around_it(editor: Editor) -> None:
     editor.open(URI, 50)
     editor.type(URI, 20, "new = 1\n")
-    (news,) = editor.recent.news()
+    (news,) = editor.recent.take_reports()
     assert news.workspace == "/project"
     assert news.edits is not None
     assert [each.path for each in news.edits] == ["/project/a.py"]
@@ -73,7 +73,7 @@ async def test_nothing_is_told_of_files_that_hold_secrets(editor: Editor) -> Non
         editor.type(uri, 5, "A=1\n")
         editor.recent.closing(uri)
     editor.recent.saved("file:///project/.env")
-    assert editor.recent.news() == ()
+    assert editor.recent.take_reports() == ()
 
 
 async def test_the_newest_place_comes_first_and_close_ones_are_one(editor: Editor) -> None:
@@ -106,11 +106,11 @@ async def test_what_was_told_is_not_told_again_and_what_is_gone_is(editor: Edito
     editor.open(URI, 30)
     editor.type(URI, 5, "kept = 1\n")
     editor.recent.saved(URI)
-    (news,) = editor.recent.news()
+    (news,) = editor.recent.take_reports()
     assert news.saved == ["/project/a.py"]
-    assert editor.recent.news() == ()
+    assert editor.recent.take_reports() == ()
     editor.type(URI, 0, "", over=31)
-    (news,) = editor.recent.news()
+    (news,) = editor.recent.take_reports()
     assert news.edits == []
 
 
@@ -119,7 +119,9 @@ async def test_each_workspace_hears_of_its_own_files_only(editor: Editor) -> Non
         editor.open(uri, 9)
         editor.type(uri, 3, "new = 1\n")
         editor.recent.saved(uri)
-    told = {news.workspace: ([each.path for each in news.edits or ()], news.saved) for news in editor.recent.news()}
+    told = {
+        news.workspace: ([each.path for each in news.edits or ()], news.saved) for news in editor.recent.take_reports()
+    }
     assert told == {"/project": (["/project/a.py"], ["/project/a.py"]), "/other": (["/other/b.py"], ["/other/b.py"])}
 
 
