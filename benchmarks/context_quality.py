@@ -26,7 +26,7 @@ from peft_core.code.document import Document
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion import formats
 from peft_daemon.completion.pipeline import Completion, Job, Pipeline
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
@@ -198,7 +198,7 @@ def main() -> None:
     adapters, ways = given.adapter or ["python-fim", "base"], given.way or [NONE, "served:300"]
     paths = Paths.from_environment()
     place = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
-    provide_shipped(place.settings, paths)
+    update_shipped_adapters(place.settings, paths)
     asked = []
     for repository in given.repositories:
         items = holes.load(repository, SEED).first(given.count)

@@ -24,7 +24,7 @@ from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion import formats
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
@@ -70,7 +70,7 @@ def holes(path: Path, count: int, seed: int = 0) -> list[FillExample]:
 async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tuple[HoleScore, ...]]]:
     paths = Paths.from_environment()
     settings = resolve(user_file=paths.config_file).settings
-    provide_shipped(settings, paths)
+    update_shipped_adapters(settings, paths)
     entry, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
     which = holes(options.file, options.count)
     form = formats.get(entry.prompt_formats.fill)

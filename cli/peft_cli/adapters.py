@@ -19,8 +19,8 @@ from peft_core.api_types import BASE, TORCH, AdapterSummary, Task
 from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.adapters.registry import SHORT, AdapterRegistry
-from peft_daemon.adapters.state import Version
+from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry
+from peft_daemon.adapters.registry_state import NameVersion
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines import factory
 from peft_daemon.models import catalogue
@@ -46,7 +46,7 @@ class ShownAdapter(msgspec.Struct, frozen=True, kw_only=True):
     """What ``adapters show --json`` prints."""
 
     manifest: Manifest
-    history: tuple[Version, ...]
+    history: tuple[NameVersion, ...]
     """What the name has pointed at, newest last; empty for an adapter without a name."""
     active_for: list[str]
 
@@ -78,7 +78,7 @@ class RemovedAdapter(msgspec.Struct, frozen=True, kw_only=True):
 @app.command("list", epilog="Example: peft-daemon adapters list --json")
 def list_adapters(as_json: Json = False) -> None:
     """Show all adapters and where they are in use."""
-    rows = _registry().list(check=True)
+    rows = _registry().list_adapters(check=True)
     emit(rows, as_json=as_json, text=lambda: _print_rows(rows))
 
 
@@ -130,7 +130,7 @@ def unset_adapter(
 def roll_back(name: Name, as_json: Json = False) -> None:
     """Let a name point at the adapter it had before."""
     manifest = _registry().rollback(name)
-    emit(manifest, as_json=as_json, text=lambda: typer.echo(f"{name} is {manifest.digest[:SHORT]} again"))
+    emit(manifest, as_json=as_json, text=lambda: typer.echo(f"{name} is {manifest.digest[:SHORT_DIGEST_LENGTH]} again"))
 
 
 @app.command("import", epilog="Example: peft-daemon adapters import runs/last/adapter --name mine --task fill")
@@ -155,7 +155,7 @@ def import_adapter(
         typer.echo(notice, err=True)
 
     def text() -> None:
-        typer.echo(f"{name} is {manifest.digest[:SHORT]}: {_what(manifest)}")
+        typer.echo(f"{name} is {manifest.digest[:SHORT_DIGEST_LENGTH]}: {_what(manifest)}")
         typer.echo(f"Use it with `peft-daemon adapters use {name}`")
 
     emit(manifest, as_json=as_json, text=text)
@@ -252,7 +252,7 @@ def _print_rows(rows: list[AdapterSummary]) -> None:
     for row in rows:
         table.add_row(
             row.name,
-            row.digest[:SHORT],
+            row.digest[:SHORT_DIGEST_LENGTH],
             row.base,
             row.method,
             str(row.rank),
@@ -274,7 +274,7 @@ def _print_shown(shown: ShownAdapter) -> None:
     manifest = shown.manifest
     rows: list[tuple[str, object]] = [
         ("digest", manifest.digest),
-        ("base", f"{manifest.base} ({manifest.base_family}, {manifest.base_sha256[:SHORT]})"),
+        ("base", f"{manifest.base} ({manifest.base_family}, {manifest.base_sha256[:SHORT_DIGEST_LENGTH]})"),
         ("trained against", manifest.quantization),
         ("prompt format", manifest.prompt_format),
         ("trained for", ", ".join(manifest.tasks)),
@@ -294,7 +294,11 @@ def _print_shown(shown: ShownAdapter) -> None:
         ("created", manifest.created),
         ("imported from", manifest.source),
         ("in use", ", ".join(shown.active_for) or "nowhere"),
-        ("history", "\n".join(f"{version.since}  {version.digest[:SHORT]}" for version in shown.history) or "none"),
+        (
+            "history",
+            "\n".join(f"{version.since}  {version.digest[:SHORT_DIGEST_LENGTH]}" for version in shown.history)
+            or "none",
+        ),
     ]
     table = Table(title=manifest.name, show_header=False)
     table.add_column()

@@ -182,7 +182,7 @@ def _daemon(paths: Paths) -> str:
 def _adapters(settings: Settings, paths: Paths) -> str:
     from peft_daemon.adapters.registry import AdapterRegistry
 
-    adapters = AdapterRegistry(paths.adapters).list(check=True)
+    adapters = AdapterRegistry(paths.adapters).list_adapters(check=True)
     if damaged := [adapter for adapter in adapters if adapter.damaged]:
         first = damaged[0]
         raise UnusableFile(

@@ -16,7 +16,7 @@ from peft_cli.output import Json
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 
 if TYPE_CHECKING:
     from peft_evaluation.decoding import Decoding
@@ -168,7 +168,7 @@ def evaluate(
     )
     # An adapter of the package can be asked for before anything was served. Without its base the run itself refuses.
     with suppress(NotFound):
-        provide_shipped(place.settings, paths)
+        update_shipped_adapters(place.settings, paths)
     _run(request, place, as_json=as_json)
 
 

@@ -14,9 +14,10 @@ from peft_core import settings
 from peft_core.api_types import TORCH
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
+from peft_daemon.adapters.lora import validate_lora
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
-from peft_daemon.adapters.registry import SHORT, AdapterRegistry
-from peft_daemon.adapters.validation import BaseModel, validate
+from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry
+from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -36,7 +37,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Add LoRAs up, exactly: one adapter that does what all of them do, each as strongly as its weight says."""
-    from peft_daemon.adapters.combining import combine
+    from peft_daemon.adapters.lora import combine_loras
 
     registry = AdapterRegistry(Paths.from_environment().adapters)
     parts = [_part(registry, each) for each in adapters]
@@ -46,15 +47,15 @@ def merge(
     for part in parts[1:]:
         part.manifest.require_base(first.base, first.base_sha256)
     base = base_of(first)
-    sources = [(validate(registry.lease(p.manifest, engine=TORCH).path, base), p.weight) for p in parts]
+    sources = [(validate_lora(registry.lease(p.manifest, engine=TORCH).path, base), p.weight) for p in parts]
     with tempfile.TemporaryDirectory(prefix="peft-daemon-merge-") as folder:
-        combine(sources, _record(parts), Path(folder))
+        combine_loras(sources, _record(parts), Path(folder))
         manifest = registry.import_(Path(folder), name=name, base=base)
     what = " + ".join(f"{part.weight:g} × {part.manifest.name}" for part in parts)
     emit(
         manifest,
         as_json=as_json,
-        text=lambda: typer.echo(f"{name} ({manifest.digest[:SHORT]}) is {what}, of rank {manifest.rank}"),
+        text=lambda: typer.echo(f"{name} ({manifest.digest[:SHORT_DIGEST_LENGTH]}) is {what}, of rank {manifest.rank}"),
     )
 
 

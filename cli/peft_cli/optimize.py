@@ -96,10 +96,10 @@ def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> JudgingOpti
     """With the adapter that completes code everywhere, as the daemon would."""
     from peft_core.api_types import LLAMACPP, Task
     from peft_daemon.adapters.registry import AdapterRegistry
-    from peft_daemon.adapters.shipping import provide_shipped
+    from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
     from peft_daemon.requantize.optimizer import JudgingOptions
 
-    provide_shipped(settings, paths)
+    update_shipped_adapters(settings, paths)
     registry = AdapterRegistry(paths.adapters)
     manifest = registry.resolve(Task.FILL)
     if manifest is None or manifest.base_sha256 != entry.sha256 or LLAMACPP not in manifest.engines:

@@ -14,7 +14,7 @@ from peft_core.api_types import DaemonStatus
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -57,7 +57,7 @@ def setup(
     if missing:
         pull_with_progress(store, entry)
     # Here rather than by the daemon that starts next: the first request finds them.
-    new = provide_shipped(settings, paths)
+    new = update_shipped_adapters(settings, paths)
     in_use = AdapterRegistry(paths.adapters).in_use()
     status = run(_start(settings, paths))
     result = SetUp(

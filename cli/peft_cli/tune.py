@@ -15,7 +15,7 @@ from peft_cli.output import emit
 from peft_core.errors import InvalidInput, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.adapters.names import named_after
+from peft_daemon.adapters.manifest import derive_name
 
 if TYPE_CHECKING:
     from peft_tuning.data.examples import DataSet
@@ -117,7 +117,7 @@ def tune(
     )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     source, load = _source(place, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
-    called = name or named_after(source, chosen)
+    called = name or derive_name(source, chosen)
     options = _built(
         MethodOptions,
         rank=rank,

@@ -23,7 +23,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import LoadChecks, ReloadableEngine
@@ -158,7 +158,7 @@ def _likely(registry: AdapterRegistry, model: ModelEntry, engine: str) -> tuple[
 
 def _import_shipped(settings: Settings, paths: Paths) -> None:
     try:
-        new = provide_shipped(settings, paths)
+        new = update_shipped_adapters(settings, paths)
     except (PeftDaemonError, OSError) as error:
         log.warning("the adapters of the package could not be imported: %s", error)
     except Exception:  # nobody else would hear of it

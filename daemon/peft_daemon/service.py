@@ -159,7 +159,7 @@ class CompletionService:
 
     def adapters(self) -> list[AdapterSummary]:
         """All adapters of the registry."""
-        return self._registry.list()
+        return self._registry.list_adapters()
 
     def adapter_named(self, name: str) -> Manifest | None:
         """The adapter a request names; None for ``base``.

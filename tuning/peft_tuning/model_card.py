@@ -11,7 +11,7 @@ import msgspec
 
 from peft_core.api_types import Task
 from peft_daemon.adapters.manifest import TrainingRecord
-from peft_daemon.adapters.peft_files import RECORD
+from peft_daemon.adapters.peft_files import RECORD_FILE
 from peft_daemon.models.catalogue import ModelEntry
 from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import duration
@@ -136,5 +136,5 @@ def write_description(
 ) -> None:
     """Write the record beside the weights and the card beside their folder."""
     record = training_record(entry, data, result, verdict)
-    (result.adapter / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
+    (result.adapter / RECORD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
     write_card(result.adapter.parent, name, record, data=data, result=result, verdict=verdict)

@@ -22,8 +22,7 @@ import psutil
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths
-from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.adapters.names import require_usable
+from peft_daemon.adapters.manifest import Manifest, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
@@ -71,7 +70,7 @@ def check(request: TuneRequest, place: Installation) -> None:
     Raises Conflict for a name that is taken, InvalidInput for one that cannot be an adapter's and for a method the
     base's family does not have, NotFound for a base that is not here.
     """
-    require_usable(request.name)
+    require_usable_name(request.name)
     method = methods.get(request.job.method)
     method.check(families.family_of(place.entry.family), request.job.options)
     if not place.base.path.is_file():

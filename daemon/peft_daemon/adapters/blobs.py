@@ -8,29 +8,27 @@ Names and settings are the registry's; so is the lock that every change here nee
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from peft_core import files
-from peft_core.api_types import Task
-from peft_core.errors import Conflict, UnusableFile
-from peft_core.files import file_sha256, private_folder
-from peft_daemon.adapters import peft_files
-from peft_daemon.adapters.checking import check, drop_ignored_keys
-from peft_daemon.adapters.facts import CheckedAdapter
-from peft_daemon.adapters.manifest import Manifest, TrainingRecord
-from peft_daemon.adapters.validation import BaseModel, LoraAdapter
+from peft_core.api_types import LLAMACPP, Task
+from peft_core.errors import Conflict, InvalidInput, UnusableFile
+from peft_core.files import FileStamp, file_sha256, private_folder
+from peft_daemon.adapters import lora_config, peft_files, vectors
+from peft_daemon.adapters.lora import LoraAdapter, validate_lora
+from peft_daemon.adapters.manifest import DIGEST_PATTERN, Manifest, TrainingRecord
+from peft_daemon.adapters.validation import BaseModel, CheckedAdapter
 
-DIGEST = re.compile(r"[0-9a-f]{64}")
+FileStamps = tuple[FileStamp | None, ...]
 
 
-class Blobs:
+class BlobStore:
     """The stored adapters below ``folder``."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +39,7 @@ class Blobs:
         """Of everything stored."""
         if not self._blobs.is_dir():
             return set()
-        return {entry.name for entry in self._blobs.iterdir() if DIGEST.fullmatch(entry.name)}
+        return {entry.name for entry in self._blobs.iterdir() if DIGEST_PATTERN.fullmatch(entry.name)}
 
     def manifest(self, digest: str) -> Manifest | None:
         """As it was written at import; None when nothing is stored under ``digest``."""
@@ -69,8 +67,8 @@ class Blobs:
 
     def peft_files(self, digest: str) -> list[Path]:
         """The files of that folder that may be there, and those that have to be."""
-        named = [self.peft(digest) / name for name in peft_files.LIMITS]
-        return [path for path in named if path.name != peft_files.RECORD or path.exists()]
+        named = [self.peft(digest) / name for name in peft_files.MAX_FILE_BYTES]
+        return [path for path in named if path.name != peft_files.RECORD_FILE or path.exists()]
 
     def peft_bytes(self, digest: str) -> int:
         """Size of that folder's files; raises OSError."""
@@ -89,15 +87,15 @@ class Blobs:
         """Copy, check and export the adapter in ``source``; returns its digest.
 
         ``on_notice`` is given a sentence for each thing in ``source`` that was found elsewhere or ignored.
-        Raises what ``peft_files.take`` and ``checking.check`` raise; nothing is stored then. Content that is
+        Raises what ``copy_adapter_files`` and ``check_adapter`` raise; nothing is stored then. Content that is
         stored already is left as it is, unless ``is_intact`` says that it was damaged.
         """
         from peft_daemon.adapters.gguf_export import export  # noqa: PLC0415  (only changes need it)
 
         staged = Path(tempfile.mkdtemp(dir=self._scratch, prefix="import-"))
         (staged / "peft").mkdir(mode=0o700)
-        notices = peft_files.take(source, staged / "peft")
-        adapter = check(staged / "peft", base)
+        notices = peft_files.copy_adapter_files(source, staged / "peft")
+        adapter = check_adapter(staged / "peft", base)
         if ignored := drop_ignored_keys(staged / "peft"):
             notices.append(ignored)
         for notice in notices:
@@ -112,7 +110,7 @@ class Blobs:
         if not (self._blobs / digest).exists():
             if isinstance(adapter, LoraAdapter) and adapter.has_gguf_form:
                 export(adapter, staged / "adapter.gguf")
-            manifest = _describe(adapter, digest, staged, name=name, task=task, base=base, source=source)
+            manifest = _make_manifest(adapter, digest, staged, name=name, task=task, base=base, source=source)
             files.write_durable(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
             files.publish_folder(staged, self._blobs / digest)
         return digest
@@ -129,12 +127,12 @@ class Blobs:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def now() -> str:
+def utc_now() -> str:
     """The time, ISO 8601 in UTC with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _describe(
+def _make_manifest(
     adapter: CheckedAdapter, digest: str, staged: Path, *, name: str, task: Task | None, base: BaseModel, source: Path
 ) -> Manifest:
     record, facts, exported = adapter.record or TrainingRecord(), adapter.facts(), staged / "adapter.gguf"
@@ -160,10 +158,117 @@ def _describe(
         versions=record.versions,
         metrics=record.metrics,
         licence=record.licence,
-        created=record.created or now(),
+        created=record.created or utc_now(),
         source=str(source.absolute()),
         peft_bytes=sum(entry.stat().st_size for entry in (staged / "peft").iterdir()),
         gguf_bytes=exported.stat().st_size if exported.exists() else 0,
         engines=facts.engines,
         files={path.relative_to(staged).as_posix(): file_sha256(path) for path in sorted(files)},
     )
+
+
+def check_adapter(folder: Path, base: BaseModel) -> CheckedAdapter:
+    """Check the adapter in ``folder`` against ``base``.
+
+    Raises InvalidInput for an adapter nothing should load or no engine can serve (a whole fine-tuned model is one),
+    Conflict for one that was made for another base.
+    """
+    kind = lora_config.read_config((folder / peft_files.CONFIG_FILE).read_bytes()).get("peft_type")
+    if kind == "LORA":
+        return validate_lora(folder, base)
+    if isinstance(kind, str) and kind in vectors.VECTOR_METHODS:
+        return vectors.validate_vectors(folder, base, vectors.VECTOR_METHODS[kind])
+    raise InvalidInput(
+        f"peft_type is {kind!r}",
+        why=f"known types are LORA, {', '.join(vectors.VECTOR_METHODS)}",
+        fix="Tune with one of `peft-daemon tune`'s methods, or merge the adapter into its base",
+    )
+
+
+def drop_ignored_keys(folder: Path) -> str:
+    """Rewrite the config of a checked adapter without the keys that were ignored; returns a sentence naming them.
+
+    What is stored is then what was understood: an export hands no name of code on. Empty when nothing was ignored.
+    """
+    path = folder / peft_files.CONFIG_FILE
+    values = lora_config.read_config(path.read_bytes())
+    known = (
+        lora_config.KNOWN_KEYS if values["peft_type"] == "LORA" else vectors.VECTOR_METHODS[values["peft_type"]].keys
+    )
+    ignored = lora_config.ignored_keys(values, known)
+    if not ignored:
+        return ""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode({k: v for k, v in values.items() if k not in ignored})))
+    reasons = [
+        f"{key} (names Python code, and no code of an adapter is run)"
+        if key in lora_config.CODE_KEYS
+        else f"{key} (unknown)"
+        for key in ignored
+    ]
+    return f"Ignored in {peft_files.CONFIG_FILE}: {', '.join(reasons)}"
+
+
+class AdapterVerifier:
+    """Check that the stored files of adapters are still those that were imported.
+
+    A check reads the files (an adapter is small) and is remembered until the stamp of a file changes, so that a check
+    per request costs one look at the stamps.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._found: dict[tuple[str, str | None], tuple[FileStamps, str]] = {}
+
+    def require_intact(self, manifest: Manifest, *, engine: str | None = None, anew: bool = False) -> None:
+        """Raise UnusableFile unless the files that ``engine`` loads are as imported; None: all files.
+
+        They are read where their facts changed since the last time, or if ``anew``.
+        """
+        key = manifest.digest, engine
+        facts = tuple(_stamp_of(path) for path in self._files(manifest, engine))
+        known = self._found.get(key)
+        if anew or known is None or known[0] != facts:
+            known = self._found[key] = facts, self._damage(manifest, engine)
+        if known[1]:
+            raise damaged_adapter_error(manifest.name, known[1])
+
+    def _files(self, manifest: Manifest, engine: str | None) -> Iterator[Path]:
+        if manifest.gguf_bytes and engine in (LLAMACPP, None):
+            yield self._blobs.gguf(manifest.digest)
+        if engine != LLAMACPP:
+            yield from self._blobs.peft_files(manifest.digest)
+
+    def _damage(self, manifest: Manifest, engine: str | None) -> str:
+        """What is wrong with the files; empty if nothing is."""
+        folder = self._blobs.folder(manifest.digest)
+        try:
+            for path in self._files(manifest, engine):
+                expected = manifest.files.get(path.relative_to(folder).as_posix())
+                if expected and file_sha256(path) != expected:
+                    return f"{path} is not what was imported"
+            # Manifests of earlier versions have sizes only.
+            if engine != LLAMACPP and self._blobs.peft_bytes(manifest.digest) != manifest.peft_bytes:
+                return f"the files in {self._blobs.peft(manifest.digest)} are not those that were imported"
+            gguf = self._blobs.gguf(manifest.digest)
+            if manifest.gguf_bytes and engine in (LLAMACPP, None) and gguf.stat().st_size != manifest.gguf_bytes:
+                return f"{gguf} is not what was imported"
+        except OSError as error:
+            return f"{error.filename or folder}: {error.strerror or error}"
+        return ""
+
+
+def damaged_adapter_error(name: str, why: str) -> UnusableFile:
+    """The error for an adapter whose files are damaged or gone."""
+    return UnusableFile(
+        f"adapter '{name}' is damaged",
+        why=why,
+        fix=f"Import it again with `peft-daemon adapters import FOLDER --name {name}`, or remove it with "
+        f"`peft-daemon adapters remove {name} --force`",
+    )
+
+
+def _stamp_of(path: Path) -> FileStamp | None:
+    try:
+        return FileStamp.of(path)
+    except OSError:
+        return None

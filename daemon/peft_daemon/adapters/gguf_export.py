@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peft_core.gguf.header import GgufHeader
-from peft_daemon.adapters.validation import LoraAdapter, LoraModule
+from peft_daemon.adapters.lora import LoraAdapter, LoraModule
 
 if TYPE_CHECKING:
     import numpy as np

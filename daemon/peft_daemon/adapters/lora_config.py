@@ -18,7 +18,7 @@ import msgspec
 
 from peft_core.errors import InvalidInput
 
-TRAINING_ONLY = frozenset(
+TRAINING_ONLY_KEYS = frozenset(
     {
         "task_type",
         "peft_version",
@@ -40,7 +40,7 @@ TRAINING_ONLY = frozenset(
 )
 """Keys without influence on a trained adapter's output."""
 
-READ = frozenset(
+READ_KEYS = frozenset(
     {
         "peft_type",
         "base_model_name_or_path",
@@ -55,7 +55,7 @@ READ = frozenset(
     }
 )
 
-NOT_SERVED = {
+UNSERVED_KEYS = {
     "bias": "it also trains the layers' biases",
     "lora_bias": "it adds biases to lora_B",
     "modules_to_save": "it replaces whole modules of the base",
@@ -74,12 +74,12 @@ NOT_SERVED = {
 }
 """Keys that must be off, and what they do that is not served here."""
 
-KNOWN = READ | TRAINING_ONLY | NOT_SERVED.keys()
+KNOWN_KEYS = READ_KEYS | TRAINING_ONLY_KEYS | UNSERVED_KEYS.keys()
 
-CODE = frozenset({"auto_mapping", "auto_map"})
+CODE_KEYS = frozenset({"auto_mapping", "auto_map"})
 """Keys that name Python classes to import: never read. PEFT writes ``auto_mapping`` for every config without a task."""
 
-INITIALIZATIONS = frozenset({"gaussian", "eva", "orthogonal"})
+SUPPORTED_INITIALIZATIONS = frozenset({"gaussian", "eva", "orthogonal"})
 """Beside true and false: those that leave the base's weights as they are."""
 
 MAX_RANK = 4096
@@ -115,7 +115,7 @@ class LoraConfig:
         return self.alpha_of(module) / (sqrt(rank) if self.rslora else rank)
 
 
-def read(raw: bytes) -> dict[str, Any]:
+def read_config(raw: bytes) -> dict[str, Any]:
     """The keys of an ``adapter_config.json`` of any method; raises InvalidInput for what is no JSON object."""
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
@@ -132,7 +132,7 @@ def is_off(value: object) -> bool:
 
 def refuse_unknown(values: Mapping[str, Any], known: Set[str]) -> None:
     """Raise InvalidInput naming a key of a config that is not in ``known`` and is set to something."""
-    for key in sorted(values.keys() - known - CODE):
+    for key in sorted(values.keys() - known - CODE_KEYS):
         if not is_off(values[key]):
             raise InvalidInput(
                 f"unknown key '{key}' in adapter_config.json is set to {_short(values[key])}",
@@ -143,7 +143,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Set[str]) -> None:
 
 def ignored_keys(values: Mapping[str, Any], known: Set[str]) -> list[str]:
     """The keys of an accepted config that nothing here reads or knows, in order: unknown ones, and names of code."""
-    return sorted(key for key in values.keys() - known if key not in CODE or values[key] is not None)
+    return sorted(key for key in values.keys() - known if key not in CODE_KEYS or values[key] is not None)
 
 
 def _short(value: object) -> str:
@@ -151,9 +151,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def parse(raw: bytes) -> LoraConfig:
+def parse_lora_config(raw: bytes) -> LoraConfig:
     """Read the ``adapter_config.json`` of a LoRA; raises InvalidInput naming the key that cannot be accepted."""
-    values = read(raw)
+    values = read_config(raw)
     _refuse(values)
     patterns = {key: _pattern(values, key) for key in ("rank_pattern", "alpha_pattern")}
     return LoraConfig(
@@ -174,8 +174,8 @@ def _refuse(values: Mapping[str, Any]) -> None:
             why="that is no LoRA",
             fix="Save the adapter again with PEFT",
         )
-    refuse_unknown(values, KNOWN)
-    for key, effect in NOT_SERVED.items():
+    refuse_unknown(values, KNOWN_KEYS)
+    for key, effect in UNSERVED_KEYS.items():
         if not is_off(values.get(key)) and (key, values[key]) != ("bias", "none"):
             raise InvalidInput(
                 f"'{key}' is on in adapter_config.json",
@@ -183,7 +183,7 @@ def _refuse(values: Mapping[str, Any]) -> None:
                 fix=f"Train without '{key}', or merge the adapter into its base",
             )
     start = values.get("init_lora_weights", True)
-    if not isinstance(start, bool) and not (isinstance(start, str) and start in INITIALIZATIONS):
+    if not isinstance(start, bool) and not (isinstance(start, str) and start in SUPPORTED_INITIALIZATIONS):
         raise InvalidInput(
             f"init_lora_weights is {start!r}",
             why="that initialization changes the base's weights, so the adapter does not fit the base as released",

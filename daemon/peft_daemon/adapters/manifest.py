@@ -1,11 +1,13 @@
 """What is known about an adapter: what it was trained on, how, and what it may be served with.
 
 ``TrainingRecord`` is what a tuner writes into the PEFT folder (``peft-daemon.json``); ``Manifest`` is what the
-registry keeps beside the adapter (``manifest.json``). Only data; how it is checked is in ``validation``.
+registry keeps beside the adapter (``manifest.json``). Only data, and the rules for names; how an adapter is
+checked is in ``validation``.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,38 +15,41 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from peft_core.api_types import LLAMACPP, TORCH, AdapterSummary, Task
+from peft_core.api_types import BASE, LLAMACPP, TORCH, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput
 
-Text = Annotated[str, Meta(max_length=4096)]
+RecordText = Annotated[str, Meta(max_length=4096)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-DigestOrNothing = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+OptionalDigest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
 
 UNKNOWN = "unknown"
+DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+MAX_NAME_LENGTH = 64
+_NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How an adapter came to be; everything a tuner knows and nobody can read off the weights."""
 
-    base: Text = ""
+    base: RecordText = ""
     """Catalogue id of the model it was trained on."""
-    base_sha256: DigestOrNothing = ""
+    base_sha256: OptionalDigest = ""
     """Of that model's file: the adapter is served on no other."""
-    quantization: Text = UNKNOWN
+    quantization: RecordText = UNKNOWN
     """Form of the weights during training, e.g. ``Q4_K_M, de-quantized`` or ``NF4``."""
-    prompt_format: Text = UNKNOWN
+    prompt_format: RecordText = UNKNOWN
     """Id of the prompt format it was trained on."""
     tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
-    method: Text = ""
-    data_digest: Text = ""
+    method: RecordText = ""
+    data_digest: RecordText = ""
     seed: int | None = None
-    versions: Annotated[dict[Text, Text], Meta(max_length=64)] = {}
+    versions: Annotated[dict[RecordText, RecordText], Meta(max_length=64)] = {}
     """Of the libraries it was trained with."""
-    metrics: Annotated[dict[Text, float], Meta(max_length=256)] = {}
+    metrics: Annotated[dict[RecordText, float], Meta(max_length=256)] = {}
     scale: Annotated[float, Meta(ge=0, le=2)] = 1.0
     """How strongly it is to apply where a request does not say."""
-    licence: Text = UNKNOWN
-    created: Text = ""
+    licence: RecordText = UNKNOWN
+    created: RecordText = ""
     """ISO 8601, UTC."""
 
 
@@ -52,7 +57,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One stored adapter."""
 
     digest: Digest
-    """Of the content; see ``digest.adapter_digest``."""
+    """Of the content; see ``lora.lora_digest``."""
     name: str
     """The name it was asked for by; in the stored file, the name it was first imported as."""
     base: str
@@ -158,3 +163,26 @@ class AdapterLease:
     path: Path
     """What the engine loads: a GGUF file for llama.cpp, a PEFT folder for torch."""
     scale: float = 1.0
+
+
+def require_usable_name(name: str) -> None:
+    """Raise InvalidInput for a word that cannot be an adapter's name.
+
+    A name is safe in a path, a URL and a shell, and is no digest.
+    """
+    if name == BASE:
+        raise InvalidInput(f"'{BASE}' means no adapter", fix="Choose another name")
+    if not _NAME.fullmatch(name) or DIGEST_PATTERN.fullmatch(name):
+        raise InvalidInput(
+            f"'{name}' cannot be an adapter's name",
+            why=f"1 to {MAX_NAME_LENGTH} of a-z, 0-9, '.', '_' and '-', the first a letter or digit, and no digest",
+            fix="Choose another name",
+        )
+
+
+def derive_name(*words: str) -> str:
+    """A usable name made of these words, as near to them as can be; the last one is kept whole."""
+    parts = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()).strip("-._") for word in words]
+    last = parts.pop()
+    first = "-".join(filter(None, parts))[: MAX_NAME_LENGTH - 1 - len(last)].strip("-._")
+    return f"{first or 'code'}-{last}"

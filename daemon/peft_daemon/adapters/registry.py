@@ -1,62 +1,44 @@
-"""What adapter names mean, and which adapter answers a request.
+"""The registry of adapters: the meaning of names, the adapter that answers a request, and every change of these.
 
-    names.json          name -> digests, newest last
-    active.json         task -> name, everywhere and by repository
-
-Any number of processes may use one folder. Changes hold a file lock and end in one rename, so that a reader, who
-takes no lock, and a crash find the state before or after. The adapters themselves are in ``blobs``.
+Any number of processes may use one folder. A change holds a file lock and ends in one rename, so that a reader, which
+takes no lock, and a crash find the state before or after it. The files of adapters are in ``blobs``.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
 from peft_core import files
 from peft_core.api_types import BASE, LLAMACPP, AdapterSummary, Task
-from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile, UnusablePath
+from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import private_folder
-from peft_daemon.adapters.blobs import DIGEST, Blobs, now
-from peft_daemon.adapters.integrity import AdapterVerifier
-from peft_daemon.adapters.manifest import AdapterLease, Manifest, lost_summary
-from peft_daemon.adapters.names import require_usable
-from peft_daemon.adapters.rounding import round_to_float16
-from peft_daemon.adapters.state import Active, Names, Version, enclosing
+from peft_daemon.adapters.blobs import AdapterVerifier, BlobStore, utc_now
+from peft_daemon.adapters.manifest import DIGEST_PATTERN, AdapterLease, Manifest, lost_summary, require_usable_name
+from peft_daemon.adapters.peft_files import round_to_float16
+from peft_daemon.adapters.registry_state import (
+    ActiveAdapters,
+    AdapterNames,
+    NameVersion,
+    RegistryFiles,
+    RegistryState,
+    enclosing_folders,
+)
 from peft_daemon.adapters.validation import BaseModel
 
-T = TypeVar("T", Names, Active)
-Signature = tuple[int, int, int] | None
-Summaries = list[AdapterSummary]
-Manifests = list[Manifest]
-Places = list[str]
-
 LOCK_TIMEOUT_S = 60.0
-MIN_PREFIX = 4
+MIN_DIGEST_PREFIX = 4
 """Shortest accepted beginning of a digest."""
-SHORT = 12
+SHORT_DIGEST_LENGTH = 12
 """Digits of a digest shown to people, and the name of an adapter no name points at."""
 
 _HEX = frozenset("0123456789abcdef")
-
-
-@dataclass(frozen=True)
-class _State:
-    """What the two files said when they had these signatures."""
-
-    signatures: tuple[Signature, Signature]
-    names: Names
-    active: Active
-    folders: dict[str, dict[Task, str]]
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    """Read so far, by digest; dropped with the state, so that a removed adapter does not linger."""
 
 
 class AdapterRegistry:
@@ -64,29 +46,29 @@ class AdapterRegistry:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names_file = folder / "names.json"
-        self._active_file = folder / "active.json"
-        self._blobs = Blobs(folder)
+        self._state_files = RegistryFiles(folder)
+        self._blobs = BlobStore(folder)
         self._verifier = AdapterVerifier(self._blobs)
-        self._cached: _State | None = None
 
     @property
     def folder(self) -> Path:
         """Where everything lies."""
         return self._folder
 
-    def list(self, *, check: bool = False) -> Summaries:
+    def list_adapters(self, *, check: bool = False) -> list[AdapterSummary]:
         """One entry per name, then one per stored adapter that is in no name's history.
 
         With ``check`` the files of each are read, to tell whether they are damaged.
         """
-        state = self._state()
+        state = self._state_files.state()
         rows = [(name, _history(state.names, name)[-1].digest) for name in sorted(state.names.names)]
-        rows += [(digest[:SHORT], digest) for digest in sorted(self._digests(state) - state.names.mentioned())]
+        rows += [
+            (digest[:SHORT_DIGEST_LENGTH], digest) for digest in sorted(self._digests(state) - state.names.mentioned())
+        ]
         return [self._summary(state, name, digest, check=check) for name, digest in rows]
 
     def require_intact(self, manifest: Manifest, *, engine: str | None = None, anew: bool = False) -> None:
-        """Raise UnusableFile where the stored files are damaged; see ``integrity``."""
+        """Raise UnusableFile where the stored files are damaged; see ``AdapterVerifier``."""
         self._verifier.require_intact(manifest, engine=engine, anew=anew)
 
     def is_intact(self, digest: str) -> bool:
@@ -109,15 +91,15 @@ class AdapterRegistry:
 
         Raises NotFound with the closest names, Conflict when a beginning fits several digests.
         """
-        return self._get(self._state(), reference)
+        return self._get(self._state_files.state(), reference)
 
-    def history(self, name: str) -> tuple[Version, ...]:
+    def history(self, name: str) -> tuple[NameVersion, ...]:
         """The digests ``name`` has pointed at, newest last; empty for what is no name."""
-        return self._state().names.names.get(name, ())
+        return self._state_files.state().names.names.get(name, ())
 
-    def places(self, manifest: Manifest) -> Places:
+    def places(self, manifest: Manifest) -> list[str]:
         """Where an adapter is in use, by its digest or any of its names: ``fill``, ``intent@/path``, …"""
-        state = self._state()
+        state = self._state_files.state()
         return _places(state.active, {manifest.digest, *state.names.pointing_at(manifest.digest)})
 
     def resolve(self, task: Task, path: str | None = None, requested: str | None = None) -> Manifest | None:
@@ -126,18 +108,18 @@ class AdapterRegistry:
         ``requested`` (name, digest or ``base``) decides if given; else the nearest folder at or above ``path`` that
         has a setting for ``task``; else the setting for everywhere. Raises NotFound for an adapter that is gone.
         """
-        state = self._state()
+        state = self._state_files.state()
         reference = requested
         if reference is None and path is not None and state.folders:
-            settings = (state.folders[folder] for folder in enclosing(path) if folder in state.folders)
+            settings = (state.folders[folder] for folder in enclosing_folders(path) if folder in state.folders)
             reference = next((tasks[task] for tasks in settings if task in tasks), None)
         if reference is None:
             reference = state.active.everywhere.get(task, BASE)
         return None if reference == BASE else self._get(state, reference)
 
-    def in_use(self) -> Manifests:
+    def in_use(self) -> list[Manifest]:
         """The adapters that some setting names, those used everywhere first; what is gone is left out."""
-        state = self._state()
+        state = self._state_files.state()
         found: dict[str, Manifest] = {}
         for reference, _where in state.active.uses():
             if reference != BASE:
@@ -172,13 +154,13 @@ class AdapterRegistry:
         ``Blobs.add`` raises, and tells what it tells; nothing has changed then. Importing stored content again only
         moves the name.
         """
-        require_usable(name)
+        require_usable_name(name)
         with self._change():
             digest = self._blobs.add(
                 peft_dir, name=name, task=task, base=base, is_intact=self.is_intact, on_notice=on_notice
             )
-            names = self._read(self._names_file, Names)
-            self._write(self._names_file, names.with_version(name, Version(digest, now())))
+            names = self._state_files.read_names()
+            self._state_files.write_names(names.with_version(name, NameVersion(digest, utc_now())))
         return self.get(name)
 
     def use(self, reference: str, task: Task | None = None, repository: Path | None = None) -> Manifest | None:
@@ -191,12 +173,12 @@ class AdapterRegistry:
         if repository is not None and not repository.is_dir():
             raise NotFound(f"no folder {repository}", fix="Give the folder of a repository that exists")
         with self._change():
-            state = self._state()
+            state = self._state_files.state()
             manifest = None if reference == BASE else self._get(state, reference)
             if manifest is not None and reference not in state.names.names:
                 reference = manifest.digest
             tasks = manifest.tasks if manifest is not None and task is None else _tasks(task)
-            self._write(self._active_file, state.active.with_use(reference, tasks, repository))
+            self._state_files.write_active(state.active.with_use(reference, tasks, repository))
         return manifest
 
     def withdraw(self, name: str, digest: str, task: Task) -> bool:
@@ -205,18 +187,18 @@ class AdapterRegistry:
         Returns whether it did; a name that means another adapter than ``digest`` is left alone.
         """
         with self._change():
-            names, active = self._read(self._names_file, Names), self._read(self._active_file, Active)
+            names, active = self._state_files.read_names(), self._state_files.read_active()
             history = names.names.get(name, ())
             if not history or history[-1].digest != digest or not active.set_at_import(name, task, names):
                 return False
-            self._write(self._active_file, active.with_use(BASE, (task,), None))
+            self._state_files.write_active(active.with_use(BASE, (task,), None))
         return True
 
     def unset(self, task: Task | None, repository: Path) -> None:
         """Forget a repository's own setting: what applies around it applies in it again."""
         with self._change():
-            active = self._read(self._active_file, Active)
-            self._write(self._active_file, active.with_use(None, _tasks(task), repository))
+            active = self._state_files.read_active()
+            self._state_files.write_active(active.with_use(None, _tasks(task), repository))
 
     def rollback(self, name: str) -> Manifest:
         """Let ``name`` point at the digest it had before; raises NotFound, or Conflict when it had none.
@@ -224,12 +206,12 @@ class AdapterRegistry:
         The adapter it leaves stays stored under its digest.
         """
         with self._change():
-            names = self._read(self._names_file, Names)
+            names = self._state_files.read_names()
             if len(_history(names, name)) < 2:
                 raise Conflict(
                     f"'{name}' has no earlier version", fix=f"`peft-daemon adapters show {name}` shows its history"
                 )
-            self._write(self._names_file, names.rolled_back(name))
+            self._state_files.write_names(names.rolled_back(name))
         return self.get(name)
 
     def remove(self, reference: str, *, force: bool = False) -> None:
@@ -239,7 +221,7 @@ class AdapterRegistry:
         engine that has loaded the adapter goes on with it.
         """
         with self._change():
-            state = self._state()
+            state = self._state_files.state()
             names, active = state.names, state.active
             digest = self._digest(state, reference)
             by_name = reference in names.names
@@ -251,8 +233,8 @@ class AdapterRegistry:
             active = active.without(gone)
             orphans = touched - names.mentioned() - {used for used, _ in active.uses()}
             # Settings, then names, then content: whatever a crash leaves, nothing points at what is not there.
-            self._write(self._active_file, active)
-            self._write(self._names_file, names.with_removed(orphans))
+            self._state_files.write_active(active)
+            self._state_files.write_names(names.with_removed(orphans))
             self._delete_removed()
 
     def export(self, reference: str, destination: Path, form: Literal["peft", "peft-float16", "gguf"]) -> Path:
@@ -286,50 +268,40 @@ class AdapterRegistry:
             raise _gone(manifest) from None
         return target
 
-    def _state(self) -> _State:
-        """The present state, read again only when a file has another signature than last time."""
-        signatures = (_signature(self._names_file), _signature(self._active_file))
-        cached = self._cached
-        if cached is None or cached.signatures != signatures:
-            # The signatures are older than what is read now: a change in between is read again by the next call.
-            names, active = self._read(self._names_file, Names), self._read(self._active_file, Active)
-            self._cached = cached = _State(signatures, names, active, active.by_folder())
-        return cached
-
-    def _get(self, state: _State, reference: str) -> Manifest:
+    def _get(self, state: RegistryState, reference: str) -> Manifest:
         if reference in state.names.names:
             return self._named(state, reference)
         return self._manifest(state, self._digest(state, reference))
 
-    def _digest(self, state: _State, reference: str) -> str:
+    def _digest(self, state: RegistryState, reference: str) -> str:
         """The digest that a reference means, whatever became of the files."""
         if reference in state.names.names:
             return _history(state.names, reference)[-1].digest
-        if DIGEST.fullmatch(reference) and reference in self._digests(state):
+        if DIGEST_PATTERN.fullmatch(reference) and reference in self._digests(state):
             return reference
-        if len(reference) >= MIN_PREFIX and _HEX.issuperset(reference):
+        if len(reference) >= MIN_DIGEST_PREFIX and _HEX.issuperset(reference):
             found = sorted(digest for digest in self._digests(state) if digest.startswith(reference))
             if len(found) > 1:
-                short = ", ".join(digest[:SHORT] for digest in found)
+                short = ", ".join(digest[:SHORT_DIGEST_LENGTH] for digest in found)
                 raise Conflict(f"'{reference}' begins {len(found)} digests", why=short, fix="Give more digits")
             if found:
                 return found[0]
         raise _not_found(reference, state.names)
 
-    def _named(self, state: _State, name: str) -> Manifest:
+    def _named(self, state: RegistryState, name: str) -> Manifest:
         return msgspec.structs.replace(self._manifest(state, _history(state.names, name)[-1].digest), name=name)
 
-    def _manifest(self, state: _State, digest: str) -> Manifest:
+    def _manifest(self, state: RegistryState, digest: str) -> Manifest:
         if digest in state.manifests:
             return state.manifests[digest]
         stored = None if digest in state.names.removed else self._blobs.manifest(digest)
         if stored is None:
             raise _not_found(digest, state.names)
-        name = next(iter(state.names.pointing_at(digest)), digest[:SHORT])
+        name = next(iter(state.names.pointing_at(digest)), digest[:SHORT_DIGEST_LENGTH])
         state.manifests[digest] = manifest = msgspec.structs.replace(stored, name=name)
         return manifest
 
-    def _summary(self, state: _State, name: str, digest: str, *, check: bool) -> AdapterSummary:
+    def _summary(self, state: RegistryState, name: str, digest: str, *, check: bool) -> AdapterSummary:
         active_for = _places(state.active, {name, digest})
         try:
             manifest = self._manifest(state, digest)
@@ -341,7 +313,7 @@ class AdapterRegistry:
             return lost_summary(name, digest, active_for, error.why)
         return msgspec.structs.replace(manifest, name=name).summary(active_for)
 
-    def _digests(self, state: _State) -> set[str]:
+    def _digests(self, state: RegistryState) -> set[str]:
         return self._blobs.digests().difference(state.names.removed)
 
     @contextmanager
@@ -378,47 +350,26 @@ class AdapterRegistry:
 
     def _delete_removed(self) -> None:
         """Delete removed content; what the system holds on to stays listed until a later removal."""
-        names = self._read(self._names_file, Names)
+        names = self._state_files.read_names()
         left = [digest for digest in names.removed if not self._blobs.discard(digest)]
-        self._write(self._names_file, msgspec.structs.replace(names, removed=tuple(left)))
-
-    def _read(self, path: Path, kind: type[T]) -> T:
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
-        except (FileNotFoundError, NotADirectoryError):
-            return kind()
-        except (OSError, ValueError, RecursionError) as error:
-            raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
-
-    def _write(self, path: Path, value: Names | Active) -> None:
-        files.write_durable(path, msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def _signature(path: Path) -> Signature:
-    try:
-        info = os.stat(path)  # noqa: PTH116  (once per request: a third of the time of Path.stat)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UnusablePath(error, path) from None
-    return info.st_mtime_ns, info.st_size, info.st_ino
+        self._state_files.write_names(msgspec.structs.replace(names, removed=tuple(left)))
 
 
 def _tasks(task: Task | None) -> tuple[Task, ...]:
     return tuple(Task) if task is None else (task,)
 
 
-def _places(active: Active, references: set[str]) -> Places:
+def _places(active: ActiveAdapters, references: set[str]) -> list[str]:
     return [where for reference, where in active.uses() if reference in references]
 
 
-def _history(names: Names, name: str) -> tuple[Version, ...]:
+def _history(names: AdapterNames, name: str) -> tuple[NameVersion, ...]:
     if name not in names.names:
         raise _not_found(name, names)
     return names.names[name]
 
 
-def _require_unused(reference: str, gone: set[str], state: _State) -> None:
+def _require_unused(reference: str, gone: set[str], state: RegistryState) -> None:
     if where := _places(state.active, gone):
         raise Conflict(
             f"'{reference}' is in use",
@@ -432,7 +383,7 @@ def _require_unused(reference: str, gone: set[str], state: _State) -> None:
         )
 
 
-def _not_found(reference: str, names: Names) -> NotFound:
+def _not_found(reference: str, names: AdapterNames) -> NotFound:
     close = get_close_matches(reference.lower(), names.names, n=3, cutoff=0.5)
     return NotFound(
         f"no adapter '{reference}'",
@@ -443,6 +394,6 @@ def _not_found(reference: str, names: Names) -> NotFound:
 
 def _gone(manifest: Manifest) -> NotFound:
     return NotFound(
-        f"adapter '{manifest.name}' ({manifest.digest[:SHORT]}) was removed meanwhile",
+        f"adapter '{manifest.name}' ({manifest.digest[:SHORT_DIGEST_LENGTH]}) was removed meanwhile",
         fix="Import it again, or choose another with `peft-daemon adapters use`",
     )

@@ -1,28 +1,21 @@
-"""Whether a PEFT folder is a LoRA that this base can be served with: names, pairs, ranks, shapes, numbers, origin.
+"""Checks that adapters of all methods share: the origin of an adapter, the layers of its base, and finite numbers.
 
-Works on a folder that ``peft_files.take`` filled; reads the base's header only. What passes here can be exported
-without a further check, unless it is a DoRA. Other methods are checked in ``vectors``.
+They read the base's header only. LoRA is checked in ``lora``, the other methods in ``vectors``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
-from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf.header import GgufHeader, read_header
-from peft_daemon.adapters import lora_config, peft_files
-from peft_daemon.adapters.digest import adapter_digest
-from peft_daemon.adapters.facts import AdapterFacts
-from peft_daemon.adapters.lora_config import LoraConfig
 from peft_daemon.adapters.manifest import TrainingRecord
-from peft_daemon.adapters.tensors import Tensor, read_tensors
+from peft_daemon.adapters.peft_files import Tensor
 
 ARCHITECTURES = frozenset({"qwen2", "qwen3", "llama"})
 """Those whose conversion to GGUF keeps linear layers as they are, up to the row order ``gguf_export`` knows."""
@@ -44,8 +37,6 @@ LINEAR_LAYERS = {
 _LAYER = re.compile(
     rf"model\.layers\.(?P<index>0|[1-9][0-9]{{0,4}})\.(?P<kind>{'|'.join(map(re.escape, LINEAR_LAYERS))})"
 )
-_PREFIX = "base_model.model."
-_FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_((?P<factor>[AB])\.weight|(?P<m>magnitude_vector))")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/(?P<model>[\w.-]+)")
 _REPACKAGED = "If it was trained on the same weights under another name, correct base_model_name_or_path"
 
@@ -57,94 +48,6 @@ class BaseModel:
     id: str
     sha256: str
     path: Path
-
-
-@dataclass(frozen=True)
-class LoraModule:
-    """One changed linear layer: its output gains ``scale * b @ (a @ input)``.
-
-    ``a`` is (rank, inputs), ``b`` is (outputs, rank); ``weight`` is the base's tensor in the GGUF file. A DoRA also
-    sets the length of each row of the changed weight: ``magnitude`` is (outputs,).
-    """
-
-    name: str
-    weight: str
-    scale: float
-    a: Tensor
-    b: Tensor
-    magnitude: Tensor | None = None
-
-    @property
-    def rank(self) -> int:
-        """The inner dimension of the two factors."""
-        return self.a.shape[0]
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers it holds."""
-        return sum(prod(tensor.shape) for tensor in (self.a, self.b, self.magnitude) if tensor is not None)
-
-    def changes_anything(self) -> bool:
-        """Whether both factors have a number other than zero; a DoRA may change lengths alone."""
-        return self.magnitude is not None or bool(self.a.to_float32().any() and self.b.to_float32().any())
-
-
-@dataclass(frozen=True)
-class LoraAdapter:
-    """An adapter that passed every check."""
-
-    modules: tuple[LoraModule, ...]
-    """Sorted by name; never empty."""
-    config: LoraConfig
-    record: TrainingRecord | None
-    base: GgufHeader
-
-    def facts(self) -> AdapterFacts:
-        """What a manifest says of it."""
-        config, modules = self.config, self.modules
-        served = ((LLAMACPP,) if self.has_gguf_form else ()) + (
-            (TORCH,) if self.base.architecture in TORCH_ARCHITECTURES else ()
-        )
-        return AdapterFacts(
-            method="dora" if config.dora else "rslora" if config.rslora else "lora",
-            engines=served,
-            rank=max(module.rank for module in modules),
-            alpha=config.alpha,
-            targets=tuple(sorted({module.name.rpartition(".")[2] for module in modules})),
-            modules=len(modules),
-            parameters=sum(module.parameters for module in modules),
-        )
-
-    def digest(self, base_sha256: str) -> str:
-        """Its content digest."""
-        return adapter_digest(self.modules, base_sha256)
-
-    @property
-    def has_gguf_form(self) -> bool:
-        """Whether llama.cpp can apply it."""
-        return not self.config.dora
-
-
-def validate(folder: Path, base: BaseModel) -> LoraAdapter:
-    """Check the LoRA in ``folder`` against ``base``.
-
-    Raises InvalidInput for an adapter nothing should load or no engine can serve, Conflict for one that was made
-    for another base.
-    """
-    config = lora_config.parse((folder / peft_files.CONFIG).read_bytes())
-    record = read_record(folder / peft_files.RECORD)
-    header = check_origin(config.base, record, base)
-    if config.dora and header.architecture not in TORCH_ARCHITECTURES:
-        raise InvalidInput(
-            f"DoRA adapters for the architecture {header.architecture!r} cannot be served",
-            why=f"llama.cpp cannot apply them, and torch reads GGUF files of {', '.join(sorted(TORCH_ARCHITECTURES))}",
-            fix="Train without `--dora`",
-        )
-    found = _by_module(read_tensors(folder / peft_files.WEIGHTS), config)
-    modules = tuple(_module(name, found[name], config=config, header=header, base=base) for name in sorted(found))
-    if not any(module.changes_anything() for module in modules):
-        raise InvalidInput("the adapter changes nothing", why="all its factors are zero", fix="Train it first")
-    return LoraAdapter(modules, config, record, header)
 
 
 def read_record(path: Path) -> TrainingRecord | None:
@@ -193,27 +96,6 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _by_module(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each module: ``A``, ``B`` and, for a DoRA, ``magnitude_vector``."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in sorted(tensors.items()):
-        match = _FACTOR.fullmatch(name)
-        if match is None or (match["m"] and not config.dora):
-            raise InvalidInput(
-                f"unknown tensor '{name}'",
-                why=f"a LoRA holds only '{_PREFIX}….lora_A.weight' and '….lora_B.weight'",
-                fix="Train without additional modules",
-            )
-        found.setdefault(match["module"], {})[match["factor"] or match["m"]] = tensor
-    if not found:
-        raise InvalidInput("the adapter has no tensors", why="it would change nothing", fix="Train it first")
-    for module, parts in found.items():
-        for part in ("A", "B", "magnitude_vector") if config.dora else ("A", "B"):
-            if part not in parts:
-                raise InvalidInput(f"'{module}' has no lora_{part}", fix="Save the adapter again with PEFT")
-    return found
-
-
 def gguf_weight(module: str) -> str:
     """The GGUF name of the weight of a linear layer, ``model.layers.3.mlp.up_proj``; empty for any other module."""
     if module == "lm_head":
@@ -235,28 +117,6 @@ def base_weight(module: str, header: GgufHeader, base: BaseModel) -> tuple[int, 
     return outputs, inputs
 
 
-def _module(
-    name: str, parts: Mapping[str, Tensor], *, config: LoraConfig, header: GgufHeader, base: BaseModel
-) -> LoraModule:
-    a, b, magnitude = parts["A"], parts["B"], parts.get("magnitude_vector")
-    rank = config.rank_of(name)
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
-        raise InvalidInput(f"the factors of '{name}' do not multiply: {list(b.shape)} by {list(a.shape)}")
-    if a.shape[0] != rank:
-        raise InvalidInput(f"'{name}' has rank {a.shape[0]}", why=f"adapter_config.json says {rank}")
-    outputs, inputs = base_weight(name, header, base)
-    if (b.shape[0], a.shape[1]) != (outputs, inputs):
-        raise Conflict(
-            f"'{name}' maps {a.shape[1]} to {b.shape[0]} values, in {base.id} it maps {inputs} to {outputs}",
-            fix="Import the adapter for the model it was trained on with `--base`",
-        )
-    if magnitude is not None and magnitude.shape != (outputs,):
-        raise InvalidInput(f"the magnitudes of '{name}' have the shape {list(magnitude.shape)}, not [{outputs}]")
-    for part, tensor in parts.items():
-        require_finite(f"{name}.lora_{part}", tensor)
-    return LoraModule(name, gguf_weight(name), config.scale_of(name), a, b, magnitude)
-
-
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise InvalidInput for NaN or infinity."""
     import numpy as np  # noqa: PLC0415  (the daemon's request path must not load it)
@@ -265,3 +125,40 @@ def require_finite(name: str, tensor: Tensor) -> None:
         raise InvalidInput(
             f"'{name}' holds NaN or infinity", why="the training diverged", fix="Train with a lower learning rate"
         )
+
+
+# What a checked adapter is, whatever its method: the part of its manifest that can be read off its files.
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterFacts:
+    """As ``Manifest`` has them."""
+
+    method: str
+    """For an adapter whose record names none."""
+    engines: tuple[str, ...]
+    """Ids of the engines that can serve it."""
+    rank: int = 0
+    alpha: float = 0.0
+    virtual_tokens: int = 0
+    targets: tuple[str, ...] = ()
+    modules: int = 0
+    parameters: int
+
+
+class CheckedAdapter(Protocol):
+    """An adapter that passed every check."""
+
+    @property
+    def record(self) -> TrainingRecord | None:
+        """What its tuner wrote down."""
+
+    @property
+    def base(self) -> GgufHeader:
+        """Of the model it was checked against."""
+
+    def facts(self) -> AdapterFacts:
+        """What a manifest says of its content."""
+
+    def digest(self, base_sha256: str) -> str:
+        """Its content digest."""

@@ -17,12 +17,11 @@ from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf.header import GgufHeader
 from peft_daemon.adapters import lora_config, peft_files
-from peft_daemon.adapters.digest import tensors_digest
-from peft_daemon.adapters.facts import AdapterFacts
 from peft_daemon.adapters.manifest import TrainingRecord
-from peft_daemon.adapters.tensors import Tensor, read_tensors
+from peft_daemon.adapters.peft_files import Tensor, read_tensors, tensors_digest
 from peft_daemon.adapters.validation import (
     TORCH_ARCHITECTURES,
+    AdapterFacts,
     BaseModel,
     base_weight,
     check_origin,
@@ -30,7 +29,7 @@ from peft_daemon.adapters.validation import (
     require_finite,
 )
 
-EMBEDDINGS = "prompt_embeddings"
+EMBEDDINGS_TENSOR = "prompt_embeddings"
 """What PEFT calls the one tensor of a prompt or prefix adapter."""
 MAX_VIRTUAL_TOKENS = 1024
 
@@ -38,12 +37,12 @@ _ALWAYS = {"peft_type", "task_type", "peft_version", "revision", "inference_mode
 _VIRTUAL = {"num_virtual_tokens", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"}
 _VECTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.ia3_l")
 
-Values = Mapping[str, Any]
+ConfigValues = Mapping[str, Any]
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Kind:
+class VectorMethod:
     """One method: its keys, and the check of its tensors."""
 
     peft_type: str
@@ -52,7 +51,7 @@ class Kind:
     """Keys that are read, or that have no influence on a trained adapter."""
     off: Mapping[str, str]
     """Keys that must be off, and why."""
-    check: Callable[[Values, Tensors, GgufHeader, BaseModel], None]
+    check: Callable[[ConfigValues, Tensors, GgufHeader, BaseModel], None]
 
     @property
     def keys(self) -> frozenset[str]:
@@ -64,7 +63,7 @@ class Kind:
 class VectorAdapter:
     """An adapter that passed every check."""
 
-    kind: Kind
+    kind: VectorMethod
     tensors: Tensors
     record: TrainingRecord | None
     base: GgufHeader
@@ -75,7 +74,7 @@ class VectorAdapter:
         return AdapterFacts(
             method=self.kind.method,
             engines=(TORCH,),
-            virtual_tokens=self.tensors[EMBEDDINGS].shape[0] if EMBEDDINGS in self.tensors else 0,
+            virtual_tokens=self.tensors[EMBEDDINGS_TENSOR].shape[0] if EMBEDDINGS_TENSOR in self.tensors else 0,
             targets=tuple(sorted({name.rpartition(".")[2] for name in modules})),
             modules=len(modules),
             parameters=sum(prod(tensor.shape) for tensor in self.tensors.values()),
@@ -86,11 +85,11 @@ class VectorAdapter:
         return tensors_digest(self.kind.peft_type, self.tensors, base_sha256)
 
 
-def validate(folder: Path, base: BaseModel, kind: Kind) -> VectorAdapter:
-    """Check the adapter of this kind in ``folder`` against ``base``; raises as ``checking.check`` does."""
-    values = lora_config.read((folder / peft_files.CONFIG).read_bytes())
+def validate_vectors(folder: Path, base: BaseModel, kind: VectorMethod) -> VectorAdapter:
+    """Check the adapter of this kind in ``folder`` against ``base``; raises as ``check_adapter`` does."""
+    values = lora_config.read_config((folder / peft_files.CONFIG_FILE).read_bytes())
     _refuse(values, kind)
-    record = read_record(folder / peft_files.RECORD)
+    record = read_record(folder / peft_files.RECORD_FILE)
     header = check_origin(str(values.get("base_model_name_or_path") or ""), record, base)
     if header.architecture not in TORCH_ARCHITECTURES:
         raise InvalidInput(
@@ -98,7 +97,7 @@ def validate(folder: Path, base: BaseModel, kind: Kind) -> VectorAdapter:
             why=f"the torch engine reads GGUF files of {', '.join(sorted(TORCH_ARCHITECTURES))}",
             fix="Choose another base with `--base`, or train a LoRA",
         )
-    tensors = read_tensors(folder / peft_files.WEIGHTS)
+    tensors = read_tensors(folder / peft_files.WEIGHTS_FILE)
     if not tensors:
         raise InvalidInput("the adapter has no tensors", why="it would change nothing", fix="Train it first")
     kind.check(values, tensors, header, base)
@@ -107,14 +106,14 @@ def validate(folder: Path, base: BaseModel, kind: Kind) -> VectorAdapter:
     return VectorAdapter(kind, tensors, record, header)
 
 
-def _refuse(values: Values, kind: Kind) -> None:
+def _refuse(values: ConfigValues, kind: VectorMethod) -> None:
     lora_config.refuse_unknown(values, kind.keys)
     for key, effect in kind.off.items():
         if not lora_config.is_off(values.get(key)):
-            raise InvalidInput(f"'{key}' is on in {peft_files.CONFIG}", why=effect, fix=f"Train without '{key}'")
+            raise InvalidInput(f"'{key}' is on in {peft_files.CONFIG_FILE}", why=effect, fix=f"Train without '{key}'")
 
 
-def _check_ia3(values: Values, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+def _check_ia3(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
     """Each vector rescales the inputs (1, inputs) or the outputs (outputs, 1) of a linear layer."""
     for name, tensor in tensors.items():
         match = _VECTOR.fullmatch(name)
@@ -135,12 +134,12 @@ def _check_ia3(values: Values, tensors: Tensors, header: GgufHeader, base: BaseM
         raise InvalidInput("the adapter changes nothing", why="all its vectors are ones", fix="Train it first")
 
 
-def _check_prompt(values: Values, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+def _check_prompt(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
     """Virtual tokens as embeddings: (tokens, embedding)."""
     _check_embeddings(values, tensors, header.hyperparameter("embedding_length"), base)
 
 
-def _check_prefix(values: Values, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+def _check_prefix(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
     """Virtual tokens as keys and values of every layer: (tokens, layers · 2 · key-value heads · size of a head)."""
     layers, heads = header.hyperparameter("block_count"), header.hyperparameter("attention.head_count")
     kv_heads = header.hyperparameter("attention.head_count_kv", heads)
@@ -154,15 +153,15 @@ def _check_prefix(values: Values, tensors: Tensors, header: GgufHeader, base: Ba
     _check_embeddings(values, tensors, layers * 2 * kv_heads * size, base)
 
 
-def _check_embeddings(values: Values, tensors: Tensors, width: int, base: BaseModel) -> None:
-    if set(tensors) != {EMBEDDINGS}:
-        unknown = sorted(set(tensors) - {EMBEDDINGS})
-        raise InvalidInput(f"unknown tensor '{unknown[0]}'", why=f"such an adapter holds only '{EMBEDDINGS}'")
-    shape, count = tensors[EMBEDDINGS].shape, values.get("num_virtual_tokens")
+def _check_embeddings(values: ConfigValues, tensors: Tensors, width: int, base: BaseModel) -> None:
+    if set(tensors) != {EMBEDDINGS_TENSOR}:
+        unknown = sorted(set(tensors) - {EMBEDDINGS_TENSOR})
+        raise InvalidInput(f"unknown tensor '{unknown[0]}'", why=f"such an adapter holds only '{EMBEDDINGS_TENSOR}'")
+    shape, count = tensors[EMBEDDINGS_TENSOR].shape, values.get("num_virtual_tokens")
     if values.get("num_transformer_submodules") not in (None, 1):
         raise InvalidInput("the adapter is for an encoder and a decoder", why=f"{base.id} has a decoder only")
     if len(shape) != 2 or shape[0] != count:
-        raise InvalidInput(f"'{EMBEDDINGS}' has the shape {list(shape)}", why=f"num_virtual_tokens is {count!r}")
+        raise InvalidInput(f"'{EMBEDDINGS_TENSOR}' has the shape {list(shape)}", why=f"num_virtual_tokens is {count!r}")
     if not 1 <= shape[0] <= MAX_VIRTUAL_TOKENS:
         raise InvalidInput(f"num_virtual_tokens is {count!r}", why=f"it is a number from 1 to {MAX_VIRTUAL_TOKENS}")
     if shape[1] != width:
@@ -174,10 +173,10 @@ def _check_embeddings(values: Values, tensors: Tensors, width: int, base: BaseMo
 
 _SAVED = {"modules_to_save": "it replaces whole modules of the base"}
 
-KINDS: Mapping[str, Kind] = {
+VECTOR_METHODS: Mapping[str, VectorMethod] = {
     kind.peft_type: kind
     for kind in (
-        Kind(
+        VectorMethod(
             "IA3",
             "ia3",
             # Which layers, and which end of each, is read off the tensors.
@@ -185,7 +184,7 @@ KINDS: Mapping[str, Kind] = {
             _SAVED | {"fan_in_fan_out": "its weights are stored transposed"},
             _check_ia3,
         ),
-        Kind(
+        VectorMethod(
             "PROMPT_TUNING",
             "prompt",
             frozenset(
@@ -195,7 +194,7 @@ KINDS: Mapping[str, Kind] = {
             _SAVED,
             _check_prompt,
         ),
-        Kind(
+        VectorMethod(
             "PREFIX_TUNING",
             "prefix",
             # What is stored is what the projection gave, if there was one.

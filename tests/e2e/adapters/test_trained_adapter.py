@@ -55,7 +55,12 @@ def test_what_peft_writes_is_imported_with_all_its_facts(imported: Manifest, bas
 def test_every_key_of_the_installed_pefts_config_is_known() -> None:
     from peft import LoraConfig
 
-    known = lora_config.READ | lora_config.TRAINING_ONLY | lora_config.CODE | lora_config.NOT_SERVED.keys()
+    known = (
+        lora_config.READ_KEYS
+        | lora_config.TRAINING_ONLY_KEYS
+        | lora_config.CODE_KEYS
+        | lora_config.UNSERVED_KEYS.keys()
+    )
     assert {field.name for field in fields(LoraConfig)} <= known
 
 

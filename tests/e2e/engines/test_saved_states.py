@@ -14,7 +14,7 @@ import pytest
 from peft_core.api_types import FinishReason, Timings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipping import provide
+from peft_daemon.adapters.shipped_adapters import import_shipped_adapters
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
@@ -47,7 +47,7 @@ def options(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Llama
 def lora(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterLease:
     entry = catalogue.get("qwen2.5-coder-0.5b-instruct")
     registry = AdapterRegistry(tmp_path_factory.mktemp("a") / "adapters")
-    provide(registry, BaseModel(entry.id, entry.sha256, model_file))
+    import_shipped_adapters(registry, BaseModel(entry.id, entry.sha256, model_file))
     manifest = registry.get("python-fim")
     return registry.lease(manifest, manifest.scale)
 

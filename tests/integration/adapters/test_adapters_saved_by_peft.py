@@ -106,7 +106,7 @@ def by_llama_cpp(base: BaseModel, registry: AdapterRegistry, name: str) -> dict[
 def saved_without_a_task(base: BaseModel, folder: Path) -> Any:
     model = adapted(base, lora())
     model.save_pretrained(str(folder))
-    assert json.loads((folder / peft_files.CONFIG).read_bytes())["auto_mapping"], "the case this is about"
+    assert json.loads((folder / peft_files.CONFIG_FILE).read_bytes())["auto_mapping"], "the case this is about"
     return model
 
 
@@ -119,7 +119,7 @@ def saved_with_a_task(base: BaseModel, folder: Path) -> Any:
 def saved_under_a_name(base: BaseModel, folder: Path) -> Any:
     model = adapted(base, lora(), "mine")
     model.save_pretrained(str(folder))
-    assert not (folder / peft_files.CONFIG).exists() and (folder / "mine").is_dir(), "the case this is about"
+    assert not (folder / peft_files.CONFIG_FILE).exists() and (folder / "mine").is_dir(), "the case this is about"
     return model
 
 
@@ -219,7 +219,7 @@ def test_pickled_weights_are_refused_with_a_command_that_converts_them(
     from peft import get_peft_model_state_dict
 
     model = saved_without_a_task(base, tmp_path / "saved")
-    (tmp_path / "saved" / peft_files.WEIGHTS).unlink()
+    (tmp_path / "saved" / peft_files.WEIGHTS_FILE).unlink()
     torch.save(get_peft_model_state_dict(model), tmp_path / "saved" / peft_files.PICKLED_WEIGHTS)
     with pytest.raises(InvalidInput, match=r"adapter_model\.bin is a pickle") as refused:
         registry.import_(tmp_path / "saved", name="mine", base=base)
@@ -234,8 +234,11 @@ def test_every_key_of_the_installed_peft_is_known() -> None:
     """Users are not refused for a key that is new and off. One that is new and set by default would refuse them all."""
     from peft import IA3Config, LoraConfig, PrefixTuningConfig, PromptTuningConfig
 
-    known = {LoraConfig: lora_config.KNOWN} | {
-        config: vectors.KINDS[config().peft_type].keys for config in (IA3Config, PromptTuningConfig, PrefixTuningConfig)
+    known = {LoraConfig: lora_config.KNOWN_KEYS} | {
+        config: vectors.VECTOR_METHODS[config().peft_type].keys
+        for config in (IA3Config, PromptTuningConfig, PrefixTuningConfig)
     }
     for config, keys in known.items():
-        assert config().to_dict().keys() - keys - lora_config.CODE == set(), f"{config.__name__} has keys to classify"
+        assert config().to_dict().keys() - keys - lora_config.CODE_KEYS == set(), (
+            f"{config.__name__} has keys to classify"
+        )

@@ -24,12 +24,14 @@ View = dict[str, Any]
 
 def view(registry: AdapterRegistry) -> View:
     """All a user can see of the registry; every adapter in it must be whole."""
-    for row in registry.list():
+    for row in registry.list_adapters():
         manifest = registry.get(row.digest)
         reader = gguf.GGUFReader(registry.lease(manifest).path)
         assert len(reader.tensors) == 2 * manifest.modules
     used = registry.resolve(Task.FILL)
-    histories = {row.name: [version.digest for version in registry.history(row.name)] for row in registry.list()}
+    histories = {
+        row.name: [version.digest for version in registry.history(row.name)] for row in registry.list_adapters()
+    }
     return {
         "names": {name: history for name, history in histories.items() if history},
         "fill": used.digest if used else None,

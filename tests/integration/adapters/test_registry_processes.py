@@ -39,7 +39,7 @@ from peft_core.api_types import Task
 
 registry = AdapterRegistry(Path(sys.argv[1]))
 manifest = registry.resolve(Task.FILL, "/some/where.py")
-assert manifest is not None and registry.lease(manifest).path.exists() and registry.list()
+assert manifest is not None and registry.lease(manifest).path.exists() and registry.list_adapters()
 heavy = {"numpy", "gguf", "safetensors", "filelock", "torch", "typer", "rich"}
 print(sorted(heavy & sys.modules.keys()))
 """
@@ -84,17 +84,17 @@ def test_no_change_is_lost_and_every_read_is_whole(tmp_path: Path) -> None:
     while any(writer.poll() is None for writer in writers):
         for manifest in (registry.resolve(Task.FILL), registry.resolve(Task.INTENT, str(tmp_path / "x.py"))):
             assert manifest is None or registry.lease(manifest).path.read_bytes()[:4] == b"GGUF"
-        registry.list()
+        registry.list_adapters()
     for writer in writers:
         assert writer.wait() == 0
         for stream in (writer.stdin, writer.stdout):
             assert stream is not None
             stream.close()
     own = {f"{me}-{i}" for me in folders for i in range(ROUNDS)}
-    assert {row.name for row in registry.list()} == own | {"shared"}
-    assert {version.digest for version in registry.history("shared")} == {row.digest for row in registry.list()} | {
-        registry.history(f"{me}-0")[0].digest for me in folders
-    }
+    assert {row.name for row in registry.list_adapters()} == own | {"shared"}
+    assert {version.digest for version in registry.history("shared")} == {
+        row.digest for row in registry.list_adapters()
+    } | {registry.history(f"{me}-0")[0].digest for me in folders}
     for me, task in (("one", Task.FILL), ("two", Task.INTENT)):
         used = registry.resolve(task, str(tmp_path / "x.py"))
         assert used is not None

@@ -81,7 +81,7 @@ def test_a_fully_tuned_model_is_written_and_no_adapter(place: Installation) -> N
     last = events(request("full"), place)[-1]
     assert isinstance(last, ModelWritten)
     assert {"config.json", "model.safetensors", "peft-daemon.json"} <= {p.name for p in Path(last.folder).iterdir()}
-    assert not place.registry.list()
+    assert not place.registry.list_adapters()
 
 
 def test_no_activation_means_none(place: Installation) -> None:

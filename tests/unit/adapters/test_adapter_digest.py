@@ -9,10 +9,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from peft_daemon.adapters.digest import adapter_digest
+from peft_daemon.adapters.lora import LoraModule, lora_digest
+from peft_daemon.adapters.peft_files import Tensor
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.tensors import Tensor
-from peft_daemon.adapters.validation import BaseModel, LoraModule
+from peft_daemon.adapters.validation import BaseModel
 from support.synthetic_adapter import lora, peft_config, peft_tensors, write_peft
 
 BASE = "b" * 64
@@ -40,13 +40,13 @@ adapters = st.lists(modules(), min_size=1, max_size=4, unique_by=lambda module: 
 
 @given(adapter=adapters, data=st.data())
 def test_the_order_of_modules_does_not_matter(adapter: list[LoraModule], data: st.DataObject) -> None:
-    assert adapter_digest(data.draw(st.permutations(adapter)), BASE) == adapter_digest(adapter, BASE)
+    assert lora_digest(data.draw(st.permutations(adapter)), BASE) == lora_digest(adapter, BASE)
 
 
 @given(one=adapters, other=adapters)
 def test_only_equal_adapters_have_equal_digests(one: list[LoraModule], other: list[LoraModule]) -> None:
     same = {m.name: m for m in one} == {m.name: m for m in other}
-    assert (adapter_digest(one, BASE) == adapter_digest(other, BASE)) == same
+    assert (lora_digest(one, BASE) == lora_digest(other, BASE)) == same
 
 
 @given(adapter=adapters, data=st.data())
@@ -55,18 +55,18 @@ def test_any_changed_byte_gives_another_digest(adapter: list[LoraModule], data: 
     changed = bytearray(module.b.data)
     changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
     other = [replace(m, b=replace(m.b, data=bytes(changed))) if m is module else m for m in adapter]
-    assert adapter_digest(other, BASE) != adapter_digest(adapter, BASE)
+    assert lora_digest(other, BASE) != lora_digest(adapter, BASE)
 
 
 @given(adapter=adapters, factor=st.floats(1.001, 3))
 def test_another_scale_gives_another_digest(adapter: list[LoraModule], factor: float) -> None:
     other = [replace(adapter[0], scale=adapter[0].scale * factor), *adapter[1:]]
-    assert adapter_digest(other, BASE) != adapter_digest(adapter, BASE)
+    assert lora_digest(other, BASE) != lora_digest(adapter, BASE)
 
 
 @given(adapter=adapters)
 def test_another_base_gives_another_digest(adapter: list[LoraModule]) -> None:
-    assert adapter_digest(adapter, "c" * 64) != adapter_digest(adapter, BASE)
+    assert lora_digest(adapter, "c" * 64) != lora_digest(adapter, BASE)
 
 
 def test_bytes_cannot_move_from_one_factor_to_the_other() -> None:
@@ -74,7 +74,7 @@ def test_bytes_cannot_move_from_one_factor_to_the_other() -> None:
         a, b = (Tensor("F16", (rows, 1), bytes(2 * rows)) for rows in (rows_a, rows_b))
         return LoraModule("m", "w", 1.0, a, b)
 
-    assert adapter_digest([module(1, 3)], BASE) != adapter_digest([module(3, 1)], BASE)
+    assert lora_digest([module(1, 3)], BASE) != lora_digest([module(3, 1)], BASE)
 
 
 def raw_safetensors(path: Path, order: list[str], metadata: dict[str, str]) -> None:

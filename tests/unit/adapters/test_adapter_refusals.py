@@ -29,15 +29,15 @@ KEY = f"base_model.model.{Q}"
 def tensors(folder: Path, **changes: Any) -> None:
     """Write the fitting tensors with some replaced, added, or (None) left out."""
     wanted = peft_tensors(lora()) | {name.replace("__", "."): value for name, value in changes.items()}
-    save_file({n: t for n, t in wanted.items() if t is not None}, folder / peft_files.WEIGHTS)
+    save_file({n: t for n, t in wanted.items() if t is not None}, folder / peft_files.WEIGHTS_FILE)
 
 
 def config(folder: Path, **changes: Any) -> None:
-    (folder / peft_files.CONFIG).write_text(json.dumps(peft_config(**changes)), encoding="utf-8")
+    (folder / peft_files.CONFIG_FILE).write_text(json.dumps(peft_config(**changes)), encoding="utf-8")
 
 
 def record(folder: Path, **fields: Any) -> None:
-    (folder / peft_files.RECORD).write_text(json.dumps(fields), encoding="utf-8")
+    (folder / peft_files.RECORD_FILE).write_text(json.dumps(fields), encoding="utf-8")
 
 
 def array(*shape: int, dtype: Any = np.float32, fill: float = 0.1) -> Any:
@@ -45,20 +45,20 @@ def array(*shape: int, dtype: Any = np.float32, fill: float = 0.1) -> Any:
 
 
 def linked_to_itself(folder: Path) -> None:
-    (folder / peft_files.RECORD).unlink(missing_ok=True)
-    (folder / peft_files.RECORD).symlink_to(folder / peft_files.RECORD)
+    (folder / peft_files.RECORD_FILE).unlink(missing_ok=True)
+    (folder / peft_files.RECORD_FILE).symlink_to(folder / peft_files.RECORD_FILE)
 
 
 def linked_outside(folder: Path) -> None:
     outside = folder.parent / "elsewhere.safetensors"
-    (folder / peft_files.WEIGHTS).rename(outside)
-    (folder / peft_files.WEIGHTS).symlink_to(outside)
+    (folder / peft_files.WEIGHTS_FILE).rename(outside)
+    (folder / peft_files.WEIGHTS_FILE).symlink_to(outside)
 
 
 def oversized(name: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         with (folder / name).open("r+b" if (folder / name).exists() else "wb") as file:
-            file.truncate(peft_files.LIMITS[name] + 1)  # sparse: no bytes are written
+            file.truncate(peft_files.MAX_FILE_BYTES[name] + 1)  # sparse: no bytes are written
 
     return make
 
@@ -72,32 +72,36 @@ class Case:
 
 
 CASES = [
-    Case("no config", lambda f: (f / peft_files.CONFIG).unlink(), NotFound, "holds no adapter_config.json"),
-    Case("no weights", lambda f: (f / peft_files.WEIGHTS).unlink(), NotFound, "holds no adapter_model.safetensors"),
+    Case("no config", lambda f: (f / peft_files.CONFIG_FILE).unlink(), NotFound, "holds no adapter_config.json"),
+    Case(
+        "no weights", lambda f: (f / peft_files.WEIGHTS_FILE).unlink(), NotFound, "holds no adapter_model.safetensors"
+    ),
     Case(
         "pickle instead",
-        lambda f: (f / peft_files.WEIGHTS).rename(f / "adapter_model.bin"),
+        lambda f: (f / peft_files.WEIGHTS_FILE).rename(f / "adapter_model.bin"),
         InvalidInput,
         "adapter_model.bin is a pickle",
     ),
     Case("link to itself", linked_to_itself, InvalidInput, "cannot read"),
     Case("link out of the folder", linked_outside, InvalidInput, "leads out of its folder"),
-    Case("oversized config", oversized(peft_files.CONFIG), TooLarge, "the limit is 1,000,000"),
-    Case("oversized weights", oversized(peft_files.WEIGHTS), TooLarge, "the limit is 1,073,741,824"),
-    Case("oversized record", oversized(peft_files.RECORD), TooLarge, "peft-daemon.json"),
+    Case("oversized config", oversized(peft_files.CONFIG_FILE), TooLarge, "the limit is 1,000,000"),
+    Case("oversized weights", oversized(peft_files.WEIGHTS_FILE), TooLarge, "the limit is 1,073,741,824"),
+    Case("oversized record", oversized(peft_files.RECORD_FILE), TooLarge, "peft-daemon.json"),
     Case(
         "weights are a folder",
-        lambda f: ((f / peft_files.WEIGHTS).unlink(), (f / peft_files.WEIGHTS).mkdir()),
+        lambda f: ((f / peft_files.WEIGHTS_FILE).unlink(), (f / peft_files.WEIGHTS_FILE).mkdir()),
         InvalidInput,
         "adapter_model.safetensors",
     ),
-    Case("config is no json", lambda f: (f / peft_files.CONFIG).write_text("{"), InvalidInput, "not a JSON object"),
+    Case(
+        "config is no json", lambda f: (f / peft_files.CONFIG_FILE).write_text("{"), InvalidInput, "not a JSON object"
+    ),
     Case("unknown key", lambda f: config(f, run_this="x"), InvalidInput, "unknown key 'run_this'"),
     Case(
         "a whole model",
         lambda f: (
-            (f / peft_files.CONFIG).rename(f / "config.json")
-            and (f / peft_files.WEIGHTS).rename(f / "model.safetensors")
+            (f / peft_files.CONFIG_FILE).rename(f / "config.json")
+            and (f / peft_files.WEIGHTS_FILE).rename(f / "model.safetensors")
         ),
         NotFound,
         "it holds a whole model",
@@ -114,9 +118,9 @@ CASES = [
     ),
     Case("biases", lambda f: config(f, bias="lora_only"), InvalidInput, "'bias' is on"),
     Case("saved modules", lambda f: config(f, modules_to_save=["lm_head"]), InvalidInput, "'modules_to_save' is on"),
-    Case("truncated weights", lambda f: os.truncate(f / peft_files.WEIGHTS, 3000), InvalidInput, "not a whole"),
-    Case("weights are text", lambda f: (f / peft_files.WEIGHTS).write_text("hi"), InvalidInput, "not a whole"),
-    Case("no tensors", lambda f: save_file({}, f / peft_files.WEIGHTS), InvalidInput, "has no tensors"),
+    Case("truncated weights", lambda f: os.truncate(f / peft_files.WEIGHTS_FILE, 3000), InvalidInput, "not a whole"),
+    Case("weights are text", lambda f: (f / peft_files.WEIGHTS_FILE).write_text("hi"), InvalidInput, "not a whole"),
+    Case("no tensors", lambda f: save_file({}, f / peft_files.WEIGHTS_FILE), InvalidInput, "has no tensors"),
     Case(
         "all zero",
         lambda f: write_peft(f, {name: (a, b * 0) for name, (a, b) in lora().items()}),
@@ -164,7 +168,7 @@ CASES = [
     ),
     Case("nan", lambda f: tensors(f, **{f"{KEY}.lora_A.weight": array(4, HIDDEN, fill=np.nan)}), InvalidInput, "NaN"),
     Case("infinity", lambda f: tensors(f, **{f"{KEY}.lora_B.weight": array(64, 4, fill=np.inf)}), InvalidInput, "NaN"),
-    Case("record is no json", lambda f: (f / peft_files.RECORD).write_text("]"), InvalidInput, "peft-daemon.json"),
+    Case("record is no json", lambda f: (f / peft_files.RECORD_FILE).write_text("]"), InvalidInput, "peft-daemon.json"),
     Case("record with a bad digest", lambda f: record(f, base_sha256="../x"), InvalidInput, "peft-daemon.json"),
     Case(
         "trained on another file",
@@ -207,7 +211,7 @@ def test_a_bad_adapter_is_refused_and_nothing_is_stored(
     with pytest.raises(case.error) as caught:
         registry.import_(peft, name="mine", task=Task.FILL, base=base)
     assert case.says in caught.value.line
-    assert registry.list() == []
+    assert registry.list_adapters() == []
     assert sorted(entry.name for entry in (tmp_path / "registry").rglob("*") if entry.is_file()) == [".lock"]
 
 
@@ -227,7 +231,7 @@ def test_what_a_trainer_leaves_beside_the_adapter_is_neither_read_nor_stored(
     manifest = registry.import_(peft, name="mine", base=base, on_notice=notices.append)
     assert notices == []
     stored = registry.lease(manifest, engine=TORCH).path
-    assert {entry.name for entry in stored.iterdir()} == {peft_files.CONFIG, peft_files.WEIGHTS}
+    assert {entry.name for entry in stored.iterdir()} == {peft_files.CONFIG_FILE, peft_files.WEIGHTS_FILE}
 
 
 def test_pickled_weights_beside_the_safetensors_are_ignored_and_named(
@@ -250,7 +254,7 @@ def test_names_of_code_are_ignored_and_are_not_in_what_is_stored(
     manifest = registry.import_(peft, name="mine", base=base, on_notice=notices.append)
     assert manifest.digest == plain.digest
     assert len(notices) == 1 and f"{key} (names Python code" in notices[0] and "from_tomorrow (unknown)" in notices[0]
-    stored = json.loads((registry.export("mine", tmp_path / "out", "peft") / peft_files.CONFIG).read_bytes())
+    stored = json.loads((registry.export("mine", tmp_path / "out", "peft") / peft_files.CONFIG_FILE).read_bytes())
     assert stored == {name: value for name, value in peft_config().items() if name != key}
 
 
@@ -258,8 +262,8 @@ def test_a_config_without_anything_to_ignore_is_stored_as_it_is(
     registry: AdapterRegistry, base: BaseModel, peft: Path, tmp_path: Path
 ) -> None:
     registry.import_(peft, name="mine", base=base)
-    stored = registry.export("mine", tmp_path / "out", "peft") / peft_files.CONFIG
-    assert stored.read_bytes() == (peft / peft_files.CONFIG).read_bytes()
+    stored = registry.export("mine", tmp_path / "out", "peft") / peft_files.CONFIG_FILE
+    assert stored.read_bytes() == (peft / peft_files.CONFIG_FILE).read_bytes()
 
 
 @pytest.mark.parametrize("inner", ["checkpoint-500", "default", "mine"])
@@ -302,15 +306,15 @@ def test_a_link_to_an_adapter_elsewhere_is_not_followed(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in folders")
 def test_a_named_pipe_does_not_block_the_import(registry: AdapterRegistry, base: BaseModel, peft: Path) -> None:
-    (peft / peft_files.WEIGHTS).unlink()
-    os.mkfifo(peft / peft_files.WEIGHTS)
+    (peft / peft_files.WEIGHTS_FILE).unlink()
+    os.mkfifo(peft / peft_files.WEIGHTS_FILE)
     with pytest.raises(InvalidInput, match="not a regular file"):
         registry.import_(peft, name="mine", base=base)
 
 
 def test_a_link_within_the_folder_is_followed(registry: AdapterRegistry, base: BaseModel, peft: Path) -> None:
-    (peft / peft_files.WEIGHTS).rename(peft / "weights.safetensors")
-    (peft / peft_files.WEIGHTS).symlink_to("weights.safetensors")
+    (peft / peft_files.WEIGHTS_FILE).rename(peft / "weights.safetensors")
+    (peft / peft_files.WEIGHTS_FILE).symlink_to("weights.safetensors")
     assert registry.import_(peft, name="mine", base=base).modules == len(lora())
 
 

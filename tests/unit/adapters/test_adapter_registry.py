@@ -19,9 +19,8 @@ from peft_core.api_types import LLAMACPP, TORCH, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import FileStamp
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.adapters.peft_files import WEIGHTS
+from peft_daemon.adapters.peft_files import WEIGHTS_FILE, read_tensors
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.tensors import read_tensors
 from peft_daemon.adapters.validation import BaseModel
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
@@ -29,7 +28,7 @@ Store = Callable[..., Manifest]
 
 
 def names(registry: AdapterRegistry) -> dict[str, str]:
-    return {row.name: row.digest for row in registry.list()}
+    return {row.name: row.digest for row in registry.list_adapters()}
 
 
 class TestImport:
@@ -72,7 +71,7 @@ class TestImport:
         self, registry: AdapterRegistry, store: Store, tmp_path: Path
     ) -> None:
         assert store("one").digest == store("two").digest
-        assert [row.name for row in registry.list()] == ["one", "two"]
+        assert [row.name for row in registry.list_adapters()] == ["one", "two"]
         assert len(list((tmp_path / "registry" / "blobs").iterdir())) == 1
         assert registry.get("two").name == "two"
 
@@ -95,7 +94,7 @@ class TestImport:
     def test_a_name_that_could_mislead_is_refused(self, store: Store, registry: AdapterRegistry, name: str) -> None:
         with pytest.raises(InvalidInput):
             store(name)
-        assert registry.list() == []
+        assert registry.list_adapters() == []
 
     @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
     def test_everything_stored_is_private(self, store: Store, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ class TestRemove:
         store("mine", 1)
         store("mine", 2)
         registry.remove("mine")
-        assert registry.list() == []
+        assert registry.list_adapters() == []
         assert list((tmp_path / "registry" / "blobs").iterdir()) == []
         assert list((tmp_path / "registry" / "scratch").iterdir()) == []
 
@@ -229,7 +228,7 @@ class TestRemove:
             windows.setattr(files, "discard_folder", lambda folder, trash: False)
             registry.remove("mine")
         assert path.exists(), "the engine can still read it"
-        assert registry.list() == []
+        assert registry.list_adapters() == []
         for reference in ("mine", manifest.digest, manifest.digest[:8]):
             with pytest.raises(NotFound):
                 registry.get(reference)
@@ -303,8 +302,8 @@ class TestExport:
         rounded = registry.import_(half, name="half", base=base)
         assert rounded.digest != whole.digest
         assert 0.45 < rounded.peft_bytes / whole.peft_bytes < 0.65
-        before = read_tensors(tmp_path / "peft1" / WEIGHTS)
-        after = read_tensors(half / WEIGHTS)
+        before = read_tensors(tmp_path / "peft1" / WEIGHTS_FILE)
+        after = read_tensors(half / WEIGHTS_FILE)
         assert before.keys() == after.keys()
         for name, tensor in after.items():
             assert tensor.dtype == "F16"
@@ -349,7 +348,7 @@ class TestDamage:
         registry.use("mine")
         path = tmp_path / "registry" / file
         path.write_bytes(content)
-        for action in (registry.list, lambda: registry.use("base"), lambda: registry.remove("mine")):
+        for action in (registry.list_adapters, lambda: registry.use("base"), lambda: registry.remove("mine")):
             with pytest.raises(Conflict, match=file):
                 action()
         assert path.read_bytes() == content
@@ -366,11 +365,11 @@ class TestDamage:
         with pytest.raises(UnusableFile, match=r"manifest\.json"):
             anew.get("mine")
         assert anew.in_use() == []
-        assert {row.name: bool(row.damaged) for row in anew.list()} == {"mine": True, "other": False}
+        assert {row.name: bool(row.damaged) for row in anew.list_adapters()} == {"mine": True, "other": False}
         anew.remove("mine", force=True)
         assert names(anew) == {"other": other.digest}
 
-    @pytest.mark.parametrize("file", ["adapter.gguf", f"peft/{WEIGHTS}", "peft/adapter_config.json"])
+    @pytest.mark.parametrize("file", ["adapter.gguf", f"peft/{WEIGHTS_FILE}", "peft/adapter_config.json"])
     @pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:-9] + b"#########", None])
     def test_a_damaged_adapter_is_told_and_mended_by_importing_it_again(
         self,
@@ -390,10 +389,10 @@ class TestDamage:
         with pytest.raises(UnusableFile, match="'mine' is damaged") as caught:
             registry.require_intact(manifest)
         assert "--name mine" in caught.value.fix
-        assert [bool(row.damaged) for row in registry.list(check=True)] == [True]
+        assert [bool(row.damaged) for row in registry.list_adapters(check=True)] == [True]
         assert store("mine").digest == manifest.digest
         registry.require_intact(manifest)
-        assert [row.damaged for row in registry.list(check=True)] == [""]
+        assert [row.damaged for row in registry.list_adapters(check=True)] == [""]
 
     def test_each_engine_asks_for_its_own_files_only(
         self, registry: AdapterRegistry, store: Store, tmp_path: Path
@@ -420,7 +419,7 @@ class TestDamage:
     ) -> None:
         manifest = msgspec.structs.replace(store("mine"), files={})
         registry.require_intact(manifest)
-        weights = tmp_path / "registry" / "blobs" / manifest.digest / "peft" / WEIGHTS
+        weights = tmp_path / "registry" / "blobs" / manifest.digest / "peft" / WEIGHTS_FILE
         weights.write_bytes(weights.read_bytes()[:-9])
         with pytest.raises(UnusableFile):
             registry.require_intact(manifest)

@@ -154,7 +154,7 @@ def test_the_list_says_where_each_adapter_is_in_use(registry: AdapterRegistry, s
     store("other", 2)
     registry.use("mine", Task.FILL)
     registry.use("other", Task.INTENT, project)
-    rows = {row.name: row.active_for for row in registry.list()}
+    rows = {row.name: row.active_for for row in registry.list_adapters()}
     assert rows == {"mine": ["fill"], "other": [f"intent@{project}"]}
     assert registry.places(registry.get("other")) == [f"intent@{project}"]
 

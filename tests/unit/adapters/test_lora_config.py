@@ -17,11 +17,11 @@ from support.synthetic_adapter import peft_config
 
 
 def parse(**changes: Any) -> lora_config.LoraConfig:
-    return lora_config.parse(json.dumps(peft_config(**changes)).encode())
+    return lora_config.parse_lora_config(json.dumps(peft_config(**changes)).encode())
 
 
 def test_every_key_peft_writes_is_known() -> None:
-    assert peft_config().keys() <= lora_config.KNOWN | lora_config.CODE
+    assert peft_config().keys() <= lora_config.KNOWN_KEYS | lora_config.CODE_KEYS
 
 
 def test_the_scale_is_alpha_over_rank() -> None:
@@ -72,7 +72,7 @@ SWITCHED_ON: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("key", lora_config.NOT_SERVED)
+@pytest.mark.parametrize("key", lora_config.UNSERVED_KEYS)
 def test_a_feature_no_engine_serves_is_refused_by_name(key: str) -> None:
     with pytest.raises(InvalidInput, match=f"'{key}' is on") as caught:
         parse(**{key: SWITCHED_ON[key]})
@@ -143,7 +143,7 @@ def test_a_number_or_pattern_out_of_range_is_refused_by_name(key: str, value: ob
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"null", b"\xff", b"[" * 100_000, b'{"r": NaN}'])
 def test_text_that_is_no_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidInput, match="not a JSON object"):
-        lora_config.parse(raw)
+        lora_config.parse_lora_config(raw)
 
 
 json_values = st.recursive(
@@ -156,7 +156,7 @@ json_values = st.recursive(
 @given(key=st.sampled_from(sorted(peft_config())), value=json_values)
 def test_any_value_of_any_key_gives_a_usable_config_or_an_expected_error(key: str, value: object) -> None:
     try:
-        config = lora_config.parse(msgspec.json.encode(peft_config(**{key: value})))
+        config = lora_config.parse_lora_config(msgspec.json.encode(peft_config(**{key: value})))
     except PeftDaemonError:
         return
     assert config.scale_of("model.layers.0.self_attn.q_proj") > 0

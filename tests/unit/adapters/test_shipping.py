@@ -15,7 +15,12 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipping import SHIPPED, provide, provide_shipped, withdraw_unchosen
+from peft_daemon.adapters.shipped_adapters import (
+    SHIPPED_FOLDER,
+    import_shipped_adapters,
+    update_shipped_adapters,
+    withdraw_unchosen,
+)
 from peft_daemon.adapters.validation import BaseModel
 from support.synthetic_adapter import lora, write_peft
 
@@ -43,7 +48,7 @@ def serving(registry: AdapterRegistry) -> dict[str, Task]:
 
 def provide_as_before(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
     """Leave a home as earlier packages did: each adapter serves its task, and the record does not say so."""
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     registry.use("answerer", Task.INTENT)
     registry.use("filler", Task.FILL)
     record = registry.folder / "shipped.json"
@@ -54,7 +59,7 @@ def provide_as_before(registry: AdapterRegistry, base: BaseModel, shipped: Path)
 def test_one_that_fills_in_serves_and_one_for_sentences_waits_to_be_chosen(
     registry: AdapterRegistry, base: BaseModel, shipped: Path
 ) -> None:
-    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["answerer", "filler"]
+    assert [manifest.name for manifest in import_shipped_adapters(registry, base, shipped)] == ["answerer", "filler"]
     assert serving(registry) == {"filler": Task.FILL}
     registry.use("answerer")
     assert serving(registry) == DEFAULTS
@@ -72,7 +77,7 @@ def test_a_home_where_sentences_were_given_away_unchosen_changes_over_once(
     assert registry.get("answerer").tasks == (Task.INTENT,), "it can still be chosen"
     registry.use("answerer")
     assert withdraw_unchosen(registry) == []
-    assert provide(registry, base, shipped) == []
+    assert import_shipped_adapters(registry, base, shipped) == []
     assert serving(registry) == DEFAULTS
 
 
@@ -114,9 +119,9 @@ def test_a_home_changes_over_whatever_fills_in_there(
 
 
 def test_it_happens_once(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     for each in (registry, AdapterRegistry(registry.folder)):
-        assert provide(each, base, shipped) == []
+        assert import_shipped_adapters(each, base, shipped) == []
 
 
 def test_what_the_user_had_chosen_stays(
@@ -124,29 +129,29 @@ def test_what_the_user_had_chosen_stays(
 ) -> None:
     store("own", 7)
     registry.use("own", Task.FILL)
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     assert serving(registry) == {"own": Task.FILL}
 
 
 def test_what_the_user_switches_off_or_removes_does_not_come_back(
     registry: AdapterRegistry, base: BaseModel, shipped: Path
 ) -> None:
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     registry.use("base", Task.FILL)
     registry.remove("answerer")
-    assert provide(registry, base, shipped) == []
+    assert import_shipped_adapters(registry, base, shipped) == []
     assert serving(registry) == {}
 
 
 def test_a_newer_release_is_the_next_version_and_can_be_rolled_back(
     registry: AdapterRegistry, base: BaseModel, shipped: Path
 ) -> None:
-    [_, first] = provide(registry, base, shipped)
-    [_, second] = provide(registry, base, ship(shipped, base, seed=2))
+    [_, first] = import_shipped_adapters(registry, base, shipped)
+    [_, second] = import_shipped_adapters(registry, base, ship(shipped, base, seed=2))
     assert registry.get("filler").digest == second.digest != first.digest
     assert serving(registry) == {"filler": Task.FILL}, "an update switches nothing on"
     assert registry.rollback("filler").digest == first.digest
-    assert provide(registry, base, shipped) == [], "nor does it undo what the user did"
+    assert import_shipped_adapters(registry, base, shipped) == [], "nor does it undo what the user did"
     assert registry.get("filler").digest == first.digest
 
 
@@ -154,7 +159,7 @@ def test_a_name_the_user_gave_to_something_else_is_left_alone(
     registry: AdapterRegistry, base: BaseModel, shipped: Path, store: Store
 ) -> None:
     own = store("filler", 7)
-    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["answerer"]
+    assert [manifest.name for manifest in import_shipped_adapters(registry, base, shipped)] == ["answerer"]
     assert registry.get("filler").digest == own.digest
     assert serving(registry) == {}
 
@@ -162,30 +167,32 @@ def test_a_name_the_user_gave_to_something_else_is_left_alone(
 def test_a_removed_one_stays_removed_when_a_newer_release_comes(
     registry: AdapterRegistry, base: BaseModel, shipped: Path
 ) -> None:
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     registry.remove("filler", force=True)
-    assert [manifest.name for manifest in provide(registry, base, ship(shipped, base, seed=2))] == ["answerer"]
+    assert [manifest.name for manifest in import_shipped_adapters(registry, base, ship(shipped, base, seed=2))] == [
+        "answerer"
+    ]
 
 
 def test_another_base_gets_nothing(registry: AdapterRegistry, base: BaseModel, tmp_path: Path) -> None:
-    assert provide(registry, base, ship(tmp_path / "shipped", base, base_sha256="0" * 64)) == []
+    assert import_shipped_adapters(registry, base, ship(tmp_path / "shipped", base, base_sha256="0" * 64)) == []
 
 
 def test_an_unreadable_record_is_named(registry: AdapterRegistry, base: BaseModel, shipped: Path) -> None:
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     (registry.folder / "shipped.json").write_text("{")
     with pytest.raises(Conflict, match=r"shipped\.json"):
-        provide(registry, base, shipped)
+        import_shipped_adapters(registry, base, shipped)
 
 
 def test_who_wants_none_gets_none(tmp_path: Path) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
-    assert provide_shipped(Settings(shipped_adapters=False), paths) == []
+    assert update_shipped_adapters(Settings(shipped_adapters=False), paths) == []
     assert not paths.adapters.exists()
 
 
 @pytest.mark.parametrize(
-    "folder", sorted(each for each in SHIPPED.iterdir() if each.is_dir()), ids=lambda folder: folder.name
+    "folder", sorted(each for each in SHIPPED_FOLDER.iterdir() if each.is_dir()), ids=lambda folder: folder.name
 )
 def test_what_is_shipped_is_small_and_says_where_it_comes_from(folder: Path) -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 12_000_000
@@ -199,10 +206,10 @@ def test_what_is_shipped_is_small_and_says_where_it_comes_from(folder: Path) -> 
 def test_one_whose_files_were_damaged_is_imported_again(
     registry: AdapterRegistry, base: BaseModel, shipped: Path
 ) -> None:
-    provide(registry, base, shipped)
+    import_shipped_adapters(registry, base, shipped)
     registry.use("base", Task.FILL)
     path = registry.lease(registry.get("filler")).path
     path.write_bytes(path.read_bytes()[:-9])
-    assert [manifest.name for manifest in provide(registry, base, shipped)] == ["filler"]
+    assert [manifest.name for manifest in import_shipped_adapters(registry, base, shipped)] == ["filler"]
     registry.require_intact(registry.get("filler"))
     assert serving(registry) == {}

@@ -75,8 +75,8 @@ def write(folder: Path, kind: str, *, config: Mapping[str, Any] = {}, weights: M
     """A PEFT folder of this kind, with some keys and tensors replaced or (None) left out."""
     folder.mkdir(exist_ok=True)
     kept = {name: value for name, value in (tensors(kind) | dict(weights)).items() if value is not None}
-    save_file(kept, folder / peft_files.WEIGHTS)
-    (folder / peft_files.CONFIG).write_text(json.dumps(CONFIGS[kind] | dict(config)), encoding="utf-8")
+    save_file(kept, folder / peft_files.WEIGHTS_FILE)
+    (folder / peft_files.CONFIG_FILE).write_text(json.dumps(CONFIGS[kind] | dict(config)), encoding="utf-8")
     return folder
 
 
@@ -91,13 +91,13 @@ def test_it_is_stored_described_and_leased_to_torch_alone(
     assert manifest.parameters == sum(value.size for value in tensors(kind).values())
     lease = registry.lease(manifest, 0.5, engine=TORCH)
     assert (lease.digest, lease.scale) == (manifest.digest, 0.5)
-    assert {entry.name for entry in lease.path.iterdir()} == {peft_files.CONFIG, peft_files.WEIGHTS}
+    assert {entry.name for entry in lease.path.iterdir()} == {peft_files.CONFIG_FILE, peft_files.WEIGHTS_FILE}
     with pytest.raises(InvalidInput, match="llamacpp engine") as caught:
         registry.lease(manifest)
     assert "PEFT_DAEMON_ENGINE=torch" in caught.value.fix
     with pytest.raises(InvalidInput, match="no GGUF form"):
         registry.export("mine", tmp_path / "out.gguf", "gguf")
-    assert registry.list()[0].size_bytes == manifest.peft_bytes
+    assert registry.list_adapters()[0].size_bytes == manifest.peft_bytes
     assert registry.import_(write(tmp_path / "again", kind), name="other", base=base).digest == manifest.digest
 
 
@@ -191,7 +191,7 @@ def test_a_bad_one_is_refused_and_nothing_is_stored(
     with pytest.raises(error) as caught:
         registry.import_(write(tmp_path / "in", kind, config=config, weights=weights), name="mine", base=base)
     assert says in caught.value.line
-    assert registry.list() == []
+    assert registry.list_adapters() == []
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

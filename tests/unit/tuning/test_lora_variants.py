@@ -64,7 +64,7 @@ def test_what_is_taken_out_of_the_base_is_saved_as_a_difference(
     assert torch.allclose(loaded[0], logits(model), atol=1e-5)
     learned = (logits(model) - logits(tiny_base(family).model)).abs().max()
     assert learned > 0.05
-    served = lora_config.parse((tmp_path / "adapter_config.json").read_bytes())
+    served = lora_config.parse_lora_config((tmp_path / "adapter_config.json").read_bytes())
     assert served.rank == 8
 
 
@@ -89,7 +89,7 @@ def test_a_plain_lora_can_be_served(tmp_path: Path) -> None:
 
     method = methods.get("lora")
     method.save(method.apply(tiny_base("qwen2"), MethodOptions(), seed=1), tmp_path)
-    served = lora_config.parse((tmp_path / "adapter_config.json").read_bytes())
+    served = lora_config.parse_lora_config((tmp_path / "adapter_config.json").read_bytes())
     assert (served.rank, served.alpha, served.rslora) == (16, 32.0, False)
     written = json.loads((tmp_path / "adapter_config.json").read_bytes())
     assert written["lora_dropout"] == 0.05

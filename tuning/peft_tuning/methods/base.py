@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_daemon.adapters.peft_files import CONFIG, LIMITS, PICKLES, WEIGHTS
+from peft_daemon.adapters.peft_files import CONFIG_FILE, MAX_FILE_BYTES, PICKLE_SUFFIXES, WEIGHTS_FILE
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
 
@@ -110,24 +110,24 @@ def write_weights(folder: Path, config: PeftConfig, state: Mapping[str, Tensor])
     for_inference.inference_mode = True
     for_inference.save_pretrained(str(folder))
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str]) -> None:
     """Refuse a folder that is not an adapter of this kind and of nothing else; raises NotFound or InvalidInput."""
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if entry.suffix.lower() in PICKLES:
+        if entry.suffix.lower() in PICKLE_SUFFIXES:
             raise InvalidInput(
                 f"{entry} is a pickle or may be loaded as one",
                 why="such files run code when they are loaded",
                 fix="Keep only the safetensors file",
             )
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise NotFound(f"{folder} holds no {name}", fix="Give a folder that `peft-daemon tune` or PEFT wrote")
-        if (folder / name).stat().st_size > LIMITS[name]:
-            raise InvalidInput(f"{folder / name} is larger than {LIMITS[name]:,} bytes")
-    values = _read(folder / CONFIG)
+        if (folder / name).stat().st_size > MAX_FILE_BYTES[name]:
+            raise InvalidInput(f"{folder / name} is larger than {MAX_FILE_BYTES[name]:,} bytes")
+    values = _read(folder / CONFIG_FILE)
     default: Any = kind()
     if values.get("peft_type") != default.peft_type:
         raise InvalidInput(
@@ -139,7 +139,7 @@ def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str
             _check_names(key, value)
         elif key not in _INFORMATION and (not hasattr(default, key) or value not in _off(getattr(default, key))):
             raise InvalidInput(
-                f"{CONFIG} sets '{key}'",
+                f"{CONFIG_FILE} sets '{key}'",
                 why="it may change what the adapter computes, or load something else, and is not understood here",
                 fix="Train without it, or merge the adapter into its base with the tool that made it",
             )
@@ -162,10 +162,10 @@ def _check_names(key: str, value: object) -> None:
     if key not in {"target_modules", "feedforward_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}:
         return
     if value is not None and not isinstance(value, list | dict):
-        raise InvalidInput(f"{key} in {CONFIG} is {value!r}", why="it has to list plain module names")
+        raise InvalidInput(f"{key} in {CONFIG_FILE} is {value!r}", why="it has to list plain module names")
     for name in value or ():
         if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-            raise InvalidInput(f"{key} in {CONFIG} has the name {name!r}", why="it is no plain module name")
+            raise InvalidInput(f"{key} in {CONFIG_FILE} has the name {name!r}", why="it is no plain module name")
 
 
 # What the methods that PEFT implements have in common: checks, seeding, saving, loading. A method adds its config.

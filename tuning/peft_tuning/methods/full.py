@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_daemon.adapters.peft_files import PICKLES
+from peft_daemon.adapters.peft_files import PICKLE_SUFFIXES
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
 from peft_tuning.methods.base import Calibration, MethodOptions, count_trainable, refuse_family, refuse_options
@@ -79,7 +79,7 @@ def _check(base: LoadedBase, folder: Path) -> None:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise NotFound(f"{folder} holds no model", fix="Give a folder that `peft-daemon tune --method full` wrote")
     for entry in sorted(folder.iterdir()):
-        if entry.suffix.lower() in PICKLES:
+        if entry.suffix.lower() in PICKLE_SUFFIXES:
             raise InvalidInput(f"{entry} is a pickle", why="such files run code when they are loaded")
     if base.precision.quantized:
         raise InvalidInput(f"a fully tuned model cannot be loaded into weights held as {base.precision}")

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.adapters.vectors import EMBEDDINGS
+from peft_daemon.adapters.vectors import EMBEDDINGS_TENSOR
 from peft_daemon.engines.torch.base_model import LoadedBase
 
 if TYPE_CHECKING:
@@ -118,12 +118,12 @@ class AdapterCache:
 def _load(base: LoadedBase, folder: Path) -> LoadedAdapter:
     """The adapter in a folder of the registry: checked when it was imported, and never changed since."""
     try:
-        raw = (folder / peft_files.CONFIG).read_bytes()
-        with safe_open(folder / peft_files.WEIGHTS, framework="pt") as file:
+        raw = (folder / peft_files.CONFIG_FILE).read_bytes()
+        with safe_open(folder / peft_files.WEIGHTS_FILE, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise InvalidInput(f"cannot read the adapter in {folder}", why=str(error), fix="Import it again") from None
-    match lora_config.read(raw).get("peft_type"):
+    match lora_config.read_config(raw).get("peft_type"):
         case "LORA":
             return _lora(base, folder, raw, shapes)
         case "IA3":
@@ -139,7 +139,7 @@ def _load(base: LoadedBase, folder: Path) -> LoadedAdapter:
 def _lora(base: LoadedBase, folder: Path, raw: bytes, shapes: Iterable[str]) -> LoadedAdapter:
     from peft import LoraConfig  # noqa: PLC0415  (seconds)
 
-    found = lora_config.parse(raw)
+    found = lora_config.parse_lora_config(raw)
     config = LoraConfig(
         r=found.rank,
         lora_alpha=found.alpha,  # type: ignore[arg-type]  # PEFT takes any number
@@ -228,7 +228,7 @@ def _virtual_rows(base: LoadedBase, folder: Path) -> Tensor:
     """One row per virtual token, where and in the type in which the base computes."""
     embedding = base.model.get_input_embeddings().weight
     assert isinstance(embedding, Tensor)  # noqa: S101  (torch's types say less)
-    return load_file(folder / peft_files.WEIGHTS)[EMBEDDINGS].to(embedding.device, embedding.dtype)
+    return load_file(folder / peft_files.WEIGHTS_FILE)[EMBEDDINGS_TENSOR].to(embedding.device, embedding.dtype)
 
 
 def _only_whole(method: str) -> Callable[[float], None]:

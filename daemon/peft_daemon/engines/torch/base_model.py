@@ -19,7 +19,7 @@ from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.files import file_sha256
-from peft_daemon.adapters.peft_files import PICKLES
+from peft_daemon.adapters.peft_files import PICKLE_SUFFIXES
 from peft_daemon.engines.torch import families, tokenizer
 from peft_daemon.engines.torch.families import Family
 from peft_daemon.engines.torch.gguf_model import GgufModel
@@ -250,7 +250,7 @@ def _weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return files
-    pickles = [entry.name for entry in sorted(folder.iterdir()) if entry.suffix.lower() in PICKLES]
+    pickles = [entry.name for entry in sorted(folder.iterdir()) if entry.suffix.lower() in PICKLE_SUFFIXES]
     raise InvalidInput(
         f"{folder} holds no safetensors",
         why=f"it holds {pickles[0]}, and such files run code when they are loaded" if pickles else "",

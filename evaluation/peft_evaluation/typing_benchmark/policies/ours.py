@@ -21,7 +21,7 @@ from peft_core.errors import EngineFailed
 from peft_core.paths import Paths
 from peft_core.processes import python_module, start_async
 from peft_core.settings import resolve
-from peft_daemon.adapters.shipping import provide_shipped
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_evaluation.typing_benchmark.policies.base import (
     BenchModel,
     CpuMeter,
@@ -88,7 +88,7 @@ class OursSession:
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         # As `peft-daemon setup` leaves an installation: the adapters are there when the daemon starts.
         settings, paths = resolve(environ=self._environ).settings, Paths.from_environment(self._environ)
-        await asyncio.to_thread(provide_shipped, settings, paths)
+        await asyncio.to_thread(update_shipped_adapters, settings, paths)
         command = python_module("peft_daemon", "lsp")
         await self._client.start(command, self._environ, self._home / "lsp.log")
         folder = self._workspace.folder.as_uri()

@@ -27,20 +27,20 @@ from peft_core.files import file_sha256
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
-from peft_daemon.adapters.peft_files import CONFIG, RECORD, WEIGHTS
+from peft_daemon.adapters.peft_files import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
-SHIPPED = Path(__file__).with_name("shipped")
-SERVED_UNCHOSEN = (Task.FILL,)
+SHIPPED_FOLDER = Path(__file__).with_name("shipped")
+DEFAULT_SHIPPED_TASKS = (Task.FILL,)
 """Tasks that a shipped adapter serves without having been chosen. Sentences are answered best by the base model."""
 
 log = logging.getLogger("peft_daemon.adapters")
 
 
-class _Provided(msgspec.Struct, frozen=True):
+class _ShippedRecord(msgspec.Struct, frozen=True):
     content: str
     """Of the shipped files, so that an unchanged one is recognized without a look at the base."""
     digest: str
@@ -49,7 +49,9 @@ class _Provided(msgspec.Struct, frozen=True):
     """The tasks it was to serve unchosen; None: all it was trained for, as earlier packages had it."""
 
 
-def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED) -> list[Manifest]:
+def import_shipped_adapters(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED_FOLDER
+) -> list[Manifest]:
     """Import what is shipped for ``base`` and new to this registry; returns what was imported.
 
     Raises what ``AdapterRegistry.import_`` raises, and Conflict for an unreadable ``shipped.json``. May be called at
@@ -57,7 +59,7 @@ def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED)
     """
     imported = []
     for folder in _for_base(shipped, base.sha256):
-        name, content = folder.name, _content(folder)
+        name, content = folder.name, _hash_content(folder)
         before = _read(registry).get(name)
         history = registry.history(name)
         if (history[-1].digest if history else None) != (before.digest if before else None):
@@ -66,11 +68,11 @@ def provide(registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED)
             continue
         manifest = registry.import_(folder, name=name, base=base)
         # Only at first: whoever chose the base afterwards keeps it.
-        tasks = tuple(task for task in manifest.tasks if task in SERVED_UNCHOSEN)
+        tasks = tuple(task for task in manifest.tasks if task in DEFAULT_SHIPPED_TASKS)
         for task in tasks if before is None else ():
             if registry.resolve(task) is None:
                 registry.use(name, task)
-        _write(registry, {**_read(registry), name: _Provided(content, manifest.digest, tasks)})
+        _write(registry, {**_read(registry), name: _ShippedRecord(content, manifest.digest, tasks)})
         imported.append(manifest)
     return imported
 
@@ -86,12 +88,12 @@ def withdraw_unchosen(registry: AdapterRegistry) -> list[str]:
         if provided.put_in_use is None:
             if registry.withdraw(name, provided.digest, Task.INTENT):
                 withdrawn.append(name)
-            unchosen = msgspec.structs.replace(provided, put_in_use=SERVED_UNCHOSEN)
+            unchosen = msgspec.structs.replace(provided, put_in_use=DEFAULT_SHIPPED_TASKS)
             _write(registry, {**_read(registry), name: unchosen})
     return withdrawn
 
 
-def provide_shipped(settings: Settings, paths: Paths) -> list[Manifest]:
+def update_shipped_adapters(settings: Settings, paths: Paths) -> list[Manifest]:
     """``provide`` for the chosen base, once that is fetched and unless the user wants none of it.
 
     A home of an earlier package is changed over first.
@@ -103,20 +105,20 @@ def provide_shipped(settings: Settings, paths: Paths) -> list[Manifest]:
         return []
     entry = catalogue.get(settings.model)
     base = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
-    return provide(registry, base)
+    return import_shipped_adapters(registry, base)
 
 
 def _for_base(shipped: Path, base_sha256: str) -> Iterator[Path]:
     for folder in sorted(shipped.iterdir()):
-        if (folder / RECORD).is_file():
-            record = msgspec.json.decode((folder / RECORD).read_bytes(), type=TrainingRecord)
+        if (folder / RECORD_FILE).is_file():
+            record = msgspec.json.decode((folder / RECORD_FILE).read_bytes(), type=TrainingRecord)
             if record.base_sha256 == base_sha256:
                 yield folder
 
 
-def _content(folder: Path) -> str:
+def _hash_content(folder: Path) -> str:
     digest = hashlib.sha256()
-    for name in (CONFIG, RECORD, WEIGHTS):
+    for name in (CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE):
         digest.update(file_sha256(folder / name).encode())
     return digest.hexdigest()
 
@@ -125,15 +127,15 @@ def _state_file(registry: AdapterRegistry) -> Path:
     return registry.folder / "shipped.json"
 
 
-def _read(registry: AdapterRegistry) -> dict[str, _Provided]:
+def _read(registry: AdapterRegistry) -> dict[str, _ShippedRecord]:
     path = _state_file(registry)
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Provided])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, _ShippedRecord])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise Conflict(f"cannot read {path}", why=str(error), fix="Delete it") from None
 
 
-def _write(registry: AdapterRegistry, provided: dict[str, _Provided]) -> None:
+def _write(registry: AdapterRegistry, provided: dict[str, _ShippedRecord]) -> None:
     files.write_durable(_state_file(registry), msgspec.json.format(msgspec.json.encode(provided), indent=2))

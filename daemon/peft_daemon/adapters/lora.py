@@ -1,0 +1,250 @@
+"""LoRA and DoRA adapters: the check of their config and tensors, their digest, and the sum of several.
+
+An adapter that passes ``validate_lora`` can be exported without a further check, unless it is a DoRA.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import msgspec
+
+from peft_core.api_types import LLAMACPP, TORCH
+from peft_core.errors import Conflict, InvalidInput
+from peft_core.gguf.header import GgufHeader
+from peft_daemon.adapters import lora_config, peft_files
+from peft_daemon.adapters.lora_config import LoraConfig
+from peft_daemon.adapters.manifest import TrainingRecord
+from peft_daemon.adapters.peft_files import CONFIG_FILE, DIGEST_FORMAT, RECORD_FILE, WEIGHTS_FILE, Tensor, read_tensors
+from peft_daemon.adapters.validation import (
+    TORCH_ARCHITECTURES,
+    AdapterFacts,
+    BaseModel,
+    base_weight,
+    check_origin,
+    gguf_weight,
+    read_record,
+    require_finite,
+)
+
+_PREFIX = "base_model.model."
+
+
+_FACTOR_PATTERN = re.compile(
+    r"base_model\.model\.(?P<module>.+)\.lora_((?P<factor>[AB])\.weight|(?P<m>magnitude_vector))"
+)
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """One changed linear layer: its output gains ``scale * b @ (a @ input)``.
+
+    ``a`` is (rank, inputs), ``b`` is (outputs, rank); ``weight`` is the base's tensor in the GGUF file. A DoRA also
+    sets the length of each row of the changed weight: ``magnitude`` is (outputs,).
+    """
+
+    name: str
+    weight: str
+    scale: float
+    a: Tensor
+    b: Tensor
+    magnitude: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """The inner dimension of the two factors."""
+        return self.a.shape[0]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        return sum(prod(tensor.shape) for tensor in (self.a, self.b, self.magnitude) if tensor is not None)
+
+    def changes_anything(self) -> bool:
+        """Whether both factors have a number other than zero; a DoRA may change lengths alone."""
+        return self.magnitude is not None or bool(self.a.to_float32().any() and self.b.to_float32().any())
+
+
+@dataclass(frozen=True)
+class LoraAdapter:
+    """An adapter that passed every check."""
+
+    modules: tuple[LoraModule, ...]
+    """Sorted by name; never empty."""
+    config: LoraConfig
+    record: TrainingRecord | None
+    base: GgufHeader
+
+    def facts(self) -> AdapterFacts:
+        """What a manifest says of it."""
+        config, modules = self.config, self.modules
+        served = ((LLAMACPP,) if self.has_gguf_form else ()) + (
+            (TORCH,) if self.base.architecture in TORCH_ARCHITECTURES else ()
+        )
+        return AdapterFacts(
+            method="dora" if config.dora else "rslora" if config.rslora else "lora",
+            engines=served,
+            rank=max(module.rank for module in modules),
+            alpha=config.alpha,
+            targets=tuple(sorted({module.name.rpartition(".")[2] for module in modules})),
+            modules=len(modules),
+            parameters=sum(module.parameters for module in modules),
+        )
+
+    def digest(self, base_sha256: str) -> str:
+        """Its content digest."""
+        return lora_digest(self.modules, base_sha256)
+
+    @property
+    def has_gguf_form(self) -> bool:
+        """Whether llama.cpp can apply it."""
+        return not self.config.dora
+
+
+def validate_lora(folder: Path, base: BaseModel) -> LoraAdapter:
+    """Check the LoRA in ``folder`` against ``base``.
+
+    Raises InvalidInput for an adapter nothing should load or no engine can serve, Conflict for one that was made
+    for another base.
+    """
+    config = lora_config.parse_lora_config((folder / peft_files.CONFIG_FILE).read_bytes())
+    record = read_record(folder / peft_files.RECORD_FILE)
+    header = check_origin(config.base, record, base)
+    if config.dora and header.architecture not in TORCH_ARCHITECTURES:
+        raise InvalidInput(
+            f"DoRA adapters for the architecture {header.architecture!r} cannot be served",
+            why=f"llama.cpp cannot apply them, and torch reads GGUF files of {', '.join(sorted(TORCH_ARCHITECTURES))}",
+            fix="Train without `--dora`",
+        )
+    found = _by_module(read_tensors(folder / peft_files.WEIGHTS_FILE), config)
+    modules = tuple(_module(name, found[name], config=config, header=header, base=base) for name in sorted(found))
+    if not any(module.changes_anything() for module in modules):
+        raise InvalidInput("the adapter changes nothing", why="all its factors are zero", fix="Train it first")
+    return LoraAdapter(modules, config, record, header)
+
+
+def _by_module(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each module: ``A``, ``B`` and, for a DoRA, ``magnitude_vector``."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in sorted(tensors.items()):
+        match = _FACTOR_PATTERN.fullmatch(name)
+        if match is None or (match["m"] and not config.dora):
+            raise InvalidInput(
+                f"unknown tensor '{name}'",
+                why=f"a LoRA holds only '{_PREFIX}….lora_A.weight' and '….lora_B.weight'",
+                fix="Train without additional modules",
+            )
+        found.setdefault(match["module"], {})[match["factor"] or match["m"]] = tensor
+    if not found:
+        raise InvalidInput("the adapter has no tensors", why="it would change nothing", fix="Train it first")
+    for module, parts in found.items():
+        for part in ("A", "B", "magnitude_vector") if config.dora else ("A", "B"):
+            if part not in parts:
+                raise InvalidInput(f"'{module}' has no lora_{part}", fix="Save the adapter again with PEFT")
+    return found
+
+
+def _module(
+    name: str, parts: Mapping[str, Tensor], *, config: LoraConfig, header: GgufHeader, base: BaseModel
+) -> LoraModule:
+    a, b, magnitude = parts["A"], parts["B"], parts.get("magnitude_vector")
+    rank = config.rank_of(name)
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
+        raise InvalidInput(f"the factors of '{name}' do not multiply: {list(b.shape)} by {list(a.shape)}")
+    if a.shape[0] != rank:
+        raise InvalidInput(f"'{name}' has rank {a.shape[0]}", why=f"adapter_config.json says {rank}")
+    outputs, inputs = base_weight(name, header, base)
+    if (b.shape[0], a.shape[1]) != (outputs, inputs):
+        raise Conflict(
+            f"'{name}' maps {a.shape[1]} to {b.shape[0]} values, in {base.id} it maps {inputs} to {outputs}",
+            fix="Import the adapter for the model it was trained on with `--base`",
+        )
+    if magnitude is not None and magnitude.shape != (outputs,):
+        raise InvalidInput(f"the magnitudes of '{name}' have the shape {list(magnitude.shape)}, not [{outputs}]")
+    for part, tensor in parts.items():
+        require_finite(f"{name}.lora_{part}", tensor)
+    return LoraModule(name, gguf_weight(name), config.scale_of(name), a, b, magnitude)
+
+
+def lora_digest(modules: Iterable[LoraModule], base_sha256: str) -> str:
+    """Return the content digest of a LoRA as hex sha256.
+
+    Hashed are the base's sha256, and the name, scale and factors of each module. Two adapters have the same digest
+    exactly when the same factors act on the same base in the same way; the order of tensors, metadata, names and
+    training settings do not count. A header of all names, types and shapes is hashed
+    first, after its length, so that no two adapters can have the same byte sequence.
+    """
+    ordered = sorted(modules, key=lambda module: module.name)
+    header = msgspec.json.encode(
+        {
+            "format": DIGEST_FORMAT,
+            "base": base_sha256,
+            "modules": [_described(module) for module in ordered],
+        },
+        order="sorted",
+    )
+    total = hashlib.sha256(len(header).to_bytes(8, "little") + header)
+    for module in ordered:
+        total.update(module.a.data)
+        total.update(module.b.data)
+        if module.magnitude is not None:
+            total.update(module.magnitude.data)
+    return total.hexdigest()
+
+
+def _described(m: LoraModule) -> tuple[object, ...]:
+    plain = (m.name, float(m.scale).hex(), m.a.dtype, m.a.shape, m.b.dtype, m.b.shape)
+    return plain if m.magnitude is None else (*plain, m.magnitude.dtype, m.magnitude.shape)
+
+
+def combine_loras(parts: Sequence[tuple[LoraAdapter, float]], record: TrainingRecord, folder: Path) -> None:
+    """Write the weighted sum of adapters into the existing ``folder``, as one LoRA in PEFT's layout.
+
+    The sum is exact: ``w1 s1 B1 A1 + w2 s2 B2 A2 = [w1 s1 B1, w2 s2 B2] [A1; A2]``, so the rank is the sum of the
+    ranks. A module that only some of the adapters change gets zeros for the others. Raises InvalidInput
+    for a DoRA, since its lengths of rows do not add up.
+    """
+    import numpy as np  # noqa: PLC0415  (the daemon's request path must not load it)
+    from safetensors.numpy import save_file  # noqa: PLC0415
+
+    if any(adapter.config.dora for adapter, _ in parts):
+        raise InvalidInput("a DoRA cannot be merged with another adapter", why="it also sets the length of each row")
+    modules = [{module.name: module for module in adapter.modules} for adapter, _ in parts]
+    ranks = [max(module.rank for module in adapter.modules) for adapter, _ in parts]
+    tensors = {}
+    for name in sorted({name for each in modules for name in each}):
+        shape = next(each[name] for each in modules if name in each)
+        a, b = [], []
+        for mine, rank, (_, weight) in zip(modules, ranks, parts, strict=True):
+            down = np.zeros((rank, shape.a.shape[1]), np.float32)
+            up = np.zeros((shape.b.shape[0], rank), np.float32)
+            if (module := mine.get(name)) is not None:
+                down[: module.rank] = module.a.to_float32()
+                up[:, : module.rank] = weight * module.scale * module.b.to_float32()
+            a.append(down)
+            b.append(up)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = np.concatenate(a)
+        tensors[f"base_model.model.{name}.lora_B.weight"] = np.concatenate(b, axis=1)
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_bytes(
+        msgspec.json.format(msgspec.json.encode(_combined_config(modules, sum(ranks))), indent=2)
+    )
+    (folder / RECORD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
+
+
+def _combined_config(modules: Sequence[dict[str, LoraModule]], rank: int) -> dict[str, object]:
+    targets = {name.rpartition(".")[2] for each in modules for name in each}
+    # Alpha equal to the rank: the scale is in the factors.
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": sorted(targets),
+        "inference_mode": True,
+    }

@@ -1,0 +1,241 @@
+"""The registry's two state files: the digests that a name has pointed at, and the adapter in use for each task.
+
+    names.json          name -> digests, newest last
+    active.json         task -> name, everywhere and by repository
+
+Their contents are immutable values. The lock that every change needs is the registry's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from peft_core import files
+from peft_core.api_types import BASE, Task
+from peft_core.errors import Conflict, UnusablePath
+from peft_daemon.adapters.manifest import Manifest
+
+FileSignature = tuple[int, int, int] | None
+"""Time in nanoseconds, size and inode of a file; None where there is none."""
+
+
+class NameVersion(msgspec.Struct, frozen=True):
+    """A digest a name has pointed at, and since when (ISO 8601, UTC)."""
+
+    digest: str
+    since: str
+
+
+class AdapterNames(msgspec.Struct, frozen=True):
+    """``names.json``: every name's history, newest last; the last is what the name means."""
+
+    names: dict[str, Annotated[tuple[NameVersion, ...], Meta(min_length=1)]] = {}
+    removed: tuple[str, ...] = ()
+    """Digests that are gone for users but still on the disk, where the system would not delete an open file."""
+
+    def pointing_at(self, digest: str) -> list[str]:
+        """The names that mean ``digest`` now, sorted."""
+        return sorted(name for name, history in self.names.items() if history[-1].digest == digest)
+
+    def mentioned(self) -> set[str]:
+        """All digests in any history: what can still be rolled back to."""
+        return {version.digest for history in self.names.values() for version in history}
+
+    def with_version(self, name: str, version: NameVersion) -> AdapterNames:
+        """``name`` now points at ``version``."""
+        history = self.names.get(name, ())
+        if not history or history[-1].digest != version.digest:
+            history = (*history, version)
+        kept = tuple(digest for digest in self.removed if digest != version.digest)
+        return AdapterNames({**self.names, name: history}, kept)
+
+    def rolled_back(self, name: str) -> AdapterNames:
+        """``name`` points at its previous digest again."""
+        return AdapterNames({**self.names, name: self.names[name][:-1]}, self.removed)
+
+    def without_name(self, name: str) -> AdapterNames:
+        """``name`` is gone."""
+        return AdapterNames({key: history for key, history in self.names.items() if key != name}, self.removed)
+
+    def without_digest(self, digest: str) -> AdapterNames:
+        """No history holds ``digest``; a name with no other version is gone."""
+        kept = {
+            name: tuple(version for version in history if version.digest != digest)
+            for name, history in self.names.items()
+        }
+        return AdapterNames({name: history for name, history in kept.items() if history}, self.removed)
+
+    def with_removed(self, digests: Iterable[str]) -> AdapterNames:
+        """``digests`` are gone for users."""
+        return AdapterNames(self.names, (*self.removed, *sorted(digests)))
+
+
+class RepositoryAdapters(msgspec.Struct, frozen=True):
+    """The adapters of one folder and everything below it."""
+
+    path: str
+    """As the user gave it, absolute."""
+    real: str
+    """With links followed: editors may report either."""
+    tasks: dict[Task, str]
+    """Name or digest; ``base``: none, whatever applies outside."""
+
+
+class ActiveAdapters(msgspec.Struct, frozen=True):
+    """``active.json``: the adapter in use for each task, everywhere and by repository."""
+
+    everywhere: dict[Task, str] = {}
+    repositories: tuple[RepositoryAdapters, ...] = ()
+
+    def uses(self) -> Iterator[tuple[str, str]]:
+        """(name or digest, where it is in use), e.g. ``("mine", "fill@/home/me/project")``."""
+        for task, reference in self.everywhere.items():
+            yield reference, task.value
+        for repository in self.repositories:
+            for task, reference in repository.tasks.items():
+                yield reference, f"{task.value}@{repository.path}"
+
+    def with_use(self, reference: str | None, tasks: tuple[Task, ...], repository: Path | None) -> ActiveAdapters:
+        """Set the adapter of ``tasks``, everywhere or in one repository; None takes the setting away."""
+        if repository is None:
+            # Nothing lies around "everywhere": there, the base and no setting are the same.
+            wanted = None if reference == BASE else reference
+            return ActiveAdapters(_changed(self.everywhere, wanted, tasks), self.repositories)
+        path, real = os.path.abspath(repository), os.path.realpath(repository)  # noqa: PTH100  (no links followed)
+        before = next((r.tasks for r in self.repositories if r.real == real), {})
+        changed = _changed(before, reference, tasks)
+        others = tuple(r for r in self.repositories if r.real != real)
+        return ActiveAdapters(
+            self.everywhere, (*others, RepositoryAdapters(path, real, changed)) if changed else others
+        )
+
+    def set_at_import(self, name: str, task: Task, names: AdapterNames) -> bool:
+        """Whether ``name`` serves ``task`` everywhere and nothing shows that somebody set this after its import.
+
+        Names and settings are kept in the order in which they were made. So the setting is a later one where it
+        follows that of a name which was imported later, and somebody's choice where the name serves other tasks too.
+        """
+        if self.everywhere.get(task) != name or [*self.everywhere.values()].count(name) > 1:
+            return False
+        imported = [*names.names]
+        later = imported[imported.index(name) + 1 :]
+        before = takewhile(lambda other: other is not task, self.everywhere)
+        return not any(self.everywhere[other] in later for other in before)
+
+    def without(self, references: set[str]) -> ActiveAdapters:
+        """No task uses any of these names or digests."""
+        repositories = tuple(
+            RepositoryAdapters(r.path, r.real, {t: ref for t, ref in r.tasks.items() if ref not in references})
+            for r in self.repositories
+        )
+        everywhere = {task: ref for task, ref in self.everywhere.items() if ref not in references}
+        return ActiveAdapters(everywhere, tuple(r for r in repositories if r.tasks))
+
+    def by_folder(self) -> dict[str, dict[Task, str]]:
+        """Settings by folder, under both of its spellings, as ``enclosing`` spells folders."""
+        return {
+            os.path.normcase(spelling): repository.tasks
+            for repository in self.repositories
+            for spelling in (repository.real, repository.path)
+        }
+
+
+def enclosing_folders(path: str) -> Iterator[str]:
+    """``path`` and every folder above it, nearest first; spelling only, the disk is not looked at.
+
+    A path comes from a client: following its links could make the daemon reach for a remote share.
+    """
+    if not os.path.isabs(path):  # noqa: PTH117  (pathlib is ten times slower, and this runs per request)
+        return
+    current = os.path.normcase(os.path.normpath(path))
+    while True:
+        yield current
+        parent = os.path.dirname(current)  # noqa: PTH120
+        if parent == current:
+            return
+        current = parent
+
+
+def _changed(before: dict[Task, str], reference: str | None, tasks: tuple[Task, ...]) -> dict[Task, str]:
+    kept = {task: ref for task, ref in before.items() if task not in tasks}
+    return kept if reference is None else {**kept, **dict.fromkeys(tasks, reference)}
+
+
+@dataclass(frozen=True)
+class RegistryState:
+    """What the two files said when they had these signatures."""
+
+    signatures: tuple[FileSignature, FileSignature]
+    names: AdapterNames
+    active: ActiveAdapters
+    folders: dict[str, dict[Task, str]]
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    """Read so far, by digest; dropped with the state, so that a removed adapter does not linger."""
+
+
+StateT = TypeVar("StateT", AdapterNames, ActiveAdapters)
+
+
+class RegistryFiles:
+    """Read and write the two state files below ``folder``; a writer holds the registry's lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self._names_file = folder / "names.json"
+        self._active_file = folder / "active.json"
+        self._cached: RegistryState | None = None
+
+    def state(self) -> RegistryState:
+        """Return the present state; files are read again only when their signatures changed.
+
+        Raises Conflict for a file that cannot be read.
+        """
+        signatures = (_read_signature(self._names_file), _read_signature(self._active_file))
+        cached = self._cached
+        if cached is None or cached.signatures != signatures:
+            # The signatures are older than what is read now: a change in between is read again by the next call.
+            names, active = self.read_names(), self.read_active()
+            self._cached = cached = RegistryState(signatures, names, active, active.by_folder())
+        return cached
+
+    def read_names(self) -> AdapterNames:
+        """Read ``names.json``; raises Conflict for a damaged file."""
+        return _read(self._names_file, AdapterNames)
+
+    def read_active(self) -> ActiveAdapters:
+        """Read ``active.json``; raises Conflict for a damaged file."""
+        return _read(self._active_file, ActiveAdapters)
+
+    def write_names(self, names: AdapterNames) -> None:
+        """Replace ``names.json``; raises OSError."""
+        files.write_durable(self._names_file, msgspec.json.format(msgspec.json.encode(names), indent=2))
+
+    def write_active(self, active: ActiveAdapters) -> None:
+        """Replace ``active.json``; raises OSError."""
+        files.write_durable(self._active_file, msgspec.json.format(msgspec.json.encode(active), indent=2))
+
+
+def _read(path: Path, kind: type[StateT]) -> StateT:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (FileNotFoundError, NotADirectoryError):
+        return kind()
+    except (OSError, ValueError, RecursionError) as error:
+        raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
+
+
+def _read_signature(path: Path) -> FileSignature:
+    try:
+        info = os.stat(path)  # noqa: PTH116  (once per request: a third of the time of Path.stat)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UnusablePath(error, path) from None
+    return info.st_mtime_ns, info.st_size, info.st_ino
