@@ -31,15 +31,12 @@ from peft_daemon.completion import formats
 from peft_daemon.completion.pipeline import Completion, Job, Pipeline
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
 from peft_daemon.engines.base import Engine
-from peft_evaluation.datasets import holes
-from peft_evaluation.items import ItemSet
+from peft_evaluation.datasets.catalogue import load_repository
 from peft_evaluation.journal import Journal
-from peft_evaluation.metrics.catalogue import Kind
-from peft_evaluation.metrics.exact_match import exact_match
-from peft_evaluation.metrics.similarity import similarity
-from peft_evaluation.statistics import compare, measure
-from peft_evaluation.strategies.base import Strategy
-from peft_evaluation.strategies.context import Mixture, alone, with_context
+from peft_evaluation.sample import SampleSet
+from peft_evaluation.scorers.metrics import MetricKind, exact_match, similarity
+from peft_evaluation.stats import compare, measure
+from peft_evaluation.strategies import ChunkMixture, Strategy, alone, with_context
 from peft_tuning.data.examples import FillExample
 from peft_tuning.installation import Installation
 from peft_tuning.served import serving
@@ -72,14 +69,14 @@ class Filled(msgspec.Struct, frozen=True, kw_only=True):
 class Asked:
     """A repository's holes, and the chunks of each way."""
 
-    items: ItemSet
+    items: SampleSet
     ways: Mapping[str, Strategy]
 
 
-def strategy(way: str, items: ItemSet) -> Strategy:
+def strategy(way: str, items: SampleSet) -> Strategy:
     """What a way shows: ``none``, or a mixture and its tokens, as ``served:300``."""
     kind, _, tokens = way.partition(":")
-    return alone(items) if kind == NONE else with_context(items, int(tokens), Mixture(kind))
+    return alone(items) if kind == NONE else with_context(items, int(tokens), ChunkMixture(kind))
 
 
 def windowed(example: FillExample, characters: int) -> Document:
@@ -172,7 +169,7 @@ def rows(filled: Iterable[Filled], adapters: Sequence[str], ways: Sequence[str])
             continue
         for way in ways:
             row: dict[str, object] = {"adapter": adapter, "way": way, "holes": len(shared)}
-            for metric, kind in (("exact", Kind.RATE), ("similarity", Kind.MEAN)):
+            for metric, kind in (("exact", MetricKind.RATE), ("similarity", MetricKind.MEAN)):
                 ours = {"/".join(key): float(getattr(of[way][key], metric)) for key in sorted(shared)}
                 row[metric] = measure(ours, kind).value
                 if way != NONE and NONE in of:
@@ -201,7 +198,7 @@ def main() -> None:
     update_shipped_adapters(place.settings, paths)
     asked = []
     for repository in given.repositories:
-        items = holes.load(repository, SEED).first(given.count)
+        items = load_repository(repository, SEED).first(given.count)
         asked.append(Asked(items, {way: strategy(way, items) for way in ways}))
     filled = asyncio.run(run(place, asked, adapters, given.count, given.out))
     table = rows(filled, adapters, ways)

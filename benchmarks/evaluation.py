@@ -31,15 +31,12 @@ from peft_daemon.engines.base import Engine, GenerationRequest, Segment
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
-from peft_evaluation.answering import Question, ServedAnswerer
 from peft_evaluation.datasets import catalogue as data_sets
-from peft_evaluation.decoding import Greedy, Samples
-from peft_evaluation.generating import Answered, generate
-from peft_evaluation.items import ItemSet
+from peft_evaluation.generation import SampleResult, generate
 from peft_evaluation.journal import Journal
-from peft_evaluation.strategies.base import Strategy
-from peft_evaluation.strategies.icl import in_context
-from peft_evaluation.strategies.zero_shot import zero_shot
+from peft_evaluation.model import Greedy, ModelInput, Samples, ServedModel
+from peft_evaluation.sample import SampleSet
+from peft_evaluation.strategies import Strategy, in_context, zero_shot
 from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.served import serving
 
@@ -65,14 +62,14 @@ class Case:
     """What is asked, and how often."""
 
     name: str
-    items: ItemSet
+    items: SampleSet
     strategy: Strategy
     decoding: Greedy | Samples
 
 
-def answerer(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> ServedAnswerer:
+def answerer(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> ServedModel:
     entry = catalogue.get(engine.status().model)
-    return ServedAnswerer(
+    return ServedModel(
         engine=engine,
         formats=entry.prompt_formats,
         context_tokens=4096,
@@ -89,7 +86,7 @@ async def one_at_a_time(engine: Engine, case: Case) -> tuple[float, list[str]]:
     seed = case.strategy.seeds[0]
     single = replace(case, decoding=Greedy() if isinstance(case.decoding, Greedy) else Samples(1))
     for index, item in enumerate(case.items.items):
-        question = Question(example=item.example, shown=case.strategy.examples(seed, index), adapter=None, seed=seed)
+        question = ModelInput(example=item.example, shown=case.strategy.examples(seed, index), adapter=None, seed=seed)
         for number in range(case.decoding.answers):
             await forget(engine)
             began = time.perf_counter()
@@ -108,7 +105,7 @@ async def forget(engine: Engine) -> None:
 
 async def ours(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> tuple[float, list[str]]:
     """Seconds and answers of the product's first step."""
-    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "answers.jsonl", Answered) as journal:
+    with tempfile.TemporaryDirectory() as folder, Journal(Path(folder) / "answers.jsonl", SampleResult) as journal:
         began = time.perf_counter()
         await generate(
             case.items,
@@ -131,7 +128,7 @@ async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> 
             yield engine
         return
     from peft_daemon.engines.torch.base_model import load_base
-    from peft_evaluation.batched.engine import BatchedEngine
+    from peft_evaluation.batch_engine.engine import BatchedEngine
 
     batched = BatchedEngine(partial(load_base, path, "auto"), model_id=entry.id, context_tokens=4096, rows=rows)
     await batched.start()
@@ -140,7 +137,7 @@ async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> 
     await batched.stop()
 
 
-def cases(items: ItemSet, samples: int) -> list[Case]:
+def cases(items: SampleSet, samples: int) -> list[Case]:
     few = items.first(max(1, len(items.items) // samples))
     return [
         Case("zero-shot", items, zero_shot(), Greedy()),

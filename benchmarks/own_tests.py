@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from peft_evaluation.own_tests.preparing import OwnTests, reference_of, suite_of
-from peft_evaluation.sandbox.base import Outcome
-from peft_evaluation.sandbox.bubblewrap import Bubblewrap
-from peft_evaluation.sandbox.suites import run_suite
+from peft_evaluation.repo_tests.preparation import RepositoryTestsRequest, baseline_run, suite_of
+from peft_evaluation.sandbox.base import SandboxOutcome
+from peft_evaluation.sandbox.pytest_suite import run_suite
+from peft_evaluation.sandbox.sandboxes import Bubblewrap
 
 
 def main() -> None:
@@ -35,9 +35,9 @@ def main() -> None:
     options = parser.parse_args()
     sandbox, arguments = Bubblewrap(), tuple(shlex.split(options.pytest_args))
     with tempfile.TemporaryDirectory() as folder:
-        own = OwnTests(repository=options.repository, arguments=arguments, python=options.python)
+        own = RepositoryTestsRequest(repository=options.repository, arguments=arguments, python=options.python)
         suite = suite_of(own, Path(folder))
-        reference = reference_of(suite, sandbox, Path(folder), lambda *_: None)
+        reference = baseline_run(suite, sandbox, Path(folder), lambda *_: None)
         suite = replace(suite, passes=reference.passes, changed=reference.changed)
         plain = [str(options.python), "-m", "pytest", "-q", *arguments, *reference.passes]
         times: dict[str, list[float]] = {"pytest": [], "sandbox": []}
@@ -53,7 +53,7 @@ def main() -> None:
             )
             times["pytest"].append((time.perf_counter() - began) * 1000)
             began = time.perf_counter()
-            if run_suite(suite, None, sandbox, suite.limits).outcome is not Outcome.PASSED:
+            if run_suite(suite, None, sandbox, suite.limits).outcome is not SandboxOutcome.PASSED:
                 sys.exit("the tests do not pass in the sandbox every time")
             times["sandbox"].append((time.perf_counter() - began) * 1000)
         found = {name: median(each) for name, each in times.items()}

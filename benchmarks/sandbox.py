@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from peft_evaluation.sandbox.base import OPTIONS, Limits, Outcome
-from peft_evaluation.sandbox.bubblewrap import Bubblewrap
-from peft_evaluation.sandbox.functions import run_function
-from peft_evaluation.sandbox.programs import run_program
+from peft_evaluation.sandbox.base import OPTIONS, SandboxLimits, SandboxOutcome
+from peft_evaluation.sandbox.execution import run_function, run_program
+from peft_evaluation.sandbox.sandboxes import Bubblewrap
 
 CODE = "def f(x): return x + 1"
 CHECK = "def check(candidate):\n    assert candidate(1) == 2\n"
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    sandbox, limits = Bubblewrap(), Limits()
+    sandbox, limits = Bubblewrap(), SandboxLimits()
 
     def bare() -> bool:
         command = [sys.executable, *OPTIONS, "-c", f"{CODE}\nassert f(1) == 2"]
@@ -37,8 +36,8 @@ def main() -> None:
 
     cases: dict[str, Callable[[], bool]] = {
         "bare interpreter": bare,
-        "function": lambda: run_function(CODE, "f", (CHECK,), sandbox, limits).outcome is Outcome.PASSED,
-        "program": lambda: run_program("print(2)", "", "2", sandbox, limits).outcome is Outcome.PASSED,
+        "function": lambda: run_function(CODE, "f", (CHECK,), sandbox, limits).outcome is SandboxOutcome.PASSED,
+        "program": lambda: run_program("print(2)", "", "2", sandbox, limits).outcome is SandboxOutcome.PASSED,
     }
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(options.rounds):

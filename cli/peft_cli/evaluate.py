@@ -19,14 +19,14 @@ from peft_core.settings import resolve
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 
 if TYPE_CHECKING:
-    from peft_evaluation.decoding import Decoding
-    from peft_evaluation.items import ItemSet
-    from peft_evaluation.own_tests.preparing import OwnTests
-    from peft_evaluation.run import EvaluateRequest
-    from peft_evaluation.strategies.context import Mixture
+    from peft_evaluation.model import Decoding
+    from peft_evaluation.repo_tests.preparation import RepositoryTestsRequest
+    from peft_evaluation.runner import EvaluateRequest
+    from peft_evaluation.sample import SampleSet
+    from peft_evaluation.strategies import ChunkMixture
     from peft_tuning.installation import Installation
 
-Load = Callable[[Callable[[str, int, int], None]], "ItemSet"]
+Load = Callable[[Callable[[str, int, int], None]], "SampleSet"]
 
 
 def register(app: typer.Typer) -> None:
@@ -129,11 +129,8 @@ def evaluate(
     extras.require("evaluation", "eval", extras.EVAL)
     if ray is not None:
         extras.require("--ray", "ray", extras.RAY)
-    from peft_evaluation.run import EvaluateRequest
-    from peft_evaluation.strategies.choosing import Sweep
-    from peft_evaluation.strategies.context import TOKENS, Mixture
-    from peft_evaluation.strategies.icl import EXAMPLES, SEEDS
-    from peft_evaluation.strategies.rag import NEIGHBOURS
+    from peft_evaluation.runner import EvaluateRequest
+    from peft_evaluation.strategies import CONTEXT_TOKENS, EXAMPLES, NEIGHBOURS, SEEDS, ChunkMixture, Sweep
     from peft_tuning.installation import Installation
 
     paths = Paths.from_environment()
@@ -152,8 +149,8 @@ def evaluate(
             neighbours=tuple(neighbours or (NEIGHBOURS,)),
             retrievers=tuple(retriever or ("bm25",)),
             seeds=tuple(seed or SEEDS),
-            context_tokens=tuple(context_tokens or (TOKENS,)),
-            mixtures=tuple(map(_mixture, context_of or (Mixture.SERVED,))),
+            context_tokens=tuple(context_tokens or (CONTEXT_TOKENS,)),
+            mixtures=tuple(map(_mixture, context_of or (ChunkMixture.SERVED,))),
         ),
         decoding=_decoding(samples, temperature, top_p, beams),
         limit=limit,
@@ -172,17 +169,17 @@ def evaluate(
     _run(request, place, as_json=as_json)
 
 
-def _mixture(word: str) -> Mixture:
-    from peft_evaluation.strategies.context import Mixture
+def _mixture(word: str) -> ChunkMixture:
+    from peft_evaluation.strategies import ChunkMixture
 
     try:
-        return Mixture(word)
+        return ChunkMixture(word)
     except ValueError:
-        raise InvalidInput(f"there is no --context-of {word}", why=f"there are {', '.join(Mixture)}") from None
+        raise InvalidInput(f"there is no --context-of {word}", why=f"there are {', '.join(ChunkMixture)}") from None
 
 
 def _decoding(samples: int | None, temperature: float, top_p: float, beams: int | None) -> Decoding:
-    from peft_evaluation.decoding import Beams, Greedy, Samples
+    from peft_evaluation.model import Beams, Greedy, Samples
 
     if samples is not None and beams is not None:
         raise InvalidInput("either --samples or --beams", fix="Leave one of them out")
@@ -191,8 +188,10 @@ def _decoding(samples: int | None, temperature: float, top_p: float, beams: int 
     return Greedy() if beams is None else Beams(beams)
 
 
-def _own_tests(repo: Path | None, arguments: str | None, python: Path | None, *, asked: bool) -> OwnTests | None:
-    from peft_evaluation.own_tests.preparing import OwnTests
+def _own_tests(
+    repo: Path | None, arguments: str | None, python: Path | None, *, asked: bool
+) -> RepositoryTestsRequest | None:
+    from peft_evaluation.repo_tests.preparation import RepositoryTestsRequest
 
     if not asked:
         if arguments is not None or python is not None:
@@ -206,7 +205,7 @@ def _own_tests(repo: Path | None, arguments: str | None, python: Path | None, *,
         words = tuple(shlex.split(arguments or ""))
     except ValueError as error:
         raise InvalidInput(f"cannot read --pytest-args {arguments}", why=str(error), fix="Close the quotes") from None
-    return OwnTests(repository=repo, arguments=words, python=python)
+    return RepositoryTestsRequest(repository=repo, arguments=words, python=python)
 
 
 def _source(place: Installation, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, Load]:
@@ -220,9 +219,9 @@ def _source(place: Installation, dataset: str | None, repo: Path | None, data: P
     from peft_tuning.data.datasets.sources import SEED
 
     if repo is not None:
-        from peft_evaluation.datasets import holes
+        from peft_evaluation.datasets.catalogue import load_repository
 
-        return repo.resolve().name, lambda tell: holes.load(repo, SEED, tell)
+        return repo.resolve().name, lambda tell: load_repository(repo, SEED, tell)
     from peft_evaluation.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
@@ -233,12 +232,12 @@ def _source(place: Installation, dataset: str | None, repo: Path | None, data: P
 def _run(request: EvaluateRequest, place: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from peft_evaluation import run
+    from peft_evaluation import runner
     from peft_evaluation.run_view import view
     from peft_tuning.progress_view import JsonLines
 
     if as_json:
-        run.evaluate(request, place, JsonLines(sys.stdout))
+        runner.evaluate(request, place, JsonLines(sys.stdout))
         return
     with view(Console(stderr=True)) as show:
-        run.evaluate(request, place, show)
+        runner.evaluate(request, place, show)

@@ -16,7 +16,7 @@ from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 
 if TYPE_CHECKING:
-    from peft_evaluation.results import Comparison, Report
+    from peft_evaluation.report.schema import Comparison, Report
 
 app = typer.Typer(help="Open, compare and list evaluations.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -38,10 +38,10 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
 @app.command("list", epilog="Example: peft-daemon report list")
 def list_reports(as_json: Json = False) -> None:
     """Show the evaluations that have a report, the newest last."""
-    from peft_evaluation.reports import store
+    from peft_evaluation.report import store
 
-    folders = [path.parent for path in _folder().glob(f"*/{store.FILE}")]
-    rows = sorted((_row(folder, store.read(folder)) for folder in folders), key=lambda row: row.created)
+    folders = [path.parent for path in _folder().glob(f"*/{store.REPORT_FILE}")]
+    rows = sorted((_row(folder, store.read_report(folder)) for folder in folders), key=lambda row: row.created)
 
     def text() -> None:
         for row in rows:
@@ -58,12 +58,13 @@ def open_report(
 ) -> None:
     """Open a report in the browser, made anew from its report.json."""
     extras.require("reading reports", "eval", extras.EVAL)
-    from peft_evaluation.reports import files, store
+    from peft_evaluation.report import store
+    from peft_evaluation.report.html import write_pages
 
     place = _place(which)
-    report = store.read(place)
+    report = store.read_report(place)
     folder = place if place.is_dir() else place.parent
-    files.write(folder, report)
+    write_pages(folder, report)
     page = folder / "report.html"
     typer.echo(str(page))
     if show and not webbrowser.open(page.resolve().as_uri()):
@@ -74,10 +75,10 @@ def open_report(
 def compare(before: Which, after: Which, as_json: Json = False) -> None:
     """Compare two evaluations of the same items, strategy by strategy: what did a change change?"""
     extras.require("reading reports", "eval", extras.EVAL)
-    from peft_evaluation.comparing import compare_reports
-    from peft_evaluation.reports import store
+    from peft_evaluation.report import store
+    from peft_evaluation.report.builder import compare_reports
 
-    found = compare_reports(store.read(_place(before)), store.read(_place(after)))
+    found = compare_reports(store.read_report(_place(before)), store.read_report(_place(after)))
     emit(found, as_json=as_json, text=lambda: _print(found))
 
 
@@ -89,10 +90,10 @@ def against(
 ) -> None:
     """Compare all strategies of an evaluation with one of them: is the adapter better than retrieval?"""
     extras.require("reading reports", "eval", extras.EVAL)
-    from peft_evaluation.comparing import compare_strategies
-    from peft_evaluation.reports import store
+    from peft_evaluation.report import store
+    from peft_evaluation.report.builder import compare_strategies
 
-    found = compare_strategies(store.read(_place(which)), strategy)
+    found = compare_strategies(store.read_report(_place(which)), strategy)
     emit(found, as_json=as_json, text=lambda: _print(found))
 
 
@@ -103,21 +104,22 @@ def share(
 ) -> None:
     """Write a copy without questions, references and answers: all figures, and none of your code."""
     extras.require("reading reports", "eval", extras.EVAL)
-    from peft_evaluation.reports import files, store
-    from peft_evaluation.reports.sharing import without_texts
+    from peft_evaluation.report import store
+    from peft_evaluation.report.html import write_pages
+    from peft_evaluation.report.store import without_texts
 
-    report = without_texts(store.read(_place(which)))
+    report = without_texts(store.read_report(_place(which)))
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InvalidInput(f"{folder} is not an empty folder", fix="Name another one")
     folder.mkdir(parents=True, exist_ok=True)
-    store.write(folder, report)
-    files.write(folder, report)
+    store.write_report(folder, report)
+    write_pages(folder, report)
     typer.echo(str(folder))
 
 
 def _print(found: Sequence[Comparison]) -> None:
-    from peft_evaluation.metrics.catalogue import METRICS
-    from peft_evaluation.reports.figures import difference, probability
+    from peft_evaluation.report.tables import difference, probability
+    from peft_evaluation.scorers.metrics import METRICS
 
     for each in found:
         typer.echo(

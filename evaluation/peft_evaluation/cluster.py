@@ -21,10 +21,8 @@ from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_core.processes import WORKING_FOLDER, python_code, run
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_evaluation.answering import Given, Question
-from peft_evaluation.cluster_worker import ClusterWorker, packed
-from peft_evaluation.distributing import DistributedAnswerer, WorkerLost
-from peft_evaluation.opening import Plan
+from peft_evaluation.cluster_model import ClusterWorker, DistributedModel, NodeLost, packed
+from peft_evaluation.model import ModelInput, ModelOutput, ModelSpec
 from peft_tuning.installation import Installation
 
 REACH_S, CONNECT_S, REPLY_S, CLOSE_S = 5.0, 60.0, 90.0, 10.0
@@ -40,7 +38,7 @@ except Exception as error:
 
 
 @dataclass(frozen=True)
-class Spot:
+class NodeSlot:
     """Room for one process."""
 
     node_id: str
@@ -50,33 +48,33 @@ class Spot:
     gpus: int = 0
 
 
-class RayWorker:
+class RayNode:
     """See ``distributing.Worker``."""
 
-    def __init__(self, spot: Spot, actor: Any) -> None:
+    def __init__(self, spot: NodeSlot, actor: Any) -> None:
         self.node, self.at_once = spot.node, 1
         self._actor = actor
         self._parcels: dict[str, Any] = {}
 
-    async def open(self, plan: Plan, parcels: dict[str, Any]) -> None:
+    async def open(self, plan: ModelSpec, parcels: dict[str, Any]) -> None:
         """Load the model there. ``parcels`` are the adapters sent so far, by digest, for all workers."""
         self._parcels = parcels
         try:
             self.at_once = await self._call("open", plan)
-        except WorkerLost as lost:
+        except NodeLost as lost:
             raise EngineFailed(
                 f"lost {self.node}", why=str(lost), fix="The same command with `--resume` goes on without it"
             ) from None
 
-    async def answer(self, question: Question) -> tuple[Given, int]:
+    async def answer(self, question: ModelInput) -> tuple[ModelOutput, int]:
         """See ``Worker``."""
         parcels = (self._parcel(question.adapter),) if question.adapter else ()
-        answered: tuple[Given, int] = await self._call("answer", question, parcels)
+        answered: tuple[ModelOutput, int] = await self._call("answer", question, parcels)
         return answered
 
     async def close(self) -> None:
         """End its engine, if it is still there."""
-        with suppress(WorkerLost, PeftDaemonError):
+        with suppress(NodeLost, PeftDaemonError):
             await self._call("close")
 
     def _parcel(self, adapter: AdapterLease) -> Any:
@@ -97,17 +95,17 @@ class RayWorker:
 class Cluster:
     """Nodes that can answer, each with a process that has not loaded the model yet."""
 
-    workers: tuple[RayWorker, ...]
+    workers: tuple[RayNode, ...]
 
     @asynccontextmanager
-    async def opened(self, plan: Plan) -> AsyncGenerator[DistributedAnswerer, None]:
+    async def opened(self, plan: ModelSpec) -> AsyncGenerator[DistributedModel, None]:
         """All of them as one answerer; raises what one of them raises while it loads the model."""
         parcels: dict[str, Any] = {}
         try:
             async with asyncio.TaskGroup() as group:
                 for worker in self.workers:
                     group.create_task(worker.open(plan, parcels))
-            yield DistributedAnswerer(self.workers)
+            yield DistributedModel(self.workers)
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
         finally:
@@ -130,18 +128,18 @@ def connected(address: str, place: Installation, engine: str) -> Iterator[Cluste
     with chdir(WORKING_FOLDER):
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     try:
-        spots = _with_same_versions(places(ray.nodes(), gpus=engine == TORCH))
+        spots = _with_same_versions(node_slots(ray.nodes(), gpus=engine == TORCH))
         actors = [_start(spot) for spot in spots]
         asked = [actor.require_base.remote(place, base.sha256) for actor in actors]
         for spot, found in zip(spots, _replies(spots, asked, "has no free processor"), strict=True):
-            if isinstance(found, WorkerLost):
+            if isinstance(found, NodeLost):
                 raise EngineFailed(f"lost {spot.node}", why=str(found), fix="`ray status` shows what the nodes do")
-        yield Cluster(tuple(RayWorker(spot, actor) for spot, actor in zip(spots, actors, strict=True)))
+        yield Cluster(tuple(RayNode(spot, actor) for spot, actor in zip(spots, actors, strict=True)))
     finally:
         ray.shutdown()
 
 
-def places(nodes: Iterable[Mapping[str, Any]], *, gpus: bool) -> tuple[Spot, ...]:
+def node_slots(nodes: Iterable[Mapping[str, Any]], *, gpus: bool) -> tuple[NodeSlot, ...]:
     """Where to put processes: one per node, or with ``gpus`` one per GPU if there is any.
 
     Nodes without a GPU are left out then: they would round otherwise. So are nodes that offer no processor. ``nodes``
@@ -155,9 +153,9 @@ def places(nodes: Iterable[Mapping[str, Any]], *, gpus: bool) -> tuple[Spot, ...
             continue
         name = f"{node['NodeManagerHostname']} ({node['NodeName']})"
         if gpus and count:
-            spots += [Spot(node["NodeID"], name, cpus // count, 1)] * count
+            spots += [NodeSlot(node["NodeID"], name, cpus // count, 1)] * count
         else:
-            spots.append(Spot(node["NodeID"], name, cpus))
+            spots.append(NodeSlot(node["NodeID"], name, cpus))
     if gpus and any(spot.gpus for spot in spots):
         spots = [spot for spot in spots if spot.gpus]
     if not spots:
@@ -214,7 +212,7 @@ def _unreachable(address: str, why: str) -> Unavailable:
     )
 
 
-def _with_same_versions(spots: Sequence[Spot]) -> tuple[Spot, ...]:
+def _with_same_versions(spots: Sequence[NodeSlot]) -> tuple[NodeSlot, ...]:
     """Those that are still there; raises what ``require_same`` raises. What is sent needs nothing there but Ray."""
     import ray  # noqa: PLC0415  (an extra)
 
@@ -232,7 +230,7 @@ def _with_same_versions(spots: Sequence[Spot]) -> tuple[Spot, ...]:
     left = []
     for spot, found in zip(spots, _replies(spots, asked, "does not reply"), strict=True):
         # Ray lists a node for half a minute after its end.
-        if not isinstance(found, WorkerLost):
+        if not isinstance(found, NodeLost):
             require_same(spot.node, *found)
             left.append(spot)
     if not left:
@@ -240,7 +238,7 @@ def _with_same_versions(spots: Sequence[Spot]) -> tuple[Spot, ...]:
     return tuple(left)
 
 
-def _start(spot: Spot) -> Any:
+def _start(spot: NodeSlot) -> Any:
     import ray  # noqa: PLC0415  (an extra)
 
     # All processors of the node: a second evaluation there would only be in the way.
@@ -248,13 +246,13 @@ def _start(spot: Spot) -> Any:
     return ray.remote(ClusterWorker).options(**options).remote()
 
 
-def _only_on(spot: Spot) -> Any:
+def _only_on(spot: NodeSlot) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415  (an extra)
 
     return NodeAffinitySchedulingStrategy(spot.node_id, soft=False)
 
 
-def _replies(spots: Sequence[Spot], asked: Sequence[Any], otherwise: str) -> list[Any]:
+def _replies(spots: Sequence[NodeSlot], asked: Sequence[Any], otherwise: str) -> list[Any]:
     """What the nodes replied, WorkerLost for one that is gone.
 
     Raises Unavailable for one that does not reply in time, and what went wrong there.
@@ -272,7 +270,7 @@ def _replies(spots: Sequence[Spot], asked: Sequence[Any], otherwise: str) -> lis
             replies.append(ray.get(each))
         except Exception as error:
             found = _translated(spot.node, error)
-            if not isinstance(found, WorkerLost):
+            if not isinstance(found, NodeLost):
                 raise found from None
             replies.append(found)
     return replies
@@ -288,5 +286,5 @@ def _translated(node: str, error: Exception) -> Exception:
     if isinstance(error, exceptions.RayTaskError):
         return EngineFailed(f"on {node}: {type(cause).__name__}", why=" ".join(str(cause).split())[-300:])
     if isinstance(error, exceptions.RayError):
-        return WorkerLost(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2][:200]}")
+        return NodeLost(f"{type(error).__name__}: {str(error).strip().rpartition(chr(10))[2][:200]}")
     return error

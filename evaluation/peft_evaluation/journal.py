@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import msgspec
 from filelock import FileLock, Timeout
 
+from peft_core import files
 from peft_core.errors import Conflict
 
 T = TypeVar("T")
@@ -77,3 +78,86 @@ class Journal(Generic[T]):
             os.close(self._file)
             self._file = None
         self._lock.release()
+
+
+IDENTITY_FILE = "run.json"
+
+
+class StrategyIdentity(msgspec.Struct, frozen=True):
+    """One strategy as it was first asked for."""
+
+    seeds: tuple[int, ...]
+    settings: dict[str, str]
+
+
+class EvaluationIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``."""
+
+    command: str
+    """Of its beginning."""
+    data: str
+    part: str
+    data_digest: str
+    model: str
+    model_sha256: str
+    engine: str
+    formats: str
+    decoding: dict[str, str]
+    max_tokens: int
+    context_tokens: int
+    strategies: dict[str, StrategyIdentity]
+
+
+def begin_run(folder: Path, wanted: EvaluationIdentity, *, resume: bool) -> EvaluationIdentity:
+    """Write down what the run is, or check that it is the one in ``folder``, to which strategies may be added.
+
+    Returns the identity with all strategies so far. Raises Conflict for a run that is there without ``resume``, and
+    naming what differs.
+    """
+    path = folder / IDENTITY_FILE
+    require_free(folder, resume=resume)
+    before = read_identity(folder) if path.exists() else None
+    if before is not None:
+        _require_same(before, wanted, folder)
+        merged = {**before.strategies, **wanted.strategies}
+        wanted = msgspec.structs.replace(wanted, command=before.command, strategies=merged)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_durable(path, msgspec.json.format(msgspec.json.encode(wanted), indent=2))
+    return wanted
+
+
+def require_free(folder: Path, *, resume: bool) -> None:
+    """Raise Conflict where a run is and none is to go on."""
+    if not resume and (folder / IDENTITY_FILE).exists():
+        raise Conflict(
+            f"{folder} holds an evaluation already",
+            fix="Give the same command with `--resume`, another `--name`, or delete that folder",
+        )
+
+
+def read_identity(folder: Path) -> EvaluationIdentity:
+    """The run in ``folder``; raises Conflict when its record cannot be read."""
+    path = folder / IDENTITY_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=EvaluationIdentity)
+    except (OSError, ValueError, RecursionError) as error:
+        raise Conflict(f"cannot read {path}", why=str(error), fix="Begin again under another `--name`") from None
+
+
+def _require_same(before: EvaluationIdentity, wanted: EvaluationIdentity, folder: Path) -> None:
+    differing = [
+        f"{name} was {getattr(before, name)!r} and is {getattr(wanted, name)!r}"
+        for name in EvaluationIdentity.__struct_fields__
+        if name not in ("command", "strategies") and getattr(before, name) != getattr(wanted, name)
+    ]
+    differing += [
+        f"{name} was {before.strategies[name]} and is {strategy}"
+        for name, strategy in wanted.strategies.items()
+        if name in before.strategies and before.strategies[name] != strategy
+    ]
+    if differing:
+        raise Conflict(
+            f"the evaluation in {folder} was begun otherwise",
+            why="; ".join(differing),
+            fix="Go on as it was begun, or begin another with `--name`",
+        )

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from peft_evaluation.metrics.catalogue import METRICS, WHOLES
-from peft_evaluation.reports.figures import difference, measured, named, probability
-from peft_evaluation.run import Event, Ran, Reported
-from peft_evaluation.run import Progress as Answered
+from peft_evaluation.report.tables import difference, measured, named, probability
+from peft_evaluation.runner import AnswerVerified, EvaluationEvent, EvaluationReported
+from peft_evaluation.runner import SampleAnswered as Answered
+from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_tuning.events import Loading, duration
 
 SHOWN = 48
@@ -23,7 +23,7 @@ SHOWN = 48
 LINE_S = 30.0
 """A log gets a line this often."""
 
-View = AbstractContextManager[Callable[[Event], None]]
+View = AbstractContextManager[Callable[[EvaluationEvent], None]]
 
 
 def view(console: Console) -> View:
@@ -48,7 +48,7 @@ class Bars:
         self._console = console
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Callable[[Event], None]:
+    def __enter__(self) -> Callable[[EvaluationEvent], None]:
         self._progress.start()
         return self._show
 
@@ -57,7 +57,7 @@ class Bars:
     ) -> None:
         self._progress.stop()
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: EvaluationEvent) -> None:
         match event:
             case Loading():
                 self._bar("loading", event.what, event.done, event.of)
@@ -66,10 +66,10 @@ class Bars:
                 first_line = event.text.partition("\n")[0][:SHOWN]
                 standing = _standing(event.scores)
                 self._bar("answers", event.strategy, event.done, event.of, scores=standing, answer=first_line)
-            case Ran():
+            case AnswerVerified():
                 self._hide("answers")
                 self._bar("runs", "running answers", event.done, event.of, scores=_passed(event), answer=event.item)
-            case Reported():
+            case EvaluationReported():
                 for name in ("loading", "answers", "runs"):
                     self._hide(name)
                 report(self._console, event)
@@ -93,7 +93,7 @@ class Lines:
         self._console, self._clock = console, clock
         self._what, self._said_at = "", clock()
 
-    def __enter__(self) -> Callable[[Event], None]:
+    def __enter__(self) -> Callable[[EvaluationEvent], None]:
         return self._show
 
     def __exit__(
@@ -101,7 +101,7 @@ class Lines:
     ) -> None:
         """Nothing is left to put away."""
 
-    def _show(self, event: Event) -> None:
+    def _show(self, event: EvaluationEvent) -> None:
         match event:
             case Loading():
                 share = f" {event.done:,}/{event.of:,}" if event.of else ""
@@ -111,10 +111,10 @@ class Lines:
                 facts = (f"{event.strategy} {event.done:,}/{event.of:,}", _standing(event.scores))
                 left = f"{duration(event.eta_s)} left"
                 self._say(event.strategy, ", ".join(filter(None, (*facts, left))), last=event.done == event.of)
-            case Ran():
+            case AnswerVerified():
                 text = f"running answers {event.done:,}/{event.of:,}, {_passed(event)}"
                 self._say("running", text, last=event.done == event.of)
-            case Reported():
+            case EvaluationReported():
                 report(self._console, event)
 
     def _say(self, what: str, text: str, *, last: bool) -> None:
@@ -124,7 +124,7 @@ class Lines:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def report(console: Console, event: Reported) -> None:
+def report(console: Console, event: EvaluationReported) -> None:
     """The results: a table, what differs, warnings, and where the report is."""
     table = Table(Column("strategy", no_wrap=True, overflow="fold"), "", Column("value [95 %]", no_wrap=True))
     for each in event.strategies:
@@ -158,5 +158,5 @@ def _standing(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{METRICS[metric].label} {named(metric, value)}" for metric, value in scores.items())
 
 
-def _passed(event: Ran) -> str:
+def _passed(event: AnswerVerified) -> str:
     return f"{event.passed:,} passed ({100 * event.passed / event.done:.0f} %)"

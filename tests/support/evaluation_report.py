@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from peft_evaluation.answering import Given
-from peft_evaluation.assembling import assemble
-from peft_evaluation.generating import Answered
-from peft_evaluation.identity import Asked, Identity
-from peft_evaluation.results import Report
-from peft_evaluation.scoring import score
+from peft_evaluation.generation import SampleResult
+from peft_evaluation.journal import EvaluationIdentity, StrategyIdentity
+from peft_evaluation.model import ModelOutput
+from peft_evaluation.report.builder import assemble
+from peft_evaluation.report.schema import Report
+from peft_evaluation.scorers.scoring import score
 from support.evaluation_data import sentences
 from support.synthetic_manifest import manifest
 
 ITEMS = sentences(count=20)
-IDENTITY = Identity(
+IDENTITY = EvaluationIdentity(
     command="peft-daemon evaluate",
     data="small",
     part="test",
@@ -25,19 +25,21 @@ IDENTITY = Identity(
     max_tokens=16,
     context_tokens=512,
     strategies={
-        "zero-shot": Asked((0,), {}),
-        "icl-1": Asked((1, 2), {"examples": "1"}),
-        "adapter:mine": Asked((0,), {"adapter": "mine abab"}),
+        "zero-shot": StrategyIdentity((0,), {}),
+        "icl-1": StrategyIdentity((1, 2), {"examples": "1"}),
+        "adapter:mine": StrategyIdentity((0,), {"adapter": "mine abab"}),
     },
 )
 
 
-def answered(strategy: str, index: int, text: str, seed: int = 0, latency_ms: float = 100.0) -> Answered:
-    return Answered(
+def answered(strategy: str, index: int, text: str, seed: int = 0, latency_ms: float = 100.0) -> SampleResult:
+    return SampleResult(
         strategy=strategy,
         seed=seed,
         item=f"t{index}",
-        given=Given(texts=(text,), shown=0, prompt_tokens=40, reused_tokens=30, answer_tokens=4, latency_ms=latency_ms),
+        given=ModelOutput(
+            texts=(text,), shown=0, prompt_tokens=40, reused_tokens=30, answer_tokens=4, latency_ms=latency_ms
+        ),
         examples=(),
         memory_bytes=5_000_000,
         session="2026-01-01",
@@ -45,7 +47,7 @@ def answered(strategy: str, index: int, text: str, seed: int = 0, latency_ms: fl
     )
 
 
-def answers() -> list[Answered]:
+def answers() -> list[SampleResult]:
     """zero-shot is never right; icl with its first seed on even items; the adapter always."""
     found = []
     for index in range(20):

@@ -24,7 +24,7 @@ def start(script: str, root: str) -> tuple[str, ...]:
     return *OPTIONS, "-c", f"import sys; sys.path.insert(0, {root!r}); from {PACKAGE}.{script} import main; main()"
 
 
-class Outcome(StrEnum):
+class SandboxOutcome(StrEnum):
     """What became of one answer."""
 
     PASSED = "passed"
@@ -39,15 +39,15 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class SandboxVerdict:
     """An outcome, and for people what lies behind it."""
 
-    outcome: Outcome
+    outcome: SandboxOutcome
     why: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class SandboxLimits:
     """Of one process under test."""
 
     seconds: float = 10.0
@@ -59,7 +59,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workspace:
+class SandboxWorkspace:
     """A folder that code under test finds where the user has it, though empty and writable, and an interpreter."""
 
     folder: str
@@ -87,8 +87,8 @@ class Sandbox(Protocol):
     def name(self) -> str:
         """For the report."""
 
-    def launch(self, script: str, arguments: Sequence[str], limits: Limits) -> Launch:
+    def launch(self, script: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
         """How to run ``inside/script.py`` so that it reaches nothing but inherited file descriptors."""
 
-    def workspace(self, workspace: Workspace) -> Sandbox:
+    def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
         """The same, started in ``workspace`` and with its interpreter. Raises InvalidInput where there is none."""

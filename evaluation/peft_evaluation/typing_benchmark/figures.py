@@ -10,10 +10,9 @@ from statistics import fmean, median
 
 import psutil
 
-from peft_evaluation.machine import processor_name
-from peft_evaluation.metrics.catalogue import Kind
-from peft_evaluation.results import Comparison, Judgement, Machine
-from peft_evaluation.statistics import adjust, compare
+from peft_evaluation.report.schema import Comparison, Judgement, Machine, processor_name
+from peft_evaluation.scorers.metrics import MetricKind
+from peft_evaluation.stats import adjust, compare
 from peft_evaluation.typing_benchmark.editor import Keystroke
 from peft_evaluation.typing_benchmark.policies.base import ResourceUsage
 from peft_evaluation.typing_benchmark.policies.catalogue import POLICIES, RIVALS
@@ -167,7 +166,7 @@ def compare_policies(replayed: Sequence[Replayed], *, seed: int) -> tuple[Compar
     for metric in QUALITY:
         values = {name: by_place((each for each in replayed if each.policy == name), metric) for name in sorted(names)}
         pairs = [(ours, rival) for ours in OURS for rival in RIVALS if ours in names and rival in names]
-        found += adjust([compare((o, values[o]), (r, values[r]), metric, Kind.MEAN, seed=seed) for o, r in pairs])
+        found += adjust([compare((o, values[o]), (r, values[r]), metric, MetricKind.MEAN, seed=seed) for o, r in pairs])
     return tuple(found)
 
 

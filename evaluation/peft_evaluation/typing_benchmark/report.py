@@ -16,10 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from peft_core import files
-from peft_evaluation.reports.charts import Tick
-from peft_evaluation.reports.figures import duration, probability, size
-from peft_evaluation.reports.markdown import lines
-from peft_evaluation.reports.tables import Table
+from peft_evaluation.report.charts import Tick
+from peft_evaluation.report.markdown import lines
+from peft_evaluation.report.tables import Table, duration, probability, size
 from peft_evaluation.typing_benchmark.results import BenchReport, PolicyFigures
 
 JSON, MARKDOWN, HTML = "bench.json", "bench.md", "bench.html"
@@ -96,7 +95,7 @@ def _environment() -> Environment:
 @cache
 def _style() -> str:
     """The evaluation reports' own, and the colours of the curves."""
-    shared = resources.files("peft_evaluation.reports").joinpath("templates", "report.css").read_text(encoding="utf-8")
+    shared = resources.files("peft_evaluation.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
     return shared + resources.files("peft_evaluation.typing_benchmark").joinpath("templates", "bench.css").read_text(
         encoding="utf-8"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from peft_evaluation.results import Comparison, Machine
+from peft_evaluation.report.schema import Comparison, Machine
 
 SCHEMA = 1
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from peft_evaluation.metrics.similarity import similarity
+from peft_evaluation.scorers.metrics import similarity
 from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 

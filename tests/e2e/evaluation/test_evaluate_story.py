@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from peft_evaluation.reports import store
+from peft_evaluation.report import store
 from support.running_daemon import home_environment, run_cli
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(600)]
@@ -48,7 +48,7 @@ def test_strategies_are_compared_on_the_same_items_and_added_later(environment: 
     asked = ("--dataset", str(file), "--max-tokens", "24")
     told = evaluate(environment, *asked, "--strategy", "zero-shot", "--strategy", "icl", "--seed", "42")
     assert [event["type"] for event in told if event["type"] != "loading"] == ["answered"] * 6 + ["reported"]
-    report = store.read(Path(told[-1]["folder"]))
+    report = store.read_report(Path(told[-1]["folder"]))
     assert [strategy.id for strategy in report.strategies] == ["zero-shot", "icl-3"]
     assert [item.reference for item in report.items] == ["s.upper()", "list(d.keys())", "sum(xs)"]
     shown = report.items[0].answers[1]
@@ -71,13 +71,13 @@ def test_torch_answers_all_items_at_once_and_searches_with_the_adapter_of_the_pa
     strategies = ("--strategy", "icl", "--seed", "42", "--strategy", "adapter:conala")
     environment = {**environment, "PEFT_DAEMON_SHIPPED_ADAPTERS": "true"}
     told = evaluate(environment, *asked, *strategies, "--name", "at-once")
-    in_context, adapted = store.read(Path(told[-1]["folder"])).strategies
+    in_context, adapted = store.read_report(Path(told[-1]["folder"])).strategies
     assert in_context.metrics["em@1"].value >= 2 / 3
     assert adapted.metrics["syntax"].value == 1
     assert (in_context.costs.at_once, adapted.costs.adapter_bytes is not None) == (128, True)
 
     told = evaluate(environment, *asked, "--strategy", "adapter:conala", "--beams", "4", "--name", "beams")
-    report = store.read(Path(told[-1]["folder"]))
+    report = store.read_report(Path(told[-1]["folder"]))
     assert {len(set(answer.texts)) for item in report.items for answer in item.answers} <= {3, 4}
     measures = report.strategies[0].metrics
     assert 2 / 3 <= measures["em@1"].value <= measures["em@2"].value
@@ -89,7 +89,7 @@ def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str,
     own = {**environment, "PEFT_DAEMON_DATA": str(shared_data())}
     asked = ("--dataset", "humaneval", "--strategy", "zero-shot", "--limit", "3", "--max-tokens", "200")
     told = evaluate(own, *asked, "--pass-at", "1")
-    report = store.read(Path(told[-1]["folder"]))
+    report = store.read_report(Path(told[-1]["folder"]))
     assert report.sandbox == "bubblewrap"
     assert [event["type"] for event in told if event["type"] != "loading"] == ["answered"] * 3 + ["ran"] * 3 + [
         "reported"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from peft_evaluation.reports import store
+from peft_evaluation.report import store
 from support.evaluation_report import finished_report
 from support.running_daemon import found_daemon
 from support.vscode_window import Window
@@ -129,7 +129,7 @@ def test_restart_replaces_the_daemon(window: Window, shown: Show, environ: Mappi
 def test_a_report_draws_and_filters_under_a_strict_policy(window: Window, environ: Mapping[str, str]) -> None:
     evaluation = Path(environ["PEFT_DAEMON_HOME"]) / "data/evaluations/small"
     evaluation.mkdir(parents=True)
-    store.write(evaluation, finished_report())
+    store.write_report(evaluation, finished_report())
     heard = len(window.console)
     window.run("peft-daemon: Open Benchmark Report")
     window.pick("small")

@@ -13,18 +13,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from peft_evaluation.items import Item, ItemSet
-from peft_evaluation.run import EvaluateRequest, Event, Progress, answer_all
-from peft_evaluation.strategies.choosing import Sweep
+from peft_evaluation.runner import EvaluateRequest, EvaluationEvent, SampleAnswered, answer_all
+from peft_evaluation.sample import Sample, SampleSet
+from peft_evaluation.strategies import Sweep
 from peft_tuning.data.examples import IntentExample
 from peft_tuning.progress_view import JsonLines
 from support.tiny_place import TinyPlace, tiny_place
 
 EXAMPLES = tuple(IntentExample(id=f"e{n}", intent=f"add {n} to x", code=f"x+{n}") for n in range(20))
-ITEMS = ItemSet(
+ITEMS = SampleSet(
     name="sums",
     part="test",
-    items=tuple(Item(example=example) for example in EXAMPLES[:6]),
+    items=tuple(Sample(example=example) for example in EXAMPLES[:6]),
     pool=EXAMPLES[6:],
     max_tokens=8,
     licence="MIT",
@@ -59,12 +59,12 @@ def adapter(place: TinyPlace) -> None:
         place.registry.import_(made, name="mine", base=place.base)
 
 
-def holding(tell: Callable[[Event], None], count: int, gate: Path) -> Callable[[Event], None]:
+def holding(tell: Callable[[EvaluationEvent], None], count: int, gate: Path) -> Callable[[EvaluationEvent], None]:
     """``tell``, and stand still as the module says."""
 
-    def told(event: Event) -> None:
+    def told(event: EvaluationEvent) -> None:
         tell(event)
-        while isinstance(event, Progress) and event.done == count and not gate.exists():
+        while isinstance(event, SampleAnswered) and event.done == count and not gate.exists():
             time.sleep(0.01)
 
     return told
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     here = tiny_place(Path(sys.argv[1]))
     if "--long" in sys.argv:
         adapter(here)
-    tell: Callable[[Event], None] = JsonLines(sys.stdout)
+    tell: Callable[[EvaluationEvent], None] = JsonLines(sys.stdout)
     if "--hold" in sys.argv:
         count, gate = sys.argv[sys.argv.index("--hold") + 1 :][:2]
         tell = holding(tell, int(count), Path(gate))

@@ -8,30 +8,33 @@ from pathlib import Path
 
 import pytest
 
-from peft_evaluation.datasets import humaneval, mbpp
-from peft_evaluation.items import Item
-from peft_evaluation.sandbox.base import Outcome
-from peft_evaluation.sandbox.bubblewrap import Bubblewrap
-from peft_evaluation.verifying import run
+from peft_evaluation.datasets import function_tests
+from peft_evaluation.datasets.function_tests import load_mbpp
+from peft_evaluation.sample import Sample
+from peft_evaluation.sandbox.base import SandboxOutcome
+from peft_evaluation.sandbox.sandboxes import Bubblewrap
+from peft_evaluation.verification import verify_one
 from peft_tuning.data.datasets.apps import read_problems
 from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.data.examples import IntentExample
 from support.shared_data import shared_data
 
 
-def outcomes(items: tuple[Item, ...], texts: list[str]) -> dict[str, str]:
+def outcomes(items: tuple[Sample, ...], texts: list[str]) -> dict[str, str]:
     """Of those that do not pass."""
     sandbox = Bubblewrap()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ran = list(pool.map(lambda item, text: run(item, text, sandbox), items, texts))
-    late = {each.item for each in ran if each.outcome is Outcome.TIMEOUT}
-    again = [run(item, text, sandbox) for item, text in zip(items, texts, strict=True) if item.id in late]
+        ran = list(pool.map(lambda item, text: verify_one(item, text, sandbox), items, texts))
+    late = {each.item for each in ran if each.outcome is SandboxOutcome.TIMEOUT}
+    again = [verify_one(item, text, sandbox) for item, text in zip(items, texts, strict=True) if item.id in late]
     final = {each.item: each for each in (*ran, *again)}
-    return {name: f"{each.outcome}: {each.why}" for name, each in final.items() if each.outcome is not Outcome.PASSED}
+    return {
+        name: f"{each.outcome}: {each.why}" for name, each in final.items() if each.outcome is not SandboxOutcome.PASSED
+    }
 
 
 def test_all_of_humaneval_pass_whole_and_as_bodies(tmp_path: Path) -> None:
-    items = humaneval.load(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
+    items = function_tests.load_humaneval(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
     assert len(items) == 164
     assert outcomes(items, [item.reference for item in items]) == {}
     some = items[::8]
@@ -41,7 +44,7 @@ def test_all_of_humaneval_pass_whole_and_as_bodies(tmp_path: Path) -> None:
 
 
 def test_all_of_mbpp_pass(tmp_path: Path) -> None:
-    items = mbpp.load(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
+    items = load_mbpp(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
     assert len(items) == 257
     assert outcomes(items, [item.reference for item in items]) == {}
 
@@ -59,7 +62,7 @@ def test_apps_solutions_pass_and_those_of_another_problem_do_not(tmp_path: Path,
     (tmp_path / folder).symlink_to(shared_data("apps_subset/train_5", folder))
     (problem,) = read_problems(tmp_path)
     assert problem.tests is not None and problem.tests.inputs
-    item = Item(example=IntentExample(id=problem.id, intent=problem.prompt, code=""), tests=problem.tests)
+    item = Sample(example=IntentExample(id=problem.id, intent=problem.prompt, code=""), tests=problem.tests)
     # The published file has solutions that are no Python: a bare "return" where the site had an exit.
     solutions = [each for each in problem.solutions if compiles(each)][:3]
     assert solutions

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from peft_evaluation.generating import Answered
+from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
-from peft_evaluation.run import folder
+from peft_evaluation.runner import folder
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch
@@ -129,8 +129,8 @@ def host(home: Path, *options: str) -> subprocess.Popen[str]:
     )
 
 
-def answers(home: Path) -> list[Answered]:
-    return list(Journal(folder(tiny_place(home), "sums") / "answers.jsonl", Answered).read())
+def answers(home: Path) -> list[SampleResult]:
+    return list(Journal(folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
 
 
 def texts(home: Path) -> dict[tuple[str, int, str], str]:

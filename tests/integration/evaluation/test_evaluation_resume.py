@@ -14,9 +14,9 @@ import pytest
 from evaluation_host import ITEMS, request
 
 from peft_core.errors import Conflict
-from peft_evaluation.generating import Answered
+from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
-from peft_evaluation.run import answer_all, folder
+from peft_evaluation.runner import answer_all, folder
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch
@@ -31,8 +31,8 @@ def host(home: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
 
 
-def answers(home: Path) -> list[Answered]:
-    return list(Journal(folder(tiny_place(home), "sums") / "answers.jsonl", Answered).read())
+def answers(home: Path) -> list[SampleResult]:
+    return list(Journal(folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,13 @@ import pytest
 from escapes import ESCAPES, Escape, attack
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.items import Item, ItemSet, RepositoryTests
-from peft_evaluation.own_tests import preparing
-from peft_evaluation.own_tests.preparing import OwnTests, prepare
-from peft_evaluation.sandbox.base import Outcome
-from peft_evaluation.sandbox.bubblewrap import Bubblewrap
-from peft_evaluation.sandbox.suites import Suite, run_suite
-from peft_evaluation.sandbox.unconfined import Unconfined
-from peft_evaluation.verifying import run
+from peft_evaluation.repo_tests import preparation
+from peft_evaluation.repo_tests.preparation import RepositoryTestsRequest, prepare
+from peft_evaluation.sample import RepositoryTests, Sample, SampleSet
+from peft_evaluation.sandbox.base import SandboxOutcome
+from peft_evaluation.sandbox.pytest_suite import PytestSuite, run_suite
+from peft_evaluation.sandbox.sandboxes import Bubblewrap, Unconfined
+from peft_evaluation.verification import verify_one
 from peft_tuning.data.examples import FillExample, HoleKind
 from support.own_repository import OwnRepository
 from support.tested_repository import ARGUMENTS, PRICES, STEADY, TEST_PRICES, shop
@@ -36,7 +35,7 @@ NOTICED = 3
 """Of them; then come one that no test reaches, a word of a docstring that is not there, and a test itself."""
 
 
-def hole(path: str, middle: str, kind: HoleKind) -> Item:
+def hole(path: str, middle: str, kind: HoleKind) -> Sample:
     text = {"shop/prices.py": PRICES, "tests/test_prices.py": TEST_PRICES}[path]
     start = max(text.find(middle), 0)
     line = text.count("\n", 0, start) + 1
@@ -49,11 +48,11 @@ def hole(path: str, middle: str, kind: HoleKind) -> Item:
         path=path,
         kind=kind,
     )
-    return Item(example=example, group=kind.value)
+    return Sample(example=example, group=kind.value)
 
 
-def holes() -> ItemSet:
-    return ItemSet(
+def holes() -> SampleSet:
+    return SampleSet(
         name="shop",
         part="test",
         items=tuple(hole(*each) for each in HOLES),
@@ -75,24 +74,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(repository: Path, folder: Path) -> ItemSet:
-    own = OwnTests(repository=repository, arguments=ARGUMENTS)
+def prepared(repository: Path, folder: Path) -> SampleSet:
+    own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
     return prepare(holes(), own, Bubblewrap(), folder, workers=2, tell=lambda *_: None)
 
 
 @pytest.fixture(scope="module")
-def suite(prepared: ItemSet) -> Suite:
+def suite(prepared: SampleSet) -> PytestSuite:
     tests = prepared.items[0].tests
     assert isinstance(tests, RepositoryTests)
     return tests.suite
 
 
-def judged(prepared: ItemSet, answer: str, item: int = 0) -> tuple[Outcome, str]:
-    ran = run(prepared.items[item], answer, Bubblewrap())
+def judged(prepared: SampleSet, answer: str, item: int = 0) -> tuple[SandboxOutcome, str]:
+    ran = verify_one(prepared.items[item], answer, Bubblewrap())
     return ran.outcome, ran.why
 
 
-def test_only_holes_that_the_tests_notice_have_tests_and_the_rest_are_counted(prepared: ItemSet) -> None:
+def test_only_holes_that_the_tests_notice_have_tests_and_the_rest_are_counted(prepared: SampleSet) -> None:
     assert [item.tests is not None for item in prepared.items] == [True] * NOTICED + [False] * 3
     assert prepared.notes == (
         "3 of 6 holes are exercised by your tests, and pass@k is of those alone; left out are "
@@ -101,23 +100,23 @@ def test_only_holes_that_the_tests_notice_have_tests_and_the_rest_are_counted(pr
     )
 
 
-def test_the_users_own_code_passes_in_every_hole(prepared: ItemSet) -> None:
+def test_the_users_own_code_passes_in_every_hole(prepared: SampleSet) -> None:
     for item in prepared.items[:NOTICED]:
-        assert run(item, item.reference, Bubblewrap()).outcome is Outcome.PASSED
+        assert verify_one(item, item.reference, Bubblewrap()).outcome is SandboxOutcome.PASSED
 
 
 def test_nothing_that_was_found_out_is_done_again(
-    prepared: ItemSet, repository: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: SampleSet, repository: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "watch_suite", None)
-    monkeypatch.setattr("peft_evaluation.verifying.run", None)
-    own = OwnTests(repository=repository, arguments=ARGUMENTS)
+    monkeypatch.setattr(preparation, "report_suite", None)
+    monkeypatch.setattr("peft_evaluation.verification.verify_one", None)
+    own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
     again = prepare(holes(), own, Bubblewrap(), folder, workers=2, tell=lambda *_: None)
     assert (again, again.digest) == (prepared, prepared.digest)
 
 
-def test_how_long_tests_take_and_where_their_files_lie_is_no_part_of_the_question(prepared: ItemSet) -> None:
-    def with_suite(suite: Suite) -> ItemSet:
+def test_how_long_tests_take_and_where_their_files_lie_is_no_part_of_the_question(prepared: SampleSet) -> None:
+    def with_suite(suite: PytestSuite) -> SampleSet:
         tests = prepared.items[0].tests
         assert isinstance(tests, RepositoryTests)
         return replace(prepared, items=(replace(prepared.items[0], tests=replace(tests, suite=suite)),))
@@ -132,32 +131,36 @@ def test_how_long_tests_take_and_where_their_files_lie_is_no_part_of_the_questio
 @pytest.mark.parametrize(
     ("answer", "outcome", "why"),
     [
-        ("return sum(prices)", Outcome.PASSED, ""),
-        ("import math\n    return int(math.fsum(prices))", Outcome.PASSED, ""),
-        ("return 3", Outcome.FAILED, "assert 3 == 0"),
-        ("pass", Outcome.FAILED, "assert None == 3"),
-        ("return (", Outcome.RAISED, "SyntaxError"),
-        ("return prices.total", Outcome.RAISED, "AttributeError"),
-        ("return sum(prices)\n\n\nraise RuntimeError('at import')", Outcome.RAISED, "at import"),
-        ("import urllib.request as r\n    return r.urlopen('http://127.0.0.1')", Outcome.RAISED, "not permitted"),
-        ("open('/usr/lib/written', 'w')", Outcome.RAISED, "Read-only file system"),
-        ("open('/written', 'w')", Outcome.RAISED, "Read-only file system"),
-        ("open('big', 'wb').write(bytes(33 * 2**20))", Outcome.RAISED, "too large"),
-        ("for n in range(40): open(f'{n}', 'wb').write(bytes(2**22))", Outcome.RAISED, "No space left"),
-        ("import os; os.fork()", Outcome.RAISED, "not permitted"),
-        ("import ctypes; ctypes.string_at(0)", Outcome.CRASHED, "without a report"),
+        ("return sum(prices)", SandboxOutcome.PASSED, ""),
+        ("import math\n    return int(math.fsum(prices))", SandboxOutcome.PASSED, ""),
+        ("return 3", SandboxOutcome.FAILED, "assert 3 == 0"),
+        ("pass", SandboxOutcome.FAILED, "assert None == 3"),
+        ("return (", SandboxOutcome.RAISED, "SyntaxError"),
+        ("return prices.total", SandboxOutcome.RAISED, "AttributeError"),
+        ("return sum(prices)\n\n\nraise RuntimeError('at import')", SandboxOutcome.RAISED, "at import"),
+        (
+            "import urllib.request as r\n    return r.urlopen('http://127.0.0.1')",
+            SandboxOutcome.RAISED,
+            "not permitted",
+        ),
+        ("open('/usr/lib/written', 'w')", SandboxOutcome.RAISED, "Read-only file system"),
+        ("open('/written', 'w')", SandboxOutcome.RAISED, "Read-only file system"),
+        ("open('big', 'wb').write(bytes(33 * 2**20))", SandboxOutcome.RAISED, "too large"),
+        ("for n in range(40): open(f'{n}', 'wb').write(bytes(2**22))", SandboxOutcome.RAISED, "No space left"),
+        ("import os; os.fork()", SandboxOutcome.RAISED, "not permitted"),
+        ("import ctypes; ctypes.string_at(0)", SandboxOutcome.CRASHED, "without a report"),
     ],
 )
-def test_an_answer_is_judged_by_the_tests(prepared: ItemSet, answer: str, outcome: Outcome, why: str) -> None:
+def test_an_answer_is_judged_by_the_tests(prepared: SampleSet, answer: str, outcome: SandboxOutcome, why: str) -> None:
     found = judged(prepared, answer)
     assert found[0] is outcome and why in found[1], found
 
 
-def test_what_does_not_end_is_ended(prepared: ItemSet, suite: Suite) -> None:
+def test_what_does_not_end_is_ended(prepared: SampleSet, suite: PytestSuite) -> None:
     assert 10.0 <= suite.seconds < 120.0
     text = PRICES.replace(BODY, "while True: pass")
     limits = replace(suite.limits, seconds=4.0)
-    assert run_suite(suite, ("shop/prices.py", text), Bubblewrap(), limits).outcome is Outcome.TIMEOUT
+    assert run_suite(suite, ("shop/prices.py", text), Bubblewrap(), limits).outcome is SandboxOutcome.TIMEOUT
 
 
 FORGERIES = {
@@ -202,19 +205,19 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("answer", FORGERIES.values(), ids=FORGERIES)
-def test_a_wrong_answer_does_not_pass(prepared: ItemSet, answer: str) -> None:
-    assert judged(prepared, answer)[0] is not Outcome.PASSED
+def test_a_wrong_answer_does_not_pass(prepared: SampleSet, answer: str) -> None:
+    assert judged(prepared, answer)[0] is not SandboxOutcome.PASSED
 
 
-def test_one_that_changes_what_judges_it_is_told_so(prepared: ItemSet) -> None:
+def test_one_that_changes_what_judges_it_is_told_so(prepared: SampleSet) -> None:
     answer = "return sum(prices)\n\n\nimport unittest\nunittest.TestCase.assertEqual = lambda *a: None"
     assert judged(prepared, answer) == (
-        Outcome.FAILED,
+        SandboxOutcome.FAILED,
         "changes what judges it: unittest.case.TestCase.assertEqual",
     )
 
 
-def test_the_repository_is_as_it_was(prepared: ItemSet, repository: Path) -> None:
+def test_the_repository_is_as_it_was(prepared: SampleSet, repository: Path) -> None:
     judged(prepared, "open('shop/prices.py', 'w').write('x'); open('new.py', 'w').write('x')")
     assert (repository / "shop/prices.py").read_text() == PRICES
     assert not (repository / "new.py").exists()
@@ -222,22 +225,22 @@ def test_the_repository_is_as_it_was(prepared: ItemSet, repository: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory) -> Suite:
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> PytestSuite:
     """A repository whose one test says whether an attack was held."""
     made = shop(tmp_path_factory.mktemp("attacked") / "shop")
     test = "from shop.attack import attack\n\n\ndef test_attack():\n    assert attack() == 'held'\n"
     made.commit({"shop/attack.py": "def attack(): return 'held'\n", "tests/test_prices.py": test})
-    own = OwnTests(repository=made.root, arguments=ARGUMENTS)
-    suite = preparing.suite_of(own, tmp_path_factory.mktemp("attacked-evaluation"))
+    own = RepositoryTestsRequest(repository=made.root, arguments=ARGUMENTS)
+    suite = preparation.suite_of(own, tmp_path_factory.mktemp("attacked-evaluation"))
     return replace(suite, passes=("tests/test_prices.py::test_attack",), seconds=60.0)
 
 
 @pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.name)
-def test_an_escape_is_held_while_tests_run(attacked: Suite, outside: dict[str, object], escape: Escape) -> None:
+def test_an_escape_is_held_while_tests_run(attacked: PytestSuite, outside: dict[str, object], escape: Escape) -> None:
     # An attack on the environment would find what is set there for the tests, which is not the user's.
     text = attack(escape, outside).replace("or 'HOME' in os.environ", "or os.environ['HOME'] != '/tmp'")
     verdict = run_suite(attacked, ("shop/attack.py", text), Bubblewrap(), attacked.limits)
-    assert verdict.outcome is Outcome.PASSED, verdict
+    assert verdict.outcome is SandboxOutcome.PASSED, verdict
     assert Path(str(outside["SECRET"])).read_text() == "31337"
     assert not Path(str(outside["OUTSIDE"])).exists()
 
@@ -254,7 +257,7 @@ def test_an_escape_is_held_while_tests_run(attacked: Suite, outside: dict[str, o
 def test_tests_that_judge_nothing_are_refused(
     repository: Path, tmp_path: Path, arguments: tuple[str, ...], error: type[Exception], message: str
 ) -> None:
-    own = OwnTests(repository=repository, arguments=(*ARGUMENTS, *arguments))
+    own = RepositoryTestsRequest(repository=repository, arguments=(*ARGUMENTS, *arguments))
     with pytest.raises(error, match=message):
         prepare(holes(), own, Bubblewrap(), tmp_path, workers=2, tell=lambda *_: None)
 
@@ -268,7 +271,7 @@ def test_tests_are_not_shared_out_to_processes(tmp_path: Path) -> None:
         "    assert config.option.numprocesses == 0\n"
     )
     made.commit({"workers.py": plugin})
-    own = OwnTests(repository=made.root, arguments=(*ARGUMENTS, "-p", "workers", "--numprocesses", "4"))
+    own = RepositoryTestsRequest(repository=made.root, arguments=(*ARGUMENTS, "-p", "workers", "--numprocesses", "4"))
     found = prepare(holes(), own, Bubblewrap(), tmp_path, workers=2, tell=lambda *_: None)
     assert sum(item.tests is not None for item in found.items) == NOTICED
 
@@ -283,14 +286,14 @@ def test_a_package_installed_from_the_repository_is_tested_in_the_copy(tmp_path:
     (packages / "installed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{made.root / 'src'}\n")
     item = replace(holes().items[0], example=replace(holes().items[0].example, path="src/prices.py"))
     items = replace(holes(), items=(item,))
-    own = OwnTests(repository=made.root, arguments=ARGUMENTS)
+    own = RepositoryTestsRequest(repository=made.root, arguments=ARGUMENTS)
     found = prepare(items, own, Bubblewrap(), tmp_path, workers=1, tell=lambda *_: None)
-    assert judged(found, "return sum(prices)")[0] is Outcome.PASSED
-    assert judged(found, "return 3") == (Outcome.FAILED, "assert 3 == 0")
+    assert judged(found, "return sum(prices)")[0] is SandboxOutcome.PASSED
+    assert judged(found, "return 3") == (SandboxOutcome.FAILED, "assert 3 == 0")
 
 
 def test_without_a_sandbox_nothing_is_run(repository: Path, tmp_path: Path) -> None:
-    own = OwnTests(repository=repository, arguments=ARGUMENTS)
+    own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
     with pytest.raises(InvalidInput, match="only run in a sandbox"):
         prepare(holes(), own, Unconfined(), tmp_path, workers=2, tell=lambda *_: None)
     assert not (repository / "written-into-the-repository.txt").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from peft_evaluation.reports import files
+from peft_evaluation.report.html import write_pages
 from support.evaluation_report import finished_report
 
 pytestmark = pytest.mark.timeout(180)
@@ -22,7 +22,7 @@ BLUE = (0x23, 0x57, 0xC5)
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    files.write(folder, finished_report())
+    write_pages(folder, finished_report())
     return folder / "report.html"
 
 

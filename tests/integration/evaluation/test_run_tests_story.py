@@ -10,12 +10,12 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
-from peft_evaluation.datasets import holes
-from peft_evaluation.own_tests import preparing
-from peft_evaluation.own_tests.preparing import PACK, OwnTests
-from peft_evaluation.reports import store
-from peft_evaluation.run import EvaluateRequest, Event, Progress, Ran, evaluate, folder
-from peft_evaluation.sandbox.bubblewrap import Bubblewrap
+from peft_evaluation.datasets.catalogue import load_repository
+from peft_evaluation.repo_tests import preparation
+from peft_evaluation.repo_tests.preparation import PACK, RepositoryTestsRequest
+from peft_evaluation.report import store
+from peft_evaluation.runner import AnswerVerified, EvaluateRequest, EvaluationEvent, SampleAnswered, evaluate, folder
+from peft_evaluation.sandbox.sandboxes import Bubblewrap
 from peft_tuning.data.datasets.sources import SEED
 from support.running_daemon import run_cli
 from support.tested_repository import ARGUMENTS, shop
@@ -52,9 +52,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> TinyPlace:
 def request(repository: Path, **changes: object) -> EvaluateRequest:
     facts: dict[str, object] = {
         "name": "shop",
-        "load_items": lambda tell: holes.load(repository, SEED, tell),
+        "load_items": lambda tell: load_repository(repository, SEED, tell),
         "strategies": ("zero-shot",),
-        "own_tests": OwnTests(repository=repository, arguments=ARGUMENTS),
+        "own_tests": RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS),
         "pass_at": (1,),
         "max_tokens": 8,
     }
@@ -62,7 +62,7 @@ def request(repository: Path, **changes: object) -> EvaluateRequest:
 
 
 def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(repository: Path, place: TinyPlace) -> None:
-    told: list[Event] = []
+    told: list[EvaluationEvent] = []
     report = evaluate(request(repository), place, told.append)
     (strategy,) = report.strategies
     tested = [item for item in report.items if item.answers[0].outcomes]
@@ -76,20 +76,20 @@ def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(reposi
     assert report.sandbox == "bubblewrap"
     assert report.data.notes[-2].startswith(f"{len(tested)} of {len(report.items)} holes are exercised by your tests")
     assert f"pass@k is of the {len(tested)} of {len(report.items)} holes that your tests exercise." in report.warnings
-    assert len([event for event in told if isinstance(event, Ran)]) == len(tested)
+    assert len([event for event in told if isinstance(event, AnswerVerified)]) == len(tested)
     where = folder(place, "shop")
-    assert store.read(where) == report
+    assert store.read_report(where) == report
     assert not (where / PACK).exists()
 
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patched, pytest.raises(Conflict, match="--resume"):
-        patched.setattr(preparing, "watch_suite", None)
+        patched.setattr(preparation, "report_suite", None)
         evaluate(request(repository), place, told.append)
     told.clear()
     with monkey.context() as patched:
-        patched.setattr(preparing, "watch_suite", None)
+        patched.setattr(preparation, "report_suite", None)
         again = evaluate(request(repository, resume=True), place, told.append)
-    assert not [event for event in told if isinstance(event, Progress | Ran)]
+    assert not [event for event in told if isinstance(event, SampleAnswered | AnswerVerified)]
     assert again.data.digest == report.data.digest
     assert again.strategies == report.strategies
 
@@ -98,7 +98,7 @@ def test_without_a_sandbox_the_model_is_not_asked(
     repository: Path, tmp_path: Path, place: TinyPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    told: list[Event] = []
+    told: list[EvaluationEvent] = []
     own = {"name": "unsafe", "load_items": lambda _tell: pytest.fail("not read")}
     with pytest.raises(NotFound, match="bubblewrap is not installed"):
         Bubblewrap()

@@ -11,25 +11,25 @@ import psutil
 import pytest
 from escapes import ESCAPES, Escape, attack
 
-from peft_evaluation.own_tests.interpreter import find
-from peft_evaluation.sandbox.base import Limits, Outcome, Sandbox, Verdict, Workspace
-from peft_evaluation.sandbox.bubblewrap import Bubblewrap
-from peft_evaluation.sandbox.functions import run_function
-from peft_evaluation.sandbox.programs import run_program
-from peft_evaluation.sandbox.unconfined import Unconfined
+from peft_evaluation.repo_tests.interpreter import find
+from peft_evaluation.sandbox.base import Sandbox, SandboxLimits, SandboxOutcome, SandboxVerdict, SandboxWorkspace
+from peft_evaluation.sandbox.execution import run_function, run_program
+from peft_evaluation.sandbox.sandboxes import Bubblewrap, Unconfined
 
 
 def in_workspace() -> Sandbox:
     """The more permissive kind, with all that this interpreter reads."""
     python, folder = find(Path("/"), Path(sys.executable)), Path("/somebody/project")
-    workspace = Workspace(folder=str(folder), room_bytes=2**20, python=python.python, mounts=python.mounts(folder))
+    workspace = SandboxWorkspace(
+        folder=str(folder), room_bytes=2**20, python=python.python, mounts=python.mounts(folder)
+    )
     return Bubblewrap().workspace(workspace)
 
 
 SANDBOXES: dict[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "bubblewrap workspace": in_workspace}
 """All there are; one that is added here is held to everything below."""
 CHECK = "def check(candidate):\n    given = candidate()\n    assert given == 'held', given\n"
-LIMITS = Limits(seconds=20)
+LIMITS = SandboxLimits(seconds=20)
 MARKER = 7_316_205_418
 EXPECTS = f"def check(candidate):\n    assert candidate(2) == {MARKER}\n    assert candidate(3) == {MARKER} + 1\n"
 
@@ -42,7 +42,7 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
 @pytest.mark.parametrize("escape", ESCAPES, ids=lambda escape: escape.name)
 def test_an_escape_is_held(sandbox: Sandbox, outside: dict[str, object], escape: Escape) -> None:
     verdict = run_function(attack(escape, outside), "attack", (CHECK,), sandbox, LIMITS)
-    assert verdict == Verdict(outcome=Outcome.PASSED)
+    assert verdict == SandboxVerdict(outcome=SandboxOutcome.PASSED)
     assert Path(str(outside["SECRET"])).read_text() == "31337"
     assert not Path(str(outside["OUTSIDE"])).exists()
 
@@ -51,7 +51,7 @@ def test_an_escape_is_held(sandbox: Sandbox, outside: dict[str, object], escape:
 def test_an_escape_succeeds_where_nothing_holds_it(outside: dict[str, object], escape: Escape) -> None:
     verdict = run_function(attack(escape, outside), "attack", (CHECK,), Unconfined(), LIMITS)
     Path(str(outside["OUTSIDE"])).unlink(missing_ok=True)
-    assert verdict.outcome is Outcome.FAILED and "escaped" in verdict.why
+    assert verdict.outcome is SandboxOutcome.FAILED and "escaped" in verdict.why
 
 
 FORGERIES = {
@@ -110,12 +110,12 @@ FORGERIES = {
 @pytest.mark.parametrize("code", FORGERIES.values(), ids=FORGERIES)
 def test_a_wrong_answer_cannot_pass(sandbox: Sandbox, code: str) -> None:
     verdict = run_function(code, "f", (EXPECTS,), sandbox, LIMITS)
-    assert verdict.outcome in (Outcome.FAILED, Outcome.RAISED, Outcome.CRASHED)
+    assert verdict.outcome in (SandboxOutcome.FAILED, SandboxOutcome.RAISED, SandboxOutcome.CRASHED)
 
 
 def test_the_right_answer_passes(sandbox: Sandbox) -> None:
     code = f"def f(x): return {MARKER} + x - 2"
-    assert run_function(code, "f", (EXPECTS,), sandbox, LIMITS).outcome is Outcome.PASSED
+    assert run_function(code, "f", (EXPECTS,), sandbox, LIMITS).outcome is SandboxOutcome.PASSED
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_the_right_answer_passes(sandbox: Sandbox) -> None:
 )
 def test_what_does_not_end_is_ended_and_leaves_nothing(sandbox: Sandbox, code: str) -> None:
     before = set(psutil.Process().children(recursive=True))
-    verdict = run_function(code, "f", (EXPECTS,), sandbox, Limits(seconds=0.5))
-    assert verdict.outcome is Outcome.TIMEOUT
+    verdict = run_function(code, "f", (EXPECTS,), sandbox, SandboxLimits(seconds=0.5))
+    assert verdict.outcome is SandboxOutcome.TIMEOUT
     gone_by = time.monotonic() + 10
     while (left := set(psutil.Process().children(recursive=True)) - before) and time.monotonic() < gone_by:
         time.sleep(0.05)
@@ -142,18 +142,21 @@ def test_what_does_not_end_is_ended_and_leaves_nothing(sandbox: Sandbox, code: s
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        ("print(int(input()) * 2)", Outcome.PASSED),
-        ("import sys; print(int(sys.stdin.readline()) * 2); sys.exit(0)", Outcome.PASSED),
-        ("print(41)", Outcome.FAILED),
-        ("import os; os._exit(0)", Outcome.FAILED),
-        ("print('42'); raise SystemExit(3)", Outcome.RAISED),
-        ("this is no Python", Outcome.RAISED),
-        ("while True: print('42' * 10000)", Outcome.OUTPUT),
-        ("while True: pass", Outcome.TIMEOUT),
-        ("open('/etc/passwd')\nprint(42)", Outcome.RAISED),
-        ("import os\nfor n in range(64):\n    try: os.write(n, b'passed')\n    except OSError: pass", Outcome.FAILED),
+        ("print(int(input()) * 2)", SandboxOutcome.PASSED),
+        ("import sys; print(int(sys.stdin.readline()) * 2); sys.exit(0)", SandboxOutcome.PASSED),
+        ("print(41)", SandboxOutcome.FAILED),
+        ("import os; os._exit(0)", SandboxOutcome.FAILED),
+        ("print('42'); raise SystemExit(3)", SandboxOutcome.RAISED),
+        ("this is no Python", SandboxOutcome.RAISED),
+        ("while True: print('42' * 10000)", SandboxOutcome.OUTPUT),
+        ("while True: pass", SandboxOutcome.TIMEOUT),
+        ("open('/etc/passwd')\nprint(42)", SandboxOutcome.RAISED),
+        (
+            "import os\nfor n in range(64):\n    try: os.write(n, b'passed')\n    except OSError: pass",
+            SandboxOutcome.FAILED,
+        ),
     ],
 )
-def test_a_program_is_judged_by_what_it_prints(sandbox: Sandbox, code: str, outcome: Outcome) -> None:
-    limits = Limits(seconds=2 if outcome is Outcome.TIMEOUT else 20)
+def test_a_program_is_judged_by_what_it_prints(sandbox: Sandbox, code: str, outcome: SandboxOutcome) -> None:
+    limits = SandboxLimits(seconds=2 if outcome is SandboxOutcome.TIMEOUT else 20)
     assert run_program(code, "21\n", "42\n", sandbox, limits).outcome is outcome

@@ -12,8 +12,7 @@ from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
 from peft_core.errors import InvalidInput
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest
 from peft_daemon.models.catalogue import PromptFormats
-from peft_evaluation.answering import Question, ServedAnswerer
-from peft_evaluation.decoding import Beams, Decoding, Greedy, Samples
+from peft_evaluation.model import Beams, Decoding, Greedy, ModelInput, Samples, ServedModel
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 
 ASK = IntentExample(id="i", intent="sort the list", code="x.sort()")
@@ -56,7 +55,7 @@ class Together(Recorded):
             yield item
 
 
-def answerer(engine: object, decoding: Decoding | None = None, **changes: Any) -> ServedAnswerer:
+def answerer(engine: object, decoding: Decoding | None = None, **changes: Any) -> ServedModel:
     facts: dict[str, Any] = {
         "engine": engine,
         "formats": PromptFormats(fill="qwen-fim-v1", intent="qwen-chat-v1"),
@@ -65,11 +64,11 @@ def answerer(engine: object, decoding: Decoding | None = None, **changes: Any) -
         "decoding": decoding or Greedy(),
         "at_once": 1,
     }
-    return ServedAnswerer(**(facts | changes))
+    return ServedModel(**(facts | changes))
 
 
-def question(example: Example = ASK, shown: tuple[Example, ...] = (), seed: int = 0) -> Question:
-    return Question(example=example, shown=shown, adapter=None, seed=seed)
+def question(example: Example = ASK, shown: tuple[Example, ...] = (), seed: int = 0) -> ModelInput:
+    return ModelInput(example=example, shown=shown, adapter=None, seed=seed)
 
 
 def text(request: GenerationRequest) -> str:

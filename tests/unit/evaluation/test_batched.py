@@ -72,7 +72,7 @@ async def engine(base: Any) -> AsyncIterator[Any]:
 
 
 async def running(base: Any, *, rows: int) -> AsyncIterator[Any]:
-    from peft_evaluation.batched.engine import BatchedEngine
+    from peft_evaluation.batch_engine.engine import BatchedEngine
 
     engine = BatchedEngine(lambda: base, model_id="tiny", context_tokens=CONTEXT, rows=rows)
     await engine.start()
@@ -163,13 +163,13 @@ async def test_a_prompt_that_does_not_fit_and_an_adapter_that_is_gone_fail_alone
 async def test_a_failure_while_computing_is_told_and_the_next_request_is_answered(
     other: Any, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from peft_evaluation.batched.rows import Rows
+    from peft_evaluation.batch_engine.kv_states import KvRows
 
     def broken(*_arguments: Any) -> Any:
         raise MemoryError("no memory left")
 
     with monkeypatch.context() as changed:
-        changed.setattr(Rows, "step", broken)
+        changed.setattr(KvRows, "step", broken)
         with pytest.raises(EngineFailed, match="no memory left"):
             await ask(engine, GenerationRequest((Segment("def"),), max_tokens=9))
     assert (await ask(engine, requests([None])[0]))[0] == alone(other, requests([None])[0])[0]
@@ -228,11 +228,11 @@ async def test_stopping_does_not_wait_for_prompts_that_are_still_to_be_read(
 ) -> None:
     import threading
 
-    from peft_evaluation.batched import engine as module
-    from peft_evaluation.batched.reading import PromptReader
-    from peft_evaluation.batched.worker import Limits
+    from peft_evaluation.batch_engine import engine as module
+    from peft_evaluation.batch_engine.kv_states import PromptReader
+    from peft_evaluation.batch_engine.worker import BatchLimits
 
-    monkeypatch.setattr(module, "limits", lambda _device, rows: Limits(rows=rows, positions=9999, reading=8))
+    monkeypatch.setattr(module, "batch_limits", lambda _device, rows: BatchLimits(rows=rows, positions=9999, reading=8))
     passes: list[int] = []
     reading, go_on = threading.Event(), threading.Event()
     forward = PromptReader._forward

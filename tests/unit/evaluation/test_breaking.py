@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.code.structure import structure
-from peft_evaluation.own_tests.breaking import broken
+from peft_evaluation.repo_tests.preparation import break_hole
 from peft_tuning.data.repository.holes import cut
 
 FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rglob("*.py"))
@@ -42,21 +42,21 @@ FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rg
 def test_the_first_that_parses_is_taken(text: str, expected: str) -> None:
     before, _, rest = text.partition("⟨")
     middle, _, after = rest.partition("⟩")
-    assert broken(before, middle, after) == expected
+    assert break_hole(before, middle, after) == expected
 
 
 @pytest.mark.parametrize("text", ["x = (⟨a⟩ b c)\n", "not python ⟨at⟩ all\n", "\0⟨a⟩"])
 def test_nothing_is_given_where_nothing_parses(text: str) -> None:
     before, _, rest = text.partition("⟨")
     middle, _, after = rest.partition("⟩")
-    assert broken(before, middle, after) is None
+    assert break_hole(before, middle, after) is None
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_broken_hole_of_real_code_parses(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
     holes = cut(structure(text, "python"), seed="7")
-    found = [broken(text[: hole.start], text[hole.start : hole.end], text[hole.end :]) for hole in holes]
+    found = [break_hole(text[: hole.start], text[hole.start : hole.end], text[hole.end :]) for hole in holes]
     for hole, candidate in zip(holes, found, strict=True):
         if candidate is not None:
             assert candidate != text[hole.start : hole.end]
@@ -66,7 +66,7 @@ def test_a_broken_hole_of_real_code_parses(file: Path) -> None:
 def test_nearly_every_hole_of_real_code_can_be_broken() -> None:
     texts = [file.read_text(encoding="utf-8") for file in FILES]
     found = [
-        broken(text[: hole.start], text[hole.start : hole.end], text[hole.end :])
+        break_hole(text[: hole.start], text[hole.start : hole.end], text[hole.end :])
         for text in texts
         for hole in cut(structure(text, "python"), seed="7")
     ]
@@ -75,5 +75,5 @@ def test_nearly_every_hole_of_real_code_can_be_broken() -> None:
 
 @given(before=st.text(), middle=st.text(), after=st.text())
 def test_any_text_is_broken_or_given_up(before: str, middle: str, after: str) -> None:
-    found = broken(before, middle, after)
+    found = break_hole(before, middle, after)
     assert found != middle or found is None

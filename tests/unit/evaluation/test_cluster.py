@@ -14,10 +14,10 @@ import pytest
 from peft_core import __version__
 from peft_core.errors import Conflict, InvalidInput, Unavailable
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_evaluation import cluster, cluster_worker
-from peft_evaluation.answering import Given, Question
-from peft_evaluation.cluster import Spot, connected, places, require_same
-from peft_evaluation.cluster_worker import ClusterWorker, packed, unpack
+from peft_evaluation import cluster, cluster_model
+from peft_evaluation.cluster import NodeSlot, connected, node_slots, require_same
+from peft_evaluation.cluster_model import ClusterWorker, packed, unpack
+from peft_evaluation.model import ModelInput, ModelOutput
 from peft_tuning.data.examples import IntentExample
 from support.tiny_place import tiny_place
 
@@ -34,18 +34,18 @@ def node(name: str, *, alive: bool = True, **resources: float) -> dict[str, Any]
 
 def test_one_process_per_living_node_that_offers_processors_and_all_of_them() -> None:
     nodes = [node("a", CPU=4), node("b", CPU=2, alive=False), node("c"), node("d", CPU=2, GPU=1)]
-    assert places(nodes, gpus=False) == (Spot("aaaa", "a (10.0.0.1)", 4), Spot("dddd", "d (10.0.0.1)", 2))
+    assert node_slots(nodes, gpus=False) == (NodeSlot("aaaa", "a (10.0.0.1)", 4), NodeSlot("dddd", "d (10.0.0.1)", 2))
 
 
 def test_for_torch_one_process_per_gpu_and_nodes_without_one_are_left_out() -> None:
     nodes = [node("a", CPU=4), node("b", CPU=8, GPU=2)]
-    assert places(nodes, gpus=True) == (Spot("bbbb", "b (10.0.0.1)", 4, 1),) * 2
-    assert places(nodes[:1], gpus=True) == (Spot("aaaa", "a (10.0.0.1)", 4),)
+    assert node_slots(nodes, gpus=True) == (NodeSlot("bbbb", "b (10.0.0.1)", 4, 1),) * 2
+    assert node_slots(nodes[:1], gpus=True) == (NodeSlot("aaaa", "a (10.0.0.1)", 4),)
 
 
 def test_a_cluster_without_processors_is_refused() -> None:
     with pytest.raises(Unavailable, match="no node"):
-        places([node("a"), node("b", CPU=1, alive=False)], gpus=False)
+        node_slots([node("a"), node("b", CPU=1, alive=False)], gpus=False)
 
 
 def test_a_node_with_the_same_python_and_package_is_taken() -> None:
@@ -119,9 +119,9 @@ async def test_a_worker_unpacks_an_adapter_once_for_all_questions(
     class Noting:
         at_once = 2
 
-        async def answer(self, question: Question) -> Given:
+        async def answer(self, question: ModelInput) -> ModelOutput:
             seen.append(question.adapter)
-            return Given(texts=(), shown=0, prompt_tokens=0, reused_tokens=0, answer_tokens=0, latency_ms=0)
+            return ModelOutput(texts=(), shown=0, prompt_tokens=0, reused_tokens=0, answer_tokens=0, latency_ms=0)
 
         def memory_bytes(self) -> int:
             return 7
@@ -132,7 +132,7 @@ async def test_a_worker_unpacks_an_adapter_once_for_all_questions(
         await asyncio.sleep(0)
         return {"": b"GGUF"}
 
-    async def ask() -> tuple[Given, int]:
+    async def ask() -> tuple[ModelOutput, int]:
         # A coroutine stands for Ray's reference, which is read only where it is awaited.
         sent: Awaitable[dict[str, bytes]] = parcel()
         waiting.append(sent)
@@ -142,7 +142,7 @@ async def test_a_worker_unpacks_an_adapter_once_for_all_questions(
     monkeypatch.setattr(worker, "_answerer", Noting())
     monkeypatch.setattr(worker, "_folder", tmp_path)
     adapter = AdapterLease("ab" * 32, Path("/of/another/machine.gguf"), 0.5)
-    question = Question(example=IntentExample(id="i", intent="i", code="c"), shown=(), adapter=adapter, seed=0)
+    question = ModelInput(example=IntentExample(id="i", intent="i", code="c"), shown=(), adapter=adapter, seed=0)
     answered = await asyncio.gather(ask(), ask(), ask())
     for left in waiting:
         left.close()
@@ -160,4 +160,4 @@ async def test_a_worker_refuses_another_file_under_the_models_name(
     model.parent.mkdir()
     model.write_bytes(b"another")
     with pytest.raises(Conflict, match=r"tiny-qwen2 is another file.*peft-daemon models pull tiny-qwen2"):
-        await cluster_worker.ClusterWorker().require_base(tiny_place(tmp_path / "driver"), "0" * 64)
+        await cluster_model.ClusterWorker().require_base(tiny_place(tmp_path / "driver"), "0" * 64)

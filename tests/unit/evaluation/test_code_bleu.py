@@ -11,11 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_evaluation.metrics.code_bleu.data_flow import data_flow, match
-from peft_evaluation.metrics.code_bleu.parsing import parse
-from peft_evaluation.metrics.code_bleu.parts import code_bleu
-from peft_evaluation.metrics.code_bleu.stripping import strip
-from peft_evaluation.metrics.code_bleu.syntax_match import syntax_match
+from peft_evaluation.scorers.code_bleu.data_flow import data_flow, match
+from peft_evaluation.scorers.code_bleu.score import code_bleu, parse, strip, syntax_match
 
 PAIRS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "fixtures/code_bleu/parity.json").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from peft_core.errors import InvalidInput
-from peft_evaluation.comparing import compare_reports, compare_strategies
-from peft_evaluation.metrics.catalogue import WHOLES
-from peft_evaluation.results import Answer, ItemResult, Judgement, Report
+from peft_evaluation.report.builder import compare_reports, compare_strategies
+from peft_evaluation.report.schema import Answer, Judgement, Report, ReportedSample
+from peft_evaluation.scorers.metrics import WHOLES
 from support.evaluation_report import finished_report
 
 
@@ -26,7 +26,7 @@ def improved(report: Report) -> Report:
         return msgspec.structs.replace(answer, scores={**answer.scores, "em@1": 1.0})
 
     items = tuple(
-        ItemResult(
+        ReportedSample(
             id=item.id,
             question=item.question,
             reference=item.reference,

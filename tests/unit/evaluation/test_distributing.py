@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from peft_core.errors import EngineFailed, InvalidInput
-from peft_evaluation.answering import Given, Question
-from peft_evaluation.distributing import DistributedAnswerer, WorkerLost
+from peft_evaluation.cluster_model import DistributedModel, NodeLost
+from peft_evaluation.model import ModelInput, ModelOutput
 from peft_tuning.data.examples import IntentExample
 
 
@@ -18,16 +18,16 @@ class ToldWorker:
     def __init__(self, node: str, at_once: int = 1, memory: int = 1) -> None:
         self.node, self.at_once, self.memory = node, at_once, memory
         self.asked: list[str] = []
-        self.in_hand: dict[str, asyncio.Future[tuple[Given, int]]] = {}
+        self.in_hand: dict[str, asyncio.Future[tuple[ModelOutput, int]]] = {}
 
-    async def answer(self, question: Question) -> tuple[Given, int]:
+    async def answer(self, question: ModelInput) -> tuple[ModelOutput, int]:
         name = question.example.id
         self.asked.append(name)
         self.in_hand[name] = asyncio.get_running_loop().create_future()
         return await self.in_hand[name]
 
     def reply(self, name: str) -> None:
-        given = Given(texts=(name,), shown=0, prompt_tokens=1, reused_tokens=0, answer_tokens=1, latency_ms=1.0)
+        given = ModelOutput(texts=(name,), shown=0, prompt_tokens=1, reused_tokens=0, answer_tokens=1, latency_ms=1.0)
         self.in_hand.pop(name).set_result((given, self.memory))
 
     def fail(self, error: Exception) -> None:
@@ -36,8 +36,8 @@ class ToldWorker:
         self.in_hand.clear()
 
 
-def question(name: str) -> Question:
-    return Question(example=IntentExample(id=name, intent=name, code=name), shown=(), adapter=None, seed=0)
+def question(name: str) -> ModelInput:
+    return ModelInput(example=IntentExample(id=name, intent=name, code=name), shown=(), adapter=None, seed=0)
 
 
 async def settle() -> None:
@@ -45,13 +45,13 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def ask(answerer: DistributedAnswerer, *names: str) -> list[asyncio.Task[Given]]:
+def ask(answerer: DistributedModel, *names: str) -> list[asyncio.Task[ModelOutput]]:
     return [asyncio.create_task(answerer.answer(question(name))) for name in names]
 
 
 async def test_each_question_goes_to_the_machine_with_the_fewest_in_hand() -> None:
     small, large = ToldWorker("small"), ToldWorker("large", at_once=3)
-    answerer = DistributedAnswerer([small, large])
+    answerer = DistributedModel([small, large])
     assert answerer.at_once == 4
     tasks = ask(answerer, "a", "b", "c", "d")
     await settle()
@@ -71,7 +71,7 @@ async def test_each_question_goes_to_the_machine_with_the_fewest_in_hand() -> No
 
 async def test_no_machine_has_more_in_hand_than_it_takes() -> None:
     worker = ToldWorker("one", at_once=2)
-    tasks = ask(DistributedAnswerer([worker]), "a", "b", "c")
+    tasks = ask(DistributedModel([worker]), "a", "b", "c")
     await settle()
     assert worker.asked == ["a", "b"]
     worker.reply("b")
@@ -84,11 +84,11 @@ async def test_no_machine_has_more_in_hand_than_it_takes() -> None:
 
 async def test_what_a_lost_machine_had_in_hand_is_asked_of_another_and_it_is_asked_no_more() -> None:
     one, two = ToldWorker("one"), ToldWorker("two", at_once=2)
-    answerer = DistributedAnswerer([two, one])
+    answerer = DistributedModel([two, one])
     tasks = ask(answerer, "a", "b", "c")
     await settle()
     assert (two.asked, one.asked) == (["a", "c"], ["b"])
-    two.fail(WorkerLost("killed"))
+    two.fail(NodeLost("killed"))
     await settle()
     for _ in range(3):
         [name] = one.in_hand
@@ -101,12 +101,12 @@ async def test_what_a_lost_machine_had_in_hand_is_asked_of_another_and_it_is_ask
 
 async def test_when_no_machine_is_left_every_question_fails_with_all_reasons() -> None:
     one, two = ToldWorker("one"), ToldWorker("two")
-    answerer = DistributedAnswerer([one, two])
+    answerer = DistributedModel([one, two])
     tasks = ask(answerer, "a", "b", "c")
     await settle()
-    one.fail(WorkerLost("no power"))
+    one.fail(NodeLost("no power"))
     await settle()
-    two.fail(WorkerLost("no network"))
+    two.fail(NodeLost("no network"))
     for failed in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(failed, EngineFailed)
         assert "one: no power; two: no network" in failed.line and "--resume" in failed.line
@@ -114,7 +114,7 @@ async def test_when_no_machine_is_left_every_question_fails_with_all_reasons() -
 
 async def test_an_error_of_the_question_itself_is_not_tried_elsewhere_and_frees_the_place() -> None:
     one, two = ToldWorker("one"), ToldWorker("two")
-    answerer = DistributedAnswerer([one, two])
+    answerer = DistributedModel([one, two])
     [task] = ask(answerer, "a")
     await settle()
     one.fail(InvalidInput("does not fit"))
@@ -129,7 +129,7 @@ async def test_an_error_of_the_question_itself_is_not_tried_elsewhere_and_frees_
 
 async def test_a_question_that_is_given_up_frees_its_place() -> None:
     worker = ToldWorker("one")
-    answerer = DistributedAnswerer([worker])
+    answerer = DistributedModel([worker])
     first, second = ask(answerer, "a", "b")
     await settle()
     first.cancel()
@@ -141,7 +141,7 @@ async def test_a_question_that_is_given_up_frees_its_place() -> None:
 
 async def test_memory_is_that_of_the_machine_that_holds_most() -> None:
     one, two = ToldWorker("one", memory=5), ToldWorker("two", memory=9)
-    answerer = DistributedAnswerer([one, two])
+    answerer = DistributedModel([one, two])
     assert answerer.memory_bytes() == 0
     tasks = ask(answerer, "a", "b")
     await settle()

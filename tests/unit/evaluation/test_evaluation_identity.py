@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from peft_core.errors import Conflict
-from peft_evaluation.identity import Asked, Identity, begin, read
+from peft_evaluation.journal import EvaluationIdentity, StrategyIdentity, begin_run, read_identity
 
 
-def identity(**changes: Any) -> Identity:
+def identity(**changes: Any) -> EvaluationIdentity:
     facts: dict[str, Any] = {
         "command": "evaluate",
         "data": "conala",
@@ -24,24 +24,24 @@ def identity(**changes: Any) -> Identity:
         "decoding": {"decoding": "greedy"},
         "max_tokens": 64,
         "context_tokens": 4096,
-        "strategies": {"zero-shot": Asked((0,), {})},
+        "strategies": {"zero-shot": StrategyIdentity((0,), {})},
     }
-    return Identity(**(facts | changes))
+    return EvaluationIdentity(**(facts | changes))
 
 
 def test_a_run_that_is_there_is_not_begun_again(tmp_path: Path) -> None:
-    begin(tmp_path / "r", identity(), resume=False)
+    begin_run(tmp_path / "r", identity(), resume=False)
     with pytest.raises(Conflict, match="--resume"):
-        begin(tmp_path / "r", identity(), resume=False)
-    assert begin(tmp_path / "r", identity(), resume=True) == read(tmp_path / "r") == identity()
+        begin_run(tmp_path / "r", identity(), resume=False)
+    assert begin_run(tmp_path / "r", identity(), resume=True) == read_identity(tmp_path / "r") == identity()
 
 
 def test_strategies_are_added(tmp_path: Path) -> None:
-    begin(tmp_path, identity(), resume=False)
-    more = begin(tmp_path, identity(command="more", strategies={"icl-3": Asked((1,), {})}), resume=True)
+    begin_run(tmp_path, identity(), resume=False)
+    more = begin_run(tmp_path, identity(command="more", strategies={"icl-3": StrategyIdentity((1,), {})}), resume=True)
     assert list(more.strategies) == ["zero-shot", "icl-3"]
     assert more.command == "evaluate"
-    assert read(tmp_path) == more
+    assert read_identity(tmp_path) == more
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,24 @@ def test_strategies_are_added(tmp_path: Path) -> None:
     [{"data_digest": "e"}, {"model_sha256": "1" * 64}, {"decoding": {"decoding": "5 samples"}}, {"max_tokens": 65}],
 )
 def test_what_decides_answers_may_not_change(tmp_path: Path, changed: dict[str, Any]) -> None:
-    begin(tmp_path, identity(), resume=False)
+    begin_run(tmp_path, identity(), resume=False)
     with pytest.raises(Conflict, match=next(iter(changed))):
-        begin(tmp_path, identity(**changed), resume=True)
-    assert read(tmp_path) == identity()
+        begin_run(tmp_path, identity(**changed), resume=True)
+    assert read_identity(tmp_path) == identity()
 
 
 def test_nor_a_strategy_such_as_an_adapter_of_the_same_name(tmp_path: Path) -> None:
-    before = identity(strategies={"adapter:mine": Asked((0,), {"adapter": "mine aaaa"})})
-    begin(tmp_path, before, resume=False)
+    before = identity(strategies={"adapter:mine": StrategyIdentity((0,), {"adapter": "mine aaaa"})})
+    begin_run(tmp_path, before, resume=False)
     with pytest.raises(Conflict, match="adapter:mine was"):
-        begin(tmp_path, identity(strategies={"adapter:mine": Asked((0,), {"adapter": "mine bbbb"})}), resume=True)
+        begin_run(
+            tmp_path,
+            identity(strategies={"adapter:mine": StrategyIdentity((0,), {"adapter": "mine bbbb"})}),
+            resume=True,
+        )
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(Conflict, match=r"run\.json"):
-        begin(tmp_path, identity(), resume=True)
+        begin_run(tmp_path, identity(), resume=True)

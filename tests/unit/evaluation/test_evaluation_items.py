@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.datasets import catalogue, holes
-from peft_evaluation.items import FunctionTests, ItemSet, groups
+from peft_evaluation.datasets import catalogue
+from peft_evaluation.datasets.catalogue import load_repository
+from peft_evaluation.sample import FunctionTests, SampleSet, groups
 from peft_tuning.data.datasets.apps import ProblemTests
 from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.data.examples import FillExample
@@ -19,7 +20,7 @@ from support.own_repository import OwnRepository, module
 from support.shared_data import shared_data
 
 
-def load(name: str, *folders: str) -> ItemSet:
+def load(name: str, *folders: str) -> SampleSet:
     data = shared_data(*folders) if folders else None
     places = DataLocations(cache=Path("/none"), environment=shared_data(), offline=True, data=data)
     return catalogue.load(name, places)
@@ -67,10 +68,10 @@ def test_apps_has_its_difficulties_and_its_tests() -> None:
 
 def test_two_items_of_one_id_are_refused() -> None:
     found = load("humaneval")
-    assert catalogue.once(found) is found
+    assert catalogue.without_repetitions(found) is found
     other = replace(found.items[1], example=replace(found.items[1].example, id=found.items[0].id))
     with pytest.raises(InvalidInput, match="two different items called"):
-        catalogue.once(replace(found, items=(found.items[0], other)))
+        catalogue.without_repetitions(replace(found, items=(found.items[0], other)))
 
 
 def test_a_file_of_one_s_own_is_evaluated_on_its_test_part(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_repository_is_evaluated_on_the_holes_that_tuning_holds_out(tmp_path: 
     own = OwnRepository(tmp_path / "shop")
     for number in range(20):
         own.commit({f"app/m{number}.py": module(number)}, when=1_700_000_000 + number)
-    found = holes.load(own.root, seed=42)
+    found = load_repository(own.root, seed=42)
     tuned = repository_data_set(own.root, seed=42)
     assert {item.id for item in found.items} == {each.id for each in tuned.test if isinstance(each, FillExample)}
     assert found.pool == tuned.train

@@ -10,13 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_evaluation.metrics.catalogue import METRICS, WHOLES
-from peft_evaluation.metrics.chrf import chrf
-from peft_evaluation.metrics.code_bleu.parts import code_bleu
-from peft_evaluation.metrics.exact_match import exact_match
-from peft_evaluation.metrics.pass_at_k import estimate, pass_at_k
-from peft_evaluation.metrics.similarity import similarity
-from peft_evaluation.metrics.syntax import syntax
+from peft_evaluation.scorers.code_bleu.score import code_bleu
+from peft_evaluation.scorers.metrics import METRICS, WHOLES, chrf, estimate, exact_match, pass_at_k, similarity, syntax
 
 
 def test_the_reference_among_the_first_k_counts_whatever_its_white_space() -> None:

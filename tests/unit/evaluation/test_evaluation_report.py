@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.assembling import assemble
-from peft_evaluation.generating import seconds
-from peft_evaluation.items import FunctionTests, Item
-from peft_evaluation.metrics.catalogue import WHOLES
-from peft_evaluation.reports import store
-from peft_evaluation.reports.figures import duration, measured, size
-from peft_evaluation.reports.markdown import markdown
-from peft_evaluation.results import Judgement, Measure, Report
-from peft_evaluation.scoring import score, scores
+from peft_evaluation.generation import generation_seconds
+from peft_evaluation.report import store
+from peft_evaluation.report.builder import assemble
+from peft_evaluation.report.markdown import markdown
+from peft_evaluation.report.schema import Judgement, Measure, Report
+from peft_evaluation.report.tables import duration, measured, size
+from peft_evaluation.sample import FunctionTests, Sample
+from peft_evaluation.scorers.metrics import WHOLES
+from peft_evaluation.scorers.scoring import score, scores
 from peft_tuning.data.examples import FillExample, IntentExample
 from support.evaluation_report import IDENTITY, ITEMS, answered, answers, finished_report
 
@@ -58,8 +58,8 @@ def test_costs_are_of_the_answers_and_of_the_adapter(report: Report) -> None:
 def test_every_answer_is_in_the_report_and_the_report_comes_back(report: Report, tmp_path: Path) -> None:
     assert len(report.items) == 20
     assert [len(item.answers) for item in report.items] == [4] * 20
-    store.write(tmp_path, report)
-    assert store.read(tmp_path) == store.read(tmp_path / "report.json") == report
+    store.write_report(tmp_path, report)
+    assert store.read_report(tmp_path) == store.read_report(tmp_path / "report.json") == report
 
 
 def test_the_markdown_holds_every_figure_and_verdict(report: Report) -> None:
@@ -95,12 +95,12 @@ def test_a_strategy_that_was_left_unfinished_is_named() -> None:
 def test_time_is_summed_over_the_processes_that_took_part() -> None:
     first = [answered("zero-shot", index, "") for index in range(3)]
     again = [msgspec.structs.replace(first[0], session="2026-01-02", elapsed_s=5.0)]
-    assert seconds([*first, *again]) == 7.0
-    assert seconds([]) == 0.0
+    assert generation_seconds([*first, *again]) == 7.0
+    assert generation_seconds([]) == 0.0
 
 
 def test_a_hole_is_scored_with_its_white_space_and_in_its_file() -> None:
-    hole = Item(example=FillExample(id="h", prefix="if x:\n    return ", middle="x +  1", suffix="\n"))
+    hole = Sample(example=FillExample(id="h", prefix="if x:\n    return ", middle="x +  1", suffix="\n"))
     assert scores(hole, ("x +  1 ",)) == {"em@1": 1.0, "similarity": 1.0, "syntax": 1.0}
     assert scores(hole, ("x + 1",))["em@1"] == 0.0
     assert scores(hole, ("x +",))["syntax"] == 0.0
@@ -121,8 +121,8 @@ def test_references_without_data_flow_are_counted() -> None:
         found = assemble(IDENTITY, items, given, score(items, given, {}), adapters={}, seconds=1.0)
         return [each for each in found.warnings if each.startswith("CodeBLEU")]
 
-    def item(code: str) -> Item:
-        return Item(example=IntentExample(id="t0", intent="f", code=code))
+    def item(code: str) -> Sample:
+        return Sample(example=IntentExample(id="t0", intent="f", code=code))
 
     given = answers()
     told = "references have no data flow; there every answer is given that quarter in full."
@@ -132,7 +132,7 @@ def test_references_without_data_flow_are_counted() -> None:
 
 def test_codebleu_is_of_python() -> None:
     python, shell = (
-        Item(example=IntentExample(id="i", intent="f", code="x = y", language=language))
+        Sample(example=IntentExample(id="i", intent="f", code="x = y", language=language))
         for language in ("python", "sh")
     )
     assert scores(python, ("x = y", "z"))["codebleu-dataflow"] == 1
@@ -141,7 +141,7 @@ def test_codebleu_is_of_python() -> None:
 
 def test_an_item_with_many_right_answers_is_not_compared_with_one() -> None:
     tests = FunctionTests(entry_point="f", preamble="", stub="", check="")
-    item = Item(example=IntentExample(id="i", intent="f", code="def f(): ..."), tests=tests)
+    item = Sample(example=IntentExample(id="i", intent="f", code="def f(): ..."), tests=tests)
     assert scores(item, ("def f(): ...",)) == {"syntax": 1.0}
 
 
@@ -161,7 +161,7 @@ def test_a_report_that_cannot_be_read_is_one_line(
     if content is not None:
         (tmp_path / "report.json").write_bytes(content)
     with pytest.raises(error, match=what):
-        store.read(tmp_path)
+        store.read_report(tmp_path)
 
 
 def test_figures_are_written_on_their_metric_s_scale() -> None:

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_evaluation.metrics.catalogue import Kind
-from peft_evaluation.results import Comparison, Judgement
-from peft_evaluation.statistics import Values, adjust, compare, mcnemar, measure
+from peft_evaluation.report.schema import Comparison, Judgement
+from peft_evaluation.scorers.metrics import MetricKind
+from peft_evaluation.stats import SampleValues, adjust, compare, mcnemar, measure
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
 
-def values(numbers: list[float] | np.ndarray) -> Values:  # type: ignore[type-arg]
+def values(numbers: list[float] | np.ndarray) -> SampleValues:  # type: ignore[type-arg]
     return {str(index): float(number) for index, number in enumerate(numbers)}
 
 
-def against(a: list[float], b: list[float], kind: Kind = Kind.MEAN) -> Comparison:
+def against(a: list[float], b: list[float], kind: MetricKind = MetricKind.MEAN) -> Comparison:
     return compare(("a", values(a)), ("b", values(b)), "m", kind)
 
 
@@ -34,7 +34,7 @@ def with_p(*ps: float) -> list[Comparison]:
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_a_rate_has_wilson_s_interval(right: int, of: int, low: float, high: float) -> None:
-    found = measure(values([1.0] * right + [0.0] * (of - right)), Kind.RATE)
+    found = measure(values([1.0] * right + [0.0] * (of - right)), MetricKind.RATE)
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
     assert (found.value, found.count, found.interval) == (pytest.approx(right / of), of, "wilson")
 
@@ -62,11 +62,11 @@ def test_nothing_to_adjust_is_nothing() -> None:
 
 @given(VALUES, st.randoms())
 def test_a_mean_s_interval_holds_it_and_does_not_depend_on_the_order(numbers: list[float], random: object) -> None:
-    found = measure(values(numbers), Kind.MEAN)
+    found = measure(values(numbers), MetricKind.MEAN)
     assert found.low <= found.value <= found.high
     shuffled = list(numbers)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    again = measure(values(shuffled), Kind.MEAN)
+    again = measure(values(shuffled), MetricKind.MEAN)
     assert (again.low, again.high) == (pytest.approx(found.low), pytest.approx(found.high))
 
 
@@ -83,7 +83,7 @@ def test_a_comparison_turned_round_says_the_opposite(pairs: list[tuple[float, fl
 
 def test_strategies_that_answer_the_same_do_not_differ() -> None:
     same = [0.1, 0.5, 0.9] * 10
-    for kind in Kind:
+    for kind in MetricKind:
         found = against(same, same, kind)
         assert (found.p, found.judgement, found.won, found.lost) == (1.0, Judgement.NO_DIFFERENCE, 0, 0)
 
@@ -96,9 +96,9 @@ def test_a_large_difference_is_found_and_its_direction_told() -> None:
 
 
 def test_rates_are_tested_exactly_unless_seeds_were_averaged() -> None:
-    assert against([1, 0, 1], [0, 0, 1], Kind.RATE).test == "mcnemar-exact"
-    assert against([1, 0.4, 1], [0, 0, 1], Kind.RATE).test == "paired-permutation"
-    assert measure(values([1, 0.4]), Kind.RATE).interval == "bootstrap"
+    assert against([1, 0, 1], [0, 0, 1], MetricKind.RATE).test == "mcnemar-exact"
+    assert against([1, 0.4, 1], [0, 0, 1], MetricKind.RATE).test == "paired-permutation"
+    assert measure(values([1, 0.4]), MetricKind.RATE).interval == "bootstrap"
 
 
 def test_few_items_cannot_show_more_than_there_are_ways_to_flip_them() -> None:
@@ -107,24 +107,24 @@ def test_few_items_cannot_show_more_than_there_are_ways_to_flip_them() -> None:
 
 
 def test_a_report_can_be_written_with_any_figure() -> None:
-    for kind in Kind:
+    for kind in MetricKind:
         msgspec.json.encode((measure(values([0, 1, 1]), kind), *adjust([against([0, 1, 1], [1, 1, 0], kind)])))
 
 
 def test_only_items_that_both_have_are_compared() -> None:
-    found = compare(("a", {"1": 1.0, "2": 1.0}), ("b", {"2": 0.0, "3": 1.0}), "m", Kind.RATE)
+    found = compare(("a", {"1": 1.0, "2": 1.0}), ("b", {"2": 0.0, "3": 1.0}), "m", MetricKind.RATE)
     assert (found.difference, found.won, found.lost) == (1.0, 1, 0)
     with pytest.raises(ValueError, match="share no item"):
-        compare(("a", {"1": 1.0}), ("b", {"2": 1.0}), "m", Kind.RATE)
+        compare(("a", {"1": 1.0}), ("b", {"2": 1.0}), "m", MetricKind.RATE)
     with pytest.raises(ValueError, match="no item"):
-        measure({}, Kind.MEAN)
+        measure({}, MetricKind.MEAN)
 
 
 def test_the_bootstrap_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(7)
     held = 0
     for _ in range(150):
-        found = measure(values(generator.beta(2, 3, size=80)), Kind.MEAN)
+        found = measure(values(generator.beta(2, 3, size=80)), MetricKind.MEAN)
         held += found.low <= 0.4 <= found.high
     # Binomial(150, 0.95): below 134 or at 150 has a chance of 0.2 %.
     assert 134 <= held <= 149

@@ -6,25 +6,22 @@ import pytest
 
 from peft_core.api_types import Task
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.items import ItemSet
-from peft_evaluation.retrieval.bm25 import Bm25
-from peft_evaluation.strategies.base import NO_SEED, Strategy
-from peft_evaluation.strategies.choosing import Sweep, choose
-from peft_evaluation.strategies.icl import SEEDS, in_context
-from peft_evaluation.strategies.rag import retrieval
+from peft_evaluation.retrieval import Bm25Retriever
+from peft_evaluation.sample import SampleSet
+from peft_evaluation.strategies import NO_SEED, SEEDS, Strategy, Sweep, choose_strategies, in_context, retrieval
 from support.evaluation_data import sentences
 from support.synthetic_manifest import manifest
 
 ADAPTER = manifest("mine", tasks=(Task.INTENT,), scale=0.75)
 
 
-def chosen(*asked: str, sweep: Sweep | None = None, items: ItemSet | None = None) -> tuple[Strategy, ...]:
+def chosen(*asked: str, sweep: Sweep | None = None, items: SampleSet | None = None) -> tuple[Strategy, ...]:
     def find(name: str) -> object:
         if name != "mine":
             raise NotFound(f"no adapter '{name}'")
         return ADAPTER
 
-    return choose(asked, sweep or Sweep(), items or sentences(), find)  # type: ignore[arg-type]
+    return choose_strategies(asked, sweep or Sweep(), items or sentences(), find)  # type: ignore[arg-type]
 
 
 def shown(strategy: Strategy, seed: int, index: int) -> list[str]:
@@ -48,20 +45,20 @@ def test_in_context_examples_are_the_same_for_all_items_of_a_seed_and_others_for
 
 def test_neighbours_are_those_that_share_rare_words_most_similar_first() -> None:
     items = sentences(count=8, pool=8)
-    strategy = retrieval(items, Bm25(), 2)
+    strategy = retrieval(items, Bm25Retriever(), 2)
     # Question and pool share the verb with the same index; all else is in every text or in none.
     assert [shown(strategy, NO_SEED, index)[0] for index in range(8)] == [f"p{index}" for index in range(8)]
     assert strategy.id == "rag-bm25-2"
 
 
 def test_a_question_without_a_known_word_gets_neighbours_all_the_same() -> None:
-    assert Bm25().neighbours(["sort a list", "join texts"], ["прочитать файл", ""], 2) == [(0, 1), (0, 1)]
+    assert Bm25Retriever().neighbours(["sort a list", "join texts"], ["прочитать файл", ""], 2) == [(0, 1), (0, 1)]
 
 
 def test_the_most_similar_text_comes_first_and_equals_keep_their_order() -> None:
     pool = ["open the file", "read csv file with pandas", "pandas", "open the file"]
-    assert Bm25().neighbours(pool, ["read a csv with pandas"], 2) == [(1, 2)]
-    assert Bm25().neighbours(pool, ["open"], 2) == [(0, 3)]
+    assert Bm25Retriever().neighbours(pool, ["read a csv with pandas"], 2) == [(1, 2)]
+    assert Bm25Retriever().neighbours(pool, ["open"], 2) == [(0, 3)]
 
 
 def test_every_combination_of_the_parameters_is_a_strategy() -> None:

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_evaluation.generating import Answered, Generated, generate
-from peft_evaluation.items import ItemSet
+from peft_evaluation.generation import GenerationProgress, SampleResult, generate
 from peft_evaluation.journal import Journal
-from peft_evaluation.strategies.base import NO_SEED, Strategy
-from peft_evaluation.strategies.icl import in_context
-from peft_evaluation.strategies.zero_shot import zero_shot
+from peft_evaluation.sample import SampleSet
+from peft_evaluation.strategies import NO_SEED, Strategy, in_context, zero_shot
 from support.evaluation_data import ToldAnswerer, sentences
 
 ITEMS = sentences(count=4)
@@ -28,15 +26,15 @@ def lease(digest: str) -> AdapterLease:
     return AdapterLease(digest, Path("adapter.gguf"), 0.5)
 
 
-async def run(folder: Path, answerer: ToldAnswerer, items: ItemSet = ITEMS) -> list[Generated]:
-    told: list[Generated] = []
-    with Journal(folder / "answers.jsonl", Answered) as journal:
+async def run(folder: Path, answerer: ToldAnswerer, items: SampleSet = ITEMS) -> list[GenerationProgress]:
+    told: list[GenerationProgress] = []
+    with Journal(folder / "answers.jsonl", SampleResult) as journal:
         await generate(items, STRATEGIES, answerer, lease=lease, journal=journal, tell=told.append)
     return told
 
 
 def keys(folder: Path) -> list[tuple[str, int, str]]:
-    return [answered.key for answered in Journal(folder / "answers.jsonl", Answered).read()]
+    return [answered.key for answered in Journal(folder / "answers.jsonl", SampleResult).read()]
 
 
 async def test_each_item_is_answered_once_per_strategy_and_seed_in_that_order(tmp_path: Path) -> None:
@@ -51,7 +49,7 @@ async def test_what_is_asked_is_what_the_strategy_says(tmp_path: Path) -> None:
     adapters = [question.adapter for question in answerer.asked]
     assert adapters == [None] * 12 + [lease("ab" * 32)] * 4
     assert [len(question.shown) for question in answerer.asked] == [0] * 4 + [2] * 8 + [0] * 4
-    [answered] = [a for a in Journal(tmp_path / "answers.jsonl", Answered).read() if a.key == ("icl-2", 1, "t0")]
+    [answered] = [a for a in Journal(tmp_path / "answers.jsonl", SampleResult).read() if a.key == ("icl-2", 1, "t0")]
     assert answered.examples == tuple(example.id for example in STRATEGIES[1].examples(1, 0))
 
 

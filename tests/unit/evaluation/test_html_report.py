@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from peft_evaluation.metrics.catalogue import METRICS, WHOLES
-from peft_evaluation.reports import charts
-from peft_evaluation.reports.figures import measured
-from peft_evaluation.reports.html import html
-from peft_evaluation.results import Report
+from peft_evaluation.report import charts
+from peft_evaluation.report.html import html
+from peft_evaluation.report.schema import Report
+from peft_evaluation.report.tables import measured
+from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from support.evaluation_report import ITEMS, finished_report
 
 VOID = {"meta", "input", "br", "line", "circle"}

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.own_tests import interpreter
-from peft_evaluation.own_tests.interpreter import find
+from peft_evaluation.repo_tests import interpreter
+from peft_evaluation.repo_tests.interpreter import find
 
 
 def test_the_interpreter_is_that_of_the_repository_where_it_has_one(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import TooLarge
-from peft_evaluation.own_tests import packing
-from peft_evaluation.own_tests.packing import pack
+from peft_evaluation.repo_tests import preparation
+from peft_evaluation.repo_tests.preparation import pack
 from peft_evaluation.sandbox.inside.unpacking import put, unpack
 from support.own_repository import OwnRepository
 
@@ -65,7 +65,7 @@ def test_tracked_files_come_out_as_they_are_in_the_work_tree(
 def test_a_repository_that_is_too_large_is_refused(
     repository: OwnRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "MOST", 2**20)
+    monkeypatch.setattr(preparation, "MAX_PACK_BYTES", 2**20)
     repository.commit({"data.bin": bytes(2**20)})
     with pytest.raises(TooLarge, match="more than 1 MB"):
         pack(repository.root, tmp_path / "pack")

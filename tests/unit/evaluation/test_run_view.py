@@ -7,16 +7,16 @@ import io
 import pytest
 from rich.console import Console
 
-from peft_evaluation.metrics.catalogue import WHOLES
-from peft_evaluation.run import Progress, Ran, Reported
 from peft_evaluation.run_view import Bars, Lines, view
-from peft_evaluation.running import Tally
+from peft_evaluation.runner import AnswerVerified, EvaluationReported, SampleAnswered
+from peft_evaluation.scorers.metrics import WHOLES
+from peft_evaluation.scorers.scoring import Tally
 from peft_tuning.events import Loading
 from support.evaluation_report import ITEMS, answered, finished_report
 
 
-def progress(done: int, *, strategy: str = "zero-shot", exact: float = 0.25) -> Progress:
-    return Progress(
+def progress(done: int, *, strategy: str = "zero-shot", exact: float = 0.25) -> SampleAnswered:
+    return SampleAnswered(
         done=done, of=543, strategy=strategy, item="t1", text="sorted(xs)\nmore", scores={"em@1": exact}, eta_s=90.0
     )
 
@@ -31,7 +31,7 @@ def test_scores_are_those_of_a_strategy_so_far() -> None:
     assert tally.add(answered("zero-shot", 99, "x1(")) == after
 
 
-def lines(*events: tuple[float, Loading | Progress | Ran | Reported]) -> list[str]:
+def lines(*events: tuple[float, Loading | SampleAnswered | AnswerVerified | EvaluationReported]) -> list[str]:
     out = io.StringIO()
     now = 0.0
     with Lines(Console(file=out, width=80), clock=lambda: now) as show:
@@ -51,8 +51,8 @@ def test_a_log_gets_a_line_now_and_then_and_at_the_end_of_each_step() -> None:
         (63, progress(3)),
         (64, progress(4, strategy="icl-3", exact=0.5)),
         (65, progress(543, strategy="icl-3", exact=0.125)),
-        (66, Ran(done=1, of=2, item="t1", outcome="passed", passed=1)),
-        (67, Ran(done=2, of=2, item="t2", outcome="failed", passed=1)),
+        (66, AnswerVerified(done=1, of=2, item="t1", outcome="passed", passed=1)),
+        (67, AnswerVerified(done=2, of=2, item="t2", outcome="failed", passed=1)),
     ) == [
         "reading files 2/30",
         "zero-shot 1/543, exact match, top 1 25.0 %, 1:30 left",
@@ -74,9 +74,9 @@ def test_at_the_end_there_is_a_table_that_fits(terminal: bool) -> None:
     with chosen as show:
         show(Loading(what="reading"))
         show(progress(1))
-        show(Ran(done=1, of=2, item="t1", outcome="passed", passed=1))
+        show(AnswerVerified(done=1, of=2, item="t1", outcome="passed", passed=1))
         show(
-            Reported(
+            EvaluationReported(
                 folder="/data/evaluations/small",
                 strategies=report.strategies,
                 comparisons=report.comparisons,

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from peft_cli.report import app
 from peft_core.errors import InvalidInput
-from peft_evaluation.reports import store
-from peft_evaluation.reports.sharing import without_texts
-from peft_evaluation.results import Report
+from peft_evaluation.report import store
+from peft_evaluation.report.schema import Report
+from peft_evaluation.report.store import without_texts
 from support.evaluation_report import ITEMS, answers, finished_report
 
 
@@ -39,7 +39,7 @@ def test_what_a_program_printed_or_raised_is_not_in_it(report: Report) -> None:
 
 def test_the_command_writes_files_of_which_none_holds_a_text(report: Report, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
-    store.write(tmp_path / "mine", report)
+    store.write_report(tmp_path / "mine", report)
     out = tmp_path / "out"
     result = CliRunner().invoke(app, ["share", str(tmp_path / "mine"), str(out)])
     assert result.exit_code == 0, result.output
@@ -48,11 +48,11 @@ def test_the_command_writes_files_of_which_none_holds_a_text(report: Report, tmp
     for path in out.iterdir():
         content = path.read_text(encoding="utf-8")
         assert not [text for text in texts if text in content]
-    assert store.read(out).strategies == report.strategies
+    assert store.read_report(out).strategies == report.strategies
 
 
 def test_a_folder_with_something_in_it_is_left_alone(report: Report, tmp_path: Path) -> None:
-    store.write(tmp_path, report)
+    store.write_report(tmp_path, report)
     result = CliRunner().invoke(app, ["share", str(tmp_path), str(tmp_path)])
     assert isinstance(result.exception, InvalidInput)
-    assert store.read(tmp_path) == report
+    assert store.read_report(tmp_path) == report

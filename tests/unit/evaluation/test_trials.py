@@ -6,9 +6,9 @@ import ast
 
 import pytest
 
-from peft_evaluation.items import FunctionTests
-from peft_evaluation.sandbox.programs import same_output
-from peft_evaluation.trials import complete, readings, trials
+from peft_evaluation.sample import FunctionTests
+from peft_evaluation.sandbox.execution import same_output
+from peft_evaluation.verification import complete_program, readings, trials_of
 from peft_tuning.data.datasets.apps import InputForm, ProblemTests
 
 TESTS = FunctionTests(
@@ -41,17 +41,17 @@ def doubled(program: str) -> object:
     ],
 )
 def test_an_answer_is_the_function_or_its_body(answer: str) -> None:
-    assert doubled(complete(TESTS, answer)) == 4
+    assert doubled(complete_program(TESTS, answer)) == 4
 
 
 def test_an_answer_that_is_no_python_stays_none() -> None:
     with pytest.raises(SyntaxError):
-        ast.parse(complete(TESTS, "def double(x:\n  return"))
+        ast.parse(complete_program(TESTS, "def double(x:\n  return"))
 
 
 def test_without_a_stub_the_answer_is_the_whole_program() -> None:
     tests = FunctionTests(entry_point="double", preamble="import math", stub="", check="")
-    assert complete(tests, "return 3") == "import math\nreturn 3"
+    assert complete_program(tests, "return 3") == "import math\nreturn 3"
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_lines_are_read_with_types_and_as_text(form: InputForm, given: object, e
 
 def test_every_pair_is_one_trial() -> None:
     tests = ProblemTests(form=InputForm.STDIN, inputs=("1\n", ["2", "3"]), outputs=("1\n", ["2"]))
-    assert len(trials(tests, "print(input())")) == 2
-    assert len(trials(TESTS, "return 2 * x")) == 1
+    assert len(trials_of(tests, "print(input())")) == 2
+    assert len(trials_of(TESTS, "return 2 * x")) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from peft_evaluation import verifying
-from peft_evaluation.answering import Given
-from peft_evaluation.generating import Answered
-from peft_evaluation.items import FunctionTests, Item, ItemSet
+from peft_evaluation import verification
+from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
-from peft_evaluation.sandbox.base import Launch, Limits, Outcome
-from peft_evaluation.sandbox.unconfined import Unconfined
-from peft_evaluation.scoring import score
-from peft_evaluation.verifying import Ran, Verified, key, verify
+from peft_evaluation.model import ModelOutput
+from peft_evaluation.sample import FunctionTests, Sample, SampleSet
+from peft_evaluation.sandbox.base import Launch, SandboxLimits, SandboxOutcome
+from peft_evaluation.sandbox.sandboxes import Unconfined
+from peft_evaluation.scorers.scoring import score
+from peft_evaluation.verification import Verification, VerificationProgress, verification_key, verify
 from peft_tuning.data.datasets.apps import InputForm, ProblemTests
 from peft_tuning.data.examples import IntentExample
 
@@ -28,13 +28,13 @@ SUMS = ProblemTests(form=InputForm.STDIN, inputs=("1\n", "2\n", "3\n", "4\n"), o
 RIGHT, WRONG = "def double(x): return 2 * x", "def double(x): return x"
 
 
-def items() -> ItemSet:
+def items() -> SampleSet:
     tested = [("double", DOUBLE), ("sums", SUMS), ("untested", None)]
-    return ItemSet(
+    return SampleSet(
         name="small",
         part="test",
         items=tuple(
-            Item(example=IntentExample(id=name, intent=name, code=""), tests=tests, group="easy" if tests else "")
+            Sample(example=IntentExample(id=name, intent=name, code=""), tests=tests, group="easy" if tests else "")
             for name, tests in tested
         ),
         pool=(),
@@ -44,9 +44,9 @@ def items() -> ItemSet:
     )
 
 
-def answered(item: str, *texts: str, strategy: str = "zero-shot") -> Answered:
-    given = Given(texts=texts, shown=0, prompt_tokens=1, reused_tokens=0, answer_tokens=1, latency_ms=1.0)
-    return Answered(
+def answered(item: str, *texts: str, strategy: str = "zero-shot") -> SampleResult:
+    given = ModelOutput(texts=texts, shown=0, prompt_tokens=1, reused_tokens=0, answer_tokens=1, latency_ms=1.0)
+    return SampleResult(
         strategy=strategy, seed=0, item=item, given=given, examples=(), memory_bytes=1, session="s", elapsed_s=1.0
     )
 
@@ -57,16 +57,16 @@ class Counting(Unconfined):
 
     scripts: list[str] = field(default_factory=list)
 
-    def launch(self, script: str, arguments: Sequence[str], limits: Limits) -> Launch:
+    def launch(self, script: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
         self.scripts.append(script)
         return super().launch(script, arguments, limits)
 
 
 def run(
-    tmp_path: Path, given: Sequence[Answered], sandbox: Counting, workers: int = 2
-) -> tuple[list[Ran], list[Verified]]:
-    told: list[Verified] = []
-    with Journal(tmp_path / "runs.jsonl", Ran) as journal:
+    tmp_path: Path, given: Sequence[SampleResult], sandbox: Counting, workers: int = 2
+) -> tuple[list[Verification], list[VerificationProgress]]:
+    told: list[VerificationProgress] = []
+    with Journal(tmp_path / "runs.jsonl", Verification) as journal:
         verify(items(), given, sandbox, workers=workers, journal=journal, tell=told.append)
         return list(journal.read()), told
 
@@ -76,8 +76,8 @@ def test_the_same_text_is_run_once_and_nothing_again_after_an_interruption(tmp_p
     first = [answered("double", RIGHT, WRONG, RIGHT), answered("untested", "x"), answered("gone", "x")]
     ran, told = run(tmp_path, first, sandbox)
     assert {each.key: each.outcome for each in ran} == {
-        key("double", RIGHT): Outcome.PASSED,
-        key("double", WRONG): Outcome.FAILED,
+        verification_key("double", RIGHT): SandboxOutcome.PASSED,
+        verification_key("double", WRONG): SandboxOutcome.FAILED,
     }
     assert [(each.done, each.of) for each in told] == [(1, 2), (2, 2)]
     assert sandbox.scripts.count("candidate") == 2
@@ -91,9 +91,9 @@ def test_the_same_text_is_run_once_and_nothing_again_after_an_interruption(tmp_p
 def test_what_was_late_among_others_is_run_again_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine: every second program of two at once is late, alone none is."""
     lock, under_way, together = threading.Lock(), [0], []
-    real = verifying.run
+    real = verification.verify_one
 
-    def busy(item: Item, text: str, sandbox: Unconfined) -> Ran:
+    def busy(item: Sample, text: str, sandbox: Unconfined) -> Verification:
         with lock:
             under_way[0] += 1
             crowded = under_way[0] > 1 or threading.current_thread() is not threading.main_thread()
@@ -104,24 +104,24 @@ def test_what_was_late_among_others_is_run_again_alone(tmp_path: Path, monkeypat
                 under_way[0] -= 1
         together.append(crowded)
         late = crowded and text == RIGHT
-        return Ran(**{**_fields(found), "outcome": Outcome.TIMEOUT, "passed": 0}) if late else found
+        return Verification(**{**_fields(found), "outcome": SandboxOutcome.TIMEOUT, "passed": 0}) if late else found
 
-    monkeypatch.setattr(verifying, "run", busy)
+    monkeypatch.setattr(verification, "verify_one", busy)
     ran, told = run(tmp_path, [answered("double", RIGHT, WRONG)], Counting())
-    assert {each.key: each.outcome for each in ran}[key("double", RIGHT)] is Outcome.PASSED
+    assert {each.key: each.outcome for each in ran}[verification_key("double", RIGHT)] is SandboxOutcome.PASSED
     assert together == [True, True, False]
     assert [each.done for each in told] == [1, 2]
 
 
-def _fields(ran: Ran) -> dict[str, object]:
-    return {name: getattr(ran, name) for name in Ran.__struct_fields__}
+def _fields(ran: Verification) -> dict[str, object]:
+    return {name: getattr(ran, name) for name in Verification.__struct_fields__}
 
 
 def test_a_loop_counts_as_timeout_after_it_was_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "SECONDS", {FunctionTests: 0.4, ProblemTests: 0.4})
+    monkeypatch.setattr(verification, "TRIAL_SECONDS", {FunctionTests: 0.4, ProblemTests: 0.4})
     sandbox = Counting()
     ran, _ = run(tmp_path, [answered("sums", "while True: pass")], sandbox)
-    assert [(each.outcome, each.passed, each.of) for each in ran] == [(Outcome.TIMEOUT, 0, 4)]
+    assert [(each.outcome, each.passed, each.of) for each in ran] == [(SandboxOutcome.TIMEOUT, 0, 4)]
     # The other three tests are not waited for.
     assert sandbox.scripts == ["program", "program"]
 

@@ -48,7 +48,7 @@ def _run(arguments: list[str], expected: frozenset[str] | None, packages: list[s
     site.sethelper()
     import pytest  # noqa: PLC0415  (the user's, only now to be found)
 
-    from peft_evaluation.sandbox.inside.watching import Watch  # noqa: PLC0415
+    from peft_evaluation.sandbox.inside.watching import PassRecorder  # noqa: PLC0415
 
     # The repository may have a package of this name.
     for name in [each for each in sys.modules if each.partition(".")[0] == "peft_evaluation"]:
@@ -56,7 +56,7 @@ def _run(arguments: list[str], expected: frozenset[str] | None, packages: list[s
     # As ``python -m pytest`` does.
     sys.path[0] = os.getcwd()  # noqa: PTH109
     sys.argv = ["pytest", *arguments]
-    watch = Watch(expected)
+    watch = PassRecorder(expected)
     try:
         status = int(pytest.main([*arguments, "--continue-on-collection-errors", "--maxfail=0"], [watch]))
         why = watch.why or f"pytest ended with status {status}"

@@ -19,7 +19,7 @@ _PLAIN = ("assert", "AssertionError", "Failed:")
 """How the message of a test begins that found something wrong, rather than broke."""
 
 
-class Watch:
+class PassRecorder:
     """Of one run. ``expected`` are the only tests to run, of which the first that does not pass ends it; or all."""
 
     def __init__(self, expected: frozenset[str] | None) -> None:

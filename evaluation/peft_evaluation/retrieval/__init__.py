@@ -1,1 +1,0 @@
-"""Finding the training examples most like a question."""

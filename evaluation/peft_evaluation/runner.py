@@ -1,0 +1,384 @@
+"""An evaluation from start to end: items, strategies, answers, scores, report.
+
+Everything lies in one folder: ``run.json`` (what it is), ``answers.jsonl`` and ``runs.jsonl`` (what is answered and run
+so far), then the report. Each step goes on where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from peft_core.errors import Cancelled, InvalidInput, NotFound
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
+from peft_evaluation import verification
+from peft_evaluation.cluster import Cluster, connected
+from peft_evaluation.generation import GenerationProgress, SampleResult, generate, generation_seconds
+from peft_evaluation.journal import (
+    EvaluationIdentity,
+    Journal,
+    StrategyIdentity,
+    begin_run,
+    read_identity,
+    require_free,
+)
+from peft_evaluation.model import Decoding, Greedy, Model, ModelSpec, engine_of, open_model
+from peft_evaluation.repo_tests.preparation import PACK, RepositoryTestsRequest, prepare
+from peft_evaluation.report import store
+from peft_evaluation.report.builder import assemble
+from peft_evaluation.report.html import write_pages
+from peft_evaluation.report.schema import Comparison, Report, StrategyResult
+from peft_evaluation.sample import SampleSet
+from peft_evaluation.sandbox.base import Sandbox, SandboxOutcome
+from peft_evaluation.sandbox.sandboxes import choose_sandbox
+from peft_evaluation.scorers.scoring import Tally, score
+from peft_evaluation.strategies import Strategy, Sweep, choose_strategies
+from peft_evaluation.verification import Verifications
+from peft_tuning.events import Loading
+from peft_tuning.installation import Installation
+
+
+class SampleAnswered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
+    """One more item is answered."""
+
+    done: int
+    of: int
+    strategy: str
+    item: str
+    text: str
+    """The first answer."""
+    scores: dict[str, float]
+    """Means of its strategy so far, by metric."""
+    eta_s: float
+
+
+class AnswerVerified(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
+    """One more answer was run against its item's tests."""
+
+    done: int
+    of: int
+    item: str
+    outcome: str
+    passed: int
+    """Answers so far that passed all their tests."""
+
+
+class EvaluationReported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
+    """The end: the report is written."""
+
+    folder: str
+    strategies: tuple[StrategyResult, ...]
+    comparisons: tuple[Comparison, ...]
+    warnings: tuple[str, ...]
+
+
+EvaluationEvent = Loading | SampleAnswered | AnswerVerified | EvaluationReported
+Tell = Callable[[EvaluationEvent], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What the user asked for."""
+
+    name: str
+    load_items: Callable[[Callable[[str, int, int], None]], SampleSet]
+    """Reads the items; called once, given a progress callback."""
+    strategies: tuple[str, ...]
+    sweep: Sweep = field(default_factory=Sweep)
+    decoding: Decoding = field(default_factory=Greedy)
+    limit: int | None = None
+    """Only so many items."""
+    max_tokens: int | None = None
+    """Longest answer; None: the data set's."""
+    at_once: int | None = None
+    """Items in flight; None: as many as the engine is fast with."""
+    allow_unsandboxed: bool = False
+    """Run answers without protection."""
+    own_tests: RepositoryTestsRequest | None = None
+    """Run these with each answer in place; only in a sandbox."""
+    ray: str | None = None
+    """Address of a Ray cluster whose nodes answer; None: this machine does."""
+    pass_at: tuple[int, ...] = ()
+    """Each k that has to be there: refused before anything is asked where there are fewer answers, or no tests."""
+    resume: bool = False
+    command: tuple[str, ...] = ()
+    """What was typed, for the record."""
+
+
+def folder(place: Installation, name: str) -> Path:
+    """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
+    return place.paths.data / "evaluations" / name
+
+
+def evaluate(request: EvaluateRequest, place: Installation, tell: Tell) -> Report:
+    """Do it all, tell of it, and return the report; raises what ``answer_all`` raises."""
+    items = answer_all(request, place, tell)
+    where = folder(place, request.name)
+    begun = read_identity(where)
+    answered = list(Journal(where / "answers.jsonl", SampleResult).read())
+    runs, sandbox = run_all(request, items, answered, where, tell)
+    (where / PACK).unlink(missing_ok=True)
+    report = assemble(
+        begun,
+        items,
+        answered,
+        score(items, answered, runs),
+        adapters={name: found for name, asked in begun.strategies.items() if (found := _used(place, asked))},
+        seconds=generation_seconds(answered),
+        sandbox=sandbox,
+    )
+    store.write_report(where, report)
+    write_pages(where, report)
+    tell(
+        EvaluationReported(
+            folder=str(where),
+            strategies=report.strategies,
+            comparisons=report.comparisons,
+            warnings=report.warnings,
+        )
+    )
+    return report
+
+
+def answer_all(request: EvaluateRequest, place: Installation, tell: Tell) -> SampleSet:
+    """The first step: every strategy answers every item. Returns the items.
+
+    Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
+    when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine and ``connected`` raise.
+    """
+    where = folder(place, request.name)
+    if request.own_tests is not None:
+        # Both before the repository is read and its tests are run, which takes minutes.
+        _sandbox_of_own_tests(request)
+        require_free(where, resume=request.resume)
+    nodes = connected(request.ray, place, _engine(request, place)) if request.ray else nullcontext()
+    with nodes as cluster:
+        return _answer_all(request, place, cluster, tell)
+
+
+def _answer_all(request: EvaluateRequest, place: Installation, cluster: Cluster | None, tell: Tell) -> SampleSet:
+    path = place.base.path
+    place.require_intact()
+    items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
+    items = items.first(request.limit) if request.limit else items
+    _require_tests(request, items)
+    if request.own_tests is not None:
+        items = _with_own_tests(request, request.own_tests, items, folder(place, request.name), tell)
+    elif _tested(items):
+        # Now rather than after hours of answering.
+        choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
+    tell(Loading(what="choosing examples"))
+    strategies = choose_strategies(
+        request.strategies, request.sweep, items, lambda name: _adapter(place, request, name)
+    )
+    begun = begin_run(folder(place, request.name), _identity(request, place, items, strategies), resume=request.resume)
+    tell(Loading(what=f"loading {place.entry.id}"))
+    began, first = time.monotonic(), 0
+    tally = Tally(items)
+
+    def told(event: GenerationProgress) -> None:
+        nonlocal first
+        first = first or event.done - 1
+        spent = time.monotonic() - began
+        tell(
+            SampleAnswered(
+                done=event.done,
+                of=event.of,
+                strategy=event.last.strategy,
+                item=event.last.item,
+                text=event.last.given.texts[0] if event.last.given.texts else "",
+                scores=dict(tally.add(event.last)),
+                eta_s=spent / (event.done - first) * (event.of - event.done),
+            )
+        )
+
+    async def all_of_it() -> None:
+        with Journal(folder(place, request.name) / "answers.jsonl", SampleResult) as journal:
+            if _complete(journal, items, strategies):
+                return
+            for known in journal.read():
+                tally.add(known)
+            async with _answerer(request, place, path, begun.max_tokens, cluster) as answerer:
+                engine = _engine(request, place)
+                await generate(
+                    items,
+                    strategies,
+                    answerer,
+                    lease=lambda digest: _lease(place, digest, engine),
+                    journal=journal,
+                    tell=told,
+                )
+
+    try:
+        asyncio.run(all_of_it())
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
+    return items
+
+
+def run_all(
+    request: EvaluateRequest, items: SampleSet, answered: Sequence[SampleResult], where: Path, tell: Tell
+) -> tuple[Verifications, str]:
+    """The second step: answers to items with tests are run. What came of each, and the sandbox's name.
+
+    Raises NotFound without a sandbox, Conflict for a journal that cannot be read, Cancelled for Ctrl-C.
+    """
+    if not _tested(items):
+        return {}, ""
+    sandbox = choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
+    with Journal(where / "runs.jsonl", verification.Verification) as journal:
+        passed = sum(ran.outcome is SandboxOutcome.PASSED for ran in journal.read())
+
+        def told(event: verification.VerificationProgress) -> None:
+            nonlocal passed
+            passed += event.last.outcome is SandboxOutcome.PASSED
+            tell(
+                AnswerVerified(
+                    done=event.done, of=event.of, item=event.last.item, outcome=event.last.outcome, passed=passed
+                )
+            )
+
+        try:
+            verification.verify(
+                items,
+                answered,
+                sandbox,
+                workers=os.cpu_count() or 1,
+                journal=journal,
+                tell=told,
+            )
+        except KeyboardInterrupt:
+            raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
+        return {ran.key: ran for ran in journal.read()}, sandbox.name
+
+
+def _sandbox_of_own_tests(request: EvaluateRequest) -> Sandbox:
+    """The only kind that a repository's tests are run in. Raises NotFound where there is none, InvalidInput without."""
+    if request.allow_unsandboxed:
+        raise InvalidInput(
+            "your tests are only run in a sandbox",
+            why="without one they would run in the repository itself, changed by the model",
+            fix="Leave --allow-unsandboxed or --run-tests out",
+        )
+    return choose_sandbox(allow_unsandboxed=False)
+
+
+def _with_own_tests(
+    request: EvaluateRequest, own: RepositoryTestsRequest, items: SampleSet, where: Path, tell: Tell
+) -> SampleSet:
+    """Find out which items the tests can judge, before anything is asked."""
+    try:
+        return prepare(
+            items,
+            own,
+            _sandbox_of_own_tests(request),
+            where,
+            workers=os.cpu_count() or 1,
+            tell=lambda what, done, of: tell(Loading(what=what, done=done, of=of)),
+        )
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted", fix="The same command goes on where it stopped") from None
+
+
+def _tested(items: SampleSet) -> bool:
+    return any(item.tests is not None for item in items.items)
+
+
+def _require_tests(request: EvaluateRequest, items: SampleSet) -> None:
+    if not request.pass_at:
+        return
+    answers = request.decoding.answers
+    if (most := max(request.pass_at)) > answers:
+        raise InvalidInput(
+            f"pass@{most} of {answers} answers per item cannot be estimated",
+            fix=f"Draw at least as many: `--samples {most}`",
+        )
+    if not _tested(items) and request.own_tests is None:
+        raise InvalidInput(
+            f"{items.name} has no tests, so there is no pass@k",
+            fix="Leave --pass-at out, choose humaneval, mbpp or apps, or give --run-tests with --repo",
+        )
+
+
+def _complete(journal: Journal[SampleResult], items: SampleSet, strategies: tuple[Strategy, ...]) -> bool:
+    known = {answered.key for answered in journal.read()}
+    return all(
+        (strategy.id, seed, item.id) in known
+        for strategy in strategies
+        for seed in strategy.seeds
+        for item in items.items
+    )
+
+
+def _engine(request: EvaluateRequest, place: Installation) -> str:
+    return engine_of(place, request.decoding)
+
+
+def _adapter(place: Installation, request: EvaluateRequest, name: str) -> Manifest:
+    try:
+        manifest = place.registry.get(name)
+    except NotFound as error:
+        raise InvalidInput(error.what, why=error.why, fix=error.fix) from None
+    manifest.require_base(place.base.id, place.base.sha256)
+    manifest.require_engine(_engine(request, place))
+    return manifest
+
+
+def _used(place: Installation, asked: StrategyIdentity) -> Manifest | None:
+    """The adapter of a strategy that may have been asked for in an earlier process; None when it is gone."""
+    try:
+        return place.registry.get(asked.settings["adapter"].split()[-1])
+    except (KeyError, NotFound):
+        return None
+
+
+def _lease(place: Installation, digest: str, engine: str) -> AdapterLease:
+    manifest = place.registry.get(digest)
+    return place.registry.lease(manifest, manifest.scale, engine=engine)
+
+
+def _identity(
+    request: EvaluateRequest, place: Installation, items: SampleSet, strategies: tuple[Strategy, ...]
+) -> EvaluationIdentity:
+    ids = place.entry.prompt_formats
+    return EvaluationIdentity(
+        command=shlex.join(request.command),
+        data=items.name,
+        part=items.part,
+        data_digest=items.digest,
+        model=place.entry.id,
+        model_sha256=place.base.sha256,
+        engine=_engine(request, place),
+        formats=f"{ids.fill}, {ids.intent}",
+        decoding=request.decoding.facts,
+        max_tokens=request.max_tokens or items.max_tokens,
+        context_tokens=_context(place),
+        strategies={each.id: StrategyIdentity(each.seeds, dict(each.settings)) for each in strategies},
+    )
+
+
+def _context(place: Installation) -> int:
+    return min(place.settings.context_tokens, place.entry.context_tokens)
+
+
+def _answerer(
+    request: EvaluateRequest, place: Installation, path: Path, max_tokens: int, cluster: Cluster | None
+) -> AbstractAsyncContextManager[Model]:
+    plan = ModelSpec(
+        place=place,
+        decoding=request.decoding,
+        context_tokens=_context(place),
+        max_tokens=max_tokens,
+        at_once=request.at_once,
+    )
+    return open_model(plan, path) if cluster is None else cluster.opened(plan)

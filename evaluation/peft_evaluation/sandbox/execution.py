@@ -1,0 +1,202 @@
+"""Starting a confined process and ending it for certain. Knows nothing of what runs in it."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import IO
+
+import msgspec
+
+from peft_core.processes import start
+from peft_evaluation.sandbox.base import Sandbox, SandboxLimits, SandboxOutcome, SandboxVerdict
+
+
+def memory_file(content: bytes) -> int:
+    """A new file descriptor from which ``content`` can be read to its end."""
+    descriptor = os.memfd_create("handed")
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+class ConfinedProcess:
+    """One confined process; use it in a ``with`` block, at whose end nothing of it is left."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        script: str,
+        job: dict[str, object],
+        limits: SandboxLimits,
+        *,
+        descriptors: Sequence[int] = (),
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.DEVNULL,
+    ) -> None:
+        """``job`` is what the script reads; ``descriptors`` are inherited, their numbers the script's arguments."""
+        content = job | {
+            "seconds": int(limits.seconds) + 2,
+            "memory_bytes": limits.memory_bytes,
+            "file_bytes": limits.file_bytes,
+        }
+        number = memory_file(msgspec.json.encode(content))
+        launch = sandbox.launch(script, [str(number), *map(str, descriptors)], limits)
+        folder = tempfile.TemporaryDirectory(prefix="pd-run-")
+        try:
+            self._process = start(
+                launch.command,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(number, *descriptors, *launch.descriptors),
+                start_new_session=True,
+                cwd=folder.name,
+                environ={},
+            )
+        except BaseException:
+            folder.cleanup()
+            raise
+        finally:
+            for descriptor in (number, *launch.descriptors):
+                os.close(descriptor)
+        self._folder = folder
+
+    def __enter__(self) -> ConfinedProcess:
+        return self
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status; None when it has not ended by then."""
+        # Popen.wait looks again and again at growing intervals, which costs more than most programs take.
+        ended = os.pidfd_open(self._process.pid)
+        try:
+            ready, _, _ = select.select([ended], [], [], max(seconds, 0.0))
+        finally:
+            os.close(ended)
+        return self._process.wait() if ready else None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._folder.cleanup()
+
+
+LONGEST_VERDICT = 4096
+
+
+def run_function(
+    code: str, function: str, tests: tuple[str, ...], sandbox: Sandbox, limits: SandboxLimits
+) -> SandboxVerdict:
+    """Execute ``tests`` one after the other, then their ``check(candidate)``, with ``function`` of ``code``.
+
+    Raises OSError when no process can be started.
+    """
+    secret = secrets.token_hex(16)
+    ends = time.monotonic() + limits.seconds
+    with ExitStack() as ours, ExitStack() as theirs:
+        call_from, call_to = _pipe(theirs, theirs)
+        reply_from, reply_to = _pipe(theirs, theirs)
+        verdict_from, verdict_to = _pipe(ours, theirs)
+        ours.enter_context(
+            ConfinedProcess(
+                sandbox,
+                "candidate",
+                {"code": code, "function": function},
+                limits,
+                descriptors=(call_from, reply_to),
+            )
+        )
+        judge = ours.enter_context(
+            ConfinedProcess(
+                sandbox,
+                "judge",
+                {"tests": tests, "function": function, "secret": secret},
+                limits,
+                descriptors=(call_to, reply_from, verdict_to),
+            )
+        )
+        # Whoever of the two is left alone then reads the end of its pipe.
+        theirs.close()
+        if judge.wait(ends - time.monotonic()) is None:
+            return SandboxVerdict(outcome=SandboxOutcome.TIMEOUT, why=f"{limits.seconds:g} s")
+        return _verdict(os.read(verdict_from, LONGEST_VERDICT), secret)
+
+
+def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
+    """The two ends, each closed with its stack."""
+    source, sink = os.pipe()
+    reading.callback(os.close, source)
+    writing.callback(os.close, sink)
+    return source, sink
+
+
+def _verdict(line: bytes, secret: str) -> SandboxVerdict:
+    try:
+        said, outcome, why = msgspec.json.decode(line, type=tuple[str, SandboxOutcome, str])
+    except (ValueError, RecursionError):
+        return SandboxVerdict(outcome=SandboxOutcome.CRASHED, why="the tests ended without a verdict")
+    if not secrets.compare_digest(said, secret):
+        return SandboxVerdict(outcome=SandboxOutcome.CRASHED, why="a verdict with a wrong secret")
+    return SandboxVerdict(outcome=outcome, why=why)
+
+
+RELATIVE, ABSOLUTE = 1e-5, 1e-8
+"""How far numbers with a point may be off; as in the checker published with APPS."""
+
+
+def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: SandboxLimits) -> SandboxVerdict:
+    """Run ``code`` with ``given`` on standard input. Raises OSError when no process can be started."""
+    ends = time.monotonic() + limits.seconds
+    stdin = memory_file(given.encode())
+    try:
+        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complaint:
+            with ConfinedProcess(
+                sandbox, "program", {"code": code}, limits, stdin=stdin, stdout=printed, stderr=complaint
+            ) as program:
+                status = program.wait(ends - time.monotonic())
+            if status is None:
+                return SandboxVerdict(outcome=SandboxOutcome.TIMEOUT, why=f"{limits.seconds:g} s")
+            if os.fstat(printed.fileno()).st_size >= limits.file_bytes:
+                return SandboxVerdict(outcome=SandboxOutcome.OUTPUT, why=f"{limits.file_bytes} bytes")
+            printed.seek(0)
+            output = printed.read().decode(errors="replace")
+            complaint.seek(0)
+            raised = complaint.read().decode(errors="replace").strip().rpartition("\n")[2]
+    finally:
+        os.close(stdin)
+    if status != 0:
+        return SandboxVerdict(outcome=SandboxOutcome.RAISED, why=raised[:200] or f"exit status {status}")
+    if not same_output(output, expected):
+        return SandboxVerdict(outcome=SandboxOutcome.FAILED, why=f"printed {output[:120]!r}")
+    return SandboxVerdict(outcome=SandboxOutcome.PASSED)
+
+
+def same_output(printed: str, expected: str) -> bool:
+    """Whether the words are the same in the same order, numbers with a point within a small distance."""
+    ours, theirs = printed.split(), expected.split()
+    return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
+
+
+def _same_word(ours: str, theirs: str) -> bool:
+    if ours == theirs:
+        return True
+    if "." not in ours + theirs:
+        return False
+    try:
+        return math.isclose(float(ours), float(theirs), rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    except ValueError:
+        return False

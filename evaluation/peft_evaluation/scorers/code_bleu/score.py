@@ -1,0 +1,169 @@
+"""All four parts together."""
+
+from __future__ import annotations
+
+import io
+import keyword
+import math
+import tokenize
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
+
+from tree_sitter import Node
+
+from peft_core.code.languages import GRAMMARS, parser_of
+from peft_evaluation.scorers.code_bleu import data_flow
+
+WEIGHT = 0.25
+"""Of each part, as in the study."""
+
+
+def code_bleu(candidate: str, reference: str) -> Mapping[str, float]:
+    """``codebleu`` and its parts, from 0 to 1; ``codebleu-dataflow`` is absent where the reference has no data flow.
+
+    As in the package, a data flow of which nothing agrees counts as 1 in the sum, as one that is not there does.
+    """
+    candidate, reference = candidate.strip(), reference.strip()
+    words, theirs = candidate.split(), reference.split()
+    plain, bare = strip(candidate), strip(reference)
+    tree, reference_tree = parse(plain), parse(bare)
+    parts = {
+        "codebleu-ngram": bleu(theirs, words),
+        "codebleu-weighted": weighted_recall(theirs, words),
+        "codebleu-syntax": syntax_match(reference_tree, tree),
+    }
+    flow = data_flow.match(data_flow.data_flow(reference_tree, bare), data_flow.data_flow(tree, plain))
+    total = WEIGHT * (sum(parts.values()) + (flow or 1.0))
+    return {"codebleu": total, **parts, **({} if flow is None else {"codebleu-dataflow": flow})}
+
+
+LONGEST = 4
+NOTHING = 0.1
+"""Matches where there are none."""
+PLAIN = 0.2
+"""Weight of a word that is no keyword."""
+KEYWORDS = frozenset(keyword.kwlist) | {"match", "case", "type"}
+REFERENCE_LENGTH = 2
+"""For the brevity of the second part: the package takes the pair of words and weights for the words."""
+
+Words = Sequence[str]
+
+
+def bleu(reference: Words, candidate: Words) -> float:
+    """BLEU-4 of one sentence."""
+    parts = [_precision(reference, candidate, n) for n in range(1, LONGEST + 1)]
+    return _score(_brevity(len(reference), len(candidate)), parts)
+
+
+def weighted_recall(reference: Words, candidate: Words) -> float:
+    """The same with recall in place of precision, its single words weighted."""
+    weights = {word: 1.0 if word in KEYWORDS else PLAIN for word in reference}
+    parts = [_recall(reference, candidate, n, weights if n == 1 else {}) for n in range(1, LONGEST + 1)]
+    return _score(_brevity(REFERENCE_LENGTH, len(candidate)), parts)
+
+
+def _score(brevity: float, parts: Sequence[tuple[float, float]]) -> float:
+    if parts[0][0] == 0:
+        return 0.0
+    logs = [math.log((matched or NOTHING) / of) / LONGEST for matched, of in parts]
+    return brevity * math.exp(math.fsum(logs))
+
+
+def _brevity(reference: int, candidate: int) -> float:
+    if candidate > reference:
+        return 1.0
+    return math.exp(1 - reference / candidate) if candidate else 0.0
+
+
+def _precision(reference: Words, candidate: Words, n: int) -> tuple[float, float]:
+    theirs, ours = _ngrams(reference, n), _ngrams(candidate, n)
+    return sum((ours & theirs).values()), max(1, sum(ours.values()))
+
+
+def _recall(reference: Words, candidate: Words, n: int, weights: Mapping[str, float]) -> tuple[float, float]:
+    theirs, ours = _ngrams(reference, n), _ngrams(candidate, n)
+    return _sum(theirs & ours, weights), max(1, _sum(theirs, weights))
+
+
+def _sum(counts: Counter[tuple[str, ...]], weights: Mapping[str, float]) -> float:
+    return sum(count * (weights[ngram[0]] if weights else 1) for ngram, count in counts.items())
+
+
+def _ngrams(words: Words, n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
+
+
+_Shape = tuple[object, ...]
+
+
+def syntax_match(reference: Node, candidate: Node) -> float:
+    """Between 0 and 1. A shape that the answer has once counts for each time the reference has it."""
+    numbers: dict[_Shape, int] = {}
+    theirs, ours = list(_shapes(reference, numbers)), set(_shapes(candidate, numbers))
+    return sum(shape in ours for shape in theirs) / len(theirs)
+
+
+def _shapes(root: Node, numbers: dict[_Shape, int]) -> Iterator[int]:
+    """The number of each subtree that is more than a token, and of the whole; equal shapes have equal numbers.
+
+    ``numbers`` are those given so far; more are added.
+    """
+    cursor = root.walk()
+    levels: list[list[_Shape]] = [[]]
+    down = True
+    while True:
+        if down and cursor.goto_first_child():
+            levels.append([])
+            continue
+        node, inner = cast("Node", cursor.node), [] if down else levels.pop()
+        number = numbers.setdefault((_kind(node), *inner), len(numbers))
+        whole = len(levels) == 1
+        if whole or node.child_count:
+            yield number
+        if whole:
+            return
+        # Signs and keywords are not printed, what is in them is.
+        levels[-1] += [(cursor.field_name, number)] if node.is_named or node.is_missing else inner
+        down = cursor.goto_next_sibling()
+        if not down:
+            cursor.goto_parent()
+
+
+def _kind(node: Node) -> _Shape:
+    if node.type == "ERROR" and not node.child_count:
+        return (str(node),)  # The one place where a character is part of the shape.
+    return node.type, node.is_named, node.is_missing
+
+
+def strip(code: str) -> str:
+    """The same lines without comments, docstrings and empty lines; ``code`` itself where it has no tokens of Python.
+
+    A text that begins a line at its very left is taken for a docstring as well.
+    """
+    try:
+        kept = "".join(_kept(code))
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        return code
+    return "\n".join(line for line in kept.split("\n") if line.strip())
+
+
+def _kept(code: str) -> list[str]:
+    pieces: list[str] = []
+    before, last_line, last_column = tokenize.INDENT, -1, 0
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        line, column = token.start
+        if line > last_line:
+            last_column = 0
+        pieces.append(" " * (column - last_column))
+        docstring = token.type == tokenize.STRING and (before in (tokenize.INDENT, tokenize.NEWLINE) or column == 0)
+        if token.type != tokenize.COMMENT and not docstring:
+            pieces.append(token.string)
+        before = token.type
+        last_line, last_column = token.end
+    return pieces
+
+
+def parse(code: str) -> Node:
+    """The root of the tree."""
+    return parser_of(GRAMMARS["python"]).parse(code.encode(errors="replace")).root_node

@@ -1,1 +1,0 @@
-"""Ways of getting an answer out of one model, one module each."""
