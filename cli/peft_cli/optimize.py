@@ -21,7 +21,7 @@ from peft_daemon.models.optimized import remove_optimized
 from peft_daemon.models.store import ModelStore, open_store
 
 if TYPE_CHECKING:
-    from peft_daemon.requantize.optimizer import Candidate, JudgingOptions, OptimizationResult
+    from peft_daemon.requantize.optimizer import Candidate, JudgingOptions, OptimizationResult, OptimizeEvent
 
 _SECONDS_BETWEEN_LINES = 2.0
 
@@ -113,12 +113,12 @@ class _Lines:
     def __init__(self) -> None:
         self._step, self._last = "", 0.0
 
-    def __call__(self, step: str, done: int, of: int) -> None:
-        begins, ends, now = step != self._step, done >= of, time.monotonic()
+    def __call__(self, event: OptimizeEvent) -> None:
+        begins, ends, now = event.step != self._step, event.done >= event.total, time.monotonic()
         if begins or ends or (sys.stderr.isatty() and now - self._last > _SECONDS_BETWEEN_LINES):
-            sys.stderr.write(f"{step}: {done / of:.0%}\n")
+            sys.stderr.write(f"{event.step}: {event.done / event.total:.0%}\n")
             sys.stderr.flush()
-            self._step, self._last = step, now
+            self._step, self._last = event.step, now
 
 
 def _print(outcome: OptimizationResult, dry_run: bool) -> None:

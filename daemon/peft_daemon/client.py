@@ -311,9 +311,9 @@ async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
             replace=replace,
         )
     info = find_running_daemon(origin.paths)
-    if info is None or not info.reachable():
+    if info is None or not info.is_reachable():
         raise Unavailable("no daemon runs", fix="`peft-daemon start` starts it")
-    if not info.speaks():
+    if not info.has_same_version():
         raise Conflict(
             f"the daemon is peft-daemon {info.version}, this client is another version",
             fix="`peft-daemon start` replaces it",

@@ -133,7 +133,7 @@ class _DaemonServer(uvicorn.Server):
             with contextlib.suppress(OSError):
                 rotate_own_output(self._paths)
                 self._keep_from_cleaners()
-        if self._activity.over(self._idle_exit_s):
+        if self._activity.should_stop(self._idle_exit_s):
             log.info("stopping: asked to, or idle for %d s", self._idle_exit_s)
             return True
         return await super().on_tick(counter)

@@ -1,4 +1,4 @@
-"""Whether the daemon is in use: requests in flight, time since the last one, and the wish to stop.
+"""Requests in flight: counted for the idle exit, and ended with an error when the daemon stops or they take too long.
 
 Used from the event loop's thread only.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Activity:
-    """Counts requests, so that an unused daemon can leave; also carries a route's wish to stop."""
+    """Count requests, so that an unused daemon can exit, and carry a route's request to stop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,7 +32,7 @@ class Activity:
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
-        """Around each request that counts as use."""
+        """Count one request for the duration of the block."""
         self._in_flight += 1
         try:
             yield
@@ -54,18 +54,16 @@ class Activity:
         """Ask the server to stop gracefully; returns at once, so that the asking request is still answered."""
         self._stop_requested = True
 
-    def over(self, idle_exit_s: float) -> bool:
-        """Whether the daemon should leave: it was asked to, or idle for ``idle_exit_s`` seconds (0: never idle)."""
+    def should_stop(self, idle_exit_s: float) -> bool:
+        """Whether the daemon should exit: it was asked to, or idle for ``idle_exit_s`` seconds (0: never idle)."""
         return self._stop_requested or (idle_exit_s > 0 and self.idle_s >= idle_exit_s)
 
 
-# What a request hears that the stopping daemon cancels, or that takes too long: an error, not a broken connection.
-
-
 class UnfinishedRequestMiddleware:
-    """ASGI middleware: a request the stopping server cancels ends with 503, or an error event if it is a stream.
+    """ASGI middleware that answers requests which the stopping server cancels, or which take longer than ``limit_s``.
 
-    So does one that takes longer than ``limit_s``, whatever it waits for; those below it should have ended it before.
+    The answer is a 503, or an error event in a stream, instead of a broken connection. ``limit_s`` is the last resort:
+    the application should have ended the request before.
     """
 
     def __init__(self, app: ASGIApp, limit_s: float | None = None) -> None:

@@ -1,8 +1,8 @@
-"""What a starter hands to the daemon it spawns: its settings and folders, exactly as it resolved them.
+"""The background daemon's process: the settings that its starter hands over, and the log that it writes.
 
-They travel in one environment variable, which only the same user can read; the daemon takes it out again, so that
-nothing it starts inherits it. Its own command line, environment and files then decide nothing: the digest both
-sides compute is the same.
+Settings and folders travel in one environment variable, which only the same user can read. The daemon removes it, so
+that its children do not inherit it. The daemon's own command line, environment and files decide nothing, so that both
+sides compute the same digest of the settings. The log is cut at ``MAX_LOG_BYTES``, and one predecessor is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 
 HANDOVER_VARIABLE = "PEFT_DAEMON_HANDOVER"
+MAX_LOG_BYTES = 5_000_000
+MAX_TAIL_LINES = 12
+MAX_TAIL_BYTES = 8_192
+STDERR_DESCRIPTOR = 2
 
 
 class _Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,13 +34,13 @@ class _Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def handover_environment(settings: Settings, paths: Paths, environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` with settings and folders added, for the child."""
+    """Return ``environ`` with settings and folders added, for the child."""
     folders = {name: str(path) for name, path in asdict(paths).items()}
     return {**environ, HANDOVER_VARIABLE: msgspec.json.encode(_Handover(settings, folders)).decode()}
 
 
 def take_handover(environ: MutableMapping[str, str]) -> tuple[Settings, Paths] | None:
-    """Settings and folders a starter gave, removed from ``environ``; None if this process was not spawned by one.
+    """Remove settings and folders from ``environ`` and return them; None if no starter spawned this process.
 
     Raises InvalidInput when they cannot be read (they come from another version).
     """
@@ -53,7 +57,7 @@ def take_handover(environ: MutableMapping[str, str]) -> tuple[Settings, Paths] |
 
 
 def read_handover_paths(environ: Mapping[str, str]) -> Paths | None:
-    """The folders given to the process with this environment; None if it was not spawned by a starter."""
+    """Return the folders handed to the process with this environment; None if no starter spawned it."""
     try:
         return _decode_handover(environ.get(HANDOVER_VARIABLE, ""))[1]
     except (ValueError, TypeError, RecursionError):
@@ -65,16 +69,8 @@ def _decode_handover(text: str) -> tuple[Settings, Paths]:
     return given.settings, Paths(**{name: Path(path) for name, path in given.paths.items()})
 
 
-# The background daemon's log: everything it prints, with one predecessor kept, so that it cannot fill a disk.
-
-MAX_LOG_BYTES = 5_000_000
-STDERR_DESCRIPTOR = 2
-MAX_TAIL_LINES = 12
-MAX_TAIL_BYTES = 8_192
-
-
 def prepare_log(paths: Paths) -> int:
-    """Make room for a new daemon's lines; returns the offset at which they will begin."""
+    """Rotate the log for a new daemon; return the offset in bytes at which its lines will begin."""
     require_private_folder(paths.log_file.parent)
     try:
         rotate_log(paths.log_file)
@@ -85,7 +81,7 @@ def prepare_log(paths: Paths) -> int:
 
 @contextlib.contextmanager
 def open_log(paths: Paths) -> Iterator[int]:
-    """A descriptor that appends to the log (mode 0600), to be a process's stdout and stderr.
+    """Open the log (mode 0600) for appending; yield the descriptor for a process's stdout and stderr.
 
     Raises UnusablePath where it cannot be written.
     """
@@ -118,7 +114,7 @@ def rotate_own_output(paths: Paths) -> None:
 
 
 def read_log_tail(path: Path, offset: int = 0, lines: int = MAX_TAIL_LINES) -> str:
-    """The last non-empty lines written after ``offset`` bytes, without control characters."""
+    """Return the last non-empty lines written after ``offset`` bytes, without control characters."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

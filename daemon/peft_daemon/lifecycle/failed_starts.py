@@ -1,6 +1,7 @@
-"""Refusing to start a daemon that keeps failing: an editor asks at every keystroke, and each try costs a second.
+"""Failed starts of the daemon: the error that a daemon leaves for its starter, and the back-off after failures.
 
-Failures are remembered in a file, because the next try may come from another process.
+An editor asks for a start at every keystroke, and each try costs a second. Failures are remembered in a file, because
+the next try may come from another process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from peft_core.paths import Paths
 from peft_core.wire_errors import error_body, error_from_body
 
 MAX_FREE_FAILURES = 2
-"""So many failures cost nothing; the next one starts the waiting."""
+"""Failures allowed before back-off starts."""
 FIRST_WAIT_S = 5.0
 MAX_WAIT_S = 60.0
 FAILURE_MEMORY_S = 600.0
@@ -31,8 +32,8 @@ class FailedStart(msgspec.Struct, frozen=True):
     at: float
     lines: str
     """The last lines the daemon printed."""
-    told: ErrorBody | None = None
-    """The error it left; None if it crashed."""
+    error: ErrorBody | None = msgspec.field(default=None, name="told")
+    """The error that the daemon left; None if it crashed."""
 
 
 class FailedStarts(msgspec.Struct, frozen=True):
@@ -48,12 +49,12 @@ class FailedStarts(msgspec.Struct, frozen=True):
         return max(0.0, self.recent[-1].at + delay - now)
 
     def at(self, now: float) -> FailedStarts:
-        """Without those too old to count (or from a future the clock was set back from)."""
+        """Return the failures that count at ``now``: neither too old nor in the future (the clock was set back)."""
         return FailedStarts([failure for failure in self.recent if now - FAILURE_MEMORY_S < failure.at <= now])
 
 
 def read_failed_starts(paths: Paths, now: float) -> FailedStarts:
-    """The failures that count at ``now``."""
+    """Read the failures that count at ``now``."""
     data = read_private(_failed_starts_file(paths))
     try:
         return msgspec.json.decode(data, type=FailedStarts).at(now) if data else FailedStarts()
@@ -69,18 +70,21 @@ def record_failed_start(paths: Paths, failure: FailedStart) -> None:
 
 
 def reset_backoff(paths: Paths) -> None:
-    """Forget all failures: the user asked for a start in person, or removed a cause."""
+    """Forget all failures, so that the next start is tried at once."""
     remove_file(_failed_starts_file(paths))
 
 
 def check_backoff(paths: Paths, now: float) -> None:
-    """While the next try has to wait: raise the error the last daemon left, or Unavailable with its last lines."""
+    """Raise while the next try has to wait.
+
+    The error is the one that the last daemon left, or Unavailable with the last lines it printed.
+    """
     failures = read_failed_starts(paths, now)
     if (wait_s := failures.wait_s(now)) == 0:
         return
     last = failures.recent[-1]
-    if last.told is not None:
-        raise error_from_body(last.told)
+    if last.error is not None:
+        raise error_from_body(last.error)
     raise Unavailable(
         f"the daemon failed to start {len(failures.recent)} times; the next try is in {wait_s:.0f} s",
         why=f"its last lines:\n{last.lines}",
@@ -92,16 +96,11 @@ def _failed_starts_file(paths: Paths) -> Path:
     return paths.state / "failed-starts.json"
 
 
-# Why a daemon refused to serve, left for its starter: the error itself, not the text it printed.
-#
-# So a client is told "the model is missing, run this" by the same error the daemon met.
-
-
 @contextlib.contextmanager
 def record_exit_error(paths: Paths) -> Iterator[None]:
-    """Leave word of an expected error that ends the context, and let it pass.
+    """Write an expected error that ends the block to a file for the starter, and raise it again.
 
-    A path that cannot be used is one, whatever tried to use it.
+    Expected are PeftDaemonError, and OSError about a path, which becomes UnusablePath.
     """
     try:
         yield
@@ -115,7 +114,7 @@ def record_exit_error(paths: Paths) -> Iterator[None]:
 
 
 def take_exit_error(paths: Paths) -> ErrorBody | None:
-    """The error the last daemon left, and forget it; None if it left none."""
+    """Read and remove the error that the last daemon left; None if it left none."""
     data = read_private(_exit_record_file(paths))
     remove_file(_exit_record_file(paths))
     with contextlib.suppress(ValueError, RecursionError):

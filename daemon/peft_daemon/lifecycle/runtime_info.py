@@ -1,7 +1,7 @@
-"""The info file: how clients find the daemon, and know that it is the one they want.
+"""Files in the runtime folder about running processes: the daemon's info file and the notice of a tuning run.
 
-It is written after the daemon serves and removed before it stops, so whoever can read it can connect. It names the
-process exactly (pid and start time): a file left behind by a killed daemon is recognized as such.
+The info file is written after the daemon serves and removed before it stops, so that a client that can read it can
+connect. Both name their process by pid and start time, so that a file left behind by a killed process is recognized.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the info file holds. Fields are only ever added, so that every version can read any other's file."""
+    """The content of the info file. Fields are only ever added, so that each version can read any other's file."""
 
     pid: int
     created: float
@@ -52,15 +52,15 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
         """The unix socket; None for TCP."""
         return Path(self.address.removeprefix("unix:")) if self.address.startswith("unix:") else None
 
-    def speaks(self) -> bool:
+    def has_same_version(self) -> bool:
         """Whether it is of this very version and protocol."""
         return self.version == __version__ and self.protocol == PROTOCOL_VERSION
 
-    def fits(self, settings: Settings) -> bool:
+    def matches(self, settings: Settings) -> bool:
         """Whether it is of this very version and runs with ``settings``."""
-        return self.speaks() and self.config_digest == settings.digest()
+        return self.has_same_version() and self.config_digest == settings.digest()
 
-    def reachable(self) -> bool:
+    def is_reachable(self) -> bool:
         """Whether something listens at the address; a daemon too busy to accept counts as listening."""
         try:
             if (path := self.socket_path) is not None:
@@ -83,7 +83,7 @@ def info_file(paths: Paths) -> Path:
 
 
 def read_info(paths: Paths) -> DaemonInfo | None:
-    """What the info file says, or None if there is none this version can read.
+    """Read the info file; None if there is none that this version can read.
 
     Raises Conflict when the file cannot be trusted (``read_private``).
     """
@@ -95,13 +95,13 @@ def read_info(paths: Paths) -> DaemonInfo | None:
 
 
 def find_running_daemon(paths: Paths) -> DaemonInfo | None:
-    """The daemon that serves now, or None; the file of a dead one is not believed. Raises as ``read_info``."""
+    """Return the info of the daemon that serves now, or None. Raises as ``read_info``."""
     info = read_info(paths)
     return info if info is not None and info.process.find() is not None else None
 
 
 def publish_info(paths: Paths, info: DaemonInfo) -> None:
-    """Tell clients where the daemon is; call it once it accepts connections."""
+    """Write the info file; call it once the daemon accepts connections."""
     require_private_folder(paths.runtime)
     write_private(info_file(paths), msgspec.json.encode(info))
 
@@ -114,13 +114,8 @@ def withdraw_info(paths: Paths, info: DaemonInfo) -> None:
             info_file(paths).unlink(missing_ok=True)
 
 
-# That a tuning run is under way on this machine: written by the run, read by ``status``.
-#
-# A notice, not a lock: several runs may go on at the same time, the newest is told of.
-
-
 class TuningNotice(msgspec.Struct, frozen=True):
-    """Which run it is, and which process does it."""
+    """A tuning run under way on this machine; of several at the same time, the newest."""
 
     name: str
     process: ProcessIdentity
@@ -130,7 +125,7 @@ class TuningNotice(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def publish_tuning_notice(paths: Paths, name: str) -> Iterator[None]:
-    """Say for the duration of the block that ``name`` is being tuned by this process."""
+    """Publish for the duration of the block that this process tunes ``name``."""
     require_private_folder(paths.runtime)
     notice = TuningNotice(name, ProcessIdentity.current(), time.time())
     write_private(_tuning_notice_file(paths), msgspec.json.encode(notice))
@@ -142,7 +137,7 @@ def publish_tuning_notice(paths: Paths, name: str) -> Iterator[None]:
 
 
 def find_running_tuning(paths: Paths) -> TuningNotice | None:
-    """The run that is under way; None when there is none, or its process ended without a word."""
+    """Return the tuning run that is under way; None when there is none, or its process was killed."""
     if (written := read_private(_tuning_notice_file(paths))) is None:
         return None
     try:

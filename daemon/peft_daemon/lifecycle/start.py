@@ -1,7 +1,7 @@
-"""Finding the daemon, and starting it when there is none or not the right one.
+"""Find the daemon, and start it when there is none or one with another version or other settings.
 
-Any number of processes may ask at once: one of them starts the daemon, all get the same. The daemon is spawned
-detached and outlives whoever started it.
+Any number of processes may ask at the same time: one of them starts the daemon, and all get the same. The daemon is
+detached and outlives its starter.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ async def ensure_running(
     command: Sequence[str] = DAEMON_COMMAND,
     replace: bool = True,
 ) -> DaemonInfo:
-    """The daemon of this home that runs this version with ``settings``; started if need be.
+    """Return the daemon of this home that runs this version with ``settings``; start it if need be.
 
     One with another version or other settings is stopped first, unless ``replace`` is false. ``command`` is the
     command line of a daemon; settings and folders reach it by ``handover``.
@@ -98,7 +98,7 @@ async def _spawn(settings: Settings, paths: Paths, deadline: float, command: tup
         exit_code = child.poll()
         # Read after the exit code: what a daemon published before it ended is then seen.
         if (info := find_running_daemon(paths)) is not None:
-            if info.fits(settings):
+            if info.matches(settings):
                 return info
             _refuse_other(info)
         if exit_code is not None:
@@ -137,14 +137,14 @@ def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subpr
 
 def _find_serving(settings: Settings, paths: Paths) -> DaemonInfo | None:
     info = find_running_daemon(paths)
-    return info if info is not None and info.fits(settings) and info.reachable() else None
+    return info if info is not None and info.matches(settings) and info.is_reachable() else None
 
 
 def _refuse_unless_replaceable(info: DaemonInfo, settings: Settings, replace: bool) -> None:
-    if info.fits(settings):
+    if info.matches(settings):
         return
     # An old process that outlived an upgrade must not end the new daemon: what it would start is new as well.
-    if not info.speaks() and (not replace or _installed_version() == info.version):
+    if not info.has_same_version() and (not replace or _installed_version() == info.version):
         _refuse_other(info)
     if not replace:
         raise Conflict(
@@ -155,7 +155,7 @@ def _refuse_unless_replaceable(info: DaemonInfo, settings: Settings, replace: bo
 
 
 def _refuse_other(info: DaemonInfo) -> None:
-    if info.speaks():
+    if info.has_same_version():
         raise Conflict(
             "a daemon with other settings was started at the same time",
             why=f"its pid is {info.pid}",

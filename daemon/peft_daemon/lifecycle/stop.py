@@ -1,4 +1,12 @@
-"""Ending the daemon: it is asked first, and killed with its engine when it does not leave in time."""
+"""Stop the daemon, and clean up after dead ones: their files, and the processes that outlived them.
+
+A daemon is asked to stop first, and killed with its engine when it does not exit in time. Files of a dead daemon are
+removed by the holder of the daemon lock only, so that nothing of a living daemon is ever removed.
+
+Engines end with their daemon by themselves, on Linux because the kernel sees to that. Where something prevents it, an
+engine of 700 MB stays that no file knows of. So every process that a daemon starts carries the daemon's mark in its
+environment, by which the next daemon, ``stop`` and ``doctor`` find it.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +38,12 @@ STOP_TIMEOUT_S = 12.0
 """The daemon gives requests 5 s to finish and its engine 5 s to leave."""
 KILL_TIMEOUT_S = 5.0
 SHUTDOWN_REQUEST_TIMEOUT_S = 2.0
+ORPHAN_KILL_TIMEOUT_S = 3.0
+MARK_VARIABLE = "PEFT_DAEMON_STARTED_BY"
 
 
 class StopResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``stop`` did."""
+    """The result of ``stop_daemon``."""
 
     how: Literal["not running", "graceful", "killed"]
     pid: int | None = None
@@ -133,13 +143,8 @@ def _post_shutdown(info: DaemonInfo) -> None:
         connection.getresponse().read()
 
 
-# Removing what a killed daemon left: its info file, its record and its socket.
-#
-# Only the holder of the daemon lock may, so that nothing of a living daemon is ever removed.
-
-
 def remove_stale_files(paths: Paths, *, timeout_s: float = 0.0) -> bool:
-    """Remove a dead daemon's files; does nothing and returns False while a daemon lives.
+    """Remove a dead daemon's files; return False without doing anything while a daemon lives.
 
     ``timeout_s`` is for a killed daemon that has not let go of its files yet.
     """
@@ -160,17 +165,8 @@ def remove_published_files(paths: Paths) -> None:
     remove_stale_sockets(paths)
 
 
-# Processes that a daemon started and that outlived it: recognise them by a mark in their environment, and end them.
-#
-# Engines end with their daemon by themselves, on Linux because the kernel sees to that. Where something prevents it, a
-# process of 700 MB stays that no file knows of, so every process that a daemon starts carries the daemon's mark.
-
-MARK_VARIABLE = "PEFT_DAEMON_STARTED_BY"
-KILL_WAIT_S = 3.0
-
-
 class DaemonMark(msgspec.Struct, frozen=True):
-    """Which daemon started a process."""
+    """The daemon that started a process."""
 
     runtime: str
     """The runtime folder of its home, without links in the path."""
@@ -178,24 +174,24 @@ class DaemonMark(msgspec.Struct, frozen=True):
 
 
 def mark_children(paths: Paths) -> None:
-    """Have whatever this process starts from now on carry its mark."""
+    """Put this daemon's mark on every process that it starts from now on."""
     mark = DaemonMark(_real_runtime_folder(paths), ProcessIdentity.current())
     os.environ[MARK_VARIABLE] = msgspec.json.encode(mark).decode()
 
 
 def end_orphans(paths: Paths) -> int:
-    """Kill what dead daemons of this home left running; how many processes these were. Blocks for a moment."""
+    """Kill the processes that dead daemons of this home left running; return their number. Blocks for a moment."""
     import psutil  # noqa: PLC0415  (30 ms, which clients spend elsewhere)
 
     orphans = find_orphans(paths)
     for each in orphans:
         kill_tree(each)
-    psutil.wait_procs(orphans, timeout=KILL_WAIT_S)
+    psutil.wait_procs(orphans, timeout=ORPHAN_KILL_TIMEOUT_S)
     return len(orphans)
 
 
 def find_orphans(paths: Paths) -> list[psutil.Process]:
-    """Processes with the mark of a daemon of this home that lives no more."""
+    """Return the processes with the mark of a daemon of this home that has ended."""
     import psutil  # noqa: PLC0415
 
     found, folder = [], _real_runtime_folder(paths)

@@ -126,7 +126,7 @@ async def compare_quality(
     form: PromptFormat,
     *,
     lease: AdapterLease | None,
-    tell: Callable[[int, int], None],
+    advance: Callable[[int, int], None],
 ) -> Quality:
     """Ask both about all of ``texts``, of which there must be two or more; raises what the engine raises."""
     engines = (original, copy)
@@ -145,7 +145,7 @@ async def compare_quality(
             right.append((theirs == wanted, ours == wanted))
             same += theirs == ours
             lines += 1
-        tell(number + 1, len(texts))
+        advance(number + 1, len(texts))
     loss = statistics.fmean(differences)
     return Quality(
         loss=loss,
@@ -229,7 +229,7 @@ async def measure_speed(
     original: Engine,
     copy: Engine,
     texts: Sequence[Excerpt],
-    tell: Callable[[int, int], None],
+    advance: Callable[[int, int], None],
     rounds: int = SPEED_ROUNDS,
 ) -> SpeedGain:
     """Let both read the same text that neither has in its cache, and write; raises what the engine raises."""
@@ -241,7 +241,7 @@ async def measure_speed(
         took = {engine: await _time_once(engine, f"# {number}\n{text.text[: text.start]}") for engine in order}
         reading.append(_ms_per_token(took[original], "prompt") / _ms_per_token(took[copy], "prompt"))
         writing.append(_ms_per_token(took[original], "decode") / _ms_per_token(took[copy], "decode"))
-        tell(number + 1, rounds)
+        advance(number + 1, rounds)
     return SpeedGain(statistics.median(reading), statistics.median(writing))
 
 

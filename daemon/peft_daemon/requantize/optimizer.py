@@ -1,5 +1,6 @@
-"""The order of `models optimize`: write the candidates, measure their speed, judge the fastest first, keep the first
-that is good enough. What was written survives an interruption, and the next run goes on with it.
+"""The steps of `models optimize`: write the candidates, time them, judge the fastest first, keep the first good one.
+
+An unfinished copy survives an interruption, and the next run continues it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ import platform
 import tempfile
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from peft_core.api_types import LLAMACPP
 from peft_core.http_download import PartialFile
+from peft_core.progress import OnProgress
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
@@ -40,12 +41,17 @@ MIN_GAIN = 1.15
 _WRITER_VERSION = 1
 """Counts up when the same recipe writes other bytes, so that an unfinished copy of the old kind is not gone on with."""
 
-Tell = Callable[[str, int, int], None]
-"""Told of a step, and how much of how much of it is done."""
+
+class OptimizeEvent(msgspec.Struct, frozen=True):
+    """Progress of one step, such as ``writing iq4_nl``; ``done`` of ``total`` in units of the step."""
+
+    step: str
+    done: int
+    total: int
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one recipe."""
+    """The result of one recipe."""
 
     recipe: str
     bytes: int
@@ -57,7 +63,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OptimizationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run found; ``kept`` is the recipe that serves from now on, or empty."""
+    """The result of one run; ``kept`` is the recipe that serves from now on, or empty."""
 
     model: str
     candidates: tuple[Candidate, ...]
@@ -66,7 +72,7 @@ class OptimizationResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JudgingOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How candidates are judged: with which adapter, if any, and on how many excerpts."""
+    """The adapter that candidates are judged with, if any, and the number of excerpts."""
 
     adapter: str = ""
     lease: AdapterLease | None = None
@@ -77,10 +83,15 @@ class Optimizer:
     """Optimizes one installed model. The caller holds the store's lock on it."""
 
     def __init__(
-        self, store: ModelStore, entry: ModelEntry, settings: Settings, judging: JudgingOptions, tell: Tell
+        self,
+        store: ModelStore,
+        entry: ModelEntry,
+        settings: Settings,
+        judging: JudgingOptions,
+        on_progress: OnProgress[OptimizeEvent],
     ) -> None:
         """Raises NotFound when the model is not installed, or there is nothing to judge by."""
-        self._store, self._entry, self._judging, self._tell = store, entry, judging, tell
+        self._store, self._entry, self._judging, self._on_progress = store, entry, judging, on_progress
         self._source = store.path(entry)
         # Candidates are for llama.cpp, whatever engine is set; one request at a time is what is compared.
         self._settings = msgspec.structs.replace(settings, engine=LLAMACPP, slots=1)
@@ -96,7 +107,7 @@ class Optimizer:
         path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(path) as file:
             self._store.require_room(self._entry, plan.bytes - file.size)
-            write_copy(self._source, plan, file, partial(self._tell, f"writing {recipe.id}"))
+            write_copy(self._source, plan, file, self._progress_of(f"writing {recipe.id}"))
             file.sync()
             return ModelFile(path, file.sha256(), recipe.id)
 
@@ -145,16 +156,19 @@ class Optimizer:
         )
         return self._source.parent / record.file
 
+    def _progress_of(self, step: str) -> Callable[[int, int], None]:
+        return lambda done, total: self._on_progress(OptimizeEvent(step, done, total))
+
     async def _gain(self, copy: ModelFile) -> SpeedGain:
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
-            return await measure_speed(original, other, self._texts, partial(self._tell, f"timing {copy.recipe}"))
+            return await measure_speed(original, other, self._texts, self._progress_of(f"timing {copy.recipe}"))
 
     async def judge(self, copy: ModelFile) -> Quality:
         """How well the copy answers; raises EngineFailed when the engine does not run."""
         form, lease = formats.get(self._entry.prompt_formats.fill), self._judging.lease
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
             return await compare_quality(
-                original, other, self._texts, form, lease=lease, tell=partial(self._tell, f"judging {copy.recipe}")
+                original, other, self._texts, form, lease=lease, advance=self._progress_of(f"judging {copy.recipe}")
             )
 
     @asynccontextmanager
@@ -200,7 +214,7 @@ def _describe_verdict(found: Quality) -> str:
 
 
 def _read_processor_name() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the processor's name, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -43,7 +43,7 @@ def store(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelSt
 @pytest.fixture(scope="module")
 def judged(store: ModelStore) -> Quality:
     """Written and judged on two excerpts, which is enough to see that both engines answer; then kept."""
-    optimizer = Optimizer(store, ENTRY, SETTINGS, JudgingOptions(excerpts=2), lambda step, done, of: None)
+    optimizer = Optimizer(store, ENTRY, SETTINGS, JudgingOptions(excerpts=2), lambda event: None)
     copy = optimizer.write(get_recipe("iq4_nl-mlp"))
     found = asyncio.run(optimizer.judge(copy))
     publish_optimized(

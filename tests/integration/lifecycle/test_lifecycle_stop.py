@@ -205,7 +205,7 @@ async def test_a_daemon_draining_is_waited_for_by_the_next_starter(tiny: TinyHom
         assert (await request).text == "abc"
         info = await next_one
     assert info.pid != old.pid
-    assert info.fits(Settings())
+    assert info.matches(Settings())
     assert await exit_code(old) == 0
 
 

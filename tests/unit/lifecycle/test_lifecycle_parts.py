@@ -151,14 +151,14 @@ def test_promise_15_only_time_without_requests_is_idle() -> None:
     assert activity.idle_s == 50
     with activity.busy(), activity.busy():
         now = 500.0
-        assert (activity.in_flight, activity.idle_s, activity.over(60)) == (2, 0, False)
+        assert (activity.in_flight, activity.idle_s, activity.should_stop(60)) == (2, 0, False)
     now = 559.0
-    assert not activity.over(60)
+    assert not activity.should_stop(60)
     now = 560.0
-    assert activity.over(60)
-    assert not activity.over(0), "0 means never"
+    assert activity.should_stop(60)
+    assert not activity.should_stop(0), "0 means never"
     activity.request_stop()
-    assert activity.over(0)
+    assert activity.should_stop(0)
 
 
 def test_a_failing_request_ends_as_well() -> None:

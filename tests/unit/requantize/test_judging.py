@@ -56,7 +56,7 @@ def _engine(*arguments: Any, **options: Any) -> Engine:
 
 
 async def _judge(texts: list[Excerpt], original: Engine, copy: Engine) -> Quality:
-    return await compare_quality(original, copy, texts, FILL, lease=None, tell=lambda done, of: None)
+    return await compare_quality(original, copy, texts, FILL, lease=None, advance=lambda done, of: None)
 
 
 @pytest.fixture(scope="module")
