@@ -15,7 +15,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +27,9 @@ from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion import formats
-from peft_daemon.completion.pipeline import Completion, Job, Pipeline
+from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
-from peft_daemon.engines.base import Engine
+from peft_daemon.completion.stream import complete_once
 from peft_evaluation.datasets.catalogue import load_repository
 from peft_evaluation.journal import Journal
 from peft_evaluation.sample import SampleSet
@@ -92,15 +91,6 @@ def windowed(example: FillExample, characters: int) -> Document:
     return Document.normalized(prefix, suffix, path=example.path, language=example.language)
 
 
-async def fill(engine: Engine, job: Job, lease: AdapterLease | None) -> Completion:
-    """What completion would show."""
-    async with aclosing(Pipeline(engine).run(job, lease)) as parts:
-        async for part in parts:
-            if isinstance(part, Completion):
-                return part
-    raise AssertionError("a run ends with its Completion")
-
-
 async def run(
     place: Installation, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path
 ) -> list[Filled]:
@@ -121,15 +111,16 @@ async def run(
                             if key in known or not isinstance(example, FillExample):
                                 continue
                             chunks: tuple[ContextChunk, ...] = shown.context(number) or ()
-                            job = Job(
+                            job = CompletionJob(
                                 document=windowed(example, characters),
                                 format=form,
                                 task=Task.FILL,
                                 context_tokens=place.settings.context_tokens,
                                 max_tokens=MAX_TOKENS,
                                 context=chunks,
+                                adapter=leased(place, adapter),
                             )
-                            end = await fill(engine, job, leased(place, adapter))
+                            end = await complete_once(engine, job)
                             journal.append(
                                 Filled(
                                     adapter=adapter,

@@ -144,9 +144,8 @@ async def answers(
     form = formats.get("qwen-fim-v1")
     result = []
     for number, hole in enumerate(asked):
-        built = await prompt.build(
-            Document.normalized(hole.prefix, hole.suffix), form, PROMPT_TOKENS, engine.count_tokens
-        )
+        document = Document.normalized(hole.prefix, hole.suffix)
+        built = await prompt.build_for_engine(engine, document, form, PROMPT_TOKENS)
         request = GenerationRequest(built.prompt, tokens, stop=form.stop, begins_with=built.held, logprobs=logprobs)
         async for _ in engine.generate(replace(request, max_tokens=0)):
             pass

@@ -87,6 +87,20 @@ class ContextChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: Text
 
 
+class SamplingParams(msgspec.Struct, frozen=True):
+    """How the next token is chosen, from a client's request down to the engine."""
+
+    temperature: Temperature = 0.0
+    """0 is greedy."""
+    top_p: Probability = 1.0
+    seed: Seed = 0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the same prompt gives the same answer."""
+        return self.temperature == 0
+
+
 class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Body of ``POST /v1/complete``.
 
@@ -124,6 +138,11 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     single_line: bool | None = None
     """True: one line; False: may span lines; null: decided from the code around the cursor."""
     stream: bool = False
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The request's sampling fields as one value."""
+        return SamplingParams(self.temperature, self.top_p, self.seed)
 
 
 class AdapterUse(msgspec.Struct, frozen=True):

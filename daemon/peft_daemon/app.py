@@ -24,6 +24,7 @@ from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import LoadChecks, ReloadableEngine
@@ -36,11 +37,9 @@ from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
-from peft_daemon.routes import context as context_routes
 from peft_daemon.routes import infill, native, openai
-from peft_daemon.routes.failures import FAILURES
+from peft_daemon.routes.responses import ERROR_HANDLERS
 from peft_daemon.routes.security import Gate
-from peft_daemon.service import CompletionService
 
 log = logging.getLogger("peft_daemon.routes")
 
@@ -123,16 +122,16 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
                 stop=activity.request_stop,
                 status=status,
                 feedback=None if settings.feedback == "off" else feedback,
+                context=context,
             ),
             *openai.routes(service),
             *infill.routes(service),
-            *context_routes.routes(context),
         ],
         middleware=[
             Middleware(Gate, token=info.token or None),
             Middleware(CountActivity, activity=activity),
         ],
-        exception_handlers=FAILURES,
+        exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
 

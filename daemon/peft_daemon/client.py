@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,11 +35,11 @@ from peft_core.api_types import (
     WarmResponse,
 )
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
-from peft_core.http_client import ConnectionPool, event_data
+from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_core.paths import Paths
 from peft_core.settings import Resolved, Settings, resolve
+from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import error_from_body, error_from_response
-from peft_daemon.exchange import DaemonAnswer, Vanished, exchange
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
 
 __all__ = [
@@ -69,6 +68,7 @@ __all__ = [
 T = TypeVar("T")
 
 START_TIMEOUT_S = 30.0
+"""How long a daemon may take to start."""
 CONNECT_TIMEOUT_S = 5.0
 QUICK_TIMEOUT_S = 10.0
 """For answers that need no model."""
@@ -78,6 +78,10 @@ KEEP_ALIVE_S = 30.0
 READY_POLL_S = 0.1
 LEAVE_POLL_S = 0.02
 DYING_S = 0.5
+SILENCE_S = 5.0
+"""A daemon that says nothing for so long is asked whether it is there at all: a model may take minutes."""
+PROBE_S = 10.0
+"""How long it may take to answer that."""
 
 
 class _Adapters(msgspec.Struct, frozen=True):
@@ -106,9 +110,85 @@ class _Connection:
     longest_s: float
     """How long a request may take that names no time budget."""
 
-    def exchange(self, method: str, path: str, body: bytes, until: float) -> AbstractAsyncContextManager[DaemonAnswer]:
-        """Send once; see ``exchange.exchange``."""
-        return exchange(self.pool, method, path, body, until=until, with_token=bool(self.info.token))
+
+class DaemonAnswer:
+    """The answer to one request, waited for until a moment of the event loop's clock and while the daemon is there."""
+
+    def __init__(self, pool: ConnectionPool, until: float) -> None:
+        self._pool, self._until = pool, until
+        self._response: HttpResponse | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status, once the head of the answer is here."""
+        return 0 if self._response is None else self._response.status_code
+
+    async def head(self, sending: Coroutine[Any, Any, HttpResponse]) -> None:
+        """Wait for the head. Raises Unavailable when it takes too long, ConnectionLost when the daemon went away."""
+        try:
+            self._response = await self.wait(sending)
+        except ConnectionTimeout:
+            raise _hung("it accepts no connection") from None
+
+    async def read(self) -> bytes:
+        """The whole body; raises as ``chunks`` does."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes; raises Unavailable when it breaks off or takes too long."""
+        assert self._response is not None  # noqa: S101  (yielded with its head only)
+        async with contextlib.aclosing(self._response.aiter_bytes()) as pieces:
+            while True:
+                try:
+                    piece = await self.wait(_next(pieces))
+                except ConnectionLost as error:
+                    raise Unavailable(
+                        "the daemon went away in the middle of an answer", why=str(error), fix="Send the request again"
+                    ) from None
+                if not piece:
+                    return
+                yield piece
+
+    async def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``; raises Unavailable when it takes too long."""
+        task, loop = asyncio.create_task(work), asyncio.get_running_loop()
+        try:
+            while True:
+                left = self._until - loop.time()
+                await asyncio.wait((task,), timeout=max(0.0, min(SILENCE_S, left)))
+                if task.done():
+                    return task.result()
+                if left <= SILENCE_S:
+                    raise _hung("it did not answer in the time that it has for that")
+                try:
+                    await self.probe(min(PROBE_S, left - SILENCE_S))
+                except Unavailable:
+                    if not task.done():
+                        raise
+        finally:
+            await cancel_and_wait(task)
+
+    async def probe(self, limit_s: float) -> None:
+        """Raise Unavailable if the daemon does not answer a request that needs no model."""
+        try:
+            async with self._pool.send("GET", "/health", read_s=limit_s) as response:
+                await response.aread()
+        except ConnectionTimeout:
+            raise _hung(f"not even a request for its health, for {limit_s:.0f} s") from None
+        except ConnectionLost:
+            return  # the connection of the request itself says what became of it
+
+
+def _hung(why: str) -> Unavailable:
+    return Unavailable("the daemon does not answer", why=why, fix="`peft-daemon stop` ends it; then try again")
+
+
+async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes:
+    """The next piece that is not empty; nothing behind the last."""
+    async for piece in pieces:
+        if piece:
+            return piece
+    return b""
 
 
 class DaemonClient:
@@ -164,6 +244,10 @@ class DaemonClient:
         """Close all connections, those in use with their requests; the daemon goes on."""
         self._connection.pool.close()
 
+    def close_unused(self) -> None:
+        """Close the connections that no request has now."""
+        self._connection.pool.close_unused()
+
     @property
     def info(self) -> DaemonInfo:
         """The daemon this client talks to now."""
@@ -172,7 +256,7 @@ class DaemonClient:
     async def complete(self, request: CompleteRequest) -> CompleteResponse:
         """The completion of a request, in one piece."""
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
-        return await self._call("POST", "/v1/complete", CompleteResponse, body, self._limit_s(request))
+        return await self._ask("POST", "/v1/complete", CompleteResponse, body, self._limit_s(request))
 
     async def stream(self, request: CompleteRequest) -> AsyncGenerator[DeltaEvent | FinalEvent, None]:
         """The completion of a request as it is decoded: deltas, then one final event.
@@ -194,31 +278,31 @@ class DaemonClient:
         raise Unavailable("the daemon ended the stream before the completion", fix="Send the request again")
 
     async def warm(self, request: CompleteRequest) -> WarmResponse:
-        """Have the prompt of a likely request read; ends early when a completion or a newer one comes."""
+        """Have the prompt of a likely request read; end early when a completion or a newer one comes."""
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
-        return await self._call("POST", "/v1/warm", WarmResponse, body, self._limit_s(request))
+        return await self._ask("POST", "/v1/warm", WarmResponse, body, self._limit_s(request))
 
     async def record(self, feedback: FeedbackRequest) -> bool:
-        """Tell what became of a suggestion; False where it is recorded already or the daemon records none."""
+        """Record the outcome of a suggestion; False where it is recorded already or the daemon records none."""
         body = msgspec.json.encode(feedback)
-        return (await self._call("POST", "/v1/feedback", FeedbackResponse, body)).recorded
+        return (await self._ask("POST", "/v1/feedback", FeedbackResponse, body)).recorded
 
     async def status(self) -> DaemonStatus:
-        """What the daemon and its engine are doing."""
-        return await self._call("GET", "/v1/status", DaemonStatus)
+        """The state of the daemon and its engine."""
+        return await self._ask("GET", "/v1/status", DaemonStatus)
 
     async def adapters(self) -> list[AdapterSummary]:
         """All adapters of this installation."""
-        return (await self._call("GET", "/v1/adapters", _Adapters)).adapters
+        return (await self._ask("GET", "/v1/adapters", _Adapters)).adapters
 
     async def use_adapter(self, request: UseAdapterRequest) -> None:
         """Choose the adapter of a task, everywhere or below one folder."""
-        await self._call("POST", "/v1/adapters/use", msgspec.Raw, msgspec.json.encode(request))
+        await self._ask("POST", "/v1/adapters/use", msgspec.Raw, msgspec.json.encode(request))
 
     async def context_changed(self, told: ContextChanged) -> bool:
-        """Tell what an editor did in a workspace; False where the daemon reads nothing of it."""
+        """Report saved files and fresh edits of a workspace; False where the daemon reads nothing of it."""
         body = msgspec.json.encode(told)
-        return (await self._call("POST", "/v1/context/changed", ContextResponse, body)).taken
+        return (await self._ask("POST", "/v1/context/changed", ContextResponse, body)).taken
 
     async def shutdown(self) -> None:
         """Ask the daemon to stop gracefully; returns when it takes no more requests.
@@ -226,7 +310,7 @@ class DaemonClient:
         It may still be answering earlier ones. The next request of a client with ``start`` brings up a new daemon.
         """
         leaving = self.info
-        await self._call("POST", "/v1/shutdown", msgspec.Raw)
+        await self._ask("POST", "/v1/shutdown", msgspec.Raw)
         deadline = time.monotonic() + QUICK_TIMEOUT_S
         while find_running_daemon(self._origin.paths) == leaving and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LEAVE_POLL_S)
@@ -253,39 +337,46 @@ class DaemonClient:
             await asyncio.sleep(READY_POLL_S)
 
     def _limit_s(self, request: CompleteRequest) -> float:
-        """How long the daemon is waited for; it should have answered long before."""
+        """How long to wait for the daemon, which should have answered long before."""
         return GRACE_S + (request.time_budget_ms / 1000 if request.time_budget_ms else self._connection.longest_s)
 
-    async def _call(
+    async def _ask(
         self, method: str, path: str, kind: type[T], body: bytes = b"", limit_s: float = QUICK_TIMEOUT_S
     ) -> T:
+        """Send a request and decode its answer; raises as ``_send`` does."""
         async with self._send(method, path, body, limit_s) as answer:
             value: T = _decode(await answer.read(), kind)
             return value
 
     @contextlib.asynccontextmanager
     async def _send(self, method: str, path: str, body: bytes, limit_s: float) -> AsyncIterator[DaemonAnswer]:
-        """Send a request, once more if the daemon went away; yields the answer's head, raises for an error status.
+        """Send a request, once more if the daemon went away before it answered; yields the answer with its head.
 
-        Raises Unavailable when the whole takes longer than ``limit_s``, or the daemon does not answer even a probe.
+        Raises the error of an error status, and Unavailable when the whole takes longer than ``limit_s`` or the daemon
+        does not answer even a probe.
         """
-        connection, until = self._connection, asyncio.get_running_loop().time() + limit_s
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                answer = await stack.enter_async_context(connection.exchange(method, path, body, until))
-            except Vanished:
-                connection = await self._reconnect(connection)
+        until = asyncio.get_running_loop().time() + limit_s
+        headers = {"Content-Type": "application/json"} if body else {}
+        connection, gone = self._connection, ""
+        for attempt in (1, 2):
+            answer = DaemonAnswer(connection.pool, until)
+            async with contextlib.AsyncExitStack() as stack:
                 try:
-                    answer = await stack.enter_async_context(connection.exchange(method, path, body, until))
-                except Vanished as again:
-                    raise Unavailable(
-                        "the daemon does not accept requests",
-                        why=str(again),
-                        fix="`peft-daemon status` shows its state",
-                    ) from None
-            if answer.response.status_code >= 400:
-                raise error_from_response(await answer.read(), answer.response.status_code)
-            yield answer
+                    sending = connection.pool.send(method, path, content=body, headers=headers)
+                    await answer.head(stack.enter_async_context(sending))
+                    # Refused with a token: a fixed port, and another daemon behind it by now.
+                    stranger = answer.status == Unauthorized.status and connection.info.token
+                    gone = "the daemon does not know this client's token" if stranger else ""
+                except ConnectionLost as error:
+                    gone = str(error)
+                if not gone:
+                    if answer.status >= 400:
+                        raise error_from_response(await answer.read(), answer.status)
+                    yield answer
+                    return
+            if attempt == 1:
+                connection = await self._reconnect(connection)
+        raise Unavailable("the daemon does not accept requests", why=gone, fix="`peft-daemon status` shows its state")
 
     async def _reconnect(self, broken: _Connection) -> _Connection:
         async with self._reconnecting:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+
+import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from peft_core.api_types import Timings
 
-LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60)
+LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60)
 
 
 class Metrics:
@@ -18,13 +22,20 @@ class Metrics:
             "peft_daemon_requests", "Generations by how they ended", ["route", "outcome"], registry=self._registry
         )
         self._latency = Histogram(
-            "peft_daemon_latency_seconds", "Arrival to end", ["route"], buckets=LATENCY_S, registry=self._registry
+            "peft_daemon_latency_seconds",
+            "Arrival to end",
+            ["route"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
         )
         self._first_token = Histogram(
-            "peft_daemon_first_token_seconds", "Engine start to first token", buckets=LATENCY_S, registry=self._registry
+            "peft_daemon_first_token_seconds",
+            "Engine start to first token",
+            buckets=LATENCY_BUCKETS_S,
+            registry=self._registry,
         )
         self._queue = Histogram(
-            "peft_daemon_queue_seconds", "Waiting for the engine", buckets=LATENCY_S, registry=self._registry
+            "peft_daemon_queue_seconds", "Waiting for the engine", buckets=LATENCY_BUCKETS_S, registry=self._registry
         )
         self._prompt = Counter(
             "peft_daemon_prompt_tokens", "Prompt tokens, computed or reused", ["how"], registry=self._registry
@@ -36,13 +47,13 @@ class Metrics:
         self._origins = Counter(
             "peft_daemon_completions", "Completions by where they came from", ["origin"], registry=self._registry
         )
-        self.active = Gauge("peft_daemon_active_requests", "Being decoded now", registry=self._registry)
-        self.queued = Gauge("peft_daemon_queued_requests", "Waiting now", registry=self._registry)
-        self.memory = Gauge("peft_daemon_memory_bytes", "Resident, daemon and engine", registry=self._registry)
-        self.tasks = Gauge("peft_daemon_tasks", "Of the daemon's event loop", registry=self._registry)
-        self.threads = Gauge("peft_daemon_threads", "Of the daemon", registry=self._registry)
-        self.descriptors = Gauge("peft_daemon_descriptors", "Files and connections it holds", registry=self._registry)
-        self.restarts = Gauge("peft_daemon_engine_restarts", "Engine deaths so far", registry=self._registry)
+        self._active = Gauge("peft_daemon_active_requests", "Being decoded now", registry=self._registry)
+        self._queued = Gauge("peft_daemon_queued_requests", "Waiting now", registry=self._registry)
+        self._memory = Gauge("peft_daemon_memory_bytes", "Resident, daemon and engine", registry=self._registry)
+        self._tasks = Gauge("peft_daemon_tasks", "Of the daemon's event loop", registry=self._registry)
+        self._threads = Gauge("peft_daemon_threads", "Of the daemon", registry=self._registry)
+        self._descriptors = Gauge("peft_daemon_descriptors", "Files and connections it holds", registry=self._registry)
+        self._restarts = Gauge("peft_daemon_engine_restarts", "Engine deaths so far", registry=self._registry)
 
     def finished(self, route: str, outcome: str, timings: Timings) -> None:
         """Count one request that ended."""
@@ -53,7 +64,7 @@ class Metrics:
             self._first_token.observe(timings.first_token_ms / 1000)
 
     def generated(self, timings: Timings) -> None:
-        """Count the work of one generation, whoever it was for."""
+        """Count the work of one generation."""
         self._generations.inc()
         self._prompt.labels("evaluated").inc(timings.prompt_evaluated)
         self._prompt.labels("reused").inc(timings.prompt_reused)
@@ -63,6 +74,17 @@ class Metrics:
         """Count one completion by where it came from."""
         self._origins.labels(origin).inc()
 
-    def text(self) -> bytes:
-        """All of it, as Prometheus scrapes it."""
+    def text(self, *, active: int, queued: int, memory_bytes: int, engine_restarts: int) -> bytes:
+        """All of it, as Prometheus scrapes it, with the daemon's present state."""
+        self._active.set(active)
+        self._queued.set(queued)
+        self._memory.set(memory_bytes)
+        self._restarts.set(engine_restarts)
+        self._tasks.set(len(asyncio.all_tasks()))
+        process = psutil.Process()
+        self._threads.set(process.num_threads())
+        if sys.platform == "win32":
+            self._descriptors.set(process.num_handles())
+        else:
+            self._descriptors.set(process.num_fds())
         return generate_latest(self._registry)

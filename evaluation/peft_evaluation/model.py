@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,14 @@ from typing import Protocol
 
 import msgspec
 
-from peft_core.api_types import TORCH, ContextChunk, Task
+from peft_core.api_types import TORCH, ContextChunk, SamplingParams, Task
 from peft_core.code.document import Document, lines_of
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
-from peft_daemon.completion.following import Completion
-from peft_daemon.completion.pipeline import Job, Pipeline
+from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import Shot
+from peft_daemon.completion.stream import Completion, complete_once
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, set_wait_policy
 from peft_daemon.models.catalogue import PromptFormats
@@ -109,9 +109,9 @@ class ServedModel:
         job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
         places, began = asyncio.Semaphore(self.draws_at_once), time.perf_counter()
 
-        async def draw(drawn: Job) -> Completion:
+        async def draw(drawn: CompletionJob) -> Completion:
             async with places:
-                return await _run(self.engine, drawn, question.adapter)
+                return await complete_once(self.engine, drawn)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -141,16 +141,19 @@ async def fitting(question: ModelInput, answer: Callable[[ModelInput, int], Awai
     return await answer(question, 0)
 
 
-def job_for(question: ModelInput, shown: int, ids: PromptFormats, *, context_tokens: int, max_tokens: int) -> Job:
+def job_for(
+    question: ModelInput, shown: int, ids: PromptFormats, *, context_tokens: int, max_tokens: int
+) -> CompletionJob:
     """What completion would be asked, decoded greedily, with the first ``shown`` examples."""
     example, examples = question.example, question.shown[:shown]
     intent = isinstance(example, IntentExample)
-    job = Job(
+    job = CompletionJob(
         document=Document("", language=example.language),
         format=formats.get(ids.intent if intent else ids.fill),
         task=Task.INTENT if intent else Task.FILL,
         context_tokens=context_tokens,
         max_tokens=max_tokens,
+        adapter=question.adapter,
     )
     if isinstance(example, IntentExample):
         shots = tuple(Shot(each.intent, each.code) for each in examples if isinstance(each, IntentExample))
@@ -161,26 +164,19 @@ def job_for(question: ModelInput, shown: int, ids: PromptFormats, *, context_tok
     return replace(job, document=document, context=(*chunks, *context))
 
 
-def _draws(job: Job, decoding: Decoding, seed: int) -> Iterator[Job]:
+def _draws(job: CompletionJob, decoding: Decoding, seed: int) -> Iterator[CompletionJob]:
     if not isinstance(decoding, Samples):
         yield job
         return
     for number in range(decoding.count):
-        yield replace(job, temperature=decoding.temperature, top_p=decoding.top_p, seed=seed * SEED_STEP + number)
+        sampling = SamplingParams(decoding.temperature, decoding.top_p, seed * SEED_STEP + number)
+        yield replace(job, sampling=sampling)
 
 
 def _chunk(example: FillExample) -> ContextChunk:
     """A solved hole as a piece of another file, as an editor would send it."""
     before, after = lines_of(example.prefix)[-8:], lines_of(example.suffix)[:4]
     return ContextChunk(path=example.path or "example", text="".join((*before, example.middle, *after)))
-
-
-async def _run(engine: Engine, job: Job, adapter: AdapterLease | None) -> Completion:
-    async with aclosing(Pipeline(engine).run(job, adapter)) as parts:
-        async for part in parts:
-            if isinstance(part, Completion):
-                return part
-    raise AssertionError("a run ends with its Completion")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.http_client import ConnectionTimeout, event_data
-from peft_daemon import exchange
+from peft_daemon import client
 
 LINES_BREAK_HERE = "\u2028\u2029\x85\x0b\x0c\x1c\r\n"
 
@@ -39,7 +39,7 @@ async def test_events_are_the_same_however_the_stream_is_cut(texts: list[str], c
 
 
 async def test_an_answer_that_comes_while_a_probe_fails_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "SILENCE_S", 0.01)
+    monkeypatch.setattr(client, "SILENCE_S", 0.01)
     probed, answered = asyncio.Event(), asyncio.Event()
 
     class SlowPool:
@@ -56,8 +56,8 @@ async def test_an_answer_that_comes_while_a_probe_fails_is_taken(monkeypatch: py
         return "answer"
 
     pool: Any = SlowPool()
-    limit = exchange.AnswerLimit(pool, asyncio.get_running_loop().time() + 60.0)
-    assert await limit.wait(work()) == "answer"
+    answer = client.DaemonAnswer(pool, asyncio.get_running_loop().time() + 60.0)
+    assert await answer.wait(work()) == "answer"
 
 
 def test_importing_the_client_loads_nothing_heavy() -> None:

@@ -8,16 +8,15 @@ format's end token. Does not cover batches, nor where examples come from.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from peft_core.api_types import Task
 from peft_core.code.document import Document, normalize_newlines
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.formats import PromptFormat, Slot
+from peft_daemon.completion.formats import PromptField, PromptFormat
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
 from peft_daemon.models.catalogue import PromptFormats
@@ -116,17 +115,12 @@ def encode_examples(
 ) -> EncodedExamples:
     """Encode every example in the format of its task, in order."""
 
-    async def run() -> list[EncodedExample | DroppedExample]:
-        return [
-            await encode_example(example, format_for(task_of(example), ids), tokens, limits) for example in examples
-        ]
-
-    results = asyncio.run(run())
+    results = [encode_example(example, format_for(task_of(example), ids), tokens, limits) for example in examples]
     dropped = Counter(each.reason for each in results if isinstance(each, DroppedExample))
     return EncodedExamples(tuple(each for each in results if isinstance(each, EncodedExample)), dict(dropped))
 
 
-async def encode_example(
+def encode_example(
     example: Example, prompt_format: PromptFormat, tokens: ExampleTokenizer, limits: TokenLimits
 ) -> EncodedExample | DroppedExample:
     """One example in ``prompt_format``, or why it cannot be trained on.
@@ -139,9 +133,6 @@ async def encode_example(
             fix=f"Choose a format for {task_of(example)}",
         )
 
-    async def count(texts: Sequence[str]) -> list[int]:
-        return [len(tokens.literal.encode_text(text)) for text in texts]
-
     if isinstance(example, IntentExample):
         intent = normalize_newlines(example.intent).strip()
         if not intent:
@@ -151,7 +142,7 @@ async def encode_example(
             return DroppedExample("sentence too long")
         document = Document("", language=example.language)
         budget = length + FRAME_TOKENS
-        built = await prompt.build(document, prompt_format, budget, count, intent=intent)
+        built = prompt.build(document, prompt_format, budget, tokens.literal, intent=intent)
         answer = normalize_newlines(example.code).strip("\n").rstrip()
         shown_whole = True
     else:
@@ -159,7 +150,7 @@ async def encode_example(
             example.prefix, example.suffix, path=example.path or None, language=example.language
         )
         try:
-            built = await prompt.build(document, prompt_format, limits.prompt_tokens, count, context=example.context)
+            built = prompt.build(document, prompt_format, limits.prompt_tokens, tokens.literal, context=example.context)
         except PeftDaemonError:
             return DroppedExample("prompt does not fit")
         answer = normalize_newlines(example.middle)
@@ -200,5 +191,5 @@ def _answered(
 
 def opens_fence(prompt_format: PromptFormat) -> bool:
     """Whether the prompt ends inside a fenced block, which the answer has then to close."""
-    text = "".join(piece.text if not isinstance(piece, Slot) else "" for piece in prompt_format.pieces)
+    text = "".join(piece.text if not isinstance(piece, PromptField) else "" for piece in prompt_format.pieces)
     return text.count(FENCE) % 2 == 1

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from statistics import fmean
 
@@ -22,10 +21,10 @@ from rapidfuzz.distance import Levenshtein
 from peft_core.code.document import Document
 from peft_core.code.structure import structure
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.completion.following import Completion
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.pipeline import Job, Pipeline
+from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import MARGIN_TOKENS
+from peft_daemon.completion.stream import complete_once
 from peft_daemon.engines.base import Engine
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.holes import HoleSettings, cut
@@ -148,21 +147,17 @@ async def score_holes(
 ) -> tuple[HoleScore, ...]:
     """Fill every hole once, greedily; ``tell`` is called after each. Raises what the engine raises."""
     scores = []
-    pipeline = Pipeline(engine)
     for hole in holes:
-        job = Job(
+        job = CompletionJob(
             document=Document.normalized(hole.prefix, hole.suffix, path=hole.path, language=hole.language),
             format=prompt_format,
             context_tokens=prompt_tokens + ANSWER_TOKENS + MARGIN_TOKENS,
             max_tokens=ANSWER_TOKENS,
             context=hole.context,
+            adapter=adapter,
         )
-        answer = ""
-        async with aclosing(pipeline.run(job, adapter)) as parts:
-            async for part in parts:
-                if isinstance(part, Completion):
-                    answer = part.text
-        scores.append(score_hole(hole, answer))
+        end = await complete_once(engine, job)
+        scores.append(score_hole(hole, end.text))
         tell()
     return tuple(scores)
 

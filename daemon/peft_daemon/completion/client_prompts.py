@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from peft_core.api_types import ContextChunk
-from peft_daemon.completion.formats import FIM_MARKERS, FimMarkers
 
 
 @dataclass(frozen=True)
@@ -87,3 +86,40 @@ def _header(text: str, markers: FimMarkers) -> tuple[str, str | None, tuple[Cont
     # Only the document's own name stands directly before the hole; some clients do not write it.
     own = chunks.pop().path if not last.text.strip() else None
     return repository, own or None, tuple(chunk for chunk in chunks if chunk.text.strip())
+
+
+@dataclass(frozen=True)
+class FimMarkers:
+    """The tokens between which clients write a hole for a model family, in whatever order; see ``client_prompts``."""
+
+    prefix: str
+    suffix: str
+    middle: str = ""
+    """Empty: the answer follows the text before the cursor."""
+    repository: tuple[str, ...] = ()
+    """Forms of the token before the repository's name, with which a prompt of several files may begin."""
+    file: tuple[str, ...] = ()
+    """Forms of the token before each file's path."""
+    begin: tuple[str, ...] = ()
+    """Pieces that may come before all else."""
+    spaced: bool = False
+    """Whether a space stands between the tokens and the text."""
+
+
+FIM_MARKERS = (
+    # Qwen2.5-Coder, CodeGemma, Granite 4
+    FimMarkers("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ("<|repo_name|>",), ("<|file_sep|>",)),
+    # StarCoder, StarCoder2, StableCode, Granite 3, Mellum
+    FimMarkers(
+        *("<fim_prefix>", "<fim_suffix>", "<fim_middle>"), ("<repo_name>", "<reponame>"), ("<file_sep>", "<filename>")
+    ),
+    FimMarkers("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", begin=("<｜begin▁of▁sentence｜>",)),
+    FimMarkers("<PRE>", "<SUF>", "<MID>", begin=("<s>", " "), spaced=True),
+    # Codestral
+    FimMarkers("[PREFIX]", "[SUFFIX]", begin=("<s>",)),
+    # GLM
+    FimMarkers("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
+    # Seed-Coder
+    FimMarkers("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"),
+)
+"""What clients send that were set up for one of these families. The first that fits counts."""

@@ -20,7 +20,7 @@ from peft_core.errors import NotFound
 from peft_daemon.engines.base import Segment
 
 
-class Slot(StrEnum):
+class PromptField(StrEnum):
     """A place in a format that a request fills."""
 
     PREFIX = "prefix"
@@ -43,7 +43,7 @@ class Slot(StrEnum):
     """In ``PromptFormat.chunk``: the chunk's text."""
 
 
-Piece = Segment | Slot
+Piece = Segment | PromptField
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _qwen_fim() -> PromptFormat:
     """Qwen2.5-Coder technical report (arXiv 2409.12186), sections 2.1 and 3.1."""
     prefix, suffix, middle = (_control(f"<|fim_{name}|>") for name in ("prefix", "suffix", "middle"))
     file = _control("<|file_sep|>")
-    hole = (prefix, Slot.PREFIX, suffix, Slot.SUFFIX, middle, Slot.TYPED)
+    hole = (prefix, PromptField.PREFIX, suffix, PromptField.SUFFIX, middle, PromptField.TYPED)
     others = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
     return PromptFormat(
         id="qwen-fim-v1",
@@ -98,10 +98,10 @@ def _qwen_fim() -> PromptFormat:
         end="<|endoftext|>",
         stop=(prefix.text, suffix.text, middle.text, *others),
         with_context=(
-            *(_control("<|repo_name|>"), Slot.REPOSITORY, _NEWLINE, Slot.CONTEXT),
-            *(file, Slot.PATH, _NEWLINE, *hole),
+            *(_control("<|repo_name|>"), PromptField.REPOSITORY, _NEWLINE, PromptField.CONTEXT),
+            *(file, PromptField.PATH, _NEWLINE, *hole),
         ),
-        chunk=(file, Slot.PATH, _NEWLINE, Slot.TEXT, _NEWLINE),
+        chunk=(file, PromptField.PATH, _NEWLINE, PromptField.TEXT, _NEWLINE),
         pretokenizer=_GPT4_WORDS,
     )
 
@@ -110,7 +110,7 @@ def _starcoder2_fim() -> PromptFormat:
     """StarCoder2 (arXiv 2402.19173), section 5: the path stands inside the prefix; no newline after the name."""
     prefix, suffix, middle = (_control(f"<fim_{name}>") for name in ("prefix", "suffix", "middle"))
     file = _control("<file_sep>")
-    tail = (Slot.PREFIX, suffix, Slot.SUFFIX, middle, Slot.TYPED)
+    tail = (PromptField.PREFIX, suffix, PromptField.SUFFIX, middle, PromptField.TYPED)
     return PromptFormat(
         id="starcoder2-fim-v1",
         task=Task.FILL,
@@ -118,10 +118,10 @@ def _starcoder2_fim() -> PromptFormat:
         end="<|endoftext|>",
         stop=(prefix.text, suffix.text, middle.text, "<fim_pad>", "<repo_name>", "<file_sep>", "<|endoftext|>"),
         with_context=(
-            *(_control("<repo_name>"), Slot.REPOSITORY, Slot.CONTEXT),
-            *(file, prefix, Slot.PATH, _NEWLINE, *tail),
+            *(_control("<repo_name>"), PromptField.REPOSITORY, PromptField.CONTEXT),
+            *(file, prefix, PromptField.PATH, _NEWLINE, *tail),
         ),
-        chunk=(file, Slot.PATH, _NEWLINE, Slot.TEXT),
+        chunk=(file, PromptField.PATH, _NEWLINE, PromptField.TEXT),
         pretokenizer=_GPT2_WORDS,
     )
 
@@ -137,7 +137,7 @@ def _codellama_fim() -> PromptFormat:
     return PromptFormat(
         id="codellama-fim-v1",
         task=Task.FILL,
-        pieces=(begin, prefix, Slot.PREFIX, suffix, Slot.SUFFIX, middle),
+        pieces=(begin, prefix, PromptField.PREFIX, suffix, PromptField.SUFFIX, middle),
         end="▁<EOT>",
         stop=("<EOT>", "<PRE>", "<SUF>", "<MID>", "</s>"),
     )
@@ -147,15 +147,15 @@ def _deepseek_fim() -> PromptFormat:
     """DeepSeek-Coder (arXiv 2401.14196), section 3.1.2; other files are plain text below ``#path`` in the prefix."""
     begin = _control("<｜begin▁of▁sentence｜>")
     prefix, hole, end = (_control(f"<｜fim▁{name}｜>") for name in ("begin", "hole", "end"))
-    tail = (Slot.PREFIX, hole, Slot.SUFFIX, end, Slot.TYPED)
+    tail = (PromptField.PREFIX, hole, PromptField.SUFFIX, end, PromptField.TYPED)
     return PromptFormat(
         id="deepseek-fim-v1",
         task=Task.FILL,
         pieces=(begin, prefix, *tail),
         end="<｜end▁of▁sentence｜>",
         stop=(prefix.text, hole.text, end.text, "<｜end▁of▁sentence｜>", "<|EOT|>"),
-        with_context=(begin, prefix, Slot.CONTEXT, Segment("#"), Slot.PATH, _NEWLINE, *tail),
-        chunk=(Segment("#"), Slot.PATH, _NEWLINE, Slot.TEXT, _NEWLINE),
+        with_context=(begin, prefix, PromptField.CONTEXT, Segment("#"), PromptField.PATH, _NEWLINE, *tail),
+        chunk=(Segment("#"), PromptField.PATH, _NEWLINE, PromptField.TEXT, _NEWLINE),
         pretokenizer=_GPT2_WORDS,
     )
 
@@ -165,7 +165,7 @@ def _instruct() -> PromptFormat:
     return PromptFormat(
         id="instruct-v1",
         task=Task.INTENT,
-        pieces=(Segment("### Instruction:\n"), Slot.INTENT, Segment("\n### Response:\n")),
+        pieces=(Segment("### Instruction:\n"), PromptField.INTENT, Segment("\n### Response:\n")),
         stop=("### Instruction:", "### Response:", "<|endoftext|>", "<|im_end|>", "</s>"),
         answered=(Segment("\n\n"),),
     )
@@ -180,8 +180,16 @@ def _qwen_chat() -> PromptFormat:
         task=Task.INTENT,
         pieces=(
             *(start, Segment(f"system\n{system}"), end, _NEWLINE),
-            *(start, Segment("user\nWrite "), Slot.LANGUAGE, Segment(" code: "), Slot.INTENT, end, _NEWLINE),
-            *(start, Segment("assistant\n```"), Slot.LANGUAGE, _NEWLINE),
+            *(
+                start,
+                Segment("user\nWrite "),
+                PromptField.LANGUAGE,
+                Segment(" code: "),
+                PromptField.INTENT,
+                end,
+                _NEWLINE,
+            ),
+            *(start, Segment("assistant\n```"), PromptField.LANGUAGE, _NEWLINE),
         ),
         end="<|im_end|>",
         stop=("\n```", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
@@ -195,15 +203,29 @@ def _qwen_chat_file() -> PromptFormat:
     """The same with the file, for a sentence that stands in one; the file comes first, or the answer begins with it."""
     start, end = _control("<|im_start|>"), _control("<|im_end|>")
     chat = _qwen_chat()
-    file = (Segment("\n```"), Slot.LANGUAGE, _NEWLINE, Slot.PREFIX, Slot.SUFFIX, Segment("\n```\n"))
+    file = (
+        Segment("\n```"),
+        PromptField.LANGUAGE,
+        _NEWLINE,
+        PromptField.PREFIX,
+        PromptField.SUFFIX,
+        Segment("\n```\n"),
+    )
     return replace(
         chat,
         id="qwen-chat-file-v1",
         pieces=(
             *chat.pieces[: chat.question],
             *(start, Segment("user\nThis file is to be continued:"), *file),
-            *(Segment("Write the "), Slot.LANGUAGE, Segment(" code that comes next: "), Slot.INTENT, end, _NEWLINE),
-            *(start, Segment("assistant\n```"), Slot.LANGUAGE, _NEWLINE),
+            *(
+                Segment("Write the "),
+                PromptField.LANGUAGE,
+                Segment(" code that comes next: "),
+                PromptField.INTENT,
+                end,
+                _NEWLINE,
+            ),
+            *(start, Segment("assistant\n```"), PromptField.LANGUAGE, _NEWLINE),
         ),
         answered=(),
         in_file="",
@@ -222,43 +244,6 @@ FORMATS: Mapping[str, PromptFormat] = {
         _qwen_chat_file(),
     )
 }
-
-
-@dataclass(frozen=True)
-class FimMarkers:
-    """The tokens between which clients write a hole for a model family, in whatever order; see ``client_prompts``."""
-
-    prefix: str
-    suffix: str
-    middle: str = ""
-    """Empty: the answer follows the text before the cursor."""
-    repository: tuple[str, ...] = ()
-    """Forms of the token before the repository's name, with which a prompt of several files may begin."""
-    file: tuple[str, ...] = ()
-    """Forms of the token before each file's path."""
-    begin: tuple[str, ...] = ()
-    """Pieces that may come before all else."""
-    spaced: bool = False
-    """Whether a space stands between the tokens and the text."""
-
-
-FIM_MARKERS = (
-    # Qwen2.5-Coder, CodeGemma, Granite 4
-    FimMarkers("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ("<|repo_name|>",), ("<|file_sep|>",)),
-    # StarCoder, StarCoder2, StableCode, Granite 3, Mellum
-    FimMarkers(
-        *("<fim_prefix>", "<fim_suffix>", "<fim_middle>"), ("<repo_name>", "<reponame>"), ("<file_sep>", "<filename>")
-    ),
-    FimMarkers("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>", begin=("<｜begin▁of▁sentence｜>",)),
-    FimMarkers("<PRE>", "<SUF>", "<MID>", begin=("<s>", " "), spaced=True),
-    # Codestral
-    FimMarkers("[PREFIX]", "[SUFFIX]", begin=("<s>",)),
-    # GLM
-    FimMarkers("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),
-    # Seed-Coder
-    FimMarkers("<[fim-prefix]>", "<[fim-suffix]>", "<[fim-middle]>"),
-)
-"""What clients send that were set up for one of these families. The first that fits counts."""
 
 
 def get(format_id: str) -> PromptFormat:

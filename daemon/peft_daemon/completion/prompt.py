@@ -15,19 +15,58 @@ words (9) 3 in the usual order, 1 with eight lines at the end and nothing held b
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, log
+from typing import Protocol
 
 from peft_core.api_types import ContextChunk
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_core.privacy.files import secret_file
 from peft_core.privacy.values import masked, masked_parts, secret_values
-from peft_daemon.completion.formats import Piece, PromptFormat, Slot
+from peft_daemon.completion.formats import Piece, PromptField, PromptFormat
 from peft_daemon.engines.base import Prompt, Segment
 
-CountTokens = Callable[[Sequence[str]], Awaitable[list[int]]]
+
+class Tokenizer(Protocol):
+    """Counts tokens."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text when tokenized literally (no special tokens)."""
+
+
+class RemoteTokenizer(Protocol):
+    """Counts tokens in another process; every engine is one."""
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text when tokenized literally (no special tokens)."""
+
+
+class _UnknownCounts(Exception):
+    """``build`` needs counts that are not known yet."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        super().__init__()
+        self.texts = texts
+
+
+class _KnownCounts:
+    """A ``Tokenizer`` over the counts that a remote one has given so far."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See ``Tokenizer``; raises _UnknownCounts."""
+        if any(text not in self._counts for text in texts):
+            raise _UnknownCounts(texts)
+        return [self._counts[text] for text in texts]
+
+    def learn(self, texts: Sequence[str], counts: Sequence[int]) -> None:
+        """Note what the remote tokenizer answered."""
+        self._counts.update(zip(texts, counts, strict=True))
+
 
 CHARACTERS_PER_TOKEN = 3.2
 """First estimate; Python in Qwen2.5's vocabulary has 3.0 to 4.5."""
@@ -36,12 +75,10 @@ PREFIX_SHARE = 0.75
 MARGIN_TOKENS = 16
 """Left free for what an engine may add (a begin-of-sequence token) and for pieces that tokenize apart."""
 MIN_PROMPT_TOKENS = 64
-STEPS = 8
+WINDOW_STEPS = 8
 """A window moves by one part in so many of the budget at a time."""
-
-
-LONGEST_HELD = 24
-"""Characters; a longer stretch (a sentence in Chinese) is no token in the making."""
+MAX_HELD_CHARACTERS = 24
+"""A longer stretch (a sentence in Chinese) is no token in the making."""
 TYPED_LINES = 8
 """Whole lines before the cursor's that may stand at the end of the prompt; a new line costs nothing until then."""
 
@@ -85,7 +122,7 @@ def held_back(line: str, pretokenizer: str) -> str:
         last = match[0]
     if last.isspace():
         return last[-1]
-    return last if len(last) <= LONGEST_HELD and not last.isdigit() else ""
+    return last if len(last) <= MAX_HELD_CHARACTERS and not last.isdigit() else ""
 
 
 def unheld(answer: str, held: str) -> str:
@@ -101,11 +138,11 @@ def contradicts(answer: str, held: str) -> bool:
     return bool(held.strip()) and not answer.startswith(held) and not held.startswith(answer)
 
 
-async def build(
+def build(
     document: Document,
     prompt_format: PromptFormat,
     budget: int,
-    count_tokens: CountTokens,
+    tokenizer: Tokenizer,
     *,
     intent: str = "",
     context: Sequence[ContextChunk] = (),
@@ -114,8 +151,8 @@ async def build(
 ) -> BuiltPrompt:
     """The prompt for ``document`` in at most ``budget`` tokens.
 
-    Lengths are estimated in characters and then counted: ``count_tokens`` is called once as a rule, three times at
-    most, and never for a text that fits whatever its tokens are. Raises InvalidInput when what must be in the prompt
+    Lengths are estimated in characters and then counted: the tokenizer is called once as a rule, three times at most,
+    and never for a text that fits whatever its tokens are. Raises InvalidInput when what must be in the prompt
     (a very long intent, the shots) does not fit, and for shots in a format that shows none.
     """
     if shots and not prompt_format.answered:
@@ -123,10 +160,10 @@ async def build(
     held = "" if inside_secret(document) else held_back(document.line_before, prompt_format.pretokenizer)
     context = [chunk for chunk in context if secret_file(chunk.path) is None]
     fixed = {
-        Slot.INTENT: masked(intent.strip()),
-        Slot.LANGUAGE: document.language,
-        Slot.REPOSITORY: repository or "repository",
-        Slot.PATH: document.path or "untitled",
+        PromptField.INTENT: masked(intent.strip()),
+        PromptField.LANGUAGE: document.language,
+        PromptField.REPOSITORY: repository or "repository",
+        PromptField.PATH: document.path or "untitled",
     }
     frame = len("".join(fixed.values()).encode()) + len(prompt_format.pieces)
     smallest = 1.0 if (document.prefix + document.suffix).isascii() else 0.25
@@ -138,7 +175,7 @@ async def build(
         # No token has less than one byte; SentencePiece may add one for a text's first space.
         if sum(1 if piece.special else len(piece.text.encode()) + 1 for piece in prompt) <= budget:
             return BuiltPrompt(prompt, held)
-        tokens = sum(await count_tokens([piece.text for piece in prompt if not piece.special]))
+        tokens = sum(tokenizer.count_tokens([piece.text for piece in prompt if not piece.special]))
         tokens += sum(piece.special for piece in prompt)
         if tokens <= budget:
             return BuiltPrompt(prompt, held)
@@ -151,6 +188,36 @@ async def build(
         f"the prompt does not fit: at least {tokens} tokens where {budget} are free",
         fix="Shorten the sentence or ask for a shorter answer",
     )
+
+
+async def build_for_engine(
+    engine: RemoteTokenizer,
+    document: Document,
+    prompt_format: PromptFormat,
+    budget: int,
+    *,
+    intent: str = "",
+    context: Sequence[ContextChunk] = (),
+    repository: str = "",
+    shots: Sequence[Shot] = (),
+) -> BuiltPrompt:
+    """Build a prompt as ``build`` does, with the tokenizer of an engine in another process.
+
+    Raises as ``build`` does, and what the engine raises.
+    """
+    known = _KnownCounts()
+    while True:
+        try:
+            return build(
+                *(document, prompt_format, budget, known),
+                intent=intent,
+                context=context,
+                repository=repository,
+                shots=shots,
+            )
+        except _UnknownCounts as unknown:
+            texts = unknown.texts
+        known.learn(texts, await engine.count_tokens(texts))
 
 
 @dataclass(frozen=True)
@@ -178,7 +245,7 @@ def _without_secrets(window: _Window) -> _Window:
 def _select(document: Document, room: int, held: str, context: Sequence[ContextChunk]) -> _Window:
     """Cut the window, ``room`` characters long, out of the document; what is left goes to the chunks, in order."""
     before, after = document.prefix.removesuffix(held), document.suffix
-    step = max(1, room // STEPS)
+    step = max(1, room // WINDOW_STEPS)
     share = int(room * PREFIX_SHARE)
     start = _window_start(before, max(share, room - _up(len(after), step)), step)
     end = _window_end(after, max(room - share, room - _up(len(before), step)))
@@ -223,19 +290,21 @@ def _up(length: int, step: int) -> int:
     return -(-length // step) * step
 
 
-def _write(prompt_format: PromptFormat, window: _Window, fixed: Mapping[Slot, str], shots: Sequence[Shot]) -> Prompt:
+def _write(
+    prompt_format: PromptFormat, window: _Window, fixed: Mapping[PromptField, str], shots: Sequence[Shot]
+) -> Prompt:
     """Fill the slots; neighbouring pieces of literal text become one, as they are one to the tokenizer."""
     pieces = prompt_format.with_context if window.chunks else prompt_format.pieces
-    apart = Slot.TYPED in pieces
+    apart = PromptField.TYPED in pieces
     values = {
         **fixed,
-        Slot.PREFIX: window.before if apart else window.before + window.typed,
-        Slot.TYPED: window.typed,
-        Slot.SUFFIX: window.after,
+        PromptField.PREFIX: window.before if apart else window.before + window.typed,
+        PromptField.TYPED: window.typed,
+        PromptField.SUFFIX: window.after,
     }
     prompt: list[Segment] = []
 
-    def add(piece: Piece, values: Mapping[Slot, str]) -> None:
+    def add(piece: Piece, values: Mapping[PromptField, str]) -> None:
         segment = piece if isinstance(piece, Segment) else Segment(values[piece])
         if prompt and not segment.special and not prompt[-1].special:
             prompt[-1] = Segment(prompt[-1].text + segment.text)
@@ -244,12 +313,12 @@ def _write(prompt_format: PromptFormat, window: _Window, fixed: Mapping[Slot, st
 
     for index, piece in enumerate(pieces):
         for shot in shots if index == prompt_format.question else ():
-            own = {**values, Slot.INTENT: shot.intent.strip()}
+            own = {**values, PromptField.INTENT: shot.intent.strip()}
             for part in (*pieces[index:], Segment(shot.answer.strip("\n")), *prompt_format.answered):
                 add(part, own)
-        if piece is Slot.CONTEXT:
+        if piece is PromptField.CONTEXT:
             for chunk in window.chunks:
-                own = {**values, Slot.PATH: chunk.path, Slot.TEXT: chunk.text.removesuffix("\n")}
+                own = {**values, PromptField.PATH: chunk.path, PromptField.TEXT: chunk.text.removesuffix("\n")}
                 for part in prompt_format.chunk:
                     add(part, own)
         else:

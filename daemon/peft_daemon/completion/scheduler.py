@@ -1,8 +1,8 @@
-"""Who may use the engine, and when: as many generations at a time as it has places, the newest per document first.
+"""Turns at the engine: as many generations at a time as it has slots, and the newest request per document.
 
-Two independent things: ``newest`` ends a request when a newer one for its document arrives (Superseded, at its next
-await; whoever answers it says so), and ``place`` admits generations in order of arrival. A generation nobody waits
-for yet takes a ``spare_place`` and gives way to all others that come. Nothing here knows what is generated.
+Two independent things: ``newest`` ends a request when a newer one for its document arrives, and ``slot`` admits
+generations in order of arrival. A generation that no request waits for yet takes a ``background_slot`` and gives way to
+all others that come. Nothing here knows what is generated.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Superseded(Exception):
     """A newer request for the same document arrived."""
 
 
-class NoPlace(Exception):
-    """Somebody waits for an answer."""
+class NoFreeSlot(Exception):
+    """A request waits for an answer: background work has to wait."""
 
 
 class Ticket:
@@ -76,32 +76,32 @@ async def _over(work: asyncio.Future[T]) -> None:
         work.exception()
 
 
-class Place:
-    """One generation's right to the engine."""
+class SchedulerSlot:
+    """One generation's turn at the engine."""
 
     def __init__(self, queue_ms: float, give_way: Callable[[], None] | None) -> None:
         self.queue_ms = queue_ms
-        """How long it was waited for."""
+        """How long the generation waited for it."""
         self.give_way = give_way
-        """What ends a spare generation; None for one that somebody waits for."""
+        """Ends a background generation; None for one that a request waits for."""
 
-    def keep(self) -> None:
-        """Somebody waits for this generation now: it gives way to nobody any more."""
+    def claim(self) -> None:
+        """Make it a foreground slot, as a request waits for the generation now."""
         self.give_way = None
 
 
 class Scheduler:
-    """The places of one engine and the newest request of each document."""
+    """The slots of one engine and the newest request of each document."""
 
     def __init__(self, slots: int) -> None:
         self._free = asyncio.Semaphore(slots)
-        self._held: set[Place] = set()
+        self._held: set[SchedulerSlot] = set()
         self._newest: dict[str, Ticket] = {}
         self.queued = 0
 
     @property
     def active(self) -> int:
-        """Places that are taken."""
+        """Slots that are taken."""
         return len(self._held)
 
     @contextmanager
@@ -124,10 +124,10 @@ class Scheduler:
                 del self._newest[document]
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
-        """Wait for a place and hold it for the block; spare generations give way at once.
+    async def slot(self) -> AsyncIterator[SchedulerSlot]:
+        """Wait for a slot and hold it for the block; background generations give way at once.
 
-        Also where another place is free: two at work take several times as long for each token.
+        They do so even when a slot is free: two at work take several times as long for each token.
         """
         arrived = time.perf_counter()
         self.queued += 1
@@ -136,24 +136,24 @@ class Scheduler:
             await self._free.acquire()
         finally:
             self.queued -= 1
-        with self._holding(Place((time.perf_counter() - arrived) * 1000, None)) as place:
-            yield place
+        with self._holding(SchedulerSlot((time.perf_counter() - arrived) * 1000, None)) as slot:
+            yield slot
 
     @asynccontextmanager
-    async def spare_place(self, give_way: Callable[[], None]) -> AsyncIterator[Place]:
-        """Hold a place for the block, until ``give_way`` is called; an older spare generation gives way to a newer one.
+    async def background_slot(self, give_way: Callable[[], None]) -> AsyncIterator[SchedulerSlot]:
+        """Hold a slot for the block, until ``give_way`` is called; older background work gives way to newer.
 
-        Raises NoPlace while anybody waits for an answer.
+        Raises NoFreeSlot while a request waits for an answer.
         """
         if self.queued or any(each.give_way is None for each in self._held):
-            raise NoPlace
+            raise NoFreeSlot
         self._make_way()
         await self._free.acquire()
         if self.queued:
             self._free.release()
-            raise NoPlace
-        with self._holding(Place(0.0, give_way)) as place:
-            yield place
+            raise NoFreeSlot
+        with self._holding(SchedulerSlot(0.0, give_way)) as slot:
+            yield slot
 
     def _make_way(self) -> None:
         for give_way in [each.give_way for each in self._held]:
@@ -161,10 +161,10 @@ class Scheduler:
                 give_way()
 
     @contextmanager
-    def _holding(self, place: Place) -> Iterator[Place]:
-        self._held.add(place)
+    def _holding(self, slot: SchedulerSlot) -> Iterator[SchedulerSlot]:
+        self._held.add(slot)
         try:
-            yield place
+            yield slot
         finally:
-            self._held.discard(place)
+            self._held.discard(slot)
             self._free.release()

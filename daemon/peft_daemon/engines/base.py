@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from peft_core.api_types import EngineStatus, FinishReason, Timings
+from peft_core.api_types import EngineStatus, FinishReason, SamplingParams, Timings
 from peft_core.errors import EngineFailed
 from peft_daemon.adapters.manifest import AdapterLease
 
@@ -53,10 +53,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     time_budget_ms: int | None = None
     """Counted from the moment the engine starts on the request, not from its time in the queue."""
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    seed: int = 0
+    sampling: SamplingParams = SamplingParams()
     logprobs: int = 0
     """How many alternatives to report per token; 0 for none."""
     begins_with: str = ""

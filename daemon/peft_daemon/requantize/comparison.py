@@ -13,7 +13,7 @@ from pathlib import Path
 from peft_core.api_types import Timings
 from peft_core.errors import EngineFailed, NotFound
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.completion.formats import PromptFormat, Slot
+from peft_daemon.completion.formats import PromptField, PromptFormat
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Prompt, Segment, TokenLogprob
 
 BEFORE, LENGTH, AFTER = 500, 360, 200
@@ -202,7 +202,7 @@ async def _complete_line(engine: Engine, lease: AdapterLease | None, text: Excer
 
 
 def _fill_format(form: PromptFormat, before: str, after: str) -> Prompt:
-    texts = {Slot.PREFIX: before, Slot.SUFFIX: after}
+    texts = {PromptField.PREFIX: before, PromptField.SUFFIX: after}
     return tuple(piece if isinstance(piece, Segment) else Segment(texts.get(piece, "")) for piece in form.pieces)
 
 

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import ContextChunk, EngineState, FinishReason, Task, Temperature, Text
+from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
+from peft_daemon.completion.service import CompletionService, RawEnd, RawRequest
 from peft_daemon.engines.base import Delta
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
-from peft_daemon.service import CompletionService, RawEnd, RawRequest
 
 
 class ExtraChunk(msgspec.Struct, frozen=True):
@@ -76,11 +76,8 @@ def _raw_request(service: CompletionService, asked: InfillBody) -> RawRequest:
         suffix=asked.input_suffix,
         context=tuple(ContextChunk(path=e.filename, text=e.text) for e in asked.input_extra),
         adapter=service.adapter_named(asked.model or "") if named else service.adapter_in_use(Task.FILL, None),
-        task=Task.FILL,
         max_tokens=128 if asked.n_predict < 0 else asked.n_predict,
-        temperature=asked.temperature,
-        top_p=asked.top_p or 1.0,
-        seed=asked.seed % 2**32,
+        sampling=SamplingParams(asked.temperature, asked.top_p or 1.0, asked.seed % 2**32),
         stop=tuple(s for s in asked.stop if s),
         decode_budget_ms=asked.t_max_predict_ms or None,
     )

@@ -1,4 +1,4 @@
-"""The daemon's own routes: complete, warm, feedback, status, adapters, shutdown, metrics. See docs/api.md."""
+"""The daemon's own routes: complete, warm, feedback, context, status, adapters, shutdown, metrics. See docs/api.md."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from starlette.routing import Route
 from peft_core.api_types import (
     CompleteRequest,
     CompleteResponse,
+    ContextChanged,
+    ContextResponse,
     DeltaEvent,
     FeedbackRequest,
     FeedbackResponse,
@@ -22,9 +24,10 @@ from peft_core.api_types import (
     UseAdapterRequest,
 )
 from peft_core.errors import InvalidInput
+from peft_daemon.completion.service import CompletionService
+from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
-from peft_daemon.service import CompletionService
 
 
 def routes(
@@ -33,10 +36,11 @@ def routes(
     stop: Callable[[], None],
     status: Callable[[], object],
     feedback: FeedbackStore | None,
+    context: RepositoryContext,
 ) -> list[Route]:
     """The routes of this protocol; ``stop`` asks the server to end, ``status`` describes the daemon.
 
-    Without a ``feedback`` store what clients tell is dropped.
+    Without a ``feedback`` store the records of clients are dropped. ``context`` is told of saved files and fresh edits.
     """
 
     async def complete(request: Request) -> Response:
@@ -58,6 +62,9 @@ def routes(
         # A disk may be slow, and another process may hold the file.
         recorded = feedback is not None and await asyncio.to_thread(feedback.add, told)
         return answer(FeedbackResponse(recorded))
+
+    async def context_changed(request: Request) -> Response:
+        return answer(ContextResponse(await context.changed(await body(request, ContextChanged))))
 
     async def get_status(request: Request) -> Response:
         return answer(status())
@@ -83,6 +90,7 @@ def routes(
         Route("/v1/complete", complete, methods=["POST"]),
         Route("/v1/warm", warm, methods=["POST"]),
         Route("/v1/feedback", record, methods=["POST"]),
+        Route("/v1/context/changed", context_changed, methods=["POST"]),
         Route("/v1/status", get_status),
         Route("/v1/adapters", adapters),
         Route("/v1/adapters/use", use_adapter, methods=["POST"]),

@@ -19,13 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import BASE, FinishReason, Probability, Scale, Task, Temperature, Text
+from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams, Scale, Temperature, Text
 from peft_core.errors import InvalidInput
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
+from peft_daemon.completion.service import CompletionService, RawEnd, RawRequest
 from peft_daemon.engines.base import Delta, TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
-from peft_daemon.service import CompletionService, RawEnd, RawRequest
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -158,12 +158,13 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
         context=hole.context if hole else (),
         adapter=service.adapter_named(asked.model or "") if named else None,
         scale=asked.scale,
-        task=Task.FILL,
         max_tokens=asked.max_tokens or 16,
-        # Editors rely on a server's default: a hole has one best answer.
-        temperature=(0.0 if hole else 1.0) if asked.temperature is None else asked.temperature,
-        top_p=1.0 if asked.top_p is None else asked.top_p,
-        seed=(asked.seed if asked.seed is not None else uuid.uuid4().int) % 2**32,
+        sampling=SamplingParams(
+            # Editors rely on a server's default: a hole has one best answer.
+            temperature=(0.0 if hole else 1.0) if asked.temperature is None else asked.temperature,
+            top_p=1.0 if asked.top_p is None else asked.top_p,
+            seed=(asked.seed if asked.seed is not None else uuid.uuid4().int) % 2**32,
+        ),
         stop=stop,
         # logprobs=0 asks for the chosen tokens' own; the engine reports those only together with one alternative.
         logprobs=0 if asked.logprobs is None else max(1, asked.logprobs),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from peft_core.api_types import ErrorEvent, ErrorResponse
-from peft_core.errors import Cancelled, InvalidInput, PeftDaemonError
+from peft_core.errors import Cancelled, InvalidInput, NotFound, PeftDaemonError
 from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import http_error_body
 
@@ -106,3 +107,36 @@ async def _disconnected(request: Request) -> None:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             return
+
+
+class WrongMethod(PeftDaemonError):
+    """The route exists, but not for this method."""
+
+    code, status = "wrong_method", 405
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    """Answer with an error that says itself what to do."""
+    assert isinstance(error, PeftDaemonError)  # noqa: S101  (registered for it alone)
+    return error_response(error)
+
+
+async def _router_error(request: Request, error: Exception) -> Response:
+    """Answer to an unknown path, or a method the path does not have."""
+    assert isinstance(error, HTTPException)  # noqa: S101  (registered for it alone)
+    path = request.url.path[:200]
+    if error.status_code == 404:
+        return error_response(NotFound(f"no route {path}", fix="docs/api.md lists the routes"))
+    return error_response(WrongMethod(f"{request.method} {path}: {error.detail}", fix="docs/api.md lists the routes"))
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    """Answer to a fault of the daemon; the log has its trace."""
+    return error_response(PeftDaemonError("the daemon failed", why=repr(error)[:500], fix="Run `peft-daemon doctor`"))
+
+
+ERROR_HANDLERS: Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+    PeftDaemonError: _known_error,
+    HTTPException: _router_error,
+    Exception: _unexpected_error,
+}

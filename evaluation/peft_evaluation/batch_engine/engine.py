@@ -21,9 +21,9 @@ from peft_core.code.document import normalize_newlines
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.pipeline import Job
+from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.completion.prompt import build, prompt_budget, unheld
+from peft_daemon.completion.prompt import build_for_engine, prompt_budget, unheld
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt
 from peft_daemon.engines.torch.adapters import AdapterCache
 from peft_daemon.engines.torch.base_model import LoadedBase
@@ -294,11 +294,11 @@ class BeamSearchModel:
 
     async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:
         job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
-        built = await build(
+        built = await build_for_engine(
+            self.engine,
             job.document,
             job.format,
             prompt_budget(job.context_tokens, job.max_tokens),
-            self.engine.count_tokens,
             intent=job.intent,
             context=job.context,
             shots=job.shots,
@@ -322,7 +322,7 @@ class BeamSearchModel:
         )
 
 
-def _beam_text(job: Job, beam: Beam, held: str) -> str:
+def _beam_text(job: CompletionJob, beam: Beam, held: str) -> str:
     steps = INTENT_STEPS if job.task is Task.INTENT else FILL_STEPS
     draft = Draft(unheld(normalize_newlines(beam.text), held), final=True, truncated=beam.truncated)
     return apply(steps, draft, job.document, Cursor.of(job.document, None)).text

@@ -6,7 +6,6 @@ import ast
 import re
 import textwrap
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,10 @@ import pytest_asyncio
 from peft_core.api_types import ContextChunk, FinishReason
 from peft_core.code.document import Document
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.following import Completion, TextPart
-from peft_daemon.completion.pipeline import Job, Pipeline
+from peft_daemon.completion.job import CompletionJob
+from peft_daemon.completion.stream import Completion
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
+from support.completion_stream import streamed
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,24 +33,18 @@ async def engine(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     await engine.stop()
 
 
-def job(source: str, **options: object) -> Job:
+def job(source: str, **options: object) -> CompletionJob:
     """A job at ``‸``."""
     prefix, _, suffix = source.partition("‸")
     settings = {"format": FILL, "context_tokens": 2048, "max_tokens": 48, **options}
-    return Job(document=Document.normalized(prefix, suffix), **settings)  # type: ignore[arg-type]
+    return CompletionJob(document=Document.normalized(prefix, suffix), **settings)  # type: ignore[arg-type]
 
 
-async def complete(engine: LlamaCppEngine, what: Job) -> Completion:
+async def complete(engine: LlamaCppEngine, what: CompletionJob) -> Completion:
     """The completion, after a check that its parts are its text."""
-    parts = ""
-    async with aclosing(Pipeline(engine).run(what)) as items:
-        async for item in items:
-            if isinstance(item, TextPart):
-                parts += item.text
-            else:
-                assert parts == item.text
-                return item
-    raise AssertionError("no completion")
+    parts, end = await streamed(engine, what)
+    assert "".join(parts) == end.text
+    return end
 
 
 async def test_a_function_body_is_filled_in_and_nothing_more(engine: LlamaCppEngine) -> None:
@@ -117,11 +111,11 @@ async def test_prompts_have_exactly_the_tokens_they_were_built_with(engine: Llam
     context = (ContextChunk("a.py", "A = 1\n" * 20),)
     for cut in (source.index("\n", 1000), source.index("\n", 9000)):
         document = Document(source[:cut], source[cut:], path="b.py")
-        built = await prompt.build(document, FILL, 600, engine.count_tokens, context=context)
+        built = await prompt.build_for_engine(engine, document, FILL, 600, context=context)
         counted = sum(await engine.count_tokens([piece.text for piece in built.prompt if not piece.special]))
         counted += sum(piece.special for piece in built.prompt)
         assert 300 < counted <= 600
-        what = Job(
+        what = CompletionJob(
             document=document, format=FILL, context_tokens=2048, max_tokens=1, prompt_tokens=600, context=context
         )
         end = await complete(engine, what)

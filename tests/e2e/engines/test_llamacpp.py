@@ -13,7 +13,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from peft_core.api_types import EngineState, FinishReason
+from peft_core.api_types import EngineState, FinishReason, SamplingParams
 from peft_core.errors import EngineFailed, InvalidInput, Unavailable
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
@@ -182,7 +182,7 @@ async def test_greedy_output_is_the_same_every_time_the_cache_is_in_the_same_sta
 
 async def test_a_seed_makes_sampling_repeatable(engine: LlamaCppEngine) -> None:
     def request(seed: int) -> GenerationRequest:
-        return GenerationRequest((Segment("# a story about"),), 6, temperature=1.5, seed=seed)
+        return GenerationRequest((Segment("# a story about"),), 6, sampling=SamplingParams(temperature=1.5, seed=seed))
 
     _, first, again = [(await generate(engine, request(7)))[0] for _ in range(3)]
     others = {(await generate(engine, request(seed)))[0] for seed in (1, 2, 3)}

@@ -47,7 +47,7 @@ async def all_over(daemon: DaemonHere, client: DaemonClient) -> None:
     while (status := await client.status()).active_requests or status.queued_requests:
         await asyncio.sleep(0.01)
     daemon.server.connections.close_unused()
-    client._connection.pool.close_unused()
+    client.close_unused()
     servers = (daemon.api, daemon.llama)
     await until(lambda: not any(server.connections or server.server_state.tasks for server in servers))
 

@@ -13,6 +13,7 @@ import pytest
 from tiny_home import LIMIT_S, TinyHome, until
 
 from peft_core.errors import NotFound
+from peft_daemon import client as client_module
 from peft_daemon.client import (
     CompleteRequest,
     Conflict,
@@ -194,10 +195,12 @@ async def test_promise_18_closing_a_stream_hangs_up(tiny: TinyHome) -> None:
         await until(lambda: len(process.net_connections("unix")) < connected)
 
 
-async def test_a_hung_daemon_is_an_error_not_a_silence(tiny: TinyHome) -> None:
+async def test_a_hung_daemon_is_an_error_not_a_silence(tiny: TinyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.1)
+    monkeypatch.setattr(client_module, "PROBE_S", 0.1)
     async with await tiny.connect() as client:
         os.kill(client.info.pid, signal.SIGSTOP)
         with pytest.raises(Unavailable, match="does not answer"):
-            await client._call("GET", "/v1/status", object, limit_s=0.2)
+            await client.status()
         os.kill(client.info.pid, signal.SIGCONT)
         await client.status()

@@ -13,15 +13,14 @@ from tiny_home import TinyHome, until
 
 from peft_core.api_types import DeltaEvent
 from peft_daemon import client as client_module
-from peft_daemon import exchange
 from peft_daemon.client import CompleteRequest, Unavailable
 
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the client ask soon whether the daemon is there."""
-    monkeypatch.setattr(exchange, "SILENCE_S", 0.1)
-    monkeypatch.setattr(exchange, "PROBE_S", 0.3)
+    monkeypatch.setattr(client_module, "SILENCE_S", 0.1)
+    monkeypatch.setattr(client_module, "PROBE_S", 0.3)
 
 
 async def test_promise_25_a_client_of_a_hung_daemon_is_told_what_to_type(tiny: TinyHome) -> None:
@@ -53,18 +52,18 @@ async def test_promise_25_a_stream_that_stops_because_the_daemon_hangs_ends_in_a
 async def test_promise_25_a_daemon_that_works_for_long_is_waited_for(
     tiny: TinyHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "PROBE_S", 60.0)
+    monkeypatch.setattr(client_module, "PROBE_S", 60.0)
     await tiny.ensure()
     gate = tiny.root / "gate"
     probes = 0
-    probe = exchange.AnswerLimit._probe
+    probe = client_module.DaemonAnswer.probe
 
     async def counted(self: object, limit_s: float) -> None:
         nonlocal probes
         await probe(self, limit_s)  # type: ignore[arg-type]
         probes += 1
 
-    monkeypatch.setattr(exchange.AnswerLimit, "_probe", counted)
+    monkeypatch.setattr(client_module.DaemonAnswer, "probe", counted)
     async with await tiny.connect() as client:
         asked = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
         await until(Path(f"{gate}.began").exists)

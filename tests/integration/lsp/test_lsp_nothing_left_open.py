@@ -49,7 +49,7 @@ async def test_completions_cancelled_at_any_moment_leave_descriptors_and_tasks_a
 
         async def held() -> tuple[int, int]:
             client = await daemon.client()
-            client._connection.pool.close_unused()
+            client.close_unused()
             here.server.connections.close_unused()
             await until(lambda: not (here.api.connections or here.llama.connections))
             return open_descriptors(), len(asyncio.all_tasks())

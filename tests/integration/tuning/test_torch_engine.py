@@ -14,7 +14,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from peft_core.api_types import TORCH, EngineState, FinishReason
+from peft_core.api_types import TORCH, EngineState, FinishReason, SamplingParams
 from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFile
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -123,7 +123,9 @@ async def test_an_adapter_whose_files_are_damaged_is_refused_before_it_is_loaded
 
 
 async def test_tokens_are_counted_while_a_request_is_decoded(engine: TorchEngine) -> None:
-    async with aclosing(engine.generate(GenerationRequest(LONG, 5000, temperature=1.0))) as stream:
+    async with aclosing(
+        engine.generate(GenerationRequest(LONG, 5000, sampling=SamplingParams(temperature=1.0)))
+    ) as stream:
         await anext(stream)
         # A control token that is spelled out is five characters.
         assert await engine.count_tokens(["def return", "", "</s>"]) == [4, 0, 5]
@@ -132,7 +134,7 @@ async def test_tokens_are_counted_while_a_request_is_decoded(engine: TorchEngine
 @pytest.mark.parametrize("prompt", [LONG, PROMPT], ids=["while it reads the prompt", "while it writes"])
 async def test_closing_the_stream_stops_the_engine(engine: TorchEngine, prompt: tuple[Segment, ...]) -> None:
     fresh = (Segment("x" * (2 if prompt is LONG else 1)), *prompt)
-    stream = engine.generate(GenerationRequest(fresh, 50_000, temperature=1.0))
+    stream = engine.generate(GenerationRequest(fresh, 50_000, sampling=SamplingParams(temperature=1.0)))
     first = asyncio.ensure_future(anext(stream))
     if prompt is LONG:
         await asyncio.sleep(0.02)
@@ -155,7 +157,7 @@ async def test_a_refusal_ends_one_request_and_says_why(engine: TorchEngine, home
 
 
 async def test_a_request_that_had_begun_fails_clearly(engine: TorchEngine) -> None:
-    stream = engine.generate(GenerationRequest(PROMPT, 50_000, temperature=1.0))
+    stream = engine.generate(GenerationRequest(PROMPT, 50_000, sampling=SamplingParams(temperature=1.0)))
     with pytest.raises(EngineFailed, match="Send the request again"):
         async for _ in stream:
             if (pid := engine.status().pid) is not None:

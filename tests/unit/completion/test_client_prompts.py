@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.api_types import ContextChunk, Task
-from peft_daemon.completion.client_prompts import WrittenHole, parse
-from peft_daemon.completion.formats import FIM_MARKERS, FORMATS, FimMarkers, Slot
+from peft_daemon.completion.client_prompts import FIM_MARKERS, FimMarkers, WrittenHole, parse
+from peft_daemon.completion.formats import FORMATS, PromptField
 from peft_daemon.engines.base import Segment
 
 QWEN = FIM_MARKERS[0]
@@ -87,7 +87,7 @@ def test_what_is_not_such_a_prompt_as_a_whole_stays_text(text: str) -> None:
     "form", [form for form in FORMATS.values() if form.task is Task.FILL], ids=lambda form: form.id
 )
 def test_the_formats_that_are_served_are_understood_as_clients_write_them(form: object) -> None:
-    values = {Slot.PREFIX: BEFORE, Slot.SUFFIX: AFTER, Slot.TYPED: ""}
+    values = {PromptField.PREFIX: BEFORE, PromptField.SUFFIX: AFTER, PromptField.TYPED: ""}
     pieces = form.pieces  # type: ignore[attr-defined]
     text = "".join(piece.text if isinstance(piece, Segment) else values[piece] for piece in pieces)
     assert parse(text.replace("▁<", " <")) == HOLE

@@ -14,7 +14,7 @@ from peft_core.code.document import Document
 from peft_core.privacy.values import MASK, secret_values
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.pipeline import Job, is_hopeless
+from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 
 KEY = "sk" + "_live_4242abcd4242abcd"
@@ -75,17 +75,20 @@ def test_what_is_shown_while_an_answer_grows_begins_what_is_shown_in_the_end(pie
         assert end.startswith(draft.text.rstrip())
 
 
-async def count(texts: Sequence[str]) -> list[int]:
-    return [math.ceil(len(text) / 4) for text in texts]
+class FourCharacters:
+    """A tokenizer whose tokens have four characters."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [math.ceil(len(text) / 4) for text in texts]
 
 
-async def prompt_of(source: str, budget: int = 500, context: Sequence[ContextChunk] = ()) -> str:
-    built = await prompt.build(document(source), QWEN, budget, count, context=context)
+def prompt_of(source: str, budget: int = 500, context: Sequence[ContextChunk] = ()) -> str:
+    built = prompt.build(document(source), QWEN, budget, FourCharacters(), context=context)
     return "".join(segment.text for segment in built.prompt) + built.held
 
 
 async def test_the_model_reads_no_secret_before_or_after_the_cursor_and_everything_else() -> None:
-    written = await prompt_of(f'API_KEY = "{KEY}"\nx = 1\n‸\nOTHER_KEY = "{KEY}"\ny = 2\n')
+    written = prompt_of(f'API_KEY = "{KEY}"\nx = 1\n‸\nOTHER_KEY = "{KEY}"\ny = 2\n')
     assert KEY not in written
     assert written.count(MASK) == 2
     for line in ("API_KEY = ", "x = 1", "OTHER_KEY = ", "y = 2"):
@@ -93,14 +96,14 @@ async def test_the_model_reads_no_secret_before_or_after_the_cursor_and_everythi
 
 
 async def test_a_secret_that_the_cursor_stands_in_is_masked_on_both_sides() -> None:
-    written = await prompt_of('password = "hun‸ter2x"\n')
+    written = prompt_of('password = "hun‸ter2x"\n')
     assert "hun" not in written
     assert "ter2x" not in written
 
 
 async def test_of_other_files_the_model_reads_no_secret_and_none_of_a_file_that_holds_them() -> None:
     chunks = [ContextChunk("a.py", f'KEY = "{KEY}"\nsize = 3\n'), ContextChunk("deploy/.env", "PORT=80\n")]
-    written = await prompt_of("x = ‸\n", context=chunks)
+    written = prompt_of("x = ‸\n", context=chunks)
     assert KEY not in written
     assert "size = 3" in written
     assert "PORT" not in written
@@ -110,7 +113,7 @@ async def test_of_other_files_the_model_reads_no_secret_and_none_of_a_file_that_
 async def test_typing_does_not_change_what_the_prompt_holds_of_the_lines_above() -> None:
     above = f'API_KEY = "{KEY}"\nx = 1\n'
     typed = 'db_password = "hunter2x"'
-    prompts = [await prompt_of(f"{above}{typed[:length]}‸\n") for length in range(len(typed) + 1)]
+    prompts = [prompt_of(f"{above}{typed[:length]}‸\n") for length in range(len(typed) + 1)]
     head = prompts[0][: prompts[0].index("x = 1")]
     assert all(each.startswith(head) for each in prompts)
 
@@ -126,5 +129,5 @@ async def test_typing_does_not_change_what_the_prompt_holds_of_the_lines_above()
     ],
 )
 def test_the_model_is_not_asked_to_go_on_with_a_secret(source: str, hopeless: bool) -> None:
-    job = Job(document=document(source), format=QWEN, context_tokens=1024, max_tokens=64)
-    assert is_hopeless(job) is hopeless
+    job = CompletionJob(document=document(source), format=QWEN, context_tokens=1024, max_tokens=64)
+    assert job.hopeless is hopeless

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -20,21 +20,26 @@ from peft_daemon.engines.base import Prompt, Segment
 FILL_FORMATS = [name for name, form in FORMATS.items() if form.task is Task.FILL]
 QWEN = formats.get("qwen-fim-v1")
 
-Count = Callable[[Sequence[str]], Awaitable[list[int]]]
+
+class Counter:
+    """A tokenizer that makes so many tokens of a text; ``calls`` counts how often it was asked."""
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        self._count, self.calls = count, 0
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        self.calls += 1
+        return [self._count(text) for text in texts]
 
 
-def per_token(characters: float) -> Count:
+def per_token(characters: float) -> Counter:
     """A tokenizer whose tokens have so many characters."""
-
-    async def count(texts: Sequence[str]) -> list[int]:
-        return [math.ceil(len(text) / characters) for text in texts]
-
-    return count
+    return Counter(lambda text: math.ceil(len(text) / characters))
 
 
-async def by_bytes(texts: Sequence[str]) -> list[int]:
+def by_bytes() -> Counter:
     """The worst tokenizer there is: one token per byte."""
-    return [len(text.encode()) for text in texts]
+    return Counter(lambda text: len(text.encode()))
 
 
 def literal(built: Prompt) -> str:
@@ -50,9 +55,9 @@ def between(built: Prompt, begin: str, end: str = "") -> str:
     return "".join(texts[first:last])
 
 
-async def used(built: Prompt, count: Count) -> int:
+def used(built: Prompt, count: Counter) -> int:
     """Tokens of a prompt."""
-    return sum(await count([s.text for s in built if not s.special])) + sum(s.special for s in built)
+    return sum(count.count_tokens([s.text for s in built if not s.special])) + sum(s.special for s in built)
 
 
 LINES = st.lists(st.text(alphabet="ab (é\t", max_size=30), max_size=60).map("\n".join)
@@ -63,22 +68,20 @@ LINES = st.lists(st.text(alphabet="ab (é\t", max_size=30), max_size=60).map("\n
     LINES,
     st.integers(64, 400),
     st.sampled_from(FILL_FORMATS),
-    st.sampled_from([by_bytes, per_token(2), per_token(6)]),
+    st.sampled_from([by_bytes(), per_token(2), per_token(6)]),
 )
-async def test_a_prompt_never_exceeds_its_budget(
-    prefix: str, suffix: str, budget: int, name: str, count: Count
-) -> None:
+def test_a_prompt_never_exceeds_its_budget(prefix: str, suffix: str, budget: int, name: str, count: Counter) -> None:
     context = [ContextChunk("a/b.py", "x = 1\ny = 2\n" * 5), ContextChunk("c.py", "z = 3")]
-    built = await prompt.build(Document(prefix, suffix), FORMATS[name], budget, count, context=context)
-    assert await used(built.prompt, count) <= budget
+    built = prompt.build(Document(prefix, suffix), FORMATS[name], budget, count, context=context)
+    assert used(built.prompt, count) <= budget
 
 
 @given(LINES, LINES, st.integers(64, 300), st.sampled_from(FILL_FORMATS))
-async def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
+def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
     prefix: str, suffix: str, budget: int, name: str
 ) -> None:
     document = Document(prefix, suffix)
-    built = await prompt.build(document, FORMATS[name], budget, per_token(3))
+    built = prompt.build(document, FORMATS[name], budget, per_token(3))
     control = [segment.text for segment in built.prompt if segment.special]
     order = [piece.text for piece in FORMATS[name].pieces if isinstance(piece, Segment) and piece.special]
     assert control == order
@@ -94,36 +97,36 @@ async def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
     assert after == suffix or after.endswith("\n") or "\n" not in after
 
 
-async def test_the_last_lines_come_last() -> None:
-    built = await prompt.build(Document("a = 1\n    b = f(x", ")\nc\n"), QWEN, 200, per_token(3))
+def test_the_last_lines_come_last() -> None:
+    built = prompt.build(Document("a = 1\n    b = f(x", ")\nc\n"), QWEN, 200, per_token(3))
     assert literal(built.prompt) == "<|fim_prefix|><|fim_suffix|>)\nc\n<|fim_middle|>a = 1\n    b = f"
     assert built.held == "(x"
 
 
-async def test_eight_lines_come_last_at_most_and_the_place_where_they_begin_stays() -> None:
+def test_eight_lines_come_last_at_most_and_the_place_where_they_begin_stays() -> None:
     for lines in range(1, 24):
         above = "".join(f"line{number}\n" for number in range(lines))
-        built = await prompt.build(Document(above + "x."), QWEN, 400, per_token(3))
+        built = prompt.build(Document(above + "x."), QWEN, 400, per_token(3))
         typed = between(built.prompt, "<|fim_middle|>").splitlines()
         rest = lines % prompt.TYPED_LINES
         assert typed == [f"line{number}" for number in range(lines - rest, lines)] + ["x"]
 
 
-async def test_file_text_is_never_a_control_token() -> None:
+def test_file_text_is_never_a_control_token() -> None:
     document = Document("x = '<|fim_middle|>'\n<|fim_suffix|>", "<|endoftext|>\n")
-    built = await prompt.build(document, QWEN, 200, per_token(3))
+    built = prompt.build(document, QWEN, 200, per_token(3))
     special = [segment.text for segment in built.prompt if segment.special]
     assert special == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
 
 
 @pytest.mark.parametrize("size", [40, 400, 4000])
-async def test_while_typing_a_line_the_prompt_only_grows_at_its_end(size: int) -> None:
+def test_while_typing_a_line_the_prompt_only_grows_at_its_end(size: int) -> None:
     above, below = "value = compute(value)\n" * size, "return value\n" * size
     previous = ""
     changed = 0
     for typed in range(200):
         document = Document(above + "    " + "x1 " * (typed // 3) + "x1 "[: typed % 3], "\n" + below)
-        built = await prompt.build(document, QWEN, 500, per_token(3.5))
+        built = prompt.build(document, QWEN, 500, per_token(3.5))
         text = literal(built.prompt)
         changed += bool(previous) and not text.startswith(previous)
         previous = text
@@ -131,11 +134,11 @@ async def test_while_typing_a_line_the_prompt_only_grows_at_its_end(size: int) -
     assert changed <= 2
 
 
-async def test_while_typing_lines_the_prefix_keeps_its_beginning() -> None:
+def test_while_typing_lines_the_prefix_keeps_its_beginning() -> None:
     above, below = "value = compute(value)\n" * 500, "return value\n" * 500
     beginnings = set()
     for added in range(40):
-        built = await prompt.build(Document(above + "ab = c\n" * added, "\n" + below), QWEN, 500, per_token(3.5))
+        built = prompt.build(Document(above + "ab = c\n" * added, "\n" + below), QWEN, 500, per_token(3.5))
         beginnings.add(built.prompt[1].text[:60])
         ending = between(built.prompt, "<|fim_suffix|>", "<|fim_middle|>")
         assert below.startswith(ending.lstrip("\n")[:-1])
@@ -145,34 +148,44 @@ async def test_while_typing_lines_the_prefix_keeps_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("below", ["", "z\n" * 3, "return value\n" * 500])
-async def test_room_one_side_does_not_need_goes_to_the_other(below: str) -> None:
+def test_room_one_side_does_not_need_goes_to_the_other(below: str) -> None:
     above = "value = compute(value)\n" * 500
-    built = await prompt.build(Document(above, "\n" + below), QWEN, 800, per_token(3.2))
-    assert 800 * 0.75 < await used(built.prompt, per_token(3.2)) <= 800
+    built = prompt.build(Document(above, "\n" + below), QWEN, 800, per_token(3.2))
+    assert 800 * 0.75 < used(built.prompt, per_token(3.2)) <= 800
 
 
-async def test_a_line_longer_than_the_window_is_cut_inside() -> None:
-    built = await prompt.build(Document("x" * 9000, "y" * 9000), QWEN, 100, per_token(3))
-    assert 40 < await used(built.prompt, per_token(3)) <= 100
+def test_a_line_longer_than_the_window_is_cut_inside() -> None:
+    built = prompt.build(Document("x" * 9000, "y" * 9000), QWEN, 100, per_token(3))
+    assert 40 < used(built.prompt, per_token(3)) <= 100
     assert between(built.prompt, "<|fim_suffix|>", "<|fim_middle|>").strip("y") == ""
 
 
-async def test_tokens_are_counted_at_most_three_times_and_usually_once() -> None:
-    calls = 0
-
-    def counting(count: Count) -> Count:
-        async def counted(texts: Sequence[str]) -> list[int]:
-            nonlocal calls
-            calls += 1
-            return await count(texts)
-
-        return counted
-
+def test_tokens_are_counted_at_most_three_times_and_usually_once() -> None:
     document = Document("a = b + c\n" * 1000, "d = e\n" * 1000)
-    await prompt.build(document, QWEN, 500, counting(per_token(3.5)))
-    assert calls == 1
-    await prompt.build(document, QWEN, 500, counting(by_bytes))
-    assert calls <= 1 + 3
+    prompt.build(document, QWEN, 500, usual := per_token(3.5))
+    assert usual.calls == 1
+    prompt.build(document, QWEN, 500, worst := by_bytes())
+    assert worst.calls <= 3
+
+
+@pytest.mark.parametrize("counter", [per_token(3.5), by_bytes()])
+async def test_with_a_remote_tokenizer_the_prompt_is_the_same_and_no_count_is_asked_for_twice(
+    counter: Counter,
+) -> None:
+    document = Document("a = b + c\n" * 1000, "d = e\n" * 1000)
+
+    class Remote:
+        calls = 0
+
+        async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+            self.calls += 1
+            return counter.count_tokens(texts)
+
+    remote, before = Remote(), counter.calls
+    built = await prompt.build_for_engine(remote, document, QWEN, 500)
+    asked = counter.calls - before
+    assert built == prompt.build(document, QWEN, 500, counter)
+    assert asked == remote.calls <= 3
 
 
 @pytest.mark.parametrize(
@@ -194,8 +207,8 @@ async def test_tokens_are_counted_at_most_three_times_and_usually_once() -> None
         ("名" * 40, ""),
     ],
 )
-async def test_the_beginning_of_a_token_is_held_back(line: str, held: str) -> None:
-    built = await prompt.build(Document("a\n" + line, "\n"), QWEN, 200, per_token(3))
+def test_the_beginning_of_a_token_is_held_back(line: str, held: str) -> None:
+    built = prompt.build(Document("a\n" + line, "\n"), QWEN, 200, per_token(3))
     assert built.held == held
     assert literal(built.prompt).endswith("<|fim_middle|>a\n" + line.removesuffix(held))
 
@@ -204,7 +217,7 @@ async def test_the_beginning_of_a_token_is_held_back(line: str, held: str) -> No
 def test_what_is_held_back_is_the_end_of_the_line(line: str, name: str) -> None:
     held = prompt.held_back(line, FORMATS[name].pretokenizer)
     assert line.endswith(held)
-    assert len(held) <= prompt.LONGEST_HELD
+    assert len(held) <= prompt.MAX_HELD_CHARACTERS
 
 
 @pytest.mark.parametrize(
@@ -224,9 +237,9 @@ def test_the_held_back_text_is_taken_off_the_answer(answer: str, held: str, text
     assert prompt.contradicts(answer, held) == contradicts
 
 
-async def test_other_files_come_first_and_in_their_order() -> None:
+def test_other_files_come_first_and_in_their_order() -> None:
     context = [ContextChunk("b.py", "B = 1\n"), ContextChunk("a.py", "A = 2\n")]
-    built = await prompt.build(
+    built = prompt.build(
         Document("import a\n", "", path="pkg/main.py"), QWEN, 300, per_token(3), context=context, repository="shop"
     )
     assert literal(built.prompt) == (
@@ -235,39 +248,35 @@ async def test_other_files_come_first_and_in_their_order() -> None:
     )
 
 
-async def test_other_files_get_only_the_room_the_document_leaves() -> None:
+def test_other_files_get_only_the_room_the_document_leaves() -> None:
     context = [ContextChunk("b.py", "B = 1\n" * 400)]
-    small = await prompt.build(Document("x = 1\n" * 10), QWEN, 300, per_token(3), context=context)
-    large = await prompt.build(Document("x = 1\n" * 1000), QWEN, 300, per_token(3), context=context)
+    small = prompt.build(Document("x = 1\n" * 10), QWEN, 300, per_token(3), context=context)
+    large = prompt.build(Document("x = 1\n" * 1000), QWEN, 300, per_token(3), context=context)
     assert "B = 1" in literal(small.prompt)
     assert "B = 1" not in literal(large.prompt)
     assert literal(small.prompt).count("x = 1") == 10
 
 
-async def test_a_family_without_a_form_for_other_files_gets_none() -> None:
+def test_a_family_without_a_form_for_other_files_gets_none() -> None:
     form = formats.get("codellama-fim-v1")
-    built = await prompt.build(Document("x"), form, 300, per_token(3), context=[ContextChunk("b.py", "B = 1\n")])
+    built = prompt.build(Document("x"), form, 300, per_token(3), context=[ContextChunk("b.py", "B = 1\n")])
     assert "B = 1" not in literal(built.prompt)
 
 
-async def test_a_sentence_is_written_into_its_format() -> None:
-    built = await prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent=" sort a list ")
+def test_a_sentence_is_written_into_its_format() -> None:
+    built = prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent=" sort a list ")
     assert built.prompt == (Segment("### Instruction:\nsort a list\n### Response:\n"),)
 
 
-async def test_solved_examples_stand_before_the_sentence_each_as_a_turn_of_its_own() -> None:
+def test_solved_examples_stand_before_the_sentence_each_as_a_turn_of_its_own() -> None:
     shots = [Shot(" join two lists ", "a + b\n"), Shot("last item", "a[-1]")]
-    study = await prompt.build(
-        Document(""), formats.get("instruct-v1"), 200, per_token(3), intent="sort a list", shots=shots
-    )
+    study = prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent="sort a list", shots=shots)
     assert literal(study.prompt) == (
         "### Instruction:\njoin two lists\n### Response:\na + b\n\n"
         "### Instruction:\nlast item\n### Response:\na[-1]\n\n"
         "### Instruction:\nsort a list\n### Response:\n"
     )
-    chat = await prompt.build(
-        Document(""), formats.get("qwen-chat-v1"), 200, per_token(3), intent="sort a list", shots=shots
-    )
+    chat = prompt.build(Document(""), formats.get("qwen-chat-v1"), 200, per_token(3), intent="sort a list", shots=shots)
     assert literal(chat.prompt) == (
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\nWrite python code: join two lists<|im_end|>\n"
@@ -280,8 +289,8 @@ async def test_solved_examples_stand_before_the_sentence_each_as_a_turn_of_its_o
     assert [segment.text for segment in chat.prompt if segment.special].count("<|im_start|>") == 7
 
 
-async def test_solved_examples_cannot_hold_control_tokens() -> None:
-    chat = await prompt.build(
+def test_solved_examples_cannot_hold_control_tokens() -> None:
+    chat = prompt.build(
         Document(""),
         formats.get("qwen-chat-v1"),
         200,
@@ -292,21 +301,21 @@ async def test_solved_examples_cannot_hold_control_tokens() -> None:
     assert [segment.text for segment in chat.prompt if segment.special].count("<|im_end|>") == 4
 
 
-async def test_solved_examples_that_do_not_fit_are_refused() -> None:
+def test_solved_examples_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InvalidInput, match="does not fit"):
-        await prompt.build(
+        prompt.build(
             Document(""), formats.get("instruct-v1"), 100, per_token(3), intent="x", shots=[Shot("word " * 100, "y")]
         )
 
 
-async def test_a_format_for_holes_shows_no_solved_examples() -> None:
+def test_a_format_for_holes_shows_no_solved_examples() -> None:
     with pytest.raises(InvalidInput, match="qwen-fim-v1"):
-        await prompt.build(Document("x"), QWEN, 100, per_token(3), shots=[Shot("a", "b")])
+        prompt.build(Document("x"), QWEN, 100, per_token(3), shots=[Shot("a", "b")])
 
 
-async def test_a_sentence_that_does_not_fit_is_refused() -> None:
+def test_a_sentence_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidInput, match="does not fit"):
-        await prompt.build(Document(""), formats.get("instruct-v1"), 100, per_token(3), intent="word " * 500)
+        prompt.build(Document(""), formats.get("instruct-v1"), 100, per_token(3), intent="word " * 500)
 
 
 def test_an_answer_that_leaves_no_room_for_a_prompt_is_refused() -> None:

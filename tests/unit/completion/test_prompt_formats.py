@@ -7,7 +7,7 @@ import pytest
 from peft_core.api_types import Task
 from peft_core.errors import NotFound
 from peft_daemon.completion import formats
-from peft_daemon.completion.formats import FORMATS, Slot
+from peft_daemon.completion.formats import FORMATS, PromptField
 from peft_daemon.engines.base import Segment
 
 KNOWN = (
@@ -34,8 +34,11 @@ def test_an_unknown_id_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
 def test_a_fill_format_has_prefix_then_suffix_then_what_is_typed(name: str) -> None:
-    slots = [piece for piece in FORMATS[name].pieces if isinstance(piece, Slot)]
-    assert slots in ([Slot.PREFIX, Slot.SUFFIX, Slot.TYPED], [Slot.PREFIX, Slot.SUFFIX])
+    slots = [piece for piece in FORMATS[name].pieces if isinstance(piece, PromptField)]
+    assert slots in (
+        [PromptField.PREFIX, PromptField.SUFFIX, PromptField.TYPED],
+        [PromptField.PREFIX, PromptField.SUFFIX],
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
@@ -49,13 +52,13 @@ def test_a_fill_answer_ends_at_every_control_token_of_its_prompt(name: str) -> N
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].with_context])
 def test_context_comes_before_the_file_it_helps(name: str) -> None:
-    slots = [piece for piece in FORMATS[name].with_context if isinstance(piece, Slot)]
-    assert slots.index(Slot.CONTEXT) < slots.index(Slot.PREFIX)
-    assert Slot.TEXT in FORMATS[name].chunk
+    slots = [piece for piece in FORMATS[name].with_context if isinstance(piece, PromptField)]
+    assert slots.index(PromptField.CONTEXT) < slots.index(PromptField.PREFIX)
+    assert PromptField.TEXT in FORMATS[name].chunk
 
 
 def test_code_llama_keeps_the_line_in_the_prefix_because_its_tokenizer_adds_a_space() -> None:
-    assert Slot.TYPED not in FORMATS["codellama-fim-v1"].pieces
+    assert PromptField.TYPED not in FORMATS["codellama-fim-v1"].pieces
 
 
 def test_the_study_s_prompt_is_reproduced_to_the_letter() -> None:

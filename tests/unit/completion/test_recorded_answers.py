@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
-from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from scripted_engine import ScriptedEngine
 
+from fakes.scripted_engines import ScriptedEngine
 from fixtures.completions.cases import CASES, FILL, Case
 from peft_core.api_types import FinishReason, Task
 from peft_core.code.document import Document
 from peft_daemon.completion import formats
-from peft_daemon.completion.following import Completion
-from peft_daemon.completion.pipeline import Job, Pipeline
+from peft_daemon.completion.job import CompletionJob
+from support.completion_stream import streamed
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "completions" / "recorded.json"
 ANSWERS = json.loads(RECORDED.read_text(encoding="utf-8"))["answers"]
@@ -30,15 +29,12 @@ async def complete(case: Case, size: int = 4) -> tuple[Document, str, int, Finis
     engine = ScriptedEngine(pieces, FinishReason(recorded["reason"]), constrains=False)
     fills = form.task is Task.FILL
     document = Document.normalized(case.prefix, case.suffix, language=case.language) if fills else Document("")
-    what = Job(document=document, format=form, context_tokens=2048, max_tokens=64, intent="" if fills else case.source)
-    parts = ""
-    async with aclosing(Pipeline(engine).run(what)) as items:
-        async for item in items:
-            if isinstance(item, Completion):
-                assert parts == item.text
-                return document, item.text, item.replace_after, item.reason
-            parts += item.text
-    raise AssertionError("no completion")
+    what = CompletionJob(
+        document=document, format=form, context_tokens=2048, max_tokens=64, intent="" if fills else case.source
+    )
+    parts, end = await streamed(engine, what)
+    assert "".join(parts) == end.text
+    return document, end.text, end.replace_after, end.reason
 
 
 def in_place(case: Case, text: str, replace_after: int) -> str:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from scripted_engine import ScriptedEngine
 
+from fakes.scripted_engines import ScriptedEngine
 from peft_core.api_types import LLAMACPP, CompleteRequest, CompleteResponse, Task
 from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import client_prompts
+from peft_daemon.completion.service import CompletionService, RawRequest
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.models.catalogue import PromptFormats
-from peft_daemon.service import CompletionService, RawRequest
 from support.synthetic_adapter import TinyModel, lora, write_peft
 from support.tiny_entry import tiny_entry
 

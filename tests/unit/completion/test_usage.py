@@ -6,8 +6,8 @@ import pytest
 
 from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
+from peft_daemon.completion.postprocess.cleanup import drop_usage
 from peft_daemon.completion.postprocess.draft import Draft
-from peft_daemon.completion.postprocess.usage import drop_usage
 
 # What the default model wrote for "reverse the words of a sentence".
 WRITTEN = """def reverse_words(sentence):

@@ -38,7 +38,7 @@ class Recorded:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         self.requests.append(request)
         timings = Timings(prompt_evaluated=30, prompt_reused=12, decode_tokens=5, engine_ms=50.0)
-        yield Delta(request.begins_with + self._text.format(seed=request.seed), (), timings)
+        yield Delta(request.begins_with + self._text.format(seed=request.sampling.seed), (), timings)
         yield Finish(FinishReason.STOP, timings)
 
 
@@ -114,9 +114,9 @@ async def test_samples_of_two_seeds_have_nothing_in_common() -> None:
     assert len(given.texts) == 3
     assert given.answer_tokens == 15
     await asked.answer(question(seed=2))
-    seeds = [request.seed for request in engine.requests]
+    seeds = [request.sampling.seed for request in engine.requests]
     assert len(set(seeds)) == 6
-    assert {(request.temperature, request.top_p) for request in engine.requests} == {(0.6, 0.95)}
+    assert {(request.sampling.temperature, request.sampling.top_p) for request in engine.requests} == {(0.6, 0.95)}
 
 
 async def test_as_many_samples_as_wished_are_drawn_together_and_stay_in_order() -> None:
@@ -130,7 +130,7 @@ async def test_as_many_samples_as_wished_are_drawn_together_and_stay_in_order() 
 async def test_greedy_is_greedy_and_once() -> None:
     engine = Recorded()
     await answerer(engine).answer(question(seed=42))
-    assert [request.temperature for request in engine.requests] == [0.0]
+    assert [request.sampling.temperature for request in engine.requests] == [0.0]
 
 
 async def test_a_hole_gets_solved_holes_as_pieces_of_other_files() -> None:

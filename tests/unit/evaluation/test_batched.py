@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from peft_core.api_types import FinishReason
+from peft_core.api_types import FinishReason, SamplingParams
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Segment
@@ -81,9 +81,17 @@ async def running(base: Any, *, rows: int) -> AsyncIterator[Any]:
     await engine.stop()
 
 
-def requests(adapters: Sequence[AdapterLease | None], **fields: Any) -> list[GenerationRequest]:
+def requests(
+    adapters: Sequence[AdapterLease | None], temperature: float = 0.0, top_p: float = 1.0, **fields: Any
+) -> list[GenerationRequest]:
     return [
-        GenerationRequest((Segment(text),), max_tokens=3 + number % 6, adapter=adapter, seed=number, **fields)
+        GenerationRequest(
+            (Segment(text),),
+            max_tokens=3 + number % 6,
+            adapter=adapter,
+            sampling=SamplingParams(temperature, top_p, number),
+            **fields,
+        )
         for number, (text, adapter) in enumerate((text, adapter) for adapter in adapters for text in PROMPTS)
     ]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from peft_core.code.document import Document
@@ -40,7 +38,7 @@ def written(
 ) -> EncodedExample | DroppedExample:
     ids = tiny_run.FORMATS
     chosen = formats.get(ids.fill if isinstance(example, FillExample) else ids.intent)
-    return asyncio.run(encode_example(example, chosen, tokens, limits))
+    return encode_example(example, chosen, tokens, limits)
 
 
 def test_a_sentence_becomes_the_chat_prompt_and_its_answer_closes_the_fence(tokens: ExampleTokenizer) -> None:
@@ -60,11 +58,8 @@ def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_b
     made = written(example, tokens)
     assert isinstance(made, EncodedExample)
 
-    async def count(texts: object) -> list[int]:
-        return [len(tokens.literal.encode_text(each)) for each in texts]  # type: ignore[attr-defined]
-
     document = Document.normalized(example.prefix, example.suffix)
-    built = asyncio.run(prompt.build(document, formats.get("qwen-fim-v1"), LIMITS.prompt_tokens, count))
+    built = prompt.build(document, formats.get("qwen-fim-v1"), LIMITS.prompt_tokens, tokens.literal)
     assert list(made.prompt) == tokens.literal.encode_prompt(built.prompt)
     assert built.held == "se"
     assert text(tokens, made.response) == "self.a,\n        a<|endoftext|>"
@@ -114,19 +109,17 @@ def test_what_serving_could_not_answer_is_dropped_with_its_reason(
 def test_a_format_of_another_task_or_family_is_refused(tokens: ExampleTokenizer) -> None:
     fill = FillExample(id="1", prefix="a", suffix="", middle="b")
     with pytest.raises(InvalidInput, match="is for intent, not for fill"):
-        asyncio.run(encode_example(fill, formats.get("instruct-v1"), tokens, LIMITS))
+        encode_example(fill, formats.get("instruct-v1"), tokens, LIMITS)
     with pytest.raises(InvalidInput, match="control token"):
-        asyncio.run(encode_example(fill, formats.get("deepseek-fim-v1"), tokens, LIMITS))
+        encode_example(fill, formats.get("deepseek-fim-v1"), tokens, LIMITS)
 
 
 def test_an_encoder_input_ends_as_the_family_was_trained() -> None:
-    made = asyncio.run(
-        encode_example(
-            IntentExample(id="1", intent="x", code="y"),
-            formats.get("instruct-v1"),
-            ExampleTokenizer.of(tiny_run.base("t5")),
-            LIMITS,
-        )
+    made = encode_example(
+        IntentExample(id="1", intent="x", code="y"),
+        formats.get("instruct-v1"),
+        ExampleTokenizer.of(tiny_run.base("t5")),
+        LIMITS,
     )
     assert isinstance(made, EncodedExample)
     assert made.prompt[-1] == made.response[-1] == END_OF_TEXT

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.postprocess.chat import drop_remarks, strip_chat
-from peft_daemon.completion.postprocess.closing import fit_closing
+from peft_daemon.completion.postprocess.boundaries import (
+    drop_blank,
+    drop_comments_above,
+    drop_following,
+    drop_misfits,
+    fit_closing,
+    limit_scope,
+    one_line,
+    whole_lines,
+)
+from peft_daemon.completion.postprocess.cleanup import drop_remarks, drop_secrets, drop_usage, strip_chat
 from peft_daemon.completion.postprocess.draft import Draft, Step
-from peft_daemon.completion.postprocess.ending import drop_blank, drop_misfits, whole_lines
 from peft_daemon.completion.postprocess.indentation import fit_indentation, place_at_cursor, use_document_style
-from peft_daemon.completion.postprocess.lines import drop_comments_above, drop_following, one_line
 from peft_daemon.completion.postprocess.repetition import cut_repetition, drop_repetition
-from peft_daemon.completion.postprocess.scope import limit_scope
-from peft_daemon.completion.postprocess.secrets import drop_secrets
-from peft_daemon.completion.postprocess.usage import drop_usage
 
 __all__ = ["FILL_STEPS", "INTENT_STEPS", "Draft", "apply"]
 

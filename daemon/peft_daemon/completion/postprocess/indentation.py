@@ -9,7 +9,7 @@ from peft_core.code.document import Document, leading_space, width
 from peft_daemon.completion.cursor import Cursor, statement_above
 from peft_daemon.completion.postprocess.draft import Draft
 
-NEARBY = 20_000
+MAX_STYLE_CHARACTERS = 20_000
 """Characters before the cursor in which the document's way of indenting is looked for."""
 SPACES_PER_LEVEL = 4
 """What a level of the model's own indentation has, when it must be written in tabs."""
@@ -95,6 +95,6 @@ def _written(space: str, style: str) -> str:
 
 def _style(document: Document) -> str:
     """A tab or a space where the document near the cursor indents with one of them alone, else empty."""
-    nearby = document.prefix[-NEARBY:]
+    nearby = document.prefix[-MAX_STYLE_CHARACTERS:]
     tabs, spaces = _TABS.search(nearby) is not None, _SPACES.search(nearby) is not None
     return "" if tabs == spaces else "\t" if tabs else " "

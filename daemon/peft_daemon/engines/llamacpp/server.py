@@ -326,12 +326,12 @@ def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[
 def _options(request: GenerationRequest, adapters: SlotAdapters) -> dict[str, Any]:
     return {
         "n_predict": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        "temperature": request.sampling.temperature,
+        "top_p": request.sampling.top_p,
         "top_k": 0,
         "min_p": 0.0,
         "repeat_penalty": 1.0,
-        "seed": request.seed,
+        "seed": request.sampling.seed,
         "stop": list(request.stop),
         "n_probs": request.logprobs,
         "grammar": _beginning(request.begins_with),

@@ -84,10 +84,10 @@ class Sampler:
     """The choices of one request; the same seed makes the same choices."""
 
     def __init__(self, request: GenerationRequest, vocabulary: ByteVocabulary) -> None:
-        self._temperature, self._top_p = request.temperature, request.top_p
+        self._temperature, self._top_p = request.sampling.temperature, request.sampling.top_p
         self._alternatives = request.logprobs
         self._vocabulary = vocabulary
-        self._generator = torch.Generator().manual_seed(request.seed)
+        self._generator = torch.Generator().manual_seed(request.sampling.seed)
         self._to_come = request.begins_with.encode()
         """What the answer still has to begin with."""
 

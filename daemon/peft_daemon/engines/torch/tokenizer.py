@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,10 @@ class LiteralTokenizer:
     def encode_text(self, text: str) -> list[int]:
         """Token ids of ``text``, taken literally; nothing is added at either end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, taken literally."""
+        return [len(self.encode_text(text)) for text in texts]
 
     def special_id(self, name: str) -> int:
         """The id of a control token; raises InvalidInput when the model has none of that name."""

@@ -1,14 +1,13 @@
-"""One generation from request to answer: which adapter, whose turn, through the pipeline, counted.
+"""The service that answers requests: which adapter, format and limits a request gets, and what is counted.
 
-The routes translate their protocols to the calls here; the pipeline knows prompts and post-processing, the engine
-knows tokens. This is the only place where they meet.
+Routes translate their protocols into calls of ``CompletionService``. ``complete`` turns a request into a
+``CompletionJob``, which ``stream.Completer`` answers; ``raw`` gives the model's own text to other tools' protocols.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -28,6 +27,7 @@ from peft_core.api_types import (
     EngineStatus,
     FinishReason,
     Origin,
+    SamplingParams,
     Task,
     Timings,
     UseAdapterRequest,
@@ -42,15 +42,13 @@ from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.answer import Question
-from peft_daemon.completion.completer import Completer, Wanted, Work
-from peft_daemon.completion.deadlines import Deadline, DeadlinePassed, until_deadline
-from peft_daemon.completion.following import Completion, TextPart, accepted
+from peft_daemon.completion.deadlines import DeadlinePassed, Deadlines, until_deadline
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.intent import Decision, decide_task
-from peft_daemon.completion.pipeline import Job
+from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.completion.scheduler import Scheduler, Superseded
+from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Segment
 from peft_daemon.metrics import Metrics
@@ -69,13 +67,10 @@ class RawRequest:
     max_tokens: int
     adapter: Manifest | None = None
     scale: float | None = None
-    task: Task = Task.FILL
     context: tuple[ContextChunk, ...] = ()
     path: str | None = None
     repository: str = ""
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()
     decode_budget_ms: int | None = None
     """Counted from the first token: reading a long prompt does not use it up."""
@@ -108,7 +103,7 @@ class CompletionService:
         self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
-        """Close what a request did not wait for."""
+        """Tasks that close what a request did not wait for."""
         self._left_out: dict[Task, str] = {}
         """Why the base answered a task's last request although an adapter is in use."""
         self.started = time.time()
@@ -139,19 +134,12 @@ class CompletionService:
 
     def metrics_text(self) -> bytes:
         """Prometheus' text format."""
-        engine = self._engine.status()
-        self._metrics.active.set(self.active)
-        self._metrics.queued.set(self.queued)
-        self._metrics.memory.set(self.memory_bytes())
-        process = psutil.Process()
-        self._metrics.tasks.set(len(asyncio.all_tasks()))
-        self._metrics.threads.set(process.num_threads())
-        if sys.platform == "win32":
-            self._metrics.descriptors.set(process.num_handles())
-        else:
-            self._metrics.descriptors.set(process.num_fds())
-        self._metrics.restarts.set(engine.restarts)
-        return self._metrics.text()
+        return self._metrics.text(
+            active=self.active,
+            queued=self.queued,
+            memory_bytes=self.memory_bytes(),
+            engine_restarts=self._engine.status().restarts,
+        )
 
     def left_out(self) -> list[str]:
         """What is wrong with the adapters that are in use and answer nothing."""
@@ -199,51 +187,52 @@ class CompletionService:
         await asyncio.to_thread(self._registry.use, asked.name, asked.task, repository)
 
     async def complete(self, asked: CompleteRequest) -> AsyncGenerator[str | CompleteResponse, None]:
-        """Pieces of final text as they become certain, then the CompleteResponse.
+        """Yield pieces of the final text as they become certain, then the CompleteResponse.
 
         Superseded requests end with a response that says so. Closing the generator stops decoding, unless a newer
-        request goes on with it. Raises NotFound or Conflict for a wrong adapter, Unavailable and EngineFailed as the
-        engine does. When its time budget, which counts from now on, is over, it ends with what is complete; raises
-        Unavailable when that is nothing because the engine was not there.
+        request goes on with it. When its time is over, which counts from now on, it ends with what is complete.
+
+        Raises NotFound or Conflict for a wrong adapter, Unavailable and EngineFailed as the engine does, and
+        Unavailable where nothing is complete in the time because the engine was not there.
         """
         arrived, clock = time.perf_counter(), asyncio.get_running_loop().time()
         if (why := why_off(asked.path, asked.language, prose=asked.prose)) is not None:
             yield self._off(asked, why)
             return
-        wanted = self._wanted(await self._with_context(asked, adopt=False))
-        deadline = self._deadline(clock, wanted.job.time_budget_ms)
-        end, work = Completion("", FinishReason.CANCELLED, 0, Timings()), Work()
+        job = self._job(await self._with_context(asked, adopt=False))
+        display_s = None if asked.show_after_ms is None else asked.show_after_ms / 1000
+        deadlines = Deadlines(clock, self._limit_s(job.time_budget_ms), display_s)
+        end, stats = Completion("", FinishReason.CANCELLED), StreamStats()
         try:
-            run = self._completer.run(wanted, work, show_after_ms=asked.show_after_ms, deadline=deadline.at)
-            async with aclosing(run) as parts:
+            async with aclosing(self._completer.run(job, stats, deadlines)) as parts:
                 async for part in parts:
-                    if isinstance(part, TextPart):
-                        yield part.text
-                    else:
+                    if isinstance(part, Completion):
                         end = part
+                    else:
+                        yield part
         except Superseded:
-            end = Completion("", FinishReason.SUPERSEDED, 0, Timings())
+            end = Completion("", FinishReason.SUPERSEDED)
         except DeadlinePassed:
-            end = Completion("", FinishReason.TIMEOUT, 0, Timings())
+            end = Completion("", FinishReason.TIMEOUT)
         finally:
-            spent = Timings() if work.origin is Origin.KEPT else end.timings
-            timings = _complete(spent, work.queue_ms, arrived)
+            spent = Timings() if stats.origin is Origin.KEPT else end.timings
+            timings = _complete(spent, stats.queue_ms, arrived)
             self._count("complete", end.reason, timings)
-            self._metrics.answered(work.origin.value)
+            self._metrics.answered(stats.origin.value)
         if end.reason is FinishReason.TIMEOUT and not end.text:
-            deadline.require_engine(self._engine.status())
-        if self._settings.look_ahead and end.reason in _LOOKED_BEHIND and not end.more:
-            after = await self._with_context(accepted(asked, end), adopt=False)
-            self._completer.look_ahead(self._wanted(after))
+            deadlines.require_engine(self._engine.status())
+        if self._settings.look_ahead and end.reason in _PREFETCHED_AFTER and not end.more:
+            after = await self._with_context(_accepted(asked, end), adopt=False)
+            self._completer.prefetcher.prefetch(self._job(after))
         yield CompleteResponse(
             id=uuid.uuid4().hex,
             text=end.text,
             finish_reason=end.reason,
-            task=wanted.job.task,
+            task=job.task,
             model=self._model.id,
-            adapter=wanted.use,
+            adapter=job.adapter_use,
             replace_after=end.replace_after,
-            origin=work.origin,
+            origin=stats.origin,
             more=end.more,
             timings=timings,
         )
@@ -255,12 +244,12 @@ class CompletionService:
         """
         if why_off(asked.path, asked.language, prose=asked.prose) is not None:
             return WarmResponse(warm=False)
-        deadline = self._deadline(asyncio.get_running_loop().time(), asked.time_budget_ms)
+        deadlines = Deadlines(asyncio.get_running_loop().time(), self._limit_s(asked.time_budget_ms))
         try:
-            async with asyncio.timeout_at(deadline.at):
-                return await self._completer.warm(self._wanted(await self._with_context(asked, adopt=True)))
+            async with asyncio.timeout_at(deadlines.answer_at):
+                return await self._completer.prefetcher.warm(self._job(await self._with_context(asked, adopt=True)))
         except TimeoutError:
-            deadline.require_engine(self._engine.status())
+            deadlines.require_engine(self._engine.status())
             return WarmResponse(warm=False)
 
     async def close(self) -> None:
@@ -268,11 +257,11 @@ class CompletionService:
         await self._completer.close()
         await self._left_behind.end()
 
-    def _deadline(self, arrived: float, time_budget_ms: int | None) -> Deadline:
-        return Deadline(arrived, self._settings.request_limit_s if time_budget_ms is None else time_budget_ms / 1000)
+    def _limit_s(self, time_budget_ms: int | None) -> float:
+        return self._settings.request_limit_s if time_budget_ms is None else time_budget_ms / 1000
 
     def _off(self, asked: CompleteRequest, why: str) -> CompleteResponse:
-        """The answer where completions are off; nothing has seen the text."""
+        """The answer where completions are off; the text is not looked at."""
         self._count("complete", FinishReason.OFF, Timings())
         task, off = asked.task or Task.FILL, FinishReason.OFF
         return CompleteResponse(
@@ -280,10 +269,12 @@ class CompletionService:
         )
 
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
-        """With chunks of the workspace; ``adopt``: they may be other ones than before."""
+        """The request with chunks of the workspace; ``adopt``: they may be other ones than before."""
         return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, adopt=adopt)))
 
-    def _wanted(self, asked: CompleteRequest) -> Wanted:
+    def _job(self, asked: CompleteRequest) -> CompletionJob:
+        """Decide the task, adapter, format and limits of a request."""
+        settings = self._settings
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
         decision = decide_task(asked, document)
         manifest = (
@@ -293,13 +284,27 @@ class CompletionService:
         )
         lease = self._lease(manifest, asked.scale)
         use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
-        job = self._job(asked, document, decision, manifest)
-        question = None
-        if asked.document and job.temperature == 0:
-            # Everything of the job but what stands around the cursor, which answers are held against.
-            rest = (replace(job, document=replace(document, prefix="", suffix="")), use and (use.digest, use.scale))
-            question = Question(asked.document, rest)
-        return Wanted(job, lease, use, question, asked.automatic)
+        intends = decision.task is Task.INTENT
+        max_tokens = asked.max_tokens or (settings.max_tokens_intent if intends else settings.max_tokens_fill)
+        return CompletionJob(
+            document=document,
+            format=self._format(decision, manifest),
+            context_tokens=min(self._context_tokens, settings.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
+            max_tokens=max_tokens,
+            task=decision.task,
+            intent=decision.intent,
+            lead=decision.at_cursor.lead if decision.at_cursor else "",
+            context=tuple(asked.context),
+            sampling=asked.sampling,
+            stop=tuple(asked.stop),
+            time_budget_ms=asked.time_budget_ms or (None if intends else settings.time_budget_fill_ms),
+            single_line=asked.single_line,
+            adapter=lease,
+            adapter_use=use,
+            # A sampled answer is no other request's, and supersedes none.
+            document_key=asked.document if asked.document and asked.sampling.greedy else None,
+            automatic=asked.automatic,
+        )
 
     async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         """The model's own text, then RawEnd; errors as in ``complete``. The model sees no values like secrets."""
@@ -307,25 +312,25 @@ class CompletionService:
             self._count(route, FinishReason.OFF, Timings())
             yield RawEnd(FinishReason.OFF, Timings())
             return
-        deadline = self._deadline(asyncio.get_running_loop().time(), None)
+        clock, limit_s = asyncio.get_running_loop().time(), self._settings.request_limit_s
         timings = None
         try:
-            async with aclosing(until_deadline(self._raw(asked, route), deadline.at, self._left_behind)) as items:
+            async with aclosing(until_deadline(self._raw(asked, route), clock + limit_s, self._left_behind)) as items:
                 async for item in items:
                     timings = item.timings
                     yield item
         except DeadlinePassed:
             if timings is None:
-                raise deadline.unanswered(self._engine.status()) from None
-            yield RawEnd(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * deadline.limit_s))
+                raise Deadlines(clock, limit_s).unanswered(self._engine.status()) from None
+            yield RawEnd(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * limit_s))
 
     async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
         arrived = time.perf_counter()
         end = RawEnd(FinishReason.CANCELLED, Timings())
         queue_ms = 0.0
         try:
-            async with self._scheduler.place() as admitted:
-                queue_ms = admitted.queue_ms
+            async with self._scheduler.slot() as slot:
+                queue_ms = slot.queue_ms
                 built, stop = await self._raw_prompt(asked)
                 held = built.held
                 request = GenerationRequest(
@@ -333,9 +338,7 @@ class CompletionService:
                     max_tokens=asked.max_tokens,
                     adapter=self._lease(asked.adapter, asked.scale),
                     stop=(*stop, *asked.stop),
-                    temperature=asked.temperature,
-                    top_p=asked.top_p,
-                    seed=asked.seed,
+                    sampling=asked.sampling,
                     logprobs=asked.logprobs,
                     begins_with=held,
                 )
@@ -375,27 +378,6 @@ class CompletionService:
             manifest.require_engine(self._engine.id)
         return manifest
 
-    def _job(self, asked: CompleteRequest, document: Document, decision: Decision, manifest: Manifest | None) -> Job:
-        at_cursor, settings = decision.at_cursor, self._settings
-        intends = decision.task is Task.INTENT
-        max_tokens = asked.max_tokens or (settings.max_tokens_intent if intends else settings.max_tokens_fill)
-        return Job(
-            document=document,
-            format=self._format(decision, manifest),
-            context_tokens=min(self._context_tokens, settings.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
-            max_tokens=max_tokens,
-            task=decision.task,
-            intent=decision.intent,
-            lead=at_cursor.lead if at_cursor else "",
-            context=tuple(asked.context),
-            time_budget_ms=asked.time_budget_ms or (None if intends else settings.time_budget_fill_ms),
-            temperature=asked.temperature,
-            top_p=asked.top_p,
-            seed=asked.seed,
-            stop=tuple(asked.stop),
-            single_line=asked.single_line,
-        )
-
     def _format(self, decision: Decision, manifest: Manifest | None) -> PromptFormat:
         """The format that the adapter was trained on where that fits what is asked, else the base model's."""
         trained = formats.FORMATS.get(manifest.prompt_format) if manifest else None
@@ -412,8 +394,8 @@ class CompletionService:
             return BuiltPrompt((Segment(masked(asked.prefix)),)), form.stop
         budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path)
-        built = await prompt.build(
-            document, form, budget, self._engine.count_tokens, context=asked.context, repository=asked.repository
+        built = await prompt.build_for_engine(
+            self._engine, document, form, budget, context=asked.context, repository=asked.repository
         )
         return built, form.stop
 
@@ -422,8 +404,20 @@ class CompletionService:
         self._metrics.finished(route, reason.value, timings)
 
 
-_LOOKED_BEHIND = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.EMPTY})
+_PREFETCHED_AFTER = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.EMPTY})
 """Ends after which it is known what the user may go on with."""
+
+
+def _accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
+    """The request that will come if the completion is accepted; the answer to its sentence is there then."""
+    return msgspec.structs.replace(
+        asked,
+        prefix=asked.prefix + end.text,
+        suffix=asked.suffix[end.replace_after :],
+        intent="",
+        task=Task.FILL if asked.task is Task.FILL else None,
+        automatic=False,
+    )
 
 
 def _complete(timings: Timings, queue_ms: float, arrived: float) -> Timings:

@@ -10,45 +10,39 @@ from contextlib import aclosing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_engine import ScriptedEngine
 
-from peft_core.api_types import ContextChunk, FinishReason, Task, Timings
+from fakes.scripted_engines import PacedEngine, ScriptedEngine
+from peft_core.api_types import ContextChunk, FinishReason, SamplingParams, Task, Timings
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
-from peft_daemon.completion.following import Completion, TextPart
-from peft_daemon.completion.pipeline import Job, Pipeline
+from peft_daemon.completion.job import CompletionJob
+from peft_daemon.completion.stream import Completion, StreamStats, complete_once
+from support.completion_stream import completer, no_deadlines, streamed
 
 QWEN = formats.get("qwen-fim-v1")
 
 
-def job(source: str, **options: object) -> Job:
+def job(source: str, **options: object) -> CompletionJob:
     """A job at ``‸``."""
     prefix, _, suffix = source.partition("‸")
     settings = {"format": QWEN, "context_tokens": 1024, "max_tokens": 64, **options}
-    return Job(document=Document.normalized(prefix, suffix), **settings)  # type: ignore[arg-type]
+    return CompletionJob(document=Document.normalized(prefix, suffix), **settings)  # type: ignore[arg-type]
 
 
-async def run(engine: ScriptedEngine, what: Job) -> tuple[list[str], Completion]:
+async def run(engine: ScriptedEngine, what: CompletionJob) -> tuple[list[str], Completion]:
     """All parts, and the end."""
-    parts: list[str] = []
-    async with aclosing(Pipeline(engine).run(what)) as items:
-        async for item in items:
-            if isinstance(item, Completion):
-                return parts, item
-            parts.append(item.text)
-    raise AssertionError("the pipeline ended without a completion")
+    return await streamed(engine, what)
 
 
 async def test_lines_are_given_as_soon_as_they_are_complete() -> None:
-    engine = ScriptedEngine(["a()", "\n    b", "()\n", "    c()"])
-    seen: list[tuple[int, str]] = []
-    async with aclosing(Pipeline(engine).run(job("def f():\n    ‸\n"))) as items:
-        async for item in items:
-            if isinstance(item, TextPart):
-                seen.append((engine.given, item.text))
-    assert seen == [(2, "a()"), (3, "\n    b()"), (4, "\n    c()")]
+    engine = PacedEngine(lambda _: ["a()", "\n    b", "()\n", "    c()"], at_once=2)
+    async with aclosing(completer(engine).run(job("def f():\n    ‸\n"), StreamStats(), no_deadlines())) as items:
+        assert await anext(items) == "a()", "given while the engine waits"
+        engine.go.set()
+        assert await anext(items) == "\n    b()"
+        assert await anext(items) == "\n    c()"
 
 
 async def test_the_parts_in_a_row_are_the_text() -> None:
@@ -115,31 +109,25 @@ async def test_where_one_line_is_wanted_the_engine_is_told_to_end_with_it() -> N
     assert engine.request is not None and "\n" in engine.request.stop
 
 
-async def test_closing_the_pipeline_stops_the_engine() -> None:
-    engine = ScriptedEngine(["a()\n", "    b()\n", "    c()\n"])
-    items = Pipeline(engine).run(job("def f():\n    ‸\n"))
-    assert isinstance(await anext(items), TextPart)
+async def test_closing_the_stream_stops_the_engine() -> None:
+    engine = PacedEngine(lambda _: ["a()\n", "    b()\n", "    c()\n"], at_once=1)
+    own = completer(engine)
+    items = own.run(job("def f():\n    ‸\n"), StreamStats(), no_deadlines())
+    assert await anext(items) == "a()"
+    assert engine.running == 1
     await items.aclose()
-    assert engine.closed
-    assert engine.given == 1
+    await own.close()
+    assert engine.running == 0
 
 
 async def test_cancelling_the_task_that_reads_stops_the_engine() -> None:
-    engine = ScriptedEngine(["a()\n", "    b()\n"])
-    reached = asyncio.Event()
-
-    async def read() -> None:
-        async with aclosing(Pipeline(engine).run(job("def f():\n    ‸\n"))) as items:
-            async for _item in items:
-                reached.set()
-                await asyncio.Event().wait()
-
-    task = asyncio.create_task(read())
-    await reached.wait()
+    engine = PacedEngine(lambda _: ["a()\n", "    b()\n"], at_once=1)
+    task = asyncio.create_task(complete_once(engine, job("def f():\n    ‸\n")))
+    await engine.waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert engine.closed
+    assert engine.running == 0
 
 
 @pytest.mark.parametrize("reason", [FinishReason.LENGTH, FinishReason.TIMEOUT])
@@ -234,15 +222,12 @@ async def test_a_sentence_is_answered_with_code() -> None:
 async def test_limits_sampling_adapter_and_stops_reach_the_engine(tmp_path: object) -> None:
     engine = ScriptedEngine(["1"])
     lease = AdapterLease("digest", tmp_path / "a.gguf", 0.5)  # type: ignore[operator]
-    what = job("x = ‸\n", time_budget_ms=50, temperature=0.2, top_p=0.9, seed=3, stop=("END",))
-    async with aclosing(Pipeline(engine).run(what, lease)) as items:
-        async for _ in items:
-            pass
+    sampling = SamplingParams(0.2, 0.9, 3)
+    await complete_once(engine, job("x = ‸\n", time_budget_ms=50, sampling=sampling, stop=("END",), adapter=lease))
     asked = engine.request
     assert asked is not None
     assert asked.adapter == lease
-    assert (asked.max_tokens, asked.time_budget_ms, asked.seed) == (64, 50, 3)
-    assert (asked.temperature, asked.top_p) == (0.2, 0.9)
+    assert (asked.max_tokens, asked.time_budget_ms, asked.sampling) == (64, 50, sampling)
     assert {"END", "<|endoftext|>", "<|fim_middle|>"} <= set(asked.stop)
 
 
@@ -278,9 +263,9 @@ async def test_whatever_the_model_says_the_parts_are_the_text(
         assert end.text.count("\n") == end.text.count("\r\n")
 
 
-def test_importing_the_pipeline_loads_no_parser() -> None:
+def test_importing_completion_loads_no_parser() -> None:
     code = (
-        "import sys, peft_daemon.completion.pipeline, peft_daemon.completion.intent\n"
+        "import sys, peft_daemon.completion.job, peft_daemon.completion.intent\n"
         "heavy = ('tree_sitter', 'tree_sitter_python', 'torch', 'xllamacpp', 'httpx')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

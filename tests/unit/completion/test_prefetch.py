@@ -6,7 +6,7 @@ import pytest
 
 from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.next_line import enter
+from peft_daemon.completion.prefetch import typed_for_next_line
 
 
 @pytest.mark.parametrize(
@@ -27,4 +27,4 @@ from peft_daemon.completion.next_line import enter
 def test_enter(source: str, expected: str | None) -> None:
     prefix, _, suffix = source.partition("‸")
     document = Document(prefix, suffix)
-    assert enter(document, Cursor.of(document, None)) == expected
+    assert typed_for_next_line(document, Cursor.of(document, None)) == expected

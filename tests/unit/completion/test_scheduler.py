@@ -1,4 +1,4 @@
-"""The scheduler's promises: the newest request of a document wins, and a place is never lost."""
+"""The scheduler's promises: the newest request of a document wins, and a slot is never lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.completion.scheduler import NoPlace, Scheduler, Superseded
+from peft_daemon.completion.scheduler import NoFreeSlot, Scheduler, Superseded
 
 
 async def endless(closed: asyncio.Event) -> AsyncGenerator[int, None]:
@@ -123,11 +123,11 @@ async def test_requests_without_a_document_never_supersede_each_other() -> None:
             break
 
 
-async def test_places_are_given_in_order_of_arrival() -> None:
+async def test_slots_are_given_in_order_of_arrival() -> None:
     scheduler, order = Scheduler(1), []
 
     async def one(n: int) -> None:
-        async with scheduler.place():
+        async with scheduler.slot():
             await asyncio.sleep(0)
             order.append(n)
 
@@ -135,14 +135,14 @@ async def test_places_are_given_in_order_of_arrival() -> None:
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_cancelling_a_waiting_request_gives_its_place_back() -> None:
+async def test_cancelling_a_waiting_request_gives_its_slot_back() -> None:
     scheduler = Scheduler(1)
 
     async def wait() -> None:
-        async with scheduler.place():
+        async with scheduler.slot():
             pass
 
-    async with scheduler.place():
+    async with scheduler.slot():
         waiting = asyncio.create_task(wait())
         while not scheduler.queued:
             await asyncio.sleep(0)
@@ -153,11 +153,11 @@ async def test_cancelling_a_waiting_request_gives_its_place_back() -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-async def test_a_spare_generation_gives_way_to_one_that_somebody_waits_for(slots: int) -> None:
+async def test_a_background_generation_gives_way_to_one_that_somebody_waits_for(slots: int) -> None:
     scheduler, begun, order = Scheduler(slots), asyncio.Event(), []
 
     async def spare() -> None:
-        async with scheduler.spare_place(lambda: task.cancel() and None):
+        async with scheduler.background_slot(lambda: task.cancel() and None):
             begun.set()
             try:
                 await asyncio.Event().wait()
@@ -166,32 +166,32 @@ async def test_a_spare_generation_gives_way_to_one_that_somebody_waits_for(slots
 
     task = asyncio.create_task(spare())
     await begun.wait()
-    async with scheduler.place():
+    async with scheduler.slot():
         order.append("served")
         await asyncio.sleep(0)
     assert order == (["spare ended", "served"] if slots == 1 else ["served", "spare ended"])
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-async def test_of_two_spare_generations_the_newer_one_goes_on(slots: int) -> None:
+async def test_of_two_background_generations_the_newer_one_goes_on(slots: int) -> None:
     scheduler, begun = Scheduler(slots), asyncio.Event()
 
     async def older() -> None:
-        async with scheduler.spare_place(lambda: task.cancel() and None):
+        async with scheduler.background_slot(lambda: task.cancel() and None):
             begun.set()
             await asyncio.Event().wait()
 
     task = asyncio.create_task(older())
     await begun.wait()
-    async with scheduler.spare_place(lambda: None):
+    async with scheduler.background_slot(lambda: None):
         await asyncio.gather(task, return_exceptions=True)
         assert (task.cancelled(), scheduler.active) == (True, 1)
 
 
-async def test_a_spare_generation_that_somebody_waits_for_now_is_left_alone() -> None:
+async def test_a_background_generation_that_somebody_waits_for_now_is_left_alone() -> None:
     scheduler, told = Scheduler(1), []
-    async with scheduler.spare_place(lambda: told.append(1)) as place:
-        place.keep()
+    async with scheduler.background_slot(lambda: told.append(1)) as slot:
+        slot.claim()
         waiting = asyncio.create_task(_take(scheduler))
         while not scheduler.queued:
             await asyncio.sleep(0)
@@ -200,18 +200,18 @@ async def test_a_spare_generation_that_somebody_waits_for_now_is_left_alone() ->
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-async def test_there_is_no_spare_place_while_somebody_waits_though_one_is_free(slots: int) -> None:
+async def test_there_is_no_background_slot_while_somebody_waits_though_one_is_free(slots: int) -> None:
     scheduler = Scheduler(slots)
-    async with scheduler.place():
-        with pytest.raises(NoPlace):
-            async with scheduler.spare_place(lambda: None):
+    async with scheduler.slot():
+        with pytest.raises(NoFreeSlot):
+            async with scheduler.background_slot(lambda: None):
                 pass
-    async with scheduler.spare_place(lambda: None):
+    async with scheduler.background_slot(lambda: None):
         assert scheduler.active == 1
 
 
 async def _take(scheduler: Scheduler) -> None:
-    async with scheduler.place():
+    async with scheduler.slot():
         pass
 
 
@@ -219,20 +219,20 @@ async def _take(scheduler: Scheduler) -> None:
     slots=st.integers(1, 3),
     plan=st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.booleans()), min_size=1, max_size=20),
 )
-def test_never_more_than_slots_are_active_and_no_place_is_lost(slots: int, plan: list[tuple[bool, int, bool]]) -> None:
+def test_never_more_than_slots_are_active_and_no_slot_is_lost(slots: int, plan: list[tuple[bool, int, bool]]) -> None:
     async def story() -> None:
         scheduler = Scheduler(slots)
 
         async def one(spare: bool, steps: int) -> None:
             me = asyncio.current_task()
             assert me is not None
-            placing = scheduler.spare_place(lambda: me.cancel() and None) if spare else scheduler.place()
+            placing = scheduler.background_slot(lambda: me.cancel() and None) if spare else scheduler.slot()
             try:
                 async with placing:
                     assert scheduler.active <= slots
                     for _ in range(steps):
                         await asyncio.sleep(0)
-            except NoPlace:
+            except NoFreeSlot:
                 assert spare
 
         tasks = []

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from peft_daemon.routes.failures import FAILURES
+from peft_daemon.routes.responses import ERROR_HANDLERS
 from peft_daemon.routes.security import Gate
 
 
@@ -20,7 +20,7 @@ async def echo(request: Request) -> Response:
 def client(token: str | None, max_body: int = 1000) -> httpx.AsyncClient:
     inner = Starlette(
         routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/health", echo)],
-        exception_handlers=FAILURES,
+        exception_handlers=ERROR_HANDLERS,
     )
     transport = httpx.ASGITransport(Gate(inner, token=token, max_body=max_body))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")

@@ -10,17 +10,17 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from paced_engine import PacedEngine
 
+from fakes.scripted_engines import PacedEngine
 from peft_core.api_types import ContextChunk, FinishReason, Origin, Timings
 from peft_core.code.document import Document
 from peft_core.errors import EngineFailed
 from peft_daemon.completion import formats
-from peft_daemon.completion.answer import Question
-from peft_daemon.completion.completer import LOOK_AHEAD_S, Completer, Patience, Wanted, Work
-from peft_daemon.completion.following import Completion
-from peft_daemon.completion.pipeline import Job
+from peft_daemon.completion.deadlines import Deadlines
+from peft_daemon.completion.job import CompletionJob
+from peft_daemon.completion.prefetch import PREFETCH_DELAY_S
 from peft_daemon.completion.scheduler import Scheduler, Superseded
+from peft_daemon.completion.stream import Completer, Completion, StreamStats
 
 QWEN = formats.get("qwen-fim-v1")
 FILE = "def area(width, height):\n    "
@@ -40,21 +40,38 @@ class Desk:
         self, source: str, *, show_after_ms: int | None = None, **options: object
     ) -> tuple[Completion, Origin]:
         """The completion at ``‸`` and where it came from."""
-        work = Work()
-        async with aclosing(self.completer.run(wanted(source, **options), work, show_after_ms=show_after_ms)) as parts:
+        return await self.answer(wanted(source, **options), show_after_ms=show_after_ms)
+
+    async def answer(self, job: CompletionJob, *, show_after_ms: int | None = None) -> tuple[Completion, Origin]:
+        """The completion of a job and where it came from."""
+        stats = StreamStats()
+        display_s = None if show_after_ms is None else show_after_ms / 1000
+        deadlines = Deadlines(asyncio.get_running_loop().time(), display_s=display_s)
+        async with aclosing(self.completer.run(job, stats, deadlines)) as parts:
             async for part in parts:
                 if isinstance(part, Completion):
-                    return part, work.origin
+                    return part, stats.origin
         raise AssertionError("no completion")
 
+    async def generated(self, count: int) -> None:
+        """Wait until so many generations have begun, and none runs."""
+        await self.begun(count)
+        while self.engine.running:
+            self.engine.ended.clear()
+            await self.engine.ended.wait()
 
-def wanted(source: str, document: str = "doc", **options: object) -> Wanted:
+    async def begun(self, count: int) -> None:
+        """Wait until so many generations have begun."""
+        while len(self.engine.requests) < count:
+            self.engine.begun.clear()
+            await self.engine.begun.wait()
+
+
+def wanted(source: str, document: str = "doc", **options: object) -> CompletionJob:
     """What is asked at ``‸``."""
     prefix, _, suffix = source.partition("‸")
     settings = {"format": QWEN, "context_tokens": 1024, "max_tokens": 64, **options}
-    job = Job(document=Document(prefix, suffix), **settings)  # type: ignore[arg-type]
-    rest = replace(job, document=replace(job.document, prefix="", suffix=""))
-    return Wanted(job, None, None, Question(document, rest), automatic=False)
+    return CompletionJob(document=Document(prefix, suffix), document_key=document, **settings)  # type: ignore[arg-type]
 
 
 async def test_typing_along_an_answer_asks_the_model_once() -> None:
@@ -106,8 +123,7 @@ async def test_an_editor_s_own_closing_bracket_does_not_lose_the_answer() -> Non
 async def test_a_key_that_agrees_joins_the_answer_being_written() -> None:
     desk = Desk(at_once=2)
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
+    await desk.begun(1)
     second = asyncio.create_task(desk.ask(FILE + "ret‸\n"))
     await asyncio.sleep(0.01)
     with pytest.raises(Superseded):
@@ -121,8 +137,7 @@ async def test_a_key_that_agrees_joins_the_answer_being_written() -> None:
 async def test_a_key_typed_ahead_of_the_model_joins_and_is_answered_anew_if_the_model_goes_another_way() -> None:
     desk = Desk(at_once=1)
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
+    await desk.begun(1)
     ahead = asyncio.create_task(desk.ask(FILE + "return 2‸\n"))
     await asyncio.sleep(0.01)
     assert len(desk.engine.requests) == 1
@@ -139,8 +154,7 @@ async def test_a_key_does_not_wait_for_a_long_prompt_to_be_read(left: int, joins
     desk.engine.warm = False
     desk.engine.reading = Timings(prompt_tokens=600, prompt_evaluated=600 - left)
     by_hand = asyncio.create_task(desk.ask(LONG + FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
+    await desk.begun(1)
     await asyncio.sleep(0.01)
     key = asyncio.create_task(_finish(desk, replace(wanted(LONG + FILE + "r‸\n"), automatic=True)))
     await asyncio.sleep(0.01)
@@ -163,16 +177,15 @@ async def test_where_all_that_the_model_says_is_there_already_it_is_not_asked_ag
 
 
 def test_who_joins_a_generation_has_waited_as_long_as_it_runs() -> None:
-    assert Patience(10.0, 0.3).show_at(began=9.8) == pytest.approx(10.1)
-    assert Patience(10.0, 0.3).show_at(began=10.2) == pytest.approx(10.3)
-    assert Patience(10.0, None).show_at(began=9.8) is None
+    assert Deadlines(10.0, display_s=0.3).display_at(began=9.8) == pytest.approx(10.1)
+    assert Deadlines(10.0, display_s=0.3).display_at(began=10.2) == pytest.approx(10.3)
+    assert Deadlines(10.0).display_at(began=9.8) is None
 
 
 async def test_a_key_that_contradicts_ends_the_answer_before_the_next_one_begins() -> None:
     desk = Desk(at_once=2)
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
+    await desk.begun(1)
     desk.engine.go.set()
     _, origin = await desk.ask(FILE + "x‸\n")
     assert origin is Origin.MODEL
@@ -183,8 +196,7 @@ async def test_a_key_that_contradicts_ends_the_answer_before_the_next_one_begins
 async def test_an_interrupted_answer_is_not_kept() -> None:
     desk = Desk(at_once=2)
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
+    await desk.begun(1)
     await asyncio.sleep(0.01)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
@@ -195,7 +207,7 @@ async def test_an_interrupted_answer_is_not_kept() -> None:
 
 async def test_when_the_time_has_come_what_is_complete_is_shown_and_the_rest_can_be_asked_for() -> None:
     desk = Desk(at_once=3)
-    end, _ = await desk.ask(FILE + "‸\n", show_after_ms=20)
+    end, _ = await desk.ask(FILE + "‸\n", show_after_ms=300)
     assert (end.text, end.more, end.reason) == ("return width *", True, FinishReason.TIMEOUT)
     rest = asyncio.create_task(desk.ask(FILE + "‸\n"))
     await asyncio.sleep(0.01)
@@ -212,9 +224,8 @@ async def test_an_answer_in_time_has_no_more() -> None:
 async def test_what_follows_an_accepted_suggestion_is_there_already() -> None:
     desk = Desk(lambda prompt: ("area = 1", "\n", "\nx") if prompt.endswith("    ") else ("\n    return area", "\n"))
     end, _ = await desk.ask(FILE + "‸\n")
-    desk.completer.look_ahead(wanted(FILE + end.text + "‸\n"))
-    while len(desk.engine.requests) < 2 or desk.engine.running:
-        await asyncio.sleep(0.01)
+    desk.completer.prefetcher.prefetch(wanted(FILE + end.text + "‸\n"))
+    await desk.generated(2)
     after, origin = await desk.ask(FILE + end.text + "‸\n")
     assert origin is Origin.KEPT
     assert (end.text, after.text) == ("area = 1", "")
@@ -227,9 +238,8 @@ async def test_what_the_model_says_behind_a_line_is_kept_where_it_does_not_go_on
         return ("return area",) if prompt.endswith("    ") else ("\n", "y", " = 1")
 
     desk = Desk(says)
-    desk.completer.look_ahead(wanted(FILE + "area = 1‸\n"))
-    while len(desk.engine.requests) < 2 or desk.engine.running:
-        await asyncio.sleep(0.01)
+    desk.completer.prefetcher.prefetch(wanted(FILE + "area = 1‸\n"))
+    await desk.generated(2)
     end, origin = await desk.ask(FILE + "area = 1‸\n")
     assert (end.text, origin) == ("", Origin.KEPT)
     end, origin = await desk.ask(FILE + "area = 1\n    ‸\n")
@@ -238,12 +248,10 @@ async def test_what_the_model_says_behind_a_line_is_kept_where_it_does_not_go_on
 
 async def test_preparing_ahead_gives_way_to_another_document() -> None:
     desk = Desk(at_once=0)
-    desk.completer.look_ahead(wanted(FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0.01)
+    desk.completer.prefetcher.prefetch(wanted(FILE + "‸\n"))
+    await desk.begun(1)
     other = asyncio.create_task(desk.ask("y = ‸\n", document="other"))
-    while len(desk.engine.requests) < 2:
-        await asyncio.sleep(0.01)
+    await desk.begun(2)
     assert desk.engine.most_running == 1
     desk.engine.go.set()
     await other
@@ -251,7 +259,7 @@ async def test_preparing_ahead_gives_way_to_another_document() -> None:
 
 async def test_warming_reads_the_prompt_and_writes_nothing() -> None:
     desk = Desk()
-    answer = await desk.completer.warm(wanted(FILE + "‸\n"))
+    answer = await desk.completer.prefetcher.warm(wanted(FILE + "‸\n"))
     assert answer.warm
     assert desk.engine.requests[0].max_tokens == 0
     assert (await desk.ask(FILE + "‸\n"))[1] is Origin.MODEL
@@ -260,9 +268,8 @@ async def test_warming_reads_the_prompt_and_writes_nothing() -> None:
 async def test_warming_waits_until_nobody_waits_for_an_answer() -> None:
     desk = Desk(at_once=2)
     asking = asyncio.create_task(desk.ask("y = ‸\n", document="other"))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
-    older, newer = (asyncio.create_task(desk.completer.warm(wanted(FILE + end))) for end in ("‸\n", "x‸\n"))
+    await desk.begun(1)
+    older, newer = (asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + end))) for end in ("‸\n", "x‸\n"))
     await asyncio.sleep(0.01)
     assert len(desk.engine.requests) == 1
     desk.engine.go.set()
@@ -273,9 +280,9 @@ async def test_warming_waits_until_nobody_waits_for_an_answer() -> None:
 
 async def test_warming_is_not_interrupted_by_what_is_prepared_for_another_document() -> None:
     desk = Desk(at_once=0)
-    desk.completer.look_ahead(wanted("y = ‸\n", document="other"))
-    warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "‸\n")))
-    await asyncio.sleep(LOOK_AHEAD_S + 0.1)
+    desk.completer.prefetcher.prefetch(wanted("y = ‸\n", document="other"))
+    warming = asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + "‸\n")))
+    await asyncio.sleep(PREFETCH_DELAY_S + 0.1)  # it would have begun by then
     assert [request.max_tokens for request in desk.engine.requests] == [0]
     desk.engine.go.set()
     assert (await warming).warm
@@ -284,7 +291,7 @@ async def test_warming_is_not_interrupted_by_what_is_prepared_for_another_docume
 async def test_warming_reads_what_a_key_would_be_answered_from_before_all_else() -> None:
     desk = Desk()
     desk.engine.warm = False
-    answer = await desk.completer.warm(wanted(LONG + FILE + "‸\n"))
+    answer = await desk.completer.prefetcher.warm(wanted(LONG + FILE + "‸\n"))
     assert answer.warm
     short, full = (sum(len(each.text) for each in request.prompt) for request in desk.engine.requests)
     assert 3 * short < full
@@ -292,13 +299,12 @@ async def test_warming_reads_what_a_key_would_be_answered_from_before_all_else()
 
 
 async def test_what_was_answered_from_a_short_prompt_is_read_in_full_when_the_suggestion_is_looked_at() -> None:
-    desk = Desk(lambda _: ("return width", "\n", "\nclass"))
+    desk = Desk(lambda _: ("return width", "\n\nclass"))
     desk.engine.warm = False
     end = await _finish(desk, replace(wanted(LONG + FILE + "‸\n"), automatic=True))
     assert end.text == "return width"
-    desk.completer.look_ahead(wanted(LONG + FILE + end.text + "‸\n"))
-    while len(desk.engine.requests) < 2 or desk.engine.running:
-        await asyncio.sleep(0.01)
+    desk.completer.prefetcher.prefetch(wanted(LONG + FILE + end.text + "‸\n"))
+    await desk.generated(2)
     assert [request.max_tokens for request in desk.engine.requests] == [64, 0]
     short, full = (sum(len(each.text) for each in request.prompt) for request in desk.engine.requests)
     assert 3 * short < full
@@ -306,9 +312,8 @@ async def test_what_was_answered_from_a_short_prompt_is_read_in_full_when_the_su
 
 async def test_warming_gives_way_to_a_completion() -> None:
     desk = Desk(at_once=0)
-    warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "‸\n")))
-    while not desk.engine.running:
-        await asyncio.sleep(0)
+    warming = asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + "‸\n")))
+    await desk.begun(1)
     asking = asyncio.create_task(desk.ask(FILE + "x‸\n"))
     assert not (await warming).warm
     desk.engine.go.set()
@@ -317,10 +322,9 @@ async def test_warming_gives_way_to_a_completion() -> None:
 
 async def test_warming_waits_for_what_is_prepared_ahead_of_the_same_document() -> None:
     desk = Desk(at_once=0)
-    desk.completer.look_ahead(wanted(FILE + "‸\n"))
-    while not desk.engine.running:
-        await asyncio.sleep(0.01)
-    warming = asyncio.create_task(desk.completer.warm(wanted(FILE + "x‸\n")))
+    desk.completer.prefetcher.prefetch(wanted(FILE + "‸\n"))
+    await desk.begun(1)
+    warming = asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + "x‸\n")))
     await asyncio.sleep(0.01)
     assert len(desk.engine.requests) == 1
     desk.engine.go.set()
@@ -361,12 +365,8 @@ async def test_a_keystroke_in_a_file_nobody_read_is_answered_from_a_short_prompt
     assert abs(warm - asked_by_hand) < 10
 
 
-async def _finish(desk: Desk, what: Wanted) -> Completion:
-    async with aclosing(desk.completer.run(what, Work(), show_after_ms=None)) as parts:
-        async for part in parts:
-            if isinstance(part, Completion):
-                return part
-    raise AssertionError("no completion")
+async def _finish(desk: Desk, what: CompletionJob) -> Completion:
+    return (await desk.answer(what))[0]
 
 
 KEYS = st.lists(

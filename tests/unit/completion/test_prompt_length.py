@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from paced_engine import PacedEngine
 
+from fakes.scripted_engines import PacedEngine
 from peft_core.code.document import Document
 from peft_daemon.completion import formats
-from peft_daemon.completion.pipeline import Job
-from peft_daemon.completion.prompts import AT_HAND, WORTH_READING, Prompts
+from peft_daemon.completion.job import MAX_EXTRA_UNREAD_TOKENS, MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
 from peft_daemon.engines.base import Engine, GenerationRequest
 
 LINES = "".join(f"VALUE_{n} = {n * n}\n" for n in range(200))
-JOB = Job(
+JOB = CompletionJob(
     document=Document(LINES + "def area(width):\n    ", "\n"),
     format=formats.get("qwen-fim-v1"),
     context_tokens=1024,
@@ -39,8 +38,8 @@ class Remembering(PacedEngine):
         return self._unread(length(request))
 
 
-def prompts(unread: Callable[[int], int]) -> Prompts:
-    return Prompts(Remembering(unread))
+def requests(unread: Callable[[int], int]) -> RequestBuilder:
+    return RequestBuilder(Remembering(unread))
 
 
 def split(full: int, short: int) -> Callable[[int], int]:
@@ -52,53 +51,53 @@ def split(full: int, short: int) -> Callable[[int], int]:
     ("full", "short", "is_short", "unread"),
     [
         (600, 100, True, 100),
-        (AT_HAND, 0, False, AT_HAND),
-        (WORTH_READING, 0, False, WORTH_READING),
-        (WORTH_READING + 1, 0, True, 0),
+        (MAX_UNREAD_TOKENS, 0, False, MAX_UNREAD_TOKENS),
+        (MAX_EXTRA_UNREAD_TOKENS, 0, False, MAX_EXTRA_UNREAD_TOKENS),
+        (MAX_EXTRA_UNREAD_TOKENS + 1, 0, True, 0),
         (300, 300, False, 300),
     ],
 )
 async def test_a_short_prompt_is_taken_where_it_saves_reading(
     full: int, short: int, is_short: bool, unread: int
 ) -> None:
-    sized = await prompts(split(full, short)).quickest(JOB, None)
-    assert sized.unread == unread
-    assert (length(sized.prepared.request) < 1500) is is_short
+    request, to_read = await requests(split(full, short)).quickest(JOB)
+    assert to_read == unread
+    assert (length(request) < 1500) is is_short
 
 
 async def test_a_prompt_that_is_to_be_shorter_yet_stays_so() -> None:
-    sized = await prompts(lambda _: 600).quickest(replace(JOB, prompt_tokens=100), None)
-    assert length(sized.prepared.request) < 400
+    request, _ = await requests(lambda _: 600).quickest(replace(JOB, prompt_tokens=100))
+    assert length(request) < 400
 
 
 async def test_a_sentence_that_fits_no_short_prompt_is_read_whole() -> None:
-    job = Job(
+    job = CompletionJob(
         document=Document("", ""),
         format=formats.get("qwen-chat-v1"),
         context_tokens=1024,
         max_tokens=64,
         intent="add one more " * 100,
     )
-    sized = await prompts(lambda characters: characters).quickest(job, None)
-    assert length(sized.prepared.request) > 1300
+    request, _ = await requests(lambda characters: characters).quickest(job)
+    assert length(request) > 1300
 
 
 async def test_the_short_prompt_is_read_before_the_full_one_and_nothing_is_written() -> None:
-    short, full = await prompts(split(600, 100)).to_read(JOB, None)
-    assert length(short.request) < 1500 < length(full.request)
-    assert short.request.max_tokens == full.request.max_tokens == 0
-    assert short.request.begins_with == ""
+    short, full = await requests(split(600, 100)).reading(JOB)
+    assert length(short) < 1500 < length(full)
+    assert short.max_tokens == full.max_tokens == 0
+    assert short.begins_with == ""
 
 
 async def test_what_is_at_hand_is_all_there_is_to_read() -> None:
-    (full,) = await prompts(split(3, 0)).to_read(JOB, None)
-    assert length(full.request) > 1500
+    (full,) = await requests(split(3, 0)).reading(JOB)
+    assert length(full) > 1500
 
 
 async def test_an_engine_that_keeps_no_prompts_is_shown_all() -> None:
-    sized = await Prompts(_without_unread(PacedEngine(lambda _: ()))).quickest(JOB, None)
-    assert sized.unread == 0
-    assert length(sized.prepared.request) > 1500
+    request, to_read = await RequestBuilder(_without_unread(PacedEngine(lambda _: ()))).quickest(JOB)
+    assert to_read == 0
+    assert length(request) > 1500
 
 
 def _without_unread(engine: PacedEngine) -> Engine:

@@ -1,4 +1,7 @@
-"""A stand-in for a model whose pace a test sets: it says the next piece when it is told to."""
+"""Engines that say what a test tells them to, piece by piece, at once or at the pace that the test sets.
+
+What real models answer is tested with recorded and with real answers; see ``test_recorded_answers`` and ``e2e``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,55 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
 from peft_core.errors import EngineFailed
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+
+
+class ScriptedEngine:
+    """Yields ``pieces`` and then finishes with ``reason``; records the request and how far it was read.
+
+    Like an engine that constrains decoding, it begins with what the request says the answer begins with.
+    """
+
+    def __init__(
+        self, pieces: Sequence[str], reason: FinishReason = FinishReason.STOP, *, constrains: bool = True
+    ) -> None:
+        self._pieces, self._reason, self._constrains = tuple(pieces), reason, constrains
+        self.request: GenerationRequest | None = None
+        self.given = 0
+        """Pieces that were taken."""
+        self.closed = False
+        """Whether the generator ended, in whatever way."""
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def ready(self) -> None:
+        """Always ready."""
+
+    async def stop(self) -> None:
+        """Nothing to stop."""
+
+    def status(self) -> EngineStatus:
+        """Always ready."""
+        return EngineStatus(kind="scripted", state=EngineState.READY, model="scripted", context_tokens=4096)
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """A token has three characters."""
+        return [-(-len(text) // 3) for text in texts]
+
+    async def idle(self) -> None:
+        """Never busy between tests."""
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+        """Say the pieces."""
+        self.request = request
+        try:
+            for number, piece in enumerate(self._pieces, start=1):
+                begin = request.begins_with if number == 1 and self._constrains else ""
+                self.given = number
+                yield Delta(begin + piece, (), Timings(prompt_tokens=7, decode_tokens=number))
+            yield Finish(self._reason, Timings(prompt_tokens=7, decode_tokens=len(self._pieces), total_ms=1.0))
+        finally:
+            self.closed = True
 
 
 class PacedEngine:
@@ -21,6 +73,12 @@ class PacedEngine:
     def __init__(self, answer: Callable[[str], Sequence[str]], *, at_once: int = 1000) -> None:
         self._answer, self._at_once = answer, at_once
         self.go = asyncio.Event()
+        self.waiting = asyncio.Event()
+        """Set when a generation waits for ``go``; a test clears it to wait for the next."""
+        self.begun = asyncio.Event()
+        """Set when a generation begins; a test clears it to wait for the next."""
+        self.ended = asyncio.Event()
+        """Set when a generation ends; a test clears it to wait for the next."""
         self.requests: list[GenerationRequest] = []
         self.running = 0
         self.most_running = 0
@@ -57,19 +115,20 @@ class PacedEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         """Say the pieces at the test's pace."""
         self.requests.append(request)
+        self.begun.set()
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
             text = "".join(each.text for each in request.prompt) + request.begins_with
             pieces = self._answer(text) if request.max_tokens else ()
-            if not request.max_tokens and not self.go.is_set() and self._at_once == 0:
-                await self.go.wait()
+            if not request.max_tokens and self._at_once == 0:
+                await self._until_told()
             if self.reading is not None:
                 yield Delta("", (), self.reading)
-                await self.go.wait()
+                await self._until_told()
             for number, piece in enumerate(pieces, start=1):
                 if number > self._at_once:
-                    await self.go.wait()
+                    await self._until_told()
                 if self.fails:
                     raise EngineFailed("the engine died")
                 await asyncio.sleep(0)
@@ -78,4 +137,9 @@ class PacedEngine:
             yield Finish(FinishReason.STOP, Timings(prompt_evaluated=3, decode_tokens=len(pieces)))
         finally:
             self.running -= 1
+            self.ended.set()
             await asyncio.sleep(0)
+
+    async def _until_told(self) -> None:
+        self.waiting.set()
+        await self.go.wait()

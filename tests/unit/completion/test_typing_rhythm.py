@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from peft_daemon.completion.rhythm import LONGEST_PAUSE_S, Rhythm
+from peft_daemon.completion.deadlines import MAX_TYPING_PAUSE_S, TypingRhythm
 
 
-def typed(rhythm: Rhythm, *gaps: float, document: str = "doc") -> None:
+def typed(rhythm: TypingRhythm, *gaps: float, document: str = "doc") -> None:
     """Keys with these gaps between them."""
     now = 100.0
     rhythm.key(document, now)
@@ -14,9 +14,9 @@ def typed(rhythm: Rhythm, *gaps: float, document: str = "doc") -> None:
         rhythm.key(document, now)
 
 
-def engine(first_token_ms: float, token_ms: float) -> Rhythm:
+def engine(first_token_ms: float, token_ms: float) -> TypingRhythm:
     """A rhythm that knows the engine to be so fast."""
-    rhythm = Rhythm()
+    rhythm = TypingRhythm()
     rhythm.answered(first_token_ms, token_ms)
     return rhythm
 
@@ -36,7 +36,7 @@ def test_a_slower_one_is_asked_once_the_next_key_has_not_come() -> None:
 def test_no_pause_is_longer_than_one_notices() -> None:
     rhythm = engine(5000, 400)
     typed(rhythm, 0.5, 0.5)
-    assert rhythm.pause_s("doc") == LONGEST_PAUSE_S
+    assert rhythm.pause_s("doc") == MAX_TYPING_PAUSE_S
 
 
 def test_the_first_key_after_a_pause_is_asked_at_once() -> None:

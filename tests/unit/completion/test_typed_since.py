@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from peft_core.api_types import FinishReason, Timings
 from peft_core.code.document import Document
-from peft_daemon.completion.answer import LONG_PREFIX, Answer, same_behind, typed_since
+from peft_daemon.completion.cache import MIN_CUT_PREFIX_CHARACTERS, GeneratedText, same_behind, typed_since
 from peft_daemon.engines.base import Delta, Finish
 
 
-def answer(prefix: str, suffix: str = "\n", *pieces: str, held: str = "", over: bool = True) -> Answer:
+def answer(prefix: str, suffix: str = "\n", *pieces: str, held: str = "", over: bool = True) -> GeneratedText:
     """An answer that was begun there and has said the pieces."""
-    made = Answer(Document(prefix, suffix), held)
+    made = GeneratedText(Document(prefix, suffix), held)
     for piece in pieces:
         made.add(Delta(piece))
     if over:
@@ -56,7 +56,7 @@ def test_brackets_and_quotes_that_an_editor_inserts_do_not_matter(
 
 
 def test_an_answer_that_is_ended_while_the_prompt_is_read_knows_how_much_was_read() -> None:
-    ended = Answer(Document("x = ", "\n"), "= ")
+    ended = GeneratedText(Document("x = ", "\n"), "= ")
     ended.add(Delta("", (), Timings(prompt_evaluated=128)))
     assert not ended.over
     ended.cut()
@@ -65,7 +65,7 @@ def test_an_answer_that_is_ended_while_the_prompt_is_read_knows_how_much_was_rea
 
 def test_a_client_may_cut_a_long_text_at_another_place_each_time() -> None:
     lines = "".join(f"line {n}\n" for n in range(6000))
-    old, new = lines[-LONG_PREFIX - 500 :], lines[-LONG_PREFIX - 200 :] + "x = "
+    old, new = lines[-MIN_CUT_PREFIX_CHARACTERS - 500 :], lines[-MIN_CUT_PREFIX_CHARACTERS - 200 :] + "x = "
     assert typed_since(answer(old), Document(new, "\n")) == "x = "
     changed = new.replace("line 5999", "line 599X")
     assert typed_since(answer(old), Document(changed, "\n")) is None

@@ -1,0 +1,295 @@
+"""The answer to a job as a stream of text: from the cache where that will do, else from the model.
+
+In this order: a finished generation that goes on with what was typed since; the one that is running, if it agrees; a
+new one, after a pause where the next key would only be in its way. Whichever it is, its text is read in the same way
+(``follow``): the text typed since it began is taken off, and the rest is post-processed as if the model had been asked
+here. Decoding is stopped as soon as post-processing says that nothing can be added to the text. The engine's
+``Finish`` is then missing; its last ``Delta`` has the timings, and waiting for exact ones would cost the time that
+stopping saves. What a request means (adapter, task, limits) is decided in ``service``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, nullcontext
+from dataclasses import dataclass
+
+from peft_core.api_types import FinishReason, Origin, Timings
+from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCache
+from peft_daemon.completion.deadlines import Deadlines, TypingRhythm
+from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
+from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
+from peft_daemon.completion.postprocess.repetition import circles
+from peft_daemon.completion.prefetch import Prefetcher
+from peft_daemon.completion.scheduler import Scheduler
+from peft_daemon.engines.base import Engine, GenerationRequest
+
+MAX_EXTRA_JOIN_TOKENS = 16
+"""Prompt tokens that a running generation may have to read more than a new one would, and still be waited for."""
+
+
+class Mismatch(Exception):
+    """The text does not go on with what was typed since it began, or ends there, or too soon behind it."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """The end of a stream."""
+
+    text: str
+    """In the document's own line endings."""
+    reason: FinishReason
+    replace_after: int = 0
+    """Characters after the cursor that the text overwrites."""
+    timings: Timings = Timings()
+    more: bool = False
+    """The model goes on: this is what was complete at the display deadline."""
+
+
+NOTHING = Completion("", FinishReason.EMPTY)
+"""The end of a job that the model is not asked about."""
+
+
+@dataclass
+class StreamStats:
+    """How a job was answered."""
+
+    origin: Origin = Origin.MODEL
+    queue_ms: float = 0.0
+
+
+class Completer:
+    """Answers the jobs of one engine; ``on_generated`` is called with the timings of every generation at its end."""
+
+    def __init__(self, engine: Engine, scheduler: Scheduler, on_generated: Callable[[Timings], None]) -> None:
+        self._scheduler = scheduler
+        self._on_generated = on_generated
+        self._rhythm = TypingRhythm()
+        self._requests = RequestBuilder(engine)
+        self._cache = GenerationCache(engine, scheduler, self._generated)
+        self.prefetcher = Prefetcher(self._cache, self._requests, self._has_text)
+
+    async def run(
+        self, job: CompletionJob, stats: StreamStats, deadlines: Deadlines
+    ) -> AsyncGenerator[str | Completion, None]:
+        """Yield parts of the text as soon as they are certain, then the Completion, which is all of them.
+
+        ``stats`` is filled with how it came about. At the answer deadline the Completion holds what is complete.
+        Closing the generator stops decoding, unless another request reads the same generation.
+
+        Raises DeadlinePassed when the model was not asked by the answer deadline, Superseded when a newer request for
+        the document comes, InvalidInput when the prompt cannot fit, and what the engine raises.
+        """
+        document = job.document_key
+        if job.automatic and document:
+            self._rhythm.key(document)
+        # The running generation must not end with the request this one supersedes before it was looked at.
+        running = self._cache.running(document)
+        with running.held() if running else nullcontext(), self._scheduler.newest(document) as ticket:
+            self.prefetcher.forget(document)
+            items = self._parts(job, stats, deadlines)
+            async with aclosing(items if document is None else ticket.guard(items)) as parts:
+                async for part in parts:
+                    yield part
+
+    async def close(self) -> None:
+        """End everything that runs."""
+        self.prefetcher.close()
+        await self._cache.close()
+
+    async def _parts(
+        self, job: CompletionJob, stats: StreamStats, deadlines: Deadlines
+    ) -> AsyncGenerator[str | Completion, None]:
+        if job.hopeless:
+            yield NOTHING
+            return
+        for generation, typed in self._cache.matches(job):
+            if job.automatic and await deadlines.within(self._is_slower(generation, job)):
+                continue
+            stats.origin = Origin.KEPT if generation.generated.over else Origin.JOINED
+            with contextlib.suppress(Mismatch):
+                async for part in self._read(generation, typed, job, stats, deadlines):
+                    yield part
+                return
+        stats.origin = Origin.MODEL
+        if job.document_key is not None:
+            self._cache.stop(job.document_key)
+            if job.automatic:
+                await asyncio.sleep(self._rhythm.pause_s(job.document_key))
+        request = await deadlines.within(self._request(job))
+        async for part in self._read(self._cache.begin(job, request), "", job, stats, deadlines):
+            yield part
+
+    async def _request(self, job: CompletionJob) -> GenerationRequest:
+        if not job.automatic:
+            return await self._requests.full(job)
+        request, _ = await self._requests.quickest(job)
+        return request
+
+    async def _is_slower(self, generation: Generation, job: CompletionJob) -> bool:
+        """Whether a generation has so much to read before its first token that a new one would be sooner."""
+        left = generation.unread
+        if left <= MAX_EXTRA_JOIN_TOKENS:
+            return False
+        _, unread = await self._requests.quickest(job)
+        return unread + MAX_EXTRA_JOIN_TOKENS < left
+
+    async def _read(
+        self, generation: Generation, typed: str, job: CompletionJob, stats: StreamStats, deadlines: Deadlines
+    ) -> AsyncGenerator[str | Completion, None]:
+        """Stream a generation to a request that waits for it."""
+        with generation.read() as grown:
+            async with aclosing(_shown(generation, grown, typed, job, deadlines)) as parts:
+                async for part in parts:
+                    if isinstance(part, Completion):
+                        stats.queue_ms = generation.queue_ms
+                    yield part
+
+    async def _has_text(self, generation: Generation, typed: str, job: CompletionJob) -> bool:
+        """Whether there is something to show of a background generation in the end."""
+        try:
+            with generation.watch() as grown:
+                async for _ in _shown(generation, grown, typed, job, Deadlines(0.0)):
+                    pass
+        except Mismatch:
+            return False
+        return True
+
+    def _generated(self, timings: Timings) -> None:
+        self._on_generated(timings)
+        if timings.decode_tokens and timings.prompt_evaluated <= MAX_UNREAD_TOKENS:
+            self._rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)
+
+
+async def complete_once(engine: Engine, job: CompletionJob) -> Completion:
+    """Complete a job with an engine of the caller's own: no queue, and no cache of other jobs.
+
+    Raises InvalidInput when the prompt cannot fit, and what the engine raises.
+    """
+    completer = Completer(engine, Scheduler(1), lambda _: None)
+    now = asyncio.get_running_loop().time()
+    try:
+        async with aclosing(completer.run(job, StreamStats(), Deadlines(now))) as parts:
+            async for part in parts:
+                if isinstance(part, Completion):
+                    return part
+    finally:
+        await completer.close()
+    raise AssertionError("a stream ends with its Completion")
+
+
+async def _shown(
+    generation: Generation, grown: Callable[[], Awaitable[None]], typed: str, job: CompletionJob, deadlines: Deadlines
+) -> AsyncGenerator[str | Completion, None]:
+    """Follow a generation up to the end of the text; it ends as soon as all that can be shown of it is there."""
+    display_at = deadlines.display_at(generation.began)
+    following = follow(
+        generation.generated, grown, job, typed=typed, display_at=display_at, answer_at=deadlines.answer_at
+    )
+    shown = 0
+    async with aclosing(following) as parts:
+        async for part in parts:
+            if isinstance(part, Completion):
+                if part.more:
+                    generation.linger()
+                elif part.reason is not FinishReason.TIMEOUT:
+                    generation.suffice()
+                if len(part.text) > shown:
+                    yield part.text[shown:]
+            else:
+                shown += len(part)
+            yield part
+
+
+async def follow(
+    generated: GeneratedText,
+    grown: Callable[[], Awaitable[None]],
+    job: CompletionJob,
+    *,
+    typed: str = "",
+    display_at: float | None = None,
+    answer_at: float | None = None,
+) -> AsyncGenerator[str | Completion, None]:
+    """Yield parts of the text as soon as they are certain, then the Completion, whose text begins with them.
+
+    ``grown`` returns when there is more. ``typed`` was typed since the generation began. At ``display_at`` (of the
+    event loop's clock) whatever is complete is the Completion, with ``more``; where nothing is, the first that will be.
+    At ``answer_at`` it is whatever is complete, though that be nothing. Raises Mismatch, before anything was yielded,
+    when the text is of no use here.
+    """
+    shown, looked, draft = "", len(typed), Draft("")
+    late = timed_out = endless = False
+    while True:
+        if not generated.agrees(typed):
+            raise Mismatch
+        news, looked = generated.text[looked:], max(looked, len(generated.text))
+        if "\n" in news:
+            draft = _processed(job, generated.text[len(typed) :])
+            if draft.done:
+                break
+            so_far = _insertion(job, draft)
+            if len(so_far) > len(shown) and so_far.startswith(shown):
+                yield so_far[len(shown) :]
+                shown = so_far
+        endless = circles(generated.text[len(typed) :])
+        if generated.over or timed_out or endless:
+            break
+        if late and (early := _complete_so_far(generated, typed, job, shown)) is not None:
+            yield early
+            return
+        passed = await _passed(grown, _earlier(None if late else display_at, answer_at))
+        timed_out = passed and answer_at is not None and asyncio.get_running_loop().time() >= answer_at
+        late = passed or late
+    truncated = timed_out or endless
+    if not draft.done:
+        stopped = generated.cut_off or generated.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
+        truncated = truncated or stopped
+        draft = _processed(job, generated.text[len(typed) :], final=True, truncated=truncated)
+    text = _going_on(_insertion(job, draft), shown)
+    if typed and not text.strip() and not timed_out and (truncated or not generated.text[len(typed) :].strip()):
+        raise Mismatch
+    reason = FinishReason.TIMEOUT if timed_out else generated.reason or FinishReason.STOP
+    if not text and reason is not FinishReason.TIMEOUT:
+        reason = FinishReason.EMPTY
+    yield Completion(text, reason, draft.replace_after, generated.timings)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return one if other is None else other if one is None else min(one, other)
+
+
+async def _passed(grown: Callable[[], Awaitable[None]], until: float | None) -> bool:
+    """Wait until there is more of the text; whether that time came first."""
+    try:
+        async with asyncio.timeout_at(until):
+            await grown()
+    except TimeoutError:
+        return True
+    return False
+
+
+def _complete_so_far(generated: GeneratedText, typed: str, job: CompletionJob, shown: str) -> Completion | None:
+    """The Completion of an unfinished text; None where nothing can be shown."""
+    draft = _processed(job, generated.text[len(typed) :], final=True, truncated=True)
+    if not draft.text.strip():
+        return None
+    text = _going_on(_insertion(job, draft), shown)
+    return Completion(text, FinishReason.TIMEOUT, draft.replace_after, generated.timings, more=True)
+
+
+def _going_on(text: str, shown: str) -> str:
+    """The text, or what was shown should it not begin with that: steps keep what they gave, as a test holds them to."""
+    return text if text.startswith(shown) else shown
+
+
+def _processed(job: CompletionJob, text: str, *, final: bool = False, truncated: bool = False) -> Draft:
+    """The part of a text that is worth showing."""
+    steps = FILL_STEPS if job.fills else INTENT_STEPS
+    return apply(steps, Draft(text, final=final, truncated=truncated), job.target, job.cursor)
+
+
+def _insertion(job: CompletionJob, draft: Draft) -> str:
+    """The draft as it goes into the document."""
+    return job.target.restore(job.lead + draft.text) if draft.text else ""
