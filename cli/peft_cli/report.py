@@ -40,7 +40,7 @@ def list_reports(as_json: Json = False) -> None:
     """Show the evaluations that have a report, the newest last."""
     from peft_evaluation.report import store
 
-    folders = [path.parent for path in _folder().glob(f"*/{store.REPORT_FILE}")]
+    folders = store.report_folders(_folder())
     rows = sorted((_row(folder, store.read_report(folder)) for folder in folders), key=lambda row: row.created)
 
     def text() -> None:
@@ -131,7 +131,7 @@ def _print(found: Sequence[Comparison]) -> None:
 def _place(which: str) -> Path:
     """A path as it is, else the evaluation of that name."""
     path = Path(which)
-    return path if path.exists() or path.suffix == ".json" else _folder() / which
+    return path if path.exists() or path.name.endswith((".json", ".json.gz")) else _folder() / which
 
 
 def _folder() -> Path:

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, false_discovery_control, permutation_test
+from scipy.stats import binomtest, false_discovery_control
 
 from peft_evaluation.report.schema import Comparison, Judgement, Measure
 from peft_evaluation.scorers.metrics import MetricKind
+from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
 CONFIDENCE = 0.95
-SIGNIFICANT = 0.05
 RESAMPLES = 10_000
 _BLOCK = 500
 """Resamples drawn together: bounds memory."""
@@ -72,7 +72,7 @@ def compare(
     if kind is MetricKind.RATE and _is_binary(a) and _is_binary(b):
         test, p = "mcnemar-exact", mcnemar(won, lost)
     else:
-        test, p = "paired-permutation", _permutation_p(differences, seed)
+        test, p = "paired-permutation", paired_permutation(differences, seed=seed)
     mean = float(differences.mean())
     return Comparison(
         strategy=name,
@@ -88,11 +88,6 @@ def compare(
         won=won,
         lost=lost,
     )
-
-
-def mcnemar(won: int, lost: int) -> float:
-    """Two-sided exact p of so many items won and lost, were both as likely."""
-    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
@@ -131,20 +126,3 @@ def _interval(means: NDArray[np.float64]) -> tuple[float, float]:
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)
-
-
-def _permutation_p(differences: NDArray[np.float64], seed: int) -> float:
-    """Two-sided; exact where there are few enough ways to flip the signs."""
-    # Items without a difference change no sum: leaving them out makes small cases exact.
-    differences = differences[differences != 0]
-    if len(differences) < 2:
-        return 1.0
-    found = permutation_test(
-        (differences,),
-        lambda flipped, axis: flipped.sum(axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RESAMPLES - 1,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)

@@ -29,7 +29,7 @@ from peft_evaluation.journal import Journal
 from peft_evaluation.repo_tests import interpreter
 from peft_evaluation.sample import RepositoryTests, Sample, SampleSet
 from peft_evaluation.sandbox.base import Sandbox, SandboxOutcome, SandboxVerdict, SandboxWorkspace
-from peft_evaluation.sandbox.inside.unpacking import LINK
+from peft_evaluation.sandbox.inside.suite import LINK
 from peft_evaluation.sandbox.pytest_suite import PytestSuite, report_suite
 from peft_evaluation.verification import Verification, verification_key, verify_texts
 from peft_tuning.data.examples import FillExample

@@ -1,7 +1,10 @@
-"""``report.json``: written whole or not at all, and read with an error that says what is wrong with it."""
+"""``report.json``: write it whole or not at all, read it also compressed, and make a copy that can be given away."""
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,6 +15,8 @@ from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.report.schema import SCHEMA, Answer, Report, ReportedSample
 
 REPORT_FILE = "report.json"
+COMPRESSED_FILE = f"{REPORT_FILE}.gz"
+"""The same compressed by gzip: read wherever a report is read, written by no command."""
 
 
 class _Schema(msgspec.Struct):
@@ -25,14 +30,28 @@ def write_report(folder: Path, report: Report) -> Path:
     return path
 
 
-def read_report(place: Path) -> Report:
-    """The report at ``place``, a file or the folder of an evaluation.
+def report_folders(parent: Path) -> Iterator[Path]:
+    """The folders in ``parent`` that hold a report, plain or compressed."""
+    for folder in sorted(parent.glob("*/")):
+        if any((folder / name).is_file() for name in (REPORT_FILE, COMPRESSED_FILE)):
+            yield folder
+
+
+def read_report(location: Path) -> Report:
+    """Read the report at ``location``: a file, compressed or not, or the folder of an evaluation.
 
     Raises NotFound when there is none, InvalidInput when it cannot be read or is of another version.
     """
-    path = place / REPORT_FILE if place.is_dir() else place
+    path = location / REPORT_FILE if location.is_dir() else location
+    if not path.exists() and path.name == REPORT_FILE:
+        compressed = path.with_name(COMPRESSED_FILE)
+        path = compressed if compressed.exists() else path
     try:
         content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInput(f"{path} is no report", why=str(error), fix="Evaluate again") from None
     except OSError:
         raise NotFound(
             f"there is no report at {path}", fix="Give the folder of an evaluation that has ended, or its report.json"

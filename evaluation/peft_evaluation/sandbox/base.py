@@ -19,9 +19,14 @@ OPTIONS = ("-I", "-S", "-B", "-X", "utf8")
 """Of the interpreter: nothing from the environment, no installed packages, no files written."""
 
 
-def start(script: str, root: str) -> tuple[str, ...]:
-    """Arguments for the interpreter to run ``inside/script.py``, where ``root`` is the folder that has ``PACKAGE``."""
-    return *OPTIONS, "-c", f"import sys; sys.path.insert(0, {root!r}); from {PACKAGE}.{script} import main; main()"
+def entry_command(entry: str, root: str) -> tuple[str, ...]:
+    """Return the interpreter's arguments for an entry point ``module.function`` of ``inside``.
+
+    ``root`` is the folder that has ``PACKAGE``.
+    """
+    module, _, function = entry.partition(".")
+    code = f"import sys; sys.path.insert(0, {root!r}); from {PACKAGE}.{module} import {function}; {function}()"
+    return *OPTIONS, "-c", code
 
 
 class SandboxOutcome(StrEnum):
@@ -87,8 +92,8 @@ class Sandbox(Protocol):
     def name(self) -> str:
         """For the report."""
 
-    def launch(self, script: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
-        """How to run ``inside/script.py`` so that it reaches nothing but inherited file descriptors."""
+    def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
+        """How to run an entry point of ``inside`` so that it reaches nothing but inherited file descriptors."""
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
         """The same, started in ``workspace`` and with its interpreter. Raises InvalidInput where there is none."""

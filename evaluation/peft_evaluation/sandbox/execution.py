@@ -36,7 +36,7 @@ class ConfinedProcess:
     def __init__(
         self,
         sandbox: Sandbox,
-        script: str,
+        entry: str,
         job: dict[str, object],
         limits: SandboxLimits,
         *,
@@ -45,14 +45,14 @@ class ConfinedProcess:
         stdout: int | IO[bytes] = subprocess.DEVNULL,
         stderr: int | IO[bytes] = subprocess.DEVNULL,
     ) -> None:
-        """``job`` is what the script reads; ``descriptors`` are inherited, their numbers the script's arguments."""
+        """``job`` is what the entry point reads; ``descriptors`` are inherited, their numbers its arguments."""
         content = job | {
             "seconds": int(limits.seconds) + 2,
             "memory_bytes": limits.memory_bytes,
             "file_bytes": limits.file_bytes,
         }
         number = memory_file(msgspec.json.encode(content))
-        launch = sandbox.launch(script, [str(number), *map(str, descriptors)], limits)
+        launch = sandbox.launch(entry, [str(number), *map(str, descriptors)], limits)
         folder = tempfile.TemporaryDirectory(prefix="pd-run-")
         try:
             self._process = start(
@@ -114,7 +114,7 @@ def run_function(
         ours.enter_context(
             ConfinedProcess(
                 sandbox,
-                "candidate",
+                "functions.answer_calls",
                 {"code": code, "function": function},
                 limits,
                 descriptors=(call_from, reply_to),
@@ -123,7 +123,7 @@ def run_function(
         judge = ours.enter_context(
             ConfinedProcess(
                 sandbox,
-                "judge",
+                "functions.judge_function",
                 {"tests": tests, "function": function, "secret": secret},
                 limits,
                 descriptors=(call_to, reply_from, verdict_to),
@@ -165,7 +165,7 @@ def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: 
     try:
         with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complaint:
             with ConfinedProcess(
-                sandbox, "program", {"code": code}, limits, stdin=stdin, stdout=printed, stderr=complaint
+                sandbox, "confine.run_program", {"code": code}, limits, stdin=stdin, stdout=printed, stderr=complaint
             ) as program:
                 status = program.wait(ends - time.monotonic())
             if status is None:

@@ -112,7 +112,9 @@ def report_suite(
             ours.callback(os.close, each)
         complaint = ours.enter_context(tempfile.TemporaryFile())
         confined = sandbox.workspace(suite.workspace)
-        with ConfinedProcess(confined, "suite", job, limits, descriptors=descriptors, stderr=complaint) as process:
+        with ConfinedProcess(
+            confined, "suite.run_suite", job, limits, descriptors=descriptors, stderr=complaint
+        ) as process:
             status = process.wait(ends - time.monotonic())
         if status is None:
             return SandboxVerdict(outcome=SandboxOutcome.TIMEOUT, why=f"{limits.seconds:g} s")

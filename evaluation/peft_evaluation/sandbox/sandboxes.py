@@ -17,7 +17,15 @@ from pathlib import Path
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.processes import find_program, run
 from peft_evaluation.sandbox import seccomp
-from peft_evaluation.sandbox.base import INSIDE, PACKAGE, Launch, Sandbox, SandboxLimits, SandboxWorkspace, start
+from peft_evaluation.sandbox.base import (
+    INSIDE,
+    PACKAGE,
+    Launch,
+    Sandbox,
+    SandboxLimits,
+    SandboxWorkspace,
+    entry_command,
+)
 
 ROOT = "/code"
 MOUNTED = f"{ROOT}/{PACKAGE.replace('.', '/')}"
@@ -41,7 +49,7 @@ class Bubblewrap:
         self._own = _own_libraries()
         self._prove()
 
-    def launch(self, script: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
+    def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
         """See ``base.Sandbox``."""
         mounts = [*map(_read_only, self._own), _writable(TEMPORARY, limits.file_bytes)]
         python = os.path.realpath(sys.executable)
@@ -50,7 +58,7 @@ class Bubblewrap:
             self._filter,
             (*_placed(mounts), *_devices("/dev/null")),
             TEMPORARY,
-            (python, *start(script, ROOT), *arguments),
+            (python, *entry_command(entry, ROOT), *arguments),
         )
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
@@ -59,7 +67,7 @@ class Bubblewrap:
 
     def _prove(self) -> None:
         """Start one and see that it ends well; raises NotFound with what bubblewrap says."""
-        launch = self.launch("nothing", (), SandboxLimits())
+        launch = self.launch("confine.end_at_once", (), SandboxLimits())
         try:
             done = run(
                 launch.command, environ={}, pass_fds=launch.descriptors, capture_output=True, text=True, timeout=30
@@ -87,7 +95,7 @@ class BubblewrapWorkspace:
         libraries = ("/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", workspace.python, *workspace.mounts)
         self._mounts = [_read_only(Path(each)) for each in dict.fromkeys(libraries) if Path(each).exists()]
 
-    def launch(self, script: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
+    def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
         """See ``base.Sandbox``."""
         folder = self._workspace.folder
         written = [_writable(TEMPORARY, limits.file_bytes), _writable(folder, self._workspace.room_bytes)]
@@ -96,7 +104,7 @@ class BubblewrapWorkspace:
             self._filter,
             (*_placed([*written, *self._mounts]), *_devices(*DEVICES)),
             folder,
-            (self._workspace.python, *start(script, ROOT), *arguments),
+            (self._workspace.python, *entry_command(entry, ROOT), *arguments),
         )
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
@@ -168,9 +176,9 @@ class Unconfined:
 
     name = "none"
 
-    def launch(self, script: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
+    def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
         """See ``base.Sandbox``."""
-        return Launch((sys.executable, *start(script, str(INSIDE.parents[PACKAGE.count(".")])), *arguments))
+        return Launch((sys.executable, *entry_command(entry, str(INSIDE.parents[PACKAGE.count(".")])), *arguments))
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
         """Refused: without a sandbox a repository's tests would write into the repository itself."""

@@ -10,7 +10,7 @@ import pytest
 from peft_core.errors import TooLarge
 from peft_evaluation.repo_tests import preparation
 from peft_evaluation.repo_tests.preparation import pack
-from peft_evaluation.sandbox.inside.unpacking import put, unpack
+from peft_evaluation.sandbox.inside.suite import put, unpack
 from support.own_repository import OwnRepository
 
 

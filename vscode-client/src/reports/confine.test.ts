@@ -35,7 +35,7 @@ describe("confined", () => {
   });
 
   it("allows a real report's script and style, by the hashes that the report has itself", () => {
-    const report = readFileSync("../docs/reports/conala/report.html", "utf8");
+    const report = readFileSync("../tests/fixtures/reports/report.html", "utf8");
     const own = policy(report);
     const added = policy(confined(report));
     for (const source of own.match(/'sha256-[^']+'/g) ?? expect.fail("the report has no policy")) {

@@ -1,7 +1,8 @@
-"""What a process in a sandbox does to itself first: limits that it cannot raise again, and silence."""
+"""Limits that a process in a sandbox sets for itself first and cannot raise again; and the simplest entry points."""
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import sys
@@ -35,8 +36,23 @@ def silence(*numbers: int) -> None:
     os.close(nowhere)
 
 
-def job() -> bytes:
-    """What the parent handed over in the file descriptor named by the first argument; closed afterwards."""
+def read_job() -> bytes:
+    """Read the job from the file descriptor that the first argument names, and close it."""
     number = int(sys.argv[1])
     with os.fdopen(number, "rb") as file:
         return file.read()
+
+
+def end_at_once() -> None:
+    """Do nothing: a sandbox in which this ends well can be used."""
+
+
+def run_program() -> None:
+    """Run a whole program as ``__main__``, with the test's standard input; exit with 1 when it raises.
+
+    Argument: the job's file descriptor. The caller compares what the program prints.
+    """
+    job = json.loads(read_job())
+    limit(job["seconds"], job["memory_bytes"], job["file_bytes"])
+    code = compile(job["code"], "solution.py", "exec")
+    exec(code, {"__name__": "__main__", "__builtins__": __builtins__})  # noqa: S102
