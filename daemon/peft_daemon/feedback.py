@@ -1,8 +1,9 @@
-"""The file that feedback is kept in: SQLite, private to its owner, bounded, its oldest rows leaving first.
+"""Feedback on suggestions: the private SQLite file that holds it on this machine, and its summary.
 
-Numbers are kept of every record, text only where the user has agreed to that, and never that of a file with secrets or
-of a suggestion that has one in it (``kept_of``). Every call opens the file anew, so that the daemon and the command
-line can use it at the same time; calls block, and belong into a thread.
+The file is bounded; the oldest rows go first. Numbers are stored of every record. Text is stored only where the user
+has agreed to that, and never of a file with secrets or a suggestion that has one in it (``filter_text``). Every call
+opens the file anew, so that the daemon and the command line can use it at the same time; calls block, and belong into a
+thread. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ class FeedbackStore:
 
 
 def filter_text(record: FeedbackRequest) -> FeedbackRequest | None:
-    """What is kept of a record with its text: without values that look like secrets around the suggestion.
+    """Return the record as it may be stored with its text: values that look like secrets are masked.
 
     None where no text may be kept: of a file with secrets, and where the suggestion, what stands in its place now or
     what is behind the cursor has a secret in it.
@@ -230,7 +231,7 @@ def filter_text(record: FeedbackRequest) -> FeedbackRequest | None:
 
 
 def _migrate_to_2(database: sqlite3.Connection) -> None:
-    """Take over rows from before anybody was asked: their text is set apart, and gone at once where it has secrets."""
+    """Migrate from schema 1: mark text that the user was not asked about; remove it at once where it has secrets."""
     database.execute("ALTER TABLE feedback ADD COLUMN text TEXT NOT NULL DEFAULT 'none'")
     for (id_,) in database.execute("SELECT id FROM feedback").fetchall():
         (record,) = database.execute("SELECT record FROM feedback WHERE id = ?", (id_,)).fetchone()
@@ -254,7 +255,7 @@ def _remove_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest
 
 
 def _wipe_deleted(database: sqlite3.Connection) -> None:
-    """Take what was removed off the disk."""
+    """Remove deleted rows from the disk."""
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -286,7 +287,7 @@ def _use_write_ahead_log(database: sqlite3.Connection) -> None:
 
 
 def find_repository(path: str | None) -> str | None:
-    """The nearest folder at or above a document that has a ``.git``."""
+    """Return the nearest folder at or above a document that has a ``.git``."""
     if path is None:
         return None
     for folder in list(Path(path).parents)[:MAX_PARENT_FOLDERS]:
@@ -296,9 +297,6 @@ def find_repository(path: str | None) -> str | None:
         except (OSError, ValueError):  # a folder that may not be looked into, or a path that cannot be one
             return None
     return None
-
-
-# Feedback summed up: how often suggestions are taken and stay, by adapter and language.
 
 
 class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -338,7 +336,7 @@ class _Sums:
 
 
 def summarize(rows: Iterable[FeedbackRow]) -> list[FeedbackSummary]:
-    """One line for each adapter and language, the most used first."""
+    """Summarize feedback by adapter and language, the most used first."""
     found: dict[tuple[str, str, str], _Sums] = {}
     for row in rows:
         adapter = row.record.adapter

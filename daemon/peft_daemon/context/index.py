@@ -1,8 +1,8 @@
-"""What is known of a workspace: which files there are, the names each defines, and passages found by their words.
+"""The index of a workspace: its files, the names that each defines, and passages found by their words (BM25).
 
-Built one file at a time, so that whoever builds it can do other things between; a file that changed is taken out and
-in again. Holds words and line numbers, no text: that is read from the file when it is shown. Bounded in files and
-characters; what is beyond that is left out and counted.
+It is built one file at a time, so that its process can do other things between; a file that changed is removed and
+added again. It holds words and line numbers, no text: that is read from the file when it is shown. It is bounded in
+files and characters; files beyond the bounds are counted and left out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ SHORTEST, LONGEST = 4, 12
 """Lines of a passage: it ends at a blank line after the first, and at any line after the second."""
 MAX_OUTLINES = 512
 """Kept of the files that were last looked into."""
+BM25_K1, BM25_B = 1.2, 0.75
+"""The usual parameters of BM25 (Robertson and Zaragoza 2009)."""
+COMMON_SHARE = 0.1
+"""A word in more than this share of all passages (``self``, ``return``) is ignored, if there are many passages."""
+FEW_PASSAGES = 200
+"""Up to this many passages no word is ignored, and removed passages are not closed up."""
+MAX_WASTE_SHARE = 0.5
+"""Share of the passages that may be removed ones before they are closed up."""
+_WORD = re.compile(r"[^\W\d_]{2,}")
 _DEFINES = re.compile(
     r"^(?:[ \t]{0,4}(?:export |public |pub |static |async )*(?:def|class|function|func|fn|struct|enum|trait|interface"
     r"|type)[ \t]+(\w{3,})|([A-Z][A-Z0-9_]{2,})[ \t]*[:=])",
@@ -225,29 +234,16 @@ def _stamp(file: Path) -> tuple[int, int] | None:
     return info.st_mtime_ns, info.st_size
 
 
-# Passages found by the words they share with a question: BM25 (Robertson and Zaragoza 2009), in an index that changes.
-#
-# A passage is a set of words: it is a few lines long, so how often a word stands in it says little. Passages can be
-# taken out again; their places are reused when enough of them are gone. Does not know what a passage is.
-
-K1, B = 1.2, 0.75
-"""The usual ones."""
-COMMON_SHARE = 0.1
-"""A word in more than this part of all passages (``self``, ``return``) says nothing ..."""
-FEW_PASSAGES = 200
-"""... unless there are few passages."""
-MAX_WASTE_SHARE = 0.5
-"""Part of the places that may be empty before they are closed up."""
-_WORD = re.compile(r"[^\W\d_]{2,}")
-
-
 def split_words(text: str) -> frozenset[str]:
-    """What is compared: words of two letters or more, in lower case; identifiers fall apart at underscores."""
+    """Split text into words of two letters or more, in lower case; identifiers are split at underscores."""
     return frozenset(_WORD.findall(text.lower()))
 
 
 class Postings:
-    """An inverted index. A passage is known by a number, which changes when ``closed_up`` says so."""
+    """An inverted index of passages, ranked by BM25; a passage has a number, which changes when ``closed_up`` says so.
+
+    A passage counts as a set of words: it is a few lines long, so the frequency of a word in it says little.
+    """
 
     def __init__(self) -> None:
         self._places: dict[str, array[int]] = {}
@@ -315,7 +311,7 @@ class Postings:
             if 0 < len(places) <= limit:
                 scores[places] += log(1 + (self._live - len(places) + 0.5) / (len(places) + 0.5))
                 shared[places] += 1
-        scores *= (K1 + 1) / (1 + K1 * (1 - B + B * lengths / (self._words / self._live)))
+        scores *= (BM25_K1 + 1) / (1 + BM25_K1 * (1 - BM25_B + BM25_B * lengths / (self._words / self._live)))
         scores[shared < least] = 0
         most = min(most, len(scores))
         top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else np.arange(len(scores))

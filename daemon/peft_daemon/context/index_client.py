@@ -1,8 +1,8 @@
-"""The process with the indexes as the daemon sees it: started when first needed, started again when it died, asked.
+"""The daemon's side of the index process: its messages, its start when first needed, and its restart after a death.
 
-Nobody waits for it longer than they say. A process that dies takes its indexes along; the next one builds them again
-for the workspaces that are asked for. One that is silent for long is ended. After some deaths in a row it is left alone
-for a while.
+Messages are one JSON value a line. A process that dies loses its indexes; the next one builds them again for the
+workspaces that are asked for. A process that is silent for long is ended. After ``MAX_DEATHS`` in a row no process is
+started for ``RETRY_S`` seconds.
 """
 
 from __future__ import annotations
@@ -18,15 +18,58 @@ from peft_core.child_process import ChildGone, ChildProcess
 
 MODULE = "peft_daemon.context.index_process"
 MAX_DEATHS = 3
-"""In a row, without an answer between them."""
+"""Deaths in a row, without an answer between them."""
 RETRY_S = 600.0
-"""How long it is left alone after that."""
+"""How long no process is started after that."""
 HANG_CHECK_S = 5.0
 """How often a process that has not answered yet is looked at."""
 MAX_SILENCE_S = 60.0
 """A process that is asked and says nothing for so long, not even how far it has read, hangs: it has low priority."""
 
 log = logging.getLogger(__name__)
+
+
+class OpenWorkspace(msgspec.Struct, frozen=True, tag="open"):
+    """Index a workspace, and look whether its files changed."""
+
+    root: str
+
+
+class FilesChanged(msgspec.Struct, frozen=True, tag="changed"):
+    """Read these files anew; ``paths`` are relative to the workspace."""
+
+    root: str
+    paths: list[str]
+
+
+class SelectChunks(msgspec.Struct, frozen=True, tag="ask", kw_only=True):
+    """Choose chunks for a cursor in a workspace that was opened."""
+
+    id: int
+    root: str
+    path: str
+    """Relative to the workspace; empty for a document that is no file of it."""
+    before: str
+    after: str
+    edits: list[ContextChunk]
+    tokens: int
+
+
+class SelectedChunks(msgspec.Struct, frozen=True, tag="chosen"):
+    """The answer to ``SelectChunks``."""
+
+    id: int
+    chunks: list[ContextChunk]
+
+
+class IndexProgress(msgspec.Struct, frozen=True, tag="told"):
+    """Progress of an index, sent unasked now and then."""
+
+    status: WorkspaceStatus
+
+
+IndexRequest = OpenWorkspace | FilesChanged | SelectChunks
+IndexReply = SelectedChunks | IndexProgress
 
 
 class IndexClient:
@@ -153,49 +196,3 @@ class IndexClient:
                 if not answer.done():
                     answer.set_result([])
             await process.stop()
-
-
-# What the daemon and the process with the indexes say to each other: one JSON value a line.
-
-
-class OpenWorkspace(msgspec.Struct, frozen=True, tag="open"):
-    """Have an index of a workspace, and look whether its files changed."""
-
-    root: str
-
-
-class FilesChanged(msgspec.Struct, frozen=True, tag="changed"):
-    """Read these files anew; ``paths`` are relative to the workspace."""
-
-    root: str
-    paths: list[str]
-
-
-class SelectChunks(msgspec.Struct, frozen=True, tag="ask", kw_only=True):
-    """Choose chunks for a cursor in a workspace that was opened."""
-
-    id: int
-    root: str
-    path: str
-    """Relative to the workspace; empty for a document that is no file of it."""
-    before: str
-    after: str
-    edits: list[ContextChunk]
-    tokens: int
-
-
-class SelectedChunks(msgspec.Struct, frozen=True, tag="chosen"):
-    """The answer to an Ask."""
-
-    id: int
-    chunks: list[ContextChunk]
-
-
-class IndexProgress(msgspec.Struct, frozen=True, tag="told"):
-    """How far an index is; said now and then, unasked."""
-
-    status: WorkspaceStatus
-
-
-IndexRequest = OpenWorkspace | FilesChanged | SelectChunks
-IndexReply = SelectedChunks | IndexProgress

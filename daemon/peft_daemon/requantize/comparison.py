@@ -1,4 +1,9 @@
-"""Real code that every installation has: excerpts of Python's own library, the same ones for the same Python."""
+"""Comparison of a copy with the original model: quality (loss and completed lines) and speed, on excerpts of real code.
+
+The excerpts are of Python's own library, the same ones for the same Python. Both models get the same prompts. No
+tokenizer is needed: of all next tokens, those that agree with the text count together, so that a prompt may end
+anywhere. Speed is a multiple of the original's, measured in turns.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +23,17 @@ from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, P
 
 BEFORE, LENGTH, AFTER = 500, 360, 200
 """Characters before the part that is asked about, of that part, and after it."""
+
+EXCERPT_COUNT = 24
+"""Over which the interval of the loss is taken: places of one excerpt are not independent."""
+ALTERNATIVES_PER_TOKEN = 100
+MAX_LINE_TOKENS = 32
+MAX_LOSS_NATS = 0.03
+"""Nats: a copy may be at most this much worse, with 95 % confidence; 3 % of perplexity."""
+MIN_LINES_P = 0.05
+_Z_95 = statistics.NormalDist().inv_cdf(0.95)
+SPEED_ROUNDS = 5
+SPEED_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -77,24 +93,9 @@ def load_excerpts(count: int, folder: Path | None = None, seed: int = 5) -> list
     )
 
 
-# Whether a copy answers as well as the original: how likely it holds real code to be, and which lines it completes.
-#
-# Both are paired: the same prompts go to both. Knows no tokenizer: of all next tokens, those that agree with the text
-# count together, so that a prompt may end anywhere.
-
-EXCERPT_COUNT = 24
-"""Over which the interval of the loss is taken: places of one excerpt are not independent."""
-ALTERNATIVES_PER_TOKEN = 100
-MAX_LINE_TOKENS = 32
-MAX_LOSS_NATS = 0.03
-"""Nats: a copy may be at most this much worse, with 95 % confidence; 3 % of perplexity."""
-MIN_LINES_P = 0.05
-_Z_95 = statistics.NormalDist().inv_cdf(0.95)
-
-
 @dataclass(frozen=True)
-class Quality:
-    """What was found; ``optimized.Figures`` says what each number is."""
+class CopyQuality:
+    """The quality of a copy against the original; ``CopyFigures`` explains each number."""
 
     loss: float
     loss_bound: float
@@ -127,7 +128,7 @@ async def compare_quality(
     *,
     lease: AdapterLease | None,
     advance: Callable[[int, int], None],
-) -> Quality:
+) -> CopyQuality:
     """Ask both about all of ``texts``, of which there must be two or more; raises what the engine raises."""
     engines = (original, copy)
     differences: list[float] = []
@@ -147,7 +148,7 @@ async def compare_quality(
             lines += 1
         advance(number + 1, len(texts))
     loss = statistics.fmean(differences)
-    return Quality(
+    return CopyQuality(
         loss=loss,
         loss_bound=loss + t_95(len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences)),
         places=places,
@@ -204,12 +205,6 @@ async def _complete_line(engine: Engine, lease: AdapterLease | None, text: Excer
 def _fill_format(form: PromptFormat, before: str, after: str) -> Prompt:
     texts = {PromptField.PREFIX: before, PromptField.SUFFIX: after}
     return tuple(piece if isinstance(piece, Segment) else Segment(texts.get(piece, "")) for piece in form.pieces)
-
-
-# How fast a copy reads and writes, as a multiple of the original's speed, measured in turns.
-
-SPEED_ROUNDS = 5
-SPEED_TOKENS = 24
 
 
 @dataclass(frozen=True)

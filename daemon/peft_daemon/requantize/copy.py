@@ -1,4 +1,11 @@
-"""Which tensors of a model become what in a copy. Only types for which llama.cpp has fast kernels here are of use."""
+"""Copies of a GGUF file with other tensor types: the recipes, writing a copy, and quantizing to IQ4_NL.
+
+A copy is written front to back, so that an interrupted one can be continued; metadata and vocabulary are copied byte by
+byte. File format: ggml's docs/gguf.md. Only tensor types for which llama.cpp has fast kernels are of use.
+
+IQ4_NL has blocks of 32 weights, each a half-precision scale and 32 indices into 16 uneven levels. Format and levels are
+llama.cpp's (``ggml-common.h``, ``kvalues_iq4nl``); the ``gguf`` package reads them but does not write them.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +25,25 @@ from peft_core.gguf.header import U32, U64, Parser, TensorInfo, read_header
 from peft_core.http_download import PartialFile
 
 GgmlType = GGMLQuantizationType
+_ALIGNMENT = 32
+_NUMBERS_AT_A_TIME = 1 << 19
 
 _MLP = ("ffn_gate", "ffn_up")
 _LAYERS = (*_MLP, "ffn_down", "attn_q", "attn_k", "attn_v", "attn_output")
 _EXACT = frozenset({GgmlType.F32, GgmlType.F16, GgmlType.BF16, GgmlType.F64})
 """Tensors of these types are vectors, or a model nobody quantized, which is another trade."""
+
+BLOCK, BYTES = 32, 18
+"""Weights in a block, and the bytes it takes."""
+IQ4_NL_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
+
+_BORDERS = ((IQ4_NL_LEVELS[1:] + IQ4_NL_LEVELS[:-1]) / 2).astype(np.float32)
+_NEAREST = np.searchsorted(_BORDERS, np.arange(-128, 128, 0.5, dtype=np.float32)).astype(np.uint8)
+"""The nearest level of -128, -127.5, …; exact but for values within a quarter of a border."""
+_TINY = 1e-30
+"""A block whose largest weight is below this is one of zeros: its inverse scale would overflow."""
+_ATTEMPTS = (0, -6, -4, -2, 2, 4, 6)
+"""Added to the level that the largest weight is put on, which varies the scale: the errors of all weights decide."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,7 @@ class QuantizationRecipe:
     type: GgmlType
 
     def of(self, name: str, info: TensorInfo) -> GgmlType:
-        """The type of a tensor in the copy: its own where the recipe does not speak of it or it does not fit."""
+        """Return the type of a tensor in the copy: its own where recipe or shape do not fit."""
         own = GgmlType(info.type)
         kind = name.removesuffix(".weight").rpartition(".")[2]
         fits = len(info.shape) == 2 and info.shape[-1] % GGML_QUANT_SIZES[self.type][0] == 0
@@ -51,29 +72,18 @@ RECIPES = (
     QuantizationRecipe("q8_0", "all linear layers and the output as Q8_0", (*_LAYERS, "output"), GgmlType.Q8_0),
 )
 DEFAULT_RECIPES = ("iq4_nl", "iq4_nl-mlp")
-"""Those that are tried when nobody names one; q4_0 loses 10 % of perplexity on a 0.5B model, q8_0 gains no speed on
+"""Recipes tried when none is named: q4_0 loses 10 % of perplexity on a 0.5B model, q8_0 gains no speed on
 AVX2, but other models and processors may differ."""
 
 
 def get_recipe(recipe_id: str) -> QuantizationRecipe:
-    """The recipe with this id; raises NotFound naming all."""
+    """Return the recipe with this id; raises NotFound naming all."""
     for recipe in RECIPES:
         if recipe.id == recipe_id:
             return recipe
     raise NotFound(
         f"no recipe '{recipe_id}'", fix=f"Choose of {', '.join(recipe.id for recipe in RECIPES)} with `--candidate`"
     )
-
-
-# Writes a copy of a GGUF file with other tensor types, front to back: an interrupted copy can be gone on with.
-#
-# Metadata and vocabulary are taken over byte by byte. Format: ggml's docs/gguf.md.
-
-Advance = Callable[[int, int], None]
-"""Told of the bytes written, and of those there will be."""
-
-_ALIGNMENT = 32
-_NUMBERS_AT_A_TIME = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,7 @@ class CopyLayout:
 
 
 def plan_layout(source: Path, recipe: QuantizationRecipe) -> CopyLayout:
-    """What a copy of ``source`` looks like; raises what ``read_header`` raises."""
+    """Plan a copy of ``source``; raises what ``read_header`` raises."""
     header = read_header(source)
     alignment = int(header.metadata.get("general.alignment", _ALIGNMENT))
     infos, placed, at = bytearray(), [], 0
@@ -103,10 +113,11 @@ def plan_layout(source: Path, recipe: QuantizationRecipe) -> CopyLayout:
     return CopyLayout(start, tuple((info, kind, len(start) + offset) for info, kind, offset in placed), len(start) + at)
 
 
-def write_copy(source: Path, plan: CopyLayout, target: PartialFile, advance: Advance) -> None:
-    """Write the copy, or what is missing of it; raises OSError.
+def write_copy(source: Path, plan: CopyLayout, target: PartialFile, advance: Callable[[int, int], None]) -> None:
+    """Write the copy, or the missing rest of it; raises OSError.
 
-    ``target`` must be empty or hold the beginning of this very copy.
+    ``advance`` is called with the bytes written and the bytes of the whole copy. ``target`` must be empty or
+    hold the beginning of this very copy.
     """
     data = np.memmap(source, mode="r")
     if target.size < len(plan.header):
@@ -157,26 +168,8 @@ def _up_to_tensor_infos(source: Path) -> bytes:
         return data[: parser.position]
 
 
-# Writes IQ4_NL: blocks of 32 weights, each a half-precision scale and 32 indices into 16 uneven levels.
-#
-# The format and its levels are llama.cpp's (``ggml-common.h``, ``kvalues_iq4nl``); the ``gguf`` package reads it but
-# does not write it.
-
-BLOCK, BYTES = 32, 18
-"""Weights in a block, and the bytes it takes."""
-IQ4_NL_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], dtype=np.float32)
-
-_BORDERS = ((IQ4_NL_LEVELS[1:] + IQ4_NL_LEVELS[:-1]) / 2).astype(np.float32)
-_NEAREST = np.searchsorted(_BORDERS, np.arange(-128, 128, 0.5, dtype=np.float32)).astype(np.uint8)
-"""The nearest level of -128, -127.5, …; exact but for values within a quarter of a border."""
-_TINY = 1e-30
-"""A block whose largest weight is below this is one of zeros: its inverse scale would overflow."""
-_ATTEMPTS = (0, -6, -4, -2, 2, 4, 6)
-"""Added to the level that the largest weight is put on, which varies the scale: the errors of all weights decide."""
-
-
 def quantize_iq4_nl(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Rows of weights, (rows, columns), as rows of bytes, (rows, columns / 32 * 18).
+    """Quantize weights of shape (rows, columns) to bytes of shape (rows, columns / 32 * 18).
 
     Each block gets the scale, of a few, whose squared error is smallest, errors weighing as the squares of the weights.
     Raises ValueError when the columns are no multiple of 32.

@@ -28,7 +28,7 @@ from peft_daemon.models.store import ModelStore
 from peft_daemon.requantize.comparison import (
     EXCERPT_COUNT,
     MAX_LOSS_NATS,
-    Quality,
+    CopyQuality,
     SpeedGain,
     compare_quality,
     load_excerpts,
@@ -163,7 +163,7 @@ class Optimizer:
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
             return await measure_speed(original, other, self._texts, self._progress_of(f"timing {copy.recipe}"))
 
-    async def judge(self, copy: ModelFile) -> Quality:
+    async def judge(self, copy: ModelFile) -> CopyQuality:
         """How well the copy answers; raises EngineFailed when the engine does not run."""
         form, lease = formats.get(self._entry.prompt_formats.fill), self._judging.lease
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
@@ -191,7 +191,7 @@ class Optimizer:
                 await engine.stop()
 
 
-def _make_figures(gain: SpeedGain, found: Quality) -> CopyFigures:
+def _make_figures(gain: SpeedGain, found: CopyQuality) -> CopyFigures:
     return CopyFigures(
         reading=gain.reading,
         writing=gain.writing,
@@ -205,7 +205,7 @@ def _make_figures(gain: SpeedGain, found: Quality) -> CopyFigures:
     )
 
 
-def _describe_verdict(found: Quality) -> str:
+def _describe_verdict(found: CopyQuality) -> str:
     if found.passes:
         return "good enough"
     if found.loss_bound > MAX_LOSS_NATS:

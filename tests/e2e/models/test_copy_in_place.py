@@ -16,7 +16,7 @@ from peft_core.settings import Settings
 from peft_daemon.models import catalogue
 from peft_daemon.models.optimized import CopyFigures, publish_optimized
 from peft_daemon.models.store import VERIFIED_RECORD_FILE, ModelStore
-from peft_daemon.requantize.comparison import Quality
+from peft_daemon.requantize.comparison import CopyQuality
 from peft_daemon.requantize.copy import get_recipe
 from peft_daemon.requantize.optimizer import JudgingOptions, Optimizer
 from support.running_daemon import RunningDaemon, run_cli, start_daemon
@@ -41,7 +41,7 @@ def store(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> ModelSt
 
 
 @pytest.fixture(scope="module")
-def judged(store: ModelStore) -> Quality:
+def judged(store: ModelStore) -> CopyQuality:
     """Written and judged on two excerpts, which is enough to see that both engines answer; then kept."""
     optimizer = Optimizer(store, ENTRY, SETTINGS, JudgingOptions(excerpts=2), lambda event: None)
     copy = optimizer.write(get_recipe("iq4_nl-mlp"))
@@ -70,14 +70,14 @@ def judged(store: ModelStore) -> Quality:
 
 
 @pytest.fixture(scope="module")
-def daemon(judged: Quality, store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
+def daemon(judged: CopyQuality, store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     home = tmp_path_factory.mktemp("o")
     environment = {"PEFT_DAEMON_HOME": str(home), "PEFT_DAEMON_MODELS_DIR": str(store.folder)}
     yield start_daemon(home, environment)
     run_cli("stop", environment=environment)
 
 
-def test_the_copy_is_another_model_but_nearly_as_good(judged: Quality) -> None:
+def test_the_copy_is_another_model_but_nearly_as_good(judged: CopyQuality) -> None:
     assert judged.places > 20
     assert judged.loss != 0
     assert abs(judged.loss) < 0.15

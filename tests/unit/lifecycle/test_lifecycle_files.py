@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,8 +21,10 @@ from peft_daemon.lifecycle.locks import daemon_lock, find_lock_holder, hold_daem
 from peft_daemon.lifecycle.runtime_info import (
     DaemonInfo,
     find_running_daemon,
+    find_running_tuning,
     info_file,
     publish_info,
+    publish_tuning_notice,
     read_info,
     withdraw_info,
 )
@@ -110,3 +114,29 @@ def test_promise_09_leftovers_are_removed_only_while_no_daemon_lives(paths: Path
         assert info_file(paths).exists()
     assert remove_stale_files(paths)
     assert [path.name for path in paths.runtime.iterdir()] == ["daemon.lock"]
+
+
+# That a run is under way is told while it is, and not after its process ended.
+
+
+def test_it_is_told_for_the_duration_of_the_run(tmp_path: Path) -> None:
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
+    assert find_running_tuning(paths) is None
+    with publish_tuning_notice(paths, "mine"):
+        notice = find_running_tuning(paths)
+        assert notice is not None
+        assert (notice.name, notice.process.pid) == ("mine", os.getpid())
+    assert find_running_tuning(paths) is None
+
+
+def test_a_run_that_was_killed_is_not_told_of(tmp_path: Path) -> None:
+    code = (
+        "import os\nfrom peft_daemon.lifecycle.runtime_info import publish_tuning_notice\n"
+        "from peft_core.paths import Paths\n"
+        "with publish_tuning_notice(Paths.from_environment(), 'mine'): os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "PEFT_DAEMON_HOME": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == -9
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
+    assert (paths.runtime / "tuning.json").exists()
+    assert find_running_tuning(paths) is None

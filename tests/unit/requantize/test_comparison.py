@@ -16,8 +16,8 @@ from peft_daemon.completion import formats
 from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, TokenLogprob
 from peft_daemon.requantize.comparison import (
     LENGTH,
+    CopyQuality,
     Excerpt,
-    Quality,
     compare_quality,
     load_excerpts,
     measure_speed,
@@ -55,7 +55,7 @@ def _engine(*arguments: Any, **options: Any) -> Engine:
     return cast("Engine", Knowing(*arguments, **options))
 
 
-async def _judge(texts: list[Excerpt], original: Engine, copy: Engine) -> Quality:
+async def _judge(texts: list[Excerpt], original: Engine, copy: Engine) -> CopyQuality:
     return await compare_quality(original, copy, texts, FILL, lease=None, advance=lambda done, of: None)
 
 
