@@ -15,7 +15,7 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: run test test-all lint unit format bench clean vsix vscode-check pictures
+.PHONY: run test test-all lint unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -56,6 +56,10 @@ format: $(VENV)/test.stamp
 bench: $(VENV)/base.stamp
 	$(BIN)/python benchmarks/lsp_startup.py
 	$(BIN)/python benchmarks/daemon.py
+
+# Sizes of the product's files, names that mean two things, and what a completion passes through.
+shape: $(VENV)/test.stamp
+	@PYTHONPATH=tests $(BIN)/python -m shape
 
 clean:
 	rm -rf $(VENV) $(VSCODE)/node_modules $(VSCODE)/dist $(VSCODE)/out
