@@ -90,7 +90,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
                 done += 1
                 sys.stderr.write(f"\r{name}: {done}/{len(which)}")
 
-            scores = await score_holes(engine, which, form, lease, prompt_tokens=1024, tell=tell)
+            scores = await score_holes(engine, which, form, lease, prompt_tokens=1024, on_scored=tell)
             sys.stderr.write("\n")
             base = answers.setdefault("base", scores)
             answers[name] = scores

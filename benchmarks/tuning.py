@@ -111,7 +111,7 @@ def plain(options: argparse.Namespace) -> Arm:
     import torch
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from peft_tuning.memory import PeakMemory
+    from peft_tuning.resources import PeakMemory
 
     prepared, clock, losses = prepare(options), Clock(), []
     examples = prepared.train.examples

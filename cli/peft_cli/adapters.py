@@ -180,7 +180,7 @@ def export_adapter(
     manifest = registry.get(adapter)
     path = destination
     if form == "merged":
-        from peft_tuning.merging import export_merged
+        from peft_tuning.methods import export_merged
 
         export_merged(manifest, registry.lease(manifest, engine=TORCH).path, merging.base_of(manifest).path, path)
     else:

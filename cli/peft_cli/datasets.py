@@ -117,7 +117,7 @@ def _row(entry: DataSetEntry, places: DataLocations) -> DataSetRow:
     from peft_tuning.data.datasets.sources import locate
 
     try:
-        found = [locate(wanted, places) for wanted in entry.wanted]
+        found = [locate(files, places) for files in entry.files]
     except NotFound:  # what --data has of others is nothing to stop for
         found = [None]
     here = [part for part in found if part is not None]

@@ -18,7 +18,9 @@ from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import derive_name
 
 if TYPE_CHECKING:
+    from peft_core.progress import OnProgress
     from peft_tuning.data.examples import DataSet
+    from peft_tuning.events import Loading
     from peft_tuning.installation import Installation
     from peft_tuning.run import TuneRequest
 
@@ -166,7 +168,7 @@ def tune(
 
 
 def _plan(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
-    from peft_tuning.plan import make_plan
+    from peft_tuning.resources import make_plan
     from peft_tuning.run import check, prepare
     from peft_tuning.run_view import quiet
 
@@ -205,7 +207,7 @@ def _source(
     data: Path | None,
     seed: int,
     prompt_tokens: int | None,
-) -> tuple[str, Callable[[Callable[[str, int, int], None]], DataSet]]:
+) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
     """What to tune on: a word for the adapter's name, and how to load it."""
     if sum(map(bool, (dataset, repo, code))) != 1:
         raise InvalidInput(
@@ -222,22 +224,29 @@ def _source(
     if repo is not None:
         from peft_tuning.data.repository.dataset import repository_data_set
 
-        return repo.resolve().name, lambda tell: shortened(repository_data_set(repo, seed=seed, progress=tell))
+        return repo.resolve().name, lambda on_progress: shortened(
+            repository_data_set(repo, seed=seed, on_progress=on_progress)
+        )
     if code:
         from peft_tuning.data.repository.dataset import DataMix, folders_data_set
 
         roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
-        return "code", lambda tell: shortened(
+        return "code", lambda on_progress: shortened(
             # Sentences are for adapters of one's own code; one of everybody's code fills in.
             folders_data_set(
-                roots, name="code", seed=seed, progress=tell, mix=DataMix(intents=0.0, with_context=0.25), ignore=ignore
+                roots,
+                name="code",
+                seed=seed,
+                on_progress=on_progress,
+                mix=DataMix(intents=0.0, with_context=0.25),
+                ignore=ignore,
             )
         )
     from peft_tuning.data.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
     places = DataLocations.resolve(place.settings, place.paths, data=data)
-    return Path(str(dataset)).stem, lambda tell: shortened(catalogue.load(str(dataset), places, seed=seed))
+    return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), places, seed=seed))
 
 
 def _built(kind: Any, **fields: object) -> Any:

@@ -1,10 +1,11 @@
-"""What a run tells while it runs: typed events. Drawing them is in ``progress_view``."""
+"""Events of a tuning run, from loading to the adapter in use. Drawing them is the command line's business."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
+
+MAX_FORGOTTEN = 0.05
+"""Loss of mean similarity on general code that the verdict accepts without a warning."""
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
@@ -68,14 +69,6 @@ class TrainingFinished(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     stopped_early: bool
 
 
-TrainingEvent = TrainingStarted | StepFinished | Evaluated | CheckpointSaved | TrainingFinished
-OnProgress = Callable[[TrainingEvent], None]
-
-
-def ignore(_event: TrainingEvent) -> None:
-    """Shows nothing."""
-
-
 class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="registered"):
     """The adapter is in the registry."""
 
@@ -86,9 +79,9 @@ class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="register
     in_use: tuple[str, ...]
     """Tasks it serves from the next request on; empty when it was not activated."""
     repository: str | None = None
-    """Where it serves them; None: everywhere."""
+    """The repository in which it serves them; None: everywhere."""
     why_not: str = ""
-    """Why it was not put in use."""
+    """The reason why it is not in use."""
 
 
 class ModelWritten(msgspec.Struct, frozen=True, kw_only=True, tag="written"):
@@ -100,26 +93,22 @@ class ModelWritten(msgspec.Struct, frozen=True, kw_only=True, tag="written"):
 
 
 class HoleAverage(msgspec.Struct, frozen=True):
-    """Of some holes."""
+    """Averages over some holes."""
 
     holes: int
     exact: float
     similarity: float
 
 
-FORGOTTEN = 0.05
-"""Loss of mean similarity on general code from which on the verdict warns."""
-
-
 class ScaleScore(msgspec.Struct, frozen=True):
-    """One point of the sweep."""
+    """The score of one scale in the gate's sweep."""
 
     scale: float
     average: HoleAverage
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
-    """What the gate found."""
+    """The decision of the gate, with its figures."""
 
     activate: bool
     reason: str
@@ -138,7 +127,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     @property
     def forgets(self) -> bool:
         """Whether general code suffers."""
-        return self.general_base.similarity - self.general_adapter.similarity > FORGOTTEN
+        return self.general_base.similarity - self.general_adapter.similarity > MAX_FORGOTTEN
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -157,8 +146,16 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
         }
 
 
+TrainingEvent = TrainingStarted | StepFinished | Evaluated | CheckpointSaved | TrainingFinished
+TuneEvent = TrainingEvent | Loading | GateVerdict | AdapterRegistered | ModelWritten
+
+
+def ignore(_event: TuneEvent) -> None:
+    """Show nothing."""
+
+
 def duration(seconds: float) -> str:
-    """``2:05`` or ``1:02:05``."""
+    """Format seconds as ``2:05`` or ``1:02:05``."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,8 +1,9 @@
-"""Whether a new adapter is better than none on code it has not seen, and how strongly it is to apply.
+"""The gate: decide whether a new adapter is better than the base on unseen code, and at which scale it applies.
 
-Three sets of holes, none of them trained on: on the first the scales 0, 0.25, … 1 are tried; on the second the best
-of them is compared with the base, hole by hole; the third is general code, on which the adapter should have forgotten
-nothing. The scale is chosen on other holes than those it is judged by, so the test's p means what it says.
+There are three sets of holes, and none of them was trained on. The scales 0, 0.25, … 1 are tried on the first. The best
+of them is compared with the base on the second, hole by hole. The third is general code, Python's own library, on which
+the adapter should have forgotten nothing. The scale is chosen on other holes than the adapter is judged by, so the
+p-value means what it says. Holes are filled with the engine, prompt and post-processing that completion uses.
 
 The test is a paired permutation test on edit similarity (signs of the differences flipped, one-sided). Exact matches
 and McNemar's exact test go into the record beside it.
@@ -20,6 +21,7 @@ from rapidfuzz.distance import Levenshtein
 
 from peft_core.code.document import Document
 from peft_core.code.structure import structure
+from peft_core.progress import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
@@ -28,25 +30,41 @@ from peft_daemon.completion.stream import complete_once
 from peft_daemon.engines.base import Engine
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.holes import HoleSettings, cut
-from peft_tuning.events import GateVerdict, HoleAverage, ScaleScore
+from peft_tuning.events import GateVerdict, HoleAverage, Loading, ScaleScore
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
 ON_OR_OFF = (0.0, 1.0)
 """For adapters that cannot apply by halves."""
-LEAST_HOLES = 8
-"""With fewer no difference can be significant enough to believe."""
-
-Tell = Callable[[str, int, int], None]
-"""Called with what is being scored, how many holes are done, and of how many."""
+MIN_HOLES = 8
+"""With fewer holes no difference can be significant enough to believe."""
+ANSWER_TOKENS = 96
+"""As many as an editor asks for."""
+GENERAL_MODULES = (
+    "argparse.py", "bisect.py", "calendar.py", "configparser.py", "csv.py", "difflib.py", "fractions.py", "heapq.py",
+    "shlex.py", "statistics.py", "textwrap.py", "zipapp.py",
+)  # fmt: skip
+GENERAL_CONTEXT_CHARS = 4000
+"""Characters of a module of Python's library on each side of a hole."""
 
 
 class GateHoles(msgspec.Struct, frozen=True):
-    """What the gate looks at."""
+    """The three sets of holes."""
 
     sweep: tuple[FillExample, ...]
     judged: tuple[FillExample, ...]
     general: tuple[FillExample, ...]
+
+
+class HoleScore(msgspec.Struct, frozen=True):
+    """The score of one answer."""
+
+    id: str
+    kind: HoleKind
+    exact: bool
+    similarity: float
+    """1 - Levenshtein distance / length of the longer, of characters."""
+    answer: str
 
 
 async def judge(
@@ -56,7 +74,7 @@ async def judge(
     prompt_format: PromptFormat,
     *,
     prompt_tokens: int,
-    tell: Tell,
+    on_progress: OnProgress[Loading],
     scales: Sequence[float] = SCALES,
 ) -> GateVerdict:
     """Sweep, compare and check for forgetting; ``scales`` begin with 0. Raises what the engine raises."""
@@ -64,13 +82,13 @@ async def judge(
     done = 0
 
     async def score(what: str, which: Sequence[FillExample], scale: float) -> tuple[HoleScore, ...]:
-        def one() -> None:
+        def count() -> None:
             nonlocal done
             done += 1
-            tell(what, done, total)
+            on_progress(Loading(what=what, done=done, of=total))
 
         lease = AdapterLease(adapter.digest, adapter.path, scale) if scale else None
-        return await score_holes(engine, which, prompt_format, lease, prompt_tokens=prompt_tokens, tell=one)
+        return await score_holes(engine, which, prompt_format, lease, prompt_tokens=prompt_tokens, on_scored=count)
 
     sweep = [ScaleScore(scale, average_scores(await score(f"scale {scale:g}", holes.sweep, scale))) for scale in scales]
     # Of equals the weaker: it changes less.
@@ -101,8 +119,8 @@ async def judge(
 
 def _decide(best: float, base: HoleAverage, tuned: HoleAverage, p: float) -> tuple[bool, str]:
     gain = f"similarity {base.similarity:.3f} → {tuned.similarity:.3f}, exact {base.exact:.0%} → {tuned.exact:.0%}"
-    if base.holes < LEAST_HOLES:
-        return False, f"only {base.holes} held-out holes to judge by, {LEAST_HOLES} are needed"
+    if base.holes < MIN_HOLES:
+        return False, f"only {base.holes} held-out holes to judge by, {MIN_HOLES} are needed"
     if not best:
         return False, f"no scale was better than the base ({gain} at scale 1)"
     if p >= SIGNIFICANT:
@@ -110,27 +128,8 @@ def _decide(best: float, base: HoleAverage, tuned: HoleAverage, p: float) -> tup
     return True, f"better on {base.holes} held-out holes: {gain}, p = {p:.3f}"
 
 
-# How well holes are filled by what would be served: the same engine, prompt and post-processing as completion.
-#
-# Exact match and edit similarity, each per hole, so that two scores of the same holes can be compared in pairs.
-
-ANSWER_TOKENS = 96
-"""As many as an editor asks for."""
-
-
-class HoleScore(msgspec.Struct, frozen=True):
-    """What came of one hole."""
-
-    id: str
-    kind: HoleKind
-    exact: bool
-    similarity: float
-    """1 - Levenshtein distance / length of the longer, of characters."""
-    answer: str
-
-
 def average_scores(scores: Sequence[HoleScore]) -> HoleAverage:
-    """Means; zeros when there are none."""
+    """Return the means; zeros without scores."""
     if not scores:
         return HoleAverage(0, 0.0, 0.0)
     return HoleAverage(len(scores), fmean(s.exact for s in scores), fmean(s.similarity for s in scores))
@@ -143,9 +142,9 @@ async def score_holes(
     adapter: AdapterLease | None,
     *,
     prompt_tokens: int,
-    tell: Callable[[], None],
+    on_scored: Callable[[], None],
 ) -> tuple[HoleScore, ...]:
-    """Fill every hole once, greedily; ``tell`` is called after each. Raises what the engine raises."""
+    """Fill every hole once, greedily; ``on_scored`` is called after each. Raises what the engine raises."""
     scores = []
     for hole in holes:
         job = CompletionJob(
@@ -158,32 +157,22 @@ async def score_holes(
         )
         end = await complete_once(engine, job)
         scores.append(score_hole(hole, end.text))
-        tell()
+        on_scored()
     return tuple(scores)
 
 
 def score_hole(hole: FillExample, answer: str) -> HoleScore:
-    """Compare an answer with what was cut out; white space at the end does not count."""
+    """Compare an answer with the code that was cut out; white space at the end does not count."""
     wanted, given = hole.middle.rstrip(), answer.rstrip()
     return HoleScore(hole.id, hole.kind, given == wanted, Levenshtein.normalized_similarity(given, wanted), answer)
 
 
-# Code everybody's model knows: holes in Python's own library, to see whether an adapter made the model forget.
-
-MODULES = (
-    "argparse.py", "bisect.py", "calendar.py", "configparser.py", "csv.py", "difflib.py", "fractions.py", "heapq.py",
-    "shlex.py", "statistics.py", "textwrap.py", "zipapp.py",
-)  # fmt: skip
-AROUND = 4000
-"""Characters of the module on each side of a hole."""
-
-
 def general_holes(count: int) -> tuple[FillExample, ...]:
-    """``count`` holes in lines, the same every time for one version of Python; fewer where modules are missing."""
+    """Cut ``count`` line holes into Python's library, the same for one version of Python; fewer without its modules."""
     library = Path(sysconfig.get_path("stdlib"))
     cutting = HoleSettings(shares={HoleKind.LINE: 1.0})
     by_module = []
-    for module in MODULES:
+    for module in GENERAL_MODULES:
         if not (library / module).is_file():
             continue
         text = (library / module).read_text(encoding="utf-8")
@@ -196,9 +185,9 @@ def general_holes(count: int) -> tuple[FillExample, ...]:
 def _example(module: str, text: str, start: int, end: int) -> FillExample:
     return FillExample(
         id=f"{module}:{start}",
-        prefix=text[max(0, start - AROUND) : start],
+        prefix=text[max(0, start - GENERAL_CONTEXT_CHARS) : start],
         middle=text[start:end],
-        suffix=text[end : end + AROUND],
+        suffix=text[end : end + GENERAL_CONTEXT_CHARS],
         path=module,
         kind=HoleKind.LINE,
     )

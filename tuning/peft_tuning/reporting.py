@@ -12,8 +12,8 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 from peft_core.progress import OnProgress
 from peft_tuning.checkpoints import TrainingState
 from peft_tuning.events import CheckpointSaved, Evaluated, StepFinished, TrainingEvent, TrainingStarted, ignore
-from peft_tuning.memory import PeakMemory
 from peft_tuning.prepare import PreparedRun, is_main_process
+from peft_tuning.resources import PeakMemory
 
 
 class ProgressReporter:

@@ -8,9 +8,16 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
-from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TrainingFinished, TrainingStarted
+from peft_tuning.events import (
+    AdapterRegistered,
+    GateVerdict,
+    Loading,
+    ModelWritten,
+    TrainingFinished,
+    TrainingStarted,
+    TuneEvent,
+)
 from peft_tuning.progress_view import LiveView
-from peft_tuning.run import TuneEvent
 
 
 def quiet(_event: TuneEvent) -> None:

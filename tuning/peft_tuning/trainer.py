@@ -47,9 +47,9 @@ from peft_tuning.checkpoints import (
 from peft_tuning.data.examples import DataSet
 from peft_tuning.events import TrainingEvent, TrainingFinished
 from peft_tuning.job import RunIdentity, TuneJob, load_identity, require_same_run, save_identity
-from peft_tuning.memory import PeakMemory, translate_failures
 from peft_tuning.prepare import PreparedRun, is_main_process, prepare
 from peft_tuning.reporting import ProgressReporter
+from peft_tuning.resources import PeakMemory, translate_failures
 
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
 MAX_GRADIENT_NORM = 1.0

@@ -18,6 +18,7 @@ from peft_tuning.data.datasets import catalogue as tuning
 from peft_tuning.data.datasets.sources import SEED, DataLocations, find
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
 from peft_tuning.data.repository.dataset import repository_data_set
+from peft_tuning.events import Loading
 from peft_tuning.gate import ANSWER_TOKENS
 
 SampleLoader = Callable[[DataLocations, int], SampleSet]
@@ -69,14 +70,19 @@ def load_repository(repository: Path, seed: int, on_progress: OnLoading | None =
 
     Sentences among its examples are left out: they are few, and scored by other metrics than holes.
     """
-    data = repository_data_set(repository, seed=seed, progress=on_progress)
+
+    def report(event: Loading) -> None:
+        if on_progress is not None:
+            on_progress(event.what, event.done, event.of)
+
+    data = repository_data_set(repository, seed=seed, on_progress=report)
     holes = tuple(each for each in data.test if isinstance(each, FillExample))
     return replace(sample_set(replace(data, test=holes)), max_tokens=ANSWER_TOKENS, root=repository.resolve())
 
 
 def load_apps(places: DataLocations, seed: int) -> SampleSet:
     """Problems with their tests; training problems, where there are any, are the pool. InvalidInput without a test."""
-    found = find(apps.WANTED, places)
+    found = find(apps.FILES, places)
     problems = list(apps.test_problems(found))
     if not problems:
         raise InvalidInput("the files of APPS hold no test problems", fix="Give the test file with `--data`")

@@ -11,8 +11,8 @@ from peft_daemon.models import catalogue
 from peft_tuning.data.examples import DataSet, FillExample, IntentExample
 from peft_tuning.events import ignore
 from peft_tuning.job import TuneJob
-from peft_tuning.plan import make_plan
 from peft_tuning.prepare import prepare
+from peft_tuning.resources import make_plan
 from peft_tuning.trainer import train
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]

@@ -180,7 +180,7 @@ def test_a_lora_computes_in_llama_cpp_what_it_computed_in_peft(
 @pytest.mark.parametrize("case", LORAS)
 def test_what_was_imported_can_be_merged(base: BaseModel, registry: AdapterRegistry, tmp_path: Path, case: str) -> None:
     from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
-    from peft_tuning.merging import export_merged
+    from peft_tuning.methods import export_merged
 
     made = log_probabilities(LORAS[case](base, tmp_path / "saved"))
     manifest = registry.import_(tmp_path / "saved", name="mine", base=base)

@@ -21,8 +21,15 @@ import pytest
 
 from peft_core.errors import DownloadFailed, NotFound
 from peft_tuning.data.datasets import catalogue, conala
-from peft_tuning.data.datasets.hub import HubFile, HubRepository
-from peft_tuning.data.datasets.sources import DataLocations, DataSetFile, DataSetFiles, LocatedFiles, find
+from peft_tuning.data.datasets.sources import (
+    DataLocations,
+    DataSetFile,
+    DataSetFiles,
+    HubFile,
+    HubRepository,
+    LocatedFiles,
+    find,
+)
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 CONTENT = json.dumps([{"x": n} for n in range(40_000)]).encode()
@@ -151,7 +158,7 @@ def test_a_part_of_something_else_is_given_up(hub: Hub, tmp_path: Path) -> None:
 def test_a_killed_fetch_leaves_nothing_to_be_read_and_is_gone_on_with(hub: Hub, tmp_path: Path) -> None:
     hub.stalled = True
     code = (
-        "import sys; from pathlib import Path; from peft_tuning.data.datasets.hub import *; "
+        "import sys; from pathlib import Path; from peft_tuning.data.datasets.sources import *; "
         "from peft_core.http_download import NoProgress; "
         f"fetch(HubRepository(id='some/data', commit='{COMMIT}'), HubFile(file='rows.json'), Path(sys.argv[1]), "
         "endpoint=sys.argv[2], progress=NoProgress())"
@@ -208,9 +215,9 @@ def test_offline_asks_nobody(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_a_data_set_is_fetched_whole_and_checked(hub: Hub, tmp_path: Path) -> None:
-    repository = conala.WANTED.repository
+    repository = conala.FILES.repository
     assert repository is not None
-    for split, part in conala.WANTED.parts.items():
+    for split, part in conala.FILES.parts.items():
         assert part.hub is not None
         rows = ({"nl": f"{split} {n}", "cmd": "x", "question_id": f"{n}-1"} for n in range(conala.SIZES[split]))
         path = f"/datasets/{repository.id}/resolve/{repository.commit}/{part.hub.file}"

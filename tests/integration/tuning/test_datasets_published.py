@@ -17,8 +17,7 @@ from peft_tuning.data.datasets import apps, catalogue
 from peft_tuning.data.datasets.apps import InputForm, read_problems
 from peft_tuning.data.datasets.rows import parses
 from peft_tuning.data.datasets.sources import DataLocations
-from peft_tuning.data.examples import DataSet, IntentExample
-from peft_tuning.data.splits import question
+from peft_tuning.data.examples import DataSet, IntentExample, question
 from support.shared_data import shared_data
 
 

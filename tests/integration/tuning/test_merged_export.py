@@ -15,7 +15,7 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.torch.base_model import Precision, load_gguf, load_hub_folder
 from peft_tuning import methods
-from peft_tuning.merging import export_merged
+from peft_tuning.methods import export_merged
 from peft_tuning.methods.base import MethodOptions
 from support.tiny_models import VOCABULARY, tiny_model, write_gguf
 

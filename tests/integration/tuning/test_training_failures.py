@@ -18,11 +18,10 @@ from peft_tuning import trainer
 from peft_tuning.data.examples import DataSet, IntentExample
 from peft_tuning.events import TrainingEvent, ignore
 from peft_tuning.job import TuneJob
-from peft_tuning.memory import OutOfMemory
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.plan import make_plan
 from peft_tuning.prepare import prepare
 from peft_tuning.progress_view import JsonLines, LiveView
+from peft_tuning.resources import OutOfMemory, make_plan
 from peft_tuning.trainer import TrainingDiverged, TuneResult, train, tune
 from support import tiny_run
 

@@ -11,11 +11,11 @@ from peft_core.api_types import Task
 from peft_core.errors import Conflict
 from peft_core.settings import Settings
 from peft_tuning.data.examples import DataSet, IntentExample
-from peft_tuning.events import AdapterRegistered, ModelWritten
+from peft_tuning.events import AdapterRegistered, ModelWritten, TuneEvent
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.run import TuneEvent, TuneRequest, run
+from peft_tuning.run import TuneRequest, run
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.data.datasets import jsonl
-from peft_tuning.data.examples import DataSet, FillExample, HoleKind, IntentExample
-from peft_tuning.data.splits import question
+from peft_tuning.data.examples import DataSet, FillExample, HoleKind, IntentExample, question
 
 text = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c"), max_size=4)
 intents = st.fixed_dictionaries({"intent": text, "code": text}, optional={"language": text, "more": st.integers()})

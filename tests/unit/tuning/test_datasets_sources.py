@@ -25,17 +25,17 @@ def put(folder: Path, *names: str) -> Path:
     return folder
 
 
-NAMES = tuple(part.names[0] for part in conala.WANTED.parts.values())
+NAMES = tuple(part.names[0] for part in conala.FILES.parts.values())
 
 
 def test_the_first_place_that_has_it_is_used(places: DataLocations, tmp_path: Path) -> None:
     put(places.cache / "conala", *NAMES)
-    assert find(conala.WANTED, places).place == "cache"
+    assert find(conala.FILES, places).place == "cache"
     assert places.environment is not None
     put(places.environment / "conala", *NAMES)
-    assert find(conala.WANTED, places).place == "PEFT_DAEMON_DATA"
+    assert find(conala.FILES, places).place == "PEFT_DAEMON_DATA"
     given = DataLocations(cache=places.cache, environment=places.environment, data=put(tmp_path / "mine", *NAMES))
-    found = find(conala.WANTED, given)
+    found = find(conala.FILES, given)
     assert found.place == "--data"
     assert {path.parent for path in found.files.values()} == {tmp_path / "mine"}
 
@@ -44,19 +44,19 @@ def test_a_place_with_some_of_the_files_is_passed_over(places: DataLocations) ->
     assert places.environment is not None
     put(places.environment / "conala", *NAMES[:2])
     put(places.cache / "conala", *NAMES)
-    assert find(conala.WANTED, places).place == "cache"
+    assert find(conala.FILES, places).place == "cache"
 
 
 def test_what_is_given_is_never_passed_over(places: DataLocations, tmp_path: Path) -> None:
     put(places.cache / "conala", *NAMES)
     for folder in (put(tmp_path / "mine", *NAMES[:2]), tmp_path / "gone"):
         with pytest.raises(NotFound, match=r"conala-test\.jsonl \(rows with nl, cmd, question_id\)"):
-            find(conala.WANTED, DataLocations(cache=places.cache, data=folder))
+            find(conala.FILES, DataLocations(cache=places.cache, data=folder))
 
 
 def test_nowhere_says_which_file_to_put_where(places: DataLocations) -> None:
     with pytest.raises(NotFound) as caught:
-        find(conala.WANTED, places)
+        find(conala.FILES, places)
     for name in NAMES:
         assert name in caught.value.fix
     assert str(places.cache / "conala") in caught.value.fix
@@ -69,8 +69,8 @@ def test_nowhere_says_which_file_to_put_where(places: DataLocations) -> None:
 def test_half_of_a_fetch_is_used_only_without_a_network(places: DataLocations) -> None:
     put(places.cache / "apps", "train.jsonl")
     online = DataLocations(cache=places.cache)
-    assert locate(apps.WANTED, online) is None
-    found = locate(apps.WANTED, places)
+    assert locate(apps.FILES, online) is None
+    found = locate(apps.FILES, places)
     assert found is not None
     assert list(found.files) == ["train"]
 
@@ -107,9 +107,9 @@ def test_a_file_needs_no_data_option(places: DataLocations, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("entry", catalogue.ENTRIES, ids=lambda entry: entry.id)
 def test_every_entry_pins_a_commit(entry: catalogue.Entry) -> None:
-    for wanted in entry.wanted:
-        assert wanted.repository is not None
-        assert len(wanted.repository.commit) == 40
-        assert all(part.hub for part in wanted.parts.values())
+    for files in entry.files:
+        assert files.repository is not None
+        assert len(files.repository.commit) == 40
+        assert all(part.hub for part in files.parts.values())
     assert entry.licence
     assert set(entry.sizes) == {"train", "validation", "test"}

@@ -60,7 +60,7 @@ async def verdict(engine: Knowing, judged: int = 12) -> GateVerdict:
         GateHoles(holes(4), holes(judged), holes(3, "general")),
         QWEN,
         prompt_tokens=256,
-        tell=lambda *each: told.append(each),
+        on_progress=lambda event: told.append((event.what, event.done, event.of)),
     )
     assert [done for _, done, _ in told] == list(range(1, told[-1][2] + 1)), "every hole is told of, none twice"
     return found

@@ -14,6 +14,7 @@ from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, I
 from peft_tuning.data.repository.dataset import AFTER, BEFORE, DataMix, folders_data_set, repository_data_set, window
 from peft_tuning.data.repository.holes import Hole, HoleSettings
 from peft_tuning.data.repository.secrets import function_parts
+from peft_tuning.events import Loading
 from support.own_repository import OwnRepository, module
 
 DENSE = DataMix(cutting=HoleSettings(lines_per_hole=2), with_context=1.0)
@@ -198,7 +199,7 @@ def test_a_number_of_examples_is_kept_to_and_the_rest_counted(still: OwnReposito
 
 def test_progress_is_told(still: OwnRepository) -> None:
     told: list[tuple[str, int, int]] = []
-    repository_data_set(still.root, progress=lambda what, done, of: told.append((what, done, of)))
+    repository_data_set(still.root, on_progress=lambda event: told.append((event.what, event.done, event.of)))
     assert [each for each in told if each[1] == each[2]] == [
         ("reading files", 20, 20),
         ("cutting test", 2, 2),
@@ -241,11 +242,11 @@ def test_too_little_code_is_refused_with_what_was_left_out(tmp_path: Path, count
 
 
 def test_a_file_that_changes_while_it_is_read_is_left_out(own: OwnRepository) -> None:
-    def change(what: str, done: int, _of: int) -> None:
-        if what == "cutting test" and done == 0:
+    def change(event: Loading) -> None:
+        if event.what == "cutting test" and event.done == 0:
             own.write("app/m3.py", "changed = 1\n")
 
-    data = repository_data_set(own.root, progress=change)
+    data = repository_data_set(own.root, on_progress=change)
     assert "app/m3.py" not in files(data.train)
     assert data.dropped["example: its file changed meanwhile"] > 0
 

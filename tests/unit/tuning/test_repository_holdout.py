@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_tuning.data.splits import MAX_SPLIT_OVERSHOOT, Split, newest_first, split_files
+from peft_tuning.data.examples import MAX_SPLIT_OVERSHOOT, Split, newest_first, split_files
 
 
 def test_the_newest_files_are_held_out() -> None:

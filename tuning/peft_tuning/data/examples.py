@@ -1,29 +1,43 @@
-"""What a model is tuned on: sentences with their code, and holes with what belongs in them.
+"""Examples that a model is tuned on: sentences with their code, and holes with the code that belongs there.
 
-Only values. Where they come from is in ``datasets`` and ``repository``; how they are written down for a model is in
-``encoding``.
+Also here: how the three parts of a data set are kept apart. A split depends on the examples and the seed alone, not on
+the order of a file, the machine or the version of Python. ``datasets`` and ``repository`` make examples; ``encode``
+writes them down for a model.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
 from peft_core.api_types import ContextChunk
 
+MAX_SPLIT_OVERSHOOT = 1.5
+"""A part may outgrow its share by so much; a file that would make it larger is left to training."""
+
 
 class HoleKind(StrEnum):
-    """What was cut out of a file."""
+    """The kind of code that was cut out of a file."""
 
     TOKEN = "token"  # noqa: S105  (a kind of hole)
     LINE = "line"
     BLOCK = "block"
     BODY = "body"
     """A whole function body."""
+
+
+class Split(StrEnum):
+    """A part of a data set."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +67,7 @@ class FillExample:
 
 
 Example = IntentExample | FillExample
+AnyExample = TypeVar("AnyExample", IntentExample, FillExample, Example)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +92,123 @@ class DataSet:
 
     @property
     def digest(self) -> str:
-        """sha256 of what is trained on and chosen by: training and validation examples, in order."""
+        """sha256 of the training and validation examples, in order."""
         return examples_digest((*self.train, *self.validation))
 
 
 def examples_digest(examples: Sequence[Example]) -> str:
-    """sha256 over the examples' fields, in order."""
+    """Return the sha256 over the examples' fields, in order."""
     sha = hashlib.sha256()
     encoder = msgspec.json.Encoder(order="deterministic")
     for example in examples:
         sha.update(encoder.encode(example))
         sha.update(b"\n")
     return sha.hexdigest()
+
+
+def normalized(text: str) -> str:
+    """Replace every run of white space by one space, with none at the ends."""
+    return " ".join(text.split())
+
+
+def question(example: Example) -> str:
+    """Return what two parts must not share: the sentence, or the whole file that has the hole."""
+    if isinstance(example, IntentExample):
+        return normalized(example.intent)
+    return normalized(example.prefix + example.middle + example.suffix)
+
+
+def drop_duplicates(examples: Iterable[AnyExample], dropped: Counter[str]) -> list[AnyExample]:
+    """Drop examples that repeat the question and answer of an earlier one; counted as ``duplicate``."""
+    seen: set[tuple[str, ...]] = set()
+    kept: list[AnyExample] = []
+    for example in examples:
+        content = _content(example)
+        if content in seen:
+            dropped["duplicate"] += 1
+        else:
+            seen.add(content)
+            kept.append(example)
+    return kept
+
+
+def stable_order(examples: Iterable[AnyExample], seed: int) -> list[AnyExample]:
+    """Sort examples in an order that only they and ``seed`` decide; equal questions stand together."""
+    return sorted(examples, key=lambda example: (_rank(question(example), seed), _content(example)))
+
+
+def take(examples: Sequence[AnyExample], count: int) -> tuple[list[AnyExample], list[AnyExample]]:
+    """Split off the first ``count`` examples; examples with one question stay together.
+
+    ``examples`` come from ``stable_order``. The first part has more than ``count`` only where a question repeats.
+    """
+    end = max(count, 0)
+    while 0 < end < len(examples) and question(examples[end]) == question(examples[end - 1]):
+        end += 1
+    return list(examples[:end]), list(examples[end:])
+
+
+def hold_out(examples: Iterable[AnyExample], share: float, seed: int) -> tuple[list[AnyExample], list[AnyExample]]:
+    """Split off a share of the examples, at least one of two or more; none where all ask one question."""
+    rows = stable_order(examples, seed)
+    held_out, rest = take(rows, max(1, round(len(rows) * share)) if len(rows) > 1 else 0)
+    return (held_out, rest) if rest else ([], held_out)
+
+
+def drop_overlap(
+    examples: Iterable[AnyExample], others: Iterable[Example], dropped: Counter[str], reason: str
+) -> list[AnyExample]:
+    """Drop examples whose question is asked in ``others``; counted in ``dropped`` under ``reason``."""
+    taken = {question(other) for other in others}
+    kept: list[AnyExample] = []
+    for example in examples:
+        if question(example) in taken:
+            dropped[reason] += 1
+        else:
+            kept.append(example)
+    return kept
+
+
+def _content(example: Example) -> tuple[str, ...]:
+    if isinstance(example, IntentExample):
+        return (normalized(example.intent), example.code)
+    return (example.prefix, example.suffix, example.middle)
+
+
+def _rank(text: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}\0{text}".encode()).hexdigest()
+
+
+def newest_first(paths: Sequence[str], times: Mapping[str, int], seed: int) -> list[str]:
+    """Sort paths by the time of their last commit (seconds; 0: not known), those of one time in an order by seed."""
+    return sorted(paths, key=lambda path: (-times.get(path, 0), seeded_number(seed, path), path))
+
+
+def split_files(weights: Mapping[str, int], *, validation: float, test: float) -> Mapping[str, Split]:
+    """Assign whole files to the parts, from paths in order of age (newest first) with the examples each has.
+
+    The newest files are held out, so that the test asks for code the model has not met.
+
+    ``validation`` and ``test`` are parts of all examples, above 0. With three files or more no part is empty.
+    """
+    parts = dict.fromkeys(weights, Split.TRAIN)
+    total = sum(weights.values())
+    for part, share, others in ((Split.TEST, test, 2), (Split.VALIDATION, validation, 1)):
+        target, taken = share * total, 0
+        free = [path for path in weights if parts[path] is Split.TRAIN]
+        left = len(free) - others
+        for path in free:
+            if taken >= target or not left:
+                break
+            if taken + weights[path] <= target * MAX_SPLIT_OVERSHOOT:
+                parts[path] = part
+                taken += weights[path]
+                left -= 1
+        if not taken and len(free) > others:
+            parts[min(free, key=lambda path: weights[path])] = part
+    return parts
+
+
+def seeded_number(seed: int, text: str) -> int:
+    """Return a number that looks random and is the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{text}".encode(), digest_size=8).digest(), "big")

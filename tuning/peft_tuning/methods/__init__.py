@@ -1,23 +1,33 @@
-"""The seven ways to tune, by id. One module each; the default is ``lora`` on a CPU and ``qlora-4bit`` on CUDA."""
+"""The seven tuning methods by id, and the export of a model with an adapter merged into it.
+
+The default method is ``lora`` on a CPU and ``qlora-4bit`` on CUDA. A method is an entry of ``METHODS``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from peft_core.errors import NotFound
+from peft_core.api_types import LLAMACPP
+from peft_core.errors import Conflict, InvalidInput, NotFound
+from peft_core.files import atomic_folder
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_tuning.methods.base import Method
 from peft_tuning.methods.full import FULL
-from peft_tuning.methods.ia3 import IA3
 from peft_tuning.methods.lora import LORA, QLORA_4BIT, QLORA_8BIT
-from peft_tuning.methods.virtual_tokens import PREFIX, PROMPT
+from peft_tuning.methods.vectors import IA3, PREFIX, PROMPT
 
 METHODS: Mapping[str, Method] = {
     method.id: method for method in (LORA, QLORA_4BIT, QLORA_8BIT, IA3, PROMPT, PREFIX, FULL)
 }
 
+MERGEABLE = ("lora", "qlora-4bit", "qlora-8bit", "rslora", "dora", "ia3")
+"""Values of a manifest's ``method`` that change weights of the base."""
+
 
 def get(method_id: str) -> Method:
-    """The method with this id; raises NotFound naming the known ids."""
+    """Return the method with this id; raises NotFound, which names the known ids."""
     if method_id not in METHODS:
         raise NotFound(
             f"no tuning method '{method_id}'",
@@ -28,5 +38,35 @@ def get(method_id: str) -> Method:
 
 
 def default_for(device: str) -> Method:
-    """LoRA on the weights that are served, or, where memory is dear and 4-bit arithmetic fast (CUDA), QLoRA."""
+    """Return LoRA, or on CUDA, where memory is scarce and 4-bit arithmetic fast, QLoRA."""
     return QLORA_4BIT if device.startswith("cuda") else LORA
+
+
+def export_merged(manifest: Manifest, adapter: Path, base: Path, destination: Path) -> None:
+    """Write the base with the adapter (a PEFT folder) merged into it, at the manifest's scale, as float16.
+
+    Raises Conflict when that exists, InvalidInput for prompt and prefix adapters, which change no weights.
+    """
+    import torch  # noqa: PLC0415  (seconds)
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
+
+    if manifest.method not in MERGEABLE:
+        raise InvalidInput(
+            f"adapter '{manifest.name}' ({manifest.method}) cannot be merged",
+            why="it changes no weights of the base",
+            fix="Export it with `--format peft`",
+        )
+    if manifest.scale != 1.0 and LLAMACPP not in manifest.engines:
+        raise InvalidInput(f"adapter '{manifest.name}' applies at scale {manifest.scale:g}, which cannot be merged")
+    if destination.exists():
+        raise Conflict(f"{destination} exists", fix="Give a path that does not exist yet")
+    loaded = load_gguf(base, Precision.FLOAT32)
+    kind = get("ia3" if manifest.method == "ia3" else "lora")
+    model = kind.load(loaded, adapter)
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.set_scale("default", manifest.scale)
+    merged = model.merge_and_unload(safe_merge=True).to(torch.float16)  # type: ignore[operator]
+    with atomic_folder(destination) as staged:
+        merged.save_pretrained(str(staged), safe_serialization=True)
+        loaded.tokenizer.save_pretrained(str(staged))

@@ -20,11 +20,18 @@ from itertools import chain
 from pathlib import Path
 
 from peft_core.errors import InvalidInput
-from peft_tuning.data.datasets.hub import HubFile, HubRepository
 from peft_tuning.data.datasets.rows import DataRow, parse_json, parses, read_rows
-from peft_tuning.data.datasets.sources import DataLocations, DataSetEntry, DataSetFile, DataSetFiles, LocatedFiles, find
-from peft_tuning.data.examples import DataSet, IntentExample
-from peft_tuning.data.splits import drop_duplicates, drop_overlap, hold_out
+from peft_tuning.data.datasets.sources import (
+    DataLocations,
+    DataSetEntry,
+    DataSetFile,
+    DataSetFiles,
+    HubFile,
+    HubRepository,
+    LocatedFiles,
+    find,
+)
+from peft_tuning.data.examples import DataSet, IntentExample, drop_duplicates, drop_overlap, hold_out
 
 DIFFICULTIES = ("introductory", "interview", "competition")
 QUESTION_FILE = "question.txt"
@@ -199,7 +206,7 @@ def _last_function(starter_code: str) -> str | None:
     return str(names[-1]) if names else None
 
 
-WANTED = DataSetFiles(
+FILES = DataSetFiles(
     id="apps",
     folders=("APPS",),
     parts={
@@ -230,9 +237,9 @@ WANTED = DataSetFiles(
 )
 
 
-def load(places: DataLocations, seed: int) -> DataSet:
+def load(locations: DataLocations, seed: int) -> DataSet:
     """Whatever part is found: train and validation from one file, test from the other, or from one of them alone."""
-    found = find(WANTED, places)
+    found = find(FILES, locations)
     dropped: Counter[str] = Counter()
     flawed: list[str] = []
     tests = _noting_flaws(test_problems(found), "test", flawed)
@@ -306,6 +313,6 @@ ENTRY = DataSetEntry(
     summary="programming problem to a whole program, with tests",
     licence=LICENCE,
     sizes={"train": 4500, "validation": 500, "test": TEST_PER_DIFFICULTY * len(DIFFICULTIES)},
-    wanted=(WANTED,),
+    files=(FILES,),
     load=load,
 )

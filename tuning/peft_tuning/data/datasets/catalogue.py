@@ -8,20 +8,19 @@ from pathlib import Path
 from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.data.datasets import apps, codealpacapy, conala, jsonl
 from peft_tuning.data.datasets.sources import SEED, DataLocations, DataSetEntry
-from peft_tuning.data.examples import DataSet
-from peft_tuning.data.splits import drop_overlap
+from peft_tuning.data.examples import DataSet, drop_overlap
 
 _JOINT_PARTS = (conala.ENTRY, codealpacapy.ENTRY)
 _HELD_OUT_ELSEWHERE = "held out in the other data set"
 
 
-def load_joint(places: DataLocations, seed: int) -> DataSet:
+def load_joint(locations: DataLocations, seed: int) -> DataSet:
     """Load Conala and CodeAlpacaPy one after the other, each with its own split, as in the study's joint training.
 
     A training row whose sentence is held out in the other data set is dropped, so that neither test set is trained on.
     With ``--data FOLDER`` both are looked for there, in sub-folders of their names too.
     """
-    parts = first, second = [entry.load(places, seed) for entry in _JOINT_PARTS]
+    parts = first, second = [entry.load(locations, seed) for entry in _JOINT_PARTS]
     dropped: Counter[str] = Counter()
     for part in parts:
         dropped.update({f"{part.name}: {reason}": count for reason, count in part.dropped.items()})
@@ -48,7 +47,7 @@ JOINT = DataSetEntry(
     summary="conala and codealpacapy together",
     licence=" and ".join(entry.licence for entry in _JOINT_PARTS),
     sizes={part: sum(entry.sizes[part] for entry in _JOINT_PARTS) for part in ("train", "validation", "test")},
-    wanted=tuple(wanted for entry in _JOINT_PARTS for wanted in entry.wanted),
+    files=tuple(files for entry in _JOINT_PARTS for files in entry.files),
     load=load_joint,
 )
 
@@ -76,13 +75,13 @@ def is_file(name: str) -> bool:
     return name.endswith(jsonl.ENDINGS)
 
 
-def load(name: str, places: DataLocations, *, seed: int = SEED) -> DataSet:
+def load(name: str, locations: DataLocations, *, seed: int = SEED) -> DataSet:
     """The data set called ``name``, or the file of that path.
 
     Raises NotFound or DownloadFailed when it is not to be had, InvalidInput when it cannot be used.
     """
     if not is_file(name):
-        return get(name).load(places, seed)
-    if places.data is not None:
+        return get(name).load(locations, seed)
+    if locations.data is not None:
         raise InvalidInput(f"{name} is a file already", fix="Leave --data out")
     return jsonl.load(Path(name).expanduser(), seed)

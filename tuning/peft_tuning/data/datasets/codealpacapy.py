@@ -12,17 +12,23 @@ import hashlib
 import sys
 from collections import Counter
 
-from peft_tuning.data.datasets.hub import HubFile, HubRepository
 from peft_tuning.data.datasets.rows import parses, read_rows
-from peft_tuning.data.datasets.sources import DataLocations, DataSetEntry, DataSetFile, DataSetFiles, find
-from peft_tuning.data.examples import DataSet, IntentExample
-from peft_tuning.data.splits import drop_duplicates, drop_overlap, stable_order, take
+from peft_tuning.data.datasets.sources import (
+    DataLocations,
+    DataSetEntry,
+    DataSetFile,
+    DataSetFiles,
+    HubFile,
+    HubRepository,
+    find,
+)
+from peft_tuning.data.examples import DataSet, IntentExample, drop_duplicates, drop_overlap, stable_order, take
 
 SIZES = {"train": 2192, "validation": 314, "test": 628}
 TOTAL = sum(SIZES.values())
 LICENCE = "CC-BY-NC-4.0 (not for commercial use: do not ship adapters tuned on it)"
 
-WANTED = DataSetFiles(
+FILES = DataSetFiles(
     id="codealpacapy",
     folders=("codealpaca", "CodeAlpaca-20k"),
     parts={
@@ -37,9 +43,9 @@ WANTED = DataSetFiles(
 )
 
 
-def load(places: DataLocations, seed: int) -> DataSet:
+def load(locations: DataLocations, seed: int) -> DataSet:
     """Filter and split. Of a file with fewer rows than the study had, the same shares."""
-    found = find(WANTED, places)
+    found = find(FILES, locations)
     dropped: Counter[str] = Counter()
     candidates: list[IntentExample] = []
     for row in read_rows(found.files["all"]):
@@ -87,6 +93,6 @@ ENTRY = DataSetEntry(
     summary="instruction to Python, written by a language model",
     licence=LICENCE,
     sizes=SIZES,
-    wanted=(WANTED,),
+    files=(FILES,),
     load=load,
 )

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections import Counter
 
 from peft_core.errors import InvalidInput
-from peft_tuning.data.datasets.hub import HubFile, HubRepository
 from peft_tuning.data.datasets.rows import DataRow, read_rows
-from peft_tuning.data.datasets.sources import DataLocations, DataSetEntry, DataSetFile, DataSetFiles, find
-from peft_tuning.data.examples import DataSet, IntentExample
-from peft_tuning.data.splits import drop_overlap
+from peft_tuning.data.datasets.sources import (
+    DataLocations,
+    DataSetEntry,
+    DataSetFile,
+    DataSetFiles,
+    HubFile,
+    HubRepository,
+    find,
+)
+from peft_tuning.data.examples import DataSet, IntentExample, drop_overlap
 
 SIZES = {"train": 2135, "validation": 201, "test": 543}
 LICENCE = "CC-BY-SA-4.0 (text from Stack Overflow; the hub's card says MIT)"
@@ -28,7 +34,7 @@ def _part(split: str) -> DataSetFile:
     )
 
 
-WANTED = DataSetFiles(
+FILES = DataSetFiles(
     id="conala",
     folders=("conala_docprompting", "docprompting-conala"),
     parts={"train": _part("train"), "validation": _part("dev"), "test": _part("test")},
@@ -36,9 +42,9 @@ WANTED = DataSetFiles(
 )
 
 
-def load(places: DataLocations, seed: int) -> DataSet:
+def load(locations: DataLocations, seed: int) -> DataSet:
     """The published split; ``seed`` decides nothing here. InvalidInput when a part has not its published size."""
-    found = find(WANTED, places)
+    found = find(FILES, locations)
     dropped: Counter[str] = Counter()
     parts, posts = {}, {}
     for split, path in found.files.items():
@@ -89,6 +95,6 @@ ENTRY = DataSetEntry(
     summary="sentence to one line of Python, from Stack Overflow",
     licence=LICENCE,
     sizes=SIZES,
-    wanted=(WANTED,),
+    files=(FILES,),
     load=load,
 )

@@ -12,8 +12,16 @@ from pathlib import Path
 from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.data.datasets.rows import DataRow, read_rows
 from peft_tuning.data.datasets.sources import LocatedFiles
-from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
-from peft_tuning.data.splits import drop_duplicates, drop_overlap, hold_out
+from peft_tuning.data.examples import (
+    DataSet,
+    Example,
+    FillExample,
+    HoleKind,
+    IntentExample,
+    drop_duplicates,
+    drop_overlap,
+    hold_out,
+)
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 VALIDATION_SHARE = 0.1

@@ -1,7 +1,9 @@
-"""Where a data set's files are: ``--data``, then ``PEFT_DAEMON_DATA``, then the cache, then the hub.
+"""Find the files of a data set: with ``--data``, below ``PEFT_DAEMON_DATA``, in the cache, or on the hub.
 
-The first place that has what is needed is used; ``--data`` is never passed over in silence. Only the hub touches the
-network, once: what it gives lies in the cache afterwards. What the files mean is not known here.
+The first location that has the files is used; ``--data`` is never passed over in silence. Only the hub needs the
+network, once: its files stay in the cache. They are fetched at a pinned commit through the hub's plain
+``/datasets/{repository}/resolve/{commit}/{file}`` route, which mirrors serve too. The commit pins the content as far as
+the hub is trusted; a known sha256 is checked as well. What the files mean is known to the data sets' own modules.
 """
 
 from __future__ import annotations
@@ -13,15 +15,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peft_core.errors import DownloadFailed, NotFound
-from peft_core.files import file_sha256, private_folder
-from peft_core.http_download import DEFAULT_HUB, DownloadProgress, NoProgress, TransferFailed, hub_endpoint
+from peft_core.files import file_sha256, is_full, private_folder, sync_folder
+from peft_core.http_download import (
+    DEFAULT_HUB,
+    DownloadProgress,
+    NoProgress,
+    PartialFile,
+    TransferFailed,
+    download,
+    hub_endpoint,
+)
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_tuning.data.datasets.hub import HubFile, HubRepository, fetch
 from peft_tuning.data.examples import DataSet
 
 DATA_FOLDER = "PEFT_DAEMON_DATA"
 """Environment variable: a folder with one sub-folder per data set."""
+SEED = 42
+"""The study's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubFile:
+    """A file in a repository, and what is known of its content."""
+
+    file: str
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubRepository:
+    """A data set repository at a commit, never at a branch."""
+
+    id: str
+    commit: str
+
+    @property
+    def pin(self) -> str:
+        """For provenance: ``hub codeparrot/apps@21e74ddf8de1``."""
+        return f"hub {self.id}@{self.commit[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +86,7 @@ class DataSetFiles:
 
 @dataclass(frozen=True)
 class LocatedFiles:
-    """The files, and the place that had them."""
+    """The files of a data set, and the location that had them."""
 
     files: Mapping[str, Path]
     """By part; at least one, and all that are required."""
@@ -66,7 +99,7 @@ class LocatedFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class DataLocations:
-    """Where to look."""
+    """The locations to look in, for one user."""
 
     cache: Path
     data: Path | None = None
@@ -85,7 +118,7 @@ class DataLocations:
         environ: Mapping[str, str] | None = None,
         progress: DownloadProgress | None = None,
     ) -> DataLocations:
-        """The places for this user; ``HF_ENDPOINT`` moves the hub, ``HF_HUB_OFFLINE`` closes it."""
+        """Return the locations of this user; ``HF_ENDPOINT`` moves the hub, ``HF_HUB_OFFLINE`` closes it."""
         env = os.environ if environ is None else environ
         closed = env.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
         folder = env.get(DATA_FOLDER)
@@ -99,89 +132,110 @@ class DataLocations:
         )
 
 
-def find(wanted: DataSetFiles, places: DataLocations) -> LocatedFiles:
-    """The first place that has the data set; fetched from the hub when no other has.
+@dataclass(frozen=True, kw_only=True)
+class DataSetEntry:
+    """A data set of the catalogue. A new one is a module with an ``ENTRY`` and one line in ``catalogue``."""
+
+    id: str
+    summary: str
+    licence: str
+    sizes: Mapping[str, int]
+    """Examples per part, as the study had them."""
+    files: tuple[DataSetFiles, ...]
+    """Its files; several for a data set made of others."""
+    load: Callable[[DataLocations, int], DataSet]
+    """Reads the data set, given the locations and a seed.
+
+    Raises InvalidInput for unusable rows, NotFound or DownloadFailed where a file is missing.
+    """
+
+
+def find(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles:
+    """Return the files of the first location that has the data set; they are fetched from the hub when none has.
 
     Raises NotFound or DownloadFailed that say which file to put where.
     """
-    if found := locate(wanted, places):
+    if found := locate(data_set, locations):
         return found
-    cache = places.cache / wanted.id
-    if wanted.repository is None or places.offline:
-        why = "offline, and " if places.offline else ""
+    cache = locations.cache / data_set.id
+    if data_set.repository is None or locations.offline:
+        why = "offline, and " if locations.offline else ""
         raise NotFound(
-            f"the data set {wanted.id} is not here", why=why + _looked(wanted, places), fix=_ask(wanted, cache)
+            f"the data set {data_set.id} is not here", why=why + _looked(data_set, locations), fix=_ask(data_set, cache)
         )
     try:
-        private_folder(places.cache)
+        private_folder(locations.cache)
         private_folder(cache)
-        for part in wanted.parts.values():
+        for part in data_set.parts.values():
             if part.hub:
                 target = cache / part.hub.file
-                fetch(wanted.repository, part.hub, target, endpoint=places.endpoint, progress=places.progress)
+                fetch(data_set.repository, part.hub, target, endpoint=locations.endpoint, progress=locations.progress)
     except (TransferFailed, OSError) as error:
         raise DownloadFailed(
-            f"the data set {wanted.id} could not be fetched", why=str(error), fix=_ask(wanted, cache)
+            f"the data set {data_set.id} could not be fetched", why=str(error), fix=_ask(data_set, cache)
         ) from None
-    files = _files(wanted, cache)
-    return LocatedFiles(files, wanted.repository.pin)
+    files = _files(data_set, cache)
+    return LocatedFiles(files, data_set.repository.pin)
 
 
-def locate(wanted: DataSetFiles, places: DataLocations) -> LocatedFiles | None:
-    """As ``find`` without the network; None where only the hub could help. NotFound if ``--data`` has it not."""
-    names = (wanted.id, *wanted.folders)
-    if places.data is not None:
-        for path in (places.data, *(places.data / name for name in names)):
-            if files := _files(wanted, path):
+def locate(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles | None:
+    """Do as ``find`` without the network; None where only the hub could help.
+
+    Raises NotFound if ``--data`` lacks the files.
+    """
+    names = (data_set.id, *data_set.folders)
+    if locations.data is not None:
+        for path in (locations.data, *(locations.data / name for name in names)):
+            if files := _files(data_set, path):
                 return LocatedFiles(files, "--data")
-        problem = "has not the files of" if places.data.exists() else "does not exist; it should hold"
+        problem = "has not the files of" if locations.data.exists() else "does not exist; it should hold"
         raise NotFound(
-            f"{places.data} {problem} the data set {wanted.id}",
-            fix=f"Give a path to {_list(wanted)}",
+            f"{locations.data} {problem} the data set {data_set.id}",
+            fix=f"Give a path to {_list(data_set)}",
         )
-    if places.environment is not None:
+    if locations.environment is not None:
         for name in names:
-            if files := _files(wanted, places.environment / name):
+            if files := _files(data_set, locations.environment / name):
                 return LocatedFiles(files, DATA_FOLDER)
-    files = _files(wanted, places.cache / wanted.id)
+    files = _files(data_set, locations.cache / data_set.id)
     # An interrupted fetch may have left one file of two: with a network it is gone on with.
-    whole = all(id_ in files for id_, part in wanted.parts.items() if part.hub)
-    return LocatedFiles(files, "cache") if files and (whole or places.offline) else None
+    whole = all(id_ in files for id_, part in data_set.parts.items() if part.hub)
+    return LocatedFiles(files, "cache") if files and (whole or locations.offline) else None
 
 
-def _files(wanted: DataSetFiles, path: Path) -> dict[str, Path]:
+def _files(data_set: DataSetFiles, path: Path) -> dict[str, Path]:
     """The parts at ``path``, a file or a folder; empty unless all that are required are there."""
     found: dict[str, Path] = {}
     if path.is_file():
-        named = (id_ for id_, part in wanted.parts.items() if path.name in part.names)
-        if part_id := next(named, wanted.unnamed):
+        named = (id_ for id_, part in data_set.parts.items() if path.name in part.names)
+        if part_id := next(named, data_set.unnamed):
             found[part_id] = path
     elif path.is_dir():
-        for id_, part in wanted.parts.items():
+        for id_, part in data_set.parts.items():
             candidates = (path / name for name in part.names)
-            if file := next((c for c in candidates if c.is_file() or (wanted.marker and c.is_dir())), None):
+            if file := next((c for c in candidates if c.is_file() or (data_set.marker and c.is_dir())), None):
                 found[id_] = file
-        if not found and wanted.unnamed and wanted.marker and any(path.glob(f"*/{wanted.marker}")):
-            found[wanted.unnamed] = path
-    complete = all(id_ in found for id_, part in wanted.parts.items() if part.required)
+        if not found and data_set.unnamed and data_set.marker and any(path.glob(f"*/{data_set.marker}")):
+            found[data_set.unnamed] = path
+    complete = all(id_ in found for id_, part in data_set.parts.items() if part.required)
     return found if complete else {}
 
 
-def _looked(wanted: DataSetFiles, places: DataLocations) -> str:
-    environment = places.environment / wanted.id if places.environment else f"{DATA_FOLDER} (not set)"
-    return f"neither {environment} nor {places.cache / wanted.id} has it"
+def _looked(data_set: DataSetFiles, locations: DataLocations) -> str:
+    environment = locations.environment / data_set.id if locations.environment else f"{DATA_FOLDER} (not set)"
+    return f"neither {environment} nor {locations.cache / data_set.id} has it"
 
 
-def _ask(wanted: DataSetFiles, cache: Path) -> str:
+def _ask(data_set: DataSetFiles, cache: Path) -> str:
     origin = ""
-    if wanted.repository:
-        origin = f" (from huggingface.co/datasets/{wanted.repository.id} at {wanted.repository.commit})"
-    return f"Put {_list(wanted)}{origin} into {cache}, or name their folder with --data"
+    if data_set.repository:
+        origin = f" (from huggingface.co/datasets/{data_set.repository.id} at {data_set.repository.commit})"
+    return f"Put {_list(data_set)}{origin} into {cache}, or name their folder with --data"
 
 
-def _list(wanted: DataSetFiles) -> str:
+def _list(data_set: DataSetFiles) -> str:
     parts = []
-    for part in wanted.parts.values():
+    for part in data_set.parts.values():
         name = part.hub.file if part.hub else part.names[0]
         parts.append(f"{name} (rows with {', '.join(part.fields)}{'' if part.required else '; optional'})")
     return " and ".join(parts)
@@ -198,23 +252,37 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()[:16]
 
 
-# What the catalogue knows of a data set before it is read.
+def fetch(repository: HubRepository, file: HubFile, target: Path, *, endpoint: str, progress: DownloadProgress) -> None:
+    """Fetch the file to ``target`` (its folder exists), unless it is there.
 
-SEED = 42
-"""The study's."""
+    Another process that fetches the same file is waited for. An interruption leaves a part that the next call goes on
+    with, never a half file at ``target``. Raises TransferFailed.
+    """
+    from filelock import FileLock  # noqa: PLC0415  (only a download needs a lock)
+
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if target.is_file():
+            return
+        part = target.with_name(f".{target.name}.{repository.commit[:12]}.part")
+        url = f"{endpoint}/datasets/{repository.id}/resolve/{repository.commit}/{file.file}"
+        progress.note(f"fetching {url}")
+        try:
+            with PartialFile(part) as partial:
+                download(url, partial, progress)
+                _check(file, partial)
+                partial.sync()
+            part.replace(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            reason = "the disk is full" if is_full(error) else error.strerror
+            raise TransferFailed(f"cannot write to {target.parent}: {reason}") from None
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataSetEntry:
-    """A data set of the catalogue. A new one is a module with an ``ENTRY`` and one line in ``catalogue``."""
-
-    id: str
-    summary: str
-    licence: str
-    sizes: Mapping[str, int]
-    """Examples per part, as the study had them."""
-    wanted: tuple[DataSetFiles, ...]
-    """Its files; several for a data set made of others."""
-    load: Callable[[DataLocations, int], DataSet]
-    """Reads it, given where to look and a seed. Raises InvalidInput for what cannot be used, NotFound or DownloadFailed
-    where a file is missing."""
+def _check(file: HubFile, partial: PartialFile) -> None:
+    size, sha256 = partial.size, partial.sha256()
+    if file.bytes not in (None, size):
+        partial.cut(0)
+        raise TransferFailed(f"{file.file} has {size} bytes instead of {file.bytes}")
+    if file.sha256 not in (None, sha256):
+        partial.cut(0)
+        raise TransferFailed(f"{file.file} has another sha256 than the pinned one")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -21,8 +21,9 @@ from peft_core.code.files import Listing, Skip, SourceFile, read
 from peft_core.code.imports import Related
 from peft_core.code.structure import Function, Span, Structure, structure
 from peft_core.errors import InvalidInput
+from peft_core.progress import OnProgress
 from peft_daemon.completion.prompt import TYPED_LINES
-from peft_tuning.data.examples import DataSet, Example, FillExample
+from peft_tuning.data.examples import DataSet, Example, FillExample, Split, newest_first, seeded_number, split_files
 from peft_tuning.data.repository.files import licence_of, repository_files, source_files
 from peft_tuning.data.repository.holes import Hole, HoleSettings, cut, intents
 from peft_tuning.data.repository.secrets import (
@@ -33,7 +34,7 @@ from peft_tuning.data.repository.secrets import (
     seen_functions,
     without_secrets,
 )
-from peft_tuning.data.splits import Split, newest_first, seeded_number, split_files
+from peft_tuning.events import Loading, ignore
 
 BEFORE, AFTER = 12_000, 6_000
 """Characters of a file that an example holds on each side of its hole: more than the longest prompt has."""
@@ -41,9 +42,6 @@ LEAST_FILES = 3
 """Files with holes; each part of the data set needs one of its own."""
 SAME = 40
 """Characters, white space aside, from which on two middles that are equal are no coincidence."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many of it are, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,7 @@ def repository_data_set(
     *,
     seed: int = 42,
     max_examples: int | None = None,
-    progress: Progress | None = None,
+    on_progress: OnProgress[Loading] = ignore,
     mix: DataMix | None = None,
 ) -> DataSet:
     """Examples from the tracked files below ``root``, the most recently changed ones held out.
@@ -94,7 +92,7 @@ def repository_data_set(
         origin=f"git work tree at {commit[:12] or 'no commit yet'}; files held out {rule}",
         seed=seed,
         most=max_examples,
-        progress=progress,
+        on_progress=on_progress,
         mix=mix or DataMix(),
     )
 
@@ -106,7 +104,7 @@ def folders_data_set(
     ignore: Sequence[str] = (),
     seed: int = 42,
     max_examples: int | None = None,
-    progress: Progress | None = None,
+    on_progress: OnProgress[Loading] = ignore,
     mix: DataMix | None = None,
 ) -> DataSet:
     """Examples from all sources below plain folders, each given with its licence (an SPDX id), without git.
@@ -123,7 +121,7 @@ def folders_data_set(
         origin="; ".join(f"{root.resolve().name} ({licence})" for root, licence in roots) + "; files held out by seed",
         seed=seed,
         most=max_examples,
-        progress=progress,
+        on_progress=on_progress,
         mix=mix or DataMix(),
     )
 
@@ -150,17 +148,16 @@ def _data_set(
     origin: str,
     seed: int,
     most: int | None,
-    progress: Progress | None,
+    on_progress: OnProgress[Loading],
     mix: DataMix,
 ) -> DataSet:
     limit = mix.most if most is None else most
-    tell = progress or (lambda _what, _done, _of: None)
     dropped = Counter({f"file: {reason}": count for reason, count in listing.skipped.items()})
     if limit < LEAST_FILES:
         raise InvalidInput(f"{limit} examples are too few", fix=f"Ask for at least {LEAST_FILES}")
     sources = {source.path: source for source in listing.files}
     order = [sources[path] for path in newest_first(list(sources), times, seed)]
-    plans = {plan.source.path: plan for plan in _scan(order, seed, mix, dropped, tell)}
+    plans = {plan.source.path: plan for plan in _scan(order, seed, mix, dropped, on_progress)}
     if len(plans) < LEAST_FILES:
         raise InvalidInput(
             f"too little code in {name}: {len(plans)} usable files where {LEAST_FILES} are needed",
@@ -180,7 +177,7 @@ def _data_set(
         chosen = _choose([plans[path] for path in own], room if part is Split.TRAIN else held_out, seed, mix, dropped)
         # Training sees training files only, validation also its own, the test everything, as an editor does.
         visible = [p for p in plans if part is Split.TEST or parts[p] is part or parts[p] is Split.TRAIN]
-        made[part] = tuple(writer.write(part, chosen, visible, tell))
+        made[part] = tuple(writer.write(part, chosen, visible, on_progress))
         room -= len(made[part])
     return DataSet(
         name=name,
@@ -194,14 +191,14 @@ def _data_set(
 
 
 def _scan(
-    sources: Sequence[SourceFile], seed: int, mix: DataMix, dropped: Counter[str], tell: Progress
+    sources: Sequence[SourceFile], seed: int, mix: DataMix, dropped: Counter[str], on_progress: OnProgress[Loading]
 ) -> Iterator[_FileCuts]:
     """Read every file once, newest first: of two copies the newer is the original, and so the one held out."""
     known_files, known_functions = seen_files(), seen_functions()
     with detectors() as plugins:
         for done, source in enumerate(sources):
             path = source.path
-            tell("reading files", done, len(sources))
+            on_progress(Loading(what="reading files", done=done, of=len(sources)))
             text = read(source)
             if isinstance(text, Skip):
                 dropped[f"file: {text.value}"] += 1
@@ -222,7 +219,7 @@ def _scan(
                 yield _FileCuts(source, digest, cleaned.lines, holes, sentences)
             else:
                 dropped["file: nothing to cut"] += 1
-    tell("reading files", len(sources), len(sources))
+    on_progress(Loading(what="reading files", done=len(sources), of=len(sources)))
 
 
 def _choose(
@@ -257,14 +254,14 @@ class _Writer:
         part: Split,
         chosen: Mapping[str, tuple[list[Hole], frozenset[str]]],
         visible: Sequence[str],
-        tell: Progress,
+        on_progress: OnProgress[Loading],
     ) -> list[Example]:
         """The examples of a part, in an order drawn by seed, with context from the files that may be seen."""
         related = Related(visible, self._text)
         examples: list[Example] = []
         before = frozenset(self._met)
         for done, path in enumerate(sorted(chosen)):
-            tell(f"cutting {part}", done, len(chosen))
+            on_progress(Loading(what=f"cutting {part}", done=done, of=len(chosen)))
             holes, sentences = chosen[path]
             text = self._text(path)
             if not text:
@@ -288,7 +285,7 @@ class _Writer:
                 )
             if sentences:
                 examples += [each for each in intents(structure(text, source.language), path) if each.id in sentences]
-        tell(f"cutting {part}", len(chosen), len(chosen))
+        on_progress(Loading(what=f"cutting {part}", done=len(chosen), of=len(chosen)))
         kept = [each for each in examples if not self._again(each, before)]
         self._dropped["example: same as one held out"] += len(examples) - len(kept)
         kept.sort(key=lambda each: seeded_number(self._seed, each.id))
