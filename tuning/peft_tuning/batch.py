@@ -1,15 +1,18 @@
-"""From encoded examples to optimizer steps, and from a step to the tensors of its forward passes.
+"""Batches: the examples of each optimizer step, the tensors of its forward passes, and their loss.
 
-A step is an *effective batch*: which examples it holds depends on (seed, epoch) alone, never on memory, devices or an
-earlier run. How it is cut into rows is a second question with one answer per layout:
+The examples of a step, its *effective batch*, depend on seed and epoch alone, never on memory, devices or an earlier
+run. How a step is split into forward passes (micro-batches) depends on the layout:
 
-- ``PACKED``: examples stand one after another in one row, without padding. What all prompts of the row begin with (a
+- ``PACKED``: examples stand one after another in one row, without padding. The beginning that all prompts share (a
   chat format's system text) stands there once: attention is causal, so its states are the same for each. A mask keeps
   the examples apart and ``position_ids`` begin anew, so each sees exactly what it would see alone.
 - ``PADDED``: one example per row, for methods that put virtual tokens before each; grouped by length.
 - ``ENCODER_DECODER``: the prompt for the encoder, the answer for the decoder; padded and grouped likewise.
 
-Does not cover the loss.
+The loss is on answers alone. The vocabulary projection is computed for their tokens only, and never all at once: with
+151,936 words it is a quarter of a small model's work, and its logits (0.6 MB per token and copy) are most of the memory
+of a plain training script. The model runs as it is, but its output layer is handed nothing; the states it would have
+got are projected afterwards, in chunks, where there is a target.
 """
 
 from __future__ import annotations
@@ -32,12 +35,14 @@ from peft_tuning.encode import EncodedExample
 
 IGNORED = -100
 """Target of a position that has no loss."""
-GROUP = 50
+SORTED_BATCHES = 50
 """Effective batches that are sorted by length together, where rows are padded (as transformers' grouping does)."""
+LOSS_CHUNK = 128
+"""Positions projected at a time: 78 MB of logits with the largest vocabulary of the study."""
 
 
 class BatchLayout(StrEnum):
-    """How examples are laid out in tensors."""
+    """The layout of examples in tensors."""
 
     PACKED = "packed"
     PADDED = "padded"
@@ -61,7 +66,7 @@ class BatchTensors:
         return int((self.targets != IGNORED).sum())
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> BatchTensors:
-        """The same on ``device``; a floating-point mask in ``dtype``, which attention demands."""
+        """Move to ``device``; a floating-point mask in ``dtype``, which attention demands."""
         moved = {
             name: each.to(device, dtype=dtype) if each.is_floating_point() else each.to(device)
             for name, each in self.inputs.items()
@@ -79,156 +84,12 @@ class MicroBatch:
     """Positions the model computes, padding included."""
 
 
-def effective_batches(
-    lengths: Sequence[int], size: int, *, seed: int, epoch: int, grouped: bool
-) -> list[tuple[int, ...]]:
-    """The order of one epoch: indices of the examples of each step; the last may have fewer than ``size``.
-
-    ``grouped`` puts examples of similar length into a step, for layouts that pad.
-    """
-    generator = random.Random(f"{seed}/{epoch}")  # noqa: S311  (an order, not a secret)
-    order = list(range(len(lengths)))
-    generator.shuffle(order)
-    if not grouped:
-        return [tuple(order[at : at + size]) for at in range(0, len(order), size)]
-    steps = []
-    for at in range(0, len(order), size * GROUP):
-        group = sorted(order[at : at + size * GROUP], key=lambda index: (-lengths[index], index))
-        steps += [tuple(group[start : start + size]) for start in range(0, len(group), size)]
-    short = [step for step in steps if len(step) < size]
-    full = [step for step in steps if len(step) == size]
-    generator.shuffle(full)
-    return full + short
-
-
-def micro_batches(examples: Sequence[EncodedExample], layout: BatchLayout, batch_tokens: int) -> list[MicroBatch]:
-    """Cut examples into forward passes of at most ``batch_tokens`` positions (a longer example has one to itself)."""
-    ordered = sorted(examples, key=len, reverse=True)
-    made: list[MicroBatch] = []
-    while ordered:
-        row: MicroBatch | None = None
-        left: list[EncodedExample] = []
-        for example in ordered:
-            # Packed rows take any example that still fits; padded ones only neighbours in length.
-            grown = _row((*row.examples, example), layout) if row else _row((example,), layout)
-            if row is None or (grown.width <= batch_tokens and (layout is BatchLayout.PACKED or not left)):
-                row = grown
-            else:
-                left.append(example)
-        if row is not None:
-            made.append(row)
-        ordered = left
-    return made
-
-
-def _row(examples: tuple[EncodedExample, ...], layout: BatchLayout) -> MicroBatch:
-    if layout is BatchLayout.PACKED:
-        shared = _shared(examples)
-        return MicroBatch(examples, shared, shared + sum(len(each) - 1 - shared for each in examples))
-    longest = max(len(each.prompt) for each in examples), max(len(each.response) for each in examples)
-    if layout is BatchLayout.PADDED:
-        return MicroBatch(examples, 0, len(examples) * (max(map(len, examples)) - 1))
-    return MicroBatch(examples, 0, len(examples) * sum(longest))
-
-
-def _shared(examples: Sequence[EncodedExample]) -> int:
-    """First tokens that all prompts share; the last token of a prompt is never shared: it predicts the answer."""
-    if len(examples) < 2:
-        return 0
-    columns = zip(*(each.prompt[:-1] for each in examples), strict=False)
-    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-
-
-def collate(row: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: int = 0) -> BatchTensors:
-    """The tensors of a row. ``pad`` fills padded positions; ``decoder_start`` begins a decoder's input."""
-    make = {BatchLayout.PACKED: _packed, BatchLayout.PADDED: _padded, BatchLayout.ENCODER_DECODER: _encoder_decoder}[
-        layout
-    ]
-    tokens = sum(map(len, row.examples))
-    inputs, targets = make(row, pad, decoder_start)
-    return BatchTensors(inputs, targets, tokens)
-
-
-def _packed(row: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
-    """One row; the last token of an answer is predicted but predicts nothing, so it is not computed."""
-    shared = row.shared
-    ids, targets = list(row.examples[0].prompt[:shared]), [IGNORED] * shared
-    positions, owner = list(range(shared)), [0] * shared
-    for number, each in enumerate(row.examples, start=1):
-        own = (*each.prompt, *each.response)
-        ids += own[shared:-1]
-        targets += [IGNORED] * (len(each.prompt) - 1 - shared) + list(each.response)
-        positions += range(shared, len(own) - 1)
-        owner += [number] * (len(own) - 1 - shared)
-    inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
-    if len(row.examples) > 1:
-        inputs["attention_mask"] = _block_mask(torch.tensor(owner))
-    return inputs, torch.tensor([targets])
-
-
-def _block_mask(owner: Tensor) -> Tensor:
-    """(1, 1, n, n), added to attention scores: a token sees earlier tokens of its own example and the shared ones."""
-    count = len(owner)
-    seen = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
-    seen &= torch.ones(count, count, dtype=torch.bool).tril()
-    # Not the type's own minimum: scores are added to it, and it must survive a change of type.
-    return torch.zeros(count, count).masked_fill_(~seen, -1e9)[None, None]
-
-
-def _padded(row: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
-    longest = max(map(len, row.examples)) - 1
-    ids = torch.full((len(row.examples), longest), pad)
-    mask = torch.zeros_like(ids)
-    targets = torch.full_like(ids, IGNORED)
-    for at, each in enumerate(row.examples):
-        own = torch.tensor((*each.prompt, *each.response))
-        ids[at, : len(own) - 1], mask[at, : len(own) - 1] = own[:-1], 1
-        targets[at, len(each.prompt) - 1 : len(own) - 1] = own[len(each.prompt) :]
-    return {"input_ids": ids, "attention_mask": mask}, targets
-
-
-def _encoder_decoder(row: MicroBatch, pad: int, start: int) -> tuple[dict[str, Tensor], Tensor]:
-    count = len(row.examples)
-    ids = torch.full((count, max(len(each.prompt) for each in row.examples)), pad)
-    mask = torch.zeros_like(ids)
-    longest = max(len(each.response) for each in row.examples)
-    decoder_ids = torch.full((count, longest), pad)
-    targets = torch.full((count, longest), IGNORED)
-    for at, each in enumerate(row.examples):
-        ids[at, : len(each.prompt)], mask[at, : len(each.prompt)] = torch.tensor(each.prompt), 1
-        response = torch.tensor(each.response)
-        decoder_ids[at, : len(response)] = torch.cat((torch.tensor([start]), response[:-1]))
-        targets[at, : len(response)] = response
-    return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}, targets
-
-
-class Collator:
-    """Examples to tensors for one model, on its device."""
-
-    def __init__(
-        self, model: nn.Module, layout: BatchLayout, batch_tokens: int, *, pad: int, decoder_start: int
-    ) -> None:
-        self.layout, self._batch_tokens = layout, batch_tokens
-        self._pad, self._decoder_start = pad, decoder_start
-        embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
-        self._dtype, self._device = embeddings.dtype, embeddings.device
-
-    def split(self, examples: Sequence[EncodedExample]) -> list[MicroBatch]:
-        """The forward passes for ``examples``."""
-        return micro_batches(examples, self.layout, self._batch_tokens)
-
-    def tensors(self, row: MicroBatch) -> BatchTensors:
-        """The tensors of one forward pass."""
-        made = collate(row, self.layout, pad=self._pad, decoder_start=self._decoder_start)
-        return made.to(self._device, self._dtype)
-
-
-# Which examples each optimizer step has, and after which steps the model is evaluated; fixed before a run begins.
-
-
 @dataclass(frozen=True, kw_only=True)
 class StepSchedule:
-    """Everything follows from these values; see ``batching.effective_batches`` for the order within an epoch."""
+    """The examples of each step and the steps after which the model is evaluated, fixed before a run begins.
+
+    ``effective_batches`` gives the order within an epoch.
+    """
 
     lengths: tuple[int, ...]
     """Tokens of each training example."""
@@ -273,22 +134,156 @@ class StepSchedule:
         return frozenset({step for step in regular if step < self.steps} | {self.steps})
 
     def epoch(self, step: int) -> float:
-        """Epochs done after ``step`` steps."""
+        """Return the epochs done after ``step`` steps."""
         return step / self.steps_per_epoch
 
 
-# The loss on answers, with the vocabulary projection computed for their tokens only, and never all at once.
-#
-# With 151,936 words the projection is a quarter of a small model's work, and its logits (0.6 MB per token and copy) are
-# most of what a plain training script holds in memory. Here the model runs as it is, whatever wraps it, but its output
-# layer is handed nothing; the states it would have got are projected afterwards, in chunks, where there is a target.
+def effective_batches(
+    lengths: Sequence[int], size: int, *, seed: int, epoch: int, grouped: bool
+) -> list[tuple[int, ...]]:
+    """Return the order of one epoch: indices of the examples of each step; the last may have fewer than ``size``.
 
-CHUNK = 128
-"""Positions projected at a time: 78 MB of logits with the largest vocabulary of the study."""
+    ``grouped`` puts examples of similar length into a step, for layouts that pad.
+    """
+    generator = random.Random(f"{seed}/{epoch}")  # noqa: S311  (an order, not a secret)
+    order = list(range(len(lengths)))
+    generator.shuffle(order)
+    if not grouped:
+        return [tuple(order[at : at + size]) for at in range(0, len(order), size)]
+    steps = []
+    for at in range(0, len(order), size * SORTED_BATCHES):
+        group = sorted(order[at : at + size * SORTED_BATCHES], key=lambda index: (-lengths[index], index))
+        steps += [tuple(group[start : start + size]) for start in range(0, len(group), size)]
+    short = [step for step in steps if len(step) < size]
+    full = [step for step in steps if len(step) == size]
+    generator.shuffle(full)
+    return full + short
+
+
+def micro_batches(examples: Sequence[EncodedExample], layout: BatchLayout, batch_tokens: int) -> list[MicroBatch]:
+    """Split examples into forward passes of at most ``batch_tokens`` positions; a longer example has its own."""
+    ordered = sorted(examples, key=len, reverse=True)
+    made: list[MicroBatch] = []
+    while ordered:
+        batch: MicroBatch | None = None
+        left: list[EncodedExample] = []
+        for example in ordered:
+            # Packed rows take any example that still fits; padded ones only neighbours in length.
+            grown = _micro_batch((*batch.examples, example), layout) if batch else _micro_batch((example,), layout)
+            if batch is None or (grown.width <= batch_tokens and (layout is BatchLayout.PACKED or not left)):
+                batch = grown
+            else:
+                left.append(example)
+        if batch is not None:
+            made.append(batch)
+        ordered = left
+    return made
+
+
+def _micro_batch(examples: tuple[EncodedExample, ...], layout: BatchLayout) -> MicroBatch:
+    if layout is BatchLayout.PACKED:
+        shared = _shared(examples)
+        return MicroBatch(examples, shared, shared + sum(len(each) - 1 - shared for each in examples))
+    longest = max(len(each.prompt) for each in examples), max(len(each.response) for each in examples)
+    if layout is BatchLayout.PADDED:
+        return MicroBatch(examples, 0, len(examples) * (max(map(len, examples)) - 1))
+    return MicroBatch(examples, 0, len(examples) * sum(longest))
+
+
+def _shared(examples: Sequence[EncodedExample]) -> int:
+    """First tokens that all prompts share; the last token of a prompt is never shared: it predicts the answer."""
+    if len(examples) < 2:
+        return 0
+    columns = zip(*(each.prompt[:-1] for each in examples), strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def collate(batch: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: int = 0) -> BatchTensors:
+    """The tensors of a batch. ``pad`` fills padded positions; ``decoder_start`` begins a decoder's input."""
+    make = {BatchLayout.PACKED: _packed, BatchLayout.PADDED: _padded, BatchLayout.ENCODER_DECODER: _encoder_decoder}[
+        layout
+    ]
+    tokens = sum(map(len, batch.examples))
+    inputs, targets = make(batch, pad, decoder_start)
+    return BatchTensors(inputs, targets, tokens)
+
+
+def _packed(batch: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
+    """One batch; the last token of an answer is predicted but predicts nothing, so it is not computed."""
+    shared = batch.shared
+    ids, targets = list(batch.examples[0].prompt[:shared]), [IGNORED] * shared
+    positions, owner = list(range(shared)), [0] * shared
+    for number, each in enumerate(batch.examples, start=1):
+        own = (*each.prompt, *each.response)
+        ids += own[shared:-1]
+        targets += [IGNORED] * (len(each.prompt) - 1 - shared) + list(each.response)
+        positions += range(shared, len(own) - 1)
+        owner += [number] * (len(own) - 1 - shared)
+    inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
+    if len(batch.examples) > 1:
+        inputs["attention_mask"] = _block_mask(torch.tensor(owner))
+    return inputs, torch.tensor([targets])
+
+
+def _block_mask(owner: Tensor) -> Tensor:
+    """(1, 1, n, n), added to attention scores: a token sees earlier tokens of its own example and the shared ones."""
+    count = len(owner)
+    seen = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
+    seen &= torch.ones(count, count, dtype=torch.bool).tril()
+    # Not the type's own minimum: scores are added to it, and it must survive a change of type.
+    return torch.zeros(count, count).masked_fill_(~seen, -1e9)[None, None]
+
+
+def _padded(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
+    longest = max(map(len, batch.examples)) - 1
+    ids = torch.full((len(batch.examples), longest), pad)
+    mask = torch.zeros_like(ids)
+    targets = torch.full_like(ids, IGNORED)
+    for at, each in enumerate(batch.examples):
+        own = torch.tensor((*each.prompt, *each.response))
+        ids[at, : len(own) - 1], mask[at, : len(own) - 1] = own[:-1], 1
+        targets[at, len(each.prompt) - 1 : len(own) - 1] = own[len(each.prompt) :]
+    return {"input_ids": ids, "attention_mask": mask}, targets
+
+
+def _encoder_decoder(batch: MicroBatch, pad: int, start: int) -> tuple[dict[str, Tensor], Tensor]:
+    count = len(batch.examples)
+    ids = torch.full((count, max(len(each.prompt) for each in batch.examples)), pad)
+    mask = torch.zeros_like(ids)
+    longest = max(len(each.response) for each in batch.examples)
+    decoder_ids = torch.full((count, longest), pad)
+    targets = torch.full((count, longest), IGNORED)
+    for at, each in enumerate(batch.examples):
+        ids[at, : len(each.prompt)], mask[at, : len(each.prompt)] = torch.tensor(each.prompt), 1
+        response = torch.tensor(each.response)
+        decoder_ids[at, : len(response)] = torch.cat((torch.tensor([start]), response[:-1]))
+        targets[at, : len(response)] = response
+    return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}, targets
+
+
+class Collator:
+    """Turn examples into tensors for one model, on its device."""
+
+    def __init__(
+        self, model: nn.Module, layout: BatchLayout, batch_tokens: int, *, pad: int, decoder_start: int
+    ) -> None:
+        self.layout, self._batch_tokens = layout, batch_tokens
+        self._pad, self._decoder_start = pad, decoder_start
+        embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
+        self._dtype, self._device = embeddings.dtype, embeddings.device
+
+    def split(self, examples: Sequence[EncodedExample]) -> list[MicroBatch]:
+        """Split examples into forward passes."""
+        return micro_batches(examples, self.layout, self._batch_tokens)
+
+    def tensors(self, batch: MicroBatch) -> BatchTensors:
+        """Return the tensors of one forward pass."""
+        made = collate(batch, self.layout, pad=self._pad, decoder_start=self._decoder_start)
+        return made.to(self._device, self._dtype)
 
 
 def response_loss(model: nn.Module, batch: BatchTensors, *, forward: nn.Module | None = None) -> Tensor:
-    """Sum of the cross entropies (nats) of all target tokens; a scalar that can be differentiated.
+    """Return the sum of the cross entropies (nats) of all target tokens, a scalar that can be differentiated.
 
     ``forward`` is what is called when ``model`` is wrapped (for several processes). Virtual tokens of prompt tuning
     stand before the input, so states are matched with targets from the end.
@@ -311,7 +306,7 @@ def response_loss(model: nn.Module, batch: BatchTensors, *, forward: nn.Module |
 
 
 def output_layer(model: nn.Module) -> nn.Module:
-    """The layer that projects states on the vocabulary, as it is called in ``forward`` (an adapter may wrap it)."""
+    """Return the layer that projects states on the vocabulary, as ``forward`` calls it (an adapter may wrap it)."""
     base: Any = model
     if hasattr(base, "get_base_model"):
         base = base.get_base_model()
@@ -323,8 +318,8 @@ def output_layer(model: nn.Module) -> nn.Module:
     return head
 
 
-def chunked_cross_entropy(states: Tensor, targets: Tensor, head: nn.Module, *, chunk: int = CHUNK) -> Tensor:
-    """Sum over n positions of -log p(target): ``states`` (n, hidden), ``targets`` (n,).
+def chunked_cross_entropy(states: Tensor, targets: Tensor, head: nn.Module, *, chunk: int = LOSS_CHUNK) -> Tensor:
+    """Return the sum over n positions of -log p(target): ``states`` (n, hidden), ``targets`` (n,).
 
     Gradients are computed chunk by chunk in the forward pass, so the logits of one chunk are all that exist at once.
     """

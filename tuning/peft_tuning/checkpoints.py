@@ -1,6 +1,6 @@
-"""Where a run stands, on disk: folders that are either complete or absent, whatever happens while they are written.
+"""Checkpoints of a run: folders that are either complete or absent, whatever happens while they are written.
 
-A checkpoint holds the trained weights alone, optimizer, scheduler and the trainer's own state. Dropout needs no stored
+A checkpoint holds the trained weights alone, optimizer, scheduler and the training state. Dropout needs no stored
 generator: each step's is seeded by (seed, step). The data position is the step number. Folders are written beside
 their place, synced and renamed; the two newest stay, and every ``best`` one of them names. Does not cover when
 checkpoints are made, nor the final adapter.
@@ -100,7 +100,7 @@ class TrainingState(msgspec.Struct, kw_only=True):
 
 
 class CheckpointSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes a folder a checkpoint."""
+    """The file that makes a folder a checkpoint."""
 
     step: int
     best_step: int | None
@@ -229,7 +229,7 @@ def restore(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a failed write failed for want of space; torch and safetensors say so in their own ways."""
+    """Return whether a write failed because the disk is full, as the system, torch or safetensors report it."""
     full = {errno.ENOSPC, errno.EDQUOT}
     if isinstance(error, OSError) and error.errno in full:
         return True

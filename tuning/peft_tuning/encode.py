@@ -1,9 +1,8 @@
-"""An example as the served prompt and the answer that is to follow it.
+"""Encode examples as token ids: the prompt as it is served, and the answer that has to follow it.
 
-Prompts come from the very function that completion uses (``completion.prompt.build``): the same window, the same
-order, the same text held back at the cursor. So the answer begins with that held-back text, as it has to when the
-adapter is served, and ends with what ends an answer there: a closed fence where the prompt opened one, then the
-format's end token. Does not cover batches, nor where examples come from.
+Prompts come from the function that completion uses (``completion.prompt.build``): the same window, the same order, the
+same text held back at the cursor. Therefore the answer begins with the held-back text, as it has to when the adapter is
+served. It ends as a served answer does: with a closed fence where the prompt opened one, and the format's end token.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class EncodedExamples:
 
     @property
     def cut(self) -> int:
-        """How many prompts were cut."""
+        """Number of prompts that were cut."""
         return sum(each.cut for each in self.examples)
 
     @property
@@ -80,16 +79,16 @@ class EncodedExamples:
 
 @dataclass(frozen=True)
 class ExampleTokenizer:
-    """A model's tokens, and those it ends a text with."""
+    """A model's tokenizer, and the tokens that end a text."""
 
     literal: LiteralTokenizer
     end_of_sequence: int
     prompt_end: tuple[int, ...] = ()
-    """What an encoder's input ends with."""
+    """Tokens that end an encoder's input."""
 
     @classmethod
     def of(cls, base: LoadedBase) -> ExampleTokenizer:
-        """Those of a base model; raises InvalidInput where there is no end-of-sequence token."""
+        """Return the tokenizer of a base model; raises InvalidInput where there is no end-of-sequence token."""
         end = base.tokenizer.eos_token_id
         if not isinstance(end, int):
             raise InvalidInput(
@@ -101,12 +100,12 @@ class ExampleTokenizer:
 
 
 def task_of(example: Example) -> Task:
-    """What completion would call it."""
+    """Return the task that completion would give the example."""
     return Task.FILL if isinstance(example, FillExample) else Task.INTENT
 
 
 def format_for(task: Task, ids: PromptFormats) -> PromptFormat:
-    """The format of a model for a task; raises NotFound for an unknown id."""
+    """Return the format of a model for a task; raises NotFound for an unknown id."""
     return formats.get(ids.fill if task is Task.FILL else ids.intent)
 
 
@@ -123,7 +122,7 @@ def encode_examples(
 def encode_example(
     example: Example, prompt_format: PromptFormat, tokens: ExampleTokenizer, limits: TokenLimits
 ) -> EncodedExample | DroppedExample:
-    """One example in ``prompt_format``, or why it cannot be trained on.
+    """Encode one example in ``prompt_format``, or say why it cannot be trained on.
 
     Raises InvalidInput when the format is for another task or needs control tokens the tokenizer has not.
     """
@@ -159,7 +158,7 @@ def encode_example(
 
 
 def _shows_whole(document: Document, built: prompt.BuiltPrompt) -> bool:
-    """Whether all of the document is in the prompt; its last lines may stand apart from the rest."""
+    """Return whether all of the document is in the prompt; its last lines may stand apart from the rest."""
     prefix = document.prefix.removesuffix(built.held)
     texts = [segment.text for segment in built.prompt if not segment.special]
     typed = [text for text in ("", *texts[-1:]) if prefix.endswith(text)]
@@ -176,7 +175,7 @@ def _answered(
     *,
     cut: bool,
 ) -> EncodedExample | DroppedExample:
-    """The prompt with its answer; dropped where serving could not give that answer."""
+    """Return the prompt with its answer; dropped where serving could not give that answer."""
     if not answer.strip():
         return DroppedExample("no answer")
     if any(stop in answer for stop in prompt_format.stop):

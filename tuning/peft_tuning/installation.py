@@ -1,4 +1,7 @@
-"""The installation a run belongs to: its settings, its base model, its adapters. Loads no library that tunes."""
+"""The installation that a run belongs to: its settings, its base model and its adapters.
+
+Evaluation uses it too, so this module loads no library of tuning.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,11 @@ class Installation:
         return open_store(self.settings, self.paths).served(self.entry, self.settings).path
 
     def folder(self, name: str) -> Path:
-        """Where a run keeps its checkpoints and results."""
+        """Return the folder of a run's checkpoints and results."""
         return self.paths.data / "tuning" / name
 
     def here(self) -> Self:
-        """The same on the machine that calls this: what decides an answer stays, folders and threads are its own."""
+        """Return the same installation on the calling machine, with folders and threads of its own."""
         paths = Paths.from_environment()
         own = resolve(user_file=paths.config_file).settings
         settings = msgspec.structs.replace(self.settings, models_dir=own.models_dir, threads=own.threads)

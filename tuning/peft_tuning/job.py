@@ -1,4 +1,4 @@
-"""What a run is asked to do, and what makes two runs the same one."""
+"""The settings of a run, and the identity that decides whether a run may be resumed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TuneJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides every bit of the result on a CPU; a run is resumed only if all of it is unchanged."""
+    """The values that decide every bit of the result on a CPU; a run is resumed only if all are unchanged."""
 
     base_sha256: str
     quantization: str
@@ -79,13 +79,13 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save_identity(folder: Path, identity: RunIdentity) -> None:
-    """Write down what run this folder belongs to."""
+    """Write down which run this folder belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
     files.write_durable(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
 
 
 def load_identity(folder: Path) -> RunIdentity:
-    """The run that was begun in ``folder``; raises NotFound when there is none, Conflict when it cannot be read."""
+    """Read the identity of the run in ``folder``; raises NotFound without one, Conflict when it cannot be read."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=RunIdentity)
     except FileNotFoundError:

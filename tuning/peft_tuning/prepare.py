@@ -1,6 +1,6 @@
-"""From a job, a base and a data set to a run that can begin; refuses what cannot work.
+"""Prepare a run: encode the data, put trainable weights on the base, and fix everything that decides the result.
 
-Everything that decides the result is fixed here and written down in a ``RunIdentity``. Trains nothing.
+A ``RunIdentity`` records the decisions, so that a run is resumed only as the same run.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormat
 
 
 def _limits(data: DataSet, base: LoadedBase) -> TokenLimits:
-    """The data set's, within what the model has positions for."""
+    """Return the data set's limits, within the positions of the model."""
     context = getattr(base.model.config, "max_position_embeddings", None)
     if not isinstance(context, int):
         return TokenLimits(prompt_tokens=data.prompt_tokens, response_tokens=data.response_tokens)
@@ -151,7 +151,7 @@ def _require_examples(data: DataSet, part: EncodedExamples, limits: TokenLimits)
 
 
 def _layout(model: nn.Module, base: LoadedBase, longest: int) -> BatchLayout:
-    """Packed wherever that is exact: see ``batching``."""
+    """Return the packed layout wherever it is exact; see ``batch``."""
     if base.family.encoder_decoder:
         return BatchLayout.ENCODER_DECODER
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
@@ -161,7 +161,7 @@ def _layout(model: nn.Module, base: LoadedBase, longest: int) -> BatchLayout:
 
 
 def _padding(base: LoadedBase, tokens: ExampleTokenizer) -> tuple[int, int]:
-    """Ids that fill padding and begin a decoder's input."""
+    """Return the token ids that fill padding and begin a decoder's input."""
     pad = base.tokenizer.pad_token_id
     pad = pad if isinstance(pad, int) else tokens.end_of_sequence
     start = getattr(base.model.config, "decoder_start_token_id", None)
@@ -169,7 +169,7 @@ def _padding(base: LoadedBase, tokens: ExampleTokenizer) -> tuple[int, int]:
 
 
 def _calibration(part: EncodedExamples, pad: int, device: torch.device) -> list[dict[str, torch.Tensor]]:
-    """A few batches of the training part, for initializations that look at data."""
+    """Return a few batches of the training part, for initializations that look at data."""
     few = [torch.tensor([*each.prompt, *each.response]) for each in part.examples[:CALIBRATION_EXAMPLES]]
     batches = []
     for start in range(0, len(few), CALIBRATION_BATCH):

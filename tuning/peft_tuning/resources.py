@@ -1,8 +1,8 @@
-"""What a run will take, before it begins: from its schedule, and from three of its own steps, measured.
+"""Time and memory of a run: a plan before it begins, the peak of memory meanwhile, and errors when there is too little.
 
-The steps are the smallest, the middle one and the largest of the run, with forward passes, gradients and an optimizer
-step of rate 0: nothing is learned. The largest gives the peak of memory; the time of all others is interpolated.
-What else the machine will be busy with is not foreseen.
+A plan follows from the schedule and from three measured steps: the smallest, the middle one and the largest of the run,
+with forward passes, gradients and an optimizer step of rate 0, so nothing is learned. The largest gives the peak of
+memory; the time of all others is interpolated. Other load on the machine is not foreseen.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from peft_tuning.events import duration
 from peft_tuning.job import TuneJob
 from peft_tuning.prepare import PreparedRun
 
-SLACK = 0.95
-"""Part of what is available that a run may be planned to take."""
+MAX_MEMORY_SHARE = 0.95
+"""Share of the available memory that a run may be planned to take."""
+MEMORY_SAMPLE_INTERVAL_S = 0.01
 
 
 class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run will take."""
+    """The expected time and memory of a run."""
 
     examples: int
     validation_examples: int
@@ -52,7 +53,7 @@ class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """For people."""
+        """The plan as lines of text."""
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
         memory = f"{self.peak_memory_bytes / 1e9:.1f} GB at the peak, {self.available_bytes / 1e9:.1f} GB available"
         return (
@@ -67,20 +68,20 @@ class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(prepared: PreparedRun) -> TuningPlan:
-    """Measure and foresee; takes about the time of four steps. Raises OutOfMemory when one does not fit."""
+    """Measure and extrapolate, in about the time of four steps. Raises OutOfMemory when a step does not fit."""
     examples, schedule = prepared.train.examples, prepared.schedule
     batches = [[examples[index] for index in batch] for batch in schedule.batches]
-    widths = [sum(row.width for row in prepared.collator.split(batch)) for batch in batches]
+    widths = [sum(micro_batch.width for micro_batch in prepared.collator.split(batch)) for batch in batches]
     order = sorted(range(len(widths)), key=widths.__getitem__)
     chosen = [order[0], order[len(order) // 2], order[-1]]
     with translate_failures(prepared.job), PeakMemory(prepared.device) as peak:
-        meter = _Meter(prepared)
-        meter.step(batches[order[0]])  # the first pass of a process is slower than all others
-        seconds = [meter.step(batches[index]) for index in chosen]
-        evaluation_s = meter.evaluation(prepared.validation.examples)
+        timer = _StepTimer(prepared)
+        timer.step(batches[order[0]])  # the first pass of a process is slower than all others
+        seconds = [timer.step(batches[index]) for index in chosen]
+        evaluation_s = timer.evaluation(prepared.validation.examples)
     evaluations = len(schedule.evaluations) if prepared.validation.examples else 0
     training_s = float(np.interp(widths, [widths[index] for index in chosen], seconds).sum())
-    room = available(prepared.device)
+    room = available_bytes(prepared.device)
     return TuningPlan(
         examples=len(examples),
         validation_examples=len(prepared.validation.examples),
@@ -93,12 +94,12 @@ def make_plan(prepared: PreparedRun) -> TuningPlan:
         peak_memory_bytes=peak.peak,
         available_bytes=room,
         seconds=training_s / prepared.identity.processes + evaluations * evaluation_s / prepared.identity.processes,
-        fits=peak.peak <= SLACK * room,
+        fits=peak.peak <= MAX_MEMORY_SHARE * room,
     )
 
 
-class _Meter:
-    """Runs steps of a prepared run without changing it."""
+class _StepTimer:
+    """Time steps of a prepared run without changing it."""
 
     def __init__(self, prepared: PreparedRun) -> None:
         self._prepared = prepared
@@ -106,12 +107,12 @@ class _Meter:
         self._optimizer = Adafactor(self._trained, lr=0.0, scale_parameter=False, relative_step=False)  # type: ignore[no-untyped-call]
 
     def step(self, batch: Sequence[EncodedExample]) -> float:
-        """Seconds of one optimizer step."""
+        """Take one optimizer step and return its seconds."""
         model, collator = self._prepared.model, self._prepared.collator
         model.train()
         began = time.perf_counter()
-        for row in collator.split(batch):
-            response_loss(model, collator.tensors(row)).backward()  # type: ignore[no-untyped-call]
+        for micro_batch in collator.split(batch):
+            response_loss(model, collator.tensors(micro_batch)).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimizer.step()  # type: ignore[no-untyped-call]
         self._optimizer.zero_grad()
@@ -119,30 +120,31 @@ class _Meter:
         return time.perf_counter() - began
 
     def evaluation(self, examples: Sequence[EncodedExample]) -> float:
-        """Seconds of one evaluation, from its widest row."""
+        """Return the seconds of one evaluation, from its widest forward pass."""
         model, collator = self._prepared.model, self._prepared.collator
-        rows = collator.split(examples)
-        if not rows:
+        micro_batches = collator.split(examples)
+        if not micro_batches:
             return 0.0
         model.eval()
         began = time.perf_counter()
         with torch.no_grad():
-            response_loss(model, collator.tensors(rows[0]))
+            response_loss(model, collator.tensors(micro_batches[0]))
         self._wait()
-        return (time.perf_counter() - began) * sum(row.width for row in rows) / rows[0].width
+        return (
+            (time.perf_counter() - began)
+            * sum(micro_batch.width for micro_batch in micro_batches)
+            / micro_batches[0].width
+        )
 
     def _wait(self) -> None:
         if self._prepared.device.type == "cuda":
             torch.cuda.synchronize(self._prepared.device)
 
 
-# How much memory a run holds at its peak, and how much there is: CUDA memory on a GPU, resident memory otherwise.
-
-INTERVAL_S = 0.01
-
-
 class PeakMemory:
-    """Measures the peak between ``with`` and its end; ``peak`` may be read meanwhile. Bytes.
+    """Measure the peak of memory in a ``with`` block, in bytes; ``peak`` may be read meanwhile.
+
+    That is CUDA memory on a GPU and resident memory otherwise.
 
     Resident memory is sampled from a thread: the system's own high-water mark cannot be reset everywhere.
     """
@@ -156,7 +158,7 @@ class PeakMemory:
 
     @property
     def peak(self) -> int:
-        """The most so far."""
+        """The highest value so far."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device)
         return max(self._sampled, self._process.memory_info().rss)
@@ -177,17 +179,12 @@ class PeakMemory:
             self._thread.join()
 
     def _sample(self) -> None:
-        while not self._over.wait(INTERVAL_S):
+        while not self._over.wait(MEMORY_SAMPLE_INTERVAL_S):
             self._sampled = max(self._sampled, self._process.memory_info().rss)
 
 
-def in_use(device: torch.device) -> int:
-    """Bytes held now."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
-
-
-def available(device: torch.device) -> int:
-    """Bytes this process could hold in all: what it has and what is free."""
+def available_bytes(device: torch.device) -> int:
+    """Return the bytes this process could hold in all: its own and the free ones."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)
@@ -195,13 +192,10 @@ def available(device: torch.device) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on either kind of device."""
+    """Return whether an allocation failed, on either kind of device."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error))
-
-
-# What torch and transformers raise for want of memory or of a tracker, as errors of this project.
 
 
 class OutOfMemory(PeftDaemonError):
@@ -212,7 +206,7 @@ class OutOfMemory(PeftDaemonError):
 
 @contextmanager
 def translate_failures(job: TuneJob) -> Iterator[None]:
-    """Raises OutOfMemory and InvalidInput in the place of their errors; lets all others through."""
+    """Raise OutOfMemory and InvalidInput for errors of torch and of missing trackers; let all others through."""
     try:
         yield
     except PeftDaemonError:

@@ -106,7 +106,7 @@ def test_a_file_needs_no_data_option(places: DataLocations, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("entry", catalogue.ENTRIES, ids=lambda entry: entry.id)
-def test_every_entry_pins_a_commit(entry: catalogue.Entry) -> None:
+def test_every_entry_pins_a_commit(entry: catalogue.DataSetEntry) -> None:
     for files in entry.files:
         assert files.repository is not None
         assert len(files.repository.commit) == 40

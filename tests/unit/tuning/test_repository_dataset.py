@@ -12,8 +12,8 @@ from peft_core.errors import InvalidInput
 from peft_daemon.completion.prompt import TYPED_LINES
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
 from peft_tuning.data.repository.dataset import AFTER, BEFORE, DataMix, folders_data_set, repository_data_set, window
+from peft_tuning.data.repository.filters import function_parts
 from peft_tuning.data.repository.holes import Hole, HoleSettings
-from peft_tuning.data.repository.secrets import function_parts
 from peft_tuning.events import Loading
 from support.own_repository import OwnRepository, module
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from peft_tuning.data.repository.secrets import file_parts, function_parts, seen_files, seen_functions
+from peft_tuning.data.repository.filters import file_index, file_parts, function_index, function_parts
 from support.own_repository import module
 
 
 def functions(*codes: str) -> list[bool]:
-    seen = seen_functions()
-    return [seen.again(function_parts(code)) for code in codes]
+    seen = function_index()
+    return [seen.seen_before(function_parts(code)) for code in codes]
 
 
 CODE = """def total(rows, rate):
@@ -44,20 +44,20 @@ def test_a_short_function_must_be_the_same_in_every_token() -> None:
 
 
 def test_a_file_with_one_line_changed_is_the_same_file() -> None:
-    seen = seen_files()
+    seen = file_index()
     text = module(4)
     assert [
-        seen.again(file_parts(each)) for each in (text, text.replace("break", "continue"), module(5), text)
+        seen.seen_before(file_parts(each)) for each in (text, text.replace("break", "continue"), module(5), text)
     ] == [False, True, False, True]  # fmt: skip
 
 
 def test_similarity_is_measured_against_originals_only() -> None:
     # Ten small steps lead away from the first; none may be judged by its neighbour alone.
     lines = [f"value_{n} = compute({n})" for n in range(40)]
-    seen = seen_files()
+    seen = file_index()
     kept = []
     for step in range(0, 40, 4):
         text = "\n".join(lines[step:] + [f"other_{n} = {n}" for n in range(step)])
-        kept.append(not seen.again(file_parts(text)))
+        kept.append(not seen.seen_before(file_parts(text)))
     assert kept[0]
     assert sum(kept) >= 3

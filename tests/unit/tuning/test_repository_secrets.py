@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from peft_tuning.data.repository.secrets import detectors, without_secrets
+from peft_tuning.data.repository.filters import detectors, without_secrets
 
 LETTERS = string.ascii_letters + string.digits
 

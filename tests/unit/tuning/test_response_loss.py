@@ -82,9 +82,9 @@ def test_batches_have_the_loss_and_gradient_of_their_examples(method: str, famil
     for layout in layouts(method, family):
         for batch_tokens in (1, 64, 4096):
             model.zero_grad()
-            forward = Collator(model, layout, batch_tokens, pad=256, decoder_start=256)
-            rows = forward.cut(EXAMPLES)
-            losses = [response_loss(model, forward.batch(row)) for row in rows]
+            collator = Collator(model, layout, batch_tokens, pad=256, decoder_start=256)
+            batches = collator.split(EXAMPLES)
+            losses = [response_loss(model, collator.tensors(batch)) for batch in batches]
             total = torch.stack(losses).sum()
             assert total.item() == pytest.approx(expected.item(), rel=TOLERANCE)
             total.backward()
@@ -95,11 +95,11 @@ def test_batches_have_the_loss_and_gradient_of_their_examples(method: str, famil
 
 def test_no_more_than_a_chunk_of_answer_positions_is_projected_at_once() -> None:
     model = trainable("lora", "qwen2")
-    forward = Collator(model, BatchLayout.PACKED, 4096, pad=256, decoder_start=256)
+    collator = Collator(model, BatchLayout.PACKED, 4096, pad=256, decoder_start=256)
     seen: list[int] = []
     output_layer(model).register_forward_hook(lambda _head, inputs, _out: seen.append(inputs[0].numel() // 32))
-    (row,) = forward.cut(EXAMPLES)
-    response_loss(model, forward.batch(row)).backward()
+    (batch,) = collator.split(EXAMPLES)
+    response_loss(model, collator.tensors(batch)).backward()
     assert sum(seen) == sum(len(each.response) for each in EXAMPLES)
 
 

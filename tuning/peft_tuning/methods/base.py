@@ -1,6 +1,10 @@
-"""What every tuning method is: checks first, trainable weights on a base, and files that load bit for bit.
+"""The interface of tuning methods, and the part that all methods of PEFT share.
 
-A method is stateless. It trains nothing itself and writes no manifest: see ``training`` and ``packaging``.
+A method checks its options, puts trainable weights on a base, and saves and loads them bit for bit. It has no state and
+trains nothing itself: see ``trainer``. Each method of PEFT adds its config to ``PeftMethod``.
+
+The config of an adapter's folder is data: a key that is not understood has to be at its default, and nothing that names
+code or another place to load from is accepted. Weights are safetensors or refused.
 """
 
 from __future__ import annotations
@@ -30,9 +34,14 @@ if TYPE_CHECKING:
 Calibration = Iterable[Mapping[str, "Tensor"]]
 """A few batches (``input_ids``, ``attention_mask``, …) as in training; for initializations that look at data (EVA)."""
 
+ALWAYS_ALLOWED = frozenset({"gradient_checkpointing"})
+"""Options that every method has."""
+_INFORMATION = {"peft_version", "base_model_name_or_path", "revision", "inference_mode", "task_type", "peft_type"}
+_PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+
 
 class MethodOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a user may change; None means the method's default. A value a method does not have is refused."""
+    """Options that a user may set; None means the method's default. A value a method does not have is refused."""
 
     rank: Annotated[int, Meta(ge=1, le=4096)] | None = None
     alpha: Annotated[float, Meta(gt=0, lt=1e6)] | None = None
@@ -47,7 +56,7 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     init_text: str | None = None
     """What prompt tuning's virtual tokens begin as."""
     gradient_checkpointing: bool = False
-    """Whether training will recompute activations; asked of the method here, switched on by ``training``."""
+    """Whether training will recompute activations; asked of the method here, switched on by ``trainer``."""
 
 
 class Method(Protocol):
@@ -95,84 +104,6 @@ class Method(Protocol):
         """
 
 
-# The two files of a PEFT folder, as every method but full fine-tuning writes and reads them.
-#
-# A config is data: what is not understood has to be at its default, and nothing that names code or another place to
-# load from is accepted. Weights are safetensors or refused.
-
-_INFORMATION = {"peft_version", "base_model_name_or_path", "revision", "inference_mode", "task_type", "peft_type"}
-_PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-
-
-def write_weights(folder: Path, config: PeftConfig, state: Mapping[str, Tensor]) -> None:
-    """Write config and weights into an existing folder."""
-    for_inference = dataclasses.replace(config)
-    for_inference.inference_mode = True
-    for_inference.save_pretrained(str(folder))
-    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str]) -> None:
-    """Refuse a folder that is not an adapter of this kind and of nothing else; raises NotFound or InvalidInput."""
-    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if entry.suffix.lower() in PICKLE_SUFFIXES:
-            raise InvalidInput(
-                f"{entry} is a pickle or may be loaded as one",
-                why="such files run code when they are loaded",
-                fix="Keep only the safetensors file",
-            )
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise NotFound(f"{folder} holds no {name}", fix="Give a folder that `peft-daemon tune` or PEFT wrote")
-        if (folder / name).stat().st_size > MAX_FILE_BYTES[name]:
-            raise InvalidInput(f"{folder / name} is larger than {MAX_FILE_BYTES[name]:,} bytes")
-    values = _read(folder / CONFIG_FILE)
-    default: Any = kind()
-    if values.get("peft_type") != default.peft_type:
-        raise InvalidInput(
-            f"{folder} holds an adapter of the type {values.get('peft_type')!r}",
-            why=f"this method's adapters are of the type '{default.peft_type.value}'",
-        )
-    for key, value in values.items():
-        if key in understood:
-            _check_names(key, value)
-        elif key not in _INFORMATION and (not hasattr(default, key) or value not in _off(getattr(default, key))):
-            raise InvalidInput(
-                f"{CONFIG_FILE} sets '{key}'",
-                why="it may change what the adapter computes, or load something else, and is not understood here",
-                fix="Train without it, or merge the adapter into its base with the tool that made it",
-            )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not a JSON object", why=str(error), fix="Save the adapter again") from None
-
-
-def _off(default: object) -> tuple[object, ...]:
-    """The values that say the same as the default does."""
-    return (default, None) if default else (default, None, False, [], {})
-
-
-def _check_names(key: str, value: object) -> None:
-    """PEFT reads module names as regular expressions, which a file must not be free to choose."""
-    if key not in {"target_modules", "feedforward_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}:
-        return
-    if value is not None and not isinstance(value, list | dict):
-        raise InvalidInput(f"{key} in {CONFIG_FILE} is {value!r}", why="it has to list plain module names")
-    for name in value or ():
-        if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-            raise InvalidInput(f"{key} in {CONFIG_FILE} has the name {name!r}", why="it is no plain module name")
-
-
-# What the methods that PEFT implements have in common: checks, seeding, saving, loading. A method adds its config.
-
-ALWAYS_ALLOWED = frozenset({"gradient_checkpointing"})
-
-
 def refuse_options(method_id: str, options: MethodOptions, allowed: frozenset[str]) -> None:
     """Raise InvalidInput for an option that is given and that the method does not have."""
     for name, value in msgspec.structs.asdict(options).items():
@@ -193,13 +124,13 @@ def refuse_family(method_id: str, family: Family) -> None:
 
 
 def count_trainable(model: nn.Module) -> int:
-    """How many numbers of a model are trained."""
+    """Return how many numbers of a model are trained."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeftMethod:
-    """Base of the methods: subclasses build the PEFT config and name their options."""
+    """Base class of the methods that PEFT implements: subclasses build its config and name their options."""
 
     id: str
     learning_rate: float
@@ -288,3 +219,67 @@ class PeftMethod:
                 f"{self.id} does not work on a base held as {base.precision}",
                 fix="Choose `--method qlora-4bit` or `--method qlora-8bit`",
             )
+
+
+def write_weights(folder: Path, config: PeftConfig, state: Mapping[str, Tensor]) -> None:
+    """Write config and weights into an existing folder."""
+    for_inference = dataclasses.replace(config)
+    for_inference.inference_mode = True
+    for_inference.save_pretrained(str(folder))
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str]) -> None:
+    """Refuse a folder that is not an adapter of this kind and of nothing else; raises NotFound or InvalidInput."""
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.suffix.lower() in PICKLE_SUFFIXES:
+            raise InvalidInput(
+                f"{entry} is a pickle or may be loaded as one",
+                why="such files run code when they are loaded",
+                fix="Keep only the safetensors file",
+            )
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise NotFound(f"{folder} holds no {name}", fix="Give a folder that `peft-daemon tune` or PEFT wrote")
+        if (folder / name).stat().st_size > MAX_FILE_BYTES[name]:
+            raise InvalidInput(f"{folder / name} is larger than {MAX_FILE_BYTES[name]:,} bytes")
+    values = _read(folder / CONFIG_FILE)
+    default: Any = kind()
+    if values.get("peft_type") != default.peft_type:
+        raise InvalidInput(
+            f"{folder} holds an adapter of the type {values.get('peft_type')!r}",
+            why=f"this method's adapters are of the type '{default.peft_type.value}'",
+        )
+    for key, value in values.items():
+        if key in understood:
+            _check_names(key, value)
+        elif key not in _INFORMATION and (not hasattr(default, key) or value not in _off(getattr(default, key))):
+            raise InvalidInput(
+                f"{CONFIG_FILE} sets '{key}'",
+                why="it may change what the adapter computes, or load something else, and is not understood here",
+                fix="Train without it, or merge the adapter into its base with the tool that made it",
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not a JSON object", why=str(error), fix="Save the adapter again") from None
+
+
+def _off(default: object) -> tuple[object, ...]:
+    """The values that say the same as the default does."""
+    return (default, None) if default else (default, None, False, [], {})
+
+
+def _check_names(key: str, value: object) -> None:
+    """PEFT reads module names as regular expressions, which a file must not be free to choose."""
+    if key not in {"target_modules", "feedforward_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}:
+        return
+    if value is not None and not isinstance(value, list | dict):
+        raise InvalidInput(f"{key} in {CONFIG_FILE} is {value!r}", why="it has to list plain module names")
+    for name in value or ():
+        if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+            raise InvalidInput(f"{key} in {CONFIG_FILE} has the name {name!r}", why="it is no plain module name")

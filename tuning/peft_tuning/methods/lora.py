@@ -166,13 +166,7 @@ def _choices() -> str:
 
 
 LORA = LoraMethod(id="lora", learning_rate=3e-4)
-
-
-# QLoRA: LoRA beside a base in 4-bit normal floats with double quantization (Dettmers et al., arXiv 2305.14314).
-
 QLORA_4BIT = LoraMethod(id="qlora-4bit", learning_rate=3e-4, quantized=Precision.NF4)
-
-
-# LoRA beside a base held in 8-bit integers (LLM.int8(), Dettmers et al., arXiv 2208.07339).
-
+"""Beside a base in 4-bit normal floats with double quantization (Dettmers et al., arXiv 2305.14314)."""
 QLORA_8BIT = LoraMethod(id="qlora-8bit", learning_rate=3e-4, quantized=Precision.INT8)
+"""Beside a base in 8-bit integers (LLM.int8(), Dettmers et al., arXiv 2208.07339)."""

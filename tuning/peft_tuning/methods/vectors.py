@@ -1,4 +1,4 @@
-"""Prompt tuning: learned embeddings before the input (Lester et al., arXiv 2104.08691), begun as a sentence's own."""
+"""Methods that learn vectors and leave all matrices alone: prompt tuning, prefix tuning and IA3."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 20
 INIT_TEXT = "Generate Python code given a natural language instruction."
+PREFIX_TOKENS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptMethod(PeftMethod):
-    """Prompt tuning with text initialization."""
+    """Prompt tuning: learned embeddings before the input (Lester et al., arXiv 2104.08691).
+
+    They begin as the embeddings of a sentence.
+    """
 
     allowed: ClassVar[frozenset[str]] = frozenset({"virtual_tokens", "init_text"})
     understood: ClassVar[frozenset[str]] = frozenset(
@@ -61,17 +65,12 @@ class PromptMethod(PeftMethod):
             weight.copy_(known[ids])
 
 
-PROMPT = PromptMethod(id="prompt", learning_rate=3e-3)
-
-
-# Prefix tuning: learned keys and values before those of every layer (Li and Liang, arXiv 2101.00190).
-
-PREFIX_TOKENS = 10
-
-
 @dataclass(frozen=True, kw_only=True)
 class PrefixMethod(PeftMethod):
-    """Prefix tuning without re-parametrization, as in the study."""
+    """Prefix tuning: learned keys and values before those of every layer (Li and Liang, arXiv 2101.00190).
+
+    Without re-parametrization, as in the study.
+    """
 
     allowed: ClassVar[frozenset[str]] = frozenset({"virtual_tokens"})
     understood: ClassVar[frozenset[str]] = frozenset(
@@ -107,15 +106,9 @@ class PrefixMethod(PeftMethod):
         )
 
 
-PREFIX = PrefixMethod(id="prefix", learning_rate=3e-2)
-
-
-# IA3: learned vectors that rescale attention and feed-forward activations (Liu et al., arXiv 2205.05638).
-
-
 @dataclass(frozen=True, kw_only=True)
 class Ia3Method(PeftMethod):
-    """IA3; it has no options."""
+    """IA3: learned vectors that rescale attention and feed-forward activations (Liu et al., arXiv 2205.05638)."""
 
     understood: ClassVar[frozenset[str]] = frozenset({"target_modules", "feedforward_modules", "init_ia3_weights"})
 
@@ -136,4 +129,6 @@ class Ia3Method(PeftMethod):
         )
 
 
+PROMPT = PromptMethod(id="prompt", learning_rate=3e-3)
+PREFIX = PrefixMethod(id="prefix", learning_rate=3e-2)
 IA3 = Ia3Method(id="ia3", learning_rate=3e-3)

@@ -1,7 +1,7 @@
 """Rows of a JSON, JSON Lines or parquet file, one at a time, and typed access to their fields.
 
-Knows no data set. A row that cannot be read, or a field of another type, is InvalidInput with file, row and field; what
-a row means, and whether it is worth keeping, is for the data set's module.
+A row that cannot be read, or a field of another type, is InvalidInput with file, row and field. What a row means, and
+whether it is kept, is up to the data set's module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PIECE = 4000
 
 @dataclass(frozen=True)
 class DataRow:
-    """One row, and where it stands, for messages."""
+    """One row of a file, with its position for messages."""
 
     file: Path
     number: int
@@ -70,7 +70,7 @@ class DataRow:
 
 
 def read_rows(path: Path) -> Iterator[DataRow]:
-    """All rows of ``path``, by its name: ``.parquet``, else JSON (a list, or one object per line), ``.gz`` or not.
+    """Read all rows of ``path``, by its name: ``.parquet``, else JSON (a list, or one object per line), ``.gz`` or not.
 
     Raises InvalidInput for a file that is damaged, not UTF-8, or whose rows are no objects.
     """
@@ -90,6 +90,17 @@ def parse_json(text: str | bytes) -> object:
         return json.loads(text, parse_int=_whole_number)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def parses(code: str) -> bool:
+    """Return whether ``code`` is Python to the running interpreter; nothing is run."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a doubtful escape in somebody's string is not the user's concern
+            ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _whole_number(digits: str) -> int:
@@ -175,17 +186,3 @@ def _kind(value: object) -> str:
     if value is None:
         return "null"
     return names.get(type(value), "a number")
-
-
-# Whether a text is Python; nothing is run.
-
-
-def parses(code: str) -> bool:
-    """Whether ``code`` is Python to the running interpreter."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a doubtful escape in somebody's string is not the user's concern
-            ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

@@ -19,7 +19,7 @@ from detect_secrets.plugins.base import BasePlugin
 from peft_core.errors import PeftDaemonError
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.files import ignore_rules, repository_files
-from peft_tuning.data.repository.secrets import detectors, without_secrets
+from peft_tuning.data.repository.filters import detectors, without_secrets
 
 
 @dataclass(frozen=True)

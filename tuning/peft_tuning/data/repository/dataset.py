@@ -25,15 +25,15 @@ from peft_core.progress import OnProgress
 from peft_daemon.completion.prompt import TYPED_LINES
 from peft_tuning.data.examples import DataSet, Example, FillExample, Split, newest_first, seeded_number, split_files
 from peft_tuning.data.repository.files import licence_of, repository_files, source_files
-from peft_tuning.data.repository.holes import Hole, HoleSettings, cut, intents
-from peft_tuning.data.repository.secrets import (
+from peft_tuning.data.repository.filters import (
     detectors,
+    file_index,
     file_parts,
+    function_index,
     function_parts,
-    seen_files,
-    seen_functions,
     without_secrets,
 )
+from peft_tuning.data.repository.holes import Hole, HoleSettings, cut, intents
 from peft_tuning.events import Loading, ignore
 
 BEFORE, AFTER = 12_000, 6_000
@@ -194,7 +194,7 @@ def _scan(
     sources: Sequence[SourceFile], seed: int, mix: DataMix, dropped: Counter[str], on_progress: OnProgress[Loading]
 ) -> Iterator[_FileCuts]:
     """Read every file once, newest first: of two copies the newer is the original, and so the one held out."""
-    known_files, known_functions = seen_files(), seen_functions()
+    known_files, known_functions = file_index(), function_index()
     with detectors() as plugins:
         for done, source in enumerate(sources):
             path = source.path
@@ -206,11 +206,11 @@ def _scan(
             digest = blake2b(text.encode()).digest()
             cleaned = without_secrets(text, path, plugins)
             dropped["line: secret"] += len(cleaned.lines)
-            if known_files.again(file_parts(cleaned.text)):
+            if known_files.seen_before(file_parts(cleaned.text)):
                 dropped["file: near-duplicate"] += 1
                 continue
             found = structure(cleaned.text, source.language)
-            copies = [each.span for each in found.outermost if known_functions.again(_parts(found, each))]
+            copies = [each.span for each in found.outermost if known_functions.seen_before(_parts(found, each))]
             dropped["function: near-duplicate"] += len(copies)
             avoid = [*copies, *_lines(found, cleaned.lines)]
             holes = cut(found, seed=f"{seed}/{path}", cutting=mix.cutting, avoid=avoid)

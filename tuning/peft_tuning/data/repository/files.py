@@ -1,4 +1,4 @@
-"""Which files are learned from.
+"""The files that are learned from, and the licence of their folder.
 
 In a repository only files that git tracks and no ignore rule names; elsewhere (a library's folder) every file below
 it. What counts as code at all is in ``peft_core.code.files``.
@@ -18,9 +18,28 @@ from peft_core.code.files import Listing, Skip, SourceFile, listing_of, usual, w
 from peft_core.errors import InvalidInput
 from peft_core.settings import PROJECT_FILE
 
+OWN_CODE = "own code"
+"""Where there is no licence file."""
+_LICENCE_PHRASES = (
+    ("AGPL-3.0", ("gnu affero general public license", "version 3")),
+    ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
+    ("LGPL-2.1", ("gnu lesser general public license", "version 2.1")),
+    ("GPL-3.0", ("gnu general public license", "version 3")),
+    ("GPL-2.0", ("gnu general public license", "version 2")),
+    ("MPL-2.0", ("mozilla public license", "2.0")),
+    ("Apache-2.0", ("apache license", "version 2.0")),
+    ("PSF-2.0", ("python software foundation license",)),
+    ("BSD-3-Clause", ("redistribution and use in source and binary forms", "neither the name")),
+    ("BSD-2-Clause", ("redistribution and use in source and binary forms",)),
+    ("ISC", ("permission to use, copy, modify, and/or distribute this software",)),
+    ("MIT", ("permission is hereby granted, free of charge",)),
+    ("Unlicense", ("this is free and unencumbered software",)),
+)
+"""The most special first: a licence may quote another."""
+
 
 def repository_files(root: Path) -> Listing:
-    """The tracked source files below ``root``, a folder of a git work tree.
+    """List the tracked source files below ``root``, a folder of a git work tree.
 
     Raises InvalidInput where there is no work tree or ``.peft-daemon.toml`` is wrong, Unavailable without git.
     """
@@ -53,7 +72,7 @@ def repository_files(root: Path) -> Listing:
 
 
 def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) -> Listing:
-    """The source files below plain folders, each with its licence; ``ignore`` holds patterns as in a .gitignore.
+    """List the source files below plain folders, each with its licence; ``ignore`` holds patterns as in a .gitignore.
 
     Paths begin with the folder's name. Raises InvalidInput for a folder that is not there, or that two share a name.
     """
@@ -75,7 +94,7 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
 
 
 def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
-    """The patterns of ``[tune] ignore`` in the nearest ``.peft-daemon.toml``, and what paths below ``root`` begin with.
+    """Return the patterns of ``[tune] ignore`` in the nearest ``.peft-daemon.toml``, and the prefix of paths below it.
 
     The patterns are read as in a .gitignore in the file's folder. Raises InvalidInput for anything but texts.
     """
@@ -112,35 +131,16 @@ def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path
         yield each if isinstance(each, Skip) or not rules.match_file(each[0]) else Skip.IGNORED
 
 
-# A guess at the licence of a folder, from the words of its licence file; for the model card, no legal advice.
-
-OWN = "own code"
-"""Where there is no licence file."""
-_PHRASES = (
-    ("AGPL-3.0", ("gnu affero general public license", "version 3")),
-    ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
-    ("LGPL-2.1", ("gnu lesser general public license", "version 2.1")),
-    ("GPL-3.0", ("gnu general public license", "version 3")),
-    ("GPL-2.0", ("gnu general public license", "version 2")),
-    ("MPL-2.0", ("mozilla public license", "2.0")),
-    ("Apache-2.0", ("apache license", "version 2.0")),
-    ("PSF-2.0", ("python software foundation license",)),
-    ("BSD-3-Clause", ("redistribution and use in source and binary forms", "neither the name")),
-    ("BSD-2-Clause", ("redistribution and use in source and binary forms",)),
-    ("ISC", ("permission to use, copy, modify, and/or distribute this software",)),
-    ("MIT", ("permission is hereby granted, free of charge",)),
-    ("Unlicense", ("this is free and unencumbered software",)),
-)
-"""The most special first: a licence may quote another."""
-
-
 def licence_of(root: Path) -> str:
-    """The SPDX id of the licence file in ``root``; ``own code`` without one, ``unknown`` for words not known here."""
+    """Guess the SPDX id of the licence file in ``root``, for the model card; no legal advice.
+
+    ``own code`` without such a file, ``unknown`` for other words.
+    """
     names = sorted(
         each for each in root.iterdir() if each.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "UNLICENSE"))
     )
     file = next((each for each in names if each.is_file()), None)
     if file is None:
-        return OWN
+        return OWN_CODE
     words = " ".join(file.read_text(encoding="utf-8", errors="replace")[:20_000].lower().split())
-    return next((spdx for spdx, phrases in _PHRASES if all(phrase in words for phrase in phrases)), "unknown")
+    return next((spdx for spdx, phrases in _LICENCE_PHRASES if all(phrase in words for phrase in phrases)), "unknown")

@@ -1,4 +1,4 @@
-"""Cuts holes into a file where a cursor could stand, ending where a completion would end. Serves tuning and evaluation.
+"""Cut examples out of a file: holes where a cursor could stand, and sentences with their functions.
 
 The convention, the same as serving's (``peft_daemon.completion``): line ends are ``\\n``; prefix + middle + suffix is
 the file; a middle neither begins nor ends with white space, so the prefix ends with the indentation or a space that
@@ -11,7 +11,9 @@ was typed, and the suffix begins with the rest of the line, or with its line end
   statement's first line to the end of that statement. Ends with the last line's last character.
 - ``BODY``: a whole function body, behind the docstring if there is one, all its paragraphs.
 
-The same structure, seed and settings give the same holes. Knows nothing of files, repositories or training.
+The same structure, seed and settings give the same holes. A sentence is the first one of a docstring, for Python only;
+that a docstring or comment is answered in its file needs nothing of its own: those are ``BODY`` and ``BLOCK`` holes
+with ``asked`` set. Tuning and evaluation use the same holes.
 """
 
 from __future__ import annotations
@@ -40,11 +42,17 @@ _INSIDE_STRING = frozenset(
 _STRING = re.compile(r"[rbuRBU]{0,2}[\"']")
 _LEAVES = ("return", "raise", "throw", "break", "continue")
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|raise NotImplementedError\b.*)", re.DOTALL)
+MIN_SENTENCE_WORDS = 3
+MAX_SENTENCE_CHARS = 300
+MAX_INTENT_CODE_CHARS = 800
+"""About the 256 tokens an answer may have."""
+_QUOTES = re.compile(r"\A[a-zA-Z]{0,2}(\"{3}|'{3}|\"|')(.*?)\1\Z", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[^.\W])[.:](?=\s+[A-Z`*]|\s*\Z)")
 
 
 @dataclass(frozen=True)
 class Hole:
-    """What is cut out: characters ``start`` to ``end`` of the text."""
+    """A hole: characters ``start`` to ``end`` of the text are cut out."""
 
     kind: HoleKind
     start: int
@@ -55,7 +63,7 @@ class Hole:
 
 @dataclass(frozen=True, kw_only=True)
 class HoleSettings:
-    """How many holes of which kind and size; lengths in characters."""
+    """Number, kinds and sizes of the holes; lengths in characters."""
 
     shares: Mapping[HoleKind, float] = field(
         default_factory=lambda: {HoleKind.LINE: 0.45, HoleKind.BLOCK: 0.25, HoleKind.BODY: 0.18, HoleKind.TOKEN: 0.12}
@@ -82,7 +90,7 @@ DEFAULT = HoleSettings()
 def cut(
     structure: Structure, *, seed: str, cutting: HoleSettings = DEFAULT, avoid: Sequence[Span] = ()
 ) -> tuple[Hole, ...]:
-    """Holes in random order, none twice, none that touches a span of ``avoid``.
+    """Cut holes in random order, none twice, none that touches a span of ``avoid``.
 
     A kind that a file has too few of is replaced by a smaller one. ``seed`` should hold the file's path.
     """
@@ -323,21 +331,8 @@ class _Cutter:
         return self.text.text[span.start : span.end]
 
 
-# Sentences with their functions: the first sentence of a docstring, and the function without it.
-#
-# Python only. That a docstring or comment is answered in its file, by filling in, needs nothing of its own: those are
-# ``BODY`` and ``BLOCK`` holes with ``asked`` set, see ``holes``.
-
-LEAST_WORDS = 3
-LONGEST_SENTENCE = 300
-LONGEST_CODE = 800
-"""Characters; about the 256 tokens an answer may have."""
-_QUOTES = re.compile(r"\A[a-zA-Z]{0,2}(\"{3}|'{3}|\"|')(.*?)\1\Z", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<=[^.\W])[.:](?=\s+[A-Z`*]|\s*\Z)")
-
-
 def intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iterator[IntentExample]:
-    """One example for each function that has a docstring with a sentence, and a body that touches no span to avoid."""
+    """Make an example of each function with a sentence in its docstring that touches no span to avoid."""
     text = structure.text.text
     for function in structure.functions:
         body, docstring = function.body, function.docstring
@@ -345,7 +340,7 @@ def intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iter
             continue
         line = structure.text.starts[structure.text.row(function.span.start)]
         header, rest = Span(line, docstring.start), Span(docstring.end, body.end)
-        if not text[line : function.span.start].strip() and 0 < rest.end - rest.start <= LONGEST_CODE:
+        if not text[line : function.span.start].strip() and 0 < rest.end - rest.start <= MAX_INTENT_CODE_CHARS:
             sentence = sentence_of(text[docstring.start : docstring.end])
             between = text[rest.start : rest.end].lstrip("\n")
             code = textwrap.dedent(text[header.start : header.end].rstrip() + "\n" + between)
@@ -354,13 +349,13 @@ def intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iter
 
 
 def sentence_of(docstring: str) -> str:
-    """The first sentence of a docstring (its source text, quotes included) on one line; empty if it says too little."""
+    """Return the first sentence of a docstring (source text with quotes) on one line; empty if it says too little."""
     match = _QUOTES.match(docstring.strip())
     paragraph = " ".join(re.split(r"\n\s*\n", match[2].strip(), maxsplit=1)[0].split()) if match else ""
     end = _SENTENCE_END.search(paragraph)
     sentence = paragraph[: end.start()] if end else paragraph
-    enough = len(re.findall(r"[^\W\d_]{2,}", sentence)) >= LEAST_WORDS
-    return sentence if enough and len(sentence) <= LONGEST_SENTENCE and ">>>" not in sentence else ""
+    enough = len(re.findall(r"[^\W\d_]{2,}", sentence)) >= MIN_SENTENCE_WORDS
+    return sentence if enough and len(sentence) <= MAX_SENTENCE_CHARS and ">>>" not in sentence else ""
 
 
 def _parses(code: str) -> bool:

@@ -1,13 +1,19 @@
-"""Lines that hold a secret: passwords, tokens, keys, as the detectors of detect-secrets or serving see them.
+"""Filters for code that is learned from: lines that hold a secret, and files or functions that are there twice.
 
-Such a line is emptied right after reading, before anything else sees the text; so no middle, prefix, suffix, sentence
-or chunk of another file can hold it. Holes that touch an emptied line are not cut: see ``dataset``. What the author
+A secret is a password, token or key, as the detectors of detect-secrets or serving see them. Such a line is emptied
+right after reading, before anything else sees the text; so no middle, prefix, suffix, sentence or chunk of another file
+can hold it. Holes that touch an emptied line are not cut: see ``dataset``. What the author
 allowed (``pragma: allowlist secret``) stays. All detectors run with their own limits and filters; they err on the side
 of seeing too many. What serving masks counts as well: no answer may be learned that no suggestion may write. Nothing is
 verified over the network.
 
 The detectors are first run on the whole text, which costs little, and then line by line, with all filters, only where
 that found something.
+
+Duplicates are exact copies after normalization, and near ones by MinHash. A function counts as the same whatever its
+comments, docstring and layout; renaming a variable or two does not make it another. The text that is met first is the
+original. Jaccard similarity is estimated with 128 permutations (Broder 1997), so two texts at the limit can fall on
+either side.
 """
 
 from __future__ import annotations
@@ -35,6 +41,15 @@ from peft_core.privacy.values import secret_values
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
 """A private key with the lines below its head: detect-secrets reports the head alone."""
 _KEYWORD = re.compile("|".join(DENYLIST), re.IGNORECASE)
+_CODE_TOKEN = re.compile(r"\w+|[^\w\s]")
+_COMMENT = re.compile(r"(?:#|//).*")
+PERMUTATIONS = 128
+BANDS = (21, 6)
+"""Bands of the index and their rows.
+
+The index proposes 998 of 1,000 pairs with a similarity of 0.8, and half of those with 0.57; the similarity of proposed
+pairs is then estimated.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,14 +62,14 @@ class CleanedText:
 
 @contextmanager
 def detectors() -> Iterator[tuple[BasePlugin, ...]]:
-    """All detectors with their defaults, for ``without_secrets``; the library's own settings come back afterwards."""
+    """Provide all detectors with their defaults, for ``without_secrets``; restore the library's settings afterwards."""
     with default_settings():
         assert get_mapping_from_secret_type_to_class()  # noqa: S101  (loaded by name: an empty list would see nothing)
         yield tuple(get_plugins())
 
 
 def without_secrets(text: str, path: str, plugins: tuple[BasePlugin, ...]) -> CleanedText:
-    """``text`` with every line that holds a secret emptied; to be called inside ``detectors``."""
+    """Empty every line of ``text`` that holds a secret; call it inside ``detectors``."""
     lines = text.split("\n")
     starts = [0]
     for line in lines:
@@ -117,22 +132,8 @@ def _holds_secret(lines: list[str], row: int, path: str, plugin: BasePlugin) -> 
     )
 
 
-# Is this file or function there already? Exact copies after normalization, and near ones by MinHash.
-#
-# A function counts as the same whatever its comments, docstring and layout; renaming a variable or two does not make it
-# another. Deterministic: what is asked first is the original. Jaccard similarity is estimated with 128 permutations
-# (Broder 1997), so two texts at the limit can fall on either side.
-
-_CODE_TOKEN = re.compile(r"\w+|[^\w\s]")
-_COMMENT = re.compile(r"(?:#|//).*")
-PERMUTATIONS = 128
-BANDS = (21, 6)
-"""Bands of the index and their rows. It proposes 998 of 1,000 pairs with a similarity of 0.8 (and half of those with
-0.57); what it proposes is then compared."""
-
-
 class DuplicateIndex:
-    """The texts met so far, as sets of what they are made of."""
+    """The texts met so far, as sets of their parts."""
 
     def __init__(self, similarity: float, least: int) -> None:
         """Texts of at least ``least`` different parts are the same from this Jaccard ``similarity`` (0 to 1) on."""
@@ -142,8 +143,8 @@ class DuplicateIndex:
         self._sketches: dict[int, MinHash] = {}
         self._permutations = MinHash(num_perm=PERMUTATIONS).permutations
 
-    def again(self, parts: list[str]) -> bool:
-        """Whether a text of these parts was met before; if not, it is from now on."""
+    def seen_before(self, parts: list[str]) -> bool:
+        """Return whether a text of these parts was met before; if not, remember it."""
         digest = blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
         if digest in self._exact:
             return True
@@ -159,22 +160,22 @@ class DuplicateIndex:
         return False
 
 
-def seen_files() -> DuplicateIndex:
-    """For ``file_parts``: four lines of five are the same."""
+def file_index() -> DuplicateIndex:
+    """Return an index for ``file_parts``: files with four of five lines in common are the same."""
     return DuplicateIndex(similarity=0.8, least=8)
 
 
-def seen_functions() -> DuplicateIndex:
-    """For ``function_parts``: a function of a few tokens is only the same if all of them are."""
+def function_index() -> DuplicateIndex:
+    """Return an index for ``function_parts``: a function of a few tokens is only the same if all of them are."""
     return DuplicateIndex(similarity=0.8, least=24)
 
 
 def file_parts(text: str) -> list[str]:
-    """The lines of a file without white space at their ends."""
+    """Return the lines of a file without white space at their ends."""
     return [stripped for line in text.split("\n") if (stripped := line.strip())]
 
 
 def function_parts(code: str) -> list[str]:
-    """Each three tokens in a row of a function given without its docstring."""
+    """Return each three tokens in a row of a function given without its docstring."""
     tokens = _CODE_TOKEN.findall(_COMMENT.sub("", code))
     return [" ".join(tokens[i : i + 3]) for i in range(max(1, len(tokens) - 2))]
