@@ -23,9 +23,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from peft_core.code.files import Skip, listing_of, read, walk
-from peft_core.code.imports import Related
-from peft_core.code.workspace import workspace_files
+from peft_core.code.files import SkipReason, list_sources, list_workspace, read_source, walk_folder
+from peft_core.code.imports import RelatedFiles
 from peft_daemon.context.index import Index
 from peft_daemon.context.selection import SelectionLimits, SelectionQuery, select_chunks
 
@@ -83,8 +82,8 @@ def sources(folder: Path, count: int) -> Iterator[str]:
     made = 0
     for number in itertools.count():
         for package in packages:
-            for file in listing_of(package.resolve(), walk(package.resolve())).files:
-                if file.language != "python" or isinstance(text := read(file), Skip):
+            for file in list_sources(package.resolve(), walk_folder(package.resolve())).files:
+                if file.language != "python" or isinstance(text := read_source(file), SkipReason):
                     continue
                 yield text if not number else text.replace("self", f"this_{number}").replace("name", f"title_{number}")
                 made += 1
@@ -95,7 +94,7 @@ def sources(folder: Path, count: int) -> Iterator[str]:
 def measure(root: Path) -> Figures:
     """Index a folder, change files of it, ask."""
     began = time.perf_counter()
-    listing = workspace_files(root)
+    listing = list_workspace(root)
     listed, listed_cpu = time.perf_counter(), time.process_time()
     before = psutil.Process().memory_info().rss
     index = Index(root)
@@ -103,7 +102,7 @@ def measure(root: Path) -> Figures:
         index.update(path)
     built, built_cpu = time.perf_counter(), time.process_time()
     memory = psutil.Process().memory_info().rss - before
-    related = Related(index.paths, index.text)
+    related = RelatedFiles(index.paths, index.text)
     rng = random.Random(1)
     updates: list[Span] = []
     for path in rng.sample(index.paths, min(UPDATES, len(index.paths))):
@@ -119,7 +118,7 @@ def measure(root: Path) -> Figures:
         with timed(asked):
             select_chunks(index, related, question, (), SelectionLimits.of_tokens(300))
     start = time.perf_counter()
-    assert not list(index.listed(workspace_files(root)))
+    assert not list(index.listed(list_workspace(root)))
     again = time.perf_counter() - start
     return Figures(
         files=index.files,

@@ -18,7 +18,7 @@ from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import derive_name
 
 if TYPE_CHECKING:
-    from peft_core.progress import OnProgress
+    from peft_core.tasks import OnProgress
     from peft_tuning.data.examples import DataSet
     from peft_tuning.events import Loading
     from peft_tuning.installation import Installation

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     import h11
 
-MAX_UNUSED = 8
+MAX_IDLE_CONNECTIONS = 8
 """Unused connections that are kept for the next request."""
 READ_BYTES = 65_536
 
@@ -187,7 +187,7 @@ class ConnectionPool:
             yield response
             read = response.is_closed
         finally:
-            if keep and read and not self._closed and len(self._unused) < MAX_UNUSED:
+            if keep and read and not self._closed and len(self._unused) < MAX_IDLE_CONNECTIONS:
                 self._unused.append((time.monotonic() + self._keep_alive_s, connection))
             else:
                 connection.close()

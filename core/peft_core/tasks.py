@@ -1,4 +1,4 @@
-"""Background tasks, and waiting for work that must not be left half done when the waiting task is cancelled.
+"""Background tasks, callbacks for progress, and waiting for work that a cancellation must not leave half done.
 
 ``await task`` passes each cancellation on to the task and returns before the task has cleaned up. An interrupted
 clean-up leaves things behind, and a generator that still runs cannot be closed.
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+EventT = TypeVar("EventT")
+
+OnProgress = Callable[[EventT], None]
+"""Called with each event of a long work, in the thread that does the work; drawing it is the caller's business."""
 
 
 class BackgroundTasks:

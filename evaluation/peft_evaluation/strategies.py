@@ -13,8 +13,8 @@ from itertools import product
 
 from peft_core.api_types import ContextChunk
 from peft_core.code.document import lines_of
-from peft_core.code.imports import Related
-from peft_core.code.workspace import workspace_files
+from peft_core.code.files import list_workspace
+from peft_core.code.imports import RelatedFiles
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.context.index import Index
@@ -137,9 +137,9 @@ def with_context(
             f"{items.name} has no other files", why="`context` shows code of a repository", fix="Give --repo FOLDER"
         )
     index = Index(items.root)
-    for path in index.listed(workspace_files(items.root)):
+    for path in index.listed(list_workspace(items.root)):
         index.update(path)
-    related, recipe = Related(index.paths, index.text), recipe_of(tokens, mixture)
+    related, recipe = RelatedFiles(index.paths, index.text), recipe_of(tokens, mixture)
     contexts = tuple(
         select_chunks(index, related, SelectionQuery(example.path, example.prefix, example.suffix), (), recipe)
         if isinstance(example := item.example, FillExample)

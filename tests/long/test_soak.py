@@ -19,7 +19,7 @@ import psutil
 import pytest
 from lsprotocol import types
 
-from peft_core.http_client import MAX_UNUSED
+from peft_core.http_client import MAX_IDLE_CONNECTIONS
 from peft_core.paths import Paths
 from peft_daemon.client import CompleteRequest, DaemonClient, PeftDaemonError
 from support.editor import Editor, editor
@@ -29,9 +29,9 @@ SOAK_S = float(os.environ.get("PEFT_DAEMON_SOAK_S", "900"))
 WARM_UP = 1 / 3
 MAX_GROWTH = 1.05
 """Of the memory of a process."""
-KEPT = {"daemon": 0, "engine": 0, "editor": MAX_UNUSED}
+KEPT = {"daemon": 0, "engine": 0, "editor": MAX_IDLE_CONNECTIONS}
 """Descriptors of connections that a process may keep for its next requests."""
-MOST_CLIENTS = 1 + 3 * MAX_UNUSED
+MOST_CLIENTS = 1 + 3 * MAX_IDLE_CONNECTIONS
 POOL = {"daemon": 4, "engine": 0, "editor": 4}
 """Threads that an event loop's pool, which grows up to its size, may gain."""
 ADAPTERS = ("base", "python-fim", "conala")

@@ -60,7 +60,7 @@ def _train(orders: dict[str, Any]) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from peft_core.gguf.header import read_header
+    from peft_core.gguf import read_header
     from peft_daemon.engines.torch.base_model import Precision, load_gguf
 
     torch.manual_seed(0)

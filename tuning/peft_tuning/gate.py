@@ -20,8 +20,8 @@ import msgspec
 from rapidfuzz.distance import Levenshtein
 
 from peft_core.code.document import Document
-from peft_core.code.structure import structure
-from peft_core.progress import OnProgress
+from peft_core.code.structure import parse_structure
+from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
@@ -176,7 +176,7 @@ def general_holes(count: int) -> tuple[FillExample, ...]:
         if not (library / module).is_file():
             continue
         text = (library / module).read_text(encoding="utf-8")
-        holes = cut(structure(text, "python"), seed=module, cutting=cutting, avoid=())
+        holes = cut(parse_structure(text, "python"), seed=module, cutting=cutting, avoid=())
         by_module.append([_example(module, text, hole.start, hole.end) for hole in holes])
     turns = (each[turn] for turn in range(count) for each in by_module if turn < len(each))
     return tuple(example for example, _ in zip(turns, range(count), strict=False))

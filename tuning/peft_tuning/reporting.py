@@ -9,7 +9,7 @@ from statistics import fmean
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from peft_core.progress import OnProgress
+from peft_core.tasks import OnProgress
 from peft_tuning.checkpoints import TrainingState
 from peft_tuning.events import CheckpointSaved, Evaluated, StepFinished, TrainingEvent, TrainingStarted, ignore
 from peft_tuning.prepare import PreparedRun, is_main_process

@@ -22,7 +22,7 @@ import psutil
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths
-from peft_core.progress import OnProgress
+from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import Manifest, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory

@@ -29,7 +29,7 @@ from transformers.optimization import Adafactor, get_linear_schedule_with_warmup
 from transformers.trainer_pt_utils import get_parameter_names
 
 from peft_core.errors import Cancelled, Conflict, PeftDaemonError
-from peft_core.progress import OnProgress
+from peft_core.tasks import OnProgress
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning.batch import response_loss

@@ -1,8 +1,8 @@
-"""A document around the cursor, and views of its lines.
+"""A document around the cursor, views of its lines, and an editor's columns.
 
-Inside, lines end with ``\\n`` whatever the file uses; ``restore`` gives a completion the file's own line ending.
-Only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, as in the language server protocol: a form feed or U+2028 does not.
-Does not cover syntax.
+In ``Document``, lines end with ``\\n`` whatever the file uses; ``restore`` gives a completion the file's own line
+ending. Only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, as in the language server protocol: a form feed or U+2028 does
+not. Syntax is not covered.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Document:
-    """Text before and after the cursor, with ``\\n`` line ends. Build it with ``normalized`` unless that is certain."""
+    """Text before and after the cursor, with ``\\n`` line ends; ``normalized`` builds it from any text."""
 
     prefix: str
     suffix: str = ""
@@ -44,7 +44,7 @@ class Document:
         return cls(normalize_newlines(prefix), normalize_newlines(suffix), path, language, ending)
 
     def restore(self, text: str) -> str:
-        """``text`` with the line ending of the file."""
+        """Return ``text`` with the line ending of the file."""
         return text if self.line_ending == "\n" else text.replace("\n", self.line_ending)
 
     @cached_property
@@ -94,21 +94,21 @@ class Document:
 
 
 def normalize_newlines(text: str) -> str:
-    """``text`` with every ``\\r\\n`` and ``\\r`` turned into ``\\n``."""
+    """Return ``text`` with ``\\n`` in place of every ``\\r\\n`` and ``\\r``."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text with their ends; only ``\\n`` ends one (``str.splitlines`` cuts at U+2028 and others too)."""
+    """Split a text into lines with their ends; only ``\\n`` ends one (``str.splitlines`` also cuts at U+2028)."""
     *whole, last = text.split("\n")
     return [line + "\n" for line in whole] + ([last] if last else [])
 
 
 def leading_space(line: str) -> str:
-    """The spaces and tabs a line begins with."""
+    """Return the spaces and tabs that a line begins with."""
     return line[: len(line) - len(line.lstrip(" \t"))]
 
 
 def width(space: str) -> int:
-    """Columns of leading white space; a tab reaches the next multiple of 8, as in Python's own tokenizer."""
+    """Return the columns of leading white space; a tab reaches the next multiple of 8, as in Python's tokenizer."""
     return len(space.expandtabs(8))

@@ -1,8 +1,8 @@
-"""Which files are code that people wrote, and their text as the editor would show it.
+"""List the files of a folder that are code written by people, and read their text as an editor would show it.
 
-Judged by name and text alone; every file left out is counted under its reason. Reading is lazy: a listing holds names
-only. Which files of a folder are looked at is for the callers to say: see ``workspace`` here, and tuning's ``files``.
-A file that holds secrets by its name does not count. Does not look for secrets inside files, or for duplicates.
+Files are judged by name and text alone; every file left out is counted under its reason. A listing holds names only:
+files are read when they are needed. A file that holds secrets by its name is left out. Secrets inside files, and
+duplicates, are not looked for.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 
+from peft_core.code import git
 from peft_core.code.document import normalize_newlines
 from peft_core.code.languages import language_of
 from peft_core.privacy.files import secret_file
 
-LARGEST = 500_000
-"""Bytes; a larger file is data."""
-LONGEST_LINE = 2_000
-"""Characters; a file with a longer line was not written by hand."""
+MAX_SOURCE_BYTES = 500_000
+"""A larger file is data."""
+MAX_LINE_CHARS = 2_000
+"""A file with a longer line was not written by hand."""
+MAX_VISITED_FILES = 200_000
+"""Files visited outside git, where a folder may be a whole disk."""
 _VENDORED = frozenset(
     (
         *("vendor", "vendored", "_vendor", "_vendored", "third_party", "third-party", "thirdparty", "3rdparty"),
@@ -41,11 +45,11 @@ _GENERATED_MARK = re.compile(
     |(?:this\ file\ (?:is|was|has\ been)\ )?generated\ (?:by|from|with))\b""",
     re.MULTILINE | re.VERBOSE,
 )
-_HEADER = 1_000
-"""Characters at the start of a file in which it says that it was generated."""
+_HEADER_CHARS = 1_000
+"""Length of the beginning of a file in which a mark says that it was generated."""
 
 
-class Skip(Enum):
+class SkipReason(Enum):
     """Why a file is left out."""
 
     IGNORED = "ignored by .gitignore"
@@ -68,10 +72,10 @@ class Skip(Enum):
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file that counts."""
+    """A file of code that people wrote."""
 
     path: str
-    """Relative to its root, with ``/`` in it, unique in its listing."""
+    """Relative to ``root``, with ``/`` between folders, unique in its listing."""
     file: Path
     root: Path
     language: str
@@ -79,95 +83,120 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Listing:
+class SourceListing:
     """Files in the order of their paths, and how many others were left out, by reason.
 
-    A vendored folder that is met on a walk counts once.
+    A vendored folder found on a walk counts once.
     """
 
     files: tuple[SourceFile, ...]
     skipped: Mapping[str, int]
 
 
-def read(source: SourceFile) -> str | Skip:
-    """The text of a file as an editor shows it, without a byte order mark and with ``\\n`` line ends; or why not."""
+def read_source(source: SourceFile) -> str | SkipReason:
+    """Return the text of a file, without a byte order mark and with ``\\n`` line ends; or why it is left out."""
     data = _bytes(source)
-    if isinstance(data, Skip):
+    if isinstance(data, SkipReason):
         return data
     if b"\0" in data:
-        return Skip.BINARY
+        return SkipReason.BINARY
     try:
         text = normalize_newlines(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return Skip.ENCODING
+        return SkipReason.ENCODING
     return _by_text(text) or text
 
 
-def _bytes(source: SourceFile) -> bytes | Skip:
+def _bytes(source: SourceFile) -> bytes | SkipReason:
     file = source.file
     try:
         if file.is_symlink():
-            return Skip.LINK
+            return SkipReason.LINK
         if not file.resolve().is_relative_to(source.root):
-            return Skip.OUTSIDE
+            return SkipReason.OUTSIDE
         if not file.is_file():
-            return Skip.MISSING
-        return Skip.TOO_LARGE if file.stat().st_size > LARGEST else file.read_bytes()
+            return SkipReason.MISSING
+        return SkipReason.TOO_LARGE if file.stat().st_size > MAX_SOURCE_BYTES else file.read_bytes()
     except OSError:
-        return Skip.MISSING
+        return SkipReason.MISSING
 
 
-def _by_text(text: str) -> Skip | None:
-    """Why a text does not count; None if it does."""
+def _by_text(text: str) -> SkipReason | None:
+    """Return why a text is left out; None if it is not."""
     if not text.strip():
-        return Skip.EMPTY
-    header = text[:_HEADER].lower()
+        return SkipReason.EMPTY
+    header = text[:_HEADER_CHARS].lower()
     if ("generated" in header or "do not" in header) and _GENERATED_MARK.search(header):
-        return Skip.GENERATED
+        return SkipReason.GENERATED
     lines = text.split("\n")
-    return Skip.MINIFIED if max(map(len, lines)) > LONGEST_LINE or len(text) > 200 * len(lines) else None
+    return SkipReason.MINIFIED if max(map(len, lines)) > MAX_LINE_CHARS or len(text) > 200 * len(lines) else None
 
 
-def walk(root: Path) -> Iterator[tuple[str, Path] | Skip]:
-    """Every file below a folder with its path, in a stable order; of vendored folders only that there is one."""
+def walk_folder(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
+    """Yield every file below a folder with its path, in a stable order; one reason for each vendored folder."""
     for folder, folders, names in os.walk(root):
-        yield from (Skip.VENDORED for each in folders if each in _VENDORED)
+        yield from (SkipReason.VENDORED for each in folders if each in _VENDORED)
         folders[:] = sorted(each for each in folders if each not in _VENDORED)
         for name in sorted(names):
             file = Path(folder, name)
-            path = usual(os.fsencode(file.relative_to(root).as_posix()))
-            yield Skip.NAME if path is None else (path, file)
+            path = decode_path(os.fsencode(file.relative_to(root).as_posix()))
+            yield SkipReason.NAME if path is None else (path, file)
 
 
-def listing_of(root: Path, candidates: Iterable[tuple[str, Path] | Skip]) -> Listing:
-    """Those of the candidates (a path, and the file) whose name says that they count, and what was left out before."""
+def list_sources(root: Path, candidates: Iterable[tuple[str, Path] | SkipReason]) -> SourceListing:
+    """Return the candidates (a path, and the file) that are code by their names, and count those left out."""
     files: list[SourceFile] = []
     skipped: Counter[str] = Counter()
     for each in candidates:
-        found = each if isinstance(each, Skip) else _by_name(each[0])
-        if isinstance(found, Skip):
+        found = each if isinstance(each, SkipReason) else _by_name(each[0])
+        if isinstance(found, SkipReason):
             skipped[found.value] += 1
-        elif not isinstance(each, Skip):
+        elif not isinstance(each, SkipReason):
             files.append(SourceFile(each[0], each[1], root, found))
-    return Listing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
+    return SourceListing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
 
 
-def _by_name(path: str) -> str | Skip:
-    """The language of a file that counts, by its path alone."""
+def _by_name(path: str) -> str | SkipReason:
+    """Return the language of a file by its path alone, or why the file is left out."""
     if any(part in _VENDORED for part in path.split("/")[:-1]):
-        return Skip.VENDORED
+        return SkipReason.VENDORED
     if _GENERATED_NAME.search(path):
-        return Skip.GENERATED
+        return SkipReason.GENERATED
     language = language_of(path)
     if language and secret_file(path):
-        return Skip.PRIVATE
-    return language or Skip.LANGUAGE
+        return SkipReason.PRIVATE
+    return language or SkipReason.LANGUAGE
 
 
-def usual(path: bytes) -> str | None:
-    """A path as text; None where it is not UTF-8 or has control characters: a prompt has a line for it."""
+def decode_path(path: bytes) -> str | None:
+    """Return a path as text; None where it is not UTF-8 or has control characters, which a prompt cannot show."""
     try:
         text = path.decode("utf-8")
     except UnicodeDecodeError:
         return None
     return text if text.isprintable() else None
+
+
+def list_workspace(root: Path) -> SourceListing:
+    """Return the source files below ``root``, a resolved path, that somebody works on, committed or not.
+
+    In a git work tree these are the files that git tracks or could add; elsewhere all but those in hidden folders.
+    Links are not followed.
+
+    Raises InvalidInput where git refuses a folder that is one of its work trees, Unavailable where git is missing.
+    """
+    if any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return list_sources(root, _in_git(root))
+    return list_sources(root, islice(_plain(root), MAX_VISITED_FILES))
+
+
+def _in_git(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
+    for each in git.visible_paths(root):
+        path = decode_path(each)
+        yield SkipReason.NAME if path is None else (path, root / path)
+
+
+def _plain(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
+    for each in walk_folder(root):
+        hidden = not isinstance(each, SkipReason) and any(part.startswith(".") for part in each[0].split("/"))
+        yield SkipReason.IGNORED if hidden else each

@@ -16,7 +16,7 @@ from typing import IO
 from peft_core.errors import InvalidInput, Unavailable
 from peft_core.processes import find_program, run, start
 
-MOST_SECONDS = 30.0
+MAX_LOG_S = 30.0
 """Longest walk through the history; files not met by then count as older than all that were."""
 _SAFE = ("-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "core.quotepath=off")
 _ELSEWHERE = frozenset(
@@ -42,7 +42,7 @@ _SUBMODULE, _LINK = "160000", "120000"
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackedFile:
     """One entry of git's index below a folder; ``path`` is relative to that folder, with ``/`` in it."""
 
     path: bytes
@@ -67,7 +67,7 @@ def require_work_tree(root: Path) -> None:
         )
 
 
-def head(root: Path) -> str:
+def head_commit(root: Path) -> str:
     """The commit that is checked out; empty where there is none yet."""
     try:
         return _git(root, "rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
@@ -75,30 +75,30 @@ def head(root: Path) -> str:
         return ""
 
 
-def tracked(root: Path) -> tuple[Tracked, ...]:
+def tracked_files(root: Path) -> tuple[TrackedFile, ...]:
     """The entries of the index below ``root``, sorted by path; a file in conflict counts once."""
-    found: dict[bytes, Tracked] = {}
+    found: dict[bytes, TrackedFile] = {}
     for entry in _git(root, "ls-files", "-z", "--stage").split(b"\0"):
         head, tab, path = entry.partition(b"\t")
         if tab:
             mode = head[:6].decode()
-            found[path] = Tracked(path, mode == _SUBMODULE, mode == _LINK)
+            found[path] = TrackedFile(path, mode == _SUBMODULE, mode == _LINK)
     return tuple(found[path] for path in sorted(found))
 
 
-def ignored(root: Path) -> frozenset[bytes]:
+def ignored_paths(root: Path) -> frozenset[bytes]:
     """Tracked files that the ignore rules name all the same: added by force, or before the rule was there."""
     listed = _git(root, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
     return frozenset(listed.split(b"\0")) - {b""}
 
 
-def visible(root: Path) -> frozenset[bytes]:
+def visible_paths(root: Path) -> frozenset[bytes]:
     """Files below ``root`` that are tracked or could be added: in the work tree, and named by no ignore rule."""
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    return frozenset(listed.split(b"\0")) - ignored(root) - {b""}
+    return frozenset(listed.split(b"\0")) - ignored_paths(root) - {b""}
 
 
-def attributes(root: Path, paths: Sequence[bytes], names: Sequence[str]) -> Mapping[str, frozenset[bytes]]:
+def path_attributes(root: Path, paths: Sequence[bytes], names: Sequence[str]) -> Mapping[str, frozenset[bytes]]:
     """For each attribute of ``.gitattributes`` in ``names``, the paths that have it set."""
     found: dict[str, set[bytes]] = {name: set() for name in names}
     if paths:
@@ -109,7 +109,7 @@ def attributes(root: Path, paths: Sequence[bytes], names: Sequence[str]) -> Mapp
     return {name: frozenset(those) for name, those in found.items()}
 
 
-def last_commits(root: Path, paths: Collection[bytes], most_seconds: float = MOST_SECONDS) -> Mapping[bytes, int]:
+def last_commits(root: Path, paths: Collection[bytes], most_seconds: float = MAX_LOG_S) -> Mapping[bytes, int]:
     """Seconds since 1970 of the newest commit that touched each of ``paths``, in one walk through the history.
 
     The walk ends when all are met or the time is up. Paths that are not met (never committed, or the time was up) are

@@ -17,12 +17,12 @@ from functools import lru_cache
 
 from peft_core.api_types import ContextChunk
 from peft_core.code.languages import language_of
-from peft_core.code.structure import Structure, functions
+from peft_core.code.structure import Structure, parse_functions
 
-MOST_CHUNKS = 4
-NEIGHBOURS = 2
-LONGEST_CHUNK = 1_200
-LONGEST = 3_000
+MAX_CHUNKS = 4
+MAX_NEIGHBOURS = 2
+MAX_CHUNK_CHARS = 1_200
+MAX_CHARS = 3_000
 """Of all chunks together: about what a prompt of 1,024 tokens holds."""
 _PYTHON = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<module>\.*[\w.]*)[ \t]+import[ \t]*(?:\((?P<several>[^)]*)\)|(?P<names>[^\n#;]+))"
@@ -51,7 +51,7 @@ class Import:
     names: frozenset[str] = frozenset()
 
 
-class Related:
+class RelatedFiles:
     """The files of one view of a repository."""
 
     def __init__(self, paths: Sequence[str], text_of: Callable[[str], str]) -> None:
@@ -64,20 +64,20 @@ class Related:
             stem = name.rpartition(".")[0]
             self._by_name[folder.rpartition("/")[2] if stem == "__init__" else stem].append(path)
             self._folders[folder].append(path)
-        self._outline = lru_cache(maxsize=1024)(lambda path: tuple(outline(text_of(path), path)))
+        self._outline = lru_cache(maxsize=1024)(lambda path: tuple(find_signatures(text_of(path), path)))
 
     def of(self, path: str, text: str) -> tuple[ContextChunk, ...]:
         """Chunks for a file, in the order in which it imports, without itself."""
         chunks: list[ContextChunk] = []
-        left = LONGEST
+        left = MAX_CHARS
         for each in self.wanted(path, text):
             signatures = self._outline(each.path)
             named = [one for one in signatures if one.name in each.names]
-            chunk = _joined(named or signatures, min(left, LONGEST_CHUNK))
+            chunk = _joined(named or signatures, min(left, MAX_CHUNK_CHARS))
             if chunk:
                 chunks.append(ContextChunk(each.path, chunk))
                 left -= len(chunk)
-            if len(chunks) == MOST_CHUNKS or left <= 0:
+            if len(chunks) == MAX_CHUNKS or left <= 0:
                 break
         return tuple(chunks)
 
@@ -150,13 +150,13 @@ class Related:
             (f for f in folder[max(0, at - 8) : at + 9] if f != path and language_of(f) == language),
             key=lambda f: (abs(folder.index(f) - at), f),
         )
-        return near[:NEIGHBOURS]
+        return near[:MAX_NEIGHBOURS]
 
 
-def outline(text: str, path: str) -> Iterator[Signature]:
+def find_signatures(text: str, path: str) -> Iterator[Signature]:
     """The signatures of a file in their order; its first lines where there are none."""
     language = language_of(path) or ""
-    found = functions(text, language)
+    found = parse_functions(text, language)
     if language == "python":
         yield from _python_outline(found)
     elif found.functions:

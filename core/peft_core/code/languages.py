@@ -1,7 +1,7 @@
-"""Which files are code, in which language, and what a language's syntax tree calls its blocks and functions.
+"""The language of a file by its name, and the names that a language's syntax tree has for blocks and functions.
 
-A grammar is a wheel of its own, loaded when first needed. A language without one (or whose wheel is missing) is cut by
-lines and indentation: see ``structure``.
+Each grammar is a wheel of its own, loaded when first needed. A language without a grammar, or whose wheel is missing,
+is cut by lines and indentation: see ``structure``.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ _BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for s
 
 
 def language_of(path: str) -> str | None:
-    """The language (a language server protocol id) of a file, by its name; None for what is not code."""
+    """Return the language of a file by its name, as an id of the language server protocol; None if it is not code."""
     return _BY_SUFFIX.get(PurePosixPath(path).suffix)
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """A tree-sitter grammar, and the names it has for what is cut."""
+    """A tree-sitter grammar, and its names for the nodes that holes are cut from."""
 
     package: str
     blocks: frozenset[str]
     """Nodes whose children are the statements of a block."""
     functions: frozenset[str]
     types: frozenset[str] = frozenset()
-    """Nodes that define a type: they hold functions, and are no statements to be filled in."""
+    """Nodes that define a type: they hold functions and are not statements themselves."""
     comments: frozenset[str] = frozenset({"comment"})
     strings: frozenset[str] = frozenset()
-    """Literals that may span lines; their lines are no code."""
+    """Literals that may span lines; their lines are not code."""
     entry: str = "language"
-    """The function of the package that gives the grammar."""
+    """The function of the package that returns the grammar."""
 
 
 def _script(package: str, entry: str = "language") -> Grammar:
@@ -126,14 +126,14 @@ GRAMMARS: Mapping[str, Grammar] = {
 
 
 def grammar_of(language: str) -> Grammar | None:
-    """The grammar of a language; None where there is none, or its wheel is not installed."""
+    """Return the grammar of a language; None where there is none, or its wheel is not installed."""
     grammar = GRAMMARS.get(language)
     return grammar if grammar and find_spec(grammar.package) else None
 
 
 @cache
 def parser_of(grammar: Grammar) -> Parser:
-    """A parser for a grammar; not for use by two threads at a time."""
+    """Return a parser for a grammar; two threads must not use it at the same time."""
     import tree_sitter  # noqa: PLC0415  (0.1 s, and not needed to list files)
 
     return tree_sitter.Parser(tree_sitter.Language(getattr(import_module(grammar.package), grammar.entry)()))

@@ -17,7 +17,7 @@ CLOSERS = frozenset(BRACKETS.values())
 
 
 @dataclass(frozen=True)
-class Lexis:
+class LexicalRules:
     """The lexical rules of a language: comment marks and string delimiters (those that span lines apart)."""
 
     line_comment: str = ""
@@ -28,10 +28,10 @@ class Lexis:
     """Words, as a pattern, that begin a line only outside brackets: they end the reach of a forgotten bracket."""
 
 
-_C = Lexis("//", ("/*", "*/"), ('"', "'"))
-_SCRIPT = Lexis("//", ("/*", "*/"), ('"', "'"), ("`",))
-_HASH = Lexis("#", None, ('"', "'"))
-_PYTHON = Lexis(
+_C = LexicalRules("//", ("/*", "*/"), ('"', "'"))
+_SCRIPT = LexicalRules("//", ("/*", "*/"), ('"', "'"), ("`",))
+_HASH = LexicalRules("#", None, ('"', "'"))
+_PYTHON = LexicalRules(
     "#",
     None,
     ('"', "'"),
@@ -42,18 +42,18 @@ _LANGUAGES = {
     "python": _PYTHON,
     **dict.fromkeys(("javascript", "javascriptreact", "typescript", "typescriptreact", "go"), _SCRIPT),
     **dict.fromkeys(("c", "cpp", "csharp", "java", "kotlin", "swift", "scala", "dart", "php"), _C),
-    "rust": Lexis("//", ("/*", "*/"), ('"',)),
+    "rust": LexicalRules("//", ("/*", "*/"), ('"',)),
     **dict.fromkeys(("ruby", "shellscript", "perl", "r", "yaml", "toml"), _HASH),
 }
 
 
-def lexis(language: str) -> Lexis:
+def rules_of(language: str) -> LexicalRules:
     """The rules for a language (a language server protocol id); brackets only for an unknown one."""
-    return _LANGUAGES.get(language, Lexis())
+    return _LANGUAGES.get(language, LexicalRules())
 
 
 @dataclass(frozen=True)
-class State:
+class LexerState:
     """What is open: ``stack`` holds the closing bracket or quote of each, innermost last."""
 
     stack: tuple[str, ...] = ()
@@ -84,13 +84,13 @@ class Closing:
 class Scan:
     """The result of a scan: the state at the end, and what closed that was open at the start, in order."""
 
-    state: State
+    state: LexerState
     closings: tuple[Closing, ...]
 
 
-def scan(text: str, language: str, state: State | None = None) -> Scan:
+def scan(text: str, language: str, state: LexerState | None = None) -> Scan:
     """Read ``text`` on from ``state`` (from the start of a file without one)."""
-    rules, begin = lexis(language), state or State()
+    rules, begin = rules_of(language), state or LexerState()
     opened = _Open(begin)
     position = _leave(text, rules, begin, opened)
     if position is None:
@@ -107,13 +107,13 @@ def scan(text: str, language: str, state: State | None = None) -> Scan:
             opened.stack.append(BRACKETS[token])
         else:
             opened.close(token, start, end)
-    return Scan(State(tuple(opened.stack), comment), tuple(opened.closings))
+    return Scan(LexerState(tuple(opened.stack), comment), tuple(opened.closings))
 
 
 class _Open:
     """The stack of a scan, with a record of what closes that was open at its start."""
 
-    def __init__(self, begin: State) -> None:
+    def __init__(self, begin: LexerState) -> None:
         self.stack = list(begin.stack)
         self.closings: list[Closing] = []
         self._base = len(self.stack)
@@ -134,7 +134,7 @@ class _Open:
         self._base = min(self._base, index)
 
 
-def _leave(text: str, rules: Lexis, begin: State, opened: _Open) -> int | None:
+def _leave(text: str, rules: LexicalRules, begin: LexerState, opened: _Open) -> int | None:
     """Where code begins in a text that begins inside a comment or string; None if nowhere."""
     if begin.comment:
         found = text.find(begin.comment)
@@ -156,7 +156,7 @@ def _leave(text: str, rules: Lexis, begin: State, opened: _Open) -> int | None:
     return end
 
 
-def _unfinished(comment: str, rules: Lexis) -> str:
+def _unfinished(comment: str, rules: LexicalRules) -> str:
     """What a comment at the end of a text still needs to end."""
     if rules.line_comment and comment.startswith(rules.line_comment):
         return "\n"
@@ -164,12 +164,12 @@ def _unfinished(comment: str, rules: Lexis) -> str:
     return "" if comment.endswith(closing) else closing
 
 
-def without_comment(line: str, language: str, state: State | None = None) -> str:
+def without_comment(line: str, language: str, state: LexerState | None = None) -> str:
     """A line of code without the comment and white space at its end; ``state`` is that at its start."""
-    rules, position = lexis(language), 0
+    rules, position = rules_of(language), 0
     if state and not state.code:
         # Find where the code begins by letting ``scan`` close what is open.
-        closing = scan(line, language, State((state.string,), state.comment)).closings
+        closing = scan(line, language, LexerState((state.string,), state.comment)).closings
         if not closing:
             return "" if state.comment else line.rstrip()
         position = closing[0].end
@@ -179,13 +179,13 @@ def without_comment(line: str, language: str, state: State | None = None) -> str
     return line.rstrip()
 
 
-def balance(line: str, language: str) -> int:
+def bracket_balance(line: str, language: str) -> int:
     """Brackets that a line of code opens less those it closes."""
-    brackets = [token for kind, _start, _end, token in _tokens(line, 0, lexis(language)) if kind == "bracket"]
+    brackets = [token for kind, _start, _end, token in _tokens(line, 0, rules_of(language)) if kind == "bracket"]
     return sum(1 if bracket in BRACKETS else -1 for bracket in brackets)
 
 
-def _tokens(text: str, position: int, rules: Lexis) -> Iterator[tuple[str, int, int, str]]:
+def _tokens(text: str, position: int, rules: LexicalRules) -> Iterator[tuple[str, int, int, str]]:
     """(kind, start, end, text) of the tokens that matter; for ``unclosed``, text is the quote that is missing."""
     for match in _pattern(rules).finditer(text, position):
         kind, start, end = match.lastgroup or "", match.start(), match.end()
@@ -199,7 +199,7 @@ def _tokens(text: str, position: int, rules: Lexis) -> Iterator[tuple[str, int, 
 
 
 @cache
-def _pattern(rules: Lexis) -> re.Pattern[str]:
+def _pattern(rules: LexicalRules) -> re.Pattern[str]:
     parts: list[str] = []
     comments: list[str] = []
     if rules.line_comment:

@@ -65,7 +65,7 @@ class Function:
     """Whether it stands in no other function."""
 
 
-class Text:
+class SourceText:
     """A text, its lines, and the way from a syntax tree's rows and byte columns to characters."""
 
     def __init__(self, text: str) -> None:
@@ -111,7 +111,7 @@ class Text:
 class Structure:
     """What a file is made of."""
 
-    text: Text
+    text: SourceText
     suites: tuple[Suite, ...] = ()
     functions: tuple[Function, ...] = ()
     opaque: frozenset[int] = frozenset()
@@ -131,30 +131,30 @@ class Structure:
         return tuple(each for each in self.functions if each.outermost)
 
 
-def structure(text: str, language: str) -> Structure:
+def parse_structure(text: str, language: str) -> Structure:
     """The structure of a file with ``\\n`` line ends."""
     grammar = grammar_of(language)
     if grammar is None:
-        return Structure(view := Text(text), tuple(_indented(view)))
+        return Structure(view := SourceText(text), tuple(_indented(view)))
     tree = parser_of(grammar).parse(text.encode())
-    walk = _Walk(Text(text), grammar)
+    walk = _Walk(SourceText(text), grammar)
     walk.visit(tree.root_node)
     return Structure(walk.text, tuple(walk.suites), tuple(walk.functions), frozenset(walk.opaque), tree)
 
 
-def functions(text: str, language: str) -> Structure:
+def parse_functions(text: str, language: str) -> Structure:
     """The structure of a file without its suites, in half the time; of one without a grammar everything."""
     grammar = grammar_of(language)
     if grammar is None:
-        return structure(text, language)
+        return parse_structure(text, language)
     tree = parser_of(grammar).parse(text.encode())
-    walk = _FunctionsOnly(Text(text), grammar)
+    walk = _FunctionsOnly(SourceText(text), grammar)
     walk.visit(tree.root_node)
     return Structure(walk.text, (), tuple(walk.functions), frozenset(walk.opaque), tree)
 
 
 class _Walk:
-    def __init__(self, text: Text, grammar: Grammar) -> None:
+    def __init__(self, text: SourceText, grammar: Grammar) -> None:
         self.text, self.grammar = text, grammar
         self.suites: list[Suite] = []
         self.functions: list[Function] = []
@@ -226,7 +226,7 @@ class _FunctionsOnly(_Walk):
         pass
 
 
-def block_end(text: Text, block: Node) -> int:
+def block_end(text: SourceText, block: Node) -> int:
     """The last place a statement of a block may reach to: before its closing brace, if it has one."""
     end = text.offset(block.end_point)
     if text.text[end - 1 : end] == "}" and text.text[text.offset(block.start_point)] == "{":
@@ -247,7 +247,7 @@ def _is_docstring(node: Node) -> bool:
     )
 
 
-def _indented(text: Text) -> Iterator[Suite]:
+def _indented(text: SourceText) -> Iterator[Suite]:
     """Runs of lines of one indentation, deeper ones belonging to the line above: a suite for every place that opens."""
     rows = [(row, width(leading_space(line))) for row, line in enumerate(text.lines) if line.strip()]
     for index, (row, column) in enumerate(rows):

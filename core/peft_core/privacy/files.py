@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _FileKind:
     """Patterns for the names of files of one kind, in lower case; one with a folder in it is of both."""
 
     holds: str
@@ -29,8 +29,8 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind("environment variables", (".env", ".env.*", "*.env", ".envrc", ".flaskenv")),
-    _Kind(
+    _FileKind("environment variables", (".env", ".env.*", "*.env", ".envrc", ".flaskenv")),
+    _FileKind(
         "private keys",
         (
             *("*.pem", "*.key", "*.p8", "*.p12", "*.pfx", "*.pkcs12", "*.jks", "*.keystore", "*.ppk", "*.agekey"),
@@ -39,7 +39,7 @@ _KINDS = (
         data_names=("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
         bare_names=("id_*",),
     ),
-    _Kind(
+    _FileKind(
         "passwords of programs",
         (
             *(".netrc", "_netrc", ".authinfo", ".pgpass", "pgpass.conf", ".my.cnf", ".mylogin.cnf", ".htpasswd"),
@@ -48,9 +48,9 @@ _KINDS = (
             *("gh/hosts.yml", "local.settings.json", "keystore.properties"),
         ),
     ),
-    _Kind("access to a cluster", ("*.kubeconfig", ".kube/config", ".kube/config.*"), data_names=("kubeconfig*",)),
-    _Kind("variables of an infrastructure", ("*.tfvars", "*.tfvars.json", "*.tfstate", "*.tfstate.*")),
-    _Kind(
+    _FileKind("access to a cluster", ("*.kubeconfig", ".kube/config", ".kube/config.*"), data_names=("kubeconfig*",)),
+    _FileKind("variables of an infrastructure", ("*.tfvars", "*.tfvars.json", "*.tfstate", "*.tfstate.*")),
+    _FileKind(
         "credentials",
         (
             *("secrets.py", "secrets.h", "*_secrets.h", ".vault-token", ".vault_pass*", ".aws/*", ".azure/*"),

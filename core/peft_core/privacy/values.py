@@ -18,20 +18,20 @@ from math import log2
 MASK = "<redacted>"
 """Stands for a secret value. No pattern matches it, so masking twice changes nothing."""
 
-LONGEST_LINE = 2_000
+MAX_WHOLE_LINE_CHARS = 2_000
 """Characters of a line that are looked at whole; of a longer one only what stands around a hint."""
-BEFORE_HINT = 200
-SHORTEST_LINE = 8
+CHARS_BEFORE_HINT = 200
+MIN_LINE_CHARS = 8
 """Characters; a shorter one holds no name with a value."""
-SHORTEST_KEY_LINE = 60
+MIN_KEY_LINE_CHARS = 60
 """Characters of a line of a private key, but for its last."""
 
-Span = tuple[int, int]
+ValueSpan = tuple[int, int]
 """Where a value begins and ends in a text."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Kind:
+class _ValueKind:
     """One kind of secret value."""
 
     hints: tuple[str, ...]
@@ -44,8 +44,8 @@ class _Kind:
     """Whether its values have a digit or a sign in them."""
 
 
-def _token(hints: str, pattern: str) -> _Kind:
-    return _Kind(tuple(hints.split()), re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII))
+def _token(hints: str, pattern: str) -> _ValueKind:
+    return _ValueKind(tuple(hints.split()), re.compile(rf"(?<![A-Za-z0-9]){pattern}", re.ASCII))
 
 
 _TOKENS = (
@@ -190,7 +190,7 @@ def _has_random_value(match: re.Match[str]) -> bool:
 
 _FLAGS = re.IGNORECASE | re.ASCII | re.MULTILINE
 _NAMED = (
-    _Kind(
+    _ValueKind(
         _NAME_HINTS,
         re.compile(
             rf"""(?<![\w.-]){_NAME}["'\])]*{_IS}\s*[a-z]{{0,2}}(?P<quote>["'`])"""
@@ -200,7 +200,7 @@ _NAMED = (
         _quoted,
         always_mixed=True,
     ),
-    _Kind(
+    _ValueKind(
         _NAME_HINTS,
         re.compile(
             rf"^\s*(?:(?:export|set|setenv|env|arg|-)\s+)*{_NAME}(?P<sign>[ \t]*=[ \t]*|[ \t]*:[ \t]+|[ \t]+)"
@@ -210,30 +210,30 @@ _NAMED = (
         _configured,
         always_mixed=True,
     ),
-    _Kind(_NAME_HINTS, re.compile(rf"<{_NAME}>(?P<value>[^<>\s]+)<", _FLAGS), _named, always_mixed=True),
-    _Kind(
+    _ValueKind(_NAME_HINTS, re.compile(rf"<{_NAME}>(?P<value>[^<>\s]+)<", _FLAGS), _named, always_mixed=True),
+    _ValueKind(
         _NAME_HINTS,
         re.compile(rf"""(?<![\w-])--?{_NAME}[= ](?P<value>[^\s"'`<>]+)""", _FLAGS),
         _named,
         always_mixed=True,
     ),
-    _Kind(
+    _ValueKind(
         ("passw", "pwd"),
         re.compile(r"""["';]\s*(?:[\w ]{1,20} )?(?:password|pwd)\s*=\s*(?P<value>[^;"'\s<>]{4,})(?=[;"'])""", _FLAGS),
         _is_mixed_value,
     ),
-    _Kind(
+    _ValueKind(
         ("://",),
         re.compile(r"""://[^\s/:@"'`<>]{0,64}:(?P<value>[^\s/@"'`<>{}]{3,})@"""),
         _is_no_common_word,
     ),
-    _Kind(
+    _ValueKind(
         ("bearer ", "basic "), re.compile(r"\b(?:Bearer|Basic) +(?P<value>[\w.~+/=-]{16,})", _FLAGS), _has_random_value
     ),
 )
 """Values that are secrets by the name they are given, or by where they stand."""
 
-_KEY_AFTER_HEAD = _Kind(
+_KEY_AFTER_HEAD = _ValueKind(
     ("private key",),
     re.compile(r"""PRIVATE KEY(?: BLOCK)?-----(?:\\[nr])*(?P<value>[^"'`<]{4,}?)(?=-----END|["'`<]|$)"""),
     lambda match: match["value"].strip() != "",
@@ -241,7 +241,7 @@ _KEY_AFTER_HEAD = _Kind(
 """What follows the head of a private key on the same line."""
 
 _KINDS = (*_TOKENS, *_NAMED, _KEY_AFTER_HEAD)
-_BY_HINT: Mapping[str, tuple[_Kind, ...]] = {
+_BY_HINT: Mapping[str, tuple[_ValueKind, ...]] = {
     hint: tuple(kind for kind in _KINDS if any(each in hint for each in kind.hints))
     for one in _KINDS
     for hint in one.hints
@@ -263,13 +263,13 @@ _KEY_LAST_LINE = re.compile(
 )
 
 
-def secret_values(text: str) -> list[Span]:
+def secret_values(text: str) -> list[ValueSpan]:
     """Find the values, in order; none overlap, and none has a line end in it."""
-    found: list[Span] = []
+    found: list[ValueSpan] = []
     at = 0
     for line in text.split("\n"):
-        if len(line) >= SHORTEST_LINE:
-            values = _in_line(line) if len(line) <= LONGEST_LINE else tuple(_found_in(line))
+        if len(line) >= MIN_LINE_CHARS:
+            values = _in_line(line) if len(line) <= MAX_WHOLE_LINE_CHARS else tuple(_found_in(line))
             found += [(at + start, at + end) for start, end in values] if at else values
         at += len(line) + 1
     if "-----END" in text:
@@ -288,7 +288,7 @@ def masked_parts(*parts: str) -> tuple[str, ...]:
     return _masked_at(parts, found) if found else parts
 
 
-def _masked_at(parts: tuple[str, ...], found: list[Span]) -> tuple[str, ...]:
+def _masked_at(parts: tuple[str, ...], found: list[ValueSpan]) -> tuple[str, ...]:
     done, begins = [], 0
     for part in parts:
         pieces, at = [], 0
@@ -302,27 +302,27 @@ def _masked_at(parts: tuple[str, ...], found: list[Span]) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=8192)
-def _in_line(line: str) -> tuple[Span, ...]:
+def _in_line(line: str) -> tuple[ValueSpan, ...]:
     """The values of one line. While somebody types, all lines but one are those of the key before."""
     return tuple(_found_in(line))
 
 
-def _found_in(line: str) -> list[Span]:
+def _found_in(line: str) -> list[ValueSpan]:
     lower = line.lower()
     if len(lower) != len(line):  # some capital letter has a longer small one
         lower = "".join(each.lower() if each.isascii() else each for each in line)
     found = list(_by_hint(line, lower)) if _HINT.search(lower) else []
-    if len(line) >= SHORTEST_KEY_LINE and _KEY_RUN.search(line) and (match := _KEY_LINE.match(line)):
+    if len(line) >= MIN_KEY_LINE_CHARS and _KEY_RUN.search(line) and (match := _KEY_LINE.match(line)):
         found.append(match.span("value"))
     return _united(found) if found else found
 
 
-def _by_hint(line: str, lower: str) -> Iterator[Span]:
-    looked: set[tuple[int, _Kind]] = set()
+def _by_hint(line: str, lower: str) -> Iterator[ValueSpan]:
+    looked: set[tuple[int, _ValueKind]] = set()
     for hint in _HINT.finditer(lower):
         start, end = 0, len(line)
-        if end > LONGEST_LINE:
-            start, end = max(0, hint.start() - BEFORE_HINT), min(end, hint.start() + LONGEST_LINE)
+        if end > MAX_WHOLE_LINE_CHARS:
+            start, end = max(0, hint.start() - CHARS_BEFORE_HINT), min(end, hint.start() + MAX_WHOLE_LINE_CHARS)
         for kind in _BY_HINT[hint[0]]:
             if (start, kind) in looked:
                 continue
@@ -331,7 +331,7 @@ def _by_hint(line: str, lower: str) -> Iterator[Span]:
                 yield from _of_kind(kind, line, start, end)
 
 
-def _of_kind(kind: _Kind, text: str, start: int, end: int) -> Iterator[Span]:
+def _of_kind(kind: _ValueKind, text: str, start: int, end: int) -> Iterator[ValueSpan]:
     groups = kind.pattern.groupindex
     while match := kind.pattern.search(text, start, end):
         judged = kind.judge(match)
@@ -341,8 +341,8 @@ def _of_kind(kind: _Kind, text: str, start: int, end: int) -> Iterator[Span]:
         start = match.end() if judged or "name" not in groups else match.end("name")
 
 
-def _united(spans: list[Span]) -> list[Span]:
-    united: list[Span] = []
+def _united(spans: list[ValueSpan]) -> list[ValueSpan]:
+    united: list[ValueSpan] = []
     for start, end in sorted(spans):
         if united and start <= united[-1][1]:
             united[-1] = (united[-1][0], max(end, united[-1][1]))

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peft_core.gguf.header import GgufHeader
+from peft_core.gguf import GgufHeader
 from peft_daemon.adapters.lora import LoraAdapter, LoraModule
 
 if TYPE_CHECKING:

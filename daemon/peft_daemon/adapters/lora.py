@@ -16,7 +16,7 @@ import msgspec
 
 from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import Conflict, InvalidInput
-from peft_core.gguf.header import GgufHeader
+from peft_core.gguf import GgufHeader
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.lora_config import LoraConfig
 from peft_daemon.adapters.manifest import TrainingRecord

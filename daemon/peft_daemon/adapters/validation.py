@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from peft_core.errors import Conflict, InvalidInput
-from peft_core.gguf.header import GgufHeader, read_header
+from peft_core.gguf import GgufHeader, read_header
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import Tensor
 

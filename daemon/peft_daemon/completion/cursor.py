@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from peft_core.code.document import Document, leading_space, width
-from peft_core.code.lexer import CLOSERS, State, balance, lexis, scan, without_comment
+from peft_core.code.lexer import CLOSERS, LexerState, bracket_balance, rules_of, scan, without_comment
 
 SCANNED = 200_000
 """Characters before (and after) the cursor that are scanned for what is open."""
@@ -38,7 +38,7 @@ class Cursor:
     again would close them twice. ``floor`` is the width of indentation below which a line leaves the block.
     """
 
-    state: State
+    state: LexerState
     closed: tuple[str, ...]
     extent: Extent
     floor: int
@@ -71,12 +71,12 @@ def statement_above(document: Document) -> str:
     Another one than that where a header runs over several lines: ``def f(a,`` above ``b):``.
     """
     above = document.previous_line
-    open_brackets = balance(above, document.language)
+    open_brackets = bracket_balance(above, document.language)
     if open_brackets >= 0:
         return above
     end = document.prefix.rfind(above, 0, document.line_start)
     for line in reversed(document.prefix[:end].split("\n")[-LONGEST_HEADER - 1 : -1]):
-        open_brackets += balance(line, document.language)
+        open_brackets += bracket_balance(line, document.language)
         if open_brackets >= 0:
             return line
     return above
@@ -90,12 +90,12 @@ def closers(text: str) -> str:
     return text[:end]
 
 
-def _extent(document: Document, state: State, single_line: bool | None) -> Extent:
+def _extent(document: Document, state: LexerState, single_line: bool | None) -> Extent:
     rest = document.line_after.strip()
     if single_line or state.comment == "\n":
         return Extent.LINE
     if state.string:
-        spans = state.string in lexis(document.language).long_quotes
+        spans = state.string in rules_of(document.language).long_quotes
         return Extent.STRING if spans and not rest and single_line is None else Extent.LINE
     if single_line is None and (rest or _body_follows(document)):
         return Extent.LINE
@@ -110,11 +110,11 @@ def _body_follows(document: Document) -> bool:
     return bool(document.line_before.strip()) and width(leading_space(below)) > width(document.indentation)
 
 
-def _closed(document: Document, state: State) -> tuple[str, ...]:
+def _closed(document: Document, state: LexerState) -> tuple[str, ...]:
     if not state.stack:
         return ()
     after = scan(document.suffix[:SCANNED], document.language, state)
-    if after.state.string in lexis(document.language).long_quotes and after.state.string:
+    if after.state.string in rules_of(document.language).long_quotes and after.state.string:
         # The rest of the file is inside out: the string at the cursor was begun just now and nothing closes it.
         return ()
     return tuple(each.closer for each in after.closings)

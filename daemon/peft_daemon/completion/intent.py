@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from peft_core.api_types import CompleteRequest, Task
 from peft_core.code.document import Document, leading_space, width
-from peft_core.code.lexer import lexis, scan
+from peft_core.code.lexer import rules_of, scan
 from peft_core.errors import InvalidInput
 
 MOST_LINES = 6
@@ -111,7 +111,7 @@ def decide_task(request: CompleteRequest, document: Document) -> Decision:
 
 def intent_at_cursor(document: Document) -> IntentAtCursor | None:
     """The request in a comment or docstring at the cursor, if there is one and its code is not there yet."""
-    if document.line_after.strip() or not lexis(document.language).line_comment:
+    if document.line_after.strip() or not rules_of(document.language).line_comment:
         return None
     found = _in_comment(document) or (_in_docstring(document) if document.language == "python" else None)
     return None if found is None or _answered(document, found) else found
@@ -130,7 +130,7 @@ def asks_for_code(sentence: str) -> bool:
 
 def _in_comment(document: Document) -> IntentAtCursor | None:
     """The request in the block of comment lines that ends at the cursor or on the line above it."""
-    mark = lexis(document.language).line_comment
+    mark = rules_of(document.language).line_comment
     at_end = document.line_before.lstrip().startswith(mark)
     block = [document.line_before] if at_end else []
     above = document.prefix[: document.line_start].split("\n")[:-1]

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from peft_core.code.files import Listing, Skip, SourceFile, read
-from peft_core.code.imports import Signature, outline
+from peft_core.code.files import SkipReason, SourceFile, SourceListing, read_source
+from peft_core.code.imports import Signature, find_signatures
 
 MAX_FILES = 20_000
 MAX_CHARACTERS = 200_000_000
@@ -94,7 +94,7 @@ class Index:
         """All files there are, read or not yet, in order."""
         return tuple(self._sources)
 
-    def listed(self, listing: Listing) -> Iterator[str]:
+    def listed(self, listing: SourceListing) -> Iterator[str]:
         """Take over which files there are; gives the paths that are to be updated, those that are gone among them."""
         kept = listing.files[:MAX_FILES]
         self.left_out = len(listing.files) - len(kept)
@@ -107,10 +107,10 @@ class Index:
         self._forget(path)
         source = self._sources.get(path)
         stamp = _stamp(source.file) if source else None
-        text = read(source) if source and stamp else Skip.MISSING
+        text = read_source(source) if source and stamp else SkipReason.MISSING
         if stamp is None:
             return
-        if isinstance(text, Skip):
+        if isinstance(text, SkipReason):
             self._known[path] = _IndexedFile(stamp, 0, (), ())
             return
         if self._characters + len(text) > MAX_CHARACTERS:
@@ -148,8 +148,8 @@ class Index:
     def text(self, path: str) -> str:
         """The text of a file as it is now; empty if it cannot be had."""
         source = self._sources.get(path)
-        text = read(source) if source else ""
-        return "" if isinstance(text, Skip) else text
+        text = read_source(source) if source else ""
+        return "" if isinstance(text, SkipReason) else text
 
     def lines(self, passage: Passage, more: int = 0) -> str:
         """The text of a passage and so many lines behind it; empty if its file is not the one that was read."""
@@ -172,7 +172,7 @@ class Index:
         if found is None or found[0] != stamp:
             if len(self._outlines) >= MAX_OUTLINES:
                 del self._outlines[next(iter(self._outlines))]
-            found = self._outlines[path] = (stamp, tuple(outline(self.text(path), path)))
+            found = self._outlines[path] = (stamp, tuple(find_signatures(self.text(path), path)))
         return found[1]
 
     def neighbours(self, question: Iterable[str], most: int, *, least: int = 1, without: str) -> list[Passage]:

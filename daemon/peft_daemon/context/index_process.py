@@ -17,8 +17,8 @@ import msgspec
 
 from peft_core.api_types import IndexState, WorkspaceStatus
 from peft_core.child_main import CommandReader, run_child
-from peft_core.code.imports import Related
-from peft_core.code.workspace import workspace_files
+from peft_core.code.files import list_workspace
+from peft_core.code.imports import RelatedFiles
 from peft_core.errors import PeftDaemonError
 from peft_daemon.context.index import Index
 from peft_daemon.context.index_client import (
@@ -45,7 +45,7 @@ class IndexedWorkspace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.index = Index(root)
-        self.related = Related((), lambda _path: "")
+        self.related = RelatedFiles((), lambda _path: "")
         self.failed = ""
         self._waiting: deque[str] = deque()
         self._listed_at = float("-inf")
@@ -61,11 +61,11 @@ class IndexedWorkspace:
         if time.monotonic() - self._listed_at < LISTING_AGE_S:
             return
         try:
-            self._waiting = deque(self.index.listed(workspace_files(self.root)))
+            self._waiting = deque(self.index.listed(list_workspace(self.root)))
             self.failed = ""
         except (PeftDaemonError, OSError) as error:
             self.failed = error.line if isinstance(error, PeftDaemonError) else str(error)
-        self.related = Related(self.index.paths, self.index.text)
+        self.related = RelatedFiles(self.index.paths, self.index.text)
         self._listed_at = time.monotonic()
 
     def changed(self, paths: list[str]) -> None:

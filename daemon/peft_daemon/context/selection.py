@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from peft_core.api_types import ContextChunk
-from peft_core.code.imports import Related, Signature
+from peft_core.code.imports import RelatedFiles, Signature
 from peft_core.code.languages import language_of
 from peft_core.privacy.values import masked
 from peft_daemon.context.index import Index, find_definitions, split_words
@@ -66,7 +66,7 @@ class SelectionLimits:
 
 
 def select_chunks(
-    index: Index, related: Related, query: SelectionQuery, edits: Sequence[ContextChunk], limits: SelectionLimits
+    index: Index, related: RelatedFiles, query: SelectionQuery, edits: Sequence[ContextChunk], limits: SelectionLimits
 ) -> tuple[ContextChunk, ...]:
     """Select the chunks for a cursor, none of its own file, with secrets masked; ``edits`` have the newest first."""
     chosen: list[ContextChunk] = []
@@ -88,7 +88,7 @@ def select_chunks(
     return tuple(ContextChunk(each.path, masked(each.text)) for each in chosen)
 
 
-def select_signatures(index: Index, related: Related, query: SelectionQuery, room: int) -> Iterator[ContextChunk]:
+def select_signatures(index: Index, related: RelatedFiles, query: SelectionQuery, room: int) -> Iterator[ContextChunk]:
     """Of what the file imports and of what the lines near the cursor name: those first that are named nearest.
 
     One chunk for each file, in the order of the imports; in it the signatures in the order of the file.
@@ -140,7 +140,7 @@ class _Candidate:
     signature: Signature
 
 
-def _candidates(index: Index, related: Related, query: SelectionQuery, near: Counter[str]) -> Iterator[_Candidate]:
+def _candidates(index: Index, related: RelatedFiles, query: SelectionQuery, near: Counter[str]) -> Iterator[_Candidate]:
     """Signatures that may be shown, those of one file together, none twice."""
     wanted = _wanted(index, related, query, near)
     promising = sorted(wanted, key=lambda path: -sum(near[name] for name in wanted[path] or {_stem(path)}))
@@ -151,7 +151,7 @@ def _candidates(index: Index, related: Related, query: SelectionQuery, near: Cou
                 yield _Candidate(path, number, one)
 
 
-def _wanted(index: Index, related: Related, query: SelectionQuery, near: Counter[str]) -> dict[str, set[str]]:
+def _wanted(index: Index, related: RelatedFiles, query: SelectionQuery, near: Counter[str]) -> dict[str, set[str]]:
     """The names that are wanted of other files, by their paths; an empty set is all of them.
 
     First what is imported, in that order; then what is named near the cursor and defined in one place elsewhere.

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from peft_core.errors import NotFound
-from peft_core.gguf.header import U32, U64, Parser, TensorInfo, read_header
+from peft_core.gguf import U32, U64, HeaderParser, TensorInfo, read_header
 from peft_core.http_download import PartialFile
 
 GgmlType = GGMLQuantizationType
@@ -160,7 +160,7 @@ def _stored_bytes(shape: tuple[int, ...], kind: GgmlType) -> int:
 
 def _up_to_tensor_infos(source: Path) -> bytes:
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        parser = Parser(data)
+        parser = HeaderParser(data)
         parser.position = 8 + U64.size
         for _ in range(parser.number(U64)):
             parser.string()

@@ -16,8 +16,8 @@ import msgspec
 
 from peft_core.api_types import LLAMACPP
 from peft_core.http_download import PartialFile
-from peft_core.progress import OnProgress
 from peft_core.settings import Settings
+from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.engines import factory

@@ -326,7 +326,7 @@ def pack(repository: Path, target: Path) -> RepositoryPack:
     entries: list[tuple[str, int, int]] = []
     contents: list[bytes] = []
     room = 0
-    for entry in git.tracked(repository):
+    for entry in git.tracked_files(repository):
         path = os.fsdecode(entry.path)
         found = None if entry.submodule else _read_tracked(repository / path)
         if found is None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from lsprotocol import types
 
-from peft_core.http_client import MAX_UNUSED
+from peft_core.http_client import MAX_IDLE_CONNECTIONS
 from peft_daemon.client import CompleteRequest, DaemonClient
 from peft_lsp import daemon_connection as daemon_module
 from peft_lsp.daemon_connection import DaemonConnection, ServerState, StatusBoard
@@ -92,5 +92,5 @@ async def test_typing_and_cancelling_leaves_the_process_as_it_was(played: Played
         await key(999, cancelled=False)
         now = process.num_fds(), process.num_threads()
         # Some connections are kept for the next key, and a pool of threads grows up to its size.
-        assert now[0] <= before[0] + MAX_UNUSED, now
+        assert now[0] <= before[0] + MAX_IDLE_CONNECTIONS, now
         assert now[1] <= before[1] + POOL_THREADS, now

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.code.document import Document
-from peft_core.code.structure import structure
+from peft_core.code.structure import parse_structure
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.postprocess import FILL_STEPS, Draft, apply
 from peft_tuning.data.examples import FillExample, HoleKind
@@ -33,7 +33,7 @@ def test_serving_would_show_what_is_learned_as_it_is() -> None:
     whole: Counter[HoleKind] = Counter()
     for name in MODULES:
         text = (LIBRARY / name).read_text(encoding="utf-8")
-        for hole in cut(structure(text, "python"), seed=f"42/{name}")[:24]:
+        for hole in cut(parse_structure(text, "python"), seed=f"42/{name}")[:24]:
             document = Document(text[: hole.start], text[hole.end :])
             middle = text[hole.start : hole.end]
             draft = apply(FILL_STEPS, Draft(middle, final=True), document, Cursor.of(document))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.code.lexer import State, scan, without_comment
+from peft_core.code.lexer import LexerState, scan, without_comment
 
 STDLIB = Path(textwrap.__file__).parent
 FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "string.py", "configparser.py")
@@ -38,7 +38,7 @@ FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "string.py", "config
     ],
 )
 def test_python(text: str, stack: tuple[str, ...], comment: str) -> None:
-    assert scan(text, "python").state == State(stack, comment)
+    assert scan(text, "python").state == LexerState(stack, comment)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_python(text: str, stack: tuple[str, ...], comment: str) -> None:
     ],
 )
 def test_other_languages(language: str, text: str, stack: tuple[str, ...], comment: str) -> None:
-    assert scan(text, language).state == State(stack, comment)
+    assert scan(text, language).state == LexerState(stack, comment)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_whole_file_leaves_nothing_open(name: str) -> None:
     source = (STDLIB / name).read_text(encoding="utf-8")
     ast.parse(source)
-    assert scan(source, "python").state == State()
+    assert scan(source, "python").state == LexerState()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -113,12 +113,12 @@ def line_is_prefix(text: str, language: str) -> bool:
 
 
 def test_closings_of_what_was_open_before() -> None:
-    found = scan('hello") + foo(1))', "python", State((")", ")", '"'))).closings
+    found = scan('hello") + foo(1))', "python", LexerState((")", ")", '"'))).closings
     assert [(each.start, each.closer) for each in found] == [(5, '"'), (6, ")"), (16, ")")]
 
 
 def test_brackets_the_text_opens_itself_are_no_closings() -> None:
-    assert scan("f(a)[b]", "python", State((")",))).closings == ()
+    assert scan("f(a)[b]", "python", LexerState((")",))).closings == ()
 
 
 @pytest.mark.parametrize(

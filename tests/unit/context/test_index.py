@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.code.workspace import workspace_files
+from peft_core.code.files import list_workspace
 from peft_daemon.context import index as module
 from peft_daemon.context.index import FEW_PASSAGES, Index, Postings, cut_passages, find_definitions, split_words
 
@@ -27,7 +27,7 @@ def built(root: Path, files: dict[str, str]) -> Index:
 
 
 def refresh(index: Index) -> list[str]:
-    due = list(index.listed(workspace_files(index.root)))
+    due = list(index.listed(list_workspace(index.root)))
     for path in due:
         index.update(path)
     return due

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from peft_core.api_types import ContextChunk
-from peft_core.code.imports import Related
-from peft_core.code.workspace import workspace_files
+from peft_core.code.files import list_workspace
+from peft_core.code.imports import RelatedFiles
 from peft_daemon.context.index import Index
 from peft_daemon.context.repository import StableContext
 from peft_daemon.context.selection import SelectionLimits, SelectionQuery, select_chunks
@@ -51,9 +51,9 @@ def chosen(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     index = Index(root.resolve())
-    for each in index.listed(workspace_files(root.resolve())):
+    for each in index.listed(list_workspace(root.resolve())):
         index.update(each)
-    related = Related(index.paths, index.text)
+    related = RelatedFiles(index.paths, index.text)
     chunks = select_chunks(index, related, SelectionQuery(path, before, after), edits, recipe)
     return {chunk.path: chunk.text for chunk in chunks}
 

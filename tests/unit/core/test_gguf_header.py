@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound, PeftDaemonError
-from peft_core.gguf.header import read_header
+from peft_core.gguf import read_header
 from support.synthetic_adapter import TinyModel
 
 

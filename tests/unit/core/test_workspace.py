@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.code.files import Skip
-from peft_core.code.workspace import workspace_files
+from peft_core.code.files import SkipReason, list_workspace
 from peft_core.errors import InvalidInput
 from support.own_repository import OwnRepository
 
 
 def paths(root: Path) -> list[str]:
-    return [each.path for each in workspace_files(root.resolve()).files]
+    return [each.path for each in list_workspace(root.resolve()).files]
 
 
 def test_new_files_count_and_ignored_ones_do_not(tmp_path: Path) -> None:
@@ -31,7 +30,7 @@ def test_files_that_hold_secrets_do_not_count_and_are_counted_as_what_they_are(t
     own.commit({"a.py": "x = 1\n", "secrets.py": "KEY = 1\n", "credentials.py": "class Credentials: ...\n"})
     own.write(".env", "KEY=1\n")
     assert paths(own.root) == ["a.py", "credentials.py"]
-    assert workspace_files(own.root.resolve()).skipped[Skip.PRIVATE.value] == 1
+    assert list_workspace(own.root.resolve()).skipped[SkipReason.PRIVATE.value] == 1
 
 
 def test_a_folder_in_a_work_tree_has_paths_of_its_own_and_the_rules_above_it(tmp_path: Path) -> None:
@@ -54,4 +53,4 @@ def test_a_work_tree_that_git_refuses_is_not_read_without_its_rules(tmp_path: Pa
     (tmp_path / ".git").write_text("gitdir: /nowhere\n")
     (tmp_path / "a.py").write_text("x = 1\n")
     with pytest.raises(InvalidInput):
-        workspace_files(tmp_path.resolve())
+        list_workspace(tmp_path.resolve())

@@ -87,7 +87,7 @@ def test_progress_ends_with_all_bytes(source: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.id)
 def test_no_recipe_touches_norms_or_the_embedding(recipe: QuantizationRecipe, source: Path) -> None:
-    from peft_core.gguf.header import read_header
+    from peft_core.gguf import read_header
 
     tensors = read_header(source).tensors
     for name in ("token_embd.weight", "blk.0.attn_norm.weight"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_core.code.languages import GRAMMARS
-from peft_core.code.structure import Span, Structure, structure
+from peft_core.code.structure import Span, Structure, parse_structure
 from peft_tuning.data.examples import HoleKind
 from peft_tuning.data.repository.holes import Hole, HoleSettings, cut
 from support.own_repository import module
@@ -64,13 +64,13 @@ def only(kind: HoleKind, **settings: float) -> HoleSettings:
 
 
 def middles(text: str, cutting: HoleSettings, language: str = "python", seed: str = "1") -> set[str]:
-    return {text[hole.start : hole.end] for hole in cut(structure(text, language), seed=seed, cutting=cutting)}
+    return {text[hole.start : hole.end] for hole in cut(parse_structure(text, language), seed=seed, cutting=cutting)}
 
 
 def test_the_parts_are_cut_in_their_proportions() -> None:
     kinds: Counter[HoleKind] = Counter()
     for number in range(40):
-        kinds.update(hole.kind for hole in cut(structure(module(number), "python"), seed=f"1/{number}"))
+        kinds.update(hole.kind for hole in cut(parse_structure(module(number), "python"), seed=f"1/{number}"))
     order = [kind for kind, _count in kinds.most_common()]
     assert order == [HoleKind.LINE, HoleKind.BLOCK, HoleKind.BODY, HoleKind.TOKEN]
 
@@ -86,7 +86,7 @@ def test_bodies_begin_behind_the_docstring_and_reach_to_the_end() -> None:
 
 
 def test_a_body_below_a_docstring_is_asked_for() -> None:
-    holes = cut(structure(PYTHON, "python"), seed="1", cutting=only(HoleKind.BODY))
+    holes = cut(parse_structure(PYTHON, "python"), seed="1", cutting=only(HoleKind.BODY))
     assert {PYTHON[hole.start :][:4]: hole.asked for hole in holes} == {"with": True, "if r": False}
 
 
@@ -104,7 +104,7 @@ def test_blocks_end_where_serving_stops() -> None:
 
 
 def test_a_block_below_a_comment_is_asked_for() -> None:
-    holes = cut(structure(PYTHON, "python"), seed="1", cutting=only(HoleKind.BLOCK))
+    holes = cut(parse_structure(PYTHON, "python"), seed="1", cutting=only(HoleKind.BLOCK))
     assert {PYTHON[hole.start : hole.start + 9] for hole in holes if hole.asked} == {"with open"}
 
 
@@ -124,7 +124,7 @@ def test_a_header_is_not_left_with_an_open_bracket() -> None:
 
 def test_lines_end_before_their_end() -> None:
     for seed in "12345":
-        holes = cut(structure(PYTHON, "python"), seed=seed, cutting=only(HoleKind.LINE))
+        holes = cut(parse_structure(PYTHON, "python"), seed=seed, cutting=only(HoleKind.LINE))
         assert len(holes) > 10
         for hole in holes:
             assert "\n" not in PYTHON[hole.start : hole.end]
@@ -134,7 +134,7 @@ def test_lines_end_before_their_end() -> None:
 def test_tokens_leave_something_on_the_line_and_no_word_behind_them() -> None:
     found: set[str] = set()
     for seed in range(30):
-        holes = cut(structure(PYTHON, "python"), seed=str(seed), cutting=only(HoleKind.TOKEN))
+        holes = cut(parse_structure(PYTHON, "python"), seed=str(seed), cutting=only(HoleKind.TOKEN))
         for hole in holes:
             rest = PYTHON[hole.end :].split("\n", maxsplit=1)[0]
             assert rest.strip()
@@ -148,7 +148,7 @@ def test_nothing_is_cut_inside_strings_comments_and_what_does_not_parse() -> Non
         'x = """\nprose here\n"""\ny = "words in a text" + "more"\n# a remark on this\ndef broken(:\n    what is this\n'
     )
     for seed in range(20):
-        for hole in cut(structure(text, "python"), seed=str(seed), cutting=ALL):
+        for hole in cut(parse_structure(text, "python"), seed=str(seed), cutting=ALL):
             start = text[: hole.start]
             assert start.count('"') % 2 == 0
             assert "prose" not in start.split("\n")[-1]
@@ -161,7 +161,7 @@ def test_other_languages_are_cut_by_line_and_block(language: str) -> None:
     text = BRACES[language]
     kinds: Counter[HoleKind] = Counter()
     for seed in range(8):
-        for hole in cut(structure(text, language), seed=str(seed), cutting=ALL):
+        for hole in cut(parse_structure(text, language), seed=str(seed), cutting=ALL):
             kinds[hole.kind] += 1
             middle = text[hole.start : hole.end]
             assert middle == middle.strip()
@@ -174,13 +174,15 @@ def test_other_languages_are_cut_by_line_and_block(language: str) -> None:
 
 def test_every_grammar_parses_here() -> None:
     for language in GRAMMARS:
-        found = structure(BRACES.get(language, PYTHON if language == "python" else BRACES["javascript"]), language)
+        found = parse_structure(
+            BRACES.get(language, PYTHON if language == "python" else BRACES["javascript"]), language
+        )
         assert found.tree is not None
         assert found.functions
 
 
 def test_spans_to_avoid_are_avoided() -> None:
-    found = structure(PYTHON, "python")
+    found = parse_structure(PYTHON, "python")
     start = PYTHON.index("rows = file")
     secret = Span(start, start + 1)
     holes = cut(found, seed="1", cutting=ALL, avoid=[secret])
@@ -194,12 +196,12 @@ def test_spans_to_avoid_are_avoided() -> None:
 def test_columns_are_characters_not_bytes() -> None:
     text = 'größe = {"ä": "日本"}\n\n\ndef f(größe):\n    länge = größe["ä"] + 1\n    return länge\n'
     assert middles(text, only(HoleKind.BODY)) == {'länge = größe["ä"] + 1\n    return länge'}
-    assert {text[h.start : h.end] for s in "123" for h in cut(structure(text, "python"), seed=s, cutting=ALL)}
+    assert {text[h.start : h.end] for s in "123" for h in cut(parse_structure(text, "python"), seed=s, cutting=ALL)}
 
 
 def test_a_very_deep_file_does_no_harm() -> None:
     text = "x = " + "[\n" * 3000 + "]" * 3000 + "\n"
-    assert isinstance(structure(text, "python"), Structure)
+    assert isinstance(parse_structure(text, "python"), Structure)
 
 
 pieces = st.lists(
@@ -215,9 +217,9 @@ pieces = st.lists(
 @given(pieces.map("".join), st.sampled_from(["python", "javascript", "c", "ruby"]), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_any_file_is_cut_into_three_parts_that_make_it_up(text: str, language: str, seed: int) -> None:
-    found = structure(text, language)
+    found = parse_structure(text, language)
     holes = cut(found, seed=str(seed), cutting=ALL)
-    assert holes == cut(structure(text, language), seed=str(seed), cutting=ALL)
+    assert holes == cut(parse_structure(text, language), seed=str(seed), cutting=ALL)
     assert len({(hole.start, hole.end) for hole in holes}) == len(holes)
     for hole in holes:
         prefix, middle, suffix = text[: hole.start], text[hole.start : hole.end], text[hole.end :]

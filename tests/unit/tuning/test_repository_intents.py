@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_core.code.structure import Span, structure
+from peft_core.code.structure import Span, parse_structure
 from peft_tuning.data.repository.holes import intents, sentence_of
 
 TEXT = '''\
@@ -33,7 +33,7 @@ def short():
 
 
 def test_the_first_sentence_asks_for_the_function_without_its_docstring() -> None:
-    (found,) = intents(structure(TEXT, "python"), "a.py")
+    (found,) = intents(parse_structure(TEXT, "python"), "a.py")
     assert found.id == f"a.py:{TEXT.index('async def')}:total"
     assert found.intent == "Multiply the price with a rate"
     assert found.code == (
@@ -44,7 +44,7 @@ def test_the_first_sentence_asks_for_the_function_without_its_docstring() -> Non
 
 def test_a_function_that_touches_a_span_to_avoid_is_left_out() -> None:
     start = TEXT.index("return 0")
-    assert list(intents(structure(TEXT, "python"), "a.py", [Span(start, start + 1)])) == []
+    assert list(intents(parse_structure(TEXT, "python"), "a.py", [Span(start, start + 1)])) == []
 
 
 @pytest.mark.parametrize(

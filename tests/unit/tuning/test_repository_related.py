@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from peft_core.code.imports import LONGEST, LONGEST_CHUNK, Related
+from peft_core.code.imports import MAX_CHARS, MAX_CHUNK_CHARS, RelatedFiles
 
 FILES: Mapping[str, str] = {
     "src/shop/__init__.py": "",
@@ -29,7 +29,7 @@ FILES: Mapping[str, str] = {
 
 
 def related(path: str, hidden: tuple[str, ...] = ()) -> dict[str, str]:
-    view = Related([p for p in FILES if p not in hidden], lambda p: FILES[p])
+    view = RelatedFiles([p for p in FILES if p not in hidden], lambda p: FILES[p])
     return {chunk.path: chunk.text for chunk in view.of(path, FILES[path])}
 
 
@@ -59,9 +59,9 @@ def test_without_imports_the_neighbours_of_the_same_language_are_shown() -> None
 def test_a_file_is_not_its_own_context_and_sizes_are_bounded() -> None:
     long = "".join(f"def function_number_{n}(argument_one, argument_two):\n    return {n}\n" for n in range(200))
     files = {"a.py": "".join(f"import m{n}\n" for n in range(9)) + "import a\n"} | {f"m{n}.py": long for n in range(9)}
-    view = Related(list(files), lambda p: files[p])
+    view = RelatedFiles(list(files), lambda p: files[p])
     found = view.of("a.py", files["a.py"])
     assert [chunk.path for chunk in found] == ["m0.py", "m1.py", "m2.py"]
-    assert all(0 < len(chunk.text) <= LONGEST_CHUNK for chunk in found)
-    assert sum(len(chunk.text) for chunk in found) <= LONGEST
+    assert all(0 < len(chunk.text) <= MAX_CHUNK_CHARS for chunk in found)
+    assert sum(len(chunk.text) for chunk in found) <= MAX_CHARS
     assert all(chunk.text.endswith("...") for chunk in found)

@@ -10,7 +10,7 @@ from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from peft_core.code.document import Document, leading_space, width
-from peft_core.code.lexer import Closing, lexis, scan, without_comment
+from peft_core.code.lexer import Closing, rules_of, scan, without_comment
 from peft_daemon.completion.cursor import Cursor, Extent, closers, opens_block
 from peft_daemon.completion.postprocess.draft import Draft
 
@@ -35,7 +35,7 @@ def one_line(draft: Draft, _document: Document, cursor: Cursor) -> Draft:
 
 def drop_comments_above(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
     """Without the comments at the beginning that stand above the cursor already: the request that is answered."""
-    mark = lexis(document.language).line_comment
+    mark = rules_of(document.language).line_comment
     above = {line.strip() for line in document.prefix[-MAX_COMMENT_CHARACTERS:].split("\n")} if mark else set()
     begin = 0
     for start, end in pairwise(draft.line_starts()):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from peft_core.errors import InvalidInput
-from peft_core.gguf.header import GgufHeader, TensorInfo, read_header
+from peft_core.gguf import GgufHeader, TensorInfo, read_header
 from peft_daemon.adapters.validation import LINEAR_LAYERS
 from peft_daemon.engines.torch import families
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from peft_core.errors import InvalidInput
-from peft_core.gguf.vocabulary import TokenKind, Vocabulary, read_vocabulary
+from peft_core.gguf import TokenKind, Vocabulary, read_vocabulary
 from peft_daemon.engines.base import Prompt
 
 if TYPE_CHECKING:

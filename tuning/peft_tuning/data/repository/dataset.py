@@ -17,11 +17,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from peft_core.code import git
-from peft_core.code.files import Listing, Skip, SourceFile, read
-from peft_core.code.imports import Related
-from peft_core.code.structure import Function, Span, Structure, structure
+from peft_core.code.files import SkipReason, SourceFile, SourceListing, read_source
+from peft_core.code.imports import RelatedFiles
+from peft_core.code.structure import Function, Span, Structure, parse_structure
 from peft_core.errors import InvalidInput
-from peft_core.progress import OnProgress
+from peft_core.tasks import OnProgress
 from peft_daemon.completion.prompt import TYPED_LINES
 from peft_tuning.data.examples import DataSet, Example, FillExample, Split, newest_first, seeded_number, split_files
 from peft_tuning.data.repository.files import licence_of, repository_files, source_files
@@ -82,7 +82,7 @@ def repository_data_set(
         path.decode("utf-8", "replace"): when
         for path, when in git.last_commits(root, [each.path.encode() for each in listing.files]).items()
     }
-    commit = git.head(root)
+    commit = git.head_commit(root)
     rule = "by the time of their last commit" if len(set(times.values())) > 1 else "drawn by seed"
     return _data_set(
         name=root.name or "repository",
@@ -142,7 +142,7 @@ class _FileCuts:
 def _data_set(
     *,
     name: str,
-    listing: Listing,
+    listing: SourceListing,
     times: Mapping[str, int],
     licence: str,
     origin: str,
@@ -199,8 +199,8 @@ def _scan(
         for done, source in enumerate(sources):
             path = source.path
             on_progress(Loading(what="reading files", done=done, of=len(sources)))
-            text = read(source)
-            if isinstance(text, Skip):
+            text = read_source(source)
+            if isinstance(text, SkipReason):
                 dropped[f"file: {text.value}"] += 1
                 continue
             digest = blake2b(text.encode()).digest()
@@ -209,7 +209,7 @@ def _scan(
             if known_files.seen_before(file_parts(cleaned.text)):
                 dropped["file: near-duplicate"] += 1
                 continue
-            found = structure(cleaned.text, source.language)
+            found = parse_structure(cleaned.text, source.language)
             copies = [each.span for each in found.outermost if known_functions.seen_before(_parts(found, each))]
             dropped["function: near-duplicate"] += len(copies)
             avoid = [*copies, *_lines(found, cleaned.lines)]
@@ -257,7 +257,7 @@ class _Writer:
         on_progress: OnProgress[Loading],
     ) -> list[Example]:
         """The examples of a part, in an order drawn by seed, with context from the files that may be seen."""
-        related = Related(visible, self._text)
+        related = RelatedFiles(visible, self._text)
         examples: list[Example] = []
         before = frozenset(self._met)
         for done, path in enumerate(sorted(chosen)):
@@ -284,7 +284,9 @@ class _Writer:
                     )
                 )
             if sentences:
-                examples += [each for each in intents(structure(text, source.language), path) if each.id in sentences]
+                examples += [
+                    each for each in intents(parse_structure(text, source.language), path) if each.id in sentences
+                ]
         on_progress(Loading(what=f"cutting {part}", done=len(chosen), of=len(chosen)))
         kept = [each for each in examples if not self._again(each, before)]
         self._dropped["example: same as one held out"] += len(examples) - len(kept)
@@ -294,8 +296,8 @@ class _Writer:
     def _text(self, path: str) -> str:
         """The text as it was when it was cut, without secrets; empty if it is not that any more."""
         plan = self._plans[path]
-        text = read(plan.source)
-        if isinstance(text, Skip) or blake2b(text.encode()).digest() != plan.digest:
+        text = read_source(plan.source)
+        if isinstance(text, SkipReason) or blake2b(text.encode()).digest() != plan.digest:
             return ""
         lines = text.split("\n") if plan.secret else []
         return "\n".join("" if row in plan.secret else line for row, line in enumerate(lines)) if lines else text

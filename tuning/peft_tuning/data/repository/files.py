@@ -14,7 +14,7 @@ from pathlib import Path
 import pathspec
 
 from peft_core.code import git
-from peft_core.code.files import Listing, Skip, SourceFile, listing_of, usual, walk
+from peft_core.code.files import SkipReason, SourceFile, SourceListing, decode_path, list_sources, walk_folder
 from peft_core.errors import InvalidInput
 from peft_core.settings import PROJECT_FILE
 
@@ -38,7 +38,7 @@ _LICENCE_PHRASES = (
 """The most special first: a licence may quote another."""
 
 
-def repository_files(root: Path) -> Listing:
+def repository_files(root: Path) -> SourceListing:
     """List the tracked source files below ``root``, a folder of a git work tree.
 
     Raises InvalidInput where there is no work tree or ``.peft-daemon.toml`` is wrong, Unavailable without git.
@@ -46,32 +46,32 @@ def repository_files(root: Path) -> Listing:
     git.require_work_tree(root)
     root = root.resolve()
     rules, base = ignore_rules(root)
-    entries = git.tracked(root)
-    ignored = git.ignored(root)
-    attributes = git.attributes(root, [each.path for each in entries], ("linguist-generated", "linguist-vendored"))
+    entries = git.tracked_files(root)
+    ignored = git.ignored_paths(root)
+    attributes = git.path_attributes(root, [each.path for each in entries], ("linguist-generated", "linguist-vendored"))
     marks = {
-        Skip.IGNORED: ignored,
-        Skip.GENERATED: attributes["linguist-generated"],
-        Skip.VENDORED: attributes["linguist-vendored"],
+        SkipReason.IGNORED: ignored,
+        SkipReason.GENERATED: attributes["linguist-generated"],
+        SkipReason.VENDORED: attributes["linguist-vendored"],
     }
 
-    def candidates() -> Iterator[tuple[str, Path] | Skip]:
+    def candidates() -> Iterator[tuple[str, Path] | SkipReason]:
         for entry in entries:
-            path = usual(entry.path)
+            path = decode_path(entry.path)
             mark = next((skip for skip, paths in marks.items() if entry.path in paths), None)
             if entry.submodule or entry.link:
-                yield Skip.SUBMODULE if entry.submodule else Skip.LINK
+                yield SkipReason.SUBMODULE if entry.submodule else SkipReason.LINK
             elif path is None or mark:
-                yield mark or Skip.NAME
+                yield mark or SkipReason.NAME
             elif rules.match_file(base + path):
-                yield Skip.RULED_OUT
+                yield SkipReason.RULED_OUT
             else:
                 yield path, root / path
 
-    return listing_of(root, candidates())
+    return list_sources(root, candidates())
 
 
-def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) -> Listing:
+def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) -> SourceListing:
     """List the source files below plain folders, each with its licence; ``ignore`` holds patterns as in a .gitignore.
 
     Paths begin with the folder's name. Raises InvalidInput for a folder that is not there, or that two share a name.
@@ -87,10 +87,10 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
                 why="two folders have this name" if root.is_dir() else "it is not a folder",
                 fix="Give folders with names of their own",
             )
-        listing = listing_of(root.resolve(), _walk(root.resolve(), rules))
+        listing = list_sources(root.resolve(), _walk(root.resolve(), rules))
         files += [SourceFile(f"{name}/{f.path}", f.file, f.root, f.language, licence) for f in listing.files]
         skipped.update(listing.skipped)
-    return Listing(tuple(files), dict(skipped))
+    return SourceListing(tuple(files), dict(skipped))
 
 
 def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
@@ -126,9 +126,9 @@ def _rules(patterns: Iterable[str], where: str) -> pathspec.GitIgnoreSpec:
         ) from None
 
 
-def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path] | Skip]:
-    for each in walk(root):
-        yield each if isinstance(each, Skip) or not rules.match_file(each[0]) else Skip.IGNORED
+def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path] | SkipReason]:
+    for each in walk_folder(root):
+        yield each if isinstance(each, SkipReason) or not rules.match_file(each[0]) else SkipReason.IGNORED
 
 
 def licence_of(root: Path) -> str:

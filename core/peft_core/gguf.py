@@ -1,4 +1,4 @@
-"""The header of a GGUF file: its plain metadata and the shape of every tensor. Reads no weights and no vocabulary.
+"""Read the header of a GGUF file: plain metadata, the shape of every tensor, and the vocabulary. Reads no weights.
 
 ``gguf.GGUFReader`` builds an object per vocabulary entry (16 s of processor time for 150,000 tokens); walking over
 them takes 0.06 s. Little-endian GGUF, versions 2 and 3. Format: ggml's docs/gguf.md.
@@ -10,11 +10,13 @@ import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from peft_core.errors import InvalidInput, NotFound
 
-Scalar = str | int | float | bool
+MetadataValue = str | int | float | bool
 
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 SCALARS = {code: struct.Struct("<" + letter) for code, letter in _FORMATS.items()}
@@ -36,7 +38,7 @@ class TensorInfo:
 class GgufHeader:
     """Metadata without its arrays, and all tensors by name."""
 
-    metadata: Mapping[str, Scalar]
+    metadata: Mapping[str, MetadataValue]
     tensors: Mapping[str, TensorInfo]
 
     @property
@@ -45,7 +47,7 @@ class GgufHeader:
         return str(self.metadata.get("general.architecture", ""))
 
     def hyperparameter(self, name: str, default: int | None = None) -> int:
-        """An integer the architecture defines, e.g. ``block_count``; raises InvalidInput when there is none."""
+        """Return an integer of the architecture, e.g. ``block_count``; raises InvalidInput when there is none."""
         value = self.metadata.get(f"{self.architecture}.{name}", default)
         if not isinstance(value, int):
             raise InvalidInput(
@@ -59,7 +61,7 @@ def read_header(path: Path) -> GgufHeader:
     """Read the header of ``path``; raises NotFound, or InvalidInput when it is not a readable GGUF file."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return Parser(data).header()
+            return HeaderParser(data).header()
     except FileNotFoundError:
         raise NotFound(f"no model file {path}", fix="Fetch it with `peft-daemon models pull`") from None
     except (OSError, struct.error, ValueError, KeyError, IndexError, ArithmeticError, RecursionError) as error:
@@ -70,8 +72,8 @@ def read_header(path: Path) -> GgufHeader:
         ) from None
 
 
-class Parser:
-    """Reads a header from its first byte on; raises what ``struct`` and ``ValueError`` say of a broken one."""
+class HeaderParser:
+    """Reads a header from its first byte on; raises struct.error or ValueError for a broken one."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.position = data, 0
@@ -84,7 +86,7 @@ class Parser:
         if version not in {2, 3}:
             raise ValueError(f"version {version}; versions 2 and 3 are known")
         tensor_count, pair_count = self.number(U64), self.number(U64)
-        metadata: dict[str, Scalar] = {}
+        metadata: dict[str, MetadataValue] = {}
         for _ in range(pair_count):
             key = self.string()
             value = self.value(self.number(U32))
@@ -102,12 +104,12 @@ class Parser:
         innermost_first = [self.number(U64) for _ in range(dimensions)]
         return name, tuple(reversed(innermost_first)), self.number(U32), self.number(U64)
 
-    def value(self, kind: int) -> Scalar | None:
-        """The value at the position, or None for an array, which is skipped."""
+    def value(self, kind: int) -> MetadataValue | None:
+        """Read the value at the position; an array is skipped and gives None."""
         if kind == STRING:
             return self.string()
         if kind != ARRAY:
-            scalar: Scalar = self.unpack(SCALARS[kind])
+            scalar: MetadataValue = self.unpack(SCALARS[kind])
             return scalar
         item, count = self.number(U32), self.number(U64)
         if item in SCALARS:
@@ -137,3 +139,72 @@ class Parser:
         self.position += count
         if self.position > len(self.data):
             raise ValueError("it ends inside its header")
+
+
+class TokenKind(IntEnum):
+    """What a token of a GGUF vocabulary is (llama.cpp's ``llama_token_type``)."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens in the order of their ids."""
+
+    model: str
+    """``gpt2`` (byte-level BPE) or ``llama`` (SentencePiece)."""
+    pretokenizer: str
+    tokens: tuple[str, ...]
+    kinds: tuple[int, ...]
+    merges: tuple[str, ...]
+    """Pairs with a space between them, most frequent first; empty for SentencePiece."""
+    scores: tuple[float, ...]
+    """Of SentencePiece; empty for BPE."""
+    metadata: dict[str, Any]
+    """The rest of ``tokenizer.*``: ids of special tokens, the chat template."""
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Read the vocabulary (half a second for 150,000 tokens); raises InvalidInput when the file has none."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        values: dict[str, Any] = dict(_VocabularyParser(data).header().metadata)
+    part = "tokenizer.ggml."
+    tokens = tuple(values.get(f"{part}tokens", ()))
+    if not tokens:
+        raise InvalidInput(f"{path} has no vocabulary", fix="Pull the model again with `peft-daemon models pull`")
+    return Vocabulary(
+        model=str(values.get(f"{part}model", "")),
+        pretokenizer=str(values.get(f"{part}pre", "")),
+        tokens=tokens,
+        kinds=tuple(values.get(f"{part}token_type", (TokenKind.NORMAL,) * len(tokens))),
+        merges=tuple(values.get(f"{part}merges", ())),
+        scores=tuple(values.get(f"{part}scores", ())),
+        metadata={key: value for key, value in values.items() if key.startswith("tokenizer.") and _single(value)},
+    )
+
+
+def _single(value: object) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+class _VocabularyParser(HeaderParser):
+    """Reads arrays of strings and of numbers as well."""
+
+    def value(self, kind: int) -> MetadataValue | None:
+        if kind != ARRAY:
+            return super().value(kind)
+        item, count = self.number(U32), self.number(U64)
+        if item in SCALARS:
+            form, start = SCALARS[item], self.position
+            self.advance(count * form.size)
+            return struct.unpack_from(f"<{count}{form.format[1:]}", self.data, start)  # type: ignore[return-value]
+        if item == STRING:
+            return tuple(self.string() for _ in range(count))  # type: ignore[return-value]
+        for _ in range(count):
+            self.value(item)
+        return None

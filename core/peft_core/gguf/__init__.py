@@ -1,1 +1,0 @@
-"""GGUF files: header, vocabulary, export."""
