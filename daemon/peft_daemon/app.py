@@ -13,7 +13,6 @@ from functools import partial
 import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION, DaemonStatus
@@ -29,7 +28,7 @@ from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import LoadChecks, ReloadableEngine
 from peft_daemon.feedback import FeedbackStore
-from peft_daemon.lifecycle.activity import Activity
+from peft_daemon.lifecycle.activity import Activity, CountActivity
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
 from peft_daemon.models import catalogue
@@ -45,8 +44,6 @@ log = logging.getLogger("peft_daemon.routes")
 
 CLOSE_S = 1.0
 """How long what runs may take to end before the engine is ended under it."""
-QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
-"""Watching the daemon is not using it: these do not keep it from its idle exit."""
 
 
 def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Activity) -> Starlette:
@@ -173,18 +170,3 @@ def _open_feedback(feedback: FeedbackStore) -> None:
         feedback.counts()
     except PeftDaemonError as error:
         log.warning("%s", error.line)
-
-
-class CountActivity:
-    """ASGI middleware that keeps the daemon alive while it is used."""
-
-    def __init__(self, app: ASGIApp, *, activity: Activity) -> None:
-        self._app, self._activity = app, activity
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, counted unless it only watches."""
-        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
-            await self._app(scope, receive, send)
-            return
-        with self._activity.busy():
-            await self._app(scope, receive, send)

@@ -21,7 +21,7 @@ from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCa
 from peft_daemon.completion.deadlines import Deadlines, TypingRhythm
 from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.completion.postprocess.repetition import circles
+from peft_daemon.completion.postprocess.cleanup import circles
 from peft_daemon.completion.prefetch import Prefetcher
 from peft_daemon.completion.scheduler import Scheduler
 from peft_daemon.engines.base import Engine, GenerationRequest

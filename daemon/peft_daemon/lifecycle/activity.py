@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
 from peft_core.errors import Unavailable
@@ -116,3 +117,22 @@ def _time_limit_error(limit_s: float | None) -> ErrorBody:
             fix="Send it again; `peft-daemon status` shows what the daemon does",
         )
     )
+
+
+QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
+"""Watching the daemon is not using it: these do not keep it from its idle exit."""
+
+
+class CountActivity:
+    """ASGI middleware that keeps the daemon alive while it is used."""
+
+    def __init__(self, app: ASGIApp, *, activity: Activity) -> None:
+        self._app, self._activity = app, activity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, counted unless it only watches."""
+        if scope["type"] != "http" or scope["path"] in QUIET_PATHS:
+            await self._app(scope, receive, send)
+            return
+        with self._activity.busy():
+            await self._app(scope, receive, send)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.completion.postprocess.repetition import circles
+from peft_daemon.completion.postprocess.cleanup import circles
 
 
 def shown(

@@ -1,4 +1,4 @@
-"""From what a model wrote to what is worth showing: one small function per step, in a fixed order.
+"""Post-processing: from the model's text to the text that is worth showing, one small function per step.
 
 The text of a settled draft always begins with what unsettled drafts of the same answer gave, so it can be shown
 while it is written.
@@ -18,10 +18,16 @@ from peft_daemon.completion.postprocess.boundaries import (
     one_line,
     whole_lines,
 )
-from peft_daemon.completion.postprocess.cleanup import drop_remarks, drop_secrets, drop_usage, strip_chat
+from peft_daemon.completion.postprocess.cleanup import (
+    cut_repetition,
+    drop_remarks,
+    drop_repetition,
+    drop_secrets,
+    drop_usage,
+    strip_chat,
+)
 from peft_daemon.completion.postprocess.draft import Draft, Step
 from peft_daemon.completion.postprocess.indentation import fit_indentation, place_at_cursor, use_document_style
-from peft_daemon.completion.postprocess.repetition import cut_repetition, drop_repetition
 
 __all__ = ["FILL_STEPS", "INTENT_STEPS", "Draft", "apply"]
 

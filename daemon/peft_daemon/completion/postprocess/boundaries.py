@@ -1,4 +1,10 @@
-"""Lines that must not be there: more than one where one was asked, and those the document already has."""
+"""Where a completion ends: at its line, statement or block, before text that the document has already, in whole lines.
+
+Lines inside open brackets and strings have no indentation to speak of and never end a block, so a closing bracket stays
+with what it closes, however far left it stands. Only brackets and quotes that were open at the cursor are matched with
+the text after it. Whether lines break the document is judged by a parser that goes on after errors (tree-sitter), for
+languages with a grammar here (Python); for others every text fits. The grammar is loaded when first needed.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +75,6 @@ def drop_following(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
             return draft.cut(starts[index]) if draft.settled else draft.hold(starts[index])
     return draft
 
-
-# How far the text may reach: to the end of the statement, block or string it belongs to.
-#
-# Lines inside open brackets and strings have no indentation to speak of and never end a block; so a closing bracket
-# stays with what it closes, however far left it stands. Does not cover ``Extent.LINE``: see ``lines``.
 
 _CLAUSES = {
     "if": ("elif", "else"),
@@ -166,10 +167,6 @@ def _free_lines(draft: Draft, document: Document, cursor: Cursor) -> Iterator[tu
         state = scan(line, document.language, state).state
 
 
-# Brackets and quotes around the cursor: none closed twice, and those an editor inserted by itself overwritten.
-#
-# Only brackets and quotes that were open at the cursor matter here; those the text opens are its own affair.
-
 BRACKET_LIKE = frozenset("()[]{}\"'`")
 
 
@@ -214,8 +211,6 @@ def _drop_rest_of_line(draft: Draft, document: Document) -> Draft:
         text = text.removesuffix(rest).rstrip()
     return draft.cut(len(text))
 
-
-# The last look at a text: no half lines where it was cut off, no line that breaks the file, nothing blank.
 
 _LAST_WORD = re.compile(r"\w+\Z")
 
@@ -265,11 +260,6 @@ def drop_blank(draft: Draft, _document: Document, _cursor: Cursor) -> Draft:
     """No white space at the end, and nothing at all if that is all there is."""
     return replace(draft, text=draft.text.rstrip()) if draft.text.strip() else replace(draft, text="", replace_after=0)
 
-
-# Whether text fits where it would be put, judged by a parser that goes on after errors (tree-sitter).
-#
-# Only languages with a grammar here (Python) are judged; for others every text fits. The grammar is loaded when first
-# needed. What is open at a point of a broken document is not a parser's business: see ``lexical``.
 
 MAX_PARSED_CHARACTERS = 8_000
 """Characters on each side of the cursor that are parsed."""

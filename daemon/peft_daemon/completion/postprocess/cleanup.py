@@ -1,6 +1,11 @@
-"""What an instruct model says around code: fences and explanations never reach the editor.
+"""Text that no suggestion should hold: what chat models say around code, secrets, and rounds without end.
 
-Text inside strings and comments is left alone, and so are documents in which fences are code.
+Fences and explanations never reach the editor; text inside strings and comments is left alone, and so are documents in
+which fences are code. A text is cut before a line with a value that looks like a secret: such a value is either copied,
+which shows a secret in another place, or made up. The mask that stands for secrets in prompts counts as well, unless
+the document has it too. The text of a model that runs in circles is cut after the first round. Within a line that is
+only believed of a text that was cut off: a model that ended its row of zeros meant it. A row that goes on and on is cut
+off for it (``circles``), so that decoding does not go on to the token limit.
 """
 
 from __future__ import annotations
@@ -74,8 +79,6 @@ def _has_remark(line: str) -> bool:
     return bool(code.strip()) and code != line.rstrip()
 
 
-# What chat models write below the code that was asked for: an example of how to call it.
-
 _HEADING = re.compile(r"(?:#|//)\s*(?:example|usage|sample|test)\b", re.I)
 _DEFINITION = re.compile(r"^(?:async\s+def|def|class|function|func|fn)\s", re.M)
 
@@ -90,11 +93,6 @@ def drop_usage(draft: Draft, document: Document, cursor: Cursor) -> Draft:
             return draft.cut(len(draft.text[:start].rstrip()) + 1)
     return draft
 
-
-# No suggestion writes a secret: the text is cut before the line with a value that looks like one.
-#
-# Such a value is either copied, which shows a secret where nobody asked for it, or made up. The mask that stands for
-# secrets in prompts counts as well, unless the document has it too.
 
 _MAX_MASK_CHARACTERS = 8_000
 """Characters on each side of the cursor in which the document's own mask is looked for."""
@@ -132,3 +130,93 @@ def _mask(text: str, *, cut_off: bool) -> int:
 
 def _has_mask(document: Document) -> bool:
     return MASK in document.prefix[-_MAX_MASK_CHARACTERS:] or MASK in document.suffix[:_MAX_MASK_CHARACTERS]
+
+
+MAX_ROUND_LINES = 6
+"""Lines in the longest round that is looked for."""
+MIN_ROUNDS = 3
+"""How often lines must occur in a row to count as running in circles."""
+MAX_UNIT_CHARACTERS = 60
+"""Characters in the longest round that is looked for within a line."""
+MIN_ENDLESS_ROUNDS = 8
+"""Repeats of a piece within a line from which on the text may be cut off."""
+MIN_ENDLESS_CHARACTERS = 120
+"""Length of such a row from which on the text is cut off: tables and rules are written in one line too."""
+_IN_LINE = re.compile(rf"(.{{4,{MAX_UNIT_CHARACTERS}}}?)\1{{3,}}.{{0,{MAX_UNIT_CHARACTERS}}}\Z", re.DOTALL)
+
+
+def cut_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+    """Cut a text whose last lines, or whose last line's pieces, repeat without end.
+
+    Of a line that does, the first round stays only where there is no other line. Lines before the cut that leave a
+    bracket or string open go too: what would have closed it never came.
+    """
+    starts = draft.line_starts()
+    lines = [draft.text[a:b].rstrip() for a, b in pairwise(starts)]
+    held = len(lines)
+    for period in range(1, min(MAX_ROUND_LINES, len(lines)) + 1):
+        run = 0
+        for index in range(period, len(lines)):
+            run = run + 1 if _again(lines, index, period) else 0
+            if run >= period * (MIN_ROUNDS - 1) and any(lines[index - period + 1 : index + 1]):
+                return _closed(draft.cut(starts[index - run + 1]), document, cursor)
+        held = min(held, len(lines) - run)
+    if not draft.settled:
+        # The beginning of what may turn out to be another round.
+        return draft.hold(starts[held])
+    begin = starts[-2] if len(starts) > 1 else 0
+    if draft.truncated and (end := _first_round(draft.text, begin)):
+        return _closed(draft.cut(begin if draft.text[:begin].strip() else end), document, cursor)
+    return draft
+
+
+def _again(lines: list[str], index: int, period: int) -> bool:
+    """Whether a line is the one that stands ``period`` lines above, with the same indentation.
+
+    Where nested blocks end, the same closing bracket or ``end`` comes several times, each less indented.
+    """
+    earlier, line = lines[index - period], lines[index]
+    # The first line has the indentation that stands before the cursor.
+    return line.strip() == earlier.strip() if index == period else line == earlier
+
+
+def drop_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+    """The same for an answer that stands for itself: a line that runs in circles is no code, not even the only one."""
+    shown = cut_repetition(draft, document, cursor)
+    in_line = shown.done and not draft.done and draft.text[len(shown.text) - 1 : len(shown.text) + 1].count("\n") == 0
+    return shown.cut(0) if in_line else shown
+
+
+def circles(text: str) -> bool:
+    """Whether the last line of a growing text is a row of one piece that has gone on for too long to be meant."""
+    tail = text[text.rfind("\n") + 1 :][-MAX_UNIT_CHARACTERS * (MIN_ENDLESS_ROUNDS + 1) :]
+    unit, length = _row(tail)
+    return length >= max(MIN_ENDLESS_CHARACTERS, unit * MIN_ENDLESS_ROUNDS)
+
+
+def _first_round(text: str, start: int) -> int:
+    """Where the first round of the row ends with which the line at ``start`` ends; 0 without such a row."""
+    found = _IN_LINE.search(text, start)
+    if found and any(map(str.isalnum, found[1])):
+        return found.end(1)
+    unit, length = _row(text[start:])
+    return len(text) - length + unit if length >= max(MIN_ENDLESS_CHARACTERS, unit * MIN_ENDLESS_ROUNDS) else 0
+
+
+def _row(line: str) -> tuple[int, int]:
+    """The piece that a line repeats at its end, as the lengths of one and of all of them; the shortest piece counts."""
+    for unit in range(1, min(MAX_UNIT_CHARACTERS, len(line) // MIN_ENDLESS_ROUNDS) + 1):
+        length = unit
+        while length < len(line) and line[-length - 1] == line[-length - 1 + unit]:
+            length += 1
+        if length >= max(MIN_ENDLESS_CHARACTERS, unit * MIN_ENDLESS_ROUNDS):
+            return unit, length
+    return 0, 0
+
+
+def _closed(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+    """Up to the last line end at which nothing is open that the text opened; the whole text if nothing is."""
+    for end in reversed([*draft.line_starts()[:-1], len(draft.text)]):
+        if len(scan(draft.text[:end], document.language, cursor.state).state.stack) <= len(cursor.state.stack):
+            return draft.cut(end)
+    return draft

@@ -1,4 +1,4 @@
-"""What every post-processing step takes and gives.
+"""The text that post-processing steps work on.
 
 A step never adds to the end of a text and looks at complete lines only, so that what has been shown once stays: of a
 draft that is not ``settled`` a step may hold lines back until it knows more, and a later call gives them.
