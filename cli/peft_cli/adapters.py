@@ -1,4 +1,4 @@
-"""``peft-daemon adapters``: which adapters there are, what they were trained on, and which one serves what.
+"""``peft-daemon adapters``: list, inspect, choose, import, export, merge and remove adapters.
 
 Works on the adapters' folder; no daemon is needed, and one that runs takes a change up with its next request.
 """
@@ -6,19 +6,22 @@ Works on the adapters' folder; no daemon is needed, and one that runs takes a ch
 from __future__ import annotations
 
 import sys
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 import typer
 
-from peft_cli import merging
 from peft_cli.output import Json, emit
 from peft_core import settings
 from peft_core.api_types import BASE, TORCH, AdapterSummary, Task
+from peft_core.errors import InvalidInput, NotFound
 from peft_core.files import format_bytes
 from peft_core.paths import Paths
-from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.lora import validate_lora
+from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry
 from peft_daemon.adapters.registry_state import NameVersion
 from peft_daemon.adapters.validation import BaseModel
@@ -30,16 +33,17 @@ app = typer.Typer(
     help="List, inspect, choose, import, export and remove adapters.", no_args_is_help=True, rich_markup_mode=None
 )
 
-merging.register(app)
-
-Reference = Annotated[
+AdapterReference = Annotated[
     str, typer.Argument(metavar="ADAPTER", help="A name, a digest, or the first digits of a digest (4 or more).")
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
+AdapterName = Annotated[str, typer.Argument(metavar="NAME", help="An adapter's name.")]
 ForTask = Annotated[
     Task | None, typer.Option("--task", help="Only for this task; default: those the adapter was trained for.")
 ]
 OfTask = Annotated[Task | None, typer.Option("--task", help="Only for this task; default: for every task.")]
+
+
+MAX_WEIGHT = 4.0
 
 
 class ShownAdapter(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +79,37 @@ class RemovedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     removed: str
 
 
+@app.command("merge", epilog="Example: peft-daemon adapters merge python-fim mine@0.5 --name both")
+def merge(
+    adapters: Annotated[
+        list[str], typer.Argument(metavar="ADAPTER[@WEIGHT]...", help="Two or more; a weight is 1 unless given.")
+    ],
+    name: Annotated[str, typer.Option("--name", help="The name that is to mean their sum.")],
+    as_json: Json = False,
+) -> None:
+    """Add LoRAs up, exactly: one adapter that does what all of them do, each as strongly as its weight says."""
+    from peft_daemon.adapters.lora import combine_loras
+
+    registry = AdapterRegistry(Paths.from_environment().adapters)
+    parts = [_merge_part(registry, each) for each in adapters]
+    if len(parts) < 2:
+        raise InvalidInput("one adapter is its own sum", fix="Give two or more")
+    first = parts[0].manifest
+    for part in parts[1:]:
+        part.manifest.require_base(first.base, first.base_sha256)
+    base = base_of(first)
+    sources = [(validate_lora(registry.lease(p.manifest, engine=TORCH).path, base), p.weight) for p in parts]
+    with tempfile.TemporaryDirectory(prefix="peft-daemon-merge-") as folder:
+        combine_loras(sources, _merged_record(parts), Path(folder))
+        manifest = registry.import_(Path(folder), name=name, base=base)
+    what = " + ".join(f"{part.weight:g} × {part.manifest.name}" for part in parts)
+    emit(
+        manifest,
+        as_json=as_json,
+        text=lambda: typer.echo(f"{name} ({manifest.digest[:SHORT_DIGEST_LENGTH]}) is {what}, of rank {manifest.rank}"),
+    )
+
+
 @app.command("list", epilog="Example: peft-daemon adapters list --json")
 def list_adapters(as_json: Json = False) -> None:
     """Show all adapters and where they are in use."""
@@ -83,7 +118,7 @@ def list_adapters(as_json: Json = False) -> None:
 
 
 @app.command("show", epilog="Example: peft-daemon adapters show mine")
-def show_adapter(adapter: Reference, as_json: Json = False) -> None:
+def show_adapter(adapter: AdapterReference, as_json: Json = False) -> None:
     """Show what an adapter was trained on, its metrics, its history and where it is in use."""
     registry = _registry()
     manifest = registry.get(adapter)
@@ -127,7 +162,7 @@ def unset_adapter(
 
 
 @app.command("rollback", epilog="Example: peft-daemon adapters rollback mine")
-def roll_back(name: Name, as_json: Json = False) -> None:
+def roll_back(name: AdapterName, as_json: Json = False) -> None:
     """Let a name point at the adapter it had before."""
     manifest = _registry().rollback(name)
     emit(manifest, as_json=as_json, text=lambda: typer.echo(f"{name} is {manifest.digest[:SHORT_DIGEST_LENGTH]} again"))
@@ -163,7 +198,7 @@ def import_adapter(
 
 @app.command("export", epilog="Example: peft-daemon adapters export mine mine.gguf --format gguf")
 def export_adapter(
-    adapter: Reference,
+    adapter: AdapterReference,
     destination: Annotated[Path, typer.Argument(metavar="PATH", help="A path that does not exist yet.")],
     form: Annotated[
         Literal["peft", "peft-float16", "gguf", "merged"],
@@ -182,7 +217,7 @@ def export_adapter(
     if form == "merged":
         from peft_tuning.methods import export_merged
 
-        export_merged(manifest, registry.lease(manifest, engine=TORCH).path, merging.base_of(manifest).path, path)
+        export_merged(manifest, registry.lease(manifest, engine=TORCH).path, base_of(manifest).path, path)
     else:
         path = registry.export(adapter, destination, form)
     exported = ExportedAdapter(name=manifest.name, digest=manifest.digest, path=str(path.absolute()))
@@ -191,7 +226,7 @@ def export_adapter(
 
 @app.command("remove", epilog="Example: peft-daemon adapters remove mine")
 def remove_adapter(
-    adapter: Reference,
+    adapter: AdapterReference,
     force: Annotated[bool, typer.Option("--force", help="Also when it is in use or a name means it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -306,3 +341,50 @@ def _print_shown(shown: ShownAdapter) -> None:
     for label, value in rows:
         table.add_row(label, str(value))
     Console(markup=False).print(table)
+
+
+def base_of(manifest: Manifest) -> BaseModel:
+    """The model an adapter was made for; raises NotFound when it is not here."""
+    paths = Paths.from_environment()
+    store = open_store(settings.resolve(user_file=paths.config_file).settings, paths)
+    entry = catalogue.get(manifest.base)
+    if not store.is_installed(entry):
+        raise NotFound(f"{entry.id} is not here", fix=f"`peft-daemon models pull {entry.id}`")
+    return BaseModel(entry.id, entry.sha256, store.path(entry))
+
+
+@dataclass(frozen=True)
+class MergePart:
+    manifest: Manifest
+    weight: float
+
+
+def _merge_part(registry: AdapterRegistry, text: str) -> MergePart:
+    reference, _, weight = text.partition("@")
+    try:
+        value = float(weight or 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < abs(value) <= MAX_WEIGHT:
+        raise InvalidInput(
+            f"'{weight}' is no weight", why=f"it is a number up to {MAX_WEIGHT:g}, not 0", fix="e.g. mine@0.5"
+        )
+    return MergePart(registry.get(reference), value)
+
+
+def _merged_record(parts: list[MergePart]) -> TrainingRecord:
+    """What the parts agree on."""
+    first = parts[0].manifest
+    formats = {part.manifest.prompt_format for part in parts}
+    tasks = {task for part in parts for task in part.manifest.tasks}
+    licences = dict.fromkeys(part.manifest.licence for part in parts)
+    return TrainingRecord(
+        base=first.base,
+        base_sha256=first.base_sha256,
+        quantization=first.quantization,
+        prompt_format=first.prompt_format if len(formats) == 1 else "unknown",
+        tasks=tuple(sorted(tasks)),
+        method="lora",
+        licence=" and ".join(licences),
+        metrics={f"weight of {part.manifest.digest[:12]}": part.weight for part in parts},
+    )

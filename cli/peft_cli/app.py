@@ -10,16 +10,14 @@ from peft_cli import (
     adapters,
     bench,
     complete,
-    configuration,
     daemon,
     datasets,
-    doctor,
     evaluate,
     feedback,
+    installation,
     lsp,
     models,
     report,
-    setup,
     tune,
 )
 from peft_core import __version__
@@ -48,9 +46,9 @@ def _options(
     """Options of the command itself."""
 
 
-setup.register(app)
+app.command()(installation.setup)
 daemon.register(app)
-doctor.register(app)
+app.command()(installation.doctor)
 lsp.register(app)
 complete.register(app)
 app.add_typer(models.app, name="models")
@@ -61,4 +59,4 @@ evaluate.register(app)
 app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.add_typer(feedback.app, name="feedback")
-configuration.register(app)
+app.command("config")(installation.show_config)

@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 
-from peft_cli import extras
-from peft_cli.interrupts import termination_interrupts
-from peft_cli.output import Json
+from peft_cli.output import Json, require_extra, termination_interrupts
 from peft_core.errors import InvalidInput
 from peft_core.paths import Paths
 from peft_core.settings import resolve
@@ -62,15 +60,15 @@ def typing(
       peft-daemon bench typing --quick
       peft-daemon bench typing --source ~/code/mine --name mine --policy ours --policy llm-ls
     """
-    extras.require("the typing benchmark", "eval", ("rapidfuzz", "scipy", "jinja2"))
+    require_extra("the typing benchmark", "eval", ("rapidfuzz", "scipy", "jinja2"))
     from rich.console import Console
 
+    from peft_cli.evaluation_view import typing_view
+    from peft_cli.progress_view import JsonLines
     from peft_evaluation.typing_benchmark import run
     from peft_evaluation.typing_benchmark.policies import catalogue
     from peft_evaluation.typing_benchmark.trace_maker import FULL, QUICK
-    from peft_evaluation.typing_benchmark.view import view
     from peft_tuning.installation import Installation
-    from peft_tuning.progress_view import JsonLines
 
     paths = Paths.from_environment()
     place = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
@@ -91,7 +89,7 @@ def typing(
         if as_json:
             run.bench(request, place, JsonLines(sys.stdout))
             return
-        with view(Console(stderr=True)) as show:
+        with typing_view(Console(stderr=True)) as show:
             run.bench(request, place, show)
 
 

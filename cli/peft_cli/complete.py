@@ -18,16 +18,16 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings, find_project_file, resolve
 
 MAX_FILE_BYTES = 10_000_000
-PATIENCE_MS = 120_000
+TIME_BUDGET_MS = 120_000
 """Who types a command waits for its answer; the budget of an editor would cut it short on a busy machine."""
 
-Adapter = Annotated[
+AdapterOption = Annotated[
     str | None, typer.Option(help="Adapter by name or digest, or `base` for none; default: the one in use.")
 ]
-Scale = Annotated[float | None, typer.Option(help="How strongly the adapter applies, 0 to 2.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(help="0 is deterministic.")]
-Seed = Annotated[int, typer.Option(help="For temperatures above 0.")]
+ScaleOption = Annotated[float | None, typer.Option(help="How strongly the adapter applies, 0 to 2.")]
+MaxTokensOption = Annotated[int | None, typer.Option(help="Longest answer, in tokens.")]
+TemperatureOption = Annotated[float, typer.Option(help="0 is deterministic.")]
+SeedOption = Annotated[int, typer.Option(help="For temperatures above 0.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,11 +39,11 @@ def register(app: typer.Typer) -> None:
 def generate(
     intent: Annotated[str, typer.Argument(help="What the code should do, in words.")],
     language: Annotated[str, typer.Option(help="Programming language.")] = "python",
-    adapter: Adapter = None,
-    scale: Scale = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
+    adapter: AdapterOption = None,
+    scale: ScaleOption = None,
+    max_tokens: MaxTokensOption = None,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
     as_json: Json = False,
 ) -> None:
     """Write code from a sentence.
@@ -78,11 +78,11 @@ def complete(
     language: Annotated[
         str | None, typer.Option(help="Programming language; default: by the file's name, else python.")
     ] = None,
-    adapter: Adapter = None,
-    scale: Scale = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
+    adapter: AdapterOption = None,
+    scale: ScaleOption = None,
+    max_tokens: MaxTokensOption = None,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
     as_json: Json = False,
 ) -> None:
     """Complete the code at a position of a file; the file itself is not changed.
@@ -103,7 +103,7 @@ def complete(
         adapter=adapter,
         scale=scale,
         max_tokens=settings.max_tokens_fill if max_tokens is None else max_tokens,
-        time_budget_ms=PATIENCE_MS,
+        time_budget_ms=TIME_BUDGET_MS,
         temperature=temperature,
         seed=seed,
     )

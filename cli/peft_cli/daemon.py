@@ -14,12 +14,12 @@ from peft_core.settings import Settings, resolve
 if TYPE_CHECKING:
     from peft_core.api_types import ContextStatus, DaemonStatus, EngineStatus
 
-Model = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
+ModelOption = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
 Listen = Annotated[str | None, typer.Option(help="unix, tcp (with a token) or auto.")]
 Host = Annotated[str | None, typer.Option(help="Address for TCP; only loopback is accepted.")]
 Port = Annotated[int | None, typer.Option(help="Port for TCP; 0: a free one.")]
 IdleExit = Annotated[int | None, typer.Option("--idle-exit", help="Stop after this many idle seconds; 0: never.")]
-LogLevel = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
+LogLevelOption = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,12 +32,12 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     *,
-    model: Model = None,
+    model: ModelOption = None,
     listen: Listen = None,
     host: Host = None,
     port: Port = None,
     idle_exit: IdleExit = None,
-    log_level: LogLevel = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Run the daemon in the foreground until Ctrl-C, printing its log.
 
@@ -59,12 +59,12 @@ def serve(
 
 def start(
     *,
-    model: Model = None,
+    model: ModelOption = None,
     listen: Listen = None,
     host: Host = None,
     port: Port = None,
     idle_exit: IdleExit = None,
-    log_level: LogLevel = None,
+    log_level: LogLevelOption = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the model is loaded.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.", min=1, max=3600)] = 120.0,
     as_json: Json = False,

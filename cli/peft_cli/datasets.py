@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -90,18 +89,8 @@ def show_data_set(
     emit(shown, as_json=as_json, text=lambda: _print_shown(shown))
 
 
-class _Lines:
-    """Progress as lines on stderr."""
-
-    def note(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-
-    def advance(self, done: int, total: int) -> None:
-        pass
-
-
 def _places(data: Path | None, *, offline: bool = False) -> DataLocations:
+    from peft_cli.progress_view import NoteLines
     from peft_tuning.data.datasets.sources import DataLocations
 
     paths = Paths.from_environment()
@@ -110,7 +99,7 @@ def _places(data: Path | None, *, offline: bool = False) -> DataLocations:
         project_file=find_project_file(Path.cwd()),
         user_file=paths.config_file,
     ).settings
-    return DataLocations.resolve(settings, paths, data=data.expanduser() if data else None, progress=_Lines())
+    return DataLocations.resolve(settings, paths, data=data.expanduser() if data else None, progress=NoteLines())
 
 
 def _row(entry: DataSetEntry, places: DataLocations) -> DataSetRow:

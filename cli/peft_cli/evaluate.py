@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peft_cli import extras
-from peft_cli.output import Json
+from peft_cli.output import EVAL_PACKAGES, RAY_PACKAGES, Json, require_extra
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import resolve
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from peft_evaluation.strategies import ChunkMixture
     from peft_tuning.installation import Installation
 
-Load = Callable[[Callable[[str, int, int], None]], "SampleSet"]
+LoadItems = Callable[[Callable[[str, int, int], None]], "SampleSet"]
 
 
 def register(app: typer.Typer) -> None:
@@ -126,9 +125,9 @@ def evaluate(
       peft-daemon evaluate --dataset conala --strategy zero-shot --strategy adapter:conala --limit 50
       peft-daemon evaluate --repo . --strategy zero-shot --strategy adapter:mine --run-tests
     """
-    extras.require("evaluation", "eval", extras.EVAL)
+    require_extra("evaluation", "eval", EVAL_PACKAGES)
     if ray is not None:
-        extras.require("--ray", "ray", extras.RAY)
+        require_extra("--ray", "ray", RAY_PACKAGES)
     from peft_evaluation.runner import EvaluateRequest
     from peft_evaluation.strategies import CONTEXT_TOKENS, EXAMPLES, NEIGHBOURS, SEEDS, ChunkMixture, Sweep
     from peft_tuning.installation import Installation
@@ -208,7 +207,7 @@ def _own_tests(
     return RepositoryTestsRequest(repository=repo, arguments=words, python=python)
 
 
-def _source(place: Installation, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, Load]:
+def _source(place: Installation, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, LoadItems]:
     """What to evaluate on: a word for the evaluation's name, and how to load it."""
     if (dataset is None) == (repo is None):
         raise InvalidInput(
@@ -232,12 +231,12 @@ def _source(place: Installation, dataset: str | None, repo: Path | None, data: P
 def _run(request: EvaluateRequest, place: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
+    from peft_cli.evaluation_view import evaluation_view
+    from peft_cli.progress_view import JsonLines
     from peft_evaluation import runner
-    from peft_evaluation.run_view import view
-    from peft_tuning.progress_view import JsonLines
 
     if as_json:
         runner.evaluate(request, place, JsonLines(sys.stdout))
         return
-    with view(Console(stderr=True)) as show:
+    with evaluation_view(Console(stderr=True)) as show:
         runner.evaluate(request, place, show)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from peft_cli import extras
-from peft_cli.output import Json, emit
+from peft_cli.output import Json, emit, require_extra
 from peft_core.api_types import Outcome
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import write_private
@@ -40,7 +39,7 @@ KEPT = {
 """What the daemon keeps, by its setting."""
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class ShownFeedback(msgspec.Struct, frozen=True, kw_only=True):
     """What ``feedback show --json`` prints."""
 
     setting: str
@@ -74,7 +73,7 @@ def show(as_json: Json = False) -> None:
     """Show how often suggestions were accepted and are still there, and what is kept of them and where."""
     store, setting = _store(), _setting()
     lines, counts = summarize(store.rows()), store.counts()
-    shown = Shown(
+    shown = ShownFeedback(
         setting=setting,
         file=str(store.file),
         suggestions=counts.all,
@@ -141,7 +140,7 @@ def export(
             why="only counts are kept of suggestions until you agree that the code around them is kept on this machine",
             fix=f"To agree from now on, {AGREE}",
         )
-    extras.require("exporting feedback", "tune", EXPORT)
+    require_extra("exporting feedback", "tune", EXPORT)
     from peft_tuning.data.repository.accepted import learnable_examples
 
     found = learnable_examples(_accepted(row) for row in store.rows() if row.has_text and _stayed(row))
@@ -183,7 +182,7 @@ def _line(example: FillExample) -> bytes:
     return msgspec.json.encode({field: getattr(example, field) for field in fields}) + b"\n"
 
 
-def _print(shown: Shown) -> None:
+def _print(shown: ShownFeedback) -> None:
     if shown.lines:
         _print_table(shown.lines)
     else:

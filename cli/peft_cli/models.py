@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 
-from peft_cli import optimize
-from peft_cli.interrupts import termination_interrupts
-from peft_cli.output import Json, emit
+from peft_cli.output import Json, emit, run, termination_interrupts
 from peft_core import settings
-from peft_core.errors import Cancelled
-from peft_core.files import format_bytes
-from peft_core.http_download import DownloadProgress
+from peft_core.errors import Cancelled, Conflict, NotFound
+from peft_core.files import format_bytes, is_full
+from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
+from peft_core.settings import Settings, resolve
 from peft_daemon.lifecycle.failed_starts import reset_backoff
 from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.optimized import remove_optimized
 from peft_daemon.models.store import InstalledModel, ModelStore, open_store
 
 if TYPE_CHECKING:
-    from rich import progress as bars
+    from peft_daemon.requantize.optimizer import Candidate, JudgingOptions, OptimizationResult
 
 app = typer.Typer(help="List, fetch, speed up and delete base models.", no_args_is_help=True, rich_markup_mode=None)
-
-optimize.register(app)
 
 ModelId = Annotated[str, typer.Argument(metavar="ID", help="Catalogue id; `peft-daemon models list` shows all.")]
 
@@ -73,6 +68,54 @@ class RemovedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     freed_bytes: int
+
+
+@app.command("optimize", epilog="Example: peft-daemon models optimize --dry-run")
+def optimize(
+    model_id: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Catalogue id; without it the chosen model.", show_default=False)
+    ] = "",
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option("--candidate", metavar="RECIPE", help="iq4_nl, iq4_nl-mlp, q4_0 or q8_0; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and tell, but keep nothing.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the copy: the original serves again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look for a copy of the model that is faster on this processor and as good, and serve that.
+
+    Takes some minutes and about 1 GB of disk meanwhile. Adapters stay valid. An interrupted run is gone on with.
+    """
+    paths = Paths.from_environment()
+    settings = resolve(user_file=paths.config_file).settings
+    entry, store = catalogue.get(model_id or settings.model), open_store(settings, paths)
+    if remove:
+        _remove_copy(store, entry, as_json=as_json)
+        return
+    from peft_cli.progress_view import StepLines
+    from peft_daemon.requantize.copy import DEFAULT_RECIPES, get_recipe
+    from peft_daemon.requantize.optimizer import Optimizer
+
+    tried = tuple(get_recipe(recipe) for recipe in dict.fromkeys(candidate or DEFAULT_RECIPES))
+    with store.locked(entry, NoProgress()):
+        optimizer = Optimizer(store, entry, settings, _judging(settings, paths, entry), StepLines())
+        try:
+            with termination_interrupts():
+                outcome = run(optimizer.run(tried, keep=not dry_run))
+        except Cancelled:
+            raise Cancelled(
+                "interrupted",
+                why="copies that were written are kept",
+                fix=f"Type `peft-daemon models optimize {entry.id}` to go on",
+            ) from None
+        except OSError as error:
+            raise Conflict(
+                f"cannot write a copy into {store.folder}",
+                why="the disk is full" if is_full(error) else error.strerror or str(error),
+                fix=f"Correct that, then type `peft-daemon models optimize {entry.id}` to go on",
+            ) from error
+    emit(outcome, as_json=as_json, text=lambda: _print_outcome(outcome, dry_run))
 
 
 @app.command("list", epilog="Example: peft-daemon models list --json")
@@ -129,8 +172,10 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
     """
     if store.is_installed(entry):
         return store.pull(entry)
+    from peft_cli.progress_view import download_view
+
     try:
-        with termination_interrupts(), _drawn_progress() as progress:
+        with termination_interrupts(), download_view() as progress:
             started = time.monotonic()
             model = store.pull(entry, local=local, progress=progress)
             # An editor may have failed to start the daemon for want of this model: let it try again at once.
@@ -143,54 +188,6 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
             why=f"{format_bytes(store.staged_bytes(entry))} of {format_bytes(entry.bytes)} are kept",
             fix=f"Type `peft-daemon models pull {entry.id}` to go on",
         ) from None
-
-
-class _Lines:
-    """Progress where nobody watches: notes as lines, no bar."""
-
-    def note(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
-
-    def advance(self, done: int, total: int) -> None:
-        pass
-
-
-@contextmanager
-def _drawn_progress() -> Iterator[DownloadProgress]:
-    """A bar with bytes, speed and remaining time on stderr when that is a terminal."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich import progress as bars
-    from rich.console import Console
-
-    columns = (
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as drawing:
-        yield _Bar(drawing)
-
-
-class _Bar:
-    """Progress as one bar that appears with the first byte; notes scroll by above it."""
-
-    def __init__(self, drawing: bars.Progress) -> None:
-        self._drawing = drawing
-        self._task: bars.TaskID | None = None
-
-    def note(self, text: str) -> None:
-        self._drawing.console.print(text, markup=False, highlight=False)
-
-    def advance(self, done: int, total: int) -> None:
-        if self._task is None:
-            # Bytes from an earlier pull must not count as speed.
-            self._task = self._drawing.add_task("", total=total, completed=done)
-        self._drawing.update(self._task, completed=done)
 
 
 def _settings(*, offline: bool = False) -> settings.Settings:
@@ -235,3 +232,61 @@ def _state(row: ModelRow) -> str:
     if row.installed:
         return f"installed, optimized ({row.optimized})" if row.optimized else "installed"
     return f"{row.staged_bytes / row.bytes:.0%} fetched" if row.staged_bytes else "not installed"
+
+
+def _remove_copy(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
+    with store.locked(entry, NoProgress()):
+        freed = remove_optimized(store.path(entry).parent)
+    if not freed:
+        raise NotFound(f"there is no optimized copy of {entry.id}", fix="Make one with `peft-daemon models optimize`")
+    emit(
+        {"model": entry.id, "freed_bytes": freed},
+        as_json=as_json,
+        text=lambda: typer.echo(
+            f"the copy of {entry.id} is deleted, {format_bytes(freed)} are free again; {_UNTIL_STOPPED}"
+        ),
+    )
+
+
+_UNTIL_STOPPED = "a running daemon uses its file until `peft-daemon stop`"
+
+
+def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> JudgingOptions:
+    """With the adapter that completes code everywhere, as the daemon would."""
+    from peft_core.api_types import LLAMACPP, Task
+    from peft_daemon.adapters.registry import AdapterRegistry
+    from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+    from peft_daemon.requantize.optimizer import JudgingOptions
+
+    update_shipped_adapters(settings, paths)
+    registry = AdapterRegistry(paths.adapters)
+    manifest = registry.resolve(Task.FILL)
+    if manifest is None or manifest.base_sha256 != entry.sha256 or LLAMACPP not in manifest.engines:
+        return JudgingOptions()
+    return JudgingOptions(adapter=manifest.name, lease=registry.lease(manifest, manifest.scale))
+
+
+def _print_outcome(outcome: OptimizationResult, dry_run: bool) -> None:
+    cells: list[tuple[str, ...]] = [
+        ("recipe", "size", "reading", "writing", "loss (bound)", "lines (original)", "verdict")
+    ]
+    cells += [_outcome_cells(each) for each in outcome.candidates]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    if outcome.kept:
+        typer.echo(f"\n{outcome.kept} serves from the next start on ({_UNTIL_STOPPED}): {outcome.path}")
+    else:
+        typer.echo("\nNothing was kept" + (", as asked" if dry_run else ": no candidate is faster and as good"))
+
+
+def _outcome_cells(each: Candidate) -> tuple[str, ...]:
+    speeds = (each.recipe, format_bytes(each.bytes), f"{each.reading:.2f}x", f"{each.writing:.2f}x")
+    if (f := each.figures) is None:
+        return (*speeds, "", "", each.verdict)
+    return (
+        *speeds,
+        f"{f.loss:+.3f} ({f.loss_bound:+.3f})",
+        f"{f.right} ({f.right_original}) of {f.lines}",
+        each.verdict,
+    )

@@ -1,26 +1,43 @@
-"""How the command line speaks: text for people, JSON for programs, errors as one line and an exit code."""
+"""What all commands share: output, errors as one line and an exit code, extras that must be installed, interrupts."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Coroutine
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import msgspec
 import typer
 
-from peft_core.errors import Cancelled, PeftDaemonError, UnusablePath
+from peft_core.errors import Cancelled, NotFound, PeftDaemonError, UnusablePath
 from peft_core.paths import Paths
+from peft_core.settings import resolve
 from peft_core.wire_errors import error_body
+from peft_daemon.engines.base import set_wait_policy
 
 TRACEBACK = "PEFT_DAEMON_TRACEBACK"
 """Set in the environment: tracebacks of unexpected errors are shown."""
 LONGEST_REASON = 300
+
+TUNE_PACKAGES = ("torch", "transformers", "peft", "accelerate")
+EVAL_PACKAGES = (*TUNE_PACKAGES, "sacrebleu", "bm25s", "jinja2")
+RAY_PACKAGES = ("ray",)
 
 T = TypeVar("T")
 
@@ -98,3 +115,59 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(main)
     except KeyboardInterrupt:
         raise Cancelled("interrupted") from None
+
+
+def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
+    """Check that the extra is installed, and keep its libraries from the network and from warnings about themselves.
+
+    Their threads wait as the settings say. Raises NotFound that says what ``what`` needs and which extra to install.
+    """
+    # Before torch is loaded.
+    set_wait_policy(resolve(user_file=Paths.from_environment().config_file).settings.wait_policy)
+    # bitsandbytes looks on the hub for kernels when it is imported.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for library in ("bitsandbytes", "transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise NotFound(f"{what} needs {', '.join(missing)}", fix=f"Install the extra: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds the extra to this installation, from the source of the package itself."""
+    wanted = f"peft-daemon[{extra}]"
+    try:
+        origin = json.loads(distribution("peft-daemon").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    url = str(origin.get("url", ""))
+    if origin.get("dir_info", {}).get("editable"):
+        wanted = f"-e {shlex.quote(f'{url2pathname(urlsplit(url).path)}[{extra}]')}"
+    else:
+        wanted = shlex.quote(f"{wanted} @ {url}" if url else wanted)
+    return f"{shlex.quote(sys.executable)} -m pip install {wanted}"
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the work the way Ctrl-C does, so that the child goes too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        ctrl_c = signal.getsignal(signal.SIGINT)
+        if callable(ctrl_c):
+            ctrl_c(signal.SIGINT, frame)  # asyncio has its own: it cancels what it runs
+        else:
+            raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # Under nohup a closed terminal is to be ignored; handlers can be set in the main thread only.
+    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        heeded = []
+    previous = [(number, signal.signal(number, interrupt)) for number in heeded]
+    try:
+        yield
+    finally:
+        for number, handler in previous:
+            signal.signal(number, handler)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from peft_cli import extras
-from peft_cli.output import Json, emit
+from peft_cli.output import EVAL_PACKAGES, Json, emit, require_extra
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 
@@ -57,7 +56,7 @@ def open_report(
     which: Which, show: Annotated[bool, typer.Option("--show/--path", help="In the browser, or print its path.")] = True
 ) -> None:
     """Open a report in the browser, made anew from its report.json."""
-    extras.require("reading reports", "eval", extras.EVAL)
+    require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report import store
     from peft_evaluation.report.html import write_pages
 
@@ -74,7 +73,7 @@ def open_report(
 @app.command("compare", epilog="Example: peft-daemon report compare conala-before conala-after")
 def compare(before: Which, after: Which, as_json: Json = False) -> None:
     """Compare two evaluations of the same items, strategy by strategy: what did a change change?"""
-    extras.require("reading reports", "eval", extras.EVAL)
+    require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report import store
     from peft_evaluation.report.builder import compare_reports
 
@@ -89,7 +88,7 @@ def against(
     as_json: Json = False,
 ) -> None:
     """Compare all strategies of an evaluation with one of them: is the adapter better than retrieval?"""
-    extras.require("reading reports", "eval", extras.EVAL)
+    require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report import store
     from peft_evaluation.report.builder import compare_strategies
 
@@ -103,7 +102,7 @@ def share(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, or an empty one.")],
 ) -> None:
     """Write a copy without questions, references and answers: all figures, and none of your code."""
-    extras.require("reading reports", "eval", extras.EVAL)
+    require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report import store
     from peft_evaluation.report.html import write_pages
     from peft_evaluation.report.store import without_texts

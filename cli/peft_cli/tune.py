@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from peft_cli import extras
-from peft_cli.output import emit
+from peft_cli.output import TUNE_PACKAGES, emit, require_extra
 from peft_core.errors import InvalidInput, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
@@ -105,7 +104,7 @@ def tune(
       peft-daemon tune --repo . --epochs 1
       peft-daemon tune --dataset conala --method ia3 --json
     """
-    extras.require("tuning", "tune", extras.TUNE)
+    require_extra("tuning", "tune", TUNE_PACKAGES)
     import torch
 
     from peft_tuning import methods
@@ -170,10 +169,9 @@ def tune(
 def _plan(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
     from peft_tuning.resources import make_plan
     from peft_tuning.run import check, prepare
-    from peft_tuning.run_view import quiet
 
     check(request, place)
-    made = make_plan(prepare(request, place, request.load_data(lambda *_: None), quiet))
+    made = make_plan(prepare(request, place, request.load_data(lambda *_: None), lambda _: None))
     emit(made, as_json=as_json, text=lambda: typer.echo("\n".join(made.lines)))
     if not made.fits:
         raise Unavailable(
@@ -186,15 +184,14 @@ def _plan(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
 def _run(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from peft_tuning.progress_view import JsonLines
+    from peft_cli.progress_view import JsonLines, TuningView
     from peft_tuning.run import run
-    from peft_tuning.run_view import RunView
 
     if as_json:
         lines = JsonLines(sys.stdout)
         run(request, place, lines)
         return
-    with RunView(Console(stderr=True)) as view:
+    with TuningView(Console(stderr=True)) as view:
         run(request, place, view)
 
 

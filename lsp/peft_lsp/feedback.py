@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from peft_core.api_types import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
 from peft_core.tasks import BackgroundTasks
 from peft_lsp.documents import ContentChange, DocumentSnapshot, OpenDocument, OpenDocuments, normalize_line_ends
-from peft_lsp.suggestion_tracker import SettledSuggestion, ShownSuggestion, SuggestionTracker
+from peft_lsp.suggestion_tracker import SettledSuggestion, SuggestionTracker, TrackedSuggestion
 
 if TYPE_CHECKING:
     from peft_core.api_types import CompleteResponse
@@ -70,7 +70,7 @@ class FeedbackReporter:
     def show(self, context: SuggestionContext) -> str:
         """Track a suggestion that is about to be shown; return the id by which the editor may say that it took it."""
         snapshot, replaced = context.snapshot, context.response.replace_after
-        suggestion = ShownSuggestion(
+        suggestion = TrackedSuggestion(
             id=context.response.id,
             start=(snapshot.line, snapshot.offset - len(context.begun)),
             text=normalize_line_ends(context.text),

@@ -29,7 +29,7 @@ CLOSING_PAIRS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`", "<"
 
 
 @dataclass(frozen=True)
-class ShownSuggestion:
+class TrackedSuggestion:
     """A suggestion as it was made."""
 
     id: str
@@ -51,7 +51,7 @@ class ShownSuggestion:
 class PendingSuggestion:
     """A suggestion that may still be accepted: the document has ``region`` at ``start``."""
 
-    suggestion: ShownSuggestion
+    suggestion: TrackedSuggestion
     since: float
     start: TextPosition
     typed: int
@@ -80,7 +80,7 @@ class PendingSuggestion:
 class SettledSuggestion:
     """A suggestion whose outcome is known, and the range of its text."""
 
-    suggestion: ShownSuggestion
+    suggestion: TrackedSuggestion
     outcome: Outcome
     since: float
     accepted: int
@@ -117,7 +117,7 @@ class SuggestionTracker:
         """When ``take_due`` will have something."""
         return min((each.due for each in self.settled), default=None)
 
-    def show(self, suggestion: ShownSuggestion, now: float) -> str:
+    def show(self, suggestion: TrackedSuggestion, now: float) -> str:
         """Track a new suggestion; return its id, or that of the pending one if it is the same text or more of it."""
         if self.pending is not None:
             at = self.pending.index(position_after(suggestion.start, suggestion.text[: suggestion.typed]))
@@ -242,12 +242,12 @@ def _with_region(pending: PendingSuggestion, region: str) -> PendingSuggestion |
     return None
 
 
-def _merged(pending: PendingSuggestion, suggestion: ShownSuggestion, at: int) -> PendingSuggestion | None:
+def _merged(pending: PendingSuggestion, suggestion: TrackedSuggestion, at: int) -> PendingSuggestion | None:
     """Return the pending suggestion, made longer if need be, where the new one comes to its text; else None."""
     return _with_same_text(pending, suggestion, at) or _with_longer_text(pending, suggestion, at)
 
 
-def _with_same_text(pending: PendingSuggestion, suggestion: ShownSuggestion, at: int) -> PendingSuggestion | None:
+def _with_same_text(pending: PendingSuggestion, suggestion: TrackedSuggestion, at: int) -> PendingSuggestion | None:
     """Return the pending suggestion if accepting the new one ``at`` this index would leave the same text; else None."""
     region = pending.region
     rest = suggestion.text[suggestion.typed :]
@@ -259,7 +259,7 @@ def _with_same_text(pending: PendingSuggestion, suggestion: ShownSuggestion, at:
     return replace(pending, typed=at, over=region[at:])
 
 
-def _with_longer_text(pending: PendingSuggestion, suggestion: ShownSuggestion, at: int) -> PendingSuggestion | None:
+def _with_longer_text(pending: PendingSuggestion, suggestion: TrackedSuggestion, at: int) -> PendingSuggestion | None:
     """Return the pending suggestion with the new one's text, if that goes on where its own ends; else None."""
     text = pending.region[:at] + suggestion.text[suggestion.typed :]
     if at >= len(text) or len(text) <= len(pending.suggestion.text) or not text.startswith(pending.suggestion.text):

@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from peft_cli.progress_view import JsonLines
 from peft_evaluation.runner import EvaluateRequest, EvaluationEvent, SampleAnswered, answer_all
 from peft_evaluation.sample import Sample, SampleSet
 from peft_evaluation.strategies import Sweep
 from peft_tuning.data.examples import IntentExample
-from peft_tuning.progress_view import JsonLines
 from support.tiny_place import TinyPlace, tiny_place
 
 EXAMPLES = tuple(IntentExample(id=f"e{n}", intent=f"add {n} to x", code=f"x+{n}") for n in range(20))

@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 from tiny_home import TinyHome, exit_code, until
 
-from peft_cli import doctor
+from peft_cli.installation import check_daemon
 from peft_core.files import require_private_folder
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
@@ -230,9 +230,9 @@ async def test_promise_28_stop_ends_what_a_killed_daemon_left_running(tiny: Tiny
 
 async def test_promise_28_doctor_ends_it_and_says_so(tiny: TinyHome) -> None:
     engine = await killed(tiny)
-    assert "ended 1 process of an earlier daemon" in doctor._daemon(tiny.paths)
+    assert "ended 1 process of an earlier daemon" in check_daemon(tiny.paths)
     assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
-    assert "ended" not in doctor._daemon(tiny.paths)
+    assert "ended" not in check_daemon(tiny.paths)
 
 
 async def test_promise_28_the_next_daemon_ends_what_a_killed_one_left_running(tiny: TinyHome) -> None:

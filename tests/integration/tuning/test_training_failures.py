@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from peft_cli.progress_view import JsonLines, TuningView
 from peft_core.errors import Conflict, InvalidInput
 from peft_tuning import trainer
 from peft_tuning.data.examples import DataSet, IntentExample
@@ -20,7 +21,6 @@ from peft_tuning.events import TrainingEvent, ignore
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.prepare import prepare
-from peft_tuning.progress_view import JsonLines, LiveView
 from peft_tuning.resources import OutOfMemory, make_plan
 from peft_tuning.trainer import TrainingDiverged, TuneResult, train, tune
 from support import tiny_run
@@ -139,7 +139,7 @@ def test_progress_is_told_to_people_and_programs(tmp_path: Path) -> None:
     lines, screen = io.StringIO(), io.StringIO()
     view, events = JsonLines(lines), []
 
-    with LiveView(Console(file=screen, width=120)) as live:
+    with TuningView(Console(file=screen, width=120)) as live:
 
         def tell(event: TrainingEvent) -> None:
             events.append(event)

@@ -80,7 +80,7 @@ def test_tuning_and_evaluation_wait_as_the_settings_say(tmp_path: Path, written:
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(written)
     code = (
-        "import os; from peft_cli import extras; extras.require('it', 'tune', ());"
+        "import os; from peft_cli import output; output.require_extra('it', 'tune', ());"
         "print(os.environ.get('GOMP_SPINCOUNT'))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from peft_cli.evaluation_view import print_typing_report
 from peft_core.errors import Cancelled, Conflict, InvalidInput
 from peft_core.paths import Paths
 from peft_core.settings import Settings
@@ -24,7 +25,6 @@ from peft_evaluation.typing_benchmark.results import BenchReport
 from peft_evaluation.typing_benchmark.screen import GhostText
 from peft_evaluation.typing_benchmark.trace_maker import TraceAmount
 from peft_evaluation.typing_benchmark.traces import TraceEdit
-from peft_evaluation.typing_benchmark.view import Lines, show
 from peft_tuning.installation import Installation
 from support.typed_file import short_trace
 
@@ -243,7 +243,7 @@ def report(tmp_path: Path) -> BenchReport:
 
 def test_the_table_fits_a_terminal_of_80_columns(report: BenchReport) -> None:
     out = StringIO()
-    show(Console(file=out, width=80), report, "/somewhere")
+    print_typing_report(Console(file=out, width=80), report, "/somewhere")
     table = out.getvalue().split("exact line")[0].splitlines()
     assert max(len(line) for line in table) <= 80
     assert "llama.vscode" in out.getvalue()
@@ -268,12 +268,3 @@ def test_curves_rise_to_the_share_that_got_a_suggestion(report: BenchReport) -> 
     assert ends == [(drawn.top + drawn.bottom) / 2, drawn.top]
     xs = [float(point.split(",")[0]) for point in rival.points.split()]
     assert xs == sorted(xs)
-
-
-def test_a_log_gets_a_line_now_and_then() -> None:
-    out, now = StringIO(), [0.0]
-    with Lines(Console(file=out, width=80), clock=lambda: now[0]) as tell:
-        for second in range(0, 70, 10):
-            now[0] = float(second)
-            tell(run.Replaying(done=1, of=4, what="ours: 01-x", eta_s=60.0))
-    assert out.getvalue().splitlines() == ["1/4, ours: 01-x, 1:00 left"] * 3

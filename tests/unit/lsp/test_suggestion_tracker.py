@@ -17,8 +17,8 @@ from peft_lsp.suggestion_tracker import (
     MIN_READING_S,
     RECHECK_AFTER_S,
     SettledSuggestion,
-    ShownSuggestion,
     SuggestionTracker,
+    TrackedSuggestion,
     shift_range,
 )
 
@@ -43,7 +43,7 @@ class Scene:
         """Offer ``text`` at the cursor, of which ``typed`` characters stand before it; read at once."""
         self.count += 1
         overwritten = self.document.text[self.cursor : self.cursor + over]
-        offer = ShownSuggestion(str(self.count), self.place(self.cursor - typed), text, typed, overwritten)
+        offer = TrackedSuggestion(str(self.count), self.place(self.cursor - typed), text, typed, overwritten)
         shown = self.tracker.show(offer, self.now)
         self.now += MIN_READING_S
         return shown

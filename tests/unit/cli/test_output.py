@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from peft_cli import extras
+from peft_cli import output
 from peft_cli.report import app
 from peft_core.errors import NotFound
 
@@ -29,13 +29,13 @@ def test_a_missing_extra_is_installed_from_where_the_package_came_from(
     monkeypatch: pytest.MonkeyPatch, origin: object, wanted: str
 ) -> None:
     installed = SimpleNamespace(read_text=lambda name: origin and json.dumps(origin))
-    monkeypatch.setattr(extras, "distribution", lambda name: installed)
+    monkeypatch.setattr(output, "distribution", lambda name: installed)
     with pytest.raises(NotFound) as caught:
-        extras.require("tuning", "tune", ("no_such_module",))
+        output.require_extra("tuning", "tune", ("no_such_module",))
     assert caught.value.fix == f"Install the extra: {sys.executable} -m pip install {wanted}"
 
 
 def test_reports_are_listed_without_an_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path))
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    monkeypatch.setattr(output, "find_spec", lambda name: None)
     assert CliRunner().invoke(app, ["list", "--json"]).output.strip() == "[]"

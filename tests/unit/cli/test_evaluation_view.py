@@ -7,12 +7,12 @@ import io
 import pytest
 from rich.console import Console
 
-from peft_evaluation.run_view import Bars, Lines, view
+from peft_cli.evaluation_view import EvaluationBars, EvaluationLog, TypingLog, evaluation_view
 from peft_evaluation.runner import AnswerVerified, EvaluationReported, SampleAnswered
 from peft_evaluation.scorers.metrics import WHOLES
-from peft_evaluation.scorers.scoring import Tally
+from peft_evaluation.typing_benchmark.run import Replaying
 from peft_tuning.events import Loading
-from support.evaluation_report import ITEMS, answered, finished_report
+from support.evaluation_report import finished_report
 
 
 def progress(done: int, *, strategy: str = "zero-shot", exact: float = 0.25) -> SampleAnswered:
@@ -21,23 +21,13 @@ def progress(done: int, *, strategy: str = "zero-shot", exact: float = 0.25) -> 
     )
 
 
-def test_scores_are_those_of_a_strategy_so_far() -> None:
-    tally = Tally(ITEMS)
-    assert tally.add(answered("zero-shot", 0, "x0()"))["em@1"] == 1.0
-    assert tally.add(answered("icl-1", 0, "y("))["em@1"] == 0.0
-    after = tally.add(answered("zero-shot", 1, "x1("))
-    assert (after["em@1"], after["syntax"]) == (0.5, 0.5)
-    assert 0 < after["chrf"] < 100
-    assert tally.add(answered("zero-shot", 99, "x1(")) == after
-
-
 def lines(*events: tuple[float, Loading | SampleAnswered | AnswerVerified | EvaluationReported]) -> list[str]:
     out = io.StringIO()
     now = 0.0
-    with Lines(Console(file=out, width=80), clock=lambda: now) as show:
-        for at, event in events:
-            now = at
-            show(event)
+    show = EvaluationLog(Console(file=out, width=80), clock=lambda: now)
+    for at, event in events:
+        now = at
+        show(event)
     return out.getvalue().splitlines()
 
 
@@ -68,10 +58,9 @@ def test_a_log_gets_a_line_now_and_then_and_at_the_end_of_each_step() -> None:
 def test_at_the_end_there_is_a_table_that_fits(terminal: bool) -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=terminal, color_system=None)
-    chosen = view(console)
-    assert isinstance(chosen, Bars if terminal else Lines)
     report = finished_report()
-    with chosen as show:
+    with evaluation_view(console) as show:
+        assert isinstance(show, EvaluationBars if terminal else EvaluationLog)
         show(Loading(what="reading"))
         show(progress(1))
         show(AnswerVerified(done=1, of=2, item="t1", outcome="passed", passed=1))
@@ -90,3 +79,12 @@ def test_at_the_end_there_is_a_table_that_fits(terminal: bool) -> None:
     assert len(table) == sum(len(each.metrics.keys() & set(WHOLES)) for each in report.strategies)
     assert "…" not in text
     assert "/data/evaluations/small/report.html (`peft-daemon report open small`)" in text
+
+
+def test_a_log_of_the_typing_benchmark_gets_a_line_now_and_then() -> None:
+    out, now = io.StringIO(), 0.0
+    show = TypingLog(Console(file=out, width=80), clock=lambda: now)
+    for second in range(0, 70, 10):
+        now = float(second)
+        show(Replaying(done=1, of=4, what="ours: 01-x", eta_s=60.0))
+    assert out.getvalue().splitlines() == ["1/4, ours: 01-x, 1:00 left"] * 3

@@ -1,4 +1,4 @@
-"""``doctor``: checks each part of the installation by using it, and says what to type where one fails."""
+"""``setup``, ``config`` and ``doctor``: prepare, show and check this installation."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, expected, run
 from peft_core import __version__
-from peft_core.api_types import EngineState
+from peft_core.api_types import DaemonStatus, EngineState
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.files import require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
-from peft_core.settings import Settings, resolve
+from peft_core.settings import Settings, describe, find_project_file, resolve
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment, default_threads
 from peft_daemon.models import catalogue
@@ -30,11 +35,117 @@ from peft_daemon.models.store import open_store
 
 PROMPT_LINES = 24
 DECODE_TOKENS = 32
+"""Of the prompt and the answer that measure the engine's speed."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(doctor)
+class SetupResult(msgspec.Struct, frozen=True):
+    """What ``setup --json`` prints."""
+
+    model: str
+    path: str
+    fetched: bool
+    adapters: tuple[str, ...]
+    """Adapters of the package that were imported now."""
+    daemon: str
+    seconds: float
+
+
+def setup(
+    model: Annotated[str | None, typer.Option(help="Base model: a catalogue id.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch and verify the base model, import the package's adapters, start the daemon and wait until it answers.
+
+    Does only what is still missing, so it can be run again at any time.
+
+    \b
+    Example:
+      peft-daemon setup
+      peft-daemon setup --model qwen2.5-coder-1.5b-instruct
+    """
+    began = time.perf_counter()
+    paths = Paths.from_environment()
+    settings = resolve(command_line={"model": model}, user_file=paths.config_file).settings
+    store, entry = open_store(settings, paths), catalogue.get(settings.model)
+    missing = not store.is_installed(entry)
+    if missing:
+        pull_with_progress(store, entry)
+    # Here rather than by the daemon that starts next: the first request finds them.
+    new = update_shipped_adapters(settings, paths)
+    in_use = AdapterRegistry(paths.adapters).in_use()
+    status = run(_start_daemon(settings, paths))
+    result = SetupResult(
+        entry.id,
+        str(store.path(entry)),
+        missing,
+        tuple(manifest.name for manifest in new),
+        status.address,
+        time.perf_counter() - began,
+    )
+
+    def text() -> None:
+        typer.echo(f"model    {result.model} ({'fetched and verified' if missing else 'already here'})")
+        for manifest in new:
+            serves = any(manifest.digest == each.digest for each in in_use)
+            how = "" if serves else f"; not in use until `peft-daemon adapters use {manifest.name}`"
+            typer.echo(f"adapter  {manifest.name}, for {' and '.join(manifest.tasks)}{how}")
+        typer.echo(f"daemon   {result.daemon}, ready after {result.seconds:.1f} s")
+
+    emit(result, as_json=as_json, text=text)
+
+
+async def _start_daemon(settings: Settings, paths: Paths) -> DaemonStatus:
+    from peft_daemon.client import DaemonClient
+
+    async with await DaemonClient.connect(settings, paths) as client:
+        return await client.wait_ready(120)
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting as ``config --json`` prints it."""
+
+    name: str
+    value: Any
+    source: str
+    description: str
+
+
+def show_config(
+    path: Annotated[
+        bool, typer.Option("--path", help="Print only where your own settings file is (or would be).")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show all settings, their values in this folder, and where each comes from.
+
+    Set one in your own file (TOML, `name = value`), in a project's .peft-daemon.toml (some), or in the environment
+    as PEFT_DAEMON_NAME.
+
+    \b
+    Example:
+      peft-daemon config
+      PEFT_DAEMON_THREADS=4 peft-daemon config --json
+    """
+    paths = Paths.from_environment()
+    if path:
+        emit({"path": str(paths.config_file)}, as_json=as_json, text=lambda: typer.echo(paths.config_file))
+        return
+    resolved = resolve(user_file=paths.config_file, project_file=find_project_file(Path.cwd()))
+    rows = [
+        Setting(name, getattr(resolved.settings, name), resolved.sources[name], describe(name))
+        for name in resolved.settings.__struct_fields__
+    ]
+
+    def text() -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("setting", "value", "from", "meaning", title=str(paths.config_file))
+        for row in rows:
+            table.add_row(row.name, str(row.value), row.source, row.description)
+        Console().print(table)
+
+    emit(rows, as_json=as_json, text=text)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -57,12 +168,12 @@ def doctor(as_json: Json = False) -> None:
     paths = Paths.from_environment()
     settings = resolve(user_file=paths.config_file).settings
     checks = [
-        _check("system", _system),
-        _check("folders", lambda: _folders(paths)),
-        _check("model", lambda: _model(settings, paths)),
-        _check("engine", lambda: _engine(settings, paths)),
-        _check("daemon", lambda: _daemon(paths)),
-        _check("adapters", lambda: _adapters(settings, paths)),
+        _run_check("system", _check_system),
+        _run_check("folders", lambda: _check_folders(paths)),
+        _run_check("model", lambda: _check_model(settings, paths)),
+        _run_check("engine", lambda: _check_engine(settings, paths)),
+        _run_check("daemon", lambda: check_daemon(paths)),
+        _run_check("adapters", lambda: _check_adapters(settings, paths)),
     ]
 
     def text() -> None:
@@ -76,7 +187,7 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _check(name: str, look: Callable[[], str]) -> Check:
+def _run_check(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, True, look())
     except Exception as failure:
@@ -85,7 +196,7 @@ def _check(name: str, look: Callable[[], str]) -> Check:
         return Check(name, False, f"{error.what}: {error.why}" if error.why else error.what, error.fix)
 
 
-def _system() -> str:
+def _check_system() -> str:
     native = importlib.metadata.version("xllamacpp")
     return (
         f"peft-daemon {__version__}, Python {platform.python_version()} on {platform.system()} {platform.machine()}, "
@@ -93,7 +204,7 @@ def _system() -> str:
     )
 
 
-def _folders(paths: Paths) -> str:
+def _check_folders(paths: Paths) -> str:
     for folder in (paths.config, paths.data, paths.state, paths.runtime):
         if not os.access(require_private_folder(folder), os.W_OK):
             raise UnusablePath(PermissionError(errno.EACCES, "it cannot be written", str(folder)))
@@ -101,19 +212,21 @@ def _folders(paths: Paths) -> str:
     return f"private; data in {paths.data}, {free:.0f} GB free"
 
 
-def _model(settings: Settings, paths: Paths) -> str:
+def _check_model(settings: Settings, paths: Paths) -> str:
     entry, store = catalogue.get(settings.model), open_store(settings, paths)
     model, served = store.verify(entry), store.served(entry, settings)
     copy = f"; served as its copy {served.path.name}" if served.recipe else ""
     return f"{model.id}, sha256 verified, {model.bytes / 1e6:.0f} MB, {model.path}{copy}"
 
 
-def _engine(settings: Settings, paths: Paths) -> str:
-    prefill, decode = run(_measure(settings, paths))
-    return f"{factory.engine_id(settings)}: reads {prefill:.0f} tok/s, writes {decode:.0f} tok/s. {_why(settings)}"
+def _check_engine(settings: Settings, paths: Paths) -> str:
+    prefill, decode = run(_measure_speeds(settings, paths))
+    return (
+        f"{factory.engine_id(settings)}: reads {prefill:.0f} tok/s, writes {decode:.0f} tok/s. {_why_engine(settings)}"
+    )
 
 
-def _why(settings: Settings) -> str:
+def _why_engine(settings: Settings) -> str:
     if settings.engine != "auto":
         return f"Chosen because `engine` is {settings.engine}"
     if find_program("nvidia-smi") is None:
@@ -123,7 +236,7 @@ def _why(settings: Settings) -> str:
     return "There is a CUDA device: `PEFT_DAEMON_ENGINE=torch peft-daemon start` uses it"
 
 
-async def _measure(settings: Settings, paths: Paths) -> tuple[float, float]:
+async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, float]:
     """Tokens per second, reading a prompt and writing, in an engine of its own."""
     model = catalogue.get(settings.model)
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
@@ -148,7 +261,7 @@ async def _measure(settings: Settings, paths: Paths) -> tuple[float, float]:
     return 0.0, 0.0
 
 
-def _daemon(paths: Paths) -> str:
+def check_daemon(paths: Paths) -> str:
     from peft_daemon.client import DaemonClient
     from peft_daemon.lifecycle.runtime_info import find_running_daemon
     from peft_daemon.lifecycle.stop import end_orphans
@@ -179,7 +292,7 @@ def _daemon(paths: Paths) -> str:
     return run(ask())
 
 
-def _adapters(settings: Settings, paths: Paths) -> str:
+def _check_adapters(settings: Settings, paths: Paths) -> str:
     from peft_daemon.adapters.registry import AdapterRegistry
 
     adapters = AdapterRegistry(paths.adapters).list_adapters(check=True)
