@@ -21,7 +21,7 @@ from peft_core.api_types import LLAMACPP, Task
 from peft_core.errors import Conflict, InvalidInput, UnusableFile
 from peft_core.files import FileStamp, file_sha256, private_folder
 from peft_daemon.adapters import lora_config, peft_files, vectors
-from peft_daemon.adapters.lora import LoraAdapter, validate_lora
+from peft_daemon.adapters.lora import LoraAdapter, export_lora_gguf, validate_lora
 from peft_daemon.adapters.manifest import DIGEST_PATTERN, Manifest, TrainingRecord
 from peft_daemon.adapters.validation import BaseModel, CheckedAdapter
 
@@ -90,8 +90,6 @@ class BlobStore:
         Raises what ``copy_adapter_files`` and ``check_adapter`` raise; nothing is stored then. Content that is
         stored already is left as it is, unless ``is_intact`` says that it was damaged.
         """
-        from peft_daemon.adapters.gguf_export import export  # noqa: PLC0415  (only changes need it)
-
         staged = Path(tempfile.mkdtemp(dir=self._scratch, prefix="import-"))
         (staged / "peft").mkdir(mode=0o700)
         notices = peft_files.copy_adapter_files(source, staged / "peft")
@@ -109,7 +107,7 @@ class BlobStore:
             )
         if not (self._blobs / digest).exists():
             if isinstance(adapter, LoraAdapter) and adapter.has_gguf_form:
-                export(adapter, staged / "adapter.gguf")
+                export_lora_gguf(adapter, staged / "adapter.gguf")
             manifest = _make_manifest(adapter, digest, staged, name=name, task=task, base=base, source=source)
             files.write_durable(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
             files.publish_folder(staged, self._blobs / digest)

@@ -1,4 +1,4 @@
-"""The adapters that come with the package, and how they become the user's.
+"""The adapters that come with the package, and their import into the user's registry.
 
 They lie in ``shipped/``, one PEFT folder each. The first time a home sees one that fits its base, it is imported like
 any other. One that fills in serves wherever nothing is chosen yet; one that answers sentences waits to be chosen. From
@@ -42,9 +42,9 @@ log = logging.getLogger("peft_daemon.adapters")
 
 class _ShippedRecord(msgspec.Struct, frozen=True):
     content: str
-    """Of the shipped files, so that an unchanged one is recognized without a look at the base."""
+    """Hash of the shipped files, by which an unchanged adapter is recognized without a look at the base."""
     digest: str
-    """What the registry called it."""
+    """The digest in the registry."""
     put_in_use: tuple[Task, ...] | None = None
     """The tasks it was to serve unchosen; None: all it was trained for, as earlier packages had it."""
 
@@ -94,7 +94,7 @@ def withdraw_unchosen(registry: AdapterRegistry) -> list[str]:
 
 
 def update_shipped_adapters(settings: Settings, paths: Paths) -> list[Manifest]:
-    """``provide`` for the chosen base, once that is fetched and unless the user wants none of it.
+    """Import the shipped adapters for the chosen base, once that is fetched, unless the settings say no.
 
     A home of an earlier package is changed over first.
     """

@@ -18,7 +18,7 @@ from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import Tensor
 
 ARCHITECTURES = frozenset({"qwen2", "qwen3", "llama"})
-"""Those whose conversion to GGUF keeps linear layers as they are, up to the row order ``gguf_export`` knows."""
+"""Architectures whose conversion to GGUF keeps linear layers, up to the row order of ``lora.interleave_halves``."""
 
 TORCH_ARCHITECTURES = frozenset({"qwen2", "llama"})
 """Those of them whose GGUF files the torch engine reads."""

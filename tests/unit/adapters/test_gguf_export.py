@@ -13,8 +13,7 @@ import safetensors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.adapters.gguf_export import export, interleave_halves
-from peft_daemon.adapters.lora import validate_lora
+from peft_daemon.adapters.lora import export_lora_gguf, interleave_halves, validate_lora
 from peft_daemon.adapters.peft_files import round_to_float16
 from peft_daemon.adapters.validation import BaseModel
 from support.synthetic_adapter import HEAD, HEADS, KV_HEADS, Array, TinyModel, lora, peft_config, write_peft
@@ -24,7 +23,7 @@ Q, K, UP = (f"model.layers.1.{kind}" for kind in ("self_attn.q_proj", "self_attn
 
 def exported(folder: Path, base: BaseModel) -> tuple[dict[str, Any], dict[str, Array]]:
     """Metadata and tensors of the file made from a PEFT folder, read by the reference reader."""
-    export(validate_lora(folder, base), folder / "out.gguf")
+    export_lora_gguf(validate_lora(folder, base), folder / "out.gguf")
     reader = gguf.GGUFReader(folder / "out.gguf")
     return (
         {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")},
@@ -146,6 +145,6 @@ def test_the_same_adapter_gives_the_same_file(tmp_path: Path, base: BaseModel) -
     files = []
     for i in range(2):
         folder = write_peft(tmp_path / str(i))
-        export(validate_lora(folder, base), folder / "out.gguf")
+        export_lora_gguf(validate_lora(folder, base), folder / "out.gguf")
         files.append((folder / "out.gguf").read_bytes())
     assert files[0] == files[1]
