@@ -13,6 +13,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from peft_core.paths import MAX_PATH_CHARS
+
 PROTOCOL_VERSION = 1
 
 MAX_TEXT = 2_000_000
@@ -83,7 +85,7 @@ class Origin(StrEnum):
 class ContextChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A piece of another file that helps to complete this one."""
 
-    path: Annotated[str, Meta(max_length=4096)]
+    path: Annotated[str, Meta(max_length=MAX_PATH_CHARS)]
     text: Text
 
 
@@ -245,7 +247,7 @@ LONGEST_EDIT = 2_000
 MOST_EDITS = 8
 MOST_SAVED = 256
 
-FullPath = Annotated[str, Meta(min_length=1, max_length=4096)]
+FullPath = Annotated[str, Meta(min_length=1, max_length=MAX_PATH_CHARS)]
 
 
 class EditedRegion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from platformdirs import PlatformDirs
 
 APP = "peft-daemon"
+MAX_PATH_CHARS = 4096
+"""Longest path of a file that requests and editors may name; Linux's own limit."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from lsprotocol import types
 from pygls.uris import to_fs_path
 
+from peft_core.paths import MAX_PATH_CHARS
 from peft_lsp.positions import Encoding, content, split_lines, to_column, to_offset
 
 MAX_PREFIX_CHARS = 64 * 1024
@@ -22,7 +23,6 @@ MAX_PREFIX_CHARS = 64 * 1024
 MAX_SUFFIX_CHARS = 32 * 1024
 """Characters after the cursor that a request carries."""
 
-MAX_PATH_LENGTH = 4096
 
 TextPosition = tuple[int, int]
 """Number of a line, and characters of it before the position; both from 0."""
@@ -55,7 +55,7 @@ class DocumentSnapshot:
     def path(self) -> str | None:
         """Path of the document on this machine; None for one that is unsaved, remote, or refused by the daemon."""
         path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
-        return path if path is not None and len(path) <= MAX_PATH_LENGTH else None
+        return path if path is not None and len(path) <= MAX_PATH_CHARS else None
 
     @property
     def is_empty_or_binary(self) -> bool:
@@ -261,7 +261,7 @@ class WorkspaceFolders:
             self._paths.pop(uri, None)
         for uri in added:
             path = to_fs_path(uri) if uri.startswith("file:") else None
-            if path is not None and len(path) <= MAX_PATH_LENGTH:
+            if path is not None and len(path) <= MAX_PATH_CHARS:
                 self._paths[uri] = Path(path)
 
     def around(self, path: str | None) -> str | None:

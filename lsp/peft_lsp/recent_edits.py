@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pygls.uris import to_fs_path
 
 from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, MOST_SAVED, ContextChanged, EditedRegion
+from peft_core.paths import MAX_PATH_CHARS
 from peft_core.privacy.files import secret_file
 from peft_core.tasks import BackgroundTasks
-from peft_lsp.documents import MAX_PATH_LENGTH, ContentChange, OpenDocument, OpenDocuments, normalize_line_ends
+from peft_lsp.documents import ContentChange, OpenDocument, OpenDocuments, normalize_line_ends
 
 SEND_AFTER_S = 1.0
 """Without an edit or a save for so long, the changes are reported."""
@@ -174,4 +175,4 @@ class RecentEdits:
 def _path(uri: str) -> str | None:
     """Return the path of a document that may be reported; None for one without, and for a file that holds secrets."""
     path = to_fs_path(uri) if uri.startswith("file:") else None
-    return path if path and len(path) <= MAX_PATH_LENGTH and secret_file(path) is None else None
+    return path if path and len(path) <= MAX_PATH_CHARS and secret_file(path) is None else None

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
+from peft_core.paths import MAX_PATH_CHARS
 from peft_daemon.completion.service import CompletionService, RawEnd, RawRequest
 from peft_daemon.engines.base import Delta
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
@@ -24,7 +25,7 @@ class ExtraChunk(msgspec.Struct, frozen=True):
     """A piece of another file."""
 
     text: Text
-    filename: Annotated[str, Meta(max_length=4096)] = "tmp"
+    filename: Annotated[str, Meta(max_length=MAX_PATH_CHARS)] = "tmp"
 
 
 class InfillBody(msgspec.Struct, frozen=True, kw_only=True):
