@@ -1,5 +1,5 @@
-"""The data sets that can be tuned on: one module each, listed in ``catalogue``.
+"""Data sets that can be tuned on: one module each, listed in ``catalogue``.
 
-Reads from left to right: ``sources`` finds the files (``hub`` fetches them), ``rows`` reads them and checks their
-fields, one module per data set makes examples of them, ``splits`` keeps its parts apart.
+``sources`` finds or fetches the files, ``rows`` reads them and checks their fields, and the module of each data set
+makes examples of them. ``data.examples`` keeps the parts apart.
 """

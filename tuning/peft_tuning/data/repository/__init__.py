@@ -1,6 +1,6 @@
-"""Examples from the user's own code: holes with what belongs in them, and sentences with their functions.
+"""Examples from the user's own code: holes with the code that belongs there, and sentences with their functions.
 
-Reads from left to right: ``files`` says which files count; ``secrets`` takes out what nobody may learn; ``duplicates``
-drops what is there twice; ``holes`` and ``intents`` cut; ``holdout`` says who may see what; ``dataset`` puts it
-together. What a source file is, how it is built and what it says of others is in ``peft_core.code``.
+``files`` lists the files that are learned from; ``filters`` takes out secrets and duplicates; ``holes`` cuts;
+``dataset`` puts it together; ``accepted`` does the same with accepted suggestions. The structure of source files is in
+``peft_core.code``.
 """
