@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from peft_core.code.document import Document
 from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.completion.postprocess.cleanup import circles
+from peft_daemon.completion.postprocess.cleanup import circles, drop_usage
 
 
 def shown(
@@ -350,3 +350,39 @@ def test_what_is_shown_while_the_answer_grows_is_how_the_text_begins(
         assert final.startswith(draft.text)
         if draft.done:
             assert draft.text == final
+
+
+# What the default model wrote for "reverse the words of a sentence".
+WRITTEN = """def reverse_words(sentence):
+    # Example of a comment inside
+    return ' '.join(sentence.split()[::-1])
+
+# Example usage
+sentence = "Hello world"
+print(reverse_words(sentence))  # Output: "world Hello"
+"""
+
+
+def cut_usage(text: str) -> Draft:
+    document = Document("")
+    return drop_usage(Draft(text, final=True), document, Cursor.of(document, None))
+
+
+def test_an_example_of_use_is_cut_and_decoding_stops() -> None:
+    draft = cut_usage(WRITTEN)
+    assert draft.text == WRITTEN[: WRITTEN.index("\n# Example usage")]
+    assert draft.text.endswith("[::-1])\n")
+    assert draft.done
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Example usage of json\nimport json\n",
+        "def f():\n    # Example usage\n    return 1\n",
+        "def f():\n    return 1\n\n# Exemplary\nx = f()\n",
+    ],
+    ids=["nothing defined before", "inside the function", "another word"],
+)
+def test_other_comments_stay(text: str) -> None:
+    assert cut_usage(text).text == text

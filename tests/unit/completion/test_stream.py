@@ -15,10 +15,9 @@ from fakes.scripted_engines import PacedEngine
 from peft_core.api_types import ContextChunk, FinishReason, Origin, Timings
 from peft_core.code.document import Document
 from peft_core.errors import EngineFailed
-from peft_daemon.completion import formats
+from peft_daemon.completion import formats, prefetch
 from peft_daemon.completion.deadlines import Deadlines
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.prefetch import PREFETCH_DELAY_S
 from peft_daemon.completion.scheduler import Scheduler, Superseded
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 
@@ -65,6 +64,12 @@ class Desk:
         while len(self.engine.requests) < count:
             self.engine.begun.clear()
             await self.engine.begun.wait()
+
+
+async def turns() -> None:
+    """Let all that can go on do so: some turns of the event loop."""
+    for _ in range(50):
+        await asyncio.sleep(0)
 
 
 def wanted(source: str, document: str = "doc", **options: object) -> CompletionJob:
@@ -125,7 +130,6 @@ async def test_a_key_that_agrees_joins_the_answer_being_written() -> None:
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
     await desk.begun(1)
     second = asyncio.create_task(desk.ask(FILE + "ret‸\n"))
-    await asyncio.sleep(0.01)
     with pytest.raises(Superseded):
         await first
     desk.engine.go.set()
@@ -139,13 +143,13 @@ async def test_a_key_typed_ahead_of_the_model_joins_and_is_answered_anew_if_the_
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
     await desk.begun(1)
     ahead = asyncio.create_task(desk.ask(FILE + "return 2‸\n"))
-    await asyncio.sleep(0.01)
+    with pytest.raises(Superseded):
+        await first
     assert len(desk.engine.requests) == 1
     desk.engine.go.set()
     _, origin = await ahead
     assert origin is Origin.MODEL
     assert len(desk.engine.requests) == 2
-    await asyncio.gather(first, return_exceptions=True)
 
 
 @pytest.mark.parametrize(("left", "joins"), [(550, False), (20, True)])
@@ -154,17 +158,14 @@ async def test_a_key_does_not_wait_for_a_long_prompt_to_be_read(left: int, joins
     desk.engine.warm = False
     desk.engine.reading = Timings(prompt_tokens=600, prompt_evaluated=600 - left)
     by_hand = asyncio.create_task(desk.ask(LONG + FILE + "‸\n"))
-    await desk.begun(1)
-    await asyncio.sleep(0.01)
+    await desk.engine.waiting.wait()
     key = asyncio.create_task(_finish(desk, replace(wanted(LONG + FILE + "r‸\n"), automatic=True)))
-    await asyncio.sleep(0.01)
-    while not joins and len(desk.engine.requests) < 2:
-        await asyncio.sleep(0)
+    with pytest.raises(Superseded):
+        await by_hand
+    await desk.begun(1 if joins else 2)
     assert len(desk.engine.requests) == (1 if joins else 2)
     desk.engine.go.set()
     await key
-    with pytest.raises(Superseded):
-        await by_hand
 
 
 async def test_where_all_that_the_model_says_is_there_already_it_is_not_asked_again() -> None:
@@ -196,8 +197,7 @@ async def test_a_key_that_contradicts_ends_the_answer_before_the_next_one_begins
 async def test_an_interrupted_answer_is_not_kept() -> None:
     desk = Desk(at_once=2)
     first = asyncio.create_task(desk.ask(FILE + "‸\n"))
-    await desk.begun(1)
-    await asyncio.sleep(0.01)
+    await desk.engine.waiting.wait()
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     desk.engine.go.set()
@@ -210,7 +210,7 @@ async def test_when_the_time_has_come_what_is_complete_is_shown_and_the_rest_can
     end, _ = await desk.ask(FILE + "‸\n", show_after_ms=300)
     assert (end.text, end.more, end.reason) == ("return width *", True, FinishReason.TIMEOUT)
     rest = asyncio.create_task(desk.ask(FILE + "‸\n"))
-    await asyncio.sleep(0.01)
+    await turns()
     desk.engine.go.set()
     whole, origin = await rest
     assert (whole.text, whole.more, origin) == ("return width * height", False, Origin.JOINED)
@@ -270,7 +270,7 @@ async def test_warming_waits_until_nobody_waits_for_an_answer() -> None:
     asking = asyncio.create_task(desk.ask("y = ‸\n", document="other"))
     await desk.begun(1)
     older, newer = (asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + end))) for end in ("‸\n", "x‸\n"))
-    await asyncio.sleep(0.01)
+    await turns()
     assert len(desk.engine.requests) == 1
     desk.engine.go.set()
     await asking
@@ -278,11 +278,14 @@ async def test_warming_waits_until_nobody_waits_for_an_answer() -> None:
     assert [request.max_tokens for request in desk.engine.requests] == [64, 0]
 
 
-async def test_warming_is_not_interrupted_by_what_is_prepared_for_another_document() -> None:
+async def test_warming_is_not_interrupted_by_what_is_prepared_for_another_document(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefetch, "PREFETCH_DELAY_S", 0.0)
     desk = Desk(at_once=0)
     desk.completer.prefetcher.prefetch(wanted("y = ‸\n", document="other"))
     warming = asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + "‸\n")))
-    await asyncio.sleep(PREFETCH_DELAY_S + 0.1)  # it would have begun by then
+    await turns()
     assert [request.max_tokens for request in desk.engine.requests] == [0]
     desk.engine.go.set()
     assert (await warming).warm
@@ -325,7 +328,7 @@ async def test_warming_waits_for_what_is_prepared_ahead_of_the_same_document() -
     desk.completer.prefetcher.prefetch(wanted(FILE + "‸\n"))
     await desk.begun(1)
     warming = asyncio.create_task(desk.completer.prefetcher.warm(wanted(FILE + "x‸\n")))
-    await asyncio.sleep(0.01)
+    await turns()
     assert len(desk.engine.requests) == 1
     desk.engine.go.set()
     assert (await warming).warm
@@ -407,7 +410,7 @@ def test_however_somebody_types_the_newest_request_is_answered_right(keys: list[
         assert isinstance(last, tuple)
         if full.startswith(line):
             assert line + last[0].text == full
-        await asyncio.sleep(0.01)
+        await turns()
         assert (desk.engine.running, desk.scheduler.active, desk.scheduler.queued) == (0, 0, 0)
         assert desk.engine.most_running <= 1
         await desk.completer.close()
