@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from peft_lsp.positions import content, split_lines
+from peft_core.code.positions import content, split_lines
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser

@@ -15,8 +15,8 @@ from pathlib import Path
 from lsprotocol import types
 from pygls.uris import to_fs_path
 
+from peft_core.code.positions import Encoding, content, split_lines, to_column, to_offset
 from peft_core.paths import MAX_PATH_CHARS
-from peft_lsp.positions import Encoding, content, split_lines, to_column, to_offset
 
 MAX_PREFIX_CHARS = 64 * 1024
 """Characters before the cursor that a request carries; a model's context is smaller than that."""

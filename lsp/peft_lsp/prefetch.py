@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from peft_core.api_types import CompleteRequest, CompleteResponse
+from peft_core.code.positions import content
 from peft_lsp.documents import (
     ContentChange,
     DocumentSnapshot,
@@ -24,7 +25,6 @@ from peft_lsp.documents import (
     position_after,
     shift_position,
 )
-from peft_lsp.positions import content
 
 AFTER_OPEN_S = 0.1
 """An editor that sends its cursor has sent it by then."""

@@ -13,11 +13,11 @@ from collections.abc import Iterable
 import msgspec
 
 from peft_core.api_types import CompleteRequest
+from peft_core.code.positions import Encoding
 from peft_lsp.client import Client
 from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoard
 from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
 from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
-from peft_lsp.positions import Encoding
 from peft_lsp.prefetch import Continuations, Prefetch, likely_position
 from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.settings import EditorSettings, SettingsCache

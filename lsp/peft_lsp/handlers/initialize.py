@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from peft_core import __version__
+from peft_core.code.positions import Encoding, negotiate
 from peft_lsp import COMMANDS, COMPLETION_TRIGGERS, GENERATE_KIND, SERVER_NAME
-from peft_lsp.positions import Encoding, negotiate
 
 INCREMENTAL = 2
 """``TextDocumentSyncKind``: the editor sends its edits, not the whole text."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import msgspec
 from lsprotocol import types
 
+from peft_core.code.positions import content, split_lines
 from peft_lsp.documents import DocumentSnapshot
-from peft_lsp.positions import content, split_lines
 from peft_lsp.session import Session
 
 NOTHING = types.CompletionList(is_incomplete=True, items=[])

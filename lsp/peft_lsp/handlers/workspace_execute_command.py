@@ -18,6 +18,7 @@ from msgspec import Meta
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from peft_core.api_types import CompleteRequest, CompleteResponse, Task, UseAdapterRequest
+from peft_core.code.positions import Encoding
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_core.privacy.files import why_secret
 from peft_lsp import (
@@ -31,7 +32,6 @@ from peft_lsp import (
     comments,
 )
 from peft_lsp.documents import DocumentSnapshot, OpenDocument
-from peft_lsp.positions import Encoding
 from peft_lsp.session import Session
 from peft_lsp.settings import EditorSettings
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.code.positions import split_lines
 from peft_daemon.completion import intent
 from peft_lsp import comments
 from peft_lsp.comments import Prose, as_comment, find_prose, find_trailing_comment, strip_comment_marks
-from peft_lsp.positions import split_lines
 
 MODULE = split_lines(
     '''#!/usr/bin/env python

@@ -12,8 +12,8 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason, Task
+from peft_core.code.positions import Encoding
 from peft_lsp.documents import DocumentSnapshot, OpenDocuments
-from peft_lsp.positions import Encoding
 from peft_lsp.prefetch import Continuations
 
 URI = "file:///project/demo.py"

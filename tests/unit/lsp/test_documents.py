@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
+from peft_core.code.positions import Encoding, content, split_lines, to_column
 from peft_lsp.documents import MAX_PREFIX_CHARS, MAX_SUFFIX_CHARS, OpenDocument, OpenDocuments, WorkspaceFolders
 from peft_lsp.handlers.initialize import workspace_folders
-from peft_lsp.positions import Encoding, content, split_lines, to_column
 
 URI = "file:///project/demo.py"
 UTF16 = Encoding.UTF16

@@ -24,11 +24,11 @@ from peft_core.api_types import (
     Outcome,
     Task,
 )
+from peft_core.code.positions import Encoding
 from peft_lsp import feedback, suggestion_tracker
 from peft_lsp.daemon_connection import DaemonConnection
 from peft_lsp.documents import OpenDocuments
 from peft_lsp.feedback import MAX_CHARS_COMPARED, FeedbackReporter, SuggestionContext, count_kept_characters
-from peft_lsp.positions import Encoding
 
 URI = "file:///project/demo.py"
 MINE = AdapterUse("mine", "abc", 0.5)

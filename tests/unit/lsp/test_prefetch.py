@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
+from peft_core.code.positions import Encoding
 from peft_lsp import prefetch
 from peft_lsp.documents import ContentChange, OpenDocuments, TextPosition
-from peft_lsp.positions import Encoding
 from peft_lsp.prefetch import Prefetch
 
 URI, OTHER = "file:///project/demo.py", "file:///project/other.py"

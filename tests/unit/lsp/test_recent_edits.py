@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from lsprotocol import types
 
 from peft_core.api_types import LONGEST_EDIT, MOST_EDITS, ContextChanged
+from peft_core.code.positions import Encoding
 from peft_lsp import recent_edits
 from peft_lsp.documents import ContentChange, OpenDocuments
-from peft_lsp.positions import Encoding
 from peft_lsp.recent_edits import MAX_REGION_LINES, RecentEdits, Region, with_edit
 
 URI = "file:///project/a.py"

@@ -14,8 +14,8 @@ from lsprotocol import types
 
 from fakes.fake_editor import FakeEditor
 from peft_core.api_types import CompleteRequest
+from peft_core.code.positions import Encoding
 from peft_lsp.handlers.notifications import cursor_moved
-from peft_lsp.positions import Encoding
 from peft_lsp.prefetch import HEAD_LINES
 from peft_lsp.session import Debounce, Session
 

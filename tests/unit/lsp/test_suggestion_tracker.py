@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
+from peft_core.code.positions import Encoding, split_lines
 from peft_lsp.documents import ContentChange, OpenDocument, TextPosition, position_after
-from peft_lsp.positions import Encoding, split_lines
 from peft_lsp.suggestion_tracker import (
     LATE_ACCEPT_S,
     MIN_READING_S,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from peft_lsp.positions import Encoding, content, negotiate, split_lines, to_column, to_offset
+from peft_core.code.positions import Encoding, content, negotiate, split_lines, to_column, to_offset
 
 ENCODINGS = list(Encoding)
 CODEC = {Encoding.UTF8: ("utf-8", 1), Encoding.UTF16: ("utf-16-le", 2), Encoding.UTF32: ("utf-32-le", 4)}

@@ -1,4 +1,4 @@
-"""Editor columns <-> Python string offsets, on one line at a time.
+"""Conversion between columns of an editor and offsets of a Python string, one line at a time.
 
 The protocol counts columns in UTF-16 code units unless client and server agree on UTF-8 or UTF-32; Python counts code
 points. Lines end at ``\\n``, ``\\r\\n`` or a lone ``\\r`` and nowhere else (``str.splitlines`` also cuts at form feeds
