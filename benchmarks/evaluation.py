@@ -113,7 +113,7 @@ async def ours(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> 
             answerer(engine, case, at_once, draws_at_once),
             lease=lambda _digest: sys.exit("no adapter is asked for"),
             journal=journal,
-            tell=lambda _event: None,
+            on_progress=lambda _event: None,
         )
         seconds = time.perf_counter() - began
         by_item = {answered.item: answered.given.texts[0] for answered in journal.read()}

@@ -220,12 +220,12 @@ def _source(place: Installation, dataset: str | None, repo: Path | None, data: P
     if repo is not None:
         from peft_evaluation.datasets.catalogue import load_repository
 
-        return repo.resolve().name, lambda tell: load_repository(repo, SEED, tell)
+        return repo.resolve().name, lambda on_progress: load_repository(repo, SEED, on_progress)
     from peft_evaluation.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
     places = DataLocations.resolve(place.settings, place.paths, data=data)
-    return Path(str(dataset)).stem, lambda tell: catalogue.load(str(dataset), places, seed=SEED)
+    return Path(str(dataset)).stem, lambda on_progress: catalogue.load(str(dataset), places, seed=SEED)
 
 
 def _run(request: EvaluateRequest, place: Installation, *, as_json: bool) -> None:

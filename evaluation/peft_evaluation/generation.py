@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from peft_core.progress import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.journal import Journal
 from peft_evaluation.model import Model, ModelInput, ModelOutput
@@ -85,7 +86,7 @@ async def generate(
     *,
     lease: Callable[[str], AdapterLease],
     journal: Journal[SampleResult],
-    tell: Callable[[GenerationProgress], None],
+    on_progress: OnProgress[GenerationProgress],
 ) -> None:
     """Answer what is not answered yet. Raises what the answerer raises; what was answered by then is kept.
 
@@ -105,7 +106,7 @@ async def generate(
                 answered = await _generate_one(items, work, answerer, adapter, session)
                 journal.append(answered)
                 done += 1
-                tell(GenerationProgress(done, of, answered))
+                on_progress(GenerationProgress(done, of, answered))
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from peft_core.errors import Cancelled, InvalidInput, NotFound
+from peft_core.progress import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_evaluation import verification
 from peft_evaluation.cluster import Cluster, connected
@@ -39,7 +40,7 @@ from peft_evaluation.report.schema import Comparison, Report, StrategyResult
 from peft_evaluation.sample import SampleSet
 from peft_evaluation.sandbox.base import Sandbox, SandboxOutcome
 from peft_evaluation.sandbox.sandboxes import choose_sandbox
-from peft_evaluation.scorers.scoring import Tally, score
+from peft_evaluation.scorers.scoring import LiveScores, score
 from peft_evaluation.strategies import Strategy, Sweep, choose_strategies
 from peft_evaluation.verification import Verifications
 from peft_tuning.events import Loading
@@ -81,7 +82,7 @@ class EvaluationReported(msgspec.Struct, frozen=True, kw_only=True, tag="reporte
 
 
 EvaluationEvent = Loading | SampleAnswered | AnswerVerified | EvaluationReported
-Tell = Callable[[EvaluationEvent], None]
+OnEvaluationEvent = OnProgress[EvaluationEvent]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,13 +121,13 @@ def folder(place: Installation, name: str) -> Path:
     return place.paths.data / "evaluations" / name
 
 
-def evaluate(request: EvaluateRequest, place: Installation, tell: Tell) -> Report:
-    """Do it all, tell of it, and return the report; raises what ``answer_all`` raises."""
-    items = answer_all(request, place, tell)
+def evaluate(request: EvaluateRequest, place: Installation, on_progress: OnEvaluationEvent) -> Report:
+    """Do it all, report progress, and return the report; raises what ``answer_all`` raises."""
+    items = answer_all(request, place, on_progress)
     where = folder(place, request.name)
     begun = read_identity(where)
     answered = list(Journal(where / "answers.jsonl", SampleResult).read())
-    runs, sandbox = run_all(request, items, answered, where, tell)
+    runs, sandbox = run_all(request, items, answered, where, on_progress)
     (where / PACK).unlink(missing_ok=True)
     report = assemble(
         begun,
@@ -139,7 +140,7 @@ def evaluate(request: EvaluateRequest, place: Installation, tell: Tell) -> Repor
     )
     store.write_report(where, report)
     write_pages(where, report)
-    tell(
+    on_progress(
         EvaluationReported(
             folder=str(where),
             strategies=report.strategies,
@@ -150,7 +151,7 @@ def evaluate(request: EvaluateRequest, place: Installation, tell: Tell) -> Repor
     return report
 
 
-def answer_all(request: EvaluateRequest, place: Installation, tell: Tell) -> SampleSet:
+def answer_all(request: EvaluateRequest, place: Installation, on_progress: OnEvaluationEvent) -> SampleSet:
     """The first step: every strategy answers every item. Returns the items.
 
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
@@ -163,41 +164,44 @@ def answer_all(request: EvaluateRequest, place: Installation, tell: Tell) -> Sam
         require_free(where, resume=request.resume)
     nodes = connected(request.ray, place, _engine(request, place)) if request.ray else nullcontext()
     with nodes as cluster:
-        return _answer_all(request, place, cluster, tell)
+        return _answer_all(request, place, cluster, on_progress)
 
 
-def _answer_all(request: EvaluateRequest, place: Installation, cluster: Cluster | None, tell: Tell) -> SampleSet:
+def _answer_all(
+    request: EvaluateRequest, place: Installation, cluster: Cluster | None, on_progress: OnEvaluationEvent
+) -> SampleSet:
     path = place.base.path
     place.require_intact()
-    items = request.load_items(lambda what, done, of: tell(Loading(what=what, done=done, of=of)))
+    items = request.load_items(lambda what, done, of: on_progress(Loading(what=what, done=done, of=of)))
     items = items.first(request.limit) if request.limit else items
     _require_tests(request, items)
     if request.own_tests is not None:
-        items = _with_own_tests(request, request.own_tests, items, folder(place, request.name), tell)
+        items = _with_own_tests(request, request.own_tests, items, folder(place, request.name), on_progress)
     elif _tested(items):
         # Now rather than after hours of answering.
         choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
-    tell(Loading(what="choosing examples"))
+    on_progress(Loading(what="choosing examples"))
     strategies = choose_strategies(
         request.strategies, request.sweep, items, lambda name: _adapter(place, request, name)
     )
     begun = begin_run(folder(place, request.name), _identity(request, place, items, strategies), resume=request.resume)
-    tell(Loading(what=f"loading {place.entry.id}"))
+    on_progress(Loading(what=f"loading {place.entry.id}"))
     began, first = time.monotonic(), 0
-    tally = Tally(items)
+    live = LiveScores(items)
 
     def told(event: GenerationProgress) -> None:
         nonlocal first
         first = first or event.done - 1
         spent = time.monotonic() - began
-        tell(
+        live.add(event.last)
+        on_progress(
             SampleAnswered(
                 done=event.done,
                 of=event.of,
                 strategy=event.last.strategy,
                 item=event.last.item,
                 text=event.last.given.texts[0] if event.last.given.texts else "",
-                scores=dict(tally.add(event.last)),
+                scores=live.means(event.last.strategy),
                 eta_s=spent / (event.done - first) * (event.of - event.done),
             )
         )
@@ -207,7 +211,7 @@ def _answer_all(request: EvaluateRequest, place: Installation, cluster: Cluster 
             if _complete(journal, items, strategies):
                 return
             for known in journal.read():
-                tally.add(known)
+                live.add(known)
             async with _answerer(request, place, path, begun.max_tokens, cluster) as answerer:
                 engine = _engine(request, place)
                 await generate(
@@ -216,7 +220,7 @@ def _answer_all(request: EvaluateRequest, place: Installation, cluster: Cluster 
                     answerer,
                     lease=lambda digest: _lease(place, digest, engine),
                     journal=journal,
-                    tell=told,
+                    on_progress=told,
                 )
 
     try:
@@ -227,7 +231,11 @@ def _answer_all(request: EvaluateRequest, place: Installation, cluster: Cluster 
 
 
 def run_all(
-    request: EvaluateRequest, items: SampleSet, answered: Sequence[SampleResult], where: Path, tell: Tell
+    request: EvaluateRequest,
+    items: SampleSet,
+    answered: Sequence[SampleResult],
+    where: Path,
+    on_progress: OnEvaluationEvent,
 ) -> tuple[Verifications, str]:
     """The second step: answers to items with tests are run. What came of each, and the sandbox's name.
 
@@ -242,7 +250,7 @@ def run_all(
         def told(event: verification.VerificationProgress) -> None:
             nonlocal passed
             passed += event.last.outcome is SandboxOutcome.PASSED
-            tell(
+            on_progress(
                 AnswerVerified(
                     done=event.done, of=event.of, item=event.last.item, outcome=event.last.outcome, passed=passed
                 )
@@ -255,7 +263,7 @@ def run_all(
                 sandbox,
                 workers=os.cpu_count() or 1,
                 journal=journal,
-                tell=told,
+                on_progress=told,
             )
         except KeyboardInterrupt:
             raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
@@ -274,7 +282,11 @@ def _sandbox_of_own_tests(request: EvaluateRequest) -> Sandbox:
 
 
 def _with_own_tests(
-    request: EvaluateRequest, own: RepositoryTestsRequest, items: SampleSet, where: Path, tell: Tell
+    request: EvaluateRequest,
+    own: RepositoryTestsRequest,
+    items: SampleSet,
+    where: Path,
+    on_progress: OnEvaluationEvent,
 ) -> SampleSet:
     """Find out which items the tests can judge, before anything is asked."""
     try:
@@ -284,7 +296,7 @@ def _with_own_tests(
             _sandbox_of_own_tests(request),
             where,
             workers=os.cpu_count() or 1,
-            tell=lambda what, done, of: tell(Loading(what=what, done=done, of=of)),
+            on_progress=lambda what, done, of: on_progress(Loading(what=what, done=done, of=of)),
         )
     except KeyboardInterrupt:
         raise Cancelled("interrupted", fix="The same command goes on where it stopped") from None

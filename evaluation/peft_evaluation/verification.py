@@ -16,6 +16,7 @@ from typing import cast
 import msgspec
 
 from peft_core.code.document import lines_of
+from peft_core.progress import OnProgress
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
 from peft_evaluation.sample import FunctionTests, RepositoryTests, Sample, SampleSet, SampleTests
@@ -68,7 +69,7 @@ def verify(
     *,
     workers: int,
     journal: Journal[Verification],
-    tell: Callable[[VerificationProgress], None],
+    on_progress: OnProgress[VerificationProgress],
 ) -> None:
     """Run what was not run yet, ``workers`` at once. ``journal`` is open for appending. Raises OSError."""
     by_id = {item.id: item for item in items.items if item.tests is not None}
@@ -78,7 +79,7 @@ def verify(
         if each.item in by_id
         for text in each.given.texts
     }
-    verify_texts(texts, sandbox, workers=workers, journal=journal, tell=tell)
+    verify_texts(texts, sandbox, workers=workers, journal=journal, on_progress=on_progress)
 
 
 def verify_texts(
@@ -87,7 +88,7 @@ def verify_texts(
     *,
     workers: int,
     journal: Journal[Verification],
-    tell: Callable[[VerificationProgress], None],
+    on_progress: OnProgress[VerificationProgress],
 ) -> None:
     """The same for texts that nobody answered, each with its item and under its ``key``."""
     known = {ran.key for ran in journal.read()}
@@ -99,7 +100,7 @@ def verify_texts(
         nonlocal done
         journal.append(ran)
         done += 1
-        tell(VerificationProgress(done, len(texts), ran))
+        on_progress(VerificationProgress(done, len(texts), ran))
 
     with ThreadPoolExecutor(workers) as pool:
         running = {pool.submit(verify_one, item, text, sandbox): (item, text) for item, text in left}

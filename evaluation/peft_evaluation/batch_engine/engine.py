@@ -160,12 +160,12 @@ class BatchedEngine:
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Delta | Finish | Exception] = asyncio.Queue()
 
-        def tell(item: Delta | Finish | Exception) -> None:
+        def send(item: Delta | Finish | Exception) -> None:
             loop.call_soon_threadsafe(arrived.put_nowait, item)
 
         def give(text: str) -> None:
             if text:
-                tell(Delta(text, (), clock.timings()))
+                send(Delta(text, (), clock.timings()))
 
         def take(logits: Tensor) -> int | None:
             token = sampler.pick(logits)
@@ -176,12 +176,12 @@ class BatchedEngine:
             if not (over or answer.stopped or clock.written == room):
                 return token
             give(answer.rest()[0])
-            tell(Finish(FinishReason.STOP if over or answer.stopped else FinishReason.LENGTH, clock.timings()))
+            send(Finish(FinishReason.STOP if over or answer.stopped else FinishReason.LENGTH, clock.timings()))
             return None
 
         def done(error: Exception | None) -> None:
             if error is not None:
-                tell(_failure(error))
+                send(_failure(error))
 
         async with self._under_way(tokens, SingleSequence(take, max_tokens=room), request.adapter, clock, done):
             while True:

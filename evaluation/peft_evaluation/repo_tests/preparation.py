@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -25,6 +25,7 @@ from peft_core import files
 from peft_core.code import git
 from peft_core.code.document import normalize_newlines
 from peft_core.errors import InvalidInput, NotFound, TooLarge
+from peft_evaluation.datasets.catalogue import OnLoading
 from peft_evaluation.journal import Journal
 from peft_evaluation.repo_tests import interpreter
 from peft_evaluation.sample import RepositoryTests, Sample, SampleSet
@@ -39,8 +40,6 @@ ROOM = 64 * 2**20
 TIMES, LEAST = 3.0, 10.0
 """An answer has so many times what the tests took with the user's own code, and no less than so many seconds."""
 PACK = "repository.pack"
-
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,13 @@ class BaselineRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prepare(
-    items: SampleSet, own: RepositoryTestsRequest, sandbox: Sandbox, folder: Path, *, workers: int, tell: Tell
+    items: SampleSet,
+    own: RepositoryTestsRequest,
+    sandbox: Sandbox,
+    folder: Path,
+    *,
+    workers: int,
+    on_progress: OnLoading,
 ) -> SampleSet:
     """The same items, those that the tests notice with ``RepositoryTests``; ``folder`` keeps what was found out.
 
@@ -75,9 +80,9 @@ def prepare(
     hole, what packing raises, and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tell("packing the repository", 0, 1)
+    on_progress("packing the repository", 0, 1)
     suite = suite_of(own, folder)
-    reference = baseline_run(suite, sandbox, folder, tell)
+    reference = baseline_run(suite, sandbox, folder, on_progress)
     suite = replace(
         suite,
         passes=reference.passes,
@@ -94,7 +99,7 @@ def prepare(
         else:
             placed[item.id] = found
     journal = Journal(folder / f"broken-{suite.digest[:16]}.jsonl", Verification)
-    noticed = _noticed(placed, sandbox, workers, journal, tell)
+    noticed = _noticed(placed, sandbox, workers, journal, on_progress)
     left_out["not reached by them"] += len(placed) - len(noticed)
     if not noticed:
         raise InvalidInput(
@@ -130,12 +135,12 @@ def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
     )
 
 
-def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, tell: Tell) -> BaselineRun:
+def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, on_progress: OnLoading) -> BaselineRun:
     """Of the user's own code, from the disk or from two runs. Raises NotFound, InvalidInput as ``prepare`` does."""
     path = folder / f"tests-{suite.digest[:16]}.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=BaselineRun)
-    tell("running your tests", 0, 2)
+    on_progress("running your tests", 0, 2)
     began = time.monotonic()
     first = report_suite(suite, None, sandbox, suite.limits)
     took = time.monotonic() - began
@@ -157,7 +162,7 @@ def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, tell: Tell)
             why=first.why,
             fix="Run them in the interpreter that --python names; docs/sandbox.md says what they find in there",
         )
-    tell("running your tests", 1, 2)
+    on_progress("running your tests", 1, 2)
     began = time.monotonic()
     again = report_suite(replace(suite, passes=tuple(sorted(first.passed))), None, sandbox, suite.limits)
     took = max(took, time.monotonic() - began)
@@ -214,19 +219,23 @@ def _sides(example: FillExample, repository: Path) -> tuple[str, str] | None:
 
 
 def _noticed(
-    placed: Mapping[str, tuple[Sample, str]], sandbox: Sandbox, workers: int, journal: Journal[Verification], tell: Tell
+    placed: Mapping[str, tuple[Sample, str]],
+    sandbox: Sandbox,
+    workers: int,
+    journal: Journal[Verification],
+    on_progress: OnLoading,
 ) -> frozenset[str]:
     """Ids of the items whose broken text does not pass."""
     what = "breaking holes, to see which your tests notice"
     wanted = {verification_key(name, text): (item, text) for name, (item, text) in placed.items()}
-    tell(what, 0, len(wanted))
+    on_progress(what, 0, len(wanted))
     with journal:
         verify_texts(
             wanted,
             sandbox,
             workers=workers,
             journal=journal,
-            tell=lambda event: tell(what, event.done, event.of),
+            on_progress=lambda event: on_progress(what, event.done, event.of),
         )
         ran = {each.key: each for each in journal.read()}
     return frozenset(item.id for found, (item, _) in wanted.items() if ran[found].outcome is not SandboxOutcome.PASSED)

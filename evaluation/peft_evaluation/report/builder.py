@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import isnan
 from statistics import fmean
 
 import numpy as np
@@ -27,6 +26,7 @@ from peft_evaluation.report.schema import (
 )
 from peft_evaluation.sample import RepositoryTests, SampleSet, groups
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
+from peft_evaluation.scorers.scoring import SampleMeans
 from peft_evaluation.stats import SampleValues, adjust, compare, measure
 
 PACKAGES = ("peft-daemon", "torch", "transformers", "sacrebleu", "tree-sitter-python", "bm25s", "scipy")
@@ -88,19 +88,14 @@ def assemble(
     )
 
 
-def values(scored: Iterable[ReportedSample], strategy: str) -> dict[str, SampleValues]:
-    """By metric, then by item: the mean over a strategy's seeds. Metrics in the catalogue's order."""
-    found: dict[str, SampleValues] = {}
-    for metric in METRICS:
-        of_metric = {}
-        for item in scored:
-            each = [a.scores[metric] for a in item.answers if a.strategy == strategy and metric in a.scores]
-            numbers = [number for number in each if not isnan(number)]
-            if numbers:
-                of_metric[item.id] = fmean(numbers)
-        if of_metric:
-            found[metric] = of_metric
-    return found
+def values(scored: Iterable[ReportedSample], strategy: str) -> dict[str, dict[str, float]]:
+    """By metric, then by sample: the mean over a strategy's seeds. Metrics in the catalogue's order."""
+    means = SampleMeans()
+    for sample in scored:
+        for each in sample.answers:
+            if each.strategy == strategy:
+                means.add(sample.id, each.scores)
+    return means.values()
 
 
 def _by_strategy(answered: Iterable[SampleResult]) -> dict[str, list[SampleResult]]:

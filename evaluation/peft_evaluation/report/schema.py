@@ -98,8 +98,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """... and worse; the rest are equal."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one strategy gave for one item with one seed."""
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """What one strategy's output for one sample, with one seed, is worth."""
 
     strategy: str
     seed: int
@@ -124,7 +124,7 @@ class ReportedSample(msgspec.Struct, frozen=True, kw_only=True):
     question: str
     """The sentence, or the text around a hole with the hole marked."""
     reference: str
-    answers: tuple[Answer, ...]
+    answers: tuple[Score, ...]
 
 
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True):

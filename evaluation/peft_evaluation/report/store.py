@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from peft_core import files
 from peft_core.errors import InvalidInput, NotFound
-from peft_evaluation.report.schema import SCHEMA, Answer, Report, ReportedSample
+from peft_evaluation.report.schema import SCHEMA, Report, ReportedSample, Score
 
 REPORT_FILE = "report.json"
 COMPRESSED_FILE = f"{REPORT_FILE}.gz"
@@ -84,7 +84,7 @@ def _sample_without_texts(item: ReportedSample) -> ReportedSample:
     )
 
 
-def _answer_without_texts(answer: Answer) -> Answer:
+def _answer_without_texts(answer: Score) -> Score:
     # Behind the colon stands what a program printed or raised.
     outcomes = tuple(outcome.partition(":")[0] for outcome in answer.outcomes)
     return replace(answer, texts=("",) * len(answer.texts), outcomes=outcomes)

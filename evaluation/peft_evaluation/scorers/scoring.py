@@ -1,20 +1,21 @@
-"""The last step: what each answer is worth. A pure function of items, answers and what came of running them.
+"""The last step: score each output. A pure function of samples, results and what came of running the answers.
 
-Does not cover running answers (``verifying``), nor what strategies are worth together (``assembling``).
+Running answers is in ``verification``; figures of whole strategies are made in ``report.builder``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
 from statistics import fmean
 
 from peft_evaluation.generation import SampleResult
-from peft_evaluation.report.schema import Answer, ReportedSample
+from peft_evaluation.report.schema import ReportedSample, Score
 from peft_evaluation.sample import Sample, SampleSet
 from peft_evaluation.sandbox.base import SandboxOutcome
 from peft_evaluation.scorers.code_bleu.score import code_bleu
-from peft_evaluation.scorers.metrics import chrf, exact_match, pass_at_k, similarity, syntax
+from peft_evaluation.scorers.metrics import METRICS, chrf, exact_match, pass_at_k, similarity, syntax
 from peft_evaluation.verification import Verification, Verifications, verification_key
 from peft_tuning.data.datasets.apps import ProblemTests
 from peft_tuning.data.examples import FillExample
@@ -34,7 +35,7 @@ def score(items: SampleSet, answered: Iterable[SampleResult], runs: Verification
             group=item.group,
             question=item.question,
             reference=item.reference,
-            answers=tuple(_answer(item, each, runs) for each in by_item[item.id]),
+            answers=tuple(_score(item, each, runs) for each in by_item[item.id]),
         )
         for item in items.items
     )
@@ -67,10 +68,10 @@ def ran_scores(item: Sample, ran: Sequence[Verification]) -> Mapping[str, float]
     return found
 
 
-def _answer(item: Sample, answered: SampleResult, runs: Verifications) -> Answer:
+def _score(item: Sample, answered: SampleResult, runs: Verifications) -> Score:
     given = answered.given
     ran = [runs[found] for text in given.texts if (found := verification_key(item.id, text)) in runs]
-    return Answer(
+    return Score(
         strategy=answered.strategy,
         seed=answered.seed,
         texts=given.texts,
@@ -83,25 +84,56 @@ def _answer(item: Sample, answered: SampleResult, runs: Verifications) -> Answer
     )
 
 
-SHOWN = ("em@1", "chrf", "similarity", "syntax")
-"""Of what needs no running."""
+LIVE_METRICS = ("em@1", "chrf", "similarity", "syntax")
+"""Metrics that are shown while a run goes on: cheap, and without running an answer."""
 
 
-class Tally:
-    """Means over the answers there are; the report's may differ, since it weighs all items alike."""
+class SampleMeans:
+    """The scores of one strategy: for each metric and sample the mean over the strategy's seeds.
 
-    def __init__(self, items: SampleSet) -> None:
-        self._items = {item.id: item for item in items.items}
-        self._sums: dict[str, dict[str, float]] = {}
-        self._counts: dict[str, dict[str, int]] = {}
+    The figures of a report and those shown while a run goes on both come from here.
+    """
 
-    def add(self, answered: SampleResult) -> Mapping[str, float]:
-        """Count one more; the means of its strategy by metric. Answers to other items count nothing."""
-        sums = self._sums.setdefault(answered.strategy, {})
-        counts = self._counts.setdefault(answered.strategy, {})
-        if (item := self._items.get(answered.item)) is not None:
-            for metric, value in scores(item, answered.given.texts).items():
-                if metric in SHOWN:
-                    sums[metric] = sums.get(metric, 0.0) + value
-                    counts[metric] = counts.get(metric, 0) + 1
-        return {metric: sums[metric] / counts[metric] for metric in SHOWN if metric in sums}
+    def __init__(self) -> None:
+        self._scores: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, sample_id: str, scores: Mapping[str, float]) -> None:
+        """Add the scores of one output; those that are not a number do not count."""
+        for metric, value in scores.items():
+            if not isnan(value):
+                self._scores.setdefault(metric, {}).setdefault(sample_id, []).append(value)
+
+    def values(self) -> dict[str, dict[str, float]]:
+        """By metric, then by sample, in the order in which reports show metrics."""
+        return {
+            metric: {sample_id: fmean(numbers) for sample_id, numbers in self._scores[metric].items()}
+            for metric in METRICS
+            if metric in self._scores
+        }
+
+    def mean(self, metric: str) -> float:
+        """The mean over all samples. Raises KeyError for a metric without a score."""
+        return fmean(map(fmean, self._scores[metric].values()))
+
+    def __contains__(self, metric: str) -> bool:
+        return metric in self._scores
+
+
+class LiveScores:
+    """What each strategy has reached so far, while samples are still being answered."""
+
+    def __init__(self, samples: SampleSet) -> None:
+        self._samples = {sample.id: sample for sample in samples.items}
+        self._means: dict[str, SampleMeans] = {}
+
+    def add(self, result: SampleResult) -> None:
+        """Score one more result. Results for other samples do not count."""
+        means = self._means.setdefault(result.strategy, SampleMeans())
+        if (sample := self._samples.get(result.item)) is not None:
+            found = scores(sample, result.given.texts)
+            means.add(sample.id, {metric: found[metric] for metric in LIVE_METRICS if metric in found})
+
+    def means(self, strategy: str) -> dict[str, float]:
+        """The means of one strategy so far, by metric."""
+        means = self._means.get(strategy, SampleMeans())
+        return {metric: means.mean(metric) for metric in LIVE_METRICS if metric in means}

@@ -59,11 +59,13 @@ def adapter(place: TinyPlace) -> None:
         place.registry.import_(made, name="mine", base=place.base)
 
 
-def holding(tell: Callable[[EvaluationEvent], None], count: int, gate: Path) -> Callable[[EvaluationEvent], None]:
-    """``tell``, and stand still as the module says."""
+def holding(
+    on_progress: Callable[[EvaluationEvent], None], count: int, gate: Path
+) -> Callable[[EvaluationEvent], None]:
+    """``on_progress``, and stand still as the module says."""
 
     def told(event: EvaluationEvent) -> None:
-        tell(event)
+        on_progress(event)
         while isinstance(event, SampleAnswered) and event.done == count and not gate.exists():
             time.sleep(0.01)
 
@@ -77,8 +79,8 @@ if __name__ == "__main__":
     here = tiny_place(Path(sys.argv[1]))
     if "--long" in sys.argv:
         adapter(here)
-    tell: Callable[[EvaluationEvent], None] = JsonLines(sys.stdout)
+    on_progress: Callable[[EvaluationEvent], None] = JsonLines(sys.stdout)
     if "--hold" in sys.argv:
         count, gate = sys.argv[sys.argv.index("--hold") + 1 :][:2]
-        tell = holding(tell, int(count), Path(gate))
-    answer_all(asked, here, tell)
+        on_progress = holding(on_progress, int(count), Path(gate))
+    answer_all(asked, here, on_progress)

@@ -76,7 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def prepared(repository: Path, folder: Path) -> SampleSet:
     own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
-    return prepare(holes(), own, Bubblewrap(), folder, workers=2, tell=lambda *_: None)
+    return prepare(holes(), own, Bubblewrap(), folder, workers=2, on_progress=lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_nothing_that_was_found_out_is_done_again(
     monkeypatch.setattr(preparation, "report_suite", None)
     monkeypatch.setattr("peft_evaluation.verification.verify_one", None)
     own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
-    again = prepare(holes(), own, Bubblewrap(), folder, workers=2, tell=lambda *_: None)
+    again = prepare(holes(), own, Bubblewrap(), folder, workers=2, on_progress=lambda *_: None)
     assert (again, again.digest) == (prepared, prepared.digest)
 
 
@@ -259,7 +259,7 @@ def test_tests_that_judge_nothing_are_refused(
 ) -> None:
     own = RepositoryTestsRequest(repository=repository, arguments=(*ARGUMENTS, *arguments))
     with pytest.raises(error, match=message):
-        prepare(holes(), own, Bubblewrap(), tmp_path, workers=2, tell=lambda *_: None)
+        prepare(holes(), own, Bubblewrap(), tmp_path, workers=2, on_progress=lambda *_: None)
 
 
 def test_tests_are_not_shared_out_to_processes(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_tests_are_not_shared_out_to_processes(tmp_path: Path) -> None:
     )
     made.commit({"workers.py": plugin})
     own = RepositoryTestsRequest(repository=made.root, arguments=(*ARGUMENTS, "-p", "workers", "--numprocesses", "4"))
-    found = prepare(holes(), own, Bubblewrap(), tmp_path, workers=2, tell=lambda *_: None)
+    found = prepare(holes(), own, Bubblewrap(), tmp_path, workers=2, on_progress=lambda *_: None)
     assert sum(item.tests is not None for item in found.items) == NOTICED
 
 
@@ -287,7 +287,7 @@ def test_a_package_installed_from_the_repository_is_tested_in_the_copy(tmp_path:
     item = replace(holes().items[0], example=replace(holes().items[0].example, path="src/prices.py"))
     items = replace(holes(), items=(item,))
     own = RepositoryTestsRequest(repository=made.root, arguments=ARGUMENTS)
-    found = prepare(items, own, Bubblewrap(), tmp_path, workers=1, tell=lambda *_: None)
+    found = prepare(items, own, Bubblewrap(), tmp_path, workers=1, on_progress=lambda *_: None)
     assert judged(found, "return sum(prices)")[0] is SandboxOutcome.PASSED
     assert judged(found, "return 3") == (SandboxOutcome.FAILED, "assert 3 == 0")
 
@@ -295,5 +295,5 @@ def test_a_package_installed_from_the_repository_is_tested_in_the_copy(tmp_path:
 def test_without_a_sandbox_nothing_is_run(repository: Path, tmp_path: Path) -> None:
     own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
     with pytest.raises(InvalidInput, match="only run in a sandbox"):
-        prepare(holes(), own, Unconfined(), tmp_path, workers=2, tell=lambda *_: None)
+        prepare(holes(), own, Unconfined(), tmp_path, workers=2, on_progress=lambda *_: None)
     assert not (repository / "written-into-the-repository.txt").exists()

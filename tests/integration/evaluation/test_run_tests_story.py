@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> TinyPlace:
 def request(repository: Path, **changes: object) -> EvaluateRequest:
     facts: dict[str, object] = {
         "name": "shop",
-        "load_items": lambda tell: load_repository(repository, SEED, tell),
+        "load_items": lambda on_progress: load_repository(repository, SEED, on_progress),
         "strategies": ("zero-shot",),
         "own_tests": RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS),
         "pass_at": (1,),

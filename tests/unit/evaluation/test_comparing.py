@@ -7,7 +7,7 @@ import pytest
 
 from peft_core.errors import InvalidInput
 from peft_evaluation.report.builder import compare_reports, compare_strategies
-from peft_evaluation.report.schema import Answer, Judgement, Report, ReportedSample
+from peft_evaluation.report.schema import Judgement, Report, ReportedSample, Score
 from peft_evaluation.scorers.metrics import WHOLES
 from support.evaluation_report import finished_report
 
@@ -20,7 +20,7 @@ def before() -> Report:
 def improved(report: Report) -> Report:
     """zero-shot is right on the first twelve items, the rest is as it was."""
 
-    def better(answer: Answer, index: int) -> Answer:
+    def better(answer: Score, index: int) -> Score:
         if answer.strategy != "zero-shot" or index >= 12:
             return answer
         return msgspec.structs.replace(answer, scores={**answer.scores, "em@1": 1.0})

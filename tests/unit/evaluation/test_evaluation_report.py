@@ -17,7 +17,7 @@ from peft_evaluation.report.schema import Judgement, Measure, Report
 from peft_evaluation.report.tables import duration, measured, size
 from peft_evaluation.sample import FunctionTests, Sample
 from peft_evaluation.scorers.metrics import WHOLES
-from peft_evaluation.scorers.scoring import score, scores
+from peft_evaluation.scorers.scoring import LiveScores, score, scores
 from peft_tuning.data.examples import FillExample, IntentExample
 from support.evaluation_report import IDENTITY, ITEMS, answered, answers, finished_report
 
@@ -171,3 +171,26 @@ def test_figures_are_written_on_their_metric_s_scale() -> None:
     assert measured("chrf", measure) == "0.2 [0.1, 0.5]"
     assert (size(None), size(17_600_000), size(4_900_000_000)) == ("—", "17.6 MB", "4.90 GB")
     assert (duration(None), duration(3.21), duration(75), duration(3720)) == ("—", "3.2 s", "1 min 15 s", "1 h 2 min")
+
+
+def test_live_scores_are_those_of_a_strategy_so_far() -> None:
+    live = LiveScores(ITEMS)
+    live.add(answered("zero-shot", 0, "x0()"))
+    live.add(answered("icl-1", 0, "y("))
+    assert (live.means("zero-shot")["em@1"], live.means("icl-1")["em@1"]) == (1.0, 0.0)
+    live.add(answered("zero-shot", 1, "x1("))
+    after = live.means("zero-shot")
+    assert (after["em@1"], after["syntax"]) == (0.5, 0.5)
+    assert 0 < after["chrf"] < 100
+    live.add(answered("zero-shot", 99, "x1("))
+    assert live.means("zero-shot") == after
+    assert live.means("rag") == {}
+
+
+def test_the_last_live_scores_are_those_of_the_report(report: Report) -> None:
+    live = LiveScores(ITEMS)
+    for each in answers():
+        live.add(each)
+    for strategy in report.strategies:
+        for metric, value in live.means(strategy.id).items():
+            assert value == pytest.approx(strategy.metrics[metric].value)

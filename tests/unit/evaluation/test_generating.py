@@ -29,7 +29,7 @@ def lease(digest: str) -> AdapterLease:
 async def run(folder: Path, answerer: ToldAnswerer, items: SampleSet = ITEMS) -> list[GenerationProgress]:
     told: list[GenerationProgress] = []
     with Journal(folder / "answers.jsonl", SampleResult) as journal:
-        await generate(items, STRATEGIES, answerer, lease=lease, journal=journal, tell=told.append)
+        await generate(items, STRATEGIES, answerer, lease=lease, journal=journal, on_progress=told.append)
     return told
 
 

@@ -67,7 +67,7 @@ def run(
 ) -> tuple[list[Verification], list[VerificationProgress]]:
     told: list[VerificationProgress] = []
     with Journal(tmp_path / "runs.jsonl", Verification) as journal:
-        verify(items(), given, sandbox, workers=workers, journal=journal, tell=told.append)
+        verify(items(), given, sandbox, workers=workers, journal=journal, on_progress=told.append)
         return list(journal.read()), told
 
 
@@ -80,10 +80,10 @@ def test_the_same_text_is_run_once_and_nothing_again_after_an_interruption(tmp_p
         verification_key("double", WRONG): SandboxOutcome.FAILED,
     }
     assert [(each.done, each.of) for each in told] == [(1, 2), (2, 2)]
-    assert sandbox.scripts.count("candidate") == 2
+    assert sandbox.scripts.count("functions.answer_calls") == 2
     more = [*first, answered("double", RIGHT, strategy="rag"), answered("double", "def double(x): return 4")]
     ran, told = run(tmp_path, more, sandbox)
-    assert sandbox.scripts.count("candidate") == 3
+    assert sandbox.scripts.count("functions.answer_calls") == 3
     assert [(each.done, each.of) for each in told] == [(3, 3)]
     assert len(ran) == 3
 
@@ -123,7 +123,7 @@ def test_a_loop_counts_as_timeout_after_it_was_run_twice(tmp_path: Path, monkeyp
     ran, _ = run(tmp_path, [answered("sums", "while True: pass")], sandbox)
     assert [(each.outcome, each.passed, each.of) for each in ran] == [(SandboxOutcome.TIMEOUT, 0, 4)]
     # The other three tests are not waited for.
-    assert sandbox.scripts == ["program", "program"]
+    assert sandbox.scripts == ["confine.run_program", "confine.run_program"]
 
 
 def test_outcomes_become_pass_at_k_and_for_problems_the_share_of_tests(tmp_path: Path) -> None:
