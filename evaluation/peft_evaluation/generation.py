@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
-from peft_core.progress import OnProgress
 
+from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.journal import Journal
 from peft_evaluation.model import Model, ModelInput, ModelOutput

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from peft_core.progress import OnProgress
 
 from peft_core.errors import Cancelled, InvalidInput, NotFound
+from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_evaluation import verification
 from peft_evaluation.cluster import Cluster, connected

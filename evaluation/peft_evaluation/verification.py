@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import cast
 
 import msgspec
-from peft_core.progress import OnProgress
 
 from peft_core.code.document import lines_of
+from peft_core.tasks import OnProgress
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
 from peft_evaluation.sample import FunctionTests, RepositoryTests, Sample, SampleSet, SampleTests
