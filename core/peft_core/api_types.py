@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from peft_core.paths import MAX_PATH_CHARS
+from peft_core.wire_errors import ErrorBody
 
 PROTOCOL_VERSION = 1
 
@@ -203,18 +204,6 @@ class WarmResponse(msgspec.Struct, frozen=True, kw_only=True):
     timings: Timings = Timings()
 
 
-class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request failed (``errors.PeftDaemonError`` on the wire)."""
-
-    code: str
-    message: str
-    type: str = ""
-    """The coarse kind that OpenAI's and llama.cpp's clients know: invalid_request_error or server_error."""
-    what: str = ""
-    why: str = ""
-    fix: str = ""
-
-
 class DeltaEvent(msgspec.Struct, frozen=True, tag="delta", tag_field="type"):
     """A piece of text that the final text will begin with (already post-processed)."""
 
@@ -229,12 +218,6 @@ class FinalEvent(msgspec.Struct, frozen=True, tag="final", tag_field="type"):
 
 class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
     """The stream broke; nothing follows."""
-
-    error: ErrorBody
-
-
-class ErrorResponse(msgspec.Struct, frozen=True):
-    """Body of every 4xx and 5xx answer of the native routes."""
 
     error: ErrorBody
 

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import msgspec
 
-from peft_core.api_types import ErrorBody, ErrorResponse
 from peft_core.errors import PeftDaemonError
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A ``PeftDaemonError`` as it travels: why a request or a start failed."""
+
+    code: str
+    message: str
+    type: str = ""
+    """The coarse kind that OpenAI's and llama.cpp's clients know: invalid_request_error or server_error."""
+    what: str = ""
+    why: str = ""
+    fix: str = ""
+
+
+class ErrorResponse(msgspec.Struct, frozen=True):
+    """Body of every 4xx and 5xx answer of the native routes."""
+
+    error: ErrorBody
 
 
 def error_body(error: PeftDaemonError) -> ErrorBody:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from peft_core.api_types import ErrorBody, ErrorEvent, ErrorResponse
+from peft_core.api_types import ErrorEvent
 from peft_core.errors import Unavailable
-from peft_core.wire_errors import error_body
+from peft_core.wire_errors import ErrorBody, ErrorResponse, error_body
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.api_types import ErrorBody
 from peft_core.errors import PeftDaemonError, Unavailable, UnusablePath
 from peft_core.files import read_private, remove_file, require_private_folder, write_private
 from peft_core.paths import Paths
-from peft_core.wire_errors import error_body, error_from_body
+from peft_core.wire_errors import ErrorBody, error_body, error_from_body
 
 MAX_FREE_FAILURES = 2
 """Failures allowed before back-off starts."""

@@ -13,10 +13,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from peft_core.api_types import ErrorEvent, ErrorResponse
+from peft_core.api_types import ErrorEvent
 from peft_core.errors import Cancelled, InvalidInput, NotFound, PeftDaemonError
 from peft_core.tasks import cancel_and_wait
-from peft_core.wire_errors import http_error_body
+from peft_core.wire_errors import ErrorResponse, http_error_body
 
 T = TypeVar("T")
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.api_types import ErrorBody, ErrorResponse
 from peft_core.errors import EngineFailed, NotFound, PeftDaemonError, Unavailable
-from peft_core.wire_errors import error_body, error_from_body, error_from_response
+from peft_core.wire_errors import ErrorBody, ErrorResponse, error_body, error_from_body, error_from_response
 
 
 @pytest.mark.parametrize("kind", PeftDaemonError.__subclasses__())

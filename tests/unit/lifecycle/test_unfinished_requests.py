@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from peft_core.api_types import ErrorEvent, ErrorResponse, StreamEvent
+from peft_core.api_types import ErrorEvent, StreamEvent
+from peft_core.wire_errors import ErrorResponse
 from peft_daemon.lifecycle.activity import UnfinishedRequestMiddleware
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]

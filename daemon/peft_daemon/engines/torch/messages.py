@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from peft_core.api_types import ErrorBody
+from peft_core.wire_errors import ErrorBody
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, WaitPolicy
 
 
