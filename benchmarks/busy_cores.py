@@ -15,7 +15,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +23,8 @@ from engines import once, read_rate, write_rate
 
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.engines import factory
 from peft_daemon.engines.base import PASSIVE_SPIN_COUNT
+from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -48,20 +47,14 @@ def busy(programs: int) -> Iterator[None]:
 
 async def rates(settings: Settings, model: Path, programs: int) -> tuple[float, float] | None:
     """Tokens per second read and written by an engine of its own, which has been used before it is measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        engine = factory.create_engine(
-            settings, model_id=settings.model, model_path=model, context_tokens=2048, socket_folder=Path(folder)
-        )
-        await engine.start()
+    entry = catalogue.get(settings.model)
+    async with temporary_engine(settings, entry, model, context_tokens=2048) as engine:
+        await once(engine, 1)
         try:
-            await engine.ready()
-            await once(engine, 1)
             with busy(programs):
                 timings = await asyncio.wait_for(once(engine, 2), LIMIT_S)
         except TimeoutError:
             return None
-        finally:
-            await engine.stop()
     return round(read_rate(timings), 1), round(write_rate(timings), 1)
 
 

@@ -30,6 +30,7 @@ from peft_daemon.completion import formats
 from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
 from peft_daemon.completion.stream import complete_once
+from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_evaluation.datasets.catalogue import load_repository
 from peft_evaluation.journal import Journal
 from peft_evaluation.sample import SampleSet
@@ -38,7 +39,6 @@ from peft_evaluation.stats import compare, measure
 from peft_evaluation.strategies import ChunkMixture, Strategy, alone, with_context
 from peft_tuning.data.examples import FillExample
 from peft_tuning.installation import Installation
-from peft_tuning.served import serving
 
 SEED = 42
 MAX_TOKENS = 96
@@ -99,7 +99,8 @@ async def run(
     characters = int(place.settings.prompt_tokens * CHARACTERS_PER_TOKEN)
     with Journal(out, Filled) as journal:
         known = {each.key for each in journal.read()}
-        async with serving(place.settings, place.entry, place.base.path) as engine:
+        settings = measurement_settings(place.settings)
+        async with temporary_engine(settings, place.entry, place.base.path) as engine:
             for number in range(count):
                 for each in asked:
                     for adapter in adapters:

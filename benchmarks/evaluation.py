@@ -28,6 +28,7 @@ from peft_core.api_types import TORCH
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_daemon.engines.base import Engine, GenerationRequest, Segment
+from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.store import open_store
@@ -38,7 +39,6 @@ from peft_evaluation.model import Greedy, ModelInput, Samples, ServedModel
 from peft_evaluation.sample import SampleSet
 from peft_evaluation.strategies import Strategy, in_context, zero_shot
 from peft_tuning.data.datasets.sources import DataLocations
-from peft_tuning.served import serving
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ async def ours(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> 
 async def fast(settings: Settings, entry: ModelEntry, path: Path, rows: int) -> AsyncGenerator[Engine, None]:
     """The engine with which ``evaluate`` answers many at once."""
     if settings.engine != TORCH:
-        async with serving(settings, entry, path, slots=rows) as engine:
+        async with temporary_engine(measurement_settings(settings, slots=rows), entry, path) as engine:
             yield engine
         return
     from peft_daemon.engines.torch.base_model import load_base
@@ -157,7 +157,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     for case in cases(items, options.samples):
         if options.case and case.name not in options.case:
             continue
-        async with serving(settings, entry, path) as engine:
+        async with temporary_engine(measurement_settings(settings), entry, path) as engine:
             slow, texts = await one_at_a_time(engine, replace(case, items=case.items.first(options.alone)))
         draws = case.decoding.answers if settings.engine == TORCH else 1
         async with fast(settings, entry, path, options.at_once * draws) as engine:

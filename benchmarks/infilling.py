@@ -26,12 +26,12 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion import formats
+from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.events import HoleAverage
 from peft_tuning.gate import HoleScore, average_scores, score_holes
-from peft_tuning.served import serving
 from peft_tuning.statistics import mcnemar
 
 
@@ -81,7 +81,8 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
         leases.append((adapter, registry.lease(manifest, float(scale) if scale else manifest.scale)))
     rows: list[Row] = []
     answers: dict[str, tuple[HoleScore, ...]] = {}
-    async with serving(settings, entry, open_store(settings, paths).served(entry, settings).path) as engine:
+    path = open_store(settings, paths).served(entry, settings).path
+    async with temporary_engine(measurement_settings(settings), entry, path) as engine:
         for name, lease in leases:
             done = 0
 

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Finish, GenerationRequest, Segment, default_threads
+from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -239,25 +239,14 @@ def _why_engine(settings: Settings) -> str:
 async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, float]:
     """Tokens per second, reading a prompt and writing, in an engine of its own."""
     model = catalogue.get(settings.model)
-    with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-        engine = factory.create_engine(
-            settings,
-            model_id=model.id,
-            model_path=open_store(settings, paths).served(model, settings).path,
-            context_tokens=min(settings.context_tokens, model.context_tokens),
-            socket_folder=Path(folder),
-        )
-        await engine.start()
-        try:
-            await engine.ready()
-            text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_LINES))
-            request = GenerationRequest((Segment(text),), DECODE_TOKENS)
-            async for item in engine.generate(request):
-                if isinstance(item, Finish):
-                    t = item.timings
-                    return 1000 * t.prompt_evaluated / max(t.prompt_ms, 1), 1000 * t.decode_tokens / max(t.decode_ms, 1)
-        finally:
-            await engine.stop()
+    path = open_store(settings, paths).served(model, settings).path
+    async with temporary_engine(settings, model, path) as engine:
+        text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_LINES))
+        request = GenerationRequest((Segment(text),), DECODE_TOKENS)
+        async for item in engine.generate(request):
+            if isinstance(item, Finish):
+                t = item.timings
+                return 1000 * t.prompt_evaluated / max(t.prompt_ms, 1), 1000 * t.decode_tokens / max(t.decode_ms, 1)
     return 0.0, 0.0
 
 

@@ -26,10 +26,10 @@ from peft_daemon.completion.prompt import Shot
 from peft_daemon.completion.stream import Completion, complete_once
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, set_wait_policy
+from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 from peft_tuning.installation import Installation
-from peft_tuning.served import serving
 
 SEED_STEP = 1_000
 """Between the first samples of two seeds of a strategy."""
@@ -281,7 +281,8 @@ async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]
 @asynccontextmanager
 async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
     at_once = plan.at_once or SERVED_AT_ONCE
-    async with serving(plan.place.settings, plan.place.entry, path, slots=at_once) as engine:
+    settings = measurement_settings(plan.place.settings, slots=at_once)
+    async with temporary_engine(settings, plan.place.entry, path) as engine:
         yield ServedModel(
             engine=engine,
             formats=plan.place.entry.prompt_formats,

@@ -26,6 +26,7 @@ from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import Manifest, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory
+from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
 from peft_tuning import methods
@@ -166,7 +167,6 @@ def _judge(
         general_holes,
         judge,
     )
-    from peft_tuning.served import serving  # noqa: PLC0415
 
     chosen = factory.engine_id(installation.settings)
     with tempfile.TemporaryDirectory(prefix="peft-daemon-gate-") as scratch:
@@ -184,9 +184,8 @@ def _judge(
 
         async def judge_served() -> GateVerdict:
             # Tuned on the original, which has lost less; judged on what will answer.
-            async with serving(
-                installation.settings, installation.entry, installation.served_path, threads=request.job.threads or 0
-            ) as engine:
+            settings = measurement_settings(installation.settings, threads=request.job.threads or 0)
+            async with temporary_engine(settings, installation.entry, installation.served_path) as engine:
                 return await judge(
                     engine,
                     lease,

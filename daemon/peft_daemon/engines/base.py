@@ -1,6 +1,7 @@
-"""The interface every engine implements: a prompt, an adapter and a budget in; a stream of tokens with timings out.
+"""The interface of engines: a request with prompt, adapter and limits in, a stream of text with timings out.
 
-An engine holds one base model. It knows nothing of documents, prompt formats or post-processing.
+An engine holds one base model. It knows nothing of documents, prompt formats or post-processing. The functions at the
+end choose how many threads compute and how they wait for each other, the same for all engines.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from peft_daemon.adapters.manifest import AdapterLease
 class Segment(NamedTuple):
     """A piece of a prompt.
 
-    ``special`` pieces hold the model's control tokens (``<|fim_prefix|>``); all other text is tokenized literally,
-    so that a file that contains such a string cannot steer the model.
+    A ``special`` piece is one of the model's control tokens (``<|fim_prefix|>``). Other text is tokenized literally, so
+    that a file that contains such a string cannot steer the model.
     """
 
     text: str
@@ -32,14 +33,14 @@ Prompt = tuple[Segment, ...]
 
 @dataclass(frozen=True)
 class LoadChecks:
-    """What an engine asks each time before it loads a file. The checks read files, so they are called in a thread."""
+    """Functions that an engine calls before it loads a file, and when its answers look damaged."""
 
     model: Callable[[], Path]
-    """The model's file to load now; raises UnusableFile."""
+    """Return the model's file to load now; raises UnusableFile. Called in a thread."""
     adapter: Callable[[AdapterLease], None]
-    """Raises UnusableFile when the adapter's files are not those that were imported."""
+    """Raise UnusableFile when the adapter's files changed since the import. Called in a thread."""
     suspect: Callable[[str], None]
-    """Told in the event loop why an answer looks as if the model's file were damaged."""
+    """Take the reason why an answer looks as if the model's file were damaged. Called in the event loop."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Delta:
-    """New text, with the timings so far (a consumer that stops early has no ``Finish``).
+    """New text, with the timings so far, as a consumer that stops early gets no ``Finish``.
 
-    ``text`` may be empty: the engine tells how much of the prompt it has read, or is reading, so that what is
-    interrupted is counted too. ``logprobs`` is filled when the request asked for it.
+    ``text`` is empty while the prompt is read: the timings then tell how much of it, so that interrupted reading is
+    counted too. ``logprobs`` is filled when the request asked for it.
     """
 
     text: str
@@ -84,13 +85,13 @@ class Delta:
 
     @property
     def silent(self) -> bool:
-        """Whether it tells of reading only."""
+        """Whether it reports reading only."""
         return not self.text and not self.logprobs
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Always the last item of a generation that was not cancelled."""
+    """The last item of every generation that was not cancelled."""
 
     reason: FinishReason
     timings: Timings
@@ -98,22 +99,22 @@ class Finish:
 
 @runtime_checkable
 class PromptCachingEngine(Protocol):
-    """An engine that computes of a prompt only what it does not hold already."""
+    """An engine that keeps prompts and reads only the new part of the next one."""
 
     async def unread(self, request: GenerationRequest) -> int:
-        """Tokens of the request's prompt it would have to compute now."""
+        """Return how many tokens of the request's prompt it would have to read now."""
 
 
 @runtime_checkable
 class ReloadableEngine(Protocol):
-    """An engine that can give up what it has loaded."""
+    """An engine that can load its model again."""
 
     async def reload(self, error: EngineFailed) -> None:
-        """Load the model anew because of ``error``, which requests get until it is loaded."""
+        """Load the model again; until then requests fail with ``error``."""
 
 
 class GarbledOutput(EngineFailed):
-    """The engine wrote what no intact model makes it write."""
+    """The engine wrote output that no intact model produces."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -126,48 +127,48 @@ class GarbledOutput(EngineFailed):
 class Engine(Protocol):
     """One base model that generates text.
 
-    ``generate`` yields ``Delta`` items and one final ``Finish``. Closing the generator (or cancelling the task that
-    iterates it) stops decoding at once. Raises EngineFailed when the engine dies in the middle and Unavailable when
-    it is not ready within its start-up limit.
+    The promises are tested for all engines by ``tests/integration/engines/test_engine_contract.py``.
     """
 
     @property
     def id(self) -> str:
-        """``LLAMACPP``, ``TORCH``, …: decides which form of an adapter it is given."""
+        """``LLAMACPP`` or ``TORCH``: decides which form of an adapter the engine gets."""
 
     async def start(self) -> None:
-        """Begin loading; returns before the model is ready."""
+        """Begin to load the model; returns before it is ready."""
 
     async def ready(self) -> None:
-        """Wait until requests can be served; raises EngineFailed if that will not happen."""
+        """Wait until requests are served; raises EngineFailed if loading fails, Unavailable if it takes too long."""
 
     async def stop(self) -> None:
-        """Release everything; safe to call twice."""
+        """Release all resources; safe to call twice."""
 
     def status(self) -> EngineStatus:
-        """A snapshot, without waiting."""
+        """Return the engine's status, without waiting."""
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text when tokenized literally (no special tokens)."""
+        """Return the number of tokens of each text, tokenized literally (no control tokens)."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        """Generate; see the class."""
+        """Yield ``Delta`` items and one final ``Finish``.
+
+        Closing the generator, or cancelling the task that iterates it, stops decoding at once. Raises EngineFailed when
+        the engine dies in the middle, InvalidInput for a prompt that does not fit, or an adapter that cannot be served.
+        """
 
     async def idle(self) -> None:
-        """Wait until no request is being decoded (tests and measurements use it)."""
+        """Wait until no request is decoded; for tests and measurements."""
 
-
-# How many threads compute, and how they wait for each other; the same for llama.cpp and torch.
 
 WaitPolicy = Literal["active", "passive"]
-"""How threads wait for each other, in OpenMP's words; docs/performance.md has what was measured."""
+"""How threads wait for each other, in OpenMP's words; docs/performance.md has measurements."""
 PASSIVE_SPIN_COUNT = 3000
-"""Turns for which a thread that waits passively watches for the others before it sleeps. libgomp's own 300,000 last
-about 1 ms: once something else runs on a core, each of a token's hundreds of meetings waits for the scheduler."""
+"""Turns that a passively waiting thread spins before it sleeps. libgomp's default of 300,000 takes about 1 ms: when
+another program uses a core, each of the hundreds of barriers per token would wait for the scheduler."""
 
 
 def default_threads() -> int:
-    """The physical cores this process may use: hyper-threads only get in each other's way when decoding."""
+    """Return the number of physical cores this process may use: hyper-threads slow decoding down."""
     import psutil  # noqa: PLC0415  (children of an engine are told their number, and start sooner without)
 
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
@@ -176,7 +177,7 @@ def default_threads() -> int:
 
 
 def set_wait_policy(policy: WaitPolicy) -> None:
-    """Decide how OpenMP's threads wait for each other in this process; what the environment says already is kept.
+    """Set how OpenMP's threads wait for each other in this process, unless the environment decides it already.
 
     Has an effect only before llama.cpp or torch is loaded, and only where libgomp runs their threads.
     """

@@ -1,4 +1,4 @@
-"""Which engine serves, by the setting ``engine``."""
+"""Create the engine that the settings choose."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Engine, LoadChecks
 
 SECOND_SLOT_FREE_BYTES = 1 << 30
-"""Bytes that must be free, besides the model and half as much again, for a second slot."""
+"""Memory that must be free for a second slot, besides one and a half times the model."""
 
 
 SPECULATION_BY_DEFAULT = True
-"""On two cores, by `benchmarks/speculation.py`: faster where code repeats, not slower elsewhere (docs/engines.md)."""
+"""Measured on two cores (docs/engines.md): faster where code repeats, not slower elsewhere."""
 
 
 def engine_id(settings: Settings) -> str:
-    """The id of the engine; ``auto`` is llama.cpp, which is the faster one on a CPU."""
+    """Return the id of the chosen engine; ``auto`` is llama.cpp, the faster one on a CPU."""
     return TORCH if settings.engine == TORCH else LLAMACPP
 
 
 def uses_speculation(settings: Settings) -> bool:
-    """Whether llama.cpp guesses the continuation from what stands in the prompt; ``auto`` is what was measured."""
+    """Whether llama.cpp drafts the continuation from repetitions in the prompt."""
     return SPECULATION_BY_DEFAULT if settings.speculation == "auto" else settings.speculation == "on"
 
 
 def slot_count(settings: Settings, model_path: Path) -> int:
-    """How many requests are decoded at a time: the setting, else what fits into free memory.
+    """Return how many requests are decoded at a time: the setting, else two if memory allows.
 
-    Two windows that each have a slot do not have to read their documents again and again. A slot's KV state of 4,096
-    tokens is a tenth of a small model; torch decodes one request at a time whatever there is.
+    With two slots, two editor windows do not evict each other's documents. A slot's KV state of 4,096 tokens takes a
+    tenth of a small model. Torch decodes one request at a time.
     """
     if settings.slots or engine_id(settings) == TORCH:
         return settings.slots or 1
@@ -53,11 +53,11 @@ def create_engine(
     states: tuple[Path, str] | None = None,
     checks: LoadChecks | None = None,
 ) -> Engine:
-    """The engine for this model, not started yet.
+    """Create the engine for this model, without starting it.
 
-    ``socket_folder`` is one only this user can enter; ``adapters`` are those that are likely to be asked for;
-    ``states`` is the folder for saved KV states with the model's sha256, None where none are to be saved; ``checks``
-    are asked before files are loaded. Raises InvalidInput where the engine is not installed.
+    Only this user may enter ``socket_folder``. ``adapters`` are loaded at the start where the engine can. ``states`` is
+    the folder for saved KV states and the model's sha256; None saves none. ``checks`` are called before files are
+    loaded. Raises InvalidInput where the engine is not installed.
     """
     if engine_id(settings) == TORCH:
         from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)

@@ -1,9 +1,9 @@
-"""Notice that a child hangs: it lives, and neither answers nor gets on with its work.
+"""Detection of a child that hangs: it lives, but neither answers nor makes progress.
 
-Nothing is asked of a child that has nothing to do, or of which something was heard a moment ago: only a silent one is
-pinged. Slow is not hung. A step of the model on a busy machine takes seconds, and the child answers pings meanwhile, so
-what counts is that nothing at all is answered many times in a row. A process that a signal has stopped is no matter of
-patience. Time is counted in looks, not by the clock: a machine that was suspended makes no child late.
+Only a child that has work and was silent for a while is pinged. Slow is not hung: a step of the model on a busy machine
+takes seconds, but the child answers pings meanwhile. So a child counts as hung after many unanswered pings in a row, or
+after one if a signal has stopped its process. Time is counted in checks, not by the clock, so that no child is late
+after the machine was suspended.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HeartbeatLimits:
-    """When a child is asked, and when it is given up."""
+    """When a child is pinged, and when it counts as hung."""
 
     quiet_s: float = 1.5
-    """A child at work of which nothing was heard for so long is pinged."""
+    """A working child that was silent for this time is pinged."""
     ping_s: float = 2.0
-    """So long an answer to one ping is waited for."""
+    """Longest wait for the answer to one ping."""
     missed_pings: int = 7
-    """So many unanswered pings in a row make it hung; one, if its process is stopped."""
+    """Unanswered pings in a row after which it hangs; one is enough if its process is stopped."""
     stalled_s: float = 300.0
-    """A child that answers pings may work for so long without any result."""
+    """Longest time that a child may answer pings without any progress."""
 
 
 DEFAULT_LIMITS = HeartbeatLimits()
 
 
 class Heartbeat:
-    """The signs of life of one child.
+    """Watches the signs of life of one child.
 
-    ``ping`` returns when the child has answered something cheap, and raises whatever it likes where it cannot be
-    asked; ``stopped`` says whether its process is stopped.
+    ``ping`` asks the child something cheap and returns with its answer; it may raise any error when it cannot ask.
+    ``stopped`` tells whether a signal has stopped the process.
     """
 
     def __init__(
@@ -47,32 +47,32 @@ class Heartbeat:
         self._ping, self._stopped, self._limits = ping, stopped, limits or DEFAULT_LIMITS
         self._working = 0
         self._beats = 0
-        self._owed = asyncio.Event()
-        """Set while a sign of life is due: work has begun and nothing was heard of it yet."""
+        self._due = asyncio.Event()
+        """Set while a sign of life is due: work has begun, and nothing was heard since."""
         self.missed = 0
-        """Pings in a row that were not answered."""
+        """Unanswered pings in a row."""
         self.verdict = ""
-        """Why the child was found to hang."""
+        """Why the child counts as hung; empty while it does not."""
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Have the child watched for the block, and until it has shown a sign of life since it began."""
+        """Watch the child during the block, and on until its next sign of life."""
         self._working += 1
-        self._owed.set()
+        self._due.set()
         try:
             yield
         finally:
             self._working -= 1
 
     def beat(self) -> None:
-        """Note that the child has got on with its work."""
+        """Note progress of the child."""
         self._beats += 1
 
-    async def hangs(self) -> str:
-        """Wait until the child hangs; returns why it is thought so."""
+    async def wait_until_hung(self) -> str:
+        """Wait until the child hangs; return why it counts as hung."""
         limits, silent_s = self._limits, 0.0
         while not self.verdict:
-            await self._owed.wait()
+            await self._due.wait()
             beats = self._beats
             await asyncio.sleep(limits.quiet_s)
             silent_s = silent_s + limits.quiet_s if self._beats == beats else 0.0
@@ -80,7 +80,7 @@ class Heartbeat:
                 self.missed = 0
                 if not self._working:
                     silent_s = 0.0
-                    self._owed.clear()
+                    self._due.clear()
                 elif silent_s > limits.stalled_s:
                     self.verdict = f"it answers, but has done nothing for {limits.stalled_s:.0f} s"
                 continue
@@ -92,7 +92,7 @@ class Heartbeat:
         return self.verdict
 
     async def _answers(self) -> bool:
-        """Whether the child answers, or cannot be asked: then nothing is known, and its end is seen otherwise."""
+        """Whether the child answers a ping; True also when it cannot be asked, as its end is noticed elsewhere."""
         try:
             async with asyncio.timeout(self._limits.ping_s):
                 await self._ping()

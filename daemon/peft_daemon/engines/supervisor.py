@@ -1,8 +1,8 @@
-"""What engines in a child process share: start it, notice its death, bring up the next one, retry what had not begun.
+"""Supervision of an engine's child process: start it, notice its end, replace it, retry requests that had not begun.
 
-A child that dies or hangs is replaced after a back-off; a request that had produced nothing yet is retried once.
-Whatever else goes wrong, supervision goes on: the child is ended, the status says what happened, and the next one is
-tried. Never more than ``MAX_PROCESSES`` live at a time. What a child is and how it is spoken to is the engine's.
+A child that dies or hangs is replaced after a back-off; a request that had produced no text yet is retried once. After
+any other failure the child is ended, the status reports the error, and the next child is started: supervision never
+ends. At most ``MAX_PROCESSES`` children live at a time. Subclasses define what a child is and how to speak to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -24,23 +24,23 @@ from peft_daemon.engines.base import Delta, Finish, GarbledOutput, GenerationReq
 from peft_daemon.engines.heartbeat import Heartbeat
 
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)
-"""Pause before the n-th restart in a row; the last one repeats."""
+"""Pauses before the first, second, … restart in a row; the last one repeats."""
 MAX_DEATHS_IN_A_ROW = 4
-"""Deaths in a row, without one finished request between them, after which requests are refused at once."""
+"""Deaths in a row, with no finished request between them, after which requests are refused at once."""
 MAX_PROCESSES = 2
 """Child processes alive at a time: the current one, and its successor or its predecessor. Each may fill much memory."""
 FREE_PROCESS_WAIT_S = 60.0
-"""How long a new child waits for an older one to finish its requests and end."""
+"""Longest wait of a new child for an older one to finish its requests and end."""
 BROKEN_CONNECTION_WAIT_S = 3.0
-"""How long after a broken connection the child's end is waited for, before it is taken for alive."""
+"""Longest wait for the child's end after a broken connection, before the child is taken for alive."""
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""What stands for bytes that are no text; models seldom write it."""
+"""Stands for bytes that are not UTF-8; models seldom write it."""
 
 log = logging.getLogger("peft_daemon.engines")
 
 
 class SupervisedChild(Protocol):
-    """A running child process and the way to speak to it."""
+    """A running child process and the connection to it."""
 
     @property
     def process(self) -> ChildProcess:
@@ -48,36 +48,36 @@ class SupervisedChild(Protocol):
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """What notices that it hangs."""
+        """Notices when it hangs."""
 
     @property
     def retired(self) -> bool:
-        """Whether its end is wanted."""
+        """Whether it is being ended on purpose."""
 
     async def end(self) -> None:
-        """Stop it now, and release what belongs to it."""
+        """Stop it now and release its resources."""
 
 
 C = TypeVar("C", bound=SupervisedChild)
 
 
 class SupervisedEngine(ABC, Generic[C]):
-    """An engine with one current child. Subclasses start children and speak to them."""
+    """An engine with one serving child. Subclasses start children and speak to them."""
 
     kind: ClassVar[str]
-    """As ``status`` reports it."""
+    """Name of the engine in its status."""
     start_limit_s: ClassVar[float]
-    """Longest time a child may take until it serves."""
+    """Longest time until a started child serves."""
 
     def __init__(self, *, model_id: str, context_tokens: int, checks: LoadChecks | None = None) -> None:
         self._model_id, self._context_tokens, self._checks = model_id, context_tokens, checks
         self._current: C | None = None
         self._children: set[C] = set()
-        """Those that were started and are not known to have ended."""
+        """Children that were started and not disposed of yet."""
         self._processes: set[ChildProcess] = set()
-        """Those that live, also ones that do not serve yet or are ending."""
+        """Live processes, also those that do not serve yet or are ending."""
         self._swap = asyncio.Lock()
-        """Held while a child is started that is to be the current one."""
+        """Held while the next serving child is started."""
         self._changed = asyncio.Condition()
         self._state = EngineState.STOPPED
         self._restarts = 0
@@ -85,45 +85,45 @@ class SupervisedEngine(ABC, Generic[C]):
         self._last_error: PeftDaemonError | None = None
         self._background = BackgroundTasks(log, "supervision of the engine failed", PeftDaemonError)
         self._ends = BackgroundTasks(log, "waiting for the end of an engine failed")
-        """Wait for the ends of processes, beyond the end of supervision."""
+        """Tasks that wait for the end of a process; they outlive supervision."""
 
     @abstractmethod
     async def _spawn_first(self) -> C:
-        """A child that serves, without adapters; raises EngineFailed."""
+        """Start a child and return it when it serves; raises EngineFailed."""
 
     @abstractmethod
     def _lease(self, request: GenerationRequest | None) -> AbstractAsyncContextManager[C]:
-        """A child that can serve ``request`` (None: count tokens), kept alive until the block ends."""
+        """Return a context with a child that can serve ``request`` (None: count tokens), kept alive for the block."""
 
     @abstractmethod
     def _stream(self, child: C, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        """One generation by this child; raises ChildGone when it dies."""
+        """Stream one generation of this child; raises ChildGone when it dies."""
 
     @abstractmethod
     async def _count(self, child: C, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; raises ChildGone."""
+        """Return the number of tokens of each text; raises ChildGone."""
 
     @abstractmethod
     def _loaded(self, child: C) -> list[str]:
-        """Digests of the adapters the child holds."""
+        """Return the digests of the adapters in the child's memory."""
 
     @asynccontextmanager
     async def _starting(self, module: str, first_line: bytes) -> AsyncGenerator[ChildProcess, None]:
-        """A new child process, ended again unless the block gets to its end.
+        """Start a child process; end it again when the block raises.
 
-        Waits while ``MAX_PROCESSES`` live; raises Unavailable when that does not change.
+        Waits while ``MAX_PROCESSES`` live; raises Unavailable when none of them ends in time.
         """
-        await self._room()
+        await self._wait_for_free_process()
         process = await ChildProcess.spawn(module, first_line)
         self._processes.add(process)
-        self._ends.spawn(self._forget_at_its_end(process))
+        self._ends.spawn(self._forget_at_end(process))
         try:
             yield process
         except BaseException:
             await process.stop(grace_s=0.0)
             raise
 
-    async def _room(self) -> None:
+    async def _wait_for_free_process(self) -> None:
         async with self._changed:
             try:
                 async with asyncio.timeout(FREE_PROCESS_WAIT_S):
@@ -135,7 +135,7 @@ class SupervisedEngine(ABC, Generic[C]):
                     fix="Try again when those are done",
                 ) from None
 
-    async def _forget_at_its_end(self, process: ChildProcess) -> None:
+    async def _forget_at_end(self, process: ChildProcess) -> None:
         try:
             await process.wait()
         finally:
@@ -143,26 +143,37 @@ class SupervisedEngine(ABC, Generic[C]):
             await self._announce()
 
     async def start(self) -> None:
-        """Begin loading the model; returns at once."""
+        """Begin to load the model; returns at once."""
         if self._state is not EngineState.STOPPED:
             return
         self._state = EngineState.STARTING
         self._background.spawn(self._bring_up(delay_s=0.0))
 
     async def ready(self) -> None:
-        """Wait for the first child; raises EngineFailed when it keeps dying, Unavailable when stopped."""
+        """Wait until a child serves; raises EngineFailed when children keep dying, Unavailable when stopped."""
         if self._current is not None:
             return
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(self._settled), self.start_limit_s)
+                await asyncio.wait_for(self._changed.wait_for(self._is_settled), self.start_limit_s)
             except TimeoutError:
                 raise Unavailable("the model is still loading", fix="Try again in a moment") from None
         if self._current is None:
-            raise self._refusal()
+            raise self._not_ready_error()
+
+    @property
+    def child(self) -> C | None:
+        """The serving child; None while there is none."""
+        return self._current
+
+    async def wait_for_status(self, condition: Callable[[EngineStatus], bool]) -> EngineStatus:
+        """Wait until the status, looked at after each change, meets ``condition``; return it."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: condition(self.status()))
+        return self.status()
 
     async def reload(self, error: EngineFailed) -> None:
-        """End the current child because of ``error``; the next one loads the files anew, after the usual pause."""
+        """End the serving child because of ``error``; the next one loads the files again after the usual pause."""
         async with self._swap:
             child, self._current = self._current, None
             if child is None or self._state is EngineState.STOPPED:
@@ -174,7 +185,7 @@ class SupervisedEngine(ABC, Generic[C]):
         await self._dispose(child)
 
     async def stop(self) -> None:
-        """End all children; requests in flight fail with EngineFailed."""
+        """End all children; requests under way fail with EngineFailed."""
         self._state = EngineState.STOPPED
         self._current = None
         await self._background.end()
@@ -182,7 +193,7 @@ class SupervisedEngine(ABC, Generic[C]):
         await self._announce()
 
     def status(self) -> EngineStatus:
-        """A snapshot."""
+        """Return the state, the serving process and the last error, without waiting."""
         current, error = self._current, self._last_error
         return EngineStatus(
             kind=self.kind,
@@ -199,7 +210,7 @@ class SupervisedEngine(ABC, Generic[C]):
         )
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, taken literally."""
+        """Return the number of tokens of each text, tokenized literally."""
         for attempt in (1, 2):
             async with self._lease(None) as child:
                 try:
@@ -209,12 +220,12 @@ class SupervisedEngine(ABC, Generic[C]):
                     return counts
                 except ChildGone as gone:
                     if attempt == 2 or self._state is EngineState.STOPPED:
-                        raise self._died(child, gone) from None
-                    await self._replaced(child)
+                        raise self._death_error(child, gone) from None
+                    await self._wait_for_replacement(child)
         raise AssertionError("the second attempt returns or raises")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        """Stream one generation; see ``engines.base.Engine``."""
+        """Stream one generation as ``engines.base.Engine`` describes."""
         for attempt in (1, 2):
             began = False
             async with self._lease(request) as child:
@@ -233,8 +244,8 @@ class SupervisedEngine(ABC, Generic[C]):
                     raise
                 except ChildGone as gone:
                     if began or attempt == 2 or self._state is EngineState.STOPPED:
-                        raise self._died(child, gone) from None
-                    await self._replaced(child)
+                        raise self._death_error(child, gone) from None
+                    await self._wait_for_replacement(child)
 
     async def _watched(self, child: C, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
         async with aclosing(self._stream(child, request)) as stream:
@@ -252,21 +263,21 @@ class SupervisedEngine(ABC, Generic[C]):
             self._checks.suspect(why)
 
     async def _file_to_load(self, model_path: Path) -> Path:
-        """The model's file for the next child: ``model_path`` where nothing checks it. Raises UnusableFile."""
+        """Return the model's file for the next child; without checks it is ``model_path``. Raises UnusableFile."""
         return await asyncio.to_thread(self._checks.model) if self._checks is not None else model_path
 
     async def _check(self, adapter: AdapterLease) -> None:
-        """Raise UnusableFile unless the adapter may be loaded."""
+        """Raise UnusableFile when the adapter must not be loaded."""
         if self._checks is not None:
             await asyncio.to_thread(self._checks.adapter, adapter)
 
     def _take_over(self, child: C) -> None:
-        """Let ``child`` serve from now on, and watch it."""
+        """Make ``child`` the serving one and watch it."""
         self._current, self._state, self._last_error = child, EngineState.READY, None
         self._background.spawn(self._watch(child))
 
     async def _bring_up(self, delay_s: float) -> None:
-        """Start a child without adapters (they are loaded again on demand), after a pause."""
+        """Start the next child after a pause."""
         await asyncio.sleep(delay_s)
         async with self._swap:
             if self._current is not None:  # a swap that was under way brought a new one
@@ -278,24 +289,27 @@ class SupervisedEngine(ABC, Generic[C]):
         await self._announce()
 
     async def _watch(self, child: C) -> None:
-        """Notice the child's end, and end it when it hangs; start the next one when nobody asked for it."""
+        """Wait for the child's end, end it when it hangs, and start the next one if the end was not intended."""
         try:
-            error = await self._failure(child)
+            error = await self._end_error(child)
         except Exception as unexpected:  # what is not watched must not serve
             log.exception("an engine could not be watched")
             error = start_failure(unexpected)
             child.process.kill()
         if self._state is EngineState.STOPPED or child.retired or child is not self._current:
-            return  # whoever wanted its end releases it
+            return  # it is disposed of where its end was requested
         self._current = None
         self._restarts += 1
         self._record_death(error)
         await self._announce()
         await self._dispose(child)
 
-    async def _failure(self, child: C) -> EngineFailed:
-        """Wait for the child's end, which comes by itself or because it hangs."""
-        ended, hung = asyncio.ensure_future(child.process.wait()), asyncio.ensure_future(child.heartbeat.hangs())
+    async def _end_error(self, child: C) -> EngineFailed:
+        """Return the error with which the child ended, by itself or because it hung."""
+        ended, hung = (
+            asyncio.ensure_future(child.process.wait()),
+            asyncio.ensure_future(child.heartbeat.wait_until_hung()),
+        )
         try:
             await asyncio.wait((ended, hung), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -318,7 +332,7 @@ class SupervisedEngine(ABC, Generic[C]):
         )
 
     async def _dispose(self, child: C) -> None:
-        """End a child and release what belongs to it, whatever goes wrong."""
+        """End a child and release its resources, whatever goes wrong."""
         try:
             await child.end()
         except Exception:
@@ -334,8 +348,8 @@ class SupervisedEngine(ABC, Generic[C]):
         self._state = EngineState.FAILED if failed else EngineState.RESTARTING
         self._background.spawn(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
 
-    async def _replaced(self, dead: C) -> None:
-        """Wait until ``dead`` is no longer the current child (its watcher sees to that), if it is dead at all."""
+    async def _wait_for_replacement(self, dead: C) -> None:
+        """Wait until the watcher of ``dead`` has replaced it; give up when it turns out to live."""
         async with self._changed:
             try:
                 async with asyncio.timeout(BROKEN_CONNECTION_WAIT_S):
@@ -343,15 +357,15 @@ class SupervisedEngine(ABC, Generic[C]):
             except TimeoutError:
                 log.warning("the engine (pid %d) lives, but the connection to it broke", dead.process.pid)
 
-    def _settled(self) -> bool:
+    def _is_settled(self) -> bool:
         return self._current is not None or self._state in (EngineState.FAILED, EngineState.STOPPED)
 
-    def _refusal(self) -> PeftDaemonError:
+    def _not_ready_error(self) -> PeftDaemonError:
         if self._state is EngineState.STOPPED:
             return Unavailable("the engine is stopped", fix="Start the daemon with `peft-daemon start`")
         return self._last_error or Unavailable("the engine is not ready", fix="Try again in a moment")
 
-    def _died(self, child: C, gone: ChildGone) -> EngineFailed:
+    def _death_error(self, child: C, gone: ChildGone) -> EngineFailed:
         hung = child.heartbeat.verdict
         return EngineFailed(
             f"the engine {'hung' if hung else 'died'} while it worked on this request",
@@ -365,7 +379,7 @@ class SupervisedEngine(ABC, Generic[C]):
 
 
 def start_failure(error: Exception) -> EngineFailed:
-    """What went wrong at the start of a child, as requests and the status tell of it."""
+    """Return the failure to start a child as the error that requests and the status report."""
     if isinstance(error, EngineFailed):
         return error
     if isinstance(error, PeftDaemonError):

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import tempfile
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import msgspec
@@ -20,8 +19,8 @@ from peft_core.settings import Settings
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
-from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine
+from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.optimized import CopyFigures, ModelFile, publish_optimized
 from peft_daemon.models.store import ModelStore
@@ -36,6 +35,8 @@ from peft_daemon.requantize.comparison import (
 )
 from peft_daemon.requantize.copy import QuantizationRecipe, plan_layout, write_copy
 
+CONTEXT_TOKENS = 2048
+"""Longest context of the engines that are compared."""
 MIN_GAIN = 1.15
 """A copy that is not this many times as fast is not worth its place on the disk."""
 _WRITER_VERSION = 1
@@ -171,24 +172,11 @@ class Optimizer:
                 original, other, self._texts, form, lease=lease, advance=self._progress_of(f"judging {copy.recipe}")
             )
 
-    @asynccontextmanager
-    async def _engine(self, path: Path) -> AsyncGenerator[Engine, None]:
-        # Not below the user's folders: a socket path has room for 103 bytes.
-        with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-            engine = factory.create_engine(
-                self._settings,
-                model_id=self._entry.id,
-                model_path=path,
-                context_tokens=min(2048, self._settings.context_tokens),
-                socket_folder=Path(folder),
-                adapters=(self._judging.lease,) if self._judging.lease else (),
-            )
-            await engine.start()
-            try:
-                await engine.ready()
-                yield engine
-            finally:
-                await engine.stop()
+    def _engine(self, path: Path) -> AbstractAsyncContextManager[Engine]:
+        lease = self._judging.lease
+        return temporary_engine(
+            self._settings, self._entry, path, context_tokens=CONTEXT_TOKENS, adapters=(lease,) if lease else ()
+        )
 
 
 def _make_figures(gain: SpeedGain, found: CopyQuality) -> CopyFigures:

@@ -56,7 +56,7 @@ async def ask(engine: LlamaCppEngine, request: GenerationRequest) -> tuple[str, 
 
 
 async def counted(engine: LlamaCppEngine) -> dict[str, Any]:
-    server = engine._current.server  # type: ignore[union-attr]
+    server = engine.child.server  # type: ignore[union-attr]
     body = {"prompt": REPEATS[0].text, "n_predict": 20, "temperature": 0, "lora": []}
     timings: dict[str, Any] = (await server._post("/completion", body))["timings"]
     return timings
@@ -95,7 +95,7 @@ async def test_what_was_guessed_and_accepted_is_not_read_again(engines: tuple[Ll
     _, guessing = engines
     text, _, finish = await ask(guessing, GenerationRequest(REPEATS, 24))
     assert finish.reason is FinishReason.LENGTH
-    slot = max(guessing._current.server._slots.free, key=lambda slot: slot.used)  # type: ignore[union-attr]
+    slot = max(guessing.child.server.slots.free, key=lambda slot: slot.used)  # type: ignore[union-attr]
     assert len(slot.tokens) >= finish.timings.prompt_tokens + 16
     _, _, finish = await ask(guessing, GenerationRequest((Segment(REPEATS[0].text + text),), 1))
     assert finish.timings.prompt_evaluated <= 12

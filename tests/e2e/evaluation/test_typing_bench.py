@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from peft_core.errors import Cancelled
-from peft_daemon.engines.llamacpp.engine import CHILD_MODULE
+from peft_daemon.engines.llamacpp.child import CHILD_MODULE
 from peft_evaluation.typing_benchmark.policies.base import BenchModel
 from peft_evaluation.typing_benchmark.policies.catalogue import POLICIES
 from peft_evaluation.typing_benchmark.replay import replay

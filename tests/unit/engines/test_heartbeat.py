@@ -38,7 +38,7 @@ async def child() -> PlayedChild:
 async def test_a_child_that_answers_nothing_while_it_has_work_hangs(child: PlayedChild) -> None:
     child.mute = True
     with child.heartbeat.working():
-        assert "answered nothing" in await child.heartbeat.hangs()
+        assert "answered nothing" in await child.heartbeat.wait_until_hung()
     assert child.pings == LIMITS.missed_pings
     assert child.heartbeat.verdict
 
@@ -46,7 +46,7 @@ async def test_a_child_that_answers_nothing_while_it_has_work_hangs(child: Playe
 async def test_a_stopped_process_is_known_at_the_first_unanswered_ping(child: PlayedChild) -> None:
     child.mute = child.stopped = True
     with child.heartbeat.working():
-        assert "signal" in await child.heartbeat.hangs()
+        assert "signal" in await child.heartbeat.wait_until_hung()
     assert child.pings == 1
 
 
@@ -54,13 +54,13 @@ async def test_it_is_noticed_though_the_request_that_met_it_has_ended(child: Pla
     child.mute = True
     with child.heartbeat.working():
         pass
-    assert await child.heartbeat.hangs()
+    assert await child.heartbeat.wait_until_hung()
 
 
 async def test_one_late_answer_is_no_hang(child: PlayedChild) -> None:
     child.mute = True
     with child.heartbeat.working():
-        hanging = asyncio.create_task(child.heartbeat.hangs())
+        hanging = asyncio.create_task(child.heartbeat.wait_until_hung())
         while child.pings < LIMITS.missed_pings - 1:
             await asyncio.sleep(0)
         child.mute = False
@@ -73,7 +73,7 @@ async def test_one_late_answer_is_no_hang(child: PlayedChild) -> None:
 
 async def test_a_child_that_gets_on_is_not_even_asked(child: PlayedChild) -> None:
     with child.heartbeat.working():
-        hanging = asyncio.create_task(child.heartbeat.hangs())
+        hanging = asyncio.create_task(child.heartbeat.wait_until_hung())
         loop = asyncio.get_running_loop()
         until = loop.time() + 5 * LIMITS.quiet_s
         while loop.time() < until:
@@ -84,7 +84,7 @@ async def test_a_child_that_gets_on_is_not_even_asked(child: PlayedChild) -> Non
 
 
 async def test_a_child_without_work_is_left_alone(child: PlayedChild) -> None:
-    hanging = asyncio.create_task(child.heartbeat.hangs())
+    hanging = asyncio.create_task(child.heartbeat.wait_until_hung())
     with child.heartbeat.working():
         child.mute = False
     await child.pinged.wait()
@@ -97,13 +97,13 @@ async def test_a_child_without_work_is_left_alone(child: PlayedChild) -> None:
 
 async def test_a_child_that_answers_and_does_nothing_for_long_hangs(child: PlayedChild) -> None:
     with child.heartbeat.working():
-        assert "done nothing" in await child.heartbeat.hangs()
+        assert "done nothing" in await child.heartbeat.wait_until_hung()
 
 
 async def test_a_child_that_cannot_be_asked_is_not_taken_for_hung(child: PlayedChild) -> None:
     child.error = OSError(24, "Too many open files")
     with child.heartbeat.working():
-        hanging = asyncio.create_task(child.heartbeat.hangs())
+        hanging = asyncio.create_task(child.heartbeat.wait_until_hung())
         while child.pings < LIMITS.missed_pings + 2:
             await asyncio.sleep(0)
         assert not hanging.done()

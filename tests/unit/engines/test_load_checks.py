@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ async def test_a_file_that_may_not_be_loaded_is_told_at_once_and_asked_about_aga
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spawned: list[str] = []
+    spawn_called = asyncio.Event()
     asked = 0
 
     def model() -> Path:
@@ -40,6 +42,7 @@ async def test_a_file_that_may_not_be_loaded_is_told_at_once_and_asked_about_aga
 
     async def spawn(module: str, first_line: bytes) -> ChildProcess:
         spawned.append(first_line.decode())
+        spawn_called.set()
         raise EngineFailed("it stops here")
 
     monkeypatch.setattr(supervisor, "BACKOFF_S", (0.0,))
@@ -51,8 +54,7 @@ async def test_a_file_that_may_not_be_loaded_is_told_at_once_and_asked_about_aga
             await engine.ready()
         assert engine.status().state is EngineState.FAILED
         assert spawned == []
-        async with engine._changed:
-            await engine._changed.wait_for(lambda: bool(spawned))
+        await asyncio.wait_for(spawn_called.wait(), 20)
         assert str(tmp_path / "checked.gguf") in spawned[0]
     finally:
         await engine.stop()

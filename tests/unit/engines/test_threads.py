@@ -21,7 +21,6 @@ from peft_daemon.engines.llamacpp import child
 from peft_daemon.engines.llamacpp.engine import LlamaCppOptions
 from peft_daemon.engines.torch import messages
 from peft_daemon.engines.torch.engine import TorchOptions
-from peft_evaluation.typing_benchmark.policies import llama_server_child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
 LLAMA = child.LlamaCppChildConfig(
@@ -37,7 +36,9 @@ LLAMA = child.LlamaCppChildConfig(
 TORCH = messages.TorchChildConfig(
     model="/no/model.gguf", precision="float32", context_tokens=64, threads=1, step_tokens=16, max_loaded_adapters=1
 )
-RIVAL = llama_server_child.RivalServerConfig(model="/no/model.gguf", threads=1, api_key="k")
+PLAIN = child.PlainServerConfig(
+    model="/no/model.gguf", api_key="k", context_tokens=64, slots=1, threads=1, batch_tokens=16, cache_reuse_tokens=16
+)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> N
         ("peft_daemon.engines.llamacpp.child", LLAMA),
         ("peft_daemon.engines.torch.child", TORCH),
         # The rivals of the typing benchmark wait in the same way, or a busy machine would slow one side alone.
-        ("peft_evaluation.typing_benchmark.policies.llama_server_child", RIVAL),
+        ("peft_daemon.engines.llamacpp.child", PLAIN),
     ],
 )
 def test_every_engine_waits_so_by_default(module: str, config: msgspec.Struct) -> None:

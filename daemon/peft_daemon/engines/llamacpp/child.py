@@ -1,7 +1,7 @@
-"""The program that runs in the engine's child process: llama.cpp's own server, on a private address.
+"""The child process that runs llama.cpp's own server on a private address.
 
-It reads one JSON line (``ChildConfig``) from stdin, answers one JSON line on stdout when it serves, and lives until
-stdin closes, so that it cannot outlive the daemon. A crash of native code ends this process and nothing else.
+It reads one JSON line (``ChildConfig``) from stdin, answers with one (``LlamaCppChildReady``) on stdout when it serves,
+and ends when stdin is closed, so that it cannot outlive its parent. A crash of native code ends this process only.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import msgspec
 from peft_core.child_main import CommandReader, run_child
 from peft_daemon.engines.base import WaitPolicy, set_wait_policy
 
+CHILD_MODULE = __name__
+"""The module that a parent starts."""
 KV_LAYOUT = "f16"
-"""What a saved KV state depends on besides model, build and context; to be changed with the parameters below."""
-
-
+"""Part of a saved KV state's fingerprint, besides model, build and context. Change it with the parameters below."""
 LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
-"""Speculation: where the last 5 tokens stand earlier in prompt or answer, the 7 that follow there are tried. With the
-token before them they make a batch of 8, which the kernels like; docs/engines.md has what was measured."""
+"""Speculation: where the last 5 tokens occur earlier in prompt or answer, the 7 that follow there are tried. With the
+token before them they make a batch of 8, which suits the kernels; docs/engines.md has the measurements."""
 
 
-class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the child needs; it reads no settings of its own."""
+class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine"):
+    """The engine's server; the child reads no settings of its own."""
 
     model: str
     adapters: list[str]
@@ -38,26 +38,44 @@ class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     wait_policy: WaitPolicy = "passive"
     batch_tokens: int
     speculation: bool = False
-    """Whether what stands in the prompt is tried as the answer's continuation."""
+    """Whether repetitions of the prompt are tried as the answer's continuation."""
     states_folder: str = ""
-    """Where KV states are saved; empty: nowhere."""
+    """Folder for saved KV states; empty: none are saved."""
+
+
+class PlainServerConfig(msgspec.Struct, frozen=True, kw_only=True, tag="plain"):
+    """A server with llama.cpp's defaults for all that is not named here, as other clients of llama.cpp use it."""
+
+    model: str
+    api_key: str
+    context_tokens: int
+    """Shared by all slots, over one KV cache."""
+    slots: int
+    threads: int
+    wait_policy: WaitPolicy = "passive"
+    batch_tokens: int
+    cache_reuse_tokens: int
+    """Smallest part of the KV cache that is moved to be used again at another position."""
+
+
+ChildConfig = LlamaCppChildConfig | PlainServerConfig
 
 
 class LlamaCppChildReady(msgspec.Struct, frozen=True):
-    """What the child says once it accepts requests."""
+    """The child's answer once it accepts requests."""
 
     address: str
 
 
 def main() -> None:
-    """Serve until stdin closes."""
+    """Serve until stdin is closed."""
     run_child(serve)
 
 
 def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
-    """Load what the first line says and answer where the server listens."""
-    config = msgspec.json.decode(commands.next(), type=LlamaCppChildConfig)
-    # What llama.cpp saves here holds what the user writes.
+    """Start the server that the first line describes and answer with its address."""
+    config = msgspec.json.decode(commands.next(), type=ChildConfig)
+    # Saved states contain the user's code.
     os.umask(0o077)
 
     set_wait_policy(config.wait_policy)
@@ -70,25 +88,38 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
         commands.next()
 
 
-def _parameters(xllamacpp, config: LlamaCppChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types
+def _parameters(xllamacpp, config: ChildConfig):  # type: ignore[no-untyped-def]  # the wheel has no types
     params = xllamacpp.CommonParams()
     params.model.path = config.model
-    params.hostnames = [config.host]
     params.port = 0
     params.api_keys = [config.api_key]
-    params.cors_origins = ""
     params.ui = False
-    params.endpoint_slots = True
-    params.n_ctx = config.context_tokens * config.slots
     params.n_parallel = config.slots
-    # A batch that does not hold every slot's draft ends the process.
-    drafts = config.slots * (1 + DRAFT_TOKENS) if config.speculation else 1
-    params.n_batch = params.n_ubatch = max(config.batch_tokens, drafts)
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = config.threads
     # Fitting to device memory loads the model twice; the size is known beforehand.
     params.fit_params = False
-    params.warmup = False
     params.verbosity = 1
+    match config:
+        case LlamaCppChildConfig():
+            _set_engine_parameters(xllamacpp, params, config)
+        case PlainServerConfig():
+            params.hostnames = ["127.0.0.1"]
+            params.endpoint_metrics = True
+            params.n_ctx, params.kv_unified = config.context_tokens, True
+            params.n_batch = params.n_ubatch = config.batch_tokens
+            params.n_cache_reuse = config.cache_reuse_tokens
+    return params
+
+
+def _set_engine_parameters(xllamacpp, params, config: LlamaCppChildConfig) -> None:  # type: ignore[no-untyped-def]
+    params.hostnames = [config.host]
+    params.cors_origins = ""
+    params.endpoint_slots = True
+    params.n_ctx = config.context_tokens * config.slots
+    # A batch that does not hold every slot's draft ends the process.
+    drafts = config.slots * (1 + DRAFT_TOKENS) if config.speculation else 1
+    params.n_batch = params.n_ubatch = max(config.batch_tokens, drafts)
+    params.warmup = False
     # Control tokens must appear in the text, or stop strings could never match them.
     params.special = True
     # The server-side prompt cache is keyed by tokens alone: with adapters it could hand one adapter's state to another.
@@ -107,7 +138,6 @@ def _parameters(xllamacpp, config: LlamaCppChildConfig):  # type: ignore[no-unty
         adapter.path, adapter.scale = path, 0.0
         adapters.append(adapter)
     params.lora_adapters = adapters
-    return params
 
 
 if __name__ == "__main__":

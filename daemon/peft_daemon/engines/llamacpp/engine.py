@@ -1,8 +1,8 @@
-"""The llama.cpp engine: supervised child processes, one *generation* of them at a time.
+"""The llama.cpp engine: a supervised child process that is replaced when another adapter is needed.
 
 llama.cpp loads adapters only when it starts. So a request for an adapter that is not loaded starts a second child
-with it (the weights are memory-mapped and shared), new requests move over once it serves, and the old child ends
-when its last request has finished: no request is lost, and each one decodes with exactly the adapter it leased.
+with it (the weights are memory-mapped and shared). New requests go to that child once it serves, and the old child ends
+with its last request: no request is lost, and each is decoded with exactly the adapter that it leases.
 """
 
 from __future__ import annotations
@@ -26,23 +26,22 @@ from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavai
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.llamacpp.child import KV_LAYOUT, LlamaCppChildConfig, LlamaCppChildReady
+from peft_daemon.engines.llamacpp.child import CHILD_MODULE, KV_LAYOUT, LlamaCppChildConfig, LlamaCppChildReady
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, fingerprint
 from peft_daemon.engines.llamacpp.server import STEPS_PER_LONG_STEP, LlamaServerClient
 from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
 
 log = logging.getLogger("peft_daemon.engines")
 
-CHILD_MODULE = "peft_daemon.engines.llamacpp.child"
 SAVE_STATES_LIMIT_S = 2.0
-"""Longest time a child's end may wait for what its slots hold to be saved."""
+"""Longest time that the end of a child waits for its slots to be saved."""
 IDLE_POLL_S = 0.01
-"""Asked more often, the server would be slower at what it is asked about."""
+"""Interval of polls while waiting for an idle server; more of them would slow the server down."""
 
 
 @dataclass(frozen=True)
 class SavedStatesOptions:
-    """Where KV states are saved, and how many bytes of them."""
+    """Where KV states are saved, and how many bytes they may take."""
 
     folder: Path
     limit_bytes: int
@@ -51,12 +50,12 @@ class SavedStatesOptions:
 
 @dataclass(frozen=True)
 class LlamaCppOptions:
-    """What the engine needs to know of the settings."""
+    """The engine's configuration, taken from the settings."""
 
     model_id: str
     model_path: Path
     socket_folder: Path
-    """A folder only this user can enter, with a path short enough for sockets; those of the children lie there."""
+    """Folder for the children's sockets: only this user may enter it, and its path is short enough for sockets."""
     context_tokens: int = 4096
     slots: int = 1
     threads: int = 0
@@ -64,17 +63,17 @@ class LlamaCppOptions:
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     adapters: tuple[AdapterLease, ...] = ()
-    """Loaded from the start: those that are likely to be asked for."""
+    """Adapters to load at the start, as they are likely to be requested."""
     speculation: bool = False
     """See ``ChildConfig``."""
     states: SavedStatesOptions | None = None
-    """None: KV states are not saved."""
+    """None saves no KV states."""
     checks: LoadChecks | None = None
-    """None: files are loaded as they are."""
+    """None loads files unchecked."""
 
 
 class LlamaCppChild:
-    """One child with a fixed set of adapters, and how many requests it is working on."""
+    """One child with a fixed set of adapters, and the number of its requests under way."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class LlamaCppChild:
         return next((i for i, a in enumerate(self.adapters) if a.digest == digest), None)
 
     def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:
-        """Whether it has ``adapter`` loaded, and guesses nothing where ``plain`` is wanted."""
+        """Whether it has ``adapter`` loaded, and does not speculate where ``plain`` is required."""
         return (adapter is None or self.position(adapter.digest) is not None) and not (plain and self.speculates)
 
     def acquire(self) -> None:
@@ -110,7 +109,7 @@ class LlamaCppChild:
             self.idle.set()
 
     async def save_states(self) -> None:
-        """Save what its slots hold, for its successor or the next start."""
+        """Save the content of its slots, for its successor or the next start."""
         saving = asyncio.create_task(self.server.save_states())
         # An order that is under way cannot be cancelled, and a child that hangs never answers it.
         await asyncio.wait((saving,), timeout=SAVE_STATES_LIMIT_S)
@@ -152,7 +151,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             await asyncio.sleep(IDLE_POLL_S)
 
     async def reload(self, error: EngineFailed) -> None:
-        """As every engine; states that were saved are not used again, as what they were read with is in doubt."""
+        """Load the model again; saved states are deleted, as the weights that computed them are in doubt."""
         await super().reload(error)
         if self._states is not None:
             await asyncio.to_thread(self._states.clear)
@@ -166,7 +165,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
         except Exception as error:
             if not likely or isinstance(error, UnusableFile):
                 raise
-            # One of them may be what it dies of; whoever asks for that one is told.
+            # One of them may be the cause; the request for that one reports it.
             return await self._spawn(())
         for adapter in first.adapters:
             self._touch(adapter)
@@ -179,13 +178,13 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
         return [len(await child.server.tokenize(text)) if text else 0 for text in texts]
 
     async def unread(self, request: GenerationRequest) -> int:
-        """Tokens of the request's prompt that neither a slot nor a saved state holds."""
+        """Return how many tokens of the request's prompt neither a slot nor a saved state holds."""
         async with self._lease(request) as child:
             try:
                 with child.heartbeat.working():
                     unread = await child.server.unread(request.prompt, _applied(child, request.adapter))
             except ChildGone:
-                return 0  # whoever generates is told
+                return 0  # the generation reports it
             child.heartbeat.beat()
             return unread
 
@@ -194,17 +193,18 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
 
     @contextlib.asynccontextmanager
     async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[LlamaCppChild, None]:
-        """A generation that can serve ``request``, kept alive until the block ends."""
-        generation = await self._generation_for(request)
+        """Return a context with a child that can serve ``request``, kept alive for the block."""
+        child = await self._acquire(request)
         try:
-            yield generation
+            yield child
         finally:
-            generation.release()
+            child.release()
 
-    async def _generation_for(self, request: GenerationRequest | None) -> LlamaCppChild:
+    async def _acquire(self, request: GenerationRequest | None) -> LlamaCppChild:
         adapter = request.adapter if request and request.adapter and request.adapter.scale else None
         if request and request.logprobs:
-            # llama.cpp has no probabilities of tokens it guessed. Rare enough to end guessing until the next start.
+            # llama.cpp has no probabilities of drafted tokens. Such requests are rare: speculation is
+            # switched off until the next start.
             self._speculation = False
         plain = bool(request and request.logprobs)
         while True:
@@ -213,11 +213,11 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             if current is None:
                 continue
             if current.serves(adapter, plain=plain):
-                current.acquire()  # no await since the check: the generation cannot have changed
+                current.acquire()  # no await since the check: the child cannot have changed
                 if adapter is not None:
                     self._touch(adapter)
                 return current
-            # Whoever asks next wants it as well: loading goes on without the request that it was begun for.
+            # Loading goes on when this request is cancelled: the next one needs the adapter as well.
             await asyncio.shield(self._background.spawn(self._replace(adapter, plain=plain)))
 
     def _touch(self, adapter: AdapterLease) -> None:
@@ -225,7 +225,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
         self._recent[adapter.digest] = adapter
 
     async def _replace(self, adapter: AdapterLease | None, *, plain: bool) -> None:
-        """Replace the current generation by one that has ``adapter`` too; the least recently used one goes."""
+        """Replace the serving child by one that has ``adapter`` too; the least recently used one is left out."""
         async with self._swap:
             old = self._current
             if old is None or old.serves(adapter, plain=plain):
@@ -261,13 +261,13 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
         await self._announce()
 
     async def _drain(self, old: LlamaCppChild) -> None:
-        """End a replaced generation once its last request has finished."""
+        """End a replaced child once its last request has finished."""
         old.retired = True
         await old.idle.wait()
         await self._dispose(old)
 
     async def _usable(self, adapters: Sequence[AdapterLease]) -> tuple[AdapterLease, ...]:
-        """Those of ``adapters`` that may be loaded; the others are told to the log."""
+        """Return those of ``adapters`` that may be loaded; log the others."""
         usable = []
         for adapter in adapters:
             try:
@@ -312,27 +312,27 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                     states=self._states,
                     digests=[adapter.digest for adapter in adapters],
                 )
-                generation = LlamaCppChild(process, server, adapters, host, speculates=config.speculation)
+                child = LlamaCppChild(process, server, adapters, host, speculates=config.speculation)
         except BaseException:
             _remove_socket(host)
             raise
-        self._children.add(generation)
-        return generation
+        self._children.add(child)
+        return child
 
 
-def _applied(generation: LlamaCppChild, adapter: AdapterLease | None) -> tuple[tuple[int, float], ...]:
-    """The scale of every loaded adapter, 0 for all but the request's own.
+def _applied(child: LlamaCppChild, adapter: AdapterLease | None) -> tuple[tuple[int, float], ...]:
+    """Return the scale of every loaded adapter, 0 for all but the request's own.
 
-    Never a part of them: llama.cpp takes an empty list for "as at the start", and does not see then that the KV
-    cache belongs to other weights.
+    The list is always complete: llama.cpp takes an empty one for "as at the start" and then does not notice that the
+    KV cache belongs to other weights.
     """
-    wanted = None if adapter is None or adapter.scale == 0.0 else generation.position(adapter.digest)
+    wanted = None if adapter is None or adapter.scale == 0.0 else child.position(adapter.digest)
     scale = 0.0 if adapter is None else adapter.scale
-    return tuple((i, scale if i == wanted else 0.0) for i in range(len(generation.adapters)))
+    return tuple((i, scale if i == wanted else 0.0) for i in range(len(child.adapters)))
 
 
 def _open_states(options: LlamaCppOptions, states: SavedStatesOptions) -> SavedStateStore | None:
-    """The saved states that fit; None where the folder cannot be used, which stops nothing else."""
+    """Open the saved states that fit; None where the folder cannot be used, which is logged."""
     try:
         info = options.model_path.stat()
         return SavedStateStore(
@@ -349,7 +349,7 @@ def _open_states(options: LlamaCppOptions, states: SavedStatesOptions) -> SavedS
 
 
 def _private_host(folder: Path) -> str:
-    """Where a new child listens: a socket in ``folder``, or loopback where the system has no unix sockets."""
+    """Return the address of a new child: a socket in ``folder``, or loopback where there are no unix sockets."""
     if sys.platform == "win32":
         return "127.0.0.1"
     return str(folder / f"e-{secrets.token_hex(4)}.sock")

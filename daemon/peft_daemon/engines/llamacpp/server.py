@@ -92,19 +92,19 @@ class LlamaServerClient:
         )
         self._tokens: OrderedDict[tuple[str, bool], array[int]] = OrderedDict()
         """As arrays: a list of integers takes nine times the memory."""
-        self._slots = Slots(slots)
-        self._states = None if states is None else SlotStateSaver(states, self._slots, digests, self._post)
+        self.slots = Slots(slots)
+        self.states = None if states is None else SlotStateSaver(states, self.slots, digests, self._post)
         self._context_tokens, self._step_tokens = context_tokens, step_tokens
 
     async def save_states(self) -> None:
         """Save what the slots hold that is worth it; those at work are left out. Raises nothing."""
-        if self._states is not None:
-            await self._states.save_free_slots()
+        if self.states is not None:
+            await self.states.save_free_slots()
 
     async def close(self) -> None:
         """Release the connections."""
-        if self._states is not None:
-            await self._states.close()
+        if self.states is not None:
+            await self.states.close()
         self.connections.close()
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
@@ -132,9 +132,9 @@ class LlamaServerClient:
     async def unread(self, prompt: Prompt, adapters: SlotAdapters) -> int:
         """How many tokens of a prompt would have to be computed; raises ChildGone."""
         tokens = await self.tokenize_prompt(prompt)
-        shared = self._slots.most_shared(tokens, adapters)
-        if self._states is not None:
-            shared = max(shared, self._states.shared(tokens, adapters))
+        shared = self.slots.most_shared(tokens, adapters)
+        if self.states is not None:
+            shared = max(shared, self.states.shared(tokens, adapters))
         return len(tokens) - shared
 
     async def ping(self) -> None:
@@ -209,16 +209,16 @@ class LlamaServerClient:
     @asynccontextmanager
     async def _slot(self, tokens: list[int], adapters: SlotAdapters) -> AsyncGenerator[Slot, None]:
         """A slot for one request, with as much of the prompt in it as there is anywhere."""
-        async with self._slots.take(tokens, adapters) as slot:
+        async with self.slots.take(tokens, adapters) as slot:
             fits = len(tokens) <= self._context_tokens
-            if self._states is None or not fits:
+            if self.states is None or not fits:
                 yield slot
                 return
-            await self._states.prepare(slot, tokens, adapters)
+            await self.states.prepare(slot, tokens, adapters)
             try:
                 yield slot
             finally:
-                self._states.released(slot)
+                self.states.released(slot)
 
     async def _read(
         self, slot: Slot, body: Mapping[str, Any], adapters: SlotAdapters, deadline: float | None

@@ -1,9 +1,9 @@
-"""What a llama.cpp server's slots hold, so that a prompt can be read in steps without losing what is cached.
+"""The known content of a llama.cpp server's slots, so that prompts are read in steps without losing cached tokens.
 
-llama.cpp looks for a cancelled request only between two steps of reading, and takes up to two of them to act on it.
-So a prompt is sent step by step, each a request of its own that is not to write anything: a client that hangs up
-stops it at the next step. A step that ended before what the slot holds would throw that away, hence this account.
-It may know less than the server holds, never more.
+llama.cpp notices a cancelled request only between two batches, and takes up to two of them to act on it. So a prompt is
+sent in steps, each a request of its own that writes nothing: a client that hangs up stops it at the next step. A step
+that ends before the slot's cached tokens would discard them, hence this account. It may know less than the server
+holds, never more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SlotAdapters = tuple[tuple[int, float], ...]
 
 
 def shared_length(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens two sequences have in common, from the first on."""
+    """Return the length of the common beginning of two token sequences."""
     known, unknown = 0, min(len(left), len(right))
     if left[:unknown] == right[:unknown]:
         return unknown
@@ -33,46 +33,46 @@ def shared_length(left: Sequence[int], right: Sequence[int]) -> int:
 
 @dataclass(eq=False)
 class Slot:
-    """One place of the server, and what it holds the KV state of: a prompt with its answer, read with some adapters."""
+    """A slot of the server and its known KV state: the tokens of a prompt with its answer, and the adapters."""
 
     number: int
     adapters: SlotAdapters = ()
     tokens: list[int] = field(default_factory=list)
     applied: SlotAdapters | None = None
-    """The adapters of the last request the server is known to have begun here; it compares the next one's with them."""
+    """Adapters of the last request that the server surely began here; it compares the next request's with them."""
     used: int = 0
-    """Grows with each request it was given to."""
+    """Order of the slot's last use; higher is later."""
     _newest: list[int] = field(default_factory=list)
-    _told: int = 0
+    _reported: int = 0
     _announced: int = 0
     _whole: bool = True
 
     def shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
-        """How many of ``tokens``, from the first on, need not be read again."""
+        """Return how many tokens at the beginning of ``tokens`` need not be read again."""
         return shared_length(self.tokens, tokens) if adapters == self.adapters else 0
 
     def holds(self, tokens: Sequence[int], adapters: SlotAdapters) -> None:
-        """Note what it holds from now on."""
+        """Record the slot's new content."""
         self.tokens, self.adapters = list(tokens), adapters
-        self._newest, self._told, self._announced, self._whole = [], 0, 0, True
+        self._newest, self._reported, self._announced, self._whole = [], 0, 0, True
 
     def wrote(self, tokens: Sequence[int], announced: int) -> None:
-        """Note ``tokens`` of the answer; by now the server has written ``announced`` of them in all.
+        """Record ``tokens`` of the answer; the server has written ``announced`` tokens in total by now.
 
-        They are in the cache for certain when the next are written. A token that completes no character is never
-        told of: nothing is counted from such a gap on.
+        They are in the cache for certain when the next ones are written. The server does not report tokens that
+        complete no character: nothing is recorded after such a gap.
         """
         if announced > self._announced:
-            self._whole = self._whole and self._told == self._announced
+            self._whole = self._whole and self._reported == self._announced
             if self._whole:
                 self.tokens += self._newest
             self._newest, self._announced = [], announced
         self._newest += tokens
-        self._told += len(tokens)
+        self._reported += len(tokens)
 
 
 class Slots:
-    """The slots of one server; each is given to one request at a time."""
+    """The slots of one server; each serves one request at a time."""
 
     def __init__(self, count: int) -> None:
         self._all = tuple(Slot(number) for number in range(count))
@@ -82,19 +82,19 @@ class Slots:
 
     @property
     def free(self) -> tuple[Slot, ...]:
-        """Those no request has now."""
+        """The slots that serve no request now."""
         return tuple(self._free)
 
     def most_shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
-        """How many of ``tokens`` the slot that holds most of them holds."""
+        """Return the largest number of ``tokens`` that a slot holds."""
         return max(slot.shared(tokens, adapters) for slot in self._all)
 
     @asynccontextmanager
     async def take(self, tokens: Sequence[int], adapters: SlotAdapters) -> AsyncGenerator[Slot, None]:
-        """A slot until the block ends; waits for one.
+        """Wait for a free slot and reserve it for the block.
 
-        It is the free one that holds most of ``tokens``, if that is half of the shorter of both: many files begin
-        alike. Else it is the one that was not used for longest.
+        It is the one that holds most of ``tokens``, if that is at least half of the shorter sequence, as many files
+        begin alike; else the least recently used one.
         """
         async with self._waiting:
             slot = max(self._free, key=lambda slot: slot.shared(tokens, adapters))
@@ -109,7 +109,7 @@ class Slots:
 
     @asynccontextmanager
     async def hold(self, slot: Slot) -> AsyncGenerator[bool, None]:
-        """Keep requests from ``slot`` until the block ends, if it is free now; whether it is."""
+        """Reserve ``slot`` for the block if it is free; yields whether it is."""
         if self._waiting.locked() or slot not in self._free:
             yield False
             return

@@ -47,7 +47,7 @@ from peft_daemon.engines.torch.messages import (
 
 log = logging.getLogger("peft_daemon.engines")
 
-CHILD_MODULE = "peft_daemon.engines.torch.child"
+CHILD_MODULE = f"{__package__}.child"
 REQUIRED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 

@@ -1,4 +1,10 @@
-"""A llama.cpp server that the re-created policies send their requests to, and what it has spent."""
+"""A llama.cpp server that the re-created policies send their requests to, and what it has spent.
+
+It has the settings that llama.vscode's README recommends for a CPU: ``llama-server -ub 1024 -b 1024 --ctx-size 0
+--cache-reuse 256``; all else is the server's default, four slots over one KV cache among it. Two deviations: the
+context is 8,192 tokens instead of the model's 32,768, which no request here comes near, and threads wait passively, as
+ours do by default, so that a busy machine slows all policies alike.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +21,13 @@ import msgspec
 from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed
 from peft_daemon.engines.base import default_threads
+from peft_daemon.engines.llamacpp.child import CHILD_MODULE, LlamaCppChildReady, PlainServerConfig
 from peft_evaluation.typing_benchmark.policies.base import BenchModel, CpuMeter, ResourceUsage
-from peft_evaluation.typing_benchmark.policies.llama_server_child import RivalServerConfig, RivalServerReady
 
-CHILD_MODULE = "peft_evaluation.typing_benchmark.policies.llama_server_child"
+BATCH_TOKENS = 1024
+CONTEXT_TOKENS = 8192
+CACHE_REUSE_TOKENS = 256
+SLOTS = 4
 START_S = 120.0
 LOOK_S = 2.0
 
@@ -39,9 +48,17 @@ class RivalServer:
         """Start the child; raises EngineFailed when it cannot load the model."""
         key = secrets.token_urlsafe(32)
         threads = self._engine.threads or default_threads()
-        config = RivalServerConfig(model=str(self._engine.model_path), threads=threads, api_key=key)
+        config = PlainServerConfig(
+            model=str(self._engine.model_path),
+            api_key=key,
+            context_tokens=CONTEXT_TOKENS,
+            slots=SLOTS,
+            threads=threads,
+            batch_tokens=BATCH_TOKENS,
+            cache_reuse_tokens=CACHE_REUSE_TOKENS,
+        )
         self._process = await ChildProcess.spawn(CHILD_MODULE, msgspec.json.encode(config))
-        ready = msgspec.json.decode(await self._process.first_line(START_S), type=RivalServerReady)
+        ready = msgspec.json.decode(await self._process.first_line(START_S), type=LlamaCppChildReady)
         self._http = httpx.AsyncClient(
             base_url=ready.address,
             headers={"Authorization": f"Bearer {key}"},
