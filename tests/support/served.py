@@ -128,8 +128,8 @@ class DaemonHere:
     @property
     def server(self) -> LlamaServerClient:
         """The engine's client of the played llama.cpp."""
-        assert self.engine._current is not None
-        return self.engine._current.server
+        assert self.engine.child is not None
+        return self.engine.child.server
 
 
 @asynccontextmanager

@@ -67,13 +67,15 @@ class TinyModel:
             self.architecture, {name: w + deltas[name] if name in deltas else w for name, w in self.weights.items()}
         )
 
-    def write(self, path: Path, *, basename: str = "Tiny Coder") -> BaseModel:
-        """Write the model as a GGUF file that llama.cpp serves."""
+    def write(
+        self, path: Path, *, basename: str = "Tiny Coder", pretokenizer: str = "default", context_tokens: int = 512
+    ) -> BaseModel:
+        """Write the model as a GGUF file that llama.cpp serves; with the pretokenizer ``qwen2`` torch does, too."""
         writer = gguf.GGUFWriter(path, self.architecture)
         writer.add_type("model")
         writer.add_string("general.basename", basename)
         writer.add_block_count(LAYERS)
-        writer.add_context_length(512)
+        writer.add_context_length(context_tokens)
         writer.add_embedding_length(HIDDEN)
         writer.add_feed_forward_length(FEED_FORWARD)
         writer.add_head_count(HEADS)
@@ -81,7 +83,7 @@ class TinyModel:
         writer.add_rope_freq_base(10000.0)
         writer.add_rope_dimension_count(HEAD)
         writer.add_layer_norm_rms_eps(1e-6)
-        _add_vocabulary(writer)
+        _add_vocabulary(writer, pretokenizer)
         writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
         writer.add_tensor("token_embd.weight", self.weights["model.embed_tokens"])
         writer.add_tensor("output.weight", self.weights["lm_head"])
@@ -203,12 +205,12 @@ def write_peft(
     return folder
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, pretokenizer: str) -> None:
     """A byte-level BPE vocabulary, bytes spelled as GPT-2 spells them."""
     spelled = [chr(0x100 + byte) for byte in range(0x21)]
     spelled += [chr(byte) for byte in range(0x21, 0x7F)] + [chr(0x121)]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_pre(pretokenizer)
     writer.add_token_list([*spelled, "in", "<|endoftext|>"])
     writer.add_token_types([gguf.TokenType.NORMAL] * 129 + [gguf.TokenType.CONTROL])
     writer.add_token_merges(["i n"])

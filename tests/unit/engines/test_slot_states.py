@@ -45,8 +45,8 @@ async def test_a_prompt_whose_slot_was_given_away_is_not_read_again(tmp_path: Pa
     server = llama.client(states(tmp_path))
     await run(server, LONG)
     await run(server, OTHER)
-    assert server._states is not None
-    await server._states.wait_until_written()
+    assert server.states is not None
+    await server.states.wait_until_written()
     timings = await run(server, LONG)
     assert timings.prompt_reused >= len(LONG) - 1
     assert not llama.leaks
@@ -137,11 +137,11 @@ async def test_a_slot_is_not_given_on_while_a_state_is_put_into_it_for_a_request
     for _ in range(3):
         work.cancel()
         await asyncio.wait((work,), timeout=0.01)
-    assert not work.done() and not server._slots.free
+    assert not work.done() and not server.slots.free
     llama.gate.set()
     await asyncio.wait((work,))
     assert work.cancelled()
-    assert server._slots.free[0].tokens == llama.slots[0].tokens[: len(server._slots.free[0].tokens)] != []
+    assert server.slots.free[0].tokens == llama.slots[0].tokens[: len(server.slots.free[0].tokens)] != []
 
 
 TEXTS = [LONG[:n] + tail for n in (0, 70, 160) for tail in ("", OTHER[:90], "qrst" * 30)]
@@ -184,13 +184,13 @@ def test_no_account_claims_more_than_the_server_has_and_no_token_is_used_under_o
             await llama.quiet()
             # What a request that was cancelled left in the server's queue may come after the next one: the account
             # is then behind or ahead, which costs reading, and never the wrong adapter's tokens.
-            for slot in () if disturbed else server._slots.free:
+            for slot in () if disturbed else server.slots.free:
                 real = llama.slots[slot.number]
                 assert real.tokens[: len(slot.tokens)] == slot.tokens
                 weights = tuple((llama.digests[i], scale) for i, scale in slot.adapters if scale)
                 assert all(read == weights for _, read in real.cached[: len(slot.tokens)])
             assert not llama.leaks
-        assert len(server._slots.free) == slots
+        assert len(server.slots.free) == slots
         await server.close()
 
     asyncio.run(play())

@@ -15,7 +15,7 @@ TEST = re.compile(r"\btest_promise_(\d\d)_\w+")
 def names_in_code() -> dict[str, str]:
     """Test names with the file that holds them."""
     names: dict[str, str] = {}
-    for folder in ("unit/core", "unit/lifecycle", "integration/lifecycle"):
+    for folder in ("unit/core", "unit/lifecycle", "integration/lifecycle", "integration/engines"):
         for path in (ROOT / "tests" / folder).glob("test_*.py"):
             for match in re.finditer(r"^(?:async )?def (test_promise_\d\d_\w+)", path.read_text(), re.MULTILINE):
                 names[match.group(1)] = path.name

@@ -1,23 +1,22 @@
-"""Whatever goes wrong with an engine's process: requests are answered or clearly refused, and it serves again."""
+"""Faults of llama.cpp's child process: requests are answered or clearly refused, and the engine serves again."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import resource
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from peft_core.api_types import EngineState
+from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed, Unavailable
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -26,7 +25,8 @@ from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.base import Delta, GenerationRequest, Segment
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from peft_daemon.engines.llamacpp import engine as llamacpp
-from peft_daemon.engines.llamacpp.engine import CHILD_MODULE, LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.child import CHILD_MODULE
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
@@ -89,10 +89,24 @@ async def answer(engine: LlamaCppEngine, lease: AdapterLease | None = None) -> s
         return "".join([item.text async for item in engine.generate(request) if isinstance(item, Delta)])
 
 
-async def settled(engine: LlamaCppEngine, state: EngineState) -> None:
+async def reach(engine: LlamaCppEngine, state: EngineState) -> None:
     async with asyncio.timeout(LIMIT_S):
-        while engine.status().state is not state:
-            await asyncio.sleep(0.01)
+        await engine.wait_for_status(lambda status: status.state is state)
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[int]:
+    """Process ids of children as they are started."""
+    pids: asyncio.Queue[int] = asyncio.Queue()
+    spawn = ChildProcess.spawn
+
+    async def observed(module: str, configuration: bytes) -> ChildProcess:
+        process = await spawn(module, configuration)
+        pids.put_nowait(process.pid)
+        return process
+
+    monkeypatch.setattr(ChildProcess, "spawn", observed)
+    return pids
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> list[int]:
@@ -132,7 +146,7 @@ async def test_promise_26_an_unexpected_error_at_the_start_is_told_and_the_start
     told = engine.status()
     assert type(error).__name__ in told.last_error
     assert "doctor" in told.fix
-    await settled(engine, EngineState.READY)
+    await reach(engine, EngineState.READY)
     assert await answer(engine)
     assert len(seen) == supervisor.MAX_DEATHS_IN_A_ROW
     assert [each.pid for each in children()] == [engine.status().pid]
@@ -153,9 +167,9 @@ async def test_promise_26_without_descriptors_the_start_fails_clearly_and_succee
 ) -> None:
     with without_descriptors():
         await engine.start()
-        await settled(engine, EngineState.RESTARTING)
+        await reach(engine, EngineState.RESTARTING)
         assert "Too many open files" in engine.status().last_error
-    await settled(engine, EngineState.READY)
+    await reach(engine, EngineState.READY)
     assert await answer(engine)
 
 
@@ -164,9 +178,8 @@ async def test_promise_26_an_engine_that_cannot_be_connected_to_for_a_moment_is_
 ) -> None:
     monkeypatch.setattr(supervisor, "BROKEN_CONNECTION_WAIT_S", 0.05)
     pid = serving.status().pid
-    current = serving._current
-    assert current is not None
-    current.server.connections.close_unused()
+    assert serving.child is not None
+    serving.child.server.connections.close_unused()
     with without_descriptors(), pytest.raises(EngineFailed):
         await answer(serving)
     assert await answer(serving)
@@ -186,15 +199,13 @@ async def test_promise_26_an_unexpected_error_while_an_adapter_is_loaded_leaves_
 
 
 async def test_loading_an_adapter_goes_on_when_the_request_for_it_is_given_up(
-    serving: LlamaCppEngine, leases: list[AdapterLease]
+    serving: LlamaCppEngine, leases: list[AdapterLease], spawned: asyncio.Queue[int]
 ) -> None:
-    asked = asyncio.create_task(answer(serving, leases[0]))
+    request = asyncio.create_task(answer(serving, leases[0]))
     async with asyncio.timeout(LIMIT_S):
-        while len(children()) < 2:
-            await asyncio.sleep(0.005)
-        asked.cancel()
-        while serving.status().adapters != [leases[0].digest]:
-            await asyncio.sleep(0.01)
+        await spawned.get()
+        request.cancel()
+        await serving.wait_for_status(lambda status: status.adapters == [leases[0].digest])
 
 
 async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for_room(
@@ -217,34 +228,6 @@ async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for
         assert len(children()) <= supervisor.MAX_PROCESSES
 
 
-async def test_promise_27_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
-    serving: LlamaCppEngine,
-) -> None:
-    before = serving.status()
-    assert before.pid is not None
-    expected = await answer(serving)
-    os.kill(before.pid, signal.SIGSTOP)
-    assert await answer(serving) == expected
-    after = serving.status()
-    assert after.pid != before.pid
-    assert after.restarts == 1
-    assert not psutil.pid_exists(before.pid)
-
-
-async def test_promise_27_an_engine_that_hangs_while_it_writes_is_told_of_and_the_next_request_is_right(
-    serving: LlamaCppEngine,
-) -> None:
-    expected = await answer(serving)
-    with pytest.raises(EngineFailed, match="hung while it worked") as caught:
-        async with asyncio.timeout(LIMIT_S):
-            async for item in serving.generate(LONG):
-                pid = serving.status().pid
-                if pid is not None and isinstance(item, Delta) and not item.silent:
-                    os.kill(pid, signal.SIGSTOP)
-    assert "signal" in caught.value.why
-    assert await answer(serving) == expected
-
-
 async def test_promise_27_a_client_that_does_not_read_on_does_not_make_the_engine_hang(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,17 +244,14 @@ async def test_promise_27_a_client_that_does_not_read_on_does_not_make_the_engin
 
 
 async def test_promise_27_an_engine_that_hangs_while_it_loads_is_ended(
-    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
+    engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch, spawned: asyncio.Queue[int]
 ) -> None:
     monkeypatch.setattr("peft_core.child_process.STOPPED_CHECK_S", 0.05)
     await engine.start()
-    async with asyncio.timeout(LIMIT_S):
-        while not (started := children()):
-            await asyncio.sleep(0.005)
-    started[0].suspend()
-    await settled(engine, EngineState.RESTARTING)
+    psutil.Process(await asyncio.wait_for(spawned.get(), LIMIT_S)).suspend()
+    await reach(engine, EngineState.RESTARTING)
     assert "hung while it started" in engine.status().last_error
-    await settled(engine, EngineState.READY)
+    await reach(engine, EngineState.READY)
     assert await answer(engine)
 
 
@@ -285,15 +265,54 @@ async def test_promise_27_a_hung_engine_cannot_keep_the_daemon_from_stopping(
     assert not process.is_running()
 
 
+@asynccontextmanager
+async def serving_with(
+    base: BaseModel, adapters: tuple[AdapterLease, ...] = ()
+) -> AsyncGenerator[LlamaCppEngine, None]:
+    with tempfile.TemporaryDirectory(prefix="pd-") as sockets:
+        options = LlamaCppOptions("tiny", base.path, Path(sockets), context_tokens=512, threads=1, adapters=adapters)
+        engine = LlamaCppEngine(options)
+        await engine.start()
+        try:
+            await engine.ready()
+            yield engine
+        finally:
+            await engine.stop()
+
+
+async def test_adapters_loaded_from_the_start_need_no_other_child(base: BaseModel, leases: list[AdapterLease]) -> None:
+    async with serving_with(base) as plain:
+        expected = [await answer(plain, lease) for lease in (None, *leases)]
+    async with serving_with(base, tuple(leases)) as engine:
+        status = engine.status()
+        assert status.adapters == [lease.digest for lease in leases]
+        assert [await answer(engine, lease) for lease in (None, *leases)] == expected
+        assert engine.status().pid == status.pid
+
+
+async def test_an_adapter_the_engine_dies_of_does_not_keep_the_base_from_serving_with(
+    base: BaseModel, leases: list[AdapterLease], tmp_path: Path
+) -> None:
+    damaged, gone = tmp_path / "damaged.gguf", tmp_path / "gone.gguf"
+    damaged.write_bytes(leases[0].path.read_bytes()[:500])
+    bad = (AdapterLease("d" * 64, damaged), AdapterLease("e" * 64, gone))
+    async with serving_with(base, (*leases, *bad)) as engine:
+        assert engine.status().adapters == []
+        assert await answer(engine, None)
+        with pytest.raises(EngineFailed, match="dddddddddddd could not be loaded"):
+            await answer(engine, bad[0])
+        assert await answer(engine, leases[0]) != await answer(engine, None)
+
+
 PARENT = """
 import asyncio, os, sys, time
 import msgspec
-from peft_daemon.engines.llamacpp.child import ChildConfig
+from peft_daemon.engines.llamacpp.child import LlamaCppChildConfig
 from peft_core.child_process import ChildProcess
 
 async def main():
-    config = ChildConfig(model=sys.argv[1], adapters=[], host=sys.argv[2], api_key="k", context_tokens=512, slots=1,
-                         threads=1, batch_tokens=16)
+    config = LlamaCppChildConfig(model=sys.argv[1], adapters=[], host=sys.argv[2], api_key="k", context_tokens=512,
+                                 slots=1, threads=1, batch_tokens=16)
     process = await ChildProcess.spawn("peft_daemon.engines.llamacpp.child", msgspec.json.encode(config))
     print(process.pid, flush=True)
     time.sleep(float(sys.argv[3]))

@@ -1,0 +1,348 @@
+"""What every engine promises, with a real child process and a tiny random model: streams, limits, adapters, faults.
+
+The model and the adapters are the same files for all engines. The tests of one engine share one instance, which
+survives the faults; so later tests compare with the state that they find.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from peft_core.api_types import LLAMACPP, TORCH, EngineState, FinishReason, SamplingParams
+from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFile
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.engines import heartbeat, supervisor
+from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, Segment
+from peft_daemon.engines.heartbeat import HeartbeatLimits
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.supervisor import SupervisedEngine
+from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
+from support.synthetic_adapter import TinyModel, lora, write_peft
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ENGINES = [LLAMACPP, pytest.param(TORCH, marks=pytest.mark.torch)]
+LIMIT_S = 120.0
+CONTEXT_TOKENS = 4096
+PROMPT = (Segment("def f(x):"),)
+ENDLESS = (Segment("def g(x):"),)
+"""A prompt after which the model writes until its limit."""
+LONG = (Segment("def return(x): " * 60),)
+NO_FAULT_UNDER_LOAD = HeartbeatLimits(quiet_s=0.2, ping_s=0.5, missed_pings=200)
+"""A process stopped by a signal is noticed at once, a slow one is not taken for hung."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """A base, and leases of two adapters of it and of a damaged one."""
+
+    path: Path
+    adapters: tuple[AdapterLease, AdapterLease]
+    damaged: AdapterLease
+    checks: LoadChecks
+
+
+def make_files(folder: Path, engine: str) -> Files:
+    base = TinyModel.random().write(folder / "base.gguf", pretokenizer="qwen2", context_tokens=CONTEXT_TOKENS)
+    registry = AdapterRegistry(folder / "registry")
+    leases = []
+    for seed in (1, 50, 90):
+        peft = write_peft(folder / f"peft{seed}", lora(seed=seed))
+        leases.append(registry.lease(registry.import_(peft, name=f"a{seed}", base=base), engine=engine))
+    damaged = leases[2].path
+    weights = damaged / "adapter_model.safetensors" if damaged.is_dir() else damaged
+    weights.write_bytes(weights.read_bytes()[:-9] + b"#########")
+    checks = LoadChecks(
+        lambda: base.path, lambda lease: registry.check_lease(lease, engine=engine), lambda reason: None
+    )
+    return Files(base.path, (leases[0], leases[1]), leases[2], checks)
+
+
+def create(engine: str, model: Path, sockets: Path, checks: LoadChecks | None = None) -> SupervisedEngine[Any]:
+    if engine == TORCH:
+        return TorchEngine(TorchOptions("tiny", model, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks))
+    return LlamaCppEngine(
+        LlamaCppOptions("tiny", model, sockets, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks)
+    )
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine_id(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def files(engine_id: str, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return make_files(tmp_path_factory.mktemp(engine_id), engine_id)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine(engine_id: str, files: Files) -> AsyncIterator[SupervisedEngine[Any]]:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="pd-") as sockets:
+        patch.setattr(supervisor, "BACKOFF_S", (0.05,))
+        patch.setattr(heartbeat, "DEFAULT_LIMITS", NO_FAULT_UNDER_LOAD)
+        engine = create(engine_id, files.path, Path(sockets), files.checks)
+        await engine.start()
+        await engine.ready()
+        yield engine
+        await engine.stop()
+
+
+async def generate(engine: SupervisedEngine[Any], request: GenerationRequest) -> tuple[str, Finish]:
+    text, finish = "", None
+    async with asyncio.timeout(LIMIT_S):
+        async for item in engine.generate(request):
+            if isinstance(item, Delta):
+                text += item.text
+            else:
+                finish = item
+    assert finish is not None
+    return text, finish
+
+
+async def answer(engine: SupervisedEngine[Any], adapter: AdapterLease | None = None) -> str:
+    return (await generate(engine, GenerationRequest(PROMPT, 12, adapter=adapter)))[0]
+
+
+async def first_text(stream: AsyncGenerator[Delta | Finish, None]) -> None:
+    async for item in stream:
+        if isinstance(item, Delta) and not item.silent:
+            return
+
+
+def pid_of(engine: SupervisedEngine[Any]) -> int:
+    pid = engine.status().pid
+    assert pid is not None
+    return pid
+
+
+async def test_text_is_streamed_and_the_end_reports_the_timings(engine: SupervisedEngine[Any], engine_id: str) -> None:
+    items = [item async for item in engine.generate(GenerationRequest(PROMPT, 12))]
+    finish = items[-1]
+    assert isinstance(finish, Finish)
+    assert sum(isinstance(item, Delta) and bool(item.text) for item in items) > 3
+    timings = finish.timings
+    assert timings.prompt_tokens == len(PROMPT[0].text)
+    assert timings.prompt_evaluated + timings.prompt_reused == timings.prompt_tokens
+    assert timings.decode_tokens > 0 and 0 < timings.first_token_ms <= timings.engine_ms
+    status = engine.status()
+    assert status.kind == {LLAMACPP: "llama.cpp", TORCH: "torch"}[engine_id]
+    assert (status.state, status.model, status.restarts) == (EngineState.READY, "tiny", 0)
+    assert status.memory_bytes > 10e6
+
+
+async def test_reading_is_reported_before_the_first_text(engine: SupervisedEngine[Any]) -> None:
+    evaluated = []
+    async with aclosing(engine.generate(GenerationRequest((Segment("#1 "), *LONG), 4))) as items:
+        async for item in items:
+            if isinstance(item, Delta) and not item.silent:
+                break
+            evaluated.append(item.timings.prompt_evaluated)
+    assert evaluated == sorted(evaluated) and len(set(evaluated)) >= 3
+    assert item.timings.prompt_evaluated + item.timings.prompt_reused == item.timings.prompt_tokens
+
+
+async def test_an_answer_begins_with_the_required_text(engine: SupervisedEngine[Any]) -> None:
+    for text in (" ret", '"', "\n"):
+        assert (await generate(engine, GenerationRequest(PROMPT, 8, begins_with=text)))[0].startswith(text)
+
+
+async def test_the_token_limit_ends_with_length(engine: SupervisedEngine[Any]) -> None:
+    _, finish = await generate(engine, GenerationRequest(PROMPT, 3))
+    assert (finish.reason, finish.timings.decode_tokens) == (FinishReason.LENGTH, 3)
+
+
+async def test_a_request_for_no_tokens_reads_the_prompt_for_the_next_one(engine: SupervisedEngine[Any]) -> None:
+    prompt = (Segment("#2 "), *LONG)
+    text, finish = await generate(engine, GenerationRequest(prompt, 0))
+    assert (text, finish.reason, finish.timings.decode_tokens) == ("", FinishReason.LENGTH, 0)
+    _, finish = await generate(engine, GenerationRequest(prompt, 2))
+    assert finish.timings.prompt_evaluated == 1
+
+
+async def test_the_answer_ends_before_a_stop_string(engine: SupervisedEngine[Any]) -> None:
+    whole, _ = await generate(engine, GenerationRequest(PROMPT, 12))
+    stop = whole[4:7]
+    text, finish = await generate(engine, GenerationRequest(PROMPT, 12, stop=("never", stop)))
+    assert (text, finish.reason) == (whole[: whole.index(stop)], FinishReason.STOP)
+
+
+async def test_the_time_budget_ends_with_timeout(engine: SupervisedEngine[Any]) -> None:
+    _, finish = await generate(engine, GenerationRequest(ENDLESS, 3000, time_budget_ms=50))
+    assert finish.reason is FinishReason.TIMEOUT
+
+
+async def test_a_prompt_that_does_not_fit_is_refused_with_the_fix(engine: SupervisedEngine[Any]) -> None:
+    with pytest.raises(InvalidInput, match="context_tokens"):
+        await generate(engine, GenerationRequest((Segment("word " * 1000),), 4))
+
+
+async def test_a_seed_makes_sampling_repeatable(engine: SupervisedEngine[Any]) -> None:
+    def request(seed: int) -> GenerationRequest:
+        return GenerationRequest(PROMPT, 12, sampling=SamplingParams(temperature=1.5, seed=seed))
+
+    _, first, again = [(await generate(engine, request(7)))[0] for _ in range(3)]
+    assert first == again
+    assert {(await generate(engine, request(seed)))[0] for seed in (1, 2, 3)} != {first}
+
+
+async def test_logprobs_come_with_alternatives(engine: SupervisedEngine[Any]) -> None:
+    request = GenerationRequest(PROMPT, 3, logprobs=3)
+    tokens = [each async for item in engine.generate(request) if isinstance(item, Delta) for each in item.logprobs]
+    assert len(tokens) == 3
+    assert all(each.logprob <= 0 and len(each.top) == 3 for each in tokens)
+    assert all(each.token == max(each.top, key=lambda pair: pair[1])[0] for each in tokens)
+
+
+async def test_tokens_are_counted_literally_also_while_a_request_is_decoded(engine: SupervisedEngine[Any]) -> None:
+    async with aclosing(engine.generate(GenerationRequest(ENDLESS, 3000))) as stream:
+        await first_text(stream)
+        # A control token that is spelled out is thirteen characters.
+        assert await engine.count_tokens(["def", "", "<|endoftext|>"]) == [3, 0, 13]
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["while it reads the prompt", "while it writes"])
+async def test_closing_the_stream_stops_the_engine(engine: SupervisedEngine[Any], reads: bool) -> None:
+    stream = engine.generate(GenerationRequest((Segment("#3 "), *LONG) if reads else ENDLESS, 3000))
+    under_way = asyncio.Event()
+
+    async def consume() -> None:
+        seen = 0
+        async for item in stream:
+            seen += 1
+            if isinstance(item, Delta) and item.silent is reads and seen > 1:
+                under_way.set()
+
+    consuming = asyncio.create_task(consume())
+    await asyncio.wait_for(under_way.wait(), LIMIT_S)
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    await stream.aclose()
+    await asyncio.wait_for(engine.idle(), 20)
+    if reads:
+        _, finish = await generate(engine, GenerationRequest((Segment("#3 "), *LONG), 1))
+        assert 0 < finish.timings.prompt_reused < finish.timings.prompt_tokens - 16, "it goes on where it stopped"
+
+
+async def test_each_request_is_answered_with_the_adapter_that_it_leases(
+    engine: SupervisedEngine[Any], files: Files
+) -> None:
+    everyone = (None, *files.adapters)
+    first = [await answer(engine, adapter) for adapter in everyone]
+    assert len(set(first)) == 3, "the base and both adapters differ"
+    assert set(engine.status().adapters) == {adapter.digest for adapter in files.adapters}
+    for order in ([0, 2, 1, 0], [1, 1, 0, 0], [2, 0, 1]):
+        assert [await answer(engine, everyone[i]) for i in order] == [first[i] for i in order]
+    together = await asyncio.gather(*(answer(engine, everyone[i]) for i in (0, 1, 2, 1, 0)))
+    assert together == [first[i] for i in (0, 1, 2, 1, 0)]
+
+
+async def test_an_adapter_of_scale_0_is_the_base(engine: SupervisedEngine[Any], files: Files) -> None:
+    lease = files.adapters[0]
+    none = AdapterLease(lease.digest, lease.path, 0.0)
+    half = AdapterLease(lease.digest, lease.path, 0.5)
+    assert await answer(engine, none) == await answer(engine)
+    assert await answer(engine, half) not in {await answer(engine), await answer(engine, lease)}
+
+
+async def test_an_adapter_whose_files_are_damaged_is_refused_before_it_is_loaded(
+    engine: SupervisedEngine[Any], files: Files
+) -> None:
+    with pytest.raises(UnusableFile, match="'a90' is damaged"):
+        await answer(engine, files.damaged)
+    assert await answer(engine)
+    assert engine.status().restarts == 0
+
+
+async def test_an_adapter_that_was_removed_is_refused_with_the_fix(
+    engine: SupervisedEngine[Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="Import it again"):
+        await answer(engine, AdapterLease("0" * 64, tmp_path / "gone"))
+
+
+async def test_a_request_that_had_begun_fails_clearly_and_the_next_one_works(engine: SupervisedEngine[Any]) -> None:
+    expected, before = await answer(engine), engine.status()
+    child = psutil.Process(pid_of(engine))
+    with pytest.raises(EngineFailed, match="Send the request again"):
+        async for item in engine.generate(GenerationRequest(ENDLESS, 3000)):
+            if isinstance(item, Delta) and not item.silent and child.is_running():
+                child.kill()
+    assert await answer(engine) == expected
+    after = engine.status()
+    assert (after.state, after.restarts) == (EngineState.READY, before.restarts + 1)
+
+
+async def test_a_request_survives_the_death_of_the_engine_before_its_first_text(
+    engine: SupervisedEngine[Any],
+) -> None:
+    before, child = engine.status(), psutil.Process(pid_of(engine))
+    finish = None
+    async for item in engine.generate(GenerationRequest((Segment("#4 "), *LONG), 2)):
+        if isinstance(item, Delta) and item.silent and child.is_running():
+            child.kill()
+        finish = item
+    assert isinstance(finish, Finish) and finish.reason is FinishReason.LENGTH
+    assert engine.status().restarts == before.restarts + 1
+
+
+async def test_promise_27_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
+    engine: SupervisedEngine[Any], files: Files
+) -> None:
+    expected = await answer(engine, files.adapters[0])
+    before = engine.status()
+    os.kill(pid_of(engine), signal.SIGSTOP)
+    assert await answer(engine, files.adapters[0]) == expected
+    after = engine.status()
+    assert after.restarts == before.restarts + 1
+    assert before.pid is not None and not psutil.pid_exists(before.pid)
+
+
+async def test_promise_27_an_engine_that_hangs_while_it_writes_is_told_of_and_the_next_request_is_right(
+    engine: SupervisedEngine[Any],
+) -> None:
+    expected, pid = await answer(engine), pid_of(engine)
+    with pytest.raises(EngineFailed, match="hung while it worked") as caught:
+        async with asyncio.timeout(LIMIT_S):
+            async for item in engine.generate(GenerationRequest(ENDLESS, 3000)):
+                if isinstance(item, Delta) and not item.silent:
+                    os.kill(pid, signal.SIGSTOP)
+    assert "signal" in caught.value.why
+    assert await answer(engine) == expected
+
+
+async def test_stopping_ends_the_child_and_refuses_requests(engine: SupervisedEngine[Any]) -> None:
+    pid = pid_of(engine)
+    await engine.stop()
+    await engine.stop()
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(Unavailable, match="peft-daemon start"):
+        await answer(engine)
+
+
+async def test_a_model_that_cannot_be_loaded_is_reported(engine_id: str, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF" + b"\0" * 1000)
+    engine = create(engine_id, bad, tmp_path)
+    await engine.start()
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            status = await engine.wait_for_status(lambda status: bool(status.last_error))
+        assert status.state in {EngineState.RESTARTING, EngineState.FAILED}
+        assert "could not load the model" in status.last_error
+        assert "peft-daemon doctor" in status.fix
+    finally:
+        await engine.stop()
