@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
-from peft_daemon.adapters.manifest import AdapterLease
+from peft_core.child_process import ChildProcess
 from peft_daemon.engines.base import GarbledOutput, GenerationRequest, LoadChecks, Segment
-from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
-from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from support.played_llama import PlayedConnection
 
 REQUEST = GenerationRequest((Segment("x"),), 4)
@@ -30,41 +29,57 @@ class Garbling(httpx.AsyncBaseTransport):
         return httpx.Response(self.status, content=self.body)
 
 
-class PlayedChild:
-    """A child that is this server, as far as generating goes."""
+class PlayedProcess:
+    """The process of a child; it lives until it is ended."""
 
-    retired = False
+    pid = 0
+    stderr_tail = ""
 
-    def __init__(self, body: bytes, status: int) -> None:
-        self.server = LlamaServerClient("http://127.0.0.1:1", "key", slots=1, context_tokens=64, step_tokens=16)
-        transport = Garbling(body, status)
-        self.server.connections.connect = lambda: PlayedConnection(transport)
-        self.heartbeat = Heartbeat(self.server.ping, lambda: False)
-        self.adapters: tuple[AdapterLease, ...] = ()
+    def __init__(self) -> None:
+        self._ended = asyncio.Event()
 
-    def serves(self, adapter: AdapterLease | None, *, plain: bool) -> bool:
-        return True
+    async def first_line(self, timeout_s: float) -> bytes:
+        return b'{"address": "http://127.0.0.1:1"}'
 
-    def acquire(self) -> None:
-        pass
+    async def wait(self) -> int:
+        await self._ended.wait()
+        return 0
 
-    def release(self) -> None:
-        pass
+    async def stop(self, grace_s: float = 2.0) -> None:
+        self._ended.set()
+
+    def stopped(self) -> bool:
+        return False
+
+    def kill(self) -> None:
+        self._ended.set()
 
 
 Engine = tuple[LlamaCppEngine, list[str]]
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Callable[..., Engine]:
-    def make(body: bytes, status: int = 200) -> Engine:
+async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Awaitable[Engine]]]:
+    engines: list[LlamaCppEngine] = []
+
+    async def spawn(module: str, configuration: bytes) -> PlayedProcess:
+        return PlayedProcess()
+
+    async def make(body: bytes, status: int = 200) -> Engine:
         suspicions: list[str] = []
         checks = LoadChecks(lambda: tmp_path, lambda _: None, suspicions.append)
         engine = LlamaCppEngine(LlamaCppOptions("tiny", tmp_path, tmp_path, checks=checks))
-        engine._current = PlayedChild(body, status)  # type: ignore[assignment]  # as much of a child as is used
+        monkeypatch.setattr(ChildProcess, "spawn", spawn)
+        engines.append(engine)
+        await engine.start()
+        await engine.ready()
+        assert engine.child is not None
+        engine.child.server.connections.connect = lambda: PlayedConnection(Garbling(body, status))
         return engine, suspicions
 
-    return make
+    yield make
+    for each in engines:
+        await each.stop()
 
 
 async def text(items: AsyncGenerator[object, None]) -> str:
@@ -80,22 +95,22 @@ async def text(items: AsyncGenerator[object, None]) -> str:
     ],
 )
 async def test_nonsense_is_an_error_that_names_the_file(
-    engine: Callable[..., Engine], body: bytes, status: int
+    engine: Callable[..., Awaitable[Engine]], body: bytes, status: int
 ) -> None:
-    one, suspicions = engine(body, status)
+    one, suspicions = await engine(body, status)
     with pytest.raises(GarbledOutput, match="model's file may be damaged"):
         await text(one.generate(REQUEST))
     assert len(suspicions) == 1
 
 
-async def test_bytes_that_are_no_text_are_passed_on_and_suspected(engine: Callable[..., Engine]) -> None:
+async def test_bytes_that_are_no_text_are_passed_on_and_suspected(engine: Callable[..., Awaitable[Engine]]) -> None:
     event = 'data: {"content": "a\ufffdb", "stop": true, "stop_type": "limit"}\n\n'
-    one, suspicions = engine(event.encode())
+    one, suspicions = await engine(event.encode())
     assert await text(one.generate(REQUEST)) == "a\ufffdb"
     assert suspicions == ["it wrote bytes that are no text"]
 
 
-async def test_ordinary_text_and_ordinary_errors_suspect_nothing(engine: Callable[..., Engine]) -> None:
-    one, suspicions = engine(b'data: {"content": "caf\xc3\xa9", "stop": true, "stop_type": "limit"}\n\n')
+async def test_ordinary_text_and_ordinary_errors_suspect_nothing(engine: Callable[..., Awaitable[Engine]]) -> None:
+    one, suspicions = await engine(b'data: {"content": "caf\xc3\xa9", "stop": true, "stop_type": "limit"}\n\n')
     assert await text(one.generate(REQUEST)) == "caf\u00e9"
     assert suspicions == []
