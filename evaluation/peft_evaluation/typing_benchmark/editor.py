@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from peft_evaluation.typing_benchmark.policies.base import DocumentView, PolicySession
-from peft_evaluation.typing_benchmark.screen import SILENT, LineJudgement, Screen, ShownSuggestion, judge
+from peft_evaluation.typing_benchmark.screen import SILENT, LineJudgement, Screen, ScreenSuggestion, judge
 from peft_evaluation.typing_benchmark.traces import ENDS_SEGMENT, REQUESTING_ACTIONS, TraceAction, TraceEvent
 
 DEBOUNCE_S = 0.05
@@ -61,9 +61,9 @@ class KeystrokeWatch:
     _waiting: list[tuple[Keystroke, float]] = field(default_factory=list)
     _arrived: list[tuple[Keystroke, float]] = field(default_factory=list)
     """Those whose clock stopped since the last edit: what is shown to them may still grow."""
-    _shown: ShownSuggestion | None = None
+    _shown: ScreenSuggestion | None = None
 
-    def typed(self, now: float, keystroke: Keystroke, shown: ShownSuggestion | None) -> None:
+    def typed(self, now: float, keystroke: Keystroke, shown: ScreenSuggestion | None) -> None:
         """A keystroke; ``shown`` is what is still on the screen right after it."""
         self.keystrokes.append(keystroke)
         self._arrived.clear()
@@ -72,13 +72,13 @@ class KeystrokeWatch:
         self._shown = None
         self.changed(now, shown)
 
-    def edited(self, now: float, shown: ShownSuggestion | None) -> None:
+    def edited(self, now: float, shown: ScreenSuggestion | None) -> None:
         """Any other edit: no clock starts."""
         self._arrived.clear()
         self._shown = None
         self.changed(now, shown)
 
-    def changed(self, now: float, shown: ShownSuggestion | None) -> None:
+    def changed(self, now: float, shown: ScreenSuggestion | None) -> None:
         """What the screen shows may be other than before."""
         if shown is None or shown == self._shown:
             self._shown = shown

@@ -81,8 +81,6 @@ class TraceWorkspace:
 
 
 OpenSession = Callable[[TraceWorkspace], PolicySession]
-Tell = Callable[[str, float], None]
-"""Called with what happens and the seconds of the trace that are over."""
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +95,10 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     totals: ResourceUsage
 
 
-async def replay(trace: Trace, policy: str, opened: OpenSession, tell: Tell) -> Replayed:
+async def replay(trace: Trace, policy: str, opened: OpenSession, on_progress: Callable[[str, float], None]) -> Replayed:
     """Start the system, replay the trace, end the system.
+
+    ``on_progress`` receives what happens and the seconds of the trace that are over.
 
     Raises what the system raises when it cannot be started or asked.
     """
@@ -113,7 +113,7 @@ async def replay(trace: Trace, policy: str, opened: OpenSession, tell: Tell) -> 
             began = due = time.perf_counter()
             for index, event in enumerate(trace.events):
                 due += event.wait_s
-                tell(f"{policy}: {trace.id}", due - began)
+                on_progress(f"{policy}: {trace.id}", due - began)
                 if event.until_shown and await _shown(editor, due):
                     due = time.perf_counter()
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
@@ -156,7 +156,7 @@ async def _shown(editor: Editor, due: float) -> bool:
 
 
 def added(one: ResourceUsage, other: ResourceUsage) -> ResourceUsage:
-    """Two spells of work together; what only one of them tells of is not known."""
+    """Add up what two sessions used. A figure that one of them lacks is unknown."""
 
     def both(a: int | None, b: int | None) -> int | None:
         return None if a is None or b is None else a + b

@@ -19,6 +19,7 @@ import msgspec
 
 from peft_core import files
 from peft_core.errors import Cancelled, Conflict, InvalidInput
+from peft_core.tasks import OnProgress
 from peft_evaluation.journal import Journal
 from peft_evaluation.typing_benchmark.figures import assemble
 from peft_evaluation.typing_benchmark.policies.base import BenchModel, PolicySession
@@ -55,7 +56,6 @@ class BenchReported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
 
 
 TypingEvent = Replaying | BenchReported
-Tell = Callable[[TypingEvent], None]
 ReplayKey = tuple[str, str]
 """Of a replay: its policy and its trace."""
 
@@ -86,8 +86,8 @@ class BenchRequest:
     command: str = ""
 
 
-def bench(request: BenchRequest, place: Installation, tell: Tell) -> BenchReport:
-    """Do it all and tell of it.
+def bench(request: BenchRequest, place: Installation, on_progress: OnProgress[TypingEvent]) -> BenchReport:
+    """Run the benchmark and write its report.
 
     Raises Conflict where the folder holds a run that is not to go on, or another one; NotFound without the model;
     Cancelled when interrupted; and what a system raises that cannot be started.
@@ -118,7 +118,7 @@ def bench(request: BenchRequest, place: Installation, tell: Tell) -> BenchReport
             return policy.open(engine, workspace)
 
         try:
-            asyncio.run(replays.run(opened, ended, tell))
+            asyncio.run(replays.run(opened, ended, on_progress))
         except KeyboardInterrupt:
             raise Cancelled(
                 f"interrupted after {len(done)} replays, which are kept",
@@ -137,7 +137,7 @@ def bench(request: BenchRequest, place: Installation, tell: Tell) -> BenchReport
         model_sha256=base.sha256,
     )
     write_report(request.folder, report)
-    tell(BenchReported(folder=str(request.folder), report=report))
+    on_progress(BenchReported(folder=str(request.folder), report=report))
     return report
 
 
@@ -154,17 +154,20 @@ class _ReplayJournal:
         self._of = len(jobs)
 
     async def run(
-        self, opened: Callable[[Policy, TraceWorkspace], PolicySession], ended: Callable[[Replayed], None], tell: Tell
+        self,
+        opened: Callable[[Policy, TraceWorkspace], PolicySession],
+        ended: Callable[[Replayed], None],
+        on_progress: OnProgress[TypingEvent],
     ) -> None:
         """One after the other."""
         while self.left:
             policy, trace = self.left[0]
-            ended(await replay(trace, policy.name, partial(opened, policy), partial(self._tell, tell)))
+            ended(await replay(trace, policy.name, partial(opened, policy), partial(self._report, on_progress)))
             del self.left[0]
 
-    def _tell(self, tell: Tell, what: str, over: float) -> None:
+    def _report(self, on_progress: OnProgress[TypingEvent], what: str, over: float) -> None:
         left = sum(trace.seconds + START_S for _, trace in self.left) - over
-        tell(Replaying(done=self._of - len(self.left), of=self._of, what=what, eta_s=max(0.0, left)))
+        on_progress(Replaying(done=self._of - len(self.left), of=self._of, what=what, eta_s=max(0.0, left)))
 
 
 def _scenes(request: BenchRequest) -> tuple[Trace, ...]:

@@ -29,7 +29,7 @@ class GhostText:
 
 
 @dataclass(frozen=True)
-class ShownSuggestion:
+class ScreenSuggestion:
     """What is to be seen at the cursor."""
 
     text: str
@@ -47,7 +47,7 @@ class Screen:
     ghost: GhostText | None = None
 
     @property
-    def shown(self) -> ShownSuggestion | None:
+    def shown(self) -> ScreenSuggestion | None:
         """What is to be seen now; None where nothing is."""
         if self.ghost is None:
             return None
@@ -60,7 +60,7 @@ class Screen:
         rest, behind = ghost.text[len(typed) :], self.document[cursor : ghost.end]
         if not rest or rest == behind or not _in_order(behind, rest):
             return None
-        return ShownSuggestion(rest, len(behind))
+        return ScreenSuggestion(rest, len(behind))
 
     def edited(self, edit: TraceEdit, cursor: int) -> Screen:
         """After an edit; the suggestion goes where it does not agree."""

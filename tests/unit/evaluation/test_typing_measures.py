@@ -10,7 +10,7 @@ from peft_evaluation.typing_benchmark.editor import Keystroke, KeystrokeWatch
 from peft_evaluation.typing_benchmark.figures import by_place, figures_of, percentile
 from peft_evaluation.typing_benchmark.policies.base import ResourceUsage
 from peft_evaluation.typing_benchmark.replay import Replayed, added
-from peft_evaluation.typing_benchmark.screen import LineJudgement, ShownSuggestion
+from peft_evaluation.typing_benchmark.screen import LineJudgement, ScreenSuggestion
 
 RIGHT = LineJudgement(exact=True, similarity=1.0, offered=10, right=10)
 HALF = LineJudgement(exact=False, similarity=0.5, offered=10, right=2)
@@ -29,15 +29,15 @@ def test_an_overtaken_keystroke_goes_on_waiting_until_something_valid_is_shown()
     watch = KeystrokeWatch()
     watch.typed(0.0, stroke(0), None)
     watch.typed(0.2, stroke(1), None)
-    watch.changed(1.0, ShownSuggestion("abc", 0))
+    watch.changed(1.0, ScreenSuggestion("abc", 0))
     assert [each.shown_ms for each in watch.keystrokes] == [1000.0, 800.0]
 
 
 def test_a_keystroke_through_which_ghost_text_stays_is_shown_at_once() -> None:
     watch = KeystrokeWatch()
     watch.typed(0.0, stroke(0), None)
-    watch.changed(0.5, ShownSuggestion("abc", 0))
-    watch.typed(0.7, stroke(1), ShownSuggestion("bc", 0))
+    watch.changed(0.5, ScreenSuggestion("abc", 0))
+    watch.typed(0.7, stroke(1), ScreenSuggestion("bc", 0))
     (_, second) = watch.keystrokes
     assert second.stayed
     assert (second.shown_ms, second.full_ms) == (0.0, 0.0)
@@ -46,12 +46,12 @@ def test_a_keystroke_through_which_ghost_text_stays_is_shown_at_once() -> None:
 def test_what_grows_is_full_when_it_grew_last() -> None:
     watch = KeystrokeWatch()
     watch.typed(0.0, stroke(0), None)
-    watch.changed(0.3, ShownSuggestion("a", 0))
-    watch.changed(0.3, ShownSuggestion("a", 0))
-    watch.changed(0.9, ShownSuggestion("abc", 0))
+    watch.changed(0.3, ScreenSuggestion("a", 0))
+    watch.changed(0.3, ScreenSuggestion("a", 0))
+    watch.changed(0.9, ScreenSuggestion("abc", 0))
     assert (watch.keystrokes[0].shown_ms, watch.keystrokes[0].full_ms) == (300.0, 900.0)
     watch.typed(1.0, stroke(1), None)
-    watch.changed(2.0, ShownSuggestion("x", 0))
+    watch.changed(2.0, ScreenSuggestion("x", 0))
     assert watch.keystrokes[0].full_ms == 900.0
 
 
@@ -59,7 +59,7 @@ def test_who_waits_when_the_segment_ends_waits_for_ever() -> None:
     watch = KeystrokeWatch()
     watch.typed(0.0, stroke(0), None)
     watch.ended()
-    watch.changed(1.0, ShownSuggestion("abc", 0))
+    watch.changed(1.0, ScreenSuggestion("abc", 0))
     assert watch.keystrokes[0].shown_ms is None
 
 
@@ -67,7 +67,7 @@ def test_a_deletion_starts_no_clock_but_lets_others_go_on() -> None:
     watch = KeystrokeWatch()
     watch.typed(0.0, stroke(0), None)
     watch.edited(0.4, None)
-    watch.changed(1.0, ShownSuggestion("abc", 0))
+    watch.changed(1.0, ScreenSuggestion("abc", 0))
     assert [each.shown_ms for each in watch.keystrokes] == [1000.0]
 
 

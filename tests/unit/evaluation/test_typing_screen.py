@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_evaluation.typing_benchmark.screen import GhostText, Screen, ShownSuggestion, judge, next_line
+from peft_evaluation.typing_benchmark.screen import GhostText, Screen, ScreenSuggestion, judge, next_line
 from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 
@@ -23,7 +23,7 @@ def offered(document: str, text: str, *, over: int = 0) -> Screen:
 
 def test_ghost_text_stays_while_what_is_typed_agrees() -> None:
     screen = typed(offered("x = |\n", "value + 1"), "val")
-    assert screen.shown == ShownSuggestion("ue + 1", 0)
+    assert screen.shown == ScreenSuggestion("ue + 1", 0)
 
 
 def test_another_character_hides_it_for_good() -> None:
@@ -35,7 +35,7 @@ def test_another_character_hides_it_for_good() -> None:
 
 def test_a_backspace_over_what_agreed_shows_it_again() -> None:
     screen = typed(offered("x = |\n", "value"), "va")
-    assert screen.edited(TraceEdit(5, 6, ""), 5).shown == ShownSuggestion("alue", 0)
+    assert screen.edited(TraceEdit(5, 6, ""), 5).shown == ScreenSuggestion("alue", 0)
 
 
 def test_a_backspace_before_it_hides_it() -> None:
@@ -53,19 +53,19 @@ def test_typed_to_its_end_nothing_is_shown() -> None:
 def test_a_bracket_that_brings_its_partner_agrees_with_a_call() -> None:
     screen = offered("x = f|\n", "(a, b)")
     screen = screen.edited(TraceEdit(5, 5, "()"), 6)
-    assert screen.shown == ShownSuggestion("a, b)", 1)
-    assert typed(screen, "a").shown == ShownSuggestion(", b)", 1)
+    assert screen.shown == ScreenSuggestion("a, b)", 1)
+    assert typed(screen, "a").shown == ScreenSuggestion(", b)", 1)
 
 
 def test_an_answer_does_not_replace_what_still_agrees_but_more_of_it_does() -> None:
     screen = typed(offered("x = |\n", "value"), "v")
-    assert screen.offered(GhostText(5, 5, "other")).shown == ShownSuggestion("alue", 0)
-    assert screen.grown(GhostText(5, 5, "alue + 1")).shown == ShownSuggestion("alue + 1", 0)
-    assert screen.grown(GhostText(5, 5, "other")).shown == ShownSuggestion("alue", 0)
+    assert screen.offered(GhostText(5, 5, "other")).shown == ScreenSuggestion("alue", 0)
+    assert screen.grown(GhostText(5, 5, "alue + 1")).shown == ScreenSuggestion("alue + 1", 0)
+    assert screen.grown(GhostText(5, 5, "other")).shown == ScreenSuggestion("alue", 0)
 
 
 def test_an_answer_with_nothing_leaves_what_is_shown() -> None:
-    assert offered("x = |\n", "value").offered(None).shown == ShownSuggestion("value", 0)
+    assert offered("x = |\n", "value").offered(None).shown == ScreenSuggestion("value", 0)
 
 
 @given(st.text("ab(\n", min_size=1, max_size=8), st.integers(0, 8))
