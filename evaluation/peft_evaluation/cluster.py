@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster as workers: found, compared with this machine, and given one process each.
 
 All that can be refused is refused before anything is asked. Connects only to the address it is given, and starts no
-node. What the processes do is in ``cluster_worker``, which of them gets a question in ``distributing``.
+node. What the processes do, and which of them gets an input, is in ``cluster_model``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class NodeSlot:
 
 
 class RayNode:
-    """See ``distributing.Worker``."""
+    """See ``cluster_model.RemoteModel``."""
 
     def __init__(self, spot: NodeSlot, actor: Any) -> None:
         self.node, self.at_once = spot.node, 1
@@ -67,7 +67,7 @@ class RayNode:
             ) from None
 
     async def answer(self, question: ModelInput) -> tuple[ModelOutput, int]:
-        """See ``Worker``."""
+        """See ``RemoteModel``."""
         parcels = (self._parcel(question.adapter),) if question.adapter else ()
         answered: tuple[ModelOutput, int] = await self._call("answer", question, parcels)
         return answered

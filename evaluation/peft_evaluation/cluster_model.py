@@ -1,8 +1,9 @@
-"""One answerer made of several machines: each question goes to the one with the fewest in hand.
+"""One model made of several machines: each input goes to the machine with the fewest in hand.
 
-A machine that is lost is asked no more, and what it had in hand is asked again of another. Knows machines by the
-``Worker`` protocol alone; how they are found and reached is in ``cluster``. Prompts with a common beginning stay
-together because ``generate`` asks them one after the other: each machine reads that beginning once.
+``DistributedModel`` knows machines by the ``RemoteModel`` protocol alone. A machine that is lost is asked no more, and
+its inputs are asked again of another. Inputs with a common beginning arrive one after the other, so each machine reads
+that beginning once. ``ClusterWorker`` is the process on a node: the base model is the node's own, adapters arrive as
+bytes and are kept in a private folder until the end. No generated code is run there. It does not import Ray.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class NodeLost(Exception):
 
 
 class RemoteModel(Protocol):
-    """An answerer on some machine."""
+    """A model on another machine."""
 
     @property
     def node(self) -> str:
@@ -45,12 +46,12 @@ class RemoteModel(Protocol):
     async def answer(self, question: ModelInput) -> tuple[ModelOutput, int]:
         """The answer, and the bytes of memory held there afterwards.
 
-        Raises WorkerLost, and what an ``Answerer`` raises: that would happen on every machine.
+        Raises NodeLost, and what a ``Model`` raises: that would happen on every machine.
         """
 
 
 class DistributedModel:
-    """See ``answering.Answerer``. Needs one worker at least."""
+    """See ``model.Model``. Needs one worker at least."""
 
     def __init__(self, workers: Sequence[RemoteModel]) -> None:
         self._under_way = dict.fromkeys(workers, 0)
@@ -65,7 +66,7 @@ class DistributedModel:
         return self._at_once
 
     async def answer(self, question: ModelInput) -> ModelOutput:
-        """See ``Answerer``. Raises EngineFailed when no worker is left."""
+        """See ``Model``. Raises EngineFailed when no worker is left."""
         while True:
             worker = await self._enter()
             try:
@@ -161,7 +162,7 @@ class ClusterWorker:
         return answerer.at_once
 
     async def answer(self, question: ModelInput, parcels: tuple[Awaitable[Files], ...]) -> tuple[ModelOutput, int]:
-        """The answer and the memory held; raises what ``Answerer`` raises. ``parcels`` has the adapter, if any."""
+        """The answer and the memory held; raises what a ``Model`` raises. ``parcels`` has the adapter, if any."""
         assert self._answerer is not None  # noqa: S101  (the cluster opens it first)
         for parcel in parcels:
             question = replace(question, adapter=await self._kept(question.adapter, parcel))

@@ -1,8 +1,7 @@
-"""The first step of an evaluation: every strategy answers every item, with each of its seeds.
+"""Let every strategy answer every sample, with each of its seeds, and append each result to ``answers.jsonl``.
 
-One line of ``answers.jsonl`` per item as it is answered; what is there already is not asked again. Items of one
-strategy and seed follow one another, so that an engine finds the common beginning of their prompts in its cache, and
-as many are under way at once as the answerer takes. Does not score.
+What is in the journal already is not asked again. Samples of one strategy and seed follow one another, so that an
+engine finds the common beginning of their prompts in its cache. As many are under way at once as the model takes.
 """
 
 from __future__ import annotations

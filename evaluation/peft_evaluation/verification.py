@@ -1,7 +1,7 @@
-"""Between answering and scoring: every answer to an item with tests is run against them in the sandbox.
+"""Run every answer to a sample with tests in the sandbox, and append what came of it to ``runs.jsonl``.
 
-One line of ``runs.jsonl`` per answer as it is done; the same text for the same item is run once. Several are under way
-at once; what ran out of time is run again alone before that counts, so that a busy machine changes no verdict.
+The same text for the same sample is run once. Several run at once; what ran out of time is run again alone before that
+counts, so that a busy machine changes no verdict.
 """
 
 from __future__ import annotations

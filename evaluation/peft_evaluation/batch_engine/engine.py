@@ -275,7 +275,11 @@ def _settle(finished: asyncio.Future[None], error: Exception | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BeamSearchModel:
-    """See ``answering.Answerer``."""
+    """A model that answers by beam search, on the weights that are served; see ``model.Model``.
+
+    A beam ends where a served answer does, at a control token or a stop string of the format, so that no two beams are
+    one answer with different remarks after it.
+    """
 
     engine: BatchedEngine
     formats: PromptFormats
@@ -285,7 +289,7 @@ class BeamSearchModel:
     at_once: int
 
     async def answer(self, question: ModelInput) -> ModelOutput:
-        """See ``Answerer``."""
+        """See ``Model``."""
         return await fitting(question, self._answer)
 
     def memory_bytes(self) -> int:

@@ -1,7 +1,8 @@
-"""The key-value states of several texts, and a step that adds one token to each. Knows nothing of prompts or searches.
+"""The key-value states of several texts: reading many prompts, and a step that adds one token to each text.
 
-Texts are aligned at their ends: what is missing at the beginning of a shorter one is masked. Rows can be left out,
-doubled, put in another order, and joined with others, so that the place of an answer that is done is free for the next.
+Texts are aligned at their ends: what is missing at the beginning of a shorter one is masked. A common beginning of
+prompts is read once, the rest one behind the other without padding: a mask keeps them apart, and positions begin anew
+for each. The last common beginning is kept, so that the next group of the same strategy finds it.
 """
 
 from __future__ import annotations

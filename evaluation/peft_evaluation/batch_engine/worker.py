@@ -1,7 +1,8 @@
-"""The thread that owns the model: what is begun next, and with what.
+"""The thread that owns the model: searches that share its rows, and what is begun next.
 
-Work under one adapter at one scale is done together; another adapter is put on when the last of it is done. Does not
-cover what a search is for, nor prompts as text.
+A ``Search`` says from the logits of its rows which row goes on with which token, and computes nothing else, so that
+many searches share a step. Jobs under one adapter at one scale run together; another adapter is activated when the
+last of them is done.
 """
 
 from __future__ import annotations

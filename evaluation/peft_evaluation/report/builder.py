@@ -1,4 +1,4 @@
-"""From scored items to the report: figures with intervals, costs, and every strategy compared with one."""
+"""Make a report of scored samples, and compare strategies of one report or of two."""
 
 from __future__ import annotations
 

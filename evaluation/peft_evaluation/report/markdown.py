@@ -1,4 +1,4 @@
-"""``report.md``: the whole comparison for a terminal or a code host, without the items."""
+"""``report.md``: the whole comparison without the samples, but for a few that a strategy gains or loses."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What an evaluation leaves: everything the reports show, as one JSON value. Only data.
-
-How items are answered, scored and compared is in ``generating``, ``scoring`` and ``statistics``; how it is shown is in
-``reports``.
-"""
+"""``report.json`` as one value: everything that reports show. Only data, and the facts of this machine."""
 
 from __future__ import annotations
 

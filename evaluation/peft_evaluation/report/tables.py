@@ -1,4 +1,4 @@
-"""The tables of a report, the same in every kind of file: a head and rows of text."""
+"""The tables of a report and how their figures are written, the same in every kind of file."""
 
 from __future__ import annotations
 

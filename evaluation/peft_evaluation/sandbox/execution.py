@@ -1,4 +1,8 @@
-"""Starting a confined process and ending it for certain. Knows nothing of what runs in it."""
+"""Run one answer in confined processes: a function with its judge, or a whole program.
+
+The code of a function sees the arguments it is called with and nothing else: expected values, asserts and the verdict's
+secret are in the judge's process. What a program prints is compared here, outside.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class PytestSuite:
 
     workspace: SandboxWorkspace
     pack: str
-    """The file with all files: ``own_tests.packing``."""
+    """The file with all files: ``repo_tests.preparation.pack``."""
     site: tuple[str, ...]
     """Folders of installed packages."""
     prefix: str

@@ -35,7 +35,7 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 class Bubblewrap:
-    """See ``base.Sandbox``."""
+    """See ``Sandbox``."""
 
     name = "bubblewrap"
 
@@ -50,7 +50,7 @@ class Bubblewrap:
         self._prove()
 
     def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
-        """See ``base.Sandbox``."""
+        """See ``Sandbox``."""
         mounts = [*map(_read_only, self._own), _writable(TEMPORARY, limits.file_bytes)]
         python = os.path.realpath(sys.executable)
         return _launch(
@@ -62,7 +62,7 @@ class Bubblewrap:
         )
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
-        """See ``base.Sandbox``."""
+        """See ``Sandbox``."""
         return BubblewrapWorkspace(self._program, workspace)
 
     def _prove(self) -> None:
@@ -96,7 +96,7 @@ class BubblewrapWorkspace:
         self._mounts = [_read_only(Path(each)) for each in dict.fromkeys(libraries) if Path(each).exists()]
 
     def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
-        """See ``base.Sandbox``."""
+        """See ``Sandbox``."""
         folder = self._workspace.folder
         written = [_writable(TEMPORARY, limits.file_bytes), _writable(folder, self._workspace.room_bytes)]
         return _launch(
@@ -172,12 +172,12 @@ def _own_libraries() -> list[Path]:
 
 
 class Unconfined:
-    """See ``base.Sandbox``; reaches everything that the user can."""
+    """See ``Sandbox``; reaches everything that the user can: limits on time, memory and files alone."""
 
     name = "none"
 
     def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
-        """See ``base.Sandbox``."""
+        """See ``Sandbox``."""
         return Launch((sys.executable, *entry_command(entry, str(INSIDE.parents[PACKAGE.count(".")])), *arguments))
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:

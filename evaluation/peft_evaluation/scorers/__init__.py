@@ -1,1 +1,1 @@
-"""How good an answer is, one module per idea; ``catalogue`` says what kind of figure each is."""
+"""Scores of single outputs, and the metrics that they are made of."""

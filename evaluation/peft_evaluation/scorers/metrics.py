@@ -1,4 +1,10 @@
-"""What is known of each metric besides how it is computed: reports and statistics treat all by this alone."""
+"""The metrics: what reports and statistics need to know of each, and how the small ones are computed.
+
+EM@k is the study's: the reference is among the k best beams, white space aside (arXiv 2308.10462). Nothing is drawn, so
+nothing is estimated. pass@k is estimated without bias from n drawn answers (Chen et al. 2021, arXiv 2107.03374). chrF
+and chrF++ (Popović 2015, 2017) are sacrebleu's, per sample, from 0 to 100: a strategy has the mean over its
+samples, not the corpus score, so that strategies can be compared sample by sample.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def data_flow(root: Node, code: str) -> list[Flow]:
     None where a statement is broken, where a value is a piece of a string, or nested too deep for a recursion.
     """
     try:
-        edges, _ = _Walk.of(root, code).visit(root, {})
+        edges, _ = _DataFlowWalk.of(root, code).visit(root, {})
     except (_Broken, KeyError, IndexError, RecursionError):
         return []
     return _numbered(_by_token(_connected(_sorted(edges))))
@@ -65,14 +65,14 @@ def match(reference: Sequence[Flow], candidate: Sequence[Flow]) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class _DataFlowWalk:
     tokens: Mapping[_Span, tuple[int, str]]
     """Number and text of each token, by its place."""
     loops: int = 0
     """Around what is visited."""
 
     @classmethod
-    def of(cls, root: Node, code: str) -> _Walk:
+    def of(cls, root: Node, code: str) -> _DataFlowWalk:
         lines = code.split("\n")
         return cls({span: (number, _text(span, lines)) for number, span in enumerate(_leaves(root))})
 
@@ -80,7 +80,7 @@ class _Walk:
         """The edges of ``node``, and where names come from after it."""
         if _is_leaf(node):
             return self._leaf(node, origins)
-        return _VISITS.get(node.type, _Walk._other)(self, node, origins)
+        return _VISITS.get(node.type, _DataFlowWalk._other)(self, node, origins)
 
     def _all(self, nodes: Iterable[Node], origins: _Origins) -> tuple[list[Edge], _Origins]:
         edges: list[Edge] = []
@@ -170,7 +170,7 @@ class _Walk:
     def _rounds(self) -> int:
         return 2 if self.loops < LOOPS else 1
 
-    def _inside(self) -> _Walk:
+    def _inside(self) -> _DataFlowWalk:
         return replace(self, loops=self.loops + 1)
 
     def _values(self, node: Node) -> list[tuple[int, str]]:
@@ -182,13 +182,13 @@ class _Walk:
 
 
 _VISITS = {
-    "default_parameter": _Walk._default,
-    "assignment": _Walk._assignment,
-    "augmented_assignment": _Walk._assignment,
-    "for_in_clause": _Walk._assignment,
-    "if_statement": _Walk._branches,
-    "for_statement": _Walk._for,
-    "while_statement": _Walk._while,
+    "default_parameter": _DataFlowWalk._default,
+    "assignment": _DataFlowWalk._assignment,
+    "augmented_assignment": _DataFlowWalk._assignment,
+    "for_in_clause": _DataFlowWalk._assignment,
+    "if_statement": _DataFlowWalk._branches,
+    "for_statement": _DataFlowWalk._for,
+    "while_statement": _DataFlowWalk._while,
 }
 """By the kind of node; all others are what is in them."""
 

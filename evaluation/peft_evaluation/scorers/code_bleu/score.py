@@ -1,4 +1,10 @@
-"""All four parts together."""
+"""CodeBLEU of one answer: n-grams, weighted n-grams, syntax and data flow, each with a quarter of the weight.
+
+Words are separated by white space. Precisions of zero count as 0.1 matches (Chen and Cherry 2014, method 1), and
+Python's keywords count five times as much in the second part. Syntax is the share of the reference's subtrees that the
+answer has as well, by shape alone; numbers stand for shapes, as printing every subtree takes time with the square of
+the depth, and a very deep one overflows tree-sitter's stack.
+"""
 
 from __future__ import annotations
 
