@@ -98,11 +98,6 @@ class SamplingParams(msgspec.Struct, frozen=True):
     top_p: Probability = 1.0
     seed: Seed = 0
 
-    @property
-    def greedy(self) -> bool:
-        """Whether the same prompt gives the same answer."""
-        return self.temperature == 0
-
 
 class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Body of ``POST /v1/complete``.

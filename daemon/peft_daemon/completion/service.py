@@ -302,7 +302,7 @@ class CompletionService:
             adapter=lease,
             adapter_use=use,
             # A sampled answer is no other request's, and supersedes none.
-            document_key=asked.document if asked.document and asked.sampling.greedy else None,
+            document_key=asked.document if asked.document and asked.temperature == 0 else None,
             automatic=asked.automatic,
         )
 
