@@ -1,4 +1,4 @@
-"""Adapters in memory, each put on the base for the requests that name it and taken off for all others.
+"""Adapters in memory: each is active on the base for the requests that name it only.
 
 A LoRA or IA3 adapter is a set of layers that stand in for the base's own and hold them; putting it on is swapping
 modules, so a base without an adapter is the untouched base, and adapters of different methods never meet. A prompt or
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import DynamicCache
 
 PEFT_ADAPTER_NAME = "default"
-"""What PEFT calls the adapter in each of its layers."""
+"""PEFT's name for the adapter in each of its layers."""
 
 KeysAndValues = tuple[tuple[Tensor, Tensor], ...]
 """Of each layer, (1, key-value heads, virtual tokens, size of a head)."""
@@ -44,18 +44,18 @@ class LoadedAdapter:
     """One adapter in memory."""
 
     rescale: Callable[[float], None]
-    """Make it apply this strongly; raises InvalidInput for a scale it cannot have."""
+    """Apply a scale; raises InvalidInput for one that the adapter cannot have."""
     layers: Mapping[str, nn.Module] = field(default_factory=dict)
-    """By the name of the module they stand in for."""
+    """Layers by the name of the module that they replace."""
     virtual: KeysAndValues = ()
 
     @property
     def virtual_tokens(self) -> int:
-        """How many positions of the cache come before the prompt."""
+        """Number of cache positions before the prompt."""
         return self.virtual[0][0].shape[2] if self.virtual else 0
 
     def empty_cache(self) -> DynamicCache:
-        """A cache that holds the virtual tokens and nothing else."""
+        """Return a cache with only the virtual tokens."""
         from transformers import DynamicCache  # noqa: PLC0415  (seconds)
 
         return DynamicCache(self.virtual or None)
@@ -66,47 +66,47 @@ NO_ADAPTER = LoadedAdapter(rescale=lambda scale: None)
 
 
 class AdapterCache:
-    """The adapters of one base, the least recently used dropped first. One thread may use it."""
+    """The loaded adapters of one base; the least recently used is dropped first. For one thread only."""
 
     def __init__(self, base: LoadedBase, limit: int) -> None:
         self._base, self._limit = base, limit
         self._loaded: OrderedDict[str, LoadedAdapter] = OrderedDict()
-        self._on = NO_ADAPTER
+        self._active = NO_ADAPTER
         self._own: dict[str, nn.Module] = {}
-        """The base's modules that are replaced now."""
+        """The base's own modules that are replaced now."""
 
     @property
     def digests(self) -> list[str]:
-        """Of the adapters in memory, least recently used first."""
+        """Digests of the adapters in memory, least recently used first."""
         return list(self._loaded)
 
     def activate(self, lease: AdapterLease | None) -> LoadedAdapter:
-        """Make the base compute with this adapter and no other; at scale 0 it is the base alone.
+        """Make the base compute with this adapter only; with None or scale 0 the base computes alone.
 
-        Raises InvalidInput for a folder that cannot be loaded or a scale the adapter cannot have; the base is alone
-        then.
+        Raises InvalidInput for a folder that cannot be loaded or a scale that the adapter cannot have; no adapter is
+        active then.
         """
         wanted = NO_ADAPTER if lease is None or lease.scale == 0 else self._get(lease)
-        if wanted is not self._on:
-            self._take_off()
+        if wanted is not self._active:
+            self._deactivate()
         if lease is not None and wanted is not NO_ADAPTER:
             wanted.rescale(lease.scale)
-        if wanted is not self._on:
+        if wanted is not self._active:
             for name, layer in wanted.layers.items():
                 self._own[name] = self._base.model.get_submodule(name)
                 self._base.model.set_submodule(name, layer)
-            self._on = wanted
+            self._active = wanted
         return wanted
 
-    def _take_off(self) -> None:
+    def _deactivate(self) -> None:
         for name, module in self._own.items():
             self._base.model.set_submodule(name, module)
         self._own.clear()
-        self._on = NO_ADAPTER
+        self._active = NO_ADAPTER
 
     def _get(self, lease: AdapterLease) -> LoadedAdapter:
         if lease.digest not in self._loaded:
-            self._take_off()
+            self._deactivate()
             adapter = _load(self._base, lease.path)
             while len(self._loaded) >= self._limit:
                 self._loaded.popitem(last=False)

@@ -1,9 +1,8 @@
 """The program of the torch engine's child process.
 
 It reads one line (``ChildConfig``), answers one when it serves (``ChildReady``), and then speaks the protocol of
-``peft_daemon.engines.torch.messages`` until its stdin closes, so that it cannot outlive the daemon. It lies here and
-not in the daemon because it loads models, tokenizers and adapters with the code of tuning; the daemon starts it by its
-name and imports nothing of it.
+``peft_daemon.engines.torch.messages`` until its stdin closes, so that it cannot outlive the daemon. The daemon starts
+it by its name and imports nothing of it.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
 
 
 def _work_or_end(child: _Child) -> None:
-    """Decode, and end the process should that fail: a child that takes requests and answers none is no use."""
+    """Decode requests; end the process if that fails, as a child that answers nothing is useless."""
     try:
         child.work()
     except BaseException:
@@ -92,7 +91,7 @@ class _Child:
         self._write(TorchChildReady(device=str(base.model.device), precision=base.precision))
 
     def take(self, line: bytes) -> None:
-        """Act on one command."""
+        """Execute one command, or queue it."""
         match decode_command(line):
             case GenerateCommand() as generate:
                 self._queue.put(generate)
@@ -103,7 +102,7 @@ class _Child:
                 self._write(TokenCountsMessage(number, [len(tokenizer.encode_text(text)) for text in texts]))
 
     def work(self) -> None:
-        """Decode, for ever."""
+        """Decode queued requests, one after the other, without end."""
         while True:
             order = self._queue.get()
             try:

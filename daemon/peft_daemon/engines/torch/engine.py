@@ -1,9 +1,8 @@
 """The torch engine: transformers, peft and bitsandbytes in a supervised child process, which serves every PEFT method.
 
-The daemon never imports torch. It knows the child by the name of its module, which lies with the tuning code, because
-it loads models, tokenizers and adapters as tuning does; that code comes with the ``tune`` extra. One request is decoded
-at a time; the others wait in the child. Adapters are loaded when a request names them and never change what another
-request sees. A fully fine-tuned model is no adapter: it would be a base of its own, and is not served.
+The daemon never imports torch; only the child does, and the libraries come with the ``tune`` extra. One request is
+decoded at a time; the others wait in the child. An adapter is loaded when a request names it and never affects another
+request. A fully fine-tuned model is not an adapter but a base of its own, and is not served.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ REQUIRED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes")
 
 @dataclass(frozen=True)
 class TorchOptions:
-    """What the engine needs to know of the settings."""
+    """The engine's configuration, taken from the settings."""
 
     model_id: str
     model_path: Path
@@ -66,11 +65,11 @@ class TorchOptions:
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     checks: LoadChecks | None = None
-    """None: files are loaded as they are."""
+    """None loads files unchecked."""
 
 
 def require_installed() -> None:
-    """Raise InvalidInput where the libraries are missing; imports none of them."""
+    """Raise InvalidInput where a library is missing; imports none of them."""
     if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
         raise InvalidInput(
             "the torch engine is not installed",
@@ -80,7 +79,7 @@ def require_installed() -> None:
 
 
 class TorchChild:
-    """One child, and the requests it is working on."""
+    """One child and its requests under way."""
 
     def __init__(self, process: ChildProcess) -> None:
         self.process = process
@@ -126,12 +125,12 @@ class TorchChild:
                     case _:
                         raise ChildGone
         finally:
-            if number in self._open:  # nobody wants the rest; it stays open until the child has stopped
+            if number in self._open:  # cancelled: it stays open until the child has stopped
                 with contextlib.suppress(ChildGone):
                     self.process.send(encode(CancelCommand(number)))
 
     def _begin(self, command: Callable[[int], ChildCommand]) -> tuple[int, asyncio.Queue[ChildMessage | None]]:
-        """Send a command with a number of its own, and where its answers come in; what cannot be sent is not open."""
+        """Send a command with a new number; return the number and the queue of its replies. Raises ChildGone."""
         if self._reader.done():
             raise ChildGone
         number = next(self._numbers)
@@ -141,7 +140,7 @@ class TorchChild:
         return number, answers
 
     async def _read(self) -> None:
-        """Hand out answers until the child is gone, or says what cannot be understood."""
+        """Distribute messages until the child is gone or sends a malformed one."""
         try:
             while True:
                 answer = decode_message(await self.process.receive())
@@ -158,7 +157,7 @@ class TorchChild:
         except Exception:
             log.exception("the torch engine answered nonsense and is ended")
         finally:
-            # Nobody hears it any more.
+            # No message would be read any more.
             self.process.kill()
         for answers in self._open.values():
             answers.put_nowait(None)

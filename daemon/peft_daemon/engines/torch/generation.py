@@ -38,7 +38,7 @@ AnswerPart = tuple[str, tuple[TokenLogprob, ...]]
 
 
 class AnswerText:
-    """Gives out text as soon as no stop string can begin in it any more."""
+    """The text of one answer, made of tokens: whole characters only, nothing at or after a stop string."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
@@ -51,7 +51,7 @@ class AnswerText:
         self.stopped = False
 
     def add(self, text: bytes, logprob: TokenLogprob | None = None) -> AnswerPart:
-        """Take one more token; returns what is certain now. ``stopped`` says whether a stop string was met."""
+        """Add a token and return the text that is certain now; ``stopped`` is set at a stop string."""
         if logprob is not None:
             self._logprobs.append((self._given + len(self._held), logprob))
         self._held += self._decoder.decode(text)
@@ -62,7 +62,7 @@ class AnswerText:
         return self._give(len(self._held) - self._undecided())
 
     def rest(self) -> AnswerPart:
-        """What was held back, once nothing follows; half a character is dropped."""
+        """Return the text held back, after the last token; half a character is dropped."""
         return ("", ()) if self.stopped else self._give(len(self._held))
 
     def _undecided(self) -> int:
@@ -81,7 +81,7 @@ class AnswerText:
 
 
 class Sampler:
-    """The choices of one request; the same seed makes the same choices."""
+    """Chooses the tokens of one request, greedily or by nucleus sampling; the same seed gives the same choices."""
 
     def __init__(self, request: GenerationRequest, vocabulary: ByteVocabulary) -> None:
         self._temperature, self._top_p = request.sampling.temperature, request.sampling.top_p
@@ -128,7 +128,7 @@ class Sampler:
 
 @dataclass
 class _KeyValueCache:
-    """The key-value cache and what it is of."""
+    """The key-value cache and the tokens and adapter that it was computed for."""
 
     weights: tuple[str, float] | None
     """Digest and scale of the adapter; None for the base alone."""
@@ -173,7 +173,7 @@ class GenerationClock:
 
 
 class GenerationInterrupted(Exception):
-    """The request is not to go on."""
+    """The request was cancelled or has reached a limit."""
 
     def __init__(self, reason: FinishReason) -> None:
         self.reason = reason
@@ -189,7 +189,7 @@ def require_decoder_only(base: LoadedBase) -> None:
 
 
 def prompt_too_long(tokens: int, context_tokens: int) -> InvalidInput:
-    """What to raise for a prompt of so many tokens."""
+    """Return the error for a prompt of ``tokens`` tokens that does not fit."""
     return InvalidInput(
         "the prompt does not fit into the model's context",
         why=f"it has {tokens} tokens, the context {context_tokens}",
@@ -198,7 +198,7 @@ def prompt_too_long(tokens: int, context_tokens: int) -> InvalidInput:
 
 
 class TextGenerator:
-    """One base model with its adapters."""
+    """Generates text with one base model and its adapters."""
 
     def __init__(self, base: LoadedBase, shelf: AdapterCache, *, context_tokens: int, step_tokens: int) -> None:
         require_decoder_only(base)

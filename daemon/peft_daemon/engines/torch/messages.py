@@ -1,7 +1,7 @@
-"""What the daemon and the torch engine's child say to each other: one JSON object a line, over the child's pipes.
+"""Messages between the daemon and the torch engine's child: one JSON object a line, over the child's pipes.
 
-Nothing listens anywhere, so nobody else can speak to the child. Both sides import these types; neither torch nor any
-other heavy library is needed for them.
+There is no socket, so no other process can speak to the child. Both sides import this module; it imports no heavy
+library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from peft_daemon.engines.base import Delta, Finish, GenerationRequest, WaitPolic
 
 
 class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line: everything the child needs; it reads no settings of its own."""
+    """The first line to the child, which reads no settings of its own."""
 
     model: str
     """A GGUF file, or a folder in transformers' layout."""
@@ -26,7 +26,7 @@ class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     wait_policy: WaitPolicy = "passive"
     step_tokens: int
-    """Prompt tokens a CPU reads between two looks at whether the request is still wanted."""
+    """Prompt tokens that a CPU reads between two checks whether the request is cancelled."""
     max_loaded_adapters: int
 
 
