@@ -6,7 +6,7 @@ Both arms train the same LoRA on the same de-quantized base, on the same batches
 
 - plain: the study's script (arXiv 2308.10462): every example padded to 64 tokens of prompt and 64 of answer (and to the
   prompt format's own text, should that be longer), one batch of 8 per step, logits and loss by the model;
-- ours: `peft_tuning.training`.
+- ours: `peft_tuning.trainer`.
 
 Tokens are those of prompts and answers, without padding. The first step is not counted. ``cpu`` figures divide by
 processor time instead of wall time: use them when the machine is busy. FOLDER defaults to PEFT_DAEMON_DATA.

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 import torch
 from rich.console import Console
+from transformers import TrainerCallback
 
 from peft_cli.progress_view import JsonLines, TuningView
 from peft_core.errors import Conflict, InvalidInput
-from peft_tuning import trainer
+from peft_tuning import reporting, trainer
 from peft_tuning.data.examples import DataSet, IntentExample
 from peft_tuning.events import TrainingEvent, ignore
 from peft_tuning.job import TuneJob
@@ -85,6 +86,30 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_tracker_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="clearml"):
         run(tmp_path / "run", tiny_run.job(report_to=("clearml",)))
+
+
+def test_a_tracker_gets_the_figures_of_steps_and_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs: list[tuple[int, dict[str, float]]] = []
+    calls: list[str] = []
+
+    class Tracker(TrainerCallback):
+        def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
+            calls.append("begin")
+
+        def on_log(self, _arguments: Any, state: Any, _control: Any, **kwargs: Any) -> None:
+            logs.append((state.global_step, kwargs["logs"]))
+
+        def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
+            calls.append("end")
+
+    monkeypatch.setattr(reporting, "get_reporting_integration_callbacks", lambda _names: [Tracker])
+    result = run(tmp_path / "run", tiny_run.job(max_steps=1, report_to=("tensorboard",)))
+    assert calls == ["begin", "end"]
+    (step, figures), (_, evaluated), (_, summary) = logs
+    assert (step, figures["loss"]) == result.losses[0]
+    assert set(figures) == {"loss", "grad_norm", "learning_rate", "epoch"}
+    assert evaluated["eval_loss"] == result.best_loss
+    assert summary["train_loss"] == figures["loss"]
 
 
 def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path: Path) -> None:
