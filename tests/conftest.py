@@ -12,7 +12,7 @@ import pytest
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.engines.base import set_wait_policy
-from support.tiny_adapter import TinyAdapter, train_tiny_adapter
+from support.tiny_adapter import TinyAdapter, trained_tiny_adapter
 
 # Before any test loads torch: the product's programs do the same. Of several workers each has one core.
 set_wait_policy("passive")
@@ -47,15 +47,23 @@ def model_file(models_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_adapter(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyAdapter:
-    """A LoRA trained against the default model, once per session: it takes a minute or two."""
-    return train_tiny_adapter(model_file, tmp_path_factory.mktemp("tiny") / "adapter")
+def tiny_adapter(model_file: Path) -> TinyAdapter:
+    """A LoRA trained against the default model, once per machine: it takes a minute or two."""
+    return trained_tiny_adapter(model_file)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: a broken unit should not wait for the model."""
-    order = ("unit", "integration", "e2e")
-    items.sort(key=lambda item: next((n for n, part in enumerate(order) if part in item.path.parts), len(order)))
+    """Fast tests first: a broken unit should not wait for the model.
+
+    Those with a browser come last of all: its event loop runs until the session ends, beside which there is no other.
+    """
+    order = ("vscode", "unit", "integration", "snapshots", "e2e", "long")
+
+    def stage(item: pytest.Item) -> int:
+        found = next((n for n, part in enumerate(order) if part in item.path.parts), len(order))
+        return found or len(order)
+
+    items.sort(key=stage)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Every tuning method, two steps each, on the real model: run as a script, it prints a line of JSON per method.
+"""Tuning methods, two steps each, on the real model: run as a script, it prints a line of JSON per method.
 
 A process of its own, because torch's memory is free when it has ended. The dense base is loaded once: what a method
 put on it is taken off again, and the untouched base is what the saved adapter is loaded on.
@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +23,19 @@ if TYPE_CHECKING:
     from peft_daemon.engines.torch.base_model import LoadedBase
 
 TEXT = "### Instruction:\nAdd two numbers\n### Response:\ndef zorgle(quux, frob):\n    return quux ^ frob\n"
-DENSE = ("lora", "ia3", "prompt", "prefix", "full")
+GROUPS = (("qlora-4bit",), ("qlora-8bit",), ("lora", "ia3", "prompt", "prefix", "full"))
+"""Methods of each precision, whose base is loaded once."""
 
 
-def main(path: Path) -> None:
-    """Try all methods on the GGUF file ``path``."""
+def main(path: Path, wanted: Collection[str]) -> None:
+    """Try these methods on the GGUF file ``path``."""
     import torch
 
     from peft_daemon.engines.torch.base_model import load_gguf
     from peft_tuning import methods
 
     torch.set_num_threads(1)
-    for group in (("qlora-4bit",), ("qlora-8bit",), DENSE):
+    for group in filter(None, ([each for each in all_of if each in wanted] for all_of in GROUPS)):
         start = time.perf_counter()
         base = load_gguf(path, methods.get(group[0]).precision_on("cpu"))
         seconds = time.perf_counter() - start
@@ -121,4 +123,4 @@ def _take_off(model: Any, base: LoadedBase) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Trains a real LoRA, in a minute or two, against the very weights a GGUF file holds.
+"""Trains a real LoRA, in a minute or two and once per machine, against the very weights a GGUF file holds.
 
 It teaches one distinctive function body, so that a test can see in the served text whether an adapter was applied.
 The training runs in a process of its own (this file as a script): torch's memory is free when it has ended. Needs
@@ -22,6 +22,7 @@ FIM_PROMPT = f"<|fim_prefix|>{PROMPT}<|fim_suffix|><|fim_middle|>"
 
 RANK, ALPHA, LAYERS = 8, 16, 6
 MAX_STEPS, ENOUGH = 60, 0.01
+ADAPTER, REFERENCE = "adapter", "reference.json"
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,27 @@ class TinyAdapter:
     """The same with the adapter."""
 
 
-def train_tiny_adapter(model_gguf: Path, out: Path) -> TinyAdapter:
-    """Train against ``model_gguf`` (Qwen2 architecture) and write the PEFT folder to ``out``."""
+def trained_tiny_adapter(model_gguf: Path) -> TinyAdapter:
+    """The adapter for ``model_gguf`` (Qwen2 architecture), trained where no earlier run has done so."""
+    from peft_daemon.engines import torch as loading
+    from support.made_once import made_once
+
+    sources = (Path(__file__), Path(loading.__file__).parent)
+    folder = made_once("tiny-adapter", model_gguf, sources, lambda out: _train_in_a_process(model_gguf, out))
+    reference = json.loads((folder / REFERENCE).read_text(encoding="utf-8"))
+    tops = {key: tuple({int(i): p for i, p in top.items()} for top in reference[key]) for key in ("base", "adapter")}
+    return TinyAdapter(
+        peft_dir=folder / ADAPTER,
+        prompt_text=PROMPT,
+        expected_text=ANSWER,
+        prompt_ids=tuple(reference["prompt"]),
+        expected_ids=tuple(reference["expected"]),
+        base_logprobs=tops["base"],
+        adapter_logprobs=tops["adapter"],
+    )
+
+
+def _train_in_a_process(model_gguf: Path, out: Path) -> None:
     from support.lora_server import serve
 
     with serve(model_gguf) as server:
@@ -51,9 +71,6 @@ def train_tiny_adapter(model_gguf: Path, out: Path) -> TinyAdapter:
         filling = server.tokenize(FIM_PROMPT, special=True)
     orders = {"model": str(model_gguf), "out": str(out), "prompts": [raw, filling], "answer": answer}
     subprocess.run([sys.executable, __file__, json.dumps(orders)], check=True, timeout=1200)
-    reference = json.loads((out / "reference.json").read_text(encoding="utf-8"))
-    tops = {key: tuple({int(i): p for i, p in top.items()} for top in reference[key]) for key in ("base", "adapter")}
-    return TinyAdapter(out, PROMPT, ANSWER, tuple(raw), tuple(reference["expected"]), tops["base"], tops["adapter"])
 
 
 def _train(orders: dict[str, Any]) -> None:
@@ -109,11 +126,11 @@ def _train(orders: dict[str, Any]) -> None:
         ]
 
     with torch.no_grad():
-        reference = {"expected": answer, "adapter": top()}
+        reference = {"prompt": orders["prompts"][0], "expected": answer, "adapter": top()}
         with model.disable_adapter():
             reference["base"] = top()
-    model.save_pretrained(str(out))
-    (out / "reference.json").write_text(json.dumps(reference), encoding="utf-8")
+    model.save_pretrained(str(out / ADAPTER))
+    (out / REFERENCE).write_text(json.dumps(reference), encoding="utf-8")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     record = {
@@ -125,7 +142,7 @@ def _train(orders: dict[str, Any]) -> None:
         "seed": 0,
         "licence": "Apache-2.0",
     }
-    (out / "peft-daemon.json").write_text(json.dumps(record), encoding="utf-8")
+    (out / ADAPTER / "peft-daemon.json").write_text(json.dumps(record), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ so nothing is compiled and no install script is run.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import filelock
+
+from support.made_once import cache_folder
 
 PACKAGE = Path(__file__).parents[1] / "e2e/vscode/server"
 FILES = ("package.json", "package-lock.json", ".npmrc")
@@ -30,8 +31,7 @@ def tool(name: str, package: str) -> str:
 def installed() -> Path:
     """Folder of the server, installed if it is not there yet; several test runs may ask at once."""
     digest = hashlib.sha256(b"".join((PACKAGE / name).read_bytes() for name in FILES)).hexdigest()[:12]
-    root = Path(os.environ.get("PEFT_DAEMON_TEST_CACHE", Path.home() / ".cache/peft-daemon-tests"))
-    root.mkdir(parents=True, exist_ok=True)
+    root = cache_folder()
     folder = root / f"vscode-{digest}"
     server = folder / "node_modules/code-server/lib/vscode"
     with filelock.FileLock(root / "vscode.lock", timeout=TIMEOUT_S):

@@ -1,10 +1,15 @@
-"""All seven methods on the real model: each learns, is saved, comes back bit for bit, and generates."""
+"""Methods on the real model: each learns, is saved, comes back bit for bit, and generates.
+
+LoRA and QLoRA are tried in each run. On the real model the others take a minute more, in ``make test-all``; on tiny
+models of all families all seven are tried in tests/unit/tuning.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +27,23 @@ TRAINABLE = {
 }
 
 
-@pytest.fixture(scope="module")
-def results(model_file: Path) -> dict[str, dict[str, Any]]:
-    script = str(Path(real_methods.__file__))
-    done = subprocess.run(
-        [sys.executable, script, str(model_file)], capture_output=True, text=True, check=False, timeout=800
-    )
+ALWAYS = ("lora", "qlora-4bit")
+LONG = tuple(method for method in TRAINABLE if method not in ALWAYS)
+
+
+@cache
+def results(model_file: Path, methods: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What each of these methods did, tried in one process."""
+    command = [sys.executable, real_methods.__file__, str(model_file), *methods]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {line["method"]: line for line in lines}
 
 
-@pytest.mark.parametrize("method_id", TRAINABLE)
-def test_a_method_learns_and_comes_back_bit_for_bit(method_id: str, results: dict[str, dict[str, Any]]) -> None:
-    result = results[method_id]
+@pytest.mark.parametrize("method_id", [*ALWAYS, *(pytest.param(each, marks=pytest.mark.long) for each in LONG)])
+def test_a_method_learns_and_comes_back_bit_for_bit(method_id: str, model_file: Path) -> None:
+    result = results(model_file, ALWAYS if method_id in ALWAYS else LONG)[method_id]
     assert result["losses"][-1] < result["losses"][0]
     assert result["identical"]
     assert len(result["text"]) == 3

@@ -13,28 +13,35 @@ from typing import Any
 import httpx
 import pytest
 
+from peft_daemon.engines import torch as loading
+from peft_tuning import methods
 from support import real_served
+from support.made_once import made_once
 from support.real_served import ANSWER, KINDS, PROMPT
 from support.running_daemon import RunningDaemon, home_environment, run_cli, start_daemon
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
 
 TAUGHT = ANSWER.strip()
+SOURCES = (Path(real_served.__file__), Path(methods.__file__).parent, Path(loading.__file__).parent)
+"""What decides about the adapters."""
 ASK = {"prefix": PROMPT, "suffix": "", "max_tokens": 10}
+
+
+def make(model_file: Path, out: Path) -> None:
+    command = [sys.executable, real_served.__file__, str(model_file), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")
 def served(model_file: Path, models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """A daemon with the torch engine that has an adapter of each kind."""
     home = tmp_path_factory.mktemp("t")
-    script = str(Path(real_served.__file__))
-    done = subprocess.run(
-        [sys.executable, script, str(model_file), str(home / "made")], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    made = made_once("torch-adapters", model_file, SOURCES, lambda out: make(model_file, out))
     environment = {**home_environment(home, models_dir), "PEFT_DAEMON_ENGINE": "torch"}
     for kind in KINDS:
-        run_cli("adapters", "import", str(home / "made" / kind), "--name", kind, environment=environment)
+        run_cli("adapters", "import", str(made / kind), "--name", kind, environment=environment)
     yield start_daemon(home, environment)
     run_cli("stop", environment=environment)
 

@@ -1,4 +1,4 @@
-"""A real VS Code with the extension, a real daemon and the real model; each module of tests has a window of its own."""
+"""One VS Code with the extension, one daemon and the real model; each module of tests has a window of its own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def vscode() -> Path:
     return installed()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def environ(model_file: Path, models_dir: Path) -> Iterator[Mapping[str, str]]:
     """An installation with the model and the adapters of the package; the first window starts its daemon."""
     root = Path(tempfile.mkdtemp(prefix="pd-"))  # not tmp_path: a socket path has room for 103 bytes
@@ -84,7 +84,7 @@ def environ(model_file: Path, models_dir: Path) -> Iterator[Mapping[str, str]]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(
     vscode: Path, vsix: Path, environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[VsCodeServer]:
@@ -94,9 +94,9 @@ def server(
         yield one
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A browser for the module: Playwright's own event loop must be gone before other tests use asyncio."""
+    """A browser for the rest of the session: no test after these uses asyncio, as Playwright's own loop runs."""
     with chromium() as one:
         yield one
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -21,9 +23,11 @@ COUNTING = "def count_words(text):\n    return len("
 @pytest.fixture
 def nothing_installed(vscode: Path, vsix: Path, tmp_path: Path, environ: Mapping[str, str]) -> Iterator[VsCodeServer]:
     """A server on whose machine there is Python, but neither peft-daemon nor a model, and no index has the package."""
+    home = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
     folders = [part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "peft-daemon").exists()]
     variables = {
         **environ,
+        "PEFT_DAEMON_HOME": str(home),
         "PEFT_DAEMON_MODELS_DIR": str(tmp_path / "models"),
         "PATH": os.pathsep.join(folders),
     }
@@ -31,6 +35,7 @@ def nothing_installed(vscode: Path, vsix: Path, tmp_path: Path, environ: Mapping
     with vscode_server(vscode, tmp_path / "data", vsix, variables, settings, "--disable-workspace-trust") as server:
         yield server
     run_cli("stop", environment=variables)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def test_from_nothing_to_a_suggestion(nothing_installed: VsCodeServer, browser: Browser, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def window(server: VsCodeServer, browser: Browser, repository: Path) -> Iterator
     window.wait_status("idle", timeout_ms=240_000)
     yield window
     window.close()
+    server.change({"peft-daemon.tuneArguments": []})
 
 
 def test_a_repository_is_tuned_on_and_the_verdict_told(window: Window, environ: Mapping[str, str]) -> None:
