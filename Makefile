@@ -22,12 +22,13 @@ run: $(VENV)/base.stamp
 
 test: lint $(VENV)/test.stamp
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
-	$(BIN)/python -m pytest $(PARALLEL) --durations=15 tests/unit tests/integration tests/snapshots
-	$(BIN)/python -m pytest --durations=30 tests/e2e
+	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots
+	$(BIN)/python -m pytest --durations=40 --durations-min=2 tests/e2e
 
-# Also what takes long: a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).
+# Also what takes long: all tuning methods on the real model, the whole typing benchmark, and a soak of a quarter of an
+# hour (PEFT_DAEMON_SOAK_S).
 test-all: test
-	$(BIN)/python -m pytest -m long -s tests/long
+	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/e2e tests/long
 
 lint: $(VENV)/test.stamp vscode-check
 	$(BIN)/ruff check .

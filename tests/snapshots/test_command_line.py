@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from snapshots.many_commands import Said, run
 from snapshots.snapshot import check, shape
+from support.many_commands import Said, run
 
 WIDE = {"COLUMNS": "400", "TERMINAL_WIDTH": "400"}
 

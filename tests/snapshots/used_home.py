@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from snapshots.many_commands import run
+from support.many_commands import run
 
 HOOKS = Path(__file__).with_name("hooks")
 MODEL = """

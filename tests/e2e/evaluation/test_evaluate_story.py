@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from peft_evaluation.report import store
+from support import many_commands
 from support.running_daemon import home_environment, run_cli
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(600)]
-
-NO_PROGRAMS = ("on a PATH where nothing lies",)
 
 ROWS = [
     ("sort list `xs`", "xs.sort()", "train"),
@@ -102,28 +101,28 @@ def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str,
     assert not [event for event in again if event["type"] in ("answered", "ran")]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message", "code"),
-    [
-        (("--dataset", "conala", "--strategy", "magic"), "there is no strategy 'magic'", 2),
-        (("--dataset", "conala", "--strategy", "adapter:nobody"), "no adapter 'nobody'", 2),
-        (("--dataset", "nothing"), "there is no data set 'nothing'", 3),
-        ((), "exactly one of --dataset and --repo", 2),
-        (("--dataset", "conala", "--name", "../elsewhere"), "cannot be an evaluation's name", 2),
-        (("--dataset", "conala", "--samples", "2", "--beams", "2"), "either --samples or --beams", 2),
-        (("--dataset", "conala", "--pass-at", "1"), "conala has no tests", 2),
-        (("--dataset", "humaneval", "--pass-at", "5", "--samples", "3"), "pass@5 of 3 answers", 2),
-        (("--dataset", "humaneval", "--pass-at", "1", "--limit", "1", *NO_PROGRAMS), "bubblewrap is not installed", 3),
-    ],
-)
-def test_what_cannot_be_done_is_said_in_one_line(
-    environment: dict[str, str], arguments: tuple[str, ...], message: str, code: int
-) -> None:
+REFUSED = [
+    (("--dataset", "conala", "--strategy", "magic"), "there is no strategy 'magic'", 2),
+    (("--dataset", "conala", "--strategy", "adapter:nobody"), "no adapter 'nobody'", 2),
+    (("--dataset", "nothing"), "there is no data set 'nothing'", 3),
+    ((), "exactly one of --dataset and --repo", 2),
+    (("--dataset", "conala", "--name", "../elsewhere"), "cannot be an evaluation's name", 2),
+    (("--dataset", "conala", "--samples", "2", "--beams", "2"), "either --samples or --beams", 2),
+    (("--dataset", "conala", "--pass-at", "1"), "conala has no tests", 2),
+    (("--dataset", "humaneval", "--pass-at", "5", "--samples", "3"), "pass@5 of 3 answers", 2),
+]
+
+
+def test_what_cannot_be_done_is_said_in_one_line(environment: dict[str, str]) -> None:
     from support.shared_data import shared_data
 
-    data = {"PEFT_DAEMON_DATA": str(shared_data())}
-    if arguments[-1:] == NO_PROGRAMS:
-        arguments, data = arguments[:-1], {**data, "PATH": "/nowhere"}
-    result = run_cli("evaluate", *arguments, environment={**environment, **data}, check=False)
-    assert (result.returncode, message in result.stderr) == (code, True), result.stderr
-    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    data = {**environment, "PEFT_DAEMON_DATA": str(shared_data())}
+    without_programs = ("evaluate", "--dataset", "humaneval", "--pass-at", "1", "--limit", "1")
+    calls = [(("evaluate", *arguments), {}) for arguments, _, _ in REFUSED]
+    expected = [(message, code) for _, message, code in REFUSED]
+    said = many_commands.run([*calls, (without_programs, {"PATH": "/nowhere"})], data)
+    for (code, _, error), (message, exit_code) in zip(
+        said, [*expected, ("bubblewrap is not installed", 3)], strict=True
+    ):
+        assert (code, message in error) == (exit_code, True), error
+        assert error.count("\n") == 1 and "Traceback" not in error

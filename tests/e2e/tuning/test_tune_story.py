@@ -40,12 +40,12 @@ def generated(daemon: RunningDaemon) -> dict[str, Any]:
 
 def test_what_was_learned_is_served_by_the_next_request(own_daemon: RunningDaemon, tmp_path: Path) -> None:
     data = tmp_path / "own.jsonl"
-    rows = [{"intent": f"frobnicate {word}", "code": f"{LEARNED}({word!r})"} for word in ("one", "two", "six", "ten")]
+    rows = [{"intent": f"frobnicate {word}", "code": f"{LEARNED}({word!r})"} for word in ("one", "two")]
     data.write_text("".join(json.dumps({**row, "split": "train"}) + "\n" for row in rows))
     before = generated(own_daemon)
     assert LEARNED not in before["text"] and before["adapter"] is None
     command = [sys.executable, "-m", "peft_daemon", "tune", "--dataset", str(data), "--name", "frob", "--json"]
-    settings = ["--learning-rate", "2e-3", "--rank", "8", "--epochs", "8", "--batch-size", "4", "--threads", "1"]
+    settings = ["--learning-rate", "2e-3", "--rank", "8", "--epochs", "8", "--batch-size", "2", "--threads", "1"]
     environment = {**os.environ, **own_daemon.environment}
     with subprocess.Popen([*command, *settings], env=environment, stdout=subprocess.PIPE, text=True) as tuning:
         noticed = False
@@ -78,18 +78,9 @@ def test_a_repositorys_adapter_is_kept_out_of_use_until_it_is_shown_to_help(
     repository = OwnRepository(tmp_path / "shop")
     for number in range(6):
         repository.commit({f"shop/module_{number}.py": module(number)}, when=1_700_000_000 + 86_400 * number)
-    options = [
-        "--repo",
-        str(repository.root),
-        "--max-steps",
-        "1",
-        "--limit",
-        "8",
-        "--gate-holes",
-        "2",
-        "--prompt-tokens",
-    ]
-    told = events(own_daemon.cli("tune", *options, "96", "--validation-limit", "4", "--json").stdout)
+    few = ["--max-steps", "1", "--batch-size", "2", "--limit", "8", "--validation-limit", "2", "--gate-holes", "2"]
+    command = ["tune", "--repo", str(repository.root), *few, "--prompt-tokens", "96", "--json"]
+    told = events(own_daemon.cli(*command).stdout)
     verdict = next(each for each in told if each["type"] == "verdict")
     assert [point["scale"] for point in verdict["sweep"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert not verdict["activate"] and "8 are needed" in verdict["reason"]
