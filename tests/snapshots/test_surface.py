@@ -181,7 +181,9 @@ def test_editors_protocol(used: UsedHome, http: httpx.Client) -> None:
         "UTF-8": {"capabilities": {"general": {"positionEncodings": ["utf-8"]}}},
     }
     for name, params in kinds.items():
-        server = LanguageServer(used.environ, **params)
+        # Suggestions as a whole: what is shown early depends on the moment.
+        options = {"showAfterMs": 0, "timeBudgetMs": 120_000}
+        server = LanguageServer(used.environ, initializationOptions=options, **params)
         try:
             server.notify("textDocument/didOpen", {"textDocument": document})
             lines = {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 0}}
