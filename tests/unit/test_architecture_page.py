@@ -1,4 +1,4 @@
-"""The table of ARCHITECTURE.md that says where to add what names only what exists."""
+"""ARCHITECTURE.md's table of where to add what, and the recipes of CONTRIBUTING.md, name only what exists."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE[PAGE.index("## Where to add what") :].splitlines() if line.startswith("| ")][1:]
 CODE = [span for row in ROWS for span in re.findall(r"`([^`]+)`", row.split("|")[2])]
+RECIPES = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DEFINED = re.compile(r"^ *(?:class|def|async def) (\w+)|^([A-Z]\w*)\b[^=\n]* = ", re.MULTILINE)
 
 
@@ -16,6 +17,16 @@ def test_every_file_and_folder_it_names_exists() -> None:
     paths = [span for span in CODE if "/" in span]
     assert len(paths) > 40
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_file_and_test_of_the_recipes_exists() -> None:
+    spans = re.findall(r"`([^`\n]+)`", RECIPES[RECIPES.index("## Add a tuning method") :])
+    paths = [span for span in spans if span.count("/") > 1]
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    tests = {span for span in spans if span.startswith("test_") and span.isidentifier()}
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")]
+    assert {name for name in tests if not any(f"def {name}(" in source for source in sources)} == set()
 
 
 def test_every_class_and_function_it_names_exists() -> None:
