@@ -1,1 +1,1 @@
-"""From a document and a cursor to text worth showing: formats, prompts, syntax, intents, post-processing, pipeline."""
+"""Completion: from a request to text worth showing; `stream` has the order, `service` the decisions."""
