@@ -1,5 +1,10 @@
 """Which files of the product some work passes through, and which of its value types are made on the way.
 
+Every module with a function that was called counts as a file. A value type counts if it is public and frozen (a
+dataclass, or one of msgspec's structs): the work, or its answer, is turned into it and goes in it from one module to
+another. Not counted are private types (a leading underscore), which stay in their module, values that are made when a
+module is imported, as constants are, and the lexer's types, which describe any text that is scanned.
+
 ``install`` comes before the product is imported: its functions then report each call, and value types each value.
 """
 
@@ -21,6 +26,8 @@ from shape.source import PACKAGES, ROOT
 Function = tuple[str, str, int]
 """File, name, line."""
 ENTERED, MADE = "__function_entered__", "__value_made__"
+SCANNERS = ("core/peft_core/code/lexer.py",)
+"""Files whose types describe a text that was scanned."""
 _traces: list[Trace] = []
 
 
@@ -94,11 +101,12 @@ class _Finder(MetaPathFinder):
 class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         tree = ast.parse(self.get_data(self.path), self.path)
+        file = Path(self.path).relative_to(ROOT).as_posix()
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                where = str(Path(self.path).relative_to(ROOT)), node.name, node.lineno
+                where = file, node.name, node.lineno
                 _before(node, f"{ENTERED}{where}")
-        for node in ast.walk(tree):
+        for node in ast.walk(tree) if file not in SCANNERS else ():
             if isinstance(node, ast.ClassDef) and _is_value(node):
                 _report(node)
         return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
@@ -109,12 +117,12 @@ class _Loader(SourceFileLoader):
 
 
 def _is_value(node: ast.ClassDef) -> bool:
-    """Whether this is a frozen dataclass or one of msgspec's structs."""
+    """Whether this is a public frozen dataclass or one of msgspec's structs."""
     bases = any("Struct" in ast.unparse(base) for base in node.bases)
     decorators = any(
         "dataclass" in (text := ast.unparse(each)) and "frozen=True" in text for each in node.decorator_list
     )
-    return bases or decorators
+    return not node.name.startswith("_") and (bases or decorators)
 
 
 def _report(node: ast.ClassDef) -> None:
