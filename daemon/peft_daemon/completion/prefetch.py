@@ -22,7 +22,7 @@ from peft_core.tasks import BackgroundTasks
 from peft_daemon.completion.cache import Generation, GenerationCache
 from peft_daemon.completion.cursor import Cursor, opens_block
 from peft_daemon.completion.job import CompletionJob, RequestBuilder, read_only
-from peft_daemon.completion.postprocess.indentation import level
+from peft_daemon.completion.postprocess.cleanup import level
 
 log = logging.getLogger(__name__)
 

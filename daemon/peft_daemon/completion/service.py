@@ -42,9 +42,9 @@ from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt
+from peft_daemon.completion.cursor import Decision, decide_task
 from peft_daemon.completion.deadlines import DeadlinePassed, Deadlines, until_deadline
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.intent import Decision, decide_task
 from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.completion.scheduler import Scheduler, Superseded

@@ -265,7 +265,7 @@ async def test_whatever_the_model_says_the_parts_are_the_text(
 
 def test_importing_completion_loads_no_parser() -> None:
     code = (
-        "import sys, peft_daemon.completion.job, peft_daemon.completion.intent\n"
+        "import sys, peft_daemon.completion.job, peft_daemon.completion.cursor\n"
         "heavy = ('tree_sitter', 'tree_sitter_python', 'torch', 'xllamacpp', 'httpx')\n"
         "print([name for name in heavy if name in sys.modules])"
     )

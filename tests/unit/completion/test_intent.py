@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peft_core.api_types import CompleteRequest, Task
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
-from peft_daemon.completion.intent import IntentAtCursor, asks_for_code, decide_task, intent_at_cursor
+from peft_daemon.completion.cursor import IntentAtCursor, asks_for_code, decide_task, intent_at_cursor
 
 STDLIB = Path(textwrap.__file__).parent
 FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "zipfile.py", "tarfile.py", "subprocess.py", "smtplib.py")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.code.positions import split_lines
-from peft_daemon.completion import intent
+from peft_daemon.completion.cursor import _FOR_TOOLS
 from peft_lsp import comments
 from peft_lsp.comments import Prose, as_comment, find_prose, find_trailing_comment, strip_comment_marks
 
@@ -70,7 +70,7 @@ def test_a_line_for_tools_is_no_part_of_the_request_below_it(above: str) -> None
 
 
 def test_the_server_and_the_daemon_know_the_same_comments_for_tools() -> None:
-    assert comments._FOR_TOOLS.pattern == intent._FOR_TOOLS.pattern
+    assert comments._FOR_TOOLS.pattern == _FOR_TOOLS.pattern
 
 
 def test_code_goes_in_at_the_indentation_of_the_comment() -> None:

@@ -19,15 +19,18 @@ from peft_daemon.completion.postprocess.boundaries import (
     whole_lines,
 )
 from peft_daemon.completion.postprocess.cleanup import (
+    Draft,
+    Step,
     cut_repetition,
     drop_remarks,
     drop_repetition,
     drop_secrets,
     drop_usage,
+    fit_indentation,
+    place_at_cursor,
     strip_chat,
+    use_document_style,
 )
-from peft_daemon.completion.postprocess.draft import Draft, Step
-from peft_daemon.completion.postprocess.indentation import fit_indentation, place_at_cursor, use_document_style
 
 __all__ = ["FILL_STEPS", "INTENT_STEPS", "Draft", "apply"]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from peft_core.code.document import Document, leading_space, width
 from peft_core.code.lexer import Closing, rules_of, scan, without_comment
 from peft_daemon.completion.cursor import Cursor, Extent, closers, opens_block
-from peft_daemon.completion.postprocess.draft import Draft
+from peft_daemon.completion.postprocess.cleanup import Draft
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
