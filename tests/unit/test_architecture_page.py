@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md's table of where to add what, and the recipes of CONTRIBUTING.md, name only what exists."""
+"""ARCHITECTURE.md and the recipes of CONTRIBUTING.md name only what exists."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def test_every_file_and_folder_it_names_exists() -> None:
     paths = [span for span in CODE if "/" in span]
     assert len(paths) > 40
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_every_module_the_page_names_exists() -> None:
+    modules = set(re.findall(r"`([\w/]+\.py)`", PAGE))
+    assert len(modules) > 40
+    files = [f"/{file.relative_to(ROOT)}" for file in ROOT.rglob("*.py") if ".venv" not in file.parts]
+    assert {name for name in modules if not any(file.endswith(f"/{name}") for file in files)} == set()
 
 
 def test_every_file_and_test_of_the_recipes_exists() -> None:
