@@ -53,7 +53,7 @@ async def all_over(daemon: DaemonHere) -> None:
 
     def over() -> bool:
         daemon.server.connections.close_unused()
-        idle = len(daemon.server._slots.free) == 2
+        idle = len(daemon.server.slots.free) == 2
         return idle and not (daemon.api.connections or daemon.api.server_state.tasks or daemon.llama.connections)
 
     await until(over, "a request goes on")

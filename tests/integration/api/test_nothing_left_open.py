@@ -118,7 +118,7 @@ async def test_completions_that_end_cancelled_or_superseded_leave_everything_as_
         await all_over(daemon, client)
         # Preparing what follows begins a moment after a suggestion.
         await until(lambda: held(daemon) == before, f"more than {before} is held")
-        assert len(daemon.server._slots.free) == 2
+        assert len(daemon.server.slots.free) == 2
         assert ends[FinishReason.SUPERSEDED] > SUPERSEDED // 4, "the newer one came too late each time"
         await complete(client, request(0), streamed=True)
     assert sum(ends.values()) == COMPLETIONS - CANCELLED
