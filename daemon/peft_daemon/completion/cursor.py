@@ -182,25 +182,18 @@ _DOCSTRING = re.compile(
 
 
 @dataclass(frozen=True)
-class IntentAtCursor:
-    """A sentence at the cursor that asks for code."""
+class Intent:
+    """A sentence that asks for code: in the document at the cursor, or given by the request."""
 
     sentence: str
-    indentation: str
+    indentation: str = ""
     """White space that the code's first line begins with."""
     lead: str = ""
     """What must be inserted before the code: a line end and the indentation, where the cursor ends the sentence."""
     alone: bool = False
     """Whether the document holds nothing but comments."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What a request asks for."""
-
-    task: Task
-    intent: str = ""
-    at_cursor: IntentAtCursor | None = None
+    given: bool = False
+    """Whether the request gives it."""
 
     @property
     def answered_by(self) -> Task:
@@ -209,31 +202,29 @@ class Decision:
         A sentence at a cursor stands in a file, and what is to be written below it belongs to that file: it is answered
         by filling in, which sees all of it. Where there is nothing but comments, filling in only finds more of them.
         """
-        return Task.FILL if self.at_cursor is not None and not self.at_cursor.alone else self.task
+        return Task.INTENT if self.given or self.alone else Task.FILL
 
 
-def decide_task(request: CompleteRequest, document: Document) -> Decision:
-    """The task of a request: as it says, or INTENT where a sentence asks for code, else FILL.
+def find_intent(request: CompleteRequest, document: Document) -> Intent | None:
+    """The sentence that a request is answered from: its own, or one at the cursor; None where it is to fill a hole.
 
     Raises InvalidInput when INTENT is asked for without a sentence in the request or at the cursor.
     """
-    sentence = request.intent.strip()
     if request.task is Task.FILL:
-        return Decision(Task.FILL)
-    if sentence:
-        return Decision(Task.INTENT, sentence)
-    if found := intent_at_cursor(document):
-        return Decision(Task.INTENT, found.sentence, found)
-    if request.task is None:
-        return Decision(Task.FILL)
-    raise InvalidInput(
-        "no sentence to write code from",
-        why="`intent` is empty, and no comment or docstring at the cursor asks for code",
-        fix='Give one, e.g. peft-daemon generate "parse an ISO date"',
-    )
+        return None
+    if sentence := request.intent.strip():
+        return Intent(sentence, given=True)
+    found = intent_at_cursor(document)
+    if found is None and request.task is not None:
+        raise InvalidInput(
+            "no sentence to write code from",
+            why="`intent` is empty, and no comment or docstring at the cursor asks for code",
+            fix='Give one, e.g. peft-daemon generate "parse an ISO date"',
+        )
+    return found
 
 
-def intent_at_cursor(document: Document) -> IntentAtCursor | None:
+def intent_at_cursor(document: Document) -> Intent | None:
     """The request in a comment or docstring at the cursor, if there is one and its code is not there yet."""
     if document.line_after.strip() or not rules_of(document.language).line_comment:
         return None
@@ -252,7 +243,7 @@ def asks_for_code(sentence: str) -> bool:
     return to_do is not None or _REQUEST.match(sentence) is not None
 
 
-def _in_comment(document: Document) -> IntentAtCursor | None:
+def _in_comment(document: Document) -> Intent | None:
     """The request in the block of comment lines that ends at the cursor or on the line above it."""
     mark = rules_of(document.language).line_comment
     at_end = document.line_before.lstrip().startswith(mark)
@@ -270,7 +261,7 @@ def _in_comment(document: Document) -> IntentAtCursor | None:
         return None
     if scan("\n".join(above), document.language).state.string:
         return None
-    return IntentAtCursor(
+    return Intent(
         _TO_DO.sub("", sentence, count=1),
         indentation,
         f"\n{indentation}" if at_end else "",
@@ -289,7 +280,7 @@ def _only_comments(document: Document, mark: str) -> bool:
     return all(line.lstrip().startswith(mark) or not line.strip() for line in lines)
 
 
-def _in_docstring(document: Document) -> IntentAtCursor | None:
+def _in_docstring(document: Document) -> Intent | None:
     """The first paragraph of the docstring right above the cursor, with the function's signature."""
     at_end = bool(document.line_before.strip())
     prefix = document.prefix.rstrip()
@@ -305,10 +296,10 @@ def _in_docstring(document: Document) -> IntentAtCursor | None:
     if (not at_end and document.line_before not in ("", indentation)) or len(paragraph.split()) < 2:
         return None
     signature = " ".join(found["signature"].split())
-    return IntentAtCursor(f"{signature}: {paragraph}", indentation, f"\n{indentation}" if at_end else "")
+    return Intent(f"{signature}: {paragraph}", indentation, f"\n{indentation}" if at_end else "")
 
 
-def _answered(document: Document, found: IntentAtCursor) -> bool:
+def _answered(document: Document, found: Intent) -> bool:
     """Whether code of the same block follows directly: what the sentence is about, as likely as not."""
     directly = document.suffix.split("\n", 2)[1:2]
     below = directly[0] if directly and directly[0].strip() else ""

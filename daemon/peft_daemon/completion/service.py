@@ -42,7 +42,7 @@ from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.cursor import Decision, decide_task
+from peft_daemon.completion.cursor import Intent, find_intent
 from peft_daemon.completion.deadlines import DeadlinePassed, Deadlines, until_deadline
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
@@ -276,28 +276,24 @@ class CompletionService:
         """Decide the task, adapter, format and limits of a request."""
         settings = self._settings
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
-        decision = decide_task(asked, document)
-        manifest = (
-            self.adapter_named(asked.adapter)
-            if asked.adapter
-            else self.adapter_in_use(decision.answered_by, asked.path)
-        )
+        intent = find_intent(asked, document)
+        answered_by = intent.answered_by if intent else Task.FILL
+        manifest = self.adapter_named(asked.adapter) if asked.adapter else self.adapter_in_use(answered_by, asked.path)
         lease = self._lease(manifest, asked.scale)
         use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
-        intends = decision.task is Task.INTENT
-        max_tokens = asked.max_tokens or (settings.max_tokens_intent if intends else settings.max_tokens_fill)
+        max_tokens = asked.max_tokens or (settings.max_tokens_intent if intent else settings.max_tokens_fill)
         return CompletionJob(
             document=document,
-            format=self._format(decision, manifest),
+            format=self._format(intent, manifest),
             context_tokens=min(self._context_tokens, settings.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
             max_tokens=max_tokens,
-            task=decision.task,
-            intent=decision.intent,
-            lead=decision.at_cursor.lead if decision.at_cursor else "",
+            task=Task.INTENT if intent else Task.FILL,
+            intent=intent.sentence if intent else "",
+            lead=intent.lead if intent else "",
             context=tuple(asked.context),
             sampling=asked.sampling,
             stop=tuple(asked.stop),
-            time_budget_ms=asked.time_budget_ms or (None if intends else settings.time_budget_fill_ms),
+            time_budget_ms=asked.time_budget_ms or (None if intent else settings.time_budget_fill_ms),
             single_line=asked.single_line,
             adapter=lease,
             adapter_use=use,
@@ -378,14 +374,15 @@ class CompletionService:
             manifest.require_engine(self._engine.id)
         return manifest
 
-    def _format(self, decision: Decision, manifest: Manifest | None) -> PromptFormat:
+    def _format(self, intent: Intent | None, manifest: Manifest | None) -> PromptFormat:
         """The format that the adapter was trained on where that fits what is asked, else the base model's."""
+        answered_by = intent.answered_by if intent else Task.FILL
         trained = formats.FORMATS.get(manifest.prompt_format) if manifest else None
-        if trained is not None and trained.task is decision.answered_by:
+        if trained is not None and trained.task is answered_by:
             return trained
         own = self._model.prompt_formats
-        form = formats.get(own.fill if decision.answered_by is Task.FILL else own.intent)
-        return formats.get(form.in_file) if decision.at_cursor is not None and form.in_file else form
+        form = formats.get(own.fill if answered_by is Task.FILL else own.intent)
+        return formats.get(form.in_file) if intent is not None and not intent.given and form.in_file else form
 
     async def _raw_prompt(self, asked: RawRequest) -> tuple[BuiltPrompt, tuple[str, ...]]:
         """The prompt of a raw request and the strings that end its answer."""

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from peft_core.api_types import CompleteRequest, Task
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
-from peft_daemon.completion.cursor import IntentAtCursor, asks_for_code, decide_task, intent_at_cursor
+from peft_daemon.completion.cursor import Intent, asks_for_code, find_intent, intent_at_cursor
 
 STDLIB = Path(textwrap.__file__).parent
 FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "zipfile.py", "tarfile.py", "subprocess.py", "smtplib.py")
 
 
-def at(source: str, language: str = "python") -> IntentAtCursor | None:
+def at(source: str, language: str = "python") -> Intent | None:
     """The intent at ``‸``."""
     prefix, _, suffix = source.partition("‸")
     return intent_at_cursor(Document(prefix, suffix, language=language))
@@ -47,7 +47,7 @@ def at(source: str, language: str = "python") -> IntentAtCursor | None:
 )  # fmt: skip
 def test_a_request_is_found(source: str, sentence: str, indentation: str, lead: str) -> None:
     alone = source.startswith("#")
-    assert at(source) == IntentAtCursor(sentence, indentation, lead, alone)
+    assert at(source) == Intent(sentence, indentation, lead, alone)
 
 
 @pytest.mark.parametrize(
@@ -170,19 +170,19 @@ def test_any_document_can_be_looked_at(prefix: str, suffix: str) -> None:
 
 def test_the_request_decides_when_it_says_what_it_wants() -> None:
     below_comment = Document("# sort the list by name\n")
-    fill = decide_task(CompleteRequest(task=Task.FILL), below_comment)
-    assert (fill.task, fill.intent, fill.at_cursor) == (Task.FILL, "", None)
-    given_intent = decide_task(CompleteRequest(intent=" sort it "), Document("x"))
-    assert (given_intent.task, given_intent.intent) == (Task.INTENT, "sort it")
+    assert find_intent(CompleteRequest(task=Task.FILL), below_comment) is None
+    given = find_intent(CompleteRequest(intent=" sort it "), Document("x"))
+    assert given == Intent("sort it", given=True)
+    assert given.answered_by is Task.INTENT
 
 
 def test_otherwise_the_place_decides() -> None:
-    found = decide_task(CompleteRequest(), Document("# sort the list by name\n"))
-    assert (found.task, found.intent) == (Task.INTENT, "sort the list by name")
-    assert found.at_cursor is not None
-    assert decide_task(CompleteRequest(), Document("x = ")).task is Task.FILL
+    found = find_intent(CompleteRequest(), Document("# sort the list by name\n"))
+    assert found is not None
+    assert (found.sentence, found.given) == ("sort the list by name", False)
+    assert find_intent(CompleteRequest(), Document("x = ")) is None
 
 
 def test_asking_for_code_without_a_sentence_is_refused() -> None:
     with pytest.raises(InvalidInput, match="no sentence"):
-        decide_task(CompleteRequest(task=Task.INTENT), Document("x = "))
+        find_intent(CompleteRequest(task=Task.INTENT), Document("x = "))
