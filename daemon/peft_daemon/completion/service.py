@@ -77,14 +77,6 @@ class RawRequest:
     logprobs: int = 0
 
 
-@dataclass(frozen=True)
-class RawEnd:
-    """The last item of a raw generation."""
-
-    reason: FinishReason
-    timings: Timings
-
-
 class CompletionService:
     """All generations of one daemon."""
 
@@ -302,11 +294,11 @@ class CompletionService:
             automatic=asked.automatic,
         )
 
-    async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
-        """The model's own text, then RawEnd; errors as in ``complete``. The model sees no values like secrets."""
+    async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | Finish, None]:
+        """The model's own text, then Finish; errors as in ``complete``. The model sees no values like secrets."""
         if secret_file(asked.path) is not None:
             self._count(route, FinishReason.OFF, Timings())
-            yield RawEnd(FinishReason.OFF, Timings())
+            yield Finish(FinishReason.OFF, Timings())
             return
         clock, limit_s = asyncio.get_running_loop().time(), self._settings.request_limit_s
         timings = None
@@ -318,11 +310,11 @@ class CompletionService:
         except DeadlinePassed:
             if timings is None:
                 raise Deadlines(clock, limit_s).unanswered(self._engine.status()) from None
-            yield RawEnd(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * limit_s))
+            yield Finish(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * limit_s))
 
-    async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[Delta | RawEnd, None]:
+    async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[Delta | Finish, None]:
         arrived = time.perf_counter()
-        end = RawEnd(FinishReason.CANCELLED, Timings())
+        end = Finish(FinishReason.CANCELLED, Timings())
         queue_ms = 0.0
         try:
             async with self._scheduler.slot() as slot:
@@ -341,10 +333,10 @@ class CompletionService:
                 async with aclosing(self._engine.generate(request)) as items:
                     async for item in items:
                         if isinstance(item, Finish):
-                            end = RawEnd(item.reason, item.timings)
+                            end = item
                             continue
                         if item.silent:
-                            end = RawEnd(end.reason, item.timings)  # how far it has read, should it be interrupted
+                            end = Finish(end.reason, item.timings)  # how far it has read, should it be interrupted
                             continue
                         text = item.text
                         if held:
@@ -354,10 +346,10 @@ class CompletionService:
                         if text or item.logprobs:
                             yield replace(item, text=text)
                         if asked.decode_budget_ms and item.timings.decode_ms > asked.decode_budget_ms:
-                            end = RawEnd(FinishReason.TIMEOUT, item.timings)
+                            end = Finish(FinishReason.TIMEOUT, item.timings)
                             break
         finally:
-            end = RawEnd(end.reason, _complete(end.timings, queue_ms, arrived))
+            end = Finish(end.reason, _complete(end.timings, queue_ms, arrived))
             self._count(route, end.reason, end.timings)
             self._metrics.generated(end.timings)
         yield end

@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
 from peft_core.paths import MAX_PATH_CHARS
-from peft_daemon.completion.service import CompletionService, RawEnd, RawRequest
-from peft_daemon.engines.base import Delta
+from peft_daemon.completion.service import CompletionService, RawRequest
+from peft_daemon.engines.base import Delta, Finish
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 
@@ -84,7 +84,7 @@ def _raw_request(service: CompletionService, asked: InfillBody) -> RawRequest:
     )
 
 
-def _last(service: CompletionService, end: RawEnd, content: str) -> dict[str, Any]:
+def _last(service: CompletionService, end: Finish, content: str) -> dict[str, Any]:
     t = end.timings
     return {
         "content": content,
@@ -115,7 +115,7 @@ async def _whole(service: CompletionService, raw: RawRequest) -> dict[str, Any]:
                 text += item.text
             else:
                 return _last(service, item, text)
-    raise AssertionError("the service always ends with RawEnd")
+    raise AssertionError("the service always ends with Finish")
 
 
 async def _stream(service: CompletionService, raw: RawRequest) -> AsyncGenerator[bytes, None]:

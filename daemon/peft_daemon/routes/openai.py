@@ -23,8 +23,8 @@ from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams,
 from peft_core.errors import InvalidInput
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
-from peft_daemon.completion.service import CompletionService, RawEnd, RawRequest
-from peft_daemon.engines.base import Delta, TokenLogprob
+from peft_daemon.completion.service import CompletionService, RawRequest
+from peft_daemon.engines.base import Delta, Finish, TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -181,7 +181,7 @@ async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, An
                 tokens += item.logprobs
             else:
                 end = item
-    assert end is not None  # noqa: S101  (the service always ends with RawEnd)
+    assert end is not None  # noqa: S101  (the service always ends with Finish)
     choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, _finish(end))
     return CompletionsAnswer(**head, choices=[choice], usage=_usage(end))
 
@@ -215,11 +215,11 @@ def _logprobs(tokens: list[TokenLogprob], offset: int) -> Logprobs:
     )
 
 
-def _finish(end: RawEnd) -> str:
+def _finish(end: Finish) -> str:
     return "length" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "stop"
 
 
-def _usage(end: RawEnd) -> Usage:
+def _usage(end: Finish) -> Usage:
     t = end.timings
     return Usage(t.prompt_tokens, t.decode_tokens, t.prompt_tokens + t.decode_tokens)
 
