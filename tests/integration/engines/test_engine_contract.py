@@ -7,6 +7,7 @@ survives the faults; so later tests compare with the state that they find.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -181,7 +182,7 @@ async def test_the_answer_ends_before_a_stop_string(engine: SupervisedEngine[Any
 
 
 async def test_the_time_budget_ends_with_timeout(engine: SupervisedEngine[Any]) -> None:
-    _, finish = await generate(engine, GenerationRequest(ENDLESS, 3000, time_budget_ms=50))
+    _, finish = await generate(engine, GenerationRequest(ENDLESS, 3000, time_budget_ms=5))
     assert finish.reason is FinishReason.TIMEOUT
 
 
@@ -274,13 +275,19 @@ async def test_an_adapter_that_was_removed_is_refused_with_the_fix(
         await answer(engine, AdapterLease("0" * 64, tmp_path / "gone"))
 
 
+def kill(child: psutil.Process) -> None:
+    """Kill a child that may be dead already: what it wrote before is still being read."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child.kill()
+
+
 async def test_a_request_that_had_begun_fails_clearly_and_the_next_one_works(engine: SupervisedEngine[Any]) -> None:
     expected, before = await answer(engine), engine.status()
     child = psutil.Process(pid_of(engine))
     with pytest.raises(EngineFailed, match="Send the request again"):
         async for item in engine.generate(GenerationRequest(ENDLESS, 3000)):
-            if isinstance(item, Delta) and not item.silent and child.is_running():
-                child.kill()
+            if isinstance(item, Delta) and not item.silent:
+                kill(child)
     assert await answer(engine) == expected
     after = engine.status()
     assert (after.state, after.restarts) == (EngineState.READY, before.restarts + 1)
@@ -292,8 +299,8 @@ async def test_a_request_survives_the_death_of_the_engine_before_its_first_text(
     before, child = engine.status(), psutil.Process(pid_of(engine))
     finish = None
     async for item in engine.generate(GenerationRequest((Segment("#4 "), *LONG), 2)):
-        if isinstance(item, Delta) and item.silent and child.is_running():
-            child.kill()
+        if isinstance(item, Delta) and item.silent:
+            kill(child)
         finish = item
     assert isinstance(finish, Finish) and finish.reason is FinishReason.LENGTH
     assert engine.status().restarts == before.restarts + 1

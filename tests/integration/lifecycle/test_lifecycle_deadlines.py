@@ -50,6 +50,8 @@ async def stopped_engine(served: ServedGguf) -> psutil.Process:
     assert pid is not None
     process = psutil.Process(pid)
     process.suspend()
+    while process.status() != psutil.STATUS_STOPPED:  # on a busy machine the signal takes a moment
+        await asyncio.sleep(0.01)
     return process
 
 

@@ -205,8 +205,8 @@ def test_a_file_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
 def test_local_files_need_nothing_of_the_tune_extra() -> None:
     code = (
         "import sys; from pathlib import Path; from peft_tuning.data.datasets import catalogue; "
-        "from peft_tuning.data.datasets.sources import Places; "
-        "catalogue.load('joint', Places(cache=Path('/nowhere'), environment=Path(sys.argv[1]), offline=True)); "
+        "from peft_tuning.data.datasets.sources import DataLocations; "
+        "catalogue.load('joint', DataLocations(cache=Path('/nowhere'), environment=Path(sys.argv[1]), offline=True)); "
         "print(sorted({'torch', 'transformers', 'datasets', 'pyarrow', 'huggingface_hub', 'httpx'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code, shared_data()], capture_output=True, text=True, check=True)
