@@ -77,7 +77,11 @@ def test_a_compressed_report_is_read_as_a_plain_one(report: Report, compressed: 
     assert store.read_report(compressed / "report.json") == report
 
 
-@pytest.mark.parametrize("content", [b"{}", gzip.compress(b"{}"), gzip.compress(b"{}" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", gzip.compress(b"{}", mtime=0), gzip.compress(b"{}" * 99, mtime=0)[:-9]],
+    ids=["not compressed", "no report", "cut off"],
+)
 def test_what_is_no_compressed_report_is_refused(compressed: Path, content: bytes) -> None:
     (compressed / "report.json.gz").write_bytes(content)
     with pytest.raises(InvalidInput, match="report"):
