@@ -29,9 +29,7 @@ def typing(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter traces: less than five minutes.")] = False,
     policy: Annotated[
         list[str] | None,
-        typer.Option(
-            help="ours, ours-base, llama.vscode, llm-ls, infill; may be repeated. [default: ours, llama.vscode, llm-ls]"
-        ),
+        typer.Option(help="ours, ours-base, llama.vscode; may be repeated. [default: ours, llama.vscode]"),
     ] = None,
     traces: Annotated[int | None, typer.Option(min=1, max=200, help="How many. [default: 12; with --quick: 2]")] = None,
     scenes: Annotated[
@@ -58,7 +56,7 @@ def typing(
     \b
     Example:
       peft-daemon bench typing --quick
-      peft-daemon bench typing --source ~/code/mine --name mine --policy ours --policy llm-ls
+      peft-daemon bench typing --source ~/code/mine --name mine --policy ours --policy ours-base
     """
     require_extra("the typing benchmark", "eval", ("rapidfuzz", "scipy", "jinja2"))
     from rich.console import Console
