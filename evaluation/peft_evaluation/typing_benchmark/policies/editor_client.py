@@ -17,6 +17,7 @@ from pygls.exceptions import JsonRpcException
 from pygls.io_ import run_async
 from pygls.lsp.client import LanguageClient
 
+from peft_core.code.positions import Encoding, to_column, to_offset
 from peft_core.errors import EngineFailed
 from peft_core.processes import start_async
 
@@ -128,8 +129,8 @@ class EditorClient(LanguageClient):
 def lsp_position(text: str, offset: int) -> types.Position:
     """Return the protocol's position (line, UTF-16 column) of an offset in characters."""
     begin = text.rfind("\n", 0, offset) + 1
-    units = len(text[begin:offset].encode("utf-16-le")) // 2
-    return types.Position(line=text.count("\n", 0, offset), character=units)
+    column = to_column(text[begin:offset], offset - begin, Encoding.UTF16)
+    return types.Position(line=text.count("\n", 0, offset), character=column)
 
 
 def lsp_range(text: str, start: int, end: int) -> types.Range:
@@ -139,13 +140,8 @@ def lsp_range(text: str, start: int, end: int) -> types.Range:
 
 def offset_of(text: str, position: types.Position) -> int:
     """Return the offset of a position; one outside of the text is moved to the nearest place in it."""
-    begin = 0
-    for _ in range(position.line):
-        end = text.find("\n", begin)
-        if end < 0:
-            return len(text)
-        begin = end + 1
-    end = text.find("\n", begin)
-    line = text[begin:] if end < 0 else text[begin:end]
-    units = line.encode("utf-16-le")[: 2 * position.character]
-    return begin + len(units.decode("utf-16-le", errors="ignore"))
+    lines = text.split("\n")
+    if position.line >= len(lines):
+        return len(text)
+    begin = sum(len(line) + 1 for line in lines[: position.line])
+    return begin + to_offset(lines[position.line], position.character, Encoding.UTF16)
