@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import TracebackType
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from peft_cli.progress_view import ThrottledLog
+from peft_cli.progress_view import BarView, ThrottledLog
 from peft_evaluation.report.tables import difference, measured, named, probability
 from peft_evaluation.runner import AnswerVerified, EvaluationEvent, EvaluationReported, SampleAnswered
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
@@ -31,31 +30,24 @@ def evaluation_view(console: Console) -> AbstractContextManager[Callable[[Evalua
     return EvaluationBars(console) if console.is_terminal else nullcontext(EvaluationLog(console))
 
 
-class EvaluationBars:
+class EvaluationBars(BarView):
     """Shows what is loaded, then a bar with the scores so far and the current item."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[scores]}", markup=False),
-            TextColumn("{task.fields[answer]}", markup=False, style="dim"),
-            console=console,
-            transient=True,
+        super().__init__(
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[scores]}", markup=False),
+                TextColumn("{task.fields[answer]}", markup=False, style="dim"),
+                console=console,
+                transient=True,
+            )
         )
         self._console = console
         self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> EvaluationBars:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, event: EvaluationEvent) -> None:
         """Show an event."""
@@ -141,29 +133,22 @@ def typing_view(console: Console) -> AbstractContextManager[Callable[[TypingEven
     return TypingBar(console) if console.is_terminal else nullcontext(TypingLog(console))
 
 
-class TypingBar:
+class TypingBar(BarView):
     """Shows how many replays are over, the current one, and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._task: TaskID | None = None
-        self._progress = Progress(
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]} left", markup=False),
-            TextColumn("{task.description}", markup=False),
-            console=console,
-            transient=True,
+        super().__init__(
+            Progress(
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[left]} left", markup=False),
+                TextColumn("{task.description}", markup=False),
+                console=console,
+                transient=True,
+            )
         )
-
-    def __enter__(self) -> TypingBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, event: TypingEvent) -> None:
         """Show an event."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import msgspec
 from rich import progress as bars
@@ -39,6 +39,22 @@ if TYPE_CHECKING:
 LOG_INTERVAL_S = 30.0
 """A log gets a line this often."""
 STEP_INTERVAL_S = 2.0
+
+
+class BarView:
+    """A view that is on the screen while its ``with`` block runs."""
+
+    def __init__(self, progress: bars.Progress) -> None:
+        self._progress = progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
 
 
 class JsonLines:
@@ -200,27 +216,20 @@ class TuningView:
         self._status = self._training = None
 
 
-class TrainingBar:
+class TrainingBar(BarView):
     """A bar with the last figures; evaluations stay above it as lines. Use it in a ``with`` block."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = bars.Progress(
-            bars.TextColumn("step"),
-            bars.MofNCompleteColumn(),
-            bars.BarColumn(),
-            bars.TextColumn("{task.fields[figures]}"),
-            console=console,
+        super().__init__(
+            bars.Progress(
+                bars.TextColumn("step"),
+                bars.MofNCompleteColumn(),
+                bars.BarColumn(),
+                bars.TextColumn("{task.fields[figures]}"),
+                console=console,
+            )
         )
         self._task: bars.TaskID | None = None
-
-    def __enter__(self) -> TrainingBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, event: TrainingEvent) -> None:
         """Show an event."""
