@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def check(name: str, value: Any) -> None:
     if os.environ.get("RECORD_SNAPSHOTS"):
         FOLDER.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    assert json.loads(text) == json.loads(file.read_text(encoding="utf-8")), f"{file} differs; see {__file__}"
+    recorded = file.read_text(encoding="utf-8")
+    difference = "\n".join(unified_diff(recorded.splitlines(), text.splitlines(), "recorded", "found", lineterm=""))
+    assert json.loads(text) == json.loads(recorded), f"{file} differs; see {__file__}\n{difference}"
 
 
 def plain(text: str) -> str:

@@ -186,6 +186,7 @@ def test_editors_protocol(used: UsedHome, http: httpx.Client) -> None:
         server = LanguageServer(used.environ, initializationOptions=options, **params)
         try:
             server.notify("textDocument/didOpen", {"textDocument": document})
+            server.wait_until_connected()
             lines = {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 0}}
             asked = {
                 "textDocument/inlineCompletion": {**place, "context": {"triggerKind": 1}},

@@ -148,6 +148,13 @@ class LanguageServer:
             if message.get("id") == self._id and "method" not in message:
                 return {key: message[key] for key in ("result", "error") if key in message}
 
+    def wait_until_connected(self) -> None:
+        """Read messages until the server says that the daemon is there: before, it suggests nothing."""
+        while not any(
+            each["method"] == "peft-daemon/status" and each["params"]["state"] == "idle" for each in self.asked
+        ):
+            self._receive()
+
     def leave(self) -> int:
         """Shut it down; its exit code."""
         self.request("shutdown", None)
