@@ -6,8 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
-# The tests of one file share what they set up. Stories with the real model and editors need all cores for themselves.
-PARALLEL := --numprocesses auto --dist loadfile
+# The tests of one file share what they set up. They wait for other processes more than they compute.
+PARALLEL := --numprocesses 4 --dist loadfile
+# Two of these parts run at a time: each has a daemon of its own, and a model computes in only half of it.
+E2E_PARTS := e2e-torch e2e-vscode e2e-served
+e2e-torch: E2E_TESTS := tests/e2e/tuning tests/e2e/evaluation tests/e2e/models
+e2e-vscode: E2E_TESTS := tests/e2e/vscode
+e2e-served: E2E_TESTS := tests/e2e --ignore=tests/e2e/tuning --ignore=tests/e2e/evaluation --ignore=tests/e2e/models --ignore=tests/e2e/vscode
 
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
@@ -15,7 +20,7 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: run test test-all lint unit format bench shape clean vsix vscode-check pictures
+.PHONY: run test test-all $(E2E_PARTS) lint unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -23,7 +28,10 @@ run: $(VENV)/base.stamp
 test: lint $(VENV)/test.stamp
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
 	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots
-	$(BIN)/python -m pytest --durations=40 --durations-min=2 tests/e2e
+	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target $(E2E_PARTS)
+
+$(E2E_PARTS): $(VENV)/test.stamp
+	$(BIN)/python -m pytest --durations=20 --durations-min=2 $(E2E_TESTS)
 
 # Also what takes long: all tuning methods on the real model, the whole typing benchmark, and a soak of a quarter of an
 # hour (PEFT_DAEMON_SOAK_S).

@@ -25,7 +25,7 @@ LEARNED = "zorgle.frobnicate"
 def own_daemon(model_file: Path, models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """A daemon of its own: what is tuned here must not serve other tests."""
     home = tmp_path_factory.mktemp("u")
-    environment = home_environment(home, models_dir)
+    environment = {**home_environment(home, models_dir), "PEFT_DAEMON_PROMPT_TOKENS": "128"}  # the gate reads as many
     yield start_daemon(home, environment)
     run_cli("stop", environment=environment)
 
