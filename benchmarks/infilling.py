@@ -81,7 +81,7 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
         leases.append((adapter, registry.lease(manifest, float(scale) if scale else manifest.scale)))
     rows: list[Row] = []
     answers: dict[str, tuple[HoleScore, ...]] = {}
-    path = open_store(settings, paths).served(entry, settings).path
+    path = open_store(settings, paths).file_to_serve(entry, settings).path
     async with temporary_engine(measurement_settings(settings), entry, path) as engine:
         for name, lease in leases:
             done = 0

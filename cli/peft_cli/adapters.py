@@ -123,7 +123,7 @@ def show_adapter(adapter: AdapterReference, as_json: Json = False) -> None:
     registry = _registry()
     manifest = registry.get(adapter)
     shown = ShownAdapter(
-        manifest=manifest, history=registry.history(manifest.name), active_for=registry.places(manifest)
+        manifest=manifest, history=registry.history(manifest.name), active_for=registry.find_uses(manifest)
     )
     emit(shown, as_json=as_json, text=lambda: _print_shown(shown))
 

@@ -214,7 +214,7 @@ def _check_folders(paths: Paths) -> str:
 
 def _check_model(settings: Settings, paths: Paths) -> str:
     entry, store = catalogue.get(settings.model), open_store(settings, paths)
-    model, served = store.verify(entry), store.served(entry, settings)
+    model, served = store.verify(entry), store.file_to_serve(entry, settings)
     copy = f"; served as its copy {served.path.name}" if served.recipe else ""
     return f"{model.id}, sha256 verified, {model.bytes / 1e6:.0f} MB, {model.path}{copy}"
 
@@ -239,7 +239,7 @@ def _why_engine(settings: Settings) -> str:
 async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, float]:
     """Tokens per second, reading a prompt and writing, in an engine of its own."""
     model = catalogue.get(settings.model)
-    path = open_store(settings, paths).served(model, settings).path
+    path = open_store(settings, paths).file_to_serve(model, settings).path
     async with temporary_engine(settings, model, path) as engine:
         text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_LINES))
         request = GenerationRequest((Segment(text),), DECODE_TOKENS)

@@ -136,10 +136,10 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
 def _served(store: ModelStore, model: ModelEntry, settings: Settings) -> ModelFile:
     """The file to serve; one whose size or time is not the noted one is hashed first."""
     try:
-        return store.served(model, settings)
+        return store.file_to_serve(model, settings)
     except Conflict:
         store.verify(model)
-        return store.served(model, settings)
+        return store.file_to_serve(model, settings)
 
 
 def _likely(registry: AdapterRegistry, model: ModelEntry, engine: str) -> tuple[AdapterLease, ...]:

@@ -47,7 +47,7 @@ class Installation:
     @property
     def served_path(self) -> Path:
         """The file the daemon serves: the base's, or its optimized copy. Raises NotFound when it is not fetched."""
-        return open_store(self.settings, self.paths).served(self.entry, self.settings).path
+        return open_store(self.settings, self.paths).file_to_serve(self.entry, self.settings).path
 
     def folder(self, name: str) -> Path:
         """Return the folder of a run's checkpoints and results."""

@@ -1,4 +1,4 @@
-"""Adapters: immutable, named by what they contain; names that point at them; which one serves which task.
+"""Adapters: stored files with a content digest, names that point at digests, and which one serves what.
 
-Importing this package stays light: numpy, gguf and safetensors are loaded only by the functions that need them.
+Importing this package is cheap: numpy, gguf and safetensors are loaded only by the functions that need them.
 """

@@ -1,9 +1,9 @@
 """Adapters on the disk, one folder per content digest, complete or absent.
 
     blobs/<digest>/     manifest.json, peft/…, adapter.gguf where llama.cpp can apply it: written once, never changed
-    scratch/            unfinished imports and half-deleted adapters, swept before the next change
+    scratch/            unfinished imports and half-deleted adapters, deleted before the next change
 
-Names and settings are the registry's; so is the lock that every change here needs.
+Every change needs the registry's lock. Names and settings are in ``registry_state``.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ class BlobStore:
         self._scratch = folder / "scratch"
 
     def digests(self) -> set[str]:
-        """Of everything stored."""
+        """Return the digests of all stored adapters."""
         if not self._blobs.is_dir():
             return set()
         return {entry.name for entry in self._blobs.iterdir() if DIGEST_PATTERN.fullmatch(entry.name)}
 
     def manifest(self, digest: str) -> Manifest | None:
-        """As it was written at import; None when nothing is stored under ``digest``."""
+        """Read the manifest written at import; None if nothing is stored under ``digest``.
+
+        Raises UnusableFile if it cannot be read.
+        """
         path = self._blobs / digest / "manifest.json"
         try:
             return msgspec.json.decode(path.read_bytes(), type=Manifest)
@@ -54,24 +57,24 @@ class BlobStore:
             ) from None
 
     def folder(self, digest: str) -> Path:
-        """Where everything of an adapter lies."""
+        """Return the folder with all files of an adapter."""
         return self._blobs / digest
 
     def gguf(self, digest: str) -> Path:
-        """The file llama.cpp loads."""
+        """Return the file that llama.cpp loads; it is absent if the adapter has no GGUF form."""
         return self._blobs / digest / "adapter.gguf"
 
     def peft(self, digest: str) -> Path:
-        """The PEFT folder it was made from."""
+        """Return the stored copy of the PEFT folder that was imported."""
         return self._blobs / digest / "peft"
 
     def peft_files(self, digest: str) -> list[Path]:
-        """The files of that folder that may be there, and those that have to be."""
+        """Return the required files of that folder, and the optional ones that exist."""
         named = [self.peft(digest) / name for name in peft_files.MAX_FILE_BYTES]
         return [path for path in named if path.name != peft_files.RECORD_FILE or path.exists()]
 
     def peft_bytes(self, digest: str) -> int:
-        """Size of that folder's files; raises OSError."""
+        """Return the size of that folder's files; raises OSError."""
         return sum(entry.stat().st_size for entry in self.peft(digest).iterdir())
 
     def add(
@@ -86,9 +89,10 @@ class BlobStore:
     ) -> str:
         """Copy, check and export the adapter in ``source``; returns its digest.
 
-        ``on_notice`` is given a sentence for each thing in ``source`` that was found elsewhere or ignored.
-        Raises what ``copy_adapter_files`` and ``check_adapter`` raise; nothing is stored then. Content that is
-        stored already is left as it is, unless ``is_intact`` says that it was damaged.
+        ``on_notice`` is called with a sentence for everything in ``source`` that was found elsewhere or ignored.
+        Stored content is replaced only if ``is_intact``, given its digest, returns False. Raises what
+        ``copy_adapter_files`` and ``check_adapter`` raise, without storing anything; Conflict if damaged content
+        cannot be replaced.
         """
         staged = Path(tempfile.mkdtemp(dir=self._scratch, prefix="import-"))
         (staged / "peft").mkdir(mode=0o700)
@@ -118,7 +122,7 @@ class BlobStore:
         return files.discard_folder(self._blobs / digest, self._scratch)
 
     def prepare(self) -> None:
-        """Make the folders and sweep what an interrupted change left; call it with the lock held."""
+        """Create the folders and delete leftovers of an interrupted change; the caller holds the lock."""
         for folder in (self._blobs, self._scratch):
             private_folder(folder)
         for leftover in self._scratch.iterdir():
@@ -126,7 +130,7 @@ class BlobStore:
 
 
 def utc_now() -> str:
-    """The time, ISO 8601 in UTC with seconds."""
+    """Return the time, ISO 8601 in UTC with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -168,8 +172,8 @@ def _make_manifest(
 def check_adapter(folder: Path, base: BaseModel) -> CheckedAdapter:
     """Check the adapter in ``folder`` against ``base``.
 
-    Raises InvalidInput for an adapter nothing should load or no engine can serve (a whole fine-tuned model is one),
-    Conflict for one that was made for another base.
+    Raises InvalidInput if its files are damaged or unsafe or no engine can serve it, Conflict if it was made for
+    another base.
     """
     kind = lora_config.read_config((folder / peft_files.CONFIG_FILE).read_bytes()).get("peft_type")
     if kind == "LORA":
@@ -184,9 +188,9 @@ def check_adapter(folder: Path, base: BaseModel) -> CheckedAdapter:
 
 
 def drop_ignored_keys(folder: Path) -> str:
-    """Rewrite the config of a checked adapter without the keys that were ignored; returns a sentence naming them.
+    """Remove the ignored keys from a checked adapter's config; returns a sentence naming them, else "".
 
-    What is stored is then what was understood: an export hands no name of code on. Empty when nothing was ignored.
+    So the stored config holds only what was checked, and an export passes no names of Python code on.
     """
     path = folder / peft_files.CONFIG_FILE
     values = lora_config.read_config(path.read_bytes())
@@ -209,26 +213,26 @@ def drop_ignored_keys(folder: Path) -> str:
 class AdapterVerifier:
     """Check that the stored files of adapters are still those that were imported.
 
-    A check reads the files (an adapter is small) and is remembered until the stamp of a file changes, so that a check
-    per request costs one look at the stamps.
+    A check reads the files, which are small. Its result is kept until the stamp of a file changes, so that a check for
+    every request reads only stamps.
     """
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
-        self._found: dict[tuple[str, str | None], tuple[FileStamps, str]] = {}
+        self._results: dict[tuple[str, str | None], tuple[FileStamps, str]] = {}
 
-    def require_intact(self, manifest: Manifest, *, engine: str | None = None, anew: bool = False) -> None:
-        """Raise UnusableFile unless the files that ``engine`` loads are as imported; None: all files.
+    def require_intact(self, manifest: Manifest, *, engine: str | None = None, reread: bool = False) -> None:
+        """Raise UnusableFile unless the files that ``engine`` loads (None: all files) are as imported.
 
-        They are read where their facts changed since the last time, or if ``anew``.
+        They are read if a stamp changed since the last check, or if ``reread``.
         """
         key = manifest.digest, engine
-        facts = tuple(_stamp_of(path) for path in self._files(manifest, engine))
-        known = self._found.get(key)
-        if anew or known is None or known[0] != facts:
-            known = self._found[key] = facts, self._damage(manifest, engine)
-        if known[1]:
-            raise damaged_adapter_error(manifest.name, known[1])
+        stamps = tuple(_stamp_of(path) for path in self._files(manifest, engine))
+        result = self._results.get(key)
+        if reread or result is None or result[0] != stamps:
+            result = self._results[key] = stamps, self._find_damage(manifest, engine)
+        if result[1]:
+            raise damaged_adapter_error(manifest.name, result[1])
 
     def _files(self, manifest: Manifest, engine: str | None) -> Iterator[Path]:
         if manifest.gguf_bytes and engine in (LLAMACPP, None):
@@ -236,8 +240,8 @@ class AdapterVerifier:
         if engine != LLAMACPP:
             yield from self._blobs.peft_files(manifest.digest)
 
-    def _damage(self, manifest: Manifest, engine: str | None) -> str:
-        """What is wrong with the files; empty if nothing is."""
+    def _find_damage(self, manifest: Manifest, engine: str | None) -> str:
+        """Return what is wrong with the files; empty if nothing is."""
         folder = self._blobs.folder(manifest.digest)
         try:
             for path in self._files(manifest, engine):
@@ -256,7 +260,7 @@ class AdapterVerifier:
 
 
 def damaged_adapter_error(name: str, why: str) -> UnusableFile:
-    """The error for an adapter whose files are damaged or gone."""
+    """Return the error for an adapter whose files are damaged or missing."""
     return UnusableFile(
         f"adapter '{name}' is damaged",
         why=why,

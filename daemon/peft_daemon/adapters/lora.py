@@ -1,6 +1,6 @@
-"""LoRA and DoRA adapters: the check of config and tensors, the digest, the sum of several, and the export as GGUF.
+"""LoRA and DoRA adapters: checks of config and tensors, the digest, the sum of several, and the export as GGUF.
 
-An adapter that passes ``validate_lora`` can be exported without a further check, unless it is a DoRA.
+A LoRA that passes ``validate_lora`` can be exported without further checks. A DoRA has no GGUF form.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class LoraModule:
 
     @property
     def parameters(self) -> int:
-        """How many numbers it holds."""
+        """Number of values in its tensors."""
         return sum(prod(tensor.shape) for tensor in (self.a, self.b, self.magnitude) if tensor is not None)
 
     def changes_anything(self) -> bool:
-        """Whether both factors have a number other than zero; a DoRA may change lengths alone."""
+        """Whether it can change the output: neither factor is all zero, or it is a DoRA."""
         return self.magnitude is not None or bool(self.a.to_float32().any() and self.b.to_float32().any())
 
 
@@ -85,7 +85,7 @@ class LoraAdapter:
     base: GgufHeader
 
     def facts(self) -> AdapterFacts:
-        """What a manifest says of it."""
+        """Return the part of the manifest that its files give."""
         config, modules = self.config, self.modules
         served = ((LLAMACPP,) if self.has_gguf_form else ()) + (
             (TORCH,) if self.base.architecture in TORCH_ARCHITECTURES else ()
@@ -101,7 +101,7 @@ class LoraAdapter:
         )
 
     def digest(self, base_sha256: str) -> str:
-        """Its content digest."""
+        """Return its content digest."""
         return lora_digest(self.modules, base_sha256)
 
     @property
@@ -113,8 +113,8 @@ class LoraAdapter:
 def validate_lora(folder: Path, base: BaseModel) -> LoraAdapter:
     """Check the LoRA in ``folder`` against ``base``.
 
-    Raises InvalidInput for an adapter nothing should load or no engine can serve, Conflict for one that was made
-    for another base.
+    Raises InvalidInput if its files are damaged or unsafe or no engine can serve it, Conflict if it was made for
+    another base.
     """
     config = lora_config.parse_lora_config((folder / peft_files.CONFIG_FILE).read_bytes())
     record = read_record(folder / peft_files.RECORD_FILE)
@@ -133,7 +133,7 @@ def validate_lora(folder: Path, base: BaseModel) -> LoraAdapter:
 
 
 def _by_module(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each module: ``A``, ``B`` and, for a DoRA, ``magnitude_vector``."""
+    """Return the tensors of each module: ``A``, ``B`` and, for a DoRA, ``magnitude_vector``."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in sorted(tensors.items()):
         match = _FACTOR_PATTERN.fullmatch(name)
@@ -180,15 +180,15 @@ def lora_digest(modules: Iterable[LoraModule], base_sha256: str) -> str:
 
     Hashed are the base's sha256, and the name, scale and factors of each module. Two adapters have the same digest
     exactly when the same factors act on the same base in the same way; the order of tensors, metadata, names and
-    training settings do not count. A header of all names, types and shapes is hashed
-    first, after its length, so that no two adapters can have the same byte sequence.
+    training settings do not count. A header of all names, types and shapes is hashed first, after its length, so that
+    two different adapters never give the same bytes to hash.
     """
     ordered = sorted(modules, key=lambda module: module.name)
     header = msgspec.json.encode(
         {
             "format": DIGEST_FORMAT,
             "base": base_sha256,
-            "modules": [_described(module) for module in ordered],
+            "modules": [_header_entry(module) for module in ordered],
         },
         order="sorted",
     )
@@ -201,7 +201,7 @@ def lora_digest(modules: Iterable[LoraModule], base_sha256: str) -> str:
     return total.hexdigest()
 
 
-def _described(m: LoraModule) -> tuple[object, ...]:
+def _header_entry(m: LoraModule) -> tuple[object, ...]:
     plain = (m.name, float(m.scale).hex(), m.a.dtype, m.a.shape, m.b.dtype, m.b.shape)
     return plain if m.magnitude is None else (*plain, m.magnitude.dtype, m.magnitude.shape)
 
@@ -210,8 +210,8 @@ def combine_loras(parts: Sequence[tuple[LoraAdapter, float]], record: TrainingRe
     """Write the weighted sum of adapters into the existing ``folder``, as one LoRA in PEFT's layout.
 
     The sum is exact: ``w1 s1 B1 A1 + w2 s2 B2 A2 = [w1 s1 B1, w2 s2 B2] [A1; A2]``, so the rank is the sum of the
-    ranks. A module that only some of the adapters change gets zeros for the others. Raises InvalidInput
-    for a DoRA, since its lengths of rows do not add up.
+    ranks. A module that only some of the adapters change gets zeros for the others. Raises InvalidInput for a DoRA,
+    which is not a sum: it also sets the length of each row.
     """
     import numpy as np  # noqa: PLC0415  (the daemon's request path must not load it)
     from safetensors.numpy import save_file  # noqa: PLC0415
@@ -258,10 +258,10 @@ def export_lora_gguf(adapter: LoraAdapter, path: Path) -> None:
     """Write ``adapter`` to ``path`` as a GGUF file, which llama.cpp applies per request on top of a quantized base.
 
     The same adapter gives the same bytes. llama.cpp computes ``W x + (alpha / rank) * lora_b (lora_a x)`` with one
-    alpha per file and the rank of each pair; another scale of a module is folded into its lora_b. Numbers are stored
-    exactly: float16 as float16, which takes half the memory, all else as float32. With float16 llama.cpp also rounds
-    each layer's inputs, and a token takes 2 % less time (rank 16 on all layers of a 0.5B model, one thread: 46.8 ms
-    without an adapter, 52.4 ms with float32, 51.1 ms with float16). Layout: llama.cpp's src/llama-adapter.cpp.
+    alpha per file and the rank of each pair; a module with another scale has it folded into its lora_b. Values are
+    stored exactly: float16 as float16, which takes half the memory, all else as float32. With float16 llama.cpp also
+    rounds each layer's inputs, and a token takes 2 % less time (rank 16 on all layers of a 0.5B model, one thread:
+    46.8 ms without an adapter, 52.4 ms with float32, 51.1 ms with float16). Layout: llama.cpp's src/llama-adapter.cpp.
     """
     import gguf  # noqa: PLC0415  (the daemon's request path must not load it)
 
@@ -284,7 +284,7 @@ def export_lora_gguf(adapter: LoraAdapter, path: Path) -> None:
 
 
 def _stored_type(module: LoraModule, alpha: float) -> str:
-    """The smallest numpy type that holds both factors exactly."""
+    """Return the smallest numpy type that holds both factors exactly."""
     folded = module.scale * module.rank != alpha
     return "float16" if module.a.dtype == module.b.dtype == "F16" and not folded else "float32"
 

@@ -1,9 +1,8 @@
-"""``adapter_config.json`` of a LoRA: what it means for inference, and which of it can be served.
+"""``adapter_config.json`` of a LoRA: read what matters for inference, and refuse what cannot be served.
 
-A config comes from anywhere. Keys that matter are read and checked, keys that only mattered while training and keys
-that name code are ignored, and keys that switch on something no engine here computes must be off. An unknown key, of
-a later PEFT for example, is ignored while it is off and refused by name when it is set. The keys are those of
-``peft.LoraConfig`` 0.21.
+The file is not trusted. Keys that matter are read and checked. Keys that only matter in training and keys that name
+Python code are ignored. Keys of features that no engine here computes must be off. An unknown key, for example of a
+later PEFT, is ignored if it is off and refused by name if it is set. The keys are those of ``peft.LoraConfig`` 0.21.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ TRAINING_ONLY_KEYS = frozenset(
         "ensure_weight_tying",
     }
 )
-"""Keys without influence on a trained adapter's output."""
+"""Keys that do not influence a trained adapter's output."""
 
 READ_KEYS = frozenset(
     {
@@ -55,7 +54,7 @@ READ_KEYS = frozenset(
     }
 )
 
-UNSERVED_KEYS = {
+UNSUPPORTED_KEYS = {
     "bias": "it also trains the layers' biases",
     "lora_bias": "it adds biases to lora_B",
     "modules_to_save": "it replaces whole modules of the base",
@@ -72,15 +71,15 @@ UNSERVED_KEYS = {
     "velora_config": "it is a variant of LoRA",
     "megatron_config": "it describes a model-parallel base",
 }
-"""Keys that must be off, and what they do that is not served here."""
+"""Keys that must be off, each with what it does that no engine here computes."""
 
-KNOWN_KEYS = READ_KEYS | TRAINING_ONLY_KEYS | UNSERVED_KEYS.keys()
+KNOWN_KEYS = READ_KEYS | TRAINING_ONLY_KEYS | UNSUPPORTED_KEYS.keys()
 
 CODE_KEYS = frozenset({"auto_mapping", "auto_map"})
-"""Keys that name Python classes to import: never read. PEFT writes ``auto_mapping`` for every config without a task."""
+"""Keys that name Python classes to import; never used. PEFT writes ``auto_mapping`` in each config without a task."""
 
 SUPPORTED_INITIALIZATIONS = frozenset({"gaussian", "eva", "orthogonal"})
-"""Beside true and false: those that leave the base's weights as they are."""
+"""Accepted beside true and false: initializations that leave the base's weights as they are."""
 
 MAX_RANK = 4096
 
@@ -102,21 +101,21 @@ class LoraConfig:
     """``base_model_name_or_path``: a hint, never a path to open."""
 
     def rank_of(self, module: str) -> int:
-        """Rank of the module with this dotted name."""
+        """Return the rank of the module with this dotted name."""
         return next((rank for key, rank in self.rank_pattern.items() if _matches(key, module)), self.rank)
 
     def alpha_of(self, module: str) -> float:
-        """Alpha of that module."""
+        """Return alpha of that module."""
         return next((alpha for key, alpha in self.alpha_pattern.items() if _matches(key, module)), self.alpha)
 
     def scale_of(self, module: str) -> float:
-        """The factor of lora_B @ lora_A: alpha/r, or alpha/sqrt(r) for rank-stabilized LoRA (arXiv:2312.03732)."""
+        """Return the factor of lora_B @ lora_A: alpha/r, or alpha/sqrt(r) for rsLoRA (arXiv:2312.03732)."""
         rank = self.rank_of(module)
         return self.alpha_of(module) / (sqrt(rank) if self.rslora else rank)
 
 
 def read_config(raw: bytes) -> dict[str, Any]:
-    """The keys of an ``adapter_config.json`` of any method; raises InvalidInput for what is no JSON object."""
+    """Decode an ``adapter_config.json`` of any method; raises InvalidInput if it is not a JSON object."""
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except (ValueError, RecursionError) as error:
@@ -126,12 +125,12 @@ def read_config(raw: bytes) -> dict[str, Any]:
 
 
 def is_off(value: object) -> bool:
-    """Whether the value of a switch, a list or a nested config says that nothing is done: null, false, 0 or empty."""
+    """Whether the value of a key switches nothing on: null, false, 0 or empty."""
     return value is None or value in (False, "", [], {})  # False equals 0 and 0.0
 
 
 def refuse_unknown(values: Mapping[str, Any], known: Set[str]) -> None:
-    """Raise InvalidInput naming a key of a config that is not in ``known`` and is set to something."""
+    """Raise InvalidInput naming the first key of a config that is not in ``known`` and not off."""
     for key in sorted(values.keys() - known - CODE_KEYS):
         if not is_off(values[key]):
             raise InvalidInput(
@@ -142,7 +141,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Set[str]) -> None:
 
 
 def ignored_keys(values: Mapping[str, Any], known: Set[str]) -> list[str]:
-    """The keys of an accepted config that nothing here reads or knows, in order: unknown ones, and names of code."""
+    """Return the ignored keys of an accepted config, sorted: unknown ones, and names of Python code."""
     return sorted(key for key in values.keys() - known if key not in CODE_KEYS or values[key] is not None)
 
 
@@ -175,7 +174,7 @@ def _refuse(values: Mapping[str, Any]) -> None:
             fix="Save the adapter again with PEFT",
         )
     refuse_unknown(values, KNOWN_KEYS)
-    for key, effect in UNSERVED_KEYS.items():
+    for key, effect in UNSUPPORTED_KEYS.items():
         if not is_off(values.get(key)) and (key, values[key]) != ("bias", "none"):
             raise InvalidInput(
                 f"'{key}' is on in adapter_config.json",
@@ -226,5 +225,5 @@ def _alpha(key: str, value: object) -> float:
 def _boolean(values: Mapping[str, Any], key: str) -> bool:
     value = values.get(key)
     if value is not None and not isinstance(value, bool):
-        raise InvalidInput(f"{key} is {value!r}", why="it is true or false")
+        raise InvalidInput(f"{key} is {value!r}", why="it must be true or false")
     return bool(value)

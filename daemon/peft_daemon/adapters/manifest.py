@@ -1,8 +1,8 @@
 """What is known about an adapter: what it was trained on, how, and what it may be served with.
 
-``TrainingRecord`` is what a tuner writes into the PEFT folder (``peft-daemon.json``); ``Manifest`` is what the
-registry keeps beside the adapter (``manifest.json``). Only data, and the rules for names; how an adapter is
-checked is in ``validation``.
+``TrainingRecord`` is what a tuner writes into the PEFT folder (``peft-daemon.json``). ``Manifest`` is what the
+registry keeps beside the adapter (``manifest.json``). The rules for adapter names are here too; ``validation`` checks
+adapters.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 
 
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How an adapter came to be; everything a tuner knows and nobody can read off the weights."""
+    """How an adapter was trained: what a tuner knows and the weights do not show."""
 
     base: RecordText = ""
     """Catalogue id of the model it was trained on."""
     base_sha256: OptionalDigest = ""
-    """Of that model's file: the adapter is served on no other."""
+    """sha256 of that model's file. The adapter is served on no other file."""
     quantization: RecordText = UNKNOWN
     """Form of the weights during training, e.g. ``Q4_K_M, de-quantized`` or ``NF4``."""
     prompt_format: RecordText = UNKNOWN
@@ -44,10 +44,10 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     data_digest: RecordText = ""
     seed: int | None = None
     versions: Annotated[dict[RecordText, RecordText], Meta(max_length=64)] = {}
-    """Of the libraries it was trained with."""
+    """Versions of the libraries it was trained with."""
     metrics: Annotated[dict[RecordText, float], Meta(max_length=256)] = {}
     scale: Annotated[float, Meta(ge=0, le=2)] = 1.0
-    """How strongly it is to apply where a request does not say."""
+    """The scale for requests that give none."""
     licence: RecordText = UNKNOWN
     created: RecordText = ""
     """ISO 8601, UTC."""
@@ -57,9 +57,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One stored adapter."""
 
     digest: Digest
-    """Of the content; see ``lora.lora_digest``."""
+    """Content digest; see ``lora.lora_digest`` and ``peft_files.tensors_digest``."""
     name: str
-    """The name it was asked for by; in the stored file, the name it was first imported as."""
+    """The name by which it was looked up; in the stored file, the name of its first import."""
     base: str
     base_sha256: Digest
     base_family: str
@@ -69,7 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     tasks: tuple[Task, ...]
     method: str
     rank: int
-    """The largest, where modules differ; 0 for a method without ranks."""
+    """The largest rank of its modules; 0 for a method without ranks."""
     alpha: float
     targets: tuple[str, ...]
     """Kinds of modules it changes: ``q_proj``, ``down_proj``, …"""
@@ -88,22 +88,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     gguf_bytes: int
     """0 when it has no GGUF form."""
     virtual_tokens: int = 0
-    """Those that prompt and prefix tuning put in front of the prompt."""
+    """Number of virtual tokens that prompt and prefix tuning put in front of the prompt."""
     engines: tuple[str, ...] = (LLAMACPP, TORCH)
-    """Ids of the engines that can serve it. Manifests without it are of LoRAs with a GGUF form."""
+    """Ids of the engines that can serve it. Older manifests, without this field, are of LoRAs with a GGUF form."""
 
     scale: float = 1.0
-    """How strongly it applies where a request does not say."""
+    """The scale for requests that give none."""
     files: dict[str, str] = {}
-    """sha256 of each stored file, by its path in the adapter's folder; manifests of earlier versions have none."""
+    """sha256 of each stored file, by its path in the adapter's folder; empty in older manifests."""
 
     @property
     def scalable(self) -> bool:
-        """Whether it can apply by halves; DoRA, prompt and prefix adapters apply or do not."""
+        """Whether a scale other than 0 and 1 is possible; DoRA, prompt and prefix adapters are on or off."""
         return LLAMACPP in self.engines or self.method == "ia3"
 
     def summary(self, active_for: list[str]) -> AdapterSummary:
-        """As lists show it."""
+        """Return its entry for lists of adapters."""
         return AdapterSummary(
             name=self.name,
             digest=self.digest,
@@ -129,7 +129,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def require_base(self, base: str, base_sha256: str) -> None:
-        """Raise Conflict unless the adapter was made for this very model file."""
+        """Raise Conflict unless the adapter was made for exactly this model file."""
         if base_sha256 != self.base_sha256:
             raise Conflict(
                 f"adapter '{self.name}' was made for {self.base} ({self.base_sha256[:12]}), not for {base} "
@@ -139,7 +139,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lost_summary(name: str, digest: str, active_for: list[str], damaged: str) -> AdapterSummary:
-    """As lists show an adapter that cannot be used: nothing its files say is believed."""
+    """Return the list entry of an adapter that cannot be used, without anything from its files."""
     return AdapterSummary(
         name=name,
         digest=digest,
@@ -157,7 +157,7 @@ def lost_summary(name: str, digest: str, active_for: list[str], damaged: str) ->
 
 @dataclass(frozen=True)
 class AdapterLease:
-    """One adapter for one request: the exact bytes (by content digest) and how strongly they apply."""
+    """One adapter for one request: its content digest, its file, and its scale."""
 
     digest: str
     path: Path
@@ -166,7 +166,7 @@ class AdapterLease:
 
 
 def require_usable_name(name: str) -> None:
-    """Raise InvalidInput for a word that cannot be an adapter's name.
+    """Raise InvalidInput unless ``name`` may be an adapter's name.
 
     A name is safe in a path, a URL and a shell, and is no digest.
     """
@@ -181,7 +181,7 @@ def require_usable_name(name: str) -> None:
 
 
 def derive_name(*words: str) -> str:
-    """A usable name made of these words, as near to them as can be; the last one is kept whole."""
+    """Make a usable adapter name from these words; the last word is never shortened."""
     parts = [re.sub(r"[^a-z0-9._-]+", "-", word.lower()).strip("-._") for word in words]
     last = parts.pop()
     first = "-".join(filter(None, parts))[: MAX_NAME_LENGTH - 1 - len(last)].strip("-._")

@@ -1,4 +1,4 @@
-"""The files of a PEFT folder: copied before anything looks inside them, and the weights read as typed tensors.
+"""The files of a PEFT folder: copied before their content is read, and the weights read as typed tensors.
 
 Only the adapter's three files are copied, and their sizes are bounded. Other files of a trainer (optimizer state,
 training arguments) are ignored; weights that exist only as a pickle are refused. The contents are checked in
@@ -45,7 +45,7 @@ CONVERT_COMMAND = (
     f"s.save_file({{k: v.contiguous() for k, v in torch.load('{PICKLED_WEIGHTS}', weights_only=True).items()}}, "
     f"'{WEIGHTS_FILE}')\""
 )
-"""A command that converts pickled weights in the current folder without running what they hold."""
+"""A command that converts pickled weights in the current folder without running code in them."""
 
 _CHUNK = 1 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -55,10 +55,10 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 def copy_adapter_files(source: Path, destination: Path) -> list[str]:
     """Copy the adapter's files from ``source`` into the existing folder ``destination``.
 
-    Returns a sentence for each thing that was found elsewhere or ignored. ``source`` may also be the folder around the
-    adapter's, as trainers and PEFT's named adapters have it, if there is only one in it. Raises NotFound when the
-    folder or a file is missing, TooLarge above a limit, InvalidInput for pickled weights, several adapters, a link that
-    leads out of the folder, or something that is no regular file.
+    Returns a sentence for everything that was found elsewhere or ignored. ``source`` may also be the parent of the
+    adapter's folder, as trainers and PEFT's named adapters write it, if that holds a single adapter. Raises NotFound
+    when the folder or a file is missing, TooLarge above a limit, InvalidInput for pickled weights, several adapters, a
+    link that leads out of the folder, or something that is not a regular file.
     """
     if not source.is_dir():
         raise NotFound(f"no folder {source}", fix=f"Give the folder that holds {CONFIG_FILE} and {WEIGHTS_FILE}")
@@ -83,7 +83,7 @@ def copy_adapter_files(source: Path, destination: Path) -> list[str]:
 
 
 def _find_adapter_folder(source: Path) -> Path:
-    """``source``, or the one folder in it that holds an adapter's config."""
+    """Return ``source``, or the one folder in it that holds an adapter's config."""
     if (source / CONFIG_FILE).exists():
         return source
     found = [entry for entry in sorted(source.iterdir()) if not entry.is_symlink() and (entry / CONFIG_FILE).is_file()]
@@ -115,7 +115,7 @@ def _copy_file(source: Path, name: str, destination: Path, limit: int) -> None:
             why=f"it points to {real}",
             fix="Copy the folder with its links followed (`cp -rL`) and import the copy",
         )
-    # A named pipe put in the file's place must not block here: O_NONBLOCK, then look at what was opened.
+    # O_NONBLOCK, then fstat: a named pipe in the file's place must not block the import.
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
     try:
         handle = os.open(real, flags)
@@ -147,7 +147,7 @@ class Tensor:
     data: bytes | bytearray
 
     def to_float32(self) -> NDArray[np.float32]:
-        """The values, exactly: every accepted type is a subset of float32."""
+        """Return the exact values: every accepted type is a subset of float32."""
         import numpy as np  # noqa: PLC0415  (the daemon's request path must not load it)
 
         if self.dtype == "BF16":
@@ -160,7 +160,7 @@ class Tensor:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file; raises InvalidInput for a damaged file or another number type."""
+    """Read all tensors of a safetensors file; raises InvalidInput for a damaged file or another number type."""
     import safetensors  # noqa: PLC0415  (the daemon's request path must not load it)
 
     try:

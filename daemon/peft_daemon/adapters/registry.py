@@ -1,7 +1,7 @@
-"""The registry of adapters: the meaning of names, the adapter that answers a request, and every change of these.
+"""The registry of adapters: what names point at, which adapter answers a request, and all changes to both.
 
-Any number of processes may use one folder. A change holds a file lock and ends in one rename, so that a reader, which
-takes no lock, and a crash find the state before or after it. The files of adapters are in ``blobs``.
+Several processes may use one folder. A change holds a file lock and ends with one rename. So readers, which take no
+lock, see the state before or after it, also when a process crashes. ``blobs`` keeps the files of adapters.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LOCK_TIMEOUT_S = 60.0
 MIN_DIGEST_PREFIX = 4
 """Shortest accepted beginning of a digest."""
 SHORT_DIGEST_LENGTH = 12
-"""Digits of a digest shown to people, and the name of an adapter no name points at."""
+"""Digits of a digest that are shown. They stand for the name of an adapter that no name points at."""
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -52,13 +52,13 @@ class AdapterRegistry:
 
     @property
     def folder(self) -> Path:
-        """Where everything lies."""
+        """The registry's folder."""
         return self._folder
 
     def list_adapters(self, *, check: bool = False) -> list[AdapterSummary]:
-        """One entry per name, then one per stored adapter that is in no name's history.
+        """List one entry per name, then one per stored adapter that is in no name's history.
 
-        With ``check`` the files of each are read, to tell whether they are damaged.
+        With ``check``, the files of each adapter are read to find damaged ones.
         """
         state = self._state_files.state()
         rows = [(name, _history(state.names, name)[-1].digest) for name in sorted(state.names.names)]
@@ -67,12 +67,12 @@ class AdapterRegistry:
         ]
         return [self._summary(state, name, digest, check=check) for name, digest in rows]
 
-    def require_intact(self, manifest: Manifest, *, engine: str | None = None, anew: bool = False) -> None:
-        """Raise UnusableFile where the stored files are damaged; see ``AdapterVerifier``."""
-        self._verifier.require_intact(manifest, engine=engine, anew=anew)
+    def require_intact(self, manifest: Manifest, *, engine: str | None = None, reread: bool = False) -> None:
+        """Raise UnusableFile if the stored files are damaged; see ``AdapterVerifier.require_intact``."""
+        self._verifier.require_intact(manifest, engine=engine, reread=reread)
 
     def is_intact(self, digest: str) -> bool:
-        """Whether all that is stored of an adapter is as it was imported."""
+        """Whether all stored files of an adapter are as they were imported."""
         with suppress(UnusableFile):
             if (manifest := self._blobs.manifest(digest)) is not None:
                 self.require_intact(manifest)
@@ -80,33 +80,33 @@ class AdapterRegistry:
         return False
 
     def check_lease(self, lease: AdapterLease, *, engine: str = LLAMACPP) -> None:
-        """Read the files that ``lease`` is about to load; raises UnusableFile where they are damaged."""
+        """Read the files that the engine is about to load; raises UnusableFile if they are damaged."""
         manifest = self._blobs.manifest(lease.digest)
-        # One that was removed is told as such by whoever finds no file.
+        # A removed adapter is reported as removed when its file is opened.
         if manifest is not None:
-            self.require_intact(manifest, engine=engine, anew=True)
+            self.require_intact(manifest, engine=engine, reread=True)
 
     def get(self, reference: str) -> Manifest:
-        """The adapter with this name, digest or unique beginning of a digest (4 digits or more).
+        """Return the adapter with this name, digest or unique beginning of a digest (4 digits or more).
 
         Raises NotFound with the closest names, Conflict when a beginning fits several digests.
         """
         return self._get(self._state_files.state(), reference)
 
     def history(self, name: str) -> tuple[NameVersion, ...]:
-        """The digests ``name`` has pointed at, newest last; empty for what is no name."""
+        """Return the digests that ``name`` has pointed at, newest last; empty for an unknown name."""
         return self._state_files.state().names.names.get(name, ())
 
-    def places(self, manifest: Manifest) -> list[str]:
-        """Where an adapter is in use, by its digest or any of its names: ``fill``, ``intent@/path``, …"""
+    def find_uses(self, manifest: Manifest) -> list[str]:
+        """Return where an adapter is in use, by its digest or any of its names: ``fill``, ``intent@/path``, …"""
         state = self._state_files.state()
-        return _places(state.active, {manifest.digest, *state.names.pointing_at(manifest.digest)})
+        return _find_uses(state.active, {manifest.digest, *state.names.pointing_at(manifest.digest)})
 
     def resolve(self, task: Task, path: str | None = None, requested: str | None = None) -> Manifest | None:
-        """The adapter that answers a request, or None for the base alone.
+        """Return the adapter that answers a request, or None for the base alone.
 
         ``requested`` (name, digest or ``base``) decides if given; else the nearest folder at or above ``path`` that
-        has a setting for ``task``; else the setting for everywhere. Raises NotFound for an adapter that is gone.
+        has a setting for ``task``; else the setting for everywhere. Raises NotFound for an adapter that was removed.
         """
         state = self._state_files.state()
         reference = requested
@@ -118,7 +118,7 @@ class AdapterRegistry:
         return None if reference == BASE else self._get(state, reference)
 
     def in_use(self) -> list[Manifest]:
-        """The adapters that some setting names, those used everywhere first; what is gone is left out."""
+        """Return the adapters in use, those used everywhere first; removed and unreadable ones are left out."""
         state = self._state_files.state()
         found: dict[str, Manifest] = {}
         for reference, _where in state.active.uses():
@@ -129,7 +129,7 @@ class AdapterRegistry:
         return [*found.values()]
 
     def lease(self, manifest: Manifest, scale: float = 1.0, *, engine: str = LLAMACPP) -> AdapterLease:
-        """What an engine needs to apply the adapter.
+        """Return what an engine needs to apply the adapter.
 
         Raises InvalidInput for an engine that cannot serve it, NotFound when it was removed meanwhile.
         """
@@ -150,9 +150,9 @@ class AdapterRegistry:
     ) -> Manifest:
         """Store the adapter in ``peft_dir`` and let ``name`` point at it.
 
-        ``task`` says what it was trained for, where its own record does not; None: every task. Raises what
-        ``Blobs.add`` raises, and tells what it tells; nothing has changed then. Importing stored content again only
-        moves the name.
+        ``task`` says what it was trained for if its own record does not; None: every task. ``on_notice`` and the
+        errors are those of ``BlobStore.add``; an error changes nothing. Importing stored content again only moves the
+        name.
         """
         require_usable_name(name)
         with self._change():
@@ -164,10 +164,10 @@ class AdapterRegistry:
         return self.get(name)
 
     def use(self, reference: str, task: Task | None = None, repository: Path | None = None) -> Manifest | None:
-        """Let an adapter serve ``task``, everywhere or at and below one folder.
+        """Let an adapter serve ``task``, everywhere or in one folder and below it.
 
-        Without a task it serves those it was trained for, and ``base`` serves all. A name follows its later imports and
-        rollbacks, a digest stays. ``base`` serves no adapter there, whatever applies around it; returns None then.
+        Without ``task`` it serves all tasks it was trained for. A name follows its later imports and rollbacks, a
+        digest is fixed. ``base`` means that no adapter serves there (without ``task``: any task), and returns None.
         Raises NotFound for an unknown adapter or folder.
         """
         if repository is not None and not repository.is_dir():
@@ -182,9 +182,9 @@ class AdapterRegistry:
         return manifest
 
     def withdraw(self, name: str, digest: str, task: Task) -> bool:
-        """Let the base serve ``task`` everywhere again if ``name`` serves it only since its import.
+        """Let the base serve ``task`` everywhere again, unless a user chose ``name`` for it.
 
-        Returns whether it did; a name that means another adapter than ``digest`` is left alone.
+        Returns whether that was done; nothing is done if ``name`` points at another adapter than ``digest``.
         """
         with self._change():
             names, active = self._state_files.read_names(), self._state_files.read_active()
@@ -195,15 +195,15 @@ class AdapterRegistry:
         return True
 
     def unset(self, task: Task | None, repository: Path) -> None:
-        """Forget a repository's own setting: what applies around it applies in it again."""
+        """Remove a folder's own setting, so that the setting of a folder around it or the general one applies."""
         with self._change():
             active = self._state_files.read_active()
             self._state_files.write_active(active.with_use(None, _tasks(task), repository))
 
     def rollback(self, name: str) -> Manifest:
-        """Let ``name`` point at the digest it had before; raises NotFound, or Conflict when it had none.
+        """Let ``name`` point at its previous digest; raises NotFound, or Conflict when it has none.
 
-        The adapter it leaves stays stored under its digest.
+        The newer adapter stays stored under its digest.
         """
         with self._change():
             names = self._state_files.read_names()
@@ -215,10 +215,10 @@ class AdapterRegistry:
         return self.get(name)
 
     def remove(self, reference: str, *, force: bool = False) -> None:
-        """Remove a name with its history, or a digest from all histories; content nobody refers to is deleted.
+        """Remove a name with its history, or a digest from all histories, and content that nothing needs.
 
-        Raises Conflict when it is in use or, for a digest, when a name means it; with ``force`` these go too. An
-        engine that has loaded the adapter goes on with it.
+        Raises Conflict if it is in use or, for a digest, if a name points at it; with ``force``, these settings and
+        names are removed too. An engine that has loaded the adapter continues to use it.
         """
         with self._change():
             state = self._state_files.state()
@@ -232,7 +232,7 @@ class AdapterRegistry:
             names = names.without_name(reference) if by_name else names.without_digest(digest)
             active = active.without(gone)
             orphans = touched - names.mentioned() - {used for used, _ in active.uses()}
-            # Settings, then names, then content: whatever a crash leaves, nothing points at what is not there.
+            # Settings, then names, then content: after a crash nothing points at missing content.
             self._state_files.write_active(active)
             self._state_files.write_names(names.with_removed(orphans))
             self._delete_removed()
@@ -240,8 +240,8 @@ class AdapterRegistry:
     def export(self, reference: str, destination: Path, form: Literal["peft", "peft-float16", "gguf"]) -> Path:
         """Copy an adapter out, as a PEFT folder (as trained, or in half precision) or as a GGUF file.
 
-        Returns what was written; in an existing folder a GGUF file is named after the adapter. Raises Conflict when
-        the target exists, and InvalidInput for an adapter that has no such form.
+        Returns the path that was written; in an existing folder a GGUF file is named after the adapter. Raises
+        Conflict when the target exists, and InvalidInput for an adapter that has no such form.
         """
         manifest = self.get(reference)
         if form == "gguf" and not manifest.gguf_bytes:
@@ -274,7 +274,7 @@ class AdapterRegistry:
         return self._manifest(state, self._digest(state, reference))
 
     def _digest(self, state: RegistryState, reference: str) -> str:
-        """The digest that a reference means, whatever became of the files."""
+        """Return the digest that a reference means, even if its files are missing."""
         if reference in state.names.names:
             return _history(state.names, reference)[-1].digest
         if DIGEST_PATTERN.fullmatch(reference) and reference in self._digests(state):
@@ -302,7 +302,7 @@ class AdapterRegistry:
         return manifest
 
     def _summary(self, state: RegistryState, name: str, digest: str, *, check: bool) -> AdapterSummary:
-        active_for = _places(state.active, {name, digest})
+        active_for = _find_uses(state.active, {name, digest})
         try:
             manifest = self._manifest(state, digest)
             if check:
@@ -349,7 +349,7 @@ class AdapterRegistry:
         )
 
     def _delete_removed(self) -> None:
-        """Delete removed content; what the system holds on to stays listed until a later removal."""
+        """Delete removed content; files that the system refuses to delete stay listed for a later removal."""
         names = self._state_files.read_names()
         left = [digest for digest in names.removed if not self._blobs.discard(digest)]
         self._state_files.write_names(msgspec.structs.replace(names, removed=tuple(left)))
@@ -359,7 +359,7 @@ def _tasks(task: Task | None) -> tuple[Task, ...]:
     return tuple(Task) if task is None else (task,)
 
 
-def _places(active: ActiveAdapters, references: set[str]) -> list[str]:
+def _find_uses(active: ActiveAdapters, references: set[str]) -> list[str]:
     return [where for reference, where in active.uses() if reference in references]
 
 
@@ -370,7 +370,7 @@ def _history(names: AdapterNames, name: str) -> tuple[NameVersion, ...]:
 
 
 def _require_unused(reference: str, gone: set[str], state: RegistryState) -> None:
-    if where := _places(state.active, gone):
+    if where := _find_uses(state.active, gone):
         raise Conflict(
             f"'{reference}' is in use",
             why=f"it serves {', '.join(where)}",

@@ -39,18 +39,18 @@ class AdapterNames(msgspec.Struct, frozen=True):
 
     names: dict[str, Annotated[tuple[NameVersion, ...], Meta(min_length=1)]] = {}
     removed: tuple[str, ...] = ()
-    """Digests that are gone for users but still on the disk, where the system would not delete an open file."""
+    """Digests that were removed but are still on the disk, because the system refused to delete an open file."""
 
     def pointing_at(self, digest: str) -> list[str]:
-        """The names that mean ``digest`` now, sorted."""
+        """Return the names that point at ``digest`` now, sorted."""
         return sorted(name for name, history in self.names.items() if history[-1].digest == digest)
 
     def mentioned(self) -> set[str]:
-        """All digests in any history: what can still be rolled back to."""
+        """Return all digests in any history, which a rollback can still reach."""
         return {version.digest for history in self.names.values() for version in history}
 
     def with_version(self, name: str, version: NameVersion) -> AdapterNames:
-        """``name`` now points at ``version``."""
+        """Return the names with ``name`` pointing at ``version``."""
         history = self.names.get(name, ())
         if not history or history[-1].digest != version.digest:
             history = (*history, version)
@@ -58,15 +58,15 @@ class AdapterNames(msgspec.Struct, frozen=True):
         return AdapterNames({**self.names, name: history}, kept)
 
     def rolled_back(self, name: str) -> AdapterNames:
-        """``name`` points at its previous digest again."""
+        """Return the names with ``name`` pointing at its previous digest."""
         return AdapterNames({**self.names, name: self.names[name][:-1]}, self.removed)
 
     def without_name(self, name: str) -> AdapterNames:
-        """``name`` is gone."""
+        """Return the names without ``name``."""
         return AdapterNames({key: history for key, history in self.names.items() if key != name}, self.removed)
 
     def without_digest(self, digest: str) -> AdapterNames:
-        """No history holds ``digest``; a name with no other version is gone."""
+        """Return the names without ``digest`` in any history; a name with no other version is dropped."""
         kept = {
             name: tuple(version for version in history if version.digest != digest)
             for name, history in self.names.items()
@@ -74,7 +74,7 @@ class AdapterNames(msgspec.Struct, frozen=True):
         return AdapterNames({name: history for name, history in kept.items() if history}, self.removed)
 
     def with_removed(self, digests: Iterable[str]) -> AdapterNames:
-        """``digests`` are gone for users."""
+        """Return the names with ``digests`` marked as removed."""
         return AdapterNames(self.names, (*self.removed, *sorted(digests)))
 
 
@@ -82,11 +82,11 @@ class RepositoryAdapters(msgspec.Struct, frozen=True):
     """The adapters of one folder and everything below it."""
 
     path: str
-    """As the user gave it, absolute."""
+    """The path as the user gave it, made absolute."""
     real: str
-    """With links followed: editors may report either."""
+    """The path with links followed; editors may report either."""
     tasks: dict[Task, str]
-    """Name or digest; ``base``: none, whatever applies outside."""
+    """Name or digest by task; ``base``: no adapter, even if one is set outside."""
 
 
 class ActiveAdapters(msgspec.Struct, frozen=True):
@@ -96,7 +96,7 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
     repositories: tuple[RepositoryAdapters, ...] = ()
 
     def uses(self) -> Iterator[tuple[str, str]]:
-        """(name or digest, where it is in use), e.g. ``("mine", "fill@/home/me/project")``."""
+        """Yield (name or digest, where it is in use), e.g. ``("mine", "fill@/home/me/project")``."""
         for task, reference in self.everywhere.items():
             yield reference, task.value
         for repository in self.repositories:
@@ -104,7 +104,7 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
                 yield reference, f"{task.value}@{repository.path}"
 
     def with_use(self, reference: str | None, tasks: tuple[Task, ...], repository: Path | None) -> ActiveAdapters:
-        """Set the adapter of ``tasks``, everywhere or in one repository; None takes the setting away."""
+        """Return the settings with ``reference`` (None: no setting) for ``tasks``, everywhere or in one folder."""
         if repository is None:
             # Nothing lies around "everywhere": there, the base and no setting are the same.
             wanted = None if reference == BASE else reference
@@ -118,10 +118,10 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
         )
 
     def set_at_import(self, name: str, task: Task, names: AdapterNames) -> bool:
-        """Whether ``name`` serves ``task`` everywhere and nothing shows that somebody set this after its import.
+        """Whether ``name`` serves ``task`` everywhere, and because of its import, not a user's choice.
 
-        Names and settings are kept in the order in which they were made. So the setting is a later one where it
-        follows that of a name which was imported later, and somebody's choice where the name serves other tasks too.
+        Names and settings are kept in the order in which they were made. A user chose it if its setting comes after
+        the setting of a name that was imported later, or if the name serves other tasks too.
         """
         if self.everywhere.get(task) != name or [*self.everywhere.values()].count(name) > 1:
             return False
@@ -131,7 +131,7 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
         return not any(self.everywhere[other] in later for other in before)
 
     def without(self, references: set[str]) -> ActiveAdapters:
-        """No task uses any of these names or digests."""
+        """Return the settings without any use of these names or digests."""
         repositories = tuple(
             RepositoryAdapters(r.path, r.real, {t: ref for t, ref in r.tasks.items() if ref not in references})
             for r in self.repositories
@@ -140,7 +140,7 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
         return ActiveAdapters(everywhere, tuple(r for r in repositories if r.tasks))
 
     def by_folder(self) -> dict[str, dict[Task, str]]:
-        """Settings by folder, under both of its spellings, as ``enclosing`` spells folders."""
+        """Return the settings by folder, under both of its paths, spelled as by ``enclosing_folders``."""
         return {
             os.path.normcase(spelling): repository.tasks
             for repository in self.repositories
@@ -149,9 +149,9 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
 
 
 def enclosing_folders(path: str) -> Iterator[str]:
-    """``path`` and every folder above it, nearest first; spelling only, the disk is not looked at.
+    """Yield ``path`` and every folder above it, nearest first, without looking at the disk.
 
-    A path comes from a client: following its links could make the daemon reach for a remote share.
+    The path comes from a client, and following its links could make the daemon access a remote share.
     """
     if not os.path.isabs(path):  # noqa: PTH117  (pathlib is ten times slower, and this runs per request)
         return
@@ -171,14 +171,14 @@ def _changed(before: dict[Task, str], reference: str | None, tasks: tuple[Task, 
 
 @dataclass(frozen=True)
 class RegistryState:
-    """What the two files said when they had these signatures."""
+    """Contents of the two files when they had these signatures."""
 
     signatures: tuple[FileSignature, FileSignature]
     names: AdapterNames
     active: ActiveAdapters
     folders: dict[str, dict[Task, str]]
     manifests: dict[str, Manifest] = field(default_factory=dict)
-    """Read so far, by digest; dropped with the state, so that a removed adapter does not linger."""
+    """Manifests read so far, by digest; dropped with the state, so that a removed adapter is forgotten."""
 
 
 StateT = TypeVar("StateT", AdapterNames, ActiveAdapters)

@@ -1,14 +1,14 @@
 """The adapters that come with the package, and their import into the user's registry.
 
-They lie in ``shipped/``, one PEFT folder each. The first time a home sees one that fits its base, it is imported like
-any other. One that fills in serves wherever nothing is chosen yet; one that answers sentences waits to be chosen. From
-then on it is the user's: what was chosen, rolled back or removed stays so. A newer version in a newer package becomes
-the next version of the name, unless the name means something else by then.
+They are in ``shipped/``, one PEFT folder each. An adapter that fits the base of a home is imported into it once, like
+any other adapter. If it is for filling in, it is used wherever no other adapter is; one for sentences is used only when
+the user chooses it. Afterwards the user decides: a choice, a rollback or a removal is never undone. A newer version in
+a newer package becomes the next version of the name, unless the user has let the name point at something else.
 
-Earlier packages let an adapter answer sentences without having been chosen. Their homes change over once
+Earlier packages used an adapter for sentences without a user's choice. Their homes are corrected once
 (``withdraw_unchosen``).
 
-    shipped.json        name -> what of it was provided
+    shipped.json        name -> what of it was imported
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from peft_daemon.models.store import open_store
 
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
 DEFAULT_SHIPPED_TASKS = (Task.FILL,)
-"""Tasks that a shipped adapter serves without having been chosen. Sentences are answered best by the base model."""
+"""Tasks for which a shipped adapter is used without a user's choice. The base model answers sentences best."""
 
 log = logging.getLogger("peft_daemon.adapters")
 
 
 class _ShippedRecord(msgspec.Struct, frozen=True):
     content: str
-    """Hash of the shipped files, by which an unchanged adapter is recognized without a look at the base."""
+    """Hash of the shipped files, by which an unchanged adapter is recognized without reading the base."""
     digest: str
     """The digest in the registry."""
     put_in_use: tuple[Task, ...] | None = None
-    """The tasks it was to serve unchosen; None: all it was trained for, as earlier packages had it."""
+    """Tasks for which it is used without a user's choice; None, from earlier packages: all it was trained for."""
 
 
 def import_shipped_adapters(
     registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED_FOLDER
 ) -> list[Manifest]:
-    """Import what is shipped for ``base`` and new to this registry; returns what was imported.
+    """Import the shipped adapters for ``base`` that are new to this registry; returns those imported.
 
     Raises what ``AdapterRegistry.import_`` raises, and Conflict for an unreadable ``shipped.json``. May be called at
     any time, also by several processes at once.
@@ -67,7 +67,7 @@ def import_shipped_adapters(
         if before is not None and before.content == content and (not history or registry.is_intact(before.digest)):
             continue
         manifest = registry.import_(folder, name=name, base=base)
-        # Only at first: whoever chose the base afterwards keeps it.
+        # Only at the first import: a user who has chosen the base since then keeps it.
         tasks = tuple(task for task in manifest.tasks if task in DEFAULT_SHIPPED_TASKS)
         for task in tasks if before is None else ():
             if registry.resolve(task) is None:
@@ -78,9 +78,9 @@ def import_shipped_adapters(
 
 
 def withdraw_unchosen(registry: AdapterRegistry) -> list[str]:
-    """Take sentences from the adapters that an earlier package let answer them; returns their names.
+    """Stop using adapters for sentences that an earlier package put in use unasked; returns their names.
 
-    Where there is a sign that the user chose the adapter it stays. Done once for a home. Raises Conflict for an
+    An adapter that the user seems to have chosen stays in use. This is done once for a home. Raises Conflict for an
     unreadable ``shipped.json``.
     """
     withdrawn = []
@@ -94,9 +94,9 @@ def withdraw_unchosen(registry: AdapterRegistry) -> list[str]:
 
 
 def update_shipped_adapters(settings: Settings, paths: Paths) -> list[Manifest]:
-    """Import the shipped adapters for the chosen base, once that is fetched, unless the settings say no.
+    """Import the shipped adapters for the base model in use, unless the settings turn them off.
 
-    A home of an earlier package is changed over first.
+    A home of an earlier package is corrected first. Raises NotFound if the base model is not installed.
     """
     registry = AdapterRegistry(paths.adapters)
     for name in withdraw_unchosen(registry):

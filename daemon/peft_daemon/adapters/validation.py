@@ -1,6 +1,6 @@
 """Checks that adapters of all methods share: the origin of an adapter, the layers of its base, and finite numbers.
 
-They read the base's header only. LoRA is checked in ``lora``, the other methods in ``vectors``.
+Of the base only the header is read. ``lora`` checks LoRAs, ``vectors`` the other methods.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BaseModel:
 
 
 def read_record(path: Path) -> TrainingRecord | None:
-    """What the tuner wrote down, if anything; raises InvalidInput for a damaged record."""
+    """Read the tuner's record; None if there is none. Raises InvalidInput for a damaged record."""
     if not path.exists():
         return None
     try:
@@ -63,9 +63,10 @@ def read_record(path: Path) -> TrainingRecord | None:
 
 
 def check_origin(named: str, record: TrainingRecord | None, base: BaseModel) -> GgufHeader:
-    """The base's header, if the adapter was made for this base as far as its record or the ``named`` base tells.
+    """Return the base's header if nothing shows that the adapter was made for another base.
 
-    Raises InvalidInput for a base of an unknown architecture, Conflict for another base.
+    ``named`` is the base that the adapter's config names; it counts only without a record. Raises InvalidInput for a
+    base of an unknown architecture, Conflict for another base.
     """
     header = read_header(base.path)
     if header.architecture not in ARCHITECTURES:
@@ -97,7 +98,7 @@ def _letters(name: str) -> str:
 
 
 def gguf_weight(module: str) -> str:
-    """The GGUF name of the weight of a linear layer, ``model.layers.3.mlp.up_proj``; empty for any other module."""
+    """Return the GGUF name of a linear layer's weight, "" for others. ``module``: ``model.layers.3.mlp.up_proj``."""
     if module == "lm_head":
         return "output.weight"
     match = _LAYER.fullmatch(module)
@@ -105,7 +106,7 @@ def gguf_weight(module: str) -> str:
 
 
 def base_weight(module: str, header: GgufHeader, base: BaseModel) -> tuple[int, int]:
-    """Outputs and inputs of a linear layer of the base; raises Conflict when it has none of this name."""
+    """Return the outputs and inputs of a linear layer of the base; raises Conflict if there is no such layer."""
     weight = gguf_weight(module)
     if weight not in header.tensors:
         raise Conflict(
@@ -127,15 +128,12 @@ def require_finite(name: str, tensor: Tensor) -> None:
         )
 
 
-# What a checked adapter is, whatever its method: the part of its manifest that can be read off its files.
-
-
 @dataclass(frozen=True, kw_only=True)
 class AdapterFacts:
-    """As ``Manifest`` has them."""
+    """The part of a manifest that is read from an adapter's files; fields as in ``Manifest``."""
 
     method: str
-    """For an adapter whose record names none."""
+    """Used if the adapter's record names no method."""
     engines: tuple[str, ...]
     """Ids of the engines that can serve it."""
     rank: int = 0
@@ -147,18 +145,18 @@ class AdapterFacts:
 
 
 class CheckedAdapter(Protocol):
-    """An adapter that passed every check."""
+    """An adapter of any method that passed every check."""
 
     @property
     def record(self) -> TrainingRecord | None:
-        """What its tuner wrote down."""
+        """The tuner's record."""
 
     @property
     def base(self) -> GgufHeader:
-        """Of the model it was checked against."""
+        """Header of the model it was checked against."""
 
     def facts(self) -> AdapterFacts:
-        """What a manifest says of its content."""
+        """Return the part of the manifest that its files give."""
 
     def digest(self, base_sha256: str) -> str:
-        """Its content digest."""
+        """Return its content digest."""

@@ -1,7 +1,7 @@
 """IA3, prompt and prefix adapters: a vector per layer, or virtual tokens in front of the prompt. Served by torch only.
 
-Their config says nothing that their tensors and the base do not say too. So it is checked to agree, keys that only
-mattered while training are ignored, and an unknown key must be off. The keys are those of PEFT 0.21.
+All that matters in their config also follows from their tensors and the base, so the config is only checked to agree.
+Keys that only matter in training are ignored, and an unknown key must be off. The keys are those of PEFT 0.21.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from peft_daemon.adapters.validation import (
 )
 
 EMBEDDINGS_TENSOR = "prompt_embeddings"
-"""What PEFT calls the one tensor of a prompt or prefix adapter."""
+"""PEFT's name of the only tensor of a prompt or prefix adapter."""
 MAX_VIRTUAL_TOKENS = 1024
 
 _ALWAYS = {"peft_type", "task_type", "peft_version", "revision", "inference_mode", "base_model_name_or_path"}
@@ -43,19 +43,19 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class VectorMethod:
-    """One method: its keys, and the check of its tensors."""
+    """One method: its config keys, and the check of its tensors."""
 
     peft_type: str
     method: str
     known: frozenset[str]
-    """Keys that are read, or that have no influence on a trained adapter."""
+    """Keys that are read, or that do not influence a trained adapter."""
     off: Mapping[str, str]
-    """Keys that must be off, and why."""
+    """Keys that must be off, each with the reason."""
     check: Callable[[ConfigValues, Tensors, GgufHeader, BaseModel], None]
 
     @property
     def keys(self) -> frozenset[str]:
-        """Every key that is not unknown."""
+        """All known keys."""
         return self.known | _ALWAYS | self.off.keys()
 
 
@@ -69,7 +69,7 @@ class VectorAdapter:
     base: GgufHeader
 
     def facts(self) -> AdapterFacts:
-        """What a manifest says of it."""
+        """Return the part of the manifest that its files give."""
         modules = [match["module"] for name in self.tensors if (match := _VECTOR.fullmatch(name))]
         return AdapterFacts(
             method=self.kind.method,
@@ -81,7 +81,7 @@ class VectorAdapter:
         )
 
     def digest(self, base_sha256: str) -> str:
-        """Its content digest."""
+        """Return its content digest."""
         return tensors_digest(self.kind.peft_type, self.tensors, base_sha256)
 
 
@@ -114,7 +114,7 @@ def _refuse(values: ConfigValues, kind: VectorMethod) -> None:
 
 
 def _check_ia3(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
-    """Each vector rescales the inputs (1, inputs) or the outputs (outputs, 1) of a linear layer."""
+    """Check that each vector rescales the inputs (1, inputs) or the outputs (outputs, 1) of a linear layer."""
     for name, tensor in tensors.items():
         match = _VECTOR.fullmatch(name)
         if match is None:
@@ -135,12 +135,12 @@ def _check_ia3(values: ConfigValues, tensors: Tensors, header: GgufHeader, base:
 
 
 def _check_prompt(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
-    """Virtual tokens as embeddings: (tokens, embedding)."""
+    """Check virtual tokens that are embeddings: (tokens, embedding)."""
     _check_embeddings(values, tensors, header.hyperparameter("embedding_length"), base)
 
 
 def _check_prefix(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
-    """Virtual tokens as keys and values of every layer: (tokens, layers · 2 · key-value heads · size of a head)."""
+    """Check virtual tokens that are keys and values: (tokens, layers · 2 · key-value heads · size of a head)."""
     layers, heads = header.hyperparameter("block_count"), header.hyperparameter("attention.head_count")
     kv_heads = header.hyperparameter("attention.head_count_kv", heads)
     size = header.hyperparameter("attention.key_length", header.hyperparameter("embedding_length") // heads)
@@ -179,7 +179,7 @@ VECTOR_METHODS: Mapping[str, VectorMethod] = {
         VectorMethod(
             "IA3",
             "ia3",
-            # Which layers, and which end of each, is read off the tensors.
+            # The tensors show which layers are changed, and whether their inputs or outputs.
             frozenset({"target_modules", "feedforward_modules", "exclude_modules", "init_ia3_weights"}),
             _SAVED | {"fan_in_fan_out": "its weights are stored transposed"},
             _check_ia3,
@@ -197,11 +197,11 @@ VECTOR_METHODS: Mapping[str, VectorMethod] = {
         VectorMethod(
             "PREFIX_TUNING",
             "prefix",
-            # What is stored is what the projection gave, if there was one.
+            # The stored tensor is the projection's output, if there was a projection.
             frozenset(_VIRTUAL | {"encoder_hidden_size", "prefix_projection", "init_weights"}),
             _SAVED,
             _check_prefix,
         ),
     )
 }
-"""By ``peft_type``."""
+"""The methods by ``peft_type``."""

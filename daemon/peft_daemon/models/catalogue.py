@@ -46,7 +46,7 @@ class WheelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Path inside the wheel."""
     bytes: Bytes | None = None
     sha256: Sha256 | None = None
-    """Of the slice alone, where it is known; the whole file's hash decides in any case."""
+    """Hash of this slice, if known. The hash of the whole file is checked in any case."""
 
 
 class PackageLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="package-index", tag_field="type"):
@@ -86,7 +86,7 @@ def entries() -> tuple[ModelEntry, ...]:
 
 
 def get(model_id: str) -> ModelEntry:
-    """The model with this id; raises NotFound naming the closest ids."""
+    """Return the model with this id; raises NotFound naming the closest ids."""
     for entry in entries():
         if entry.id == model_id:
             return entry
@@ -95,6 +95,6 @@ def get(model_id: str) -> ModelEntry:
     close = get_close_matches(model_id.lower(), [entry.id for entry in entries()], n=3, cutoff=0.5)
     raise NotFound(
         f"no model '{model_id}' in the catalogue",
-        why=f"close to {' and '.join(close)}" if close else "",
+        why=f"did you mean {' or '.join(close)}" if close else "",
         fix="Type `peft-daemon models list` for all ids",
     )

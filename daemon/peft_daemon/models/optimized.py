@@ -1,7 +1,7 @@
 """The faster copy of a model that `models optimize` may leave beside it, and the record that says what it is.
 
-The copy stands in for the original: it is handed out only while it is the file that was recorded and the original is
-the one it was made of. How copies are made and judged is in ``requantize``.
+The copy is served instead of the original, as long as neither file has changed since it was made. ``requantize`` makes
+and measures copies.
 """
 
 from __future__ import annotations
@@ -20,67 +20,68 @@ OPTIMIZED_SUFFIX = ".optimized.gguf"
 
 
 class CopyFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of a copy, each against the original in the same rounds."""
+    """Measurements of a copy, each compared with the original in the same rounds."""
 
     reading: float
-    """Speed of reading a prompt, a multiple of the original's."""
+    """Speed of reading a prompt, as a multiple of the original's."""
     writing: float
-    """Speed of writing an answer, a multiple of the original's."""
+    """Speed of writing an answer, as a multiple of the original's."""
     loss: float
-    """Nats per place of real code that the copy is worse than the original; negative where it is better."""
+    """Increase of the loss over the original's, in nats per position in real code; negative if the copy is better."""
     loss_bound: float
     """Upper end of the one-sided 95 % interval of ``loss``."""
     places: int
-    """Places the loss was measured at."""
+    """Number of positions at which the loss was measured."""
     lines: int
-    """Lines that were to be completed."""
+    """Number of lines that both models had to complete."""
     right: int
-    """Of them, those that the copy completed as they stand in the file."""
+    """How many of these lines the copy completed exactly as they stand in the file."""
     right_original: int
-    """Of them, those that the original did."""
+    """How many of them the original completed exactly."""
     same: int
-    """Of them, those for which both wrote the same."""
+    """How many of them both completed alike."""
 
 
 class OptimizedRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``optimized.json``: what the copy was made of, how, and what was measured."""
+    """``optimized.json``: how a copy was made and from what, and its measurements."""
 
     file: FileName
     sha256: Sha256
     bytes: int
     mtime_ns: int
     stamp: FileStamp | None = None
-    """Of the file when it was hashed; None in records without."""
+    """Stamp of the file when it was hashed; None in older records."""
     sample: str = ""
-    """See ``disk.sample_sha256``."""
+    """``files.sample_sha256`` of the file when it was hashed; empty in older records."""
     source_sha256: Sha256
-    """Of the original: adapters made for it serve on the copy."""
+    """sha256 of the original. Adapters made for the original fit the copy too."""
     recipe: str
     adapter: str
-    """Name of the adapter that it was judged with, the one that answers everywhere; empty for none."""
+    """Name of the adapter that it was measured with, the one in use everywhere; empty for none."""
     figures: CopyFigures
     versions: dict[str, str]
-    """Of the libraries that made and measured it."""
+    """Versions of the libraries that made and measured it."""
     processor: str
     """The processor it was measured on."""
     created: str
     """UTC, ISO 8601."""
     verified: str = ""
-    """When its sha256 was last checked, if it was since; UTC, ISO 8601."""
+    """When its sha256 was last checked again; UTC, ISO 8601. Empty if it was not since its creation."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The file that is to be served, and the sha256 of its own bytes: cached states are keyed by that."""
+    """A model file to serve."""
 
     path: Path
     sha256: str
+    """sha256 of this file, not of the original that a copy was made from. Saved KV states are keyed by it."""
     recipe: str = ""
-    """How it was made of the original; empty for the original itself."""
+    """How it was made from the original; empty for the original itself."""
 
 
 def read_optimized(folder: Path, source_sha256: str) -> OptimizedRecord | None:
-    """The record in a model's ``folder``, if its file is unchanged and was made of this original."""
+    """Return the record in ``folder`` if its copy is unchanged and was made from this original, else None."""
     if (record := read_optimized_record(folder, source_sha256)) is None:
         return None
     try:
@@ -91,7 +92,7 @@ def read_optimized(folder: Path, source_sha256: str) -> OptimizedRecord | None:
 
 
 def read_optimized_record(folder: Path, source_sha256: str) -> OptimizedRecord | None:
-    """The record in a model's ``folder``, if it is of a copy of this original, whatever became of the copy."""
+    """Return the record in ``folder`` if its copy was made from this original, even if the copy changed."""
     try:
         record = msgspec.json.decode((folder / OPTIMIZED_RECORD_FILE).read_bytes(), type=OptimizedRecord)
     except (OSError, ValueError, RecursionError):
@@ -101,7 +102,7 @@ def read_optimized_record(folder: Path, source_sha256: str) -> OptimizedRecord |
 
 def publish_optimized(
     folder: Path,
-    made: ModelFile,
+    copy: ModelFile,
     *,
     name: str,
     source_sha256: str,
@@ -110,23 +111,23 @@ def publish_optimized(
     versions: dict[str, str],
     processor: str,
 ) -> OptimizedRecord:
-    """Move ``made`` into ``folder`` as ``<name>-<recipe>.optimized.gguf`` and write its record, the last step.
+    """Move ``copy`` into ``folder`` as ``<name>-<recipe>.optimized.gguf``, then write its record.
 
-    A copy that was kept before serves until then and is deleted. Raises OSError.
+    An earlier copy stays in use until the record is written, and is then deleted. Raises OSError.
     """
-    target = folder / f"{name}-{made.recipe}{OPTIMIZED_SUFFIX}"
-    sync_file(made.path)
-    made.path.replace(target)
+    target = folder / f"{name}-{copy.recipe}{OPTIMIZED_SUFFIX}"
+    sync_file(copy.path)
+    copy.path.replace(target)
     info = target.stat()
     record = OptimizedRecord(
         file=target.name,
-        sha256=made.sha256,
+        sha256=copy.sha256,
         bytes=info.st_size,
         mtime_ns=info.st_mtime_ns,
         stamp=FileStamp.of(target),
         sample=sample_sha256(target),
         source_sha256=source_sha256,
-        recipe=made.recipe,
+        recipe=copy.recipe,
         adapter=adapter,
         figures=figures,
         versions=versions,
@@ -148,8 +149,8 @@ def write_optimized_record(folder: Path, record: OptimizedRecord) -> None:
 
 
 def remove_optimized(folder: Path) -> int:
-    """Delete the copy and its record, whatever state they are in; returns the bytes freed."""
-    # The record first: without it nothing hands the file out.
+    """Delete the copy and its record, also if they are damaged; returns the bytes freed."""
+    # The record first: without it the copy is not used.
     (folder / OPTIMIZED_RECORD_FILE).unlink(missing_ok=True)
     freed = 0
     for file in folder.glob(f"*{OPTIMIZED_SUFFIX}"):

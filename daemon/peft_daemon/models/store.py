@@ -1,9 +1,9 @@
 """The base models on this disk: fetched once, verified by sha256, and handed out as paths.
 
-A model is either installed, complete and verified, or not there: it appears under its name in one atomic step. What a
-broken download got so far waits in ``.staging`` and is built upon by the next pull. Reading a path never hashes the
-file again; a change of its size or time is noticed and sends the user to ``models pull``, which does. What is checked
-before an engine loads a file is in ``verifier``.
+A model is either installed (complete and verified) or absent: its file is moved into place in one atomic step. An
+interrupted download is kept in ``.staging`` and continued by the next pull. Asking for a path does not hash the file;
+if its size or time changed, the user is told to run ``models pull``, which hashes it. ``verifier`` has the checks
+before an engine loads a file.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from peft_daemon.models.sources import HubSource, LocalFileSource, ModelSource, 
 STAGING = ".staging"
 VERIFIED_RECORD_FILE = "verified.json"
 MAX_HASH_TRIES = 3
-"""A file that was replaced while it was hashed is hashed again, at most so often."""
+"""How often a file is hashed when it changes while it is hashed."""
 
 
 class VerificationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``verified.json``: what was hashed, and how to notice that the file changed since."""
+    """``verified.json``: which file was hashed, and what shows whether it changed since."""
 
     file: FileName
     sha256: Sha256
     bytes: int
     mtime_ns: int
     stamp: FileStamp | None = None
-    """Of the file when it was hashed; None in records without."""
+    """Stamp of the file when it was hashed; None in older records."""
     sample: str = ""
-    """See ``disk.sample_sha256``."""
+    """``files.sample_sha256`` of the file when it was hashed; empty in older records."""
     verified: str
     """UTC, ISO 8601."""
     source: str
@@ -67,8 +67,8 @@ class InstalledModel:
 class ModelStore:
     """The models below ``folder``: ``<id>/<file>`` with its ``verified.json``, and ``.staging``.
 
-    ``free_bytes`` tells the free space of the disk a folder is on. ``environ`` holds ``HF_ENDPOINT``.
-    Safe to use from several processes: writers take a lock per model, readers need none.
+    ``free_bytes`` returns the free space on the disk of a folder. ``HF_ENDPOINT`` is read from ``environ``.
+    Several processes may use one folder: writers lock a model, readers need no lock.
     """
 
     def __init__(
@@ -85,18 +85,21 @@ class ModelStore:
         self._environ = os.environ if environ is None else environ
 
     def list(self) -> list[InstalledModel]:
-        """All installed models, by id, also those the catalogue no longer has."""
+        """Return all installed models by id, also those that are no longer in the catalogue."""
         if not self.folder.is_dir():
             return []
         folders = sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name != STAGING)
         return [model for path in folders if (model := _installed(path, _read_record(path))) is not None]
 
     def is_installed(self, entry: ModelEntry) -> bool:
-        """Whether ``path`` would return."""
+        """Whether the model is there and unchanged since it was verified."""
         return self._find(entry) is not None
 
     def path(self, entry: ModelEntry) -> Path:
-        """The model's file, without hashing it. NotFound if absent, Conflict if changed since it was verified."""
+        """Return the model's file without hashing it.
+
+        Raises NotFound if it is absent, Conflict if it changed since it was verified.
+        """
         if (model := self._find(entry)) is not None:
             return model.path
         if self.file(entry).exists():
@@ -110,8 +113,11 @@ class ModelStore:
             fix=f"Type `peft-daemon models pull {entry.id}` ({format_bytes(entry.bytes)})",
         )
 
-    def served(self, entry: ModelEntry, settings: Settings) -> ModelFile:
-        """The file to serve: the optimized copy where there is one and it is wanted; raises as ``path``."""
+    def file_to_serve(self, entry: ModelEntry, settings: Settings) -> ModelFile:
+        """Return the file to serve: the optimized copy if there is one and the settings allow it.
+
+        Otherwise it is the original. Raises like ``path``.
+        """
         path = self.path(entry)
         # Other engines de-quantize the file, so a copy would cost them quality and give nothing.
         wanted = settings.model_file == "auto" and settings.engine != "torch"
@@ -121,11 +127,11 @@ class ModelStore:
         return ModelFile(path.parent / record.file, record.sha256, record.recipe)
 
     def file(self, entry: ModelEntry) -> Path:
-        """Where the model's file lies, or would."""
+        """Return where the model's file belongs; it may not exist."""
         return self.folder / entry.id / entry.file
 
     def staging(self, entry: ModelEntry) -> Path:
-        """The folder for files of this model that are not complete yet; may not exist."""
+        """Return the folder for incomplete files of this model; it may not exist."""
         return self._partial(entry).parent
 
     def require_room(self, entry: ModelEntry, needed: int) -> None:
@@ -134,25 +140,25 @@ class ModelStore:
             raise Conflict(
                 f"not enough room for a copy of model '{entry.id}' in {self.folder}",
                 why=f"{format_bytes(needed)} needed, {format_bytes(free)} free",
-                fix="Free some and type the command again",
+                fix="Free some space and type the command again",
             )
 
     def staged_bytes(self, entry: ModelEntry) -> int:
-        """Bytes of an unfinished download that the next pull builds upon."""
+        """Return the size of an interrupted download, which the next pull continues."""
         with contextlib.suppress(OSError):
             return self._partial(entry).stat().st_size
         return 0
 
     def record(self, entry: ModelEntry) -> VerificationRecord | None:
-        """What was noted when the file was last hashed, whether or not it is still that file."""
+        """Return the record of the last hash, even if the file changed since; None if there is none."""
         record = _read_record(self.folder / entry.id)
         return record if record and (record.file, record.sha256) == (entry.file, entry.sha256) else None
 
     def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = file_sha256) -> InstalledModel:
-        """Hash the file, with ``sha256``, and renew its record; where the folder cannot be written the record stays.
+        """Hash the file with ``sha256`` and renew its record, if the folder is writable.
 
-        NotFound if it is absent. Conflict if it is not the catalogue's file: it then counts as not installed, and the
-        next pull replaces it.
+        Raises NotFound if the file is absent, Conflict if it is not the catalogue's file. It then counts as not
+        installed, and the next pull replaces it.
         """
         file = self.file(entry)
         if not file.is_file():
@@ -185,11 +191,11 @@ class ModelStore:
     def pull(
         self, entry: ModelEntry, *, local: Path | None = None, progress: DownloadProgress | None = None
     ) -> InstalledModel:
-        """Install the model from ``local``, or from the first of its sources that delivers; at once if installed.
+        """Install the model from ``local``, or from the first of its sources that delivers it.
 
-        An interruption (KeyboardInterrupt) keeps what was received. DownloadFailed when no source delivers, the data
-        has another sha256 (it is deleted), the disk is too small, or the network is not allowed. Conflict when the
-        folder cannot be written.
+        Returns at once if it is installed. An interruption (KeyboardInterrupt) keeps what was received. Raises
+        DownloadFailed if no source delivers, the sha256 is wrong (the data is deleted), the disk is too small, or the
+        network is off; Conflict if the folder is not writable.
         """
         progress = progress or NoProgress()
         if (model := self._find(entry)) is not None:
@@ -199,11 +205,14 @@ class ModelStore:
                 return self._find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
         except OSError as error:
             if files.is_full(error):
-                raise self._too_small(entry, entry.bytes - self.staged_bytes(entry)) from error
+                raise self._no_room(entry, entry.bytes - self.staged_bytes(entry)) from error
             raise self._unwritable(error) from error
 
     def remove(self, entry: ModelEntry) -> int:
-        """Delete the model and what an unfinished pull left; returns the bytes freed. NotFound if there is nothing."""
+        """Delete the model and any interrupted download; returns the bytes freed.
+
+        Raises NotFound if there is neither, Conflict if the system refuses.
+        """
         home, staging = self.file(entry).parent, self._partial(entry).parent
         if not home.is_dir() and not staging.is_dir():
             raise NotFound(
@@ -252,7 +261,7 @@ class ModelStore:
         )
 
     def _fetch_from(self, entry: ModelEntry, source: ModelSource, progress: DownloadProgress) -> None:
-        """Complete the partial file from one source, check it, and move it into place."""
+        """Complete the partial file from one source, check its hash, and move it into place."""
         path = self._partial(entry)
         path.parent.mkdir(parents=True, exist_ok=True)
         with PartialFile(path) as partial:
@@ -261,7 +270,7 @@ class ModelStore:
             needed = entry.bytes - partial.size + source.scratch_bytes
             if partial.size < entry.bytes and self._free_bytes(path.parent) < needed:
                 self._make_room(entry, needed, progress)
-            held = f", {format_bytes(partial.size)} are here" if partial.size else ""
+            held = f", {format_bytes(partial.size)} already received" if partial.size else ""
             progress.note(f"fetching {entry.id} ({format_bytes(entry.bytes)}) from {source.name}{held}")
             if partial.size < entry.bytes:
                 source.fetch(partial, progress)
@@ -277,7 +286,7 @@ class ModelStore:
         shutil.rmtree(path.parent)
 
     def _adopt(self, entry: ModelEntry, progress: DownloadProgress) -> InstalledModel | None:
-        """Verify a file that lies in place without a fitting record; one that is not the model stays until replaced."""
+        """Verify a file that is in place without a valid record; a wrong file stays until it is replaced."""
         file = self.file(entry)
         if not file.is_file():
             return None
@@ -285,14 +294,17 @@ class ModelStore:
         try:
             return self.verify(entry)
         except Conflict as damaged:
-            progress.note(f"{damaged.what}; it is replaced as soon as another is here")
+            progress.note(f"{damaged.what}; it will be replaced after the download")
             return None
 
     def _make_room(self, entry: ModelEntry, needed: int, progress: DownloadProgress) -> None:
-        """Delete the damaged file that is to be replaced where only that gives room; raises DownloadFailed."""
+        """Delete the damaged file that will be replaced, as there is no room for both.
+
+        Raises DownloadFailed, and keeps the file, if deleting it does not free enough.
+        """
         file = self.file(entry)
         if not file.is_file() or self._free_bytes(self.folder) + file.stat().st_size < needed:
-            raise self._too_small(entry, needed)
+            raise self._no_room(entry, needed)
         progress.note(f"deleting the damaged {file}: there is no room for both")
         file.unlink()
 
@@ -339,17 +351,17 @@ class ModelStore:
             lock.release()
 
     def _partial(self, entry: ModelEntry) -> Path:
-        # Named by hash: what was received of another revision of the file is of no use.
+        # Named by hash: the bytes of another revision cannot be continued.
         return self.folder / STAGING / entry.id / f"{entry.sha256[:16]}.partial"
 
-    def _too_small(self, entry: ModelEntry, needed: int) -> DownloadFailed:
+    def _no_room(self, entry: ModelEntry, needed: int) -> DownloadFailed:
         free = self._free_bytes(self.folder)
         held = self.staged_bytes(entry)
         kept = f"; {format_bytes(held)} already received are kept" if held else ""
         return DownloadFailed(
             f"not enough room for model '{entry.id}' in {self.folder}",
             why=f"{needed} bytes needed ({format_bytes(needed)}), {free} free ({format_bytes(free)}){kept}",
-            fix="Free some, or use another disk: "
+            fix="Free some space, or use another disk: "
             f"`PEFT_DAEMON_MODELS_DIR=/path/with/room peft-daemon models pull {entry.id}`",
         )
 
@@ -362,7 +374,7 @@ class ModelStore:
 
 
 def open_store(settings: Settings, paths: Paths) -> ModelStore:
-    """The store in the folder the settings name, or in the cache folder."""
+    """Return the store in the folder that the settings name, else in the cache folder."""
     folder = Path(settings.models_dir).expanduser().absolute() if settings.models_dir else paths.models
     return ModelStore(folder, offline=settings.offline)
 
@@ -375,7 +387,7 @@ def _read_record(folder: Path) -> VerificationRecord | None:
 
 
 def _installed(folder: Path, record: VerificationRecord | None) -> InstalledModel | None:
-    """The model in ``folder`` if its file is still the one that was verified."""
+    """Return the model in ``folder`` if its file is still the one that was verified."""
     if record is None:
         return None
     file = folder / record.file
@@ -389,7 +401,10 @@ def _installed(folder: Path, record: VerificationRecord | None) -> InstalledMode
 
 
 def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelSource]:
-    """The entry's network sources in order. ``HF_ENDPOINT`` moves the hub; InvalidInput if it is no http(s) URL."""
+    """Return the entry's network sources in order.
+
+    ``HF_ENDPOINT`` in ``environ`` replaces the hub's URL. Raises InvalidInput if it is not an http(s) URL.
+    """
     endpoint = hub_endpoint(environ)
     return [
         HubSource(entry, location, endpoint=endpoint)

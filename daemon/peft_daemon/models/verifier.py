@@ -1,9 +1,9 @@
-"""Is the file that serves still the one that was verified? Asked before each load, and while it serves.
+"""Checks that the model file is still the one that was verified, before each load and while it is in use.
 
-Before a load the system's facts and a sample of the file are compared with what was noted when it was hashed, which
-takes some milliseconds; where either differs, the whole file is hashed. While it serves the facts are looked at every
-second, and the whole file is hashed when they change, when answers look as if it were damaged, and once a day. A
-file that is not right is never loaded: who asks for it gets UnusableFile until another one lies in its place.
+Before a load, the file's stamp (size, times, inode) and the hash of a sample are compared with those recorded when the
+whole file was hashed, which takes milliseconds. If either differs, the whole file is hashed. While the file is in use,
+its stamp is checked every second, and the whole file is hashed when the stamp changes, when answers suggest that the
+file is damaged, and once a day. A damaged file is never loaded: loading it raises UnusableFile until it is replaced.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ from peft_daemon.models.optimized import (
 )
 from peft_daemon.models.store import ModelStore, VerificationRecord
 
-LOOK_S = 1.0
-"""Pause between two looks at the facts of the file that serves."""
-DAY_S = 86_400.0
-QUIET_S = 60.0
-"""The daily check begins this long after a load at the earliest: whoever started the daemon is waiting for answers."""
-SUSPECT_AGAIN_S = 600.0
-"""A file that was found right is not hashed again sooner because of what answers look like."""
-GIVE_WAY_S = 0.05
+STAMP_CHECK_INTERVAL_S = 1.0
+"""How often the stamp of the file in use is checked."""
+MAX_HASH_AGE_S = 86_400.0
+"""A file in use is hashed again when its last hash is older."""
+MIN_LOADED_S = 60.0
+"""Shortest time between a load and the daily check: right after a start, answers are more urgent."""
+MIN_SUSPICION_INTERVAL_S = 600.0
+"""Shortest time between two hashes that are due to suspicious answers."""
+BUSY_POLL_S = 0.05
+"""How often the daily check looks whether requests are still being answered."""
 CHUNK_BYTES = 1 << 22
-LOW_PRIORITY = 15
-"""Niceness of the thread that hashes while the file serves."""
+HASH_NICENESS = 15
+"""Niceness of the thread that hashes a file in use."""
 
 log = logging.getLogger("peft_daemon.models")
 
@@ -53,30 +55,30 @@ log = logging.getLogger("peft_daemon.models")
 class ModelVerifier:
     """Checks the file of one model for one daemon.
 
-    ``uses_copy`` says whether its optimized copy serves rather than the original. ``busy`` says whether requests are
-    being answered: a daily check waits meanwhile.
+    ``uses_copy`` says whether to load the optimized copy if there is one. ``busy`` returns whether requests are being
+    answered; the daily check pauses meanwhile.
     """
 
     def __init__(
         self, store: ModelStore, entry: ModelEntry, *, uses_copy: bool, busy: Callable[[], bool] = lambda: False
     ) -> None:
         self._store, self._entry, self._uses_copy, self._busy = store, entry, uses_copy, busy
-        self._right: dict[Path, tuple[FileStamp, str]] = {}
-        """Facts and sample of files that this process hashed."""
-        self._wrong: dict[Path, FileStamp] = {}
+        self._verified: dict[Path, tuple[FileStamp, str]] = {}
+        """Stamp and sample hash of files that this process hashed."""
+        self._known_damaged: dict[Path, FileStamp] = {}
         self._loaded: Path | None = None
         self._loaded_at = self._hashed_at = 0.0
-        self._suspected = ""
+        self._suspicion = ""
         self._wake = asyncio.Event()
         self._closing = threading.Event()
         self._thread = ThreadPoolExecutor(1, "verifier", initializer=_lower_priority)
 
     def file_to_load(self) -> Path:
-        """The file to load now, verified: the optimized copy where it is right, else the original. Blocks.
+        """Return the verified file to load: the optimized copy if there is an undamaged one, else the original.
 
-        Raises UnusableFile when there is none.
+        Blocks while a file is hashed. Raises UnusableFile if there is no undamaged file.
         """
-        path = self._right_copy()
+        path = self._undamaged_copy()
         if path is None:
             path = self._store.file(self._entry)
             self._require_original()
@@ -84,27 +86,27 @@ class ModelVerifier:
         return path
 
     def suspect(self, why: str) -> None:
-        """Have the file that serves hashed soon, because answers look as if it were damaged."""
-        self._suspected = why
+        """Have the file in use hashed soon, because of answers that suggest damage; ``why`` is logged."""
+        self._suspicion = why
         self._wake.set()
 
     async def watch(self, on_damage: Callable[[UnusableFile], Awaitable[None]]) -> None:
-        """Look after the file that serves until cancelled; ``on_damage`` is called when it is not right any more."""
+        """Check the file in use until cancelled; ``on_damage`` is called when it turns out to be damaged."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_S)
+                await asyncio.wait_for(self._wake.wait(), STAMP_CHECK_INTERVAL_S)
             self._wake.clear()
             try:
-                await self._look(on_damage)
-            except Exception:  # it has to be looked after further on
+                await self._check_loaded(on_damage)
+            except Exception:  # one failed check must not end the others
                 log.exception("the model's file could not be checked")
 
-    async def _look(self, on_damage: Callable[[UnusableFile], Awaitable[None]]) -> None:
-        if (reason := self._reason()) is None or self._loaded is None:
+    async def _check_loaded(self, on_damage: Callable[[UnusableFile], Awaitable[None]]) -> None:
+        if (reason := self._reason_to_hash()) is None or self._loaded is None:
             return
         log.info("checking %s: %s", self._loaded, reason)
         loop = asyncio.get_running_loop()
-        error = await loop.run_in_executor(self._thread, self._damage, self._loaded, reason == _DAILY)
+        error = await loop.run_in_executor(self._thread, self._find_damage, self._loaded, reason == _DAILY)
         if error is not None and not self._closing.is_set():
             log.error("%s", error)
             await on_damage(error)
@@ -114,30 +116,30 @@ class ModelVerifier:
         self._closing.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _reason(self) -> str | None:
-        """Why the file that serves is to be hashed now, if it is."""
-        suspected, self._suspected = self._suspected, ""
+    def _reason_to_hash(self) -> str | None:
+        """Return why the file in use must be hashed now; None if it need not be."""
+        suspicion, self._suspicion = self._suspicion, ""
         path, now = self._loaded, time.monotonic()
         try:
             stamp = FileStamp.of(path) if path is not None else None
         except OSError:
-            return None  # the engine has it open; whoever loads it next is told
-        if path is None or stamp is None or self._wrong.get(path) == stamp:
+            return None  # the engine still has it open, and the next load reports that it is gone
+        if path is None or stamp is None or self._known_damaged.get(path) == stamp:
             return None
-        if suspected and (not self._hashed_at or now - self._hashed_at > SUSPECT_AGAIN_S):
-            return suspected
-        if stamp != self._known(path)[0]:
+        if suspicion and (not self._hashed_at or now - self._hashed_at > MIN_SUSPICION_INTERVAL_S):
+            return suspicion
+        if stamp != self._expected(path)[0]:
             return "it was changed or replaced"
-        if not self._busy() and now - self._loaded_at > QUIET_S and self._age_s(path) > DAY_S:
+        if not self._busy() and now - self._loaded_at > MIN_LOADED_S and self._hash_age_s(path) > MAX_HASH_AGE_S:
             return _DAILY
         return None
 
-    def _damage(self, path: Path, gives_way: bool) -> UnusableFile | None:
-        """What is wrong with a file, after hashing all of it."""
+    def _find_damage(self, path: Path, pause_when_busy: bool) -> UnusableFile | None:
+        """Hash the whole file; returns what is wrong with it, if anything."""
         try:
             if path == self._store.file(self._entry):
-                self._verify_original(gives_way=gives_way)
-            elif not self._copy_is_right(path, gives_way=gives_way):
+                self._verify_original(pause_when_busy=pause_when_busy)
+            elif not self._is_copy_undamaged(path, pause_when_busy=pause_when_busy):
                 self._give_up_copy(path)
                 return UnusableFile(f"{path} is damaged", why="its sha256 is not the recorded one", fix=_COPY_FIX)
         except _Closing:
@@ -146,7 +148,7 @@ class ModelVerifier:
             return error
         return None
 
-    def _right_copy(self) -> Path | None:
+    def _undamaged_copy(self) -> Path | None:
         record = self._copy_record()
         if record is None:
             return None
@@ -157,40 +159,40 @@ class ModelVerifier:
         self._give_up_copy(path)
         return None
 
-    def _copy_is_right(self, path: Path, *, gives_way: bool) -> bool:
+    def _is_copy_undamaged(self, path: Path, *, pause_when_busy: bool) -> bool:
         record = read_optimized_record(path.parent, self._entry.sha256)
         try:
-            return record is not None and self._hash_copy(path, record, gives_way=gives_way)
+            return record is not None and self._hash_copy(path, record, pause_when_busy=pause_when_busy)
         except OSError:
             return False
 
     def _require_original(self) -> None:
         path = self._store.file(self._entry)
         with contextlib.suppress(OSError):
-            if self._wrong.get(path) == FileStamp.of(path):
-                raise self._damaged(path)
+            if self._known_damaged.get(path) == FileStamp.of(path):
+                raise self._damaged_error(path)
             if self._unchanged(path):
                 return
         self._verify_original()
 
-    def _verify_original(self, *, gives_way: bool = False) -> None:
+    def _verify_original(self, *, pause_when_busy: bool = False) -> None:
         path = self._store.file(self._entry)
         stamp = _stamp(path)
         try:
-            self._store.verify(self._entry, sha256=lambda file: self._sha256(file, gives_way=gives_way))
+            self._store.verify(self._entry, sha256=lambda file: self._sha256(file, pause_when_busy=pause_when_busy))
         except _Closing:
             raise
         except PeftDaemonError as error:
             if stamp is not None:
-                self._wrong[path] = stamp
+                self._known_damaged[path] = stamp
             raise UnusableFile(error.what, why=error.why, fix=error.fix) from None
-        self._found_right(path)
+        self._mark_verified(path)
 
-    def _hash_copy(self, path: Path, record: OptimizedRecord, *, gives_way: bool = False) -> bool:
+    def _hash_copy(self, path: Path, record: OptimizedRecord, *, pause_when_busy: bool = False) -> bool:
         stamp = FileStamp.of(path)
-        if self._sha256(path, gives_way=gives_way) != record.sha256 or FileStamp.of(path) != stamp:
+        if self._sha256(path, pause_when_busy=pause_when_busy) != record.sha256 or FileStamp.of(path) != stamp:
             return False
-        self._found_right(path)
+        self._mark_verified(path)
         renewed = msgspec.structs.replace(
             record,
             mtime_ns=stamp.mtime_ns,
@@ -203,19 +205,20 @@ class ModelVerifier:
         return True
 
     def _unchanged(self, path: Path) -> bool:
-        """Whether facts and sample are those of the file that was hashed; raises OSError."""
-        stamp, sample = self._known(path)
+        """Whether stamp and sample are those of the file that was hashed; raises OSError."""
+        stamp, sample = self._expected(path)
         return stamp == FileStamp.of(path) and bool(sample) and sample_sha256(path) == sample
 
-    def _known(self, path: Path) -> tuple[FileStamp | None, str]:
-        if path in self._right:
-            return self._right[path]
+    def _expected(self, path: Path) -> tuple[FileStamp | None, str]:
+        """Return the stamp and sample hash that were recorded when the file was last hashed."""
+        if path in self._verified:
+            return self._verified[path]
         record = self._record(path)
         return (record.stamp, record.sample) if record is not None else (None, "")
 
-    def _age_s(self, path: Path) -> float:
-        """Seconds since the file was last hashed, by whichever process."""
-        if path in self._right:
+    def _hash_age_s(self, path: Path) -> float:
+        """Return the seconds since this or another process last hashed the file."""
+        if path in self._verified:
             return time.monotonic() - self._hashed_at
         if (record := self._record(path)) is None:
             return 0.0
@@ -223,7 +226,7 @@ class ModelVerifier:
         try:
             return (datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()
         except (ValueError, TypeError):
-            return DAY_S + 1
+            return MAX_HASH_AGE_S + 1
 
     def _record(self, path: Path) -> VerificationRecord | OptimizedRecord | None:
         return self._store.record(self._entry) if path == self._store.file(self._entry) else self._copy_record()
@@ -238,25 +241,25 @@ class ModelVerifier:
         with contextlib.suppress(OSError):
             (path.parent / OPTIMIZED_RECORD_FILE).unlink(missing_ok=True)
 
-    def _found_right(self, path: Path) -> None:
+    def _mark_verified(self, path: Path) -> None:
         with contextlib.suppress(OSError):
-            self._right[path] = FileStamp.of(path), sample_sha256(path)
+            self._verified[path] = FileStamp.of(path), sample_sha256(path)
         self._hashed_at = time.monotonic()
 
-    def _damaged(self, path: Path) -> UnusableFile:
+    def _damaged_error(self, path: Path) -> UnusableFile:
         return UnusableFile(
             f"{path} is damaged",
             why="its sha256 is not the catalogue's",
             fix=f"Type `peft-daemon models pull {self._entry.id}` to replace it",
         )
 
-    def _sha256(self, path: Path, *, gives_way: bool = False) -> str:
+    def _sha256(self, path: Path, *, pause_when_busy: bool = False) -> str:
         result, buffer = hashlib.sha256(), bytearray(CHUNK_BYTES)
         view = memoryview(buffer)
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
-                while gives_way and self._busy() and not self._closing.is_set():
-                    self._closing.wait(GIVE_WAY_S)
+                while pause_when_busy and self._busy() and not self._closing.is_set():
+                    self._closing.wait(BUSY_POLL_S)
                 if self._closing.is_set():
                     raise _Closing("the daemon is stopping")
                 result.update(view[:count])
@@ -264,11 +267,11 @@ class ModelVerifier:
 
 
 class _Closing(UnusableFile):
-    """The daemon leaves, and with it whoever wants to know."""
+    """Ends hashing because the daemon is stopping."""
 
 
-_DAILY = "it was not for a day"
-_COPY_FIX = "Type `peft-daemon models optimize` to make it again; the original serves meanwhile"
+_DAILY = "its last check is a day old"
+_COPY_FIX = "Type `peft-daemon models optimize` to make it again; the original is used meanwhile"
 
 
 def _stamp(path: Path) -> FileStamp | None:
@@ -278,6 +281,6 @@ def _stamp(path: Path) -> FileStamp | None:
 
 
 def _lower_priority() -> None:
-    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+    if sys.platform == "linux":  # elsewhere a priority belongs to the whole process
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW_PRIORITY)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), HASH_NICENESS)

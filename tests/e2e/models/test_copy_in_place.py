@@ -91,7 +91,7 @@ def test_the_daemon_serves_the_copy(daemon: RunningDaemon, store: ModelStore) ->
     assert answer["text"].startswith("a + b")
     children = psutil.Process(daemon.pid).children(recursive=True)
     mapped = {Path(each.path).name for child in children for each in child.memory_maps() if ".gguf" in each.path}
-    assert store.served(ENTRY, SETTINGS).path.name in mapped
+    assert store.file_to_serve(ENTRY, SETTINGS).path.name in mapped
     assert ENTRY.file not in mapped
 
 
@@ -113,7 +113,7 @@ def test_listing_shows_it_and_removing_gives_the_original_back(daemon: RunningDa
     freed = json.loads(daemon.cli("models", "optimize", "--remove", "--json").stdout)["freed_bytes"]
     assert freed > 400_000_000
     assert listed() is None
-    assert store.served(ENTRY, SETTINGS).path == store.path(ENTRY)
+    assert store.file_to_serve(ENTRY, SETTINGS).path == store.path(ENTRY)
     again = daemon.cli("models", "optimize", "--remove", check=False)
     assert again.returncode == 3
     assert "no optimized copy" in again.stderr

@@ -18,7 +18,7 @@ from support.synthetic_adapter import TinyModel
 
 @pytest.fixture
 async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServedGguf]:
-    monkeypatch.setattr(verifier, "LOOK_S", 0.05)
+    monkeypatch.setattr(verifier, "STAMP_CHECK_INTERVAL_S", 0.05)
     async with served_gguf(tmp_path, monkeypatch) as one:
         yield one
 

@@ -158,7 +158,7 @@ def test_the_list_says_where_each_adapter_is_in_use(registry: AdapterRegistry, s
     registry.use("other", Task.INTENT, project)
     rows = {row.name: row.active_for for row in registry.list_adapters()}
     assert rows == {"mine": ["fill"], "other": [f"intent@{project}"]}
-    assert registry.places(registry.get("other")) == [f"intent@{project}"]
+    assert registry.find_uses(registry.get("other")) == [f"intent@{project}"]
 
 
 def test_what_is_in_use_anywhere_is_listed_once_everywhere_first(

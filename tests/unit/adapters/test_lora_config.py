@@ -72,7 +72,7 @@ SWITCHED_ON: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("key", lora_config.UNSERVED_KEYS)
+@pytest.mark.parametrize("key", lora_config.UNSUPPORTED_KEYS)
 def test_a_feature_no_engine_serves_is_refused_by_name(key: str) -> None:
     with pytest.raises(InvalidInput, match=f"'{key}' is on") as caught:
         parse(**{key: SWITCHED_ON[key]})

@@ -37,9 +37,9 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     paths: list[Path] = []
     real = ModelVerifier._sha256
 
-    def spy(self: ModelVerifier, path: Path, *, gives_way: bool = False) -> str:
+    def spy(self: ModelVerifier, path: Path, *, pause_when_busy: bool = False) -> str:
         paths.append(path)
-        return real(self, path, gives_way=gives_way)
+        return real(self, path, pause_when_busy=pause_when_busy)
 
     monkeypatch.setattr(ModelVerifier, "_sha256", spy)
     return paths
@@ -152,8 +152,8 @@ def test_a_file_that_is_replaced_while_it_is_hashed_is_hashed_again(
     replace(file, flipped(file))
     real = ModelVerifier._sha256
 
-    def pulled_meanwhile(self: ModelVerifier, path: Path, *, gives_way: bool = False) -> str:
-        digest = real(self, path, gives_way=gives_way)
+    def pulled_meanwhile(self: ModelVerifier, path: Path, *, pause_when_busy: bool = False) -> str:
+        digest = real(self, path, pause_when_busy=pause_when_busy)
         if file.read_bytes() != right:
             replace(file, right)
             (file.parent / VERIFIED_RECORD_FILE).write_bytes(record)
@@ -209,14 +209,14 @@ def test_a_damaged_copy_gives_way_to_the_original_at_once_and_for_good(
     assert one.file_to_load() == copy
     replace(copy, flipped(copy, 7))
     assert one.file_to_load() == file
-    assert store.served(entry, Settings()).path == file
+    assert store.file_to_serve(entry, Settings()).path == file
 
 
 def test_a_copy_that_is_made_while_a_daemon_runs_waits_for_the_next_one(
     opened: Callable[[], ModelVerifier], store: ModelStore, entry: ModelEntry, file: Path, copy: Path
 ) -> None:
     assert opened().file_to_load() == file
-    assert store.served(entry, Settings()).path == copy
+    assert store.file_to_serve(entry, Settings()).path == copy
 
 
 async def damage_found(one: ModelVerifier) -> UnusableFile:
@@ -237,7 +237,7 @@ async def damage_found(one: ModelVerifier) -> UnusableFile:
 async def test_what_happens_to_the_file_while_it_serves_is_noticed(
     opened: Callable[[], ModelVerifier], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifier, "LOOK_S", 0.01)
+    monkeypatch.setattr(verifier, "STAMP_CHECK_INTERVAL_S", 0.01)
     one = opened()
     one.file_to_load()
     with file.open("r+b") as open_file:
@@ -259,8 +259,8 @@ async def test_an_answer_that_looks_damaged_has_the_file_hashed(
 async def test_once_a_day_the_whole_file_is_hashed_while_nobody_waits(
     store: ModelStore, entry: ModelEntry, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verifier, "LOOK_S", 0.01)
-    monkeypatch.setattr(verifier, "QUIET_S", 0.0)
+    monkeypatch.setattr(verifier, "STAMP_CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(verifier, "MIN_LOADED_S", 0.0)
     rot(file, seen_by_sample=False)
     record = msgspec.json.decode((file.parent / VERIFIED_RECORD_FILE).read_bytes())
     record["verified"] = (datetime.now(UTC) - timedelta(days=2)).isoformat()

@@ -52,12 +52,12 @@ def _keep(store: ModelStore, entry: ModelEntry, recipe: str = "faster") -> Optim
 
 
 def test_without_a_copy_the_original_serves(installed: ModelStore, entry: ModelEntry) -> None:
-    assert installed.served(entry, AUTO) == ModelFile(installed.path(entry), entry.sha256)
+    assert installed.file_to_serve(entry, AUTO) == ModelFile(installed.path(entry), entry.sha256)
 
 
 def test_a_kept_copy_serves_under_its_own_hash(installed: ModelStore, entry: ModelEntry) -> None:
     record = _keep(installed, entry)
-    served = installed.served(entry, AUTO)
+    served = installed.file_to_serve(entry, AUTO)
     assert served.path.read_bytes() == b"faster" * 100
     assert (served.sha256, served.recipe) == (file_sha256(served.path), "faster")
     assert read_optimized(served.path.parent, entry.sha256) == record
@@ -67,15 +67,15 @@ def test_a_kept_copy_serves_under_its_own_hash(installed: ModelStore, entry: Mod
 @pytest.mark.parametrize("settings", [Settings(model_file="original"), Settings(engine="torch")])
 def test_who_wants_the_original_gets_it(installed: ModelStore, entry: ModelEntry, settings: Settings) -> None:
     _keep(installed, entry)
-    assert installed.served(entry, settings).path == installed.path(entry)
+    assert installed.file_to_serve(entry, settings).path == installed.path(entry)
 
 
 def test_a_copy_that_changed_or_is_half_gone_does_not_serve(installed: ModelStore, entry: ModelEntry) -> None:
     copy = installed.path(entry).parent / _keep(installed, entry).file
     os.utime(copy, ns=(1, 1))
-    assert installed.served(entry, AUTO).path == installed.path(entry)
+    assert installed.file_to_serve(entry, AUTO).path == installed.path(entry)
     copy.unlink()
-    assert installed.served(entry, AUTO).path == installed.path(entry)
+    assert installed.file_to_serve(entry, AUTO).path == installed.path(entry)
 
 
 def test_a_copy_of_another_original_does_not_serve(installed: ModelStore, entry: ModelEntry) -> None:
@@ -87,7 +87,7 @@ def test_a_copy_of_another_original_does_not_serve(installed: ModelStore, entry:
 def test_a_damaged_record_is_no_copy(installed: ModelStore, entry: ModelEntry) -> None:
     _keep(installed, entry)
     (installed.path(entry).parent / OPTIMIZED_RECORD_FILE).write_text("{")
-    assert installed.served(entry, AUTO).recipe == ""
+    assert installed.file_to_serve(entry, AUTO).recipe == ""
 
 
 def test_keeping_another_deletes_the_one_before(installed: ModelStore, entry: ModelEntry) -> None:
@@ -95,7 +95,7 @@ def test_keeping_another_deletes_the_one_before(installed: ModelStore, entry: Mo
     _keep(installed, entry, "second")
     folder = installed.path(entry).parent
     assert [file.name for file in folder.glob("*.optimized.gguf")] == ["tiny-second.optimized.gguf"]
-    assert installed.served(entry, AUTO).recipe == "second"
+    assert installed.file_to_serve(entry, AUTO).recipe == "second"
 
 
 def test_removing_gives_the_original_back(installed: ModelStore, entry: ModelEntry) -> None:
