@@ -140,11 +140,11 @@ def with_context(
             f"{items.name} has no other files", why="`context` shows code of a repository", fix="Give --repo FOLDER"
         )
     index = Index(items.root)
-    for path in index.listed(list_workspace(items.root)):
+    for path in index.set_listing(list_workspace(items.root)):
         index.update(path)
-    related, recipe = RelatedFiles(index.paths, index.text), recipe_of(tokens, mixture)
+    related, limits = RelatedFiles(index.paths, index.text), chunk_limits(tokens, mixture)
     contexts = tuple(
-        select_chunks(index, related, SelectionQuery(example.path, example.prefix, example.suffix), (), recipe)
+        select_chunks(index, related, SelectionQuery(example.path, example.prefix, example.suffix), (), limits)
         if isinstance(example := item.example, FillExample)
         else ()
         for item in items.items
@@ -161,7 +161,7 @@ def with_context(
     )
 
 
-def recipe_of(tokens: int, mixture: ChunkMixture) -> SelectionLimits:
+def chunk_limits(tokens: int, mixture: ChunkMixture) -> SelectionLimits:
     """Room for each kind of chunk; nobody edits while an evaluation runs."""
     room = int(tokens * CHARACTERS_PER_TOKEN)
     if mixture is ChunkMixture.SIGNATURES:

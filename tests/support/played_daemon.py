@@ -160,7 +160,7 @@ async def played_home(**variables: str) -> AsyncIterator[Played]:
 
 
 class _Store:
-    def served(self, model: object, settings: object) -> ModelFile:
+    def file_to_serve(self, model: object, settings: object) -> ModelFile:
         return ModelFile(Path(os.environ[SCRIPT]), "0" * 64)
 
 

@@ -1,6 +1,6 @@
-"""Code of other files that a completion is shown with: an index of the workspace, what is taken of it, and when.
+"""Code of other files that is shown to the model: an index of the workspace, and the choice of chunks from it.
 
-Reads from left to right: ``postings`` finds passages by their words; ``index`` keeps them and the names files define;
-``selection`` chooses for a cursor; ``worker`` does that in a process of its own, ``child`` talks to it; ``stable``
-says when a document's chunks may change; ``repository`` is what the service asks.
+``repository`` is what the service calls; it also decides when a document's chunks may change. It asks, through
+``index_client``, the process in ``index_process``, where ``index`` finds passages and definitions, and ``selection``
+chooses the chunks for a cursor.
 """

@@ -1,8 +1,8 @@
-"""The daemon's side of the index process: its messages, its start when first needed, and its restart after a death.
+"""The daemon's side of the index process: its messages, its start when first needed, and its restart after a crash.
 
-Messages are one JSON value a line. A process that dies loses its indexes; the next one builds them again for the
-workspaces that are asked for. A process that is silent for long is ended. After ``MAX_DEATHS`` in a row no process is
-started for ``RETRY_S`` seconds.
+Each message is a line of JSON. A process that crashes loses its indexes; the next one builds them again for the
+workspaces that are asked for. A process that hangs is killed. After ``MAX_CRASHES`` in a row, no process is started for
+``RETRY_S`` seconds.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from peft_core.api_types import ContextChunk, IndexState, WorkspaceStatus
 from peft_core.child_process import ChildGone, ChildProcess
 
 MODULE = "peft_daemon.context.index_process"
-MAX_DEATHS = 3
-"""Deaths in a row, without an answer between them."""
+MAX_CRASHES = 3
+"""Crashes in a row, without an answer in between."""
 RETRY_S = 600.0
-"""How long no process is started after that."""
+"""How long no process is started after ``MAX_CRASHES``."""
 HANG_CHECK_S = 5.0
-"""How often a process that has not answered yet is looked at."""
+"""How often a process that owes an answer is checked."""
 MAX_SILENCE_S = 60.0
-"""A process that is asked and says nothing for so long, not even how far it has read, hangs: it has low priority."""
+"""A process that owes an answer and reports nothing for this long hangs. It is long because of its low priority."""
 
 log = logging.getLogger(__name__)
 
 
 class OpenWorkspace(msgspec.Struct, frozen=True, tag="open"):
-    """Index a workspace, and look whether its files changed."""
+    """Index a workspace, or look for changed files if it is indexed already."""
 
     root: str
 
 
 class FilesChanged(msgspec.Struct, frozen=True, tag="changed"):
-    """Read these files anew; ``paths`` are relative to the workspace."""
+    """Read these files again; ``paths`` are relative to the workspace."""
 
     root: str
     paths: list[str]
 
 
 class SelectChunks(msgspec.Struct, frozen=True, tag="ask", kw_only=True):
-    """Choose chunks for a cursor in a workspace that was opened."""
+    """Select chunks for a cursor in a workspace."""
 
     id: int
     root: str
     path: str
-    """Relative to the workspace; empty for a document that is no file of it."""
+    """Relative to the workspace; empty for a document that is not a file in it."""
     before: str
     after: str
     edits: list[ContextChunk]
@@ -63,7 +63,7 @@ class SelectedChunks(msgspec.Struct, frozen=True, tag="chosen"):
 
 
 class IndexProgress(msgspec.Struct, frozen=True, tag="told"):
-    """Progress of an index, sent unasked now and then."""
+    """Progress of an index, sent from time to time without a request."""
 
     status: WorkspaceStatus
 
@@ -73,56 +73,59 @@ IndexReply = SelectedChunks | IndexProgress
 
 
 class IndexClient:
-    """One process for all workspaces."""
+    """Starts and asks the process that indexes all workspaces."""
 
     def __init__(self) -> None:
         self.restarts = 0
         self._process: ChildProcess | None = None
-        self._listening: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
-        self._deaths = 0
-        self._died_at = 0.0
-        self._reports = 0
+        self._listener: asyncio.Task[None] | None = None
+        self._send_lock = asyncio.Lock()
+        self._crashes = 0
+        self._crashed_at = 0.0
+        self._replies = 0
         self._stopped = False
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[list[ContextChunk]]] = {}
+        self._ids = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[list[ContextChunk]]] = {}
         self._workspaces: dict[str, WorkspaceStatus] = {}
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None while none runs."""
+        """Id of the process; None while none runs."""
         return self._process.pid if self._process else None
 
     @property
     def workspaces(self) -> list[WorkspaceStatus]:
-        """What is known of the indexes."""
+        """The state of each index."""
         return list(self._workspaces.values())
 
     def memory_bytes(self) -> int:
-        """Of the process."""
+        """Return the memory that the process uses; 0 while none runs."""
         return self._process.memory_bytes() if self._process else 0
 
     async def open(self, root: str) -> bool:
-        """See to it that a workspace is indexed; False where no process can be had."""
+        """Have a workspace indexed; returns False if no process can be started."""
         return await self._send(OpenWorkspace(root))
 
-    async def changed(self, root: str, paths: list[str]) -> None:
-        """Tell of changed files of a workspace; nothing happens where it has no index."""
+    async def report_changes(self, root: str, paths: list[str]) -> None:
+        """Have changed files of a workspace read again; does nothing if the workspace has no index."""
         if root in self._workspaces and self._process is not None:
             await self._send(FilesChanged(root, paths))
 
-    async def ask(self, question: SelectChunks) -> list[ContextChunk]:
-        """The chunks for a cursor (its ``id`` is given here); none where no process can be had, or it dies."""
-        number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+    async def select(self, query: SelectChunks) -> list[ContextChunk]:
+        """Return the chunks for a cursor; none if no process can be started, or it crashes.
+
+        The ``id`` of the query is set here.
+        """
+        number = next(self._ids)
+        answer = self._pending[number] = asyncio.get_running_loop().create_future()
         try:
-            if not await self._send(msgspec.structs.replace(question, id=number)):
+            if not await self._send(msgspec.structs.replace(query, id=number)):
                 return []
-            await self._watch(answer)
+            await self._wait_for(answer)
             chunks: list[ContextChunk] = answer.result()
             return chunks
         finally:
-            self._waiting.pop(number, None)
+            self._pending.pop(number, None)
 
     async def stop(self) -> None:
         """End the process; no other is started."""
@@ -130,41 +133,42 @@ class IndexClient:
         process = self._process
         if process is not None:
             await process.stop()
-        if self._listening is not None:
-            await self._listening
+        if self._listener is not None:
+            await self._listener
 
-    async def _watch(self, answer: asyncio.Future[list[ContextChunk]]) -> None:
-        """Wait for an answer, and end a process that hangs instead of giving it: then the answer is empty."""
+    async def _wait_for(self, answer: asyncio.Future[list[ContextChunk]]) -> None:
+        """Wait for an answer; a process that hangs is killed, and the answer is then empty."""
         silent_s = 0.0
         while not answer.done():
-            reports, process = self._reports, self._process
+            replies, process = self._replies, self._process
             await asyncio.wait((answer,), timeout=HANG_CHECK_S)
-            silent_s = silent_s + HANG_CHECK_S if self._reports == reports else 0.0
+            silent_s = silent_s + HANG_CHECK_S if self._replies == replies else 0.0
             if not answer.done() and process is not None and (process.stopped() or silent_s >= MAX_SILENCE_S):
-                log.warning("the index of the workspace hangs and is ended")
+                log.warning("the index process hangs and is killed")
                 process.kill()
 
-    def _left_alone(self) -> bool:
-        return self._deaths >= MAX_DEATHS and asyncio.get_running_loop().time() < self._died_at + RETRY_S
+    def _backing_off(self) -> bool:
+        return self._crashes >= MAX_CRASHES and asyncio.get_running_loop().time() < self._crashed_at + RETRY_S
 
-    def _died(self, why: object) -> None:
-        self._deaths += 1
-        self._died_at = asyncio.get_running_loop().time()
-        log.warning("the index of the workspace ended: %s", why)
+    def _count_crash(self, why: object) -> None:
+        self._crashes += 1
+        self._crashed_at = asyncio.get_running_loop().time()
+        log.warning("the index process ended: %s", why)
 
-    async def _send(self, order: IndexRequest) -> bool:
-        async with self._starting:
-            if self._stopped or (self._process is None and self._left_alone()):
+    async def _send(self, request: IndexRequest) -> bool:
+        """Send a request, and start the process for it if none runs; returns False if that is not possible."""
+        async with self._send_lock:
+            if self._stopped or (self._process is None and self._backing_off()):
                 return False
-            self._workspaces.setdefault(order.root, WorkspaceStatus(root=order.root, state=IndexState.WAITING))
-            line = msgspec.json.encode(order)
+            self._workspaces.setdefault(request.root, WorkspaceStatus(root=request.root, state=IndexState.WAITING))
+            line = msgspec.json.encode(request)
             if self._process is None:
                 try:
                     self._process = await ChildProcess.spawn(MODULE, line)
-                except Exception as error:  # the system may lack anything; completions go on without
-                    self._died(error)
+                except Exception as error:  # whatever the reason, completions work without an index
+                    self._count_crash(error)
                     return False
-                self._listening = asyncio.create_task(self._listen(self._process))
+                self._listener = asyncio.create_task(self._listen(self._process))
                 return True
             try:
                 self._process.send(line)
@@ -176,23 +180,23 @@ class IndexClient:
         decoder = msgspec.json.Decoder(IndexReply)
         try:
             while True:
-                report = decoder.decode(await process.receive())
-                self._deaths = 0
-                self._reports += 1
-                if isinstance(report, SelectedChunks):
-                    waiting = self._waiting.get(report.id)
-                    if waiting is not None and not waiting.done():
-                        waiting.set_result(report.chunks)
+                reply = decoder.decode(await process.receive())
+                self._crashes = 0
+                self._replies += 1
+                if isinstance(reply, SelectedChunks):
+                    pending = self._pending.get(reply.id)
+                    if pending is not None and not pending.done():
+                        pending.set_result(reply.chunks)
                 else:
-                    self._workspaces[report.status.root] = report.status
+                    self._workspaces[reply.status.root] = reply.status
         except Exception as error:
             if not self._stopped:
                 self.restarts += 1
-                self._died(process.stderr_tail or error)
+                self._count_crash(process.stderr_tail or error)
         finally:
             self._process = None
             self._workspaces.clear()
-            for answer in self._waiting.values():
+            for answer in self._pending.values():
                 if not answer.done():
                     answer.set_result([])
             await process.stop()

@@ -1,8 +1,8 @@
-"""The process that holds the indexes of workspaces, with low priority, so that reading never delays the daemon.
+"""The process that holds the indexes of workspaces, with low priority, so that indexing never delays the daemon.
 
-It reads requests from stdin and writes replies to stdout (``index_client`` has both), and lives until stdin closes.
-Requests go before reading, which is done one file at a time. A failure in one workspace is reported and changes nothing
-in others.
+It reads requests from stdin and writes replies to stdout (``index_client`` defines both), until stdin closes. Files are
+read one at a time, and requests are answered in between. An error in one workspace is reported and does not affect the
+others.
 """
 
 from __future__ import annotations
@@ -32,68 +32,68 @@ from peft_daemon.context.index_client import (
 from peft_daemon.context.selection import SelectionLimits, SelectionQuery, select_chunks
 
 MAX_WORKSPACES = 4
-"""The one that was asked for longest ago goes."""
-LISTING_AGE_S = 20.0
-"""How long a listing of files is believed, unless an editor says otherwise."""
+"""Workspaces that are kept; the least recently used one is dropped."""
+MAX_LISTING_AGE_S = 20.0
+"""How long a listing of files is used, unless an editor reports an unknown file."""
 PROGRESS_INTERVAL_S = 0.5
 NICENESS = 10
 
 
 class IndexedWorkspace:
-    """One folder: its index, and the files that are still to be read."""
+    """One folder: its index, and the files that have yet to be read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.index = Index(root)
         self.related = RelatedFiles((), lambda _path: "")
-        self.failed = ""
-        self._waiting: deque[str] = deque()
+        self.error = ""
+        self._unread: deque[str] = deque()
         self._listed_at = float("-inf")
-        self._told_at = 0.0
+        self._reported_at = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether there are files to read."""
-        return bool(self._waiting)
+        return bool(self._unread)
 
-    def look(self) -> None:
-        """List the files, unless that was done just now; those that changed wait to be read."""
-        if time.monotonic() - self._listed_at < LISTING_AGE_S:
+    def refresh(self) -> None:
+        """List the files, unless the listing is recent; changed files are queued to be read."""
+        if time.monotonic() - self._listed_at < MAX_LISTING_AGE_S:
             return
         try:
-            self._waiting = deque(self.index.listed(list_workspace(self.root)))
-            self.failed = ""
+            self._unread = deque(self.index.set_listing(list_workspace(self.root)))
+            self.error = ""
         except (PeftDaemonError, OSError) as error:
-            self.failed = error.line if isinstance(error, PeftDaemonError) else str(error)
+            self.error = error.line if isinstance(error, PeftDaemonError) else str(error)
         self.related = RelatedFiles(self.index.paths, self.index.text)
         self._listed_at = time.monotonic()
 
-    def changed(self, paths: list[str]) -> None:
-        """Read files anew; where one is new, all are listed again: it may be one that is ignored."""
+    def update(self, paths: list[str]) -> None:
+        """Read changed files again. If one is new, all are listed again, as it may be an ignored one."""
         known = set(self.index.paths)
         for path in paths:
             if path in known:
                 self.index.update(path)
             else:
                 self._listed_at = float("-inf")
-        self.look()
+        self.refresh()
 
-    def step(self) -> None:
-        """Read one file, or tidy up after the last."""
-        self.index.update(self._waiting.popleft())
-        if not self._waiting:
-            self.index.tidy()
+    def read_next(self) -> None:
+        """Read one file; after the last one, compact the index."""
+        self.index.update(self._unread.popleft())
+        if not self._unread:
+            self.index.compact()
 
-    def due(self) -> bool:
-        """Whether it is time to tell of it; at the end always."""
-        if self._waiting and time.monotonic() - self._told_at < PROGRESS_INTERVAL_S:
+    def progress_due(self) -> bool:
+        """Whether progress should be reported now; always true when all files are read."""
+        if self._unread and time.monotonic() - self._reported_at < PROGRESS_INTERVAL_S:
             return False
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
         return True
 
     def status(self) -> WorkspaceStatus:
-        """How far it is."""
-        state = IndexState.FAILED if self.failed else IndexState.READING if self._waiting else IndexState.READY
+        """Return the state of the index and how far it has read."""
+        state = IndexState.FAILED if self.error else IndexState.READING if self._unread else IndexState.READY
         return WorkspaceStatus(
             root=str(self.root),
             state=state,
@@ -101,57 +101,58 @@ class IndexedWorkspace:
             of=len(self.index.paths),
             passages=self.index.passages,
             left_out=self.index.left_out,
-            why=self.failed,
+            why=self.error,
         )
 
 
 class IndexServer:
-    """All workspaces, the last one asked for at the end."""
+    """Answers requests for all workspaces, and reads their files in between."""
 
-    def __init__(self, answers: BinaryIO) -> None:
-        self._answers = answers
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
         self._workspaces: dict[str, IndexedWorkspace] = {}
+        """The most recently used one last."""
 
     @property
     def busy(self) -> bool:
-        """Whether there is something to do between orders."""
+        """Whether there are files to read between requests."""
         return any(each.busy for each in self._workspaces.values())
 
-    def obey(self, order: IndexRequest) -> None:
-        """Do what is asked; a workspace that was let go is opened again."""
-        workspace = self._workspace(order.root)
-        if isinstance(order, SelectChunks):
-            question = SelectionQuery(order.path, order.before, order.after)
-            recipe = SelectionLimits.of_tokens(order.tokens)
-            chunks = select_chunks(workspace.index, workspace.related, question, order.edits, recipe)
-            self._write(SelectedChunks(order.id, list(chunks)))
+    def handle(self, request: IndexRequest) -> None:
+        """Answer a request; a workspace that is not open is opened."""
+        workspace = self._workspace(request.root)
+        if isinstance(request, SelectChunks):
+            query = SelectionQuery(request.path, request.before, request.after)
+            limits = SelectionLimits.of_tokens(request.tokens)
+            chunks = select_chunks(workspace.index, workspace.related, query, request.edits, limits)
+            self._write(SelectedChunks(request.id, list(chunks)))
             return
-        if isinstance(order, FilesChanged):
-            workspace.changed(order.paths)
+        if isinstance(request, FilesChanged):
+            workspace.update(request.paths)
         else:
-            workspace.look()
+            workspace.refresh()
         self._write(IndexProgress(workspace.status()))
 
-    def work(self) -> None:
-        """One step of what is to be done between orders, for the workspace that was asked for last."""
+    def read_next(self) -> None:
+        """Read one file, of the most recently used workspace that has any to read."""
         workspace = next(each for each in reversed(self._workspaces.values()) if each.busy)
-        workspace.step()
-        if workspace.due():
+        workspace.read_next()
+        if workspace.progress_due():
             self._write(IndexProgress(workspace.status()))
 
     def _workspace(self, root: str) -> IndexedWorkspace:
         found = self._workspaces.pop(root, None)
         if found is None:
             found = IndexedWorkspace(Path(root))
-            found.look()
+            found.refresh()
         self._workspaces[root] = found
         while len(self._workspaces) > MAX_WORKSPACES:
             del self._workspaces[next(iter(self._workspaces))]
         return found
 
-    def _write(self, report: IndexReply) -> None:
-        self._answers.write(msgspec.json.encode(report) + b"\n")
-        self._answers.flush()
+    def _write(self, reply: IndexReply) -> None:
+        self._output.write(msgspec.json.encode(reply) + b"\n")
+        self._output.flush()
 
 
 def main() -> None:
@@ -159,18 +160,18 @@ def main() -> None:
     run_child(serve)
 
 
-def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
-    """Obey orders and read files in between."""
+def serve(commands: CommandReader, output: BinaryIO) -> NoReturn:
+    """Answer requests and read files in between."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    worker = IndexServer(answers)
+    server = IndexServer(output)
     decoder = msgspec.json.Decoder(IndexRequest)
     while True:
-        line = commands.waiting() if worker.busy else commands.next()
+        line = commands.waiting() if server.busy else commands.next()
         if line is None:
-            worker.work()
+            server.read_next()
         else:
-            worker.obey(decoder.decode(line))
+            server.handle(decoder.decode(line))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Code of other files for a completion: known chunks at once, new ones when there is time.
 
-Where a request names its workspace, chunks of the other files in it come with the request's own, within a number of
-tokens. They change only when the caller says that a change costs nothing: see ``StableContext``. Only folders of this
-user are read, and nothing outside of them.
+If a request names its workspace, chunks of the other files in it are added to the request's own, up to a number of
+tokens. They change only when the caller allows it; ``StableContext`` says why. Only folders that belong to this user
+are read, and nothing outside of them.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from peft_core.privacy.files import secret_file
 from peft_daemon.context.index_client import IndexClient, SelectChunks
 
 ADOPT_WAIT_S = 0.3
-"""How long a caller with time on its hands waits for the index; what comes later is adopted the next time."""
-MIN_NEW_SHARE = 0.5
+"""How long a caller that allows a change waits for the index; later chunks are adopted the next time."""
+MAX_KNOWN_SHARE = 0.5
 """New chunks are adopted when less than this share of their lines is shown already."""
 MAX_DOCUMENTS = 256
-"""Documents whose chunks are remembered; the one that was asked for longest ago goes."""
-MAX_FOLDERS = 64
-MAX_NEAR_CHARACTERS = 64_000
-"""Characters on each side of the cursor that are looked at."""
+"""Documents whose chunks are remembered; the least recently used one is dropped."""
+MAX_WORKSPACES_WITH_EDITS = 64
+MAX_QUERY_CHARACTERS = 64_000
+"""Characters on each side of the cursor that chunks are selected by."""
 
 
 class RepositoryContext:
     """The chunks of all documents of one daemon."""
 
     def __init__(self, tokens: int) -> None:
-        """``tokens`` is the most that a completion is shown; 0: none, and nothing is read."""
+        """``tokens`` is the maximum for one completion; with 0 nothing is read."""
         self._tokens = tokens
-        self._child = IndexClient()
+        self._index = IndexClient()
         self._documents: dict[str, StableContext] = {}
         self._edits: dict[str, tuple[ContextChunk, ...]] = {}
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._queries: dict[str, asyncio.Task[None]] = {}
 
     async def stop(self) -> None:
-        """End the process with the indexes."""
-        for task in list(self._asking.values()):
+        """End the index process."""
+        for task in list(self._queries.values()):
             task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
-        await self._child.stop()
+        await asyncio.gather(*self._queries.values(), return_exceptions=True)
+        await self._index.stop()
 
     async def chunks(self, request: CompleteRequest, *, adopt: bool) -> tuple[ContextChunk, ...]:
-        """The request's own chunks and those of its workspace, the same ones in the same order as the last time.
+        """Return the request's own chunks and those of its workspace, the same and in the same order as last time.
 
-        With ``adopt`` (a warm-up, or a cache that is lost anyway) they may be others, and the call may take
-        ``ADOPT_WAIT_S`` seconds; else it waits for nothing.
+        With ``adopt`` (for a warm-up, or if the KV cache is lost anyway) they may change, and the call may wait
+        ``ADOPT_WAIT_S`` for the index; otherwise it does not wait.
         """
         given = tuple(request.context)
         root = self._root(request.workspace)
@@ -61,12 +61,12 @@ class RepositoryContext:
             return given
         key = request.document or f"{root}:{request.path}"
         if adopt:
-            await self._look(key, root, request)
+            await self._query(key, root, request)
             self._remember(key, self._documents.get(key, StableContext()).adopted())
         return (*given, *self._documents.get(key, StableContext()).shown)
 
     async def changed(self, told: ContextChanged) -> bool:
-        """Take over what an editor tells of a workspace; False where nothing is read of it."""
+        """Use what an editor reports of a workspace (``told``); returns False if the workspace may not be read."""
         root = self._root(told.workspace)
         if root is None:
             return False
@@ -76,45 +76,45 @@ class RepositoryContext:
             self._edits[root] = tuple(
                 ContextChunk(path, text) for path, text in regions if path and not secret_file(path)
             )
-            while len(self._edits) > MAX_FOLDERS:
+            while len(self._edits) > MAX_WORKSPACES_WITH_EDITS:
                 del self._edits[next(iter(self._edits))]
         if paths := [path for each in told.saved if (path := _relative_path(root, each))]:
-            await self._child.changed(root, paths)
+            await self._index.report_changes(root, paths)
         return True
 
     def status(self) -> ContextStatus:
-        """A snapshot."""
+        """Return the state of the index process and its indexes."""
         return ContextStatus(
             tokens=self._tokens,
-            pid=self._child.pid,
-            memory_bytes=self._child.memory_bytes(),
-            restarts=self._child.restarts,
-            workspaces=self._child.workspaces,
+            pid=self._index.pid,
+            memory_bytes=self._index.memory_bytes(),
+            restarts=self._index.restarts,
+            workspaces=self._index.workspaces,
         )
 
-    async def _look(self, key: str, root: str, request: CompleteRequest) -> None:
-        """Ask the index, and wait a moment for it; a question that is under way for the document is not asked again."""
-        task = self._asking.get(key)
+    async def _query(self, key: str, root: str, request: CompleteRequest) -> None:
+        """Query the index and wait up to ``ADOPT_WAIT_S``; a document has one query at a time."""
+        task = self._queries.get(key)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._ask(key, root, request))
-            task.add_done_callback(lambda _task: self._asking.pop(key, None))
+            task = self._queries[key] = asyncio.create_task(self._find(key, root, request))
+            task.add_done_callback(lambda _task: self._queries.pop(key, None))
         await asyncio.wait((task,), timeout=ADOPT_WAIT_S)
 
-    async def _ask(self, key: str, root: str, request: CompleteRequest) -> None:
-        if not await self._child.open(root):
+    async def _find(self, key: str, root: str, request: CompleteRequest) -> None:
+        if not await self._index.open(root):
             return
-        question = SelectChunks(
+        query = SelectChunks(
             id=0,
             root=root,
             path=_relative_path(root, request.path or ""),
-            before=normalize_newlines(request.prefix[-MAX_NEAR_CHARACTERS:]),
-            after=normalize_newlines(request.suffix[:MAX_NEAR_CHARACTERS]),
+            before=normalize_newlines(request.prefix[-MAX_QUERY_CHARACTERS:]),
+            after=normalize_newlines(request.suffix[:MAX_QUERY_CHARACTERS]),
             edits=list(self._edits.get(root, ())),
             tokens=self._tokens,
         )
-        found = await self._child.ask(question)
+        found = await self._index.select(query)
         if found:
-            self._remember(key, self._documents.get(key, StableContext()).offered(found))
+            self._remember(key, self._documents.get(key, StableContext()).with_found(found))
 
     def _remember(self, key: str, state: StableContext) -> None:
         self._documents.pop(key, None)
@@ -123,7 +123,7 @@ class RepositoryContext:
             del self._documents[next(iter(self._documents))]
 
     def _root(self, workspace: str | None) -> str | None:
-        """The folder to be read, without links in its path; None where nothing may be."""
+        """Return the workspace's path without links; None if it may not be read."""
         if not self._tokens or not workspace or "\0" in workspace or not Path(workspace).is_absolute():
             return None
         try:
@@ -135,7 +135,7 @@ class RepositoryContext:
 
 
 def _relative_path(root: str, path: str) -> str:
-    """A full path as the index has it; empty for one that is not below the workspace."""
+    """Return an absolute path relative to the workspace; empty if it is not in the workspace."""
     if not path or "\0" in path:
         return ""
     folder, name = os.path.split(path)
@@ -145,22 +145,22 @@ def _relative_path(root: str, path: str) -> str:
 
 @dataclass(frozen=True)
 class StableContext:
-    """The chunks of one document: those that prompts have, and those that were found last.
+    """The chunks of one document: those that its prompts contain, and those found last.
 
-    Chunks stand at the beginning of a prompt, so that each change makes the engine read the whole prompt anew. While
-    somebody types they stay as they are. New ones are adopted when the prompt is read in idle time anyway, and only if
-    they are mostly new.
+    Chunks stand at the beginning of a prompt, so every change makes the engine read the whole prompt again. Therefore
+    they do not change while somebody types. Found chunks are adopted when the prompt is read in idle time, and only if
+    most of their lines are new.
     """
 
     shown: tuple[ContextChunk, ...] = ()
     found: tuple[ContextChunk, ...] | None = None
 
-    def offered(self, found: Sequence[ContextChunk]) -> StableContext:
-        """With chunks that were found; what is shown stays."""
+    def with_found(self, found: Sequence[ContextChunk]) -> StableContext:
+        """Return it with newly found chunks; those in prompts stay."""
         return replace(self, found=tuple(found))
 
     def adopted(self) -> StableContext:
-        """With what was found last, if that is mostly new; as it is if nothing was found since."""
+        """Return it with the chunks found last in prompts, if most of their lines are new."""
         if self.found is None:
             return self
         return StableContext(self.found if _mostly_new(self.found, self.shown) else self.shown)
@@ -169,4 +169,4 @@ class StableContext:
 def _mostly_new(found: Sequence[ContextChunk], shown: Sequence[ContextChunk]) -> bool:
     known = {(each.path, line) for each in shown for line in each.text.split("\n") if line.strip()}
     lines = [(each.path, line) for each in found for line in each.text.split("\n") if line.strip()]
-    return sum(line in known for line in lines) < MIN_NEW_SHARE * len(lines)
+    return sum(line in known for line in lines) < MAX_KNOWN_SHARE * len(lines)

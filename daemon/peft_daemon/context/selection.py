@@ -1,7 +1,7 @@
 """Selection of code from other files for a cursor: signatures that its file uses, recent edits, and similar passages.
 
-A chunk looks as in the examples that adapters were tuned on: see ``code.imports``. Sizes are in characters. The same
-query to the same index gives the same chunks.
+Chunks look like those that adapters were tuned with; see ``code.imports``. Sizes are in characters. The same query to
+the same index gives the same chunks.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from peft_core.privacy.values import masked
 from peft_daemon.context.index import Index, find_definitions, split_words
 
 CHARACTERS_PER_TOKEN = 3.2
-NEAR_BEFORE, NEAR_AFTER = 40, 12
-"""Lines around the cursor whose names count ..."""
-HERE = 6
-"""... the last of them three times."""
-ALIKE_BEFORE, ALIKE_AFTER = 6, 2
-"""Lines around the cursor that passages are compared with ..."""
-CONTINUED = 6
-"""... and lines behind a passage that come with it: what follows code like this is what is wanted."""
-MIN_SHARED_NAMES = 3
-"""Words; a passage that shares fewer with them has nothing to do with them."""
+NAME_LINES_BEFORE, NAME_LINES_AFTER = 40, 12
+"""Lines around the cursor whose names count for the choice of signatures."""
+NEAREST_LINES = 6
+"""Names in this many lines before the cursor count three times."""
+QUERY_LINES_BEFORE, QUERY_LINES_AFTER = 6, 2
+"""Lines around the cursor that passages are compared with."""
+EXTRA_PASSAGE_LINES = 6
+"""Lines after a passage that are shown with it: what follows similar code is probably what is wanted here."""
+MIN_SHARED_WORDS = 3
+"""Words that a passage must share with the lines around the cursor."""
 MAX_PASSAGES = 6
-MAX_DEFINERS = 2
-"""A name that more files define than this says nothing about which is meant."""
-MAX_OUTLINED = 8
-"""Files whose signatures are looked at: those whose names are nearest."""
+MAX_DEFINING_FILES = 2
+"""A name that more files define is ambiguous, and ignored."""
+MAX_OUTLINED_FILES = 8
+"""Files whose signatures are considered: those whose names occur most often near the cursor."""
 MIN_CHUNK_CHARACTERS = 40
-"""Characters; a chunk that would have fewer left is not worth its heading."""
+"""A chunk that would be cut shorter is left out."""
 _NAME = re.compile(r"[^\W\d]\w{2,}")
-_CLASS_AT_MARGIN = re.compile(r"^class[ \t]+\w+[ \t]*\(([^()]{1,200})\)", re.MULTILINE)
+_TOP_LEVEL_CLASS = re.compile(r"^class[ \t]+\w+[ \t]*\(([^()]{1,200})\)", re.MULTILINE)
 _OWN_NAME = re.compile(r"\b(?:def|class|function|func|fn|struct|enum|trait|interface|type)\s+(?:\([^)]*\)\s*)?(\w+)")
 
 
 @dataclass(frozen=True)
 class SelectionQuery:
-    """A cursor: the file's path below the workspace, and its text on both sides, with ``\\n`` line ends."""
+    """A cursor: the file's path relative to the workspace, and the text on both sides, with ``\\n`` line ends."""
 
     path: str
     before: str
@@ -52,7 +52,7 @@ class SelectionQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionLimits:
-    """How many characters each kind of chunk may take; what one leaves over the next may have, in this order."""
+    """How many characters each kind of chunk may take; the next kind may also use what one leaves over."""
 
     signatures: int
     edits: int
@@ -60,7 +60,7 @@ class SelectionLimits:
 
     @classmethod
     def of_tokens(cls, tokens: int) -> SelectionLimits:
-        """Return the limits that measured best for that many tokens: docs/context.md."""
+        """Return the limits that gave the best results for this number of tokens; see docs/context.md."""
         room = int(tokens * CHARACTERS_PER_TOKEN)
         return cls(signatures=room // 2, edits=room // 4, passages=room - room // 2 - room // 4)
 
@@ -68,7 +68,7 @@ class SelectionLimits:
 def select_chunks(
     index: Index, related: RelatedFiles, query: SelectionQuery, edits: Sequence[ContextChunk], limits: SelectionLimits
 ) -> tuple[ContextChunk, ...]:
-    """Select the chunks for a cursor, none of its own file, with secrets masked; ``edits`` have the newest first."""
+    """Select the chunks for a cursor from other files, with secrets masked; ``edits`` are newest first."""
     chosen: list[ContextChunk] = []
     room = 0
     for share, kind in (
@@ -89,14 +89,14 @@ def select_chunks(
 
 
 def select_signatures(index: Index, related: RelatedFiles, query: SelectionQuery, room: int) -> Iterator[ContextChunk]:
-    """Of what the file imports and of what the lines near the cursor name: those first that are named nearest.
+    """Select signatures of what the file imports and of what the lines near the cursor name, the best that fit.
 
-    One chunk for each file, in the order of the imports; in it the signatures in the order of the file.
+    There is one chunk for each file, in the order of the imports, with its signatures in the order of the file.
     """
     near = _names_near(query)
     candidates = list(_candidates(index, related, query, near))
     ranked = sorted(
-        range(len(candidates)), key=lambda at: (-_worth(candidates[at].signature, near), candidates[at].file, at)
+        range(len(candidates)), key=lambda at: (-_relevance(candidates[at].signature, near), candidates[at].file, at)
     )
     taken: set[int] = set()
     headed: set[str] = set()
@@ -117,17 +117,17 @@ def select_signatures(index: Index, related: RelatedFiles, query: SelectionQuery
 
 
 def select_passages(index: Index, query: SelectionQuery) -> Iterator[ContextChunk]:
-    """Passages of other files most like the lines around the cursor, the most alike first."""
-    before, after = query.before.split("\n")[-ALIKE_BEFORE:], query.after.split("\n")[:ALIKE_AFTER]
-    asked = split_words("\n".join((*before, *after)))
+    """Select the passages of other files that are most similar to the lines around the cursor, best first."""
+    before, after = query.before.split("\n")[-QUERY_LINES_BEFORE:], query.after.split("\n")[:QUERY_LINES_AFTER]
+    words = split_words("\n".join((*before, *after)))
     language = language_of(query.path)
     shown: dict[str, list[range]] = {}
-    for passage in index.neighbours(asked, MAX_PASSAGES, least=MIN_SHARED_NAMES, without=query.path):
-        rows = range(passage.first, passage.last + CONTINUED)
-        again = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
-        if again or language_of(passage.path) != language:
+    for passage in index.search(words, MAX_PASSAGES, min_shared=MIN_SHARED_WORDS, exclude=query.path):
+        rows = range(passage.start, passage.end + EXTRA_PASSAGE_LINES)
+        overlaps = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
+        if overlaps or language_of(passage.path) != language:
             continue
-        if text := index.lines(passage, CONTINUED):
+        if text := index.passage_text(passage, EXTRA_PASSAGE_LINES):
             shown.setdefault(passage.path, []).append(rows)
             yield ContextChunk(passage.path, text)
 
@@ -141,45 +141,47 @@ class _Candidate:
 
 
 def _candidates(index: Index, related: RelatedFiles, query: SelectionQuery, near: Counter[str]) -> Iterator[_Candidate]:
-    """Signatures that may be shown, those of one file together, none twice."""
-    wanted = _wanted(index, related, query, near)
+    """Yield the signatures that may be shown, those of one file together, none twice."""
+    wanted = _wanted_names(index, related, query, near)
     promising = sorted(wanted, key=lambda path: -sum(near[name] for name in wanted[path] or {_stem(path)}))
-    for number, path in enumerate(path for path in wanted if path in promising[:MAX_OUTLINED]):
+    for number, path in enumerate(path for path in wanted if path in promising[:MAX_OUTLINED_FILES]):
         names = wanted[path]
         for one in dict.fromkeys(index.outline(path)):
             if not names or one.name in names or _own_name(one) in names:
                 yield _Candidate(path, number, one)
 
 
-def _wanted(index: Index, related: RelatedFiles, query: SelectionQuery, near: Counter[str]) -> dict[str, set[str]]:
-    """The names that are wanted of other files, by their paths; an empty set is all of them.
+def _wanted_names(
+    index: Index, related: RelatedFiles, query: SelectionQuery, near: Counter[str]
+) -> dict[str, set[str]]:
+    """Return the names that are wanted from other files, by path; an empty set means all names of the file.
 
-    First what is imported, in that order; then what is named near the cursor and defined in one place elsewhere.
+    Imported names come first, in their order; then names near the cursor that one other file defines.
     """
     wanted: dict[str, set[str]] = {}
     for each in related.wanted(query.path, query.before + query.after):
         if not each.names:
             wanted[each.path] = set()
         for name in sorted(each.names):
-            # A package often hands on what one of its modules defines.
-            elsewhere = None if each.path in index.definers(name) else _definer(index, name, query.path)
+            # A package often re-exports what one of its modules defines.
+            elsewhere = None if each.path in index.files_defining(name) else _defining_file(index, name, query.path)
             wanted.setdefault(elsewhere or each.path, set()).add(name)
     known = {
         *find_definitions(query.before + query.after),
         *(name for names in wanted.values() for name in names),
     }
     for name, _count in near.most_common():
-        path = None if name in known else _definer(index, name, query.path)
+        path = None if name in known else _defining_file(index, name, query.path)
         if path and (path not in wanted or wanted[path]):
             wanted.setdefault(path, set()).add(name)
     return wanted
 
 
-def _definer(index: Index, name: str, path: str) -> str | None:
-    """The file that defines a name, of the asking file's language, the nearest to it; None where many do."""
+def _defining_file(index: Index, name: str, path: str) -> str | None:
+    """Return the nearest file in the language of ``path`` that defines ``name``; None if too many do."""
     language = language_of(path)
-    found = [each for each in index.definers(name) if each != path and language_of(each) == language]
-    if not 1 <= len(found) <= MAX_DEFINERS:
+    found = [each for each in index.files_defining(name) if each != path and language_of(each) == language]
+    if not 1 <= len(found) <= MAX_DEFINING_FILES:
         return None
     return min(found, key=lambda each: (-len(posixpath.commonprefix([each, path])), each))
 
@@ -189,22 +191,22 @@ def _stem(path: str) -> str:
 
 
 def _names_near(query: SelectionQuery) -> Counter[str]:
-    before = query.before.split("\n")[-NEAR_BEFORE:]
-    found = Counter(_NAME.findall("\n".join((*before, *query.after.split("\n")[:NEAR_AFTER]))))
-    for name in _NAME.findall("\n".join(before[-HERE:])):
+    before = query.before.split("\n")[-NAME_LINES_BEFORE:]
+    found = Counter(_NAME.findall("\n".join((*before, *query.after.split("\n")[:NAME_LINES_AFTER]))))
+    for name in _NAME.findall("\n".join(before[-NEAREST_LINES:])):
         found[name] += 2
-    for name in _bases(query.before):
+    for name in _base_classes(query.before):
         found[name] += 3
     return found
 
 
-def _bases(before: str) -> list[str]:
-    """What the class that the cursor stands in is made of: its methods may be used, or written anew."""
-    match = _CLASS_AT_MARGIN.search(before, before.rfind("\nclass ") + 1)
+def _base_classes(before: str) -> list[str]:
+    """Return the bases of the class around the cursor, whose methods may be called or overridden."""
+    match = _TOP_LEVEL_CLASS.search(before, before.rfind("\nclass ") + 1)
     return _NAME.findall(match[1]) if match else []
 
 
-def _worth(signature: Signature, near: Counter[str]) -> float:
+def _relevance(signature: Signature, near: Counter[str]) -> float:
     own = _own_name(signature)
     return min(near[signature.name], 5) + 2.0 * min(near[own], 5) * (own != signature.name)
 
@@ -215,14 +217,14 @@ def _own_name(signature: Signature) -> str:
 
 
 def _overlaps(chunk: ContextChunk, chosen: Sequence[ContextChunk]) -> bool:
-    """Whether most of a chunk's lines are shown already."""
+    """Whether more than half of a chunk's lines are in ``chosen``."""
     lines = {line.strip() for line in chunk.text.split("\n") if line.strip()}
     shown = {line.strip() for each in chosen for line in each.text.split("\n")}
     return len(lines & shown) > len(lines) / 2
 
 
 def _cut(chunk: ContextChunk, room: int) -> ContextChunk | None:
-    """The first lines of a chunk that there is room for; None where that is hardly any."""
+    """Return the first lines of a chunk that fit into ``room``; None if that is too little."""
     room -= len(chunk.path) + 4
     if len(chunk.text) <= room:
         return chunk

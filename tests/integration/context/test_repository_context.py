@@ -31,9 +31,9 @@ TYPED = "from orders import load_orders\n\n\ndef send(parcel, carrier, address):
 
 @pytest.fixture
 async def context() -> AsyncIterator[RepositoryContext]:
-    made = RepositoryContext(300)
-    yield made
-    await made.stop()
+    created = RepositoryContext(300)
+    yield created
+    await created.stop()
 
 
 @pytest.fixture
@@ -260,6 +260,6 @@ async def test_an_index_that_cannot_be_started_leaves_completions_without_it(
     monkeypatch.setattr(index_client, "RETRY_S", 0.0)
     with monkeypatch.context() as lacking:
         lacking.setattr(index_client.ChildProcess, "spawn", no_process)
-        for _ in range(index_client.MAX_DEATHS + 1):
+        for _ in range(index_client.MAX_CRASHES + 1):
             assert await context.chunks(request(own), adopt=True) == ()
     assert await adopted(context, request(own), "ship.py")

@@ -37,10 +37,10 @@ FILES = {
 }
 
 
-def chosen(
+def select(
     root: Path,
     before: str,
-    recipe: SelectionLimits,
+    limits: SelectionLimits,
     *,
     path: str = "shop/new.py",
     after: str = "\n",
@@ -51,10 +51,10 @@ def chosen(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     index = Index(root.resolve())
-    for each in index.listed(list_workspace(root.resolve())):
+    for each in index.set_listing(list_workspace(root.resolve())):
         index.update(each)
     related = RelatedFiles(index.paths, index.text)
-    chunks = select_chunks(index, related, SelectionQuery(path, before, after), edits, recipe)
+    chunks = select_chunks(index, related, SelectionQuery(path, before, after), edits, limits)
     return {chunk.path: chunk.text for chunk in chunks}
 
 
@@ -62,22 +62,22 @@ def test_signatures_that_are_named_near_the_cursor_come_before_others_of_the_mod
     before = (
         "from shop.orders import Order, load_orders, unrelated\n\n\ndef total(path):\n    for order in load_orders("
     )
-    found = chosen(tmp_path, before, SelectionLimits(signatures=70, edits=0, passages=0))
+    found = select(tmp_path, before, SelectionLimits(signatures=70, edits=0, passages=0))
     assert found == {"shop/orders.py": "def load_orders(path: str) -> list[Order]: ..."}
 
 
 def test_a_name_that_a_package_hands_on_is_found_where_it_is_defined(tmp_path: Path) -> None:
-    found = chosen(tmp_path, "from shop import Order\n\n\norder = Order(", SIGNATURES, path="app.py")
+    found = select(tmp_path, "from shop import Order\n\n\norder = Order(", SIGNATURES, path="app.py")
     assert "def __init__(self, price: int) -> None: ..." in found["shop/orders.py"]
 
 
 def test_a_name_near_the_cursor_is_looked_up_without_an_import(tmp_path: Path) -> None:
-    found = chosen(tmp_path, "import os\n\n\nlabel = ship_parcel(", SIGNATURES)
+    found = select(tmp_path, "import os\n\n\nlabel = ship_parcel(", SIGNATURES)
     assert found["shop/ship.py"] == "def ship_parcel(parcel, carrier, address): ..."
 
 
 def test_a_name_of_the_own_file_is_not_looked_up_elsewhere(tmp_path: Path) -> None:
-    found = chosen(tmp_path, "import os\n\n\ndef ship_parcel(parcel): ...\n\n\nlabel = ship_parcel(", SIGNATURES)
+    found = select(tmp_path, "import os\n\n\ndef ship_parcel(parcel): ...\n\n\nlabel = ship_parcel(", SIGNATURES)
     assert "shop/ship.py" not in found
 
 
@@ -85,27 +85,27 @@ def test_methods_of_the_base_class_are_shown_far_below_its_name(tmp_path: Path) 
     before = (
         "from shop.base import Store\n\n\nclass Shop(Store):\n" + "    x = 1\n" * 60 + "    def shelf(self):\n        "
     )
-    assert "def open_shelf(self, number: int) -> str: ..." in chosen(tmp_path, before, SIGNATURES)["shop/base.py"]
+    assert "def open_shelf(self, number: int) -> str: ..." in select(tmp_path, before, SIGNATURES)["shop/base.py"]
 
 
 def test_the_passage_most_like_the_lines_at_the_cursor_is_shown_in_the_same_language(tmp_path: Path) -> None:
     before = "def send(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n    "
-    assert chosen(tmp_path, before, PASSAGES) == {"shop/ship.py": FILES["shop/ship.py"].rstrip()}
+    assert select(tmp_path, before, PASSAGES) == {"shop/ship.py": FILES["shop/ship.py"].rstrip()}
 
 
 def test_a_file_is_never_its_own_context(tmp_path: Path) -> None:
     text = FILES["shop/ship.py"]
-    for recipe in (SIGNATURES, PASSAGES):
-        assert "shop/ship.py" not in chosen(tmp_path, text[:60], recipe, path="shop/ship.py", after=text[60:])
+    for limits in (SIGNATURES, PASSAGES):
+        assert "shop/ship.py" not in select(tmp_path, text[:60], limits, path="shop/ship.py", after=text[60:])
     edits = [ContextChunk("shop/ship.py", text), ContextChunk("shop/other.py", "x = another_place_of_the_workspace\n")]
-    found = chosen(tmp_path, "a", EDITS, path="shop/ship.py", edits=edits)
+    found = select(tmp_path, "a", EDITS, path="shop/ship.py", edits=edits)
     assert list(found) == ["shop/other.py"]
 
 
 def test_what_is_shown_already_is_not_shown_twice(tmp_path: Path) -> None:
     before = "def send(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n    "
     edits = [ContextChunk("shop/copy.py", FILES["shop/ship.py"])]
-    found = chosen(tmp_path, before, SelectionLimits(signatures=0, edits=600, passages=600), edits=edits)
+    found = select(tmp_path, before, SelectionLimits(signatures=0, edits=600, passages=600), edits=edits)
     assert list(found) == ["shop/copy.py"]
 
 
@@ -113,7 +113,7 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     files = {
         "shop/keys.py": "def sign(parcel, carrier):\n    api_key = 'a8Jd92kLmQ0p7ZxT'\n    return carrier.sign(1)\n"
     }
-    found = chosen(tmp_path, "def seal(parcel, carrier):\n    return sign", PASSAGES, files={**FILES, **files})
+    found = select(tmp_path, "def seal(parcel, carrier):\n    return sign", PASSAGES, files={**FILES, **files})
     assert "def sign" in found["shop/keys.py"]
     assert "a8Jd92kLmQ0p7ZxT" not in found["shop/keys.py"]
 
@@ -129,11 +129,11 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
 def test_the_size_is_kept_and_the_answer_is_always_the_same(
     tmp_path: Path, before: str, room: int, names: list[str]
 ) -> None:
-    recipe = SelectionLimits(signatures=room, edits=room // 2, passages=room)
+    limits = SelectionLimits(signatures=room, edits=room // 2, passages=room)
     text = "\n".join((*names, before))
     edits = [ContextChunk("shop/late.py", "parcel = carrier\n" * 9)]
-    one = chosen(tmp_path, text, recipe, edits=edits)
-    assert one == chosen(tmp_path, text, recipe, edits=edits)
+    one = select(tmp_path, text, limits, edits=edits)
+    assert one == select(tmp_path, text, limits, edits=edits)
     assert sum(len(each) for each in one.values()) <= 2 * room + room // 2
 
 
@@ -144,31 +144,31 @@ NEW = (ContextChunk("c.py", "five\nsix"),)
 
 
 def test_what_was_found_is_shown_only_once_it_is_adopted() -> None:
-    state = StableContext().offered(OLD)
+    state = StableContext().with_found(OLD)
     assert state.shown == ()
     assert state.adopted().shown == OLD
-    assert state.adopted().offered(NEW).shown == OLD
-    assert state.adopted().offered(NEW).adopted().shown == NEW
+    assert state.adopted().with_found(NEW).shown == OLD
+    assert state.adopted().with_found(NEW).adopted().shown == NEW
 
 
 def test_another_order_or_a_part_of_what_is_shown_is_no_reason_to_read_the_prompt_again() -> None:
-    state = StableContext().offered(OLD).adopted()
-    assert state.offered(OLD[::-1]).adopted().shown == OLD
-    assert state.offered(OLD[:1]).adopted().shown == OLD
-    assert state.offered((OLD[0], ContextChunk("c.py", "five\nsix"))).adopted().shown == OLD
+    state = StableContext().with_found(OLD).adopted()
+    assert state.with_found(OLD[::-1]).adopted().shown == OLD
+    assert state.with_found(OLD[:1]).adopted().shown == OLD
+    assert state.with_found((OLD[0], ContextChunk("c.py", "five\nsix"))).adopted().shown == OLD
 
 
 def test_what_is_mostly_new_is_adopted() -> None:
     found = (OLD[0], ContextChunk("c.py", "five\nsix\nseven\neight"))
-    assert StableContext().offered(OLD).adopted().offered(found).adopted().shown == found
+    assert StableContext().with_found(OLD).adopted().with_found(found).adopted().shown == found
 
 
 def test_the_same_lines_of_another_file_are_new() -> None:
     found = (ContextChunk("z.py", "one\ntwo"),)
-    assert StableContext().offered(OLD).adopted().offered(found).adopted().shown == found
+    assert StableContext().with_found(OLD).adopted().with_found(found).adopted().shown == found
 
 
 def test_adopting_without_anything_found_changes_nothing_and_finding_nothing_keeps_what_is_shown() -> None:
-    state = StableContext().offered(OLD).adopted()
+    state = StableContext().with_found(OLD).adopted()
     assert state.adopted() == state
-    assert state.offered(()).adopted().shown == OLD
+    assert state.with_found(()).adopted().shown == OLD
