@@ -175,7 +175,7 @@ class PlayedStore:
     def __init__(self, model: Path) -> None:
         self._served = ModelFile(model, "0" * 64)
 
-    def served(self, *_: object) -> ModelFile:
+    def file_to_serve(self, *_: object) -> ModelFile:
         return self._served
 
 
