@@ -30,7 +30,7 @@ BROKEN = [
 
 
 class NoStore:
-    def served(self, model: object, settings: object) -> ModelFile:
+    def file_to_serve(self, model: object, settings: object) -> ModelFile:
         return ModelFile(Path("nowhere"), "0" * 64)
 
 
