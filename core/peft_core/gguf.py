@@ -36,7 +36,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """Metadata without its arrays, and all tensors by name."""
+    """Metadata (except arrays), and all tensors by name."""
 
     metadata: Mapping[str, MetadataValue]
     tensors: Mapping[str, TensorInfo]
@@ -73,7 +73,7 @@ def read_header(path: Path) -> GgufHeader:
 
 
 class HeaderParser:
-    """Reads a header from its first byte on; raises struct.error or ValueError for a broken one."""
+    """Parses a header from its first byte; raises struct.error or ValueError for a broken one."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.position = data, 0
@@ -164,7 +164,7 @@ class Vocabulary:
     merges: tuple[str, ...]
     """Pairs with a space between them, most frequent first; empty for SentencePiece."""
     scores: tuple[float, ...]
-    """Of SentencePiece; empty for BPE."""
+    """Scores of SentencePiece tokens; empty for BPE."""
     metadata: dict[str, Any]
     """The rest of ``tokenizer.*``: ids of special tokens, the chat template."""
 
@@ -193,7 +193,7 @@ def _single(value: object) -> bool:
 
 
 class _VocabularyParser(HeaderParser):
-    """Reads arrays of strings and of numbers as well."""
+    """A parser that also returns arrays of strings and of numbers."""
 
     def value(self, kind: int) -> MetadataValue | None:
         if kind != ARRAY:

@@ -1,8 +1,8 @@
-"""HTTP connections that are closed with their request, however that ends, and server-sent events.
+"""HTTP connections that never stay open after a cancelled request, and server-sent events.
 
-A library's pool can lose a connection, and with it a file descriptor, when a request is cancelled at the wrong moment:
-just after its connection was opened, or while its answer is being closed. Here each connection belongs to one request
-at a time, and closing it does not wait for anything, so that no cancellation can come in between.
+The connection pools of libraries can lose a connection, and with it a file descriptor, when a request is cancelled just
+after its connection was opened, or while its answer is being closed. Here a connection belongs to one request at a
+time, and closing it does not wait for anything, so that no cancellation can interrupt it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ READ_BYTES = 65_536
 
 
 class ConnectionLost(Exception):
-    """The server cannot be reached, closed the connection too early, or speaks no HTTP."""
+    """The server cannot be reached, closed the connection too early, or does not speak HTTP."""
 
 
 class ConnectionTimeout(ConnectionLost):
-    """The server took longer than it may."""
+    """The server did not answer in time."""
 
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """Where a server listens, and what every request tells it."""
+    """Where a server listens, and the headers of every request to it."""
 
     url: str
     """``unix://PATH`` or ``http://HOST:PORT``."""
@@ -54,7 +54,7 @@ class ServerAddress:
 
 
 class HttpConnection:
-    """One connection, for one request after the other; ``connect_s`` limits connecting and each write."""
+    """One connection, for one request after another; connecting and each write may take ``connect_s`` seconds."""
 
     def __init__(self, address: ServerAddress, connect_s: float) -> None:
         self._address, self._connect_s = address, connect_s
@@ -63,17 +63,18 @@ class HttpConnection:
 
     @property
     def usable(self) -> bool:
-        """Whether it can take a request: it is new, or open behind an answer that was read to its end."""
+        """Whether a request can be sent: it is new, or still open after an answer that was read to its end."""
         return self._streams is None or not (self._streams[0].at_eof() or self._streams[1].is_closing())
 
     async def send(
         self, method: str, path: str, *, content: bytes, headers: Mapping[str, str], read_s: float | None
     ) -> HttpResponse:
-        """Send a request; the head of its answer. ``read_s`` limits each wait for more of the answer.
+        """Send a request and return its answer once the head has arrived.
 
-        Raises ConnectionLost, and ConnectionTimeout among it.
+        Each wait for more of the answer may take ``read_s`` seconds. Raises ConnectionLost, and its subclass
+        ConnectionTimeout.
         """
-        import h11  # noqa: PLC0415  (importing this module must cost nothing)
+        import h11  # noqa: PLC0415  (importing this module must be cheap)
 
         async with _limit(self._connect_s):
             reader, writer = self._streams = self._streams or await self._address.open()
@@ -92,7 +93,7 @@ class HttpConnection:
         return response
 
     def close(self) -> None:
-        """Close it now; what was not sent yet is dropped."""
+        """Close it at once; unsent data is dropped."""
         if self._streams is not None:
             self._streams[1].transport.abort()
 
@@ -107,7 +108,7 @@ class HttpResponse:
         """Whether it was read to its end, and the connection can be used again."""
 
     async def read_head(self) -> None:
-        """Read up to the body; raises as ``aiter_bytes`` does."""
+        """Read status and headers; raises as ``aiter_bytes`` does."""
         import h11  # noqa: PLC0415
 
         while not isinstance(event := await self._event(), h11.Response):
@@ -116,7 +117,7 @@ class HttpResponse:
         self.status_code = event.status_code
 
     async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
-        """The body as it comes; raises ConnectionLost, and ConnectionTimeout among it."""
+        """Yield the body as it arrives; raises ConnectionLost, and its subclass ConnectionTimeout."""
         import h11  # noqa: PLC0415
 
         while isinstance(event := await self._event(), h11.Data):
@@ -124,7 +125,7 @@ class HttpResponse:
         self.is_closed = self._state.our_state is h11.DONE and self._state.their_state is h11.DONE
 
     async def aread(self) -> bytes:
-        """The whole body; raises as ``aiter_bytes`` does."""
+        """Read the whole body; raises as ``aiter_bytes`` does."""
         return b"".join([piece async for piece in self.aiter_bytes()])
 
     async def _event(self) -> h11.Event:
@@ -143,7 +144,7 @@ class HttpResponse:
 
 @asynccontextmanager
 async def _limit(seconds: float | None) -> AsyncGenerator[None, None]:
-    """Raise ConnectionTimeout when the block takes longer, ConnectionLost when the system says so."""
+    """Raise ConnectionTimeout if the block takes longer, ConnectionLost for an OSError in it."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -159,10 +160,10 @@ class ConnectionPool:
     def __init__(self, url: str, *, headers: Mapping[str, str], connect_s: float, keep_alive_s: float) -> None:
         address = ServerAddress(url, headers)
         self.connect: Callable[[], HttpConnection] = lambda: HttpConnection(address, connect_s)
-        """Makes a connection that opens with its first request."""
+        """Creates a connection, which opens with its first request."""
         self._keep_alive_s = keep_alive_s
         self._unused: deque[tuple[float, HttpConnection]] = deque()
-        """When each is to be closed, the earliest first."""
+        """Unused connections with the time at which each is closed, the earliest first."""
         self._closed = False
 
     @asynccontextmanager
@@ -176,9 +177,10 @@ class ConnectionPool:
         read_s: float | None = None,
         keep: bool = True,
     ) -> AsyncGenerator[HttpResponse, None]:
-        """Send a request and give the head of its answer; raises as ``HttpConnection.send`` does.
+        """Send a request; the block gets its answer once the head has arrived.
 
-        The connection is closed when the block ends, unless ``keep`` is set and the answer was read to its end.
+        The connection is closed when the block ends, unless ``keep`` is set and the answer was read to its end. Raises
+        as ``HttpConnection.send`` does.
         """
         connection = self._take()
         read = False
@@ -193,12 +195,12 @@ class ConnectionPool:
                 connection.close()
 
     def close_unused(self) -> None:
-        """Close the connections that no request has now."""
+        """Close the connections that no request uses now."""
         while self._unused:
             self._unused.popleft()[1].close()
 
     def close(self) -> None:
-        """Close the unused connections now, each other one with its request."""
+        """Close the unused connections now, and each other one when its request ends."""
         self._closed = True
         self.close_unused()
 
@@ -214,8 +216,8 @@ class ConnectionPool:
 
 
 async def event_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The ``data`` lines of a server-sent event stream whose events are one line of JSON each."""
-    # Split at line feeds alone: text libraries also split at U+2028 and the like, which code may contain.
+    """Yield the data of server-sent events, each of which is one line of JSON."""
+    # Split at line feeds only: text libraries also split at U+2028 and the like, which code may contain.
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

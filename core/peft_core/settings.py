@@ -1,7 +1,7 @@
-"""All settings: one typed definition, four sources, one order.
+"""All settings, and how their values are found.
 
 Command line > environment (``PEFT_DAEMON_<NAME>``) > project file ``.peft-daemon.toml`` > user file > default.
-A project file comes with somebody's repository, so it may set only what cannot open a port or start anything.
+A project file may come from a stranger's repository, so it may set only what cannot open a port or start a program.
 """
 
 from __future__ import annotations
@@ -26,96 +26,114 @@ Source = Literal["command line", "environment", "project file", "user file", "de
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every setting with its default; the docstring below each is what ``peft-daemon config`` prints."""
+    """Every setting with its default; ``peft-daemon config`` prints the descriptions."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=200, description="base model: a catalogue id")] = (
-        "qwen2.5-coder-0.5b-instruct"
-    )
+    model: Annotated[
+        str, Meta(min_length=1, max_length=200, description="base model, an id of `peft-daemon models list`")
+    ] = "qwen2.5-coder-0.5b-instruct"
     engine: Annotated[
         Literal["auto", "llamacpp", "torch"],
-        Meta(description="what runs the model: llamacpp serves LoRA, torch every method; auto: llamacpp"),
+        Meta(description="program that runs the model: llamacpp (LoRA adapters) or torch (all); auto: llamacpp"),
     ] = "auto"
     torch_precision: Annotated[
         Literal["auto", "float32", "bfloat16", "nf4", "int8"],
-        Meta(description="weights in the torch engine; auto: nf4 on CUDA, float32 on a CPU"),
+        Meta(description="number type of the weights in the torch engine; auto: nf4 on CUDA, float32 on a CPU"),
     ] = "auto"
     models_dir: Annotated[str, Meta(description="folder of base models; empty: the cache folder")] = ""
     model_file: Annotated[
         Literal["auto", "original"],
-        Meta(description="auto: the copy that `models optimize` kept, where there is one; original: never that"),
+        Meta(
+            description="file to serve; auto: the faster copy by `models optimize`, if there is one; original: not it"
+        ),
     ] = "auto"
     listen: Annotated[
-        Literal["auto", "unix", "tcp"], Meta(description="unix socket, TCP with a token, or what the system has")
+        Literal["auto", "unix", "tcp"],
+        Meta(description="how clients connect: unix socket or TCP with a token; auto: unix where the system has it"),
     ] = "auto"
     host: Annotated[str, Meta(description="address for TCP; only loopback is accepted")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535, description="port for TCP; 0: a free one")] = 0
-    idle_exit_s: Annotated[int, Meta(ge=0, description="stop after this many idle seconds; 0: never")] = 3600
+    port: Annotated[int, Meta(ge=0, le=65535, description="port for TCP; 0: any free port")] = 0
+    idle_exit_s: Annotated[
+        int, Meta(ge=0, description="stop the daemon after this many seconds without requests; 0: never")
+    ] = 3600
     context_tokens: Annotated[
-        int, Meta(ge=512, le=131072, description="context of the model, prompt and answer together")
+        int, Meta(ge=512, le=131072, description="context size of the model in tokens, prompt and answer together")
     ] = 4096
     prompt_tokens: Annotated[
-        int, Meta(ge=128, le=131072, description="longest prompt of a completion; a CPU reads about 80 tokens a second")
+        int,
+        Meta(ge=128, le=131072, description="longest prompt in tokens; a CPU reads about 80 tokens per second"),
     ] = 1024
-    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: the physical cores")] = 0
+    threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: one per physical core")] = 0
     wait_policy: Annotated[
         Literal["active", "passive"],
-        Meta(description="how computing threads wait for each other; active: faster where nothing else runs"),
+        Meta(description="how CPU threads wait for each other; active: faster if nothing else runs on the machine"),
     ] = "passive"
     slots: Annotated[
-        int, Meta(ge=0, le=16, description="requests decoded at the same time; 0: two if memory allows, else one")
+        int, Meta(ge=0, le=16, description="requests answered at the same time; 0: two if memory allows, else one")
     ] = 0
     batch_tokens: Annotated[
-        int, Meta(ge=1, le=4096, description="prompt tokens per step: small cancels fast, large reads fast")
+        int, Meta(ge=1, le=4096, description="prompt tokens per step: few cancel sooner, many read faster")
     ] = 16
     speculation: Annotated[
         Literal["auto", "on", "off"],
-        Meta(description="guess what follows from what stands in the file: faster where code repeats; auto: on"),
+        Meta(description="speculative decoding with the file's text as draft: faster where code repeats; auto: on"),
     ] = "auto"
     kv_states_mb: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="disk for what was read of documents, in MB; 0: nothing is saved")
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="disk in MB for saved KV states, so that a document need not be read again; 0: none",
+        ),
     ] = 512
     shipped_adapters: Annotated[
-        bool, Meta(description="adapters of the package serve where nothing is chosen; false: they are not imported")
+        bool,
+        Meta(description="import the package's adapters, and use the one for filling in where you have chosen none"),
     ] = True
-    max_loaded_adapters: Annotated[int, Meta(ge=1, le=64, description="adapters kept in the engine")] = 8
-    max_tokens_fill: Annotated[int, Meta(ge=1, le=4096, description="longest in-editor completion")] = 96
-    max_tokens_intent: Annotated[int, Meta(ge=1, le=4096, description="longest answer to a sentence")] = 256
+    max_loaded_adapters: Annotated[
+        int, Meta(ge=1, le=64, description="most adapters that the engine keeps loaded at the same time")
+    ] = 8
+    max_tokens_fill: Annotated[int, Meta(ge=1, le=4096, description="longest completion in the editor, in tokens")] = 96
+    max_tokens_intent: Annotated[int, Meta(ge=1, le=4096, description="longest answer to a sentence, in tokens")] = 256
     time_budget_fill_ms: Annotated[
-        int, Meta(ge=50, le=600_000, description="in-editor completion: show what is complete after this time")
+        int, Meta(ge=50, le=600_000, description="completion in the editor: show what is complete after this many ms")
     ] = 30_000
     request_limit_s: Annotated[
         int,
-        Meta(ge=10, le=86_400, description="longest time for a request that names no time budget of its own"),
+        Meta(ge=10, le=86_400, description="longest time in seconds for a request that sets no time budget"),
     ] = 600
     look_ahead: Annotated[
-        bool, Meta(description="prepare what follows a suggestion while it is on the screen, for when it is accepted")
+        bool, Meta(description="prepare the next suggestion while one is shown, in case it is accepted")
     ] = True
     repository_context: Annotated[
-        int, Meta(ge=0, le=2048, description="tokens of the workspace's other files shown with a completion; 0: none")
+        int,
+        Meta(ge=0, le=2048, description="most tokens of code from the workspace's other files in a prompt; 0: none"),
     ] = 0
     feedback: Annotated[
         Literal["counts", "text", "off"],
         Meta(
-            description="kept here of what became of suggestions: counts; text: the code around them too; off: nothing"
+            description="what is stored here about suggestions; counts: numbers; text: the code around them too; "
+            "off: nothing"
         ),
     ] = "counts"
-    offline: Annotated[bool, Meta(description="never touch the network, not even in `models pull`")] = False
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="detail of the log")] = "info"
+    offline: Annotated[bool, Meta(description="never use the network, not even in `models pull`")] = False
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="level of detail of the log")
+    ] = "info"
 
     def digest(self) -> str:
-        """Identifies the settings a daemon runs with; a client with another digest restarts it."""
+        """Return a hash of the settings; a client with another digest than the daemon's restarts the daemon."""
         return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
 
 
 PROJECT_SETTINGS = frozenset({"max_tokens_fill", "max_tokens_intent", "time_budget_fill_ms"})
-"""What a repository's own file may set."""
-_OLDER: Mapping[str, Mapping[str, str]] = {
-    # "true" was written when nothing said that text was kept: that is no consent to it.
+"""The settings that a repository's own file may set."""
+_OLD_VALUES: Mapping[str, Mapping[str, str]] = {
+    # "true" is from a version that did not say that text is kept, so it is no consent to keeping text.
     "feedback": {"true": "counts", "1": "counts", "false": "off", "0": "off"},
 }
-"""Values of earlier versions, and what they mean now."""
+"""Values of earlier versions, by setting, and what they mean now."""
 TUNING = "tune"
-"""Table of a repository's own file that only tuning reads."""
+"""The table of a repository's own file that only tuning reads."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +173,7 @@ def resolve(
                     why=f"a project file may set {', '.join(sorted(PROJECT_SETTINGS))}",
                     fix="Move it to your own file, shown by `peft-daemon config --path`",
                 )
-            raw = _OLDER.get(key, {}).get(str(raw).lower(), raw)  # noqa: PLW2901
+            raw = _OLD_VALUES.get(key, {}).get(str(raw).lower(), raw)  # noqa: PLW2901
             try:
                 # Environment variables are text: "8" is accepted for a number there and nowhere else.
                 values[key] = msgspec.convert(raw, fields[key].type, strict=source != "environment")
@@ -170,13 +188,13 @@ def resolve(
 
 
 def describe(name: str) -> str:
-    """The one-line description of a setting."""
+    """Return the one-line description of a setting."""
     field = next(f for f in msgspec.structs.fields(Settings) if f.encode_name == name)
     return next((m.description or "" for m in get_args(field.type) if isinstance(m, Meta)), "")
 
 
 def find_project_file(start: Path) -> Path | None:
-    """The nearest ``.peft-daemon.toml`` at or above ``start``."""
+    """Return the nearest ``.peft-daemon.toml`` at or above ``start``; None if there is none."""
     for folder in (start, *start.parents):
         candidate = folder / PROJECT_FILE
         with contextlib.suppress(OSError):  # a folder above may be closed to this user
@@ -187,7 +205,7 @@ def find_project_file(start: Path) -> Path | None:
 
 def _read(path: Path | None) -> Mapping[str, Any]:
     try:
-        # Editors of Windows begin a file with a mark.
+        # utf-8-sig: editors on Windows write a byte order mark.
         return {} if path is None or not path.is_file() else tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"cannot read {path}", why=str(error), fix="Correct or delete that file") from None

@@ -1,5 +1,4 @@
-"""The source files below a folder: which there are, in which language, how each is built, and what it says of others.
+"""Source code: the files of a folder, their languages, structure and imports, and positions in a text.
 
-Shared by what completes code (chunks of other files in a prompt) and what learns from it (the same in an example), so
-that a model meets when it serves what it met when it was tuned.
+Completion and tuning share it, so that prompts contain the same kind of code from other files as training examples.
 """

@@ -1,7 +1,7 @@
 """List the files of a folder that are code written by people, and read their text as an editor would show it.
 
-Files are judged by name and text alone; every file left out is counted under its reason. A listing holds names only:
-files are read when they are needed. A file that holds secrets by its name is left out. Secrets inside files, and
+Files are chosen by name and text alone; every file left out is counted by its reason. A listing holds names only: files
+are read when they are needed. Files whose name says that they hold secrets are left out. Secrets inside files, and
 duplicates, are not looked for.
 """
 
@@ -22,11 +22,11 @@ from peft_core.code.languages import language_of
 from peft_core.privacy.files import secret_file
 
 MAX_SOURCE_BYTES = 500_000
-"""A larger file is data."""
+"""Larger files are taken for data."""
 MAX_LINE_CHARS = 2_000
-"""A file with a longer line was not written by hand."""
+"""A file with a longer line is taken for generated."""
 MAX_VISITED_FILES = 200_000
-"""Files visited outside git, where a folder may be a whole disk."""
+"""Most files that are visited in a folder without git, which may be a whole disk."""
 _VENDORED = frozenset(
     (
         *("vendor", "vendored", "_vendor", "_vendored", "third_party", "third-party", "thirdparty", "3rdparty"),
@@ -46,7 +46,7 @@ _GENERATED_MARK = re.compile(
     re.MULTILINE | re.VERBOSE,
 )
 _HEADER_CHARS = 1_000
-"""Length of the beginning of a file in which a mark says that it was generated."""
+"""Characters at the start of a file that are searched for a mark of generated code."""
 
 
 class SkipReason(Enum):
@@ -122,7 +122,7 @@ def _bytes(source: SourceFile) -> bytes | SkipReason:
 
 
 def _by_text(text: str) -> SkipReason | None:
-    """Return why a text is left out; None if it is not."""
+    """Return why a file with this text is left out; None if it is not."""
     if not text.strip():
         return SkipReason.EMPTY
     header = text[:_HEADER_CHARS].lower()
@@ -133,7 +133,7 @@ def _by_text(text: str) -> SkipReason | None:
 
 
 def walk_folder(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
-    """Yield every file below a folder with its path, in a stable order; one reason for each vendored folder."""
+    """Yield every file below a folder with its path, in a stable order, and a reason for each skipped folder."""
     for folder, folders, names in os.walk(root):
         yield from (SkipReason.VENDORED for each in folders if each in _VENDORED)
         folders[:] = sorted(each for each in folders if each not in _VENDORED)
@@ -144,7 +144,7 @@ def walk_folder(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
 
 
 def list_sources(root: Path, candidates: Iterable[tuple[str, Path] | SkipReason]) -> SourceListing:
-    """Return the candidates (a path, and the file) that are code by their names, and count those left out."""
+    """Return the candidates (path, file) whose names are those of code, and count those left out."""
     files: list[SourceFile] = []
     skipped: Counter[str] = Counter()
     for each in candidates:
@@ -157,7 +157,7 @@ def list_sources(root: Path, candidates: Iterable[tuple[str, Path] | SkipReason]
 
 
 def _by_name(path: str) -> str | SkipReason:
-    """Return the language of a file by its path alone, or why the file is left out."""
+    """Return the language of a file, or why it is left out, by its path alone."""
     if any(part in _VENDORED for part in path.split("/")[:-1]):
         return SkipReason.VENDORED
     if _GENERATED_NAME.search(path):
@@ -178,16 +178,14 @@ def decode_path(path: bytes) -> str | None:
 
 
 def list_workspace(root: Path) -> SourceListing:
-    """Return the source files below ``root``, a resolved path, that somebody works on, committed or not.
+    """Return the source files below ``root`` (a path without links), committed or not.
 
-    In a git work tree these are the files that git tracks or could add; elsewhere all but those in hidden folders.
-    Links are not followed.
-
-    Raises InvalidInput where git refuses a folder that is one of its work trees, Unavailable where git is missing.
+    In a git work tree these are the files that git tracks or could add; elsewhere all but hidden ones. Links are not
+    followed. Raises InvalidInput if git refuses one of its work trees, Unavailable if git is missing.
     """
     if any((folder / ".git").exists() for folder in (root, *root.parents)):
         return list_sources(root, _in_git(root))
-    return list_sources(root, islice(_plain(root), MAX_VISITED_FILES))
+    return list_sources(root, islice(_outside_git(root), MAX_VISITED_FILES))
 
 
 def _in_git(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
@@ -196,7 +194,7 @@ def _in_git(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
         yield SkipReason.NAME if path is None else (path, root / path)
 
 
-def _plain(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
+def _outside_git(root: Path) -> Iterator[tuple[str, Path] | SkipReason]:
     for each in walk_folder(root):
         hidden = not isinstance(each, SkipReason) and any(part.startswith(".") for part in each[0].split("/"))
         yield SkipReason.IGNORED if hidden else each

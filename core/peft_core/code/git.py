@@ -1,6 +1,7 @@
 """What git knows about a folder: tracked files, ignore rules, attributes, and when each file last changed.
 
-Only reads, only offline, and starts nothing that the repository's own configuration names. Does not open files.
+Git is only read, never goes online, and starts no program that the repository's own configuration names. No files of
+the repository are opened here.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from peft_core.errors import InvalidInput, Unavailable
 from peft_core.processes import find_program, run, start
 
 MAX_LOG_S = 30.0
-"""Longest walk through the history; files not met by then count as older than all that were."""
+"""Longest time for reading the history; files not found by then count as the oldest."""
 _SAFE = ("-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "core.quotepath=off")
-_ELSEWHERE = frozenset(
+_REPOSITORY_VARIABLES = frozenset(
     f"GIT_{name}"
     for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY", "NAMESPACE")
 )
 """Variables that point git to another repository; set while a hook runs."""
-_PROGRAMS = frozenset(
+_PROGRAM_VARIABLES = frozenset(
     f"GIT_{name}"
     for name in (
         "ASKPASS",
@@ -37,7 +38,7 @@ _PROGRAMS = frozenset(
         "SSH_COMMAND",
     )
 )
-"""Variables that name programs, which nothing here needs."""
+"""Variables that name programs to start; none is needed here."""
 _SUBMODULE, _LINK = "160000", "120000"
 
 
@@ -51,7 +52,7 @@ class TrackedFile:
 
 
 def require_work_tree(root: Path) -> None:
-    """Raise InvalidInput unless ``root`` is a folder inside a git work tree, Unavailable where git is missing."""
+    """Raise InvalidInput unless ``root`` is a folder in a git work tree, Unavailable if git is missing."""
     if not root.is_dir():
         raise InvalidInput(f"{root} is not a folder", fix="Give the folder of a git repository: --repo PATH")
     try:
@@ -68,7 +69,7 @@ def require_work_tree(root: Path) -> None:
 
 
 def head_commit(root: Path) -> str:
-    """The commit that is checked out; empty where there is none yet."""
+    """Return the commit that is checked out; empty if there is none yet."""
     try:
         return _git(root, "rev-parse", "--verify", "--quiet", "HEAD").decode().strip()
     except InvalidInput:
@@ -76,7 +77,7 @@ def head_commit(root: Path) -> str:
 
 
 def tracked_files(root: Path) -> tuple[TrackedFile, ...]:
-    """The entries of the index below ``root``, sorted by path; a file in conflict counts once."""
+    """Return the entries of git's index below ``root``, sorted by path; a file in conflict counts once."""
     found: dict[bytes, TrackedFile] = {}
     for entry in _git(root, "ls-files", "-z", "--stage").split(b"\0"):
         head, tab, path = entry.partition(b"\t")
@@ -87,39 +88,38 @@ def tracked_files(root: Path) -> tuple[TrackedFile, ...]:
 
 
 def ignored_paths(root: Path) -> frozenset[bytes]:
-    """Tracked files that the ignore rules name all the same: added by force, or before the rule was there."""
+    """Return tracked files that an ignore rule names: added by force, or before the rule was there."""
     listed = _git(root, "ls-files", "-z", "--cached", "--ignored", "--exclude-standard")
     return frozenset(listed.split(b"\0")) - {b""}
 
 
 def visible_paths(root: Path) -> frozenset[bytes]:
-    """Files below ``root`` that are tracked or could be added: in the work tree, and named by no ignore rule."""
+    """Return the files below ``root`` that are tracked or could be added, except those an ignore rule names."""
     listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     return frozenset(listed.split(b"\0")) - ignored_paths(root) - {b""}
 
 
 def path_attributes(root: Path, paths: Sequence[bytes], names: Sequence[str]) -> Mapping[str, frozenset[bytes]]:
-    """For each attribute of ``.gitattributes`` in ``names``, the paths that have it set."""
+    """Return, for each attribute of ``.gitattributes`` in ``names``, the paths that have it set."""
     found: dict[str, set[bytes]] = {name: set() for name in names}
     if paths:
-        answer = _git(root, "check-attr", "-z", "--stdin", *names, given=b"\0".join(paths) + b"\0").split(b"\0")
+        answer = _git(root, "check-attr", "-z", "--stdin", *names, stdin=b"\0".join(paths) + b"\0").split(b"\0")
         for path, name, value in zip(answer[::3], answer[1::3], answer[2::3], strict=False):
             if value in {b"set", b"true"}:
                 found[name.decode()].add(path)
     return {name: frozenset(those) for name, those in found.items()}
 
 
-def last_commits(root: Path, paths: Collection[bytes], most_seconds: float = MAX_LOG_S) -> Mapping[bytes, int]:
-    """Seconds since 1970 of the newest commit that touched each of ``paths``, in one walk through the history.
+def last_commits(root: Path, paths: Collection[bytes], max_seconds: float = MAX_LOG_S) -> Mapping[bytes, int]:
+    """Return the time of the newest commit that changed each of ``paths``, in seconds since 1970.
 
-    The walk ends when all are met or the time is up. Paths that are not met (never committed, or the time was up) are
-    left out; so is everything in a repository without commits.
+    The history is read until all are found or the time is up. Paths that were not found are left out.
     """
     wanted = set(paths)
     found: dict[bytes, int] = {}
     listing = ("--name-only", "--no-renames", "--no-show-signature", "--relative", "-z")
     command = ("log", "--format=%x01%ct", *listing, "HEAD", "--", ".")
-    until = time.monotonic() + most_seconds
+    until = time.monotonic() + max_seconds
     with start(
         _command(root, *command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, environ=_environment()
     ) as process:
@@ -139,7 +139,7 @@ def last_commits(root: Path, paths: Collection[bytes], most_seconds: float = MAX
 
 
 def _fields(stream: IO[bytes]) -> Iterator[bytes]:
-    """The NUL-separated fields of a stream, read in pieces: a history may be larger than memory."""
+    """Yield the NUL-separated fields of a stream, read in pieces: a history may be larger than memory."""
     rest = b""
     while piece := stream.read(1 << 16):
         *whole, rest = (rest + piece).split(b"\0")
@@ -158,14 +158,14 @@ def _command(root: Path, *arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, for the repository that was asked for, and without leave to ask or to fetch."""
-    kept = {key: value for key, value in os.environ.items() if key not in _ELSEWHERE | _PROGRAMS}
+    """Return our environment without variables that choose a repository or a program; git may not ask or fetch."""
+    kept = {key: value for key, value in os.environ.items() if key not in _REPOSITORY_VARIABLES | _PROGRAM_VARIABLES}
     return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "LC_ALL": "C"}
 
 
-def _git(root: Path, *arguments: str, given: bytes | None = None) -> bytes:
+def _git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     try:
-        done = run(_command(root, *arguments), input=given, capture_output=True, check=True, environ=_environment())
+        done = run(_command(root, *arguments), input=stdin, capture_output=True, check=True, environ=_environment())
     except subprocess.CalledProcessError as error:
         raise InvalidInput(
             f"git {arguments[0]} failed in {root}",

@@ -1,8 +1,7 @@
-"""What other files say about a file: signatures of the modules it imports, else of its neighbours, in a stable order.
+"""Code of other files that helps with a file: signatures of the files it imports, else of neighbouring files.
 
-Imports are followed where a path tells them: Python modules and packages, relative imports of JavaScript and
-TypeScript, quoted includes of C and C++. Sizes are in characters. Given only the files that may be seen: who may see
-which is for callers to say.
+Imports are resolved to paths for Python modules and packages, relative imports of JavaScript and TypeScript, and quoted
+includes of C and C++. Sizes are in characters. Callers decide which files may be shown. The order is stable.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_CHUNKS = 4
 MAX_NEIGHBOURS = 2
 MAX_CHUNK_CHARS = 1_200
 MAX_CHARS = 3_000
-"""Of all chunks together: about what a prompt of 1,024 tokens holds."""
+"""Characters of all chunks together: about as many as a prompt of 1,024 tokens has."""
 _PYTHON = re.compile(
     r"^[ \t]*(?:from[ \t]+(?P<module>\.*[\w.]*)[ \t]+import[ \t]*(?:\((?P<several>[^)]*)\)|(?P<names>[^\n#;]+))"
     r"|import[ \t]+(?P<modules>[\w., \t]+))",
@@ -37,7 +36,7 @@ _CONSTANT = re.compile(r"^(?P<name>[A-Z][A-Z0-9_]+)\b[^\n]{0,80}$", re.MULTILINE
 
 @dataclass(frozen=True)
 class Signature:
-    """One line (or a few) of an outline, and the name at its outermost level."""
+    """An entry of an outline, of one line or a few, and the top-level name that it belongs to."""
 
     name: str
     text: str
@@ -45,17 +44,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class Import:
-    """A file that is imported, and the names that are taken from it (none: all)."""
+    """A file that is imported, and the names that are imported from it (empty: all)."""
 
     path: str
     names: frozenset[str] = frozenset()
 
 
 class RelatedFiles:
-    """The files of one view of a repository."""
+    """Finds the files of a repository that are related to a file, among those that may be shown."""
 
     def __init__(self, paths: Sequence[str], text_of: Callable[[str], str]) -> None:
-        """``text_of`` gives the text of a path, empty where it cannot be had."""
+        """``paths`` may be shown; ``text_of`` returns the text of a path, empty if it cannot be read."""
         self._paths = frozenset(paths)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._folders: dict[str, list[str]] = defaultdict(list)
@@ -66,14 +65,14 @@ class RelatedFiles:
             self._folders[folder].append(path)
         self._outline = lru_cache(maxsize=1024)(lambda path: tuple(find_signatures(text_of(path), path)))
 
-    def of(self, path: str, text: str) -> tuple[ContextChunk, ...]:
-        """Chunks for a file, in the order in which it imports, without itself."""
+    def chunks(self, path: str, text: str) -> tuple[ContextChunk, ...]:
+        """Return chunks of other files for a file, in the order of its imports."""
         chunks: list[ContextChunk] = []
         left = MAX_CHARS
-        for each in self.wanted(path, text):
+        for each in self.find(path, text):
             signatures = self._outline(each.path)
             named = [one for one in signatures if one.name in each.names]
-            chunk = _joined(named or signatures, min(left, MAX_CHUNK_CHARS))
+            chunk = _join_fitting(named or signatures, min(left, MAX_CHUNK_CHARS))
             if chunk:
                 chunks.append(ContextChunk(each.path, chunk))
                 left -= len(chunk)
@@ -81,14 +80,14 @@ class RelatedFiles:
                 break
         return tuple(chunks)
 
-    def wanted(self, path: str, text: str) -> Iterator[Import]:
-        """The files that a file imports, in that order; its neighbours where it imports none."""
-        met = {path}
+    def find(self, path: str, text: str) -> Iterator[Import]:
+        """Yield the files that a file imports, in that order; its neighbours if it imports none."""
+        seen = {path}
         for each in self._imports(path, text):
-            if each.path not in met:
-                met.add(each.path)
+            if each.path not in seen:
+                seen.add(each.path)
                 yield each
-        if len(met) == 1:
+        if len(seen) == 1:
             yield from map(Import, self._neighbours(path))
 
     def _imports(self, path: str, text: str) -> Iterator[Import]:
@@ -133,16 +132,16 @@ class RelatedFiles:
         found = [
             f for f in self._by_name[tail.rpartition("/")[2]] if _ends_with(f, tail + ".py", tail + "/__init__.py")
         ]
-        if "/" not in tail:  # ``import re`` means another file's neighbour only beside it, or above it
+        if "/" not in tail:  # ``import re`` is the standard library unless a re.py is in this folder or above
             found = [f for f in found if path.startswith(f.removesuffix("/__init__.py").rpartition("/")[0])]
         return self._nearest(path, found)
 
     def _nearest(self, path: str, found: list[str]) -> list[str]:
-        """The candidate that shares most folders with the file."""
+        """Return the candidate that shares most folders with the file."""
         return sorted(found, key=lambda f: (-len(posixpath.commonprefix([f, path])), len(f), f))[:1]
 
     def _neighbours(self, path: str) -> list[str]:
-        """Files of the same folder and language, those next in the alphabet first."""
+        """Return files of the same folder and language, those nearest in the alphabet first."""
         folder = self._folders[path.rpartition("/")[0]]
         at = bisect_left(folder, path)
         language = language_of(path)
@@ -154,7 +153,7 @@ class RelatedFiles:
 
 
 def find_signatures(text: str, path: str) -> Iterator[Signature]:
-    """The signatures of a file in their order; its first lines where there are none."""
+    """Yield the signatures of a file in their order; its first lines if it has none."""
     language = language_of(path) or ""
     found = parse_functions(text, language)
     if language == "python":
@@ -188,8 +187,8 @@ def _python_outline(found: Structure) -> Iterator[Signature]:
             yield Signature(owner, line)
 
 
-def _joined(signatures: Sequence[Signature], room: int) -> str:
-    """As many whole signatures as there is room for."""
+def _join_fitting(signatures: Sequence[Signature], room: int) -> str:
+    """Join as many whole signatures as fit into ``room`` characters."""
     lines: list[str] = []
     for each in signatures:
         room -= len(each.text) + 1

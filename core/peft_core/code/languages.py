@@ -1,7 +1,7 @@
 """The language of a file by its name, and the names that a language's syntax tree has for blocks and functions.
 
-Each grammar is a wheel of its own, loaded when first needed. A language without a grammar, or whose wheel is missing,
-is cut by lines and indentation: see ``structure``.
+Each grammar is a package of its own, loaded when first needed. Without a grammar, ``structure`` goes by lines and
+indentation.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ GRAMMARS: Mapping[str, Grammar] = {
 
 
 def grammar_of(language: str) -> Grammar | None:
-    """Return the grammar of a language; None where there is none, or its wheel is not installed."""
+    """Return the grammar of a language; None if there is none, or its package is not installed."""
     grammar = GRAMMARS.get(language)
     return grammar if grammar and find_spec(grammar.package) else None
 

@@ -1,8 +1,8 @@
 """Which strings, comments and brackets are open at a point of a text, in one pass from its start.
 
-A parser needs text that is whole; at a cursor it seldom is. This scanner needs only the text before the point. Python
-is scanned exactly, but for nested quotes inside f-strings; other languages by their comment marks and quotes; unknown
-ones by brackets alone. Does not cover statements and blocks: see ``syntax``.
+A parser needs complete code, which the code around a cursor seldom is. This scanner needs only the text before the
+point. Python is scanned exactly, except for nested quotes in f-strings; other languages by their comment marks and
+quotes; unknown ones by brackets alone. Functions and blocks are in ``structure``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ CLOSERS = frozenset(BRACKETS.values())
 
 @dataclass(frozen=True)
 class LexicalRules:
-    """The lexical rules of a language: comment marks and string delimiters (those that span lines apart)."""
+    """The lexical rules of a language: comment marks and string delimiters."""
 
     line_comment: str = ""
     block_comment: tuple[str, str] | None = None
     quotes: tuple[str, ...] = ()
+    """Delimiters of strings within one line."""
     long_quotes: tuple[str, ...] = ()
+    """Delimiters of strings that may span lines."""
     statements: str = ""
-    """Words, as a pattern, that begin a line only outside brackets: they end the reach of a forgotten bracket."""
+    """A pattern of keywords that begin a line only outside brackets. After one, no bracket counts as open."""
 
 
 _C = LexicalRules("//", ("/*", "*/"), ('"', "'"))
@@ -48,17 +50,17 @@ _LANGUAGES = {
 
 
 def rules_of(language: str) -> LexicalRules:
-    """The rules for a language (a language server protocol id); brackets only for an unknown one."""
+    """Return the rules for a language (a language server protocol id); brackets only for an unknown one."""
     return _LANGUAGES.get(language, LexicalRules())
 
 
 @dataclass(frozen=True)
 class LexerState:
-    """What is open: ``stack`` holds the closing bracket or quote of each, innermost last."""
+    """Open brackets and strings: ``stack`` holds the closing bracket or quote of each, innermost last."""
 
     stack: tuple[str, ...] = ()
     comment: str = ""
-    """What ends the open comment (a newline, ``*/``), or empty."""
+    """What ends the open comment (a newline or ``*/``); empty if none is open."""
 
     @property
     def string(self) -> str:
@@ -73,7 +75,7 @@ class LexerState:
 
 @dataclass(frozen=True)
 class Closing:
-    """A place in a text where something closes that was open before the text began."""
+    """A place in a text where a bracket or string closes that was open before the text began."""
 
     start: int
     end: int
@@ -82,17 +84,17 @@ class Closing:
 
 @dataclass(frozen=True)
 class Scan:
-    """The result of a scan: the state at the end, and what closed that was open at the start, in order."""
+    """The result of a scan: the state at the end, and where what was open at the start was closed, in order."""
 
     state: LexerState
     closings: tuple[Closing, ...]
 
 
 def scan(text: str, language: str, state: LexerState | None = None) -> Scan:
-    """Read ``text`` on from ``state`` (from the start of a file without one)."""
+    """Scan ``text``, which begins in ``state`` (default: the start of a file)."""
     rules, begin = rules_of(language), state or LexerState()
     opened = _Open(begin)
-    position = _leave(text, rules, begin, opened)
+    position = _find_code(text, rules, begin, opened)
     if position is None:
         return Scan(begin, ())
     comment = ""
@@ -111,7 +113,7 @@ def scan(text: str, language: str, state: LexerState | None = None) -> Scan:
 
 
 class _Open:
-    """The stack of a scan, with a record of what closes that was open at its start."""
+    """The stack of a scan, which also records where brackets and strings close that were open at its start."""
 
     def __init__(self, begin: LexerState) -> None:
         self.stack = list(begin.stack)
@@ -119,7 +121,7 @@ class _Open:
         self._base = len(self.stack)
 
     def close(self, closer: str, start: int, end: int) -> None:
-        """Close the innermost ``closer`` and what stands open inside it; nothing where there is none."""
+        """Close the innermost ``closer`` and all that is open inside it; does nothing if there is none."""
         if closer not in self.stack:
             return
         index = len(self.stack) - 1 - self.stack[::-1].index(closer)
@@ -129,13 +131,13 @@ class _Open:
         self._base = min(self._base, index)
 
     def forget(self, index: int = 0) -> None:
-        """Take off what was left open by mistake, from ``index`` on."""
+        """Remove from ``index`` on, as left open by mistake."""
         del self.stack[index:]
         self._base = min(self._base, index)
 
 
-def _leave(text: str, rules: LexicalRules, begin: LexerState, opened: _Open) -> int | None:
-    """Where code begins in a text that begins inside a comment or string; None if nowhere."""
+def _find_code(text: str, rules: LexicalRules, begin: LexerState, opened: _Open) -> int | None:
+    """Return where code begins in a text that begins inside a comment or string; None if nowhere."""
     if begin.comment:
         found = text.find(begin.comment)
         if found < 0:
@@ -151,13 +153,13 @@ def _leave(text: str, rules: LexicalRules, begin: LexerState, opened: _Open) -> 
         return end + len(quote)
     if end >= len(text):
         return None
-    # A newline in a string that may not span lines: its quote was forgotten, and the line's end stands for it.
+    # A newline in a string that may not span lines: its quote was forgotten, so the string ends with the line.
     opened.forget(len(begin.stack) - 1)
     return end
 
 
 def _unfinished(comment: str, rules: LexicalRules) -> str:
-    """What a comment at the end of a text still needs to end."""
+    """Return what would end a comment at the end of a text; empty if it has ended."""
     if rules.line_comment and comment.startswith(rules.line_comment):
         return "\n"
     closing = rules.block_comment[1] if rules.block_comment else ""
@@ -165,7 +167,7 @@ def _unfinished(comment: str, rules: LexicalRules) -> str:
 
 
 def without_comment(line: str, language: str, state: LexerState | None = None) -> str:
-    """A line of code without the comment and white space at its end; ``state`` is that at its start."""
+    """Return a line of code without the comment and white space at its end; ``state`` is that at its start."""
     rules, position = rules_of(language), 0
     if state and not state.code:
         # Find where the code begins by letting ``scan`` close what is open.
@@ -180,13 +182,13 @@ def without_comment(line: str, language: str, state: LexerState | None = None) -
 
 
 def bracket_balance(line: str, language: str) -> int:
-    """Brackets that a line of code opens less those it closes."""
+    """Return how many more brackets a line of code opens than it closes."""
     brackets = [token for kind, _start, _end, token in _tokens(line, 0, rules_of(language)) if kind == "bracket"]
     return sum(1 if bracket in BRACKETS else -1 for bracket in brackets)
 
 
 def _tokens(text: str, position: int, rules: LexicalRules) -> Iterator[tuple[str, int, int, str]]:
-    """(kind, start, end, text) of the tokens that matter; for ``unclosed``, text is the quote that is missing."""
+    """Yield (kind, start, end, text) of the tokens that matter; for ``unclosed``, text is the missing quote."""
     for match in _pattern(rules).finditer(text, position):
         kind, start, end = match.lastgroup or "", match.start(), match.end()
         if kind != "string":
@@ -212,7 +214,7 @@ def _pattern(rules: LexicalRules) -> re.Pattern[str]:
     strings: list[str] = []
     for quote in (*rules.long_quotes, *rules.quotes):
         mark, rest = re.escape(quote), _string_rest(quote, quote in rules.long_quotes).pattern
-        # A string that may not span lines ends with its line when its quote was forgotten.
+        # A string that may not span lines ends with its line if its quote was forgotten.
         strings.append(rf"{mark}{rest}(?:{mark}|\Z|(?=\n))")
     if strings:
         parts.append(f"(?P<string>{'|'.join(strings)})")
@@ -224,6 +226,6 @@ def _pattern(rules: LexicalRules) -> re.Pattern[str]:
 
 @cache
 def _string_rest(quote: str, long: bool) -> re.Pattern[str]:
-    """What may follow an opening quote, up to but without the closing one."""
+    """Return a pattern for the content of a string after its opening quote."""
     other = rf"(?!{re.escape(quote)})" + (r"[^\\]" if long else r"[^\\\n]")
     return re.compile(rf"(?:{other}|\\.|\\\Z)*+", re.DOTALL)

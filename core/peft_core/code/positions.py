@@ -22,7 +22,7 @@ class Encoding(StrEnum):
 
 
 def negotiate(offered: object) -> Encoding:
-    """The first encoding of the client's ``general.positionEncodings`` that is known here; UTF-16 without an offer."""
+    """Return the first encoding of the client's ``general.positionEncodings`` that is known here, else UTF-16."""
     if isinstance(offered, list | tuple):
         for name in offered:
             if name in tuple(Encoding):
@@ -31,7 +31,7 @@ def negotiate(offered: object) -> Encoding:
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines with their ends; the last has none, and is empty when the text is empty or ends a line.
+    """Split into lines with their ends; the last has none, and is empty if the text is empty or ends a line.
 
     So ``"".join(split_lines(text)) == text`` and the number of lines is one more than the number of line ends.
     """
@@ -45,14 +45,14 @@ def split_lines(text: str) -> list[str]:
 
 
 def content(line: str) -> str:
-    """The line without its end."""
+    """Return the line without its end."""
     if line.endswith("\r\n"):
         return line[:-2]
     return line[:-1] if line[-1:] in ("\r", "\n") else line
 
 
 def to_offset(line: str, column: int, encoding: Encoding) -> int:
-    """Code points before ``column``; a column past the end means the end, one inside a character means its start.
+    """Return the code points before ``column``; past the end is the end, inside a character is its start.
 
     ``line`` is given without its end.
     """
@@ -75,7 +75,7 @@ def to_offset(line: str, column: int, encoding: Encoding) -> int:
 
 
 def to_column(line: str, offset: int, encoding: Encoding) -> int:
-    """The column of the character at ``offset`` code points; past the end counts as the end."""
+    """Return the column of the character at ``offset`` code points; past the end is the end."""
     head = line[: max(offset, 0)]
     if encoding is Encoding.UTF32 or head.isascii():
         return len(head)

@@ -1,7 +1,7 @@
-"""The functions and blocks of a file, as spans of its text, whatever the language.
+"""The functions and blocks of a file in any language, as spans of its text.
 
-From a syntax tree where there is a grammar, else from indentation. Spans count characters of a text with ``\\n`` line
-ends. Only what spans lines is looked at, so that a walk costs the nodes that matter. Does not choose anything.
+They come from a syntax tree if there is a grammar, else from indentation. Spans count characters of a text with ``\\n``
+line ends. For speed, only nodes that span several lines are visited.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class Statement:
 
 @dataclass(frozen=True)
 class Suite:
-    """The statements of one block, one indentation, in order."""
+    """The statements of one block, which have the same indentation, in order."""
 
     statements: tuple[Statement, ...]
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function; ``body`` begins behind the docstring, at the first statement's first character."""
+    """A function; ``body`` begins at the first statement after the docstring."""
 
     span: Span
     """From ``def`` to the end of the body; decorators are not part of it."""
@@ -62,11 +62,11 @@ class Function:
     body: Span | None
     docstring: Span | None = None
     outermost: bool = True
-    """Whether it stands in no other function."""
+    """Whether it is in no other function."""
 
 
 class SourceText:
-    """A text, its lines, and the way from a syntax tree's rows and byte columns to characters."""
+    """A text and its lines, with conversions from a syntax tree's rows and byte columns to characters."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -76,7 +76,7 @@ class SourceText:
             self.starts.append(self.starts[-1] + len(line) + 1)
 
     def offset(self, point: tuple[int, int]) -> int:
-        """The character at a row and a column in bytes."""
+        """Return the offset of the character at a row and a column in bytes."""
         row, column = point
         line = self.lines[row]
         if not line.isascii():
@@ -84,42 +84,42 @@ class SourceText:
         return self.starts[row] + column
 
     def point(self, offset: int) -> tuple[int, int]:
-        """Row, and column in bytes, of a character."""
+        """Return the row, and the column in bytes, of a character."""
         row = self.row(offset)
         return row, len(self.text[self.starts[row] : offset].encode())
 
     def row(self, offset: int) -> int:
-        """Number of the line a character stands in, from 0."""
+        """Return the number of a character's line, from 0."""
         return bisect_right(self.starts, offset, hi=len(self.lines)) - 1
 
     def span(self, node: Node) -> Span:
-        """The characters of a node."""
+        """Return the span of a node."""
         return Span(self.offset(node.start_point), self.offset(node.end_point))
 
     def content(self, row: int) -> Span:
-        """A line without the white space around it."""
+        """Return the span of a line without the white space around it."""
         line = self.lines[row]
         start = self.starts[row] + len(leading_space(line))
         return Span(start, max(start, self.starts[row] + len(line.rstrip())))
 
     def begins_line(self, offset: int) -> bool:
-        """Whether nothing but white space stands before a character on its line."""
+        """Whether only white space is before a character on its line."""
         return not self.text[self.starts[self.row(offset)] : offset].strip()
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What a file is made of."""
+    """The functions and blocks of a file."""
 
     text: SourceText
     suites: tuple[Suite, ...] = ()
     functions: tuple[Function, ...] = ()
     opaque: frozenset[int] = frozenset()
-    """Rows that belong to a string or a comment which spans lines, or to text that does not parse."""
+    """Rows of multi-line strings and comments, and of text that does not parse."""
     tree: Tree | None = None
 
     def leaf(self, offset: int) -> Node | None:
-        """The smallest named node around a character; None without a tree."""
+        """Return the smallest named node around a character; None without a tree."""
         if self.tree is None:
             return None
         point = self.text.point(offset)
@@ -127,12 +127,12 @@ class Structure:
 
     @cached_property
     def outermost(self) -> tuple[Function, ...]:
-        """The functions that stand in no other."""
+        """The functions that are in no other function."""
         return tuple(each for each in self.functions if each.outermost)
 
 
 def parse_structure(text: str, language: str) -> Structure:
-    """The structure of a file with ``\\n`` line ends."""
+    """Parse a file with ``\\n`` line ends."""
     grammar = grammar_of(language)
     if grammar is None:
         return Structure(view := SourceText(text), tuple(_indented(view)))
@@ -143,7 +143,7 @@ def parse_structure(text: str, language: str) -> Structure:
 
 
 def parse_functions(text: str, language: str) -> Structure:
-    """The structure of a file without its suites, in half the time; of one without a grammar everything."""
+    """Parse a file without its suites, in half the time; without a grammar, same as ``parse_structure``."""
     grammar = grammar_of(language)
     if grammar is None:
         return parse_structure(text, language)
@@ -227,7 +227,7 @@ class _FunctionsOnly(_Walk):
 
 
 def block_end(text: SourceText, block: Node) -> int:
-    """The last place a statement of a block may reach to: before its closing brace, if it has one."""
+    """Return where the statements of a block must end: before its closing brace, if it has one."""
     end = text.offset(block.end_point)
     if text.text[end - 1 : end] == "}" and text.text[text.offset(block.start_point)] == "{":
         return end - 1
@@ -248,7 +248,10 @@ def _is_docstring(node: Node) -> bool:
 
 
 def _indented(text: SourceText) -> Iterator[Suite]:
-    """Runs of lines of one indentation, deeper ones belonging to the line above: a suite for every place that opens."""
+    """Yield a suite wherever the indentation grows: its statements are the lines of that indentation.
+
+    Deeper lines belong to the statement above them.
+    """
     rows = [(row, width(leading_space(line))) for row, line in enumerate(text.lines) if line.strip()]
     for index, (row, column) in enumerate(rows):
         if index == 0 or column <= rows[index - 1][1]:

@@ -1,1 +1,1 @@
-"""What is kept from the model, from suggestions and from the disk: files that hold secrets, and values that look so."""
+"""What is kept from the model, suggestions and the disk: files that hold secrets, and values that look like secrets."""

@@ -1,8 +1,8 @@
-"""Files that hold secrets by their kind, and documents of prose, in which completions are off.
+"""Files without completions: those of a kind that holds secrets, and, unless the user wants it, prose.
 
-A file is judged by its name alone, whatever its case: nothing is opened. The table below is the whole rule. It holds
-for the daemon, the language server, the workspace's index and tuning alike, and no setting turns it off. Example files
-such as ``.env.example`` count, as people put real values there; a module such as ``credentials.py`` is code and does
+A file is judged by its name alone, in any case; nothing is opened. The table below is the whole rule. It applies to the
+daemon, the language server, the index of a workspace and tuning, and no setting turns it off. Example files such as
+``.env.example`` count as secret, as people put real values there; a module such as ``credentials.py`` is code and does
 not.
 """
 
@@ -18,14 +18,15 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True)
 class _FileKind:
-    """Patterns for the names of files of one kind, in lower case; one with a folder in it is of both."""
+    """Patterns, in lower case, for the names of files of one kind; ``a/b`` matches file ``b`` in a folder ``a``."""
 
     holds: str
+    """The secrets in such files, for the user."""
     names: tuple[str, ...] = ()
     data_names: tuple[str, ...] = ()
-    """Count where the name has no ending, or that of a data file: elsewhere they are those of source files."""
+    """Patterns for names without an ending, or with that of a data file; source files may have such names too."""
     bare_names: tuple[str, ...] = ()
-    """Count where the name has no ending."""
+    """Patterns for names without an ending."""
 
 
 _KINDS = (
@@ -74,22 +75,22 @@ _DATA_ENDINGS = frozenset(
 )
 
 _SECRET_LANGUAGES = frozenset({"dotenv", "env"})
-"""Language ids of documents that hold secrets whatever they are called."""
+"""Language ids of documents that hold secrets under any name."""
 
 _PROSE = {
     **dict.fromkeys(("plaintext", "text", "txt", "plain", "fundamental"), "plaintext"),
     **dict.fromkeys(("markdown", "md", "gfm", "mdx", "rmd", "quarto", "pandoc"), "markdown"),
 }
-"""Language ids of prose, under the names that editors have for them, each with its usual one."""
+"""Language ids that editors use for prose, each with the usual id."""
 
 PROSE_LANGUAGES = ("plaintext", "markdown")
 """Languages without completions unless the user turns them on."""
 
 
 def secret_file(path: str | None, language: str = "") -> str | None:
-    """Say what a file holds that makes it secret, such as "private keys"; None for any other file.
+    """Return what secrets a file holds, such as "private keys"; None for any other file.
 
-    ``path`` is a path of any system or a URI. ``language`` is the document's, where it is one.
+    ``path`` is a path of any system or a URI. ``language`` is the language id of an open document.
     """
     if language.lower() in _SECRET_LANGUAGES:
         return "environment variables"
@@ -97,7 +98,7 @@ def secret_file(path: str | None, language: str = "") -> str | None:
 
 
 def why_secret(path: str | None, language: str = "") -> str | None:
-    """Tell the user why there are no completions in a secret file; None for any other file."""
+    """Return a sentence for the user on why a secret file has no completions; None for any other file."""
     held = secret_file(path, language)
     if held is None:
         return None
@@ -106,14 +107,14 @@ def why_secret(path: str | None, language: str = "") -> str | None:
 
 
 def prose_language(language: str) -> str | None:
-    """Return the usual id of a language of prose, whatever the editor calls it; None for any other language."""
+    """Return the usual id of a language of prose, given any editor's id; None for any other language."""
     return _PROSE.get(language.lower())
 
 
 def why_off(path: str | None, language: str, *, prose: bool) -> str | None:
-    """Tell the user why there are no completions in a document; None where there are.
+    """Return a sentence for the user on why a document has no completions; None if it has.
 
-    ``prose``: the user has turned on plain text and Markdown.
+    ``prose`` says whether the user has turned on plain text and Markdown.
     """
     if (secret := why_secret(path, language)) is not None:
         return secret
@@ -142,7 +143,7 @@ def _by_path(path: str) -> str | None:
 
 
 def _plain(path: str) -> str:
-    """Return the path of a URI; other paths as they are, those that begin with a drive included."""
+    """Return the path of a URI; other paths are unchanged, also those that begin with a drive."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
         with suppress(ValueError):
             return unquote(urlsplit(path).path)

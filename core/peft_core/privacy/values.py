@@ -1,9 +1,9 @@
 """Values in a text that look like secrets: keys, tokens, passwords.
 
-The tables below say what is looked for. Each value lies within one line and, a private key's short last line apart, is
-told from its own line alone: typing in one line changes nothing that was found in another. ``masked`` replaces values
-before a model reads them. It is made for a moment in which somebody types: a few tenths of a millisecond for 8,000
-characters. Tuning, which keeps what it saw, looks closer as well: see its ``secrets``.
+The tables below say what is looked for. Each value lies within one line and, except for the short last line of a
+private key, is found by its own line alone, so that typing in one line never changes what is found in others.
+``masked`` replaces values before a model reads them. It runs at every key, so it must be fast: a few tenths of a
+millisecond for 8,000 characters. Tuning, whose adapters keep what they learned, searches more thoroughly.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from functools import lru_cache
 from math import log2
 
 MASK = "<redacted>"
-"""Stands for a secret value. No pattern matches it, so masking twice changes nothing."""
+"""Replaces a secret value. No pattern matches it, so masking twice changes nothing."""
 
 MAX_WHOLE_LINE_CHARS = 2_000
-"""Characters of a line that are looked at whole; of a longer one only what stands around a hint."""
+"""A longer line is searched only around hints."""
 CHARS_BEFORE_HINT = 200
 MIN_LINE_CHARS = 8
-"""Characters; a shorter one holds no name with a value."""
+"""A shorter line has no room for a name and a value."""
 MIN_KEY_LINE_CHARS = 60
-"""Characters of a line of a private key, but for its last."""
+"""Shortest line of a private key, except for its last."""
 
 ValueSpan = tuple[int, int]
-"""Where a value begins and ends in a text."""
+"""Start and end of a value in a text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +35,13 @@ class _ValueKind:
     """One kind of secret value."""
 
     hints: tuple[str, ...]
-    """In lower case; a line without any of them is not looked at."""
+    """Lower-case words; a line without any of them is not searched."""
     pattern: re.Pattern[str]
-    """Its group ``value``, or the whole match where it has no such group, is the value."""
+    """Matches the value, in the group ``value`` if there is one."""
     judge: Callable[[re.Match[str]], bool] = bool
-    """Decides whether a match counts."""
+    """Whether a match is a secret."""
     always_mixed: bool = False
-    """Whether its values have a digit or a sign in them."""
+    """Whether all its values contain a digit or a sign."""
 
 
 def _token(hints: str, pattern: str) -> _ValueKind:
@@ -75,14 +75,14 @@ _TOKENS = (
     _token("age-secret-key-", r"AGE-SECRET-KEY-1[A-Z0-9]{40,}"),
     _token(":aa", r"\d{8,10}:AA[\w-]{30,}"),
 )
-"""Values that say what they are by how they begin, as their issuers publish it."""
+"""Tokens that are recognized by their beginning, as their issuers document it."""
 
 _LOGIN_WORDS = r"passw(?:or)?d|passphrase|pwd"
 _ACCESS_WORDS = r"secret|token|credential|(?:api|access|auth|private|client|account|master|signing|encryption)[_-]?key"
 _NAME_HINTS = ("passw", "passphrase", "pwd", "secret", "token", "credential", "key")
 _NAME = rf"(?P<name>[\w.-]{{0,60}}(?:{_LOGIN_WORDS}|{_ACCESS_WORDS}|key)[\w-]{{0,40}})"
 _IS = r"""(?P<is>\s*:\s*[\w\[\]|., ]{1,40}?=|\s*(?:=>|:=|==|[=:,]|\s["']?value["']?\s*=))"""
-"""Between a name and its value: a type and ``=``, one of several signs, or an attribute's name."""
+"""What stands between a name and its value: a type and ``=``, one of several signs, or an attribute's name."""
 _LAST_KEYWORD = re.compile(rf".*(?:{_LOGIN_WORDS}|{_ACCESS_WORDS}|key)", re.IGNORECASE)
 _ABOUT_A_SECRET = re.compile(
     r"""iz\w+$|s$|s[-_.]|(?:.*[-_.])?(?:ur[li]s?|names?|fields?|headers?|paths?|files?|filename|dir|types?
@@ -91,7 +91,7 @@ _ABOUT_A_SECRET = re.compile(
     |class|ids?|provider|store|source|endpoint|kind|mode|style|index|usage|scopes?|template|schema|required|enabled|event|action|words?)$""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""How a name goes on that tells of a secret and holds none: ``token_url``, ``token_cookie_name``, ``passwords``."""
+"""The rest of a name that is about a secret but holds none: ``token_url``, ``token_cookie_name``, ``passwords``."""
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _NO_LITERAL = re.compile(
     r"""\$[A-Za-z_({]|%[A-Za-z_({]|your|change.?me|replace|insert|enter|example|dummy|placeholder|todo|x{3,}|[*.…]{3,}
@@ -103,9 +103,9 @@ _NO_LITERAL = re.compile(
     |(?:test|mock|fake|sample|demo|stub|invalid|wrong|expired)(?:[-_][a-z]+)+(?:[-_]?\d{1,4})?$""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Values to be filled in or made up for tests, expressions, addresses, paths, versions, colors, names and sentences."""
+"""Values that are no secrets: placeholders, test values, expressions, addresses, paths, versions, colors, names."""
 _MEMBER = re.compile(r"[A-Za-z_]\w*(?:(?:\.|::|->)[A-Za-z_]\w*)+$")
-"""Names joined by dots or arrows: a module, a key of a translation. Some tokens look the same but for their letters."""
+"""Names joined by dots or arrows, such as a module or a key of a translation; random letters are excluded later."""
 _COMMON = frozenset(
     ("password", "passwd", "pass", "pwd", "secret", "token", "postgres", "root", "admin", "guest", "user", "test")
 )
@@ -117,7 +117,7 @@ def _entropy(text: str) -> float:
 
 
 def _is_random(value: str) -> bool:
-    """Whether a value has a long stretch of letters and digits in no order."""
+    """Whether a value has a long run of random letters and digits."""
     for run in re.findall(r"[A-Za-z0-9+/]{16,}", value):
         digits = sum(map(str.isdigit, run))
         if 2 <= digits < len(run) and _entropy(run) > 2.8:
@@ -136,13 +136,13 @@ def _names_password(name: str) -> bool:
 
 
 def _is_no_value(value: str) -> bool:
-    """Whether a literal is no secret, whatever it is called."""
+    """Whether a literal is no secret, even if its name suggests one."""
     is_member = _MEMBER.match(value) is not None and not _is_random(value)
     return is_member or _NO_LITERAL.match(value) is not None or value.lower() in _COMMON
 
 
 def _holds(name: str, value: str) -> bool:
-    """Whether a literal is a secret, by its name and itself."""
+    """Whether a literal is a secret, judged by its name and its value."""
     if _is_no_value(value) or "public" in name.lower():
         return False
     if _ABOUT_A_SECRET.match(_HUMP.sub("_", _LAST_KEYWORD.sub("", name, count=1))):
@@ -159,12 +159,12 @@ def _named(match: re.Match[str]) -> bool:
 
 
 def _quoted(match: re.Match[str]) -> bool:
-    # A comma may as well stand between two words of a list.
+    # A comma may also separate two words of a list.
     return _named(match) and (match["is"].strip() != "," or _is_random(match["value"]))
 
 
 def _configured(match: re.Match[str]) -> bool:
-    """Whether the rest of a line is a secret, as in a configuration file, and no expression of a program."""
+    """Whether the rest of a line is a secret, as in a configuration file, and not an expression of a program."""
     name, sign, value = match["name"], match["sign"].strip(), match["value"]
     if not _holds(name, value) or _TYPE.match(value):
         return False
@@ -231,14 +231,14 @@ _NAMED = (
         ("bearer ", "basic "), re.compile(r"\b(?:Bearer|Basic) +(?P<value>[\w.~+/=-]{16,})", _FLAGS), _has_random_value
     ),
 )
-"""Values that are secrets by the name they are given, or by where they stand."""
+"""Values that are secrets because of their name, or of the text around them."""
 
 _KEY_AFTER_HEAD = _ValueKind(
     ("private key",),
     re.compile(r"""PRIVATE KEY(?: BLOCK)?-----(?:\\[nr])*(?P<value>[^"'`<]{4,}?)(?=-----END|["'`<]|$)"""),
     lambda match: match["value"].strip() != "",
 )
-"""What follows the head of a private key on the same line."""
+"""The text after the head of a private key on the same line."""
 
 _KINDS = (*_TOKENS, *_NAMED, _KEY_AFTER_HEAD)
 _BY_HINT: Mapping[str, tuple[_ValueKind, ...]] = {
@@ -251,9 +251,9 @@ _SIGN_OR_DIGIT = re.compile(r"[0-9!@#^&*+~%?]")
 
 _KEY_RUN = re.compile(r"[A-Za-z0-9+/]{60}")
 _KEY_LINE = re.compile(
-    # A line of base64 alone, in quotes or a comment: digits, small and large letters, as no hash and no word has them.
+    # A line of base64, maybe in quotes or a comment. It has digits, small and capital letters; hashes and words do not.
     r"""[^\w\n]*(?P<value>(?=[^\n]*\d)(?=[^\n]*[a-z])(?=[^\n]*[A-Z])"""
-    # The alphabet has them too.
+    # But an alphabet of all characters has them too.
     r"""(?![^\n]*(?:abcdefgh|ABCDEFGH))[A-Za-z0-9+/]{60,}={0,2})(?:\\[nr])*[^\w\n]*$""",
     re.MULTILINE | re.ASCII,
 )
@@ -264,7 +264,7 @@ _KEY_LAST_LINE = re.compile(
 
 
 def secret_values(text: str) -> list[ValueSpan]:
-    """Find the values, in order; none overlap, and none has a line end in it."""
+    """Return the spans of all values, in order; they do not overlap, and none contains a line end."""
     found: list[ValueSpan] = []
     at = 0
     for line in text.split("\n"):
@@ -278,12 +278,12 @@ def secret_values(text: str) -> list[ValueSpan]:
 
 
 def masked(text: str) -> str:
-    """Return the text with ``MASK`` in place of every value; its lines stay."""
+    """Return the text with ``MASK`` in place of every value; the number of lines stays the same."""
     return masked_parts(text)[0]
 
 
 def masked_parts(*parts: str) -> tuple[str, ...]:
-    """``masked`` for consecutive parts of one text; a value that spans several is masked in each of them."""
+    """Return consecutive parts of one text, masked; a value that spans several parts is masked in each of them."""
     found = secret_values("".join(parts))
     return _masked_at(parts, found) if found else parts
 
@@ -303,7 +303,7 @@ def _masked_at(parts: tuple[str, ...], found: list[ValueSpan]) -> tuple[str, ...
 
 @lru_cache(maxsize=8192)
 def _in_line(line: str) -> tuple[ValueSpan, ...]:
-    """The values of one line. While somebody types, all lines but one are those of the key before."""
+    """Return the values of one line. Cached: while somebody types, only one line changes."""
     return tuple(_found_in(line))
 
 
@@ -337,7 +337,7 @@ def _of_kind(kind: _ValueKind, text: str, start: int, end: int) -> Iterator[Valu
         judged = kind.judge(match)
         if judged:
             yield match.span("value" if "value" in groups else 0)
-        # What a name is given may be the name of another: <add key="password" value="..."/>.
+        # A value may itself be the name of the next one: <add key="password" value="..."/>.
         start = match.end() if judged or "name" not in groups else match.end("name")
 
 

@@ -159,7 +159,7 @@ def _wanted_names(
     Imported names come first, in their order; then names near the cursor that one other file defines.
     """
     wanted: dict[str, set[str]] = {}
-    for each in related.wanted(query.path, query.before + query.after):
+    for each in related.find(query.path, query.before + query.after):
         if not each.names:
             wanted[each.path] = set()
         for name in sorted(each.names):

@@ -30,7 +30,7 @@ FILES: Mapping[str, str] = {
 
 def related(path: str, hidden: tuple[str, ...] = ()) -> dict[str, str]:
     view = RelatedFiles([p for p in FILES if p not in hidden], lambda p: FILES[p])
-    return {chunk.path: chunk.text for chunk in view.of(path, FILES[path])}
+    return {chunk.path: chunk.text for chunk in view.chunks(path, FILES[path])}
 
 
 def test_imports_are_followed_in_their_order_and_only_signatures_are_shown() -> None:
@@ -60,7 +60,7 @@ def test_a_file_is_not_its_own_context_and_sizes_are_bounded() -> None:
     long = "".join(f"def function_number_{n}(argument_one, argument_two):\n    return {n}\n" for n in range(200))
     files = {"a.py": "".join(f"import m{n}\n" for n in range(9)) + "import a\n"} | {f"m{n}.py": long for n in range(9)}
     view = RelatedFiles(list(files), lambda p: files[p])
-    found = view.of("a.py", files["a.py"])
+    found = view.chunks("a.py", files["a.py"])
     assert [chunk.path for chunk in found] == ["m0.py", "m1.py", "m2.py"]
     assert all(0 < len(chunk.text) <= MAX_CHUNK_CHARS for chunk in found)
     assert sum(len(chunk.text) for chunk in found) <= MAX_CHARS

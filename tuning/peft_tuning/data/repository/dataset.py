@@ -268,7 +268,7 @@ class _Writer:
                 self._dropped["example: its file changed meanwhile"] += len(holes) + len(sentences)
                 continue
             source = self._plans[path].source
-            chunks = related.of(path, text)
+            chunks = related.chunks(path, text)
             for hole in holes:
                 start, end = window(text, hole)
                 examples.append(
