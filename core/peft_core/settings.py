@@ -43,7 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model_file: Annotated[
         Literal["auto", "original"],
         Meta(
-            description="file to serve; auto: the faster copy by `models optimize`, if there is one; original: not it"
+            description="file to serve; auto: the faster copy that `models optimize` made, if there is one; "
+            "original: never the copy"
         ),
     ] = "auto"
     listen: Annotated[

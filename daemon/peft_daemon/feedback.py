@@ -1,9 +1,9 @@
 """Feedback on suggestions: the private SQLite file that holds it on this machine, and its summary.
 
-The file is bounded; the oldest rows go first. Numbers are stored of every record. Text is stored only where the user
-has agreed to that, and never of a file with secrets or a suggestion that has one in it (``filter_text``). Every call
-opens the file anew, so that the daemon and the command line can use it at the same time; calls block, and belong into a
-thread. Nothing is sent anywhere.
+The file is bounded; the oldest rows are deleted first. Numbers are stored for every suggestion. Text is stored only if
+the user has agreed to it, and never if the file or the suggestion contains secrets (``filter_text``). Every call opens
+the file, so that the daemon and the command line can use it at the same time. Calls block: use a thread. Nothing is
+sent anywhere.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from peft_core.privacy.files import secret_file
 from peft_core.privacy.values import masked_parts, secret_values
 
 SCHEMA = 2
-"""1: text was kept of every record, which nobody had been asked about."""
+"""Version of the tables. Version 1 kept text without asking the user."""
 MAX_ROWS = 20_000
 MAX_BYTES = 64_000_000
-"""Of the file; whichever bound is met first."""
+"""Size of the file. Both bounds apply."""
 BUSY_S = 5.0
 MAX_PARENT_FOLDERS = 64
-"""Folders above a document in which its repository is looked for."""
+"""How many folders above a document are searched for its repository."""
 
 _CREATE = """
 CREATE TABLE feedback (
@@ -44,21 +44,21 @@ CREATE TABLE feedback (
 )
 """
 NO_TEXT, AGREED, UNASKED = "none", "agreed", "unasked"
-"""Of the column ``text``: what a row has of it. Text from before anybody was asked is not used for anything."""
+"""Values of the column ``text``. Text that the user was not asked about (``UNASKED``) is never used."""
 
 
 @dataclass(frozen=True)
 class FeedbackRow:
-    """One suggestion, and when and where it was."""
+    """One suggestion, with time and repository."""
 
     id: int
     time: float
-    """Seconds since 1970 at which it was recorded."""
+    """When it was recorded, in seconds since 1970."""
     repository: str | None
-    """The folder at or above the document that has a ``.git``, if there is one; kept with text only."""
+    """The nearest folder above the document that has a ``.git``, if any; stored only together with text."""
     record: FeedbackRequest
     has_text: bool = False
-    """Whether the record has text that the user agreed to keep; what it has without that is to be left alone."""
+    """Whether the user agreed to keep the record's text; otherwise the text must not be used."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,29 @@ class FeedbackCounts:
 
     all: int
     with_text: int
-    """Those of them with text that the user agreed to keep."""
+    """Suggestions with text that the user agreed to keep."""
     unasked: int
-    """Those of them with text from before anybody was asked."""
+    """Suggestions with text that the user was not asked about."""
 
 
 class FeedbackStore:
-    """The feedback of one installation; the file is made by the first record."""
+    """The feedback of one installation; the first record creates the file."""
 
     def __init__(
-        self, file: Path, *, keeps_text: bool = False, most_rows: int = MAX_ROWS, most_bytes: int = MAX_BYTES
+        self, file: Path, *, keeps_text: bool = False, max_rows: int = MAX_ROWS, max_bytes: int = MAX_BYTES
     ) -> None:
-        """``keeps_text``: the user has agreed that text is kept, whatever a record says of that itself."""
-        self._file, self._keeps_text, self._most_rows, self._most_bytes = file, keeps_text, most_rows, most_bytes
+        """``keeps_text``: the user has agreed to keep text of all records, also of those that do not say so."""
+        self._file, self._keeps_text, self._max_rows, self._max_bytes = file, keeps_text, max_rows, max_bytes
 
     @property
     def file(self) -> Path:
-        """Where it lies."""
+        """Path of the SQLite file."""
         return self._file
 
     def add(self, record: FeedbackRequest) -> bool:
-        """Record what may be kept of it; False if this offer is recorded already.
+        """Store the parts of a record that may be kept; returns False if this offer is stored already.
 
-        Raises Unavailable when the disk does not take it, Conflict when the file cannot be used.
+        Raises Unavailable if it cannot be written now, Conflict if the file cannot be used.
         """
         kept = filter_text(record) if self._keeps_text or record.text_agreed else None
         text = NO_TEXT if kept is None else AGREED
@@ -103,7 +103,7 @@ class FeedbackStore:
         return added == 1
 
     def rows(self) -> Iterator[FeedbackRow]:
-        """All of it, oldest first, but for what cannot be read; raises as ``add`` does."""
+        """Yield all rows, oldest first, without unreadable ones; raises as ``add`` does."""
         if not self._file.exists():
             return
         with self._open() as database:
@@ -114,11 +114,11 @@ class FeedbackStore:
                     yield FeedbackRow(id_, when, repository, decoded, text == AGREED)
 
     def count(self) -> int:
-        """How many suggestions are recorded."""
+        """Return how many suggestions are recorded; raises as ``add`` does."""
         return self.counts().all
 
     def counts(self) -> FeedbackCounts:
-        """How many suggestions are recorded, and what is kept of them."""
+        """Return how many suggestions are recorded, and how many have text; raises as ``add`` does."""
         if not self._file.exists():
             return FeedbackCounts(0, 0, 0)
         with self._open() as database:
@@ -126,7 +126,7 @@ class FeedbackStore:
         return FeedbackCounts(sum(found.values()), found.get(AGREED, 0), found.get(UNASKED, 0))
 
     def clear(self) -> None:
-        """Remove all of it, the bytes on the disk included; also a file that cannot be read any more."""
+        """Delete all feedback, also its bytes on the disk, and also a file that cannot be read."""
         if not self._file.exists():
             return
         try:
@@ -139,7 +139,7 @@ class FeedbackStore:
                 self._file.with_name(name).unlink(missing_ok=True)
 
     def clear_text(self) -> None:
-        """Remove all text, and where it was, the bytes on the disk included; the numbers stay. Raises as ``add``."""
+        """Delete all text and repositories, also their bytes on the disk; the numbers stay. Raises as ``add``."""
         if not self._file.exists():
             return
         with self._open() as database:
@@ -154,8 +154,8 @@ class FeedbackStore:
         def pragma(name: str) -> int:
             return int(database.execute(f"PRAGMA {name}").fetchone()[0])
 
-        surplus = int(database.execute("SELECT count(*) FROM feedback").fetchone()[0]) - self._most_rows
-        while surplus > 0 or (pragma("page_count") - pragma("freelist_count")) * pragma("page_size") > self._most_bytes:
+        surplus = int(database.execute("SELECT count(*) FROM feedback").fetchone()[0]) - self._max_rows
+        while surplus > 0 or (pragma("page_count") - pragma("freelist_count")) * pragma("page_size") > self._max_bytes:
             removed = database.execute(
                 "DELETE FROM feedback WHERE id IN (SELECT id FROM feedback ORDER BY id LIMIT ?)", (max(surplus, 1),)
             ).rowcount
@@ -213,10 +213,10 @@ class FeedbackStore:
 
 
 def filter_text(record: FeedbackRequest) -> FeedbackRequest | None:
-    """Return the record as it may be stored with its text: values that look like secrets are masked.
+    """Return the record as it may be stored with its text, with values that look like secrets masked.
 
-    None where no text may be kept: of a file with secrets, and where the suggestion, what stands in its place now or
-    what is behind the cursor has a secret in it.
+    Returns None if no text may be kept: if the file is of a kind that holds secrets, or if the suggestion, or the text
+    that is in its place now, contains a value that looks like a secret or a part of one.
     """
     if secret_file(record.path, record.language) is not None:
         return None
@@ -231,7 +231,7 @@ def filter_text(record: FeedbackRequest) -> FeedbackRequest | None:
 
 
 def _migrate_to_2(database: sqlite3.Connection) -> None:
-    """Migrate from schema 1: mark text that the user was not asked about; remove it at once where it has secrets."""
+    """Migrate from schema 1: mark text as not agreed to, and delete it at once if it has secrets."""
     database.execute("ALTER TABLE feedback ADD COLUMN text TEXT NOT NULL DEFAULT 'none'")
     for (id_,) in database.execute("SELECT id FROM feedback").fetchall():
         (record,) = database.execute("SELECT record FROM feedback WHERE id = ?", (id_,)).fetchone()
@@ -244,7 +244,7 @@ def _migrate_to_2(database: sqlite3.Connection) -> None:
 
 
 def _remove_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest | None) -> None:
-    """Leave only the numbers of a row; nothing of one that cannot be read."""
+    """Keep only the numbers of a row; delete a row that cannot be read."""
     if record is None:
         database.execute("DELETE FROM feedback WHERE id = ?", (id_,))
         return
@@ -255,13 +255,13 @@ def _remove_text(database: sqlite3.Connection, id_: int, record: FeedbackRequest
 
 
 def _wipe_deleted(database: sqlite3.Connection) -> None:
-    """Remove deleted rows from the disk."""
+    """Remove the bytes of deleted rows from the disk."""
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _decode(record: bytes) -> FeedbackRequest | None:
-    """The record of a row; None for one that cannot be read, which must not end what is done with the others."""
+    """Decode the record of a row; None if it cannot be read, so that the other rows still can be."""
     try:
         return msgspec.json.decode(record, type=FeedbackRequest)
     except (msgspec.DecodeError, TypeError):
@@ -273,21 +273,21 @@ def _read_schema(database: sqlite3.Connection) -> int:
 
 
 def _use_write_ahead_log(database: sqlite3.Connection) -> None:
-    """Let readers and a writer not wait for each other: whoever first opens a new file gives it a write-ahead log."""
+    """Give a new file a write-ahead log, so that readers and a writer do not wait for each other."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
             database.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            # SQLite itself does not wait here, though it has been told to: two could wait for each other.
+            # SQLite ignores its timeout here, as two processes could wait for each other.
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
 
 
 def find_repository(path: str | None) -> str | None:
-    """Return the nearest folder at or above a document that has a ``.git``."""
+    """Return the nearest folder above a document that has a ``.git``, if any."""
     if path is None:
         return None
     for folder in list(Path(path).parents)[:MAX_PARENT_FOLDERS]:
@@ -300,10 +300,10 @@ def find_repository(path: str | None) -> str | None:
 
 
 class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The suggestions of one adapter in one language; counts, and shares of 1."""
+    """The suggestions of one adapter in one language: counts, and shares from 0 to 1."""
 
     adapter: str
-    """Its name, ``base`` for none."""
+    """The adapter's name; ``base`` for none."""
     digest: str
     language: str
     offers: int
@@ -312,7 +312,7 @@ class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
     typed: float
     rejected: float
     still_there: float | None
-    """Of the characters that were accepted, those still there when they were looked at again; null: none were."""
+    """Share of the accepted characters that were still there when checked later; None if none was checked."""
     characters_shown: int
     characters_accepted: int
 

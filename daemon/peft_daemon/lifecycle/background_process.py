@@ -99,7 +99,7 @@ def rotate_log(path: Path, limit_bytes: int = MAX_LOG_BYTES) -> None:
     """Move the content to ``NAME.1`` when it is longer than the limit."""
     if not path.is_file() or path.stat().st_size <= limit_bytes:
         return
-    # Copied and cut, not renamed: the daemon goes on writing to the file it has open.
+    # Copied and truncated, not renamed: a running daemon continues to write to the file it has open.
     predecessor = path.with_name(path.name + ".1")
     predecessor.unlink(missing_ok=True)
     predecessor.touch(mode=0o600)

@@ -1,7 +1,7 @@
 """Failed starts of the daemon: the error that a daemon leaves for its starter, and the back-off after failures.
 
-An editor asks for a start at every keystroke, and each try costs a second. Failures are remembered in a file, because
-the next try may come from another process.
+An editor asks for a start at every keystroke, and each try takes a second. Failures are kept in a file, because the
+next try may come from another process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FailedStarts(msgspec.Struct, frozen=True):
     recent: list[FailedStart] = []
 
     def wait_s(self, now: float) -> float:
-        """Seconds until the next try is allowed; 0 if it is allowed now."""
+        """Return the seconds until the next try is allowed; 0 if it is allowed now."""
         if len(self.recent) <= MAX_FREE_FAILURES:
             return 0.0
         delay = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** (len(self.recent) - MAX_FREE_FAILURES - 1))

@@ -1,7 +1,7 @@
-"""The two locks: one daemon for life, one starter at a time. The kernel frees them when their holder dies.
+"""Two locks: one that the daemon holds while it runs, and one for the process that starts it.
 
-Beside the daemon lock lies the record of who holds it, so that a daemon that has not published itself yet, or is
-already leaving, can be named and stopped.
+The kernel frees them when their holder dies. Beside the daemon lock is the record of its holder, so that a daemon that
+does not serve yet, or no longer, can be found and stopped.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOCK_WAIT_S = 0.5
-"""How long a new daemon waits for the lock: whoever removes a dead daemon's files holds it for a moment."""
+"""How long a new daemon waits for the lock: removing a dead daemon's files holds it for a moment."""
 
 
 @contextlib.contextmanager
 def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
-    """Hold the lock only the daemon of this home holds for long; raises Conflict naming the pid of who has it."""
+    """Hold the daemon lock of this home; raises Conflict naming the pid of the daemon that holds it."""
     from filelock import Timeout  # noqa: PLC0415  (60 ms, not needed to find a running daemon)
 
     lock = _make_lock(paths, "daemon.lock")
@@ -50,7 +50,7 @@ def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_daemon_lock(paths: Paths) -> Iterator[None]:
-    """Be the one daemon of this home, on record, while the context lasts; raises as ``daemon_lock``."""
+    """Hold the daemon lock as the daemon, with this process as its recorded holder; raises as ``daemon_lock``."""
     with daemon_lock(paths, timeout_s=LOCK_WAIT_S):
         write_private(holder_file(paths), msgspec.json.encode(ProcessIdentity.current()))
         try:
@@ -60,12 +60,12 @@ def hold_daemon_lock(paths: Paths) -> Iterator[None]:
 
 
 def holder_file(paths: Paths) -> Path:
-    """Where the record of the lock's holder lies."""
+    """Return the path of the record of the lock's holder."""
     return paths.runtime / "holder.json"
 
 
 def find_lock_holder(paths: Paths) -> ProcessIdentity | None:
-    """The living process that holds the daemon lock, whether or not it serves."""
+    """Return the living process that holds the daemon lock, whether or not it serves; None if there is none."""
     if (data := read_private(holder_file(paths))) is None:
         return None
     try:
@@ -97,7 +97,7 @@ def starter_lock(paths: Paths) -> Iterator[bool]:
 def _make_lock(paths: Paths, name: str) -> BaseFileLock:
     from filelock import FileLock  # noqa: PLC0415
 
-    # No fallback to a lock that is a mere file: it would outlive a killed holder.
+    # No fallback to a lock by a file's existence: it would outlive a killed holder.
     return FileLock(
         require_private_folder(paths.runtime) / name, mode=0o600, thread_local=False, fallback_to_soft=False
     )

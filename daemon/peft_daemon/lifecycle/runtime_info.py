@@ -35,7 +35,7 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     """``unix:/path/of.sock`` or ``http://127.0.0.1:PORT``."""
     token: str = ""
-    """Empty for a unix socket, whose folder is the protection."""
+    """Empty for a unix socket, which its folder's permissions protect."""
     version: str
     protocol: int
     config_digest: str
@@ -53,11 +53,11 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.address.removeprefix("unix:")) if self.address.startswith("unix:") else None
 
     def has_same_version(self) -> bool:
-        """Whether it is of this very version and protocol."""
+        """Whether it has exactly this version and protocol."""
         return self.version == __version__ and self.protocol == PROTOCOL_VERSION
 
     def matches(self, settings: Settings) -> bool:
-        """Whether it is of this very version and runs with ``settings``."""
+        """Whether it has exactly this version and runs with ``settings``."""
         return self.has_same_version() and self.config_digest == settings.digest()
 
     def is_reachable(self) -> bool:
@@ -78,7 +78,7 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def info_file(paths: Paths) -> Path:
-    """Where the info file lies."""
+    """Return the path of the info file."""
     return paths.runtime / "daemon.json"
 
 
@@ -115,7 +115,7 @@ def withdraw_info(paths: Paths, info: DaemonInfo) -> None:
 
 
 class TuningNotice(msgspec.Struct, frozen=True):
-    """A tuning run under way on this machine; of several at the same time, the newest."""
+    """A tuning run under way on this machine; the newest, if there are several."""
 
     name: str
     process: ProcessIdentity

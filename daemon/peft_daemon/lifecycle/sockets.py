@@ -1,6 +1,6 @@
 """Where the daemon listens: a private unix socket, or loopback TCP with a token. Never another interface.
 
-Every daemon gets a socket name of its own: a client of the one before cannot reach it by accident.
+Every daemon gets a new socket name, so that a client of the previous daemon cannot reach it by accident.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 
 MAX_SOCKET_PATH_BYTES = 103
-"""Bytes: macOS has room for 104 with the final zero, Linux for 108."""
+"""macOS has room for 104 bytes with the final zero, Linux for 108."""
 SOCKET_PATTERN = "d-*.sock"
 
 
@@ -63,7 +63,7 @@ def remove_stale_sockets(paths: Paths) -> None:
 
 
 def socket_folder(paths: Paths) -> Path:
-    """The folder of unix sockets: the runtime folder, or a short one when a path there would not fit."""
+    """Return the folder of unix sockets: the runtime folder, or one with a short path if that is too long."""
     if _fits(paths.runtime):
         return paths.runtime
     name = f"peft-daemon-{hashlib.sha256(os.fsencode(paths.runtime)).hexdigest()[:16]}"
@@ -88,7 +88,7 @@ def _bind_unix(paths: Paths) -> Listener:
         raise Conflict(f"{folder} is a symbolic link", fix="Delete it, or set PEFT_DAEMON_HOME to a shorter path")
     path = require_private_folder(folder) / SOCKET_PATTERN.replace("*", secrets.token_hex(4))
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The mask, because the file exists before its mode could be changed; nothing else runs in this process yet.
+    # umask, because the file is visible before chmod could run; nothing else runs in this process yet.
     mask = os.umask(0o077)
     try:
         bound.bind(str(path))
@@ -110,7 +110,7 @@ def _bind_tcp(settings: Settings) -> Listener:
     if sys.platform == "win32":
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
     else:
-        # A restart may use the port of connections that ended a moment ago.
+        # So that a restarted daemon can bind the same port at once.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((str(ip), settings.port))
@@ -127,7 +127,7 @@ def _bind_tcp(settings: Settings) -> Listener:
 
 
 def _parse_loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    # Not looked up: what a name resolves to is not ours to trust.
+    # Names are not looked up: what they resolve to cannot be trusted.
     with contextlib.suppress(ValueError):
         ip = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         if ip.is_loopback:

@@ -1,6 +1,6 @@
-"""Find the daemon, and start it when there is none or one with another version or other settings.
+"""Find the daemon, and start it if there is none, or one with another version or other settings.
 
-Any number of processes may ask at the same time: one of them starts the daemon, and all get the same. The daemon is
+Several processes may call this at the same time: one of them starts the daemon, and all get the same one. The daemon is
 detached and outlives its starter.
 """
 
@@ -30,7 +30,7 @@ from peft_daemon.lifecycle.stop import STOP_TIMEOUT_S, end_process, remove_stale
 DAEMON_COMMAND = processes.python_module("peft_daemon.background")
 START_TIMEOUT_S = 30.0
 POLL_S = 0.015
-QUICK_DEATH_S = 60.0
+EARLY_EXIT_S = 60.0
 """A daemon that was killed or crashed this soon after it was started counts as a failed start."""
 
 
@@ -42,14 +42,14 @@ async def ensure_running(
     command: Sequence[str] = DAEMON_COMMAND,
     replace: bool = True,
 ) -> DaemonInfo:
-    """Return the daemon of this home that runs this version with ``settings``; start it if need be.
+    """Return the daemon of this home that runs this version with ``settings``; start it if necessary.
 
-    One with another version or other settings is stopped first, unless ``replace`` is false. ``command`` is the
-    command line of a daemon; settings and folders reach it by ``handover``.
+    A daemon with another version or other settings is stopped first, unless ``replace`` is false. ``command`` is the
+    command line of a daemon, which gets settings and folders by ``handover_environment``.
 
-    Raises the error the daemon itself met at its start (NotFound: the model is missing), Unavailable when it crashed
-    (with the last lines it printed), either of them again when it failed too often just before, and Conflict when
-    another version or other settings are in the way.
+    Raises the error that ended the daemon's start (e.g. NotFound: the model is missing), or Unavailable with its last
+    lines if it crashed; the last one again without a new try if starts failed too often; and Conflict if a daemon with
+    another version or other settings may not be replaced.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -70,7 +70,7 @@ async def ensure_running(
 async def _start(
     settings: Settings, paths: Paths, deadline: float, command: tuple[str, ...], replace: bool
 ) -> DaemonInfo:
-    """Make way and spawn; the caller holds the starter lock."""
+    """Stop or wait for another daemon, then spawn one; the caller holds the starter lock."""
     while True:
         if (info := _find_serving(settings, paths)) is not None:
             return info
@@ -80,7 +80,7 @@ async def _start(
         elif (holder := find_lock_holder(paths)) is not None:
             await _wait_briefly_for(holder, deadline)
         else:
-            _remember_quick_death(paths)
+            _record_early_exit(paths)
             remove_stale_files(paths)
             check_backoff(paths, time.time())
             if (info := await _spawn(settings, paths, deadline, command)) is not None:
@@ -92,11 +92,11 @@ async def _spawn(settings: Settings, paths: Paths, deadline: float, command: tup
     offset = prepare_log(paths)
     take_exit_error(paths)
     child = _launch(settings, paths, command)
-    # Somebody has to collect the exit status, or a daemon that ends before its starter stays as a zombie.
+    # Collect the exit status, or a daemon that ends before its starter stays as a zombie.
     threading.Thread(target=child.wait, name=f"daemon {child.pid}", daemon=True).start()
     while True:
         exit_code = child.poll()
-        # Read after the exit code: what a daemon published before it ended is then seen.
+        # Read after the exit code, so that what a daemon published before it ended is seen.
         if (info := find_running_daemon(paths)) is not None:
             if info.matches(settings):
                 return info
@@ -143,7 +143,7 @@ def _find_serving(settings: Settings, paths: Paths) -> DaemonInfo | None:
 def _refuse_unless_replaceable(info: DaemonInfo, settings: Settings, replace: bool) -> None:
     if info.matches(settings):
         return
-    # An old process that outlived an upgrade must not end the new daemon: what it would start is new as well.
+    # An old client that outlived an upgrade must not end the new daemon: it would start the new version again.
     if not info.has_same_version() and (not replace or _installed_version() == info.version):
         _refuse_other(info)
     if not replace:
@@ -176,7 +176,7 @@ def _installed_version() -> str:
 
 
 async def _wait_briefly_for(holder: ProcessIdentity, deadline: float) -> None:
-    """Wait a moment for a daemon that has the lock and does not serve: it starts or leaves."""
+    """Wait a moment for a daemon that has the lock but does not serve: it is starting or stopping."""
     if time.monotonic() > deadline:
         raise Unavailable(
             f"the daemon (pid {holder.pid}) neither serves nor ends", fix="`peft-daemon stop` ends it; then try again"
@@ -184,21 +184,21 @@ async def _wait_briefly_for(holder: ProcessIdentity, deadline: float) -> None:
     await asyncio.sleep(POLL_S)
 
 
-def _remember_quick_death(paths: Paths) -> None:
-    """Count a daemon that died without saying goodbye soon after its start as a failed start."""
+def _record_early_exit(paths: Paths) -> None:
+    """Count a daemon that crashed or was killed soon after its start as a failed start."""
     now = time.time()
     left = read_info(paths)
-    if left is not None and left.process.find() is None and 0 <= now - left.started < QUICK_DEATH_S:
+    if left is not None and left.process.find() is None and 0 <= now - left.started < EARLY_EXIT_S:
         record_failed_start(paths, FailedStart(now, read_log_tail(paths.log_file)))
 
 
 def _failed_start_error(paths: Paths, what: str, offset: int) -> PeftDaemonError:
-    """Remember a failed start; returns the error the daemon left, or one with the last lines it printed."""
-    told = take_exit_error(paths)
+    """Record a failed start; returns the error the daemon left, or one with the last lines it printed."""
+    exit_error = take_exit_error(paths)
     lines = read_log_tail(paths.log_file, offset) or "(it printed nothing)"
-    record_failed_start(paths, FailedStart(time.time(), lines, told))
-    if told is not None:
-        return error_from_body(told)
+    record_failed_start(paths, FailedStart(time.time(), lines, exit_error))
+    if exit_error is not None:
+        return error_from_body(exit_error)
     return Unavailable(
         what,
         why=f"its last lines:\n{lines}",

@@ -1,10 +1,10 @@
 """Stop the daemon, and clean up after dead ones: their files, and the processes that outlived them.
 
-A daemon is asked to stop first, and killed with its engine when it does not exit in time. Files of a dead daemon are
-removed by the holder of the daemon lock only, so that nothing of a living daemon is ever removed.
+A daemon is asked to stop first, and killed with its engine if it does not exit in time. Only the holder of the daemon
+lock removes files of a dead daemon, so that nothing of a living daemon is ever removed.
 
-Engines end with their daemon by themselves, on Linux because the kernel sees to that. Where something prevents it, an
-engine of 700 MB stays that no file knows of. So every process that a daemon starts carries the daemon's mark in its
+Engines end by themselves when their daemon ends; on Linux the kernel takes care of it. If that fails, an engine with
+700 MB would keep running unnoticed. Therefore every process that a daemon starts has the daemon's mark in its
 environment, by which the next daemon, ``stop`` and ``doctor`` find it.
 """
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import psutil
 
 STOP_TIMEOUT_S = 12.0
-"""The daemon gives requests 5 s to finish and its engine 5 s to leave."""
+"""The daemon gives requests 5 s to finish and its engine 5 s to exit."""
 KILL_TIMEOUT_S = 5.0
 SHUTDOWN_REQUEST_TIMEOUT_S = 2.0
 ORPHAN_KILL_TIMEOUT_S = 3.0
@@ -49,14 +49,14 @@ class StopResult(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     seconds: float = 0.0
     orphans: int = 0
-    """Processes of earlier daemons that it ended as well."""
+    """Number of processes of earlier daemons that were ended too."""
 
 
 async def stop_daemon(paths: Paths, timeout_s: float = STOP_TIMEOUT_S) -> StopResult:
-    """End the daemon of this home, whether it serves, starts, drains or hangs; removes and ends what a dead one left.
+    """End the daemon of this home in any state; also remove files and end processes that a dead one left.
 
-    Waits ``timeout_s`` for a graceful end, then kills. Raises Conflict when a daemon lives but cannot be found or
-    ended.
+    Waits ``timeout_s`` seconds for a graceful end, then kills. Raises Conflict if a daemon lives but cannot be found
+    or ended.
     """
     target = _find_target(paths)
     if target is None:
@@ -69,7 +69,7 @@ async def stop_daemon(paths: Paths, timeout_s: float = STOP_TIMEOUT_S) -> StopRe
 
 
 async def end_process(target: ProcessIdentity, info: DaemonInfo | None, timeout_s: float) -> StopResult:
-    """End one daemon process: ask, wait ``timeout_s``, kill. Raises Conflict if it survives even that."""
+    """End one daemon process: ask, wait ``timeout_s`` seconds, kill. Raises Conflict if it survives that."""
     began = time.monotonic()
     if (process := target.find()) is None:
         return StopResult(how="not running")
@@ -95,7 +95,7 @@ def _find_target(paths: Paths) -> ProcessIdentity | None:
 
 
 def _find_spawned(paths: Paths) -> ProcessIdentity | None:
-    """A daemon of this home that was started a moment ago and holds nothing yet."""
+    """Return a daemon of this home that was started a moment ago and holds no lock yet."""
     import psutil  # noqa: PLC0415
 
     for process in psutil.process_iter():
@@ -112,8 +112,8 @@ def _trusted_info(paths: Paths) -> DaemonInfo | None:
 
 
 def _remove_stale_files_or_raise(paths: Paths) -> None:
-    # A killed process is a zombie as soon as its main thread has died; the kernel closes its files, and with them
-    # frees the lock, when the last thread has.
+    # A killed process is a zombie as soon as its main thread has died, but the kernel closes its files, and so frees
+    # the lock, only when the last thread has died.
     if not paths.runtime.is_dir() or remove_stale_files(paths, timeout_s=KILL_TIMEOUT_S):
         return
     raise Conflict(
@@ -131,7 +131,7 @@ def _request_stop(process: psutil.Process, info: DaemonInfo | None) -> None:
         if sys.platform != "win32":
             process.terminate()
         elif info is not None:
-            # Windows has no signal a process could act upon: terminate() would kill.
+            # Windows has no signal that a process can handle: terminate() would kill it.
             with contextlib.suppress(OSError, http.client.HTTPException, PeftDaemonError):
                 _post_shutdown(info)
 
@@ -146,7 +146,7 @@ def _post_shutdown(info: DaemonInfo) -> None:
 def remove_stale_files(paths: Paths, *, timeout_s: float = 0.0) -> bool:
     """Remove a dead daemon's files; return False without doing anything while a daemon lives.
 
-    ``timeout_s`` is for a killed daemon that has not let go of its files yet.
+    ``timeout_s`` is how long to wait for a killed daemon to release its lock.
     """
     try:
         with daemon_lock(paths, timeout_s=timeout_s):
@@ -174,13 +174,13 @@ class DaemonMark(msgspec.Struct, frozen=True):
 
 
 def mark_children(paths: Paths) -> None:
-    """Put this daemon's mark on every process that it starts from now on."""
+    """Set this daemon's mark in the environment, which all processes that it starts from now on inherit."""
     mark = DaemonMark(_real_runtime_folder(paths), ProcessIdentity.current())
     os.environ[MARK_VARIABLE] = msgspec.json.encode(mark).decode()
 
 
 def end_orphans(paths: Paths) -> int:
-    """Kill the processes that dead daemons of this home left running; return their number. Blocks for a moment."""
+    """Kill the processes that dead daemons of this home left running; returns their number. Blocks for a moment."""
     import psutil  # noqa: PLC0415  (30 ms, which clients spend elsewhere)
 
     orphans = find_orphans(paths)
@@ -196,7 +196,7 @@ def find_orphans(paths: Paths) -> list[psutil.Process]:
 
     found, folder = [], _real_runtime_folder(paths)
     for process in psutil.process_iter():
-        # Those of other users cannot be read, others end meanwhile.
+        # Processes of other users cannot be read, and others end meanwhile.
         with contextlib.suppress(psutil.Error, OSError):
             mark = _read_mark(process.environ())
             ended = mark is not None and mark.runtime == folder and mark.daemon.find() is None

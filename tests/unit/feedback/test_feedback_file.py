@@ -185,7 +185,7 @@ def test_a_link_in_its_place_is_not_followed(store: FeedbackStore, tmp_path: Pat
 
 
 def test_the_oldest_leave_when_there_are_too_many(tmp_path: Path) -> None:
-    store = FeedbackStore(tmp_path / "f" / "f.db", most_rows=3)
+    store = FeedbackStore(tmp_path / "f" / "f.db", max_rows=3)
     for number in range(5):
         store.add(told(str(number)))
     assert [row.record.offer for row in store.rows()] == ["2", "3", "4"]
@@ -193,7 +193,7 @@ def test_the_oldest_leave_when_there_are_too_many(tmp_path: Path) -> None:
 
 def test_the_oldest_leave_when_the_file_grows_too_large(tmp_path: Path) -> None:
     most = 200_000
-    store = FeedbackStore(tmp_path / "f" / "f.db", keeps_text=True, most_bytes=most)
+    store = FeedbackStore(tmp_path / "f" / "f.db", keeps_text=True, max_bytes=most)
     for number in range(20):
         store.add(told(str(number), "x" * 30_000))
     left = [row.record.offer for row in store.rows()]

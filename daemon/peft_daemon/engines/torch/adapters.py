@@ -1,12 +1,12 @@
-"""Adapters in memory: each is active on the base for the requests that name it only.
+"""Adapters in memory: each is active on the base only for the requests that name it.
 
-A LoRA or IA3 adapter is a set of layers that stand in for the base's own and hold them; putting it on is swapping
-modules, so a base without an adapter is the untouched base, and adapters of different methods never meet. A prompt or
-prefix adapter is what its virtual tokens leave in the key-value cache. PEFT builds the layers, from a config made here
-out of what was checked: an adapter's own config never reaches it.
+A LoRA or IA3 adapter is a set of layers that wrap the base's own. To activate it, these layers replace the base's in
+the model; so the base without an adapter is unchanged, and adapters of different methods never mix. A prompt or prefix
+adapter is the key-value cache of its virtual tokens. PEFT builds the layers from a config made here of checked values;
+it never reads an adapter's own config.
 
-Scale: LoRA's update is multiplied by it; IA3's vectors go from 1 to what was learned; the others, DoRA among them, are
-on (1) or off (0).
+Scale: LoRA's update is multiplied by it; IA3's vectors move from 1 (scale 0) to what was learned (scale 1); the others,
+DoRA among them, are on (1) or off (0).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PEFT_ADAPTER_NAME = "default"
 """PEFT's name for the adapter in each of its layers."""
 
 KeysAndValues = tuple[tuple[Tensor, Tensor], ...]
-"""Of each layer, (1, key-value heads, virtual tokens, size of a head)."""
+"""Keys and values of each layer, each of shape (1, key-value heads, virtual tokens, size of a head)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +116,7 @@ class AdapterCache:
 
 
 def _load(base: LoadedBase, folder: Path) -> LoadedAdapter:
-    """The adapter in a folder of the registry: checked when it was imported, and never changed since."""
+    """Load the adapter in a folder of the registry, which was checked at import and has not changed since."""
     try:
         raw = (folder / peft_files.CONFIG_FILE).read_bytes()
         with safe_open(folder / peft_files.WEIGHTS_FILE, framework="pt") as file:
@@ -182,13 +182,13 @@ def _ia3(base: LoadedBase, folder: Path, shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def _modules(tensors: Iterable[str], suffix: str) -> list[str]:
-    """Full names of the modules that have a tensor of this kind."""
+    """Return the full names of the modules that have a tensor with this suffix."""
     prefix = "base_model.model."
     return sorted(name.removeprefix(prefix).removesuffix(suffix) for name in tensors if name.endswith(suffix))
 
 
 def _layers(base: LoadedBase, folder: Path, config: PeftConfig) -> dict[str, Any]:
-    """PEFT's layers, taken off the base again."""
+    """Have PEFT build its layers on the base, take them off again, and return them by module name."""
     from peft import PeftModel  # noqa: PLC0415  (seconds)
     from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415  (seconds)
 
@@ -206,7 +206,7 @@ def _layers(base: LoadedBase, folder: Path, config: PeftConfig) -> dict[str, Any
 
 
 def _prompt(base: LoadedBase, folder: Path) -> KeysAndValues:
-    """What the base makes of the learned embeddings: nothing that follows changes it."""
+    """Compute the base's keys and values for the learned embeddings; they do not depend on the prompt."""
     from transformers import DynamicCache  # noqa: PLC0415  (seconds)
 
     cache = DynamicCache()
@@ -216,7 +216,7 @@ def _prompt(base: LoadedBase, folder: Path) -> KeysAndValues:
 
 
 def _prefix(base: LoadedBase, folder: Path) -> KeysAndValues:
-    """Learned keys and values, (tokens, layers · 2 · heads · size), in the order in which PEFT stores them."""
+    """Return the learned keys and values, which PEFT stores as (tokens, layers · 2 · heads · size)."""
     config, rows = base.model.config, _virtual_rows(base, folder)
     heads = config.num_key_value_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -225,7 +225,7 @@ def _prefix(base: LoadedBase, folder: Path) -> KeysAndValues:
 
 
 def _virtual_rows(base: LoadedBase, folder: Path) -> Tensor:
-    """One row per virtual token, where and in the type in which the base computes."""
+    """Read one row per virtual token, on the base's device and in its number type."""
     embedding = base.model.get_input_embeddings().weight
     assert isinstance(embedding, Tensor)  # noqa: S101  (torch's types say less)
     return load_file(folder / peft_files.WEIGHTS_FILE)[EMBEDDINGS_TENSOR].to(embedding.device, embedding.dtype)

@@ -1,6 +1,6 @@
-"""The base model that is tuned, in memory: the very weights that are served, or a local folder of safetensors.
+"""The base model in memory, for the torch engine and tuning: the served GGUF file, or a local folder of safetensors.
 
-Does not download, cache or choose models, and runs no code from them.
+Nothing is downloaded, and no code from a model is run.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 OUTLIERS = 6.0
-"""Inputs above it are computed unrounded (LLM.int8(), arXiv 2208.07339, section 3.2)."""
+"""Larger inputs are computed without rounding (LLM.int8(), arXiv 2208.07339, section 3.2)."""
 
 
 class Precision(StrEnum):
-    """How the base's linear layers are held in memory."""
+    """The number type of the base's linear layers in memory."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -44,7 +44,7 @@ class Precision(StrEnum):
 
     @property
     def quantized(self) -> bool:
-        """Whether the weights cannot be trained or changed themselves."""
+        """Whether the weights are quantized, so that they cannot be trained or changed themselves."""
         return self in {Precision.NF4, Precision.INT8}
 
 
@@ -57,13 +57,13 @@ class LoadedBase:
     family: Family
     precision: Precision
     quantization: str
-    """What its weights went through, for the manifest: ``Q4_K_M, de-quantized`` or ``none, nf4``."""
+    """Quantization of its weights, for the manifest: ``Q4_K_M, de-quantized`` or ``none, nf4``."""
     sha256: str
-    """Of the GGUF file, or over the folder's weight files."""
+    """sha256 of the GGUF file, or over the folder's weight files."""
 
 
 def load_base(path: Path, precision: str) -> LoadedBase:
-    """A GGUF file, or a folder in transformers' layout; ``auto`` is nf4 on CUDA and float32 on a CPU.
+    """Load a GGUF file or a folder in transformers' layout; ``auto`` is nf4 on CUDA and float32 on a CPU.
 
     Raises NotFound or InvalidInput.
     """
@@ -74,7 +74,7 @@ def load_base(path: Path, precision: str) -> LoadedBase:
 
 
 def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
-    """The model in a GGUF file, de-quantized: exactly the numbers llama.cpp computes with.
+    """Load the model in a GGUF file, de-quantized to the numbers that llama.cpp computes with.
 
     Raises NotFound, or InvalidInput for a file that cannot be read or a family that is not known.
     """
@@ -109,7 +109,7 @@ def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> Loade
 
 
 def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
-    """A local folder in transformers' layout (``config.json``, safetensors, ``tokenizer.json``).
+    """Load a local folder in transformers' layout (``config.json``, safetensors, ``tokenizer.json``).
 
     Nothing is fetched, no pickle is read and no code of the folder runs. Raises NotFound or InvalidInput.
     """
@@ -140,12 +140,12 @@ def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") ->
 
 
 def compute_type(device: str) -> torch.dtype:
-    """What quantized layers compute in. A CPU computes bfloat16 several times slower than float32."""
+    """Return the type in which quantized layers compute. CPUs are several times slower in bfloat16 than float32."""
     return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 
 def bitsandbytes_config(precision: Precision, device: str) -> BitsAndBytesConfig | None:
-    """The same for transformers' loader; None for a dense precision."""
+    """Return the quantization config for transformers' loader; None for a precision without quantization."""
     from transformers import BitsAndBytesConfig  # noqa: PLC0415  (seconds)
 
     if precision == "nf4":
@@ -161,7 +161,7 @@ def bitsandbytes_config(precision: Precision, device: str) -> BitsAndBytesConfig
 
 
 def quantized_linear(weight: torch.Tensor, precision: Precision, device: str) -> nn.Module:
-    """A frozen linear layer without bias that holds ``weight`` (outputs, inputs) as ``precision`` says."""
+    """Return a frozen linear layer without bias that holds ``weight`` (outputs, inputs) in ``precision``."""
     from bitsandbytes.nn import modules as bnb  # noqa: PLC0415  (seconds)
 
     outputs, inputs = weight.shape
@@ -181,15 +181,17 @@ def quantized_linear(weight: torch.Tensor, precision: Precision, device: str) ->
 
 
 def is_quantizable(model: Any, name: str) -> bool:
-    """Whether the module of this name is a linear layer that can be quantized: neither the output head nor one that
-    the architecture wants in float32 (``wo`` of T5)."""
+    """Whether the module of this name is a linear layer that can be quantized.
+
+    The output head and layers that the architecture wants in float32 (``wo`` of T5) cannot.
+    """
     module = model.get_submodule(name)
     kept = set(model._keep_in_fp32_modules or ()) & set(name.split("."))
     return type(module) is nn.Linear and module is not model.get_output_embeddings() and not kept
 
 
 def mark_quantized(model: Any, precision: Precision) -> None:
-    """Say where peft and transformers look that the model is quantized, and keep its numbers what they are."""
+    """Set the attributes by which peft and transformers see that the model is quantized."""
     from bitsandbytes.nn import modules as bnb  # noqa: PLC0415  (seconds)
     from transformers.utils.quantization_config import QuantizationMethod  # noqa: PLC0415  (seconds)
 
@@ -197,15 +199,15 @@ def mark_quantized(model: Any, precision: Precision) -> None:
     model.quantization_method = QuantizationMethod.BITS_AND_BYTES
     for module in model.modules():
         if isinstance(module, bnb.Linear4bit):
-            # On a CPU with AVX512-BF16, bitsandbytes repacks the weights at the first evaluation: computing in
-            # bfloat16 from then on, and rounded once more when it goes back. Training on would be on other weights.
+            # On a CPU with AVX512-BF16, bitsandbytes repacks the weights at the first evaluation, computes in
+            # bfloat16 from then on, and rounds again when it goes back to training, which would use other weights.
             module.support_avx512bf16_for_cpu = False
-    # On a CPU it says at every layer of every step that inputs are cast.
+    # On a CPU it warns at every layer of every step that inputs are cast.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
 def _place(model: PreTrainedModel, name: str, weight: torch.Tensor, precision: Precision, device: str) -> None:
-    """Put a float32 weight where it belongs, in the form in which it stays."""
+    """Put a float32 weight into the model, converted to its final type."""
     owner, _, kind = name.rpartition(".")
     if precision.quantized and kind == "weight" and is_quantizable(model, owner):
         bias = model.get_submodule(owner).bias
@@ -218,7 +220,7 @@ def _place(model: PreTrainedModel, name: str, weight: torch.Tensor, precision: P
 
 
 def _dense_type(precision: Precision, device: str) -> torch.dtype:
-    """The type of what is not quantized."""
+    """Return the type of weights that are not quantized."""
     if precision.quantized:
         return compute_type(device)
     return torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
@@ -234,7 +236,7 @@ def _ready(model: Any, precision: Precision, device: str) -> PreTrainedModel:
 
 
 def _return_freed_memory() -> None:
-    """Hand what loading freed back to the system: glibc keeps up to 0.9 GB between the small quantized weights."""
+    """Return the memory that loading freed to the system: glibc keeps up to 0.9 GB between the quantized weights."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
@@ -244,7 +246,7 @@ def _described(stored: str, precision: Precision) -> str:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors of a model folder; raises NotFound or InvalidInput."""
+    """Return the safetensors files of a model folder; raises NotFound or InvalidInput."""
     if not (folder / "config.json").is_file():
         raise NotFound(f"{folder} holds no config.json", fix="Give a folder written by transformers' `save_pretrained`")
     files = sorted(folder.glob("*.safetensors"))
@@ -259,7 +261,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _digest(files: list[Path]) -> str:
-    """sha256 of the only file, or over the names and digests of several."""
+    """Return the sha256 of the only file, or over the names and digests of several."""
     if len(files) == 1:
         return file_sha256(files[0])
     lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)

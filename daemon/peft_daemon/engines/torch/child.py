@@ -1,8 +1,8 @@
 """The program of the torch engine's child process.
 
-It reads one line (``ChildConfig``), answers one when it serves (``ChildReady``), and then speaks the protocol of
-``peft_daemon.engines.torch.messages`` until its stdin closes, so that it cannot outlive the daemon. The daemon starts
-it by its name and imports nothing of it.
+It reads one line (``TorchChildConfig``), answers with one when it is ready (``TorchChildReady``), and then follows the
+protocol of ``peft_daemon.engines.torch.messages`` until its stdin closes, so that it cannot outlive the daemon. The
+daemon starts it by its module name and does not import it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
-    """Load what the first line says and obey those that follow."""
+    """Load the model that the first line names, and execute the commands that follow."""
     config = msgspec.json.decode(commands.next(), type=TorchChildConfig)
     try:
         child = _Child(config, answers)
@@ -57,7 +57,7 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
 
 
 def _work_or_end(child: _Child) -> None:
-    """Decode requests; end the process if that fails, as a child that answers nothing is useless."""
+    """Generate answers; end the process if that fails, as it could not answer any more."""
     try:
         child.work()
     except BaseException:
@@ -67,10 +67,10 @@ def _work_or_end(child: _Child) -> None:
 
 
 class _Child:
-    """Two threads: one reads commands and answers what is quick, the other decodes one request after the other."""
+    """Two threads: one reads commands and answers the quick ones, the other generates one answer after another."""
 
     def __init__(self, config: TorchChildConfig, answers: BinaryIO) -> None:
-        # Seconds of imports and the model: only after the configuration proved readable.
+        # Imports and the model take seconds, so they come after the configuration was read.
         set_wait_policy(config.wait_policy)
         import torch  # noqa: PLC0415
 
@@ -102,7 +102,7 @@ class _Child:
                 self._write(TokenCountsMessage(number, [len(tokenizer.encode_text(text)) for text in texts]))
 
     def work(self) -> None:
-        """Decode queued requests, one after the other, without end."""
+        """Answer queued requests, one after another, without end."""
         while True:
             order = self._queue.get()
             try:
@@ -112,7 +112,7 @@ class _Child:
             except Exception as error:
                 failure = EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
                 self._write(ErrorMessage(order.id, error_body(failure)))
-            # Orders come in the order of their numbers: what was too late to stop anything is of no use any more.
+            # Numbers increase, so cancellations up to this one came too late and are not needed any more.
             self._unwanted.difference_update([number for number in tuple(self._unwanted) if number <= order.id])
 
     def _decode(self, order: GenerateCommand) -> None:

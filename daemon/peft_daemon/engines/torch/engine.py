@@ -1,8 +1,8 @@
 """The torch engine: transformers, peft and bitsandbytes in a supervised child process, which serves every PEFT method.
 
-The daemon never imports torch; only the child does, and the libraries come with the ``tune`` extra. One request is
-decoded at a time; the others wait in the child. An adapter is loaded when a request names it and never affects another
-request. A fully fine-tuned model is not an adapter but a base of its own, and is not served.
+Only the child imports torch, never the daemon; the libraries come with the ``tune`` extra. One answer is generated at a
+time, and other requests wait in the child. An adapter is loaded when a request names it and never affects other
+requests. A fully fine-tuned model is not an adapter but a base of its own, and is not served.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TorchOptions:
     model_path: Path
     """A GGUF file, or a folder in transformers' layout."""
     precision: str = "auto"
-    """See ``ChildConfig``."""
+    """See ``TorchChildConfig``."""
     context_tokens: int = 4096
     threads: int = 0
     wait_policy: WaitPolicy = "passive"
@@ -69,7 +69,7 @@ class TorchOptions:
 
 
 def require_installed() -> None:
-    """Raise InvalidInput where a library is missing; imports none of them."""
+    """Raise InvalidInput if a library is missing; none is imported."""
     if missing := [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]:
         raise InvalidInput(
             "the torch engine is not installed",
@@ -79,7 +79,7 @@ def require_installed() -> None:
 
 
 class TorchChild:
-    """One child and its requests under way."""
+    """One child process and its requests under way."""
 
     def __init__(self, process: ChildProcess) -> None:
         self.process = process
@@ -99,7 +99,7 @@ class TorchChild:
         await asyncio.wait((self._reader,), timeout=STDERR_WAIT_S)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, taken literally; raises ChildGone."""
+        """Return the number of tokens of each text, taken literally; raises ChildGone."""
         _, answers = self._begin(lambda number: CountTokensCommand(number, list(texts)))
         match await answers.get():
             case TokenCountsMessage(counts=counts):
@@ -125,7 +125,7 @@ class TorchChild:
                     case _:
                         raise ChildGone
         finally:
-            if number in self._open:  # cancelled: it stays open until the child has stopped
+            if number in self._open:  # cancelled: it stays open until the child has stopped it
                 with contextlib.suppress(ChildGone):
                     self.process.send(encode(CancelCommand(number)))
 
@@ -157,7 +157,7 @@ class TorchChild:
         except Exception:
             log.exception("the torch engine answered nonsense and is ended")
         finally:
-            # No message would be read any more.
+            # Nothing reads its messages any more.
             self.process.kill()
         for answers in self._open.values():
             answers.put_nowait(None)

@@ -1,8 +1,8 @@
-"""The model families of the study, as data: which modules each method changes, and what a family cannot do.
+"""Model families: which modules each tuning method changes, and which methods a family does not support.
 
-Module names are those of transformers 5. Sources: the study (arXiv 2308.10462) for CodeGen, T5 and Llama; GPT-BigCode
-and StarCoder2, which it has not, follow the same rule: attention for LoRA where the study changes attention only, every
-linear layer of a block otherwise, and keys, values and the feed-forward part for IA3. Does not cover prompts or files.
+Module names are those of transformers 5. The modules of CodeGen, T5 and Llama are those of the study arXiv 2308.10462.
+GPT-BigCode and StarCoder2, which are not in it, follow the same rule: for LoRA attention, or every linear layer of a
+block where the study has those; for IA3 keys, values and the feed-forward part.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def family_of(model_type: str) -> Family:
-    """The family of a ``config.model_type`` (a GGUF's architecture has the same names); InvalidInput if unknown."""
+    """Return the family of a ``config.model_type`` or a GGUF's architecture; raises InvalidInput if unknown."""
     for family in FAMILIES:
         if model_type in family.model_types:
             return family

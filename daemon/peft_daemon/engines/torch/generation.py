@@ -1,9 +1,9 @@
 """Generate text with a model in memory: the decoding loop, sampling, and the text of an answer.
 
-The loop reads the part of the prompt that is not in the key-value cache, then writes token by token.
-One sequence at a time, by one thread. Between two steps it looks whether the request is still wanted and has time left.
-What the last request left in the key-value cache is used again as far as prompt, adapter and scale are the same; the
-virtual tokens of an adapter lie in front of it. Encoder-decoder models are not served: they cannot fill in or chat.
+One thread works on one sequence at a time. It reads the part of the prompt that is not in the key-value cache, then
+writes token by token. After each step it checks whether the request was cancelled or its time is up. The cache of the
+previous request is used again as far as prompt, adapter and scale are the same; an adapter's virtual tokens come first
+in it. Encoder-decoder models are not served: they cannot fill in or chat.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import DynamicCache
 
 ACCELERATOR_STEPS = 16
-"""How many of a CPU's steps an accelerator reads in one: a step takes it about as long."""
+"""How many times more tokens an accelerator reads per step than a CPU, in about the same time."""
 
 
 AnswerPart = tuple[str, tuple[TokenLogprob, ...]]
@@ -45,9 +45,9 @@ class AnswerText:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self._given = 0
-        """Characters given out."""
+        """Number of characters returned so far."""
         self._logprobs: deque[tuple[int, TokenLogprob]] = deque()
-        """Of tokens not given out yet, each with the position at which it begins."""
+        """Logprobs of tokens that were not returned yet, each with the position at which the token begins."""
         self.stopped = False
 
     def add(self, text: bytes, logprob: TokenLogprob | None = None) -> AnswerPart:
@@ -62,11 +62,11 @@ class AnswerText:
         return self._give(len(self._held) - self._undecided())
 
     def rest(self) -> AnswerPart:
-        """Return the text held back, after the last token; half a character is dropped."""
+        """Return the text that was held back; call it after the last token. An incomplete character is dropped."""
         return ("", ()) if self.stopped else self._give(len(self._held))
 
     def _undecided(self) -> int:
-        """Length of the longest end of the text that a stop string begins with."""
+        """Return the length of the longest end of the text that may be the start of a stop string."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         lengths = range(min(longest, len(self._held)), 0, -1)
         return next((n for n in lengths if any(stop.startswith(self._held[-n:]) for stop in self._stops)), 0)
@@ -89,10 +89,10 @@ class Sampler:
         self._vocabulary = vocabulary
         self._generator = torch.Generator().manual_seed(request.sampling.seed)
         self._to_come = request.begins_with.encode()
-        """What the answer still has to begin with."""
+        """The rest of the text that the answer must begin with."""
 
     def pick(self, logits: Tensor) -> int:
-        """The next token; ``logits`` are float32, one per row of the model's head."""
+        """Choose the next token; ``logits`` are float32, one per row of the model's head."""
         if self._to_come and (allowed := self._vocabulary.beginning(self._to_come)):
             index = torch.tensor(allowed, device=logits.device)
             constrained = torch.full_like(logits, -torch.inf)
@@ -103,7 +103,7 @@ class Sampler:
         return token
 
     def logprob(self, logits: Tensor, token: int) -> TokenLogprob | None:
-        """What the model itself thought of the token, if the request asked for it."""
+        """Return the model's own probability of the token (before sampling), if the request asked for it."""
         if not self._alternatives:
             return None
         logprobs = logits.log_softmax(-1)
@@ -119,7 +119,7 @@ class Sampler:
         return self._vocabulary.text(token).decode(errors="replace")
 
     def _sample(self, logits: Tensor) -> int:
-        """From the smallest set of tokens that has ``top_p`` of the probability (Holtzman et al., arXiv 1904.09751)."""
+        """Sample from the smallest set of tokens with ``top_p`` of the probability (arXiv 1904.09751)."""
         probabilities, order = (logits / self._temperature).softmax(-1).cpu().sort(descending=True)
         before = probabilities.cumsum(-1) - probabilities
         probabilities[before >= self._top_p] = 0
@@ -137,14 +137,14 @@ class _KeyValueCache:
     tokens: list[int] = field(default_factory=list)
 
     def cut(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens."""
+        """Drop all but the first ``length`` tokens."""
         self.cache.crop(self.virtual + length - self.cache.get_seq_length())
         del self.tokens[length:]
 
 
 @dataclass
 class GenerationClock:
-    """Where the time of one request goes; milliseconds."""
+    """Measures where the time of one request goes, in milliseconds."""
 
     started: float = field(default_factory=time.perf_counter)
     prompt_tokens: int = 0
@@ -181,7 +181,7 @@ class GenerationInterrupted(Exception):
 
 
 def require_decoder_only(base: LoadedBase) -> None:
-    """Raise InvalidInput for a model that cannot write after what it reads."""
+    """Raise InvalidInput for an encoder-decoder model."""
     if base.family.encoder_decoder:
         raise InvalidInput(
             f"{base.family.id} models are not served", why="they have an encoder", fix="Choose another base model"
@@ -211,7 +211,7 @@ class TextGenerator:
         self._held: _KeyValueCache | None = None
 
     def generate(self, request: GenerationRequest, cancelled: Callable[[], bool]) -> Iterator[Delta | Finish]:
-        """The pieces of one answer, silent ones while the prompt is read, then its end.
+        """Yield the pieces of one answer (empty ones while the prompt is read), then its end.
 
         Raises InvalidInput for a prompt that does not fit, or an adapter or scale that cannot be served.
         """
@@ -244,9 +244,9 @@ class TextGenerator:
     def _parts(
         self, request: GenerationRequest, answer: AnswerText, clock: GenerationClock, check: Callable[[], None]
     ) -> Iterator[AnswerPart | None]:
-        """Text as it becomes certain, before it None after each step of reading.
+        """Yield None after each step of reading the prompt, then text as it becomes certain.
 
-        Returns where the model or a stop string ends, else raises Interrupted.
+        Returns when the model ends or a stop string is found, otherwise raises GenerationInterrupted.
         """
         tokens = self.tokenizer.encode_prompt(request.prompt)
         clock.prompt_tokens = len(tokens)
@@ -275,7 +275,7 @@ class TextGenerator:
         raise GenerationInterrupted(FinishReason.LENGTH)
 
     def _prepare(self, tokens: list[int], lease: AdapterLease | None, adapter: LoadedAdapter) -> _KeyValueCache:
-        """The cache, cut to what it has in common with this prompt; at least the last token is to be read."""
+        """Return the cache, cut to the prompt's first tokens that it has; the last token is always read again."""
         weights = None if lease is None or lease.scale == 0 else (lease.digest, lease.scale)
         held = self._held
         if held is None or held.weights != weights:
@@ -287,7 +287,7 @@ class TextGenerator:
     def _read(
         self, tokens: list[int], held: _KeyValueCache, clock: GenerationClock, check: Callable[[], None]
     ) -> Generator[None, None, Tensor]:
-        """Read the rest of the prompt; yields after each step but the last, returns the logits after its last token."""
+        """Read the rest of the prompt; yields after each step but the last, returns the last token's logits."""
         clock.reused = len(held.tokens)
         began = time.perf_counter()
         try:
@@ -305,8 +305,8 @@ class TextGenerator:
 
     @torch.inference_mode()
     def _forward(self, tokens: list[int]) -> Tensor:
-        """The logits (float32) after these tokens, which follow what is held."""
-        held, self._held = self._held, None  # a failure in the middle leaves a cache nobody may use
+        """Compute the logits (float32) after these tokens, which follow those in the cache."""
+        held, self._held = self._held, None  # after an error the cache must not be used
         assert held is not None  # noqa: S101  (prepared before)
         ids = torch.tensor([tokens], device=self._model.device)
         output = self._model(input_ids=ids, past_key_values=held.cache, use_cache=True, logits_to_keep=1)

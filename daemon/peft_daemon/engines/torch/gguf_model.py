@@ -1,8 +1,8 @@
-"""A model's configuration and weights out of a GGUF file, in transformers' names: Qwen2 and Llama architectures.
+"""Read a model's configuration and weights from a GGUF file, with transformers' names (Qwen2 and Llama).
 
 Tensors are read one at a time from the mapped file and de-quantized as llama.cpp does, a few rows at a time, so that
-nothing is held twice. Does not build modules (``base_model``) or tokenizers (``tokenizer``). Formats: ggml's
-docs/gguf.md; the names and the order of rows: llama.cpp's convert_hf_to_gguf.py.
+nothing is in memory twice. ``base_model`` builds the modules, ``tokenizer`` the tokenizer. Formats: ggml's
+docs/gguf.md; names and order of rows: llama.cpp's convert_hf_to_gguf.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = ("qwen2", "llama")
 
 _NUMBERS_AT_A_TIME = 1 << 18
-"""De-quantized in one go: numpy holds several copies of them, which should stay in the processor's cache."""
+"""How many are de-quantized at once: numpy makes several copies, which should fit into the processor's cache."""
 _SCALINGS = {"", "none", "linear"}
 _PER_BLOCK = {
     **{f"{kind}.weight": f"{name}.weight" for kind, name in LINEAR_LAYERS.items()},
@@ -43,7 +43,7 @@ _OUTSIDE = {
 
 
 class GgufModel:
-    """One GGUF file: ``config``, and ``weights`` in float32."""
+    """The model in one GGUF file."""
 
     def __init__(self, path: Path) -> None:
         """Read the header; raises NotFound, or InvalidInput for a file or an architecture that cannot be tuned."""
@@ -61,13 +61,13 @@ class GgufModel:
 
     @property
     def quantization(self) -> str:
-        """What most of its weights are stored as: ``Q4_K_M``, ``Q8_0``, ``F16``, …"""
+        """The type of most of its weights: ``Q4_K_M``, ``Q8_0``, ``F16``, …"""
         stored = self.header.metadata.get("general.file_type")
         known = {int(kind): kind.name for kind in gguf.LlamaFileType}
         return known.get(int(stored), "mixed").removeprefix("MOSTLY_").removeprefix("ALL_") if stored else "F32"
 
     def config(self) -> Qwen2Config | LlamaConfig:
-        """The model's configuration; raises InvalidInput where the file asks for what is not known here."""
+        """Return the model's configuration; raises InvalidInput if the file needs something not supported here."""
         from transformers import LlamaConfig, Qwen2Config  # noqa: PLC0415  (seconds)
 
         number, metadata, tensors = self.header.hyperparameter, self.header.metadata, self.header.tensors
@@ -99,7 +99,7 @@ class GgufModel:
         return LlamaConfig(**values, attention_bias=bias["attn_q"], mlp_bias=bias["ffn_up"])
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All weights by transformers' name, float32, one at a time; raises InvalidInput when one has no name there."""
+        """Yield all weights as (transformers' name, float32 tensor); raises InvalidInput for an unknown tensor."""
         names = {source: name for name, source in _OUTSIDE.items()}
         for layer in range(self.header.hyperparameter("block_count")):
             names |= {f"blk.{layer}.{source}": f"model.layers.{layer}.{name}" for name, source in _PER_BLOCK.items()}
@@ -114,10 +114,10 @@ class GgufModel:
                 yield names[source], self._rows_in_order(source, self._dense(info))
 
     def finish(self, model: PreTrainedModel) -> None:
-        """Compute what no file stores, the rotary frequencies, which a model built on the meta device lacks."""
+        """Set the rotary frequencies, which are not in the file and which a model built on the meta device lacks."""
         rotary = type(model.model.rotary_emb)(model.config)
         if (factors := self.header.tensors.get("rope_freqs.weight")) is not None:
-            # Llama 3.1's rescaling, already worked out per frequency.
+            # The file has the factors of Llama 3.1's rescaling, one per frequency.
             rotary.inv_freq /= self._dense(factors)
             rotary.original_inv_freq = rotary.inv_freq.clone()
         model.model.rotary_emb = rotary
@@ -136,7 +136,7 @@ class GgufModel:
         return rope | {"rope_type": "default"}
 
     def _dense(self, info: TensorInfo) -> torch.Tensor:
-        """A stored tensor in float32."""
+        """De-quantize a stored tensor to float32."""
         kind = gguf.GGMLQuantizationType(info.type)
         block, size = gguf.GGML_QUANT_SIZES[kind]
         columns, rows = info.shape[-1], prod(info.shape[:-1])
@@ -150,7 +150,7 @@ class GgufModel:
         return dense.reshape(info.shape)
 
     def _rows_in_order(self, source: str, weight: torch.Tensor) -> torch.Tensor:
-        """Undo the conversion's permutation: in a Llama file the halves of each query and key head are interleaved."""
+        """Undo the permutation of the conversion: Llama files interleave the halves of query and key heads."""
         if self.architecture != "llama" or not {"attn_q", "attn_k"} & set(source.split(".")):
             return weight
         heads = self.header.hyperparameter("attention.head_count")

@@ -16,7 +16,7 @@ from peft_daemon.engines.base import Delta, Finish, GenerationRequest, WaitPolic
 
 
 class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The first line to the child, which reads no settings of its own."""
+    """The first line to the child, its whole configuration."""
 
     model: str
     """A GGUF file, or a folder in transformers' layout."""
@@ -26,7 +26,7 @@ class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     wait_policy: WaitPolicy = "passive"
     step_tokens: int
-    """Prompt tokens that a CPU reads between two checks whether the request is cancelled."""
+    """Prompt tokens that a CPU reads between two checks for a cancelled request."""
     max_loaded_adapters: int
 
 
@@ -38,20 +38,20 @@ class TorchChildReady(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerateCommand(msgspec.Struct, frozen=True, tag="generate"):
-    """Answered by any number of ``Produced`` and one ``Finished`` or ``Refused``."""
+    """Answered by any number of ``DeltaMessage`` and one ``FinishMessage`` or ``ErrorMessage``."""
 
     id: int
     request: GenerationRequest
 
 
 class CancelCommand(msgspec.Struct, frozen=True, tag="cancel"):
-    """Stop a generation; it still ends with ``Finished``, when it has stopped."""
+    """Stop a generation; it still ends with a ``FinishMessage``."""
 
     id: int
 
 
 class CountTokensCommand(msgspec.Struct, frozen=True, tag="count"):
-    """Answered at once by ``Counted``, also while a request is decoded."""
+    """Answered at once by ``TokenCountsMessage``, also while an answer is generated."""
 
     id: int
     texts: list[str]
@@ -72,21 +72,21 @@ class FinishMessage(msgspec.Struct, frozen=True, tag="finished"):
 
 
 class ErrorMessage(msgspec.Struct, frozen=True, tag="refused"):
-    """An expected failure, and the end of an answer."""
+    """An error instead of an answer, or in the middle of one; it is the last message of its request."""
 
     id: int
     error: ErrorBody
 
 
 class TokenCountsMessage(msgspec.Struct, frozen=True, tag="counted"):
-    """How many tokens each text has."""
+    """The number of tokens of each text."""
 
     id: int
     counts: list[int]
 
 
 class LoadedAdaptersMessage(msgspec.Struct, frozen=True, tag="loaded"):
-    """Digests of the adapters in memory, whenever they change."""
+    """Digests of the adapters in memory, sent when they change."""
 
     digests: list[str]
 
@@ -102,6 +102,6 @@ def _decode_path(kind: type, value: Any) -> Any:
 
 
 encode = msgspec.json.Encoder(enc_hook=str).encode
-"""A message as one line without its end."""
+"""Return a message as one line, without its end."""
 decode_command = msgspec.json.Decoder(ChildCommand, dec_hook=_decode_path).decode
 decode_message = msgspec.json.Decoder(ChildMessage).decode

@@ -1,7 +1,7 @@
-"""The tokenizer of the model that is served, out of its GGUF file: the same tokens as llama.cpp makes of any text.
+"""The tokenizer in a model's GGUF file, which gives the same tokens as llama.cpp for any text.
 
-Text is tokenized literally. A control token is only what is asked for by name, so that a file which spells
-``<|fim_middle|>`` cannot steer the model, in tuning as in serving. There is no file of it on the disk: building it
+Text is tokenized literally. Control tokens come only from their own pieces of a prompt, so that a file that contains
+``<|fim_middle|>`` cannot steer the model, in tuning or serving. The tokenizer is not stored on the disk: building it
 takes 0.7 s, reading one back 0.4 s. Source: llama.cpp's src/llama-vocab.cpp.
 """
 
@@ -29,7 +29,7 @@ PRETOKENIZERS = {
     "qwen2": rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_OTHERS}",
     "llama-bpe": rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_OTHERS}",
 }
-"""By ``tokenizer.ggml.pre``: the stretches of text within which tokens are made."""
+"""Patterns, by ``tokenizer.ggml.pre``, that split a text into the parts within which tokens are made."""
 
 _ROLES = {"bos": "bos_token", "eos": "eos_token", "padding": "pad_token", "unknown": "unk_token"}
 _SPACE = "▁"
@@ -40,16 +40,16 @@ END_TOKENS = frozenset(
         *("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
     }
 )
-"""Control tokens after which nothing follows, whatever the model's own end token is (llama.cpp's list)."""
+"""Control tokens that end an answer, beside the model's own end token (llama.cpp's list)."""
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class LiteralTokenizer:
-    """Tokens of text and of prompts, as the engine makes them."""
+    """Tokenizes text and prompts as the engine does."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Over the tokenizer of a ``LoadedBase``, which is not changed."""
+        """Copies the tokenizer of a ``LoadedBase``."""
         self._tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._tokenizer.encode_special_tokens = True  # as text
         self._special = {
@@ -57,15 +57,15 @@ class LiteralTokenizer:
         }
 
     def encode_text(self, text: str) -> list[int]:
-        """Token ids of ``text``, taken literally; nothing is added at either end."""
+        """Return the token ids of ``text``, taken literally; nothing is added at either end."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, taken literally."""
+        """Return the number of tokens of each text, taken literally."""
         return [len(self.encode_text(text)) for text in texts]
 
     def special_id(self, name: str) -> int:
-        """The id of a control token; raises InvalidInput when the model has none of that name."""
+        """Return the id of a control token; raises InvalidInput if the model has none of that name."""
         if name not in self._special:
             raise InvalidInput(
                 f"the model has no control token {name!r}",
@@ -75,7 +75,7 @@ class LiteralTokenizer:
         return self._special[name]
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt, each piece tokenized on its own, as the engine does."""
+        """Return the token ids of a prompt; each segment is tokenized on its own, as the engine does."""
         ids: list[int] = []
         for piece in prompt:
             ids += [self.special_id(piece.text)] if piece.special else self.encode_text(piece.text)
@@ -83,7 +83,7 @@ class LiteralTokenizer:
 
 
 class ByteVocabulary:
-    """The tokens of one model."""
+    """The tokens of one model as bytes."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         backend = tokenizer.backend_tokenizer
@@ -109,11 +109,11 @@ class ByteVocabulary:
         self._by_bytes = dict(reversed(self._sorted))
 
     def text(self, token: int) -> bytes:
-        """What a token stands for; nothing for a row of the model's head that is no token."""
+        """Return the bytes of a token; none for a row of the model's head that is no token."""
         return self._bytes[token] if token < len(self._bytes) else b""
 
     def beginning(self, text: bytes) -> list[int]:
-        """The tokens with which an answer that is to begin with ``text`` (not empty) may begin."""
+        """Return the tokens that an answer may begin with if it must begin with ``text`` (not empty)."""
         following = (self._sorted[at] for at in range(bisect_left(self._sorted, (text, -1)), len(self._sorted)))
         longer = takewhile(lambda entry: entry[0].startswith(text), following)
         shorter = (self._by_bytes.get(text[:length]) for length in range(1, len(text)))
@@ -121,14 +121,14 @@ class ByteVocabulary:
 
 
 def _spelled_bytes() -> dict[str, int]:
-    """Byte by the character that byte-level vocabularies write for it (GPT-2's ``bytes_to_unicode``)."""
+    """Return each byte by the character that stands for it in byte-level vocabularies (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer in a GGUF file; raises NotFound, or InvalidInput for a kind of vocabulary that is not known."""
+    """Load the tokenizer in a GGUF file; raises NotFound, or InvalidInput for an unknown kind of vocabulary."""
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  (seconds)
 
     vocabulary = read_vocabulary(path)
@@ -149,7 +149,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             if kind in {TokenKind.CONTROL, TokenKind.UNKNOWN}
         ]
     )
-    # llama.cpp finds these in any text, literal or not.
+    # llama.cpp finds these in any text, also in literal text.
     tokenizer.add_tokens(
         [
             AddedToken(token, special=False, normalized=False)
@@ -171,7 +171,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
 
 def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
-    """BPE over bytes, as GPT-2's; Unicode is not normalized, as llama.cpp does not."""
+    """Build a byte-level BPE like GPT-2's; like llama.cpp, it does not normalize Unicode."""
     merges = [(first, second) for first, _, second in (merge.partition(" ") for merge in vocabulary.merges)]
     ids = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
@@ -184,7 +184,7 @@ def _byte_level(vocabulary: Vocabulary) -> Tokenizer:
 
 
 def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
-    """SentencePiece's BPE: of neighbouring pieces, those are merged first whose union has the highest score."""
+    """Build SentencePiece's BPE, which first merges the neighbours whose union has the highest score."""
     ids = {token: id_ for id_, token in enumerate(vocabulary.tokens)}
     normal = {
         token for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if kind == TokenKind.NORMAL
