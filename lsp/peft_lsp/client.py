@@ -42,7 +42,7 @@ class Client:
         self._show(types.MessageType.Warning, message)
 
     def inform(self, message: str) -> None:
-        """Tell the user something that is no fault."""
+        """Show the user a message that is not a warning."""
         self._show(types.MessageType.Info, message)
 
     def warn_once(self, message: str) -> None:
@@ -51,7 +51,7 @@ class Client:
         self._once(self.warn, message)
 
     def inform_once(self, message: str) -> None:
-        """Tell the user something; the same again is only logged."""
+        """Show the user a message; the same one again is only logged."""
         log.info("%s", message)
         self._once(self.inform, message)
 
@@ -71,7 +71,7 @@ class Client:
         self._server.protocol.notify(MORE_NOTIFICATION, params)
 
     async def pull_settings(self, uri: str | None) -> object:
-        """Ask for the settings of a document or in general; None when there is no answer to be had."""
+        """Ask for the settings of a document, or the general ones; None if the client does not answer."""
         workspace = self._server.client_capabilities.workspace
         if workspace is None or not workspace.configuration:
             return None
@@ -79,12 +79,12 @@ class Client:
         try:
             answers = await self._server.workspace_configuration_async(types.ConfigurationParams([item]))
         except JsonRpcException as error:
-            log.warning("the client does not tell its settings: %s", error)
+            log.warning("the client does not send its settings: %s", error)
             return None
         return answers[0] if answers else None
 
     async def watch_settings(self) -> None:
-        """Ask to be told of changed settings, if the client wants to be asked."""
+        """Register for changes of settings, if the client needs that."""
         workspace = self._server.client_capabilities.workspace
         ability = workspace.did_change_configuration if workspace else None
         if ability is None or not ability.dynamic_registration:
@@ -95,29 +95,29 @@ class Client:
         try:
             await self._server.client_register_capability_async(params)
         except JsonRpcException as error:
-            log.warning("the client refuses to tell of changed settings: %s", error)
+            log.warning("the client does not report changed settings: %s", error)
 
     async def apply_edit(self, uri: str, version: int, edit: types.TextEdit, label: str) -> bool:
-        """Have the editor change a document; return whether it did, and warn the user where not."""
+        """Have the editor change a document; return whether it did, and warn the user if not."""
         workspace = self._server.client_capabilities.workspace
         ability = workspace.workspace_edit if workspace else None
         if ability is not None and ability.document_changes:
-            # With its version, so that the editor refuses an edit that no longer fits.
+            # With its version, so that the editor refuses an edit to a changed document.
             identity = types.OptionalVersionedTextDocumentIdentifier(uri, version)
             change = types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(identity, [edit])])
         else:
             change = types.WorkspaceEdit(changes={uri: [edit]})
         answer = await self._server.workspace_apply_edit_async(types.ApplyWorkspaceEditParams(change, label=label))
         if not answer.applied:
-            self.warn(f"the editor did not take the code: {answer.failure_reason or 'it gave no reason'}")
+            self.warn(f"the editor did not insert the code: {answer.failure_reason or 'it gave no reason'}")
         return answer.applied
 
     async def run_with_progress(
         self, title: str, token: ProgressToken | None, work: Callable[[ProgressBar], Coroutine[Any, Any, T]]
     ) -> T | None:
-        """Do the work behind a bar with a stop button; None if the user stopped it.
+        """Do the work while a progress bar with a stop button is shown; None if the user stopped it.
 
-        Without a token of the client's the bar is the server's own.
+        Without a ``token`` from the client, the server creates the bar.
         """
         progress = self._server.work_done_progress
         if token is None and self.shows_progress:
@@ -141,13 +141,13 @@ class Client:
 
 
 class ProgressBar:
-    """One bar; without a token nothing is shown."""
+    """One progress bar; without a token nothing is shown."""
 
     def __init__(self, progress: Progress, token: ProgressToken | None) -> None:
         self._progress, self._token = progress, token
 
     def report(self, message: str) -> None:
-        """Show how far the work is."""
+        """Show a message on the progress of the work."""
         if self._token is not None:
             self._progress.report(self._token, types.WorkDoneProgressReport(message=message))
 
@@ -168,7 +168,7 @@ class ProgressBar:
 async def open_progress_bar(
     progress: Progress, token: ProgressToken | None, title: str, *, cancellable: bool
 ) -> AsyncIterator[ProgressBar]:
-    """Show a bar while this is open; without a token there is none."""
+    """Show a progress bar during the block; without a token none is shown."""
     if token is not None:
         progress.begin(token, types.WorkDoneProgressBegin(title=title, cancellable=cancellable))
     try:
@@ -180,7 +180,7 @@ async def open_progress_bar(
 
 
 async def create_progress_token(progress: Progress) -> ProgressToken | None:
-    """Create a token for a bar that the server begins; None if the client refuses it."""
+    """Create a token for a progress bar of the server's; None if the client refuses it."""
     token = str(uuid.uuid4())
     try:
         await progress.create_async(token)
@@ -198,7 +198,7 @@ class LoadingProgress:
         self._tasks = BackgroundTasks(log, "the progress of loading could not be shown")
 
     def follow(self, status: Status) -> None:
-        """Begin or end with the status; to be called for each change."""
+        """Begin or end the bar; call it with each change of the status."""
         if status.state is ServerState.LOADING:
             if self._loaded is None:
                 self._loaded = asyncio.Event()

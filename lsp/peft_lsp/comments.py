@@ -35,25 +35,25 @@ _MARKS = {
     **dict.fromkeys(("lisp", "commonlisp", "scheme", "clojure", "emacs-lisp"), (";", r";+")),
     **dict.fromkeys(("latex", "tex", "erlang", "matlab", "prolog"), ("%", r"%+")),
 }  # fmt: skip
-"""By language: the mark that begins a comment, and a pattern for the forms it is found in."""
+"""By language: the mark that begins a comment, and a pattern for its variants."""
 _BLOCKS = {
     **dict.fromkeys(("css", "scss", "less"), ("/*", "*/")),
     **dict.fromkeys(("html", "xml", "vue", "svelte"), ("<!--", "-->")),
     **dict.fromkeys(("ocaml", "fsharp"), ("(*", "*)")),
 }
-"""Of languages that have no comments to the end of a line: what stands around one."""
+"""By language, for those without line comments: start and end of a comment."""
 _FOR_TOOLS = re.compile(
     r"""!|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
     |(?:coding|vim?|type|pragma|pylint|flake8|ruff|mypy|pyright|fmt|isort|yapf|go|rubocop|frozen_string_literal)[:=]""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""What a comment for tools begins with; such a line above a request is no part of it. As the daemon has it."""
+"""Beginnings of comments for tools; such a line above a request is not part of it. The daemon has the same list."""
 _DEF = re.compile(r"([ \t]*)(?:async[ \t]+)?def[ \t]")
 
 
 @dataclass(frozen=True)
 class Prose:
-    """Where prose stands, and where the code it asks for goes: below ``last``, indented like ``indentation``."""
+    """Prose in lines ``first`` to ``last``; its code goes below ``last``, indented by ``indentation``."""
 
     first: int
     last: int
@@ -63,7 +63,7 @@ class Prose:
 
 
 def find_prose(lines: Sequence[str], language: str, first: int, last: int) -> Prose | None:
-    """The prose at lines ``first`` to ``last`` (a selection, or twice the cursor's line); None if it is other code.
+    """Find the prose at lines ``first`` to ``last`` (of a selection or the cursor); None if there is none.
 
     Both ends of a selection have to be in the same comment or function head.
     """
@@ -106,7 +106,7 @@ def _pattern(language: str) -> re.Pattern[str] | None:
 
 
 def find_trailing_comment(head: str, text: str, words: str, language: str, line: int) -> Prose | None:
-    """A comment behind code on the same line; None where ``text`` is no comment or nothing stands before it."""
+    """Find a comment after code on the same line; None if ``text`` is no comment or there is no code before it."""
     pattern = _pattern(language)
     if not head.strip() or pattern is None or "\n" in text or not pattern.fullmatch(text):
         return None
@@ -114,14 +114,14 @@ def find_trailing_comment(head: str, text: str, words: str, language: str, line:
 
 
 def strip_comment_marks(text: str, language: str) -> str:
-    """A sentence without the comment marks that its lines may begin with, on one line."""
+    """Return a sentence on one line, without the comment marks that its lines may begin with."""
     pattern = _pattern(language)
     found = ((pattern and pattern.fullmatch(line.strip())) or (line, "", line) for line in split_lines(text))
     return " ".join(" ".join(match[2].split()) for match in found).strip()
 
 
 def as_comment(sentence: str, language: str) -> str | None:
-    """A sentence as a line of comment; None where the language's mark is not known."""
+    """Return a sentence as a comment line; None if the language's comment mark is not known."""
     if language in _BLOCKS:
         return f"{_BLOCKS[language][0]} {sentence} {_BLOCKS[language][1]}"
     mark = _MARKS.get(language)
@@ -134,7 +134,7 @@ def _find_docstring(lines: Sequence[str], first: int, last: int) -> Prose | None
         top -= 1
         if top < 0 or first - top > MAX_LINES:
             return None
-    # Without the indentation in front, the parser takes it for a function of its own.
+    # Without its indentation, the parser takes it for a top-level function.
     source = [content(line).removeprefix(head[1]) for line in lines[top : top + MAX_LINES]]
     function = _parser().parse("\n".join(source).encode("utf-8", "replace")).root_node.child(0)
     body = function.child_by_field_name("body") if function and function.type == "function_definition" else None

@@ -1,8 +1,7 @@
-"""The connection to the daemon, made in the background and never waited for, and the status made of it.
+"""The connection to the daemon, which is made in the background, and the status that the editor shows.
 
-Editing must go on whatever the daemon does: a completion that cannot be had now is None, and the status says why.
-Explicit commands use ``client()`` and get the daemon's own errors. ``peft_daemon.client`` starts the daemon if none
-answers.
+Editing must never wait for the daemon: without an answer now, a completion is None, and the status says why. Explicit
+commands use ``client()`` and get the daemon's own errors. ``peft_daemon.client`` starts the daemon if necessary.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from peft_daemon.client import DaemonClient
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
-"""Between two looks at a daemon that loads its model."""
+"""How often a daemon that loads its model is asked for its status."""
 RETRY_S = 10.0
-"""After a failure, completions wait this long before they try to reach a daemon again."""
+"""After an error, how long no new connection is tried."""
 READY_TIMEOUT_S = 120.0
-"""A model that is not loaded by then will not be."""
+"""Longest time for loading the model."""
 CANCEL_AFTER_S = 0.25
-"""A cancelled request is ended this much later: the next key's request may take over its answer."""
+"""A cancelled request is ended after this delay: the next key's request may continue its answer."""
 UNFINISHED_REASONS = frozenset({FinishReason.SUPERSEDED, FinishReason.CANCELLED})
 
 
@@ -52,7 +51,7 @@ class ServerState(StrEnum):
     """The daemon or its model is starting: completions are empty until it is ready."""
     IDLE = "idle"
     THINKING = "thinking"
-    """A request is with the model."""
+    """The model works on a request."""
     ERROR = "error"
     """``message`` says what is wrong and what to do."""
 
@@ -72,7 +71,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     adapter: str = ""
     """Adapter of the last answer; empty: none."""
     latency_ms: int | None = None
-    """Time the last answer took, seen from here."""
+    """Time until the last answer came, measured here."""
     message: str = ""
     off: tuple[DocumentOff, ...] = ()
     """Open documents in which suggestions are off, by their kind or by a setting."""
@@ -170,9 +169,9 @@ class DaemonConnection:
         return self._client
 
     async def complete(self, request: CompleteRequest) -> CompleteResponse | None:
-        """Return the model's answer; None when there is none to be had now.
+        """Return the model's answer; None if there is none now.
 
-        Cancelling stops the model a moment later, unless a newer request for the document goes on with its answer.
+        Cancelling stops the model a moment later, unless a newer request for the document continues its answer.
         """
         if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
@@ -188,7 +187,7 @@ class DaemonConnection:
             self.start()
             return None
         except Conflict as error:
-            # A daemon of another version took its place: connecting anew replaces it, but not at every keystroke.
+            # A daemon of another version took its place. A new connection replaces it, but not at every keystroke.
             self._fail(error.line)
             await self._drop()
             return None
@@ -200,9 +199,9 @@ class DaemonConnection:
         return response
 
     async def generate(self, request: CompleteRequest, on_message: Callable[[str], None]) -> CompleteResponse:
-        """Stream an answer that the user waits for, and report how far it is.
+        """Return an answer that the user waits for, and report its progress to ``on_message``.
 
-        Raises PeftDaemonError when the daemon cannot answer.
+        Raises PeftDaemonError if the daemon cannot answer.
         """
         client = await self.client()
         on_message("waiting for the model")
@@ -217,8 +216,8 @@ class DaemonConnection:
                     on_message(f"{characters} characters")
         raise AssertionError("a stream ends with a final event or an error")
 
-    async def go_on(self, request: CompleteRequest) -> CompleteResponse | None:
-        """Complete in the background: the status shows nothing of it."""
+    async def complete_in_background(self, request: CompleteRequest) -> CompleteResponse | None:
+        """Return the model's answer, or None, without showing the work in the status."""
         if self._client is None:
             return None
         try:
@@ -228,9 +227,9 @@ class DaemonConnection:
             return None
 
     async def warm(self, request: CompleteRequest) -> bool:
-        """Have the prompt of a likely request read once the model is loaded; return whether it was.
+        """Have the prompt of a likely request read once the model is loaded; return whether it was read.
 
-        The status shows nothing of it, and errors are only logged.
+        The status does not show it, and errors are only logged.
         """
         if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
@@ -245,7 +244,7 @@ class DaemonConnection:
             return False
 
     async def record(self, feedback: FeedbackRequest) -> None:
-        """Report what became of a suggestion; a record that cannot be sent now is lost."""
+        """Report the outcome of a suggestion; a record that cannot be sent now is lost."""
         if self._client is None:
             return
         try:
@@ -254,13 +253,13 @@ class DaemonConnection:
             log.info("feedback was lost: %s", error.line)
 
     async def context_changed(self, change: ContextChanged) -> None:
-        """Report what happened in a workspace; what cannot be sent now comes with the next report."""
+        """Report edits and saved files; what cannot be sent now comes with the next report."""
         if self._client is None:
             return
         try:
             await self._client.context_changed(change)
         except PeftDaemonError as error:
-            log.info("not told of changes: %s", error.line)
+            log.info("changes were not reported: %s", error.line)
 
     async def restart(self) -> None:
         """End the daemon, start a new one and wait until its model is loaded. Raises PeftDaemonError."""
@@ -321,7 +320,7 @@ class DaemonConnection:
                 await asyncio.sleep(POLL_S)
         except PeftDaemonError as error:
             self._fail(error.line)
-        except Exception as error:  # whatever it was, the status must not say "loading" for ever
+        except Exception as error:  # after any error, the status must not say "loading" for ever
             log.exception("the daemon cannot be reached")
             self._fail(f"the daemon cannot be reached: {error}")
 

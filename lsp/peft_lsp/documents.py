@@ -19,22 +19,22 @@ from peft_core.code.positions import Encoding, content, split_lines, to_column, 
 from peft_core.paths import MAX_PATH_CHARS
 
 MAX_PREFIX_CHARS = 64 * 1024
-"""Characters before the cursor that a request carries; a model's context is smaller than that."""
+"""Most characters before the cursor in a request; a model's context is smaller than that."""
 MAX_SUFFIX_CHARS = 32 * 1024
-"""Characters after the cursor that a request carries."""
+"""Most characters after the cursor in a request."""
 
 
 TextPosition = tuple[int, int]
-"""Number of a line, and characters of it before the position; both from 0."""
+"""Number of the line, and of the characters before the position on it; both from 0."""
 
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class DocumentSnapshot:
-    """A document at the moment of a request, cut to what lies around the cursor.
+    """A document at the moment of a request, cut to the text around the cursor.
 
-    ``prefix`` and ``suffix`` have ``\n`` at the end of every line whatever the document has (``eol``).
+    ``prefix`` and ``suffix`` have ``\n`` at the end of every line; the document's own line end is ``eol``.
     """
 
     uri: str
@@ -59,12 +59,12 @@ class DocumentSnapshot:
 
     @property
     def is_empty_or_binary(self) -> bool:
-        """Whether there is nothing to complete: an empty document, or one that is no text."""
+        """Whether there is nothing to complete: the document is empty or not text."""
         return not (self.prefix or self.suffix) or "\0" in self.prefix or "\0" in self.suffix
 
     @property
     def word_follows(self) -> bool:
-        """Whether the cursor stands before or inside a word: typing there is nearly always an edit of that word."""
+        """Whether the cursor is before or inside a word, where typing nearly always edits that word."""
         return begins_with_word(self.suffix)
 
     def position(self, offset: int) -> types.Position:
@@ -72,7 +72,7 @@ class DocumentSnapshot:
         return types.Position(self.line, to_column(self.text, offset, self.encoding))
 
     def after(self, characters: int) -> types.Position:
-        """Return the position that many characters of ``suffix`` after the cursor."""
+        """Return the position ``characters`` of ``suffix`` after the cursor."""
         passed = self.suffix[: max(characters, 0)]
         if "\n" not in passed:
             return self.position(self.offset + len(passed))
@@ -93,9 +93,9 @@ class DocumentSnapshot:
 
 @dataclass(frozen=True)
 class ContentChange:
-    """One change of a document, no larger than what it changes; line ends are ``\n``.
+    """One change of a document, without unchanged text at its ends; line ends are ``\n``.
 
-    Positions are those of the document before it.
+    Positions are those before the change.
     """
 
     start: TextPosition
@@ -112,11 +112,11 @@ class OpenDocument:
 
     @property
     def text(self) -> str:
-        """The whole text; costs its length."""
+        """The whole text; takes time in proportion to its length."""
         return "".join(self.lines)
 
     def locate(self, position: types.Position, encoding: Encoding) -> tuple[int, int]:
-        """Convert a position of the editor's; one outside the document means the nearest one in it."""
+        """Convert a position of the editor's; a position outside the document becomes the nearest one in it."""
         if position.line >= len(self.lines):
             last = len(self.lines) - 1
             return last, len(self.lines[last])
@@ -125,7 +125,7 @@ class OpenDocument:
     def change(
         self, changes: Sequence[types.TextDocumentContentChangeEvent], version: int, encoding: Encoding
     ) -> Sequence[ContentChange]:
-        """Apply edits in order, each given relative to the text the one before it left; returns what they changed."""
+        """Apply edits in order, each relative to the text after the one before it; returns what they changed."""
         edits = []
         for edit in changes:
             if isinstance(edit, types.TextDocumentContentChangePartial):
@@ -213,7 +213,7 @@ class OpenDocuments:
         self._open: dict[str, OpenDocument] = {}
 
     def open(self, item: types.TextDocumentItem) -> None:
-        """Take over a document with the text the editor shows."""
+        """Add a document with the text that the editor shows."""
         self._open[item.uri] = OpenDocument(item.uri, item.language_id, item.version, item.text)
 
     def change(self, params: types.DidChangeTextDocumentParams) -> Sequence[ContentChange]:
@@ -246,9 +246,9 @@ class OpenDocuments:
 
 
 class WorkspaceFolders:
-    """The folders of the editor's workspace that lie on this machine.
+    """The folders of the editor's workspace that are on this machine.
 
-    The daemon may read their source files for context, and it reads no others.
+    The daemon may read source files in them for context, and in no other folders.
     """
 
     def __init__(self, uris: Iterable[str] = ()) -> None:
@@ -274,7 +274,7 @@ class WorkspaceFolders:
 
 
 def _smallest_change(start: TextPosition, removed: str, text: str) -> ContentChange:
-    """Reduce an edit to what it changes: text replaced by the same is left out."""
+    """Reduce an edit to what it changes, without equal text at its ends."""
     removed, text = normalize_line_ends(removed), normalize_line_ends(text)
     same = _common_prefix_length(removed, text)
     start = position_after(start, removed[:same])
@@ -285,7 +285,7 @@ def _smallest_change(start: TextPosition, removed: str, text: str) -> ContentCha
 
 
 def _common_prefix_length(one: str, other: str) -> int:
-    """Count the characters both begin with; by halving, as whole documents are compared too."""
+    """Count the characters both begin with, by binary search, which is fast also for whole documents."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -312,9 +312,9 @@ def _line_end(line: str) -> str:
 
 
 def _as_model_text(text: str) -> str:
-    """One kind of line end, and U+FFFD for halves of a character: an editor can send them, UTF-8 cannot carry them."""
+    """Normalize line ends, and replace lone surrogates, which an editor can send but UTF-8 cannot encode."""
     text = normalize_line_ends(text)
-    return text if text.isascii() else _HALF_CHARACTER.sub("\ufffd", text)
+    return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def shift_position(position: TextPosition, edit: ContentChange) -> TextPosition:

@@ -1,8 +1,8 @@
-"""Reports to the daemon, which keeps them on this machine, of what became of this editor's ghost text.
+"""Reports of the outcome of each suggestion to the daemon, which keeps them on this machine.
 
-Gives the ``SuggestionTracker`` of each open document a clock. A document that is closed and a server that ends settle
-their suggestions at once. Records that the daemon does not take are lost: they are not worth waiting for. Items of the
-completion list are not tracked: a list does not tell which of its items was looked at.
+Each open document has a ``SuggestionTracker``, which is given the time here. When a document is closed or the server
+ends, its suggestions are settled at once. Records that the daemon does not accept are lost. Items of the completion
+list are not tracked, as it is not known which of a list's items the user looked at.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 MAX_LANGUAGE_CHARS = 200
 MAX_SETTLE_S = 2.0
-"""A server that ends waits so long until the daemon has the last records."""
-MIN_STRETCH_CHARS = 3
-"""Characters of a stretch that counts: single letters are alike in any two texts."""
+"""How long a server that ends waits for the daemon to accept the last records."""
+MIN_MATCH_CHARS = 3
+"""Shortest sequence of equal characters that counts: single letters are in any two texts."""
 MAX_CHARS_COMPARED = 2000
-"""Characters that are compared one by one; longer texts are compared line by line."""
+"""Longer texts are compared line by line, not character by character."""
 
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class SuggestionContext:
 
     snapshot: DocumentSnapshot
     begun: str
-    """The part of the text that stood before the cursor already: the beginning of a list's choice."""
+    """The part of the text that is before the cursor already: the beginning of a list's selected item."""
     text: str
     """The whole text, ``begun`` included."""
     response: CompleteResponse
@@ -68,7 +68,7 @@ class FeedbackReporter:
         return set(self._contexts)
 
     def show(self, context: SuggestionContext) -> str:
-        """Track a suggestion that is about to be shown; return the id by which the editor may say that it took it."""
+        """Track a suggestion that is about to be shown; return the id with which the editor reports acceptance."""
         snapshot, replaced = context.snapshot, context.response.replace_after
         suggestion = TrackedSuggestion(
             id=context.response.id,
@@ -97,13 +97,13 @@ class FeedbackReporter:
         self._schedule()
 
     def document_closing(self, uri: str) -> None:
-        """Settle the suggestions of a document as they stand there now, before it is closed."""
+        """Settle the suggestions of a document with its present text, before it is closed."""
         if (tracker := self._trackers.pop(uri, None)) is not None:
             self._report(uri, tracker.close(time.monotonic()))
             self._schedule()
 
     async def close(self) -> None:
-        """Settle all suggestions, and wait a moment until the daemon has the records."""
+        """Settle all suggestions, and wait up to ``MAX_SETTLE_S`` until the daemon has the records."""
         for uri in list(self._trackers):
             self.document_closing(uri)
         if self._alarm is not None:
@@ -140,7 +140,7 @@ class FeedbackReporter:
 def feedback_record(
     settled: SettledSuggestion, context: SuggestionContext, document: OpenDocument | None
 ) -> FeedbackRequest:
-    """Make the daemon's record of a suggestion; all texts are cut to what it takes."""
+    """Make the daemon's record of a suggestion; texts are cut to the lengths that it accepts."""
     snapshot, response, suggestion = context.snapshot, context.response, settled.suggestion
     now = kept = None
     if document is not None and settled.outcome is not Outcome.REJECTED:
@@ -170,22 +170,22 @@ def feedback_record(
 
 
 def last_lines(text: str) -> str:
-    """Return the end of a text that is longer than the daemon takes, from the start of a line on."""
+    """Cut a text to the length that the daemon accepts: its end, from the start of a line on."""
     if len(text) <= LONGEST_WINDOW:
         return text
     return text[-LONGEST_WINDOW:].partition("\n")[2]
 
 
 def count_kept_characters(before: str, now: str) -> int:
-    """Count the characters of ``before`` in stretches that ``now`` has in the same order."""
+    """Count the characters of ``before`` that are still in ``now``, in the same order."""
     if before in now:
         return len(before)
     if max(len(before), len(now)) > MAX_CHARS_COMPARED:
-        return _count_matching(before.splitlines(keepends=True), now.splitlines(keepends=True), least=1)
-    return _count_matching(list(before), list(now), least=min(MIN_STRETCH_CHARS, len(before)))
+        return _count_matching(before.splitlines(keepends=True), now.splitlines(keepends=True), min_length=1)
+    return _count_matching(list(before), list(now), min_length=min(MIN_MATCH_CHARS, len(before)))
 
 
-def _count_matching(before: Sequence[str], now: Sequence[str], *, least: int) -> int:
+def _count_matching(before: Sequence[str], now: Sequence[str], *, min_length: int) -> int:
     ends = [0, *accumulate(map(len, before))]
     blocks = SequenceMatcher(None, before, now, autojunk=False).get_matching_blocks()
-    return sum(ends[block.a + block.size] - ends[block.a] for block in blocks if block.size >= least)
+    return sum(ends[block.a + block.size] - ends[block.a] for block in blocks if block.size >= min_length)

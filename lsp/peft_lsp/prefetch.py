@@ -1,9 +1,9 @@
 """Work ahead of requests: prefetch of prompts around the cursor, and the rest of suggestions that were shown early.
 
 Prefetch has the model read the text around the cursor before a completion is asked for there: when a document is
-opened, when the cursor rests at another position (``peft-daemon/cursor``), when the document is saved, and in the pause
-after edits for which no completion was asked. The cursor is in one position, so there is at most one prefetch at a
-time: a newer one replaces the older, and any completion or edit ends it. The user sees nothing of it, errors included.
+opened, when the cursor rests at another position (``peft-daemon/cursor``), when the document is saved, and after edits
+without a request for a completion. There is one cursor, so there is at most one prefetch at a time: a newer one
+replaces it, and any completion or edit ends it. The user sees neither prefetches nor their errors.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from peft_lsp.documents import (
 )
 
 AFTER_OPEN_S = 0.1
-"""An editor that sends its cursor has sent it by then."""
+"""Delay after a document is opened; an editor that sends its cursor has sent it by then."""
 AFTER_CURSOR_MOVE_S = 0.1
-"""A cursor that stays so long has its position read."""
+"""How long the cursor must rest."""
 AFTER_EDIT_S = 1.0
-"""An edit's position is read so long after it, if no completion was asked for there."""
+"""Delay after an edit, if no completion is asked for."""
 HEAD_LINES = 40
-"""Lines read of a document whose cursor is not known: they serve any position below."""
+"""Lines that are read of a document whose cursor is not known; they help at any position below."""
 
 WarmUp = Callable[[str, TextPosition | None], Awaitable[bool]]
-"""Has the text around a position of a document read (None: not known); returns whether it was."""
+"""Have the text around a position of a document read (None: unknown position); returns whether it was read."""
 
 
 class Prefetch:
-    """Decides when and where to read ahead; to be told of all that happens to documents."""
+    """Decides when and where to read ahead; it must be told of all events of documents."""
 
     def __init__(self, warm_up: WarmUp) -> None:
         self._warm_up = warm_up
         self._cursors: dict[str, TextPosition] = {}
         self._current = ""
-        """URI of the document where something happened last."""
+        """URI of the document with the last event."""
         self._sends_cursor = False
-        """This editor sends where its cursor is."""
+        """Whether this editor reports its cursor's position."""
         self._read: tuple[str, TextPosition | None] | None = None
         """The document and position whose text the model has read last."""
         self._task: asyncio.Task[None] | None = None
@@ -59,7 +59,7 @@ class Prefetch:
             self._begin(uri, AFTER_OPEN_S)
 
     def moved(self, uri: str, position: TextPosition) -> None:
-        """Read where the cursor was moved to, once it rests."""
+        """Read the text around the cursor's new position, once it rests there."""
         self._sends_cursor = True
         self._cursors[uri] = position
         self._begin(uri, AFTER_CURSOR_MOVE_S)
@@ -81,7 +81,7 @@ class Prefetch:
         if uri == self._current:
             self._begin(uri, 0)
 
-    def asked(self, snapshot: DocumentSnapshot) -> None:
+    def completion_requested(self, snapshot: DocumentSnapshot) -> None:
         """End the prefetch for a completion, which reads the text itself."""
         position = (snapshot.line, snapshot.offset)
         self._current, self._cursors[snapshot.uri] = snapshot.uri, position
@@ -89,7 +89,7 @@ class Prefetch:
         self.close()
 
     def cursor_in(self, uri: str) -> TextPosition | None:
-        """Return where the cursor is in a document, as far as that is known."""
+        """Return where the cursor is in a document; None if it is not known."""
         return self._cursors.get(uri)
 
     def closed(self, uri: str) -> None:
@@ -100,7 +100,7 @@ class Prefetch:
             self.close()
 
     def close(self) -> None:
-        """End the prefetch that is under way."""
+        """Cancel the prefetch that is under way."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -119,13 +119,12 @@ class Prefetch:
 
 
 class Continuations:
-    """Fetches the rest of suggestions that were shown before they were whole, at most one for each open document.
+    """Fetches the rest of suggestions that were shown before they were complete, at most one per open document.
 
-    Ends when the document is edited or closed or a newer request comes. The whole answer is kept for the one request
-    that the editor makes when it is told: at the same position of the same text.
+    A continuation ends when the document is edited or closed or a newer request comes. The complete answer is kept for
+    one request, which the editor makes when it is notified: at the same position of the same text.
 
-    ``ask`` returns the daemon's answer, None when there is none to be had; ``announce`` lets the editor know that there
-    is more at a position.
+    ``ask`` returns the daemon's answer or None; ``announce`` tells the editor that the suggestion has grown.
     """
 
     def __init__(
@@ -139,14 +138,14 @@ class Continuations:
         self._whole: dict[str, tuple[CompleteRequest, CompleteResponse]] = {}
 
     def follow(self, snapshot: DocumentSnapshot, request: CompleteRequest, shown: CompleteResponse) -> None:
-        """Ask for the whole of an answer whose beginning is about to be shown."""
+        """Ask for the complete answer of which ``shown``, the beginning, is about to be shown."""
         self.stop(snapshot.uri)
         task = asyncio.create_task(self._fetch_whole(snapshot, _whole_of(request), shown))
         self._running[snapshot.uri] = task
         task.add_done_callback(lambda _: self._ended(snapshot.uri, task))
 
     def take(self, snapshot: DocumentSnapshot, request: CompleteRequest) -> CompleteResponse | None:
-        """Return the whole answer if it was kept for this request; any request ends what runs or is kept."""
+        """Return the complete answer if one is kept for this request; any continuation of the document ends."""
         asked, whole = self._whole.get(snapshot.uri, (None, None))
         self.stop(snapshot.uri)
         return whole if asked == _whole_of(request) else None
@@ -174,12 +173,12 @@ class Continuations:
 
 
 def _whole_of(request: CompleteRequest) -> CompleteRequest:
-    """Return the same request for the whole answer: not for a keystroke, and without a display deadline."""
+    """Return the same request for the complete answer: not for a keystroke, and without a display deadline."""
     return msgspec.structs.replace(request, automatic=False, show_after_ms=None)
 
 
 def likely_position(document: OpenDocument, position: TextPosition | None) -> TextPosition:
-    """Return where a completion is likely to be asked for: never inside a word; at the end of the head if not known."""
+    """Return where a completion is likely: at the cursor, not inside a word; after the head if it is unknown."""
     last = len(document.lines) - 1
     line, offset = position or (HEAD_LINES - 1, 0)
     text = content(document.lines[min(line, last)])

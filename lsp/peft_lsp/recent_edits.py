@@ -1,7 +1,7 @@
 """The regions edited lately and the files saved by this editor, reported to the daemon when typing pauses.
 
-A change in one file often says what the next one needs. Regions are lines; they move with the edits above them and grow
-with those beside them. Only the last few are kept, and each report has all of them, so a lost report does no harm.
+A change in one file often shows what the next file needs. Regions are lines; they move with edits above them and grow
+with edits next to them. Only the newest are kept, and each report contains all of them, so a lost report does no harm.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from peft_core.tasks import BackgroundTasks
 from peft_lsp.documents import ContentChange, OpenDocument, OpenDocuments, normalize_line_ends
 
 SEND_AFTER_S = 1.0
-"""Without an edit or a save for so long, the changes are reported."""
+"""How long after the last edit or save the changes are reported."""
 MAX_GAP_LINES = 4
-"""Edits with at most so many lines between them are one region."""
+"""Edits with at most this many lines between them form one region."""
 CONTEXT_LINES = 3
 """Lines shown above and below what was edited."""
 MAX_REGION_LINES = 40
-"""Lines of a region; of a larger one only the last edit is kept."""
+"""Most lines of a region; of a larger one only the last edit is kept."""
 
 SendContext = Callable[[ContextChanged], Awaitable[None]]
 WorkspaceOf = Callable[[str], str | None]
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Region:
-    """Lines of a document, counted from 0, both included; with their text once the document is closed."""
+    """Lines ``first`` to ``last`` of a document (from 0, both included); ``text`` is set once it is closed."""
 
     uri: str
     first: int
@@ -85,7 +85,7 @@ def _union(one: Region, other: Region) -> Region:
 
 
 def region_text(region: Region, document: OpenDocument) -> str:
-    """Return the lines of a region and some around it, as many as the daemon takes; empty if all are blank."""
+    """Return the lines of a region and some around it, as many as the daemon accepts; empty if all are blank."""
     lines = document.lines[max(0, region.first - CONTEXT_LINES) : region.last + 1 + CONTEXT_LINES]
     text = normalize_line_ends("".join(lines)).strip("\n")
     while len(text) > LONGEST_EDIT and "\n" in text:
@@ -97,7 +97,7 @@ class RecentEdits:
     """The regions of all documents of one editor, and the files it saved since the last report."""
 
     def __init__(self, documents: OpenDocuments, send: SendContext, workspace_of: WorkspaceOf) -> None:
-        """``workspace_of`` gives the folder that a file's path belongs to; files of no folder are not reported."""
+        """``workspace_of`` returns the workspace folder of a file's path; files outside are not reported."""
         self._documents, self._send, self._workspace_of = documents, send, workspace_of
         self._regions: tuple[Region, ...] = ()
         self._saved: dict[str, None] = {}
@@ -132,7 +132,7 @@ class RecentEdits:
         )
 
     def close(self) -> None:
-        """Report nothing more."""
+        """Stop reporting."""
         if self._timer is not None:
             self._timer.cancel()
         self._sending.cancel()
@@ -173,6 +173,6 @@ class RecentEdits:
 
 
 def _path(uri: str) -> str | None:
-    """Return the path of a document that may be reported; None for one without, and for a file that holds secrets."""
+    """Return the path of a document; None if it has none, or is of a kind that holds secrets."""
     path = to_fs_path(uri) if uri.startswith("file:") else None
     return path if path and len(path) <= MAX_PATH_CHARS and secret_file(path) is None else None

@@ -38,7 +38,7 @@ from peft_lsp.transport import DelayedEnd, FirstAnswerFilter, Handshake, Message
 log = logging.getLogger(__name__)
 
 MAX_LOGGED_CHARS = 60
-"""Of a value in a line of the library's log: names of methods and ids are shorter, messages longer."""
+"""Longer values are left out of the library's log: names of methods and ids are shorter, messages longer."""
 
 
 class PeftProtocol(LanguageServerProtocol):
@@ -48,7 +48,7 @@ class PeftProtocol(LanguageServerProtocol):
 
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> None:
-        """Take over a document."""
+        """Add a document."""
         notifications.did_open(self._server.session, params)
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
@@ -65,14 +65,14 @@ class PeftProtocol(LanguageServerProtocol):
     async def lsp_workspace__execute_command(  # type: ignore[override]  # pygls takes any kind of handler
         self, params: types.ExecuteCommandParams
     ) -> Any:
-        """Run a command; its handler gets the parameters as they came."""
+        """Run a command; its handler gets the unchanged parameters."""
         handler = self.fm.commands.get(params.command)
         if handler is None:
             raise JsonRpcInvalidParams(f"unknown command {params.command!r}")
         return await handler(params)
 
     def structure_message(self, data: dict[str, Any]) -> Any:
-        """Read a message from its JSON; answer a request that cannot be read."""
+        """Convert a message from JSON; a request that cannot be read is answered with an error."""
         try:
             return super().structure_message(data)
         except JsonRpcException as error:
@@ -96,7 +96,7 @@ class PeftLanguageServer(LanguageServer):
         )
 
     def report_server_error(self, error: Exception, source: type[PyglsError | JsonRpcException]) -> None:
-        """Log a message that could not be handled; it is never worth a dialog over the user's work."""
+        """Log a message that could not be handled; it is never shown in a dialog."""
         log.error("%s: %s", source.__name__, error)
 
 
@@ -131,12 +131,12 @@ async def _shutdown(session: Session, _: None) -> None:
 
 
 def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: str) -> int:
-    """Serve an editor whose ``initialize`` has been answered, until it leaves; return the exit code."""
+    """Serve an editor whose ``initialize`` has been answered, until it disconnects; return the exit code."""
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(without_documents)
     if log_level != "debug":
-        logging.getLogger("pygls").setLevel(logging.ERROR)  # it tells of every message, and of each late cancellation
+        logging.getLogger("pygls").setLevel(logging.ERROR)  # it logs every message, and each late cancellation
         for handler in logging.getLogger().handlers:
             handler.addFilter(_shorten_client_errors)
     server = create(handshake.params)
@@ -149,7 +149,7 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
 
 
 def without_documents(record: logging.LogRecord) -> bool:
-    """Take the contents of messages out of a record of pygls: documents and suggestions do not belong into a log."""
+    """Remove the contents of messages from a log record of pygls: documents and suggestions must not be logged."""
     if record.name.startswith("pygls") and record.args:
         given = record.args if isinstance(record.args, tuple) else (record.args,)
         record.args = tuple(each if _is_short(each) else "…" for each in given)
@@ -161,7 +161,7 @@ def _is_short(value: object) -> bool:
 
 
 def _shorten_client_errors(record: logging.LogRecord) -> bool:
-    """Leave out where in the library a message could not be read or was refused."""
+    """Remove the library's stack trace from records of messages that could not be read or were refused."""
     error = record.exc_info[1] if record.exc_info else None
     unreadable = str(record.msg).startswith(("Unable to deserialize message", "Unable to handle message"))
     if record.name.startswith("pygls") and (unreadable or isinstance(error, JsonRpcException)):

@@ -1,4 +1,4 @@
-"""The state of one editor's session: documents, settings, the daemon, suggestions, and what is asked ahead.
+"""The state of one editor's session: documents, settings, the daemon, suggestions, and work ahead of requests.
 
 Handlers get the session and take a ``DocumentSnapshot`` of the document they work on; no later edit changes it.
 """
@@ -27,7 +27,7 @@ MAX_DOCUMENT_KEY_CHARS = 4096
 MAX_LANGUAGE_CHARS = 200
 MAX_CODE_TOKENS = 256
 CODE_TIME_BUDGET_MS = 120_000
-"""Code from prose has a bar to watch and to stop: it gets more time than ghost text."""
+"""Code from prose gets more time than ghost text: it shows a progress bar, and the user can stop it."""
 
 
 class Session:
@@ -36,11 +36,11 @@ class Session:
     def __init__(
         self, client: Client, *, encoding: Encoding, options: object, folders: Iterable[str], purpose: str
     ) -> None:
-        """``options``: the client's initialization options, which are its settings until it tells others."""
+        """``options``: the client's initialization options, which are its settings until it sends others."""
         self.id = uuid.uuid4().hex
-        """Keeps this editor's documents apart from those another editor has open."""
+        """Distinguishes this editor's documents from the same documents in another editor."""
         self.purpose = purpose
-        """Of the completions this editor asks for: the newest request of a document wins within one purpose."""
+        """Kind of this editor's completions (``fill`` or ``list``). A newer request supersedes only its own kind."""
         self.client = client
         self.folders = WorkspaceFolders(folders)
         self.documents = OpenDocuments(encoding)
@@ -49,7 +49,7 @@ class Session:
         self.debounce = Debounce()
         self.daemon = DaemonConnection(self.board)
         self.feedback = FeedbackReporter(self.documents, self.daemon)
-        self.continuations = Continuations(self.documents, self.daemon.go_on, client.announce_more)
+        self.continuations = Continuations(self.documents, self.daemon.complete_in_background, client.announce_more)
         self.prefetch = Prefetch(self.warm_up)
         self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
         self.exiting = False
@@ -57,7 +57,7 @@ class Session:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
-        """Load the settings and connect to the daemon, as they say."""
+        """Load the settings, and connect to the daemon if they enable completion."""
         self._loop = asyncio.get_running_loop()
         await self.settings.load()
         await self.client.watch_settings()
@@ -65,7 +65,7 @@ class Session:
             self.daemon.start()
 
     async def shut_down(self) -> None:
-        """End all work, report what became of the last suggestions, and leave the daemon."""
+        """End all work, report the outcome of the last suggestions, and disconnect from the daemon."""
         self.exiting = True
         self.continuations.close()
         self.prefetch.close()
@@ -74,7 +74,7 @@ class Session:
         await self.daemon.close()
 
     def settle(self) -> None:
-        """Report what became of the last suggestions, from a thread other than that of the handlers."""
+        """Report the outcome of the last suggestions; call it from another thread than the handlers'."""
         if self._loop is not None:
             settled = asyncio.run_coroutine_threadsafe(self.feedback.close(), self._loop)
             with contextlib.suppress(TimeoutError):
@@ -92,7 +92,7 @@ class Session:
             adapter=settings.adapter,
             max_tokens=settings.max_tokens,
             time_budget_ms=settings.time_budget_ms,
-            prose=True,  # the settings for the document were looked at: see ``EditorSettings.why_off``
+            prose=True,  # the document's settings were checked: see ``EditorSettings.why_off``
         )
 
     def code_request(
@@ -100,7 +100,7 @@ class Session:
     ) -> CompleteRequest:
         """Make a request for code after ``prefix``, which ends with prose and an indentation.
 
-        The prose is not sent as an ``intent``: in its place the model sees the code around it as well, and does not
+        The prose is not sent as an ``intent``: within the prefix, the model also sees the code around it, and does not
         write the head of the function, or the class around a method, a second time.
         """
         return msgspec.structs.replace(
@@ -138,7 +138,7 @@ class Session:
 
 
 class Debounce:
-    """The pause between a keystroke and the model (setting ``delayMs``): only the newest request of a key goes on."""
+    """Pauses between a keystroke and the request (setting ``delayMs``); only the newest request of a key proceeds."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Event] = {}
@@ -146,7 +146,7 @@ class Debounce:
     async def wait(self, key: str, seconds: float) -> bool:
         """Wait; True after ``seconds``, False at once when a newer request with this key comes.
 
-        With 0 seconds nothing waits, but an older request's wait ends all the same.
+        With 0 seconds it returns at once, but still ends the wait of an older request.
         """
         if older := self._waiting.pop(key, None):
             older.set()

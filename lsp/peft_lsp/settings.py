@@ -1,11 +1,11 @@
-"""Settings that an editor has below ``peft-daemon``, in general and for each open document.
+"""The editor's settings in its section ``peft-daemon``, in general and for each open document.
 
-A document's settings are asked for once, when they are first needed, and kept until it is closed or the settings or the
-folders of the workspace change: a keystroke costs no message. A client that cannot be asked has general settings only.
-One that is slow to answer is waited for once, and its answer counts whenever it comes.
+A document's settings are requested once, when they are first needed, and kept until it is closed or the settings or the
+folders of the workspace change, so a keystroke costs no message. A client that cannot be asked has general settings
+only. A slow client is waited for once; its answer is used when it comes.
 
-A bad value never stops the server: the default serves instead and the user is told once. Unknown keys belong to the
-editor's extension and are ignored.
+An invalid value never stops the server: the default is used instead, and the user is told once. Unknown keys belong to
+the editor's extension and are ignored.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, why_secret
 log = logging.getLogger(__name__)
 
 MAX_ANSWER_S = 5.0
-"""A client that has not answered by then is served by what is known, until it does answer."""
+"""How long to wait for the client's answer; afterwards the known settings are used until it comes."""
 
 AskClient = Callable[[str | None], Coroutine[Any, Any, object]]
-"""The client's settings as JSON, for a document's URI or in general; None when it tells none."""
+"""Return the client's settings as JSON, for a document's URI or in general; None if it sends none."""
 
 TimeBudgetMs = Annotated[int, Meta(ge=50, le=600_000)]
 
 
 class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What an editor can set; null means the default."""
+    """The settings of an editor; null means the default."""
 
     enabled: bool = True
     adapter: Annotated[Name, Meta(min_length=1)] | None = None
-    """Name or digest of the adapter for every request, ``base`` for none; null lets the daemon pick."""
+    """Name or digest of the adapter for every request, ``base`` for none; null: the daemon decides."""
     max_tokens: TokenCount | None = None
     time_budget_ms: TimeBudgetMs | None = None
     disabled_languages: list[str] = msgspec.field(default_factory=lambda: list(PROSE_LANGUAGES))
-    """Language ids without completion. Files that hold secrets have none whatever is set."""
+    """Language ids without completions. Files that hold secrets never have completions."""
     delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
-    """How long after a keystroke the daemon is asked; null: at once, and the daemon decides how long the model waits.
-    A request made by hand never waits."""
+    """Delay from a keystroke to the request to the daemon. Null: no delay here; the daemon decides when to ask the
+    model. A request made by hand never waits."""
     show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
-    """Show what is complete after this time, and the rest when it is; 0: show all of it at once."""
+    """Show the complete lines after this time, and the rest when it is ready; 0: show all of it when it is ready."""
     feedback: Literal["counts", "text", "off"] | bool | None = None
-    """What is recorded on this machine of what becomes of suggestions: numbers, the text around them too, or nothing.
-    Null or true: what the daemon's own setting says. False: nothing."""
+    """What is recorded on this machine about suggestions: numbers, also the text around them, or nothing. Null or true:
+    as the daemon's own setting says. False: nothing."""
     completion: Literal["auto", "always", "never"] = "auto"
-    """The model in the ordinary completion list. auto: when the editor cannot show inline completions. The list itself
-    is announced at start: other values than auto belong into the initialization options as well."""
+    """Whether the model's text is in the completion list. auto: only if the editor cannot show inline completions. The
+    list is announced at the start, so the initialization options must have other values than auto too."""
 
     def why_off(self, uri: str, language: str) -> str | None:
-        """Return why a document gets no suggestions, as told to the user; None where it does.
+        """Return a sentence for the user on why a document gets no suggestions; None if it gets them.
 
-        To be asked before a document is shown to the model. The daemon refuses files with secrets as well.
+        Call it before a document is shown to the model. The daemon refuses files with secrets too.
         """
         if (secret := why_secret(uri, language)) is not None:
             return secret
@@ -69,12 +69,12 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return None
 
     def disables(self, language: str) -> bool:
-        """Return whether documents of this language get none; plain text and Markdown have several names."""
+        """Return whether documents of this language get no suggestions; plain text and Markdown have several ids."""
         return language in self.disabled_languages or prose_language(language) in self.disabled_languages
 
 
 def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
-    """Read settings from the editor's JSON; also return a sentence for each value that cannot be used."""
+    """Read settings from the editor's JSON; also return a sentence for each invalid value."""
     if raw is None or raw == []:  # an empty table of Lua becomes a list
         return EditorSettings(), []
     if not isinstance(raw, dict):
@@ -93,7 +93,7 @@ def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
 
 
 class SettingsCache:
-    """The settings of one editor, in general and for each open document, as the client tells them."""
+    """The settings of one editor, in general and for each open document, as the client sent them."""
 
     def __init__(
         self, options: object, ask: AskClient, complain: Callable[[str], None], changed: Callable[[], None]
@@ -103,9 +103,9 @@ class SettingsCache:
         self._ask, self._complain, self._changed = ask, complain, changed
         self._documents: dict[str, asyncio.Task[EditorSettings]] = {}
         self._late: set[asyncio.Task[Any]] = set()
-        """Questions that were waited for as long as they may be."""
+        """Requests that were not answered within ``MAX_ANSWER_S``."""
         self._asking: asyncio.Task[object] | None = None
-        """The newest question for the general settings."""
+        """The newest request for the general settings."""
 
     @property
     def enabled_somewhere(self) -> bool:
@@ -114,9 +114,9 @@ class SettingsCache:
         return self.general.enabled or any(task.result().enabled for task in known)
 
     async def load(self, pushed: object = None) -> None:
-        """Read the general settings anew: those the client tells when asked, else ``pushed``, else its options.
+        """Load the general settings: the client's answer, else ``pushed``, else its initialization options.
 
-        Those of documents are asked for again when they are next needed.
+        Settings of documents are requested again when they are next needed.
         """
         self._documents.clear()
         asking = self._asking = asyncio.create_task(self._ask(None))
@@ -128,34 +128,34 @@ class SettingsCache:
             asking.add_done_callback(self._take_late)
 
     async def of(self, uri: str) -> EditorSettings:
-        """The settings for an open document."""
+        """Return the settings for an open document; asks the client if they are not known."""
         task = self._documents.get(uri)
         if task is None:
             task = self._documents[uri] = asyncio.create_task(self._pull(uri))
         return task.result() if await self._answered(task) else self.general
 
     def known(self, uri: str) -> EditorSettings:
-        """The settings for an open document as far as the client has told them; the general ones else."""
+        """Return the settings for an open document if they are known, else the general ones."""
         task = self._documents.get(uri)
         told = task is not None and task.done() and not task.cancelled() and task.exception() is None
         return task.result() if task is not None and told else self.general
 
     def forget(self, uri: str) -> None:
-        """The document was closed."""
+        """Drop the settings of a document that was closed."""
         if self._documents.pop(uri, None) is not None:
             self._changed()
 
     def forget_documents(self) -> None:
-        """The folders of the workspace have changed: any document may have other settings now."""
+        """Drop the settings of all documents, because the folders of the workspace have changed."""
         self._documents.clear()
 
     async def _answered(self, task: asyncio.Task[Any]) -> bool:
-        """Wait for the client's answer, once as long as it may take; whether it is there."""
+        """Return whether the client has answered; waits for it up to ``MAX_ANSWER_S``, but only once."""
         if not task.done() and task not in self._late:
-            # A cancelled request must not take the answer from the others that wait for it: ``wait`` cancels nothing.
+            # ``wait`` does not cancel the task: other requests wait for it too.
             await asyncio.wait((task,), timeout=MAX_ANSWER_S)
             if not task.done():
-                log.warning("the client has not told its settings in %g s", MAX_ANSWER_S)
+                log.warning("the client has not sent its settings in %g s", MAX_ANSWER_S)
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
         return task.done()
@@ -171,7 +171,7 @@ class SettingsCache:
     async def _pull(self, uri: str) -> EditorSettings:
         raw = await self._ask(uri)
         found = self.general if raw is None else self._read(raw)
-        # By then this task is done and counts.
+        # Later, when this task is done and its result is known.
         asyncio.get_running_loop().call_soon(self._changed)
         return found
 

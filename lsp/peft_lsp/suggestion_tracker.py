@@ -1,11 +1,11 @@
 """The outcome of a suggestion, found from the edits that follow it: a state machine without clock, editor or daemon.
 
-A suggestion is *pending* while the text typed agrees with it. It ends accepted (by the editor's command, or by one edit
-that inserts all the rest), partly accepted (an edit inserted more than one typed character of it), typed (by hand, to
-the end) or rejected (by an edit that disagrees, a suggestion elsewhere, the end of the document). A suggestion of more
-of the same text makes the pending one longer. One that another suggestion replaces at the same position, or that ends
-sooner than a user can read it, does not count. A suggestion that ended is *settled*: the range of its text is followed
-through all edits until the text is looked at again.
+A suggestion is *pending* while the typed text agrees with it. It ends as accepted (by the editor's command, or by one
+edit that inserts all the rest), partly accepted (an edit inserted more than one character of it), typed (by hand, to
+the end) or rejected (by an edit that disagrees, a suggestion elsewhere, or closing the document). A new suggestion that
+continues the same text makes the pending one longer. A suggestion that another replaces at the same position, or that
+ends before a user could read it, does not count. A suggestion that ended is *settled*: the range of its text is
+followed through all edits until the text is checked again.
 
 Times are seconds of any clock that only goes forward. Texts have ``\\n`` line ends.
 """
@@ -19,31 +19,31 @@ from peft_core.api_types import Outcome
 from peft_lsp.documents import ContentChange, TextPosition, position_after, shift_position
 
 MIN_READING_S = 0.25
-"""A suggestion shown for less was not read."""
+"""A suggestion that was shown for a shorter time was not read."""
 RECHECK_AFTER_S = 30.0
-"""The text is looked at again so long after it was accepted."""
+"""How long after acceptance the text is checked again."""
 LATE_ACCEPT_S = 1.0
-"""The accept command may come so long after an edit that seemed to disagree: editors change what they insert."""
+"""How long after an edit that disagrees the accept command may come: editors may change what they insert."""
 CLOSING_PAIRS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`", "<": ">"}
 """Brackets and quotes that editors close by themselves."""
 
 
 @dataclass(frozen=True)
 class TrackedSuggestion:
-    """A suggestion as it was made."""
+    """A suggestion as it was shown first."""
 
     id: str
     start: TextPosition
     text: str
     """The text from ``start`` on, if the suggestion is accepted."""
     typed: int
-    """Characters of ``text`` that stood there already."""
+    """Number of characters of ``text`` that were in the document already."""
     over: str
-    """The text behind those, which the suggestion overwrites."""
+    """The text after those, which the suggestion overwrites."""
 
     @property
     def shown(self) -> int:
-        """Number of characters that it would write."""
+        """Number of characters that it would insert."""
         return len(self.text) - self.typed
 
 
@@ -57,9 +57,9 @@ class PendingSuggestion:
     typed: int
     over: str
     accepted: int = 0
-    """Characters of it that the editor inserted; the others were typed."""
+    """Number of its characters that the editor inserted; the others were typed."""
     accept_announced: bool = False
-    """The editor said that it accepts it; the edit is still to come."""
+    """Whether the accept command came before its edit."""
 
     @property
     def region(self) -> str:
@@ -85,23 +85,23 @@ class SettledSuggestion:
     since: float
     accepted: int
     text: str
-    """The part of the suggestion that stood there when it ended."""
+    """The part of the suggestion that was in the document when it ended."""
     begin: TextPosition
     end: TextPosition
 
     @property
     def due(self) -> float:
-        """When to look at its text again."""
+        """When to check its text again."""
         return self.since + (LATE_ACCEPT_S if self.outcome is Outcome.REJECTED else RECHECK_AFTER_S)
 
     def after(self, edit: ContentChange) -> SettledSuggestion:
-        """Return the same with its range after an edit."""
+        """Return it with its range after an edit."""
         begin, end = shift_range(self.begin, self.end, edit)
         return replace(self, begin=begin, end=end)
 
 
 class SuggestionTracker:
-    """The suggestions of one document: at most one that is pending, and those whose text is to be looked at again."""
+    """The suggestions of one document: at most one pending, and those whose text is still to be checked."""
 
     def __init__(self) -> None:
         self.pending: PendingSuggestion | None = None
@@ -109,16 +109,16 @@ class SuggestionTracker:
 
     @property
     def ids(self) -> set[str]:
-        """The ids of all suggestions that have not been handed out."""
+        """The ids of all suggestions that ``take_due`` or ``close`` has not returned yet."""
         return {each.suggestion.id for each in self.settled} | ({self.pending.suggestion.id} if self.pending else set())
 
     @property
     def next_due(self) -> float | None:
-        """When ``take_due`` will have something."""
+        """When ``take_due`` will next return something; None if nothing is settled."""
         return min((each.due for each in self.settled), default=None)
 
     def show(self, suggestion: TrackedSuggestion, now: float) -> str:
-        """Track a new suggestion; return its id, or that of the pending one if it is the same text or more of it."""
+        """Track a new suggestion; return its id, or the pending one's if it is the same or continues it."""
         if self.pending is not None:
             at = self.pending.index(position_after(suggestion.start, suggestion.text[: suggestion.typed]))
             if at is None:
@@ -132,14 +132,14 @@ class SuggestionTracker:
         return suggestion.id
 
     def edited(self, changes: Iterable[ContentChange], now: float) -> None:
-        """Follow the changes of the document."""
+        """Update all suggestions for changes of the document."""
         for change in changes:
             self.settled = [each.after(change) for each in self.settled]
             if self.pending is not None:
                 self._follow(self.pending, change, now)
 
     def accept(self, id_: str, now: float) -> bool:
-        """Note that the editor inserted a suggestion; return whether it is known. Its edit does not count again."""
+        """Note that the editor inserted a suggestion; return whether it is known. Its edit is not counted again."""
         if self.pending is not None and self.pending.suggestion.id == id_:
             self.pending = replace(self.pending, accept_announced=True)
             return True
@@ -152,13 +152,13 @@ class SuggestionTracker:
         return False
 
     def take_due(self, now: float) -> Sequence[SettledSuggestion]:
-        """Hand out the settled suggestions that are due; they are not followed any more."""
-        ripe = [each for each in self.settled if each.due <= now]
+        """Return the settled suggestions that are due, and stop following them."""
+        due = [each for each in self.settled if each.due <= now]
         self.settled = [each for each in self.settled if each.due > now]
-        return ripe
+        return due
 
     def close(self, now: float) -> Sequence[SettledSuggestion]:
-        """Settle and hand out all suggestions, as the document is closed."""
+        """Settle and return all suggestions, as the document is closed."""
         if self.pending is not None:
             self._end(Outcome.REJECTED, now)
         left, self.settled = self.settled, []
@@ -229,7 +229,7 @@ def is_typing(edit: ContentChange) -> bool:
 
 
 def _with_region(pending: PendingSuggestion, region: str) -> PendingSuggestion | None:
-    """Return the suggestion with this text in its region; None where the two disagree."""
+    """Return the suggestion with this text in its region; None if the two disagree."""
     text, over = pending.suggestion.text, pending.over
     if region == text:
         return replace(pending, typed=len(text), over="")
@@ -243,12 +243,12 @@ def _with_region(pending: PendingSuggestion, region: str) -> PendingSuggestion |
 
 
 def _merged(pending: PendingSuggestion, suggestion: TrackedSuggestion, at: int) -> PendingSuggestion | None:
-    """Return the pending suggestion, made longer if need be, where the new one comes to its text; else None."""
+    """Return the pending suggestion, longer if necessary, if the new one has or continues its text; else None."""
     return _with_same_text(pending, suggestion, at) or _with_longer_text(pending, suggestion, at)
 
 
 def _with_same_text(pending: PendingSuggestion, suggestion: TrackedSuggestion, at: int) -> PendingSuggestion | None:
-    """Return the pending suggestion if accepting the new one ``at`` this index would leave the same text; else None."""
+    """Return the pending suggestion if accepting the new one at index ``at`` gives the same text; else None."""
     region = pending.region
     rest = suggestion.text[suggestion.typed :]
     if (
@@ -260,11 +260,11 @@ def _with_same_text(pending: PendingSuggestion, suggestion: TrackedSuggestion, a
 
 
 def _with_longer_text(pending: PendingSuggestion, suggestion: TrackedSuggestion, at: int) -> PendingSuggestion | None:
-    """Return the pending suggestion with the new one's text, if that goes on where its own ends; else None."""
+    """Return the pending suggestion with the new one's text, if that continues its own; else None."""
     text = pending.region[:at] + suggestion.text[suggestion.typed :]
     if at >= len(text) or len(text) <= len(pending.suggestion.text) or not text.startswith(pending.suggestion.text):
         return None
-    # Brackets that the editor closed since then were not there to be overwritten when it was made.
+    # Brackets that the editor has closed since then are not part of what the suggestion overwrites.
     over = suggestion.over if at == pending.typed == pending.suggestion.typed else pending.suggestion.over
     return replace(
         pending, suggestion=replace(pending.suggestion, text=text, over=over), typed=at, over=suggestion.over

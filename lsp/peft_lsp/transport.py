@@ -1,11 +1,11 @@
 """Standard input and output of ``peft-daemon lsp``: framed messages, the handshake, the process.
 
 ``initialize`` is answered before the language server library is loaded, which takes about half a second: some editors
-wait for this answer before they draw. The library then gets a message of its own and its answer is dropped; later
-messages wait in the pipe. Uses the standard library only. A test holds both answers equal.
+wait for this answer before they show anything. The library then gets an ``initialize`` of its own and its answer is
+dropped; a test checks that both answers are equal. Only the standard library is imported here.
 
-A header that cannot be read leaves no way to find the next message, so it ends the session with one line on standard
-error. A body that is no JSON-RPC message is answered with an error, and the session goes on.
+After a header that cannot be read the next message cannot be found, so the session ends with one line on standard
+error. A body that is not a JSON-RPC message is answered with an error, and the session continues.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any, BinaryIO, NamedTuple
 from peft_lsp.handlers.initialize import member, result
 
 MAX_BODY_BYTES = 1 << 28
-"""Of one message; the largest ones hold the text of a document."""
+"""Largest message; the largest ones contain the text of a document."""
 MAX_HEADER_BYTES = 1 << 13
-"""Of one line of a header."""
+"""Longest line of a header."""
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 VERSION = "2.0"
 NOT_INITIALIZED, INVALID_PARAMS = -32002, -32602
@@ -38,44 +38,44 @@ READ_CAPABILITIES = (
 
 
 class MalformedHeader(Exception):
-    """A header that cannot be read; says why."""
+    """A header cannot be read; the text says why."""
 
 
 class Message(NamedTuple):
-    """A message as it came and what it says."""
+    """A message: its bytes and its decoded content."""
 
     body: bytes
     content: dict[str, Any]
 
 
 def read_message(stdin: BinaryIO, stdout: BinaryIO) -> Message | None:
-    """The next message; None at the end of the input.
+    """Read the next message; None at the end of the input.
 
-    Bodies that are none are answered on ``stdout`` and left out. Raises MalformedHeader.
+    A body that is not a message is answered with an error on ``stdout`` and skipped. Raises MalformedHeader.
     """
     while (body := _read_body(stdin)) is not None:
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:
             why = str(error) if isinstance(error, ValueError) else "nested too deeply"
-            write_error(stdout, None, PARSE_ERROR, f"the message is no JSON: {why}")
+            write_error(stdout, None, PARSE_ERROR, f"the message is not JSON: {why}")
             continue
         request_id = content.get("id") if isinstance(content, dict) else None
         if not isinstance(content, dict) or content.get("jsonrpc") != VERSION or not _is_request_id(request_id):
             known = request_id if _is_request_id(request_id) else None
-            write_error(stdout, known, INVALID_REQUEST, "the message is no JSON-RPC 2.0 object")
+            write_error(stdout, known, INVALID_REQUEST, "the message is not a JSON-RPC 2.0 object")
             continue
         return Message(body, content)
     return None
 
 
-def complain(error: MalformedHeader) -> None:
-    """Say on standard error why the session ends."""
+def print_header_error(error: MalformedHeader) -> None:
+    """Write to standard error why the session ends."""
     sys.stderr.write(f"peft-daemon lsp: the client sent a header that cannot be read: {error}\n")
 
 
 def write_error(stdout: BinaryIO, request_id: int | str | None, code: int, message: str) -> None:
-    """Answer with an error; ``request_id`` None: the request is not known."""
+    """Answer with an error; ``request_id`` is None if the request is not known."""
     write(stdout, {"jsonrpc": VERSION, "id": request_id, "error": {"code": code, "message": message}})
 
 
@@ -86,7 +86,7 @@ def write(stdout: BinaryIO, message: Mapping[str, Any]) -> None:
 
 
 def framed(message: Mapping[str, Any]) -> bytes:
-    """A message with its header."""
+    """Return a message with its header."""
     return _with_header(json.dumps(message).encode())
 
 
@@ -106,14 +106,14 @@ class MessageInput(io.RawIOBase):
         self._ended = False
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """The next line of a header; empty at the end."""
+        """Return the next line of a header; empty at the end."""
         line = self._message.readline(-1 if size is None else size)
         if line or self._ended:
             return line
         try:
             message = read_message(self._stdin, self._stdout)
         except MalformedHeader as error:
-            complain(error)
+            print_header_error(error)
             message = None
         if message is None:
             self._ended = True
@@ -122,12 +122,12 @@ class MessageInput(io.RawIOBase):
         return self._message.readline(-1 if size is None else size)
 
     def read(self, size: int = -1, /) -> bytes:
-        """That many bytes of the body whose header was read."""
+        """Return ``size`` bytes of the body whose header was read."""
         return self._message.read(size)
 
 
 def _read_body(stdin: BinaryIO) -> bytes | None:
-    """The body of the next message; None where the input ends before it is whole."""
+    """Read the body of the next message; None if the input ends before it is complete."""
     length, begun = None, False
     while line := stdin.readline(MAX_HEADER_BYTES + 1):
         if not line.endswith(b"\n"):
@@ -144,7 +144,7 @@ def _read_body(stdin: BinaryIO) -> bytes | None:
         begun = True
         name, colon, value = line.partition(b":")
         if not colon or not name.strip().replace(b"-", b"").isalnum():
-            raise MalformedHeader(f"{line[:80]!r} is no line of a header")
+            raise MalformedHeader(f"{line[:80]!r} is not a header line")
         if name.strip().lower() == b"content-length":
             length = _length(value.strip())
     return None
@@ -170,7 +170,7 @@ class Handshake:
     def initialize_message(self) -> bytes:
         """Return the request for the library, with only those capabilities that this server reads.
 
-        The library refuses a whole message for one value it does not know, for instance of a later protocol.
+        The library would refuse the message for one unknown value, for instance of a later protocol.
         """
         kept: dict[str, Any] = {}
         for path in READ_CAPABILITIES:
@@ -185,9 +185,9 @@ class Handshake:
 
 
 def shake_hands(stdin: BinaryIO, stdout: BinaryIO) -> Handshake | None:
-    """Answer ``initialize``; return None if the client leaves before. Raises MalformedHeader.
+    """Answer ``initialize``; return None if the client disconnects before. Raises MalformedHeader.
 
-    As the protocol demands, other requests are answered with ServerNotInitialized, other notifications dropped.
+    As the protocol requires, other requests are answered with ServerNotInitialized, other notifications dropped.
     """
     while message := read_message(stdin, stdout):
         content = message.content
@@ -196,12 +196,12 @@ def shake_hands(stdin: BinaryIO, stdout: BinaryIO) -> Handshake | None:
             return None
         if method == "initialize" and request_id is not None:
             if not isinstance(params, dict):
-                write_error(stdout, request_id, INVALID_PARAMS, "the parameters are no object")
+                write_error(stdout, request_id, INVALID_PARAMS, "the parameters are not an object")
                 continue
             write(stdout, {"jsonrpc": "2.0", "id": request_id, "result": result(params)})
             return Handshake(request_id, params)
         if request_id is not None and method is not None:
-            write_error(stdout, request_id, NOT_INITIALIZED, "the first request has to be 'initialize'")
+            write_error(stdout, request_id, NOT_INITIALIZED, "the first request must be 'initialize'")
     return None
 
 
@@ -222,15 +222,15 @@ class FirstAnswerFilter(io.RawIOBase):
         return self._stdout.write(data)
 
     def flush(self) -> None:
-        """Send what was written."""
+        """Flush the output."""
         self._stdout.flush()
 
 
 class DelayedEnd(io.RawIOBase):
-    """An input stream whose end is read only after ``before`` has returned.
+    """An input stream that calls ``before`` before it reports its end.
 
-    The library ends everything that is under way as soon as it reads the end; ``before`` reports to the daemon what
-    became of the last suggestions.
+    The library stops all work as soon as it reads the end; ``before`` reports the outcome of the last suggestions to
+    the daemon.
     """
 
     def __init__(self, stream: BinaryIO, before: Callable[[], None]) -> None:
@@ -238,29 +238,29 @@ class DelayedEnd(io.RawIOBase):
         self._before = before
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        """The next line; empty at the end."""
+        """Return the next line; empty at the end."""
         line = self._stream.readline(-1 if size is None else size)
         if not line:
             self._before()
         return line
 
     def read(self, size: int = -1, /) -> bytes:
-        """That many bytes of a message's body."""
+        """Return ``size`` bytes of a message's body."""
         return self._stream.read(size)
 
 
 def serve_stdio(log_level: str = "warning") -> int:
-    """Serve one editor until it leaves; return the exit code (0 after a proper shutdown, else 1)."""
+    """Serve one editor until it disconnects; return the exit code (0 after a proper shutdown, else 1)."""
     stdin, stdout = sys.stdin.buffer, _take_stdout()
     try:
         handshake = shake_hands(stdin, stdout)
     except MalformedHeader as error:
-        complain(error)
+        print_header_error(error)
         return 1
     if handshake is None:
         return 1
-    # Loading the library makes some hundred thousand objects that stay. Looking through them for garbage meanwhile
-    # takes a sixth of the time.
+    # Loading the library creates some hundred thousand objects that stay. Garbage collection among them would take a
+    # sixth of the time.
     gc.disable()
     from peft_lsp.server import serve  # noqa: PLC0415
 

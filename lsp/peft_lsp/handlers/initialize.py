@@ -17,7 +17,7 @@ INCREMENTAL = 2
 
 
 def wants_completion_list(params: Mapping[str, Any]) -> bool:
-    """Return whether to offer the completion list: if it is asked for, or inline completions cannot be shown."""
+    """Return whether to offer the completion list: on request, or if inline completions cannot be shown."""
     options = params.get("initializationOptions")
     wish = options.get("completion") if isinstance(options, dict) else None
     if wish in ("always", "never"):

@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 async def initialized(session: Session, _: types.InitializedParams) -> None:
-    """``initialized``: begin to work."""
+    """``initialized``: load the settings and connect to the daemon."""
     await session.start()
 
 
 def did_open(session: Session, params: types.DidOpenTextDocumentParams) -> None:
-    """``textDocument/didOpen``: take over a document."""
-    # Some clients open one anew without closing it: positions in its old text mean nothing in the new one.
+    """``textDocument/didOpen``: add a document."""
+    # Some clients open a document again without closing it; positions in its old text are invalid then.
     session.feedback.document_closing(params.text_document.uri)
     session.documents.open(params.text_document)
     session.prefetch.opened(params.text_document.uri)
@@ -39,7 +39,7 @@ def did_change(session: Session, params: types.DidChangeTextDocumentParams) -> N
 
 
 def did_save(session: Session, params: types.DidSaveTextDocumentParams) -> None:
-    """``textDocument/didSave``: the document is a file now."""
+    """``textDocument/didSave``: note that the file was written."""
     session.prefetch.saved(params.text_document.uri)
     session.recent_edits.saved(params.text_document.uri)
 
@@ -65,7 +65,7 @@ class CursorParams(msgspec.Struct, frozen=True):
 
 
 def cursor_moved(session: Session, params: Any) -> None:
-    """``peft-daemon/cursor``: the cursor was moved without an edit. One that cannot be read is logged."""
+    """``peft-daemon/cursor``: the cursor was moved without an edit. Unreadable parameters are logged."""
     try:
         fields = {"uri": params.uri, "line": params.position.line, "character": params.position.character}
         cursor = msgspec.convert(fields, CursorParams)
@@ -78,7 +78,7 @@ def cursor_moved(session: Session, params: Any) -> None:
 
 
 async def did_change_configuration(session: Session, params: types.DidChangeConfigurationParams) -> None:
-    """``workspace/didChangeConfiguration``: read the settings anew."""
+    """``workspace/didChangeConfiguration``: load the settings again."""
     pushed = params.settings.get(SETTINGS_SECTION) if isinstance(params.settings, dict) else None
     await session.settings.load(pushed)
     if session.settings.general.enabled:
@@ -86,7 +86,7 @@ async def did_change_configuration(session: Session, params: types.DidChangeConf
 
 
 async def did_change_workspace_folders(session: Session, params: types.DidChangeWorkspaceFoldersParams) -> None:
-    """``workspace/didChangeWorkspaceFolders``: other folders, so other settings for documents."""
+    """``workspace/didChangeWorkspaceFolders``: update the folders, and drop settings, which may depend on them."""
     removed, added = params.event.removed, params.event.added
     session.folders.change([folder.uri for folder in removed], [folder.uri for folder in added])
     session.settings.forget_documents()

@@ -14,9 +14,12 @@ from peft_lsp.session import Session
 
 
 async def code_action(session: Session, params: types.CodeActionParams) -> list[types.CodeAction]:
-    """Return one action where there is prose to work from, else none; also where suggestions while typing are off."""
+    """Return one action if there is a comment or docstring, else none.
+
+    It is offered also if suggestions are switched off in general, but not in a language in which they are off.
+    """
     document = session.documents.get(params.text_document.uri)
-    if document is None or not _asked_for(params.context.only) or why_secret(document.uri, document.language):
+    if document is None or not _is_requested(params.context.only) or why_secret(document.uri, document.language):
         return []
     prose = comments.find_prose(document.lines, document.language, *selected_lines(params.range))
     if prose is None or (await session.settings.of(document.uri)).disables(document.language):
@@ -27,7 +30,7 @@ async def code_action(session: Session, params: types.CodeActionParams) -> list[
     return [types.CodeAction(title, kind=GENERATE_KIND, command=command)]
 
 
-def _asked_for(only: Sequence[types.CodeActionKind | str] | None) -> bool:
-    """Return whether a client that wants only some kinds wants ours; a kind includes those below it."""
+def _is_requested(only: Sequence[types.CodeActionKind | str] | None) -> bool:
+    """Return whether a client that requests only some kinds (``only``) requests ours; a kind includes its subkinds."""
     kinds = [kind.value if isinstance(kind, types.CodeActionKind) else kind for kind in only or ()]
     return only is None or any(f"{GENERATE_KIND}.".startswith(f"{kind}.") for kind in kinds)

@@ -1,7 +1,7 @@
-"""``textDocument/completion``: the model's text as an item of the ordinary list, for editors without inline completion.
+"""``textDocument/completion``: the model's text as an item of the completion list, for editors without ghost text.
 
-The item replaces the word being typed, so that an editor that filters by that word keeps it, and is sorted last: a
-typed language server's own suggestions stay on top.
+The item replaces the word being typed, so that an editor that filters by that word keeps it. It is sorted last, below
+the suggestions of the language's own server.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ MAX_LABEL_CHARS = 80
 
 
 async def completion(session: Session, params: types.CompletionParams) -> types.CompletionList:
-    """Return at most one item; the list is incomplete, as the model answers anew after each key."""
+    """Return at most one item; the list is marked incomplete, as the model answers again after each key."""
     snapshot = session.documents.snapshot(params.text_document.uri, params.position)
     if snapshot is None or snapshot.word_follows or snapshot.is_empty_or_binary:
         return NOTHING
     settings = await session.settings.of(snapshot.uri)
     if settings.completion == "never" or settings.why_off(snapshot.uri, snapshot.language) is not None:
         return NOTHING
-    # The protocol does not tell a keystroke from an explicit request here: every request waits.
+    # The protocol does not say whether a key or the user asked, so every request waits.
     if not await session.wait_for_pause(snapshot, settings.delay_ms or 0, purpose="list"):
         return NOTHING
     request = session.request_at(snapshot, settings, purpose="list")
-    session.prefetch.asked(snapshot)
-    # It waits for the whole answer: an item of a list cannot grow.
+    session.prefetch.completion_requested(snapshot)
+    # Wait for the complete answer: an item of a list cannot grow.
     response = await session.daemon.complete(msgspec.structs.replace(request, automatic=settings.delay_ms is None))
     if response is None or not response.text.strip() or not session.documents.is_current(snapshot):
         return NOTHING

@@ -1,8 +1,8 @@
 """``textDocument/inlineCompletion``: ghost text at the cursor.
 
 The answer is empty, never an error, when there is nothing to show: no daemon yet, a newer request, an edit meanwhile.
-A cancelled request is answered with RequestCancelled and stops the model. Of a suggestion that is shown before it is
-whole, ``prefetch.Continuations`` fetches the rest.
+A cancelled request is answered with RequestCancelled and stops the model. If a suggestion is shown before it is
+complete, ``prefetch.Continuations`` fetches the rest.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
     request = msgspec.structs.replace(
         session.request_at(snapshot, settings, purpose="fill"),
         prefix=snapshot.prefix + target.chosen[len(target.typed) :],
-        # With a pause of its own the editor needs none of the daemon's.
+        # If the editor has a delay of its own, the daemon need not debounce.
         automatic=automatic and settings.delay_ms is None,
         show_after_ms=settings.show_after_ms or None,
     )
@@ -49,7 +49,7 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
     if not await session.wait_for_pause(snapshot, settings.delay_ms or 0 if automatic else 0, purpose="fill"):
         return NOTHING
     began = time.monotonic()
-    session.prefetch.asked(snapshot)
+    session.prefetch.completion_requested(snapshot)
     response = await session.daemon.complete(request)
     if response is None or not session.documents.is_current(snapshot):
         return NOTHING
@@ -78,18 +78,18 @@ def _shown(
 class _Target:
     """The position of the suggestion.
 
-    While the list is open the editor shows the suggestion after the list's choice, so the choice is taken as typed.
+    While the completion list is open, the editor shows the suggestion after the selected item, which counts as typed.
     """
 
     snapshot: DocumentSnapshot
     typed: str
-    """Beginning of the list's choice that is typed already; empty where no list is open."""
+    """The part of the selected item that is typed already; empty if no list is open."""
     chosen: str
-    """The list's choice; empty where no list is open."""
+    """The text of the selected item; empty if no list is open."""
 
 
 def _target(session: Session, params: types.InlineCompletionParams) -> _Target | None:
-    """Return where the text goes; None where nothing can be shown."""
+    """Return where the suggestion goes; None if nothing can be shown."""
     snapshot = session.documents.snapshot(params.text_document.uri, params.position)
     if snapshot is None or snapshot.is_empty_or_binary:
         return None

@@ -1,8 +1,8 @@
-"""``workspace/executeCommand``: code from prose, adapters, status, restart, and the note that a suggestion was taken.
+"""``workspace/executeCommand``: code from prose, adapters, status, restart, and the report of an accepted suggestion.
 
 ``generate`` inserts code below a comment or docstring. ``propose`` returns code as an edit for the editor to show:
-below a comment or docstring, or in place of any selected sentence. A failure is answered with RequestFailed and the
-daemon's own sentence: what happened, why, what to do.
+below a comment or docstring, or in place of a selected sentence. A failure is answered with RequestFailed and the
+daemon's message: what happened, why, and what to do.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from peft_lsp.session import Session
 from peft_lsp.settings import EditorSettings
 
 TITLE = "Generating code"
-"""Of the progress bar and of the edit."""
+"""Title of the progress bar and of the edit."""
 MAX_SENTENCE_CHARS = 2000
-"""A longer selection is no sentence."""
+"""A longer selection is not taken for a sentence."""
 MAX_TITLE_CHARS = 60
-CODELESS_LANGUAGES = frozenset({"plaintext", "markdown", "restructuredtext", "asciidoc", "org", "text", ""})
-"""Documents that hold no code themselves: Python is written there."""
+TEXT_LANGUAGES = frozenset({"plaintext", "markdown", "restructuredtext", "asciidoc", "org", "text", ""})
+"""Languages of documents without code of their own, for which Python is generated."""
 
 WireNumber = Annotated[int, Meta(ge=0)]
 CommandHandler = Callable[[Session, types.ExecuteCommandParams], Awaitable[Any]]
 
 
 def with_protocol_errors(command: CommandHandler) -> CommandHandler:
-    """Return the command with its failures as errors of the protocol."""
+    """Wrap a command so that its errors become errors of the protocol."""
 
     @wraps(command)
     async def run(session: Session, params: types.ExecuteCommandParams) -> Any:
@@ -75,7 +75,7 @@ async def restart(session: Session, _: types.ExecuteCommandParams) -> None:
 
 
 async def switch_adapter(session: Session, params: types.ExecuteCommandParams) -> None:
-    """Use an adapter; arguments: its name (``base`` for none), then optionally the task and the folder it is for."""
+    """Use an adapter. Arguments: its name (``base`` for none); optionally the task and the folder to use it for."""
     given = dict(zip(("name", "task", "repository"), params.arguments or (), strict=False))
     request = msgspec.convert(given, UseAdapterRequest)
     client = await session.daemon.client()
@@ -99,7 +99,7 @@ async def show_status(session: Session, _: types.ExecuteCommandParams) -> Any:
 async def _ask(
     session: Session, request: CompleteRequest, params: types.ExecuteCommandParams
 ) -> CompleteResponse | None:
-    """Ask the model behind a progress bar; None if the user stopped it. Raises PeftDaemonError."""
+    """Ask the model while a progress bar is shown; None if the user stopped it. Raises PeftDaemonError."""
     return await session.client.run_with_progress(
         TITLE, params.work_done_token, lambda bar: session.daemon.generate(request, bar.report)
     )
@@ -150,14 +150,14 @@ async def _insert(session: Session, snapshot: DocumentSnapshot, version: int, te
 
 
 class WirePosition(msgspec.Struct, frozen=True):
-    """A position as the protocol has it."""
+    """A position in the protocol's JSON."""
 
     line: WireNumber
     character: WireNumber
 
 
 class WireRange(msgspec.Struct, frozen=True):
-    """A range as the protocol has it; empty for a cursor."""
+    """A range in the protocol's JSON; empty for a cursor."""
 
     start: WirePosition
     end: WirePosition
@@ -177,7 +177,7 @@ class ProposeArguments(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ProposalRequest:
-    """Prose and the request made of it."""
+    """Prose and the request made from it."""
 
     words: str
     snapshot: DocumentSnapshot
@@ -191,7 +191,7 @@ class ProposalRequest:
 
 @dataclass(frozen=True)
 class SelectedSentence:
-    """A selected sentence: where it begins, as it stands there, and its words on one line."""
+    """A selected sentence: where it begins, its text, and its words on one line."""
 
     start: tuple[int, int]
     text: str
@@ -279,13 +279,13 @@ def _in_place(
     snapshot = document.after(selection.start, selection.text, session.documents.encoding)
     before = document.around(*selection.start, session.documents.encoding)
     comment = comments.as_comment(selection.words, document.language)
-    if comment is None and document.language in CODELESS_LANGUAGES:
+    if comment is None and document.language in TEXT_LANGUAGES:
         request = session.code_request(snapshot, settings, "", purpose="propose")
         request = msgspec.structs.replace(
             request, suffix="", intent=selection.words, task=Task.INTENT, language="python"
         )
     else:
-        # In a language whose comments are not known, the sentence stands there as it is.
+        # In a language whose comments are not known, the sentence itself is inserted.
         head = before.text[: before.offset]
         indentation = head[: len(head) - len(head.lstrip())]
         above = before.prefix[: len(before.prefix) - len(head)]
@@ -295,7 +295,7 @@ def _in_place(
 
 
 def selected_lines(span: types.Range) -> tuple[int, int]:
-    """Return the first and last line of a selection; one of whole lines ends at the start of the line below."""
+    """Return the first and last line of a selection; one of whole lines ends at the start of the next line."""
     first, last = span.start.line, span.end.line
     return first, last - 1 if last > first and span.end.character == 0 else last
 

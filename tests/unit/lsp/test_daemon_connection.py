@@ -278,14 +278,14 @@ async def test_without_a_model_there_is_no_warming_up(told: list[Status]) -> Non
 async def test_going_on_shows_nothing_whatever_comes_of_it(told: list[Status]) -> None:
     played = Played([READY], [ANSWER, Unavailable("restarting")])
     seen = seen_from(told, played.connect)
-    assert await seen.go_on(REQUEST) is None
+    assert await seen.complete_in_background(REQUEST) is None
     assert played.connections == 0
     played.connected.set()
     seen.start()
     await until(told, ServerState.IDLE)
     before = list(told)
-    assert await seen.go_on(REQUEST) == ANSWER
-    assert await seen.go_on(REQUEST) is None
+    assert await seen.complete_in_background(REQUEST) == ANSWER
+    assert await seen.complete_in_background(REQUEST) is None
     assert told == before
 
 

@@ -55,7 +55,7 @@ class Reader:
         documents.open(types.TextDocumentItem(uri, "python", 1, "a\nbc\ndef\n"))
         snapshot = documents.snapshot(uri, types.Position(*place))
         assert snapshot is not None
-        self.prefetch.asked(snapshot)
+        self.prefetch.completion_requested(snapshot)
 
 
 def typed(place: TextPosition, text: str) -> ContentChange:
