@@ -22,7 +22,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import Engine, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import Engine, GenerationRequest, Segment
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
@@ -60,10 +60,10 @@ async def measure(settings: Settings, model: Path, folder: Path, adapter: Path |
 async def once(engine: Engine, number: int, adapter: AdapterLease | None = None) -> Timings:
     """The timings of one generation on a prompt nobody has read yet."""
     text = f"# {number}\n" + "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(LINES))
-    async for item in engine.generate(GenerationRequest((Segment(text),), DECODE, adapter=adapter)):
-        if isinstance(item, Finish):
-            return item.timings
-    raise AssertionError("an engine ends with Finish")
+    async for chunk in engine.generate(GenerationRequest((Segment(text),), DECODE, adapter=adapter)):
+        if chunk.reason is not None:
+            return chunk.timings
+    raise AssertionError("the last chunk has a reason")
 
 
 def read_rate(timings: Timings) -> float:

@@ -22,7 +22,7 @@ import msgspec
 from peft_core.api_types import Timings
 from peft_core.paths import Paths
 from peft_daemon.client import resolve
-from peft_daemon.engines.base import Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
@@ -41,11 +41,11 @@ class Result(msgspec.Struct, frozen=True):
 
 
 async def first_token(engine: LlamaCppEngine, text: str) -> Timings:
-    async with aclosing(engine.generate(GenerationRequest((Segment(text),), 1))) as items:
-        async for item in items:
-            if isinstance(item, Finish):
-                return item.timings
-    raise AssertionError("a generation ends with Finish")
+    async with aclosing(engine.generate(GenerationRequest((Segment(text),), 1))) as chunks:
+        async for chunk in chunks:
+            if chunk.reason is not None:
+                return chunk.timings
+    raise AssertionError("the last chunk has a reason")
 
 
 async def measure(options: LlamaCppOptions, rounds: int, tokens: int) -> Result:

@@ -30,7 +30,7 @@ from peft_core.code.document import Document
 from peft_core.paths import Paths
 from peft_daemon.client import resolve
 from peft_daemon.completion import formats, prompt
-from peft_daemon.engines.base import Finish, GenerationRequest, TokenLogprob
+from peft_daemon.engines.base import GenerationRequest, TokenLogprob
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
@@ -150,11 +150,10 @@ async def answers(
         async for _ in engine.generate(replace(request, max_tokens=0)):
             pass
         text, timings, told = "", Timings(), list[TokenLogprob]()
-        async for item in engine.generate(request):
-            timings = item.timings
-            if not isinstance(item, Finish):
-                text += item.text
-                told += item.logprobs
+        async for chunk in engine.generate(request):
+            timings = chunk.timings
+            text += chunk.text
+            told += chunk.logprobs
         result.append(Answer(text, timings, tuple(told)))
         sys.stderr.write(f"\r{name}: {number + 1}/{len(asked)}")
     sys.stderr.write("\n")

@@ -28,7 +28,7 @@ from peft_core.settings import Settings, describe, find_project_file, resolve
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import Finish, GenerationRequest, Segment, default_threads
+from peft_daemon.engines.base import GenerationRequest, Segment, default_threads
 from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
@@ -243,9 +243,9 @@ async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, floa
     async with temporary_engine(settings, model, path) as engine:
         text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_LINES))
         request = GenerationRequest((Segment(text),), DECODE_TOKENS)
-        async for item in engine.generate(request):
-            if isinstance(item, Finish):
-                t = item.timings
+        async for chunk in engine.generate(request):
+            if chunk.reason is not None:
+                t = chunk.timings
                 return 1000 * t.prompt_evaluated / max(t.prompt_ms, 1), 1000 * t.decode_tokens / max(t.decode_ms, 1)
     return 0.0, 0.0
 

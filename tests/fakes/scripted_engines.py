@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
 from peft_core.errors import EngineFailed
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest
 
 
 class ScriptedEngine:
@@ -49,15 +49,17 @@ class ScriptedEngine:
     async def idle(self) -> None:
         """Never busy between tests."""
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Say the pieces."""
         self.request = request
         try:
             for number, piece in enumerate(self._pieces, start=1):
                 begin = request.begins_with if number == 1 and self._constrains else ""
                 self.given = number
-                yield Delta(begin + piece, (), Timings(prompt_tokens=7, decode_tokens=number))
-            yield Finish(self._reason, Timings(prompt_tokens=7, decode_tokens=len(self._pieces), total_ms=1.0))
+                yield GenerationChunk(begin + piece, timings=Timings(prompt_tokens=7, decode_tokens=number))
+            yield GenerationChunk(
+                reason=self._reason, timings=Timings(prompt_tokens=7, decode_tokens=len(self._pieces), total_ms=1.0)
+            )
         finally:
             self.closed = True
 
@@ -112,7 +114,7 @@ class PacedEngine:
     async def idle(self) -> None:
         """Never busy between tests."""
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Say the pieces at the test's pace."""
         self.requests.append(request)
         self.begun.set()
@@ -124,7 +126,7 @@ class PacedEngine:
             if not request.max_tokens and self._at_once == 0:
                 await self._until_told()
             if self.reading is not None:
-                yield Delta("", (), self.reading)
+                yield GenerationChunk(timings=self.reading)
                 await self._until_told()
             for number, piece in enumerate(pieces, start=1):
                 if number > self._at_once:
@@ -133,8 +135,10 @@ class PacedEngine:
                     raise EngineFailed("the engine died")
                 await asyncio.sleep(0)
                 begin = request.begins_with if number == 1 else ""
-                yield Delta(begin + piece, (), Timings(prompt_evaluated=3, decode_tokens=number))
-            yield Finish(FinishReason.STOP, Timings(prompt_evaluated=3, decode_tokens=len(pieces)))
+                yield GenerationChunk(begin + piece, timings=Timings(prompt_evaluated=3, decode_tokens=number))
+            yield GenerationChunk(
+                reason=FinishReason.STOP, timings=Timings(prompt_evaluated=3, decode_tokens=len(pieces))
+            )
         finally:
             self.running -= 1
             self.ended.set()

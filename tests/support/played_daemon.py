@@ -17,11 +17,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_core.api_types import LLAMACPP, EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import LLAMACPP, EngineState, EngineStatus, FinishReason
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon import app
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest
 from peft_daemon.lifecycle.background_process import handover_environment, take_handover
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from peft_daemon.lifecycle.stop import stop_daemon
@@ -59,12 +59,12 @@ class PlayedEngine:
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text) // 4 + 1 for text in texts]
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         prompt = "".join(piece.text for piece in request.prompt) + request.begins_with
         if not request.max_tokens:
             with self._script.with_suffix(".read").open("a") as file:
                 file.write(json.dumps(prompt) + "\n")
-            yield Finish(FinishReason.LENGTH, Timings())
+            yield GenerationChunk(reason=FinishReason.LENGTH)
             return
         with self._script.with_suffix(".asked").open("a") as file:
             file.write(json.dumps(prompt) + "\n")
@@ -74,8 +74,8 @@ class PlayedEngine:
         for number, piece in enumerate(answer.split(HERE)):
             if number:
                 await self._let_go(".hold_rest")
-            yield Delta(piece if number else request.begins_with + piece)
-        yield Finish(FinishReason.STOP, Timings())
+            yield GenerationChunk(piece if number else request.begins_with + piece)
+        yield GenerationChunk(reason=FinishReason.STOP)
 
     async def _let_go(self, suffix: str) -> None:
         while self._script.with_suffix(suffix).exists():

@@ -21,7 +21,7 @@ from peft_core.tasks import BackgroundTasks
 from peft_daemon.completion.job import CacheKey, CompletionJob
 from peft_daemon.completion.prompt import contradicts, unheld
 from peft_daemon.completion.scheduler import NoFreeSlot, Scheduler, SchedulerSlot
-from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +52,14 @@ class GeneratedText:
         """It was ended from outside: there was more to come."""
         self._raw, self._held = "", held
 
-    def add(self, item: Delta | Finish) -> None:
-        """Take the engine's next item; a text that contradicts what was typed is over, and empty."""
-        self.timings = item.timings
-        if isinstance(item, Finish):
-            self.reason, self.over = item.reason, True
-            return
-        self._raw += item.text
+    def add(self, chunk: GenerationChunk) -> None:
+        """Append the engine's next chunk; a text that contradicts what was typed is over, and empty."""
+        self.timings, self.reason = chunk.timings, chunk.reason
+        self._raw += chunk.text
         if contradicts(self._raw, self._held):
             self.text, self.over = "", True
         else:
-            self.text = unheld(normalize_newlines(self._raw), self._held)
+            self.text, self.over = unheld(normalize_newlines(self._raw), self._held), chunk.reason is not None
 
     def cut(self) -> None:
         """Note that it is ended from outside, or that it is over and stays so."""
@@ -315,14 +312,14 @@ class GenerationCache:
                 generation.slot, generation.queue_ms = held, held.queue_ms
                 if generation.claimed:
                     held.claim()
-                async with aclosing(self._engine.generate(request)) as items:
-                    async for item in items:
-                        generated.add(item)
+                async with aclosing(self._engine.generate(request)) as chunks:
+                    async for chunk in chunks:
+                        generated.add(chunk)
                         generation.changed()
                         if generated.over:
                             break
-                        # Readers look at each item before the next one is taken: what they show and when they have
-                        # enough does not depend on how the engine's items come.
+                        # Readers look at each chunk before the next one is taken: what they show and when they have
+                        # enough does not depend on how the engine's chunks come.
                         await asyncio.sleep(0)
         except NoFreeSlot:
             generation.refused = True

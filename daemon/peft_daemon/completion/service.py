@@ -50,7 +50,7 @@ from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.completion.scheduler import Scheduler, Superseded
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Segment
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -294,28 +294,31 @@ class CompletionService:
             automatic=asked.automatic,
         )
 
-    async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[Delta | Finish, None]:
-        """The model's own text, then Finish; errors as in ``complete``. The model sees no values like secrets."""
+    async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[GenerationChunk, None]:
+        """Yield the model's own text; the last chunk has the reason why it ended, and no text.
+
+        The model sees no values that look like secrets. Raises as ``complete`` does.
+        """
         if secret_file(asked.path) is not None:
             self._count(route, FinishReason.OFF, Timings())
-            yield Finish(FinishReason.OFF, Timings())
+            yield GenerationChunk(reason=FinishReason.OFF)
             return
         clock, limit_s = asyncio.get_running_loop().time(), self._settings.request_limit_s
         timings = None
         try:
-            async with aclosing(until_deadline(self._raw(asked, route), clock + limit_s, self._left_behind)) as items:
-                async for item in items:
-                    timings = item.timings
-                    yield item
+            async with aclosing(until_deadline(self._raw(asked, route), clock + limit_s, self._left_behind)) as chunks:
+                async for chunk in chunks:
+                    timings = chunk.timings
+                    yield chunk
         except DeadlinePassed:
             if timings is None:
                 raise Deadlines(clock, limit_s).unanswered(self._engine.status()) from None
-            yield Finish(FinishReason.TIMEOUT, msgspec.structs.replace(timings, total_ms=1000 * limit_s))
+            timings = msgspec.structs.replace(timings, total_ms=1000 * limit_s)
+            yield GenerationChunk(reason=FinishReason.TIMEOUT, timings=timings)
 
-    async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[Delta | Finish, None]:
+    async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[GenerationChunk, None]:
         arrived = time.perf_counter()
-        end = Finish(FinishReason.CANCELLED, Timings())
-        queue_ms = 0.0
+        reason, timings, queue_ms = FinishReason.CANCELLED, Timings(), 0.0
         try:
             async with self._scheduler.slot() as slot:
                 queue_ms = slot.queue_ms
@@ -330,29 +333,24 @@ class CompletionService:
                     logprobs=asked.logprobs,
                     begins_with=held,
                 )
-                async with aclosing(self._engine.generate(request)) as items:
-                    async for item in items:
-                        if isinstance(item, Finish):
-                            end = item
-                            continue
-                        if item.silent:
-                            end = Finish(end.reason, item.timings)  # how far it has read, should it be interrupted
-                            continue
-                        text = item.text
-                        if held:
+                async with aclosing(self._engine.generate(request)) as chunks:
+                    async for chunk in chunks:
+                        timings, reason = chunk.timings, chunk.reason or reason
+                        text = chunk.text
+                        if text and held:
                             # The answer begins with what the prompt held back; the client has that already.
                             known = min(len(held), len(text)) if held.startswith(text[: len(held)]) else 0
                             text, held = text[known:], held[known:] if known else ""
-                        if text or item.logprobs:
-                            yield replace(item, text=text)
-                        if asked.decode_budget_ms and item.timings.decode_ms > asked.decode_budget_ms:
-                            end = Finish(FinishReason.TIMEOUT, item.timings)
+                        if text or chunk.logprobs:
+                            yield replace(chunk, text=text)
+                        if asked.decode_budget_ms and timings.decode_ms > asked.decode_budget_ms:
+                            reason = chunk.reason or FinishReason.TIMEOUT
                             break
         finally:
-            end = Finish(end.reason, _complete(end.timings, queue_ms, arrived))
-            self._count(route, end.reason, end.timings)
-            self._metrics.generated(end.timings)
-        yield end
+            timings = _complete(timings, queue_ms, arrived)
+            self._count(route, reason, timings)
+            self._metrics.generated(timings)
+        yield GenerationChunk(reason=reason, timings=timings)
 
     def _lease(self, manifest: Manifest | None, scale: float | None) -> AdapterLease | None:
         if manifest is None:

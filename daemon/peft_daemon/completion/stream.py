@@ -4,7 +4,7 @@ In this order: a finished generation that goes on with what was typed since; the
 new one, after a pause where the next key would only be in its way. Whichever it is, its text is read in the same way
 (``follow``): the text typed since it began is taken off, and the rest is post-processed as if the model had been asked
 here. Decoding is stopped as soon as post-processing says that nothing can be added to the text. The engine's
-``Finish`` is then missing; its last ``Delta`` has the timings, and waiting for exact ones would cost the time that
+last chunk is then missing. The chunk before it has the timings; waiting for exact ones would cost the time that
 stopping saves. What a request means (adapter, task, limits) is decided in ``service``.
 """
 

@@ -49,7 +49,7 @@ class GenerationRequest:
 
     prompt: Prompt
     max_tokens: int
-    """0: read the prompt into the cache and write nothing; the only item is a ``Finish``."""
+    """0: read the prompt into the cache and write nothing."""
     adapter: AdapterLease | None = None
     stop: tuple[str, ...] = ()
     time_budget_ms: int | None = None
@@ -72,29 +72,24 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """New text, with the timings so far, as a consumer that stops early gets no ``Finish``.
+class GenerationChunk:
+    """A piece of a streamed answer.
 
-    ``text`` is empty while the prompt is read: the timings then tell how much of it, so that interrupted reading is
-    counted too. ``logprobs`` is filled when the request asked for it.
+    Chunks without text are sent while the prompt is read, and one at the end. Each has the timings so far, because a
+    consumer that stops early does not get the last one, and interrupted reading counts as work.
     """
 
-    text: str
+    text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    """Filled when the request asked for them."""
     timings: Timings = Timings()
+    reason: FinishReason | None = None
+    """Why the generation ended; None in every chunk but the last."""
 
     @property
     def silent(self) -> bool:
-        """Whether it reports reading only."""
-        return not self.text and not self.logprobs
-
-
-@dataclass(frozen=True)
-class Finish:
-    """The last item of every generation that was not cancelled."""
-
-    reason: FinishReason
-    timings: Timings
+        """Whether it only reports how far the prompt has been read."""
+        return not self.text and not self.logprobs and self.reason is None
 
 
 @runtime_checkable
@@ -149,8 +144,8 @@ class Engine(Protocol):
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, tokenized literally (no control tokens)."""
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        """Yield ``Delta`` items and one final ``Finish``.
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        """Yield the answer in chunks; only the last one has a ``reason``, and it has no text.
 
         Closing the generator, or cancelling the task that iterates it, stops decoding at once. Raises EngineFailed when
         the engine dies in the middle, InvalidInput for a prompt that does not fit, or an adapter that cannot be served.

@@ -20,7 +20,7 @@ from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Delta, Finish, GarbledOutput, GenerationRequest, LoadChecks
+from peft_daemon.engines.base import GarbledOutput, GenerationChunk, GenerationRequest, LoadChecks
 from peft_daemon.engines.heartbeat import Heartbeat
 
 BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)
@@ -96,7 +96,7 @@ class SupervisedEngine(ABC, Generic[C]):
         """Return a context with a child that can serve ``request`` (None: count tokens), kept alive for the block."""
 
     @abstractmethod
-    def _stream(self, child: C, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    def _stream(self, child: C, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream one generation of this child; raises ChildGone when it dies."""
 
     @abstractmethod
@@ -224,20 +224,20 @@ class SupervisedEngine(ABC, Generic[C]):
                     await self._wait_for_replacement(child)
         raise AssertionError("the second attempt returns or raises")
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream one generation as ``engines.base.Engine`` describes."""
         for attempt in (1, 2):
             began = False
             async with self._lease(request) as child:
                 try:
-                    async with aclosing(self._watched(child, request)) as stream:
-                        async for item in stream:
-                            began = began or isinstance(item, Finish) or not item.silent
-                            if isinstance(item, Delta) and REPLACEMENT_CHARACTER in item.text:
+                    async with aclosing(self._watched(child, request)) as chunks:
+                        async for chunk in chunks:
+                            began = began or not chunk.silent
+                            if REPLACEMENT_CHARACTER in chunk.text:
                                 self._suspect("it wrote bytes that are no text")
-                            if isinstance(item, Finish):
+                            if chunk.reason is not None:
                                 self._deaths_in_a_row = 0
-                            yield item
+                            yield chunk
                     return
                 except GarbledOutput as error:
                     self._suspect(error.why)
@@ -247,16 +247,16 @@ class SupervisedEngine(ABC, Generic[C]):
                         raise self._death_error(child, gone) from None
                     await self._wait_for_replacement(child)
 
-    async def _watched(self, child: C, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
-        async with aclosing(self._stream(child, request)) as stream:
+    async def _watched(self, child: C, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        async with aclosing(self._stream(child, request)) as chunks:
             while True:
-                # Not while the item is used: a client that does not read on is no fault of the child's.
+                # Not while the chunk is used: a client that does not read on is no fault of the child's.
                 with child.heartbeat.working():
-                    item = await anext(stream, None)
-                if item is None:
+                    chunk = await anext(chunks, None)
+                if chunk is None:
                     return
                 child.heartbeat.beat()
-                yield item
+                yield chunk
 
     def _suspect(self, why: str) -> None:
         if self._checks is not None:

@@ -19,7 +19,7 @@ from peft_core.api_types import Timings
 from peft_core.errors import EngineFailed, NotFound
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.formats import PromptField, PromptFormat
-from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, Prompt, Segment, TokenLogprob
+from peft_daemon.engines.base import Engine, GenerationRequest, Prompt, Segment, TokenLogprob
 
 BEFORE, LENGTH, AFTER = 500, 360, 200
 """Characters before the part that is asked about, of that part, and after it."""
@@ -174,9 +174,9 @@ def t_95(freedom: int) -> float:
 async def _measure_loss(engine: Engine, lease: AdapterLease | None, text: Excerpt, at: int) -> float:
     """Nats by which the next token surprises the model, whichever token agrees with the text."""
     prompt = (Segment(text.text[:at]),)
-    async for item in engine.generate(GenerationRequest(prompt, 1, lease, logprobs=ALTERNATIVES_PER_TOKEN)):
-        if isinstance(item, Delta) and item.logprobs:
-            return surprise(item.logprobs[0], text.text[at:])
+    async for chunk in engine.generate(GenerationRequest(prompt, 1, lease, logprobs=ALTERNATIVES_PER_TOKEN)):
+        if chunk.logprobs:
+            return surprise(chunk.logprobs[0], text.text[at:])
     return -math.log(1 / ALTERNATIVES_PER_TOKEN)  # it would end here
 
 
@@ -196,9 +196,8 @@ async def _complete_line(engine: Engine, lease: AdapterLease | None, text: Excer
     after = text.text[text.text.find("\n", at) :]
     prompt = _fill_format(form, text.text[:at], after)
     answer = ""
-    async for item in engine.generate(GenerationRequest(prompt, MAX_LINE_TOKENS, lease, stop=("\n", *form.stop))):
-        if isinstance(item, Delta):
-            answer += item.text
+    async for chunk in engine.generate(GenerationRequest(prompt, MAX_LINE_TOKENS, lease, stop=("\n", *form.stop))):
+        answer += chunk.text
     return answer.removesuffix(form.end).rstrip() if form.end else answer.rstrip()
 
 
@@ -248,7 +247,7 @@ def _ms_per_token(timings: Timings, phase: str) -> float:
 
 
 async def _time_once(engine: Engine, text: str) -> Timings:
-    async for item in engine.generate(GenerationRequest((Segment(text),), SPEED_TOKENS)):
-        if isinstance(item, Finish):
-            return item.timings
+    async for chunk in engine.generate(GenerationRequest((Segment(text),), SPEED_TOKENS)):
+        if chunk.reason is not None:
+            return chunk.timings
     raise EngineFailed("the engine ended without an answer", fix="Type the command again")

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
 from peft_core.paths import MAX_PATH_CHARS
 from peft_daemon.completion.service import CompletionService, RawRequest
-from peft_daemon.engines.base import Delta, Finish
+from peft_daemon.engines.base import GenerationChunk
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 
@@ -84,7 +84,7 @@ def _raw_request(service: CompletionService, asked: InfillBody) -> RawRequest:
     )
 
 
-def _last(service: CompletionService, end: Finish, content: str) -> dict[str, Any]:
+def _last(service: CompletionService, end: GenerationChunk, content: str) -> dict[str, Any]:
     t = end.timings
     return {
         "content": content,
@@ -109,19 +109,18 @@ def _last(service: CompletionService, end: Finish, content: str) -> dict[str, An
 
 async def _whole(service: CompletionService, raw: RawRequest) -> dict[str, Any]:
     text = ""
-    async with aclosing(service.raw(raw, route="infill")) as items:
-        async for item in items:
-            if isinstance(item, Delta):
-                text += item.text
-            else:
-                return _last(service, item, text)
-    raise AssertionError("the service always ends with Finish")
+    async with aclosing(service.raw(raw, route="infill")) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            if chunk.reason is not None:
+                return _last(service, chunk, text)
+    raise AssertionError("the last chunk has a reason")
 
 
 async def _stream(service: CompletionService, raw: RawRequest) -> AsyncGenerator[bytes, None]:
-    async with aclosing(service.raw(raw, route="infill")) as items:
-        async for item in items:
-            if isinstance(item, Delta):
-                yield msgspec.json.encode({"content": item.text, "stop": False})
+    async with aclosing(service.raw(raw, route="infill")) as chunks:
+        async for chunk in chunks:
+            if chunk.reason is None:
+                yield msgspec.json.encode({"content": chunk.text, "stop": False})
             else:
-                yield msgspec.json.encode(_last(service, item, ""))
+                yield msgspec.json.encode(_last(service, chunk, chunk.text))

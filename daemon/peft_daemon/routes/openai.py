@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -19,12 +19,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams, Scale, Temperature, Text
+from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams, Scale, Temperature, Text, Timings
 from peft_core.errors import InvalidInput
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
 from peft_daemon.completion.service import CompletionService, RawRequest
-from peft_daemon.engines.base import Delta, Finish, TokenLogprob
+from peft_daemon.engines.base import TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -172,37 +172,32 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
 
 
 async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, Any]) -> CompletionsAnswer:
-    text, end = "", None
-    tokens: list[TokenLogprob] = []
-    async with aclosing(service.raw(raw, route="openai")) as items:
-        async for item in items:
-            if isinstance(item, Delta):
-                text += item.text
-                tokens += item.logprobs
-            else:
-                end = item
-    assert end is not None  # noqa: S101  (the service always ends with Finish)
-    choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, _finish(end))
-    return CompletionsAnswer(**head, choices=[choice], usage=_usage(end))
+    text, tokens = "", list[TokenLogprob]()
+    async with aclosing(service.raw(raw, route="openai")) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            tokens += chunk.logprobs
+            if chunk.reason is not None:
+                choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, _finish_reason(chunk.reason))
+                return CompletionsAnswer(**head, choices=[choice], usage=_usage(chunk.timings))
+    raise AssertionError("the last chunk has a reason")
 
 
 async def _stream(
     service: CompletionService, raw: RawRequest, head: dict[str, Any], *, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     offset = 0
-    async with aclosing(service.raw(raw, route="openai")) as items:
-        async for item in items:
-            if isinstance(item, Delta):
-                logprobs = _logprobs(list(item.logprobs), offset) if raw.logprobs else None
-                offset += len(item.text)
-                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[Choice(item.text, 0, logprobs)]))
-            else:
-                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[Choice("", 0, None, _finish(item))]))
-                if with_usage:
-                    yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=_usage(item)))
+    async with aclosing(service.raw(raw, route="openai")) as chunks:
+        async for chunk in chunks:
+            logprobs = _logprobs(chunk.logprobs, offset) if raw.logprobs and chunk.reason is None else None
+            choice = Choice(chunk.text, 0, logprobs, _finish_reason(chunk.reason))
+            yield msgspec.json.encode(CompletionsAnswer(**head, choices=[choice]))
+            offset += len(chunk.text)
+            if with_usage and chunk.reason is not None:
+                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=_usage(chunk.timings)))
 
 
-def _logprobs(tokens: list[TokenLogprob], offset: int) -> Logprobs:
+def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs:
     offsets = []
     for token in tokens:
         offsets.append(offset)
@@ -215,13 +210,15 @@ def _logprobs(tokens: list[TokenLogprob], offset: int) -> Logprobs:
     )
 
 
-def _finish(end: Finish) -> str:
-    return "length" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "stop"
+def _finish_reason(reason: FinishReason | None) -> str | None:
+    if reason is None:
+        return None
+    return "length" if reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "stop"
 
 
-def _usage(end: Finish) -> Usage:
-    t = end.timings
-    return Usage(t.prompt_tokens, t.decode_tokens, t.prompt_tokens + t.decode_tokens)
+def _usage(timings: Timings) -> Usage:
+    read, written = timings.prompt_tokens, timings.decode_tokens
+    return Usage(read, written, read + written)
 
 
 def _cards(service: CompletionService) -> list[ModelCard]:

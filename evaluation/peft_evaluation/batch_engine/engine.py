@@ -24,7 +24,7 @@ from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.prompt import build_for_engine, prompt_budget, unheld
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Prompt
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
 from peft_daemon.engines.torch.adapters import AdapterCache
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too_long, require_decoder_only
@@ -148,7 +148,7 @@ class BatchedEngine:
         await self.ready()
         return [len(self._tokenizer.encode_text(text)) for text in texts]
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See ``Engine``; keeps no time budget and tells no log-probabilities.
 
         Raises InvalidInput for a prompt that does not fit.
@@ -158,14 +158,14 @@ class BatchedEngine:
         clock = _RequestTimer(len(tokens))
         answer, sampler = AnswerText(request.stop), Sampler(request, self._vocabulary)
         loop = asyncio.get_running_loop()
-        arrived: asyncio.Queue[Delta | Finish | Exception] = asyncio.Queue()
+        arrived: asyncio.Queue[GenerationChunk | Exception] = asyncio.Queue()
 
-        def send(item: Delta | Finish | Exception) -> None:
-            loop.call_soon_threadsafe(arrived.put_nowait, item)
+        def send(chunk: GenerationChunk | Exception) -> None:
+            loop.call_soon_threadsafe(arrived.put_nowait, chunk)
 
         def give(text: str) -> None:
             if text:
-                send(Delta(text, (), clock.timings()))
+                send(GenerationChunk(text, timings=clock.timings()))
 
         def take(logits: Tensor) -> int | None:
             token = sampler.pick(logits)
@@ -176,7 +176,8 @@ class BatchedEngine:
             if not (over or answer.stopped or clock.written == room):
                 return token
             give(answer.rest()[0])
-            send(Finish(FinishReason.STOP if over or answer.stopped else FinishReason.LENGTH, clock.timings()))
+            reason = FinishReason.STOP if over or answer.stopped else FinishReason.LENGTH
+            send(GenerationChunk(reason=reason, timings=clock.timings()))
             return None
 
         def done(error: Exception | None) -> None:
@@ -185,11 +186,11 @@ class BatchedEngine:
 
         async with self._under_way(tokens, SingleSequence(take, max_tokens=room), request.adapter, clock, done):
             while True:
-                item = await arrived.get()
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-                if isinstance(item, Finish):
+                chunk = await arrived.get()
+                if isinstance(chunk, Exception):
+                    raise chunk
+                yield chunk
+                if chunk.reason is not None:
                     return
 
     async def search(

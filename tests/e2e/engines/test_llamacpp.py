@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from peft_core.api_types import FinishReason
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
@@ -38,22 +38,17 @@ async def engine(options: LlamaCppOptions) -> AsyncIterator[LlamaCppEngine]:
     await engine.stop()
 
 
-async def generate(engine: LlamaCppEngine, request: GenerationRequest) -> tuple[str, Finish]:
-    text, finish = "", None
-    async for item in engine.generate(request):
-        if isinstance(item, Delta):
-            text += item.text
-        else:
-            finish = item
-    assert finish is not None
-    return text, finish
+async def generate(engine: LlamaCppEngine, request: GenerationRequest) -> tuple[str, GenerationChunk]:
+    """Return the whole text and the last chunk."""
+    chunks = [chunk async for chunk in engine.generate(request)]
+    return "".join(chunk.text for chunk in chunks), chunks[-1]
 
 
 async def test_it_fills_a_hole_and_reports_where_the_time_went(engine: LlamaCppEngine) -> None:
-    text, finish = await generate(engine, GenerationRequest(HOLE, 16, stop=("<|endoftext|>", "\n")))
+    text, last = await generate(engine, GenerationRequest(HOLE, 16, stop=("<|endoftext|>", "\n")))
     assert text == " a + b"
-    assert finish.reason is FinishReason.STOP
-    t = finish.timings
+    assert last.reason is FinishReason.STOP
+    t = last.timings
     assert t.prompt_tokens == t.prompt_evaluated + t.prompt_reused
     assert t.decode_tokens > 0 and t.first_token_ms > 0
 
@@ -61,24 +56,24 @@ async def test_it_fills_a_hole_and_reports_where_the_time_went(engine: LlamaCppE
 async def test_a_second_request_reuses_the_prompt(engine: LlamaCppEngine) -> None:
     request = GenerationRequest((*HOLE[:1], Segment("def reuse(a, b):\n    pass\n" * 8), *HOLE[2:]), 2)
     await generate(engine, request)
-    _, finish = await generate(engine, request)
-    assert finish.timings.prompt_evaluated == 1
+    _, last = await generate(engine, request)
+    assert last.timings.prompt_evaluated == 1
 
 
 async def test_a_prompt_read_in_steps_is_the_same_prompt(engine: LlamaCppEngine) -> None:
     # 75 tokens: four steps and a rest. What follows them is only known to who has read all of it.
     text = "secret = 'zanzibar'\n" + "".join(f"x{n} = {n}\n" for n in range(10)) + "assert secret == '"
-    answer, finish = await generate(engine, GenerationRequest((Segment(text),), 4))
+    answer, last = await generate(engine, GenerationRequest((Segment(text),), 4))
     assert answer.startswith("zanzibar")
-    assert finish.timings.prompt_evaluated + finish.timings.prompt_reused == finish.timings.prompt_tokens > 64
+    assert last.timings.prompt_evaluated + last.timings.prompt_reused == last.timings.prompt_tokens > 64
 
 
 async def test_what_the_model_wrote_is_not_read_again_when_it_was_accepted(engine: LlamaCppEngine) -> None:
     start = "".join(f"first_{n} = {n}\n" for n in range(40))
-    answer, finish = await generate(engine, GenerationRequest((Segment(start),), 12))
-    assert finish.timings.prompt_evaluated > 100
-    _, finish = await generate(engine, GenerationRequest((Segment(start + answer),), 1))
-    assert finish.timings.prompt_evaluated <= 3
+    answer, last = await generate(engine, GenerationRequest((Segment(start),), 12))
+    assert last.timings.prompt_evaluated > 100
+    _, last = await generate(engine, GenerationRequest((Segment(start + answer),), 1))
+    assert last.timings.prompt_evaluated <= 3
 
 
 async def test_reading_stops_where_it_was_cancelled_and_goes_on_from_there(engine: LlamaCppEngine) -> None:
@@ -88,8 +83,8 @@ async def test_reading_stops_where_it_was_cancelled_and_goes_on_from_there(engin
 
     async def read() -> None:
         nonlocal steps
-        async for item in engine.generate(request):
-            steps += isinstance(item, Delta)
+        async for _ in engine.generate(request):
+            steps += 1
             if steps == 6:  # one is reported before each step, and one after it
                 third_step.set()
 
@@ -98,9 +93,9 @@ async def test_reading_stops_where_it_was_cancelled_and_goes_on_from_there(engin
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     await engine.idle()
-    _, finish = await generate(engine, request)
-    assert 0 < finish.timings.prompt_reused < finish.timings.prompt_tokens - 16
-    assert finish.timings.prompt_evaluated + finish.timings.prompt_reused == finish.timings.prompt_tokens
+    _, last = await generate(engine, request)
+    assert 0 < last.timings.prompt_reused < last.timings.prompt_tokens - 16
+    assert last.timings.prompt_evaluated + last.timings.prompt_reused == last.timings.prompt_tokens
 
 
 async def test_control_tokens_in_a_file_are_plain_text(engine: LlamaCppEngine) -> None:

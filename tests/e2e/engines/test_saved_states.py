@@ -16,7 +16,7 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import import_shipped_adapters
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.models import catalogue
 
@@ -71,21 +71,20 @@ async def ask(
     engine: LlamaCppEngine, prompt: tuple[Segment, ...], adapter: AdapterLease | None = None, tokens: int = 12
 ) -> tuple[str, Timings]:
     text = ""
-    async with aclosing(engine.generate(GenerationRequest(prompt, tokens, adapter=adapter))) as items:
-        async for item in items:
-            if isinstance(item, Finish):
-                return text, item.timings
-            text += item.text
-    raise AssertionError("a generation ends with Finish")
+    async with aclosing(engine.generate(GenerationRequest(prompt, tokens, adapter=adapter))) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            if chunk.reason is not None:
+                return text, chunk.timings
+    raise AssertionError("the last chunk has a reason")
 
 
 async def test_a_prompt_can_be_read_ahead(options: LlamaCppOptions) -> None:
     async with running(options) as engine:
-        items = [item async for item in engine.generate(GenerationRequest(ADD, 0))]
-        *reading, finish = items
-        assert all(isinstance(item, Delta) and item.silent for item in reading)
-        assert isinstance(finish, Finish) and finish.reason is FinishReason.LENGTH
-        assert finish.timings.prompt_evaluated == finish.timings.prompt_tokens
+        *reading, last = [chunk async for chunk in engine.generate(GenerationRequest(ADD, 0))]
+        assert all(chunk.silent for chunk in reading)
+        assert last.reason is FinishReason.LENGTH
+        assert last.timings.prompt_evaluated == last.timings.prompt_tokens
         text, timings = await ask(engine, ADD)
         assert text.startswith(" a + b") and timings.prompt_evaluated == 1
 

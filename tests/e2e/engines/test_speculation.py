@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from peft_core.api_types import FinishReason
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment, TokenLogprob
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment, TokenLogprob
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
@@ -43,16 +43,15 @@ async def engines(options: LlamaCppOptions) -> AsyncIterator[tuple[LlamaCppEngin
         await engine.stop()
 
 
-async def ask(engine: LlamaCppEngine, request: GenerationRequest) -> tuple[str, list[TokenLogprob], Finish]:
+async def ask(engine: LlamaCppEngine, request: GenerationRequest) -> tuple[str, list[TokenLogprob], GenerationChunk]:
     text, tokens = "", []
-    async with aclosing(engine.generate(request)) as items:
-        async for item in items:
-            if isinstance(item, Finish):
-                return text, tokens, item
-            assert isinstance(item, Delta)
-            text += item.text
-            tokens += item.logprobs
-    raise AssertionError("a generation ends with Finish")
+    async with aclosing(engine.generate(request)) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            tokens += chunk.logprobs
+            if chunk.reason is not None:
+                return text, tokens, chunk
+    raise AssertionError("the last chunk has a reason")
 
 
 async def counted(engine: LlamaCppEngine) -> dict[str, Any]:
@@ -84,21 +83,21 @@ async def test_the_answer_is_the_same(engines: tuple[LlamaCppEngine, LlamaCppEng
     for engine in engines:
         await ask(engine, replace(request, max_tokens=0))
         answers.append(await ask(engine, request))
-    (text, _, finish), (other, _, end) = answers
+    (text, _, last), (other, _, end) = answers
     assert text == other
-    assert finish.reason is end.reason
-    assert finish.timings.decode_tokens == end.timings.decode_tokens
+    assert last.reason is end.reason
+    assert last.timings.decode_tokens == end.timings.decode_tokens
     assert text and (BODY.startswith(text) or text.startswith(BODY))
 
 
 async def test_what_was_guessed_and_accepted_is_not_read_again(engines: tuple[LlamaCppEngine, LlamaCppEngine]) -> None:
     _, guessing = engines
-    text, _, finish = await ask(guessing, GenerationRequest(REPEATS, 24))
-    assert finish.reason is FinishReason.LENGTH
+    text, _, last = await ask(guessing, GenerationRequest(REPEATS, 24))
+    assert last.reason is FinishReason.LENGTH
     slot = max(guessing.child.server.slots.free, key=lambda slot: slot.used)  # type: ignore[union-attr]
-    assert len(slot.tokens) >= finish.timings.prompt_tokens + 16
-    _, _, finish = await ask(guessing, GenerationRequest((Segment(REPEATS[0].text + text),), 1))
-    assert finish.timings.prompt_evaluated <= 12
+    assert len(slot.tokens) >= last.timings.prompt_tokens + 16
+    _, _, last = await ask(guessing, GenerationRequest((Segment(REPEATS[0].text + text),), 1))
+    assert last.timings.prompt_evaluated <= 12
 
 
 async def test_probabilities_are_those_of_an_engine_that_does_not_guess(

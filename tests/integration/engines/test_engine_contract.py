@@ -26,7 +26,7 @@ from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFi
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import heartbeat, supervisor
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, Segment
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, Segment
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.supervisor import SupervisedEngine
@@ -102,25 +102,22 @@ async def engine(engine_id: str, files: Files) -> AsyncIterator[SupervisedEngine
         await engine.stop()
 
 
-async def generate(engine: SupervisedEngine[Any], request: GenerationRequest) -> tuple[str, Finish]:
-    text, finish = "", None
+async def generate(engine: SupervisedEngine[Any], request: GenerationRequest) -> tuple[str, GenerationChunk]:
+    """Return the whole text and the last chunk, the only one that says why the generation ended."""
     async with asyncio.timeout(LIMIT_S):
-        async for item in engine.generate(request):
-            if isinstance(item, Delta):
-                text += item.text
-            else:
-                finish = item
-    assert finish is not None
-    return text, finish
+        *chunks, last = [chunk async for chunk in engine.generate(request)]
+    assert last.reason is not None and not last.text
+    assert not [chunk for chunk in chunks if chunk.reason is not None]
+    return "".join(chunk.text for chunk in chunks), last
 
 
 async def answer(engine: SupervisedEngine[Any], adapter: AdapterLease | None = None) -> str:
     return (await generate(engine, GenerationRequest(PROMPT, 12, adapter=adapter)))[0]
 
 
-async def first_text(stream: AsyncGenerator[Delta | Finish, None]) -> None:
-    async for item in stream:
-        if isinstance(item, Delta) and not item.silent:
+async def first_text(stream: AsyncGenerator[GenerationChunk, None]) -> None:
+    async for chunk in stream:
+        if chunk.text:
             return
 
 
@@ -131,11 +128,9 @@ def pid_of(engine: SupervisedEngine[Any]) -> int:
 
 
 async def test_text_is_streamed_and_the_end_reports_the_timings(engine: SupervisedEngine[Any], engine_id: str) -> None:
-    items = [item async for item in engine.generate(GenerationRequest(PROMPT, 12))]
-    finish = items[-1]
-    assert isinstance(finish, Finish)
-    assert sum(isinstance(item, Delta) and bool(item.text) for item in items) > 3
-    timings = finish.timings
+    *chunks, last = [chunk async for chunk in engine.generate(GenerationRequest(PROMPT, 12))]
+    assert sum(bool(chunk.text) for chunk in chunks) > 3
+    timings = last.timings
     assert timings.prompt_tokens == len(PROMPT[0].text)
     assert timings.prompt_evaluated + timings.prompt_reused == timings.prompt_tokens
     assert timings.decode_tokens > 0 and 0 < timings.first_token_ms <= timings.engine_ms
@@ -147,13 +142,13 @@ async def test_text_is_streamed_and_the_end_reports_the_timings(engine: Supervis
 
 async def test_reading_is_reported_before_the_first_text(engine: SupervisedEngine[Any]) -> None:
     evaluated = []
-    async with aclosing(engine.generate(GenerationRequest((Segment("#1 "), *LONG), 4))) as items:
-        async for item in items:
-            if isinstance(item, Delta) and not item.silent:
+    async with aclosing(engine.generate(GenerationRequest((Segment("#1 "), *LONG), 4))) as chunks:
+        async for chunk in chunks:
+            if chunk.text:
                 break
-            evaluated.append(item.timings.prompt_evaluated)
+            evaluated.append(chunk.timings.prompt_evaluated)
     assert evaluated == sorted(evaluated) and len(set(evaluated)) >= 3
-    assert item.timings.prompt_evaluated + item.timings.prompt_reused == item.timings.prompt_tokens
+    assert chunk.timings.prompt_evaluated + chunk.timings.prompt_reused == chunk.timings.prompt_tokens
 
 
 async def test_an_answer_begins_with_the_required_text(engine: SupervisedEngine[Any]) -> None:
@@ -162,28 +157,28 @@ async def test_an_answer_begins_with_the_required_text(engine: SupervisedEngine[
 
 
 async def test_the_token_limit_ends_with_length(engine: SupervisedEngine[Any]) -> None:
-    _, finish = await generate(engine, GenerationRequest(PROMPT, 3))
-    assert (finish.reason, finish.timings.decode_tokens) == (FinishReason.LENGTH, 3)
+    _, last = await generate(engine, GenerationRequest(PROMPT, 3))
+    assert (last.reason, last.timings.decode_tokens) == (FinishReason.LENGTH, 3)
 
 
 async def test_a_request_for_no_tokens_reads_the_prompt_for_the_next_one(engine: SupervisedEngine[Any]) -> None:
     prompt = (Segment("#2 "), *LONG)
-    text, finish = await generate(engine, GenerationRequest(prompt, 0))
-    assert (text, finish.reason, finish.timings.decode_tokens) == ("", FinishReason.LENGTH, 0)
-    _, finish = await generate(engine, GenerationRequest(prompt, 2))
-    assert finish.timings.prompt_evaluated == 1
+    text, last = await generate(engine, GenerationRequest(prompt, 0))
+    assert (text, last.reason, last.timings.decode_tokens) == ("", FinishReason.LENGTH, 0)
+    _, last = await generate(engine, GenerationRequest(prompt, 2))
+    assert last.timings.prompt_evaluated == 1
 
 
 async def test_the_answer_ends_before_a_stop_string(engine: SupervisedEngine[Any]) -> None:
     whole, _ = await generate(engine, GenerationRequest(PROMPT, 12))
     stop = whole[4:7]
-    text, finish = await generate(engine, GenerationRequest(PROMPT, 12, stop=("never", stop)))
-    assert (text, finish.reason) == (whole[: whole.index(stop)], FinishReason.STOP)
+    text, last = await generate(engine, GenerationRequest(PROMPT, 12, stop=("never", stop)))
+    assert (text, last.reason) == (whole[: whole.index(stop)], FinishReason.STOP)
 
 
 async def test_the_time_budget_ends_with_timeout(engine: SupervisedEngine[Any]) -> None:
-    _, finish = await generate(engine, GenerationRequest(ENDLESS, 3000, time_budget_ms=5))
-    assert finish.reason is FinishReason.TIMEOUT
+    _, last = await generate(engine, GenerationRequest(ENDLESS, 3000, time_budget_ms=5))
+    assert last.reason is FinishReason.TIMEOUT
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_with_the_fix(engine: SupervisedEngine[Any]) -> None:
@@ -202,7 +197,7 @@ async def test_a_seed_makes_sampling_repeatable(engine: SupervisedEngine[Any]) -
 
 async def test_logprobs_come_with_alternatives(engine: SupervisedEngine[Any]) -> None:
     request = GenerationRequest(PROMPT, 3, logprobs=3)
-    tokens = [each async for item in engine.generate(request) if isinstance(item, Delta) for each in item.logprobs]
+    tokens = [each async for chunk in engine.generate(request) for each in chunk.logprobs]
     assert len(tokens) == 3
     assert all(each.logprob <= 0 and len(each.top) == 3 for each in tokens)
     assert all(each.token == max(each.top, key=lambda pair: pair[1])[0] for each in tokens)
@@ -222,9 +217,9 @@ async def test_closing_the_stream_stops_the_engine(engine: SupervisedEngine[Any]
 
     async def consume() -> None:
         seen = 0
-        async for item in stream:
+        async for chunk in stream:
             seen += 1
-            if isinstance(item, Delta) and item.silent is reads and seen > 1:
+            if chunk.silent is reads and seen > 1:
                 under_way.set()
 
     consuming = asyncio.create_task(consume())
@@ -234,8 +229,8 @@ async def test_closing_the_stream_stops_the_engine(engine: SupervisedEngine[Any]
     await stream.aclose()
     await asyncio.wait_for(engine.idle(), 20)
     if reads:
-        _, finish = await generate(engine, GenerationRequest((Segment("#3 "), *LONG), 1))
-        assert 0 < finish.timings.prompt_reused < finish.timings.prompt_tokens - 16, "it goes on where it stopped"
+        _, last = await generate(engine, GenerationRequest((Segment("#3 "), *LONG), 1))
+        assert 0 < last.timings.prompt_reused < last.timings.prompt_tokens - 16, "it goes on where it stopped"
 
 
 async def test_each_request_is_answered_with_the_adapter_that_it_leases(
@@ -285,8 +280,8 @@ async def test_a_request_that_had_begun_fails_clearly_and_the_next_one_works(eng
     expected, before = await answer(engine), engine.status()
     child = psutil.Process(pid_of(engine))
     with pytest.raises(EngineFailed, match="Send the request again"):
-        async for item in engine.generate(GenerationRequest(ENDLESS, 3000)):
-            if isinstance(item, Delta) and not item.silent:
+        async for chunk in engine.generate(GenerationRequest(ENDLESS, 3000)):
+            if chunk.text:
                 kill(child)
     assert await answer(engine) == expected
     after = engine.status()
@@ -297,12 +292,12 @@ async def test_a_request_survives_the_death_of_the_engine_before_its_first_text(
     engine: SupervisedEngine[Any],
 ) -> None:
     before, child = engine.status(), psutil.Process(pid_of(engine))
-    finish = None
-    async for item in engine.generate(GenerationRequest((Segment("#4 "), *LONG), 2)):
-        if isinstance(item, Delta) and item.silent:
+    reason = None
+    async for chunk in engine.generate(GenerationRequest((Segment("#4 "), *LONG), 2)):
+        if chunk.silent:
             kill(child)
-        finish = item
-    assert isinstance(finish, Finish) and finish.reason is FinishReason.LENGTH
+        reason = chunk.reason
+    assert reason is FinishReason.LENGTH
     assert engine.status().restarts == before.restarts + 1
 
 
@@ -324,8 +319,8 @@ async def test_promise_27_an_engine_that_hangs_while_it_writes_is_told_of_and_th
     expected, pid = await answer(engine), pid_of(engine)
     with pytest.raises(EngineFailed, match="hung while it worked") as caught:
         async with asyncio.timeout(LIMIT_S):
-            async for item in engine.generate(GenerationRequest(ENDLESS, 3000)):
-                if isinstance(item, Delta) and not item.silent:
+            async for chunk in engine.generate(GenerationRequest(ENDLESS, 3000)):
+                if chunk.text:
                     os.kill(pid, signal.SIGSTOP)
     assert "signal" in caught.value.why
     assert await answer(engine) == expected

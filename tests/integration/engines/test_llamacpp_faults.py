@@ -22,7 +22,7 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines import heartbeat, supervisor
-from peft_daemon.engines.base import Delta, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from peft_daemon.engines.llamacpp import engine as llamacpp
 from peft_daemon.engines.llamacpp.child import CHILD_MODULE
@@ -86,7 +86,7 @@ def children() -> list[psutil.Process]:
 async def answer(engine: LlamaCppEngine, lease: AdapterLease | None = None) -> str:
     request = GenerationRequest(REQUEST.prompt, REQUEST.max_tokens, adapter=lease)
     async with asyncio.timeout(LIMIT_S):
-        return "".join([item.text async for item in engine.generate(request) if isinstance(item, Delta)])
+        return "".join([chunk.text async for chunk in engine.generate(request)])
 
 
 async def reach(engine: LlamaCppEngine, state: EngineState) -> None:
@@ -234,12 +234,12 @@ async def test_promise_27_a_client_that_does_not_read_on_does_not_make_the_engin
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.02, stalled_s=0.1))
     await engine.start()
     await engine.ready()
-    async with aclosing(engine.generate(LONG)) as items, asyncio.timeout(LIMIT_S):
-        while not isinstance(item := await anext(items), Delta) or item.silent:
+    async with aclosing(engine.generate(LONG)) as chunks, asyncio.timeout(LIMIT_S):
+        while (await anext(chunks)).silent:
             pass
         await asyncio.sleep(0.5)  # many times what makes a child hung that has work
         for _ in range(50):
-            await anext(items)
+            await anext(chunks)
     assert engine.status().restarts == 0
 
 

@@ -14,7 +14,7 @@ from peft_core.api_types import TORCH
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 
 pytestmark = [pytest.mark.torch, pytest.mark.asyncio(loop_scope="module")]
@@ -55,15 +55,10 @@ def leased(home: Path, name: str, scale: float = 1.0) -> AdapterLease:
     return registry.lease(registry.get(name), scale, engine=TORCH)
 
 
-async def generate(engine: TorchEngine, request: GenerationRequest) -> tuple[str, Finish]:
-    text, finish = "", None
-    async for item in engine.generate(request):
-        if isinstance(item, Delta):
-            text += item.text
-        else:
-            finish = item
-    assert finish is not None
-    return text, finish
+async def generate(engine: TorchEngine, request: GenerationRequest) -> tuple[str, GenerationChunk]:
+    """Return the whole text and the last chunk."""
+    chunks = [chunk async for chunk in engine.generate(request)]
+    return "".join(chunk.text for chunk in chunks), chunks[-1]
 
 
 async def test_requests_at_the_same_time_get_their_own_adapters(engine: TorchEngine, home: Path) -> None:

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 from peft_core.api_types import FinishReason, Timings
 from peft_core.code.document import Document
 from peft_daemon.completion.cache import MIN_CUT_PREFIX_CHARACTERS, GeneratedText, same_behind, typed_since
-from peft_daemon.engines.base import Delta, Finish
+from peft_daemon.engines.base import GenerationChunk
 
 
 def answer(prefix: str, suffix: str = "\n", *pieces: str, held: str = "", over: bool = True) -> GeneratedText:
     """An answer that was begun there and has said the pieces."""
     made = GeneratedText(Document(prefix, suffix), held)
     for piece in pieces:
-        made.add(Delta(piece))
+        made.add(GenerationChunk(piece))
     if over:
-        made.add(Finish(FinishReason.STOP, Timings()))
+        made.add(GenerationChunk(reason=FinishReason.STOP))
     return made
 
 
@@ -57,7 +57,7 @@ def test_brackets_and_quotes_that_an_editor_inserts_do_not_matter(
 
 def test_an_answer_that_is_ended_while_the_prompt_is_read_knows_how_much_was_read() -> None:
     ended = GeneratedText(Document("x = ", "\n"), "= ")
-    ended.add(Delta("", (), Timings(prompt_evaluated=128)))
+    ended.add(GenerationChunk(timings=Timings(prompt_evaluated=128)))
     assert not ended.over
     ended.cut()
     assert (ended.text, ended.cut_off, ended.timings.prompt_evaluated) == ("", True, 128)

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.engines.base import Delta, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
 from support.played_llama import PlayedLlama
 
 LINES_BREAK_HERE = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r\n"
@@ -19,6 +19,6 @@ async def test_a_text_is_what_the_model_wrote_whatever_its_characters(text: str)
     llama = PlayedLlama(Path(), ())
     llama.writes = text
     request = GenerationRequest((Segment("x = "),), max_tokens=8)
-    async with aclosing(llama.client(None).generate(request, adapters=())) as items:
-        deltas = [item.text async for item in items if isinstance(item, Delta)]
-    assert set(deltas) - {""} == {text}
+    async with aclosing(llama.client(None).generate(request, adapters=())) as chunks:
+        texts = [chunk.text async for chunk in chunks]
+    assert set(texts) - {""} == {text}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_core.api_types import Timings
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.llamacpp import saved_states
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore
 from peft_daemon.engines.llamacpp.server import LlamaServerClient
@@ -30,14 +29,12 @@ def states(folder: Path, *, limit_bytes: int = 1_000_000) -> SavedStateStore:
 
 
 async def run(server: LlamaServerClient, text: str, adapters: SlotAdapters = NONE, tokens: int = 2) -> Timings:
-    items: AsyncGenerator[Delta | Finish, None] = server.generate(
-        GenerationRequest((Segment(text),), tokens), adapters=adapters
-    )
-    async with aclosing(items):
-        async for item in items:
-            if isinstance(item, Finish):
-                return item.timings
-    raise AssertionError("a generation ends with Finish")
+    request = GenerationRequest((Segment(text),), tokens)
+    async with aclosing(server.generate(request, adapters=adapters)) as chunks:
+        async for chunk in chunks:
+            if chunk.reason is not None:
+                return chunk.timings
+    raise AssertionError("the last chunk has a reason")
 
 
 async def test_a_prompt_whose_slot_was_given_away_is_not_read_again(tmp_path: Path) -> None:

@@ -9,16 +9,15 @@ from contextlib import aclosing
 
 import pytest
 
-from peft_core.api_types import FinishReason, Timings
+from peft_core.api_types import FinishReason
 from peft_core.child_process import ChildGone
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
 from peft_daemon.engines.torch.engine import TorchChild
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
     ChildMessage,
+    ChunkMessage,
     CountTokensCommand,
-    DeltaMessage,
-    FinishMessage,
     GenerateCommand,
     TokenCountsMessage,
     decode_command,
@@ -74,8 +73,8 @@ class PlayedTorch:
                 await asyncio.sleep(0)
                 if order.id in self.cancelled:
                     break
-                self.say(DeltaMessage(order.id, Delta("x")))
-            self.say(FinishMessage(order.id, Finish(FinishReason.LENGTH, Timings())))
+                self.say(ChunkMessage(order.id, GenerationChunk("x")))
+            self.say(ChunkMessage(order.id, GenerationChunk(reason=FinishReason.LENGTH)))
 
 
 def child_of(process: PlayedTorch) -> TorchChild:

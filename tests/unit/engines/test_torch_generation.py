@@ -12,7 +12,7 @@ import pytest
 from peft_core.api_types import FinishReason, SamplingParams
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
 
 if TYPE_CHECKING:
     from peft_daemon.engines.torch.generation import TextGenerator
@@ -28,7 +28,7 @@ STEP = 4
 class Answer:
     text: str = ""
     logprobs: list[float] = field(default_factory=list)
-    finish: Finish = None  # type: ignore[assignment]
+    last: GenerationChunk = field(default_factory=GenerationChunk)
 
 
 @dataclass
@@ -46,12 +46,10 @@ class Served:
         fields = {"prompt": PROMPT, "logprobs": 1} | fields
         answer = Answer()
         request = GenerationRequest(max_tokens=max_tokens, adapter=adapter, **fields)
-        for item in self.generator.generate(request, cancelled):
-            if isinstance(item, Delta):
-                answer.text += item.text
-                answer.logprobs += [p.logprob for p in item.logprobs]
-            else:
-                answer.finish = item
+        for chunk in self.generator.generate(request, cancelled):
+            answer.text += chunk.text
+            answer.logprobs += [p.logprob for p in chunk.logprobs]
+            answer.last = chunk
         return answer
 
     def forget(self) -> None:
@@ -106,11 +104,7 @@ def test_an_adapter_computes_what_peft_computes(served: Served, kind: str) -> No
 def test_each_step_of_reading_is_told_so_that_slow_reading_is_not_taken_for_a_hang(served: Served) -> None:
     served.forget()
     request = GenerationRequest(prompt=PROMPT, max_tokens=1)
-    silent = [
-        item.timings
-        for item in served.generator.generate(request, lambda: False)
-        if isinstance(item, Delta) and item.silent
-    ]
+    silent = [chunk.timings for chunk in served.generator.generate(request, lambda: False) if chunk.silent]
     length = len(served.generator.tokenizer.encode_prompt(PROMPT))
     assert [each.prompt_evaluated for each in silent] == list(range(STEP, length, STEP))
     assert {each.prompt_tokens for each in silent} == {length}
@@ -182,41 +176,41 @@ def test_a_second_request_reads_only_the_last_token_again(served: Served, kind: 
     lease = served.lease(kind) if kind else None
     served.forget()
     first = served.ask(lease)
-    assert (first.finish.timings.prompt_evaluated, first.finish.timings.prompt_reused) == (13, 0)
+    assert (first.last.timings.prompt_evaluated, first.last.timings.prompt_reused) == (13, 0)
     again = served.ask(lease)
-    assert (again.finish.timings.prompt_evaluated, again.finish.timings.prompt_reused) == (1, 12)
+    assert (again.last.timings.prompt_evaluated, again.last.timings.prompt_reused) == (1, 12)
     assert again.logprobs == pytest.approx(first.logprobs, abs=1e-5)
 
 
 def test_a_prompt_can_be_read_ahead(served: Served) -> None:
     served.forget()
     ahead = served.ask(max_tokens=0)
-    assert (ahead.text, ahead.finish.reason) == ("", FinishReason.LENGTH)
-    assert ahead.finish.timings.prompt_evaluated == ahead.finish.timings.prompt_tokens > STEP
-    assert served.ask().finish.timings.prompt_evaluated == 1
+    assert (ahead.text, ahead.last.reason) == ("", FinishReason.LENGTH)
+    assert ahead.last.timings.prompt_evaluated == ahead.last.timings.prompt_tokens > STEP
+    assert served.ask().last.timings.prompt_evaluated == 1
 
 
 def test_a_longer_prompt_reads_what_is_new_and_another_scale_everything(served: Served) -> None:
     served.ask(served.lease("lora"))
     longer = (Segment(PROMPT[0].text + "= 1"),)
-    timings = served.ask(served.lease("lora"), prompt=longer).finish.timings
+    timings = served.ask(served.lease("lora"), prompt=longer).last.timings
     assert timings.prompt_reused >= 12 and timings.prompt_evaluated == timings.prompt_tokens - timings.prompt_reused
-    assert served.ask(served.lease("lora", 0.5), prompt=longer).finish.timings.prompt_reused == 0
+    assert served.ask(served.lease("lora", 0.5), prompt=longer).last.timings.prompt_reused == 0
 
 
 def test_cancelling_stops_between_two_steps_of_the_prompt_which_go_on_from_there(served: Served) -> None:
     served.forget()
     looks = iter([False, False, True])
     answer = served.ask(cancelled=lambda: next(looks))
-    assert (answer.finish.reason, answer.finish.timings.prompt_evaluated) == (FinishReason.CANCELLED, 2 * STEP)
-    assert served.ask().finish.timings.prompt_reused == 2 * STEP
+    assert (answer.last.reason, answer.last.timings.prompt_evaluated) == (FinishReason.CANCELLED, 2 * STEP)
+    assert served.ask().last.timings.prompt_reused == 2 * STEP
 
 
 def test_cancelling_stops_before_the_next_token(served: Served) -> None:
     served.ask(served.lease("lora"), max_tokens=1)
     looks = iter([False, False, True])  # before the prompt's last token, after the first token, after the second
     answer = served.ask(served.lease("lora"), max_tokens=40, cancelled=lambda: next(looks))
-    assert (answer.finish.reason, answer.finish.timings.decode_tokens) == (FinishReason.CANCELLED, 2)
+    assert (answer.last.reason, answer.last.timings.decode_tokens) == (FinishReason.CANCELLED, 2)
 
 
 def test_a_failure_in_a_step_leaves_no_half_filled_cache(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,14 +225,14 @@ def test_a_failure_in_a_step_leaves_no_half_filled_cache(served: Served, monkeyp
         with pytest.raises(MemoryError):
             served.ask(served.lease("ia3"))
     again = served.ask(served.lease("ia3"))
-    assert (again.text, again.finish.timings.prompt_reused) == (wanted, 0)
+    assert (again.text, again.last.timings.prompt_reused) == (wanted, 0)
 
 
 def test_budgets_end_with_their_reason(served: Served) -> None:
-    assert served.ask(served.lease("lora"), max_tokens=3).finish.reason is FinishReason.LENGTH
-    assert served.ask(time_budget_ms=0).finish.reason is FinishReason.TIMEOUT
+    assert served.ask(served.lease("lora"), max_tokens=3).last.reason is FinishReason.LENGTH
+    assert served.ask(time_budget_ms=0).last.reason is FinishReason.TIMEOUT
     # The context has 64 places, 3 of them for virtual tokens; the last token written needs none.
-    full = served.ask(served.lease("prefix"), max_tokens=1000).finish
+    full = served.ask(served.lease("prefix"), max_tokens=1000).last
     assert (full.reason, full.timings.decode_tokens) == (FinishReason.LENGTH, 64 - 3 - 13 + 1)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
 from peft_core.errors import InvalidInput
-from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.model import Beams, Decoding, Greedy, ModelInput, Samples, ServedModel
 from peft_tuning.data.examples import Example, FillExample, IntentExample
@@ -35,11 +35,11 @@ class Recorded:
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text) for text in texts]
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         self.requests.append(request)
         timings = Timings(prompt_evaluated=30, prompt_reused=12, decode_tokens=5, engine_ms=50.0)
-        yield Delta(request.begins_with + self._text.format(seed=request.sampling.seed), (), timings)
-        yield Finish(FinishReason.STOP, timings)
+        yield GenerationChunk(request.begins_with + self._text.format(seed=request.sampling.seed), timings=timings)
+        yield GenerationChunk(reason=FinishReason.STOP, timings=timings)
 
 
 class Together(Recorded):
@@ -49,7 +49,7 @@ class Together(Recorded):
         super().__init__()
         self._all = asyncio.Barrier(count)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         await self._all.wait()
         async for item in super().generate(request):
             yield item

@@ -13,7 +13,7 @@ import pytest
 from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import NotFound
 from peft_daemon.completion import formats
-from peft_daemon.engines.base import Delta, Engine, Finish, GenerationRequest, TokenLogprob
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, TokenLogprob
 from peft_daemon.requantize.comparison import (
     LENGTH,
     CopyQuality,
@@ -35,7 +35,7 @@ class Knowing:
     def __init__(self, texts: list[Excerpt], sureness: float, wrong_lines: int = 0, ms: float = 1.0) -> None:
         self.texts, self.sureness, self.wrong, self.ms = texts, sureness, wrong_lines, ms
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         before = next((s.text for s in request.prompt if not s.special and s.text), "")
         timings = msgspec.structs.replace(
             EMPTY, prompt_evaluated=100, prompt_ms=100 * self.ms, decode_tokens=10, decode_ms=20 * self.ms
@@ -43,12 +43,12 @@ class Knowing:
         text = next((t.text for t in self.texts if t.text.startswith(before)), before + "\n")
         if request.logprobs:
             top = ((text[len(before)], math.log(self.sureness)), ("\x00", math.log(1 - self.sureness)))
-            yield Delta(text[len(before)], (TokenLogprob(top[0][0], top[0][1], top),), timings)
+            yield GenerationChunk(text[len(before)], (TokenLogprob(top[0][0], top[0][1], top),), timings)
         else:
             self.wrong -= 1
             line = text[len(before) : text.find("\n", len(before))]
-            yield Delta("nonsense" if self.wrong >= 0 else line, (), timings)
-        yield Finish(FinishReason.STOP, timings)
+            yield GenerationChunk("nonsense" if self.wrong >= 0 else line, timings=timings)
+        yield GenerationChunk(reason=FinishReason.STOP, timings=timings)
 
 
 def _engine(*arguments: Any, **options: Any) -> Engine:

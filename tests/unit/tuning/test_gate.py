@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import EngineState, EngineStatus, FinishReason
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest
 from peft_tuning.data.examples import FillExample
 from peft_tuning.events import GateVerdict
 from peft_tuning.gate import SCALES, GateHoles, judge, score_hole
@@ -36,13 +36,13 @@ class Knowing:
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text) // 3 for text in texts]
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         scale = request.adapter.scale if request.adapter else 0.0
         self.scales.append(scale)
         text = "".join(segment.text for segment in request.prompt)
         known = (scale == 0 or self.general) if "general" in text else scale >= self.from_scale
-        yield Delta(request.begins_with + ("right_answer" if known else "something else entirely"))
-        yield Finish(FinishReason.STOP, Timings())
+        yield GenerationChunk(request.begins_with + ("right_answer" if known else "something else entirely"))
+        yield GenerationChunk(reason=FinishReason.STOP)
 
 
 def holes(count: int, word: str = "own") -> tuple[FillExample, ...]:

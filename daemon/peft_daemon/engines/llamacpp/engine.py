@@ -24,7 +24,7 @@ from peft_core.api_types import LLAMACPP
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, WaitPolicy, default_threads
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.child import CHILD_MODULE, KV_LAYOUT, LlamaCppChildConfig, LlamaCppChildReady
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, fingerprint
@@ -171,7 +171,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             self._touch(adapter)
         return first
 
-    def _stream(self, child: LlamaCppChild, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    def _stream(self, child: LlamaCppChild, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         return child.server.generate(request, adapters=_applied(child, request.adapter))
 
     async def _count(self, child: LlamaCppChild, texts: Sequence[str]) -> list[int]:

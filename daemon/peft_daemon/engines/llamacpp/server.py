@@ -16,7 +16,7 @@ from peft_core.api_types import FinishReason, Timings
 from peft_core.child_process import ChildGone
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.http_client import ConnectionLost, ConnectionPool, HttpResponse, event_data
-from peft_daemon.engines.base import Delta, Finish, GarbledOutput, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.base import GarbledOutput, GenerationChunk, GenerationRequest, Prompt, TokenLogprob
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, SlotStateSaver
 from peft_daemon.engines.llamacpp.slots import Slot, SlotAdapters, Slots
 
@@ -148,7 +148,7 @@ class LlamaServerClient:
 
     async def generate(
         self, request: GenerationRequest, *, adapters: SlotAdapters
-    ) -> AsyncGenerator[Delta | Finish, None]:
+    ) -> AsyncGenerator[GenerationChunk, None]:
         """Stream one generation with the loaded ``adapters`` (position, scale) applied.
 
         Closing the generator closes the connection, and the server stops at its next step. Raises InvalidInput when
@@ -177,15 +177,15 @@ class LlamaServerClient:
                 async with aclosing(self._read(slot, body, adapters, deadline)) as steps:
                     async for so_far in steps:
                         read = so_far
-                        yield Delta("", (), timings())
+                        yield GenerationChunk(timings=timings())
             except TimeoutError:
-                yield Finish(FinishReason.TIMEOUT, timings())
+                yield GenerationChunk(reason=FinishReason.TIMEOUT, timings=timings())
                 return
             if not request.max_tokens:
-                yield Finish(FinishReason.LENGTH, timings())
+                yield GenerationChunk(reason=FinishReason.LENGTH, timings=timings())
                 return
             under_way = max(1, len(tokens) - slot.shared(tokens, adapters))
-            yield Delta("", (), timings())
+            yield GenerationChunk(timings=timings())
             async with aclosing(self._events(body, deadline)) as events:
                 async for event in events:
                     if event.timings is not None:
@@ -196,13 +196,13 @@ class LlamaServerClient:
                         first_token_ms = (time.perf_counter() - started) * 1000
                     slot.wrote(event.tokens, written.predicted_n)
                     if event.content:
-                        yield Delta(event.content, _logprobs(event), timings())
+                        yield GenerationChunk(event.content, _logprobs(event), timings())
                     if event.stop:
-                        limit = event.stop_type == "limit"
-                        yield Finish(FinishReason.LENGTH if limit else FinishReason.STOP, timings())
+                        reason = FinishReason.LENGTH if event.stop_type == "limit" else FinishReason.STOP
+                        yield GenerationChunk(reason=reason, timings=timings())
                         return
         if deadline is not None and time.perf_counter() >= deadline:
-            yield Finish(FinishReason.TIMEOUT, timings())
+            yield GenerationChunk(reason=FinishReason.TIMEOUT, timings=timings())
             return
         raise ChildGone
 

@@ -20,14 +20,13 @@ import msgspec
 from peft_core.child_main import CommandReader, run_child
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_core.wire_errors import error_body
-from peft_daemon.engines.base import Delta, set_wait_policy
+from peft_daemon.engines.base import set_wait_policy
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
     ChildMessage,
+    ChunkMessage,
     CountTokensCommand,
-    DeltaMessage,
     ErrorMessage,
-    FinishMessage,
     GenerateCommand,
     LoadedAdaptersMessage,
     TokenCountsMessage,
@@ -116,11 +115,11 @@ class _Child:
             self._unwanted.difference_update([number for number in tuple(self._unwanted) if number <= order.id])
 
     def _decode(self, order: GenerateCommand) -> None:
-        for item in self._generator.generate(order.request, lambda: order.id in self._unwanted):
+        for chunk in self._generator.generate(order.request, lambda: order.id in self._unwanted):
             if self._shelf.digests != self._digests:
                 self._digests = self._shelf.digests
                 self._write(LoadedAdaptersMessage(self._digests))
-            self._write(DeltaMessage(order.id, item) if isinstance(item, Delta) else FinishMessage(order.id, item))
+            self._write(ChunkMessage(order.id, chunk))
 
     def _write(self, answer: ChildMessage | TorchChildReady) -> None:
         with self._writing:

@@ -24,17 +24,16 @@ from peft_core.api_types import TORCH
 from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.wire_errors import error_from_body
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, LoadChecks, WaitPolicy, default_threads
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
     ChildCommand,
     ChildMessage,
+    ChunkMessage,
     CountTokensCommand,
-    DeltaMessage,
     ErrorMessage,
-    FinishMessage,
     GenerateCommand,
     LoadedAdaptersMessage,
     TokenCountsMessage,
@@ -109,17 +108,16 @@ class TorchChild:
             case _:
                 raise ChildGone
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream one generation; closing the generator stops it at the child's next step. Raises ChildGone."""
         number, answers = self._begin(lambda number: GenerateCommand(number, request))
         try:
             while True:
                 match await answers.get():
-                    case DeltaMessage(delta=delta):
-                        yield delta
-                    case FinishMessage(finish=finish):
-                        yield finish
-                        return
+                    case ChunkMessage(chunk=chunk):
+                        yield chunk
+                        if chunk.reason is not None:
+                            return
                     case ErrorMessage(error=error):
                         raise error_from_body(error, EngineFailed)
                     case _:
@@ -148,7 +146,7 @@ class TorchChild:
                     self.adapters = answer.digests
                     continue
                 self._open[answer.id].put_nowait(answer)
-                if not isinstance(answer, DeltaMessage):
+                if not isinstance(answer, ChunkMessage) or answer.chunk.reason is not None:
                     del self._open[answer.id]
                 if not self._open:
                     self.idle.set()
@@ -216,7 +214,7 @@ class TorchEngine(SupervisedEngine[TorchChild]):
                 await self.ready()
         yield self._current
 
-    def _stream(self, child: TorchChild, request: GenerationRequest) -> AsyncGenerator[Delta | Finish, None]:
+    def _stream(self, child: TorchChild, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         return child.generate(request)
 
     async def _count(self, child: TorchChild, texts: Sequence[str]) -> list[int]:

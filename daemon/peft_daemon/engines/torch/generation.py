@@ -22,7 +22,7 @@ from torch import Tensor
 from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, TokenLogprob
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, TokenLogprob
 from peft_daemon.engines.torch.adapters import AdapterCache, LoadedAdapter
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
@@ -210,8 +210,8 @@ class TextGenerator:
         self._step_tokens = step_tokens if on_cpu else step_tokens * ACCELERATOR_STEPS
         self._held: _KeyValueCache | None = None
 
-    def generate(self, request: GenerationRequest, cancelled: Callable[[], bool]) -> Iterator[Delta | Finish]:
-        """Yield the pieces of one answer (empty ones while the prompt is read), then its end.
+    def generate(self, request: GenerationRequest, cancelled: Callable[[], bool]) -> Iterator[GenerationChunk]:
+        """Yield the chunks of one answer, as ``engines.base.Engine`` describes.
 
         Raises InvalidInput for a prompt that does not fit, or an adapter or scale that cannot be served.
         """
@@ -224,22 +224,19 @@ class TextGenerator:
             if request.time_budget_ms is not None and clock.elapsed_ms >= request.time_budget_ms:
                 raise GenerationInterrupted(FinishReason.TIMEOUT)
 
-        def delta(part: AnswerPart) -> Iterator[Delta]:
-            if part[0]:
-                yield Delta(*part, clock.timings())
-
         try:
             for part in self._parts(request, answer, clock, check):
                 if part is None:
-                    yield Delta("", (), clock.timings())
-                else:
-                    yield from delta(part)
+                    yield GenerationChunk(timings=clock.timings())
+                elif part[0]:
+                    yield GenerationChunk(*part, clock.timings())
             reason = FinishReason.STOP
         except GenerationInterrupted as interrupted:
             reason = interrupted.reason
-        if reason is not FinishReason.CANCELLED:
-            yield from delta(answer.rest())
-        yield Finish(reason, clock.timings())
+        rest = answer.rest()
+        if rest[0] and reason is not FinishReason.CANCELLED:
+            yield GenerationChunk(*rest, clock.timings())
+        yield GenerationChunk(reason=reason, timings=clock.timings())
 
     def _parts(
         self, request: GenerationRequest, answer: AnswerText, clock: GenerationClock, check: Callable[[], None]

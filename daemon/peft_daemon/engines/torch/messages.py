@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from peft_core.wire_errors import ErrorBody
-from peft_daemon.engines.base import Delta, Finish, GenerationRequest, WaitPolicy
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, WaitPolicy
 
 
 class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,14 +38,14 @@ class TorchChildReady(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerateCommand(msgspec.Struct, frozen=True, tag="generate"):
-    """Answered by any number of ``DeltaMessage`` and one ``FinishMessage`` or ``ErrorMessage``."""
+    """Answered by chunks up to the one with a reason, or by an ``ErrorMessage``."""
 
     id: int
     request: GenerationRequest
 
 
 class CancelCommand(msgspec.Struct, frozen=True, tag="cancel"):
-    """Stop a generation; it still ends with a ``FinishMessage``."""
+    """Stop a generation; its last chunk comes when it has stopped."""
 
     id: int
 
@@ -57,28 +57,21 @@ class CountTokensCommand(msgspec.Struct, frozen=True, tag="count"):
     texts: list[str]
 
 
-class DeltaMessage(msgspec.Struct, frozen=True, tag="produced"):
-    """A piece of an answer."""
+class ChunkMessage(msgspec.Struct, frozen=True, tag="chunk"):
+    """A piece of an answer; one with a reason is the last."""
 
     id: int
-    delta: Delta
+    chunk: GenerationChunk
 
 
-class FinishMessage(msgspec.Struct, frozen=True, tag="finished"):
-    """The end of an answer."""
-
-    id: int
-    finish: Finish
-
-
-class ErrorMessage(msgspec.Struct, frozen=True, tag="refused"):
+class ErrorMessage(msgspec.Struct, frozen=True, tag="error"):
     """An error instead of an answer, or in the middle of one; it is the last message of its request."""
 
     id: int
     error: ErrorBody
 
 
-class TokenCountsMessage(msgspec.Struct, frozen=True, tag="counted"):
+class TokenCountsMessage(msgspec.Struct, frozen=True, tag="counts"):
     """The number of tokens of each text."""
 
     id: int
@@ -92,7 +85,7 @@ class LoadedAdaptersMessage(msgspec.Struct, frozen=True, tag="loaded"):
 
 
 ChildCommand = GenerateCommand | CancelCommand | CountTokensCommand
-ChildMessage = DeltaMessage | FinishMessage | ErrorMessage | TokenCountsMessage | LoadedAdaptersMessage
+ChildMessage = ChunkMessage | ErrorMessage | TokenCountsMessage | LoadedAdaptersMessage
 
 
 def _decode_path(kind: type, value: Any) -> Any:
