@@ -145,8 +145,8 @@ async def answers(
     result = []
     for number, hole in enumerate(asked):
         document = Document.normalized(hole.prefix, hole.suffix)
-        built = await prompt.build_for_engine(engine, document, form, PROMPT_TOKENS)
-        request = GenerationRequest(built.prompt, tokens, stop=form.stop, begins_with=built.held, logprobs=logprobs)
+        segments, held = await prompt.build_for_engine(engine, document, form, PROMPT_TOKENS)
+        request = GenerationRequest(segments, tokens, stop=form.stop, begins_with=held, logprobs=logprobs)
         async for _ in engine.generate(replace(request, max_tokens=0)):
             pass
         text, timings, told = "", Timings(), list[TokenLogprob]()

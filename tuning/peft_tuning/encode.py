@@ -16,6 +16,7 @@ from peft_core.code.document import Document, normalize_newlines
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.formats import PromptField, PromptFormat
+from peft_daemon.engines.base import Prompt
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
 from peft_daemon.models.catalogue import PromptFormats
@@ -141,7 +142,7 @@ def encode_example(
             return DroppedExample("sentence too long")
         document = Document("", language=example.language)
         budget = length + FRAME_TOKENS
-        built = prompt.build(document, prompt_format, budget, tokens.literal, intent=intent)
+        segments, held = prompt.build(document, prompt_format, budget, tokens.literal, intent=intent)
         answer = normalize_newlines(example.code).strip("\n").rstrip()
         shown_whole = True
     else:
@@ -149,30 +150,33 @@ def encode_example(
             example.prefix, example.suffix, path=example.path or None, language=example.language
         )
         try:
-            built = prompt.build(document, prompt_format, limits.prompt_tokens, tokens.literal, context=example.context)
+            segments, held = prompt.build(
+                document, prompt_format, limits.prompt_tokens, tokens.literal, context=example.context
+            )
         except PeftDaemonError:
             return DroppedExample("prompt does not fit")
         answer = normalize_newlines(example.middle)
-        shown_whole = _shows_whole(document, built)
-    return _answered(built, answer, prompt_format, tokens, limits, cut=not shown_whole)
+        shown_whole = _shows_whole(document, segments, held)
+    return _answered(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
 
 
-def _shows_whole(document: Document, built: prompt.BuiltPrompt) -> bool:
+def _shows_whole(document: Document, segments: Prompt, held: str) -> bool:
     """Return whether all of the document is in the prompt; its last lines may stand apart from the rest."""
-    prefix = document.prefix.removesuffix(built.held)
-    texts = [segment.text for segment in built.prompt if not segment.special]
+    prefix = document.prefix.removesuffix(held)
+    texts = [segment.text for segment in segments if not segment.special]
     typed = [text for text in ("", *texts[-1:]) if prefix.endswith(text)]
     before = any(text.endswith(prefix.removesuffix(end)) for end in typed for text in texts)
     return (before or prefix in typed) and (not document.suffix or document.suffix in texts)
 
 
 def _answered(
-    built: prompt.BuiltPrompt,
+    segments: Prompt,
     answer: str,
     prompt_format: PromptFormat,
     tokens: ExampleTokenizer,
     limits: TokenLimits,
     *,
+    held: str,
     cut: bool,
 ) -> EncodedExample | DroppedExample:
     """Return the prompt with its answer; dropped where serving could not give that answer."""
@@ -180,12 +184,12 @@ def _answered(
         return DroppedExample("no answer")
     if any(stop in answer for stop in prompt_format.stop):
         return DroppedExample("answer holds a stop string of the format")
-    written = built.held + answer + (f"\n{FENCE}" if opens_fence(prompt_format) else "")
+    written = held + answer + (f"\n{FENCE}" if opens_fence(prompt_format) else "")
     end = tokens.literal.special_id(prompt_format.end) if prompt_format.end else tokens.end_of_sequence
     response = [*tokens.literal.encode_text(written), end]
     if len(response) > limits.response_tokens:
         return DroppedExample("answer too long")
-    return EncodedExample((*tokens.literal.encode_prompt(built.prompt), *tokens.prompt_end), tuple(response), cut)
+    return EncodedExample((*tokens.literal.encode_prompt(segments), *tokens.prompt_end), tuple(response), cut)
 
 
 def opens_fence(prompt_format: PromptFormat) -> bool:

@@ -115,7 +115,7 @@ class RequestBuilder:
         Raises InvalidInput when the prompt cannot fit, and what the engine raises.
         """
         budget = prompt.prompt_budget(job.context_tokens, job.max_tokens)
-        built = await prompt.build_for_engine(
+        segments, held = await prompt.build_for_engine(
             self._engine,
             job.target,
             job.format,
@@ -127,8 +127,8 @@ class RequestBuilder:
         )
         one_line = ("\n",) if job.fills and job.cursor.extent is Extent.LINE else ()
         return GenerationRequest(
-            prompt=built.prompt,
-            begins_with=built.held,
+            prompt=segments,
+            begins_with=held,
             max_tokens=job.max_tokens,
             adapter=job.adapter,
             stop=(*job.format.stop, *one_line, *job.stop),

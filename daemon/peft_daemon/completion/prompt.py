@@ -91,14 +91,6 @@ class Shot:
     answer: str
 
 
-@dataclass(frozen=True)
-class BuiltPrompt:
-    """A prompt, and the text before the cursor that was held back from it (see ``held_back``), if any."""
-
-    prompt: Prompt
-    held: str = ""
-
-
 def prompt_budget(context_tokens: int, max_tokens: int) -> int:
     """Tokens a prompt may have when the answer may have ``max_tokens``; raises InvalidInput when too few are left."""
     budget = context_tokens - max_tokens - MARGIN_TOKENS
@@ -148,8 +140,10 @@ def build(
     context: Sequence[ContextChunk] = (),
     repository: str = "",
     shots: Sequence[Shot] = (),
-) -> BuiltPrompt:
-    """The prompt for ``document`` in at most ``budget`` tokens.
+) -> tuple[Prompt, str]:
+    """Return the prompt for ``document`` in at most ``budget`` tokens, and the text that was held back from it.
+
+    The answer has to begin with that text, which may be empty; see ``held_back``.
 
     Lengths are estimated in characters and then counted: the tokenizer is called once as a rule, three times at most,
     and never for a text that fits whatever its tokens are. Raises InvalidInput when what must be in the prompt
@@ -174,11 +168,11 @@ def build(
         prompt = _write(prompt_format, window, fixed, shots)
         # No token has less than one byte; SentencePiece may add one for a text's first space.
         if sum(1 if piece.special else len(piece.text.encode()) + 1 for piece in prompt) <= budget:
-            return BuiltPrompt(prompt, held)
+            return prompt, held
         tokens = sum(tokenizer.count_tokens([piece.text for piece in prompt if not piece.special]))
         tokens += sum(piece.special for piece in prompt)
         if tokens <= budget:
-            return BuiltPrompt(prompt, held)
+            return prompt, held
         # By quarters, so that a token more or less moves no window; at last by bytes: no token has less than one.
         for _quarter in range(ceil(log(tokens / budget, 4 / 3))):
             characters_per_token *= 0.75
@@ -200,7 +194,7 @@ async def build_for_engine(
     context: Sequence[ContextChunk] = (),
     repository: str = "",
     shots: Sequence[Shot] = (),
-) -> BuiltPrompt:
+) -> tuple[Prompt, str]:
     """Build a prompt as ``build`` does, with the tokenizer of an engine in another process.
 
     Raises as ``build`` does, and what the engine raises.

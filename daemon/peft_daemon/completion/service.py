@@ -46,11 +46,10 @@ from peft_daemon.completion.cursor import Intent, find_intent
 from peft_daemon.completion.deadlines import DeadlinePassed, Deadlines, until_deadline
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.prompt import BuiltPrompt
 from peft_daemon.completion.scheduler import Scheduler, Superseded
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Segment
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Prompt, Segment
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -322,17 +321,8 @@ class CompletionService:
         try:
             async with self._scheduler.slot() as slot:
                 queue_ms = slot.queue_ms
-                built, stop = await self._raw_prompt(asked)
-                held = built.held
-                request = GenerationRequest(
-                    prompt=built.prompt,
-                    max_tokens=asked.max_tokens,
-                    adapter=self._lease(asked.adapter, asked.scale),
-                    stop=(*stop, *asked.stop),
-                    sampling=asked.sampling,
-                    logprobs=asked.logprobs,
-                    begins_with=held,
-                )
+                request = await self._raw_generation(asked)
+                held = request.begins_with
                 async with aclosing(self._engine.generate(request)) as chunks:
                     async for chunk in chunks:
                         timings, reason = chunk.timings, chunk.reason or reason
@@ -374,17 +364,26 @@ class CompletionService:
         form = formats.get(own.fill if answered_by is Task.FILL else own.intent)
         return formats.get(form.in_file) if intent is not None and not intent.given and form.in_file else form
 
-    async def _raw_prompt(self, asked: RawRequest) -> tuple[BuiltPrompt, tuple[str, ...]]:
-        """The prompt of a raw request and the strings that end its answer."""
+    async def _raw_generation(self, asked: RawRequest) -> GenerationRequest:
+        """Build the engine's request for a raw one."""
         form = formats.get(self._model.prompt_formats.fill)
-        if asked.suffix is None:
-            return BuiltPrompt((Segment(masked(asked.prefix)),)), form.stop
-        budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
-        document = Document.normalized(asked.prefix, asked.suffix, path=asked.path)
-        built = await prompt.build_for_engine(
-            self._engine, document, form, budget, context=asked.context, repository=asked.repository
+        segments: Prompt = (Segment(masked(asked.prefix)),)
+        held = ""
+        if asked.suffix is not None:
+            budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
+            document = Document.normalized(asked.prefix, asked.suffix, path=asked.path)
+            segments, held = await prompt.build_for_engine(
+                self._engine, document, form, budget, context=asked.context, repository=asked.repository
+            )
+        return GenerationRequest(
+            prompt=segments,
+            begins_with=held,
+            max_tokens=asked.max_tokens,
+            adapter=self._lease(asked.adapter, asked.scale),
+            stop=(*form.stop, *asked.stop),
+            sampling=asked.sampling,
+            logprobs=asked.logprobs,
         )
-        return built, form.stop
 
     def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
         self.completed += 1

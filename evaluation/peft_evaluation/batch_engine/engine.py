@@ -299,7 +299,7 @@ class BeamSearchModel:
 
     async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:
         job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
-        built = await build_for_engine(
+        segments, held = await build_for_engine(
             self.engine,
             job.document,
             job.format,
@@ -310,14 +310,14 @@ class BeamSearchModel:
         )
         began = time.perf_counter()
         beams, timings = await self.engine.search(
-            built.prompt,
+            segments,
             width=self.decoding.width,
             max_tokens=self.max_tokens,
             adapter=question.adapter,
             stop=job.format.stop,
         )
         return ModelOutput(
-            texts=tuple(_beam_text(job, beam, built.held) for beam in beams),
+            texts=tuple(_beam_text(job, beam, held) for beam in beams),
             shown=shown,
             prompt_tokens=timings.prompt_tokens,
             reused_tokens=timings.prompt_reused,

@@ -83,8 +83,8 @@ class FourCharacters:
 
 
 def prompt_of(source: str, budget: int = 500, context: Sequence[ContextChunk] = ()) -> str:
-    built = prompt.build(document(source), QWEN, budget, FourCharacters(), context=context)
-    return "".join(segment.text for segment in built.prompt) + built.held
+    built, held = prompt.build(document(source), QWEN, budget, FourCharacters(), context=context)
+    return "".join(segment.text for segment in built) + held
 
 
 async def test_the_model_reads_no_secret_before_or_after_the_cursor_and_everything_else() -> None:

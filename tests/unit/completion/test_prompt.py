@@ -72,8 +72,8 @@ LINES = st.lists(st.text(alphabet="ab (é\t", max_size=30), max_size=60).map("\n
 )
 def test_a_prompt_never_exceeds_its_budget(prefix: str, suffix: str, budget: int, name: str, count: Counter) -> None:
     context = [ContextChunk("a/b.py", "x = 1\ny = 2\n" * 5), ContextChunk("c.py", "z = 3")]
-    built = prompt.build(Document(prefix, suffix), FORMATS[name], budget, count, context=context)
-    assert used(built.prompt, count) <= budget
+    built, _ = prompt.build(Document(prefix, suffix), FORMATS[name], budget, count, context=context)
+    assert used(built, count) <= budget
 
 
 @given(LINES, LINES, st.integers(64, 300), st.sampled_from(FILL_FORMATS))
@@ -81,15 +81,15 @@ def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
     prefix: str, suffix: str, budget: int, name: str
 ) -> None:
     document = Document(prefix, suffix)
-    built = prompt.build(document, FORMATS[name], budget, per_token(3))
-    control = [segment.text for segment in built.prompt if segment.special]
+    built, held = prompt.build(document, FORMATS[name], budget, per_token(3))
+    control = [segment.text for segment in built if segment.special]
     order = [piece.text for piece in FORMATS[name].pieces if isinstance(piece, Segment) and piece.special]
     assert control == order
     start, hole, end = order[-3:]
-    before = between(built.prompt, start, hole)
-    after = between(built.prompt, hole, end)
-    typed = between(built.prompt, end)
-    shown = before + typed + built.held
+    before = between(built, start, hole)
+    after = between(built, hole, end)
+    typed = between(built, end)
+    shown = before + typed + held
     assert prefix.endswith(shown)
     assert suffix.startswith(after)
     cut_at_line = shown == prefix or prefix[: len(prefix) - len(shown)].endswith("\n")
@@ -98,24 +98,24 @@ def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
 
 
 def test_the_last_lines_come_last() -> None:
-    built = prompt.build(Document("a = 1\n    b = f(x", ")\nc\n"), QWEN, 200, per_token(3))
-    assert literal(built.prompt) == "<|fim_prefix|><|fim_suffix|>)\nc\n<|fim_middle|>a = 1\n    b = f"
-    assert built.held == "(x"
+    built, held = prompt.build(Document("a = 1\n    b = f(x", ")\nc\n"), QWEN, 200, per_token(3))
+    assert literal(built) == "<|fim_prefix|><|fim_suffix|>)\nc\n<|fim_middle|>a = 1\n    b = f"
+    assert held == "(x"
 
 
 def test_eight_lines_come_last_at_most_and_the_place_where_they_begin_stays() -> None:
     for lines in range(1, 24):
         above = "".join(f"line{number}\n" for number in range(lines))
-        built = prompt.build(Document(above + "x."), QWEN, 400, per_token(3))
-        typed = between(built.prompt, "<|fim_middle|>").splitlines()
+        built, _ = prompt.build(Document(above + "x."), QWEN, 400, per_token(3))
+        typed = between(built, "<|fim_middle|>").splitlines()
         rest = lines % prompt.TYPED_LINES
         assert typed == [f"line{number}" for number in range(lines - rest, lines)] + ["x"]
 
 
 def test_file_text_is_never_a_control_token() -> None:
     document = Document("x = '<|fim_middle|>'\n<|fim_suffix|>", "<|endoftext|>\n")
-    built = prompt.build(document, QWEN, 200, per_token(3))
-    special = [segment.text for segment in built.prompt if segment.special]
+    built, _ = prompt.build(document, QWEN, 200, per_token(3))
+    special = [segment.text for segment in built if segment.special]
     assert special == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
 
 
@@ -126,8 +126,8 @@ def test_while_typing_a_line_the_prompt_only_grows_at_its_end(size: int) -> None
     changed = 0
     for typed in range(200):
         document = Document(above + "    " + "x1 " * (typed // 3) + "x1 "[: typed % 3], "\n" + below)
-        built = prompt.build(document, QWEN, 500, per_token(3.5))
-        text = literal(built.prompt)
+        built, _ = prompt.build(document, QWEN, 500, per_token(3.5))
+        text = literal(built)
         changed += bool(previous) and not text.startswith(previous)
         previous = text
     # The windows move by an eighth of the budget at a time: at most once or twice in 200 characters.
@@ -138,9 +138,9 @@ def test_while_typing_lines_the_prefix_keeps_its_beginning() -> None:
     above, below = "value = compute(value)\n" * 500, "return value\n" * 500
     beginnings = set()
     for added in range(40):
-        built = prompt.build(Document(above + "ab = c\n" * added, "\n" + below), QWEN, 500, per_token(3.5))
-        beginnings.add(built.prompt[1].text[:60])
-        ending = between(built.prompt, "<|fim_suffix|>", "<|fim_middle|>")
+        built, _ = prompt.build(Document(above + "ab = c\n" * added, "\n" + below), QWEN, 500, per_token(3.5))
+        beginnings.add(built[1].text[:60])
+        ending = between(built, "<|fim_suffix|>", "<|fim_middle|>")
         assert below.startswith(ending.lstrip("\n")[:-1])
     starts = {len(text) for text in beginnings}
     assert starts == {60}
@@ -150,14 +150,14 @@ def test_while_typing_lines_the_prefix_keeps_its_beginning() -> None:
 @pytest.mark.parametrize("below", ["", "z\n" * 3, "return value\n" * 500])
 def test_room_one_side_does_not_need_goes_to_the_other(below: str) -> None:
     above = "value = compute(value)\n" * 500
-    built = prompt.build(Document(above, "\n" + below), QWEN, 800, per_token(3.2))
-    assert 800 * 0.75 < used(built.prompt, per_token(3.2)) <= 800
+    built, _ = prompt.build(Document(above, "\n" + below), QWEN, 800, per_token(3.2))
+    assert 800 * 0.75 < used(built, per_token(3.2)) <= 800
 
 
 def test_a_line_longer_than_the_window_is_cut_inside() -> None:
-    built = prompt.build(Document("x" * 9000, "y" * 9000), QWEN, 100, per_token(3))
-    assert 40 < used(built.prompt, per_token(3)) <= 100
-    assert between(built.prompt, "<|fim_suffix|>", "<|fim_middle|>").strip("y") == ""
+    built, _ = prompt.build(Document("x" * 9000, "y" * 9000), QWEN, 100, per_token(3))
+    assert 40 < used(built, per_token(3)) <= 100
+    assert between(built, "<|fim_suffix|>", "<|fim_middle|>").strip("y") == ""
 
 
 def test_tokens_are_counted_at_most_three_times_and_usually_once() -> None:
@@ -208,9 +208,9 @@ async def test_with_a_remote_tokenizer_the_prompt_is_the_same_and_no_count_is_as
     ],
 )
 def test_the_beginning_of_a_token_is_held_back(line: str, held: str) -> None:
-    built = prompt.build(Document("a\n" + line, "\n"), QWEN, 200, per_token(3))
-    assert built.held == held
-    assert literal(built.prompt).endswith("<|fim_middle|>a\n" + line.removesuffix(held))
+    built, left_out = prompt.build(Document("a\n" + line, "\n"), QWEN, 200, per_token(3))
+    assert left_out == held
+    assert literal(built).endswith("<|fim_middle|>a\n" + line.removesuffix(held))
 
 
 @given(st.text(max_size=40).filter(lambda line: "\n" not in line), st.sampled_from(FILL_FORMATS))
@@ -239,10 +239,10 @@ def test_the_held_back_text_is_taken_off_the_answer(answer: str, held: str, text
 
 def test_other_files_come_first_and_in_their_order() -> None:
     context = [ContextChunk("b.py", "B = 1\n"), ContextChunk("a.py", "A = 2\n")]
-    built = prompt.build(
+    built, _ = prompt.build(
         Document("import a\n", "", path="pkg/main.py"), QWEN, 300, per_token(3), context=context, repository="shop"
     )
-    assert literal(built.prompt) == (
+    assert literal(built) == (
         "<|repo_name|>shop\n<|file_sep|>b.py\nB = 1\n<|file_sep|>a.py\nA = 2\n<|file_sep|>pkg/main.py\n"
         "<|fim_prefix|><|fim_suffix|><|fim_middle|>import a\n"
     )
@@ -250,34 +250,38 @@ def test_other_files_come_first_and_in_their_order() -> None:
 
 def test_other_files_get_only_the_room_the_document_leaves() -> None:
     context = [ContextChunk("b.py", "B = 1\n" * 400)]
-    small = prompt.build(Document("x = 1\n" * 10), QWEN, 300, per_token(3), context=context)
-    large = prompt.build(Document("x = 1\n" * 1000), QWEN, 300, per_token(3), context=context)
-    assert "B = 1" in literal(small.prompt)
-    assert "B = 1" not in literal(large.prompt)
-    assert literal(small.prompt).count("x = 1") == 10
+    small, _ = prompt.build(Document("x = 1\n" * 10), QWEN, 300, per_token(3), context=context)
+    large, _ = prompt.build(Document("x = 1\n" * 1000), QWEN, 300, per_token(3), context=context)
+    assert "B = 1" in literal(small)
+    assert "B = 1" not in literal(large)
+    assert literal(small).count("x = 1") == 10
 
 
 def test_a_family_without_a_form_for_other_files_gets_none() -> None:
     form = formats.get("codellama-fim-v1")
-    built = prompt.build(Document("x"), form, 300, per_token(3), context=[ContextChunk("b.py", "B = 1\n")])
-    assert "B = 1" not in literal(built.prompt)
+    built, _ = prompt.build(Document("x"), form, 300, per_token(3), context=[ContextChunk("b.py", "B = 1\n")])
+    assert "B = 1" not in literal(built)
 
 
 def test_a_sentence_is_written_into_its_format() -> None:
-    built = prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent=" sort a list ")
-    assert built.prompt == (Segment("### Instruction:\nsort a list\n### Response:\n"),)
+    built, _ = prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent=" sort a list ")
+    assert built == (Segment("### Instruction:\nsort a list\n### Response:\n"),)
 
 
 def test_solved_examples_stand_before_the_sentence_each_as_a_turn_of_its_own() -> None:
     shots = [Shot(" join two lists ", "a + b\n"), Shot("last item", "a[-1]")]
-    study = prompt.build(Document(""), formats.get("instruct-v1"), 200, per_token(3), intent="sort a list", shots=shots)
-    assert literal(study.prompt) == (
+    study, _ = prompt.build(
+        Document(""), formats.get("instruct-v1"), 200, per_token(3), intent="sort a list", shots=shots
+    )
+    assert literal(study) == (
         "### Instruction:\njoin two lists\n### Response:\na + b\n\n"
         "### Instruction:\nlast item\n### Response:\na[-1]\n\n"
         "### Instruction:\nsort a list\n### Response:\n"
     )
-    chat = prompt.build(Document(""), formats.get("qwen-chat-v1"), 200, per_token(3), intent="sort a list", shots=shots)
-    assert literal(chat.prompt) == (
+    chat, _ = prompt.build(
+        Document(""), formats.get("qwen-chat-v1"), 200, per_token(3), intent="sort a list", shots=shots
+    )
+    assert literal(chat) == (
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\nWrite python code: join two lists<|im_end|>\n"
         "<|im_start|>assistant\n```python\na + b\n```<|im_end|>\n"
@@ -286,11 +290,11 @@ def test_solved_examples_stand_before_the_sentence_each_as_a_turn_of_its_own() -
         "<|im_start|>user\nWrite python code: sort a list<|im_end|>\n"
         "<|im_start|>assistant\n```python\n"
     )
-    assert [segment.text for segment in chat.prompt if segment.special].count("<|im_start|>") == 7
+    assert [segment.text for segment in chat if segment.special].count("<|im_start|>") == 7
 
 
 def test_solved_examples_cannot_hold_control_tokens() -> None:
-    chat = prompt.build(
+    chat, _ = prompt.build(
         Document(""),
         formats.get("qwen-chat-v1"),
         200,
@@ -298,7 +302,7 @@ def test_solved_examples_cannot_hold_control_tokens() -> None:
         intent="x",
         shots=[Shot("<|im_end|>", "<|im_end|>")],
     )
-    assert [segment.text for segment in chat.prompt if segment.special].count("<|im_end|>") == 4
+    assert [segment.text for segment in chat if segment.special].count("<|im_end|>") == 4
 
 
 def test_solved_examples_that_do_not_fit_are_refused() -> None:

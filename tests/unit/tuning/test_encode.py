@@ -59,9 +59,9 @@ def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_b
     assert isinstance(made, EncodedExample)
 
     document = Document.normalized(example.prefix, example.suffix)
-    built = prompt.build(document, formats.get("qwen-fim-v1"), LIMITS.prompt_tokens, tokens.literal)
-    assert list(made.prompt) == tokens.literal.encode_prompt(built.prompt)
-    assert built.held == "se"
+    built, held = prompt.build(document, formats.get("qwen-fim-v1"), LIMITS.prompt_tokens, tokens.literal)
+    assert list(made.prompt) == tokens.literal.encode_prompt(built)
+    assert held == "se"
     assert text(tokens, made.response) == "self.a,\n        a<|endoftext|>"
     assert made.response[-1] == END_OF_TEXT
     assert not made.cut
