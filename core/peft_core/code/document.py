@@ -1,14 +1,20 @@
-"""A document around the cursor, views of its lines, and an editor's columns.
+"""A document around the cursor: views of its lines, and which strings, comments and brackets are open there.
 
 In ``Document``, lines end with ``\\n`` whatever the file uses; ``restore`` gives a completion the file's own line
 ending. Only ``\\n``, ``\\r\\n`` and ``\\r`` end a line, as in the language server protocol: a form feed or U+2028 does
-not. Syntax is not covered.
+not. Statements and blocks are not covered.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+
+from peft_core.code.lexer import LexerState, rules_of, scan
+
+MAX_SCANNED_CHARACTERS = 200_000
+"""Characters before the cursor, and after it, that are scanned for what is open."""
+MAX_NEXT_LINES = 64
 
 
 @dataclass(frozen=True)
@@ -81,16 +87,39 @@ class Document:
 
     @cached_property
     def next_lines(self) -> tuple[str, ...]:
-        """The first lines below the cursor's that are not blank (64 at most)."""
+        """The first lines below the cursor's that are not blank, ``MAX_NEXT_LINES`` at most."""
         found: list[str] = []
         start = self.suffix.find("\n") + 1
-        while start and len(found) < 64:
+        while start and len(found) < MAX_NEXT_LINES:
             end = self.suffix.find("\n", start)
             line = self.suffix[start:] if end < 0 else self.suffix[start:end]
             if line.strip():
                 found.append(line)
             start = end + 1
         return tuple(found)
+
+    @cached_property
+    def lexer_state(self) -> LexerState:
+        """The strings, comments and brackets that are open at the cursor."""
+        prefix = self.prefix
+        if len(prefix) > MAX_SCANNED_CHARACTERS:
+            # The scan begins at the start of a line. In the worst case that lies inside a long string.
+            prefix = prefix[prefix.find("\n", len(prefix) - MAX_SCANNED_CHARACTERS) + 1 :]
+        return scan(prefix, self.language).state
+
+    @cached_property
+    def closed_after(self) -> tuple[str, ...]:
+        """The closing brackets and quotes, innermost first, of what is open at the cursor and closed after it.
+
+        A text at the cursor that closes them too closes them twice.
+        """
+        if not self.lexer_state.stack:
+            return ()
+        after = scan(self.suffix[:MAX_SCANNED_CHARACTERS], self.language, self.lexer_state)
+        if after.state.string and after.state.string in rules_of(self.language).long_quotes:
+            # Nothing closes the string at the cursor, so all strings after it are taken for code and code for strings.
+            return ()
+        return tuple(each.closer for each in after.closings)
 
 
 def normalize_newlines(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What is known about the place of a completion before there is one: what is open there, how far to go, and for what.
+"""What a completion is to be, decided from the code around the cursor: how far it may reach, and for which sentence.
 
 Whether a completion is one line, one statement or a block is decided here and nowhere else.
 
@@ -17,11 +17,9 @@ from enum import StrEnum
 
 from peft_core.api_types import CompleteRequest, Task
 from peft_core.code.document import Document, leading_space, width
-from peft_core.code.lexer import CLOSERS, LexerState, bracket_balance, rules_of, scan, without_comment
+from peft_core.code.lexer import CLOSERS, bracket_balance, rules_of, scan, without_comment
 from peft_core.errors import InvalidInput
 
-SCANNED = 200_000
-"""Characters before (and after) the cursor that are scanned for what is open."""
 LONGEST_HEADER = 60
 """Lines above the cursor's among which the beginning of a header is looked for."""
 
@@ -38,34 +36,37 @@ class Extent(StrEnum):
     STRING = "string"
     """To the end of the string that spans lines in which the cursor stands."""
 
-
-@dataclass(frozen=True)
-class Cursor:
-    """The cursor's surroundings.
-
-    ``closed`` are the innermost of ``state.stack`` that the text after the cursor closes: text that closed them
-    again would close them twice. ``floor`` is the width of indentation below which a line leaves the block.
-    """
-
-    state: LexerState
-    closed: tuple[str, ...]
-    extent: Extent
-    floor: int
-
     @classmethod
-    def of(cls, document: Document, single_line: bool | None = None) -> Cursor:
-        """Look around; ``single_line`` true or false overrules what is seen."""
-        prefix = document.prefix
-        if len(prefix) > SCANNED:
-            # A line that is not indented is the start of a statement, or inside a long string: the lesser evil.
-            prefix = prefix[prefix.find("\n", len(prefix) - SCANNED) + 1 :]
-        state = scan(prefix, document.language).state
-        return cls(
-            state=state,
-            closed=_closed(document, state),
-            extent=_extent(document, state, single_line),
-            floor=_floor(document),
-        )
+    def at_cursor(cls, document: Document, single_line: bool | None = None) -> Extent:
+        """Decide it from the code around the cursor; ``single_line`` true or false overrules what is seen there."""
+        rest, state = document.line_after.strip(), document.lexer_state
+        if single_line or state.comment == "\n":
+            return cls.LINE
+        if state.string:
+            spans = state.string in rules_of(document.language).long_quotes
+            return cls.STRING if spans and not rest and single_line is None else cls.LINE
+        if single_line is None and (rest or _body_follows(document)):
+            return cls.LINE
+        if not document.line_before.strip() and not state.stack:
+            return cls.BLOCK
+        return cls.BLOCK if single_line is False and not state.stack else cls.STATEMENT
+
+
+def _body_follows(document: Document) -> bool:
+    """Whether the block that the cursor's line may open is there already."""
+    below = document.next_lines[0] if document.next_lines else ""
+    return bool(document.line_before.strip()) and width(leading_space(below)) > width(document.indentation)
+
+
+def block_indentation(document: Document) -> int:
+    """The columns of indentation that a line needs to belong to the block the cursor stands in."""
+    above, here = document.previous_line, document.line_before
+    if here.strip():
+        return width(document.indentation)
+    header = width(leading_space(statement_above(document)))
+    if width(here) <= header and above and opens_block(above, document.language):
+        return header + 1
+    return width(here)
 
 
 def opens_block(line: str, language: str) -> bool:
@@ -97,47 +98,6 @@ def closers(text: str) -> str:
     while end < len(text) and (text[end] in CLOSERS or text[end] in "\"'`:;, \t"):
         end += 1
     return text[:end]
-
-
-def _extent(document: Document, state: LexerState, single_line: bool | None) -> Extent:
-    rest = document.line_after.strip()
-    if single_line or state.comment == "\n":
-        return Extent.LINE
-    if state.string:
-        spans = state.string in rules_of(document.language).long_quotes
-        return Extent.STRING if spans and not rest and single_line is None else Extent.LINE
-    if single_line is None and (rest or _body_follows(document)):
-        return Extent.LINE
-    if not document.line_before.strip() and not state.stack:
-        return Extent.BLOCK
-    return Extent.BLOCK if single_line is False and not state.stack else Extent.STATEMENT
-
-
-def _body_follows(document: Document) -> bool:
-    """Whether the block that the cursor's line may open is there already."""
-    below = document.next_lines[0] if document.next_lines else ""
-    return bool(document.line_before.strip()) and width(leading_space(below)) > width(document.indentation)
-
-
-def _closed(document: Document, state: LexerState) -> tuple[str, ...]:
-    if not state.stack:
-        return ()
-    after = scan(document.suffix[:SCANNED], document.language, state)
-    if after.state.string in rules_of(document.language).long_quotes and after.state.string:
-        # The rest of the file is inside out: the string at the cursor was begun just now and nothing closes it.
-        return ()
-    return tuple(each.closer for each in after.closings)
-
-
-def _floor(document: Document) -> int:
-    """The width a line must have to belong to the block the cursor stands in."""
-    above, here = document.previous_line, document.line_before
-    if here.strip():
-        return width(document.indentation)
-    header = width(leading_space(statement_above(document)))
-    if width(here) <= header and above and opens_block(above, document.language):
-        return header + 1
-    return width(here)
 
 
 MOST_LINES = 6

@@ -17,7 +17,7 @@ from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import prompt
-from peft_daemon.completion.cursor import Cursor, Extent
+from peft_daemon.completion.cursor import Extent
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import Engine, GenerationRequest, PromptCachingEngine
@@ -84,9 +84,9 @@ class CompletionJob:
         return replace(self.document, prefix=self.document.prefix + self.lead)
 
     @cached_property
-    def cursor(self) -> Cursor:
-        """The surroundings of the place where the answer goes."""
-        return Cursor.of(self.target, self.single_line)
+    def extent(self) -> Extent:
+        """How far the answer may reach."""
+        return Extent.at_cursor(self.target, self.single_line)
 
     @property
     def hopeless(self) -> bool:
@@ -125,7 +125,7 @@ class RequestBuilder:
             repository=job.repository,
             shots=job.shots,
         )
-        one_line = ("\n",) if job.fills and job.cursor.extent is Extent.LINE else ()
+        one_line = ("\n",) if job.fills and job.extent is Extent.LINE else ()
         return GenerationRequest(
             prompt=segments,
             begins_with=held,

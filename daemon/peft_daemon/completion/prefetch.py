@@ -20,7 +20,7 @@ from peft_core.code.lexer import without_comment
 from peft_core.errors import PeftDaemonError
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.completion.cache import Generation, GenerationCache
-from peft_daemon.completion.cursor import Cursor, opens_block
+from peft_daemon.completion.cursor import opens_block
 from peft_daemon.completion.job import CompletionJob, RequestBuilder, read_only
 from peft_daemon.completion.postprocess.cleanup import level
 
@@ -104,7 +104,7 @@ class Prefetcher:
 
     async def _answer(self, job: CompletionJob) -> None:
         """Have an answer ready for the job, or for the next line if the cursor's line is finished."""
-        typed = typed_for_next_line(job.target, job.cursor) or ""
+        typed = typed_for_next_line(job.target) or ""
         # A finished line wants no more; what will be asked for is the next one.
         wanted = job.after(typed) if typed else job
         for match in self._cache.matches(wanted):
@@ -132,14 +132,14 @@ class Prefetcher:
             del self._ahead[document]
 
 
-def typed_for_next_line(document: Document, cursor: Cursor) -> str | None:
+def typed_for_next_line(document: Document) -> str | None:
     """The line end and indentation that an editor writes when Enter is pressed behind a finished line.
 
     None where the cursor's line is not at its end, inside brackets and strings, where editors differ, and below a
     statement that ends its block, where some indent less.
     """
     line = document.line_before
-    if not line.strip() or document.line_after.strip() or not cursor.state.code or cursor.state.stack:
+    if not line.strip() or document.line_after.strip() or not document.lexer_state.code or document.lexer_state.stack:
         return None
     words = without_comment(line, document.language).split()
     if words and words[0] in _BLOCK_ENDS:

@@ -17,17 +17,68 @@ from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 
 from peft_core.api_types import FinishReason, Origin, Timings
+from peft_core.code.document import Document
 from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCache
 from peft_daemon.completion.deadlines import Deadlines, TypingRhythm
 from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
-from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.completion.postprocess.cleanup import circles
+from peft_daemon.completion.postprocess.boundaries import (
+    drop_blank,
+    drop_comments_above,
+    drop_following,
+    drop_misfits,
+    fit_closing,
+    limit_scope,
+    one_line,
+    whole_lines,
+)
+from peft_daemon.completion.postprocess.cleanup import (
+    Draft,
+    Step,
+    circles,
+    cut_repetition,
+    drop_remarks,
+    drop_repetition,
+    drop_secrets,
+    drop_usage,
+    fit_indentation,
+    place_at_cursor,
+    strip_chat,
+    use_document_style,
+)
 from peft_daemon.completion.prefetch import Prefetcher
 from peft_daemon.completion.scheduler import Scheduler
 from peft_daemon.engines.base import Engine, GenerationRequest
 
 MAX_EXTRA_JOIN_TOKENS = 16
 """Prompt tokens that a running generation may have to read more than a new one would, and still be waited for."""
+
+FILL_STEPS: tuple[Step, ...] = (
+    strip_chat,
+    drop_remarks,
+    drop_secrets,
+    use_document_style,
+    one_line,
+    cut_repetition,
+    drop_following,
+    limit_scope,
+    fit_closing,
+    whole_lines,
+    fit_indentation,
+    drop_misfits,
+    drop_blank,
+)
+"""Post-processing of a text that goes into a document at the cursor, in order."""
+INTENT_STEPS: tuple[Step, ...] = (
+    strip_chat,
+    drop_secrets,
+    drop_comments_above,
+    drop_usage,
+    drop_repetition,
+    whole_lines,
+    place_at_cursor,
+    drop_blank,
+)
+"""Post-processing of an answer to a sentence, in order."""
 
 
 class Mismatch(Exception):
@@ -219,14 +270,14 @@ async def follow(
     At ``answer_at`` it is whatever is complete, though that be nothing. Raises Mismatch, before anything was yielded,
     when the text is of no use here.
     """
-    shown, looked, draft = "", len(typed), Draft("")
+    shown, looked, draft = "", len(typed), Draft("", job.extent)
     late = timed_out = endless = False
     while True:
         if not generated.agrees(typed):
             raise Mismatch
         news, looked = generated.text[looked:], max(looked, len(generated.text))
         if "\n" in news:
-            draft = _processed(job, generated.text[len(typed) :])
+            draft = postprocess(job, generated.text[len(typed) :])
             if draft.done:
                 break
             so_far = _insertion(job, draft)
@@ -246,7 +297,7 @@ async def follow(
     if not draft.done:
         stopped = generated.cut_off or generated.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
         truncated = truncated or stopped
-        draft = _processed(job, generated.text[len(typed) :], final=True, truncated=truncated)
+        draft = postprocess(job, generated.text[len(typed) :], final=True, truncated=truncated)
     text = _going_on(_insertion(job, draft), shown)
     if typed and not text.strip() and not timed_out and (truncated or not generated.text[len(typed) :].strip()):
         raise Mismatch
@@ -272,7 +323,7 @@ async def _passed(grown: Callable[[], Awaitable[None]], until: float | None) -> 
 
 def _complete_so_far(generated: GeneratedText, typed: str, job: CompletionJob, shown: str) -> Completion | None:
     """The Completion of an unfinished text; None where nothing can be shown."""
-    draft = _processed(job, generated.text[len(typed) :], final=True, truncated=True)
+    draft = postprocess(job, generated.text[len(typed) :], final=True, truncated=True)
     if not draft.text.strip():
         return None
     text = _going_on(_insertion(job, draft), shown)
@@ -284,10 +335,22 @@ def _going_on(text: str, shown: str) -> str:
     return text if text.startswith(shown) else shown
 
 
-def _processed(job: CompletionJob, text: str, *, final: bool = False, truncated: bool = False) -> Draft:
-    """The part of a text that is worth showing."""
+def postprocess(job: CompletionJob, text: str, *, final: bool = False, truncated: bool = False) -> Draft:
+    """Return the part of a text that is worth showing where the job's answer goes."""
     steps = FILL_STEPS if job.fills else INTENT_STEPS
-    return apply(steps, Draft(text, final=final, truncated=truncated), job.target, job.cursor)
+    return apply_steps(steps, Draft(text, job.extent, final=final, truncated=truncated), job.target)
+
+
+def apply_steps(steps: tuple[Step, ...], draft: Draft, document: Document) -> Draft:
+    """Apply the steps in order; of a draft that may still grow they see only the complete lines.
+
+    A settled draft begins with what unsettled drafts of the same answer gave, so they can be shown while it is written.
+    """
+    if not draft.settled:
+        draft = draft.hold(draft.text.rfind("\n") + 1)
+    for step in steps:
+        draft = step(draft, document)
+    return draft
 
 
 def _insertion(job: CompletionJob, draft: Draft) -> str:

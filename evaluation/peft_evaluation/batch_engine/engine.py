@@ -16,14 +16,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from peft_core.api_types import TORCH, EngineState, EngineStatus, FinishReason, Task, Timings
+from peft_core.api_types import TORCH, EngineState, EngineStatus, FinishReason, Timings
 from peft_core.code.document import normalize_newlines
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
 from peft_daemon.completion.prompt import build_for_engine, prompt_budget, unheld
+from peft_daemon.completion.stream import postprocess
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
 from peft_daemon.engines.torch.adapters import AdapterCache
 from peft_daemon.engines.torch.base_model import LoadedBase
@@ -328,6 +327,5 @@ class BeamSearchModel:
 
 
 def _beam_text(job: CompletionJob, beam: Beam, held: str) -> str:
-    steps = INTENT_STEPS if job.task is Task.INTENT else FILL_STEPS
-    draft = Draft(unheld(normalize_newlines(beam.text), held), final=True, truncated=beam.truncated)
-    return apply(steps, draft, job.document, Cursor.of(job.document, None)).text
+    answer = unheld(normalize_newlines(beam.text), held)
+    return postprocess(job, answer, final=True, truncated=beam.truncated).text

@@ -13,8 +13,9 @@ import pytest
 
 from peft_core.code.document import Document
 from peft_core.code.structure import parse_structure
-from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.postprocess import FILL_STEPS, Draft, apply
+from peft_daemon.completion.cursor import Extent
+from peft_daemon.completion.postprocess.cleanup import Draft
+from peft_daemon.completion.stream import FILL_STEPS, apply_steps
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.dataset import DataMix, folders_data_set, repository_data_set
 from peft_tuning.data.repository.files import repository_files
@@ -36,7 +37,7 @@ def test_serving_would_show_what_is_learned_as_it_is() -> None:
         for hole in cut(parse_structure(text, "python"), seed=f"42/{name}")[:24]:
             document = Document(text[: hole.start], text[hole.end :])
             middle = text[hole.start : hole.end]
-            draft = apply(FILL_STEPS, Draft(middle, final=True), document, Cursor.of(document))
+            draft = apply_steps(FILL_STEPS, Draft(middle, Extent.at_cursor(document), final=True), document)
             kinds[hole.kind] += 1
             whole[hole.kind] += (draft.text, draft.replace_after) == (middle, 0)
     for kind, least in SHOWN_WHOLE.items():

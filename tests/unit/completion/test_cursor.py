@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from peft_core.code.document import Document
-from peft_daemon.completion.cursor import Cursor, Extent, opens_block
+from peft_daemon.completion.cursor import Extent, block_indentation, opens_block
 
 
-def at(source: str, *, single_line: bool | None = None, language: str = "python") -> Cursor:
-    """The cursor at ``‸``."""
+def at(source: str) -> Document:
+    """The document with the cursor at ``‸``."""
     prefix, _, suffix = source.partition("‸")
-    return Cursor.of(Document(prefix, suffix, language=language), single_line)
+    return Document(prefix, suffix)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def at(source: str, *, single_line: bool | None = None, language: str = "python"
     ],
 )
 def test_extent(source: str, extent: Extent) -> None:
-    assert at(source).extent is extent
+    assert Extent.at_cursor(at(source)) is extent
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_extent(source: str, extent: Extent) -> None:
     ],
 )
 def test_what_the_request_says_overrules_what_is_seen(source: str, single_line: bool, extent: Extent) -> None:
-    assert at(source, single_line=single_line).extent is extent
+    assert Extent.at_cursor(at(source), single_line) is extent
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_what_the_request_says_overrules_what_is_seen(source: str, single_line: 
     ],
 )
 def test_what_the_text_after_the_cursor_closes(source: str, closed: tuple[str, ...]) -> None:
-    found = at(source)
-    assert found.closed == closed if source != "f([‸)\n" else found.closed[-1:] == closed
+    found = at(source).closed_after
+    assert found == closed if source != "f([‸)\n" else found[-1:] == closed
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_what_the_text_after_the_cursor_closes(source: str, closed: tuple[str, .
     ],
 )
 def test_the_indentation_that_belongs_to_the_block(source: str, floor: int) -> None:
-    assert at(source).floor == floor
+    assert block_indentation(at(source)) == floor
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_lines_that_open_a_block(line: str, language: str, opens: bool) -> None:
 
 def test_a_huge_document_is_scanned_near_the_cursor_only() -> None:
     source = "x = 1\n" * 300_000 + "print("
-    assert Cursor.of(Document(source, ")\n")).closed == (")",)
+    assert Document(source, ")\n").closed_after == (")",)

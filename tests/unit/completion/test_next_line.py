@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from peft_core.code.document import Document
-from peft_daemon.completion.cursor import Cursor
 from peft_daemon.completion.prefetch import typed_for_next_line
 
 
@@ -26,5 +25,4 @@ from peft_daemon.completion.prefetch import typed_for_next_line
 )
 def test_enter(source: str, expected: str | None) -> None:
     prefix, _, suffix = source.partition("‸")
-    document = Document(prefix, suffix)
-    assert typed_for_next_line(document, Cursor.of(document, None)) == expected
+    assert typed_for_next_line(Document(prefix, suffix)) == expected

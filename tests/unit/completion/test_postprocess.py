@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.code.document import Document
-from peft_daemon.completion.cursor import Cursor
-from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
-from peft_daemon.completion.postprocess.cleanup import circles, drop_usage
+from peft_daemon.completion.cursor import Extent
+from peft_daemon.completion.postprocess.cleanup import Draft, circles, drop_usage
+from peft_daemon.completion.stream import FILL_STEPS, INTENT_STEPS, apply_steps
 
 
 def shown(
@@ -18,8 +18,8 @@ def shown(
     """The text shown for ``answer`` at ``‸``, and how much after the cursor it overwrites."""
     prefix, _, suffix = source.partition("‸")
     document = Document(prefix, suffix, language=language)
-    cursor = Cursor.of(document, single_line)
-    draft = apply(FILL_STEPS, Draft(answer, final=True, truncated=truncated), document, cursor)
+    extent = Extent.at_cursor(document, single_line)
+    draft = apply_steps(FILL_STEPS, Draft(answer, extent, final=True, truncated=truncated), document)
     return draft.text, draft.replace_after
 
 
@@ -101,15 +101,15 @@ def test_running_in_circles_ends_after_the_first_round(answer: str, kept: str) -
 def test_nested_blocks_that_end_one_after_another_are_no_circles(language: str, answer: str) -> None:
     document = Document("", language=language)
     for steps in (FILL_STEPS, INTENT_STEPS):
-        assert apply(steps, Draft(answer, final=True), document, Cursor.of(document)).text == answer
+        assert apply_steps(steps, Draft(answer, Extent.at_cursor(document), final=True), document).text == answer
 
 
 def test_what_may_be_a_second_round_is_held_back_while_the_answer_grows() -> None:
     document = Document("def f():\n    ")
-    cursor = Cursor.of(document)
+    extent = Extent.at_cursor(document)
     for answer in ("a()\n    b()\n    a()\n", "a()\n    b()\n    a()\n    b()\n"):
-        assert apply(FILL_STEPS, Draft(answer), document, cursor).text == "a()\n    b()"
-    released = apply(FILL_STEPS, Draft("a()\n    b()\n    a()\n    c()\n"), document, cursor)
+        assert apply_steps(FILL_STEPS, Draft(answer, extent), document).text == "a()\n    b()"
+    released = apply_steps(FILL_STEPS, Draft("a()\n    b()\n    a()\n    c()\n", extent), document)
     assert released.text == "a()\n    b()\n    a()\n    c()"
 
 
@@ -133,7 +133,7 @@ def test_running_in_circles_within_a_line_counts_only_if_it_was_cut_off() -> Non
 )
 def test_a_sentence_answered_in_circles_gets_what_is_whole_before_them(answer: str, kept: str) -> None:
     document = Document("")
-    draft = apply(INTENT_STEPS, Draft(answer, final=True, truncated=True), document, Cursor.of(document))
+    draft = apply_steps(INTENT_STEPS, Draft(answer, Extent.at_cursor(document), final=True, truncated=True), document)
     assert draft.text == kept
 
 
@@ -283,20 +283,22 @@ def test_blank_answers_are_nothing() -> None:
 )
 def test_an_answer_to_a_sentence_is_its_code(answer: str, code: str) -> None:
     document = Document("")
-    draft = apply(INTENT_STEPS, Draft(answer, final=True), document, Cursor.of(document))
+    draft = apply_steps(INTENT_STEPS, Draft(answer, Extent.at_cursor(document), final=True), document)
     assert draft.text == code
 
 
 def test_an_answer_to_a_sentence_does_not_repeat_the_comments_above_it() -> None:
     document = Document("#!/bin/python\n# Names.\n\n# sort the names\n")
     answer = "# Names.\n\n# sort the names\n# in place\nnames.sort()\n# Names.\nprint(names)"
-    draft = apply(INTENT_STEPS, Draft(answer, final=True), document, Cursor.of(document))
+    draft = apply_steps(INTENT_STEPS, Draft(answer, Extent.at_cursor(document), final=True), document)
     assert draft.text == "# in place\nnames.sort()\n# Names.\nprint(names)"
 
 
 def test_an_answer_to_a_sentence_is_indented_like_the_place_it_goes_to() -> None:
     document = Document("def f(a):\n    # reverse a\n    ")
-    draft = apply(INTENT_STEPS, Draft("b = []\nfor c in a:\n    d()", final=True), document, Cursor.of(document))
+    draft = apply_steps(
+        INTENT_STEPS, Draft("b = []\nfor c in a:\n    d()", Extent.at_cursor(document), final=True), document
+    )
     assert draft.text == "b = []\n    for c in a:\n        d()"
 
 
@@ -317,7 +319,9 @@ def test_any_text_can_be_processed(
 ) -> None:  # type: ignore[type-arg]
     document = Document(prefix, suffix, language=language)
     for truncated in (False, True):
-        draft = apply(steps, Draft(answer, final=final, truncated=final and truncated), document, Cursor.of(document))
+        draft = apply_steps(
+            steps, Draft(answer, Extent.at_cursor(document), final=final, truncated=final and truncated), document
+        )
         assert 0 <= draft.replace_after <= len(document.line_after)
 
 
@@ -326,7 +330,7 @@ def test_but_for_white_space_the_text_is_a_stretch_of_the_answer(
     prefix: str, suffix: str, answer: str, language: str
 ) -> None:
     document = Document(prefix, suffix, language=language)
-    result = apply(FILL_STEPS, Draft(answer, final=True), document, Cursor.of(document)).text
+    result = apply_steps(FILL_STEPS, Draft(answer, Extent.at_cursor(document), final=True), document).text
     if "#" in answer:
         return  # remarks may be taken out of the middle
     assert "".join(result.split()) in "".join(answer.split())
@@ -343,10 +347,10 @@ def test_what_is_shown_while_the_answer_grows_is_how_the_text_begins(
     steps: tuple,  # type: ignore[type-arg]
 ) -> None:
     document = Document(prefix, suffix, language=language)
-    cursor = Cursor.of(document)
-    final = apply(steps, Draft(answer, final=True), document, cursor).text
+    extent = Extent.at_cursor(document)
+    final = apply_steps(steps, Draft(answer, extent, final=True), document).text
     for end in range(len(answer)):
-        draft = apply(steps, Draft(answer[:end]), document, cursor)
+        draft = apply_steps(steps, Draft(answer[:end], extent), document)
         assert final.startswith(draft.text)
         if draft.done:
             assert draft.text == final
@@ -365,7 +369,7 @@ print(reverse_words(sentence))  # Output: "world Hello"
 
 def cut_usage(text: str) -> Draft:
     document = Document("")
-    return drop_usage(Draft(text, final=True), document, Cursor.of(document, None))
+    return drop_usage(Draft(text, Extent.at_cursor(document), final=True), document)
 
 
 def test_an_example_of_use_is_cut_and_decoding_stops() -> None:

@@ -13,9 +13,10 @@ from peft_core.api_types import ContextChunk
 from peft_core.code.document import Document
 from peft_core.privacy.values import MASK, secret_values
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.cursor import Cursor
+from peft_daemon.completion.cursor import Extent
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.postprocess import FILL_STEPS, INTENT_STEPS, Draft, apply
+from peft_daemon.completion.postprocess.cleanup import Draft
+from peft_daemon.completion.stream import FILL_STEPS, INTENT_STEPS, apply_steps
 
 KEY = "sk" + "_live_4242abcd4242abcd"
 QWEN = formats.get("qwen-fim-v1")
@@ -28,7 +29,7 @@ def document(source: str, language: str = "python") -> Document:
 
 def shown(source: str, answer: str, *, truncated: bool = False) -> str:
     at = document(source)
-    return apply(FILL_STEPS, Draft(answer, final=True, truncated=truncated), at, Cursor.of(at, None)).text
+    return apply_steps(FILL_STEPS, Draft(answer, Extent.at_cursor(at), final=True, truncated=truncated), at).text
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ def test_a_fragment_of_a_secret_is_not_shown_while_the_rest_is_written(answer: s
 
 def test_code_for_a_sentence_has_no_secret_either() -> None:
     at = document("# connect\n‸")
-    draft = Draft(f'import db\npassword = "{KEY}"\ndb.go(password)\n', final=True)
-    assert apply(INTENT_STEPS, draft, at, Cursor.of(at, None)).text == "import db"
+    draft = Draft(f'import db\npassword = "{KEY}"\ndb.go(password)\n', Extent.at_cursor(at), final=True)
+    assert apply_steps(INTENT_STEPS, draft, at).text == "import db"
 
 
 @settings(max_examples=100)
@@ -68,10 +69,10 @@ def test_code_for_a_sentence_has_no_secret_either() -> None:
 def test_what_is_shown_while_an_answer_grows_begins_what_is_shown_in_the_end(pieces: list[str]) -> None:
     at = document("def f():\n    ‸\n")
     answer = "".join(pieces)
-    end = apply(FILL_STEPS, Draft(answer, final=True), at, Cursor.of(at, None)).text
+    end = apply_steps(FILL_STEPS, Draft(answer, Extent.at_cursor(at), final=True), at).text
     assert not secret_values("    " + end)
     for length in range(len(answer)):
-        draft = apply(FILL_STEPS, Draft(answer[:length]), at, Cursor.of(at, None))
+        draft = apply_steps(FILL_STEPS, Draft(answer[:length], Extent.at_cursor(at)), at)
         assert end.startswith(draft.text.rstrip())
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from peft_core.code.document import Document, leading_space, width
 from peft_core.code.lexer import Closing, rules_of, scan, without_comment
-from peft_daemon.completion.cursor import Cursor, Extent, closers, opens_block
-from peft_daemon.completion.postprocess.cleanup import Draft
+from peft_daemon.completion.cursor import Extent, block_indentation, closers, opens_block
+from peft_daemon.completion.postprocess.cleanup import Draft, leaves_open
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
@@ -30,16 +30,16 @@ MIN_DISTINCTIVE_CHARACTERS = 10
 """Characters from which on a line found again below the cursor is no coincidence (``return``, ``else:`` are)."""
 
 
-def one_line(draft: Draft, _document: Document, cursor: Cursor) -> Draft:
+def one_line(draft: Draft, _document: Document) -> Draft:
     """Where a completion may not leave its line: up to the end of that line."""
     end = draft.text.find("\n")
-    if cursor.extent is not Extent.LINE or end < 0:
+    if draft.extent is not Extent.LINE or end < 0:
         return draft
     # A blank line may be what stands before a fence, which is taken away with what stands before it.
     return draft.cut(end) if draft.settled or draft.text[:end].strip() else draft.hold(end)
 
 
-def drop_comments_above(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
+def drop_comments_above(draft: Draft, document: Document) -> Draft:
     """Without the comments at the beginning that stand above the cursor already: the request that is answered."""
     mark = rules_of(document.language).line_comment
     above = {line.strip() for line in document.prefix[-MAX_COMMENT_CHARACTERS:].split("\n")} if mark else set()
@@ -52,7 +52,7 @@ def drop_comments_above(draft: Draft, document: Document, _cursor: Cursor) -> Dr
     return replace(draft, text=draft.text[begin:]) if above else draft
 
 
-def drop_following(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
+def drop_following(draft: Draft, document: Document) -> Draft:
     """Cut where the text begins to repeat the lines that follow the cursor, whatever comments it adds to them.
 
     One distinctive line is enough, or as many as there are up to the end of the text; short lines (``else:``) are
@@ -89,57 +89,57 @@ _LEAVES = frozenset({"return", "raise", "break", "continue"})
 _WORD = re.compile(r"\s*(?:async\s+)?(\w+)")
 
 
-def limit_scope(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def limit_scope(draft: Draft, document: Document) -> Draft:
     """Cut the text where it leaves what the cursor's extent allows."""
-    match cursor.extent:
+    match draft.extent:
         case Extent.LINE:
             return draft
         case Extent.STRING:
-            return _string(draft, document, cursor)
+            return _string(draft, document)
         case Extent.STATEMENT:
-            return _statement(draft, document, cursor)
+            return _statement(draft, document)
         case Extent.BLOCK:
-            return _block(draft, document, cursor)
+            return _block(draft, document)
 
 
-def _block(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def _block(draft: Draft, document: Document) -> Draft:
     """Up to a line left of the block, one that begins a new paragraph of it, or a statement that leaves it."""
-    blank = False
+    blank, floor = False, block_indentation(document)
     previous = document.line_before + draft.text.split("\n", 1)[0]
-    for start, line in _free_lines(draft, document, cursor):
-        if _word(previous) in _LEAVES and width(leading_space(previous)) <= cursor.floor:
+    for start, line in _free_lines(draft, document):
+        if _word(previous) in _LEAVES and width(leading_space(previous)) <= floor:
             return draft.cut(start)
         previous = line
         if not line.strip():
             blank = True
             continue
         columns = width(leading_space(line))
-        if columns < cursor.floor or (blank and columns == cursor.floor and draft.text[:start].strip()):
+        if columns < floor or (blank and columns == floor and draft.text[:start].strip()):
             return draft.cut(start)
         blank = False
     return draft
 
 
-def _statement(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def _statement(draft: Draft, document: Document) -> Draft:
     """The logical line at the cursor; if it opens a block that block, and the clauses that go on with it."""
     whole = document.line_before + draft.text
-    clauses = _CLAUSES.get(_word(whole), ())
+    clauses, floor = _CLAUSES.get(_word(whole), ()), block_indentation(document)
     opened = False
-    for index, (start, line) in enumerate(_free_lines(draft, document, cursor)):
+    for index, (start, line) in enumerate(_free_lines(draft, document)):
         if index == 0:
             logical = whole[: len(document.line_before) + start].rstrip("\n")
-            opened = not cursor.state.stack and opens_block(logical.rsplit("\n", 1)[-1], document.language)
+            opened = not document.lexer_state.stack and opens_block(logical.rsplit("\n", 1)[-1], document.language)
         if not opened:
             return draft.cut(start)
-        if line.strip() and width(leading_space(line)) <= cursor.floor and _word(line) not in clauses:
+        if line.strip() and width(leading_space(line)) <= floor and _word(line) not in clauses:
             return draft.cut(start)
     return draft
 
 
-def _string(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def _string(draft: Draft, document: Document) -> Draft:
     """The rest of the string and its quotes; only the rest of the paragraph if the quotes are there already."""
-    closings = scan(draft.text, document.language, cursor.state).closings
-    if not cursor.closed:
+    closings = scan(draft.text, document.language, document.lexer_state).closings
+    if not document.closed_after:
         return draft.cut(closings[0].end) if closings else draft
     if closings:
         draft = draft.cut(closings[0].start)
@@ -152,12 +152,12 @@ def _word(line: str) -> str:
     return match[1] if match else ""
 
 
-def _free_lines(draft: Draft, document: Document, cursor: Cursor) -> Iterator[tuple[int, str]]:
+def _free_lines(draft: Draft, document: Document) -> Iterator[tuple[int, str]]:
     """Offset and text of every line but the first that begins outside all brackets and strings.
 
     After a line end the line that comes next counts too, empty as it still is.
     """
-    state, starts = cursor.state, draft.line_starts()
+    state, starts = document.lexer_state, draft.line_starts()
     lines = [(start, draft.text[start:end]) for start, end in pairwise(starts)]
     if draft.text.endswith("\n"):
         lines.append((len(draft.text), ""))
@@ -170,16 +170,16 @@ def _free_lines(draft: Draft, document: Document, cursor: Cursor) -> Iterator[tu
 BRACKET_LIKE = frozenset("()[]{}\"'`")
 
 
-def fit_closing(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def fit_closing(draft: Draft, document: Document) -> Draft:
     """Reconcile what the text closes with what the text after the cursor closes.
 
     Where both close the same, the text gives way: it ends before its own closing bracket. When it goes on after it
     (``a).strip()`` before a lone ``)``), it overwrites the one that is there instead.
     """
-    ours = scan(draft.text, document.language, cursor.state).closings[: len(cursor.closed)]
+    ours = scan(draft.text, document.language, document.lexer_state).closings[: len(document.closed_after)]
     if not ours:
         return _drop_rest_of_line(draft, document)
-    theirs = scan(document.line_after, document.language, cursor.state).closings
+    theirs = scan(document.line_after, document.language, document.lexer_state).closings
     adjacent = len(closers(document.line_after))
     reach = [each for each in theirs if each.end <= adjacent][: len(ours)]
     if not reach:
@@ -215,7 +215,7 @@ def _drop_rest_of_line(draft: Draft, document: Document) -> Draft:
 _LAST_WORD = re.compile(r"\w+\Z")
 
 
-def whole_lines(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def whole_lines(draft: Draft, document: Document) -> Draft:
     """Of a text that was cut off, the lines that are complete, and no bracket or string left open by the last.
 
     Of a text of less than one line, the whole words. While the text grows, lines that leave something open are held
@@ -225,28 +225,28 @@ def whole_lines(draft: Draft, document: Document, cursor: Cursor) -> Draft:
         return draft
     starts = draft.line_starts()
     if not draft.settled:
-        return draft.hold(_closed_end(draft.text, starts[1:], document, cursor) or 0)
+        return draft.hold(_closed_end(draft.text, starts[1:], document) or 0)
     if not draft.truncated:
         return draft
-    if cursor.extent is Extent.LINE or len(starts) <= 2:
+    if draft.extent is Extent.LINE or len(starts) <= 2:
         return draft.cut(len(_LAST_WORD.sub("", draft.text)))
-    return draft.cut(_closed_end(draft.text, starts[1:-1], document, cursor) or starts[-2])
+    return draft.cut(_closed_end(draft.text, starts[1:-1], document) or starts[-2])
 
 
-def _closed_end(text: str, ends: Sequence[int], document: Document, cursor: Cursor) -> int | None:
+def _closed_end(text: str, ends: Sequence[int], document: Document) -> int | None:
     """The last of the line ends before which all is closed that the text opened."""
     for end in reversed(ends):
-        if len(scan(text[:end], document.language, cursor.state).state.stack) <= len(cursor.state.stack):
+        if not leaves_open(text[:end], document):
             return end
     return None
 
 
-def drop_misfits(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def drop_misfits(draft: Draft, document: Document) -> Draft:
     """Take lines from the end until what is left breaks nothing in the document; the first line always stays.
 
     While the text grows those lines are held back: what comes next may make them fit.
     """
-    if not cursor.state.code:
+    if not document.lexer_state.code:
         return draft
     text = draft.text.rstrip()
     while "\n" in text.strip() and (
@@ -256,7 +256,7 @@ def drop_misfits(draft: Draft, document: Document, cursor: Cursor) -> Draft:
     return replace(draft, text=text)
 
 
-def drop_blank(draft: Draft, _document: Document, _cursor: Cursor) -> Draft:
+def drop_blank(draft: Draft, _document: Document) -> Draft:
     """No white space at the end, and nothing at all if that is all there is."""
     return replace(draft, text=draft.text.rstrip()) if draft.text.strip() else replace(draft, text="", replace_after=0)
 

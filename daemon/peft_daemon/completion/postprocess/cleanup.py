@@ -19,7 +19,7 @@ from itertools import pairwise
 from peft_core.code.document import Document, leading_space, width
 from peft_core.code.lexer import scan, without_comment
 from peft_core.privacy.values import MASK, secret_values
-from peft_daemon.completion.cursor import Cursor, statement_above
+from peft_daemon.completion.cursor import Extent, block_indentation, statement_above
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Draft:
     """
 
     text: str
+    extent: Extent
+    """How far it may reach."""
     done: bool = False
     """Nothing can be added to the text any more: decoding may stop."""
     final: bool = False
@@ -64,7 +66,7 @@ class Draft:
         return starts
 
 
-Step = Callable[[Draft, Document, Cursor], Draft]
+Step = Callable[[Draft, Document], Draft]
 
 
 MAX_REMARK_CHARACTERS = 4000
@@ -82,11 +84,11 @@ _EXPLANATION = re.compile(
 )
 
 
-def strip_chat(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def strip_chat(draft: Draft, document: Document) -> Draft:
     """Only the code: what a fence holds with which the answer begins, or what comes before a fence or explanation."""
-    if document.language in PROSE_LANGUAGES or not cursor.state.code:
+    if document.language in PROSE_LANGUAGES or not document.lexer_state.code:
         return draft
-    text, state = draft.text, cursor.state
+    text, state = draft.text, document.lexer_state
     goes_on = bool(document.line_before.strip())
     begin = 0
     began = fenced = False
@@ -105,13 +107,13 @@ def strip_chat(draft: Draft, document: Document, cursor: Cursor) -> Draft:
     return replace(draft, text=text[begin:])
 
 
-def drop_remarks(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def drop_remarks(draft: Draft, document: Document) -> Draft:
     """Without comments at the end of lines of code (``# Output: 5``) where the document has none of its own."""
-    if "#" not in draft.text or document.language != "python" or not cursor.state.code:
+    if "#" not in draft.text or document.language != "python" or not document.lexer_state.code:
         return draft
     if any(_has_remark(line) for line in document.prefix[-MAX_REMARK_CHARACTERS:].split("\n")):
         return draft
-    state, lines = cursor.state, draft.text.split("\n")
+    state, lines = document.lexer_state, draft.text.split("\n")
     for index, line in enumerate(lines):
         before = document.line_before if index == 0 else ""
         code = without_comment(line, document.language, state)
@@ -130,7 +132,7 @@ _HEADING = re.compile(r"(?:#|//)\s*(?:example|usage|sample|test)\b", re.I)
 _DEFINITION = re.compile(r"^(?:async\s+def|def|class|function|func|fn)\s", re.M)
 
 
-def drop_usage(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def drop_usage(draft: Draft, document: Document) -> Draft:
     """The text before a comment at the margin that announces an example, if something was defined before it.
 
     Decoding stops there: such examples are about half of what the model writes for a sentence.
@@ -147,7 +149,7 @@ _GOES_ON = "1aB2cD3eF4gH5iJ6"
 """Stands for what is still to come of a text that was cut off."""
 
 
-def drop_secrets(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
+def drop_secrets(draft: Draft, document: Document) -> Draft:
     """Cut the text before the first line that holds a secret value, or that was cut off inside one."""
     begun = document.line_before
     text = begun + draft.text
@@ -192,7 +194,7 @@ MIN_ENDLESS_CHARACTERS = 120
 _IN_LINE = re.compile(rf"(.{{4,{MAX_UNIT_CHARACTERS}}}?)\1{{3,}}.{{0,{MAX_UNIT_CHARACTERS}}}\Z", re.DOTALL)
 
 
-def cut_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def cut_repetition(draft: Draft, document: Document) -> Draft:
     """Cut a text whose last lines, or whose last line's pieces, repeat without end.
 
     Of a line that does, the first round stays only where there is no other line. Lines before the cut that leave a
@@ -206,14 +208,14 @@ def cut_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
         for index in range(period, len(lines)):
             run = run + 1 if _again(lines, index, period) else 0
             if run >= period * (MIN_ROUNDS - 1) and any(lines[index - period + 1 : index + 1]):
-                return _closed(draft.cut(starts[index - run + 1]), document, cursor)
+                return _closed(draft.cut(starts[index - run + 1]), document)
         held = min(held, len(lines) - run)
     if not draft.settled:
         # The beginning of what may turn out to be another round.
         return draft.hold(starts[held])
     begin = starts[-2] if len(starts) > 1 else 0
     if draft.truncated and (end := _first_round(draft.text, begin)):
-        return _closed(draft.cut(begin if draft.text[:begin].strip() else end), document, cursor)
+        return _closed(draft.cut(begin if draft.text[:begin].strip() else end), document)
     return draft
 
 
@@ -227,9 +229,9 @@ def _again(lines: list[str], index: int, period: int) -> bool:
     return line.strip() == earlier.strip() if index == period else line == earlier
 
 
-def drop_repetition(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def drop_repetition(draft: Draft, document: Document) -> Draft:
     """The same for an answer that stands for itself: a line that runs in circles is no code, not even the only one."""
-    shown = cut_repetition(draft, document, cursor)
+    shown = cut_repetition(draft, document)
     in_line = shown.done and not draft.done and draft.text[len(shown.text) - 1 : len(shown.text) + 1].count("\n") == 0
     return shown.cut(0) if in_line else shown
 
@@ -261,12 +263,18 @@ def _row(line: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _closed(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def _closed(draft: Draft, document: Document) -> Draft:
     """Up to the last line end at which nothing is open that the text opened; the whole text if nothing is."""
     for end in reversed([*draft.line_starts()[:-1], len(draft.text)]):
-        if len(scan(draft.text[:end], document.language, cursor.state).state.stack) <= len(cursor.state.stack):
+        if not leaves_open(draft.text[:end], document):
             return draft.cut(end)
     return draft
+
+
+def leaves_open(text: str, document: Document) -> bool:
+    """Return whether a text at the cursor opens a bracket or string that it does not close."""
+    before = document.lexer_state
+    return len(scan(text, document.language, before).state.stack) > len(before.stack)
 
 
 MAX_STYLE_CHARACTERS = 20_000
@@ -278,32 +286,32 @@ _SPACES = re.compile(r"^ {2,}", re.MULTILINE)
 _LEADING = re.compile(r"^[ \t]+", re.MULTILINE)
 
 
-def fit_indentation(draft: Draft, document: Document, cursor: Cursor) -> Draft:
+def fit_indentation(draft: Draft, document: Document) -> Draft:
     """Make the text begin at the cursor's column, and move the lines below with its first."""
     before = document.line_before
-    if before.strip() or not cursor.state.code or cursor.state.stack:
+    if before.strip() or not document.lexer_state.code or document.lexer_state.stack:
         return draft
-    here = width(before)
+    here, floor = width(before), block_indentation(document)
     text = draft.text
     code = len(text) - len(text.lstrip(" \t\n"))
     skipped = text.rfind("\n", 0, code) + 1
     if skipped and here and code < len(text):
         # The model left the cursor's line blank and began again on another one.
         lead = text[skipped:code]
-        if width(lead) < cursor.floor or not lead.startswith(before):
+        if width(lead) < floor or not lead.startswith(before):
             return draft.cut(0)
         text = text[skipped + len(before) :]
     elif skipped:
         return draft
     lead = leading_space(text)
-    if here < cursor.floor and not lead and text:
+    if here < floor and not lead and text:
         text = _missing(document) + text
-    elif here >= cursor.floor and lead:
+    elif here >= floor and lead:
         text = _shifted(text, lead, here)
     return replace(draft, text=text)
 
 
-def place_at_cursor(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
+def place_at_cursor(draft: Draft, document: Document) -> Draft:
     """Code that was written for itself, moved to the indentation of the cursor's line."""
     lines = draft.text.lstrip("\n").split("\n")
     own = leading_space(lines[0])
@@ -334,7 +342,7 @@ def level(document: Document) -> str:
     return "\t" if _style(document) == "\t" else " " * SPACES_PER_LEVEL
 
 
-def use_document_style(draft: Draft, document: Document, _cursor: Cursor) -> Draft:
+def use_document_style(draft: Draft, document: Document) -> Draft:
     """Indentation in tabs where the document has tabs alone, in spaces where it has spaces alone."""
     style = _style(document)
     goes_on = bool(document.line_before.strip())
