@@ -28,7 +28,6 @@ from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import LoadChecks, ReloadableEngine
 from peft_daemon.feedback import FeedbackStore
-from peft_daemon.lifecycle.activity import Activity, CountActivity
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
 from peft_daemon.models import catalogue
@@ -37,8 +36,8 @@ from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
 from peft_daemon.routes import infill, native, openai
+from peft_daemon.routes.middleware import AccessMiddleware, Activity, ActivityMiddleware
 from peft_daemon.routes.responses import ERROR_HANDLERS
-from peft_daemon.routes.security import Gate
 
 log = logging.getLogger("peft_daemon.routes")
 
@@ -125,8 +124,8 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             *infill.routes(service),
         ],
         middleware=[
-            Middleware(Gate, token=info.token or None),
-            Middleware(CountActivity, activity=activity),
+            Middleware(AccessMiddleware, token=info.token or None),
+            Middleware(ActivityMiddleware, activity=activity),
         ],
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,

@@ -1,6 +1,6 @@
 """The daemon process: one lock, one private socket, one HTTP server, and the order in which they come and go.
 
-Knows nothing of routes or the engine: the application is made by a factory, which starts and stops the engine in
+Knows nothing of handlers or the engine: the application is made by a factory, which starts and stops the engine in
 its lifespan. Nothing heavy is imported here, so that the daemon answers before the model is loaded.
 """
 
@@ -31,13 +31,13 @@ from peft_core.errors import PeftDaemonError
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
-from peft_daemon.lifecycle.activity import Activity, UnfinishedRequestMiddleware
 from peft_daemon.lifecycle.background_process import rotate_own_output
 from peft_daemon.lifecycle.failed_starts import record_exit_error
 from peft_daemon.lifecycle.locks import hold_daemon_lock
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, info_file, publish_info, withdraw_info
 from peft_daemon.lifecycle.sockets import Listener, open_listener
 from peft_daemon.lifecycle.stop import end_orphans, mark_children, remove_published_files
+from peft_daemon.routes.middleware import Activity, UnfinishedRequestMiddleware
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -26,9 +26,9 @@ from peft_core.settings import resolve
 from peft_daemon import app
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServerClient
-from peft_daemon.lifecycle.activity import Activity, UnfinishedRequestMiddleware
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, publish_info
 from peft_daemon.models.optimized import ModelFile
+from peft_daemon.routes.middleware import Activity, UnfinishedRequestMiddleware
 from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
 

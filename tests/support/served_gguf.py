@@ -22,10 +22,10 @@ from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.app import create_app
-from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.runtime_info import DaemonInfo
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import ModelStore
+from peft_daemon.routes.middleware import Activity
 from support.synthetic_adapter import TinyModel
 from support.tiny_entry import tiny_entry
 

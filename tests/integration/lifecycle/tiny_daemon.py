@@ -65,9 +65,9 @@ from peft_core.api_types import (  # noqa: E402
 from peft_core.errors import PeftDaemonError  # noqa: E402
 from peft_core.paths import Paths  # noqa: E402
 from peft_core.settings import Settings  # noqa: E402
-from peft_daemon.lifecycle.activity import Activity  # noqa: E402
 from peft_daemon.lifecycle.background_process import take_handover  # noqa: E402
 from peft_daemon.lifecycle.runtime_info import DaemonInfo  # noqa: E402
+from peft_daemon.routes.middleware import Activity  # noqa: E402
 from peft_daemon.server import serve  # noqa: E402
 
 

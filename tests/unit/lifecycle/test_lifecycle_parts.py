@@ -16,7 +16,6 @@ from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_core.wire_errors import error_body
-from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.background_process import (
     HANDOVER_VARIABLE,
     handover_environment,
@@ -35,6 +34,7 @@ from peft_daemon.lifecycle.failed_starts import (
     record_failed_start,
 )
 from peft_daemon.lifecycle.sockets import MAX_SOCKET_PATH_BYTES, open_listener, remove_stale_sockets, socket_folder
+from peft_daemon.routes.middleware import Activity
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from peft_core.api_types import ErrorEvent, StreamEvent
 from peft_core.wire_errors import ErrorResponse
-from peft_daemon.lifecycle.activity import UnfinishedRequestMiddleware
+from peft_daemon.routes.middleware import UnfinishedRequestMiddleware
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 

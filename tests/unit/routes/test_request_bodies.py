@@ -12,9 +12,9 @@ from starlette.routing import Route
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon import app as application
-from peft_daemon.lifecycle.activity import Activity
 from peft_daemon.lifecycle.runtime_info import DaemonInfo
 from peft_daemon.models.optimized import ModelFile
+from peft_daemon.routes.middleware import Activity
 from support.played_daemon import PlayedEngine
 
 BODILESS = {"/v1/shutdown"}

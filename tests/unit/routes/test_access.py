@@ -1,4 +1,4 @@
-"""What the gate lets through: hosts of this machine, no web pages, the right token, bodies of a sane size."""
+"""What the daemon lets through: hosts of this machine, no web pages, the right token, bodies of a sane size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from peft_daemon.routes.middleware import AccessMiddleware
 from peft_daemon.routes.responses import ERROR_HANDLERS
-from peft_daemon.routes.security import Gate
 
 
 async def echo(request: Request) -> Response:
@@ -22,7 +22,7 @@ def client(token: str | None, max_body: int = 1000) -> httpx.AsyncClient:
         routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/health", echo)],
         exception_handlers=ERROR_HANDLERS,
     )
-    transport = httpx.ASGITransport(Gate(inner, token=token, max_body=max_body))
+    transport = httpx.ASGITransport(AccessMiddleware(inner, token=token, max_body=max_body))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
 
 
