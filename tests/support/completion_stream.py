@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from peft_daemon.completion.deadlines import Deadlines
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.scheduler import Scheduler
+from peft_daemon.completion.scheduler import Deadlines, Scheduler
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.engines.base import Engine
 

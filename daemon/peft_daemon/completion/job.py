@@ -57,7 +57,7 @@ class CompletionJob:
     sampling: SamplingParams = SamplingParams()
     stop: tuple[str, ...] = ()
     time_budget_ms: int | None = None
-    """How long the engine may work on it; see ``deadlines``."""
+    """How long the engine may work on it; see ``scheduler``."""
     single_line: bool | None = None
     adapter: AdapterLease | None = None
     adapter_use: AdapterUse | None = None

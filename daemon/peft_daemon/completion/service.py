@@ -43,10 +43,9 @@ from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.cursor import Intent, find_intent
-from peft_daemon.completion.deadlines import DeadlinePassed, Deadlines, until_deadline
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.scheduler import Scheduler, Superseded
+from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Scheduler, Superseded, until_deadline
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Prompt, Segment

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from peft_core.api_types import FinishReason, Origin, Timings
 from peft_core.code.document import Document
 from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCache
-from peft_daemon.completion.deadlines import Deadlines, TypingRhythm
 from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
 from peft_daemon.completion.postprocess.boundaries import (
     drop_blank,
@@ -46,7 +45,7 @@ from peft_daemon.completion.postprocess.cleanup import (
     use_document_style,
 )
 from peft_daemon.completion.prefetch import Prefetcher
-from peft_daemon.completion.scheduler import Scheduler
+from peft_daemon.completion.scheduler import Deadlines, Scheduler, TypingRhythm
 from peft_daemon.engines.base import Engine, GenerationRequest
 
 MAX_EXTRA_JOIN_TOKENS = 16

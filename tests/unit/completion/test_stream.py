@@ -16,9 +16,8 @@ from peft_core.api_types import ContextChunk, FinishReason, Origin, Timings
 from peft_core.code.document import Document
 from peft_core.errors import EngineFailed
 from peft_daemon.completion import formats, prefetch
-from peft_daemon.completion.deadlines import Deadlines
 from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.scheduler import Scheduler, Superseded
+from peft_daemon.completion.scheduler import Deadlines, Scheduler, Superseded
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 
 QWEN = formats.get("qwen-fim-v1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_daemon.completion.deadlines import MAX_TYPING_PAUSE_S, TypingRhythm
+from peft_daemon.completion.scheduler import MAX_TYPING_PAUSE_S, TypingRhythm
 
 
 def typed(rhythm: TypingRhythm, *gaps: float, document: str = "doc") -> None:

@@ -1,0 +1,14 @@
+"""The path that a newcomer follows first stays short; ``make shape`` prints this one and two others."""
+
+from __future__ import annotations
+
+from shape.paths import measured
+
+MAX_FILES = 32
+MAX_VALUES = 11
+
+
+def test_a_completion_passes_through_few_files_and_value_types() -> None:
+    path = measured("completion")
+    assert len(path.files) <= MAX_FILES, path.files
+    assert len(path.values) <= MAX_VALUES, path.values
