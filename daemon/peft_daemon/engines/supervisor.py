@@ -1,8 +1,8 @@
 """Supervision of an engine's child process: start it, notice its end, replace it, retry requests that had not begun.
 
-A child that dies or hangs is replaced after a back-off; a request that had produced no text yet is retried once. After
+A child that dies or hangs is replaced after a back-off. A request that had produced no text yet is retried once. After
 any other failure the child is ended, the status reports the error, and the next child is started: supervision never
-ends. At most ``MAX_PROCESSES`` children live at a time. Subclasses define what a child is and how to speak to it.
+ends. At most ``MAX_PROCESSES`` children live at a time. Subclasses define what a child is and how to use it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ MAX_PROCESSES = 2
 FREE_PROCESS_WAIT_S = 60.0
 """Longest wait of a new child for an older one to finish its requests and end."""
 BROKEN_CONNECTION_WAIT_S = 3.0
-"""Longest wait for the child's end after a broken connection, before the child is taken for alive."""
+"""Longest wait for the child's end after a broken connection; a child that lives longer is used again."""
 REPLACEMENT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""Stands for bytes that are not UTF-8; models seldom write it."""
+"""Decoding puts it in place of bytes that are not UTF-8; models seldom write it."""
 
 log = logging.getLogger("peft_daemon.engines")
 
@@ -48,7 +48,7 @@ class SupervisedChild(Protocol):
 
     @property
     def heartbeat(self) -> Heartbeat:
-        """Notices when it hangs."""
+        """Its heartbeat, which detects that it hangs."""
 
     @property
     def retired(self) -> bool:
@@ -62,7 +62,7 @@ C = TypeVar("C", bound=SupervisedChild)
 
 
 class SupervisedEngine(ABC, Generic[C]):
-    """An engine with one serving child. Subclasses start children and speak to them."""
+    """An engine with one serving child. Subclasses start children and send requests to them."""
 
     kind: ClassVar[str]
     """Name of the engine in its status."""
@@ -73,9 +73,9 @@ class SupervisedEngine(ABC, Generic[C]):
         self._model_id, self._context_tokens, self._checks = model_id, context_tokens, checks
         self._current: C | None = None
         self._children: set[C] = set()
-        """Children that were started and not disposed of yet."""
+        """Children that were started and are not disposed of yet."""
         self._processes: set[ChildProcess] = set()
-        """Live processes, also those that do not serve yet or are ending."""
+        """Live processes, including those that do not serve yet or are ending."""
         self._swap = asyncio.Lock()
         """Held while the next serving child is started."""
         self._changed = asyncio.Condition()
@@ -250,7 +250,7 @@ class SupervisedEngine(ABC, Generic[C]):
     async def _watched(self, child: C, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         async with aclosing(self._stream(child, request)) as chunks:
             while True:
-                # Not while the chunk is used: a client that does not read on is no fault of the child's.
+                # The consumer's time does not count: the child is not at fault when a client does not read on.
                 with child.heartbeat.working():
                     chunk = await anext(chunks, None)
                 if chunk is None:
@@ -280,7 +280,7 @@ class SupervisedEngine(ABC, Generic[C]):
         """Start the next child after a pause."""
         await asyncio.sleep(delay_s)
         async with self._swap:
-            if self._current is not None:  # a swap that was under way brought a new one
+            if self._current is not None:  # another swap was under way and has started a child
                 return
             try:
                 self._take_over(await self._spawn_first())
@@ -292,12 +292,12 @@ class SupervisedEngine(ABC, Generic[C]):
         """Wait for the child's end, end it when it hangs, and start the next one if the end was not intended."""
         try:
             error = await self._end_error(child)
-        except Exception as unexpected:  # what is not watched must not serve
+        except Exception as unexpected:  # a child that is not watched must not serve
             log.exception("an engine could not be watched")
             error = start_failure(unexpected)
             child.process.kill()
         if self._state is EngineState.STOPPED or child.retired or child is not self._current:
-            return  # it is disposed of where its end was requested
+            return  # the code that requested its end disposes of it
         self._current = None
         self._restarts += 1
         self._record_death(error)
@@ -349,7 +349,7 @@ class SupervisedEngine(ABC, Generic[C]):
         self._background.spawn(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
 
     async def _wait_for_replacement(self, dead: C) -> None:
-        """Wait until the watcher of ``dead`` has replaced it; give up when it turns out to live."""
+        """Wait until the watcher of ``dead`` has taken it out of service; give up when the child turns out to live."""
         async with self._changed:
             try:
                 async with asyncio.timeout(BROKEN_CONNECTION_WAIT_S):

@@ -1,4 +1,7 @@
-"""Speaks to one running llama.cpp server: tokenize, generate, see what it is doing. Knows nothing of processes."""
+"""A client of one running llama.cpp server: tokenize, generate, save slots, ask whether it is busy.
+
+It does not start or watch the server's process; see ``engine``.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,9 @@ from peft_daemon.engines.llamacpp.slots import Slot, SlotAdapters, Slots
 CONNECT_S = 10.0
 KEEP_ALIVE_S = 3.0
 STEPS_PER_LONG_STEP = 4
-"""As many steps make a long one."""
 MAX_CACHED_TEXTS = 1024
 MAX_CACHED_TEXT_CHARACTERS = 200_000
-"""Longer texts are tokenized anew each time rather than kept."""
+"""The token ids of longer texts are not cached."""
 
 
 class _RawTimings(msgspec.Struct):
@@ -68,9 +70,9 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 class LlamaServerClient:
     """A client of one server at ``unix://PATH`` or ``http://127.0.0.1:PORT``.
 
-    ``context_tokens`` are those of one slot; ``step_tokens`` of a prompt are read between two looks at whether the
-    request is still wanted. ``states`` are the saved ones it reads and adds to, if any; ``digests`` are those of its
-    adapters, in its order.
+    ``context_tokens`` is the context of one slot. A prompt is read in steps of ``step_tokens``, so that a cancelled
+    request ends after the current step. ``states`` is where KV states of slots are saved; None saves none. ``digests``
+    are those of the loaded adapters, in the order in which the server has them.
     """
 
     def __init__(
@@ -91,13 +93,13 @@ class LlamaServerClient:
             keep_alive_s=KEEP_ALIVE_S,
         )
         self._tokens: OrderedDict[tuple[str, bool], array[int]] = OrderedDict()
-        """As arrays: a list of integers takes nine times the memory."""
+        """Cached token ids. A list of integers would take nine times the memory of an array."""
         self.slots = Slots(slots)
         self.states = None if states is None else SlotStateSaver(states, self.slots, digests, self._post)
         self._context_tokens, self._step_tokens = context_tokens, step_tokens
 
     async def save_states(self) -> None:
-        """Save what the slots hold that is worth it; those at work are left out. Raises nothing."""
+        """Save the KV states of free slots that are worth saving. Raises nothing."""
         if self.states is not None:
             await self.states.save_free_slots()
 
@@ -108,7 +110,7 @@ class LlamaServerClient:
         self.connections.close()
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids of ``text``; control tokens are recognised only when ``special``."""
+        """Return the token ids of ``text``; control tokens are recognised only when ``special``."""
         key = (text, special)
         if (known := self._tokens.get(key)) is not None:
             self._tokens.move_to_end(key)
@@ -122,7 +124,7 @@ class LlamaServerClient:
         return tokens
 
     async def tokenize_prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids of all segments in a row."""
+        """Return the token ids of all segments in a row."""
         ids: list[int] = []
         for segment in prompt:
             if segment.text:
@@ -130,7 +132,7 @@ class LlamaServerClient:
         return ids
 
     async def unread(self, prompt: Prompt, adapters: SlotAdapters) -> int:
-        """How many tokens of a prompt would have to be computed; raises ChildGone."""
+        """Return how many tokens of a prompt neither a slot nor a saved state holds; raises ChildGone."""
         tokens = await self.tokenize_prompt(prompt)
         shared = self.slots.most_shared(tokens, adapters)
         if self.states is not None:
@@ -138,11 +140,11 @@ class LlamaServerClient:
         return len(tokens) - shared
 
     async def ping(self) -> None:
-        """Have the server answer, which it does whatever its slots are at; raises ChildGone."""
+        """Ask for the server's health, which it answers also while its slots work; raises ChildGone."""
         await self._json("GET", "/health", None)
 
     async def busy(self) -> bool:
-        """Whether any slot is reading a prompt or decoding."""
+        """Return whether any slot reads a prompt or decodes."""
         slots = await self._json("GET", "/slots", None)
         return any(slot["is_processing"] for slot in slots)
 
@@ -208,7 +210,7 @@ class LlamaServerClient:
 
     @asynccontextmanager
     async def _slot(self, tokens: list[int], adapters: SlotAdapters) -> AsyncGenerator[Slot, None]:
-        """A slot for one request, with as much of the prompt in it as there is anywhere."""
+        """Reserve a slot for one request; a saved state that holds more of the prompt is restored into it first."""
         async with self.slots.take(tokens, adapters) as slot:
             fits = len(tokens) <= self._context_tokens
             if self.states is None or not fits:
@@ -223,18 +225,18 @@ class LlamaServerClient:
     async def _read(
         self, slot: Slot, body: Mapping[str, Any], adapters: SlotAdapters, deadline: float | None
     ) -> AsyncGenerator[_RawTimings, None]:
-        """Read the prompt into ``slot``, step by step, up to the last: that one too where nothing is to be written.
+        """Read the prompt into ``slot`` in steps. The last step is left to the request that writes, if one follows.
 
-        Gives the work of all steps so far before and after each, and counts one that is under way as done: the server
-        does it to its end. Raises TimeoutError at the deadline.
+        Yields the work of all steps so far before and after each step. The step under way counts as done, because the
+        server completes it in any case. Raises TimeoutError at the deadline.
         """
         tokens: list[int] = body["prompt"]
         known = slot.shared(tokens, adapters)
         total = _RawTimings(cache_n=known)
         to_the_end = not body["n_predict"]
         too_long = len(tokens) > self._context_tokens
-        # One that is too long is refused by its last request, in the server's words.
-        # Nobody waits for what is only read, and whoever comes should not wait for a long step of it.
+        # A prompt that is too long is sent whole, and the server refuses it.
+        # Reading ahead takes no long steps: a request that comes meanwhile waits for the end of the current step.
         long_steps = 0 if to_the_end else STEPS_PER_LONG_STEP
         ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens, long_steps))
         if to_the_end and known < len(tokens):
@@ -262,7 +264,7 @@ class LlamaServerClient:
             yield total
 
     async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[_Event, None]:
-        """The server's events until its last one or the deadline."""
+        """Yield the server's events until its last one or the deadline."""
         try:
             async with (
                 self._send("POST", "/completion", body, keep=False) as response,
@@ -308,14 +310,14 @@ class LlamaServerClient:
     ) -> AbstractAsyncContextManager[HttpResponse]:
         content = b"" if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json"}
-        # The server drops a connection after a stream and, unused, after five seconds: reusing either would race.
+        # The server closes a connection after a stream, and after five unused seconds. Using it again would be a race.
         return self.connections.send(method, path, content=content, headers=headers, keep=keep)
 
 
 def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[int]:
-    """Where the steps of reading end, the last one excepted: long ones first, if any, which read faster.
+    """Yield the lengths at which steps of reading end, without the last; long steps, which read faster, come first.
 
-    A keystroke changes the end of a prompt, so whoever supersedes a request wants the beginning read as well.
+    A keystroke changes only the end of a prompt, so the next request needs the beginning as well.
     """
     while long_steps and length - known > long_steps * step:
         known += long_steps * step
@@ -343,7 +345,7 @@ def _options(request: GenerationRequest, adapters: SlotAdapters) -> dict[str, An
 
 
 def _beginning(text: str) -> str:
-    """A GBNF grammar of all answers that begin with ``text``; empty for no constraint."""
+    """Return a GBNF grammar of all answers that begin with ``text``; empty for no constraint."""
     if not text:
         return ""
     literal = "".join(f"\\U{ord(character):08X}" for character in text)
@@ -366,7 +368,7 @@ def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
 
 
 def _failure(what: str, message: str) -> EngineFailed:
-    """What llama.cpp says went wrong; a grammar that no token fits is a sign of weights that make no sense."""
+    """Return llama.cpp's error. That no token fits a grammar happens only with damaged weights."""
     return GarbledOutput(message) if "grammar stack" in message else EngineFailed(what, why=message)
 
 

@@ -1,9 +1,9 @@
-"""The known content of a llama.cpp server's slots, so that prompts are read in steps without losing cached tokens.
+"""The content of a llama.cpp server's slots, so that prompts are read in steps without losing cached tokens.
 
 llama.cpp notices a cancelled request only between two batches, and takes up to two of them to act on it. So a prompt is
-sent in steps, each a request of its own that writes nothing: a client that hangs up stops it at the next step. A step
-that ends before the slot's cached tokens would discard them, hence this account. It may know less than the server
-holds, never more.
+sent in steps. Each step is a request that writes nothing, and reading stops at the next step when a client hangs up. A
+step that ended before the slot's cached tokens would discard them, so this module records which tokens a slot holds.
+The record may have fewer tokens than the server, never more.
 """
 
 from __future__ import annotations
@@ -33,19 +33,24 @@ def shared_length(left: Sequence[int], right: Sequence[int]) -> int:
 
 @dataclass(eq=False)
 class Slot:
-    """A slot of the server and its known KV state: the tokens of a prompt with its answer, and the adapters."""
+    """A slot of the server, with the tokens and adapters that its KV state was computed for, as far as is known."""
 
     number: int
     adapters: SlotAdapters = ()
     tokens: list[int] = field(default_factory=list)
     applied: SlotAdapters | None = None
-    """Adapters of the last request that the server surely began here; it compares the next request's with them."""
+    """Adapters of the last request that the server certainly began in this slot; None where that is unknown. The server
+    compares the next request's adapters with them."""
     used: int = 0
-    """Order of the slot's last use; higher is later."""
+    """Number of the slot's last use; the largest is the latest."""
     _newest: list[int] = field(default_factory=list)
+    """Tokens of the answer that are written, but perhaps not in the cache yet."""
     _reported: int = 0
+    """Tokens of the answer that the server has sent."""
     _announced: int = 0
+    """Tokens of the answer that the server has written, by its own count."""
     _whole: bool = True
+    """Whether the server has sent every token of the answer so far."""
 
     def shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
         """Return how many tokens at the beginning of ``tokens`` need not be read again."""
@@ -57,10 +62,10 @@ class Slot:
         self._newest, self._reported, self._announced, self._whole = [], 0, 0, True
 
     def wrote(self, tokens: Sequence[int], announced: int) -> None:
-        """Record ``tokens`` of the answer; the server has written ``announced`` tokens in total by now.
+        """Record ``tokens`` of the answer; ``announced`` is how many tokens the server has written in total.
 
-        They are in the cache for certain when the next ones are written. The server does not report tokens that
-        complete no character: nothing is recorded after such a gap.
+        Tokens are certainly in the cache when the next ones are written. The server does not send tokens that complete
+        no character; after such a gap nothing more is recorded.
         """
         if announced > self._announced:
             self._whole = self._whole and self._reported == self._announced
@@ -86,15 +91,15 @@ class Slots:
         return tuple(self._free)
 
     def most_shared(self, tokens: Sequence[int], adapters: SlotAdapters) -> int:
-        """Return the largest number of ``tokens`` that a slot holds."""
+        """Return how many tokens at the beginning of ``tokens`` the best slot holds."""
         return max(slot.shared(tokens, adapters) for slot in self._all)
 
     @asynccontextmanager
     async def take(self, tokens: Sequence[int], adapters: SlotAdapters) -> AsyncGenerator[Slot, None]:
         """Wait for a free slot and reserve it for the block.
 
-        It is the one that holds most of ``tokens``, if that is at least half of the shorter sequence, as many files
-        begin alike; else the least recently used one.
+        The slot that holds most of ``tokens`` is taken if it shares at least half of the shorter sequence, because many
+        files begin alike; else the least recently used slot.
         """
         async with self._waiting:
             slot = max(self._free, key=lambda slot: slot.shared(tokens, adapters))
