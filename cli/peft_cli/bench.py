@@ -93,6 +93,8 @@ def typing(
 
 def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool) -> Path:
     """Where a run keeps everything. Raises InvalidInput for a name that is no folder's, or where none was begun."""
+    from peft_evaluation.typing_benchmark.report import TYPING
+
     if output is not None:
         return output.absolute()
     if name is None:
@@ -101,4 +103,4 @@ def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool
         name = f"typing-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     if name != Path(name).name or name in ("", ".", ".."):
         raise InvalidInput(f"'{name}' cannot be a run's name", fix="Give a word, e.g. `--name mine`")
-    return paths.data / "benchmarks" / name
+    return paths.data / TYPING.runs / name

@@ -194,7 +194,7 @@ def print_typing_report(console: Console, report: BenchReport, folder: str) -> N
         _print(console, f"{words[goal.met]}: {goal.what}: {report_module.number(goal.value)} ({goal.target})")
     for note in report.notes:
         _print(console, f"note: {note}")
-    _print(console, f"report: {folder}/{report_module.HTML}")
+    _print(console, f"report: {folder}/{report_module.TYPING_PAGES.page}")
 
 
 def _print(console: Console, text: str) -> None:

@@ -1,4 +1,4 @@
-"""``peft-daemon report``: what evaluations found. Reads files of this machine only."""
+"""``peft-daemon report``: what evaluations and typing benchmarks found. Reads files of this machine only."""
 
 from __future__ import annotations
 
@@ -55,16 +55,18 @@ def list_reports(as_json: Json = False) -> None:
 def open_report(
     which: Which, show: Annotated[bool, typer.Option("--show/--path", help="In the browser, or print its path.")] = True
 ) -> None:
-    """Open a report in the browser, made anew from its report.json."""
-    require_extra("reading reports", "eval", EVAL_PACKAGES)
-    from peft_evaluation.report import store
-    from peft_evaluation.report.html import write_pages
+    """Open a report in the browser, made anew from its report.json.
 
-    place = _place(which)
-    report = store.read_report(place)
-    folder = place if place.is_dir() else place.parent
-    write_pages(folder, report)
-    page = folder / "report.html"
+    A report of `bench typing` opens as well: by the name of its run, its folder, or its bench.json.
+    """
+    require_extra("reading reports", "eval", EVAL_PACKAGES)
+    from peft_evaluation.report.html import EVALUATION_PAGES
+    from peft_evaluation.typing_benchmark.report import TYPING_PAGES
+
+    # The first that has the report; where none has it, the first says so.
+    places = [(kind, _place(which, kind.format.runs)) for kind in (EVALUATION_PAGES, TYPING_PAGES)]
+    kind, place = next(((kind, place) for kind, place in places if kind.format.is_at(place)), places[0])
+    page = kind.remake(place)
     typer.echo(str(page))
     if show and not webbrowser.open(page.resolve().as_uri()):
         raise NotFound("there is no browser to open it with", fix=f"Open {page} yourself")
@@ -127,14 +129,16 @@ def _print(found: Sequence[Comparison]) -> None:
         )
 
 
-def _place(which: str) -> Path:
-    """A path as it is, else the evaluation of that name."""
+def _place(which: str, runs: str | None = None) -> Path:
+    """A path as it is, else the run of that name among ``runs``, by default the evaluations."""
     path = Path(which)
-    return path if path.exists() or path.name.endswith((".json", ".json.gz")) else _folder() / which
+    return path if path.exists() or path.name.endswith((".json", ".json.gz")) else _folder(runs) / which
 
 
-def _folder() -> Path:
-    return Paths.from_environment().data / "evaluations"
+def _folder(runs: str | None = None) -> Path:
+    from peft_evaluation.report.store import EVALUATION
+
+    return Paths.from_environment().data / (runs or EVALUATION.runs)
 
 
 def _row(folder: Path, report: Report) -> ReportRow:

@@ -118,7 +118,7 @@ def folder(place: Installation, name: str) -> Path:
     """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
-    return place.paths.data / "evaluations" / name
+    return place.paths.data / store.EVALUATION.runs / name
 
 
 def evaluate(request: EvaluateRequest, place: Installation, on_progress: OnEvaluationEvent) -> Report:

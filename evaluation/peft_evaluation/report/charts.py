@@ -1,4 +1,4 @@
-"""Where the marks of a chart go: coordinates of values and intervals. Drawing is the template's."""
+"""Where the marks of a chart go: coordinates of values, intervals and curves. Drawing is the template's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,16 @@ PLOT, RIGHT, ROW, TOP = 380, 150, 26, 14
 LETTER = 7.0
 """Width of a character of a name, on average."""
 WIDTH, HEIGHT = 720, 300
-"""Of a scatter chart."""
+"""Of a chart with two axes."""
+LEFT, X_LABELS = 64, 40
+"""Room for the labels of its axes."""
 TICKS = 5
+FASTEST_MS, SLOWEST_MS = 10.0, 30_000.0
+"""Where the time axis of curves begins and ends."""
+_TIMES = ((10, "10 ms"), (100, "100"), (300, "300"), (1000, "1 s"), (3000, "3"), (10_000, "10"), (30_000, "30"))
+NAME_HEIGHT = 15.0
+COLOURS = 5
+"""Curves have as many; more curves begin again with the first."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,22 @@ class IntervalChart:
     width: float
     height: float
     """... and how large all of it is."""
+    top: float = TOP
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What a chart with two axes is drawn upon; names may stand right of it."""
+
+    x_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+    top: float = 16
+    bottom: float = HEIGHT - X_LABELS
+    width: float = WIDTH
+    height: float = HEIGHT
 
 
 @dataclass(frozen=True)
@@ -64,17 +88,35 @@ class ScatterPoint:
     x: float
     y: float
     label_y: float
+    baseline: bool
 
 
 @dataclass(frozen=True)
 class ScatterChart:
     """One metric against one cost."""
 
-    x_label: str
     y_label: str
     points: tuple[ScatterPoint, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    axes: Axes
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One policy in a chart of curves."""
+
+    policy: str
+    points: str
+    """Of a polyline."""
+    label_y: float
+    colour: int
+
+
+@dataclass(frozen=True)
+class CurveChart:
+    """All policies over the same axes."""
+
+    curves: tuple[Curve, ...]
+    axes: Axes
 
 
 def intervals(report: Report, metric: str) -> IntervalChart:
@@ -113,8 +155,8 @@ def scatter(report: Report, metric: str, cost: str) -> ScatterChart | None:
     known = [(each, x) for each in report.strategies if metric in each.metrics and (x := reading(each)) is not None]
     if len(known) < 2:
         return None
-    xs = _AxisScale.of([x for _, x in known], 64, WIDTH - RIGHT, from_zero=True)
-    ys = _AxisScale.of([each.metrics[metric].value for each, _ in known], HEIGHT - 40, 16)
+    xs = _AxisScale.of([x for _, x in known], Axes.left, Axes.right, from_zero=True)
+    ys = _AxisScale.of([each.metrics[metric].value for each, _ in known], Axes.bottom, Axes.top)
     taken: list[float] = []
     points = []
     for each, x in sorted(known, key=lambda pair: ys.at(pair[0].metrics[metric].value)):
@@ -122,13 +164,15 @@ def scatter(report: Report, metric: str, cost: str) -> ScatterChart | None:
         # Labels of points that lie close to each other stand below one another.
         label_y = max([y, *(other + 13 for other in taken)]) if taken and y - taken[-1] < 13 else y
         taken.append(label_y)
-        points.append(ScatterPoint(each.id, xs.at(x), y, label_y))
+        points.append(ScatterPoint(each.id, xs.at(x), y, label_y, baseline=each.id == report.baseline))
     return ScatterChart(
-        label,
         METRICS[metric].label,
         tuple(points),
-        tuple(Tick(xs.at(value), f"{value:g}") for value in xs.ticks()),
-        tuple(Tick(ys.at(value), number(metric, value)) for value in ys.ticks()),
+        Axes(
+            label,
+            tuple(Tick(xs.at(value), f"{value:g}") for value in xs.ticks()),
+            tuple(Tick(ys.at(value), number(metric, value)) for value in ys.ticks()),
+        ),
     )
 
 
@@ -136,6 +180,51 @@ _COSTS: Mapping[str, tuple[str, Callable[[StrategyResult], float | None]]] = {
     "latency": ("median latency, ms", lambda each: each.costs.latency_p50_ms),
     "memory": ("peak memory, MB", lambda each: each.costs.peak_memory_bytes and each.costs.peak_memory_bytes / 1e6),
 }
+
+
+def curves(label: str, latencies: Mapping[str, Sequence[float | None]]) -> CurveChart:
+    """Cumulative shares of latencies in ms over a logarithmic time; None never ends and keeps a curve below the top."""
+    drawn = [(policy, _steps(times)) for policy, times in latencies.items() if times]
+    taken: list[float] = []
+    found = {}
+    for policy, steps in sorted(drawn, key=lambda pair: pair[1][-1][1]):
+        y = steps[-1][1]
+        # Names of curves that end close to each other stand below one another.
+        label_y = max([y, *(other + NAME_HEIGHT for other in taken[-1:])])
+        taken.append(label_y)
+        colour = list(latencies).index(policy) % COLOURS
+        found[policy] = Curve(policy, " ".join(f"{px:g},{py:g}" for px, py in steps), round(label_y + 4, 1), colour)
+    return CurveChart(
+        tuple(found[policy] for policy, _ in drawn),
+        Axes(
+            label,
+            tuple(Tick(_time_at(value), text) for value, text in _TIMES),
+            tuple(Tick(_share_at(value / 4), f"{25 * value} %") for value in range(5)),
+        ),
+    )
+
+
+def _steps(times: Sequence[float | None]) -> list[tuple[float, float]]:
+    found = sorted(time for time in times if time is not None)
+    steps = [(Axes.left, _share_at(0))]
+    for count, time in enumerate(found, 1):
+        x = _time_at(time)
+        if x != steps[-1][0]:
+            steps.append((x, steps[-1][1]))
+        steps[-1] = (x, _share_at(count / len(times))) if len(steps) > 1 and steps[-2][0] == x else steps[-1]
+        if steps[-1][1] != _share_at(count / len(times)):
+            steps.append((x, _share_at(count / len(times))))
+    return [*steps, (Axes.right, steps[-1][1])]
+
+
+def _time_at(milliseconds: float) -> float:
+    inside = min(max(milliseconds, FASTEST_MS), SLOWEST_MS)
+    share = math.log(inside / FASTEST_MS) / math.log(SLOWEST_MS / FASTEST_MS)
+    return round(Axes.left + share * (Axes.right - Axes.left), 1)
+
+
+def _share_at(share: float) -> float:
+    return round(Axes.bottom - share * (Axes.bottom - Axes.top), 1)
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,22 @@
-"""``report.html``: one file with charts, every item and a filter, that fetches nothing and runs one script of its own.
-
-Values reach the page through Jinja's escaping alone; the content policy names the script and the style by their hash.
-"""
+"""``report.html``, an evaluation's page: charts, every item, and a filter, which is the page's one script."""
 
 from __future__ import annotations
 
-import base64
 import difflib
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from peft_core import files
 from peft_evaluation.report import charts, tables
 from peft_evaluation.report.markdown import first_text, flips, headline, markdown, title, value
+from peft_evaluation.report.page import ReportPages, render
 from peft_evaluation.report.schema import Report, ReportedSample
+from peft_evaluation.report.store import EVALUATION
 from peft_evaluation.report.tables import difference, number
 from peft_evaluation.scorers.metrics import METRICS, WHOLES, MetricKind
 
 SHOWN = 12
 """Items gained or lost whose difference is shown in full."""
-_SIGNS = {1.0: "✓", 0.0: "✗"}
 
 
 @dataclass(frozen=True)
@@ -81,65 +71,34 @@ class _SampleView:
 def html(report: Report) -> str:
     """The report as one HTML document."""
     metric = headline(report)
-    style, script = _asset("report.css"), _asset("report.js")
     metrics = [name for name in WHOLES if any(name in each.metrics for each in report.strategies)]
     scatters = [charts.scatter(report, metric, cost) for cost in ("latency", "memory")]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            title=title(report),
-            # Both are this package's own, and named in the policy by what they are.
-            style=Markup(style),  # noqa: S704
-            script=Markup(script),  # noqa: S704
-            style_hash=_hash(style),
-            script_hash=_hash(script),
-            verdicts=_verdicts(report, metric),
-            notes=(*report.warnings, *report.data.notes),
-            charts=[charts.intervals(report, name) for name in metrics],
-            scatters=[chart for chart in scatters if chart],
-            groups=[
-                {"name": name, "head": table.head, "rows": table.rows}
-                for name, table in {**tables.of_parts(report), **tables.by_group(report)}.items()
-            ],
-            costs=tables.costs(report),
-            comparisons=tables.comparisons(report.comparisons),
-            facts=tables.facts(report).rows,
-            headline=METRICS[metric].label,
-            flips=[
-                _FlipDiffs(
-                    each.strategy,
-                    _changes(report, each.strategy, each.gained),
-                    _changes(report, each.strategy, each.lost),
-                )
-                for each in flips(report)
-            ],
-            shown=SHOWN,
-            strategies=[each.id for each in report.strategies],
-            items=[_sample_view(report, item, metric) for item in report.items],
-            width=charts.WIDTH,
-            height=charts.HEIGHT,
-            right=charts.RIGHT,
-            top=charts.TOP,
-        )
+    return render(
+        "report.html.j2",
+        script="report.js",
+        report=report,
+        title=title(report),
+        verdicts=_verdicts(report, metric),
+        notes=(*report.warnings, *report.data.notes),
+        charts=[charts.intervals(report, name) for name in metrics],
+        scatters=[chart for chart in scatters if chart],
+        groups={**tables.of_parts(report), **tables.by_group(report)},
+        costs=tables.costs(report),
+        comparisons=tables.comparisons(report.comparisons),
+        facts=tables.facts(report),
+        headline=METRICS[metric].label,
+        flips=[
+            _FlipDiffs(
+                each.strategy,
+                _changes(report, each.strategy, each.gained),
+                _changes(report, each.strategy, each.lost),
+            )
+            for each in flips(report)
+        ],
+        shown=SHOWN,
+        strategies=[each.id for each in report.strategies],
+        items=[_sample_view(report, item, metric) for item in report.items],
     )
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("peft_evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files("peft_evaluation.report").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _verdicts(report: Report, metric: str) -> list[_VerdictLine]:
@@ -202,10 +161,9 @@ def _sample_view(report: Report, item: ReportedSample, metric: str) -> _SampleVi
     )
 
 
-PAGES: Mapping[str, Callable[[Report], str]] = {"report.md": markdown, "report.html": html}
+EVALUATION_PAGES = ReportPages(EVALUATION, page="report.html", makers={"report.md": markdown, "report.html": html})
 
 
 def write_pages(folder: Path, report: Report) -> None:
-    """Write every kind into ``folder``."""
-    for name, make in PAGES.items():
-        files.write_durable(folder / name, make(report).encode())
+    """Write an evaluation's files for people into ``folder``."""
+    EVALUATION_PAGES.write(folder, report)

@@ -1,35 +1,24 @@
-"""``bench.json``, and the files for people made from it: ``bench.md``, and ``bench.html``, which fetches nothing."""
+"""The report of the typing benchmark: ``bench.json``, and ``bench.md`` and ``bench.html`` made from it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from peft_core import files
-from peft_evaluation.report.charts import Tick
+from peft_evaluation.report import charts
 from peft_evaluation.report.markdown import lines
+from peft_evaluation.report.page import ReportPages, render
+from peft_evaluation.report.store import ReportFormat
 from peft_evaluation.report.tables import Table, duration, probability, size
-from peft_evaluation.typing_benchmark.results import BenchReport, PolicyFigures
+from peft_evaluation.typing_benchmark.results import SCHEMA, BenchReport, PolicyFigures
 
-JSON, MARKDOWN, HTML = "bench.json", "bench.md", "bench.html"
 TITLE = "Typing benchmark"
 
 
 def write_report(folder: Path, report: BenchReport) -> None:
-    """Write all three into ``folder``."""
-    files.write_durable(folder / JSON, msgspec.json.format(msgspec.json.encode(report), indent=1))
-    files.write_durable(folder / MARKDOWN, markdown_report(report).encode())
-    files.write_durable(folder / HTML, html_report(report).encode())
+    """Write the report and the files for people into ``folder``."""
+    TYPING.write(folder, report)
+    TYPING_PAGES.write(folder, report)
 
 
 def markdown_report(report: BenchReport) -> str:
@@ -38,21 +27,28 @@ def markdown_report(report: BenchReport) -> str:
 
 
 def html_report(report: BenchReport) -> str:
-    """The report as one HTML document."""
-    style = _style()
-    return (
-        _environment()
-        .get_template("bench.html.j2")
-        .render(
-            title=TITLE,
-            # It is this package's own, and named in the policy by what it is.
-            style=Markup(style),  # noqa: S704
-            style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-            notes=report.notes,
-            chart=chart(report),
-            sections=_sections(report),
-        )
+    """The report as one HTML document, which runs no script."""
+    return render(
+        "bench.html.j2",
+        package="peft_evaluation.typing_benchmark",
+        title=TITLE,
+        notes=report.notes,
+        chart=charts.curves("time since the keystroke", report.latencies),
+        sections=_sections(report),
+        facts=fact_table(report),
     )
+
+
+TYPING = ReportFormat(
+    file="bench.json",
+    content=BenchReport,
+    schema=SCHEMA,
+    field="policies",
+    runs="benchmarks",
+    run="a typing benchmark",
+    again="Run the benchmark again",
+)
+TYPING_PAGES = ReportPages(TYPING, page="bench.html", makers={"bench.md": markdown_report, "bench.html": html_report})
 
 
 def _sections(report: BenchReport) -> list[tuple[str, Table]]:
@@ -61,7 +57,7 @@ def _sections(report: BenchReport) -> list[tuple[str, Table]]:
         sections.append(("Ours to the better re-created policy", ratio_table(report)))
     if report.comparisons:
         sections.append(("Quality, line by line", comparison_table(report)))
-    return [*sections, ("Traces", trace_table(report)), ("How it was done", fact_table(report))]
+    return [*sections, ("Traces", trace_table(report))]
 
 
 def _markdown_lines(report: BenchReport) -> Iterator[str]:
@@ -76,106 +72,10 @@ def _markdown_lines(report: BenchReport) -> Iterator[str]:
     for name, each in report.policies.items():
         yield f"- `{name}`: {each.what}"
     yield ""
-    for heading, table in _sections(report):
+    for heading, table in (*_sections(report), ("How it was done", fact_table(report))):
         yield f"## {heading}"
         yield ""
         yield from lines(table)
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("peft_evaluation.typing_benchmark"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-
-
-@cache
-def _style() -> str:
-    """The evaluation reports' own, and the colours of the curves."""
-    shared = resources.files("peft_evaluation.report").joinpath("templates", "report.css").read_text(encoding="utf-8")
-    return shared + resources.files("peft_evaluation.typing_benchmark").joinpath("templates", "bench.css").read_text(
-        encoding="utf-8"
-    )
-
-
-# The chart of a report: which share of keystrokes had a suggestion after how long, by policy. Coordinates only.
-
-WIDTH, HEIGHT = 720, 320
-LEFT, RIGHT, TOP, BOTTOM = 52, 560, 16, 270
-"""Of the plot; names stand right of it."""
-FASTEST_MS, SLOWEST_MS = 10.0, 30_000.0
-_TICKS = ((10, "10 ms"), (100, "100"), (300, "300"), (1000, "1 s"), (3000, "3"), (10_000, "10"), (30_000, "30"))
-NAME_HEIGHT = 15.0
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One policy."""
-
-    policy: str
-    points: str
-    """Of a polyline."""
-    label_y: float
-
-
-@dataclass(frozen=True)
-class Chart:
-    """All policies over the same axes."""
-
-    curves: tuple[Curve, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    right: int = RIGHT
-    top: int = TOP
-    bottom: int = BOTTOM
-
-
-def chart(report: BenchReport) -> Chart:
-    """Cumulative shares over a logarithmic time; keystrokes that never got a suggestion keep a curve below the top."""
-    drawn = [(name, _steps(times)) for name, times in report.latencies.items() if times]
-    taken: list[float] = []
-    curves = []
-    for name, steps in sorted(drawn, key=lambda pair: pair[1][-1][1]):
-        y = steps[-1][1]
-        # Names of curves that end close to each other stand below one another.
-        label = max([y, *(other + NAME_HEIGHT for other in taken[-1:])]) if taken else y
-        taken.append(label)
-        curves.append(Curve(name, " ".join(f"{px:g},{py:g}" for px, py in steps), round(label + 4, 1)))
-    order = list(report.latencies)
-    return Chart(
-        tuple(sorted(curves, key=lambda curve: order.index(curve.policy))),
-        tuple(Tick(_x(value), label) for value, label in _TICKS),
-        tuple(Tick(_y(value / 4), f"{25 * value} %") for value in range(5)),
-    )
-
-
-def _steps(times: Sequence[float | None]) -> list[tuple[float, float]]:
-    found = sorted(time for time in times if time is not None)
-    steps = [(float(LEFT), _y(0))]
-    for number, time in enumerate(found, 1):
-        x = _x(time)
-        if x != steps[-1][0]:
-            steps.append((x, steps[-1][1]))
-        steps[-1] = (x, _y(number / len(times))) if len(steps) > 1 and steps[-2][0] == x else steps[-1]
-        if steps[-1][1] != _y(number / len(times)):
-            steps.append((x, _y(number / len(times))))
-    return [*steps, (float(RIGHT), steps[-1][1])]
-
-
-def _x(milliseconds: float) -> float:
-    inside = min(max(milliseconds, FASTEST_MS), SLOWEST_MS)
-    share = math.log(inside / FASTEST_MS) / math.log(SLOWEST_MS / FASTEST_MS)
-    return round(LEFT + share * (RIGHT - LEFT), 1)
-
-
-def _y(share: float) -> float:
-    return round(BOTTOM - share * (BOTTOM - TOP), 1)
 
 
 # The tables of a report, the same on the terminal and in every kind of file.

@@ -111,11 +111,13 @@ def test_compressed_reports_are_listed_and_compared(compressed: Path, monkeypatc
     assert compared.exit_code == 0, compared.output
 
 
-@pytest.mark.parametrize("path", sorted(REPORTS.glob("*/report.json.gz")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", sorted(REPORTS.glob("*/*.json.gz")), ids=lambda path: path.parent.name)
 def test_the_reports_in_this_repository_can_be_opened(path: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "report.json.gz"
+    copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
-    result = CliRunner().invoke(app, ["open", "--path", str(copy)])
+    result = CliRunner().invoke(app, ["open", "--path", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "report.html").stat().st_size > 10_000
-    assert (tmp_path / "report.md").exists()
+    page = Path(result.output.strip())
+    assert page == tmp_path / path.name.replace(".json.gz", ".html")
+    assert page.stat().st_size > 10_000
+    assert page.with_suffix(".md").exists()
