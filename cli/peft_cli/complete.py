@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -21,30 +25,47 @@ MAX_FILE_BYTES = 10_000_000
 TIME_BUDGET_MS = 120_000
 """Who types a command waits for its answer; the budget of an editor would cut it short on a busy machine."""
 
-AdapterOption = Annotated[
-    str | None, typer.Option(help="Adapter by name or digest, or `base` for none; default: the one in use.")
-]
-ScaleOption = Annotated[float | None, typer.Option(help="How strongly the adapter applies, 0 to 2.")]
-MaxTokensOption = Annotated[int | None, typer.Option(help="Longest answer, in tokens.")]
-TemperatureOption = Annotated[float, typer.Option(help="0 is deterministic.")]
-SeedOption = Annotated[int, typer.Option(help="For temperatures above 0.")]
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerOptions:
+    """What both commands have: who answers, how, and how the answer is printed."""
+
+    adapter: Annotated[
+        str | None, typer.Option(help="Adapter by name or digest, or `base` for none; default: the one in use.")
+    ] = None
+    scale: Annotated[float | None, typer.Option(help="How strongly the adapter applies, 0 to 2.")] = None
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None
+    temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0
+    seed: Annotated[int, typer.Option(help="For temperatures above 0.")] = 0
+    as_json: Json = False
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(generate)
-    app.command()(complete)
+    for command in (generate, complete):
+        app.command()(_with_answer_options(command))
+
+
+def _with_answer_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of ``AnswerOptions`` as options after its own, in place of its last parameter."""
+    *own, last = inspect.signature(command, eval_str=True).parameters.values()
+    shared = inspect.signature(AnswerOptions, eval_str=True).parameters
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        options = AnswerOptions(**{name: given.pop(name) for name in shared})
+        command(**given, **{last.name: options})
+
+    # Typer makes options of the parameters of a signature.
+    with_options.__signature__ = inspect.Signature([*own, *shared.values()])  # type: ignore[attr-defined]
+    return with_options
 
 
 def generate(
     intent: Annotated[str, typer.Argument(help="What the code should do, in words.")],
     language: Annotated[str, typer.Option(help="Programming language.")] = "python",
-    adapter: AdapterOption = None,
-    scale: ScaleOption = None,
-    max_tokens: MaxTokensOption = None,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    as_json: Json = False,
+    *,
+    options: AnswerOptions,
 ) -> None:
     """Write code from a sentence.
 
@@ -55,20 +76,14 @@ def generate(
     """
     if not intent.strip():
         raise InvalidInput("the intent is empty", fix='Say what the code should do: peft-daemon generate "…"')
-    settings = _settings(Path.cwd())
-    request = _validated(
+    _ask(
+        options,
+        _settings(Path.cwd()).max_tokens_intent,
         intent=intent,
         task=Task.INTENT,
         language=language,
         path=str(Path.cwd() / "generated"),
-        prose=True,
-        adapter=adapter,
-        scale=scale,
-        max_tokens=settings.max_tokens_intent if max_tokens is None else max_tokens,
-        temperature=temperature,
-        seed=seed,
     )
-    run(_answer(request, as_json=as_json))
 
 
 def complete(
@@ -78,12 +93,8 @@ def complete(
     language: Annotated[
         str | None, typer.Option(help="Programming language; default: by the file's name, else python.")
     ] = None,
-    adapter: AdapterOption = None,
-    scale: ScaleOption = None,
-    max_tokens: MaxTokensOption = None,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    as_json: Json = False,
+    *,
+    options: AnswerOptions,
 ) -> None:
     """Complete the code at a position of a file; the file itself is not changed.
 
@@ -93,21 +104,29 @@ def complete(
       peft-daemon complete --file app.py --line 3 --column 1 --json
     """
     prefix, suffix = _split(_read(file), file, line, column)
-    settings = _settings(file.absolute().parent)
-    request = _validated(
+    _ask(
+        options,
+        _settings(file.absolute().parent).max_tokens_fill,
         prefix=prefix[-MAX_TEXT:],
         suffix=suffix[:MAX_TEXT],
         language=language or language_of(file.name) or "python",
         path=str(file.absolute()),
-        prose=True,
-        adapter=adapter,
-        scale=scale,
-        max_tokens=settings.max_tokens_fill if max_tokens is None else max_tokens,
         time_budget_ms=TIME_BUDGET_MS,
-        temperature=temperature,
-        seed=seed,
     )
-    run(_answer(request, as_json=as_json))
+
+
+def _ask(options: AnswerOptions, default_max_tokens: int, **fields: object) -> None:
+    """Ask the daemon and print the answer; ``fields`` are the request's, besides those of the options."""
+    request = _validated(
+        **fields,
+        prose=True,
+        adapter=options.adapter,
+        scale=options.scale,
+        max_tokens=default_max_tokens if options.max_tokens is None else options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    run(_answer(request, as_json=options.as_json))
 
 
 async def _answer(request: CompleteRequest, *, as_json: bool) -> None:
