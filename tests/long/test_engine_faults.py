@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from support.served_gguf import ServedGguf, served_gguf
 from support.synthetic_adapter import lora, write_peft
+from support.waiting import until_answer
 
 SECONDS = float(os.environ.get("PEFT_DAEMON_SOAK_S", "120"))
 CLIENTS = 5
@@ -91,8 +93,9 @@ async def test_faults_of_the_engine_are_survived(tmp_path: Path, monkeypatch: py
         assert set(load.outcomes) <= {200, 502, 503}
         assert load.slowest_s < LONGEST_S
         for model in MODELS:
-            while (answer := await served.raw(model)).status_code != 200:
-                await asyncio.sleep(0.1)
+            answer = await until_answer(
+                partial(served.raw, model), lambda answer: answer.status_code == 200, f"an answer of {model}"
+            )
             assert answer.json()["choices"][0]["text"] == expected[model]
         assert len(engines()) == 1
     assert engines() == []

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from shape.source import ROOT
 from shape.trace import Trace, install, tracing
+from support.waiting import until_answer
 
 EXAMPLES = 12
 """What is done for each example, or for each batch of one, is called at least so often."""
@@ -55,7 +56,9 @@ async def completion(folder: Path) -> MeasuredPath:
         async with daemon_here(PlayedLlama(folder, ()), patch) as daemon:
             client = await DaemonClient.connect(paths=daemon.paths, start=False)
             await client.complete(request("x = "))  # what is done once, at the first request, is not on the path
-            await asyncio.sleep(0.1)
+            await until_answer(
+                client.status, lambda now: not (now.active_requests or now.queued_requests), "what is prepared ahead"
+            )
             with tracing() as trace:
                 await client.complete(request("def f(x):\n    return x * "))
             await client.aclose()

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 
 from support.many_commands import run
+from support.waiting import wait_until
 
 HOOKS = Path(__file__).with_name("hooks")
 MODEL = """
@@ -91,16 +91,11 @@ class UsedHome:
     def connect(self) -> httpx.Client:
         """A client of the daemon, once its engine is ready."""
         file = self.home / "run" / "daemon.json"
-        deadline = time.monotonic() + LIMIT_S
-        while not file.exists():
-            assert time.monotonic() < deadline, "no daemon"
-            time.sleep(0.05)
+        wait_until(file.exists, "a daemon that serves", limit_s=LIMIT_S)
         address: str = json.loads(file.read_text())["address"]
         transport = httpx.HTTPTransport(uds=address.removeprefix("unix:"))
         client = httpx.Client(transport=transport, base_url="http://localhost", timeout=LIMIT_S)
-        while client.get("/health").status_code != 200:
-            assert time.monotonic() < deadline, "the engine is not ready"
-            time.sleep(0.05)
+        wait_until(lambda: client.get("/health").status_code == 200, "an engine that is ready", limit_s=LIMIT_S)
         return client
 
     def noted(self, kind: str) -> Iterator[Any]:

@@ -6,7 +6,6 @@ What differs between them is how a key is pressed and how one sees that it had i
 from __future__ import annotations
 
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from support.fetched_editors import EXAMPLES, fetched, need_tmux
 from support.neovim import Neovim
 from support.terminal import Terminal
+from support.waiting import wait_until
 
 WAIT_S = 120
 
@@ -167,10 +167,16 @@ class HelixDriver(EditorDriver):
         command = [str(fetched("hx")), "-v", "--log", str(log), str(file)]
         self.terminal = Terminal(command, {**environ, "XDG_CONFIG_HOME": str(config)}, file.parent)
         self.terminal.wait("NOR")
-        deadline = time.monotonic() + WAIT_S
-        while '"state": "idle"' not in (said := log.read_text(errors="replace") if log.exists() else ""):
-            assert time.monotonic() < deadline, f"the server is not ready; Helix's log ends with\n{said[-2000:]}"
-            time.sleep(0.1)
+
+        def said() -> str:
+            return log.read_text(errors="replace") if log.exists() else ""
+
+        wait_until(
+            lambda: '"state": "idle"' in said(),
+            lambda: f"a server that is ready; Helix's log ends with\n{said()[-2000:]}",
+            limit_s=WAIT_S,
+            step_s=0.1,
+        )
 
     def type_at_end_of_last_line(self, text: str) -> None:
         self.terminal.type("geA")

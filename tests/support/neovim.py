@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
+
+from support.waiting import wait_until
 
 WAIT_S = 120
 
@@ -40,10 +41,12 @@ class Neovim:
     def wait(self, expression: str) -> None:
         """Let the editor run until a Vim expression is true."""
         # Vim's own wait() would keep it from reading the keys that were typed.
-        deadline = time.monotonic() + WAIT_S
-        while self._ask(f"({expression}) ? 1 : 0") != "1":
-            assert time.monotonic() < deadline, f"{expression} never became true; {self.report()}"
-            time.sleep(0.05)
+        wait_until(
+            lambda: self._ask(f"({expression}) ? 1 : 0") == "1",
+            lambda: f"{expression}; {self.report()}",
+            limit_s=WAIT_S,
+            step_s=0.05,
+        )
 
     def report(self) -> str:
         """What there is to know when a test fails."""

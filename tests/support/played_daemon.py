@@ -144,14 +144,15 @@ def spawn(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
 @asynccontextmanager
 async def played_home(**variables: str) -> AsyncIterator[Played]:
     """A home whose daemon runs with a played model; every client in its environment finds it."""
+    from support.waiting import until
+
     root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
     environ = {"PEFT_DAEMON_HOME": str(root / "home"), "PEFT_DAEMON_SHIPPED_ADAPTERS": "false", **variables}
     home = Played(environ, PlayedModel(root / "script.json"))
     process = spawn(root / "script.json", environ)
     try:
-        while find_running_daemon(home.paths) is None:
-            assert process.poll() is None, "the daemon ended"
-            await asyncio.sleep(0.02)
+        await until(lambda: find_running_daemon(home.paths) or process.poll() is not None, "a daemon that serves")
+        assert process.poll() is None, "the daemon ended"
         yield home
     finally:
         await stop_daemon(home.paths)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,7 @@ from peft_daemon.models.optimized import ModelFile
 from peft_daemon.routes.middleware import Activity, UnfinishedRequestMiddleware
 from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
-
-LIMIT_S = 20.0
+from support.waiting import until
 
 
 class ServedHere(uvicorn.Server):
@@ -52,9 +51,8 @@ async def served(config: uvicorn.Config) -> AsyncIterator[ServedHere]:
     """The application of ``config`` while the block runs."""
     server = ServedHere(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:
-        assert not serving.done(), "the application did not start"
-        await asyncio.sleep(0.005)
+    await until(lambda: server.started or serving.done(), "the application")
+    assert not serving.done(), "the application did not start"
     try:
         yield server
     finally:
@@ -182,11 +180,3 @@ class PlayedStore:
 def open_descriptors() -> int:
     """Of this process."""
     return psutil.Process().num_fds()
-
-
-async def until(condition: Callable[[], object], what: str = "it never happened") -> None:
-    """Wait for it; fails the test after ``LIMIT_S``."""
-    deadline = asyncio.get_running_loop().time() + LIMIT_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, what
-        await asyncio.sleep(0.005)

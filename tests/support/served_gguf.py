@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +27,7 @@ from peft_daemon.models.store import ModelStore
 from peft_daemon.routes.middleware import Activity
 from support.synthetic_adapter import TinyModel
 from support.tiny_entry import tiny_entry
+from support.waiting import until_answer
 
 LIMIT_S = 60.0
 
@@ -60,11 +60,7 @@ class ServedGguf:
 
     async def until(self, condition: Callable[[DaemonStatus], bool]) -> DaemonStatus:
         """Wait for something that the engine's supervision does."""
-        deadline = time.monotonic() + LIMIT_S
-        while not condition(now := await self.status()):
-            assert time.monotonic() < deadline, now.engine
-            await asyncio.sleep(0.02)
-        return now
+        return await until_answer(self.status, condition, "another state of the daemon")
 
     async def kill_engine(self) -> None:
         """As the system does when it lacks memory."""

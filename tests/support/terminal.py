@@ -7,9 +7,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from support.waiting import wait_until
 
 COLUMNS, LINES = 110, 40
 
@@ -41,11 +42,12 @@ class Terminal:
 
     def wait(self, pattern: str, seconds: float = 120) -> str:
         """Wait until the screen shows what a regular expression describes; returns the screen."""
-        deadline = time.monotonic() + seconds
-        while not re.search(pattern, screen := self.screen()):
-            assert time.monotonic() < deadline, f"{pattern!r} was never shown; the screen is\n{screen}"
-            time.sleep(0.05)
-        return screen
+        return wait_until(
+            lambda: screen if re.search(pattern, screen := self.screen()) else "",
+            lambda: f"{pattern!r} on the screen, which is\n{self.screen()}",
+            limit_s=seconds,
+            step_s=0.05,
+        )
 
     def close(self) -> None:
         """End the program."""

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from support.running_daemon import RunningDaemon
+from support.waiting import until_answer
 
 pytestmark = pytest.mark.model
 
@@ -49,17 +50,26 @@ def test_intent_gives_code_without_fence_or_explanation(daemon: RunningDaemon) -
         compile(answer["text"], "generated", "exec")
 
 
+async def active_requests(http: httpx.AsyncClient) -> int:
+    number: int = (await http.get("/v1/status")).json()["active_requests"]
+    return number
+
+
 async def test_the_newest_request_of_a_document_wins_and_all_are_answered(daemon: RunningDaemon) -> None:
     transport = httpx.AsyncHTTPTransport(uds=daemon.address.removeprefix("unix:"))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as http:
 
         async def ask(n: int) -> dict[str, Any]:
-            await asyncio.sleep(0.03 * n)
             body = {"prefix": f"# {n}\ndef f{n}(x):\n    ", "document": "file:///a.py", "max_tokens": 24}
             answer: dict[str, Any] = (await http.post("/v1/complete", json=body)).raise_for_status().json()
             return answer
 
-        answers = await asyncio.gather(*(ask(n) for n in range(6)))
+        asked = [asyncio.create_task(ask(0))]
+        await until_answer(lambda: active_requests(http), bool, "the first request, at the model")
+        for n in range(1, 6):
+            asked.append(asyncio.create_task(ask(n)))
+            await asked[n - 1]  # is answered because this one has come
+        answers = await asyncio.gather(*asked)
     reasons = [a["finish_reason"] for a in answers]
     assert reasons[:5] == ["superseded"] * 5
     assert reasons[5] != "superseded"
@@ -70,13 +80,11 @@ async def test_hanging_up_frees_the_engine(daemon: RunningDaemon) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as http:
         body = {"prefix": "def f():\n    ", "max_tokens": 2000, "single_line": False, "time_budget_ms": 100_000}
         task = asyncio.create_task(http.post("/v1/complete", json=body))
-        while (await http.get("/v1/status")).json()["active_requests"] == 0:
-            await asyncio.sleep(0.01)
+        await until_answer(lambda: active_requests(http), bool, "the request, at the model")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        async with asyncio.timeout(60):  # the model would write for longer
-            while (await http.get("/v1/status")).json()["active_requests"]:
-                await asyncio.sleep(0.01)
+        # The model would write for longer.
+        await until_answer(lambda: active_requests(http), lambda now: now == 0, "the end of the request")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from peft_core.paths import Paths
 from peft_daemon.client import CompleteRequest, DaemonClient
 from support.running_daemon import RunningDaemon
-from support.served import until
+from support.waiting import until, until_answer
 
 pytestmark = pytest.mark.model
 
@@ -36,8 +36,9 @@ async def test_completions_that_end_or_are_cancelled_leave_the_daemon_as_it_was(
                 await asking
 
         async def over() -> None:
-            while (status := await client.status()).active_requests or status.queued_requests:
-                await asyncio.sleep(0.02)
+            await until_answer(
+                client.status, lambda now: not (now.active_requests or now.queued_requests), "the end of all requests"
+            )
 
         await asyncio.gather(ask(0), ask(1), ask(2))
         await over()
@@ -45,4 +46,4 @@ async def test_completions_that_end_or_are_cancelled_leave_the_daemon_as_it_was(
         for number in range(10, 50):
             await ask(number, moment_s=chance.uniform(0, 0.2) if number % 2 else None)
         await over()
-        await until(lambda: held() <= before, f"more than {before} descriptors and tasks are left")
+        await until(lambda: held() <= before, f"no more than {before} descriptors and tasks")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from support.running_daemon import RunningDaemon
+from support.waiting import until_answer
 
 pytestmark = pytest.mark.model
 
@@ -107,8 +108,9 @@ async def test_a_key_that_agrees_joins_the_generation_that_runs(daemon: RunningD
         above = "NUMBERS = [\n    1,\n    2,\n    3,\n"
         body = {"suffix": "", "document": "join", "max_tokens": 96, "single_line": False, **PATIENT}
         first = asyncio.create_task(http.post("/v1/complete", json={**body, "prefix": above}))
-        while not (await http.get("/v1/status")).json()["active_requests"]:
-            await asyncio.sleep(0.01)
+        await until_answer(
+            lambda: http.get("/v1/status"), lambda now: now.json()["active_requests"], "the first request, at the model"
+        )
         second = (await http.post("/v1/complete", json={**body, "prefix": above + "    4"})).json()
         assert (await first).json()["finish_reason"] == "superseded"
     assert second["text"].startswith(",\n    5,\n    6,\n")

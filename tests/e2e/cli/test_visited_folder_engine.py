@@ -17,6 +17,7 @@ from peft_daemon.client import DaemonClient
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from support.hostile_folder import hostile_folder
 from support.installation import installation
+from support.waiting import until
 
 pytestmark = pytest.mark.model
 
@@ -26,9 +27,8 @@ COMMAND = str(Path(sys.executable).with_name("peft-daemon"))
 async def wait_until_loaded(environ: Mapping[str, str], serve: subprocess.Popen[bytes]) -> None:
     """Until the daemon in the foreground has the model."""
     settings, paths = resolve(environ=environ).settings, Paths.from_environment(environ)
-    while find_running_daemon(paths) is None:
-        assert serve.poll() is None, "it ended"
-        await asyncio.sleep(0.05)
+    await until(lambda: find_running_daemon(paths) or serve.poll() is not None, "a daemon that serves")
+    assert serve.poll() is None, "it ended"
     async with await DaemonClient.connect(settings, paths, start=False) as client:
         await client.wait_ready(120)
 

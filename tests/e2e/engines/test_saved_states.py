@@ -92,8 +92,15 @@ async def test_a_prompt_can_be_read_ahead(options: LlamaCppOptions) -> None:
 async def test_reading_ahead_can_be_cancelled_and_goes_on_from_there(options: LlamaCppOptions) -> None:
     prompt = (Segment("".join(f"value_{n} = {n}\n" for n in range(100))),)
     async with running(options) as engine:
-        reading = asyncio.ensure_future(ask(engine, prompt, tokens=0))
-        await asyncio.sleep(3)  # a step or two
+        step = asyncio.Event()
+
+        async def read() -> None:
+            async with aclosing(engine.generate(GenerationRequest(prompt, 0))) as items:
+                async for _ in items:
+                    step.set()
+
+        reading = asyncio.create_task(read())
+        await step.wait()
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await engine.idle()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import msgspec
@@ -20,6 +19,7 @@ from peft_evaluation.typing_benchmark.policies.catalogue import POLICIES
 from peft_evaluation.typing_benchmark.replay import replay
 from support.running_daemon import processes
 from support.typed_file import short_trace
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
@@ -46,9 +46,10 @@ def test_a_run_that_is_terminated_leaves_no_daemon_behind(model_file: Path, mode
     with tempfile.TemporaryDirectory(prefix="pd-") as short:  # a socket's path has room for 103 bytes
         environment = {**os.environ, "PEFT_DAEMON_MODELS_DIR": str(models_dir), "TMPDIR": short}
         run = subprocess.Popen((*command, "--output", str(tmp_path)), env=environment, stderr=subprocess.PIPE)
-        while not processes(Path(short), CHILD_MODULE):
-            assert run.poll() is None
-            time.sleep(0.2)
+        wait_until(
+            lambda: processes(Path(short), CHILD_MODULE) or run.poll() is not None, "an engine", limit_s=300, step_s=0.2
+        )
+        assert run.poll() is None
         run.send_signal(signal.SIGTERM)
         _, said = run.communicate(timeout=120)
         assert (run.returncode, processes(Path(short))) == (Cancelled.exit_code, [])

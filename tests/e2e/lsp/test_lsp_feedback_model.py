@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from lsprotocol import types
 
 from support.editor import Editor, taken
 from support.running_daemon import run_cli
+from support.waiting import until
 
 pytestmark = pytest.mark.model
 
@@ -49,9 +49,11 @@ async def test_what_was_accepted_is_shown_and_exported(one: Editor, environ: Map
     one.edit(URI, (1, 11), (1, 11), item.insert_text)
     await one.command(item.command.command, *item.command.arguments or ())
     one.client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI)))
-    while not (lines := json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)["lines"]):
-        await asyncio.sleep(0.1)
-    (line,) = lines
+    (line,) = await until(
+        lambda: json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)["lines"],
+        "a line of feedback",
+        step_s=0.1,
+    )
     assert (line["adapter"], line["language"], line["offers"], line["accepted"]) == ("base", "python", 1, 1.0)
     assert line["still_there"] == 1.0
     assert line["characters_accepted"] == len(item.insert_text)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from support.own_repository import OwnRepository, module
 from support.running_daemon import RunningDaemon, home_environment, run_cli, start_daemon
+from support.waiting import wait_until
 
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
 
@@ -48,11 +48,13 @@ def test_what_was_learned_is_served_by_the_next_request(own_daemon: RunningDaemo
     settings = ["--learning-rate", "2e-3", "--rank", "8", "--epochs", "8", "--batch-size", "2", "--threads", "1"]
     environment = {**os.environ, **own_daemon.environment}
     with subprocess.Popen([*command, *settings], env=environment, stdout=subprocess.PIPE, text=True) as tuning:
-        noticed = False
-        while tuning.poll() is None and not noticed:
-            noticed = json.loads(own_daemon.cli("status", "--json").stdout)["tuning"] == "frob"
-            time.sleep(0.2)
-        assert noticed, "the daemon says that its machine is busy"
+        noticed = wait_until(
+            lambda: json.loads(own_daemon.cli("status", "--json").stdout)["tuning"] or tuning.poll() is not None,
+            "a daemon that says that its machine is busy",
+            limit_s=300,
+            step_s=0.2,
+        )
+        assert noticed == "frob", "the daemon says that its machine is busy"
         told = events(tuning.communicate(timeout=800)[0])
     assert tuning.returncode == 0
     steps = [each for each in told if each["type"] == "step"]

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from support.played_llama import PlayedLlama
-from support.served import DaemonHere, daemon_here, until
+from support.served import DaemonHere, daemon_here
+from support.waiting import until
 
 BODY = msgspec.json.encode({"prefix": "x = ", "suffix": "\n", "max_tokens": 4, "language": "python"})
 STREAMED = msgspec.json.encode({**msgspec.json.decode(BODY), "stream": True})
@@ -56,7 +57,7 @@ async def all_over(daemon: DaemonHere) -> None:
         idle = len(daemon.server.slots.free) == 2
         return idle and not (daemon.api.connections or daemon.api.server_state.tasks or daemon.llama.connections)
 
-    await until(over, "a request goes on")
+    await until(over, "the end of all requests")
 
 
 async def test_hanging_up_at_any_moment_stops_the_work_without_a_trace(

@@ -17,7 +17,8 @@ import pytest
 from peft_core.api_types import FinishReason
 from peft_daemon.client import CompleteRequest, DaemonClient, FinalEvent
 from support.played_llama import PlayedLlama
-from support.served import DaemonHere, daemon_here, open_descriptors, until
+from support.served import DaemonHere, daemon_here, open_descriptors
+from support.waiting import until, until_answer
 
 COMPLETIONS, CANCELLED, SUPERSEDED = 500, 200, 50
 AT_ONCE = 4
@@ -44,12 +45,16 @@ def held(daemon: DaemonHere) -> Held:
 
 async def all_over(daemon: DaemonHere, client: DaemonClient) -> None:
     """Wait until nothing is worked on, and let go of connections that are kept for the next request."""
-    while (status := await client.status()).active_requests or status.queued_requests:
-        await asyncio.sleep(0.01)
+    await until_answer(
+        client.status, lambda now: not (now.active_requests or now.queued_requests), "the end of all requests"
+    )
     daemon.server.connections.close_unused()
     client.close_unused()
     servers = (daemon.api, daemon.llama)
-    await until(lambda: not any(server.connections or server.server_state.tasks for server in servers))
+    await until(
+        lambda: not any(server.connections or server.server_state.tasks for server in servers),
+        "the end of all connections",
+    )
 
 
 def request(number: int, document: str | None = None) -> CompleteRequest:
@@ -117,7 +122,7 @@ async def test_completions_that_end_cancelled_or_superseded_leave_everything_as_
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         await all_over(daemon, client)
         # Preparing what follows begins a moment after a suggestion.
-        await until(lambda: held(daemon) == before, f"more than {before} is held")
+        await until(lambda: held(daemon) == before, f"no more than {before}")
         assert len(daemon.server.slots.free) == 2
         assert ends[FinishReason.SUPERSEDED] > SUPERSEDED // 4, "the newer one came too late each time"
         await complete(client, request(0), streamed=True)

@@ -15,11 +15,12 @@ import pytest
 import typer
 
 from peft_cli.app import app
-from peft_core.api_types import CompleteRequest, IndexState
+from peft_core.api_types import CompleteRequest, IndexState, WorkspaceStatus
 from peft_core.settings import resolve
 from peft_daemon.client import DaemonClient
 from support.hostile_folder import MODULES, OURS, PROGRAMS, HostileFolder, hostile_folder
 from support.played_daemon import Played, played_home
+from support.waiting import until_answer
 
 COMMAND = str(Path(sys.executable).with_name("peft-daemon"))
 NOWHERE = "http://127.0.0.1:9"
@@ -126,13 +127,14 @@ async def test_reading_the_folder_runs_nothing_of_it(visited: HostileFolder, ser
     request = CompleteRequest(prefix="x = ", path=file, workspace=str(visited.root), document=file)
     async with await DaemonClient.connect(settings, served.paths, start=False) as client:
         await client.warm(request)
-        while True:
-            context = (await client.status()).context
+
+        async def index() -> WorkspaceStatus:
+            (workspace,) = (await client.status()).context.workspaces
             assert visited.marks == {}
-            (workspace,) = context.workspaces
-            if workspace.state in (IndexState.READY, IndexState.FAILED):
-                break
-            await asyncio.sleep(0.02)
+            return workspace
+
+        ended = (IndexState.READY, IndexState.FAILED)
+        workspace = await until_answer(index, lambda now: now.state in ended, "the end of the indexing")
     assert workspace.state == IndexState.READY
     assert visited.marks == {}
 
@@ -157,8 +159,7 @@ async def test_no_command_runs_anything_of_the_folder_it_is_typed_in(visited: Ho
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
         rest = [threads.submit(typed, name) for name in CALLS if name != "stop"]
-        while not all(each.done() for each in rest):
-            await asyncio.sleep(0.05)
+        await asyncio.wait([asyncio.wrap_future(each) for each in rest])
         assert visited.marks == {}
         for each in rest:
             each.result()

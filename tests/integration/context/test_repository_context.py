@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import uuid
@@ -20,6 +19,7 @@ from peft_daemon.context import index_client
 from peft_daemon.context.repository import RepositoryContext
 from support.own_repository import OwnRepository
 from support.played_daemon import Played, played_home
+from support.waiting import until, until_answer
 
 SHIP = (
     "def ship_parcel(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n"
@@ -60,20 +60,19 @@ def by_path(chunks: Iterable[ContextChunk]) -> dict[str, str]:
 
 async def adopted(context: RepositoryContext, asked: CompleteRequest, *paths: str) -> dict[str, str]:
     """The chunks of a document that is opened when the index has what it takes: all these files are among them."""
-    while True:
-        fresh = msgspec.structs.replace(asked, document=uuid.uuid4().hex)
-        found = by_path(await context.chunks(fresh, adopt=True))
-        if set(paths) <= set(found):
-            break
-        await asyncio.sleep(0.02)
-    while set(paths) - set(found := by_path(await context.chunks(asked, adopt=True))):
-        await asyncio.sleep(0.02)
-    return found
+
+    async def shown(document: str) -> dict[str, str]:
+        return by_path(await context.chunks(msgspec.structs.replace(asked, document=document), adopt=True))
+
+    def all_there(found: dict[str, str]) -> bool:
+        return set(paths) <= set(found)
+
+    await until_answer(lambda: shown(uuid.uuid4().hex), all_there, "chunks for a new document")
+    return await until_answer(lambda: shown(asked.document or ""), all_there, "chunks for the document")
 
 
 async def ready(context: RepositoryContext) -> None:
-    while not any(each.state is IndexState.READY for each in context.status().workspaces):
-        await asyncio.sleep(0.02)
+    await until(lambda: any(each.state is IndexState.READY for each in context.status().workspaces), "an index")
 
 
 async def test_a_document_is_shown_what_its_workspace_has_for_it(
@@ -151,8 +150,7 @@ async def test_a_process_that_dies_is_replaced_and_what_is_shown_stays(
     before = context.status().pid
     assert before is not None
     os.kill(before, signal.SIGKILL)
-    while context.status().pid == before:
-        await asyncio.sleep(0.01)
+    await until(lambda: context.status().pid != before, "the end of the process")
     assert by_path(await context.chunks(request(own), adopt=True)) == first
     await adopted(context, request(own, document="another"), "ship.py", "orders.py")
     assert context.status().restarts == 1
@@ -164,8 +162,7 @@ async def test_a_process_that_keeps_dying_is_left_alone(
     monkeypatch.setattr("peft_daemon.context.index_client.MODULE", "peft_daemon.no_such_module")
     for _ in range(8):
         assert await context.chunks(request(own), adopt=True) == ()
-        while context.status().pid is not None:
-            await asyncio.sleep(0.01)
+        await until(lambda: context.status().pid is None, "the end of the process")
     assert context.status().restarts == 3
 
 

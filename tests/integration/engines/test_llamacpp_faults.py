@@ -10,6 +10,8 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -231,13 +233,17 @@ async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for
 async def test_promise_27_a_client_that_does_not_read_on_does_not_make_the_engine_hang(
     engine: LlamaCppEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", HeartbeatLimits(quiet_s=0.02, stalled_s=0.1))
+    limits = HeartbeatLimits(quiet_s=0.02, stalled_s=0.1)
+    monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", limits)
     await engine.start()
     await engine.ready()
     async with aclosing(engine.generate(LONG)) as chunks, asyncio.timeout(LIMIT_S):
         while (await anext(chunks)).silent:
             pass
-        await asyncio.sleep(0.5)  # many times what makes a child hung that has work
+        # A child that has work and does none hangs before this one does, which has five times as long.
+        other = heartbeat.Heartbeat(partial(asyncio.sleep, 0), lambda: False, replace(limits, stalled_s=0.5))
+        with other.working():
+            await other.wait_until_hung()
         for _ in range(50):
             await anext(chunks)
     assert engine.status().restarts == 0

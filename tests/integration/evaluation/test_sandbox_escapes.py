@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from peft_evaluation.repo_tests.interpreter import find
 from peft_evaluation.sandbox.base import Sandbox, SandboxLimits, SandboxOutcome, SandboxVerdict, SandboxWorkspace
 from peft_evaluation.sandbox.execution import run_function, run_program
 from peft_evaluation.sandbox.sandboxes import Bubblewrap, Unconfined
+from support.waiting import wait_until
 
 
 def in_workspace() -> Sandbox:
@@ -133,10 +133,12 @@ def test_what_does_not_end_is_ended_and_leaves_nothing(sandbox: Sandbox, code: s
     before = set(psutil.Process().children(recursive=True))
     verdict = run_function(code, "f", (EXPECTS,), sandbox, SandboxLimits(seconds=0.5))
     assert verdict.outcome is SandboxOutcome.TIMEOUT
-    gone_by = time.monotonic() + 10
-    while (left := set(psutil.Process().children(recursive=True)) - before) and time.monotonic() < gone_by:
-        time.sleep(0.05)
-    assert not left
+    wait_until(
+        lambda: set(psutil.Process().children(recursive=True)) <= before,
+        lambda: f"the end of {set(psutil.Process().children(recursive=True)) - before}",
+        limit_s=10,
+        step_s=0.05,
+    )
 
 
 @pytest.mark.parametrize(

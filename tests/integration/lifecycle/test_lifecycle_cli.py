@@ -14,12 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
-from tiny_home import until
 
 from peft_core.paths import Paths
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from peft_daemon.lifecycle.stop import stop_daemon
 from support.running_daemon import home_environment
+from support.waiting import until
 
 COMMAND = (sys.executable, "-m", "peft_daemon")
 
@@ -119,15 +119,18 @@ async def test_the_engine_does_not_outlive_a_killed_daemon(paths: Paths, model_f
     family = daemon.children(recursive=True)
     assert family, "the engine is a process of its own"
     daemon.kill()
-    await until(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family))
+    await until(
+        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family),
+        "the end of the engine",
+    )
 
 
 @pytest.mark.model
 async def test_serve_runs_in_the_foreground_until_ctrl_c(paths: Paths, model_file: Path) -> None:
     daemon = subprocess.Popen([*COMMAND, "serve"], stderr=subprocess.DEVNULL)
-    await until(lambda: find_running_daemon(paths))
+    await until(lambda: find_running_daemon(paths), "a daemon that serves")
     assert (await asyncio.to_thread(run_json, "status"))["pid"] == daemon.pid
     daemon.send_signal(signal.SIGINT)
-    await until(lambda: daemon.poll() is not None)
+    await until(lambda: daemon.poll() is not None, "the end of the daemon")
     assert daemon.returncode == 0
     assert find_running_daemon(paths) is None

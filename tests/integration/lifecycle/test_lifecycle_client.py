@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tiny_home import LIMIT_S, TinyHome, until
+from tiny_home import LIMIT_S, TinyHome
 
 from peft_core.errors import NotFound
 from peft_daemon import client as client_module
@@ -27,6 +27,7 @@ from peft_daemon.client import (
 )
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from peft_daemon.lifecycle.stop import stop_daemon
+from support.waiting import until
 
 # Characters at which text libraries split lines, although JSON leaves them as they are.
 ODD = "a\u2028b\u2029c\x85d\x0be\x0cf\rg\nh€😀"
@@ -112,7 +113,7 @@ async def test_promise_17_a_request_cut_in_flight_is_sent_once_more(tiny: TinyHo
     gate = tiny.root / "gate"
     async with await tiny.connect() as client:
         request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
-        await until(Path(f"{gate}.began").exists)
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
         psutil.Process(client.info.pid).kill()
         gate.touch()
         assert (await request).text == "abc"
@@ -176,9 +177,9 @@ async def test_promise_18_cancelling_hangs_up_and_the_daemon_notices(tiny: TinyH
     gate = tiny.root / "gate"
     async with await tiny.connect() as client:
         request = asyncio.create_task(client.complete(CompleteRequest(intent=f"forever {gate}")))
-        await until(Path(f"{gate}.began").exists)
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
         request.cancel()
-        await until(Path(f"{gate}.gone").exists)
+        await until(Path(f"{gate}.gone").exists, "the daemon's notice that the client has gone")
         with pytest.raises(asyncio.CancelledError):
             await request
         assert (await client.complete(CompleteRequest(prefix="next"))).text == "next"
@@ -192,7 +193,7 @@ async def test_promise_18_closing_a_stream_hangs_up(tiny: TinyHome) -> None:
         connected = len(psutil.Process(client.info.pid).net_connections("unix"))
         await stream.aclose()
         process = psutil.Process(client.info.pid)
-        await until(lambda: len(process.net_connections("unix")) < connected)
+        await until(lambda: len(process.net_connections("unix")) < connected, "the end of the connection")
 
 
 async def test_a_hung_daemon_is_an_error_not_a_silence(tiny: TinyHome, monkeypatch: pytest.MonkeyPatch) -> None:

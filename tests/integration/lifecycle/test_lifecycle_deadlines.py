@@ -14,6 +14,7 @@ from peft_core.api_types import EngineState
 from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from support.served_gguf import ServedGguf, served_gguf
+from support.waiting import until
 
 LIMIT_S = 60.0
 NEVER = HeartbeatLimits(quiet_s=1000.0)
@@ -50,8 +51,8 @@ async def stopped_engine(served: ServedGguf) -> psutil.Process:
     assert pid is not None
     process = psutil.Process(pid)
     process.suspend()
-    while process.status() != psutil.STATUS_STOPPED:  # on a busy machine the signal takes a moment
-        await asyncio.sleep(0.01)
+    # On a busy machine the signal takes a moment.
+    await until(lambda: process.status() == psutil.STATUS_STOPPED, "the engine's stop")
     return process
 
 

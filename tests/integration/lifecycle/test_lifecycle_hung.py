@@ -9,11 +9,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny_home import TinyHome, until
+from tiny_home import TinyHome
 
 from peft_core.api_types import DeltaEvent
 from peft_daemon import client as client_module
 from peft_daemon.client import CompleteRequest, Unavailable
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -66,8 +67,8 @@ async def test_promise_25_a_daemon_that_works_for_long_is_waited_for(
     monkeypatch.setattr(client_module.DaemonAnswer, "probe", counted)
     async with await tiny.connect() as client:
         asked = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
-        await until(Path(f"{gate}.began").exists)
-        await until(lambda: probes >= 3)
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
+        await until(lambda: probes >= 3, "the third probe")
         assert not asked.done()
         gate.touch()
         assert (await asked).text == "abc"

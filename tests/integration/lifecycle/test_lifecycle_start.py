@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from tiny_home import LIMIT_S, TinyHome, exit_code, until
+from tiny_home import LIMIT_S, TinyHome, exit_code
 
 from peft_core.errors import Conflict, InvalidInput, Unavailable
 from peft_core.process_identity import ProcessIdentity
@@ -23,6 +23,7 @@ from peft_daemon.lifecycle.failed_starts import reset_backoff
 from peft_daemon.lifecycle.locks import find_lock_holder
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon, info_file, publish_info, read_info
 from peft_daemon.lifecycle.start import ensure_running
+from support.waiting import until
 
 FOUR_CLIENTS = """
 import asyncio, sys
@@ -44,7 +45,7 @@ def mode(path: Path) -> int:
 
 async def run_client(script: str, *arguments: str, cwd: Path | None = None, modules: Path | None = None) -> str:
     """Output of a Python script in a process of its own; ``modules`` is searched first."""
-    folders = [modules, Path(__file__).parent, os.environ.get("PYTHONPATH")]
+    folders = [modules, Path(__file__).parent, Path(__file__).parents[2], os.environ.get("PYTHONPATH")]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", script, *arguments),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder)},
@@ -83,7 +84,7 @@ async def test_promise_01_a_second_daemon_refuses_and_names_the_first(tiny: Tiny
 async def test_promise_02_no_info_file_before_the_application_serves(tiny: TinyHome) -> None:
     hold = tiny.root / "hold"
     starting = asyncio.create_task(tiny.ensure("--hold", str(hold)))
-    await until(lambda: tiny.notes("starting"))
+    await until(lambda: tiny.notes("starting"), "a daemon that begins to start")
     assert read_info(tiny.paths) is None
     assert not starting.done()
     hold.touch()
@@ -93,7 +94,7 @@ async def test_promise_02_no_info_file_before_the_application_serves(tiny: TinyH
 
 async def test_promise_02_whoever_sees_the_info_file_can_connect(tiny: TinyHome) -> None:
     tiny.spawn()
-    await until(lambda: info_file(tiny.paths).exists())
+    await until(lambda: info_file(tiny.paths).exists(), "the info file")
     info = read_info(tiny.paths)
     assert info is not None
     assert (await health(info))["status"] == "ok"
@@ -123,7 +124,7 @@ async def test_promise_04_starters_take_turns(tiny: TinyHome) -> None:
 
 async def test_promise_04_a_starter_that_waits_too_long_says_so(tiny: TinyHome) -> None:
     first = asyncio.create_task(tiny.ensure("--hold", str(tiny.root / "never")))
-    await until(lambda: find_lock_holder(tiny.paths))
+    await until(lambda: find_lock_holder(tiny.paths), "a daemon that holds the lock")
     with pytest.raises(Unavailable, match="another process did not finish"):
         await tiny.ensure(timeout_s=0.1)
     first.cancel()
@@ -132,7 +133,7 @@ async def test_promise_04_a_starter_that_waits_too_long_says_so(tiny: TinyHome) 
 async def test_promise_04_a_cancelled_starter_leaves_the_start_to_the_next_one(tiny: TinyHome) -> None:
     hold = tiny.root / "hold"
     first = asyncio.create_task(tiny.ensure("--hold", str(hold)))
-    await until(lambda: find_lock_holder(tiny.paths))
+    await until(lambda: find_lock_holder(tiny.paths), "a daemon that holds the lock")
     first.cancel()
     second = asyncio.create_task(tiny.ensure())
     hold.touch()
@@ -277,7 +278,7 @@ async def test_promise_11_the_lines_of_an_earlier_daemon_are_not_shown(tiny: Tin
 async def test_promise_11_a_start_that_hangs_is_ended(tiny: TinyHome) -> None:
     with pytest.raises(Unavailable, match="did not begin to serve in time"):
         await tiny.ensure("--hold", str(tiny.root / "never"), timeout_s=3)
-    await until(lambda: find_lock_holder(tiny.paths) is None)
+    await until(lambda: find_lock_holder(tiny.paths) is None, "the end of the lock's holder")
 
 
 async def test_promise_12_repeated_crashes_are_not_tried_again_at_once(tiny: TinyHome) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 import pytest
 from filelock import FileLock
-from tiny_home import TinyHome, exit_code, until
+from tiny_home import TinyHome, exit_code
 
 from peft_cli.installation import check_daemon
 from peft_core.files import require_private_folder
@@ -25,7 +25,8 @@ from peft_core.settings import Settings
 from peft_daemon.client import CompleteRequest, Unavailable
 from peft_daemon.lifecycle.locks import find_lock_holder
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, info_file
-from peft_daemon.lifecycle.stop import StopResult, end_orphans, stop_daemon
+from peft_daemon.lifecycle.stop import StopResult, end_orphans, remove_stale_files, stop_daemon
+from support.waiting import until
 
 LEFT_BY_ALL = {"daemon.lock", "starter.lock"}
 
@@ -49,9 +50,9 @@ async def test_promise_13_a_signal_lets_requests_finish(tiny: TinyHome, number: 
     gate = tiny.root / "gate"
     async with await tiny.connect() as client:
         request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
-        await until(Path(f"{gate}.began").exists)
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
         daemon.send_signal(number)
-        await until(lambda: not info_file(tiny.paths).exists())
+        await until(lambda: not info_file(tiny.paths).exists(), "the end of the info file")
         assert daemon.poll() is None, "the info file goes first, the process last"
         gate.touch()
         assert (await request).text == "abc"
@@ -65,7 +66,7 @@ async def test_promise_13_a_request_that_does_not_finish_gets_a_clear_error(tiny
     gate = tiny.root / "gate"
     async with await tiny.connect() as client:
         request = asyncio.create_task(client.complete(CompleteRequest(intent=f"until {gate}")))
-        await until(Path(f"{gate}.began").exists)
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
         daemon.terminate()
         with pytest.raises(Unavailable, match="the daemon is stopping"):
             await request
@@ -120,7 +121,7 @@ async def test_promise_14_stop_waits_for_a_killed_daemon_that_has_not_let_go_of_
     holding = FileLock(require_private_folder(tiny.paths.runtime) / "daemon.lock", thread_local=False)
     holding.acquire()
     stopping = asyncio.create_task(stop_daemon(tiny.paths))
-    await asyncio.sleep(0.3)
+    assert not await asyncio.to_thread(remove_stale_files, tiny.paths, timeout_s=0.3), "who waits less has given up"
     assert not stopping.done()
     holding.release()
     assert await stopping == StopResult(how="not running")
@@ -132,13 +133,16 @@ async def test_promise_14_stop_kills_a_hung_daemon_with_its_engine(tiny: TinyHom
     os.kill(info.pid, signal.SIGSTOP)
     stopped = await stop_daemon(tiny.paths, timeout_s=0.2)
     assert (stopped.how, stopped.pid) == ("killed", info.pid)
-    await until(lambda: not psutil.pid_exists(engine) or psutil.Process(engine).status() == psutil.STATUS_ZOMBIE)
+    await until(
+        lambda: not psutil.pid_exists(engine) or psutil.Process(engine).status() == psutil.STATUS_ZOMBIE,
+        "the end of the engine",
+    )
     assert left(tiny) == set()
 
 
 async def test_promise_14_stop_ends_a_daemon_that_does_not_serve_yet(tiny: TinyHome) -> None:
     daemon = tiny.spawn("--hold", str(tiny.root / "never"))
-    await until(lambda: find_lock_holder(tiny.paths))
+    await until(lambda: find_lock_holder(tiny.paths), "a daemon that holds the lock")
     stopped = await stop_daemon(tiny.paths, timeout_s=1)
     assert stopped.pid == daemon.pid
     assert left(tiny) == set()
@@ -175,9 +179,12 @@ async def test_promise_15_a_request_in_flight_keeps_it(tiny: TinyHome) -> None:
     gate = tiny.root / "gate"
     async with await tiny.connect(idle_exit_s=1) as client:
         request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
-        await until(Path(f"{gate}.began").exists)
-        await asyncio.sleep(1.5)
-        assert daemon.poll() is None, "longer than the idle time, but not idle"
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
+        unused = TinyHome(tiny.root / "unused")
+        unused.root.mkdir()
+        later = unused.spawn(idle_exit_s=1)
+        assert await exit_code(later) == 0
+        assert daemon.poll() is None, "its idle time is over as well, but it is not idle"
         gate.touch()
         assert (await request).text == "abc"
         assert client.info == info
@@ -197,9 +204,9 @@ async def test_a_daemon_draining_is_waited_for_by_the_next_starter(tiny: TinyHom
     gate = tiny.root / "gate"
     async with await tiny.connect() as client:
         request = asyncio.create_task(client.complete(CompleteRequest(prefix="abc", intent=f"until {gate}")))
-        await until(Path(f"{gate}.began").exists)
+        await until(Path(f"{gate}.began").exists, "the request, in the daemon")
         old.terminate()
-        await until(lambda: find_running_daemon(tiny.paths) is None)
+        await until(lambda: find_running_daemon(tiny.paths) is None, "a daemon that cannot be found any more")
         next_one = asyncio.create_task(tiny.ensure())
         gate.touch()
         assert (await request).text == "abc"
@@ -238,7 +245,7 @@ async def test_promise_28_doctor_ends_it_and_says_so(tiny: TinyHome) -> None:
 async def test_promise_28_the_next_daemon_ends_what_a_killed_one_left_running(tiny: TinyHome) -> None:
     engine = await killed(tiny)
     await tiny.ensure()
-    await until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE, "the end of the engine")
 
 
 async def test_promise_28_the_engine_of_a_living_daemon_or_of_another_home_is_left_alone(tiny: TinyHome) -> None:

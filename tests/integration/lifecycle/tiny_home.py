@@ -1,13 +1,10 @@
-"""Homes for tiny daemons, and waiting for what another process does."""
+"""Homes for tiny daemons."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,22 +17,15 @@ from peft_daemon.lifecycle.background_process import handover_environment
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
 from peft_daemon.lifecycle.start import ensure_running
 from peft_daemon.lifecycle.stop import stop_daemon
+from support.waiting import until
 
 TINY = Path(__file__).with_name("tiny_daemon.py")
 LIMIT_S = 30.0
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for something another process does; fails the test after ``LIMIT_S``."""
-    deadline = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        await asyncio.sleep(0.01)
-
-
 async def exit_code(process: subprocess.Popen[bytes]) -> int:
     """Wait for the end of a child; its exit code."""
-    await until(lambda: process.poll() is not None)
+    await until(lambda: process.poll() is not None, "the end of a child")
     return process.returncode
 
 
@@ -85,11 +75,10 @@ class TinyHome:
     async def kill(self, info: DaemonInfo) -> None:
         """kill -9, and wait until the process is gone."""
         psutil.Process(info.pid).kill()
-        await until(lambda: info.process.find() is None)
+        await until(lambda: info.process.find() is None, "the end of a killed daemon")
 
     async def serving(self) -> DaemonInfo:
-        await until(lambda: find_running_daemon(self.paths))
-        info = find_running_daemon(self.paths)
+        info = await until(lambda: find_running_daemon(self.paths), "a daemon that serves")
         assert info is not None
         return info
 

@@ -8,9 +8,11 @@ import pytest
 from lsprotocol import types
 
 from peft_core.api_types import Outcome
+from peft_daemon.client import CompleteRequest, DaemonClient
 from peft_daemon.feedback import FeedbackStore
 from support.editor import Editor, editor
 from support.played_daemon import HERE, Played
+from support.waiting import until, until_answer
 
 URI = "file:///project/demo.py"
 TEXT = "total = \nnext"
@@ -103,13 +105,13 @@ async def test_a_request_the_editor_cancels_with_the_next_key_is_joined_by_the_n
         asked = asyncio.create_task(
             one.client.protocol.send_request_async(types.TEXT_DOCUMENT_INLINE_COMPLETION, params, msg_id="one")
         )
-        while not played.model.asked:
-            await asyncio.sleep(0.01)
+        await until(lambda: played.model.asked, "the first request, at the model")
         one.client.cancel_request(types.CancelParams("one"))
         one.edit(URI, END, END, "s")
         following = asyncio.create_task(one.inline(URI, 0, 9, automatic=True))
         await asyncio.gather(asked, return_exceptions=True)
-        await asyncio.sleep(0.1)
+        async with await DaemonClient.connect(paths=played.paths, start=False) as client:
+            await until_answer(client.status, lambda now: now.completed_requests, "the next request, in its place")
         played.model.let_go()
         (item,) = await following
         assert item.insert_text == WHOLE[1:]
@@ -123,9 +125,10 @@ async def test_with_0_all_of_it_is_waited_for(played: Played) -> None:
         await one.ready()
         one.open(URI, TEXT)
         asked = asyncio.create_task(one.inline(URI, *END, automatic=True))
-        while not played.model.asked:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        await until(lambda: played.model.asked, "the request, at the model")
+        async with await DaemonClient.connect(paths=played.paths, start=False) as client:
+            later = await client.complete(CompleteRequest(prefix="total = ", suffix="\nnext", show_after_ms=50))
+        assert later.more, "one that came later and waits for less is shown the beginning"
         assert not asked.done()
         played.model.let_go()
         (item,) = await asked

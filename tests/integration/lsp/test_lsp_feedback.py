@@ -14,6 +14,7 @@ from peft_daemon.feedback import FeedbackRow, FeedbackStore
 from peft_lsp.suggestion_tracker import MIN_READING_S
 from support.editor import Editor, editor, uri_of
 from support.played_daemon import Played
+from support.waiting import until
 
 URI = "file:///project/demo.py"
 TEXT = 'face = "😀"; total = \nnext'
@@ -28,9 +29,8 @@ def store_of(played: Played) -> FeedbackStore:
 
 async def recorded(played: Played, enough: Callable[[list[FeedbackRow]], bool] = bool) -> list[FeedbackRow]:
     """The rows, as soon as there are enough."""
-    while not enough(rows := list(store_of(played).rows())):
-        await asyncio.sleep(0.02)
-    return rows
+    store = store_of(played)
+    return await until(lambda: rows if enough(rows := list(store.rows())) else None, "rows of feedback")
 
 
 async def offered(one: Editor, played: Played, uri: str = URI, text: str = TEXT) -> types.InlineCompletionItem:

@@ -20,7 +20,8 @@ from peft_lsp.daemon_connection import DaemonConnection, ServerState, StatusBoar
 from support.editor import editor
 from support.played_daemon import Played
 from support.played_llama import PlayedLlama
-from support.served import daemon_here, open_descriptors, until
+from support.served import daemon_here, open_descriptors
+from support.waiting import until
 
 POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
 URI = "file:///project/demo.py"
@@ -35,7 +36,7 @@ async def test_completions_cancelled_at_any_moment_leave_descriptors_and_tasks_a
         board = StatusBoard(lambda _: None)
         daemon = DaemonConnection(board, partial(DaemonClient.connect, paths=here.paths, start=False))
         daemon.start()
-        await until(lambda: board.status.state is ServerState.IDLE)
+        await until(lambda: board.status.state is ServerState.IDLE, "the model, for the language server")
 
         async def ask(number: int, document: str | None, moment: int | None) -> None:
             request = CompleteRequest(prefix=f"x{number} = ", suffix="\n", max_tokens=2, document=document)
@@ -51,14 +52,14 @@ async def test_completions_cancelled_at_any_moment_leave_descriptors_and_tasks_a
             client = await daemon.client()
             client.close_unused()
             here.server.connections.close_unused()
-            await until(lambda: not (here.api.connections or here.llama.connections))
+            await until(lambda: not (here.api.connections or here.llama.connections), "the end of all connections")
             return open_descriptors(), len(asyncio.all_tasks())
 
         await ask(0, None, None)
         before = await held()
         for number in range(1, 250):
             await ask(number, chance.choice([None, "a", "b"]), chance.choice([None, 1, 10, 100]))
-        await until(lambda: len(asyncio.all_tasks()) <= before[1], f"more than {before[1]} tasks are left")
+        await until(lambda: len(asyncio.all_tasks()) <= before[1], f"no more than {before[1]} tasks")
         assert await held() == before
         await daemon.close()
 

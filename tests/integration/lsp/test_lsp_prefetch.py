@@ -10,6 +10,7 @@ import pytest
 from peft_lsp.prefetch import HEAD_LINES
 from support.editor import Editor, editor
 from support.played_daemon import Played
+from support.waiting import until
 
 URI, OTHER = "file:///project/demo.py", "file:///project/other.py"
 TEXT = "".join(f"name_{number} = {number}\n" for number in range(HEAD_LINES + 20))
@@ -17,9 +18,9 @@ TEXT = "".join(f"name_{number} = {number}\n" for number in range(HEAD_LINES + 20
 
 async def read(played: Played, count: int = 1) -> list[str]:
     """What was read, as soon as it is so many prompts."""
-    while len(found := played.model.read) < count:
-        await asyncio.sleep(0.02)
-    return found
+    return await until(
+        lambda: found if len(found := played.model.read) >= count else None, f"{count} prompts that are read"
+    )
 
 
 def line_of(prompt: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,17 +13,11 @@ import pytest
 from model_servers import HUB, HUB_PATH, PARTS, PAYLOAD, FileServer, Reply, packages, tiny_entry, wheel_name
 
 from peft_daemon.models.store import ModelStore
+from support.waiting import wait_until
 
 Start = Callable[..., "subprocess.Popen[str]"]
 DEADLINE_S = 60.0
 NEEDS_FILE_SIZE_LIMITS = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, "the awaited state never came"
-        time.sleep(0.01)
 
 
 def _read_until(process: subprocess.Popen[str], text: str) -> None:
@@ -43,7 +36,7 @@ def test_a_killed_download_is_continued_where_it_stopped(hub: FileServer, start:
     entry = tiny_entry(HUB)
     hub.answer(HUB_PATH, Reply(hold_after=3_000_000))
     victim = start(entry)
-    _until(lambda: store.staged_bytes(entry) > 2_500_000)
+    wait_until(lambda: store.staged_bytes(entry) > 2_500_000, "most of the file")
     victim.kill()
     victim.wait()
     held = store.staged_bytes(entry)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from peft_tuning.data.datasets.sources import (
     LocatedFiles,
     find,
 )
+from support.waiting import wait_until
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 CONTENT = json.dumps([{"x": n} for n in range(40_000)]).encode()
@@ -167,11 +167,11 @@ def test_a_killed_fetch_leaves_nothing_to_be_read_and_is_gone_on_with(hub: Hub, 
     folder.mkdir(parents=True)
     child = subprocess.Popen([sys.executable, "-c", code, folder / "rows.json", hub.url])
     try:
-        deadline = time.monotonic() + 20
-        while not any(path.stat().st_size for path in folder.glob(".*.part")):
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            time.sleep(0.02)
+        wait_until(
+            lambda: any(path.stat().st_size for path in folder.glob(".*.part")) or child.poll() is not None,
+            "a part of the file",
+        )
+        assert child.poll() is None
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()

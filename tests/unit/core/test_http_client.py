@@ -12,7 +12,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout
-from support.served import ServedHere, open_descriptors, served, until
+from support.served import ServedHere, open_descriptors, served
+from support.waiting import until
+
+NO_CONNECTION = "the end of all connections"
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +52,7 @@ async def test_no_connection_outlives_a_request_cancelled_at_any_moment_once_or_
     pool = pool_of(server)
     await ask(pool)
     pool.close_unused()
-    await until(lambda: not server.connections)
+    await until(lambda: not server.connections, NO_CONNECTION)
     descriptors = open_descriptors()
     for steps in range(40):
         for between in (None, 0, 1, 2):
@@ -64,8 +67,8 @@ async def test_no_connection_outlives_a_request_cancelled_at_any_moment_once_or_
             with contextlib.suppress(asyncio.CancelledError):
                 await asking
         pool.close_unused()
-        left = f"a connection is left that was cancelled after {steps} steps"
-        await until(lambda: not server.connections and open_descriptors() == descriptors, left)
+        end = f"the end of a connection that was cancelled after {steps} steps"
+        await until(lambda: not server.connections and open_descriptors() == descriptors, end)
 
 
 async def test_a_connection_is_used_again_once_its_answer_was_read_to_the_end(server: ServedHere) -> None:
@@ -74,9 +77,9 @@ async def test_a_connection_is_used_again_once_its_answer_was_read_to_the_end(se
         await ask(pool)
     assert server.connections == 1
     await ask(pool, pieces=1)
-    await until(lambda: not server.connections)
+    await until(lambda: not server.connections, NO_CONNECTION)
     await ask(pool, keep=False)
-    await until(lambda: not server.connections)
+    await until(lambda: not server.connections, NO_CONNECTION)
     pool.close()
 
 
@@ -84,9 +87,9 @@ async def test_what_nobody_uses_for_long_is_closed_with_the_next_request(server:
     pool = pool_of(server, keep_alive_s=0.0)
     await asyncio.gather(*(ask(pool) for _ in range(3)))
     await ask(pool)
-    await until(lambda: server.connections == 1)
+    await until(lambda: server.connections == 1, "a single connection")
     pool.close()
-    await until(lambda: not server.connections)
+    await until(lambda: not server.connections, NO_CONNECTION)
 
 
 async def test_a_closed_pool_keeps_nothing_of_the_requests_that_still_run(server: ServedHere) -> None:
@@ -94,7 +97,7 @@ async def test_a_closed_pool_keeps_nothing_of_the_requests_that_still_run(server
     async with pool.send("GET", "/") as response:
         pool.close()
         assert await response.aread()
-    await until(lambda: not server.connections)
+    await until(lambda: not server.connections, NO_CONNECTION)
 
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -17,6 +17,7 @@ from peft_daemon.engines.llamacpp.saved_states import SavedStateStore
 from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from peft_daemon.engines.llamacpp.slots import SlotAdapters
 from support.played_llama import PlayedLlama
+from support.waiting import until
 
 LONG, OTHER = "abcdefgh" * 20, "zyxwvuts" * 20
 NONE: SlotAdapters = ((0, 0.0), (1, 0.0))
@@ -80,8 +81,7 @@ async def test_a_slot_nobody_uses_is_saved_after_a_moment(tmp_path: Path, monkey
     llama, kept = PlayedLlama(tmp_path, ()), states(tmp_path)
     server = llama.client(kept)
     await run(server, LONG, ())
-    while not len(kept):
-        await asyncio.sleep(0.01)
+    await until(lambda: len(kept), "a saved state")
     assert next(iter(kept)).tokens[: len(LONG)] == tuple(ord(c) for c in LONG)
     await server.close()
 

@@ -25,10 +25,12 @@ class Editor:
     def __init__(self) -> None:
         self.documents = OpenDocuments(Encoding.UTF16)
         self.told: list[ContextChanged] = []
+        self.was_told = asyncio.Event()
         self.recent = RecentEdits(self.documents, self._tell, self._workspace)
 
     async def _tell(self, news: ContextChanged) -> None:
         self.told.append(news)
+        self.was_told.set()
 
     @staticmethod
     def _workspace(path: str) -> str | None:
@@ -130,13 +132,15 @@ async def test_it_is_told_once_when_the_typing_pauses(editor: Editor) -> None:
     for line in range(5):
         editor.type(URI, line, "x = 1\n")
     assert editor.told == []
-    while not editor.told:
-        await asyncio.sleep(0.005)
+    await editor.was_told.wait()
     assert len(editor.told) == 1
     editor.type(URI, 9, "y = 1\n")
     editor.recent.close()
-    await asyncio.sleep(0.05)
-    assert len(editor.told) == 1
+    later = Editor()
+    later.open(URI, 30)
+    later.type(URI, 9, "y = 1\n")
+    await later.was_told.wait()
+    assert len(editor.told) == 1, "its time came first, but it was closed"
 
 
 async def test_a_large_paste_is_cut_to_what_the_daemon_takes(editor: Editor) -> None:
