@@ -16,7 +16,7 @@ def main() -> None:
 
     distrust_working_folder()
     if sys.argv[1:] in (["lsp"], ["lsp", "--stdio"]):
-        # What editors run, and wait for: it does without the library of all other commands.
+        # Editors wait for this command, so the library of the other commands is not loaded.
         from peft_cli.lsp import serve
 
         try:
@@ -26,10 +26,10 @@ def main() -> None:
 
             sys.exit(report(expected(error), as_json=False))
     from peft_cli.app import app
-    from peft_cli.output import expected, report, speak_any_encoding
+    from peft_cli.output import escape_unprintable_output, expected, report
     from peft_core.errors import Cancelled
 
-    speak_any_encoding()
+    escape_unprintable_output()
     try:
         app(prog_name="peft-daemon")
     except Exception as error:

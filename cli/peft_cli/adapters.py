@@ -1,6 +1,6 @@
 """``peft-daemon adapters``: list, inspect, choose, import, export, merge and remove adapters.
 
-Works on the adapters' folder; no daemon is needed, and one that runs takes a change up with its next request.
+The commands work on the adapters' folder and need no daemon. A running daemon uses a change from its next request on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ShownAdapter(msgspec.Struct, frozen=True, kw_only=True):
 
     manifest: Manifest
     history: tuple[NameVersion, ...]
-    """What the name has pointed at, newest last; empty for an adapter without a name."""
+    """Versions that the name has pointed at, newest last; empty for an adapter without a name."""
     active_for: list[str]
 
 
@@ -59,7 +59,7 @@ class UsedAdapter(msgspec.Struct, frozen=True, kw_only=True):
     """What ``adapters use`` and ``unset`` print with ``--json``."""
 
     name: str | None
-    """``base`` for no adapter; null: what applies around the repository applies in it."""
+    """``base`` for no adapter; null: the folder has no setting of its own."""
     digest: str | None
     tasks: tuple[Task, ...]
     repository: str | None
@@ -84,16 +84,16 @@ def merge(
     adapters: Annotated[
         list[str], typer.Argument(metavar="ADAPTER[@WEIGHT]...", help="Two or more; a weight is 1 unless given.")
     ],
-    name: Annotated[str, typer.Option("--name", help="The name that is to mean their sum.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new adapter.")],
     as_json: Json = False,
 ) -> None:
-    """Add LoRAs up, exactly: one adapter that does what all of them do, each as strongly as its weight says."""
+    """Add LoRAs, each multiplied by its weight, into one adapter with exactly the effect of all of them."""
     from peft_daemon.adapters.lora import combine_loras
 
     registry = AdapterRegistry(Paths.from_environment().adapters)
     parts = [_merge_part(registry, each) for each in adapters]
     if len(parts) < 2:
-        raise InvalidInput("one adapter is its own sum", fix="Give two or more")
+        raise InvalidInput("there is only one adapter to merge", fix="Give two or more")
     first = parts[0].manifest
     for part in parts[1:]:
         part.manifest.require_base(first.base, first.base_sha256)
@@ -152,18 +152,20 @@ def use_adapter(
 
 @app.command("unset", epilog="Example: peft-daemon adapters unset --repository .")
 def unset_adapter(
-    repository: Annotated[Path, typer.Option("--repository", metavar="FOLDER", help="The folder to forget.")],
+    repository: Annotated[
+        Path, typer.Option("--repository", metavar="FOLDER", help="The folder whose setting is removed.")
+    ],
     task: OfTask = None,
     as_json: Json = False,
 ) -> None:
-    """Forget a repository's own choice: what applies around it applies in it again."""
+    """Remove a folder's own setting, so that the one of a folder around it, or the general one, applies."""
     _registry().unset(task, repository)
     _report_use(None, None, task, repository, as_json=as_json)
 
 
 @app.command("rollback", epilog="Example: peft-daemon adapters rollback mine")
 def roll_back(name: AdapterName, as_json: Json = False) -> None:
-    """Let a name point at the adapter it had before."""
+    """Let a name point at its previous adapter."""
     manifest = _registry().rollback(name)
     emit(manifest, as_json=as_json, text=lambda: typer.echo(f"{name} is {manifest.digest[:SHORT_DIGEST_LENGTH]} again"))
 
@@ -173,10 +175,11 @@ def import_adapter(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="A PEFT folder: adapter_config.json, adapter_model.safetensors.")
     ],
-    name: Annotated[str, typer.Option("--name", help="The name that is to mean it.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the adapter.")],
     task: Annotated[Task | None, typer.Option("--task", help="What it was trained for; default: every task.")] = None,
     base: Annotated[
-        str | None, typer.Option("--base", metavar="ID", help="The model it was trained on; default: the chosen one.")
+        str | None,
+        typer.Option("--base", metavar="ID", help="The model it was trained on; default: the setting `model`."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -205,7 +208,7 @@ def export_adapter(
         typer.Option(
             "--format",
             help="peft: a folder for PEFT; peft-float16: the same, rounded to half the bytes; gguf: a file for "
-            "llama.cpp; merged: with its base.",
+            "llama.cpp; merged: a whole model, the adapter and its base.",
         ),
     ] = "peft",
     as_json: Json = False,
@@ -227,7 +230,7 @@ def export_adapter(
 @app.command("remove", epilog="Example: peft-daemon adapters remove mine")
 def remove_adapter(
     adapter: AdapterReference,
-    force: Annotated[bool, typer.Option("--force", help="Also when it is in use or a name means it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also if it is in use or a name points at it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove a name with its history, or one digest; content that nothing refers to is deleted."""
@@ -254,9 +257,9 @@ def _report_use(
         tasks=tasks,
         repository=str(repository.absolute()) if repository else None,
     )
-    where = f"in {used.repository}" if used.repository else "everywhere without a choice of its own"
+    where = f"in {used.repository}" if used.repository else "in all folders without a setting of their own"
     what = " and ".join(tasks)
-    line = f"{name} serves {what} {where}" if name else f"{what} {where}: what applies around it"
+    line = f"{name} serves {what} {where}" if name else f"{used.repository} has no setting of its own for {what} now"
     emit(used, as_json=as_json, text=lambda: typer.echo(line))
 
 
@@ -297,8 +300,8 @@ def _print_rows(rows: list[AdapterSummary]) -> None:
         )
     for row in rows:
         if row.damaged:
-            typer.echo(f"damaged, answers nothing: {row.name} ({row.damaged})", err=True)
-    # What a record says about its adapter must not be read as formatting.
+            typer.echo(f"damaged, not used: {row.name} ({row.damaged})", err=True)
+    # Texts of an adapter's record must not be read as formatting.
     Console(markup=False).print(table)
 
 
@@ -344,12 +347,12 @@ def _print_shown(shown: ShownAdapter) -> None:
 
 
 def base_of(manifest: Manifest) -> BaseModel:
-    """The model an adapter was made for; raises NotFound when it is not here."""
+    """Return the base model of an adapter; raises NotFound if it is not installed."""
     paths = Paths.from_environment()
     store = open_store(settings.resolve(user_file=paths.config_file).settings, paths)
     entry = catalogue.get(manifest.base)
     if not store.is_installed(entry):
-        raise NotFound(f"{entry.id} is not here", fix=f"`peft-daemon models pull {entry.id}`")
+        raise NotFound(f"{entry.id} is not installed", fix=f"`peft-daemon models pull {entry.id}`")
     return BaseModel(entry.id, entry.sha256, store.path(entry))
 
 
@@ -367,13 +370,15 @@ def _merge_part(registry: AdapterRegistry, text: str) -> MergePart:
         value = 0.0
     if not 0 < abs(value) <= MAX_WEIGHT:
         raise InvalidInput(
-            f"'{weight}' is no weight", why=f"it is a number up to {MAX_WEIGHT:g}, not 0", fix="e.g. mine@0.5"
+            f"'{weight}' is not a weight",
+            why=f"a weight is a number from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, not 0",
+            fix="e.g. mine@0.5",
         )
     return MergePart(registry.get(reference), value)
 
 
 def _merged_record(parts: list[MergePart]) -> TrainingRecord:
-    """What the parts agree on."""
+    """Return a record with what all parts have in common."""
     first = parts[0].manifest
     formats = {part.manifest.prompt_format for part in parts}
     tasks = {task for part in parts for task in part.manifest.tasks}

@@ -1,4 +1,4 @@
-"""All verbs of ``peft-daemon`` in one place; each module brings its own."""
+"""The ``peft-daemon`` application, made of the commands of all modules."""
 
 from __future__ import annotations
 

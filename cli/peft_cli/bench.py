@@ -1,4 +1,4 @@
-"""``bench``: how fast and how good are completions while somebody types, beside other completers on equal weights?"""
+"""``bench``: measure speed and quality of completions while somebody types, compared with other completers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(help="Measure this installation.", no_args_is_help=True, rich_
 
 @app.callback()
 def _group() -> None:
-    """Keeps ``typing`` a command of its own, as others will follow."""
+    """Makes ``typing`` a subcommand; without this callback its name could not be typed."""
 
 
 @app.command("typing")
@@ -31,27 +31,31 @@ def typing(
         list[str] | None,
         typer.Option(help="ours, ours-base, llama.vscode; may be repeated. [default: ours, llama.vscode]"),
     ] = None,
-    traces: Annotated[int | None, typer.Option(min=1, max=200, help="How many. [default: 12; with --quick: 2]")] = None,
+    traces: Annotated[
+        int | None, typer.Option(min=1, max=200, help="Number of traces. [default: 12; with --quick: 2]")
+    ] = None,
     scenes: Annotated[
         int | None,
-        typer.Option(min=0, max=10, help="Files that are opened cold and reopened. [default: 2; with --quick: 1]"),
+        typer.Option(min=0, max=10, help="Number of files that are opened and reopened. [default: 2; with --quick: 1]"),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides files, places, mistakes and rhythm.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the files, places, mistakes and rhythm.")] = 0,
     source: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Type files of this folder instead of installed packages; repeatable."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the run; default: the time of its start.")] = None,
-    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Keep everything there instead.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; default: the time of its start.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for the run, instead of one in the data folder.")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run, or add policies to it.")
+        bool, typer.Option("--resume", help="Continue an interrupted run, or add policies to it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Replay recorded editing against peft-daemon and against other completers' policies, in real time.
 
     All get the same engine, weights and keystrokes, and take turns. A full run takes about half an hour, in which this
-    machine should do nothing else. Ctrl-C loses at most the replay at hand; --resume goes on.
+    machine should do nothing else. Ctrl-C loses at most the current replay; --resume continues.
 
     \b
     Example:
@@ -82,7 +86,7 @@ def typing(
         resume=resume,
         command=shlex.join(("peft-daemon", *sys.argv[1:])),
     )
-    # A daemon outlives whoever has started it: it must be stopped whatever ends this.
+    # A daemon outlives its starter, so it must be stopped also if this process is terminated.
     with termination_interrupts():
         if as_json:
             run.bench(request, place, JsonLines(sys.stdout))
@@ -92,14 +96,14 @@ def typing(
 
 
 def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool) -> Path:
-    """Where a run keeps everything. Raises InvalidInput for a name that is no folder's, or where none was begun."""
+    """Return the folder of a run; raises InvalidInput for a name that is no folder's, or ``resume`` without a name."""
     from peft_evaluation.typing_benchmark.report import TYPING
 
     if output is not None:
         return output.absolute()
     if name is None:
         if resume:
-            raise InvalidInput("say which run is to go on", fix="Give its `--name`, or its `--output`")
+            raise InvalidInput("say which run to continue", fix="Give its `--name`, or its `--output`")
         name = f"typing-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     if name != Path(name).name or name in ("", ".", ".."):
         raise InvalidInput(f"'{name}' cannot be a run's name", fix="Give a word, e.g. `--name mine`")

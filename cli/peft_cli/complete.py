@@ -23,20 +23,20 @@ from peft_core.settings import Settings, find_project_file, resolve
 
 MAX_FILE_BYTES = 10_000_000
 TIME_BUDGET_MS = 120_000
-"""Who types a command waits for its answer; the budget of an editor would cut it short on a busy machine."""
+"""Longer than an editor's time budget, which would cut answers short on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """What both commands have: who answers, how, and how the answer is printed."""
+    """The options of both commands."""
 
     adapter: Annotated[
         str | None, typer.Option(help="Adapter by name or digest, or `base` for none; default: the one in use.")
     ] = None
-    scale: Annotated[float | None, typer.Option(help="How strongly the adapter applies, 0 to 2.")] = None
+    scale: Annotated[float | None, typer.Option(help="How strongly the adapter acts, 0 to 2.")] = None
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None
-    temperature: Annotated[float, typer.Option(help="0 is deterministic.")] = 0.0
-    seed: Annotated[int, typer.Option(help="For temperatures above 0.")] = 0
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is deterministic.")] = 0.0
+    seed: Annotated[int, typer.Option(help="Seed for temperatures above 0.")] = 0
     as_json: Json = False
 
 
@@ -158,7 +158,7 @@ async def _answer(request: CompleteRequest, *, as_json: bool) -> None:
 
 
 def describe(response: CompleteResponse) -> str:
-    """One line: which weights answered, how it ended and where the time went."""
+    """Return one line about a response: model, adapter, finish reason and timings."""
     t = response.timings
     with_adapter = f"{response.adapter.name} × {response.adapter.scale:g}" if response.adapter else "no adapter"
     speed = f", {1000 * t.decode_tokens / t.decode_ms:.0f} tok/s" if t.decode_ms else ""
@@ -170,7 +170,7 @@ def describe(response: CompleteResponse) -> str:
 
 
 def _validated(**fields: object) -> CompleteRequest:
-    """A request whose numbers are within their bounds; raises InvalidInput naming the option."""
+    """Build a request; raises InvalidInput naming an option that is out of bounds."""
     try:
         return msgspec.convert({k: v for k, v in fields.items() if v is not None}, CompleteRequest)
     except msgspec.ValidationError as error:
@@ -191,7 +191,7 @@ def _read(file: Path) -> str:
             raise TooLarge(
                 f"{file} has {size / 1e6:.0f} MB",
                 why=f"the limit is {MAX_FILE_BYTES // 1_000_000} MB",
-                fix="Complete in a smaller file; generated data is no help to the model",
+                fix="Complete in a smaller file",
             )
         raw = file.read_bytes()
     except FileNotFoundError:
@@ -212,7 +212,7 @@ def _read(file: Path) -> str:
 
 
 def _split(text: str, file: Path, line: int, column: int) -> tuple[str, str]:
-    """The text before and after the position; lines end at \\n, \\r\\n or \\r as in editors."""
+    """Split a text at a position; lines end at \\n, \\r\\n or \\r as in editors."""
     lines = text.replace("\r\n", "\n\0").replace("\r", "\n").replace("\n\0", "\r\n").split("\n")
     if not 1 <= line <= len(lines):
         raise InvalidInput(

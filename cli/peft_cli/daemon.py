@@ -1,4 +1,4 @@
-"""``serve``, ``start``, ``stop`` and ``status``: the daemon's life from the command line."""
+"""``serve``, ``start``, ``stop`` and ``status``: start, stop and watch the daemon."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def start(
 ) -> None:
     """Start the daemon in the background, or restart it if it runs with other settings.
 
-    Editors start it by themselves. Options given here hold until a client that wants other settings connects: what
-    is meant for editors as well belongs in the user file (`peft-daemon config --path`).
+    Editors start it by themselves. Options given here apply until a client with other settings connects. Settings for
+    editors too belong in the user file (`peft-daemon config --path`).
 
     \b
     Example:
@@ -89,7 +89,7 @@ def stop(
     timeout: Annotated[float, typer.Option(help="Seconds before it is killed.", min=0, max=3600)] = 12.0,
     as_json: Json = False,
 ) -> None:
-    """Stop the daemon: requests in flight get 5 s to finish; one that hangs is killed.
+    """Stop the daemon: running requests get 5 s to finish; a daemon that hangs is killed.
 
     \b
     Example:
@@ -180,8 +180,8 @@ def _print_status(now: DaemonStatus) -> None:
         rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
     rows += [("warning", f"the base answers without an adapter: {line}") for line in now.left_out]
     if engine.last_error:
-        told = engine.fix in engine.last_error
-        rows.append(("error", engine.last_error if told else f"{engine.last_error}. {engine.fix}"))
+        has_fix = engine.fix in engine.last_error
+        rows.append(("error", engine.last_error if has_fix else f"{engine.last_error}. {engine.fix}"))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
 

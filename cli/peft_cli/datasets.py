@@ -1,6 +1,6 @@
-"""``peft-daemon datasets``: what can be tuned on, where it lies, how many examples it has and what they look like.
+"""``peft-daemon datasets``: list the data sets for tuning, and show sizes, files and examples of one.
 
-``list`` never touches the network and reads no data; ``show`` reads the data set, and fetches it when it is not here.
+``list`` never uses the network and reads no data. ``show`` reads the data set, and fetches it if it is not here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="PATH", help="Take the data from this file or folder; default: docs/datasets.md."),
 ]
-SHOWN_LINES = 12
-"""Lines of an example's text that people see; JSON has all."""
+MAX_SHOWN_LINES = 12
+"""Most lines of an example's text that are printed; JSON has all."""
 
 
 class DataSetRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,9 +38,9 @@ class DataSetRow(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     licence: str
     sizes: Mapping[str, int]
-    """As the study had them; ``datasets show`` counts what is here."""
+    """Sizes in the study; ``datasets show`` counts those of the files here."""
     found: str | None
-    """Which place has the files; null: they would be fetched."""
+    """Where the files were found; null: they would be fetched."""
     files: Sequence[str]
 
 
@@ -77,11 +77,11 @@ def show_data_set(
         Literal["train", "validation", "test"], typer.Option("--split", help="The part whose examples are shown.")
     ] = "train",
     examples: Annotated[int, typer.Option("--examples", min=0, metavar="N", help="How many examples.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Decides a split that was not published.")] = 42,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not touch the network.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of a split that is not published.")] = 42,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Read a data set: sizes, rows left out by reason, licence, where it was found, digest, examples."""
+    """Show a data set: sizes, rows left out by reason, licence, where it was found, digest, examples."""
     from peft_tuning.data.datasets import catalogue
 
     loaded = catalogue.load(name, _places(data, offline=offline), seed=seed)
@@ -107,7 +107,7 @@ def _row(entry: DataSetEntry, places: DataLocations) -> DataSetRow:
 
     try:
         found = [locate(files, places) for files in entry.files]
-    except NotFound:  # what --data has of others is nothing to stop for
+    except NotFound:  # --data may hold another data set only
         found = [None]
     here = [part for part in found if part is not None]
     complete = len(here) == len(found)
@@ -175,7 +175,7 @@ def _print_shown(shown: ShownDataSet) -> None:
 
 
 def _indented(text: str) -> str:
-    """The beginning of somebody's text, without what could steer the terminal."""
+    """Indent the first lines of a text, without control characters, which could steer the terminal."""
     lines = ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in text.splitlines()]
-    more = [f"    … {len(lines) - SHOWN_LINES} more lines"] if len(lines) > SHOWN_LINES else []
-    return "\n".join([*(f"    {line}" for line in lines[:SHOWN_LINES]), *more])
+    more = [f"    … {len(lines) - MAX_SHOWN_LINES} more lines"] if len(lines) > MAX_SHOWN_LINES else []
+    return "\n".join([*(f"    {line}" for line in lines[:MAX_SHOWN_LINES]), *more])

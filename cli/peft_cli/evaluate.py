@@ -1,4 +1,4 @@
-"""``evaluate``: does an adapter pay, compared with examples in the prompt and with nothing?"""
+"""``evaluate``: compare an adapter with examples in the prompt, and with the base model alone."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def evaluate(
         typer.Option(help="context: served, signatures or passages; may be repeated. [default: served]"),
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="icl: one run with each; may be repeated. [default: the study's five]")
+        list[int] | None, typer.Option(help="icl: a run for each seed; may be repeated. [default: the study's five]")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Draw so many answers per item, for pass@k.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of --samples.")] = 0.6,
-    top_p: Annotated[float, typer.Option(help="Of --samples.")] = 0.95,
-    beams: Annotated[int | None, typer.Option(min=1, max=64, help="Search with so many beams, for EM@k.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Number of sampled answers per item, for pass@k.")] = None,
+    temperature: Annotated[float, typer.Option(help="Temperature of --samples.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Top-p of --samples.")] = 0.95,
+    beams: Annotated[int | None, typer.Option(min=1, max=64, help="Number of beams of a search, for EM@k.")] = None,
     pass_at: Annotated[
-        list[int] | None, typer.Option(metavar="K", help="Insist on pass@K; may be repeated.", min=1)
+        list[int] | None, typer.Option(metavar="K", help="Fail unless pass@K can be measured; may be repeated.", min=1)
     ] = None,
     allow_unsandboxed: Annotated[
         bool, typer.Option("--allow-unsandboxed", help="Run generated code without a sandbox: it can do what you can.")
@@ -85,40 +85,40 @@ def evaluate(
         typer.Option("--run-tests", help="With --repo: run its own tests with each answer in place, in a sandbox."),
     ] = False,
     pytest_args: Annotated[
-        str | None, typer.Option(metavar="ARGS", help="Of --run-tests: which tests, e.g. 'tests/unit -k fast'.")
+        str | None, typer.Option(metavar="ARGS", help="With --run-tests: which tests, e.g. 'tests/unit -k fast'.")
     ] = None,
     python: Annotated[
         Path | None,
         typer.Option(
-            help="Of --run-tests: an interpreter with pytest and all that your code needs. "
+            help="With --run-tests: an interpreter with pytest and all that your code needs. "
             "[default: .venv of the repository, else the one that runs this]"
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many items.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many items, the first ones.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; default: the data set's.")] = None,
     engine: Annotated[
         str | None,
         typer.Option(help="llamacpp, as served on a CPU, or torch, which answers many at once; default: the setting."),
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, max=512, help="Items answered together; default: what is fast.")
+        int | None, typer.Option(min=1, max=512, help="Items answered at the same time; default: a fast number.")
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Spread the items over the nodes of this Ray cluster, by its head."),
+        typer.Option(metavar="HOST:PORT", help="Share the items among the nodes of the Ray cluster with this head."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
-    base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the evaluation; default: the data set's.")] = None,
+    base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the setting `model`.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the evaluation; default: the data set's.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted one, or add strategies to it.")
+        bool, typer.Option("--resume", help="Continue an interrupted evaluation, or add strategies to it.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare ways of getting an answer out of the model: alone, with examples, with neighbours, with an adapter.
+    """Compare strategies: the model alone, with examples, with similar examples, with an adapter.
 
-    All strategies answer the same items, in the same prompt format and budget. Ctrl-C loses at most the item in hand;
-    the same command with --resume goes on.
+    All strategies answer the same items, in the same prompt format and budget. Ctrl-C loses at most the current item;
+    the same command with --resume continues.
 
     \b
     Example:
@@ -137,10 +137,10 @@ def evaluate(
         settings=resolve(command_line={"model": base, "engine": engine}, user_file=paths.config_file).settings,
         paths=paths,
     )
-    called, load = _source(place, dataset, repo, data)
+    default_name, load = _source(place, dataset, repo, data)
     own_tests = _own_tests(repo, pytest_args, python, asked=run_tests)
     request = EvaluateRequest(
-        name=name or called,
+        name=name or default_name,
         load_items=load,
         strategies=tuple(strategy or ("zero-shot", "icl", "rag")),
         sweep=Sweep(
@@ -162,7 +162,7 @@ def evaluate(
         resume=resume,
         command=("peft-daemon", *sys.argv[1:]),
     )
-    # An adapter of the package can be asked for before anything was served. Without its base the run itself refuses.
+    # The package's adapters may not be imported yet. If the base is missing, the run itself reports it.
     with suppress(NotFound):
         update_shipped_adapters(place.settings, paths)
     _run(request, place, as_json=as_json)
@@ -194,7 +194,7 @@ def _own_tests(
 
     if not asked:
         if arguments is not None or python is not None:
-            raise InvalidInput("--pytest-args and --python are of --run-tests", fix="Add --run-tests")
+            raise InvalidInput("--pytest-args and --python need --run-tests", fix="Add --run-tests")
         return None
     if repo is None:
         raise InvalidInput(
@@ -208,7 +208,7 @@ def _own_tests(
 
 
 def _source(place: Installation, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, LoadItems]:
-    """What to evaluate on: a word for the evaluation's name, and how to load it."""
+    """Return a word for the evaluation's name, and a function that loads its samples."""
     if (dataset is None) == (repo is None):
         raise InvalidInput(
             "say what to evaluate on",

@@ -1,4 +1,4 @@
-"""Evaluations and typing benchmarks as people see them: bars on a terminal, lines in a log, then the results."""
+"""The progress and results of evaluations and typing benchmarks: bars on a terminal, lines in a log, tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from peft_evaluation.typing_benchmark.run import BenchReported, Replaying, Typin
 from peft_tuning.events import Loading, duration
 
 MAX_ANSWER_CHARS = 48
-"""Characters of an answer that are shown while it runs."""
+"""Most characters of an answer that are shown during an evaluation."""
 
 
 def evaluation_view(console: Console) -> AbstractContextManager[Callable[[EvaluationEvent], None]]:
@@ -81,7 +81,7 @@ class EvaluationBars(BarView):
 
 
 class EvaluationLog:
-    """Prints a line now and then; of answers and runs also the first and the last, of each strategy."""
+    """Prints a line from time to time, and always the first and last of each strategy's answers and of the runs."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -92,7 +92,7 @@ class EvaluationLog:
         match event:
             case Loading():
                 share = f" {event.done:,}/{event.of:,}" if event.of else ""
-                # Never at once: an error while loading is then the only line.
+                # Not at once, so that an error while loading is the only line.
                 self._log.print(f"{event.what}{share}")
             case SampleAnswered():
                 facts = (f"{event.strategy} {event.done:,}/{event.of:,}", _scores(event.scores))
@@ -109,7 +109,7 @@ def print_evaluation(console: Console, event: EvaluationReported) -> None:
     """Print the results: a table, the differences, warnings, and where the report is."""
     table = Table(Column("strategy", no_wrap=True, overflow="fold"), "", Column("value [95 %]", no_wrap=True))
     for each in event.strategies:
-        # A row for each figure: as columns they would not fit beside one another.
+        # A row for each figure: as columns they would be too wide.
         metrics = [metric for metric in WHOLES if metric in each.metrics]
         for metric in metrics:
             name = each.id if metric == metrics[0] else ""
@@ -134,7 +134,7 @@ def typing_view(console: Console) -> AbstractContextManager[Callable[[TypingEven
 
 
 class TypingBar(BarView):
-    """Shows how many replays are over, the current one, and the time left."""
+    """Shows the number of finished replays, the current one, and the time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -164,7 +164,7 @@ class TypingBar(BarView):
 
 
 class TypingLog:
-    """Prints a line for the first replay, and another now and then."""
+    """Prints a line for the first replay, and others from time to time."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console

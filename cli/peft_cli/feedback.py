@@ -1,6 +1,6 @@
-"""``peft-daemon feedback``: what became of suggestions, summed up, removed, or made into a data set to tune on.
+"""``peft-daemon feedback``: show or delete the feedback on suggestions, or make a data set for tuning of it.
 
-Works on the file it is kept in; no daemon is needed.
+The commands work on the feedback file and need no daemon.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     from peft_tuning.data.repository.accepted import AcceptedSuggestion
 
 app = typer.Typer(
-    help="See, remove and learn from what became of suggestions.", no_args_is_help=True, rich_markup_mode=None
+    help="Show, delete and export the feedback on suggestions.", no_args_is_help=True, rich_markup_mode=None
 )
 
-EXPORT = ("detect_secrets", "pathspec")
-AGREE = 'write feedback = "text" into the file that `peft-daemon config --path` names, or set it in your editor'
-KEPT = {
+EXPORT_PACKAGES = ("detect_secrets", "pathspec")
+HOW_TO_AGREE = 'write feedback = "text" into the file that `peft-daemon config --path` names, or set it in your editor'
+RECORDED_BY_SETTING = {
     "counts": "numbers of each suggestion; code only where you agreed in your editor",
     "text": "numbers of each suggestion, and up to 8,000 characters of code on each side of it",
     "off": "nothing is recorded",
 }
-"""What the daemon keeps, by its setting."""
+"""What the daemon records, by its setting ``feedback``."""
 
 
 class ShownFeedback(msgspec.Struct, frozen=True, kw_only=True):
     """What ``feedback show --json`` prints."""
 
     setting: str
-    """What is kept from now on: counts, text or off."""
+    """What is recorded from now on: counts, text or off."""
     file: str
     suggestions: int
     with_text: int
-    """Those of them with the code around them, which you agreed to keep."""
+    """Suggestions with the code around them, which you agreed to keep."""
     unasked_text: int
-    """Those of them with code that was kept before anybody was asked. Nothing uses it."""
+    """Suggestions with code that an earlier version kept without asking. Nothing uses it."""
     lines: list[FeedbackSummary]
 
 
@@ -57,7 +57,7 @@ class Cleared(msgspec.Struct, frozen=True):
     """What ``feedback clear --json`` prints."""
 
     removed: int
-    """Suggestions; with ``--text``, those of which only numbers are left."""
+    """Number of suggestions removed; with ``--text``, of those whose text was removed."""
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class Exported(msgspec.Struct, frozen=True):
 
 @app.command("show", epilog="Example: peft-daemon feedback show --json")
 def show(as_json: Json = False) -> None:
-    """Show how often suggestions were accepted and are still there, and what is kept of them and where."""
+    """Show how often suggestions were accepted and are still there, and what is recorded and where."""
     store, setting = _store(), _setting()
     lines, counts = summarize(store.rows()), store.counts()
     shown = ShownFeedback(
@@ -92,11 +92,11 @@ def clear(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove everything that was recorded, or all code of it."""
+    """Delete all recorded feedback, or only the code in it."""
     store = _store()
     try:
         counts = store.counts()
-    except Conflict as error:  # it cannot be read, but removed
+    except Conflict as error:  # an unreadable file can still be removed
         if text:
             raise
         counts = FeedbackCounts(0, 0, 0)
@@ -111,7 +111,7 @@ def clear(
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise InvalidInput(f"this removes {what}", fix="Add --yes")
-        typer.confirm(f"This removes {what}. Go on?", abort=True)
+        typer.confirm(f"This removes {what}. Continue?", abort=True)
     if text:
         store.clear_text()
     else:
@@ -124,10 +124,10 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The file to write; it must not exist yet.")],
     as_json: Json = False,
 ) -> None:
-    """Write the accepted suggestions, as they stood 30 s later, as a data set for `peft-daemon tune --dataset`.
+    """Write the accepted suggestions, as they were 30 s later, as a data set for `peft-daemon tune --dataset`.
 
-    Only those whose text you agreed to keep are in it. Files that tuning on a repository would not read are left out,
-    and so is what holds a secret.
+    It has only suggestions whose text you agreed to keep. Files that tuning on a repository would not read, and code
+    with secrets, are left out.
     """
     if file.exists():
         raise Conflict(f"{file} exists already", fix="Give the name of a new file")
@@ -137,10 +137,10 @@ def export(
     if not store.counts().with_text:
         raise NotFound(
             "there is nothing to export",
-            why="only counts are kept of suggestions until you agree that the code around them is kept on this machine",
-            fix=f"To agree from now on, {AGREE}",
+            why="only counts are recorded until you agree to keep the code around suggestions on this machine",
+            fix=f"To agree from now on, {HOW_TO_AGREE}",
         )
-    require_extra("exporting feedback", "tune", EXPORT)
+    require_extra("exporting feedback", "tune", EXPORT_PACKAGES)
     from peft_tuning.data.repository.accepted import learnable_examples
 
     found = learnable_examples(_accepted(row) for row in store.rows() if row.has_text and _stayed(row))
@@ -158,7 +158,7 @@ def _setting() -> str:
 
 
 def _stayed(row: FeedbackRow) -> bool:
-    """Whether a suggestion was taken as a whole and something of it was still there."""
+    """Whether a suggestion was accepted completely and a part of it was still there later."""
     return row.record.outcome is Outcome.ACCEPTED and bool(row.record.kept)
 
 
@@ -187,7 +187,7 @@ def _print(shown: ShownFeedback) -> None:
         _print_table(shown.lines)
     else:
         typer.echo("nothing is recorded yet")
-    typer.echo(f"setting: feedback = {shown.setting} ({KEPT[shown.setting]})")
+    typer.echo(f"setting: feedback = {shown.setting} ({RECORDED_BY_SETTING[shown.setting]})")
     typer.echo(f"kept in {shown.file}, and sent nowhere: {shown.suggestions:,} suggestions, counts of each", nl=False)
     typer.echo(f"; of {shown.with_text:,} the code around them too" if shown.with_text else ", no code")
     if shown.unasked_text:
@@ -196,7 +196,7 @@ def _print(shown: ShownFeedback) -> None:
             "it, and `peft-daemon feedback clear --text` removes it"
         )
     if shown.setting == "counts":
-        typer.echo(f"to have code kept, which tuning can learn from: {AGREE}")
+        typer.echo(f"to have code kept, which tuning can learn from: {HOW_TO_AGREE}")
 
 
 def _print_table(lines: list[FeedbackSummary]) -> None:
@@ -216,7 +216,7 @@ def _print_table(lines: list[FeedbackSummary]) -> None:
             *("–" if share is None else f"{share:.0%}" for share in shares),
             f"{line.characters_accepted:,} / {line.characters_shown:,}",
         )
-    # A language is what some client said it is: never formatting.
+    # The language comes from a client and must not be read as formatting.
     Console(markup=False).print(table)
 
 

@@ -35,7 +35,7 @@ from peft_daemon.models.store import open_store
 
 PROMPT_LINES = 24
 DECODE_TOKENS = 32
-"""Of the prompt and the answer that measure the engine's speed."""
+"""Lines of the prompt and tokens of the answer by which the engine's speed is measured."""
 
 
 class SetupResult(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ def setup(
     missing = not store.is_installed(entry)
     if missing:
         pull_with_progress(store, entry)
-    # Here rather than by the daemon that starts next: the first request finds them.
+    # Before the daemon starts, so that its first request finds them.
     new = update_shipped_adapters(settings, paths)
     in_use = AdapterRegistry(paths.adapters).in_use()
     status = run(_start_daemon(settings, paths))
@@ -149,7 +149,7 @@ def show_config(
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One finding."""
+    """The result of one check of ``doctor``."""
 
     name: str
     ok: bool
@@ -187,11 +187,11 @@ def doctor(as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _run_check(name: str, look: Callable[[], str]) -> Check:
+def _run_check(name: str, check: Callable[[], str]) -> Check:
     try:
-        return Check(name, True, look())
+        return Check(name, True, check())
     except Exception as failure:
-        # A check that fails in any way must not keep the others from being made.
+        # Any error of a check must not prevent the other checks.
         error = expected(failure)
         return Check(name, False, f"{error.what}: {error.why}" if error.why else error.what, error.fix)
 
@@ -237,7 +237,7 @@ def _why_engine(settings: Settings) -> str:
 
 
 async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, float]:
-    """Tokens per second, reading a prompt and writing, in an engine of its own."""
+    """Return tokens per second, reading a prompt and writing, measured with a temporary engine."""
     model = catalogue.get(settings.model)
     path = open_store(settings, paths).file_to_serve(model, settings).path
     async with temporary_engine(settings, model, path) as engine:
@@ -251,6 +251,7 @@ async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, floa
 
 
 def check_daemon(paths: Paths) -> str:
+    """Describe the daemon in a line, and end processes of earlier daemons; raises PeftDaemonError if it is unwell."""
     from peft_daemon.client import DaemonClient
     from peft_daemon.lifecycle.runtime_info import find_running_daemon
     from peft_daemon.lifecycle.stop import end_orphans
@@ -273,8 +274,8 @@ def check_daemon(paths: Paths) -> str:
         if not engine.responding:
             raise EngineFailed(
                 f"running, pid {status.pid}, but its engine does not answer",
-                why="its process lives and does nothing",
-                fix="The next request has it ended and replaced, and so does `peft-daemon stop`",
+                why="its process runs but does not respond",
+                fix="The next request replaces it; `peft-daemon stop` ends it",
             )
         return f"running, pid {status.pid}, engine {engine.state}, {status.memory_bytes / 1e6:.0f} MB{left}"
 

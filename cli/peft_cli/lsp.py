@@ -1,6 +1,6 @@
 """``peft-daemon lsp``: the language server, on standard input and output. The server itself is ``peft_lsp``.
 
-Imports the command line's library only to describe itself: editors wait for ``serve``, and the library takes longer
+The command line's library is imported only for ``register``: editors wait for ``serve``, and the library takes longer
 to load than the server takes to answer.
 """
 
@@ -20,7 +20,7 @@ def register(app: Typer) -> None:
 
     @app.command()
     def lsp(
-        log_level: LogLevel = Option("warning", help="Detail of the log on standard error."),
+        log_level: LogLevel = Option("warning", help="Level of detail of the log on standard error."),
         _stdio: bool = Option(False, "--stdio", hidden=True),  # many editors append it
     ) -> None:
         """Serve an editor: the language server on standard input and output.
@@ -35,7 +35,7 @@ def register(app: Typer) -> None:
 
 
 def serve(log_level: LogLevel = "warning") -> int:
-    """Serve one editor until it leaves; returns the exit code."""
+    """Serve one editor until it disconnects; returns the exit code."""
     from peft_lsp.transport import serve_stdio
 
     return serve_stdio(log_level)

@@ -1,4 +1,4 @@
-"""``peft-daemon models``: which base models exist, fetching one, deleting one."""
+"""``peft-daemon models``: list, fetch, optimize and delete base models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the setting `model` names it."""
     installed: bool
     staged_bytes: int
-    """Bytes of an unfinished pull."""
+    """Bytes received by an interrupted pull."""
     path: str | None
     source: str | None
     verified: str | None
@@ -73,19 +73,19 @@ class RemovedModel(msgspec.Struct, frozen=True, kw_only=True):
 @app.command("optimize", epilog="Example: peft-daemon models optimize --dry-run")
 def optimize(
     model_id: Annotated[
-        str, typer.Argument(metavar="[ID]", help="Catalogue id; without it the chosen model.", show_default=False)
+        str, typer.Argument(metavar="[ID]", help="Catalogue id; default: the setting `model`.", show_default=False)
     ] = "",
     candidate: Annotated[
         list[str] | None,
         typer.Option("--candidate", metavar="RECIPE", help="iq4_nl, iq4_nl-mlp, q4_0 or q8_0; may be repeated."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and tell, but keep nothing.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Delete the copy: the original serves again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and print, but keep nothing.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the copy, and serve the original again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Look for a copy of the model that is faster on this processor and as good, and serve that.
+    """Make a copy of the model that is faster on this processor and as good, and serve it.
 
-    Takes some minutes and about 1 GB of disk meanwhile. Adapters stay valid. An interrupted run is gone on with.
+    Takes some minutes, and about 1 GB of disk meanwhile. Adapters stay valid. An interrupted run is continued.
     """
     paths = Paths.from_environment()
     settings = resolve(user_file=paths.config_file).settings
@@ -120,7 +120,7 @@ def optimize(
 
 @app.command("list", epilog="Example: peft-daemon models list --json")
 def list_models(as_json: Json = False) -> None:
-    """Show the catalogue, and what of it is on this disk."""
+    """Show all known models, and which are installed."""
     settings = _settings()
     store = open_store(settings, Paths.from_environment())
     installed = {model.id: model for model in store.list()}
@@ -132,12 +132,12 @@ def list_models(as_json: Json = False) -> None:
 def pull_model(
     model_id: ModelId,
     local: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Take this file instead of the network's.")
+        Path | None, typer.Option("--from", metavar="FILE", help="Copy this file instead of fetching one.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not touch the network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch a model and verify its sha256; goes on where an interrupted pull stopped."""
+    """Fetch a model and verify its sha256; an interrupted pull is continued."""
     entry = catalogue.get(model_id)
     store = open_store(_settings(offline=offline), Paths.from_environment())
     model = pull_with_progress(store, entry, local=local)
@@ -154,7 +154,7 @@ def pull_model(
 
 @app.command("remove", epilog="Example: peft-daemon models remove qwen2.5-coder-1.5b-instruct")
 def remove_model(model_id: ModelId, as_json: Json = False) -> None:
-    """Delete a model, and what an unfinished pull of it left."""
+    """Delete a model, and any interrupted download of it."""
     entry = catalogue.get(model_id)
     freed = open_store(_settings(), Paths.from_environment()).remove(entry)
     removed = RemovedModel(id=entry.id, freed_bytes=freed)
@@ -166,7 +166,7 @@ def remove_model(model_id: ModelId, as_json: Json = False) -> None:
 
 
 def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | None = None) -> InstalledModel:
-    """``store.pull`` with a bar on stderr, or its first and last line when stderr is no terminal.
+    """Run ``store.pull`` with a progress bar on stderr, or only with its notes if stderr is not a terminal.
 
     Ctrl-C and SIGTERM raise Cancelled; what was received is kept.
     """
@@ -178,7 +178,7 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
         with termination_interrupts(), download_view() as progress:
             started = time.monotonic()
             model = store.pull(entry, local=local, progress=progress)
-            # An editor may have failed to start the daemon for want of this model: let it try again at once.
+            # An editor may have failed to start the daemon because the model was missing: allow a new try at once.
             reset_backoff(Paths.from_environment())
             progress.note(f"{entry.id}: complete and verified after {time.monotonic() - started:.0f} s")
             return model
@@ -252,7 +252,7 @@ _UNTIL_STOPPED = "a running daemon uses its file until `peft-daemon stop`"
 
 
 def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> JudgingOptions:
-    """With the adapter that completes code everywhere, as the daemon would."""
+    """Return how copies are judged: with the adapter that fills in everywhere, as the daemon would serve them."""
     from peft_core.api_types import LLAMACPP, Task
     from peft_daemon.adapters.registry import AdapterRegistry
     from peft_daemon.adapters.shipped_adapters import update_shipped_adapters

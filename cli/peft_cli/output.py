@@ -1,4 +1,4 @@
-"""What all commands share: output, errors as one line and an exit code, extras that must be installed, interrupts."""
+"""What all commands share: output, errors, exit codes, checks for optional packages, interrupts."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from peft_core.wire_errors import error_body
 from peft_daemon.engines.base import set_wait_policy
 
 TRACEBACK = "PEFT_DAEMON_TRACEBACK"
-"""Set in the environment: tracebacks of unexpected errors are shown."""
-LONGEST_REASON = 300
+"""Environment variable; if it is set, tracebacks of unexpected errors are shown."""
+MAX_REASON_CHARS = 300
 
 TUNE_PACKAGES = ("torch", "transformers", "peft", "accelerate")
 EVAL_PACKAGES = (*TUNE_PACKAGES, "sacrebleu", "bm25s", "jinja2")
@@ -53,7 +53,7 @@ def emit(value: object, *, as_json: bool, text: Callable[[], None]) -> None:
 
 
 def report(error: PeftDaemonError, *, as_json: bool) -> int:
-    """Print an error the way the caller reads output; returns the exit code to leave with."""
+    """Print an error as JSON to stdout or as a line to stderr; returns the exit code."""
     if as_json:
         body = msgspec.to_builtins(error_body(error))
         del body["type"]  # for clients of the HTTP API
@@ -64,7 +64,7 @@ def report(error: PeftDaemonError, *, as_json: bool) -> int:
 
 
 def expected(error: Exception) -> PeftDaemonError:
-    """Any error as one with a next step; the traceback of an unexpected one goes to a file or to standard error."""
+    """Return any error as a PeftDaemonError; the traceback of an unexpected one goes to a file or to stderr."""
     if isinstance(error, PeftDaemonError):
         return error
     if isinstance(error, OSError) and error.filename:
@@ -76,12 +76,12 @@ def expected(error: Exception) -> PeftDaemonError:
         fix = f"Its traceback is in {file}; please report it"
     else:
         fix = f"`{TRACEBACK}=1` before the command shows its traceback; please report it"
-    reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
-    return PeftDaemonError("an error that peft-daemon does not expect", why=reason, fix=fix)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARS]
+    return PeftDaemonError("an unexpected error", why=reason, fix=fix)
 
 
 def _keep_traceback(error: Exception) -> Path | None:
-    """Write the traceback where only this user can read it; None where that cannot be done."""
+    """Write the traceback to a file that only this user can read; None if that is not possible."""
     from peft_core.files import require_private_folder, write_private
 
     try:
@@ -92,8 +92,8 @@ def _keep_traceback(error: Exception) -> Path | None:
     return file
 
 
-def speak_any_encoding() -> None:
-    """Let no character that the console cannot show end a command that has done its work."""
+def escape_unprintable_output() -> None:
+    """Escape characters that the console cannot show, which would end a command with an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -104,7 +104,7 @@ def _print_json(value: object) -> None:
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        # As JSON escapes it, whatever the console shows.
+        # With all characters escaped that are not ASCII.
         text = json.dumps(json.loads(text), indent=2)
     sys.stdout.write(text + "\n")
 
@@ -118,13 +118,14 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
-    """Check that the extra is installed, and keep its libraries from the network and from warnings about themselves.
+    """Check that the packages of an extra are installed, and keep them offline and quiet.
 
-    Their threads wait as the settings say. Raises NotFound that says what ``what`` needs and which extra to install.
+    Also applies the setting ``wait_policy``. Raises NotFound naming the packages that ``what`` needs and the command
+    that installs them.
     """
     # Before torch is loaded.
     set_wait_policy(resolve(user_file=Paths.from_environment().config_file).settings.wait_policy)
-    # bitsandbytes looks on the hub for kernels when it is imported.
+    # bitsandbytes searches the hub for kernels when it is imported.
     os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.filterwarnings("ignore", category=FutureWarning)
     for library in ("bitsandbytes", "transformers"):
@@ -135,7 +136,7 @@ def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
 
 
 def install_command(extra: str) -> str:
-    """Return the command that adds the extra to this installation, from the source of the package itself."""
+    """Return the command that adds the extra to this installation, from where the package itself was installed."""
     wanted = f"peft-daemon[{extra}]"
     try:
         origin = json.loads(distribution("peft-daemon").read_text("direct_url.json") or "{}")
@@ -151,21 +152,21 @@ def install_command(extra: str) -> str:
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the work the way Ctrl-C does, so that the child goes too."""
+    """Let SIGTERM and a closed terminal end the work as Ctrl-C does, so that child processes end too."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         ctrl_c = signal.getsignal(signal.SIGINT)
         if callable(ctrl_c):
-            ctrl_c(signal.SIGINT, frame)  # asyncio has its own: it cancels what it runs
+            ctrl_c(signal.SIGINT, frame)  # asyncio has a handler of its own, which cancels its task
         else:
             raise KeyboardInterrupt
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    # Under nohup a closed terminal is to be ignored; handlers can be set in the main thread only.
-    heeded = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    # Under nohup a closed terminal must be ignored; handlers can be set in the main thread only.
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread():
-        heeded = []
-    previous = [(number, signal.signal(number, interrupt)) for number in heeded]
+        handled = []
+    previous = [(number, signal.signal(number, interrupt)) for number in handled]
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The progress of long work: bars on a terminal, lines in a log, JSON for programs.
 
-Drawn from the events of the packages below, which draw nothing. The views of evaluations are in ``evaluation_view``.
+The packages below send events and print nothing. The views of evaluations are in ``evaluation_view``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from peft_daemon.requantize.optimizer import OptimizeEvent
 
 LOG_INTERVAL_S = 30.0
-"""A log gets a line this often."""
+"""Time between two lines of a log, unless a step begins or ends."""
 STEP_INTERVAL_S = 2.0
 
 
 class BarView:
-    """A view that is on the screen while its ``with`` block runs."""
+    """A progress display that is on the screen during its ``with`` block."""
 
     def __init__(self, progress: bars.Progress) -> None:
         self._progress = progress
@@ -94,11 +94,11 @@ class NoteLines:
         sys.stderr.flush()
 
     def advance(self, done: int, total: int) -> None:
-        """Ignore: nobody watches."""
+        """Do nothing: there is no bar."""
 
 
 class StepLines:
-    """Steps as lines on standard error: the beginning and end of each, on a terminal also one every two seconds."""
+    """Steps as lines on standard error: start and end of each, on a terminal also a line every two seconds."""
 
     def __init__(self) -> None:
         self._step, self._printed_at = "", 0.0
@@ -114,7 +114,7 @@ class StepLines:
 
 @contextmanager
 def download_view() -> Iterator[DownloadProgress]:
-    """Show a download on standard error: on a terminal a bar with bytes, speed and time left, else its notes."""
+    """Show a download on standard error: a bar with bytes, speed and time left on a terminal, else its notes."""
     if not sys.stderr.isatty():
         yield NoteLines()
         return
@@ -149,7 +149,7 @@ class DownloadBar:
 
 
 class TuningView:
-    """A tuning run on a terminal: loading, the training bar, the verdict, what became of the adapter.
+    """A tuning run on a terminal: loading, the training bar, the gate's verdict, where the adapter is used.
 
     Shows one thing at a time: a status line, or the training bar. Use it in a ``with`` block.
     """
@@ -178,9 +178,13 @@ class TuningView:
                 self._print(event.reason)
                 if event.forgets:
                     before, after = event.general_base.similarity, event.general_adapter.similarity
-                    self._console.print(f"warning: general code suffers: similarity {before:.3f} → {after:.3f}")
+                    self._console.print(
+                        f"warning: completions of other code get worse: similarity {before:.3f} → {after:.3f}"
+                    )
             case AdapterRegistered():
-                where = f"in {event.repository}" if event.repository else "everywhere without a choice of its own"
+                where = (
+                    f"in {event.repository}" if event.repository else "in all folders without a setting of their own"
+                )
                 use = (
                     f"serves {' and '.join(event.in_use)} {where} from the next request on"
                     if event.in_use
@@ -240,7 +244,7 @@ class TrainingBar(BarView):
                 )
                 self._progress.console.print(
                     f"{event.examples:,} examples, {event.trainable_parameters:,} trainable parameters"
-                    + (f", going on after step {event.first_step}" if event.first_step else "")
+                    + (f", continuing after step {event.first_step}" if event.first_step else "")
                 )
             case StepFinished() if self._task is not None:
                 self._progress.update(self._task, completed=event.step, figures=_figures(event))

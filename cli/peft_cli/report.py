@@ -1,4 +1,4 @@
-"""``peft-daemon report``: what evaluations and typing benchmarks found. Reads files of this machine only."""
+"""``peft-daemon report``: open, compare and list the reports of evaluations and typing benchmarks on this machine."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def list_reports(as_json: Json = False) -> None:
 def open_report(
     which: Which, show: Annotated[bool, typer.Option("--show/--path", help="In the browser, or print its path.")] = True
 ) -> None:
-    """Open a report in the browser, made anew from its report.json.
+    """Open a report in the browser; its pages are written again from its report.json.
 
     A report of `bench typing` opens as well: by the name of its run, its folder, or its bench.json.
     """
@@ -63,10 +63,10 @@ def open_report(
     from peft_evaluation.report.html import EVALUATION_PAGES
     from peft_evaluation.typing_benchmark.report import TYPING_PAGES
 
-    # The first that has the report; where none has it, the first says so.
-    places = [(kind, _place(which, kind.format.runs)) for kind in (EVALUATION_PAGES, TYPING_PAGES)]
-    kind, place = next(((kind, place) for kind, place in places if kind.format.is_at(place)), places[0])
-    page = kind.remake(place)
+    # Takes the first kind that has this report. If none has it, the first raises the error.
+    found = [(kind, _report_path(which, kind.format.runs)) for kind in (EVALUATION_PAGES, TYPING_PAGES)]
+    kind, path = next(((kind, path) for kind, path in found if kind.format.is_at(path)), found[0])
+    page = kind.remake(path)
     typer.echo(str(page))
     if show and not webbrowser.open(page.resolve().as_uri()):
         raise NotFound("there is no browser to open it with", fix=f"Open {page} yourself")
@@ -74,12 +74,12 @@ def open_report(
 
 @app.command("compare", epilog="Example: peft-daemon report compare conala-before conala-after")
 def compare(before: Which, after: Which, as_json: Json = False) -> None:
-    """Compare two evaluations of the same items, strategy by strategy: what did a change change?"""
+    """Compare two evaluations of the same items, strategy by strategy, e.g. before and after a change."""
     require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report import store
     from peft_evaluation.report.builder import compare_reports
 
-    found = compare_reports(store.read_report(_place(before)), store.read_report(_place(after)))
+    found = compare_reports(store.read_report(_report_path(before)), store.read_report(_report_path(after)))
     emit(found, as_json=as_json, text=lambda: _print(found))
 
 
@@ -94,7 +94,7 @@ def against(
     from peft_evaluation.report import store
     from peft_evaluation.report.builder import compare_strategies
 
-    found = compare_strategies(store.read_report(_place(which)), strategy)
+    found = compare_strategies(store.read_report(_report_path(which)), strategy)
     emit(found, as_json=as_json, text=lambda: _print(found))
 
 
@@ -109,7 +109,7 @@ def share(
     from peft_evaluation.report.html import write_pages
     from peft_evaluation.report.store import without_texts
 
-    report = without_texts(store.read_report(_place(which)))
+    report = without_texts(store.read_report(_report_path(which)))
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InvalidInput(f"{folder} is not an empty folder", fix="Name another one")
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,8 +129,8 @@ def _print(found: Sequence[Comparison]) -> None:
         )
 
 
-def _place(which: str, runs: str | None = None) -> Path:
-    """A path as it is, else the run of that name among ``runs``, by default the evaluations."""
+def _report_path(which: str, runs: str | None = None) -> Path:
+    """Return ``which`` if it is a path, else the folder of that name in ``runs`` (default: the evaluations)."""
     path = Path(which)
     return path if path.exists() or path.name.endswith((".json", ".json.gz")) else _folder(runs) / which
 

@@ -1,4 +1,4 @@
-"""``peft-daemon tune``: an adapter from a data set, a file of examples or a repository. Only options and output."""
+"""``peft-daemon tune``: make an adapter from a data set, a file of examples or a repository."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def tune(
             help="lora, qlora-4bit, qlora-8bit, ia3, prompt, prefix or full; default: lora, on CUDA qlora-4bit."
         ),
     ] = None,
-    base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the chosen one.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Measure what it would take, and stop.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the setting `model`.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the expected time and memory, and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Make it the next version of an existing name.")] = False,
     activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Put it in use afterwards.")] = True,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; default: 5.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only so many examples of each part.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many examples of each part.")] = None,
     validation_limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only so many examples to choose the best weights by.")
+        int | None, typer.Option(min=1, help="Use only this many examples to choose the best weights by.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step; default: 8.")] = None,
     batch_tokens: Annotated[
@@ -76,26 +76,30 @@ def tune(
     dropout: Annotated[float | None, typer.Option(help="LoRA's dropout; default: 0.05.")] = None,
     dora: Annotated[bool, typer.Option("--dora", help="Weight-decomposed LoRA.")] = False,
     rslora: Annotated[bool, typer.Option("--rslora", help="Rank-stabilized LoRA.")] = False,
-    init: Annotated[str | None, typer.Option(help="How LoRA begins: gaussian, pissa, olora, …")] = None,
-    virtual_tokens: Annotated[int | None, typer.Option(min=1, help="Of prompt and prefix tuning.")] = None,
+    init: Annotated[str | None, typer.Option(help="Initialization of LoRA: gaussian, pissa, olora, …")] = None,
+    virtual_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Number of virtual tokens of prompt and prefix tuning.")
+    ] = None,
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Compute activations twice: slower, less memory.")
     ] = False,
     early_stopping: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N evaluations without a better one.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of data, weights and order.")] = 42,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of data, weights and order.")] = 42,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: the cores, one less while a daemon serves.")
     ] = None,
-    nice: Annotated[int, typer.Option(min=0, max=19, help="How much other programs go before it.")] = 10,
+    nice: Annotated[
+        int, typer.Option(min=0, max=19, help="Niceness: the higher, the more other programs go first.")
+    ] = 10,
     gate_holes: Annotated[int, typer.Option(min=0, help="Held-out holes that judge a repository's adapter.")] = 48,
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line, as things happen.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
     """Make an adapter from a data set or from your own repository, and put it in use.
 
-    Shows progress; Ctrl-C leaves a checkpoint, and the same command with --resume goes on from there.
+    Shows progress; Ctrl-C saves a checkpoint, from which the same command with --resume continues.
     A repository's adapter is put in use there only if it is better than the base on code it has not seen.
 
     \b
@@ -118,8 +122,8 @@ def tune(
     )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     source, load = _source(place, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
-    called = name or derive_name(source, chosen)
-    options = _built(
+    adapter_name = name or derive_name(source, chosen)
+    options = _validated(
         MethodOptions,
         rank=rank,
         alpha=alpha,
@@ -133,7 +137,7 @@ def tune(
     from peft_tuning.job import TuneJob
     from peft_tuning.trainer import resumed_threads
 
-    job = _built(
+    job = _validated(
         TuneJob,
         method=chosen,
         options=options,
@@ -146,12 +150,12 @@ def tune(
         max_steps=max_steps,
         limit=limit,
         validation_limit=validation_limit,
-        threads=resumed_threads(place.folder(called)) if resume else threads or default_threads(paths),
+        threads=resumed_threads(place.folder(adapter_name)) if resume else threads or default_threads(paths),
         niceness=nice,
         report_to=tuple(report_to or ()),
     )
     request = TuneRequest(
-        name=called,
+        name=adapter_name,
         job=job,
         load_data=load,
         repository=repo.resolve() if repo is not None else None,
@@ -205,7 +209,7 @@ def _source(
     seed: int,
     prompt_tokens: int | None,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
-    """What to tune on: a word for the adapter's name, and how to load it."""
+    """Return a word for the adapter's name, and a function that loads the data set."""
     if sum(map(bool, (dataset, repo, code))) != 1:
         raise InvalidInput(
             "say what to tune on",
@@ -229,7 +233,7 @@ def _source(
 
         roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
         return "code", lambda on_progress: shortened(
-            # Sentences are for adapters of one's own code; one of everybody's code fills in.
+            # Without sentences: an adapter of many people's code is only for filling in.
             folders_data_set(
                 roots,
                 name="code",
@@ -246,8 +250,8 @@ def _source(
     return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), places, seed=seed))
 
 
-def _built(kind: Any, **fields: object) -> Any:
-    """A validated struct from the options that were given; raises InvalidInput naming the option."""
+def _validated(kind: Any, **fields: object) -> Any:
+    """Build a struct from the options that were given; raises InvalidInput naming an invalid option."""
     given = {key: value for key, value in fields.items() if value is not None}
     try:
         return msgspec.convert(given, kind)

@@ -114,8 +114,8 @@ def test_without_a_sandbox_the_model_is_not_asked(
     [
         (("--dataset", "humaneval", "--run-tests"), "--run-tests is for a repository", 2),
         (("--repo", ".", "--run-tests", "--allow-unsandboxed"), "only run in a sandbox", 2),
-        (("--repo", ".", "--pytest-args", "tests"), "are of --run-tests", 2),
-        (("--repo", ".", "--python", "python"), "are of --run-tests", 2),
+        (("--repo", ".", "--pytest-args", "tests"), "need --run-tests", 2),
+        (("--repo", ".", "--python", "python"), "need --run-tests", 2),
         (("--repo", ".", "--run-tests", "--pytest-args", "'tests"), "No closing quotation", 2),
     ],
 )
