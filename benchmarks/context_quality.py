@@ -92,15 +92,15 @@ def windowed(example: FillExample, characters: int) -> Document:
 
 
 async def run(
-    place: Installation, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path
+    installation: Installation, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path
 ) -> list[Filled]:
     """Fill what is not filled yet, one hole of each repository at a time, so that a part of it is balanced too."""
-    form = formats.get(place.entry.prompt_formats.fill)
-    characters = int(place.settings.prompt_tokens * CHARACTERS_PER_TOKEN)
+    form = formats.get(installation.entry.prompt_formats.fill)
+    characters = int(installation.settings.prompt_tokens * CHARACTERS_PER_TOKEN)
     with Journal(out, Filled) as journal:
         known = {each.key for each in journal.read()}
-        settings = measurement_settings(place.settings)
-        async with temporary_engine(settings, place.entry, place.base.path) as engine:
+        settings = measurement_settings(installation.settings)
+        async with temporary_engine(settings, installation.entry, installation.base.path) as engine:
             for number in range(count):
                 for each in asked:
                     for adapter in adapters:
@@ -116,10 +116,10 @@ async def run(
                                 document=windowed(example, characters),
                                 format=form,
                                 task=Task.FILL,
-                                context_tokens=place.settings.context_tokens,
+                                context_tokens=installation.settings.context_tokens,
                                 max_tokens=MAX_TOKENS,
                                 context=chunks,
-                                adapter=leased(place, adapter),
+                                adapter=leased(installation, adapter),
                             )
                             end = await complete_once(engine, job)
                             journal.append(
@@ -139,12 +139,12 @@ async def run(
         return list(journal.read())
 
 
-def leased(place: Installation, adapter: str) -> AdapterLease | None:
+def leased(installation: Installation, adapter: str) -> AdapterLease | None:
     """The adapter at the scale of its manifest; None for ``base``."""
     if adapter == "base":
         return None
-    manifest = place.registry.get(adapter)
-    return place.registry.lease(manifest, manifest.scale, engine="llamacpp")
+    manifest = installation.registry.get(adapter)
+    return installation.registry.lease(manifest, manifest.scale, engine="llamacpp")
 
 
 def rows(filled: Iterable[Filled], adapters: Sequence[str], ways: Sequence[str]) -> list[dict[str, object]]:
@@ -186,13 +186,13 @@ def main() -> None:
     given = parser.parse_args()
     adapters, ways = given.adapter or ["python-fim", "base"], given.way or [NONE, "served:300"]
     paths = Paths.from_environment()
-    place = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
-    update_shipped_adapters(place.settings, paths)
+    installation = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    update_shipped_adapters(installation.settings, paths)
     asked = []
     for repository in given.repositories:
         items = load_repository(repository, SEED).first(given.count)
         asked.append(Asked(items, {way: strategy(way, items) for way in ways}))
-    filled = asyncio.run(run(place, asked, adapters, given.count, given.out))
+    filled = asyncio.run(run(installation, asked, adapters, given.count, given.out))
     table = rows(filled, adapters, ways)
     if given.json:
         print(json.dumps(table))

@@ -73,7 +73,7 @@ def typing(
     from peft_tuning.installation import Installation
 
     paths = Paths.from_environment()
-    place = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    installation = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
     amount = QUICK if quick else FULL
     request = run.BenchRequest(
         folder=_folder(paths, name, output, resume=resume),
@@ -89,10 +89,10 @@ def typing(
     # A daemon outlives its starter, so it must be stopped also if this process is terminated.
     with termination_interrupts():
         if as_json:
-            run.bench(request, place, JsonLines(sys.stdout))
+            run.bench(request, installation, JsonLines(sys.stdout))
             return
         with typing_view(Console(stderr=True)) as show:
-            run.bench(request, place, show)
+            run.bench(request, installation, show)
 
 
 def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool) -> Path:

@@ -64,9 +64,9 @@ def list_data_sets(data: Data = None, as_json: Json = False) -> None:
     """Show the data sets, their licences, and where their files are."""
     from peft_tuning.data.datasets import catalogue
 
-    places = _places(data)
-    rows = [_row(entry, places) for entry in catalogue.ENTRIES]
-    emit(rows, as_json=as_json, text=lambda: _print_rows(rows, places))
+    locations = _locations(data)
+    rows = [_row(entry, locations) for entry in catalogue.ENTRIES]
+    emit(rows, as_json=as_json, text=lambda: _print_rows(rows, locations))
 
 
 @app.command("show", epilog="Example: peft-daemon datasets show conala --data ~/conala --examples 3")
@@ -84,12 +84,12 @@ def show_data_set(
     """Show a data set: sizes, rows left out by reason, licence, where it was found, digest, examples."""
     from peft_tuning.data.datasets import catalogue
 
-    loaded = catalogue.load(name, _places(data, offline=offline), seed=seed)
+    loaded = catalogue.load(name, _locations(data, offline=offline), seed=seed)
     shown = _shown(loaded, split, examples)
     emit(shown, as_json=as_json, text=lambda: _print_shown(shown))
 
 
-def _places(data: Path | None, *, offline: bool = False) -> DataLocations:
+def _locations(data: Path | None, *, offline: bool = False) -> DataLocations:
     from peft_cli.progress_view import NoteLines
     from peft_tuning.data.datasets.sources import DataLocations
 
@@ -102,11 +102,11 @@ def _places(data: Path | None, *, offline: bool = False) -> DataLocations:
     return DataLocations.resolve(settings, paths, data=data.expanduser() if data else None, progress=NoteLines())
 
 
-def _row(entry: DataSetEntry, places: DataLocations) -> DataSetRow:
+def _row(entry: DataSetEntry, locations: DataLocations) -> DataSetRow:
     from peft_tuning.data.datasets.sources import locate
 
     try:
-        found = [locate(files, places) for files in entry.files]
+        found = [locate(files, locations) for files in entry.files]
     except NotFound:  # --data may hold another data set only
         found = [None]
     here = [part for part in found if part is not None]
@@ -116,7 +116,7 @@ def _row(entry: DataSetEntry, places: DataLocations) -> DataSetRow:
         summary=entry.summary,
         licence=entry.licence,
         sizes=entry.sizes,
-        found=" and ".join(dict.fromkeys(part.place for part in here)) if complete else None,
+        found=" and ".join(dict.fromkeys(part.location for part in here)) if complete else None,
         files=[str(path) for part in here for path in part.files.values()] if complete else [],
     )
 
@@ -145,7 +145,7 @@ def _sizes(sizes: Mapping[str, int]) -> str:
     return " / ".join(f"{count:,}" for count in sizes.values())
 
 
-def _print_rows(rows: Sequence[DataSetRow], places: DataLocations) -> None:
+def _print_rows(rows: Sequence[DataSetRow], locations: DataLocations) -> None:
     for row in rows:
         typer.echo(f"{row.id}: {row.summary}")
         typer.echo(f"  train / validation / test in the study: {_sizes(row.sizes)}")
@@ -153,7 +153,9 @@ def _print_rows(rows: Sequence[DataSetRow], places: DataLocations) -> None:
         if row.found:
             where = [f"  here ({row.found}): {file}" for file in row.files]
         else:
-            where = ["  not here: give its folder with --data"] if places.offline else ["  not here: fetched when used"]
+            where = (
+                ["  not here: give its folder with --data"] if locations.offline else ["  not here: fetched when used"]
+            )
         typer.echo("\n".join(where))
     typer.echo("FILE.jsonl: your own data, intent and code or prefix, suffix and middle (docs/datasets.md)")
 

@@ -133,11 +133,11 @@ def evaluate(
     from peft_tuning.installation import Installation
 
     paths = Paths.from_environment()
-    place = Installation(
+    installation = Installation(
         settings=resolve(command_line={"model": base, "engine": engine}, user_file=paths.config_file).settings,
         paths=paths,
     )
-    default_name, load = _source(place, dataset, repo, data)
+    default_name, load = _source(installation, dataset, repo, data)
     own_tests = _own_tests(repo, pytest_args, python, asked=run_tests)
     request = EvaluateRequest(
         name=name or default_name,
@@ -164,8 +164,8 @@ def evaluate(
     )
     # The package's adapters may not be imported yet. If the base is missing, the run itself reports it.
     with suppress(NotFound):
-        update_shipped_adapters(place.settings, paths)
-    _run(request, place, as_json=as_json)
+        update_shipped_adapters(installation.settings, paths)
+    _run(request, installation, as_json=as_json)
 
 
 def _mixture(word: str) -> ChunkMixture:
@@ -207,7 +207,9 @@ def _own_tests(
     return RepositoryTestsRequest(repository=repo, arguments=words, python=python)
 
 
-def _source(place: Installation, dataset: str | None, repo: Path | None, data: Path | None) -> tuple[str, LoadItems]:
+def _source(
+    installation: Installation, dataset: str | None, repo: Path | None, data: Path | None
+) -> tuple[str, LoadItems]:
     """Return a word for the evaluation's name, and a function that loads its samples."""
     if (dataset is None) == (repo is None):
         raise InvalidInput(
@@ -224,11 +226,11 @@ def _source(place: Installation, dataset: str | None, repo: Path | None, data: P
     from peft_evaluation.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
-    places = DataLocations.resolve(place.settings, place.paths, data=data)
+    places = DataLocations.resolve(installation.settings, installation.paths, data=data)
     return Path(str(dataset)).stem, lambda on_progress: catalogue.load(str(dataset), places, seed=SEED)
 
 
-def _run(request: EvaluateRequest, place: Installation, *, as_json: bool) -> None:
+def _run(request: EvaluateRequest, installation: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
     from peft_cli.evaluation_view import evaluation_view
@@ -236,7 +238,7 @@ def _run(request: EvaluateRequest, place: Installation, *, as_json: bool) -> Non
     from peft_evaluation import runner
 
     if as_json:
-        runner.evaluate(request, place, JsonLines(sys.stdout))
+        runner.evaluate(request, installation, JsonLines(sys.stdout))
         return
     with evaluation_view(Console(stderr=True)) as show:
-        runner.evaluate(request, place, show)
+        runner.evaluate(request, installation, show)

@@ -117,11 +117,11 @@ def tune(
     from peft_tuning.run import TuneRequest, default_threads
 
     paths = Paths.from_environment()
-    place = Installation(
+    installation = Installation(
         settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths
     )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
-    source, load = _source(place, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
+    source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
         MethodOptions,
@@ -150,7 +150,7 @@ def tune(
         max_steps=max_steps,
         limit=limit,
         validation_limit=validation_limit,
-        threads=resumed_threads(place.folder(adapter_name)) if resume else threads or default_threads(paths),
+        threads=resumed_threads(installation.folder(adapter_name)) if resume else threads or default_threads(paths),
         niceness=nice,
         report_to=tuple(report_to or ()),
     )
@@ -165,17 +165,17 @@ def tune(
         gate_holes=gate_holes,
     )
     if plan:
-        _plan(request, place, as_json=as_json)
+        _plan(request, installation, as_json=as_json)
     else:
-        _run(request, place, as_json=as_json)
+        _run(request, installation, as_json=as_json)
 
 
-def _plan(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
+def _plan(request: TuneRequest, installation: Installation, *, as_json: bool) -> None:
     from peft_tuning.resources import make_plan
     from peft_tuning.run import check, prepare
 
-    check(request, place)
-    made = make_plan(prepare(request, place, request.load_data(lambda *_: None), lambda _: None))
+    check(request, installation)
+    made = make_plan(prepare(request, installation, request.load_data(lambda *_: None), lambda _: None))
     emit(made, as_json=as_json, text=lambda: typer.echo("\n".join(made.lines)))
     if not made.fits:
         raise Unavailable(
@@ -185,7 +185,7 @@ def _plan(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
         )
 
 
-def _run(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
+def _run(request: TuneRequest, installation: Installation, *, as_json: bool) -> None:
     from rich.console import Console
 
     from peft_cli.progress_view import JsonLines, TuningView
@@ -193,14 +193,14 @@ def _run(request: TuneRequest, place: Installation, *, as_json: bool) -> None:
 
     if as_json:
         lines = JsonLines(sys.stdout)
-        run(request, place, lines)
+        run(request, installation, lines)
         return
     with TuningView(Console(stderr=True)) as view:
-        run(request, place, view)
+        run(request, installation, view)
 
 
 def _source(
-    place: Installation,
+    installation: Installation,
     dataset: str | None,
     repo: Path | None,
     code: list[str],
@@ -239,14 +239,14 @@ def _source(
                 name="code",
                 seed=seed,
                 on_progress=on_progress,
-                mix=DataMix(intents=0.0, with_context=0.25),
+                mix=DataMix(intent_share=0.0, context_share=0.25),
                 ignore=ignore,
             )
         )
     from peft_tuning.data.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
-    places = DataLocations.resolve(place.settings, place.paths, data=data)
+    places = DataLocations.resolve(installation.settings, installation.paths, data=data)
     return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), places, seed=seed))
 
 

@@ -114,14 +114,14 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str, place: Installation, engine: str) -> Iterator[Cluster]:
+def connected(address: str, installation: Installation, engine: str) -> Iterator[Cluster]:
     """The cluster whose head is at ``address`` (``HOST:PORT``), until the block ends; its processes end with it.
 
     Raises InvalidInput for what is no address, Unavailable when the cluster or a node does not reply in time, Conflict
     and NotFound for a node that would answer otherwise: another version, another base model or none.
     """
     _require_reachable(address)
-    base = place.base
+    base = installation.base
     import ray  # noqa: PLC0415  (an extra)
 
     # Ray puts the working directory on the workers' import path, and it may be a repository nobody has read.
@@ -130,7 +130,7 @@ def connected(address: str, place: Installation, engine: str) -> Iterator[Cluste
     try:
         spots = _with_same_versions(node_slots(ray.nodes(), gpus=engine == TORCH))
         actors = [_start(spot) for spot in spots]
-        asked = [actor.require_base.remote(place, base.sha256) for actor in actors]
+        asked = [actor.require_base.remote(installation, base.sha256) for actor in actors]
         for spot, found in zip(spots, _replies(spots, asked, "has no free processor"), strict=True):
             if isinstance(found, NodeLost):
                 raise EngineFailed(f"lost {spot.node}", why=str(found), fix="`ray status` shows what the nodes do")

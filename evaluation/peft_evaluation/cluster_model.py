@@ -142,9 +142,9 @@ class ClusterWorker:
         self._adapters: dict[str, asyncio.Task[Path]] = {}
         self._folder = Path()
 
-    async def require_base(self, place: Installation, sha256: str) -> None:
+    async def require_base(self, installation: Installation, sha256: str) -> None:
         """Raise NotFound when this node has no such base model, Conflict when it has another file for it."""
-        base = place.here().base
+        base = installation.here().base
         if base.sha256 != sha256:
             raise Conflict(
                 f"{base.id} is another file",
@@ -154,10 +154,12 @@ class ClusterWorker:
 
     async def open(self, plan: ModelSpec) -> int:
         """Load the model; how many questions are answered together. Raises what ``opened`` raises."""
-        place = plan.place.here()
+        installation = plan.installation.here()
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="pd-")))
-        place.require_intact()
-        answerer = await self._open.enter_async_context(open_model(replace(plan, place=place), place.base.path))
+        installation.require_intact()
+        answerer = await self._open.enter_async_context(
+            open_model(replace(plan, installation=installation), installation.base.path)
+        )
         self._answerer = answerer
         return answerer.at_once
 

@@ -258,7 +258,7 @@ MAX_BATCH_ROWS = 128
 class ModelSpec:
     """All that decides an answer, besides the question and the model file. Can be sent to another machine."""
 
-    place: Installation
+    installation: Installation
     decoding: Decoding
     context_tokens: int
     max_tokens: int
@@ -266,15 +266,15 @@ class ModelSpec:
     """Questions answered together on one machine; None: as many as its engine is fast with."""
 
 
-def engine_of(place: Installation, decoding: Decoding) -> str:
+def engine_of(installation: Installation, decoding: Decoding) -> str:
     """The id of the engine that answers: the chosen one, unless only torch can."""
-    return TORCH if isinstance(decoding, Beams) else factory.engine_id(place.settings)
+    return TORCH if isinstance(decoding, Beams) else factory.engine_id(installation.settings)
 
 
 @asynccontextmanager
 async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
     """The answerer with the model at ``path`` loaded, until the block ends; raises what the engine raises."""
-    batched = engine_of(plan.place, plan.decoding) == TORCH
+    batched = engine_of(plan.installation, plan.decoding) == TORCH
     async with (_batched if batched else _served)(plan, path) as answerer:
         yield answerer
 
@@ -282,11 +282,11 @@ async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]
 @asynccontextmanager
 async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
     at_once = plan.at_once or SERVED_AT_ONCE
-    settings = measurement_settings(plan.place.settings, slots=at_once)
-    async with temporary_engine(settings, plan.place.entry, path) as engine:
+    settings = measurement_settings(plan.installation.settings, slots=at_once)
+    async with temporary_engine(settings, plan.installation.entry, path) as engine:
         yield ServedModel(
             engine=engine,
-            formats=plan.place.entry.prompt_formats,
+            formats=plan.installation.entry.prompt_formats,
             context_tokens=plan.context_tokens,
             max_tokens=plan.max_tokens,
             decoding=plan.decoding,
@@ -296,16 +296,20 @@ async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
 
 @asynccontextmanager
 async def _batched(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
-    set_wait_policy(plan.place.settings.wait_policy)  # on another machine nothing has set it yet
+    set_wait_policy(plan.installation.settings.wait_policy)  # on another machine nothing has set it yet
     # These load torch, which takes seconds.
     from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
     from peft_evaluation.batch_engine.engine import BatchedEngine, BeamSearchModel  # noqa: PLC0415
 
-    settings, formats, answers = plan.place.settings, plan.place.entry.prompt_formats, plan.decoding.answers
+    settings, formats, answers = (
+        plan.installation.settings,
+        plan.installation.entry.prompt_formats,
+        plan.decoding.answers,
+    )
     at_once = plan.at_once or max(1, MAX_BATCH_ROWS // answers)
     engine = BatchedEngine(
         partial(load_base, path, settings.torch_precision),
-        model_id=plan.place.entry.id,
+        model_id=plan.installation.entry.id,
         context_tokens=plan.context_tokens,
         rows=at_once * answers,
         threads=settings.threads,

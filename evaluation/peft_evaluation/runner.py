@@ -114,17 +114,17 @@ class EvaluateRequest:
     """What was typed, for the record."""
 
 
-def folder(place: Installation, name: str) -> Path:
+def folder(installation: Installation, name: str) -> Path:
     """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
-    return place.paths.data / store.EVALUATION.runs / name
+    return installation.paths.data / store.EVALUATION.runs / name
 
 
-def evaluate(request: EvaluateRequest, place: Installation, on_progress: OnEvaluationEvent) -> Report:
+def evaluate(request: EvaluateRequest, installation: Installation, on_progress: OnEvaluationEvent) -> Report:
     """Do it all, report progress, and return the report; raises what ``answer_all`` raises."""
-    items = answer_all(request, place, on_progress)
-    where = folder(place, request.name)
+    items = answer_all(request, installation, on_progress)
+    where = folder(installation, request.name)
     begun = read_identity(where)
     answered = list(Journal(where / "answers.jsonl", SampleResult).read())
     runs, sandbox = run_all(request, items, answered, where, on_progress)
@@ -134,7 +134,7 @@ def evaluate(request: EvaluateRequest, place: Installation, on_progress: OnEvalu
         items,
         answered,
         score(items, answered, runs),
-        adapters={name: found for name, asked in begun.strategies.items() if (found := _used(place, asked))},
+        adapters={name: found for name, asked in begun.strategies.items() if (found := _used(installation, asked))},
         seconds=generation_seconds(answered),
         sandbox=sandbox,
     )
@@ -151,41 +151,43 @@ def evaluate(request: EvaluateRequest, place: Installation, on_progress: OnEvalu
     return report
 
 
-def answer_all(request: EvaluateRequest, place: Installation, on_progress: OnEvaluationEvent) -> SampleSet:
+def answer_all(request: EvaluateRequest, installation: Installation, on_progress: OnEvaluationEvent) -> SampleSet:
     """The first step: every strategy answers every item. Returns the items.
 
     Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
     when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine and ``connected`` raise.
     """
-    where = folder(place, request.name)
+    where = folder(installation, request.name)
     if request.own_tests is not None:
         # Both before the repository is read and its tests are run, which takes minutes.
         _sandbox_of_own_tests(request)
         require_free(where, resume=request.resume)
-    nodes = connected(request.ray, place, _engine(request, place)) if request.ray else nullcontext()
+    nodes = connected(request.ray, installation, _engine(request, installation)) if request.ray else nullcontext()
     with nodes as cluster:
-        return _answer_all(request, place, cluster, on_progress)
+        return _answer_all(request, installation, cluster, on_progress)
 
 
 def _answer_all(
-    request: EvaluateRequest, place: Installation, cluster: Cluster | None, on_progress: OnEvaluationEvent
+    request: EvaluateRequest, installation: Installation, cluster: Cluster | None, on_progress: OnEvaluationEvent
 ) -> SampleSet:
-    path = place.base.path
-    place.require_intact()
+    path = installation.base.path
+    installation.require_intact()
     items = request.load_items(lambda what, done, of: on_progress(Loading(what=what, done=done, of=of)))
     items = items.first(request.limit) if request.limit else items
     _require_tests(request, items)
     if request.own_tests is not None:
-        items = _with_own_tests(request, request.own_tests, items, folder(place, request.name), on_progress)
+        items = _with_own_tests(request, request.own_tests, items, folder(installation, request.name), on_progress)
     elif _tested(items):
         # Now rather than after hours of answering.
         choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
     on_progress(Loading(what="choosing examples"))
     strategies = choose_strategies(
-        request.strategies, request.sweep, items, lambda name: _adapter(place, request, name)
+        request.strategies, request.sweep, items, lambda name: _adapter(installation, request, name)
     )
-    begun = begin_run(folder(place, request.name), _identity(request, place, items, strategies), resume=request.resume)
-    on_progress(Loading(what=f"loading {place.entry.id}"))
+    begun = begin_run(
+        folder(installation, request.name), _identity(request, installation, items, strategies), resume=request.resume
+    )
+    on_progress(Loading(what=f"loading {installation.entry.id}"))
     began, first = time.monotonic(), 0
     live = LiveScores(items)
 
@@ -207,18 +209,18 @@ def _answer_all(
         )
 
     async def all_of_it() -> None:
-        with Journal(folder(place, request.name) / "answers.jsonl", SampleResult) as journal:
+        with Journal(folder(installation, request.name) / "answers.jsonl", SampleResult) as journal:
             if _complete(journal, items, strategies):
                 return
             for known in journal.read():
                 live.add(known)
-            async with _answerer(request, place, path, begun.max_tokens, cluster) as answerer:
-                engine = _engine(request, place)
+            async with _answerer(request, installation, path, begun.max_tokens, cluster) as answerer:
+                engine = _engine(request, installation)
                 await generate(
                     items,
                     strategies,
                     answerer,
-                    lease=lambda digest: _lease(place, digest, engine),
+                    lease=lambda digest: _lease(installation, digest, engine),
                     journal=journal,
                     on_progress=told,
                 )
@@ -332,64 +334,64 @@ def _complete(journal: Journal[SampleResult], items: SampleSet, strategies: tupl
     )
 
 
-def _engine(request: EvaluateRequest, place: Installation) -> str:
-    return engine_of(place, request.decoding)
+def _engine(request: EvaluateRequest, installation: Installation) -> str:
+    return engine_of(installation, request.decoding)
 
 
-def _adapter(place: Installation, request: EvaluateRequest, name: str) -> Manifest:
+def _adapter(installation: Installation, request: EvaluateRequest, name: str) -> Manifest:
     try:
-        manifest = place.registry.get(name)
+        manifest = installation.registry.get(name)
     except NotFound as error:
         raise InvalidInput(error.what, why=error.why, fix=error.fix) from None
-    manifest.require_base(place.base.id, place.base.sha256)
-    manifest.require_engine(_engine(request, place))
+    manifest.require_base(installation.base.id, installation.base.sha256)
+    manifest.require_engine(_engine(request, installation))
     return manifest
 
 
-def _used(place: Installation, asked: StrategyIdentity) -> Manifest | None:
+def _used(installation: Installation, asked: StrategyIdentity) -> Manifest | None:
     """The adapter of a strategy that may have been asked for in an earlier process; None when it is gone."""
     try:
-        return place.registry.get(asked.settings["adapter"].split()[-1])
+        return installation.registry.get(asked.settings["adapter"].split()[-1])
     except (KeyError, NotFound):
         return None
 
 
-def _lease(place: Installation, digest: str, engine: str) -> AdapterLease:
-    manifest = place.registry.get(digest)
-    return place.registry.lease(manifest, manifest.scale, engine=engine)
+def _lease(installation: Installation, digest: str, engine: str) -> AdapterLease:
+    manifest = installation.registry.get(digest)
+    return installation.registry.lease(manifest, manifest.scale, engine=engine)
 
 
 def _identity(
-    request: EvaluateRequest, place: Installation, items: SampleSet, strategies: tuple[Strategy, ...]
+    request: EvaluateRequest, installation: Installation, items: SampleSet, strategies: tuple[Strategy, ...]
 ) -> EvaluationIdentity:
-    ids = place.entry.prompt_formats
+    ids = installation.entry.prompt_formats
     return EvaluationIdentity(
         command=shlex.join(request.command),
         data=items.name,
         part=items.part,
         data_digest=items.digest,
-        model=place.entry.id,
-        model_sha256=place.base.sha256,
-        engine=_engine(request, place),
+        model=installation.entry.id,
+        model_sha256=installation.base.sha256,
+        engine=_engine(request, installation),
         formats=f"{ids.fill}, {ids.intent}",
         decoding=request.decoding.facts,
         max_tokens=request.max_tokens or items.max_tokens,
-        context_tokens=_context(place),
+        context_tokens=_context(installation),
         strategies={each.id: StrategyIdentity(each.seeds, dict(each.settings)) for each in strategies},
     )
 
 
-def _context(place: Installation) -> int:
-    return min(place.settings.context_tokens, place.entry.context_tokens)
+def _context(installation: Installation) -> int:
+    return min(installation.settings.context_tokens, installation.entry.context_tokens)
 
 
 def _answerer(
-    request: EvaluateRequest, place: Installation, path: Path, max_tokens: int, cluster: Cluster | None
+    request: EvaluateRequest, installation: Installation, path: Path, max_tokens: int, cluster: Cluster | None
 ) -> AbstractAsyncContextManager[Model]:
     plan = ModelSpec(
-        place=place,
+        installation=installation,
         decoding=request.decoding,
-        context_tokens=_context(place),
+        context_tokens=_context(installation),
         max_tokens=max_tokens,
         at_once=request.at_once,
     )

@@ -3,16 +3,16 @@
 The examples of a step, its *effective batch*, depend on seed and epoch alone, never on memory, devices or an earlier
 run. How a step is split into forward passes (micro-batches) depends on the layout:
 
-- ``PACKED``: examples stand one after another in one row, without padding. The beginning that all prompts share (a
-  chat format's system text) stands there once: attention is causal, so its states are the same for each. A mask keeps
-  the examples apart and ``position_ids`` begin anew, so each sees exactly what it would see alone.
+- ``PACKED``: examples follow one another in one row, without padding. The beginning that all prompts share (a chat
+  format's system text) is there once: attention is causal, so its states are the same for each. A mask keeps the
+  examples apart and ``position_ids`` start again for each, so each sees exactly what it would see alone.
 - ``PADDED``: one example per row, for methods that put virtual tokens before each; grouped by length.
 - ``ENCODER_DECODER``: the prompt for the encoder, the answer for the decoder; padded and grouped likewise.
 
 The loss is on answers alone. The vocabulary projection is computed for their tokens only, and never all at once: with
 151,936 words it is a quarter of a small model's work, and its logits (0.6 MB per token and copy) are most of the memory
-of a plain training script. The model runs as it is, but its output layer is handed nothing; the states it would have
-got are projected afterwards, in chunks, where there is a target.
+of a plain training script. The model runs unchanged, but its output layer gets an empty input; the states that it would
+have got are projected afterwards, in chunks, where there is a target.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from peft_tuning.encode import EncodedExample
 IGNORED = -100
 """Target of a position that has no loss."""
 SORTED_BATCHES = 50
-"""Effective batches that are sorted by length together, where rows are padded (as transformers' grouping does)."""
+"""Effective batches that are sorted by length together if rows are padded (as transformers' grouping does)."""
 LOSS_CHUNK = 128
 """Positions projected at a time: 78 MB of logits with the largest vocabulary of the study."""
 
@@ -62,11 +62,11 @@ class BatchTensors:
 
     @property
     def loss_tokens(self) -> int:
-        """How many positions have loss."""
+        """Number of positions with loss."""
         return int((self.targets != IGNORED).sum())
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> BatchTensors:
-        """Move to ``device``; a floating-point mask in ``dtype``, which attention demands."""
+        """Move to ``device``; a floating-point mask is converted to ``dtype``, which attention requires."""
         moved = {
             name: each.to(device, dtype=dtype) if each.is_floating_point() else each.to(device)
             for name, each in self.inputs.items()
@@ -102,12 +102,12 @@ class StepSchedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last step of an epoch may have fewer examples than the others."""
+        """Number of steps in an epoch, of which the last may have fewer examples."""
         return ceil(len(self.lengths) / self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps in the whole run."""
         full = self.epochs * self.steps_per_epoch
         return full if self.max_steps is None else min(full, self.max_steps)
 
@@ -126,7 +126,7 @@ class StepSchedule:
 
     @cached_property
     def evaluations(self) -> frozenset[int]:
-        """Numbers of the steps (from 1) after which the model is evaluated; the last step is always one."""
+        """Numbers of the steps (from 1) after which the model is evaluated, always with the last step."""
         each, parts = self.steps_per_epoch, self.evaluations_per_epoch
         regular = {
             epoch * each + ceil(part * each / parts) for epoch in range(self.epochs) for part in range(1, parts + 1)
@@ -191,7 +191,7 @@ def _micro_batch(examples: tuple[EncodedExample, ...], layout: BatchLayout) -> M
 
 
 def _shared(examples: Sequence[EncodedExample]) -> int:
-    """First tokens that all prompts share; the last token of a prompt is never shared: it predicts the answer."""
+    """Count the first tokens that all prompts share, without a prompt's last one, which predicts the answer."""
     if len(examples) < 2:
         return 0
     columns = zip(*(each.prompt[:-1] for each in examples), strict=False)
@@ -199,7 +199,7 @@ def _shared(examples: Sequence[EncodedExample]) -> int:
 
 
 def collate(batch: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: int = 0) -> BatchTensors:
-    """The tensors of a batch. ``pad`` fills padded positions; ``decoder_start`` begins a decoder's input."""
+    """Return the tensors of a batch. ``pad`` fills padded positions; ``decoder_start`` begins a decoder's input."""
     make = {BatchLayout.PACKED: _packed, BatchLayout.PADDED: _padded, BatchLayout.ENCODER_DECODER: _encoder_decoder}[
         layout
     ]
@@ -209,7 +209,7 @@ def collate(batch: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: 
 
 
 def _packed(batch: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
-    """One batch; the last token of an answer is predicted but predicts nothing, so it is not computed."""
+    """Put all examples into one row; the last token of an answer is only a target, so it is not an input."""
     shared = batch.shared
     ids, targets = list(batch.examples[0].prompt[:shared]), [IGNORED] * shared
     positions, owner = list(range(shared)), [0] * shared
@@ -226,7 +226,7 @@ def _packed(batch: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor
 
 
 def _block_mask(owner: Tensor) -> Tensor:
-    """(1, 1, n, n), added to attention scores: a token sees earlier tokens of its own example and the shared ones."""
+    """Return a mask (1, 1, n, n) to add to attention scores: a token sees the earlier ones of its example."""
     count = len(owner)
     seen = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
     seen &= torch.ones(count, count, dtype=torch.bool).tril()

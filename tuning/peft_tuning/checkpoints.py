@@ -1,9 +1,8 @@
-"""Checkpoints of a run: folders that are either complete or absent, whatever happens while they are written.
+"""Checkpoints of a run: folders that are either complete or absent, even after a crash while they are written.
 
-A checkpoint holds the trained weights alone, optimizer, scheduler and the training state. Dropout needs no stored
-generator: each step's is seeded by (seed, step). The data position is the step number. Folders are written beside
-their place, synced and renamed; the two newest stay, and every ``best`` one of them names. Does not cover when
-checkpoints are made, nor the final adapter.
+A checkpoint holds the trained weights (not the base's), optimizer, scheduler and the training state. Dropout needs no
+stored generator: it is seeded by (seed, step). The position in the data is the step number. A folder is written under
+another name, synced and renamed. The two newest checkpoints are kept, and the best weights that they name.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from torch import Tensor
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_core.files import PARTIAL_PREFIX, atomic_folder, file_sha256
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 WEIGHTS, OPTIMIZER, SCHEDULER = "trained.safetensors", "optimizer.pt", "scheduler.pt"
 TRAINER_STATE = "trainer_state.json"
-"""The name that transformers' Trainer gave it in earlier versions."""
+"""Named as by transformers' Trainer, which wrote it in earlier versions."""
 SUMMARY = "checkpoint.json"
 _STEP, _BEST = "step-", "best-"
 
@@ -57,7 +56,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class TrainingState(msgspec.Struct, kw_only=True):
-    """Where a run stands, without its tensors; the names in the file are those of transformers' Trainer."""
+    """The progress of a run, without tensors; the names in the file are those of transformers' Trainer."""
 
     step: int = msgspec.field(default=0, name="global_step")
     """Optimizer steps done."""
@@ -104,9 +103,9 @@ class CheckpointSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     step: int
     best_step: int | None
-    """Step of the best weights so far; they lie in a folder of their own."""
+    """Step of the best weights so far, which are in a folder of their own."""
     sha256: dict[str, str]
-    """Of every other file."""
+    """sha256 of every other file, by name."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +121,15 @@ class Checkpoint:
         return self.summary.step
 
     def weights(self) -> dict[str, Tensor]:
-        """The trained weights by parameter name."""
+        """Load the trained weights by parameter name."""
         return load_file(self.folder / WEIGHTS)
 
     def state(self) -> TrainingState:
-        """Where the run stood; a file of an earlier version, which transformers wrote, is read as well."""
+        """Load the progress of the run; files of earlier versions, which transformers wrote, can be read too."""
         return msgspec.json.decode((self.folder / TRAINER_STATE).read_bytes(), type=TrainingState)
 
     def load(self, name: str) -> Any:
-        """The state in ``optimizer.pt`` or ``scheduler.pt``; only plain values and tensors are accepted."""
+        """Load ``optimizer.pt`` or ``scheduler.pt``; only plain values and tensors are accepted."""
         return torch.load(self.folder / name, map_location="cpu", weights_only=True)
 
 
@@ -141,7 +140,7 @@ class CheckpointStore:
         self.root = root
 
     def latest(self) -> Checkpoint | None:
-        """The newest complete checkpoint whose files are what was written; leftovers of a crash are passed over."""
+        """Return the newest complete and undamaged checkpoint; leftovers of a crash are skipped."""
         for folder in self._folders(_STEP):
             summary = _read(folder)
             if summary is None or not all(_matches(folder / name, sha) for name, sha in summary.sha256.items()):
@@ -158,7 +157,7 @@ class CheckpointStore:
         optimizer: Mapping[str, Any],
         scheduler: Mapping[str, Any],
     ) -> Path:
-        """Write a checkpoint, then drop what is no longer needed; raises NoSpace and leaves the older ones alone."""
+        """Write a checkpoint, then delete older ones that are not needed; raises NoSpace without deleting any."""
 
         def write(folder: Path) -> None:
             save_file(_contiguous(weights), folder / WEIGHTS)
@@ -174,22 +173,22 @@ class CheckpointStore:
         return folder
 
     def save_best(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Keep these weights for as long as a checkpoint names ``step`` as its best; raises NoSpace."""
+        """Keep these weights as long as a checkpoint names ``step`` as its best; raises NoSpace."""
         self._publish(self._best(step).name, lambda folder: save_file(_contiguous(weights), folder / WEIGHTS))
 
     def best(self, step: int) -> dict[str, Tensor]:
-        """The weights kept for ``step``."""
+        """Load the weights kept for ``step``."""
         return load_file(self._best(step) / WEIGHTS)
 
     def clear(self) -> None:
-        """Forget the run."""
+        """Delete all checkpoints of the run."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _best(self, step: int) -> Path:
         return self.root / f"{_BEST}{step:07}"
 
     def _folders(self, prefix: str) -> list[Path]:
-        """Newest first."""
+        """Return the folders with this prefix, newest first."""
         return sorted(self.root.glob(f"{prefix}*"), reverse=True) if self.root.is_dir() else []
 
     def _publish(self, name: str, write: Callable[[Path], None]) -> Path:
@@ -202,21 +201,21 @@ class CheckpointStore:
         return self.root / name
 
     def _prune(self) -> None:
-        kept = self._folders(_STEP)[:KEPT]
+        kept = self._folders(_STEP)[:MAX_CHECKPOINTS]
         summaries = [_read(folder) for folder in kept]
         best = {self._best(each.best_step) for each in summaries if each is not None and each.best_step is not None}
-        for folder in (*self._folders(_STEP)[KEPT:], *self._folders(_BEST), *self._folders(PARTIAL_PREFIX)):
+        for folder in (*self._folders(_STEP)[MAX_CHECKPOINTS:], *self._folders(_BEST), *self._folders(PARTIAL_PREFIX)):
             if folder not in best:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def trained_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The parameters that training changes, by name, on the CPU."""
+    """Return the parameters that training changes, by name, on the CPU."""
     return {name: each.detach().cpu() for name, each in model.named_parameters() if each.requires_grad}
 
 
 def restore(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy saved weights into the model's trained parameters; raises InvalidInput when they are not the same ones."""
+    """Copy saved weights into the model's trained parameters; raises InvalidInput if they do not match."""
     own = {name: each for name, each in model.named_parameters() if each.requires_grad}
     if own.keys() != weights.keys() or any(own[name].shape != each.shape for name, each in weights.items()):
         raise InvalidInput(
@@ -253,9 +252,9 @@ def _matches(path: Path, sha256: str) -> bool:
 
 
 def write_folder(final: Path, write: Callable[[Path], None], *, full: NoSpace) -> None:
-    """Let ``write`` fill a folder that appears at ``final`` whole or not at all, in place of what an earlier run left.
+    """Let ``write`` fill a folder, which then replaces ``final`` in one step, if it is complete.
 
-    Raises ``full`` when the disk is.
+    Raises ``full`` when the disk is full.
     """
     try:
         with atomic_folder(final) as staged:

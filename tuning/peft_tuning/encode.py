@@ -1,8 +1,8 @@
-"""Encode examples as token ids: the prompt as it is served, and the answer that has to follow it.
+"""Encode examples as token ids: the prompt as in completion, and the answer that must follow it.
 
 Prompts come from the function that completion uses (``completion.prompt.build``): the same window, the same order, the
-same text held back at the cursor. Therefore the answer begins with the held-back text, as it has to when the adapter is
-served. It ends as a served answer does: with a closed fence where the prompt opened one, and the format's end token.
+same text held back at the cursor. Therefore the answer begins with the held-back text, as it must when the adapter is
+served. It ends as a served answer does: with a closed fence if the prompt opened one, and the format's end token.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EncodedExample:
     response: tuple[int, ...]
     """Ends with the format's end token (or the tokenizer's end-of-sequence token)."""
     cut: bool = False
-    """Whether the prompt shows less of the document than there is."""
+    """Whether the prompt shows only a part of the document."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -89,7 +89,7 @@ class ExampleTokenizer:
 
     @classmethod
     def of(cls, base: LoadedBase) -> ExampleTokenizer:
-        """Return the tokenizer of a base model; raises InvalidInput where there is no end-of-sequence token."""
+        """Return the tokenizer of a base model; raises InvalidInput if it has no end-of-sequence token."""
         end = base.tokenizer.eos_token_id
         if not isinstance(end, int):
             raise InvalidInput(
@@ -123,9 +123,9 @@ def encode_examples(
 def encode_example(
     example: Example, prompt_format: PromptFormat, tokens: ExampleTokenizer, limits: TokenLimits
 ) -> EncodedExample | DroppedExample:
-    """Encode one example in ``prompt_format``, or say why it cannot be trained on.
+    """Encode one example in ``prompt_format``, or return why it cannot be trained on.
 
-    Raises InvalidInput when the format is for another task or needs control tokens the tokenizer has not.
+    Raises InvalidInput if the format is for another task or needs control tokens that the tokenizer lacks.
     """
     if prompt_format.task is not task_of(example):
         raise InvalidInput(
@@ -157,11 +157,11 @@ def encode_example(
             return DroppedExample("prompt does not fit")
         answer = normalize_newlines(example.middle)
         shown_whole = _shows_whole(document, segments, held)
-    return _answered(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
+    return _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
 
 
 def _shows_whole(document: Document, segments: Prompt, held: str) -> bool:
-    """Return whether all of the document is in the prompt; its last lines may stand apart from the rest."""
+    """Return whether the whole document is in the prompt, where its last lines may be apart from the rest."""
     prefix = document.prefix.removesuffix(held)
     texts = [segment.text for segment in segments if not segment.special]
     typed = [text for text in ("", *texts[-1:]) if prefix.endswith(text)]
@@ -169,7 +169,7 @@ def _shows_whole(document: Document, segments: Prompt, held: str) -> bool:
     return (before or prefix in typed) and (not document.suffix or document.suffix in texts)
 
 
-def _answered(
+def _with_answer(
     segments: Prompt,
     answer: str,
     prompt_format: PromptFormat,
@@ -179,7 +179,7 @@ def _answered(
     held: str,
     cut: bool,
 ) -> EncodedExample | DroppedExample:
-    """Return the prompt with its answer; dropped where serving could not give that answer."""
+    """Return the prompt with its answer; dropped if completion could not give that answer."""
     if not answer.strip():
         return DroppedExample("no answer")
     if any(stop in answer for stop in prompt_format.stop):
@@ -193,6 +193,6 @@ def _answered(
 
 
 def opens_fence(prompt_format: PromptFormat) -> bool:
-    """Whether the prompt ends inside a fenced block, which the answer has then to close."""
+    """Whether the prompt ends inside a fenced block, which the answer then must close."""
     text = "".join(piece.text if not isinstance(piece, PromptField) else "" for piece in prompt_format.pieces)
     return text.count(FENCE) % 2 == 1

@@ -1,11 +1,11 @@
-"""Events of a tuning run, from loading to the adapter in use. Drawing them is the command line's business."""
+"""Events of a tuning run, from loading to the adapter in use. The command line displays them."""
 
 from __future__ import annotations
 
 import msgspec
 
 MAX_FORGOTTEN = 0.05
-"""Loss of mean similarity on general code that the verdict accepts without a warning."""
+"""Largest loss of mean similarity on general code without a warning."""
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
@@ -18,11 +18,11 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
 
 
 class TrainingStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """Training begins, or goes on."""
+    """Training begins or continues."""
 
     steps: int
     first_step: int
-    """Steps that an earlier, interrupted run had done."""
+    """Steps done by an earlier, interrupted run."""
     examples: int
     trainable_parameters: int
 
@@ -39,7 +39,7 @@ class StepFinished(msgspec.Struct, frozen=True, kw_only=True, tag="step"):
     tokens_per_s: float
     """Prompt and answer tokens of examples, since the run began; evaluations are not counted."""
     memory_bytes: int
-    """The peak so far."""
+    """Peak memory so far."""
     eta_s: float
 
 
@@ -75,7 +75,7 @@ class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="register
     name: str
     digest: str
     folder: str
-    """Where its card, curves and weights lie."""
+    """The folder with its card, curves and weights."""
     in_use: tuple[str, ...]
     """Tasks it serves from the next request on; empty when it was not activated."""
     repository: str | None = None
@@ -85,11 +85,11 @@ class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="register
 
 
 class ModelWritten(msgspec.Struct, frozen=True, kw_only=True, tag="written"):
-    """A whole model was tuned: it is a base of its own, which no registry of adapters takes."""
+    """A whole model was tuned. It is a base of its own, so it is not registered as an adapter."""
 
     name: str
     folder: str
-    """In transformers' layout."""
+    """Its folder, in transformers' layout."""
 
 
 class HoleAverage(msgspec.Struct, frozen=True):
@@ -113,25 +113,27 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     activate: bool
     reason: str
     scale: float
-    """The best of the sweep; 0 when that is the base."""
+    """The best scale of the sweep; 0 if the base alone was best."""
     sweep: tuple[ScaleScore, ...]
     base: HoleAverage
-    """On the judged holes."""
+    """The base on the judged holes."""
     adapter: HoleAverage
+    """The adapter on the judged holes."""
     p_similarity: float
     p_exact: float
     general_base: HoleAverage
+    """The base on general code, for the check for forgetting."""
     general_adapter: HoleAverage
-    """The forgetting check."""
+    """The adapter on general code."""
 
     @property
     def forgets(self) -> bool:
-        """Whether general code suffers."""
+        """Whether the adapter is worse than the base on general code, by more than ``MAX_FORGOTTEN``."""
         return self.general_base.similarity - self.general_adapter.similarity > MAX_FORGOTTEN
 
     @property
     def metrics(self) -> dict[str, float]:
-        """For the manifest."""
+        """The figures by name, for the manifest."""
         return {
             "gate_holes": float(self.base.holes),
             "gate_similarity_base": self.base.similarity,
@@ -151,7 +153,7 @@ TuneEvent = TrainingEvent | Loading | GateVerdict | AdapterRegistered | ModelWri
 
 
 def ignore(_event: TuneEvent) -> None:
-    """Show nothing."""
+    """Ignore an event."""
 
 
 def duration(seconds: float) -> str:

@@ -29,17 +29,17 @@ from peft_daemon.completion.prompt import MARGIN_TOKENS
 from peft_daemon.completion.stream import complete_once
 from peft_daemon.engines.base import Engine
 from peft_tuning.data.examples import FillExample, HoleKind
-from peft_tuning.data.repository.holes import HoleSettings, cut
+from peft_tuning.data.repository.holes import HoleSettings, cut_holes
 from peft_tuning.events import GateVerdict, HoleAverage, Loading, ScaleScore
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
-ON_OR_OFF = (0.0, 1.0)
-"""For adapters that cannot apply by halves."""
+ON_OR_OFF_SCALES = (0.0, 1.0)
+"""The scales of adapters that can only be on or off."""
 MIN_HOLES = 8
 """With fewer holes no difference can be significant enough to believe."""
 ANSWER_TOKENS = 96
-"""As many as an editor asks for."""
+"""Longest answer, the same as in an editor."""
 GENERAL_MODULES = (
     "argparse.py", "bisect.py", "calendar.py", "configparser.py", "csv.py", "difflib.py", "fractions.py", "heapq.py",
     "shlex.py", "statistics.py", "textwrap.py", "zipapp.py",
@@ -77,7 +77,10 @@ async def judge(
     on_progress: OnProgress[Loading],
     scales: Sequence[float] = SCALES,
 ) -> GateVerdict:
-    """Sweep, compare and check for forgetting; ``scales`` begin with 0. Raises what the engine raises."""
+    """Sweep the scales, compare with the base, and check for forgetting; ``scales`` begin with 0.
+
+    Raises what the engine raises.
+    """
     total = len(holes.sweep) * len(scales) + 2 * (len(holes.judged) + len(holes.general))
     done = 0
 
@@ -91,7 +94,7 @@ async def judge(
         return await score_holes(engine, which, prompt_format, lease, prompt_tokens=prompt_tokens, on_scored=count)
 
     sweep = [ScaleScore(scale, average_scores(await score(f"scale {scale:g}", holes.sweep, scale))) for scale in scales]
-    # Of equals the weaker: it changes less.
+    # Of equally good scales the smallest, which changes least.
     best = max(sweep, key=lambda point: (point.average.similarity, -point.scale)).scale
     scale = best or scales[-1]
     base, tuned = await score("base", holes.judged, 0.0), await score("adapter", holes.judged, scale)
@@ -170,13 +173,13 @@ def score_hole(hole: FillExample, answer: str) -> HoleScore:
 def general_holes(count: int) -> tuple[FillExample, ...]:
     """Cut ``count`` line holes into Python's library, the same for one version of Python; fewer without its modules."""
     library = Path(sysconfig.get_path("stdlib"))
-    cutting = HoleSettings(shares={HoleKind.LINE: 1.0})
+    settings = HoleSettings(shares={HoleKind.LINE: 1.0})
     by_module = []
     for module in GENERAL_MODULES:
         if not (library / module).is_file():
             continue
         text = (library / module).read_text(encoding="utf-8")
-        holes = cut(parse_structure(text, "python"), seed=module, cutting=cutting, avoid=())
+        holes = cut_holes(parse_structure(text, "python"), seed=module, settings=settings, avoid=())
         by_module.append([_example(module, text, hole.start, hole.end) for hole in holes])
     turns = (each[turn] for turn in range(count) for each in by_module if turn < len(each))
     return tuple(example for example, _ in zip(turns, range(count), strict=False))

@@ -23,7 +23,7 @@ from peft_daemon.models.verifier import ModelVerifier
 
 @dataclass(frozen=True, kw_only=True)
 class Installation:
-    """The installation a run belongs to."""
+    """The settings and folders of an installation."""
 
     settings: Settings
     paths: Paths
@@ -35,18 +35,18 @@ class Installation:
 
     @property
     def base(self) -> BaseModel:
-        """Its file; raises NotFound when it is not fetched."""
+        """The base model's file; raises NotFound if it is not installed."""
         return BaseModel(self.entry.id, self.entry.sha256, open_store(self.settings, self.paths).path(self.entry))
 
     def require_intact(self) -> None:
-        """Raise UnusableFile where the base's file is not the one that was verified: hours of work rest on it."""
+        """Raise UnusableFile if the base's file has changed since it was verified: hours of work depend on it."""
         store, path = open_store(self.settings, self.paths), self.base.path
         if path == store.file(self.entry):
             ModelVerifier(store, self.entry, uses_copy=False).file_to_load()
 
     @property
     def served_path(self) -> Path:
-        """The file the daemon serves: the base's, or its optimized copy. Raises NotFound when it is not fetched."""
+        """The file that the daemon serves: the base's or its optimized copy; raises NotFound without the base."""
         return open_store(self.settings, self.paths).file_to_serve(self.entry, self.settings).path
 
     def folder(self, name: str) -> Path:
@@ -54,7 +54,7 @@ class Installation:
         return self.paths.data / "tuning" / name
 
     def here(self) -> Self:
-        """Return the same installation on the calling machine, with folders and threads of its own."""
+        """Return this installation for the calling machine, with the folders and threads of that machine."""
         paths = Paths.from_environment()
         own = resolve(user_file=paths.config_file).settings
         settings = msgspec.structs.replace(self.settings, models_dir=own.models_dir, threads=own.threads)
@@ -62,5 +62,5 @@ class Installation:
 
     @property
     def registry(self) -> AdapterRegistry:
-        """Of this installation."""
+        """The adapter registry of this installation."""
         return AdapterRegistry(self.paths.adapters)

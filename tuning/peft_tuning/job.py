@@ -23,26 +23,26 @@ class TuneJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     options: MethodOptions = MethodOptions()
     epochs: Positive = 5
     batch_size: Positive = 8
-    """Examples per optimizer step, however many forward passes and processes it takes."""
+    """Examples per optimizer step, independent of the number of forward passes and processes."""
     batch_tokens: Annotated[int, Meta(ge=16)] = 1024
-    """Positions per forward pass: less needs less memory and changes nothing but rounding."""
+    """Positions per forward pass: fewer need less memory and change only rounding."""
     learning_rate: Annotated[float, Meta(gt=0)] | None = None
-    """None: the method's."""
+    """None: the method's default."""
     warmup: Annotated[float, Meta(ge=0, le=1)] = 0.05
-    """Part of all steps in which the learning rate rises to its value; it falls to 0 until the last."""
+    """Share of all steps in which the learning rate rises to its value; then it falls to 0 at the last step."""
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 42
     evaluations_per_epoch: Positive = 5
     patience: Positive | None = None
-    """Stop after so many evaluations in a row without a better one; None: never."""
+    """Stop after this many evaluations in a row without a better one; None: never."""
     max_steps: Positive | None = None
     limit: Positive | None = None
-    """Use only the first so many examples of each part."""
+    """Use only this many examples of each part, the first ones."""
     validation_limit: Positive | None = None
-    """Use only the first so many of the validation part: it is gone through at every evaluation."""
+    """Use only this many examples of the validation part, all of which are used at every evaluation."""
     threads: Positive | None = None
-    """CPU threads; None: torch's choice. Sums depend on it, so a resumed run takes the number it began with."""
+    """CPU threads; None: torch's default. Sums depend on it, so a resumed run uses the number it began with."""
     niceness: Annotated[int, Meta(ge=0, le=19)] = 0
-    """How much other programs on this machine go before the run."""
+    """Niceness of the process: the higher, the more other programs go first."""
     checkpoint_every_s: Annotated[float, Meta(gt=0)] = 600.0
     """Checkpoints are also made at every evaluation and when the run is interrupted."""
     report_to: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save_identity(folder: Path, identity: RunIdentity) -> None:
-    """Write down which run this folder belongs to."""
+    """Write the identity of a run into its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     files.write_durable(folder / FILE, msgspec.json.format(msgspec.json.encode(identity), indent=2))
 

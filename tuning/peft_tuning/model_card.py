@@ -1,4 +1,4 @@
-"""The description of a finished run: the record beside the weights, and a model card with its loss curves as SVG."""
+"""The description of a finished run: a record beside the weights, and a model card with loss curves as SVG."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tasks_of(data: DataSet) -> tuple[Task, ...]:
 def training_record(
     entry: ModelEntry, data: DataSet, result: TuneResult, verdict: GateVerdict | None = None
 ) -> TrainingRecord:
-    """Collect what is known of the run and cannot be read off the weights."""
+    """Collect what is known of the run and is not in the weights."""
     identity, tasks = result.identity, tasks_of(data)
     metrics = {} if result.best_loss is None else {"validation_loss": result.best_loss}
     metrics |= {
@@ -79,7 +79,7 @@ def draw_curves(path: Path, result: TuneResult) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     with mpl.rc_context():
-        # matplotlib reads a `matplotlibrc` of the working folder, which may have it run LaTeX.
+        # matplotlib reads a `matplotlibrc` in the working folder, which can make it run LaTeX.
         mpl.rcdefaults()
         mpl.rcParams.update({"svg.hashsalt": "peft-daemon", "svg.fonttype": "none"})
         figure = Figure(figsize=(7, 3.5), layout="constrained")

@@ -1,4 +1,4 @@
-"""Prepare a run: encode the data, put trainable weights on the base, and fix everything that decides the result.
+"""Prepare a run: encode the data, put trainable weights on the base, and determine everything that affects the result.
 
 A ``RunIdentity`` records the decisions, so that a run is resumed only as the same run.
 """
@@ -22,13 +22,13 @@ from peft_tuning.job import RunIdentity, TuneJob
 from peft_tuning.methods.base import Method
 
 OPTIMIZER = "adafactor"
+"""The study's optimizer, in transformers' implementation."""
 CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 32, 8
-"""The study's, as transformers has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """A run that can begin: everything is encoded, ordered and in memory."""
+    """A run that is ready to begin: everything is encoded, ordered and in memory."""
 
     job: TuneJob
     method: Method
@@ -46,15 +46,15 @@ class PreparedRun:
 
 
 def is_main_process() -> bool:
-    """Return whether this process writes files and reports progress; others only help (``torchrun``)."""
+    """Return whether this process writes files and reports progress; other processes of ``torchrun`` only compute."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormats) -> PreparedRun:
-    """Encode the data and put trainable weights on ``base``, which is taken over.
+    """Encode the data and put trainable weights on ``base``, which must not be used afterwards.
 
-    Sets the number of threads and the priority of this process. Raises InvalidInput when nothing is left to train on,
-    when several processes would have nothing to do, or when the method cannot be used.
+    Sets the number of threads and the priority of this process. Raises InvalidInput if nothing is left to train on, if
+    there are more processes than examples in a batch, or if the method cannot be used.
     """
     method = methods.get(job.method)
     method.check(base.family, job.options)
@@ -129,7 +129,7 @@ def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormat
 
 
 def _limits(data: DataSet, base: LoadedBase) -> TokenLimits:
-    """Return the data set's limits, within the positions of the model."""
+    """Return the data set's limits, cut to the positions of the model."""
     context = getattr(base.model.config, "max_position_embeddings", None)
     if not isinstance(context, int):
         return TokenLimits(prompt_tokens=data.prompt_tokens, response_tokens=data.response_tokens)
@@ -151,7 +151,7 @@ def _require_examples(data: DataSet, part: EncodedExamples, limits: TokenLimits)
 
 
 def _layout(model: nn.Module, base: LoadedBase, longest: int) -> BatchLayout:
-    """Return the packed layout wherever it is exact; see ``batch``."""
+    """Return the packed layout if it is exact for this model; see ``batch``."""
     if base.family.encoder_decoder:
         return BatchLayout.ENCODER_DECODER
     if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
@@ -169,7 +169,7 @@ def _padding(base: LoadedBase, tokens: ExampleTokenizer) -> tuple[int, int]:
 
 
 def _calibration(part: EncodedExamples, pad: int, device: torch.device) -> list[dict[str, torch.Tensor]]:
-    """Return a few batches of the training part, for initializations that look at data."""
+    """Return a few batches of the training part, for initializations that use data."""
     few = [torch.tensor([*each.prompt, *each.response]) for each in part.examples[:CALIBRATION_EXAMPLES]]
     batches = []
     for start in range(0, len(few), CALIBRATION_BATCH):

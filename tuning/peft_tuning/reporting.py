@@ -17,9 +17,9 @@ from peft_tuning.resources import PeakMemory
 
 
 class ProgressReporter:
-    """Report what happens in a training loop; processes that only help (``torchrun``) report nothing.
+    """Report what happens in a training loop, with ``torchrun`` in the main process only.
 
-    Speed is measured over steps alone: evaluations and checkpoints do not count as training.
+    Speed is measured over steps alone, without evaluations and checkpoints.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ProgressReporter:
         self._began = time.monotonic()
 
     def training_started(self, state: TrainingState) -> None:
-        """Report the size of the run and where it goes on."""
+        """Report the size of the run and the step at which it continues."""
         self._first_step = state.step
         self._on_progress(
             TrainingStarted(

@@ -1,8 +1,8 @@
-"""Time and memory of a run: a plan before it begins, the peak of memory meanwhile, and errors when there is too little.
+"""Time and memory of a run: a plan before it begins, peak memory meanwhile, and errors if memory is too small.
 
 A plan follows from the schedule and from three measured steps: the smallest, the middle one and the largest of the run,
 with forward passes, gradients and an optimizer step of rate 0, so nothing is learned. The largest gives the peak of
-memory; the time of all others is interpolated. Other load on the machine is not foreseen.
+memory; the time of all others is interpolated. Other load on the machine is not considered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from peft_tuning.job import TuneJob
 from peft_tuning.prepare import PreparedRun
 
 MAX_MEMORY_SHARE = 0.95
-"""Share of the available memory that a run may be planned to take."""
+"""A plan that needs a larger share of the available memory does not fit."""
 MEMORY_SAMPLE_INTERVAL_S = 0.01
 
 
@@ -37,9 +37,9 @@ class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
     examples: int
     validation_examples: int
     tokens: int
-    """Of all training examples, prompts and answers."""
+    """Tokens of all training examples, prompts and answers."""
     cut_percent: float
-    """Training prompts that show less of their document than there is."""
+    """Percentage of training prompts that show only a part of their document."""
     dropped: dict[str, int]
     """Training examples left out, by reason."""
     trainable_parameters: int
@@ -48,7 +48,7 @@ class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory_bytes: int
     available_bytes: int
     seconds: float
-    """Training and evaluations."""
+    """Time of training and evaluations."""
     fits: bool
 
     @property
@@ -68,7 +68,7 @@ class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(prepared: PreparedRun) -> TuningPlan:
-    """Measure and extrapolate, in about the time of four steps. Raises OutOfMemory when a step does not fit."""
+    """Make a plan in about the time of four steps; raises OutOfMemory if a step does not fit."""
     examples, schedule = prepared.train.examples, prepared.schedule
     batches = [[examples[index] for index in batch] for batch in schedule.batches]
     widths = [sum(micro_batch.width for micro_batch in prepared.collator.split(batch)) for batch in batches]
@@ -184,7 +184,7 @@ class PeakMemory:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Return the bytes this process could hold in all: its own and the free ones."""
+    """Return the bytes that this process could use in all: those it has and the free ones."""
     if device.type == "cuda":
         free, _total = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from peft_tuning.trainer import TuneResult
 
 GATE_PROMPT_TOKENS = 384
-"""Shorter prompts than an editor's: reading them is most of the gate's time."""
+"""Longest prompt of the gate, shorter than an editor's: reading prompts takes most of the gate's time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,10 @@ class TuneRequest:
     load_data: Callable[[OnProgress[Loading]], DataSet]
     """Reads the data set; called once."""
     repository: Path | None = None
-    """The repository the data is from: its adapter is judged, and serves there alone."""
+    """The repository of the data. Its adapter is judged, and used only there."""
     activate: bool = True
     update: bool = False
-    """Whether the name may exist: its adapter becomes an earlier version."""
+    """Whether the name may exist; its present adapter becomes an earlier version."""
     resume: bool = False
     gate_holes: int = 48
 
@@ -65,14 +65,16 @@ class TuneRequest:
 def check(request: TuneRequest, installation: Installation) -> None:
     """Refuse what cannot work before anything is loaded.
 
-    Raises Conflict for a name that is taken, InvalidInput for one that cannot be an adapter's and for a method the
-    base's family does not have, NotFound for a base that is not here.
+    Raises Conflict if the name is taken, InvalidInput if it cannot be an adapter's name or the base's family does not
+    support the method, NotFound if the base is not installed.
     """
     require_usable_name(request.name)
     method = methods.get(request.job.method)
     method.check(families.family_of(installation.entry.family), request.job.options)
     if not installation.base.path.is_file():
-        raise NotFound(f"{installation.entry.id} is not here", fix=f"`peft-daemon models pull {installation.entry.id}`")
+        raise NotFound(
+            f"{installation.entry.id} is not installed", fix=f"`peft-daemon models pull {installation.entry.id}`"
+        )
     installation.require_intact()
     if not request.update and not request.resume and installation.registry.history(request.name):
         raise Conflict(
@@ -88,10 +90,10 @@ def default_threads(paths: Paths) -> int:
 
 
 def run(request: TuneRequest, installation: Installation, on_progress: OnProgress[TuneEvent]) -> None:
-    """Do the whole run and report it; a process that only helps (``torchrun``) reports nothing.
+    """Do the whole run and report its events, with ``torchrun`` in the main process only.
 
-    The last event is AdapterRegistered, or ModelWritten for a method that makes a model of its own. Raises the errors
-    of every step.
+    The last event is AdapterRegistered, or ModelWritten for a method that makes a whole model. Raises the errors of
+    every step.
     """
     from peft_tuning import trainer  # noqa: PLC0415  (transformers' optimizers: seconds)
     from peft_tuning.prepare import is_main_process  # noqa: PLC0415
@@ -124,7 +126,7 @@ def run(request: TuneRequest, installation: Installation, on_progress: OnProgres
 def prepare(
     request: TuneRequest, installation: Installation, data: DataSet, on_progress: OnProgress[TuneEvent]
 ) -> PreparedRun:
-    """Load the base as the method wants it and encode the data for it; see ``prepare.prepare``."""
+    """Load the base in the method's precision and encode the data for it; see ``prepare.prepare``."""
     import torch  # noqa: PLC0415  (seconds)
 
     from peft_daemon.engines.torch.base_model import load_gguf  # noqa: PLC0415
@@ -145,7 +147,7 @@ def _register(
     result: TuneResult,
     on_progress: OnProgress[TuneEvent],
 ) -> AdapterRegistered:
-    """Judge a repository's adapter, describe it, register it, and put it in use where nothing speaks against it."""
+    """Judge a repository's adapter, describe it, register it, and put it in use unless there is an objection."""
     verdict = None
     if request.repository is not None:
         verdict = _judge(request, installation, data, result.adapter, on_progress)
@@ -159,10 +161,10 @@ def _register(
 def _judge(
     request: TuneRequest, installation: Installation, data: DataSet, adapter: Path, on_progress: OnProgress[TuneEvent]
 ) -> GateVerdict | None:
-    """Return the gate's verdict on what would be served; None where the chosen engine cannot serve the method."""
+    """Return the gate's verdict on the adapter as served; None if the chosen engine cannot serve the method."""
     from peft_daemon.completion import formats  # noqa: PLC0415
     from peft_tuning.gate import (  # noqa: PLC0415
-        ON_OR_OFF,
+        ON_OR_OFF_SCALES,
         SCALES,
         general_holes,
         judge,
@@ -170,7 +172,7 @@ def _judge(
 
     chosen = factory.engine_id(installation.settings)
     with tempfile.TemporaryDirectory(prefix="peft-daemon-gate-") as scratch:
-        # A registry that nobody looks into: what is judged is not registered yet.
+        # A temporary registry: the adapter is registered only after it was judged.
         registry = AdapterRegistry(Path(scratch))
         manifest = registry.import_(adapter, name="judged", base=installation.base)
         if chosen not in manifest.engines:
@@ -183,7 +185,7 @@ def _judge(
         )
 
         async def judge_served() -> GateVerdict:
-            # Tuned on the original, which has lost less; judged on what will answer.
+            # Tuning uses the original weights, which are more exact; the gate uses the file that is served.
             settings = measurement_settings(installation.settings, threads=request.job.threads or 0)
             async with temporary_engine(settings, installation.entry, installation.served_path) as engine:
                 return await judge(
@@ -193,14 +195,14 @@ def _judge(
                     formats.get(installation.entry.prompt_formats.fill),
                     prompt_tokens=min(GATE_PROMPT_TOKENS, installation.settings.prompt_tokens),
                     on_progress=on_progress,
-                    scales=SCALES if manifest.scalable else ON_OR_OFF,
+                    scales=SCALES if manifest.scalable else ON_OR_OFF_SCALES,
                 )
 
         return asyncio.run(judge_served())
 
 
 def _holes(examples: Sequence[Example], limit: int) -> tuple[FillExample, ...]:
-    """Return holes with one right answer to compare with; whole function bodies have too many."""
+    """Return the first holes, without function bodies, which have too many right answers."""
     fills = (each for each in examples if isinstance(each, FillExample) and each.kind is not HoleKind.BODY)
     return tuple(islice(fills, limit))
 
@@ -208,7 +210,7 @@ def _holes(examples: Sequence[Example], limit: int) -> tuple[FillExample, ...]:
 def _activate(
     request: TuneRequest, installation: Installation, manifest: Manifest, verdict: GateVerdict | None
 ) -> AdapterRegistered:
-    """Put the adapter in use for what it was trained on: everywhere, or in its repository if the gate lets it."""
+    """Put the adapter in use for its tasks, everywhere or in its repository, unless there is an objection."""
     objection = _objection(request, installation, manifest, verdict)
     if not objection:
         for task in manifest.tasks:

@@ -1,8 +1,8 @@
-"""The training loop: from a prepared run to an adapter folder, and on from where an earlier run was interrupted.
+"""The training loop: from a prepared run, or from where an earlier run was interrupted, to an adapter folder.
 
 A run is a sequence of optimizer steps, and each step is a function of the seed, its number and the weights before it.
-Dropout is seeded anew for every step, and the number of a step decides its examples. Therefore a resumed run ends with
-the same bytes as an uninterrupted one without saving the state of any random generator.
+Dropout is seeded again for every step, and the number of a step decides its examples. Therefore a resumed run ends with
+the same bytes as an uninterrupted one, without saving the state of any random generator.
 
 ``prepare.prepare`` comes before the loop; ``model_card`` describes the result; ``run`` registers it.
 """
@@ -56,7 +56,7 @@ MAX_GRADIENT_NORM = 1.0
 
 
 class TrainingDiverged(PeftDaemonError):
-    """The loss or its gradient is not a number any more."""
+    """The loss or its gradient is not a finite number."""
 
     code, status, exit_code = "diverged", 500, 10
 
@@ -71,14 +71,14 @@ class TuneResult:
     steps: int
     best_step: int
     best_loss: float | None
-    """Validation loss of the weights in ``adapter``; None without a validation part: they are the last ones."""
+    """Validation loss of the weights in ``adapter``; None without a validation part, when they are the last ones."""
     losses: tuple[tuple[int, float], ...]
-    """(step, training loss)"""
+    """(step, training loss) of every step."""
     evaluations: tuple[tuple[int, float], ...]
-    """(step, validation loss)"""
+    """(step, validation loss) of every evaluation."""
     stopped_early: bool
     seconds: float
-    """Of this process; an interrupted run's earlier part is not in it."""
+    """Time of this process, without earlier parts of an interrupted run."""
     peak_memory_bytes: int
     trainable_parameters: int
 
@@ -102,8 +102,8 @@ def train(
 ) -> TuneResult:
     """Fit the trainable weights and write the best adapter to ``folder/adapter``.
 
-    Raises Conflict when ``folder`` holds a run already, or with ``resume`` one that differs; Cancelled when the run
-    was interrupted, with a checkpoint to go on from; OutOfMemory, NoSpace and TrainingDiverged.
+    Raises Conflict if ``folder`` holds a run already, or with ``resume`` another run; Cancelled if the run was
+    interrupted, with a checkpoint from which it can be resumed; OutOfMemory, NoSpace and TrainingDiverged.
     """
     began = saved_at = time.monotonic()
     checkpoint = _open_run_folder(folder, run.identity, resume=resume)
@@ -115,7 +115,7 @@ def train(
         reporter.training_started(state)
 
         stopping = False
-        if checkpoint is not None and _owes_evaluation(run, state):
+        if checkpoint is not None and _is_evaluation_missing(run, state):
             stopping = not _evaluate(optimization, state, store, reporter, interruption)
         while not stopping and state.step < run.schedule.steps and not state.is_exhausted(run.job.patience):
             reporter.step_started()
@@ -124,7 +124,7 @@ def train(
             state.add_step(figures.loss, figures.learning_rate, figures.gradient_norm, epoch)
             reporter.step_finished(state)
 
-            stopping = interruption.agreed()  # an evaluation that is due is then made when the run is resumed
+            stopping = interruption.requested_anywhere()  # an evaluation that is due is made when the run is resumed
             due = state.step in run.schedule.evaluations
             if due and run.validation.examples and not stopping:
                 stopping = not _evaluate(optimization, state, store, reporter, interruption)
@@ -135,10 +135,10 @@ def train(
         reporter.close(state)
 
     finished = state.step == run.schedule.steps
-    if interruption.requested and (not finished or _owes_evaluation(run, state)):
+    if interruption.requested and (not finished or _is_evaluation_missing(run, state)):
         raise Cancelled(
             f"tuning was interrupted after step {state.step} of {run.schedule.steps}",
-            fix="Give the same command with `--resume` to go on",
+            fix="Give the same command with `--resume` to continue",
         )
     best_step = state.best_step or state.step
     if state.best_step is not None:
@@ -216,14 +216,14 @@ class Optimization:
     def step(self, number: int) -> StepFigures:
         """Take optimizer step ``number`` (from 0) on its examples; raises TrainingDiverged.
 
-        The loss of the step is the mean over all its answer tokens, however many forward passes and processes it takes.
+        The loss of the step is the mean over all its answer tokens, in all forward passes and processes.
         """
         examples = self._run.examples_of(number)
         processes, rank = self._accelerator.num_processes, self._accelerator.process_index
         scale = processes / sum(len(example.response) for example in examples)
         own = self._run.collator.split(examples[rank::processes])
         if not own:
-            # With fewer examples than processes this one still has to take part, with a gradient of nothing.
+            # With fewer examples than processes, this one must still take part, with a zero gradient.
             own, scale = self._run.collator.split(examples[:1]), 0.0
 
         self._model.train()
@@ -249,9 +249,9 @@ class Optimization:
         return StepFigures(float(mean.item()), norm, float(learning_rate))
 
     def validation_loss(self, step: int, is_interrupted: Callable[[], bool]) -> float | None:
-        """Return the mean loss over all answer tokens of the validation part; None when interrupted meanwhile.
+        """Return the mean loss over all answer tokens of the validation part; None if interrupted meanwhile.
 
-        With several processes each takes a share of the forward passes, and none of them stops on the way.
+        With several processes, each computes a share of the forward passes, and none can be interrupted.
         """
         processes, rank = self._accelerator.num_processes, self._accelerator.process_index
         self._run.model.eval()
@@ -280,7 +280,7 @@ class Optimization:
         self._accelerator.wait_for_everyone()
 
     def restore(self, checkpoint: Checkpoint) -> TrainingState:
-        """Load weights, optimizer and learning-rate schedule; return where the run stands."""
+        """Load weights, optimizer and learning-rate schedule; return the progress of the run."""
         restore(self._run.model, checkpoint.weights())
         self._optimizer.load_state_dict(checkpoint.load(OPTIMIZER))
         self._scheduler.load_state_dict(checkpoint.load(SCHEDULER))
@@ -292,7 +292,7 @@ class Optimization:
 
 
 class Interruption:
-    """Turn SIGTERM and Ctrl-C into a request to stop at the next safe place, for a ``with`` block.
+    """Turn SIGTERM and Ctrl-C into a request to stop after the current step, for a ``with`` block.
 
     The first signal only sets ``requested``; a second Ctrl-C ends the program at once.
     """
@@ -313,8 +313,8 @@ class Interruption:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
 
-    def agreed(self) -> bool:
-        """Return whether any process of the run was asked to stop: all have to leave at the same step."""
+    def requested_anywhere(self) -> bool:
+        """Return whether any process of the run was asked to stop, so that all stop at the same step."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return self.requested
         nccl = torch.distributed.get_backend() == "nccl"
@@ -335,7 +335,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def _open_run_folder(folder: Path, identity: RunIdentity, *, resume: bool) -> Checkpoint | None:
-    """Return the checkpoint to go on from; None for a run that begins."""
+    """Return the checkpoint from which to resume; None for a new run."""
     if resume:
         require_same_run(load_identity(folder), identity)
         return CheckpointStore(folder / CHECKPOINTS).latest()
@@ -343,7 +343,7 @@ def _open_run_folder(folder: Path, identity: RunIdentity, *, resume: bool) -> Ch
         if (folder / ADAPTER).exists() or (folder / CHECKPOINTS).exists():
             raise Conflict(
                 f"{folder} holds a run already",
-                fix="Add `--resume` to go on with it, or delete that folder to start again",
+                fix="Add `--resume` to continue it, or delete that folder to start again",
             )
         save_identity(folder, identity)
     return None
@@ -356,7 +356,7 @@ def _evaluate(
     reporter: ProgressReporter,
     interruption: Interruption,
 ) -> bool:
-    """Evaluate, and keep the weights if they are the best so far. Return False when interrupted meanwhile."""
+    """Evaluate, and keep the weights if they are the best so far; return False if interrupted meanwhile."""
     loss = optimization.validation_loss(state.step, lambda: interruption.requested)
     if loss is None:
         return False
@@ -366,8 +366,8 @@ def _evaluate(
     return True
 
 
-def _owes_evaluation(run: PreparedRun, state: TrainingState) -> bool:
-    """Whether the evaluation after the last step is still to be made: it was interrupted."""
+def _is_evaluation_missing(run: PreparedRun, state: TrainingState) -> bool:
+    """Whether the evaluation after the last step is missing because it was interrupted."""
     due = state.step in run.schedule.evaluations and bool(run.validation.examples)
     return due and state.step not in {step for step, _ in state.evaluations}
 
@@ -375,7 +375,7 @@ def _owes_evaluation(run: PreparedRun, state: TrainingState) -> bool:
 def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Split the trained parameters as transformers' Trainer does.
 
-    Nothing decays here; the two groups are the order in which the optimizer's state lies in checkpoints.
+    There is no weight decay; the two groups keep the order of the optimizer's state in checkpoints.
     """
     pattern = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
     first = set(get_parameter_names(model, [nn.LayerNorm], pattern))  # type: ignore[no-untyped-call]
@@ -397,7 +397,7 @@ def _write_adapter(run: PreparedRun, final: Path) -> None:
 
 def _diverged(figure: str, step: int) -> TrainingDiverged:
     return TrainingDiverged(
-        f"the {figure} is not a number any more at step {step}",
+        f"the {figure} is not a finite number at step {step}",
         why="training diverged; nothing was registered",
         fix="Start again with a lower `--learning-rate`",
     )

@@ -68,7 +68,7 @@ def _humaneval_sample(row: DataRow) -> Sample:
     prompt, entry_point = row.text("prompt").replace("\r\n", "\n"), row.text("entry_point")
     marker = prompt.rfind(f"def {entry_point}(")
     if marker < 0:
-        raise row.wrong("entry_point", "is not defined in the prompt")
+        raise row.error("entry_point", "is not defined in the prompt")
     return Sample(
         example=IntentExample(
             id=row.text("task_id"),
@@ -129,7 +129,7 @@ def _mbpp_sample(row: DataRow) -> Sample:
     code = row.text("code").replace("\r\n", "\n").strip()
     entry_point = _entry_point(code, "\n".join(asserts))
     if entry_point is None:
-        raise row.wrong("test_list", "calls no function that `code` defines")
+        raise row.error("test_list", "calls no function that `code` defines")
     setup = "\n".join(line for line in imports if line.strip())
     body = "\n".join(f"    {line}" for text in asserts for line in text.split("\n"))
     shown = "\n".join(asserts)
@@ -161,5 +161,5 @@ def _entry_point(code: str, asserts: str) -> str | None:
 def _texts(row: DataRow, field: str) -> list[str]:
     values = row.values.get(field)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise row.wrong(field, "should be a list of texts")
+        raise row.error(field, "should be a list of texts")
     return values

@@ -86,15 +86,15 @@ class BenchRequest:
     command: str = ""
 
 
-def bench(request: BenchRequest, place: Installation, on_progress: OnProgress[TypingEvent]) -> BenchReport:
+def bench(request: BenchRequest, installation: Installation, on_progress: OnProgress[TypingEvent]) -> BenchReport:
     """Run the benchmark and write its report.
 
     Raises Conflict where the folder holds a run that is not to go on, or another one; NotFound without the model;
     Cancelled when interrupted; and what a system raises that cannot be started.
     """
-    base = place.base
-    place.require_intact()
-    engine = BenchModel(base.id, base.path, place.settings.threads)
+    base = installation.base
+    installation.require_intact()
+    engine = BenchModel(base.id, base.path, installation.settings.threads)
     traces = make_traces(request.amount, request.seed, request.sources)
     scenes = _scenes(request)
     identity = BenchIdentity(

@@ -116,7 +116,7 @@ def visible(folder: Path) -> list[str]:
 def test_the_second_use_needs_no_network(hub: Hub, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     first = get(hub, tmp_path, wanted(size=len(CONTENT), sha256=sha256))
-    assert first.place == f"hub some/data@{COMMIT[:12]}"
+    assert first.location == f"hub some/data@{COMMIT[:12]}"
     assert first.files["all"].read_bytes() == CONTENT
     again = get(hub, tmp_path, offline=True)
     assert again.files == first.files

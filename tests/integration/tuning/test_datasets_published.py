@@ -198,7 +198,7 @@ def test_a_file_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     origin = shared_data("codealpaca", "ORIGIN.md")
     with pytest.raises(InvalidInput, match=r"ORIGIN\.md"):
         catalogue.load("codealpacapy", DataLocations(cache=tmp_path, data=origin))
-    with pytest.raises(NotFound, match="has not the files"):
+    with pytest.raises(NotFound, match="does not contain the files"):
         catalogue.load("conala", DataLocations(cache=tmp_path, data=origin))
 
 

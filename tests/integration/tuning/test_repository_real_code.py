@@ -19,7 +19,7 @@ from peft_daemon.completion.stream import FILL_STEPS, apply_steps
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.dataset import DataMix, folders_data_set, repository_data_set
 from peft_tuning.data.repository.files import repository_files
-from peft_tuning.data.repository.holes import cut
+from peft_tuning.data.repository.holes import cut_holes
 
 ROOT = Path(__file__).parents[3]
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -34,7 +34,7 @@ def test_serving_would_show_what_is_learned_as_it_is() -> None:
     whole: Counter[HoleKind] = Counter()
     for name in MODULES:
         text = (LIBRARY / name).read_text(encoding="utf-8")
-        for hole in cut(parse_structure(text, "python"), seed=f"42/{name}")[:24]:
+        for hole in cut_holes(parse_structure(text, "python"), seed=f"42/{name}")[:24]:
             document = Document(text[: hole.start], text[hole.end :])
             middle = text[hole.start : hole.end]
             draft = apply_steps(FILL_STEPS, Draft(middle, Extent.at_cursor(document), final=True), document)
@@ -55,7 +55,7 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_part_of_this_repository_becomes_a_data_set(committed: Path) -> None:
     root = committed / "daemon"
-    data = repository_data_set(root, max_examples=600, mix=DataMix(with_context=1.0))
+    data = repository_data_set(root, max_examples=600, mix=DataMix(context_share=1.0))
     assert (data.name, data.licence) == ("daemon", "own code")
     validation_short = 60 - len(data.validation)
     train_short = data.dropped.get("example: same as one held out", 0) - validation_short

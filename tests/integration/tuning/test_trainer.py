@@ -38,7 +38,7 @@ def run(
 def test_a_loss_that_is_no_number_ends_the_run_with_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = trainer.response_loss
     monkeypatch.setattr(trainer, "response_loss", lambda *a, **k: original(*a, **k) * float("nan"))
-    with pytest.raises(TrainingDiverged, match=r"loss is not a number any more at step 1.*--learning-rate"):
+    with pytest.raises(TrainingDiverged, match=r"loss is not a finite number at step 1.*--learning-rate"):
         run(tmp_path / "run", tiny_run.job())
     assert not (tmp_path / "run/adapter").exists()
 

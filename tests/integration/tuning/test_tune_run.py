@@ -25,7 +25,7 @@ DATA = DataSet(name="sums", train=ROWS[:6], validation=ROWS[6:], licence="MIT")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Installation:
+def installation(tmp_path: Path) -> Installation:
     return tiny_place(tmp_path)
 
 
@@ -34,57 +34,59 @@ def request(method: str, **changes: object) -> TuneRequest:
     return TuneRequest(name="sums", job=job, load_data=lambda _tell: DATA, **changes)  # type: ignore[arg-type]
 
 
-def events(asked: TuneRequest, place: Installation) -> list[TuneEvent]:
+def events(asked: TuneRequest, installation: Installation) -> list[TuneEvent]:
     told: list[TuneEvent] = []
-    run(asked, place, told.append)
+    run(asked, installation, told.append)
     return told
 
 
-def test_a_lora_is_registered_and_in_use(place: Installation) -> None:
-    last = events(request("lora"), place)[-1]
+def test_a_lora_is_registered_and_in_use(installation: Installation) -> None:
+    last = events(request("lora"), installation)[-1]
     assert isinstance(last, AdapterRegistered)
     assert (last.in_use, last.why_not) == (("intent",), "")
-    chosen = place.registry.resolve(Task.INTENT)
+    chosen = installation.registry.resolve(Task.INTENT)
     assert chosen is not None
     assert (chosen.digest, chosen.licence, chosen.prompt_format) == (last.digest, "MIT", "instruct-v1")
-    assert place.registry.resolve(Task.FILL) is None
+    assert installation.registry.resolve(Task.FILL) is None
     assert {path.name for path in Path(last.folder).iterdir()} == {"README.md", "loss.svg", "adapter", "run.json"}
     assert chosen.metrics["train_examples"] == 6
 
 
-def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(place: Installation) -> None:
-    first = events(request("lora"), place)[-1]
+def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(installation: Installation) -> None:
+    first = events(request("lora"), installation)[-1]
     with pytest.raises(Conflict, match="--update"):
-        events(request("lora"), place)
-    second = events(request("lora", update=True, options=MethodOptions(rank=4)), place)[-1]
+        events(request("lora"), installation)
+    second = events(request("lora", update=True, options=MethodOptions(rank=4)), installation)[-1]
     assert isinstance(first, AdapterRegistered) and isinstance(second, AdapterRegistered)
-    assert place.registry.get("sums").digest == second.digest != first.digest
-    assert place.registry.rollback("sums").digest == first.digest
+    assert installation.registry.get("sums").digest == second.digest != first.digest
+    assert installation.registry.rollback("sums").digest == first.digest
 
 
 @pytest.mark.parametrize("method", ["ia3", "prompt", "prefix"])
-def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(place: Installation, method: str) -> None:
-    last = events(request(method), place)[-1]
+def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(
+    installation: Installation, method: str
+) -> None:
+    last = events(request(method), installation)[-1]
     assert isinstance(last, AdapterRegistered)
     assert last.in_use == () and "PEFT_DAEMON_ENGINE=torch" in last.why_not
-    assert place.registry.resolve(Task.INTENT) is None
-    assert place.registry.get("sums").engines == ("torch",)
+    assert installation.registry.resolve(Task.INTENT) is None
+    assert installation.registry.get("sums").engines == ("torch",)
 
 
-def test_it_is_in_use_where_torch_serves(place: Installation) -> None:
-    torch_place = replace(place, settings=Settings(engine="torch"))
+def test_it_is_in_use_where_torch_serves(installation: Installation) -> None:
+    torch_place = replace(installation, settings=Settings(engine="torch"))
     last = events(request("ia3"), torch_place)[-1]
     assert isinstance(last, AdapterRegistered) and last.in_use == ("intent",)
 
 
-def test_a_fully_tuned_model_is_written_and_no_adapter(place: Installation) -> None:
-    last = events(request("full"), place)[-1]
+def test_a_fully_tuned_model_is_written_and_no_adapter(installation: Installation) -> None:
+    last = events(request("full"), installation)[-1]
     assert isinstance(last, ModelWritten)
     assert {"config.json", "model.safetensors", "peft-daemon.json"} <= {p.name for p in Path(last.folder).iterdir()}
-    assert not place.registry.list_adapters()
+    assert not installation.registry.list_adapters()
 
 
-def test_no_activation_means_none(place: Installation) -> None:
-    last = events(request("lora", activate=False), place)[-1]
+def test_no_activation_means_none(installation: Installation) -> None:
+    last = events(request("lora", activate=False), installation)[-1]
     assert isinstance(last, AdapterRegistered) and last.in_use == ()
-    assert place.registry.resolve(Task.INTENT) is None and place.registry.get("sums")
+    assert installation.registry.resolve(Task.INTENT) is None and installation.registry.get("sums")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from peft_core.code.structure import parse_structure
 from peft_evaluation.repo_tests.preparation import break_hole
-from peft_tuning.data.repository.holes import cut
+from peft_tuning.data.repository.holes import cut_holes
 
 FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rglob("*.py"))
 
@@ -55,7 +55,7 @@ def test_nothing_is_given_where_nothing_parses(text: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_a_broken_hole_of_real_code_parses(file: Path) -> None:
     text = file.read_text(encoding="utf-8")
-    holes = cut(parse_structure(text, "python"), seed="7")
+    holes = cut_holes(parse_structure(text, "python"), seed="7")
     found = [break_hole(text[: hole.start], text[hole.start : hole.end], text[hole.end :]) for hole in holes]
     for hole, candidate in zip(holes, found, strict=True):
         if candidate is not None:
@@ -68,7 +68,7 @@ def test_nearly_every_hole_of_real_code_can_be_broken() -> None:
     found = [
         break_hole(text[: hole.start], text[hole.start : hole.end], text[hole.end :])
         for text in texts
-        for hole in cut(parse_structure(text, "python"), seed="7")
+        for hole in cut_holes(parse_structure(text, "python"), seed="7")
     ]
     assert len(found) > 500 and found.count(None) < len(found) / 50
 

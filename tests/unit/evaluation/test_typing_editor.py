@@ -170,7 +170,7 @@ def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     from peft_daemon.adapters.validation import BaseModel
 
     monkeypatch.setattr(Installation, "base", BaseModel("tiny", "0" * 64, tmp_path / "models" / "tiny" / "tiny.gguf"))
@@ -178,10 +178,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
 
 
 def test_a_run_replays_every_policy_and_writes_its_report(
-    request_of: Callable[..., run.BenchRequest], place: Installation
+    request_of: Callable[..., run.BenchRequest], installation: Installation
 ) -> None:
     events: list[run.TypingEvent] = []
-    report = run.bench(request_of(), place, events.append)
+    report = run.bench(request_of(), installation, events.append)
     assert list(report.policies) == ["ours", "llama.vscode"]
     assert isinstance(events[-1], run.BenchReported)
     assert report.policies["llama.vscode"].p50_ms is None
@@ -190,7 +190,7 @@ def test_a_run_replays_every_policy_and_writes_its_report(
 
 
 def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
-    request_of: Callable[..., run.BenchRequest], place: Installation, monkeypatch: pytest.MonkeyPatch
+    request_of: Callable[..., run.BenchRequest], installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
 
@@ -206,16 +206,16 @@ def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
     with pytest.raises(Cancelled, match="1 replays, which are kept"):
         run.bench(
             request_of(policies=(counted(PLAYED, interrupt=False), counted(RIVAL, interrupt=True))),
-            place,
+            installation,
             lambda _: None,
         )
     with pytest.raises(Conflict, match="holds a run already"):
-        run.bench(request_of(), place, lambda _: None)
+        run.bench(request_of(), installation, lambda _: None)
     with pytest.raises(Conflict, match="begun otherwise"):
-        run.bench(request_of(resume=True, seed=1), place, lambda _: None)
+        run.bench(request_of(resume=True, seed=1), installation, lambda _: None)
     run.bench(
         request_of(resume=True, policies=(counted(PLAYED, interrupt=False), counted(RIVAL, interrupt=False))),
-        place,
+        installation,
         lambda _: None,
     )
     assert opened == ["ours", "llama.vscode", "llama.vscode"]

@@ -30,13 +30,13 @@ NAMES = tuple(part.names[0] for part in conala.FILES.parts.values())
 
 def test_the_first_place_that_has_it_is_used(places: DataLocations, tmp_path: Path) -> None:
     put(places.cache / "conala", *NAMES)
-    assert find(conala.FILES, places).place == "cache"
+    assert find(conala.FILES, places).location == "cache"
     assert places.environment is not None
     put(places.environment / "conala", *NAMES)
-    assert find(conala.FILES, places).place == "PEFT_DAEMON_DATA"
+    assert find(conala.FILES, places).location == "PEFT_DAEMON_DATA"
     given = DataLocations(cache=places.cache, environment=places.environment, data=put(tmp_path / "mine", *NAMES))
     found = find(conala.FILES, given)
-    assert found.place == "--data"
+    assert found.location == "--data"
     assert {path.parent for path in found.files.values()} == {tmp_path / "mine"}
 
 
@@ -44,7 +44,7 @@ def test_a_place_with_some_of_the_files_is_passed_over(places: DataLocations) ->
     assert places.environment is not None
     put(places.environment / "conala", *NAMES[:2])
     put(places.cache / "conala", *NAMES)
-    assert find(conala.FILES, places).place == "cache"
+    assert find(conala.FILES, places).location == "cache"
 
 
 def test_what_is_given_is_never_passed_over(places: DataLocations, tmp_path: Path) -> None:

@@ -22,14 +22,14 @@ def test_a_base_that_is_not_the_verified_file_is_refused(tmp_path: Path, monkeyp
     entry = tiny_entry(given.read_bytes())
     monkeypatch.setattr(catalogue, "get", lambda _: entry)
     file = ModelStore(tmp_path / "models", offline=True).pull(entry, local=given).path
-    place = Installation(
+    installation = Installation(
         settings=Settings(models_dir=str(tmp_path / "models")),
         paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")}),
     )
-    place.require_intact()
+    installation.require_intact()
     info = file.stat()
     file.write_bytes(b"WEIGHTS" * 1000)
     os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
-    assert place.base.path == file, "size and time are the noted ones"
+    assert installation.base.path == file, "size and time are the noted ones"
     with pytest.raises(UnusableFile, match="is damaged"):
-        place.require_intact()
+        installation.require_intact()

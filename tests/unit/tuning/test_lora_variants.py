@@ -119,5 +119,5 @@ def test_eva_without_data_is_refused() -> None:
     options = MethodOptions(init="eva")
     assert method.needs_calibration(options)
     assert not method.needs_calibration(MethodOptions())
-    with pytest.raises(InvalidInput, match="no data to look at"):
+    with pytest.raises(InvalidInput, match="no training data"):
         method.apply(tiny_base("qwen2"), options, seed=1)

@@ -16,11 +16,11 @@ from support.tiny_models import tiny_base
 pytestmark = pytest.mark.torch
 
 OPTIONS = [
-    ("ia3", {"rank": 8}, "'rank' is no option of ia3"),
-    ("full", {"dora": True}, "'dora' is no option of full"),
-    ("prompt", {"alpha": 8.0}, "'alpha' is no option of prompt"),
-    ("prefix", {"init_text": "x"}, "'init_text' is no option of prefix"),
-    ("lora", {"virtual_tokens": 8}, "'virtual_tokens' is no option of lora"),
+    ("ia3", {"rank": 8}, "'rank' is not an option of ia3"),
+    ("full", {"dora": True}, "'dora' is not an option of full"),
+    ("prompt", {"alpha": 8.0}, "'alpha' is not an option of prompt"),
+    ("prefix", {"init_text": "x"}, "'init_text' is not an option of prefix"),
+    ("lora", {"virtual_tokens": 8}, "'virtual_tokens' is not an option of lora"),
     ("prefix", {"gradient_checkpointing": True}, "key-value cache"),
     ("lora", {"init": "loftq"}, "quantizes the base itself"),
     ("lora", {"init": "corda"}, "covariances"),

@@ -24,13 +24,20 @@ from peft_tuning.data.examples import (
     newest_first,
     split_files,
 )
-from peft_tuning.data.repository.dataset import AFTER, BEFORE, DataMix, folders_data_set, repository_data_set, window
+from peft_tuning.data.repository.dataset import (
+    MAX_PREFIX_CHARS,
+    MAX_SUFFIX_CHARS,
+    DataMix,
+    folders_data_set,
+    repository_data_set,
+    window,
+)
 from peft_tuning.data.repository.filters import function_parts
 from peft_tuning.data.repository.holes import Hole, HoleSettings
 from peft_tuning.events import Loading
 from support.own_repository import OwnRepository, module
 
-DENSE = DataMix(cutting=HoleSettings(lines_per_hole=2), with_context=1.0)
+DENSE = DataMix(holes=HoleSettings(lines_per_hole=2), context_share=1.0)
 
 
 def shop(root: Path) -> OwnRepository:
@@ -115,7 +122,9 @@ def test_both_kinds_of_example_are_there(still: OwnRepository, dense: DataSet) -
     assert {each.kind for each in fills} == set(HoleKind)
     assert any(each.prefix.endswith('of a day."""\n    ') for each in fills)  # a docstring is answered in its file
     assert any(each.prefix.split("\n")[-2].strip().startswith("# collect") for each in fills)
-    assert not any(isinstance(e, IntentExample) for e in repository_data_set(still.root, mix=DataMix(intents=0)).train)
+    assert not any(
+        isinstance(e, IntentExample) for e in repository_data_set(still.root, mix=DataMix(intent_share=0)).train
+    )
 
 
 def test_a_function_copied_to_another_file_is_on_one_side_only(own: OwnRepository) -> None:
@@ -281,19 +290,19 @@ def test_plain_folders_need_no_git(tmp_path: Path) -> None:
 
 def test_a_window_keeps_what_a_prompt_needs_and_its_layout() -> None:
     text = "".join(f"line_{n} = {n}\n" for n in range(5_000))
-    for start in (0, 500, BEFORE + 1, 30_000, len(text) - 3):
+    for start in (0, 500, MAX_PREFIX_CHARS + 1, 30_000, len(text) - 3):
         begin, end = window(text, Hole(HoleKind.LINE, start, start + 2))
-        assert start - BEFORE <= begin <= start
-        assert begin == 0 or start - begin > BEFORE * 0.9
+        assert start - MAX_PREFIX_CHARS <= begin <= start
+        assert begin == 0 or start - begin > MAX_PREFIX_CHARS * 0.9
         assert begin == 0 or text[begin - 1] == "\n"
         assert text.count("\n", 0, begin) % TYPED_LINES == 0
-        assert end == len(text) or (text[end - 1] == "\n" and AFTER <= end - start <= AFTER + 100)
+        assert end == len(text) or (text[end - 1] == "\n" and MAX_SUFFIX_CHARS <= end - start <= MAX_SUFFIX_CHARS + 100)
 
 
 def test_a_window_of_a_file_with_one_long_line_is_cut_all_the_same() -> None:
     text = "x" * 50_000
     begin, end = window(text, Hole(HoleKind.LINE, 40_000, 40_002))
-    assert (begin, end) == (40_000 - BEFORE, 50_000)
+    assert (begin, end) == (40_000 - MAX_PREFIX_CHARS, 50_000)
 
 
 def test_the_modules_of_this_test_are_unlike_each_other() -> None:

@@ -1,4 +1,4 @@
-"""Holes that are cut into a file and how they end; sentences with their functions."""
+"""Holes that are cut_holes into a file and how they end; sentences with their functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peft_core.code.languages import GRAMMARS
 from peft_core.code.structure import Span, Structure, parse_structure
 from peft_tuning.data.examples import HoleKind
-from peft_tuning.data.repository.holes import Hole, HoleSettings, cut, intents, sentence_of
+from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes, find_intents, sentence_of
 from support.own_repository import module
 
 PYTHON = '''\
@@ -56,21 +56,23 @@ BRACES = {
     "ruby": "def go(a)\n  x = a + 1\n  if x\n    puts(x)\n  end\n  x\nend\n",
     "shellscript": "go() {\n  local x=1\n  echo $x\n}\n",
 }
-ALL = HoleSettings(lines_per_hole=1, most_holes=400)
+ALL = HoleSettings(lines_per_hole=1, max_holes=400)
 
 
 def only(kind: HoleKind, **settings: float) -> HoleSettings:
-    return HoleSettings(shares={kind: 1.0}, lines_per_hole=1, most_holes=400, **settings)  # type: ignore[arg-type]
+    return HoleSettings(shares={kind: 1.0}, lines_per_hole=1, max_holes=400, **settings)  # type: ignore[arg-type]
 
 
-def middles(text: str, cutting: HoleSettings, language: str = "python", seed: str = "1") -> set[str]:
-    return {text[hole.start : hole.end] for hole in cut(parse_structure(text, language), seed=seed, cutting=cutting)}
+def middles(text: str, settings: HoleSettings, language: str = "python", seed: str = "1") -> set[str]:
+    return {
+        text[hole.start : hole.end] for hole in cut_holes(parse_structure(text, language), seed=seed, settings=settings)
+    }
 
 
 def test_the_parts_are_cut_in_their_proportions() -> None:
     kinds: Counter[HoleKind] = Counter()
     for number in range(40):
-        kinds.update(hole.kind for hole in cut(parse_structure(module(number), "python"), seed=f"1/{number}"))
+        kinds.update(hole.kind for hole in cut_holes(parse_structure(module(number), "python"), seed=f"1/{number}"))
     order = [kind for kind, _count in kinds.most_common()]
     assert order == [HoleKind.LINE, HoleKind.BLOCK, HoleKind.BODY, HoleKind.TOKEN]
 
@@ -86,8 +88,8 @@ def test_bodies_begin_behind_the_docstring_and_reach_to_the_end() -> None:
 
 
 def test_a_body_below_a_docstring_is_asked_for() -> None:
-    holes = cut(parse_structure(PYTHON, "python"), seed="1", cutting=only(HoleKind.BODY))
-    assert {PYTHON[hole.start :][:4]: hole.asked for hole in holes} == {"with": True, "if r": False}
+    holes = cut_holes(parse_structure(PYTHON, "python"), seed="1", settings=only(HoleKind.BODY))
+    assert {PYTHON[hole.start :][:4]: hole.described for hole in holes} == {"with": True, "if r": False}
 
 
 def test_bodies_that_do_nothing_are_not_asked_for() -> None:
@@ -104,8 +106,8 @@ def test_blocks_end_where_serving_stops() -> None:
 
 
 def test_a_block_below_a_comment_is_asked_for() -> None:
-    holes = cut(parse_structure(PYTHON, "python"), seed="1", cutting=only(HoleKind.BLOCK))
-    assert {PYTHON[hole.start : hole.start + 9] for hole in holes if hole.asked} == {"with open"}
+    holes = cut_holes(parse_structure(PYTHON, "python"), seed="1", settings=only(HoleKind.BLOCK))
+    assert {PYTHON[hole.start : hole.start + 9] for hole in holes if hole.described} == {"with open"}
 
 
 def test_statements_are_cut_behind_words_typed_on_their_first_line() -> None:
@@ -124,7 +126,7 @@ def test_a_header_is_not_left_with_an_open_bracket() -> None:
 
 def test_lines_end_before_their_end() -> None:
     for seed in "12345":
-        holes = cut(parse_structure(PYTHON, "python"), seed=seed, cutting=only(HoleKind.LINE))
+        holes = cut_holes(parse_structure(PYTHON, "python"), seed=seed, settings=only(HoleKind.LINE))
         assert len(holes) > 10
         for hole in holes:
             assert "\n" not in PYTHON[hole.start : hole.end]
@@ -134,7 +136,7 @@ def test_lines_end_before_their_end() -> None:
 def test_tokens_leave_something_on_the_line_and_no_word_behind_them() -> None:
     found: set[str] = set()
     for seed in range(30):
-        holes = cut(parse_structure(PYTHON, "python"), seed=str(seed), cutting=only(HoleKind.TOKEN))
+        holes = cut_holes(parse_structure(PYTHON, "python"), seed=str(seed), settings=only(HoleKind.TOKEN))
         for hole in holes:
             rest = PYTHON[hole.end :].split("\n", maxsplit=1)[0]
             assert rest.strip()
@@ -148,7 +150,7 @@ def test_nothing_is_cut_inside_strings_comments_and_what_does_not_parse() -> Non
         'x = """\nprose here\n"""\ny = "words in a text" + "more"\n# a remark on this\ndef broken(:\n    what is this\n'
     )
     for seed in range(20):
-        for hole in cut(parse_structure(text, "python"), seed=str(seed), cutting=ALL):
+        for hole in cut_holes(parse_structure(text, "python"), seed=str(seed), settings=ALL):
             start = text[: hole.start]
             assert start.count('"') % 2 == 0
             assert "prose" not in start.split("\n")[-1]
@@ -161,7 +163,7 @@ def test_other_languages_are_cut_by_line_and_block(language: str) -> None:
     text = BRACES[language]
     kinds: Counter[HoleKind] = Counter()
     for seed in range(8):
-        for hole in cut(parse_structure(text, language), seed=str(seed), cutting=ALL):
+        for hole in cut_holes(parse_structure(text, language), seed=str(seed), settings=ALL):
             kinds[hole.kind] += 1
             middle = text[hole.start : hole.end]
             assert middle == middle.strip()
@@ -185,10 +187,10 @@ def test_spans_to_avoid_are_avoided() -> None:
     found = parse_structure(PYTHON, "python")
     start = PYTHON.index("rows = file")
     secret = Span(start, start + 1)
-    holes = cut(found, seed="1", cutting=ALL, avoid=[secret])
+    holes = cut_holes(found, seed="1", settings=ALL, avoid=[secret])
     assert holes
     assert not any(hole.start <= start < hole.end for hole in holes)
-    # Nor is the rest of that line asked for.
+    # Nor is the rest of that line described for.
     line = Span(PYTHON.rindex("\n", 0, start) + 1, PYTHON.index("\n", start))
     assert not any(line.start <= hole.start < line.end for hole in holes)
 
@@ -196,7 +198,9 @@ def test_spans_to_avoid_are_avoided() -> None:
 def test_columns_are_characters_not_bytes() -> None:
     text = 'größe = {"ä": "日本"}\n\n\ndef f(größe):\n    länge = größe["ä"] + 1\n    return länge\n'
     assert middles(text, only(HoleKind.BODY)) == {'länge = größe["ä"] + 1\n    return länge'}
-    assert {text[h.start : h.end] for s in "123" for h in cut(parse_structure(text, "python"), seed=s, cutting=ALL)}
+    assert {
+        text[h.start : h.end] for s in "123" for h in cut_holes(parse_structure(text, "python"), seed=s, settings=ALL)
+    }
 
 
 def test_a_very_deep_file_does_no_harm() -> None:
@@ -218,8 +222,8 @@ pieces = st.lists(
 @settings(max_examples=60, deadline=None)
 def test_any_file_is_cut_into_three_parts_that_make_it_up(text: str, language: str, seed: int) -> None:
     found = parse_structure(text, language)
-    holes = cut(found, seed=str(seed), cutting=ALL)
-    assert holes == cut(parse_structure(text, language), seed=str(seed), cutting=ALL)
+    holes = cut_holes(found, seed=str(seed), settings=ALL)
+    assert holes == cut_holes(parse_structure(text, language), seed=str(seed), settings=ALL)
     assert len({(hole.start, hole.end) for hole in holes}) == len(holes)
     for hole in holes:
         prefix, middle, suffix = text[: hole.start], text[hole.start : hole.end], text[hole.end :]
@@ -256,7 +260,7 @@ def short():
 
 
 def test_the_first_sentence_asks_for_the_function_without_its_docstring() -> None:
-    (found,) = intents(parse_structure(TEXT, "python"), "a.py")
+    (found,) = find_intents(parse_structure(TEXT, "python"), "a.py")
     assert found.id == f"a.py:{TEXT.index('async def')}:total"
     assert found.intent == "Multiply the price with a rate"
     assert found.code == (
@@ -267,7 +271,7 @@ def test_the_first_sentence_asks_for_the_function_without_its_docstring() -> Non
 
 def test_a_function_that_touches_a_span_to_avoid_is_left_out() -> None:
     start = TEXT.index("return 0")
-    assert list(intents(parse_structure(TEXT, "python"), "a.py", [Span(start, start + 1)])) == []
+    assert list(find_intents(parse_structure(TEXT, "python"), "a.py", [Span(start, start + 1)])) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Also here: how the three parts of a data set are kept apart. A split depends on the examples and the seed alone, not on
 the order of a file, the machine or the version of Python. ``datasets`` and ``repository`` make examples; ``encode``
-writes them down for a model.
+turns them into tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from peft_core.api_types import ContextChunk
 
 MAX_SPLIT_OVERSHOOT = 1.5
-"""A part may outgrow its share by so much; a file that would make it larger is left to training."""
+"""A held-out part may have this many times its share; a file that would exceed that is used for training."""
 
 
 class HoleKind(StrEnum):
@@ -45,7 +45,7 @@ class IntentExample:
     """A sentence and the code it asks for."""
 
     id: str
-    """Where it comes from, unique in its data set: ``conala/train/17``, ``src/app.py:load``."""
+    """Its origin, unique in its data set: ``conala/train/17``, ``src/app.py:load``."""
     intent: str
     code: str
     language: str = "python"
@@ -63,7 +63,7 @@ class FillExample:
     language: str = "python"
     kind: HoleKind = HoleKind.LINE
     context: tuple[ContextChunk, ...] = ()
-    """Related files, most useful first, as completion would be given them."""
+    """Chunks of related files, most useful first, as in a completion."""
 
 
 Example = IntentExample | FillExample
@@ -72,21 +72,21 @@ AnyExample = TypeVar("AnyExample", IntentExample, FillExample, Example)
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Examples in three disjoint parts, and how they came to be."""
+    """Examples in three disjoint parts, and their origin."""
 
     name: str
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
-    """Chooses the best checkpoint."""
+    """Used to choose the best checkpoint."""
     test: tuple[Example, ...] = ()
-    """Never seen while tuning."""
+    """Never used in training."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Rows left out, by reason."""
     licence: str = "unknown"
     provenance: str = ""
     """Where the rows come from: file names, revision, split rule; for the model card."""
     prompt_tokens: int = 1024
-    """Longest prompt the study allows for it; longer ones are cut as completion would (fill) or dropped (intent)."""
+    """Longest prompt, as in the study; longer ones are cut as in completion (fill) or dropped (intent)."""
     response_tokens: int = 256
     """Longest answer; longer examples are dropped."""
 
@@ -112,7 +112,7 @@ def normalized(text: str) -> str:
 
 
 def question(example: Example) -> str:
-    """Return what two parts must not share: the sentence, or the whole file that has the hole."""
+    """Return the sentence, or the whole file with its hole filled; two parts must not share it."""
     if isinstance(example, IntentExample):
         return normalized(example.intent)
     return normalized(example.prefix + example.middle + example.suffix)
@@ -133,7 +133,7 @@ def drop_duplicates(examples: Iterable[AnyExample], dropped: Counter[str]) -> li
 
 
 def stable_order(examples: Iterable[AnyExample], seed: int) -> list[AnyExample]:
-    """Sort examples in an order that only they and ``seed`` decide; equal questions stand together."""
+    """Sort examples in an order that depends on them and ``seed`` only; equal questions stay together."""
     return sorted(examples, key=lambda example: (_rank(question(example), seed), _content(example)))
 
 
@@ -149,7 +149,7 @@ def take(examples: Sequence[AnyExample], count: int) -> tuple[list[AnyExample], 
 
 
 def hold_out(examples: Iterable[AnyExample], share: float, seed: int) -> tuple[list[AnyExample], list[AnyExample]]:
-    """Split off a share of the examples, at least one of two or more; none where all ask one question."""
+    """Split off a share of the examples, at least one of two or more; none if all have the same question."""
     rows = stable_order(examples, seed)
     held_out, rest = take(rows, max(1, round(len(rows) * share)) if len(rows) > 1 else 0)
     return (held_out, rest) if rest else ([], held_out)
@@ -158,7 +158,7 @@ def hold_out(examples: Iterable[AnyExample], share: float, seed: int) -> tuple[l
 def drop_overlap(
     examples: Iterable[AnyExample], others: Iterable[Example], dropped: Counter[str], reason: str
 ) -> list[AnyExample]:
-    """Drop examples whose question is asked in ``others``; counted in ``dropped`` under ``reason``."""
+    """Drop examples whose question is in ``others``; counted in ``dropped`` under ``reason``."""
     taken = {question(other) for other in others}
     kept: list[AnyExample] = []
     for example in examples:
@@ -180,16 +180,15 @@ def _rank(text: str, seed: int) -> str:
 
 
 def newest_first(paths: Sequence[str], times: Mapping[str, int], seed: int) -> list[str]:
-    """Sort paths by the time of their last commit (seconds; 0: not known), those of one time in an order by seed."""
+    """Sort paths by the time of their last commit (seconds; 0: not known), and equal times by seed."""
     return sorted(paths, key=lambda path: (-times.get(path, 0), seeded_number(seed, path), path))
 
 
 def split_files(weights: Mapping[str, int], *, validation: float, test: float) -> Mapping[str, Split]:
-    """Assign whole files to the parts, from paths in order of age (newest first) with the examples each has.
+    """Assign whole files to the parts, given the number of examples by path, newest file first.
 
-    The newest files are held out, so that the test asks for code the model has not met.
-
-    ``validation`` and ``test`` are parts of all examples, above 0. With three files or more no part is empty.
+    The newest files are held out, so that the test asks for code that the model has not seen. ``validation`` and
+    ``test`` are shares of all examples, above 0. With three files or more no part is empty.
     """
     parts = dict.fromkeys(weights, Split.TRAIN)
     total = sum(weights.values())

@@ -45,7 +45,8 @@ def default_for(device: str) -> Method:
 def export_merged(manifest: Manifest, adapter: Path, base: Path, destination: Path) -> None:
     """Write the base with the adapter (a PEFT folder) merged into it, at the manifest's scale, as float16.
 
-    Raises Conflict when that exists, InvalidInput for prompt and prefix adapters, which change no weights.
+    Raises Conflict if ``destination`` exists, InvalidInput for an adapter that cannot be merged, such as one of prompt
+    or prefix tuning, which changes no weights.
     """
     import torch  # noqa: PLC0415  (seconds)
     from peft.tuners.lora import LoraLayer  # noqa: PLC0415

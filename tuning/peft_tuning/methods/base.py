@@ -3,8 +3,8 @@
 A method checks its options, puts trainable weights on a base, and saves and loads them bit for bit. It has no state and
 trains nothing itself: see ``trainer``. Each method of PEFT adds its config to ``PeftMethod``.
 
-The config of an adapter's folder is data: a key that is not understood has to be at its default, and nothing that names
-code or another place to load from is accepted. Weights are safetensors or refused.
+The config in an adapter's folder is not trusted: a key that is not known here must have its default, and nothing that
+names code or another location to load from is accepted. Weights must be safetensors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Calibration = Iterable[Mapping[str, "Tensor"]]
-"""A few batches (``input_ids``, ``attention_mask``, …) as in training; for initializations that look at data (EVA)."""
+"""A few batches (``input_ids``, ``attention_mask``, …) as in training, for initializations that use data (EVA)."""
 
 ALWAYS_ALLOWED = frozenset({"gradient_checkpointing"})
 """Options that every method has."""
@@ -41,7 +41,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
 class MethodOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options that a user may set; None means the method's default. A value a method does not have is refused."""
+    """Options that a user may set; None means the method's default. Options that a method lacks are refused."""
 
     rank: Annotated[int, Meta(ge=1, le=4096)] | None = None
     alpha: Annotated[float, Meta(gt=0, lt=1e6)] | None = None
@@ -51,12 +51,12 @@ class MethodOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rslora: bool | None = None
     """Scale by alpha / sqrt(rank) instead of alpha / rank (arXiv 2312.03732)."""
     init: str | None = None
-    """How LoRA's factors begin: see ``lora.INITIALIZATIONS``."""
+    """Initialization of LoRA's factors: see ``lora.INITIALIZATIONS``."""
     virtual_tokens: Annotated[int, Meta(ge=1, le=1024)] | None = None
     init_text: str | None = None
-    """What prompt tuning's virtual tokens begin as."""
+    """Text whose embeddings initialize prompt tuning's virtual tokens."""
     gradient_checkpointing: bool = False
-    """Whether training will recompute activations; asked of the method here, switched on by ``trainer``."""
+    """Whether training recomputes activations: the method checks it, ``trainer`` switches it on."""
 
 
 class Method(Protocol):
@@ -68,17 +68,17 @@ class Method(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """The study's."""
+        """Default learning rate, as in the study."""
 
     @property
     def makes_adapter(self) -> bool:
-        """Whether what it saves goes on top of a base; full fine-tuning saves a model of its own."""
+        """Whether it saves an adapter; full fine-tuning saves a whole model."""
 
     def needs_calibration(self, options: MethodOptions) -> bool:
-        """Whether ``apply`` has to be given a few batches."""
+        """Return whether ``apply`` needs ``calibration``."""
 
     def precision_on(self, device: str) -> Precision:
-        """How the base has to be loaded on ``cpu``, ``cuda`` or ``mps``."""
+        """Return the precision in which the base must be loaded on ``cpu``, ``cuda`` or ``mps``."""
 
     def check(self, family: Family, options: MethodOptions) -> None:
         """Refuse what cannot work, before anything is loaded; raises InvalidInput."""
@@ -86,30 +86,30 @@ class Method(Protocol):
     def apply(
         self, base: LoadedBase, options: MethodOptions, seed: int, *, calibration: Calibration | None = None
     ) -> nn.Module:
-        """The model to train, its trainable parameters initialized from ``seed`` alone, in training mode.
+        """Return the model to train, in training mode; its trainable parameters depend on ``seed`` alone.
 
-        It takes ``base.model`` over: do not use that afterwards.
+        ``base.model`` is changed: do not use it afterwards.
         """
 
     def trainable_parameters(self, model: nn.Module) -> int:
-        """How many numbers are trained."""
+        """Return the number of trained parameters."""
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write the trained weights into ``folder`` (exists, empty): safetensors and a config. Not atomic."""
+        """Write the trained weights and a config into ``folder``, which is empty. Not atomic."""
 
     def load(self, base: LoadedBase, folder: Path) -> nn.Module:
-        """The tuned model for inference, with bit-identical weights; takes ``base.model`` over.
+        """Load the tuned model for inference, with bit-identical weights; ``base.model`` is changed.
 
         Raises NotFound or InvalidInput for a folder that this method did not write or that holds a pickle.
         """
 
 
 def refuse_options(method_id: str, options: MethodOptions, allowed: frozenset[str]) -> None:
-    """Raise InvalidInput for an option that is given and that the method does not have."""
+    """Raise InvalidInput if an option is set that the method does not have."""
     for name, value in msgspec.structs.asdict(options).items():
         if value is not None and name not in allowed | ALWAYS_ALLOWED:
             raise InvalidInput(
-                f"'{name}' is no option of {method_id}",
+                f"'{name}' is not an option of {method_id}",
                 why=f"it has {', '.join(sorted(allowed)) or 'none'}",
                 fix="Leave it out, or choose another `--method`",
             )
@@ -124,7 +124,7 @@ def refuse_family(method_id: str, family: Family) -> None:
 
 
 def count_trainable(model: nn.Module) -> int:
-    """Return how many numbers of a model are trained."""
+    """Return the number of trained parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
@@ -135,28 +135,28 @@ class PeftMethod:
     id: str
     learning_rate: float
     quantized: Precision | None = None
-    """How the base has to be held; None for any dense form."""
+    """The quantization that the base must have; None for any dense precision."""
     makes_adapter: bool = True
 
     allowed: ClassVar[frozenset[str]] = frozenset()
-    """Options the method has."""
+    """Options that the method has."""
     understood: ClassVar[frozenset[str]] = frozenset()
     """Keys of ``adapter_config.json`` that may differ from their defaults."""
 
     def config(self, base: LoadedBase, options: MethodOptions) -> PeftConfig:
-        """PEFT's description of the adapter to make."""
+        """Return PEFT's config of the adapter to make."""
         raise NotImplementedError
 
     def config_type(self) -> type[PeftConfig]:
-        """The class of ``config``."""
+        """Return the class of ``config``."""
         raise NotImplementedError
 
     def precision_on(self, device: str) -> Precision:
-        """float32 on a CPU, which computes bfloat16 slowly; bfloat16 elsewhere; quantized where that is the method."""
+        """Return the method's quantization, else float32 on a CPU (slow in bfloat16), bfloat16 elsewhere."""
         return self.quantized or (Precision.FLOAT32 if device.startswith("cpu") else Precision.BFLOAT16)
 
     def needs_calibration(self, options: MethodOptions) -> bool:
-        """Only one initialization of LoRA does."""
+        """Return False; only an initialization of LoRA needs it."""
         return False
 
     def check(self, family: Family, options: MethodOptions) -> None:
@@ -167,7 +167,7 @@ class PeftMethod:
     def apply(
         self, base: LoadedBase, options: MethodOptions, seed: int, *, calibration: Calibration | None = None
     ) -> nn.Module:
-        """The ``PeftModel`` to train; see ``Method.apply``."""
+        """Return the ``PeftModel`` to train; see ``Method.apply``."""
         from peft import get_peft_model  # noqa: PLC0415  (seconds)
 
         self.check(base.family, options)
@@ -181,30 +181,30 @@ class PeftMethod:
     def initialize(
         self, model: PeftModel, base: LoadedBase, options: MethodOptions, calibration: Calibration | None
     ) -> None:
-        """Give new weights their first values, where PEFT's own are not the method's."""
+        """Initialize the new weights if PEFT's own values are not the method's."""
 
     def trainable_parameters(self, model: nn.Module) -> int:
-        """How many numbers are trained."""
+        """Return the number of trained parameters."""
         return count_trainable(model)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors``."""
         from peft import get_peft_model_state_dict  # noqa: PLC0415  (seconds)
 
-        # Left to itself PEFT would ask the hub whether the vocabulary was resized.
+        # By default PEFT would ask the hub whether the vocabulary was resized.
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         described: Any = model.peft_config
-        config, state = self.released(model, described["default"], state)
+        config, state = self.for_original_base(model, described["default"], state)
         write_weights(folder, config, state)
 
-    def released(
+    def for_original_base(
         self, model: nn.Module, config: Any, state: dict[str, torch.Tensor]
     ) -> tuple[PeftConfig, Mapping[str, torch.Tensor]]:
-        """Config and weights as they fit the base as released, whatever was done to it while training."""
+        """Return config and weights for the original base, if initialization changed the base's weights."""
         return config, state
 
     def load(self, base: LoadedBase, folder: Path) -> nn.Module:
-        """The ``PeftModel`` for inference; see ``Method.load``."""
+        """Load the ``PeftModel`` for inference; see ``Method.load``."""
         from peft import PeftModel  # noqa: PLC0415  (seconds)
 
         check_folder(folder, self.config_type(), self.understood)
@@ -231,7 +231,7 @@ def write_weights(folder: Path, config: PeftConfig, state: Mapping[str, Tensor])
 
 
 def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str]) -> None:
-    """Refuse a folder that is not an adapter of this kind and of nothing else; raises NotFound or InvalidInput."""
+    """Refuse a folder that is anything but an adapter of this kind; raises NotFound or InvalidInput."""
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         if entry.suffix.lower() in PICKLE_SUFFIXES:
             raise InvalidInput(
@@ -257,7 +257,7 @@ def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str
         elif key not in _INFORMATION and (not hasattr(default, key) or value not in _off(getattr(default, key))):
             raise InvalidInput(
                 f"{CONFIG_FILE} sets '{key}'",
-                why="it may change what the adapter computes, or load something else, and is not understood here",
+                why="it is not known here, and may change what the adapter computes, or load something else",
                 fix="Train without it, or merge the adapter into its base with the tool that made it",
             )
 
@@ -270,16 +270,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _off(default: object) -> tuple[object, ...]:
-    """The values that say the same as the default does."""
+    """Return the values that mean the same as the default."""
     return (default, None) if default else (default, None, False, [], {})
 
 
 def _check_names(key: str, value: object) -> None:
-    """PEFT reads module names as regular expressions, which a file must not be free to choose."""
+    """Raise InvalidInput unless module names are plain: PEFT would read others as regular expressions."""
     if key not in {"target_modules", "feedforward_modules", "exclude_modules", "rank_pattern", "alpha_pattern"}:
         return
     if value is not None and not isinstance(value, list | dict):
-        raise InvalidInput(f"{key} in {CONFIG_FILE} is {value!r}", why="it has to list plain module names")
+        raise InvalidInput(f"{key} in {CONFIG_FILE} is {value!r}", why="it must be a list of plain module names")
     for name in value or ():
         if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-            raise InvalidInput(f"{key} in {CONFIG_FILE} has the name {name!r}", why="it is no plain module name")
+            raise InvalidInput(f"{key} in {CONFIG_FILE} has the name {name!r}", why="it is not a plain module name")

@@ -27,11 +27,11 @@ class FullMethod:
     makes_adapter: bool = False
 
     def precision_on(self, device: str) -> Precision:
-        """float32 everywhere: small updates vanish in bfloat16's eight bits."""
+        """Return float32: small updates would vanish in bfloat16, which has eight significant bits."""
         return Precision.FLOAT32
 
     def needs_calibration(self, options: MethodOptions) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def check(self, family: Family, options: MethodOptions) -> None:
@@ -42,7 +42,7 @@ class FullMethod:
     def apply(
         self, base: LoadedBase, options: MethodOptions, seed: int, *, calibration: Calibration | None = None
     ) -> nn.Module:
-        """The base itself, all of it trainable; nothing is drawn from the seed."""
+        """Return the base itself, with all parameters trainable; the seed is not used."""
         self.check(base.family, options)
         if base.precision.quantized:
             raise InvalidInput(
@@ -52,16 +52,16 @@ class FullMethod:
         return model.train()
 
     def trainable_parameters(self, model: nn.Module) -> int:
-        """All of them."""
+        """Return the number of trained parameters, which are all."""
         return count_trainable(model)
 
     def save(self, model: nn.Module, folder: Path) -> None:
-        """Write ``config.json`` and safetensors, in shards when they are large."""
+        """Write ``config.json`` and safetensors, in shards if they are large."""
         tuned: Any = model
         tuned.save_pretrained(str(folder))
 
     def load(self, base: LoadedBase, folder: Path) -> nn.Module:
-        """The base with the folder's weights in the place of its own."""
+        """Return the base with the folder's weights instead of its own."""
         _check(base, folder)
         waiting = dict(base.model.named_parameters())
         with torch.no_grad():
@@ -88,10 +88,10 @@ def _check(base: LoadedBase, folder: Path) -> None:
         raise InvalidInput(f"{folder} holds a {kind} model", why=f"the base is a {base.family.id} model")
 
 
-def _copy(tensor: torch.Tensor, place: torch.Tensor | None, name: str, folder: Path) -> None:
-    if place is None or place.shape != tensor.shape:
-        raise InvalidInput(f"{folder} holds {name} {list(tensor.shape)}", why="the base has no place for it")
-    place.copy_(tensor)
+def _copy(tensor: torch.Tensor, target: torch.Tensor | None, name: str, folder: Path) -> None:
+    if target is None or target.shape != tensor.shape:
+        raise InvalidInput(f"{folder} holds {name} {list(tensor.shape)}", why="the base has no such parameter")
+    target.copy_(tensor)
 
 
 FULL = FullMethod(id="full", learning_rate=5e-5)

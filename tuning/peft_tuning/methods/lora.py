@@ -1,8 +1,8 @@
 """LoRA: low-rank matrices beside the frozen linear layers (Hu et al., arXiv 2106.09685), with the study's settings.
 
-Variants: DoRA, rank-stabilized scaling, and initializations. Those that take their factors out of the base's weights
-(PiSSA, OLoRA) are saved as the difference they make, as an ordinary LoRA of twice the rank, so that the adapter fits
-the base as released. LoftQ, CorDA, LoRA-GA and MiCA are refused, each with its reason.
+Variants: DoRA, rank-stabilized scaling, and initializations. Adapters of initializations that take their factors out of
+the base's weights (PiSSA, OLoRA) are saved as an ordinary LoRA of twice the rank, so that they fit the original base.
+LoftQ, CorDA, LoRA-GA and MiCA are refused, each with its reason.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class LoraMethod(PeftMethod):
     )
 
     def config_type(self) -> type[PeftConfig]:
-        """PEFT's ``LoraConfig``."""
+        """Return PEFT's ``LoraConfig``."""
         from peft import LoraConfig  # noqa: PLC0415  (seconds)
 
         return LoraConfig
 
     def needs_calibration(self, options: MethodOptions) -> bool:
-        """EVA looks at the data."""
+        """Return whether the initialization is EVA, which uses training data."""
         return options.init == "eva"
 
     def check(self, family: Family, options: MethodOptions) -> None:
@@ -105,11 +105,11 @@ class LoraMethod(PeftMethod):
             raise InvalidInput("'orthogonal' needs an even rank", fix=f"Type `--rank {(options.rank or RANK) + 1}`")
 
     def config(self, base: LoadedBase, options: MethodOptions) -> LoraConfig:
-        """The study's settings where the options say nothing."""
+        """Return PEFT's config, with the study's settings as defaults."""
         from peft import EvaConfig, LoraConfig  # noqa: PLC0415  (seconds)
 
         init: Any = options.init or "default"
-        alpha: Any = options.alpha or ALPHA  # an int, PEFT says, and takes any number
+        alpha: Any = options.alpha or ALPHA  # PEFT declares an int but accepts any number
         return LoraConfig(
             r=options.rank or RANK,
             lora_alpha=alpha,
@@ -126,12 +126,12 @@ class LoraMethod(PeftMethod):
     def initialize(
         self, model: PeftModel, base: LoadedBase, options: MethodOptions, calibration: Calibration | None
     ) -> None:
-        """Run EVA; remember the factors that were taken out of the base."""
+        """Run EVA; keep the initial factors of PiSSA and OLoRA, which were taken out of the base."""
         if options.init == "eva":
             from peft import initialize_lora_eva_weights  # noqa: PLC0415  (seconds)
 
             if calibration is None:
-                raise InvalidInput("EVA has no data to look at", fix="Choose another `--init`")
+                raise InvalidInput("EVA has no training data", fix="Choose another `--init`")
             initialize_lora_eva_weights(model, dataloader=list(calibration), show_progress_bar=False)
         if options.init and _DECOMPOSING.fullmatch(options.init):
             tuned: Any = model
@@ -141,10 +141,10 @@ class LoraMethod(PeftMethod):
                 if ".lora_A." in name or ".lora_B." in name
             }
 
-    def released(
+    def for_original_base(
         self, model: nn.Module, config: Any, state: dict[str, torch.Tensor]
     ) -> tuple[PeftConfig, Mapping[str, torch.Tensor]]:
-        """What PiSSA and OLoRA learned is B·A − B₀·A₀: an ordinary LoRA with the factors [A; A₀] and [B, −B₀]."""
+        """Return PiSSA and OLoRA adapters, B·A − B₀·A₀, as ordinary LoRAs with the factors [A; A₀] and [B, −B₀]."""
         initial: dict[str, torch.Tensor] | None = getattr(model, "initial_factors", None)
         if initial is None:
             return config, state
@@ -167,6 +167,6 @@ def _choices() -> str:
 
 LORA = LoraMethod(id="lora", learning_rate=3e-4)
 QLORA_4BIT = LoraMethod(id="qlora-4bit", learning_rate=3e-4, quantized=Precision.NF4)
-"""Beside a base in 4-bit normal floats with double quantization (Dettmers et al., arXiv 2305.14314)."""
+"""LoRA on a base in 4-bit normal floats with double quantization (Dettmers et al., arXiv 2305.14314)."""
 QLORA_8BIT = LoraMethod(id="qlora-8bit", learning_rate=3e-4, quantized=Precision.INT8)
-"""Beside a base in 8-bit integers (LLM.int8(), Dettmers et al., arXiv 2208.07339)."""
+"""LoRA on a base in 8-bit integers (LLM.int8(), Dettmers et al., arXiv 2208.07339)."""

@@ -1,4 +1,4 @@
-"""Methods that learn vectors and leave all matrices alone: prompt tuning, prefix tuning and IA3."""
+"""Methods that learn vectors and change no matrices: prompt tuning, prefix tuning and IA3."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREFIX_TOKENS = 10
 class PromptMethod(PeftMethod):
     """Prompt tuning: learned embeddings before the input (Lester et al., arXiv 2104.08691).
 
-    They begin as the embeddings of a sentence.
+    They are initialized with the embeddings of a sentence.
     """
 
     allowed: ClassVar[frozenset[str]] = frozenset({"virtual_tokens", "init_text"})
@@ -34,13 +34,13 @@ class PromptMethod(PeftMethod):
     )
 
     def config_type(self) -> type[PeftConfig]:
-        """PEFT's ``PromptTuningConfig``."""
+        """Return PEFT's ``PromptTuningConfig``."""
         from peft import PromptTuningConfig  # noqa: PLC0415  (seconds)
 
         return PromptTuningConfig
 
     def config(self, base: LoadedBase, options: MethodOptions) -> PromptTuningConfig:
-        """Begun at random: PEFT's own text initialization would look for a tokenizer by name."""
+        """Return a config with random initialization: PEFT's text initialization would load a tokenizer by name."""
         from peft import PromptTuningConfig  # noqa: PLC0415  (seconds)
 
         return PromptTuningConfig(
@@ -51,12 +51,12 @@ class PromptMethod(PeftMethod):
     def initialize(
         self, model: PeftModel, base: LoadedBase, options: MethodOptions, calibration: Calibration | None
     ) -> None:
-        """Begin as the embeddings of the text's tokens, over and over until all are filled."""
+        """Initialize with the embeddings of the text's tokens, repeated as often as necessary."""
         tokens = LiteralTokenizer(base.tokenizer).encode_text(
             INIT_TEXT if options.init_text is None else options.init_text
         )
         if not tokens:
-            raise InvalidInput("the text that virtual tokens begin as is empty", fix="Leave out `--init-text`")
+            raise InvalidInput("the text that initializes virtual tokens is empty", fix="Leave out `--init-text`")
         encoders, inputs = cast("Any", model.prompt_encoder), cast("Any", base.model.get_input_embeddings())
         weight: torch.Tensor = encoders["default"].embedding.weight
         with torch.no_grad():
@@ -86,18 +86,18 @@ class PrefixMethod(PeftMethod):
         if options.gradient_checkpointing:
             raise InvalidInput(
                 "prefix tuning does not work with gradient checkpointing",
-                why="the prefix lies in the key-value cache, which checkpointing switches off",
+                why="the prefix is in the key-value cache, which checkpointing switches off",
                 fix="Leave out `--gradient-checkpointing`, or choose `--method prompt`",
             )
 
     def config_type(self) -> type[PeftConfig]:
-        """PEFT's ``PrefixTuningConfig``."""
+        """Return PEFT's ``PrefixTuningConfig``."""
         from peft import PrefixTuningConfig  # noqa: PLC0415  (seconds)
 
         return PrefixTuningConfig
 
     def config(self, base: LoadedBase, options: MethodOptions) -> PrefixTuningConfig:
-        """The study's number of virtual tokens where the options say nothing."""
+        """Return PEFT's config, with the study's number of virtual tokens as default."""
         from peft import PrefixTuningConfig  # noqa: PLC0415  (seconds)
 
         return PrefixTuningConfig(
@@ -113,13 +113,13 @@ class Ia3Method(PeftMethod):
     understood: ClassVar[frozenset[str]] = frozenset({"target_modules", "feedforward_modules", "init_ia3_weights"})
 
     def config_type(self) -> type[PeftConfig]:
-        """PEFT's ``IA3Config``."""
+        """Return PEFT's ``IA3Config``."""
         from peft import IA3Config  # noqa: PLC0415  (seconds)
 
         return IA3Config
 
     def config(self, base: LoadedBase, options: MethodOptions) -> IA3Config:
-        """The family's modules."""
+        """Return PEFT's config with the modules of the family."""
         from peft import IA3Config  # noqa: PLC0415  (seconds)
 
         return IA3Config(

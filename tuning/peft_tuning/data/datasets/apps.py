@@ -35,7 +35,7 @@ from peft_tuning.data.examples import DataSet, IntentExample, drop_duplicates, d
 
 DIFFICULTIES = ("introductory", "interview", "competition")
 QUESTION_FILE = "question.txt"
-"""In every folder of the original distribution."""
+"""A file in every problem folder of the original distribution."""
 _DEFINITION = re.compile(r"^\s*def\s+(\w+)\s*\(", re.MULTILINE)
 TEST_PER_DIFFICULTY = 250
 VALIDATION_SHARE = 0.1
@@ -44,7 +44,7 @@ FIELDS = ("id", "question", "solutions", "input_output", "difficulty", "url", "s
 
 
 class InputForm(StrEnum):
-    """What a test's input is."""
+    """The form of a test's input."""
 
     STDIN = "stdin"
     """Text for standard input; the output is what is printed."""
@@ -64,7 +64,7 @@ class ProblemTests:
     function: str | None = None
     """The function to call; None when standard input and output are used."""
     flaw: str = ""
-    """Why there are no pairs although the file has tests."""
+    """Why the tests in the file cannot be used; empty if they can."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,9 @@ class AppsProblem:
 
     @property
     def prompt(self) -> str:
-        """The study's prompt: the question, how input comes and output goes, the starter code.
+        """The study's prompt: the question, how to read input and write output, and the starter code.
 
-        A function is asked for where the tests call one; where its starter code is missing, its name is given.
+        If the tests call a function, the prompt asks for one, and names it if there is no starter code.
         """
         function = self.tests.function if self.tests else _last_function(self.starter_code)
         signature = self.starter_code.strip("\n") or (f"Function name: {function}" if function else "")
@@ -93,7 +93,7 @@ class AppsProblem:
 
 
 def read_problems(path: Path) -> Iterator[AppsProblem]:
-    """All problems of a file or of a folder of problem folders, in order. InvalidInput for what cannot be read."""
+    """Yield all problems of a file, or of a folder of problem folders, in order; raises InvalidInput."""
     if path.is_dir():
         for folder in sorted(file.parent for file in path.glob(f"*/{QUESTION_FILE}")):
             yield parse_problem(_folder_row(folder))
@@ -103,11 +103,11 @@ def read_problems(path: Path) -> Iterator[AppsProblem]:
 
 
 def parse_problem(row: DataRow) -> AppsProblem:
-    """A row of ``codeparrot/apps`` (``id`` in its files, ``problem_id`` from its loader) or of the selection."""
+    """Read a row of ``codeparrot/apps`` (``id`` in files, ``problem_id`` from its loader) or of the selection."""
     selection = "description" in row.values
     difficulty = row.text("difficulty")
     if difficulty not in DIFFICULTIES:
-        raise row.wrong("difficulty", f"is {difficulty!r}; it can be {', '.join(DIFFICULTIES)}")
+        raise row.error("difficulty", f"is {difficulty!r}; it can be {', '.join(DIFFICULTIES)}")
     starter_code = row.text("starter_code", default="")
     return AppsProblem(
         id=row.number_or_text("problem_id" if "problem_id" in row.values else "id"),
@@ -125,7 +125,7 @@ def _solutions(row: DataRow) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise row.wrong("solutions", "should hold a JSON list of texts")
+        raise row.error("solutions", "should hold a JSON list of texts")
     return tuple(item for item in value if item.strip())
 
 
@@ -134,13 +134,13 @@ def _tests(row: DataRow) -> ProblemTests | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise row.wrong("input_output", "should hold a JSON object with inputs and outputs")
+        raise row.error("input_output", "should hold a JSON object with inputs and outputs")
     inputs, outputs, function = value.get("inputs", []), value.get("outputs", []), value.get("fn_name") or None
     if not isinstance(inputs, list) or not isinstance(outputs, list) or not isinstance(function, str | None):
-        raise row.wrong("input_output", "inputs and outputs should be lists, fn_name text")
+        raise row.error("input_output", "inputs and outputs should be lists, fn_name text")
     form = InputForm.ARGUMENTS if function else InputForm.STDIN
     if len(inputs) != len(outputs):
-        # Its solutions can be learned all the same; which output belongs to which input is anybody's guess.
+        # The solutions can still be learned, but it is not known which output belongs to which input.
         flaw = f"{len(inputs)} inputs and {len(outputs)} outputs"
         return ProblemTests(form=form, inputs=(), outputs=(), function=function, flaw=flaw)
     if not inputs and function is None:
@@ -151,7 +151,7 @@ def _tests(row: DataRow) -> ProblemTests | None:
 def _selected_tests(row: DataRow, starter_code: str) -> ProblemTests | None:
     cases = row.values.get("test_list") or []
     if not isinstance(cases, list) or not all(isinstance(c, dict) and "input" in c and "output" in c for c in cases):
-        raise row.wrong("test_list", "should be a list of objects with input and output")
+        raise row.error("test_list", "should be a list of objects with input and output")
     if not cases:
         return None
     function = _last_function(starter_code)
@@ -164,18 +164,18 @@ def _selected_tests(row: DataRow, starter_code: str) -> ProblemTests | None:
 
 
 def _embedded(row: DataRow, field: str) -> object:
-    """The JSON inside a text field; None where it is empty, null or missing."""
+    """Decode the JSON in a text field; None if the field is empty, null or missing."""
     text = row.text(field, default="")
     if not text.strip():
         return None
     try:
         return parse_json(text)
     except ValueError as error:
-        raise row.wrong(field, f"holds text that is not JSON ({error})") from None
+        raise row.error(field, f"holds text that is not JSON ({error})") from None
 
 
 def _folder_row(folder: Path) -> DataRow:
-    """A problem folder as the row it would be on the hub."""
+    """Return a problem folder as a row like those on the hub."""
     values: dict[str, object] = {"problem_id": folder.name, "difficulty": "", "url": ""}
     names = {
         "question": QUESTION_FILE,
@@ -188,12 +188,12 @@ def _folder_row(folder: Path) -> DataRow:
     metadata = DataRow(folder / "metadata.json", 1, {"metadata": _read(folder / "metadata.json")})
     facts = _embedded(metadata, "metadata")
     if not isinstance(facts, dict):
-        raise metadata.wrong("metadata", "should be a JSON object with difficulty and url")
+        raise metadata.error("metadata", "should be a JSON object with difficulty and url")
     return DataRow(folder, 1, values | {"difficulty": facts.get("difficulty"), "url": facts.get("url")})
 
 
 def _read(path: Path) -> str:
-    """The file's text; empty when it is missing, as solutions and starter code are for some problems."""
+    """Read a file; empty if it is missing, as solutions and starter code are for some problems."""
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -201,7 +201,7 @@ def _read(path: Path) -> str:
 
 
 def _last_function(starter_code: str) -> str | None:
-    """The last function whose beginning is given: helpers come first."""
+    """Return the name of the last function that begins in the starter code; helpers come first."""
     names = _DEFINITION.findall(starter_code)
     return str(names[-1]) if names else None
 
@@ -238,7 +238,7 @@ FILES = DataSetFiles(
 
 
 def load(locations: DataLocations, seed: int) -> DataSet:
-    """Whatever part is found: train and validation from one file, test from the other, or from one of them alone."""
+    """Load the parts whose files are found: train and validation from one file, test from the other."""
     found = find(FILES, locations)
     dropped: Counter[str] = Counter()
     flawed: list[str] = []
@@ -266,12 +266,12 @@ def load(locations: DataLocations, seed: int) -> DataSet:
 
 
 def train_problems(found: LocatedFiles) -> Iterator[AppsProblem]:
-    """The problems of the train file, in its order; none where it is not there."""
+    """Yield the problems of the train file, in its order; none without that file."""
     return read_problems(found.files["train"]) if "train" in found.files else iter(())
 
 
 def test_problems(found: LocatedFiles) -> Iterator[AppsProblem]:
-    """The first problems of each difficulty of the test file, in its order, with their tests."""
+    """Yield the first problems of each difficulty of the test file, in its order, with their tests."""
     if "test" not in found.files:
         return
     counts = dict.fromkeys(DIFFICULTIES, TEST_PER_DIFFICULTY)
@@ -303,7 +303,7 @@ def _trainable(problems: Iterable[AppsProblem], dropped: Counter[str]) -> Iterat
 
 
 def _example(problem: AppsProblem, split: str, solutions: tuple[str, ...]) -> IntentExample:
-    """The example of a problem; its code is empty where there is no solution, as for many test problems."""
+    """Make the example of a problem; its code is empty without a solution, as for many test problems."""
     code = next(chain(solutions, ("",)))
     return IntentExample(id=f"apps/{split}/{problem.id}", intent=problem.prompt, code=code.strip("\n"))
 

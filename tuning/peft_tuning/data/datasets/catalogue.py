@@ -1,4 +1,4 @@
-"""The data sets that have a name, among them the joint one. Any other name is a file of the user's."""
+"""The data sets that have a name, and loading of one of them or of the user's own file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_joint(locations: DataLocations, seed: int) -> DataSet:
         dropped.update({f"{part.name}: {reason}": count for reason, count in part.dropped.items()})
     held_out = [example for part in parts for example in (*part.validation, *part.test)]
     train = drop_overlap((*first.train, *second.train), held_out, dropped, _HELD_OUT_ELSEWHERE)
-    # The published parts of the first stay whole, so the second gives way.
+    # The first has published parts, which must stay whole, so the rows of the second are dropped.
     validation = (*first.validation, *drop_overlap(second.validation, first.test, dropped, _HELD_OUT_ELSEWHERE))
     test = (*first.test, *drop_overlap(second.test, first.validation, dropped, _HELD_OUT_ELSEWHERE))
     return DataSet(
@@ -62,7 +62,7 @@ ENTRIES: tuple[DataSetEntry, ...] = (
 
 
 def get(name: str) -> DataSetEntry:
-    """The data set of that name. NotFound lists the names."""
+    """Return the data set of that name; raises NotFound, which lists the names."""
     for entry in ENTRIES:
         if entry.id == name:
             return entry
@@ -71,14 +71,14 @@ def get(name: str) -> DataSetEntry:
 
 
 def is_file(name: str) -> bool:
-    """Whether ``name`` means a file and not a data set of the catalogue."""
+    """Whether ``name`` is a file and not a data set of the catalogue."""
     return name.endswith(jsonl.ENDINGS)
 
 
 def load(name: str, locations: DataLocations, *, seed: int = SEED) -> DataSet:
-    """The data set called ``name``, or the file of that path.
+    """Load the data set ``name``, or the file at that path.
 
-    Raises NotFound or DownloadFailed when it is not to be had, InvalidInput when it cannot be used.
+    Raises NotFound or DownloadFailed if it is not available, InvalidInput if it cannot be used.
     """
     if not is_file(name):
         return get(name).load(locations, seed)

@@ -44,7 +44,7 @@ FILES = DataSetFiles(
 
 
 def load(locations: DataLocations, seed: int) -> DataSet:
-    """Filter and split. Of a file with fewer rows than the study had, the same shares."""
+    """Filter and split the rows; a file with fewer rows than the study had is split in the same proportions."""
     found = find(FILES, locations)
     dropped: Counter[str] = Counter()
     candidates: list[IntentExample] = []
@@ -83,7 +83,7 @@ def load(locations: DataLocations, seed: int) -> DataSet:
 
 
 def _example(intent: str, code: str) -> IntentExample:
-    """Named by its content: the file's order is not the same everywhere."""
+    """Make an example with an id from its content, as the file's order is not the same everywhere."""
     name = hashlib.sha256(f"{intent}\0{code}".encode()).hexdigest()[:12]
     return IntentExample(id=f"codealpacapy/{name}", intent=intent, code=code)
 

@@ -43,7 +43,7 @@ FILES = DataSetFiles(
 
 
 def load(locations: DataLocations, seed: int) -> DataSet:
-    """The published split; ``seed`` decides nothing here. InvalidInput when a part has not its published size."""
+    """Load the published split (``seed`` is not used); raises InvalidInput if a part has another size."""
     found = find(FILES, locations)
     dropped: Counter[str] = Counter()
     parts, posts = {}, {}
@@ -81,12 +81,12 @@ def _example(row: DataRow, split: str) -> IntentExample:
     intent, code = row.text("nl"), row.text("cmd")
     for field, value in (("nl", intent), ("cmd", code)):
         if not value.strip():
-            raise row.wrong(field, "is empty")
+            raise row.error(field, "is empty")
     return IntentExample(id=f"conala/{split}/{row.number}", intent=intent, code=code)
 
 
 def _post(row: DataRow) -> str:
-    """The Stack Overflow post: what stands before the dash."""
+    """Return the id of the Stack Overflow post: the part before the dash."""
     return row.number_or_text("question_id").partition("-")[0]
 
 

@@ -38,7 +38,7 @@ def load(path: Path, seed: int) -> DataSet:
     marked = [row for row in rows if row.values.get("split") is not None]
     if marked and len(marked) < len(rows):
         unmarked = next(row for row in rows if row.values.get("split") is None)
-        raise unmarked.wrong("split", "is missing; other rows have it")
+        raise unmarked.error("split", "is missing; other rows have it")
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
     for row in rows:
         example = _example(row, path.name)
@@ -81,7 +81,7 @@ def _example(row: DataRow, name: str) -> Example:
         return IntentExample(id=id_, intent=row.text("intent"), code=row.text("code"), language=language)
     kind = row.text("kind", default=HoleKind.LINE)
     if kind not in set(HoleKind):
-        raise row.wrong("kind", f"is {kind!r}; it can be {', '.join(HoleKind)}")
+        raise row.error("kind", f"is {kind!r}; it can be {', '.join(HoleKind)}")
     return FillExample(
         id=id_,
         prefix=row.text("prefix"),
@@ -102,5 +102,5 @@ def _is_empty(example: Example) -> bool:
 def _split(row: DataRow) -> str:
     split = row.text("split", default="train")
     if split not in SPLITS:
-        raise row.wrong("split", f"is {split!r}; it can be {', '.join(SPLITS)}")
+        raise row.error("split", f"is {split!r}; it can be {', '.join(SPLITS)}")
     return SPLITS[split]

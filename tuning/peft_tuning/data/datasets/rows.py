@@ -1,7 +1,7 @@
 """Rows of a JSON, JSON Lines or parquet file, one at a time, and typed access to their fields.
 
-A row that cannot be read, or a field of another type, is InvalidInput with file, row and field. What a row means, and
-whether it is kept, is up to the data set's module.
+For a row that cannot be read, or a field of another type, InvalidInput names file, row and field. The module of the
+data set knows what a row means and whether it is kept.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import BinaryIO, cast
 
 from peft_core.errors import InvalidInput
 
-SHOWN = 5
-"""Fields a message names when one is missing."""
+MAX_SHOWN_FIELDS = 5
+"""Fields of the row that are named in the error about a missing one."""
 MAX_DIGITS = 100_000
 """Longest whole number that is read; the conversion takes quadratic time."""
-_PIECE = 4000
-"""Digits converted at a time: Python refuses more than 4,300 in one go."""
+_MAX_DIGITS_PER_STEP = 4000
+"""Digits converted at a time: Python refuses more than 4,300."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +33,39 @@ class DataRow:
 
     file: Path
     number: int
-    """Counted from 1: the line of a JSON Lines file, the position in a list."""
+    """From 1: the line in a JSON Lines file, or the position in a list."""
     values: Mapping[str, object]
 
     def text(self, field: str, default: str | None = None) -> str:
-        """A text field as it stands; ``default`` for one that is missing or null. InvalidInput otherwise."""
+        """Return a text field; ``default`` if it is missing or null. Raises InvalidInput otherwise."""
         value = self.values.get(field)
         if value is None and default is not None:
             return default
         if not isinstance(value, str):
-            raise self.wrong(
+            raise self.error(
                 field, f"should be text and is {_kind(value)}" if field in self.values else self._missing()
             )
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise self.wrong(field, "holds half a surrogate pair, which is no text") from None
+            raise self.error(field, "holds half a surrogate pair, which is no text") from None
         return value
 
     def number_or_text(self, field: str) -> str:
-        """An identifier, which files write as a number or as text. InvalidInput for anything else."""
+        """Return an identifier, which may be a number or text; raises InvalidInput for anything else."""
         value = self.values.get(field)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         return self.text(field)
 
-    def wrong(self, field: str, why: str) -> InvalidInput:
-        """The error for a field that cannot be used."""
+    def error(self, field: str, why: str) -> InvalidInput:
+        """Return the error for a field that cannot be used."""
         return InvalidInput(
             f"{self.file}, row {self.number}, field '{field}'", why=why, fix="Correct that row or leave it out"
         )
 
     def _missing(self) -> str:
-        names = ", ".join(map(repr, list(self.values)[:SHOWN])) or "none"
+        names = ", ".join(map(repr, list(self.values)[:MAX_SHOWN_FIELDS])) or "none"
         return f"is missing; the row has {names}"
 
 
@@ -85,7 +85,7 @@ def read_rows(path: Path) -> Iterator[DataRow]:
 
 
 def parse_json(text: str | bytes) -> object:
-    """A JSON document with whole numbers of up to ``MAX_DIGITS`` digits. ValueError for anything else."""
+    """Decode JSON with whole numbers of up to ``MAX_DIGITS`` digits; raises ValueError for anything else."""
     try:
         return json.loads(text, parse_int=_whole_number)
     except RecursionError:
@@ -93,10 +93,10 @@ def parse_json(text: str | bytes) -> object:
 
 
 def parses(code: str) -> bool:
-    """Return whether ``code`` is Python to the running interpreter; nothing is run."""
+    """Return whether the running interpreter can parse ``code``; nothing is run."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a doubtful escape in somebody's string is not the user's concern
+            warnings.simplefilter("ignore")  # warnings about the data's code do not help the user
             ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -108,8 +108,8 @@ def _whole_number(digits: str) -> int:
         raise ValueError(f"a number of {len(digits)} digits")
     sign, digits = (-1, digits[1:]) if digits.startswith("-") else (1, digits)
     value = 0
-    for start in range(0, len(digits), _PIECE):
-        piece = digits[start : start + _PIECE]
+    for start in range(0, len(digits), _MAX_DIGITS_PER_STEP):
+        piece = digits[start : start + _MAX_DIGITS_PER_STEP]
         value = value * 10 ** len(piece) + int(piece)
     return sign * value
 

@@ -1,9 +1,9 @@
 """Find the files of a data set: with ``--data``, below ``PEFT_DAEMON_DATA``, in the cache, or on the hub.
 
-The first location that has the files is used; ``--data`` is never passed over in silence. Only the hub needs the
-network, once: its files stay in the cache. They are fetched at a pinned commit through the hub's plain
-``/datasets/{repository}/resolve/{commit}/{file}`` route, which mirrors serve too. The commit pins the content as far as
-the hub is trusted; a known sha256 is checked as well. What the files mean is known to the data sets' own modules.
+The first location that has the files is used; files that are missing below ``--data`` are an error. Only the hub needs
+the network, once: its files stay in the cache. They are fetched at a pinned commit through the hub's plain route
+``/datasets/{repository}/resolve/{commit}/{file}``, which mirrors serve too. The commit pins the content if the hub is
+trusted; a known sha256 is checked as well.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from peft_tuning.data.examples import DataSet
 DATA_FOLDER = "PEFT_DAEMON_DATA"
 """Environment variable: a folder with one sub-folder per data set."""
 SEED = 42
-"""The study's."""
+"""The seed of the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """A file in a repository, and what is known of its content."""
+    """A file in a repository, with size and hash if they are known."""
 
     file: str
     bytes: int | None = None
@@ -53,25 +53,25 @@ class HubRepository:
 
     @property
     def pin(self) -> str:
-        """For provenance: ``hub codeparrot/apps@21e74ddf8de1``."""
+        """Repository and commit, for provenance: ``hub codeparrot/apps@21e74ddf8de1``."""
         return f"hub {self.id}@{self.commit[:12]}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetFile:
-    """One of a data set's files, by the names it is known under."""
+    """One of a data set's files."""
 
     names: tuple[str, ...]
     """Names that are accepted, best first; some data sets also come as a folder of that name."""
     fields: tuple[str, ...]
-    """What each row must have, for the message that asks for the file."""
+    """Fields that each row must have; the error about a missing file names them."""
     hub: HubFile | None = None
     required: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSetFiles:
-    """All files of a data set and where else they can come from."""
+    """All files of a data set, and where they can be found."""
 
     id: str
     parts: Mapping[str, DataSetFile]
@@ -79,9 +79,9 @@ class DataSetFiles:
     folders: tuple[str, ...] = ()
     """Further names of its folder, besides ``id``."""
     unnamed: str | None = None
-    """The part that a path given with ``--data`` is when its name says nothing."""
+    """The part for which a path given with ``--data`` is taken if its name is not a known one."""
     marker: str = ""
-    """A folder is data itself when its sub-folders hold a file of this name."""
+    """A folder counts as a part if its sub-folders contain a file of this name."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,18 @@ class LocatedFiles:
     """The files of a data set, and the location that had them."""
 
     files: Mapping[str, Path]
-    """By part; at least one, and all that are required."""
-    place: str
+    """The files by part: at least one, and all required ones."""
+    location: str
+    """For people: ``--data``, ``PEFT_DAEMON_DATA``, ``cache``, or the hub with its commit."""
 
     def describe(self) -> str:
-        """For provenance: the place, each file's name and the start of its sha256."""
-        return f"{self.place}: " + ", ".join(f"{path.name} {_digest(path)}" for path in self.files.values())
+        """Return, for provenance, the location, and each file's name with the start of its sha256."""
+        return f"{self.location}: " + ", ".join(f"{path.name} {_digest(path)}" for path in self.files.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataLocations:
-    """The locations to look in, for one user."""
+    """The locations that are searched for data sets, for one user."""
 
     cache: Path
     data: Path | None = None
@@ -118,15 +119,18 @@ class DataLocations:
         environ: Mapping[str, str] | None = None,
         progress: DownloadProgress | None = None,
     ) -> DataLocations:
-        """Return the locations of this user; ``HF_ENDPOINT`` moves the hub, ``HF_HUB_OFFLINE`` closes it."""
+        """Return the locations of this user.
+
+        ``HF_ENDPOINT`` replaces the hub's URL; ``HF_HUB_OFFLINE`` turns fetching off.
+        """
         env = os.environ if environ is None else environ
-        closed = env.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
+        hub_offline = env.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
         folder = env.get(DATA_FOLDER)
         return cls(
             cache=paths.cache / "datasets",
             data=data,
             environment=Path(folder).expanduser() if folder else None,
-            offline=settings.offline or closed,
+            offline=settings.offline or hub_offline,
             endpoint=hub_endpoint(env),
             progress=progress or NoProgress(),
         )
@@ -140,20 +144,20 @@ class DataSetEntry:
     summary: str
     licence: str
     sizes: Mapping[str, int]
-    """Examples per part, as the study had them."""
+    """Examples per part in the study."""
     files: tuple[DataSetFiles, ...]
     """Its files; several for a data set made of others."""
     load: Callable[[DataLocations, int], DataSet]
     """Reads the data set, given the locations and a seed.
 
-    Raises InvalidInput for unusable rows, NotFound or DownloadFailed where a file is missing.
+    Raises InvalidInput for unusable rows, NotFound or DownloadFailed if a file is missing.
     """
 
 
 def find(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles:
-    """Return the files of the first location that has the data set; they are fetched from the hub when none has.
+    """Return the files of the first location that has the data set; if none has, they are fetched from the hub.
 
-    Raises NotFound or DownloadFailed that say which file to put where.
+    Raises NotFound or DownloadFailed, which say which file to put where.
     """
     if found := locate(data_set, locations):
         return found
@@ -161,7 +165,9 @@ def find(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles:
     if data_set.repository is None or locations.offline:
         why = "offline, and " if locations.offline else ""
         raise NotFound(
-            f"the data set {data_set.id} is not here", why=why + _looked(data_set, locations), fix=_ask(data_set, cache)
+            f"the data set {data_set.id} is not here",
+            why=why + _searched(data_set, locations),
+            fix=_how_to_provide(data_set, cache),
         )
     try:
         private_folder(locations.cache)
@@ -172,14 +178,16 @@ def find(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles:
                 fetch(data_set.repository, part.hub, target, endpoint=locations.endpoint, progress=locations.progress)
     except (TransferFailed, OSError) as error:
         raise DownloadFailed(
-            f"the data set {data_set.id} could not be fetched", why=str(error), fix=_ask(data_set, cache)
+            f"the data set {data_set.id} could not be fetched",
+            why=str(error),
+            fix=_how_to_provide(data_set, cache),
         ) from None
     files = _files(data_set, cache)
     return LocatedFiles(files, data_set.repository.pin)
 
 
 def locate(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles | None:
-    """Do as ``find`` without the network; None where only the hub could help.
+    """Return the files as ``find`` does, but without the network; None if no location has them.
 
     Raises NotFound if ``--data`` lacks the files.
     """
@@ -188,7 +196,7 @@ def locate(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles | N
         for path in (locations.data, *(locations.data / name for name in names)):
             if files := _files(data_set, path):
                 return LocatedFiles(files, "--data")
-        problem = "has not the files of" if locations.data.exists() else "does not exist; it should hold"
+        problem = "does not contain the files of" if locations.data.exists() else "does not exist; it should contain"
         raise NotFound(
             f"{locations.data} {problem} the data set {data_set.id}",
             fix=f"Give a path to {_list(data_set)}",
@@ -198,13 +206,13 @@ def locate(data_set: DataSetFiles, locations: DataLocations) -> LocatedFiles | N
             if files := _files(data_set, locations.environment / name):
                 return LocatedFiles(files, DATA_FOLDER)
     files = _files(data_set, locations.cache / data_set.id)
-    # An interrupted fetch may have left one file of two: with a network it is gone on with.
-    whole = all(id_ in files for id_, part in data_set.parts.items() if part.hub)
-    return LocatedFiles(files, "cache") if files and (whole or locations.offline) else None
+    # An interrupted fetch may have left only some of the files; with a network the others are fetched.
+    complete = all(id_ in files for id_, part in data_set.parts.items() if part.hub)
+    return LocatedFiles(files, "cache") if files and (complete or locations.offline) else None
 
 
 def _files(data_set: DataSetFiles, path: Path) -> dict[str, Path]:
-    """The parts at ``path``, a file or a folder; empty unless all that are required are there."""
+    """Return the parts at ``path``, a file or a folder; empty unless all required ones are there."""
     found: dict[str, Path] = {}
     if path.is_file():
         named = (id_ for id_, part in data_set.parts.items() if path.name in part.names)
@@ -221,12 +229,12 @@ def _files(data_set: DataSetFiles, path: Path) -> dict[str, Path]:
     return found if complete else {}
 
 
-def _looked(data_set: DataSetFiles, locations: DataLocations) -> str:
+def _searched(data_set: DataSetFiles, locations: DataLocations) -> str:
     environment = locations.environment / data_set.id if locations.environment else f"{DATA_FOLDER} (not set)"
     return f"neither {environment} nor {locations.cache / data_set.id} has it"
 
 
-def _ask(data_set: DataSetFiles, cache: Path) -> str:
+def _how_to_provide(data_set: DataSetFiles, cache: Path) -> str:
     origin = ""
     if data_set.repository:
         origin = f" (from huggingface.co/datasets/{data_set.repository.id} at {data_set.repository.commit})"
@@ -242,7 +250,7 @@ def _list(data_set: DataSetFiles) -> str:
 
 
 def _digest(path: Path) -> str:
-    """Start of the file's sha256; of all files below a folder, with their names."""
+    """Return the start of a file's sha256, or of that of all names and files below a folder."""
     if path.is_file():
         return file_sha256(path)[:16]
     sha = hashlib.sha256()
@@ -255,8 +263,8 @@ def _digest(path: Path) -> str:
 def fetch(repository: HubRepository, file: HubFile, target: Path, *, endpoint: str, progress: DownloadProgress) -> None:
     """Fetch the file to ``target`` (its folder exists), unless it is there.
 
-    Another process that fetches the same file is waited for. An interruption leaves a part that the next call goes on
-    with, never a half file at ``target``. Raises TransferFailed.
+    Waits for another process that fetches the same file. An interrupted fetch is continued by the next call; a file at
+    ``target`` is always complete. Raises TransferFailed.
     """
     from filelock import FileLock  # noqa: PLC0415  (only a download needs a lock)
 

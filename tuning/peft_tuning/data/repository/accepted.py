@@ -1,9 +1,9 @@
 """Accepted suggestions as examples: those of files that may be learned from, without secrets.
 
-The rules are those for a repository's own code: of a git work tree only files that git tracks, that no rule of
-``.gitignore`` or ``.peft-daemon.toml`` names and that nobody else wrote. Elsewhere ``.peft-daemon.toml`` alone decides.
-A suggestion that holds a secret is left out; a line around it that does is emptied. Does not know where suggestions
-are kept.
+The rules are those for a repository's own code: in a git work tree only files that git tracks, that no rule of
+``.gitignore`` or ``.peft-daemon.toml`` names, and that are not vendored or generated. Elsewhere only
+``.peft-daemon.toml`` excludes files. A suggestion that holds a secret is left out; a line around it that holds one is
+emptied.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from peft_tuning.data.repository.filters import detectors, without_secrets
 
 @dataclass(frozen=True)
 class AcceptedSuggestion:
-    """A suggestion that was accepted, and what stood in its place later."""
+    """An accepted suggestion, with the text that was in its place later (``middle``)."""
 
     id: str
     path: str | None
-    """Of the document, absolute; None for one that was never saved."""
+    """Absolute path of the document; None if it was never saved."""
     repository: str | None
-    """The git work tree it lies in."""
+    """The git work tree that contains it."""
     language: str
     prefix: str
     middle: str
@@ -46,7 +46,7 @@ class LearnableExamples:
 
 
 def learnable_examples(suggestions: Iterable[AcceptedSuggestion]) -> LearnableExamples:
-    """An example of each suggestion that may be learned from, in order."""
+    """Make an example of each suggestion that may be learned from, in order."""
     listed = cache(_listed)
     examples: list[FillExample] = []
     dropped: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def learnable_examples(suggestions: Iterable[AcceptedSuggestion]) -> LearnableEx
 
 
 def _listed(repository: str) -> frozenset[str]:
-    """Paths of the files of a repository that may be learned from; none of one that is gone or cannot be read."""
+    """Return the paths of a repository's files that may be learned from; none if it cannot be read."""
     try:
         return frozenset(file.path for file in repository_files(Path(repository)).files)
     except PeftDaemonError:
@@ -73,7 +73,7 @@ def _listed(repository: str) -> frozenset[str]:
 
 
 def _path(suggestion: AcceptedSuggestion, listed: frozenset[str] | None) -> str | None:
-    """The path as an example has it; None where the file may not be learned from."""
+    """Return the path for the example; None if the file may not be learned from."""
     if suggestion.path is None:
         return ""
     file = Path(suggestion.path)
@@ -90,7 +90,7 @@ def _path(suggestion: AcceptedSuggestion, listed: frozenset[str] | None) -> str 
 def _without_secrets(
     suggestion: AcceptedSuggestion, path: str, plugins: tuple[BasePlugin, ...]
 ) -> AcceptedSuggestion | None:
-    """The suggestion with the lines around it cleaned; None where it holds a secret itself."""
+    """Return the suggestion with secrets removed from the lines around it; None if it holds one itself."""
     first = suggestion.prefix.count("\n")
     last = first + suggestion.middle.count("\n")
     whole = suggestion.prefix + suggestion.middle + suggestion.suffix

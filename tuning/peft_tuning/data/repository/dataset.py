@@ -1,10 +1,11 @@
-"""A data set from the user's repository, or from folders of sources: every step of the package in a row.
+"""Make a data set from the user's repository, or from folders of source code.
 
-Two passes. The first reads every file once and keeps what was cut as numbers; the second reads again the files whose
-holes were chosen, and copies the text out. So memory grows with the examples that are kept, not with the repository.
+There are two passes. The first reads every file once and keeps only the positions of holes; the second reads the files
+of the chosen holes again and copies their text. So memory grows with the examples that are kept, not with the
+repository.
 
-Nothing depends on the order in which a file system lists files: the same files, seed and settings give the same data
-set. An example holds what serving would see of its file: see ``window``.
+The order in which a file system lists files has no influence: the same files, seed and settings give the same data set.
+An example holds what completion would see of its file: see ``window``.
 """
 
 from __future__ import annotations
@@ -33,34 +34,34 @@ from peft_tuning.data.repository.filters import (
     function_parts,
     without_secrets,
 )
-from peft_tuning.data.repository.holes import Hole, HoleSettings, cut, intents
+from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes, find_intents
 from peft_tuning.events import Loading, ignore
 
-BEFORE, AFTER = 12_000, 6_000
-"""Characters of a file that an example holds on each side of its hole: more than the longest prompt has."""
-LEAST_FILES = 3
-"""Files with holes; each part of the data set needs one of its own."""
-SAME = 40
-"""Characters, white space aside, from which on two middles that are equal are no coincidence."""
+MAX_PREFIX_CHARS, MAX_SUFFIX_CHARS = 12_000, 6_000
+"""Most characters of a file in an example, before and after its hole: more than the longest prompt has."""
+MIN_FILES = 3
+"""Files with holes: each part of the data set needs one."""
+MIN_REPEAT_CHARS = 40
+"""Shorter answers (without white space) may be equal by coincidence; they do not count as repeated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataMix:
-    """What a data set is made of."""
+    """The mixture of a data set; shares are from 0 to 1."""
 
-    cutting: HoleSettings = field(default_factory=HoleSettings)
-    intents: float = 0.1
-    """Part of the examples that are sentences with their functions; 0 for an adapter that only fills in."""
-    with_context: float = 0.5
-    """Part of the holes that come with chunks of related files: an editor may send them or not."""
-    validation: float = 0.1
-    """Part of the code held out to choose the best checkpoint by ..."""
-    test: float = 0.1
-    """... and to judge the adapter by; the newest."""
-    most: int = 20_000
-    """Examples in all parts together, where the caller names no number."""
-    most_held_out: int = 500
-    """Examples in each of validation and test."""
+    holes: HoleSettings = field(default_factory=HoleSettings)
+    intent_share: float = 0.1
+    """Share of the examples that are sentences with their functions; 0 for an adapter that only fills in."""
+    context_share: float = 0.5
+    """Share of the holes that have chunks of related files: an editor may send such chunks or not."""
+    validation_share: float = 0.1
+    """Share of the code that is held out to choose the best checkpoint."""
+    test_share: float = 0.1
+    """Share of the code, the newest, that is held out to judge the adapter."""
+    max_examples: int = 20_000
+    """Most examples in all parts together, if the caller gives no number."""
+    max_held_out: int = 500
+    """Most examples in validation, and in test."""
 
 
 def repository_data_set(
@@ -71,9 +72,9 @@ def repository_data_set(
     on_progress: OnProgress[Loading] = ignore,
     mix: DataMix | None = None,
 ) -> DataSet:
-    """Examples from the tracked files below ``root``, the most recently changed ones held out.
+    """Make examples from the tracked files below ``root``, the most recently changed ones held out.
 
-    Raises InvalidInput where there is no git work tree, too little code, or a wrong ``.peft-daemon.toml``; Unavailable
+    Raises InvalidInput if there is no git work tree, too little code, or an invalid ``.peft-daemon.toml``; Unavailable
     without git.
     """
     listing = repository_files(root)
@@ -91,7 +92,7 @@ def repository_data_set(
         licence=licence_of(root),
         origin=f"git work tree at {commit[:12] or 'no commit yet'}; files held out {rule}",
         seed=seed,
-        most=max_examples,
+        max_examples=max_examples,
         on_progress=on_progress,
         mix=mix or DataMix(),
     )
@@ -107,10 +108,10 @@ def folders_data_set(
     on_progress: OnProgress[Loading] = ignore,
     mix: DataMix | None = None,
 ) -> DataSet:
-    """Examples from all sources below plain folders, each given with its licence (an SPDX id), without git.
+    """Make examples from all sources below plain folders, each given with its licence (an SPDX id), without git.
 
-    ``ignore`` holds patterns as in a .gitignore, for paths below each folder. Raises InvalidInput for a folder that is
-    missing or too little code.
+    ``ignore`` has patterns as in a .gitignore, for paths below each folder. Raises InvalidInput for a missing folder,
+    or too little code.
     """
     listing = source_files(roots, ignore)
     return _data_set(
@@ -120,7 +121,7 @@ def folders_data_set(
         licence=" AND ".join(sorted({licence for _root, licence in roots})),
         origin="; ".join(f"{root.resolve().name} ({licence})" for root, licence in roots) + "; files held out by seed",
         seed=seed,
-        most=max_examples,
+        max_examples=max_examples,
         on_progress=on_progress,
         mix=mix or DataMix(),
     )
@@ -128,12 +129,13 @@ def folders_data_set(
 
 @dataclass(frozen=True)
 class _FileCuts:
-    """What was cut from one file, without its text."""
+    """The holes and sentences of one file, without their text."""
 
     source: SourceFile
     digest: bytes
-    """Of the text: a file that changes before it is read again is left out."""
+    """Hash of the text; a file that has changed in the second pass is left out."""
     secret: frozenset[int]
+    """Rows that hold a secret."""
     holes: tuple[Hole, ...]
     sentences: tuple[str, ...]
     """Ids of the intent examples."""
@@ -147,27 +149,27 @@ def _data_set(
     licence: str,
     origin: str,
     seed: int,
-    most: int | None,
+    max_examples: int | None,
     on_progress: OnProgress[Loading],
     mix: DataMix,
 ) -> DataSet:
-    limit = mix.most if most is None else most
+    limit = mix.max_examples if max_examples is None else max_examples
     dropped = Counter({f"file: {reason}": count for reason, count in listing.skipped.items()})
-    if limit < LEAST_FILES:
-        raise InvalidInput(f"{limit} examples are too few", fix=f"Ask for at least {LEAST_FILES}")
+    if limit < MIN_FILES:
+        raise InvalidInput(f"{limit} examples are too few", fix=f"Ask for at least {MIN_FILES}")
     sources = {source.path: source for source in listing.files}
     order = [sources[path] for path in newest_first(list(sources), times, seed)]
     plans = {plan.source.path: plan for plan in _scan(order, seed, mix, dropped, on_progress)}
-    if len(plans) < LEAST_FILES:
+    if len(plans) < MIN_FILES:
         raise InvalidInput(
-            f"too little code in {name}: {len(plans)} usable files where {LEAST_FILES} are needed",
+            f"too little code in {name}: {len(plans)} usable files where {MIN_FILES} are needed",
             why=", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "there are no files",
             fix="Add files with `git add`, loosen the ignore rules, or use a data set: `peft-daemon datasets list`",
         )
     parts = split_files(
-        {path: len(plan.holes) for path, plan in plans.items()}, validation=mix.validation, test=mix.test
+        {path: len(plan.holes) for path, plan in plans.items()}, validation=mix.validation_share, test=mix.test_share
     )
-    held_out = min(mix.most_held_out, max(1, limit // 10))
+    held_out = min(mix.max_held_out, max(1, limit // 10))
     writer = _Writer(plans, seed, mix, dropped)
     made: dict[Split, tuple[Example, ...]] = {}
     visible: list[str] = []
@@ -175,7 +177,8 @@ def _data_set(
     for part in (Split.TEST, Split.VALIDATION, Split.TRAIN):
         own = [path for path in plans if parts[path] is part]
         chosen = _choose([plans[path] for path in own], room if part is Split.TRAIN else held_out, seed, mix, dropped)
-        # Training sees training files only, validation also its own, the test everything, as an editor does.
+        # Chunks for training come from training files only, for validation also from its own; for the test from all
+        # files, as in an editor.
         visible = [p for p in plans if part is Split.TEST or parts[p] is part or parts[p] is Split.TRAIN]
         made[part] = tuple(writer.write(part, chosen, visible, on_progress))
         room -= len(made[part])
@@ -193,7 +196,7 @@ def _data_set(
 def _scan(
     sources: Sequence[SourceFile], seed: int, mix: DataMix, dropped: Counter[str], on_progress: OnProgress[Loading]
 ) -> Iterator[_FileCuts]:
-    """Read every file once, newest first: of two copies the newer is the original, and so the one held out."""
+    """Read every file once, newest first, so that of two copies the newer one is kept, which may be held out."""
     known_files, known_functions = file_index(), function_index()
     with detectors() as plugins:
         for done, source in enumerate(sources):
@@ -210,12 +213,12 @@ def _scan(
                 dropped["file: near-duplicate"] += 1
                 continue
             found = parse_structure(cleaned.text, source.language)
-            copies = [each.span for each in found.outermost if known_functions.seen_before(_parts(found, each))]
+            copies = [each.span for each in found.outermost if known_functions.seen_before(_compared(found, each))]
             dropped["function: near-duplicate"] += len(copies)
-            avoid = [*copies, *_lines(found, cleaned.lines)]
-            holes = cut(found, seed=f"{seed}/{path}", cutting=mix.cutting, avoid=avoid)
+            avoid = [*copies, *_line_starts(found, cleaned.lines)]
+            holes = cut_holes(found, seed=f"{seed}/{path}", settings=mix.holes, avoid=avoid)
             if holes:
-                sentences = tuple(each.id for each in intents(found, path, avoid))
+                sentences = tuple(each.id for each in find_intents(found, path, avoid))
                 yield _FileCuts(source, digest, cleaned.lines, holes, sentences)
             else:
                 dropped["file: nothing to cut"] += 1
@@ -225,12 +228,12 @@ def _scan(
 def _choose(
     plans: Sequence[_FileCuts], room: int, seed: int, mix: DataMix, dropped: Counter[str]
 ) -> Mapping[str, tuple[list[Hole], frozenset[str]]]:
-    """At most ``room`` of the holes and sentences, by path."""
+    """Choose at most ``room`` of the holes and sentences; returned by path."""
     rng = random.Random(seed)  # noqa: S311  (choice, not secrecy)
     holes = [(plan.source.path, hole) for plan in plans for hole in plan.holes]
     sentences = [(plan.source.path, each) for plan in plans for each in plan.sentences]
-    total = min(room, int(len(holes) / (1 - mix.intents))) if mix.intents < 1 else room
-    kept_sentences = rng.sample(sentences, min(len(sentences), round(total * mix.intents)))
+    total = min(room, int(len(holes) / (1 - mix.intent_share))) if mix.intent_share < 1 else room
+    kept_sentences = rng.sample(sentences, min(len(sentences), round(total * mix.intent_share)))
     kept_holes = rng.sample(holes, min(len(holes), room - len(kept_sentences)))
     dropped["example: more than asked for"] += len(holes) - len(kept_holes)
     chosen: dict[str, tuple[list[Hole], frozenset[str]]] = {}
@@ -243,11 +246,11 @@ def _choose(
 
 
 class _Writer:
-    """The second pass: texts for what was chosen, test first, nothing twice."""
+    """The second pass: makes examples of what was chosen, without those that an earlier part has."""
 
     def __init__(self, plans: Mapping[str, _FileCuts], seed: int, mix: DataMix, dropped: Counter[str]) -> None:
         self._plans, self._seed, self._mix, self._dropped = plans, seed, mix, dropped
-        self._met: set[bytes] = set()
+        self._seen: set[bytes] = set()
 
     def write(
         self,
@@ -256,10 +259,10 @@ class _Writer:
         visible: Sequence[str],
         on_progress: OnProgress[Loading],
     ) -> list[Example]:
-        """The examples of a part, in an order drawn by seed, with context from the files that may be seen."""
+        """Return the examples of a part, ordered by seed, with context from the ``visible`` files."""
         related = RelatedFiles(visible, self._text)
         examples: list[Example] = []
-        before = frozenset(self._met)
+        earlier = frozenset(self._seen)
         for done, path in enumerate(sorted(chosen)):
             on_progress(Loading(what=f"cutting {part}", done=done, of=len(chosen)))
             holes, sentences = chosen[path]
@@ -285,16 +288,16 @@ class _Writer:
                 )
             if sentences:
                 examples += [
-                    each for each in intents(parse_structure(text, source.language), path) if each.id in sentences
+                    each for each in find_intents(parse_structure(text, source.language), path) if each.id in sentences
                 ]
         on_progress(Loading(what=f"cutting {part}", done=len(chosen), of=len(chosen)))
-        kept = [each for each in examples if not self._again(each, before)]
+        kept = [each for each in examples if not self._is_repeat(each, earlier)]
         self._dropped["example: same as one held out"] += len(examples) - len(kept)
         kept.sort(key=lambda each: seeded_number(self._seed, each.id))
         return kept
 
     def _text(self, path: str) -> str:
-        """The text as it was when it was cut, without secrets; empty if it is not that any more."""
+        """Return the text as it was in the first pass, without secrets; empty if the file has changed."""
         plan = self._plans[path]
         text = read_source(plan.source)
         if isinstance(text, SkipReason) or blake2b(text.encode()).digest() != plan.digest:
@@ -303,40 +306,41 @@ class _Writer:
         return "\n".join("" if row in plan.secret else line for row, line in enumerate(lines)) if lines else text
 
     def _with_context(self, path: str, hole: Hole) -> bool:
-        return seeded_number(self._seed, f"{path}:{hole.start}:{hole.end}") % 1000 < self._mix.with_context * 1000
+        return seeded_number(self._seed, f"{path}:{hole.start}:{hole.end}") % 1000 < self._mix.context_share * 1000
 
-    def _again(self, example: Example, before: frozenset[bytes]) -> bool:
-        """Whether an earlier part asks for the same text; short ones are no coincidence to avoid."""
+    def _is_repeat(self, example: Example, earlier: frozenset[bytes]) -> bool:
+        """Whether an earlier part has the same answer; short answers do not count."""
         answer = example.middle if isinstance(example, FillExample) else example.code
         bare = "".join(answer.split())
         digest = blake2b(bare.encode(), digest_size=16).digest()
-        self._met.add(digest)
-        return len(bare) >= SAME and digest in before
+        self._seen.add(digest)
+        return len(bare) >= MIN_REPEAT_CHARS and digest in earlier
 
 
 def window(text: str, hole: Hole) -> tuple[int, int]:
-    """What an example keeps of its file: ``BEFORE`` and ``AFTER`` characters, cut at line starts.
+    """Return start and end of the text that an example keeps of its file, cut at line starts.
 
-    Lines go at the start by as many as the prompt counts at a time, so that it is laid out as with the whole file.
+    At the start, lines are dropped in multiples of ``TYPED_LINES``, as in a prompt, so that the prompt has the same
+    layout as with the whole file.
     """
     start = 0
-    if hole.start > BEFORE:
-        start = text.find("\n", hole.start - BEFORE) + 1
+    if hole.start > MAX_PREFIX_CHARS:
+        start = text.find("\n", hole.start - MAX_PREFIX_CHARS) + 1
         for _line in range(-text.count("\n", 0, start) % TYPED_LINES):
             start = text.find("\n", start) + 1
-        start = start if 0 < start <= hole.start else hole.start - BEFORE
-    end = text.find("\n", hole.end + AFTER) + 1
+        start = start if 0 < start <= hole.start else hole.start - MAX_PREFIX_CHARS
+    end = text.find("\n", hole.end + MAX_SUFFIX_CHARS) + 1
     return start, end or len(text)
 
 
-def _parts(found: Structure, function: Function) -> list[str]:
-    """What a function is compared by: all but its docstring."""
+def _compared(found: Structure, function: Function) -> list[str]:
+    """Return the parts by which functions are compared: everything except the docstring."""
     text, span, docstring = found.text.text, function.span, function.docstring
     without = text[span.start : docstring.start] + text[docstring.end : span.end] if docstring else None
     return function_parts(text[span.start : span.end] if without is None else without)
 
 
-def _lines(found: Structure, rows: frozenset[int]) -> Iterator[Span]:
-    """The lines of these numbers, with their ends."""
+def _line_starts(found: Structure, rows: frozenset[int]) -> Iterator[Span]:
+    """Yield a span of one character at the start of each row."""
     for row in sorted(rows):
         yield Span(found.text.starts[row], found.text.starts[row] + 1)

@@ -1,7 +1,7 @@
 """The files that are learned from, and the licence of their folder.
 
-In a repository only files that git tracks and no ignore rule names; elsewhere (a library's folder) every file below
-it. What counts as code at all is in ``peft_core.code.files``.
+In a repository these are the files that git tracks and no ignore rule names; elsewhere (a library's folder) all files
+below it. ``peft_core.code.files`` decides what counts as code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from peft_core.errors import InvalidInput
 from peft_core.settings import PROJECT_FILE
 
 OWN_CODE = "own code"
-"""Where there is no licence file."""
+"""The licence of a repository without a licence file."""
 _LICENCE_PHRASES = (
     ("AGPL-3.0", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
@@ -35,13 +35,13 @@ _LICENCE_PHRASES = (
     ("MIT", ("permission is hereby granted, free of charge",)),
     ("Unlicense", ("this is free and unencumbered software",)),
 )
-"""The most special first: a licence may quote another."""
+"""SPDX ids and the phrases by which each is recognized; the most specific first, as a licence may quote another."""
 
 
 def repository_files(root: Path) -> SourceListing:
     """List the tracked source files below ``root``, a folder of a git work tree.
 
-    Raises InvalidInput where there is no work tree or ``.peft-daemon.toml`` is wrong, Unavailable without git.
+    Raises InvalidInput without a work tree or if ``.peft-daemon.toml`` is invalid, Unavailable without git.
     """
     git.require_work_tree(root)
     root = root.resolve()
@@ -72,9 +72,9 @@ def repository_files(root: Path) -> SourceListing:
 
 
 def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) -> SourceListing:
-    """List the source files below plain folders, each with its licence; ``ignore`` holds patterns as in a .gitignore.
+    """List the source files below plain folders, each with its licence; ``ignore`` has patterns as in a .gitignore.
 
-    Paths begin with the folder's name. Raises InvalidInput for a folder that is not there, or that two share a name.
+    Paths begin with the folder's name. Raises InvalidInput for a missing folder, and for two with the same name.
     """
     rules = _rules(ignore, "the patterns given")
     files: list[SourceFile] = []
@@ -134,7 +134,7 @@ def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path
 def licence_of(root: Path) -> str:
     """Guess the SPDX id of the licence file in ``root``, for the model card; no legal advice.
 
-    ``own code`` without such a file, ``unknown`` for other words.
+    Returns ``own code`` without such a file, ``unknown`` if the text is not recognized.
     """
     names = sorted(
         each for each in root.iterdir() if each.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "UNLICENSE"))

@@ -1,19 +1,17 @@
-"""Filters for code that is learned from: lines that hold a secret, and files or functions that are there twice.
+"""Filters for code that is learned from: lines that hold a secret, and files or functions that occur twice.
 
-A secret is a password, token or key, as the detectors of detect-secrets or serving see them. Such a line is emptied
-right after reading, before anything else sees the text; so no middle, prefix, suffix, sentence or chunk of another file
-can hold it. Holes that touch an emptied line are not cut: see ``dataset``. What the author
-allowed (``pragma: allowlist secret``) stays. All detectors run with their own limits and filters; they err on the side
-of seeing too many. What serving masks counts as well: no answer may be learned that no suggestion may write. Nothing is
-verified over the network.
+A secret is a password, token or key that a detector of detect-secrets finds, or that completion masks. Its line is
+emptied right after reading, before anything else uses the text, so that no middle, prefix, suffix, sentence or chunk
+of another file can contain it. Holes that touch an emptied line are not cut: see ``dataset``. Lines that the author
+allowed (``pragma: allowlist secret``) stay. All detectors run with their default limits and filters, which find too
+many rather than too few. Nothing is verified over the network.
 
-The detectors are first run on the whole text, which costs little, and then line by line, with all filters, only where
-that found something.
+The detectors first run on the whole text, which is cheap, and then line by line, with all filters, only where they
+found something.
 
-Duplicates are exact copies after normalization, and near ones by MinHash. A function counts as the same whatever its
-comments, docstring and layout; renaming a variable or two does not make it another. The text that is met first is the
-original. Jaccard similarity is estimated with 128 permutations (Broder 1997), so two texts at the limit can fall on
-either side.
+Duplicates are exact copies after normalization, and near copies by MinHash. Two functions that differ only in comments,
+docstring, layout or a few names are duplicates. The text that is read first is the original. Jaccard similarity is
+estimated with 128 permutations (Broder 1997), so a pair close to the limit may or may not count.
 """
 
 from __future__ import annotations
@@ -39,16 +37,16 @@ from detect_secrets.util.code_snippet import get_code_snippet
 from peft_core.privacy.values import secret_values
 
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
-"""A private key with the lines below its head: detect-secrets reports the head alone."""
+"""A private key with the lines below its head: detect-secrets reports only the head."""
 _KEYWORD = re.compile("|".join(DENYLIST), re.IGNORECASE)
 _CODE_TOKEN = re.compile(r"\w+|[^\w\s]")
 _COMMENT = re.compile(r"(?:#|//).*")
 PERMUTATIONS = 128
 BANDS = (21, 6)
-"""Bands of the index and their rows.
+"""Number of bands of the index, and rows of each.
 
-The index proposes 998 of 1,000 pairs with a similarity of 0.8, and half of those with 0.57; the similarity of proposed
-pairs is then estimated.
+The index finds 998 of 1,000 pairs with a similarity of 0.8, and half of those with 0.57; the similarity of these pairs
+is then estimated.
 """
 
 
@@ -93,28 +91,28 @@ def without_secrets(text: str, path: str, plugins: tuple[BasePlugin, ...]) -> Cl
 
 
 def _suspects(plugin: BasePlugin, text: str) -> Iterator[tuple[int, int]]:
-    """Where a detector may find something."""
-    least = 0
+    """Yield where a detector may find something."""
+    min_chars = 0
     if isinstance(plugin, HighEntropyStringsPlugin):
         patterns = [plugin.regex]
-        least = int(2**plugin.entropy_limit) + len("''")  # no shorter text has that entropy
+        min_chars = int(2**plugin.entropy_limit) + len("''")  # no shorter text has that entropy
     elif isinstance(plugin, RegexBasedDetector):
         patterns = list(plugin.denylist)
     else:
         patterns = [_KEYWORD]
     for pattern in patterns:
         for match in pattern.finditer(text):
-            if match.end() - match.start() > least:
+            if match.end() - match.start() > min_chars:
                 yield match.span()
 
 
 def _is_allowed(lines: list[str], row: int, path: str) -> bool:
-    """Whether the author wrote at a line, or above it, that it is no secret."""
+    """Whether the author marked a line, in it or above it, as no secret."""
     return is_line_allowlisted(path, lines[row], get_code_snippet(lines=lines, line_number=row + 1))
 
 
 def _holds_secret(lines: list[str], row: int, path: str, plugin: BasePlugin) -> bool:
-    """What detect-secrets itself says of one line."""
+    """Whether detect-secrets, with its filters, reports one line."""
     line = lines[row].rstrip()
     context = get_code_snippet(lines=lines, line_number=row + 1)
     if scan._is_filtered_out(required_filter_parameters=["line"], filename=path, line=line, context=context):
@@ -133,23 +131,26 @@ def _holds_secret(lines: list[str], row: int, path: str, plugin: BasePlugin) -> 
 
 
 class DuplicateIndex:
-    """The texts met so far, as sets of their parts."""
+    """Finds texts that repeat an earlier one; a text is given as a list of its parts."""
 
-    def __init__(self, similarity: float, least: int) -> None:
-        """Texts of at least ``least`` different parts are the same from this Jaccard ``similarity`` (0 to 1) on."""
-        self._similarity, self._least = similarity, least
+    def __init__(self, similarity: float, min_parts: int) -> None:
+        """Texts with at least this Jaccard ``similarity`` (0 to 1) are duplicates.
+
+        Texts with fewer than ``min_parts`` different parts are duplicates only if they are equal.
+        """
+        self._similarity, self._min_parts = similarity, min_parts
         self._exact: set[bytes] = set()
         self._index = MinHashLSH(num_perm=PERMUTATIONS, params=BANDS)
         self._sketches: dict[int, MinHash] = {}
         self._permutations = MinHash(num_perm=PERMUTATIONS).permutations
 
     def seen_before(self, parts: list[str]) -> bool:
-        """Return whether a text of these parts was met before; if not, remember it."""
+        """Return whether a text with these parts was seen before; if not, remember it."""
         digest = blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=16).digest()
         if digest in self._exact:
             return True
         different = sorted(set(parts))
-        if len(different) >= self._least:
+        if len(different) >= self._min_parts:
             sketch = MinHash(PERMUTATIONS, hashfunc=zlib.crc32, permutations=self._permutations, scheme="affine32")
             sketch.update_batch([part.encode("utf-8", "replace") for part in different])
             if any(sketch.jaccard(self._sketches[key]) >= self._similarity for key in self._index.query(sketch)):
@@ -161,13 +162,13 @@ class DuplicateIndex:
 
 
 def file_index() -> DuplicateIndex:
-    """Return an index for ``file_parts``: files with four of five lines in common are the same."""
-    return DuplicateIndex(similarity=0.8, least=8)
+    """Return an index for ``file_parts``: files with four of five lines in common are duplicates."""
+    return DuplicateIndex(similarity=0.8, min_parts=8)
 
 
 def function_index() -> DuplicateIndex:
-    """Return an index for ``function_parts``: a function of a few tokens is only the same if all of them are."""
-    return DuplicateIndex(similarity=0.8, least=24)
+    """Return an index for ``function_parts``; functions of a few tokens are duplicates only if they are equal."""
+    return DuplicateIndex(similarity=0.8, min_parts=24)
 
 
 def file_parts(text: str) -> list[str]:
@@ -176,6 +177,6 @@ def file_parts(text: str) -> list[str]:
 
 
 def function_parts(code: str) -> list[str]:
-    """Return each three tokens in a row of a function given without its docstring."""
+    """Return all sequences of three tokens of a function, which is given without its docstring."""
     tokens = _CODE_TOKEN.findall(_COMMENT.sub("", code))
     return [" ".join(tokens[i : i + 3]) for i in range(max(1, len(tokens) - 2))]

@@ -1,19 +1,19 @@
 """Cut examples out of a file: holes where a cursor could stand, and sentences with their functions.
 
-The convention, the same as serving's (``peft_daemon.completion``): line ends are ``\\n``; prefix + middle + suffix is
-the file; a middle neither begins nor ends with white space, so the prefix ends with the indentation or a space that
-was typed, and the suffix begins with the rest of the line, or with its line end.
+The convention is that of completion (``peft_daemon.completion``): line ends are ``\\n``; prefix + middle + suffix is
+the file; a middle neither begins nor ends with white space, so the prefix ends with the indentation or a typed space,
+and the suffix begins with the rest of the line, or with its line end.
 
-- ``TOKEN``: the rest of a word, an expression or the arguments in a pair of brackets; the line goes on behind it.
+- ``TOKEN``: the rest of a word, an expression or the arguments in a pair of brackets; the line continues after it.
 - ``LINE``: the rest of a line from a token on (or from inside a word), or the whole line; ends before the line end.
-- ``BLOCK``: from a statement's indentation to the end of its block or paragraph, by the rule that serving stops at
-  (a blank line followed by a line of that indentation, a line further left, a ``return``); or from a word typed on a
-  statement's first line to the end of that statement. Ends with the last line's last character.
-- ``BODY``: a whole function body, behind the docstring if there is one, all its paragraphs.
+- ``BLOCK``: from a statement's indentation to where completion stops (a blank line followed by a line of that
+  indentation, a line further left, a ``return``); or from a word on a statement's first line to the end of that
+  statement. Ends with the last line's last character.
+- ``BODY``: a whole function body, after the docstring if there is one, with all its paragraphs.
 
-The same structure, seed and settings give the same holes. A sentence is the first one of a docstring, for Python only;
-that a docstring or comment is answered in its file needs nothing of its own: those are ``BODY`` and ``BLOCK`` holes
-with ``asked`` set. Tuning and evaluation use the same holes.
+The same structure, seed and settings give the same holes. A sentence is the first one of a docstring, for Python only.
+Code for a docstring or comment within its file is a ``BODY`` or ``BLOCK`` hole with ``described`` set. Tuning and
+evaluation use the same holes.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _INSIDE_STRING = frozenset(
     {"string_content", "string_fragment", "string_end", "escape_sequence", "escape_interpolation"}
 )
 _STRING = re.compile(r"[rbuRBU]{0,2}[\"']")
-_LEAVES = ("return", "raise", "throw", "break", "continue")
+_EXIT_KEYWORDS = ("return", "raise", "throw", "break", "continue")
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|raise NotImplementedError\b.*)", re.DOTALL)
 MIN_SENTENCE_WORDS = 3
 MAX_SENTENCE_CHARS = 300
 MAX_INTENT_CODE_CHARS = 800
-"""About the 256 tokens an answer may have."""
+"""About as many as the 256 tokens that an answer may have."""
 _QUOTES = re.compile(r"\A[a-zA-Z]{0,2}(\"{3}|'{3}|\"|')(.*?)\1\Z", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<=[^.\W])[.:](?=\s+[A-Z`*]|\s*\Z)")
 
@@ -57,44 +57,44 @@ class Hole:
     kind: HoleKind
     start: int
     end: int
-    asked: bool = False
-    """Whether a comment or docstring right above says what belongs there."""
+    described: bool = False
+    """Whether a comment or docstring directly above describes the code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HoleSettings:
-    """Number, kinds and sizes of the holes; lengths in characters."""
+    """Number, kinds and sizes of the holes; shares are from 0 to 1."""
 
     shares: Mapping[HoleKind, float] = field(
         default_factory=lambda: {HoleKind.LINE: 0.45, HoleKind.BLOCK: 0.25, HoleKind.BODY: 0.18, HoleKind.TOKEN: 0.12}
     )
-    """Parts of a whole; a kind that is not named is not cut."""
+    """Weights of the kinds; a kind that is not named is not cut."""
     lines_per_hole: int = 5
-    """Lines of code for which there is one hole."""
-    most_holes: int = 40
-    """In one file."""
-    longest_token: int = 60
-    longest_line: int = 160
-    longest: int = 800
-    """Of a middle that spans lines: about the 256 tokens an answer may have."""
-    most_lines: int = 24
-    whole_line: float = 0.3
-    """Part of the line holes that begin at the indentation."""
-    in_word: float = 0.25
-    """Part of the holes in a line that begin inside a word."""
+    """Lines of code for each hole."""
+    max_holes: int = 40
+    """Most holes in one file."""
+    max_token_chars: int = 60
+    max_line_chars: int = 160
+    max_chars: int = 800
+    """Longest middle that spans lines: about as long as the 256 tokens that an answer may have."""
+    max_lines: int = 24
+    whole_line_share: float = 0.3
+    """Share of the line holes that begin at the indentation."""
+    in_word_share: float = 0.25
+    """Share of the holes within a line that begin inside a word."""
 
 
 DEFAULT = HoleSettings()
 
 
-def cut(
-    structure: Structure, *, seed: str, cutting: HoleSettings = DEFAULT, avoid: Sequence[Span] = ()
+def cut_holes(
+    structure: Structure, *, seed: str, settings: HoleSettings = DEFAULT, avoid: Sequence[Span] = ()
 ) -> tuple[Hole, ...]:
     """Cut holes in random order, none twice, none that touches a span of ``avoid``.
 
-    A kind that a file has too few of is replaced by a smaller one. ``seed`` should hold the file's path.
+    If a file has too few of one kind, a smaller kind is cut instead. ``seed`` should contain the file's path.
     """
-    cutter = _Cutter(structure, cutting, random.Random(seed))  # noqa: S311  (choice, not secrecy)
+    cutter = _Cutter(structure, settings, random.Random(seed))  # noqa: S311  (choice, not secrecy)
     code = [row for row in range(len(structure.text.lines)) if cutter.is_code(row)]
     pools: Mapping[HoleKind, _Pool] = {
         HoleKind.BODY: _Pool(list(cutter.bodies())),
@@ -103,12 +103,12 @@ def cut(
         HoleKind.TOKEN: _Pool([[row] for row in code if structure.tree]),
     }
     order = (HoleKind.BODY, HoleKind.BLOCK, HoleKind.TOKEN, HoleKind.LINE)
-    kinds, weights = zip(*cutting.shares.items(), strict=True)
+    kinds, weights = zip(*settings.shares.items(), strict=True)
     found: dict[tuple[int, int], Hole] = {}
-    for _ in range(min(cutting.most_holes, -(-len(code) // cutting.lines_per_hole))):
-        kind = cutter.rng.choices(kinds, weights)[0]
-        for instead in order[order.index(kind) :]:
-            hole = cutter.next(pools[instead], instead, avoid, found.values()) if cutting.shares.get(instead) else None
+    for _ in range(min(settings.max_holes, -(-len(code) // settings.lines_per_hole))):
+        drawn = cutter.rng.choices(kinds, weights)[0]
+        for kind in order[order.index(drawn) :]:
+            hole = cutter.next(pools[kind], kind, avoid, found.values()) if settings.shares.get(kind) else None
             if hole:
                 found[hole.start, hole.end] = hole
                 break
@@ -116,13 +116,13 @@ def cut(
 
 
 class _Pool:
-    """Candidates in groups; a group is drawn first, so that rare ones are not drowned by frequent ones."""
+    """Candidates in groups. A group is drawn first, so that rare candidates are drawn as often as frequent ones."""
 
     def __init__(self, groups: list[list[Hole]] | list[list[int]]) -> None:
         self.groups: list[list[Hole | int]] = [list(group) for group in groups if group]
 
     def draw(self, rng: random.Random) -> Hole | int | None:
-        """A random candidate, which is then gone; None when all are."""
+        """Remove and return a random candidate; None if none is left."""
         if not self.groups:
             return None
         index = rng.randrange(len(self.groups))
@@ -137,12 +137,12 @@ class _Pool:
 
 
 class _Cutter:
-    def __init__(self, structure: Structure, cutting: HoleSettings, rng: random.Random) -> None:
+    def __init__(self, structure: Structure, settings: HoleSettings, rng: random.Random) -> None:
         self.structure, self.text = structure, structure.text
-        self.cutting, self.rng = cutting, rng
+        self.settings, self.rng = settings, rng
 
     def next(self, pool: _Pool, kind: HoleKind, avoid: Sequence[Span], taken: Iterable[Hole]) -> Hole | None:
-        """The next usable hole of a pool."""
+        """Return the next usable hole of a pool; None if there is none."""
         ends = {(each.kind, each.end) for each in taken}
         spans = {(each.start, each.end) for each in taken}
         while (chosen := pool.draw(self.rng)) is not None:
@@ -164,38 +164,38 @@ class _Cutter:
         line = self.text.lines[row].strip()
         return (
             row not in self.structure.opaque
-            and 4 <= len(line) <= self.cutting.longest_line
+            and 4 <= len(line) <= self.settings.max_line_chars
             and not line.startswith(_COMMENT)
             and re.search(r"\w", line) is not None
         )
 
     def line(self, row: int) -> Hole | None:
-        """A hole from somewhere on a line to its end."""
+        """Make a hole from somewhere on a line to its end; None if it would be too small."""
         content = self.text.content(row)
         start = content.start
-        if self.rng.random() >= self.cutting.whole_line or len(_TOKEN.findall(self._at(content))) < 2:
-            start = self._typed(content)
-        if start < 0 or not self._worth(Span(start, content.end)):
+        if self.rng.random() >= self.settings.whole_line_share or len(_TOKEN.findall(self._text_of(content))) < 2:
+            start = self._typing_position(content)
+        if start < 0 or not self._is_useful(Span(start, content.end)):
             return None
         return Hole(HoleKind.LINE, start, content.end)
 
     def token(self, row: int) -> Hole | None:
-        """A hole that ends before its line does."""
+        """Make a hole that ends before its line does; None if that is not possible."""
         content = self.text.content(row)
-        start = self._typed(content, whole=True)
+        start = self._typing_position(content, whole=True)
         if start < 0 or (leaf := self.structure.leaf(start)) is None:
             return None
         end = self._expression_end(leaf, content)
         span = Span(start, end)
         after = self.text.text[end : end + 1]
-        if not self._worth(span) or end - start > self.cutting.longest_token or after.isalnum() or after == "_":
+        if not self._is_useful(span) or end - start > self.settings.max_token_chars or after.isalnum() or after == "_":
             return None
         return Hole(HoleKind.TOKEN, start, end) if self.text.text[end : content.end].strip() else None
 
     def blocks(self) -> Iterator[list[Hole]]:
-        """Candidates by the way they begin: a block's first line, below a comment, anywhere, behind a word."""
+        """Yield candidates by where they begin: a block's first line, below a comment, anywhere, after a word."""
         first: list[Hole] = []
-        asked: list[Hole] = []
+        described: list[Hole] = []
         inner: list[Hole] = []
         typed: list[Hole] = []
         for suite in self.structure.suites:
@@ -205,42 +205,42 @@ class _Cutter:
                 if hole := self._paragraph(suite, index):
                     several = "\n" in self.text.text[hole.start : hole.end]
                     indented = self.text.starts[self.text.row(hole.start)] < hole.start
-                    below = index > 0 and suite.statements[index - 1].comment and self._adjoin(suite, index)
+                    below = index > 0 and suite.statements[index - 1].comment and self._follows_directly(suite, index)
                     if below:
-                        asked.append(Hole(HoleKind.BLOCK, hole.start, hole.end, asked=True))
-                    elif indented and self._opens(suite, index):
+                        described.append(Hole(HoleKind.BLOCK, hole.start, hole.end, described=True))
+                    elif indented and self._is_first(suite, index):
                         first.append(hole)
                     elif several:
                         inner.append(hole)
                 if hole := self._statement(each):
                     typed.append(hole)
-        yield from (first, asked, inner, typed)
+        yield from (first, described, inner, typed)
 
     def bodies(self) -> Iterator[list[Hole]]:
-        """Function bodies, documented ones apart."""
+        """Yield function bodies, first those with a docstring, then the others."""
         usable = [each for each in self.structure.functions if self.fillable(each)]
-        for asked in (True, False):
+        for described in (True, False):
             yield [
-                Hole(HoleKind.BODY, each.body.start, each.body.end, asked)
+                Hole(HoleKind.BODY, each.body.start, each.body.end, described)
                 for each in usable
-                if each.body and (each.docstring is not None) == asked
+                if each.body and (each.docstring is not None) == described
             ]
 
     def fillable(self, function: Function) -> bool:
-        """Whether a function's body is worth writing and not too long."""
+        """Whether a function's body is not empty and not too long."""
         body = function.body
-        return body is not None and self._fits(body) and not _EMPTY_BODY.fullmatch(self._at(body))
+        return body is not None and self._fits(body) and not _EMPTY_BODY.fullmatch(self._text_of(body))
 
     def _paragraph(self, suite: Suite, index: int) -> Hole | None:
-        """From a statement on to where serving stops: see the module's docstring."""
+        """Make a hole from a statement to where completion stops (see the module's docstring); None if unusable."""
         statements = suite.statements
         if statements[index].definition or _STRING.match(self.text.text, statements[index].span.start):
             return None
         last = index
         for below in range(index + 1, len(statements)):
             if (
-                self._leaves(statements[last])
-                or not self._adjoin(suite, below)
+                self._is_exit(statements[last])
+                or not self._follows_directly(suite, below)
                 or statements[below].definition
                 or (statements[below].comment and below + 1 == len(statements))
             ):
@@ -252,29 +252,32 @@ class _Cutter:
         return Hole(HoleKind.BLOCK, span.start, span.end) if self._fits(span) else None
 
     def _statement(self, statement: Statement) -> Hole | None:
-        """From a word on the first line of a statement that spans lines to the statement's end."""
+        """Make a hole from a word on the first line of a multi-line statement to its end; None if unusable."""
         span = statement.span
-        if span.end - span.start > 2 * self.cutting.longest or "\n" not in self._at(span):
+        if span.end - span.start > 2 * self.settings.max_chars or "\n" not in self._text_of(span):
             return None
         row = self.text.row(span.start)
         line = self.text.content(row)
-        if row in self.structure.opaque or self._at(line).startswith("@"):
+        if row in self.structure.opaque or self._text_of(line).startswith("@"):
             return None
-        start = self._typed(line, least=2 if statement.definition else 1)
+        start = self._typing_position(line, min_tokens=2 if statement.definition else 1)
         typed = self.text.text[line.start : max(start, line.start)]
-        if self._at(line).endswith((":", "{")) and any(typed.count(a) != typed.count(b) for a, b in BRACKETS.items()):
-            return None  # behind an open bracket serving goes no further than the header
+        if self._text_of(line).endswith((":", "{")) and any(
+            typed.count(a) != typed.count(b) for a, b in BRACKETS.items()
+        ):
+            return None  # after an open bracket, completion stops at the end of the header
         span = Span(start, statement.span.end)
         return Hole(HoleKind.BLOCK, span.start, span.end) if start >= 0 and self._fits(span) else None
 
-    def _typed(self, line: Span, *, least: int = 1, whole: bool = False) -> int:
-        """Where on a line somebody may have stopped typing: behind ``least`` tokens; -1 where nothing is left."""
-        tokens = list(_TOKEN.finditer(self._at(line)))
-        places = [match for match in tokens[0 if whole else least :] if self._is_code_at(line.start + match.start())]
-        if not places:
+    def _typing_position(self, line: Span, *, min_tokens: int = 1, whole: bool = False) -> int:
+        """Draw a position on a line where typing may have stopped, after ``min_tokens``; -1 if there is none."""
+        tokens = list(_TOKEN.finditer(self._text_of(line)))
+        rest = tokens[0 if whole else min_tokens :]
+        candidates = [match for match in rest if self._is_code_at(line.start + match.start())]
+        if not candidates:
             return -1
-        match = self.rng.choice(places)
-        inside = len(match[0]) >= 4 and match[0].isidentifier() and self.rng.random() < self.cutting.in_word
+        match = self.rng.choice(candidates)
+        inside = len(match[0]) >= 4 and match[0].isidentifier() and self.rng.random() < self.settings.in_word_share
         return line.start + match.start() + (self.rng.randint(1, min(3, len(match[0]) - 2)) if inside else 0)
 
     def _is_code_at(self, offset: int) -> bool:
@@ -286,7 +289,7 @@ class _Cutter:
         return "string" not in leaf.type or self.text.offset(leaf.start_point) == offset
 
     def _expression_end(self, leaf: Node, line: Span) -> int:
-        """The end of an expression that begins with ``leaf``, or of the list in brackets that does."""
+        """Draw the end of an expression, or of a list in brackets, that begins with ``leaf``."""
         node = leaf
         while (parent := node.parent) and parent.start_point == leaf.start_point:
             if self.text.offset(parent.end_point) >= line.end or self.rng.random() < 0.4:
@@ -301,38 +304,38 @@ class _Cutter:
                 end -= len(trailing := self.text.text[line.start : end]) - len(trailing.rstrip())
         return end
 
-    def _opens(self, suite: Suite, index: int) -> bool:
-        """Whether a statement is the first of its block, a docstring aside."""
-        return index == 0 or (index == 1 and _STRING.match(self._at(suite.statements[0].span)) is not None)
+    def _is_first(self, suite: Suite, index: int) -> bool:
+        """Whether a statement is the first of its block, or the first after a docstring."""
+        return index == 0 or (index == 1 and _STRING.match(self._text_of(suite.statements[0].span)) is not None)
 
-    def _leaves(self, statement: Statement) -> bool:
-        return self._at(statement.span).startswith(_LEAVES)
+    def _is_exit(self, statement: Statement) -> bool:
+        return self._text_of(statement.span).startswith(_EXIT_KEYWORDS)
 
-    def _adjoin(self, suite: Suite, index: int) -> bool:
-        """Whether no blank line stands between a statement and the one before it."""
+    def _follows_directly(self, suite: Suite, index: int) -> bool:
+        """Whether there is no blank line between a statement and the one before it."""
         a, b = suite.statements[index - 1].span, suite.statements[index].span
         between = self.text.lines[self.text.row(a.end - 1) + 1 : self.text.row(b.start)]
         return all(line.strip() for line in between)
 
     def _fits(self, span: Span) -> bool:
-        text = self._at(span)
+        text = self._text_of(span)
         return (
-            3 <= len(text) <= self.cutting.longest
-            and text.count("\n") < self.cutting.most_lines
+            3 <= len(text) <= self.settings.max_chars
+            and text.count("\n") < self.settings.max_lines
             and text == text.strip()
             and re.search(r"\w", text) is not None
         )
 
-    def _worth(self, span: Span) -> bool:
-        text = self._at(span)
+    def _is_useful(self, span: Span) -> bool:
+        text = self._text_of(span)
         return len(text) >= 2 and text == text.strip() and re.search(r"\w", text) is not None
 
-    def _at(self, span: Span) -> str:
+    def _text_of(self, span: Span) -> str:
         return self.text.text[span.start : span.end]
 
 
-def intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iterator[IntentExample]:
-    """Make an example of each function with a sentence in its docstring that touches no span to avoid."""
+def find_intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iterator[IntentExample]:
+    """Make an example of each function with a sentence in its docstring that touches no span of ``avoid``."""
     text = structure.text.text
     for function in structure.functions:
         body, docstring = function.body, function.docstring
@@ -359,7 +362,7 @@ def sentence_of(docstring: str) -> str:
 
 
 def _parses(code: str) -> bool:
-    """Whether the code stands on its own: a string at the margin can keep it from being moved there."""
+    """Whether the code parses: a string at the margin can prevent that its indentation is removed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
