@@ -1,1 +1,1 @@
-"""Whether tuning pays: strategies on the same footing, measured, compared and written down."""
+"""Evaluation: measure strategies (adapters, examples, context) under equal conditions, compare and report them."""

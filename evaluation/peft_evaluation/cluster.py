@@ -1,7 +1,7 @@
-"""The nodes of a Ray cluster as workers: found, compared with this machine, and given one process each.
+"""Use the nodes of a Ray cluster: find them, compare their versions with this machine's, start a process on each.
 
-All that can be refused is refused before anything is asked. Connects only to the address it is given, and starts no
-node. What the processes do, and which of them gets an input, is in ``cluster_model``.
+All checks are made before the first question. This connects only to the given address and starts no node. What the
+processes do, and which of them gets a question, is in ``cluster_model``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_core.processes import WORKING_FOLDER, python_code, run
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_evaluation.cluster_model import ClusterWorker, DistributedModel, NodeLost, packed
+from peft_evaluation.cluster_model import ClusterWorker, DistributedModel, NodeLost, pack_adapter
 from peft_evaluation.model import ModelInput, ModelOutput, ModelSpec
 from peft_tuning.installation import Installation
 
 REACH_S, CONNECT_S, REPLY_S, CLOSE_S = 5.0, 60.0, 90.0, 10.0
-"""Seconds until the head takes a connection, Ray is connected, a node has a process that replies, and it has ended."""
+"""Timeouts in seconds: connecting to the head, connecting Ray, the first reply of a node's process, ending it."""
 
 CONNECT = """
 import sys, ray
@@ -39,72 +39,73 @@ except Exception as error:
 
 @dataclass(frozen=True)
 class NodeSlot:
-    """Room for one process."""
+    """The resources of a node that one process gets."""
 
     node_id: str
     node: str
-    """For people: host name, and the name it has in Ray, which is its address unless it was given one."""
+    """For messages: the host name and the node's name in Ray, which is its address unless it was given another."""
     cpus: float
     gpus: int = 0
 
 
 class RayNode:
-    """See ``cluster_model.RemoteModel``."""
+    """The model in one process of the cluster; implements ``cluster_model.RemoteModel``."""
 
-    def __init__(self, spot: NodeSlot, actor: Any) -> None:
-        self.node, self.at_once = spot.node, 1
+    def __init__(self, slot: NodeSlot, actor: Any) -> None:
+        self.node, self.at_once = slot.node, 1
         self._actor = actor
-        self._parcels: dict[str, Any] = {}
+        self._adapters: dict[str, Any] = {}
 
-    async def open(self, plan: ModelSpec, parcels: dict[str, Any]) -> None:
-        """Load the model there. ``parcels`` are the adapters sent so far, by digest, for all workers."""
-        self._parcels = parcels
+    async def open(self, plan: ModelSpec, adapters: dict[str, Any]) -> None:
+        """Load the model there. ``adapters`` has Ray's reference of each adapter sent so far, by digest; shared."""
+        self._adapters = adapters
         try:
             self.at_once = await self._call("open", plan)
         except NodeLost as lost:
             raise EngineFailed(
-                f"lost {self.node}", why=str(lost), fix="The same command with `--resume` goes on without it"
+                f"lost {self.node}", why=str(lost), fix="The same command with `--resume` continues without it"
             ) from None
 
     async def answer(self, question: ModelInput) -> tuple[ModelOutput, int]:
         """See ``RemoteModel``."""
-        parcels = (self._parcel(question.adapter),) if question.adapter else ()
-        answered: tuple[ModelOutput, int] = await self._call("answer", question, parcels)
+        adapters = (self._sent(question.adapter),) if question.adapter else ()
+        answered: tuple[ModelOutput, int] = await self._call("answer", question, adapters)
         return answered
 
     async def close(self) -> None:
-        """End its engine, if it is still there."""
+        """End its engine, if the node is still there."""
         with suppress(NodeLost, PeftDaemonError):
             await self._call("close")
 
-    def _parcel(self, adapter: AdapterLease) -> Any:
+    def _sent(self, adapter: AdapterLease) -> Any:
+        """Return Ray's reference to the files of ``adapter``, which are sent to the cluster once."""
         import ray  # noqa: PLC0415  (an extra)
 
-        if adapter.digest not in self._parcels:
-            self._parcels[adapter.digest] = ray.put(packed(adapter.path))
-        return self._parcels[adapter.digest]
+        if adapter.digest not in self._adapters:
+            self._adapters[adapter.digest] = ray.put(pack_adapter(adapter.path))
+        return self._adapters[adapter.digest]
 
     async def _call(self, method: str, *arguments: object) -> Any:
         try:
             return await getattr(self._actor, method).remote(*arguments)
         except Exception as error:
-            raise _translated(self.node, error) from None
+            raise _translate(self.node, error) from None
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Nodes that can answer, each with a process that has not loaded the model yet."""
+    """The processes on the nodes; none has loaded the model yet."""
 
     workers: tuple[RayNode, ...]
 
     @asynccontextmanager
     async def opened(self, plan: ModelSpec) -> AsyncGenerator[DistributedModel, None]:
-        """All of them as one answerer; raises what one of them raises while it loads the model."""
-        parcels: dict[str, Any] = {}
+        """Load the model on all nodes, and yield them as one model; raises what loading raises on a node."""
+        adapters: dict[str, Any] = {}
         try:
             async with asyncio.TaskGroup() as group:
                 for worker in self.workers:
-                    group.create_task(worker.open(plan, parcels))
+                    group.create_task(worker.open(plan, adapters))
             yield DistributedModel(self.workers)
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
@@ -115,10 +116,10 @@ class Cluster:
 
 @contextmanager
 def connected(address: str, installation: Installation, engine: str) -> Iterator[Cluster]:
-    """The cluster whose head is at ``address`` (``HOST:PORT``), until the block ends; its processes end with it.
+    """Yield the cluster whose head is at ``address`` (``HOST:PORT``); its processes end with the block.
 
-    Raises InvalidInput for what is no address, Unavailable when the cluster or a node does not reply in time, Conflict
-    and NotFound for a node that would answer otherwise: another version, another base model or none.
+    Raises InvalidInput for text that is not such an address, Unavailable if the cluster or a node does not reply in
+    time, Conflict for a node with another version or base model, NotFound for a node without the base model.
     """
     _require_reachable(address)
     base = installation.base
@@ -128,24 +129,24 @@ def connected(address: str, installation: Installation, engine: str) -> Iterator
     with chdir(WORKING_FOLDER):
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     try:
-        spots = _with_same_versions(node_slots(ray.nodes(), gpus=engine == TORCH))
-        actors = [_start(spot) for spot in spots]
-        asked = [actor.require_base.remote(installation, base.sha256) for actor in actors]
-        for spot, found in zip(spots, _replies(spots, asked, "has no free processor"), strict=True):
+        slots = _with_same_versions(node_slots(ray.nodes(), gpus=engine == TORCH))
+        actors = [_start(slot) for slot in slots]
+        calls = [actor.require_base.remote(installation, base.sha256) for actor in actors]
+        for slot, found in zip(slots, _replies(slots, calls, "has no free processor"), strict=True):
             if isinstance(found, NodeLost):
-                raise EngineFailed(f"lost {spot.node}", why=str(found), fix="`ray status` shows what the nodes do")
-        yield Cluster(tuple(RayNode(spot, actor) for spot, actor in zip(spots, actors, strict=True)))
+                raise EngineFailed(f"lost {slot.node}", why=str(found), fix="`ray status` shows the state of the nodes")
+        yield Cluster(tuple(RayNode(slot, actor) for slot, actor in zip(slots, actors, strict=True)))
     finally:
         ray.shutdown()
 
 
 def node_slots(nodes: Iterable[Mapping[str, Any]], *, gpus: bool) -> tuple[NodeSlot, ...]:
-    """Where to put processes: one per node, or with ``gpus`` one per GPU if there is any.
+    """Return where to start processes: one per node; with ``gpus`` one per GPU, if the cluster has any.
 
-    Nodes without a GPU are left out then: they would round otherwise. So are nodes that offer no processor. ``nodes``
-    are as Ray describes them. Raises Unavailable when nothing is left.
+    In the latter case nodes without a GPU are left out, as they round numbers differently. Nodes that offer no
+    processor are left out, too. ``nodes`` is Ray's description of them. Raises Unavailable if no node is left.
     """
-    spots = []
+    slots = []
     for node in nodes:
         offered = node["Resources"]
         count, cpus = int(offered.get("GPU", 0)), offered.get("CPU", 0)
@@ -153,22 +154,22 @@ def node_slots(nodes: Iterable[Mapping[str, Any]], *, gpus: bool) -> tuple[NodeS
             continue
         name = f"{node['NodeManagerHostname']} ({node['NodeName']})"
         if gpus and count:
-            spots += [NodeSlot(node["NodeID"], name, cpus // count, 1)] * count
+            slots += [NodeSlot(node["NodeID"], name, cpus // count, 1)] * count
         else:
-            spots.append(NodeSlot(node["NodeID"], name, cpus))
-    if gpus and any(spot.gpus for spot in spots):
-        spots = [spot for spot in spots if spot.gpus]
-    if not spots:
+            slots.append(NodeSlot(node["NodeID"], name, cpus))
+    if gpus and any(slot.gpus for slot in slots):
+        slots = [slot for slot in slots if slot.gpus]
+    if not slots:
         raise Unavailable(
             "no node of the cluster offers a processor", fix="Start nodes with `ray start --address HOST:PORT`"
         )
-    return tuple(spots)
+    return tuple(slots)
 
 
 def require_same(node: str, python: str, package: str | None) -> None:
-    """Raise Conflict unless a node has this process's Python, but for the patch level, and this very package.
+    """Raise Conflict unless a node has this machine's Python (major and minor) and this version of the package.
 
-    ``package`` is its version there; None: it is not installed.
+    ``python`` and ``package`` are the versions on the node; ``package`` is None where it is not installed.
     """
     if package != __version__:
         raise Conflict(
@@ -178,15 +179,15 @@ def require_same(node: str, python: str, package: str | None) -> None:
         )
     here = platform.python_version()
     if python.split(".")[:2] != here.split(".")[:2]:
-        raise Conflict(f"on {node}: Python {python}", why=f"here it is {here}", fix="Use the same one on all nodes")
+        raise Conflict(f"on {node}: Python {python}", why=f"here it is {here}", fix="Use the same version on all nodes")
 
 
 def _require_reachable(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InvalidInput(
-            f"'{address}' is no address of a Ray cluster",
-            why="it has the form HOST:PORT",
+            f"'{address}' is not the address of a Ray cluster",
+            why="an address has the form HOST:PORT",
             fix="`ray start --head` shows it, e.g. `--ray 10.0.0.5:6379`",
         )
     try:
@@ -194,7 +195,7 @@ def _require_reachable(address: str) -> None:
     except OSError as error:
         raise _unreachable(address, str(error)) from None
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # In a process that can be ended: Ray tries for minutes, and cannot be told to give up.
+    # In a process of its own, which can be ended: Ray tries for minutes and has no timeout for it.
     command = python_code(CONNECT, address)
     try:
         tried = run(command, capture_output=True, text=True, timeout=CONNECT_S)
@@ -212,8 +213,11 @@ def _unreachable(address: str, why: str) -> Unavailable:
     )
 
 
-def _with_same_versions(spots: Sequence[NodeSlot]) -> tuple[NodeSlot, ...]:
-    """Those that are still there; raises what ``require_same`` raises. What is sent needs nothing there but Ray."""
+def _with_same_versions(slots: Sequence[NodeSlot]) -> tuple[NodeSlot, ...]:
+    """Return the slots of the nodes that reply; raises what ``require_same`` raises, Unavailable if none replies.
+
+    The function that is run on the nodes needs only Ray there.
+    """
     import ray  # noqa: PLC0415  (an extra)
 
     def versions() -> tuple[str, str | None]:
@@ -226,58 +230,60 @@ def _with_same_versions(spots: Sequence[NodeSlot]) -> tuple[NodeSlot, ...]:
         return platform.python_version(), __version__
 
     task = ray.remote(num_cpus=0, max_retries=0)(versions)
-    asked = [task.options(scheduling_strategy=_only_on(spot)).remote() for spot in spots]
+    calls = [task.options(scheduling_strategy=_only_on(slot)).remote() for slot in slots]
     left = []
-    for spot, found in zip(spots, _replies(spots, asked, "does not reply"), strict=True):
-        # Ray lists a node for half a minute after its end.
+    for slot, found in zip(slots, _replies(slots, calls, "does not reply"), strict=True):
+        # Ray lists a node for half a minute after it ended.
         if not isinstance(found, NodeLost):
-            require_same(spot.node, *found)
-            left.append(spot)
+            require_same(slot.node, *found)
+            left.append(slot)
     if not left:
-        raise Unavailable("no node of the cluster is left", fix="`ray status` shows what the nodes do")
+        raise Unavailable("no node of the cluster is left", fix="`ray status` shows the state of the nodes")
     return tuple(left)
 
 
-def _start(spot: NodeSlot) -> Any:
+def _start(slot: NodeSlot) -> Any:
     import ray  # noqa: PLC0415  (an extra)
 
-    # All processors of the node: a second evaluation there would only be in the way.
-    options = {"num_cpus": spot.cpus, "num_gpus": spot.gpus, "scheduling_strategy": _only_on(spot)}
+    # All processors of the node, so that no second evaluation runs there.
+    options = {"num_cpus": slot.cpus, "num_gpus": slot.gpus, "scheduling_strategy": _only_on(slot)}
     return ray.remote(ClusterWorker).options(**options).remote()
 
 
-def _only_on(spot: NodeSlot) -> Any:
+def _only_on(slot: NodeSlot) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415  (an extra)
 
-    return NodeAffinitySchedulingStrategy(spot.node_id, soft=False)
+    return NodeAffinitySchedulingStrategy(slot.node_id, soft=False)
 
 
-def _replies(spots: Sequence[NodeSlot], asked: Sequence[Any], otherwise: str) -> list[Any]:
-    """What the nodes replied, WorkerLost for one that is gone.
+def _replies(slots: Sequence[NodeSlot], calls: Sequence[Any], otherwise: str) -> list[Any]:
+    """Return what the ``calls`` to the nodes returned; NodeLost for a node that is gone.
 
-    Raises Unavailable for one that does not reply in time, and what went wrong there.
+    Raises Unavailable, with the text ``otherwise``, for a node that does not reply in time, and the errors of a call.
     """
     import ray  # noqa: PLC0415  (an extra)
 
-    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=REPLY_S)
+    ready, _ = ray.wait(list(calls), num_returns=len(calls), timeout=REPLY_S)
     replies: list[Any] = []
-    for spot, each in zip(spots, asked, strict=True):
+    for slot, each in zip(slots, calls, strict=True):
         if each not in ready:
             raise Unavailable(
-                f"{spot.node} {otherwise}", why=f"waited {REPLY_S:.0f} s", fix="`ray status` shows what the nodes do"
+                f"{slot.node} {otherwise}",
+                why=f"waited {REPLY_S:.0f} s",
+                fix="`ray status` shows the state of the nodes",
             )
         try:
             replies.append(ray.get(each))
         except Exception as error:
-            found = _translated(spot.node, error)
+            found = _translate(slot.node, error)
             if not isinstance(found, NodeLost):
                 raise found from None
             replies.append(found)
     return replies
 
 
-def _translated(node: str, error: Exception) -> Exception:
-    """What went wrong on a node, in terms of its user, or as WorkerLost."""
+def _translate(node: str, error: Exception) -> Exception:
+    """Return an error of a node as one of this project's errors with the node's name, or as NodeLost."""
     from ray import exceptions  # noqa: PLC0415  (an extra)
 
     cause = error.cause if isinstance(error, exceptions.RayTaskError) else error

@@ -1,7 +1,8 @@
 """Let every strategy answer every sample, with each of its seeds, and append each result to ``answers.jsonl``.
 
-What is in the journal already is not asked again. Samples of one strategy and seed follow one another, so that an
-engine finds the common beginning of their prompts in its cache. As many are under way at once as the model takes.
+Results that are in the journal already are not computed again. Samples of one strategy and seed follow one another, so
+that the engine has the common beginning of their prompts in its cache. As many samples are in progress at once as the
+model allows.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ class SampleResult(msgspec.Struct, frozen=True, kw_only=True):
     item: str
     given: ModelOutput
     examples: tuple[str, ...]
-    """Ids of those that were shown."""
+    """Ids of the examples that were shown."""
     memory_bytes: int
-    """Held by the engine afterwards."""
+    """Memory of the engine after the answer."""
     session: str
-    """When the process that did it began, ISO 8601, and ..."""
+    """When the process that generated it started, ISO 8601."""
     elapsed_s: float
-    """... how long after that this was done."""
+    """Seconds from the start of the process until the result was there."""
 
     @property
     def key(self) -> tuple[str, int, str]:
-        """What makes it the only one of its kind."""
+        """Strategy, seed and item: unique in a journal."""
         return self.strategy, self.seed, self.item
 
 
@@ -54,7 +55,7 @@ class GenerationProgress:
 
 
 def generation_seconds(answered: Iterable[SampleResult]) -> float:
-    """Time spent, over all processes that took part; what a killed one did after its last item is not in it."""
+    """Return the time spent by all processes; the time of a killed one after its last item does not count."""
     longest: dict[str, float] = {}
     for each in answered:
         longest[each.session] = max(longest.get(each.session, 0.0), each.elapsed_s)
@@ -81,36 +82,36 @@ class _Request:
 async def generate(
     items: SampleSet,
     strategies: Sequence[Strategy],
-    answerer: Model,
+    model: Model,
     *,
     lease: Callable[[str], AdapterLease],
     journal: Journal[SampleResult],
     on_progress: OnProgress[GenerationProgress],
 ) -> None:
-    """Answer what is not answered yet. Raises what the answerer raises; what was answered by then is kept.
+    """Generate all results that are not in the journal yet; raises what the model raises, and keeps results so far.
 
-    ``journal`` is open for appending. ``lease`` gives the adapter of a digest.
+    ``journal`` is open for appending. ``lease`` returns the adapter of a digest.
     """
     session = _Session.begin()
     known = {answered.key for answered in journal.read()}
     of = sum(len(strategy.seeds) for strategy in strategies) * len(items.items)
-    done = of - len([work for strategy in strategies for work in _missing(strategy, items, known)])
+    done = of - len([request for strategy in strategies for request in _missing(strategy, items, known)])
     for strategy in strategies:
         adapter = lease(strategy.adapter) if strategy.adapter else None
         left = _missing(strategy, items, known)
 
-        async def work_off(left: Iterator[_Request] = left, adapter: AdapterLease | None = adapter) -> None:
+        async def generate_next(left: Iterator[_Request] = left, adapter: AdapterLease | None = adapter) -> None:
             nonlocal done
-            for work in left:
-                answered = await _generate_one(items, work, answerer, adapter, session)
+            for request in left:
+                answered = await _generate_one(items, request, model, adapter, session)
                 journal.append(answered)
                 done += 1
                 on_progress(GenerationProgress(done, of, answered))
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(answerer.at_once):
-                    group.create_task(work_off())
+                for _ in range(model.at_once):
+                    group.create_task(generate_next())
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
 
@@ -123,20 +124,20 @@ def _missing(strategy: Strategy, items: SampleSet, known: set[tuple[str, int, st
 
 
 async def _generate_one(
-    items: SampleSet, work: _Request, answerer: Model, adapter: AdapterLease | None, session: _Session
+    items: SampleSet, request: _Request, model: Model, adapter: AdapterLease | None, session: _Session
 ) -> SampleResult:
-    item, shown = items.items[work.index], work.strategy.examples(work.seed, work.index)
-    context = work.strategy.context(work.index)
-    given = await answerer.answer(
-        ModelInput(example=item.example, shown=shown, adapter=adapter, seed=work.seed, context=context)
+    item, shown = items.items[request.index], request.strategy.examples(request.seed, request.index)
+    context = request.strategy.context(request.index)
+    given = await model.answer(
+        ModelInput(example=item.example, shown=shown, adapter=adapter, seed=request.seed, context=context)
     )
     return SampleResult(
-        strategy=work.strategy.id,
-        seed=work.seed,
+        strategy=request.strategy.id,
+        seed=request.seed,
         item=item.id,
         given=given,
         examples=tuple(example.id for example in shown[: given.shown]),
-        memory_bytes=answerer.memory_bytes(),
+        memory_bytes=model.memory_bytes(),
         session=session.name,
         elapsed_s=time.monotonic() - session.began,
     )

@@ -1,7 +1,7 @@
-"""The files from which a run goes on: ``run.json``, which says what it is, and journals of what it has done.
+"""The files that make a run resumable: ``run.json``, which describes the run, and journals of its results.
 
-A journal has one JSON line per piece of work, written as it is done. A line counts when it is whole: after ``kill -9``
-the last one may be torn; it is cut off, and that piece of work is done again. One process at a time may append.
+A journal has one JSON line per result, written as soon as it is there. An incomplete last line (after ``kill -9``) is
+cut off, and that result is computed again. Only one process at a time may append.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class Journal(Generic[T]):
-    """Lines of one kind of value in one file. Use it in a ``with`` block to append.
+    """A file with one value of type ``kind`` per line. Use it in a ``with`` block to append.
 
-    Entering raises Conflict where another process appends.
+    Entering the block raises Conflict while another process appends.
     """
 
     def __init__(self, path: Path, kind: type[T]) -> None:
@@ -34,7 +34,7 @@ class Journal(Generic[T]):
         self._lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o600)
 
     def read(self) -> Iterator[T]:
-        """All whole lines, in order. Raises Conflict for one that cannot be read."""
+        """Yield the values of all complete lines in order; raises Conflict for a line that cannot be read."""
         try:
             lines = self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
@@ -46,7 +46,7 @@ class Journal(Generic[T]):
                 raise Conflict(
                     f"{self._path}, line {number} cannot be read",
                     why=str(error),
-                    fix="Remove that line; what it held is done again",
+                    fix="Remove that line; its result is computed again",
                 ) from None
 
     def __enter__(self) -> Journal[T]:
@@ -54,8 +54,8 @@ class Journal(Generic[T]):
             self._lock.acquire(timeout=0)
         except Timeout:
             raise Conflict(
-                f"another process is at work on the evaluation in {self._path.parent}",
-                fix="Wait until it is done, or begin another with `--name`",
+                f"another process is working on the evaluation in {self._path.parent}",
+                fix="Wait until it is done, or start another with `--name`",
             ) from None
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         content = self._path.read_bytes()
@@ -64,7 +64,7 @@ class Journal(Generic[T]):
         return self
 
     def append(self, value: T) -> None:
-        """Write one line; it is with the system when this returns. Raises ValueError outside the block."""
+        """Write one line; it survives the end of this process. Raises ValueError outside the block."""
         if self._file is None:
             raise ValueError("the journal is not open")
         line = memoryview(msgspec.json.encode(value) + b"\n")
@@ -84,17 +84,17 @@ IDENTITY_FILE = "run.json"
 
 
 class StrategyIdentity(msgspec.Struct, frozen=True):
-    """One strategy as it was first asked for."""
+    """The seeds and settings of a strategy when it was first requested."""
 
     seeds: tuple[int, ...]
     settings: dict[str, str]
 
 
 class EvaluationIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``."""
+    """The content of ``run.json``: everything that has to be the same to resume the evaluation."""
 
     command: str
-    """Of its beginning."""
+    """The command that started it; not compared."""
     data: str
     part: str
     data_digest: str
@@ -109,10 +109,10 @@ class EvaluationIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def begin_run(folder: Path, wanted: EvaluationIdentity, *, resume: bool) -> EvaluationIdentity:
-    """Write down what the run is, or check that it is the one in ``folder``, to which strategies may be added.
+    """Write ``run.json`` of a new run, or check that the run in ``folder`` is the same; strategies may be added to it.
 
-    Returns the identity with all strategies so far. Raises Conflict for a run that is there without ``resume``, and
-    naming what differs.
+    Returns the identity with all strategies so far. Raises Conflict if there is a run and ``resume`` is not set, or if
+    it differs; the message names the differences.
     """
     path = folder / IDENTITY_FILE
     require_free(folder, resume=resume)
@@ -127,7 +127,7 @@ def begin_run(folder: Path, wanted: EvaluationIdentity, *, resume: bool) -> Eval
 
 
 def require_free(folder: Path, *, resume: bool) -> None:
-    """Raise Conflict where a run is and none is to go on."""
+    """Raise Conflict if ``folder`` holds a run and ``resume`` is not set."""
     if not resume and (folder / IDENTITY_FILE).exists():
         raise Conflict(
             f"{folder} holds an evaluation already",
@@ -136,12 +136,12 @@ def require_free(folder: Path, *, resume: bool) -> None:
 
 
 def read_identity(folder: Path) -> EvaluationIdentity:
-    """The run in ``folder``; raises Conflict when its record cannot be read."""
+    """Return the identity of the run in ``folder``; raises Conflict if it cannot be read."""
     path = folder / IDENTITY_FILE
     try:
         return msgspec.json.decode(path.read_bytes(), type=EvaluationIdentity)
     except (OSError, ValueError, RecursionError) as error:
-        raise Conflict(f"cannot read {path}", why=str(error), fix="Begin again under another `--name`") from None
+        raise Conflict(f"cannot read {path}", why=str(error), fix="Start again with another `--name`") from None
 
 
 def _require_same(before: EvaluationIdentity, wanted: EvaluationIdentity, folder: Path) -> None:
@@ -157,7 +157,7 @@ def _require_same(before: EvaluationIdentity, wanted: EvaluationIdentity, folder
     ]
     if differing:
         raise Conflict(
-            f"the evaluation in {folder} was begun otherwise",
+            f"the evaluation in {folder} was started with other options",
             why="; ".join(differing),
-            fix="Go on as it was begun, or begin another with `--name`",
+            fix="Use the same options, or start another with `--name`",
         )

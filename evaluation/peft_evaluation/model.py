@@ -1,7 +1,7 @@
-"""Ask a model for an answer: decoding, the prompt, an engine and the post-processing that completion uses.
+"""Ask a model for an answer, with the prompts and the post-processing that completion uses.
 
-``open_model`` opens a serving engine, or the batch engine of ``batch_engine``, which also searches with beams. A node
-of a cluster opens its model in the same way.
+``open_model`` opens the chosen serving engine, or the batch engine of ``batch_engine``, which also has beam search. The
+nodes of a cluster open their models in the same way.
 """
 
 from __future__ import annotations
@@ -33,57 +33,58 @@ from peft_tuning.data.examples import Example, FillExample, IntentExample
 from peft_tuning.installation import Installation
 
 SEED_STEP = 1_000
-"""Between the first samples of two seeds of a strategy."""
+"""Sample number n of a strategy's seed s is drawn with the seed s * SEED_STEP + n."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """One item for one strategy."""
+    """One item, with what a strategy shows of it."""
 
     example: Example
     shown: tuple[Example, ...]
-    """Solved examples before it, as many of them as fit, the last left out first."""
+    """Solved examples to show before it; if they do not all fit, the last are left out."""
     adapter: AdapterLease | None
     seed: int
     context: tuple[ContextChunk, ...] | None = None
-    """Pieces of other files in place of the example's own; None: those."""
+    """Chunks of other files to show instead of the example's own; None: the example's own."""
 
 
 class ModelOutput(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a question."""
+    """The answer to a question: one text, or several with sampling and beam search."""
 
     texts: tuple[str, ...]
     shown: int
-    """How many examples fitted."""
+    """Number of examples that fitted into the prompt."""
     prompt_tokens: int
     reused_tokens: int
+    """Prompt tokens whose state was in the engine's cache."""
     answer_tokens: int
-    """Of all texts."""
+    """Tokens of all texts."""
     latency_ms: float
-    """From the question to the last token of the last text; in it is the time that others took beside it."""
+    """From the question to the last token of the last text, including the time spent on questions at the same time."""
     beside: int = 1
-    """How many questions were under way at once."""
+    """Number of questions that were in progress at the same time."""
     node: str = ""
-    """Of a cluster, that answered; empty: the machine that asked."""
+    """The node of a cluster that answered; empty: this machine."""
 
 
 class Model(Protocol):
-    """Answers one question at a time; several calls may be under way at once, up to ``at_once``."""
+    """Answers questions; up to ``at_once`` calls may be in progress at the same time."""
 
     @property
     def at_once(self) -> int:
-        """How many questions are answered together."""
+        """How many questions are answered at the same time."""
 
     async def answer(self, question: ModelInput) -> ModelOutput:
-        """Raises what the engine raises, and InvalidInput for a question that does not fit even alone."""
+        """Return the answer; raises what the engine raises, InvalidInput if the question alone does not fit."""
 
     def memory_bytes(self) -> int:
-        """Held now by whatever holds the model."""
+        """Return the memory of the process that holds the model now."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """Answers with a serving engine."""
+    """A model that answers with a serving engine."""
 
     engine: Engine
     formats: PromptFormats
@@ -92,26 +93,26 @@ class ServedModel:
     decoding: Decoding
     at_once: int
     draws_at_once: int = 1
-    """Samples of one question that are drawn together."""
+    """Samples of one question that are drawn at the same time."""
 
     def __post_init__(self) -> None:
         if isinstance(self.decoding, Beams):
-            raise InvalidInput("serving engines have no beam search", fix="Use the torch answerer")
+            raise InvalidInput("serving engines have no beam search", fix="Use BeamSearchModel")
 
     async def answer(self, question: ModelInput) -> ModelOutput:
         """See ``Model``."""
-        return await fitting(question, self._answer)
+        return await answer_with_fitting_examples(question, self._answer)
 
     def memory_bytes(self) -> int:
-        """Of the engine's process."""
+        """Return the memory of the engine's process."""
         return self.engine.status().memory_bytes
 
     async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:
         job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
-        places, began = asyncio.Semaphore(self.draws_at_once), time.perf_counter()
+        draws, began = asyncio.Semaphore(self.draws_at_once), time.perf_counter()
 
         async def draw(drawn: CompletionJob) -> Completion:
-            async with places:
+            async with draws:
                 return await complete_once(self.engine, drawn)
 
         try:
@@ -132,8 +133,10 @@ class ServedModel:
         )
 
 
-async def fitting(question: ModelInput, answer: Callable[[ModelInput, int], Awaitable[ModelOutput]]) -> ModelOutput:
-    """The answer with as many of the examples shown as fit; raises what ``answer`` raises when not even none do."""
+async def answer_with_fitting_examples(
+    question: ModelInput, answer: Callable[[ModelInput, int], Awaitable[ModelOutput]]
+) -> ModelOutput:
+    """Call ``answer`` with as many of the examples as fit; raises what it raises without any example."""
     for shown in range(len(question.shown), 0, -1):
         try:
             return await answer(question, shown)
@@ -145,7 +148,7 @@ async def fitting(question: ModelInput, answer: Callable[[ModelInput, int], Awai
 def job_for(
     question: ModelInput, shown: int, ids: PromptFormats, *, context_tokens: int, max_tokens: int
 ) -> CompletionJob:
-    """What completion would be asked, decoded greedily, with the first ``shown`` examples."""
+    """Return the completion request for a question with the first ``shown`` examples, decoded greedily."""
     example, examples = question.example, question.shown[:shown]
     intent = isinstance(example, IntentExample)
     job = CompletionJob(
@@ -175,48 +178,47 @@ def _draws(job: CompletionJob, decoding: Decoding, seed: int) -> Iterator[Comple
 
 
 def _chunk(example: FillExample) -> ContextChunk:
-    """A solved hole as a piece of another file, as an editor would send it."""
+    """Return a solved hole as a chunk of another file, as an editor would send it."""
     before, after = lines_of(example.prefix)[-8:], lines_of(example.suffix)[:4]
     return ContextChunk(path=example.path or "example", text="".join((*before, example.middle, *after)))
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """One answer, the likeliest token at each step: what is served."""
+    """One answer, with the most likely token at each step, as in completions."""
 
     answers = 1
-    """Per item."""
+    """Answers per item."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """For the record."""
+        """The decoding as the report names it."""
         return {"decoding": "greedy"}
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Several answers, drawn."""
+    """Several answers, sampled at random. The defaults are those of arXiv 2308.10462 for APPS."""
 
     count: int
     temperature: float = 0.6
     top_p: float = 0.95
-    """Both the study's, for APPS."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 < self.temperature <= 2 or not 0 < self.top_p <= 1:
             raise InvalidInput(
                 f"{self.count} samples at temperature {self.temperature:g} and top-p {self.top_p:g}",
-                why="there must be one at least, the temperature in (0, 2], top-p in (0, 1]",
+                why="there must be at least one, with a temperature in (0, 2] and top-p in (0, 1]",
             )
 
     @property
     def answers(self) -> int:
-        """Per item."""
+        """Answers per item."""
         return self.count
 
     @property
     def facts(self) -> dict[str, str]:
-        """For the record."""
+        """The decoding as the report names it."""
         return {
             "decoding": f"{self.count} samples",
             "temperature": f"{self.temperature:g}",
@@ -226,7 +228,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Beams:
-    """The likeliest answers that beam search finds, best first; the study's for Conala and CodeAlpaca."""
+    """The most likely answers by beam search, best first; arXiv 2308.10462 uses it for CoNaLa and CodeAlpaca."""
 
     width: int = 10
 
@@ -236,12 +238,12 @@ class Beams:
 
     @property
     def answers(self) -> int:
-        """Per item."""
+        """Answers per item."""
         return self.width
 
     @property
     def facts(self) -> dict[str, str]:
-        """For the record."""
+        """The decoding as the report names it."""
         return {"decoding": f"beam search, {self.width} beams, all returned"}
 
 
@@ -249,34 +251,34 @@ Decoding = Greedy | Samples | Beams
 
 
 SERVED_AT_ONCE = 1
-"""With llama.cpp several are hardly faster, and each slot reads the common beginning of the prompts for itself."""
+"""Questions at once for a serving engine: more are hardly faster, as each slot evaluates the common prefix itself."""
 MAX_BATCH_ROWS = 128
-"""Answers, samples or beams that torch writes at once: beyond, a processor's time per token hardly falls."""
+"""Sequences (answers, samples or beams) that torch generates at once: more are hardly faster on a processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """All that decides an answer, besides the question and the model file. Can be sent to another machine."""
+    """What decides an answer besides the question and the model file. Can be sent to another machine."""
 
     installation: Installation
     decoding: Decoding
     context_tokens: int
     max_tokens: int
     at_once: int | None = None
-    """Questions answered together on one machine; None: as many as its engine is fast with."""
+    """Questions that one machine answers at the same time; None: as many as its engine is fast with."""
 
 
 def engine_of(installation: Installation, decoding: Decoding) -> str:
-    """The id of the engine that answers: the chosen one, unless only torch can."""
+    """Return the id of the engine to use: torch for beam search, else the one of the settings."""
     return TORCH if isinstance(decoding, Beams) else factory.engine_id(installation.settings)
 
 
 @asynccontextmanager
 async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
-    """The answerer with the model at ``path`` loaded, until the block ends; raises what the engine raises."""
+    """Yield the model at ``path``, loaded until the block ends; raises what the engine raises."""
     batched = engine_of(plan.installation, plan.decoding) == TORCH
-    async with (_batched if batched else _served)(plan, path) as answerer:
-        yield answerer
+    async with (_batched if batched else _served)(plan, path) as model:
+        yield model
 
 
 @asynccontextmanager
@@ -296,7 +298,7 @@ async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
 
 @asynccontextmanager
 async def _batched(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
-    set_wait_policy(plan.installation.settings.wait_policy)  # on another machine nothing has set it yet
+    set_wait_policy(plan.installation.settings.wait_policy)  # not set yet in a process of a cluster
     # These load torch, which takes seconds.
     from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
     from peft_evaluation.batch_engine.engine import BatchedEngine, BeamSearchModel  # noqa: PLC0415

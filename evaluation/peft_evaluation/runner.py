@@ -1,7 +1,7 @@
-"""An evaluation from start to end: items, strategies, answers, scores, report.
+"""Run an evaluation from start to end: items, strategies, answers, tests, scores, report.
 
-Everything lies in one folder: ``run.json`` (what it is), ``answers.jsonl`` and ``runs.jsonl`` (what is answered and run
-so far), then the report. Each step goes on where it was interrupted.
+All files are in one folder: ``run.json`` (what is evaluated), ``answers.jsonl`` (answers so far), ``runs.jsonl`` (test
+results so far), and at the end the report. An interrupted evaluation can be continued at each step.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from peft_tuning.installation import Installation
 
 
 class SampleAnswered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
-    """One more item is answered."""
+    """Event: one more item was answered."""
 
     done: int
     of: int
@@ -59,10 +59,11 @@ class SampleAnswered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     scores: dict[str, float]
     """Means of its strategy so far, by metric."""
     eta_s: float
+    """Estimated seconds until all items are answered."""
 
 
 class AnswerVerified(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
-    """One more answer was run against its item's tests."""
+    """Event: one more answer was run against its item's tests."""
 
     done: int
     of: int
@@ -73,7 +74,7 @@ class AnswerVerified(msgspec.Struct, frozen=True, kw_only=True, tag="ran"):
 
 
 class EvaluationReported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
-    """The end: the report is written."""
+    """Event: the report was written. It is the last one."""
 
     folder: str
     strategies: tuple[StrategyResult, ...]
@@ -87,62 +88,64 @@ OnEvaluationEvent = OnProgress[EvaluationEvent]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRequest:
-    """What the user asked for."""
+    """The options of an evaluation."""
 
     name: str
     load_items: Callable[[Callable[[str, int, int], None]], SampleSet]
-    """Reads the items; called once, given a progress callback."""
+    """Reads the items; called once, with a progress callback."""
     strategies: tuple[str, ...]
     sweep: Sweep = field(default_factory=Sweep)
     decoding: Decoding = field(default_factory=Greedy)
     limit: int | None = None
-    """Only so many items."""
+    """Evaluate only the first items, this many; None: all."""
     max_tokens: int | None = None
-    """Longest answer; None: the data set's."""
+    """Longest answer, in tokens; None: as the data set says."""
     at_once: int | None = None
-    """Items in flight; None: as many as the engine is fast with."""
+    """Items in progress at the same time; None: as many as the engine is fast with."""
     allow_unsandboxed: bool = False
     """Run answers without protection."""
     own_tests: RepositoryTestsRequest | None = None
-    """Run these with each answer in place; only in a sandbox."""
+    """Run the repository's own tests with each answer in place; only in a sandbox."""
     ray: str | None = None
-    """Address of a Ray cluster whose nodes answer; None: this machine does."""
+    """Address of the Ray cluster whose nodes answer; None: this machine answers."""
     pass_at: tuple[int, ...] = ()
-    """Each k that has to be there: refused before anything is asked where there are fewer answers, or no tests."""
+    """Values of k for which pass@k is required; without enough answers or tests the evaluation does not start."""
     resume: bool = False
     command: tuple[str, ...] = ()
-    """What was typed, for the record."""
+    """The command line, for the report."""
 
 
-def folder(installation: Installation, name: str) -> Path:
-    """Where an evaluation keeps everything. Raises InvalidInput for a name that is no folder's."""
+def evaluation_folder(installation: Installation, name: str) -> Path:
+    """Return the folder of an evaluation; raises InvalidInput for a name that cannot be a folder's."""
     if name != Path(name).name or name in ("", ".", ".."):
         raise InvalidInput(f"'{name}' cannot be an evaluation's name", fix="Give a word, e.g. `--name mine`")
     return installation.paths.data / store.EVALUATION.runs / name
 
 
 def evaluate(request: EvaluateRequest, installation: Installation, on_progress: OnEvaluationEvent) -> Report:
-    """Do it all, report progress, and return the report; raises what ``answer_all`` raises."""
+    """Run the whole evaluation and return its report; raises what ``answer_all`` and ``run_all`` raise."""
     items = answer_all(request, installation, on_progress)
-    where = folder(installation, request.name)
-    begun = read_identity(where)
-    answered = list(Journal(where / "answers.jsonl", SampleResult).read())
-    runs, sandbox = run_all(request, items, answered, where, on_progress)
-    (where / PACK).unlink(missing_ok=True)
+    folder = evaluation_folder(installation, request.name)
+    identity = read_identity(folder)
+    answered = list(Journal(folder / "answers.jsonl", SampleResult).read())
+    runs, sandbox = run_all(request, items, answered, folder, on_progress)
+    (folder / PACK).unlink(missing_ok=True)
     report = assemble(
-        begun,
+        identity,
         items,
         answered,
         score(items, answered, runs),
-        adapters={name: found for name, asked in begun.strategies.items() if (found := _used(installation, asked))},
+        adapters={
+            name: found for name, asked in identity.strategies.items() if (found := _adapter_of(installation, asked))
+        },
         seconds=generation_seconds(answered),
         sandbox=sandbox,
     )
-    store.write_report(where, report)
-    write_pages(where, report)
+    store.write_report(folder, report)
+    write_pages(folder, report)
     on_progress(
         EvaluationReported(
-            folder=str(where),
+            folder=str(folder),
             strategies=report.strategies,
             comparisons=report.comparisons,
             warnings=report.warnings,
@@ -152,16 +155,16 @@ def evaluate(request: EvaluateRequest, installation: Installation, on_progress: 
 
 
 def answer_all(request: EvaluateRequest, installation: Installation, on_progress: OnEvaluationEvent) -> SampleSet:
-    """The first step: every strategy answers every item. Returns the items.
+    """Let every strategy answer every item, which is the first step, and return the items.
 
-    Raises InvalidInput for what cannot be asked, NotFound for a base, adapter or data set that is not here, Conflict
-    when the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine and ``connected`` raise.
+    Raises InvalidInput for invalid options, NotFound for a base model, adapter or data set that is not on this machine,
+    Conflict if the folder holds another evaluation, Cancelled for Ctrl-C, and what the engine and ``connected`` raise.
     """
-    where = folder(installation, request.name)
+    folder = evaluation_folder(installation, request.name)
     if request.own_tests is not None:
-        # Both before the repository is read and its tests are run, which takes minutes.
-        _sandbox_of_own_tests(request)
-        require_free(where, resume=request.resume)
+        # Checked before the repository is read and its tests are run, which takes minutes.
+        _sandbox_for_own_tests(request)
+        require_free(folder, resume=request.resume)
     nodes = connected(request.ray, installation, _engine(request, installation)) if request.ray else nullcontext()
     with nodes as cluster:
         return _answer_all(request, installation, cluster, on_progress)
@@ -176,22 +179,26 @@ def _answer_all(
     items = items.first(request.limit) if request.limit else items
     _require_tests(request, items)
     if request.own_tests is not None:
-        items = _with_own_tests(request, request.own_tests, items, folder(installation, request.name), on_progress)
+        items = _with_own_tests(
+            request, request.own_tests, items, evaluation_folder(installation, request.name), on_progress
+        )
     elif _tested(items):
-        # Now rather than after hours of answering.
+        # Fails now instead of after hours of answering.
         choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
     on_progress(Loading(what="choosing examples"))
     strategies = choose_strategies(
         request.strategies, request.sweep, items, lambda name: _adapter(installation, request, name)
     )
-    begun = begin_run(
-        folder(installation, request.name), _identity(request, installation, items, strategies), resume=request.resume
+    identity = begin_run(
+        evaluation_folder(installation, request.name),
+        _identity(request, installation, items, strategies),
+        resume=request.resume,
     )
     on_progress(Loading(what=f"loading {installation.entry.id}"))
     began, first = time.monotonic(), 0
     live = LiveScores(items)
 
-    def told(event: GenerationProgress) -> None:
+    def report_answer(event: GenerationProgress) -> None:
         nonlocal first
         first = first or event.done - 1
         spent = time.monotonic() - began
@@ -208,27 +215,27 @@ def _answer_all(
             )
         )
 
-    async def all_of_it() -> None:
-        with Journal(folder(installation, request.name) / "answers.jsonl", SampleResult) as journal:
+    async def generate_missing() -> None:
+        with Journal(evaluation_folder(installation, request.name) / "answers.jsonl", SampleResult) as journal:
             if _complete(journal, items, strategies):
                 return
             for known in journal.read():
                 live.add(known)
-            async with _answerer(request, installation, path, begun.max_tokens, cluster) as answerer:
+            async with _opened_model(request, installation, path, identity.max_tokens, cluster) as model:
                 engine = _engine(request, installation)
                 await generate(
                     items,
                     strategies,
-                    answerer,
+                    model,
                     lease=lambda digest: _lease(installation, digest, engine),
                     journal=journal,
-                    on_progress=told,
+                    on_progress=report_answer,
                 )
 
     try:
-        asyncio.run(all_of_it())
+        asyncio.run(generate_missing())
     except KeyboardInterrupt:
-        raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
+        raise Cancelled("interrupted", fix="The same command with `--resume` continues where it stopped") from None
     return items
 
 
@@ -236,20 +243,20 @@ def run_all(
     request: EvaluateRequest,
     items: SampleSet,
     answered: Sequence[SampleResult],
-    where: Path,
+    folder: Path,
     on_progress: OnEvaluationEvent,
 ) -> tuple[Verifications, str]:
-    """The second step: answers to items with tests are run. What came of each, and the sandbox's name.
+    """Run the answers to items with tests, which is the second step; return the results and the sandbox's name.
 
-    Raises NotFound without a sandbox, Conflict for a journal that cannot be read, Cancelled for Ctrl-C.
+    Raises NotFound if there is no sandbox, Conflict for a journal that cannot be read, Cancelled for Ctrl-C.
     """
     if not _tested(items):
         return {}, ""
     sandbox = choose_sandbox(allow_unsandboxed=request.allow_unsandboxed)
-    with Journal(where / "runs.jsonl", verification.Verification) as journal:
+    with Journal(folder / "runs.jsonl", verification.Verification) as journal:
         passed = sum(ran.outcome is SandboxOutcome.PASSED for ran in journal.read())
 
-        def told(event: verification.VerificationProgress) -> None:
+        def report_run(event: verification.VerificationProgress) -> None:
             nonlocal passed
             passed += event.last.outcome is SandboxOutcome.PASSED
             on_progress(
@@ -265,15 +272,15 @@ def run_all(
                 sandbox,
                 workers=os.cpu_count() or 1,
                 journal=journal,
-                on_progress=told,
+                on_progress=report_run,
             )
         except KeyboardInterrupt:
-            raise Cancelled("interrupted", fix="The same command with `--resume` goes on where it stopped") from None
+            raise Cancelled("interrupted", fix="The same command with `--resume` continues where it stopped") from None
         return {ran.key: ran for ran in journal.read()}, sandbox.name
 
 
-def _sandbox_of_own_tests(request: EvaluateRequest) -> Sandbox:
-    """The only kind that a repository's tests are run in. Raises NotFound where there is none, InvalidInput without."""
+def _sandbox_for_own_tests(request: EvaluateRequest) -> Sandbox:
+    """Return a real sandbox; raises NotFound if there is none, InvalidInput if the request is to do without one."""
     if request.allow_unsandboxed:
         raise InvalidInput(
             "your tests are only run in a sandbox",
@@ -287,21 +294,21 @@ def _with_own_tests(
     request: EvaluateRequest,
     own: RepositoryTestsRequest,
     items: SampleSet,
-    where: Path,
+    folder: Path,
     on_progress: OnEvaluationEvent,
 ) -> SampleSet:
-    """Find out which items the tests can judge, before anything is asked."""
+    """Return the items with the repository's tests, for those items that the tests can judge."""
     try:
         return prepare(
             items,
             own,
-            _sandbox_of_own_tests(request),
-            where,
+            _sandbox_for_own_tests(request),
+            folder,
             workers=os.cpu_count() or 1,
             on_progress=lambda what, done, of: on_progress(Loading(what=what, done=done, of=of)),
         )
     except KeyboardInterrupt:
-        raise Cancelled("interrupted", fix="The same command goes on where it stopped") from None
+        raise Cancelled("interrupted", fix="The same command continues where it stopped") from None
 
 
 def _tested(items: SampleSet) -> bool:
@@ -348,8 +355,8 @@ def _adapter(installation: Installation, request: EvaluateRequest, name: str) ->
     return manifest
 
 
-def _used(installation: Installation, asked: StrategyIdentity) -> Manifest | None:
-    """The adapter of a strategy that may have been asked for in an earlier process; None when it is gone."""
+def _adapter_of(installation: Installation, asked: StrategyIdentity) -> Manifest | None:
+    """Return the adapter of a strategy, perhaps of an earlier process; None if it has none or it was removed."""
     try:
         return installation.registry.get(asked.settings["adapter"].split()[-1])
     except (KeyError, NotFound):
@@ -385,7 +392,7 @@ def _context(installation: Installation) -> int:
     return min(installation.settings.context_tokens, installation.entry.context_tokens)
 
 
-def _answerer(
+def _opened_model(
     request: EvaluateRequest, installation: Installation, path: Path, max_tokens: int, cluster: Cluster | None
 ) -> AbstractAsyncContextManager[Model]:
     plan = ModelSpec(

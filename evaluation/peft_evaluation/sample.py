@@ -1,4 +1,4 @@
-"""What is asked: a question, what the right answer is, and how a program that answers it can be tested. Only values."""
+"""The types of an evaluation's items: a question, its reference answer, and the tests of an answer, if any."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from peft_tuning.data.examples import FillExample, IntentExample
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionTests:
-    """Asserts about one function."""
+    """Assertions about one function."""
 
     entry_point: str
+    """The function's name."""
     preamble: str
-    """What stands before the function: imports, helpers the asserts use."""
+    """Code before the function: imports, and helpers for the assertions."""
     stub: str
-    """The function's beginning, where the answer may be its body alone; else empty."""
+    """The beginning of the function, if an answer may be its body alone; else empty."""
     check: str
-    """Defines ``check(candidate)``, which asserts."""
+    """Code that defines ``check(candidate)``, which has the assertions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryTests:
-    """A repository's own tests, with one of its files made of what stands around a hole and what fills it."""
+    """A repository's own tests, for a hole in one of its files."""
 
     path: str
-    """Of the file, below the repository."""
+    """The file, relative to the repository."""
     before: str
+    """The text of the file before the hole."""
     after: str
+    """The text of the file after the hole."""
     suite: PytestSuite
 
 
@@ -47,8 +50,9 @@ class Sample:
     """One question."""
 
     example: IntentExample | FillExample
-    """With the reference answer, which may be empty where only tests decide."""
+    """The question and its reference answer, which may be empty if there are tests."""
     group: str = ""
+    """Name of the group that reports show apart, e.g. a difficulty; empty: none."""
     tests: SampleTests | None = None
 
     @property
@@ -58,12 +62,12 @@ class Sample:
 
     @property
     def reference(self) -> str:
-        """The right answer, or one of them."""
+        """The correct answer, or one of them."""
         return self.example.code if isinstance(self.example, IntentExample) else self.example.middle
 
     @property
     def question(self) -> str:
-        """For people; a hole is marked."""
+        """The question as reports show it; a hole is marked with ⟨…⟩."""
         if isinstance(self.example, IntentExample):
             return self.example.intent
         before = "".join(lines_of(self.example.prefix)[-12:]).removesuffix("\n")
@@ -77,40 +81,40 @@ class SampleSet:
 
     name: str
     part: str
-    """``test``, or what was taken of it."""
+    """``test``, or the part of it: ``first 100 of test``."""
     items: tuple[Sample, ...]
     pool: tuple[IntentExample | FillExample, ...]
-    """Training examples; none of them is an item."""
+    """Training examples that strategies may show; none of them is an item."""
     max_tokens: int
-    """Longest answer."""
+    """Longest answer, in tokens."""
     licence: str
     provenance: str
     notes: tuple[str, ...] = ()
     root: Path | None = None
-    """The repository, where items are holes in its files."""
+    """The repository, if the items are holes in its files."""
 
     @property
     def digest(self) -> str:
         """sha256 of the questions, references and tests in their order."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(msgspec.json.encode(_asked(item)))
+            digest.update(msgspec.json.encode(_digested(item)))
         return digest.hexdigest()
 
     def first(self, count: int) -> SampleSet:
-        """The same with its first ``count`` items only."""
+        """Return the set with its first ``count`` items only."""
         if count >= len(self.items):
             return self
         return replace(self, items=self.items[:count], part=f"first {count} of {self.part}")
 
 
-def _asked(item: Sample) -> object:
-    """All that makes an item what it is: how long its tests take and where they lie does not."""
+def _digested(item: Sample) -> object:
+    """Return the parts of an item that its digest covers: not the tests' folder, nor their time limit."""
     if not isinstance(tests := item.tests, RepositoryTests):
         return item
     return item.example, item.group, tests.path, tests.before, tests.after, tests.suite.digest
 
 
 def groups(items: Sequence[Sample]) -> tuple[str, ...]:
-    """The groups there are, in the order of their first item; empty where items are not grouped."""
+    """Return the names of the groups in the order of their first item; empty if items have no groups."""
     return tuple(dict.fromkeys(item.group for item in items if item.group))

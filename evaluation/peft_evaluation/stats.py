@@ -1,11 +1,11 @@
-"""Figures with their intervals, and whether two strategies differ: no normal approximation anywhere.
+"""Confidence intervals of metrics, and tests whether two strategies differ, without normal approximations.
 
-A rate has Wilson's interval (1927) and is compared by McNemar's exact test on the items where only one is right. All
-else has the percentile bootstrap over items (Efron 1979), paired where two strategies are compared, and p from the
-paired permutation test (signs of the differences flipped): the bootstrap's own p is far too small for few items (six
-of them, all won, have p = 0.03 at best). Strategies compared with one baseline on one metric are many chances to be
-lucky: Benjamini and Hochberg (1995) correct for it. The item is the unit: where a strategy was run with several seeds,
-an item's value is the mean over them.
+A rate has Wilson's interval (1927), and two rates are compared by McNemar's exact test on the items where only one is
+right. Other metrics have the percentile bootstrap over items (Efron 1979), paired for the difference of two strategies,
+and the paired permutation test (which flips signs of differences): a bootstrap's p is far too small with few items (if
+a strategy wins all six of six items, p cannot be below 0.03). Several strategies compared with one baseline on a metric
+raise the chance of a false finding, which is corrected by Benjamini and Hochberg (1995). The unit is the item: with
+several seeds, an item's value is the mean over the seeds.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 _BLOCK = 500
-"""Resamples drawn together: bounds memory."""
+"""Resamples that are drawn at once, which limits the memory."""
 
 SampleValues = Mapping[str, float]
-"""By item."""
+"""The value of each item, by its id."""
 
 
 def measure(values: SampleValues, kind: MetricKind, *, seed: int = 0) -> Measure:
-    """The figure of one strategy. A rate whose items are means over seeds is treated as a mean.
+    """Return the mean over items with its interval; raises ValueError without items.
 
-    Raises ValueError without items.
+    A rate whose items are not all 0 or 1 (means over seeds) gets the interval of a mean.
     """
     numbers = np.fromiter(values.values(), float)
     if not len(numbers):
@@ -55,16 +55,16 @@ def compare(
     *,
     seed: int = 0,
 ) -> Comparison:
-    """One strategy with one other, on the items that both have a value for; p is not adjusted yet.
+    """Compare a strategy with a baseline, each given by name and values, on the items that both have a value for.
 
-    Raises ValueError when there are none.
+    p is not adjusted yet. Raises ValueError if they share no item.
     """
     (name, ours), (other, theirs) = strategy, baseline
     shared = [item for item in theirs if item in ours]
     if not shared:
         raise ValueError(f"{name} and {other} share no item")
     a, b = (np.array([values[item] for item in shared]) for values in (ours, theirs))
-    # Sorted, so that the order of the items does not matter to what is drawn.
+    # Sorted, so that the random draws do not depend on the order of the items.
     differences = np.sort(a - b)
     won, lost = int((differences > 0).sum()), int((differences < 0).sum())
     means = _bootstrap_means(differences, seed)
@@ -90,8 +90,8 @@ def compare(
     )
 
 
-def adjust(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """The same with p adjusted over all that are given, which have to be of one metric, and judged by that."""
+def adjust_p_values(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return all comparisons of a metric with p adjusted for their number, and judged by the adjusted p."""
     if not comparisons:
         return ()
     adjusted = false_discovery_control([each.p for each in comparisons], method="bh")
@@ -113,7 +113,7 @@ def _is_binary(numbers: NDArray[np.float64]) -> bool:
 
 def _bootstrap_means(numbers: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
-    # Sorted, so that the order of the items does not matter.
+    # Sorted, so that the random draws do not depend on the order of the items.
     ordered = np.sort(numbers)
     blocks = [
         ordered[generator.integers(0, len(ordered), (_BLOCK, len(ordered)))].mean(axis=1)

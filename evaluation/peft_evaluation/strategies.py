@@ -1,9 +1,9 @@
-"""Strategies: the solved examples and pieces of other files a sample is shown with, and the adapter that answers.
+"""Strategies: which solved examples and chunks of other files a sample is shown with, and which adapter answers.
 
-All else (samples, prompt format, budget, decoding, post-processing) is the same for all. In-context learning draws n
-training examples by seed, the same for all samples; the study draws 1, 2 or 3 with five seeds (arXiv 2308.10462).
-Retrieval shows the k most similar ones, most similar first. Context shows code of other files of the repository, chosen
-as it is when serving; the sample's own file is never among the chunks.
+Everything else (samples, prompt format, budget, decoding, post-processing) is the same for all strategies. In-context
+learning draws n training examples by seed, the same for all samples; arXiv 2308.10462 draws 1, 2 or 3 with five seeds.
+Retrieval shows the k most similar examples, most similar first. Context shows code of other files of the repository,
+chosen as for completions, and never from the sample's own file.
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ from peft_evaluation.sample import Sample, SampleSet
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 
 NO_SEED = 0
-"""Of strategies that draw nothing."""
+"""The seed of strategies that draw nothing at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """One way, with all its parameters, applied to one set of items."""
+    """One way of answering, with all its parameters, applied to one set of items."""
 
     id: str
     adapter: str | None = None
     """Name or digest in the registry."""
     seeds: tuple[int, ...] = (NO_SEED,)
-    """The items are answered once with each."""
+    """All items are answered once with each seed."""
     shown: Mapping[int, Sequence[tuple[Example, ...]]] = field(default_factory=dict)
-    """By seed, then by position of the item: the examples before the question, in the order they are shown."""
+    """By seed, then by position of the item: the examples before the question, in this order."""
     contexts: tuple[tuple[ContextChunk, ...], ...] | None = None
-    """By position of the item: pieces of other files, in place of those its example has. None: those."""
+    """By position of the item: chunks of other files in place of the example's own; None: the example's own."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """For the record."""
+    """The parameters as the report shows them."""
 
     def examples(self, seed: int, index: int) -> tuple[Example, ...]:
-        """Those shown with one item."""
+        """Return the examples that are shown with one item."""
         return self.shown[seed][index] if seed in self.shown else ()
 
     def context(self, index: int) -> tuple[ContextChunk, ...] | None:
-        """Pieces of other files for one item; None: those its example has."""
+        """Return the chunks of other files for one item; None: the example's own."""
         return None if self.contexts is None else self.contexts[index]
 
 
 def questions(items: Sequence[Sample]) -> list[str]:
-    """What is compared with the pool."""
+    """Return the texts of the items that retrievers compare with the pool."""
     return [query(item.example) for item in items]
 
 
 def query(example: Example) -> str:
-    """The text that stands for an example when likeness counts: a sentence, or the lines around a hole."""
+    """Return the text of an example that retrievers compare: its sentence, or the lines around its hole."""
     if isinstance(example, IntentExample):
         return example.intent
     before, after = lines_of(example.prefix)[-8:], lines_of(example.suffix)[:4]
@@ -69,17 +69,17 @@ def query(example: Example) -> str:
 
 
 def zero_shot() -> Strategy:
-    """The base model as it is served without any adapter."""
+    """Return the strategy of the base model alone."""
     return Strategy(id="zero-shot")
 
 
 SEEDS = (42, 777, 5432, 55555, 97)
-"""The study's."""
+"""The five seeds of arXiv 2308.10462."""
 EXAMPLES = 3
 
 
 def in_context(items: SampleSet, n: int = EXAMPLES, seeds: Sequence[int] = SEEDS) -> Strategy:
-    """``n`` examples per prompt; raises InvalidInput when the pool is smaller, or n is not positive."""
+    """Return the strategy with ``n`` random examples per prompt; raises InvalidInput unless 1 <= n <= pool size."""
     if n < 1:
         raise InvalidInput(f"{n} examples in the prompt", fix="Use `--strategy zero-shot` for none")
     if n > len(items.pool):
@@ -100,11 +100,11 @@ NEIGHBOURS = 3
 
 
 def retrieval(items: SampleSet, retriever: Retriever, k: int = NEIGHBOURS) -> Strategy:
-    """``k`` neighbours per prompt; raises InvalidInput when the pool is smaller, or k is not positive."""
+    """Return the strategy with the ``k`` nearest examples; raises InvalidInput unless 1 <= k <= pool size."""
     if not 1 <= k <= len(items.pool):
         raise InvalidInput(
             f"{k} neighbours are to be shown, and {items.name} has {len(items.pool)} training examples",
-            fix="Give `--neighbours` between 1 and that, or use a data set with a training part",
+            fix="Give `--neighbours` between 1 and that number, or use a data set with a training part",
         )
     found = retriever.neighbours([query(example) for example in items.pool], questions(items.items), k)
     return Strategy(
@@ -118,23 +118,23 @@ CONTEXT_TOKENS = 300
 
 
 class ChunkMixture(StrEnum):
-    """Which kinds of chunks there are."""
+    """Which kinds of chunks are shown."""
 
     SERVED = "served"
-    """As completions are shown them."""
+    """The same mixture as for completions."""
     SIGNATURES = "signatures"
     PASSAGES = "passages"
 
 
 def alone(items: SampleSet) -> Strategy:
-    """The hole in its file, without the chunks that its example has."""
+    """Return the strategy that shows the hole in its file without the example's own chunks."""
     return Strategy(id="alone", contexts=((),) * len(items.items))
 
 
 def with_context(
     items: SampleSet, tokens: int = CONTEXT_TOKENS, mixture: ChunkMixture = ChunkMixture.SERVED
 ) -> Strategy:
-    """Chunks of at most ``tokens`` tokens; raises InvalidInput for items that are no holes in a repository."""
+    """Return the strategy with at most ``tokens`` tokens of chunks; raises InvalidInput without a repository."""
     if items.root is None:
         raise InvalidInput(
             f"{items.name} has no other files", why="`context` shows code of a repository", fix="Give --repo FOLDER"
@@ -162,7 +162,7 @@ def with_context(
 
 
 def chunk_limits(tokens: int, mixture: ChunkMixture) -> SelectionLimits:
-    """Room for each kind of chunk; nobody edits while an evaluation runs."""
+    """Return the limits for each kind of chunk; there are no recent edits in an evaluation."""
     room = int(tokens * CHARACTERS_PER_TOKEN)
     if mixture is ChunkMixture.SIGNATURES:
         return SelectionLimits(signatures=room, edits=0, passages=0)
@@ -172,7 +172,7 @@ def chunk_limits(tokens: int, mixture: ChunkMixture) -> SelectionLimits:
 
 
 def adapted(strategy: Strategy, manifest: Manifest) -> Strategy:
-    """``strategy`` answered by an adapter, at the scale of its manifest."""
+    """Return ``strategy`` answered by an adapter, at the scale of its manifest."""
     name = manifest.name
     return replace(
         strategy,
@@ -194,7 +194,7 @@ STRATEGY_KINDS = "zero-shot, icl, rag, alone, context, adapter:NAME, and all of 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Parameters that apply to all strategies that have them."""
+    """Values of the strategies' parameters; a strategy is run with each value of its own parameters."""
 
     examples: tuple[int, ...] = (EXAMPLES,)
     neighbours: tuple[int, ...] = (NEIGHBOURS,)
@@ -207,9 +207,9 @@ class Sweep:
 def choose_strategies(
     asked: Sequence[str], sweep: Sweep, items: SampleSet, find_adapter: Callable[[str], Manifest]
 ) -> tuple[Strategy, ...]:
-    """All strategies that were asked for, in that order.
+    """Return the strategies named in ``asked``, in that order, one for each combination of their parameters.
 
-    Raises InvalidInput for an unknown or repeated one, and what ``find_adapter`` raises for an adapter.
+    Raises InvalidInput for an unknown or repeated strategy, and what ``find_adapter`` raises for an adapter.
     """
     if len(set(sweep.seeds)) < len(sweep.seeds):
         raise InvalidInput(
@@ -227,7 +227,7 @@ def choose_strategies(
             found.append(adapted(strategy, manifest) if manifest else strategy)
     ids = [strategy.id for strategy in found]
     if repeated := next((each for each in ids if ids.count(each) > 1), None):
-        raise InvalidInput(f"the strategy {repeated} is asked for twice", fix="Give each once")
+        raise InvalidInput(f"the strategy {repeated} is given twice", fix="Give each once")
     return tuple(found)
 
 

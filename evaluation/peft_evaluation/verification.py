@@ -1,7 +1,7 @@
-"""Run every answer to a sample with tests in the sandbox, and append what came of it to ``runs.jsonl``.
+"""Run every answer to a sample with tests in the sandbox, and append the results to ``runs.jsonl``.
 
-The same text for the same sample is run once. Several run at once; what ran out of time is run again alone before that
-counts, so that a busy machine changes no verdict.
+The same text for the same sample is run once. Several texts run at the same time; one that exceeds its time limit is
+run again alone, and only that result counts, so that a busy machine does not change results.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     answer: str
     """sha256 of the text."""
     outcome: SandboxOutcome
-    """``passed``, or that of the first test that did not pass."""
+    """``passed``, or the outcome of the first test that did not pass."""
     why: str
     passed: int
+    """Number of tests that passed."""
     of: int
-    """Tests; none are run after one that took too long, and those count as not passed."""
+    """Number of tests; after one that exceeds its time limit no more are run, and they count as not passed."""
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes it the only one of its kind."""
+        """Item and answer: unique in a journal."""
         return self.item, self.answer
 
 
@@ -50,7 +51,7 @@ Verifications = dict[tuple[str, str], Verification]
 
 @dataclass(frozen=True)
 class VerificationProgress:
-    """Progress: one more answer is run."""
+    """Progress: one more answer was run."""
 
     done: int
     of: int
@@ -58,7 +59,7 @@ class VerificationProgress:
 
 
 def verification_key(item: str, text: str) -> tuple[str, str]:
-    """Of ``Ran.key``."""
+    """Return the ``Verification.key`` of a text for an item."""
     return item, hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
@@ -71,7 +72,10 @@ def verify(
     journal: Journal[Verification],
     on_progress: OnProgress[VerificationProgress],
 ) -> None:
-    """Run what was not run yet, ``workers`` at once. ``journal`` is open for appending. Raises OSError."""
+    """Run all answers that are not in the journal yet, ``workers`` at the same time; raises OSError.
+
+    ``journal`` is open for appending.
+    """
     by_id = {item.id: item for item in items.items if item.tests is not None}
     texts = {
         verification_key(each.item, text): (by_id[each.item], text)
@@ -90,11 +94,11 @@ def verify_texts(
     journal: Journal[Verification],
     on_progress: OnProgress[VerificationProgress],
 ) -> None:
-    """The same for texts that nobody answered, each with its item and under its ``key``."""
+    """Run texts as ``verify`` does; ``texts`` has the item and the text by their ``verification_key``."""
     known = {ran.key for ran in journal.read()}
     left = [pair for found, pair in texts.items() if found not in known]
     done = len(texts) - len(left)
-    late: list[tuple[Sample, str]] = []
+    timed_out: list[tuple[Sample, str]] = []
 
     def finish(ran: Verification) -> None:
         nonlocal done
@@ -108,38 +112,41 @@ def verify_texts(
             for future in as_completed(running):
                 ran = future.result()
                 if ran.outcome is SandboxOutcome.TIMEOUT:
-                    late.append(running[future])
+                    timed_out.append(running[future])
                 else:
                     finish(ran)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    for item, text in late:
+    for item, text in timed_out:
         finish(verify_one(item, text, sandbox))
 
 
 def verify_one(item: Sample, text: str, sandbox: Sandbox) -> Verification:
-    """All tests of ``item`` until one takes too long. Raises ValueError without tests, OSError without processes."""
+    """Run the tests of ``item`` with a text until one exceeds its time limit.
+
+    Raises ValueError for an item without tests, OSError if no process can be started.
+    """
     if item.tests is None:
         raise ValueError(f"{item.id} has no tests")
     if isinstance(item.tests, RepositoryTests):
         limits = item.tests.suite.limits
     else:
         limits = SandboxLimits(seconds=TRIAL_SECONDS[type(item.tests)])
-    wanted = trials_of(item.tests, text)
+    trials = trials_of(item.tests, text)
     verdicts: list[SandboxVerdict] = []
-    for trial in wanted:
+    for trial in trials:
         verdicts.append(trial(sandbox, limits))
         if verdicts[-1].outcome is SandboxOutcome.TIMEOUT:
             break
-    wrong = [each for each in verdicts if each.outcome is not SandboxOutcome.PASSED]
-    # A test that took too long is what others were not run for.
-    shown = (wrong[-1] if wrong[-1].outcome is SandboxOutcome.TIMEOUT else wrong[0]) if wrong else _PASSED
-    if not wanted:
-        shown = SandboxVerdict(outcome=SandboxOutcome.FAILED, why="there are no tests")
+    failed = [each for each in verdicts if each.outcome is not SandboxOutcome.PASSED]
+    # A time limit that was exceeded is more telling than the first failure: it is why other tests were not run.
+    result = (failed[-1] if failed[-1].outcome is SandboxOutcome.TIMEOUT else failed[0]) if failed else _PASSED
+    if not trials:
+        result = SandboxVerdict(outcome=SandboxOutcome.FAILED, why="there are no tests")
     name, answer = verification_key(item.id, text)
-    passed = len(verdicts) - len(wrong)
-    return Verification(item=name, answer=answer, outcome=shown.outcome, why=shown.why, passed=passed, of=len(wanted))
+    passed = len(verdicts) - len(failed)
+    return Verification(item=name, answer=answer, outcome=result.outcome, why=result.why, passed=passed, of=len(trials))
 
 
 _PASSED = SandboxVerdict(outcome=SandboxOutcome.PASSED)
@@ -148,17 +155,17 @@ _PASSED = SandboxVerdict(outcome=SandboxOutcome.PASSED)
 Trial = Callable[[Sandbox, SandboxLimits], SandboxVerdict]
 
 TRIAL_SECONDS = {FunctionTests: 10.0, ProblemTests: 4.0}
-"""Wall clock of one trial; the study's 4 s for a test of APPS. A repository's tests say how long they may take."""
+"""Time limit of one trial (wall clock); 4 s for a test of APPS as in arXiv 2308.10462. A suite has its own limit."""
 APPS_PREAMBLE = (
     "import collections, functools, heapq, itertools, math, random, re, string, sys\n"
     "from bisect import *\nfrom collections import *\nfrom functools import *\nfrom heapq import *\n"
     "from itertools import *\nfrom math import *\nfrom typing import *\n"
 )
-"""Before every answer to APPS, whose problems come from sites that import these; like the published checker's."""
+"""Code before every answer to APPS, as in the published checker: the sites the problems come from import these."""
 
 
 def trials_of(tests: SampleTests, answer: str) -> Sequence[Trial]:
-    """One per test; passing all of them is passing."""
+    """Return one trial per test; an answer has to pass all of them."""
     if isinstance(tests, FunctionTests):
         return (_function_trial(tests, answer),)
     if isinstance(tests, RepositoryTests):
@@ -170,7 +177,7 @@ def trials_of(tests: SampleTests, answer: str) -> Sequence[Trial]:
 
 
 def complete_program(tests: FunctionTests, answer: str) -> str:
-    """The program: what stands before the function, then the function, of which the answer may be the body alone."""
+    """Return the program to test: the preamble and the answer, after the stub if the answer is only a body."""
     if tests.stub and not _defines(answer, tests.entry_point):
         return tests.preamble + tests.stub + _body(answer)
     return f"{tests.preamble}\n{answer}"
@@ -191,7 +198,7 @@ def _program_trial(answer: str, given: str, expected: str) -> Trial:
 
 
 def _call_trial(tests: ProblemTests, answer: str, given: object, expected: object) -> Trial:
-    check = _CHECK.format(readings=readings(tests.form, given), expected=expected)
+    check = _CHECK.format(argument_lists=argument_lists(tests.form, given), expected=expected)
     function = cast(str, tests.function)
     return lambda sandbox, limits: run_function(APPS_PREAMBLE + answer, function, (check,), sandbox, limits)
 
@@ -211,7 +218,7 @@ def check(candidate):
     expected = {expected!r}
     accepted = [expected, *(expected if isinstance(expected, list) and len(expected) == 1 else [])]
     failure = None
-    for arguments in {readings!r}:
+    for arguments in {argument_lists!r}:
         try:
             given = candidate(*arguments)
         except Exception as error:
@@ -225,8 +232,8 @@ def check(candidate):
 """
 
 
-def readings(form: InputForm, given: object) -> list[list[object]]:
-    """The argument lists an input can mean: one, or for lines of unknown types also every line as text."""
+def argument_lists(form: InputForm, given: object) -> list[list[object]]:
+    """Return the possible argument lists of an input: one; for lines of unknown types a second one with texts."""
     if form is InputForm.ARGUMENTS:
         return [list(cast(Sequence[object], given))]
     lines = str(given).split("\n")
@@ -254,7 +261,7 @@ def _defines(answer: str, function: str) -> bool:
 
 
 def _body(answer: str) -> str:
-    """Indented as a function's body, whether it comes so, not at all, or all but its first line."""
+    """Return an answer indented as a function's body; it may come indented, not, or but for its first line."""
     text = answer.strip("\n")
     if text.startswith((" ", "\t")):
         return text

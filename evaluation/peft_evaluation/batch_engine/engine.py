@@ -30,7 +30,7 @@ from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too
 from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.batch_engine.worker import BatchLimits, BatchWorker, BeamSearch, Search, SearchJob, SingleSequence
-from peft_evaluation.model import Beams, ModelInput, ModelOutput, fitting, job_for
+from peft_evaluation.model import Beams, ModelInput, ModelOutput, answer_with_fitting_examples, job_for
 
 MAX_ADAPTERS = 4
 """In memory."""
@@ -290,7 +290,7 @@ class BeamSearchModel:
 
     async def answer(self, question: ModelInput) -> ModelOutput:
         """See ``Model``."""
-        return await fitting(question, self._answer)
+        return await answer_with_fitting_examples(question, self._answer)
 
     def memory_bytes(self) -> int:
         """Of this process."""

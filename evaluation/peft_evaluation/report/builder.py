@@ -27,7 +27,7 @@ from peft_evaluation.report.schema import (
 from peft_evaluation.sample import RepositoryTests, SampleSet, groups
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.scorers.scoring import SampleMeans
-from peft_evaluation.stats import SampleValues, adjust, compare, measure
+from peft_evaluation.stats import SampleValues, adjust_p_values, compare, measure
 
 PACKAGES = ("peft-daemon", "torch", "transformers", "sacrebleu", "tree-sitter-python", "bm25s", "scipy")
 
@@ -114,7 +114,7 @@ def _comparisons(scored: Sequence[ReportedSample], strategies: Sequence[str], ba
     for metric, numbers in by_strategy[baseline].items():
         if metric not in WHOLES:
             continue
-        yield from adjust(
+        yield from adjust_p_values(
             [
                 compare((strategy, by_strategy[strategy][metric]), (baseline, numbers), metric, METRICS[metric].kind)
                 for strategy in strategies
@@ -187,7 +187,7 @@ def compare_reports(before: Report, after: Report) -> tuple[Comparison, ...]:
             why=f"{_strategies(before)}, and {_strategies(after)}",
             fix="Evaluate one strategy in both",
         )
-    return tuple(found for metric in WHOLES for found in adjust(list(_on(metric, names, before, after))))
+    return tuple(found for metric in WHOLES for found in adjust_p_values(list(_on(metric, names, before, after))))
 
 
 def compare_strategies(report: Report, baseline: str) -> tuple[Comparison, ...]:
@@ -209,7 +209,7 @@ def compare_strategies(report: Report, baseline: str) -> tuple[Comparison, ...]:
         pairs = [(name, new[metric]) for name in others if metric in (new := values(report.items, name))]
         paired = [pair for pair in pairs if metric in old and pair[1].keys() & old[metric].keys()]
         kind = METRICS[metric].kind
-        found += adjust([compare(pair, (baseline, old[metric]), metric, kind) for pair in paired])
+        found += adjust_p_values([compare(pair, (baseline, old[metric]), metric, kind) for pair in paired])
     return tuple(found)
 
 

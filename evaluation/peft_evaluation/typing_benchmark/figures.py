@@ -12,7 +12,7 @@ import psutil
 
 from peft_evaluation.report.schema import Comparison, Judgement, Machine, processor_name
 from peft_evaluation.scorers.metrics import MetricKind
-from peft_evaluation.stats import adjust, compare
+from peft_evaluation.stats import adjust_p_values, compare
 from peft_evaluation.typing_benchmark.editor import Keystroke
 from peft_evaluation.typing_benchmark.policies.base import ResourceUsage
 from peft_evaluation.typing_benchmark.policies.catalogue import POLICIES, RIVALS
@@ -166,7 +166,9 @@ def compare_policies(replayed: Sequence[Replayed], *, seed: int) -> tuple[Compar
     for metric in QUALITY:
         values = {name: by_place((each for each in replayed if each.policy == name), metric) for name in sorted(names)}
         pairs = [(ours, rival) for ours in OURS for rival in RIVALS if ours in names and rival in names]
-        found += adjust([compare((o, values[o]), (r, values[r]), metric, MetricKind.MEAN, seed=seed) for o, r in pairs])
+        found += adjust_p_values(
+            [compare((o, values[o]), (r, values[r]), metric, MetricKind.MEAN, seed=seed) for o, r in pairs]
+        )
     return tuple(found)
 
 

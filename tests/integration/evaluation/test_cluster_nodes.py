@@ -20,7 +20,7 @@ import pytest
 
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
-from peft_evaluation.runner import folder
+from peft_evaluation.runner import evaluation_folder
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch
@@ -130,7 +130,7 @@ def host(home: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def answers(home: Path) -> list[SampleResult]:
-    return list(Journal(folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
+    return list(Journal(evaluation_folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
 
 
 def texts(home: Path) -> dict[tuple[str, int, str], str]:
@@ -190,6 +190,6 @@ def test_a_node_with_another_base_model_is_refused_by_name_before_anything_is_be
     with host(home, "--long", "--ray", nodes.cluster.address) as process:
         printed, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "(three): tiny-qwen2 is another file" in printed
+    assert "(three): tiny-qwen2 is a different file" in printed
     assert "peft-daemon models pull tiny-qwen2" in printed
-    assert not folder(tiny_place(home), "sums").exists()
+    assert not evaluation_folder(tiny_place(home), "sums").exists()

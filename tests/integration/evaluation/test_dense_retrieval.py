@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import NotFound
-from peft_evaluation.retrieval import DenseRetriever, get_retriever, minilm
+from peft_evaluation.retrieval import DenseRetriever, get_retriever, minilm_retriever
 
 pytestmark = pytest.mark.torch
 
@@ -21,7 +21,7 @@ POOL = [
 
 def test_neighbours_mean_the_same_without_a_word_in_common() -> None:
     asked = ["fetch an URL from the internet", "strip blanks out of text", "draw a chart of frequencies"]
-    found = minilm().neighbours(POOL, asked, 2)
+    found = minilm_retriever().neighbours(POOL, asked, 2)
     assert [each[0] for each in found] == [1, 2, 3]
     assert all(len(set(each)) == 2 for each in found)
 
@@ -41,7 +41,7 @@ def test_an_encoder_of_the_hub_is_not_taken_from_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nobody").mkdir()
-    (tmp_path / "nobody" / "no-such-encoder").symlink_to(minilm().encoder)
+    (tmp_path / "nobody" / "no-such-encoder").symlink_to(minilm_retriever().encoder)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFound, match="is not on this machine"):
         DenseRetriever("other", "nobody/no-such-encoder").neighbours(POOL, ["x"], 1)

@@ -16,7 +16,7 @@ from evaluation_host import ITEMS, request
 from peft_core.errors import Conflict
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
-from peft_evaluation.runner import answer_all, folder
+from peft_evaluation.runner import answer_all, evaluation_folder
 from support.tiny_place import tiny_place
 
 pytestmark = pytest.mark.torch
@@ -32,7 +32,7 @@ def host(home: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def answers(home: Path) -> list[SampleResult]:
-    return list(Journal(folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
+    return list(Journal(evaluation_folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
 
 
 @pytest.fixture(scope="module")

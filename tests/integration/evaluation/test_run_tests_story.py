@@ -14,7 +14,14 @@ from peft_evaluation.datasets.catalogue import load_repository
 from peft_evaluation.repo_tests import preparation
 from peft_evaluation.repo_tests.preparation import PACK, RepositoryTestsRequest
 from peft_evaluation.report import store
-from peft_evaluation.runner import AnswerVerified, EvaluateRequest, EvaluationEvent, SampleAnswered, evaluate, folder
+from peft_evaluation.runner import (
+    AnswerVerified,
+    EvaluateRequest,
+    EvaluationEvent,
+    SampleAnswered,
+    evaluate,
+    evaluation_folder,
+)
 from peft_evaluation.sandbox.sandboxes import Bubblewrap
 from peft_tuning.data.datasets.sources import SEED
 from support.running_daemon import run_cli
@@ -77,7 +84,7 @@ def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(reposi
     assert report.data.notes[-2].startswith(f"{len(tested)} of {len(report.items)} holes are exercised by your tests")
     assert f"pass@k is of the {len(tested)} of {len(report.items)} holes that your tests exercise." in report.warnings
     assert len([event for event in told if isinstance(event, AnswerVerified)]) == len(tested)
-    where = folder(place, "shop")
+    where = evaluation_folder(place, "shop")
     assert store.read_report(where) == report
     assert not (where / PACK).exists()
 
@@ -106,7 +113,7 @@ def test_without_a_sandbox_the_model_is_not_asked(
         evaluate(request(repository, **own), place, told.append)
     with pytest.raises(InvalidInput, match="only run in a sandbox"):
         evaluate(request(repository, **own, allow_unsandboxed=True), place, told.append)
-    assert not told and not folder(place, "unsafe").exists()
+    assert not told and not evaluation_folder(place, "unsafe").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from peft_core.errors import Conflict, InvalidInput, Unavailable
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation import cluster, cluster_model
 from peft_evaluation.cluster import NodeSlot, connected, node_slots, require_same
-from peft_evaluation.cluster_model import ClusterWorker, packed, unpack
+from peft_evaluation.cluster_model import ClusterWorker, pack_adapter, unpack_adapter
 from peft_evaluation.model import ModelInput, ModelOutput
 from peft_tuning.data.examples import IntentExample
 from support.tiny_place import tiny_place
@@ -105,9 +105,9 @@ def test_an_adapter_arrives_as_it_was(tmp_path: Path, folder: bool) -> None:
         (source / "inner" / "config.json").write_bytes(b"{}")
     else:
         source.write_bytes(b"GGUF")
-    unpack(packed(source), target)
+    unpack_adapter(pack_adapter(source), target)
     assert target.is_file() is not folder
-    assert packed(target) == packed(source)
+    assert pack_adapter(target) == pack_adapter(source)
 
 
 async def test_a_worker_unpacks_an_adapter_once_for_all_questions(
@@ -126,7 +126,7 @@ async def test_a_worker_unpacks_an_adapter_once_for_all_questions(
         def memory_bytes(self) -> int:
             return 7
 
-    async def parcel() -> dict[str, bytes]:
+    async def adapter_files() -> dict[str, bytes]:
         nonlocal fetched
         fetched += 1
         await asyncio.sleep(0)
@@ -134,12 +134,12 @@ async def test_a_worker_unpacks_an_adapter_once_for_all_questions(
 
     async def ask() -> tuple[ModelOutput, int]:
         # A coroutine stands for Ray's reference, which is read only where it is awaited.
-        sent: Awaitable[dict[str, bytes]] = parcel()
+        sent: Awaitable[dict[str, bytes]] = adapter_files()
         waiting.append(sent)
         return await worker.answer(question, (sent,))
 
     worker, waiting = ClusterWorker(), list[Any]()
-    monkeypatch.setattr(worker, "_answerer", Noting())
+    monkeypatch.setattr(worker, "_model", Noting())
     monkeypatch.setattr(worker, "_folder", tmp_path)
     adapter = AdapterLease("ab" * 32, Path("/of/another/machine.gguf"), 0.5)
     question = ModelInput(example=IntentExample(id="i", intent="i", code="c"), shown=(), adapter=adapter, seed=0)
@@ -159,5 +159,5 @@ async def test_a_worker_refuses_another_file_under_the_models_name(
     model = tmp_path / "cache" / "qwen2.gguf"
     model.parent.mkdir()
     model.write_bytes(b"another")
-    with pytest.raises(Conflict, match=r"tiny-qwen2 is another file.*peft-daemon models pull tiny-qwen2"):
+    with pytest.raises(Conflict, match=r"tiny-qwen2 is a different file.*peft-daemon models pull tiny-qwen2"):
         await cluster_model.ClusterWorker().require_base(tiny_place(tmp_path / "driver"), "0" * 64)

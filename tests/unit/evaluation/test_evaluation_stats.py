@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peft_evaluation.report.schema import Comparison, Judgement
 from peft_evaluation.scorers.metrics import MetricKind
-from peft_evaluation.stats import SampleValues, adjust, compare, mcnemar, measure
+from peft_evaluation.stats import SampleValues, adjust_p_values, compare, mcnemar, measure
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
@@ -51,13 +51,13 @@ def test_benjamini_and_hochberg_s_own_example_finds_their_four() -> None:
         *(0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240),
         *(0.4262, 0.5719, 0.6528, 0.7590, 1.0000),
     ]
-    found = adjust(with_p(*ps))
+    found = adjust_p_values(with_p(*ps))
     assert [each.judgement for each in found] == [Judgement.BETTER] * 4 + [Judgement.NO_DIFFERENCE] * 11
     assert all(each.p_adjusted >= each.p for each in found)
 
 
 def test_nothing_to_adjust_is_nothing() -> None:
-    assert adjust([]) == ()
+    assert adjust_p_values([]) == ()
 
 
 @given(VALUES, st.randoms())
@@ -108,7 +108,7 @@ def test_few_items_cannot_show_more_than_there_are_ways_to_flip_them() -> None:
 
 def test_a_report_can_be_written_with_any_figure() -> None:
     for kind in MetricKind:
-        msgspec.json.encode((measure(values([0, 1, 1]), kind), *adjust([against([0, 1, 1], [1, 1, 0], kind)])))
+        msgspec.json.encode((measure(values([0, 1, 1]), kind), *adjust_p_values([against([0, 1, 1], [1, 1, 0], kind)])))
 
 
 def test_only_items_that_both_have_are_compared() -> None:

@@ -67,7 +67,7 @@ async def test_after_a_failure_only_what_is_missing_is_asked(tmp_path: Path, fai
     assert told[0].done == len(before) + 1
 
 
-async def test_as_many_are_under_way_as_the_answerer_takes(tmp_path: Path) -> None:
+async def test_as_many_samples_are_in_progress_as_the_model_allows(tmp_path: Path) -> None:
     answerer = ToldAnswerer(at_once=3)
     await run(tmp_path, answerer)
     assert answerer.most_under_way == 3

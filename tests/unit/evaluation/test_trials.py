@@ -8,7 +8,7 @@ import pytest
 
 from peft_evaluation.sample import FunctionTests
 from peft_evaluation.sandbox.execution import same_output
-from peft_evaluation.verification import complete_program, readings, trials_of
+from peft_evaluation.verification import argument_lists, complete_program, trials_of
 from peft_tuning.data.datasets.apps import InputForm, ProblemTests
 
 TESTS = FunctionTests(
@@ -65,7 +65,7 @@ def test_without_a_stub_the_answer_is_the_whole_program() -> None:
     ],
 )
 def test_lines_are_read_with_types_and_as_text(form: InputForm, given: object, expected: list[list[object]]) -> None:
-    assert readings(form, given) == expected
+    assert argument_lists(form, given) == expected
 
 
 def test_every_pair_is_one_trial() -> None:
