@@ -6,8 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
-# The tests of one file share what they set up. They wait for other processes more than they compute.
-PARALLEL := --numprocesses 4 --dist loadfile
+# The tests of one file share what they set up. More processes than cores are slower: most tests start others.
+PARALLEL := --numprocesses auto --dist loadfile
 # Two of these parts run at a time: each has a daemon of its own, and a model computes in only half of it.
 E2E_PARTS := e2e-torch e2e-vscode e2e-served
 e2e-torch: E2E_TESTS := tests/e2e/tuning tests/e2e/evaluation tests/e2e/models
