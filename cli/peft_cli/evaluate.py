@@ -226,8 +226,8 @@ def _source(
     from peft_evaluation.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
-    places = DataLocations.resolve(installation.settings, installation.paths, data=data)
-    return Path(str(dataset)).stem, lambda on_progress: catalogue.load(str(dataset), places, seed=SEED)
+    locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
+    return Path(str(dataset)).stem, lambda on_progress: catalogue.load(str(dataset), locations, seed=SEED)
 
 
 def _run(request: EvaluateRequest, installation: Installation, *, as_json: bool) -> None:

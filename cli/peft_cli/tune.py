@@ -246,8 +246,8 @@ def _source(
     from peft_tuning.data.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations
 
-    places = DataLocations.resolve(installation.settings, installation.paths, data=data)
-    return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), places, seed=seed))
+    locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
+    return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), locations, seed=seed))
 
 
 def _validated(kind: Any, **fields: object) -> Any:

@@ -1,6 +1,6 @@
-"""Many answers at once in torch: prompts' common beginning read once, the rest side by side, and one step for all.
+"""Generate many answers in one batch with torch; the common prefix of their prompts is evaluated once.
 
-Where weights have to be fetched for every token, a token for sixty answers costs little more than one for a single
-answer. transformers has continuous batching of its own, but without beams, stop strings, adapters that change between
-requests, or answers that have to begin with a text; all of these an evaluation needs.
+A step has to read all weights from memory, so one token for sixty answers costs little more than for one answer. The
+continuous batching of transformers lacks what an evaluation needs: beam search, stop strings, adapters that change
+between requests, and answers that have to begin with a given text.
 """

@@ -1,7 +1,7 @@
-"""An engine in this process that answers many requests at once: see ``peft_daemon.engines.base.Engine``.
+"""An engine in this process that answers many requests in one batch, and that has beam search.
 
-Made for evaluations, where what counts is how much is answered in an hour, not how soon one answer is there. Serving
-uses the torch engine's child, which has one request at a time. Besides, it searches with beams.
+It is made for evaluations, where throughput counts more than latency. Serving uses the torch engine's child process,
+which answers one request at a time. The interface is ``peft_daemon.engines.base.Engine``.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from peft_evaluation.batch_engine.worker import BatchLimits, BatchWorker, BeamSe
 from peft_evaluation.model import Beams, ModelInput, ModelOutput, answer_with_fitting_examples, job_for
 
 MAX_ADAPTERS = 4
-"""In memory."""
+"""Adapters that are kept in memory."""
 STOP_TAIL_TOKENS = 16
-"""Last tokens of a beam that are looked at for stop strings; none is spelled in more."""
+"""Number of last tokens of a beam that are searched for stop strings; no stop string has more tokens."""
 
 
 def batch_limits(device: str, rows: int) -> BatchLimits:
-    """How much ``rows`` answers at once may take: 2 GB of states of a model like the default one on a CPU."""
+    """Return the limits for ``rows`` sequences; the key-value states of the default model then take 2 GB on a CPU."""
     return BatchLimits(rows=rows, positions=80_000, reading=512 if device == "cpu" else 8192)
 
 
 @dataclass(eq=False)
 class _RequestTimer:
-    """Where the time of one request goes."""
+    """Measures the phases of one request."""
 
     prompt: int
     arrived: float = field(default_factory=time.perf_counter)
@@ -77,24 +77,24 @@ class _RequestTimer:
 
 @dataclass(frozen=True)
 class Beam:
-    """One of the answers that a search found."""
+    """An answer found by beam search."""
 
     text: str
     score: float
-    """Log-probability divided by length, in nats."""
+    """Log-probability divided by the number of tokens, in nats."""
     truncated: bool
-    """Whether it reached the longest length."""
+    """Whether it reached the maximum length."""
 
 
 class BatchedEngine:
-    """See the module; implements ``Engine``."""
+    """An engine that answers requests in batches; implements ``Engine``."""
 
     id = TORCH
 
     def __init__(
         self, load_base: Callable[[], LoadedBase], *, model_id: str, context_tokens: int, rows: int, threads: int = 0
     ) -> None:
-        """``load_base`` is called by ``start``, in a thread."""
+        """``load_base`` is called by ``start``, in a thread. ``rows`` is the most sequences generated at once."""
         self._load, self._model_id, self._context_tokens = load_base, model_id, context_tokens
         self._row_limit, self._threads = rows, threads
         self._loading: asyncio.Task[LoadedBase] | None = None
@@ -108,7 +108,7 @@ class BatchedEngine:
         self._loading = asyncio.create_task(asyncio.to_thread(self._load))
 
     async def ready(self) -> None:
-        """See ``Engine``; raises EngineFailed when it was not started, and what loading raises."""
+        """See ``Engine``; raises EngineFailed if it was not started, and what loading raises."""
         if self._loading is None:
             raise EngineFailed("the engine was not started")
         base = await asyncio.shield(self._loading)
@@ -116,25 +116,25 @@ class BatchedEngine:
             return
         require_decoder_only(base)
         self._vocabulary, self._tokenizer = ByteVocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
-        self._shelf = AdapterCache(base, MAX_ADAPTERS)
-        self._worker = BatchWorker(base, self._shelf, batch_limits(base.model.device.type, self._row_limit))
+        self._adapter_cache = AdapterCache(base, MAX_ADAPTERS)
+        self._worker = BatchWorker(base, self._adapter_cache, batch_limits(base.model.device.type, self._row_limit))
 
     async def stop(self) -> None:
         """See ``Engine``."""
         if self._worker is not None:
             await asyncio.to_thread(self._worker.stop)
             self._worker = None
-            self._shelf.activate(None)
+            self._adapter_cache.activate(None)
 
     def status(self) -> EngineStatus:
-        """See ``Engine``. The memory is that of this process."""
+        """See ``Engine``; the memory is that of this process."""
         return EngineStatus(
             kind="torch, batched",
             state=EngineState.READY if self._worker else EngineState.STARTING,
             model=self._model_id,
             memory_bytes=psutil.Process().memory_info().rss,
             context_tokens=self._context_tokens,
-            adapters=self._shelf.digests if self._worker else [],
+            adapters=self._adapter_cache.digests if self._worker else [],
         )
 
     async def idle(self) -> None:
@@ -148,7 +148,7 @@ class BatchedEngine:
         return [len(self._tokenizer.encode_text(text)) for text in texts]
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        """See ``Engine``; keeps no time budget and tells no log-probabilities.
+        """See ``Engine``; ignores the time budget and returns no log-probabilities.
 
         Raises InvalidInput for a prompt that does not fit.
         """
@@ -195,9 +195,9 @@ class BatchedEngine:
     async def search(
         self, prompt: Prompt, *, width: int, max_tokens: int, adapter: AdapterLease | None, stop: Sequence[str]
     ) -> tuple[list[Beam], Timings]:
-        """The ``width`` likeliest answers, best first. An answer ends before a stop string.
+        """Return the ``width`` best answers of beam search, best first; each ends before the first stop string.
 
-        Raises InvalidInput for a prompt that does not fit, EngineFailed when computing fails.
+        Raises InvalidInput for a prompt that does not fit, EngineFailed if computing fails.
         """
         await self.ready()
         tokens, room = self._room(prompt, max_tokens)
@@ -223,7 +223,7 @@ class BatchedEngine:
         clock: _RequestTimer,
         done: Callable[[Exception | None], None],
     ) -> AsyncGenerator[None, None]:
-        """Give it to the worker, and call it off when nobody waits for it any more."""
+        """Give a search to the worker, and cancel it at the end of the block."""
         assert self._worker is not None  # noqa: S101  (ready)
         work = SearchJob(
             tokens=tokens, search=search, adapter=adapter, begun=clock.begin, read=clock.reading_done, done=done
@@ -237,7 +237,7 @@ class BatchedEngine:
             work.cancelled.set()
 
     def _room(self, prompt: Prompt, max_tokens: int) -> tuple[list[int], int]:
-        """The prompt's tokens, and how many may be written after them."""
+        """Return the prompt's tokens, and how many tokens may be generated after them."""
         tokens = self._tokenizer.encode_prompt(prompt)
         room = self._context_tokens - len(tokens)
         if room < 1 or not tokens:
@@ -275,10 +275,10 @@ def _settle(finished: asyncio.Future[None], error: Exception | None) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class BeamSearchModel:
-    """A model that answers by beam search, on the weights that are served; see ``model.Model``.
+    """A ``model.Model`` that answers by beam search.
 
-    A beam ends where a served answer does, at a control token or a stop string of the format, so that no two beams are
-    one answer with different remarks after it.
+    A beam ends where a completion does, at a control token or a stop string of the format. So no two beams are the
+    same answer with different text after it.
     """
 
     engine: BatchedEngine
@@ -293,7 +293,7 @@ class BeamSearchModel:
         return await answer_with_fitting_examples(question, self._answer)
 
     def memory_bytes(self) -> int:
-        """Of this process."""
+        """Return the memory of this process."""
         return self.engine.status().memory_bytes
 
     async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:

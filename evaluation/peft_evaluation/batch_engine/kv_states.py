@@ -1,8 +1,8 @@
-"""The key-value states of several texts: reading many prompts, and a step that adds one token to each text.
+"""The key-value states of several sequences: evaluating many prompts, and a step that adds one token to each.
 
-Texts are aligned at their ends: what is missing at the beginning of a shorter one is masked. A common beginning of
-prompts is read once, the rest one behind the other without padding: a mask keeps them apart, and positions begin anew
-for each. The last common beginning is kept, so that the next group of the same strategy finds it.
+Sequences are padded on the left, and the padding is masked. The common prefix of the prompts is evaluated once. The
+rests are packed one after the other into one sequence without padding; a mask keeps them apart, and the positions start
+again for each. The last common prefix is kept for the next prompts.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from peft_daemon.engines.torch.adapters import LoadedAdapter
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SPARE = 32
-"""Positions that a layer's memory grows by: growing it by one for every token would copy all of it every time."""
+SPARE_POSITIONS = 32
+"""Positions that are allocated in advance: each growth copies the whole layer, so it must not happen at each token."""
 
 KvLayers = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, (rows, heads, positions, size of a head)."""
+"""Keys and values of each layer; shape (rows, heads, positions, size of a head)."""
 
 
 class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __init_subclass__
-    """As its base, with room to grow into."""
+    """A ``DynamicLayer`` that allocates positions in advance."""
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -38,7 +38,7 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __
         self._hold(keys, values)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append positions to every row; all keys and values there are now."""
+        """Append positions to every row, and return all keys and values."""
         begins = self.get_seq_length()
         ends = begins + key_states.shape[2]
         if ends > self._room[0].shape[2]:
@@ -49,35 +49,35 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # of its __
         return self.keys, self.values
 
     def _hold(self, keys: Tensor, values: Tensor, *, more: int = 0) -> None:
-        self._room = _with_spare(keys, more + SPARE), _with_spare(values, more + SPARE)
+        self._room = _with_spare(keys, more + SPARE_POSITIONS), _with_spare(values, more + SPARE_POSITIONS)
         self.keys, self.values = (room[:, :, : keys.shape[2]] for room in self._room)
 
     def get_seq_length(self) -> int:
-        """Positions there are; the base takes a layer without any for one that is not there yet."""
+        """Return the number of positions; the base class takes a layer without any for an uninitialized one."""
         return 0 if self.keys is None else self.keys.shape[2]
 
 
 def cache(layers: KvLayers) -> Cache:
-    """A cache for the model's ``forward`` that begins with these states, which it copies."""
+    """Return a cache for the model's ``forward`` that starts with a copy of these states."""
     return Cache(layers=[_GrowingLayer(keys, values) for keys, values in layers])
 
 
 def states(held: Cache) -> KvLayers:
-    """What a cache holds now."""
+    """Return the states that a cache holds now."""
     layers: list[Any] = held.layers
     return [(layer.keys, layer.values) for layer in layers]
 
 
 def mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention's scores; ``visible`` is True where a position may be looked at."""
+    """Return the mask to add to attention scores; ``visible`` is True where a position may be attended to."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)
 
 
 class KvRows:
-    """Texts that grow together, each with its own length."""
+    """A batch of sequences of different lengths, one per row, that grow by one token per step."""
 
     def __init__(self, layers: KvLayers, lengths: Sequence[int]) -> None:
-        """``layers`` end where the texts do; ``lengths`` are the positions of each that count."""
+        """``lengths`` has the number of positions of each row, the last ones of ``layers``; the others are padding."""
         self._cache = cache(layers)
         self._lengths = list(lengths)
 
@@ -86,12 +86,12 @@ class KvRows:
 
     @property
     def width(self) -> int:
-        """Positions of the longest text."""
+        """Number of positions of the longest row."""
         return max(self._lengths)
 
     @torch.inference_mode()
     def step(self, model: PreTrainedModel, tokens: Sequence[int]) -> Tensor:
-        """Add one token to each row. Logits of what may follow it, float32, (rows, vocabulary)."""
+        """Add one token to each row, and return the logits of the next tokens, float32, (rows, vocabulary)."""
         device = model.device
         lengths = torch.tensor(self._lengths, device=device)
         width = self._cache.get_seq_length() + 1
@@ -108,8 +108,8 @@ class KvRows:
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
-    def take(self, indices: Sequence[int]) -> None:
-        """Go on with these rows, in this order; one may be there several times or not at all, but not none of all."""
+    def select(self, indices: Sequence[int]) -> None:
+        """Keep these rows (at least one), in this order; a row may be named several times."""
         if list(indices) == list(range(len(self))):
             return
         lengths = [self._lengths[index] for index in indices]
@@ -120,8 +120,8 @@ class KvRows:
         )
         self._lengths = lengths
 
-    def join(self, others: KvRows) -> None:
-        """Put other texts behind these."""
+    def append(self, others: KvRows) -> None:
+        """Append the rows of ``others``."""
         pairs = zip(states(self._cache), states(others._cache), strict=True)
         self._cache = cache(
             [(_below(*keys), _below(*values)) for keys, values in (zip(*pair, strict=True) for pair in pairs)]
@@ -137,7 +137,7 @@ def _with_spare(states: Tensor, count: int) -> Tensor:
 
 
 def _below(first: Tensor, second: Tensor) -> Tensor:
-    """Rows of both, the shorter ones with zeros before them."""
+    """Return the rows of both, the shorter ones padded with zeros on the left."""
     positions = max(first.shape[2], second.shape[2])
     joined = first.new_zeros(len(first) + len(second), first.shape[1], positions, first.shape[3])
     joined[: len(first), :, positions - first.shape[2] :] = first
@@ -145,28 +145,28 @@ def _below(first: Tensor, second: Tensor) -> Tensor:
     return joined
 
 
-WORTH_KEEPING = 4
-"""Tokens by which a common beginning has to be longer than the kept one to be read for itself: a pass costs as much."""
+MIN_NEW_PREFIX_TOKENS = 4
+"""A common prefix is evaluated in a pass of its own only if it has this many tokens more than the kept one."""
 
 
 @dataclass(frozen=True, eq=False)
 class PrefilledPrompts:
-    """Prompts that are read; each is a row."""
+    """Prompts that were evaluated; each is a row."""
 
     rows: KvRows
     logits: Tensor
-    """Of what may follow each prompt, float32, (prompts, vocabulary)."""
+    """Logits of the next token of each prompt, float32, (prompts, vocabulary)."""
     evaluated: tuple[int, ...]
-    """Tokens computed for each; those of the common beginning are counted for the first prompt alone."""
+    """Tokens computed for each prompt; those of the common prefix count for the first prompt only."""
 
 
 class PromptReader:
-    """Reads prompts with one model. One thread may use it."""
+    """Evaluates prompts with one model. Only one thread may use it."""
 
     def __init__(self, model: PreTrainedModel, *, tokens_at_once: int, check: Callable[[], None]) -> None:
-        """``tokens_at_once`` of a pass; a prompt that is longer takes a pass of its own.
+        """A pass evaluates up to ``tokens_at_once`` tokens; a longer prompt takes a pass of its own.
 
-        ``check`` is called before each pass, and raises when there is to be none.
+        ``check`` is called before each pass, and raises an exception to stop.
         """
         self._model, self._tokens_at_once, self._check = model, tokens_at_once, check
         self._weights: object = None
@@ -174,8 +174,8 @@ class PromptReader:
         self._tokens: list[int] = []
         self._layers: KvLayers = ()
 
-    def put_on(self, adapter: LoadedAdapter, weights: object) -> None:
-        """Say what the model computes with now; under other ``weights`` nothing that was kept holds."""
+    def use_adapter(self, adapter: LoadedAdapter, weights: object) -> None:
+        """Set the adapter that the model has now; if ``weights`` differ from before, the kept prefix is dropped."""
         if weights != self._weights or not self._layers:
             self._weights, self._tokens = weights, []
             self._virtual = adapter.virtual_tokens
@@ -183,7 +183,7 @@ class PromptReader:
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[Sequence[int]]) -> PrefilledPrompts:
-        """All of them, none empty. The same prompt is read once. Raises what ``check`` raises."""
+        """Evaluate prompts, none of which may be empty; equal prompts once. Raises what ``check`` raises."""
         distinct = list(dict.fromkeys(map(tuple, prompts)))
         reused = self._begin(distinct)
         shared = len(self._tokens)
@@ -194,9 +194,9 @@ class PromptReader:
             logits.append(following)
         rows = parts[0]
         for more in parts[1:]:
-            rows.join(more)
+            rows.append(more)
         at = [distinct.index(tuple(prompt)) for prompt in prompts]
-        rows.take(at)
+        rows.select(at)
         firsts = {index: number for number, index in reversed(list(enumerate(at)))}
         evaluated = tuple(
             len(prompts[number]) - shared if firsts[index] == number else 0 for number, index in enumerate(at)
@@ -205,14 +205,14 @@ class PromptReader:
         return PrefilledPrompts(rows, torch.cat(logits)[torch.tensor(at)], evaluated)
 
     def _begin(self, prompts: Sequence[Sequence[int]]) -> int:
-        """Keep the states of what all prompts begin with; how many of its tokens were kept already.
+        """Keep the states of the prompts' common prefix, and return how many of its tokens were kept already.
 
-        A single prompt does not say where a beginning ends that others share: what is kept stays.
+        For a single prompt the kept prefix stays, as it is not known how much of the prompt later ones share.
         """
         shortest = min(map(len, prompts)) - 1
-        known = min(common([self._tokens, *prompts]), shortest)
-        wanted = min(common(prompts), shortest) if len(prompts) > 1 else known
-        if wanted < known + WORTH_KEEPING:
+        known = min(common_prefix([self._tokens, *prompts]), shortest)
+        wanted = min(common_prefix(prompts), shortest) if len(prompts) > 1 else known
+        if wanted < known + MIN_NEW_PREFIX_TOKENS:
             wanted = known
         self._layers = [_cut(each, self._virtual + known) for each in self._layers]
         self._tokens = list(prompts[0][:wanted])
@@ -233,7 +233,7 @@ class PromptReader:
         yield some
 
     def _pass(self, rests: Sequence[Sequence[int]]) -> tuple[KvRows, Tensor]:
-        """Read the rests of some prompts behind what is kept; a row each."""
+        """Evaluate the rests of some prompts after the kept prefix; each becomes a row."""
         kept = self._virtual + len(self._tokens)
         ends = torch.tensor([len(rest) for rest in rests]).cumsum(0)
         layers, logits = self._forward(rests, (ends - 1).tolist())
@@ -248,7 +248,7 @@ class PromptReader:
         return KvRows(aligned, [kept + len(rest) for rest in rests]), logits
 
     def _forward(self, rests: Sequence[Sequence[int]], wanted: Sequence[int]) -> tuple[KvLayers, Tensor]:
-        """Compute texts that each follow what is kept: all states, and the logits after the positions ``wanted``."""
+        """Evaluate texts that each follow the kept prefix; return all states, and the logits after ``wanted``."""
         self._check()
         model, device = self._model, self._model.device
         kept = self._layers[0][0].shape[2]
@@ -269,13 +269,13 @@ class PromptReader:
         return states(held), output.logits[0].float()
 
 
-def common(texts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all texts begin with."""
+def common_prefix(texts: Sequence[Sequence[int]]) -> int:
+    """Return the length of the common prefix of all texts, in tokens."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
 
 
 def _empty(model: PreTrainedModel) -> KvLayers:
-    """No positions at all, in the shape and type in which the model's layers hold them."""
+    """Return layers without positions, in the shape and type of the model's layers."""
     from transformers import DynamicCache  # noqa: PLC0415  (where it is needed)
 
     held = DynamicCache()

