@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from peft_cli.progress_view import BarView, ThrottledLog
-from peft_evaluation.report.tables import difference, measured, named, probability
+from peft_evaluation.report.tables import difference, format_interval, format_value, probability
 from peft_evaluation.runner import AnswerVerified, EvaluationEvent, EvaluationReported, SampleAnswered
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.typing_benchmark import report as report_module
@@ -113,7 +113,7 @@ def print_evaluation(console: Console, event: EvaluationReported) -> None:
         metrics = [metric for metric in WHOLES if metric in each.metrics]
         for metric in metrics:
             name = each.id if metric == metrics[0] else ""
-            value = measured(metric, each.metrics[metric])
+            value = format_interval(metric, each.metrics[metric])
             table.add_row(name, METRICS[metric].label, value, end_section=metric == metrics[-1])
     console.print(table)
     for found in event.comparisons:
@@ -203,7 +203,7 @@ def _print(console: Console, text: str) -> None:
 
 def _scores(scores: Mapping[str, float]) -> str:
     """Write the scores so far: ``exact match, top 1 8.7 %, chrF 47.9``."""
-    return ", ".join(f"{METRICS[metric].label} {named(metric, value)}" for metric, value in scores.items())
+    return ", ".join(f"{METRICS[metric].label} {format_value(metric, value)}" for metric, value in scores.items())
 
 
 def _passed(event: AnswerVerified) -> str:

@@ -283,7 +283,7 @@ def _sandbox_for_own_tests(request: EvaluateRequest) -> Sandbox:
     """Return a real sandbox; raises NotFound if there is none, InvalidInput if the request is to do without one."""
     if request.allow_unsandboxed:
         raise InvalidInput(
-            "your tests are only run in a sandbox",
+            "your tests are run only in a sandbox",
             why="without one they would run in the repository itself, changed by the model",
             fix="Leave --allow-unsandboxed or --run-tests out",
         )

@@ -1,1 +1,1 @@
-"""The user's own tests as judges: what they need, which holes they notice, and what they say of an answer."""
+"""Judge answers by the user's own tests: find their interpreter, and find out which holes the tests exercise."""

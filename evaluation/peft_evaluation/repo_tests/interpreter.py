@@ -1,9 +1,9 @@
-"""The interpreter that the user's tests run with: which one, and what of the machine it needs.
+"""Find the Python interpreter for the user's tests, and the folders of this machine that it needs.
 
-A virtual environment is read, never run: the one in a repository is as foreign as the rest of it, and starting its
-Python runs what lies in there (the program itself, ``sitecustomize``, lines of ``.pth`` files). An interpreter that
-is installed outside the repository is asked. Does not install anything, and does not look into ``PYTHONPATH`` or the
-user's own site-packages folder.
+The files of a virtual environment in the repository are read, but its Python is never started here: the repository is
+not trusted, and starting it would run code from there (the program itself, ``sitecustomize``, lines of ``.pth`` files).
+An interpreter outside the repository is started to ask it. Nothing is installed; ``PYTHONPATH`` and the user's own
+site-packages folder are ignored.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import msgspec
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.processes import run
 
-OLDEST = (3, 9)
-MOST_LINKS = 40
+MIN_VERSION = (3, 9)
+MAX_LINKS = 40
 _LIBRARY = re.compile(r"(?:python|pypy)(3)\.(\d+)t?")
 _PYTEST = re.compile(r"pytest-([^-]+)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 _PROBE = """
@@ -43,23 +43,24 @@ print(json.dumps({
 
 
 class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of it."""
+    """An interpreter, its folders, and its pytest."""
 
     python: str
     """Its real path."""
     version: tuple[int, int, int]
     prefix: str
-    """Of its environment."""
+    """``sys.prefix`` of its environment."""
     library: tuple[str, ...]
+    """Folders of the standard library and of shared libraries."""
     site: tuple[str, ...]
     """Folders of installed packages."""
     path: tuple[str, ...]
-    """Where it looks for modules."""
+    """Its ``sys.path``."""
     pytest: str
-    """The version; empty where there is none."""
+    """The version of pytest; empty if it is not installed."""
 
     def mounts(self, repository: Path) -> tuple[str, ...]:
-        """All folders it reads, but those of ``repository`` itself and such as hold the user's home."""
+        """Return all folders it reads, except folders of ``repository`` and folders that contain the user's home."""
         home = Path.home()
         packages = {Path(each) for each in self.site}
         kept = []
@@ -71,27 +72,27 @@ class Interpreter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find(repository: Path, named: Path | None) -> Interpreter:
-    """The one ``named``, else that of ``.venv`` in ``repository``, else the one that runs this.
+    """Return the interpreter ``named``, else that of ``.venv`` in ``repository``, else the one that runs this.
 
-    Raises NotFound for one that is not there or has no pytest, InvalidInput for one that is too old or does not answer.
+    Raises NotFound if it does not exist or has no pytest, InvalidInput if it is too old or cannot be examined.
     """
     own = repository / ".venv" / "bin" / "python"
     executable = named or (own if own.exists() else Path(sys.executable))
     if not executable.is_file():
-        raise NotFound(f"{executable} is no interpreter", fix="Name one with --python PATH")
+        raise NotFound(f"{executable} is not an interpreter", fix="Name one with --python PATH")
     found = _read(executable.absolute())
     if found is None and _lies_in(executable.absolute(), repository):
         raise InvalidInput(
-            f"it cannot be read from its files what {executable} is",
-            why="what lies in a repository is not run to be asked",
-            fix="Make that folder with `python -m venv`, or name a Python with --python PATH",
+            f"the files of {executable} do not show which Python it is",
+            why="a program in the repository is not run to ask it",
+            fix="Create that environment with `python -m venv`, or name a Python with --python PATH",
         )
     found = found or _ask(executable.absolute())
-    if found.version[:2] < OLDEST:
+    if found.version[:2] < MIN_VERSION:
         version = ".".join(map(str, found.version))
         raise InvalidInput(
             f"{executable} is Python {version}",
-            why="3.9 is the oldest that works",
+            why="the oldest that works is 3.9",
             fix="Name another with --python PATH",
         )
     if not found.pytest:
@@ -103,7 +104,7 @@ def find(repository: Path, named: Path | None) -> Interpreter:
 
 
 def _read(executable: Path) -> Interpreter | None:
-    """What the files of an environment or installation say; None where they are not laid out as usual."""
+    """Return the interpreter as the files of its environment or installation describe it; None if that is unclear."""
     prefix = executable.parent.parent
     settings = _settings(prefix / "pyvenv.cfg")
     if not settings and not (prefix / "conda-meta").is_dir():
@@ -129,10 +130,10 @@ def _read(executable: Path) -> Interpreter | None:
         site += [Path("/usr/local/lib") / name / "dist-packages"] if python.is_relative_to("/usr/bin") else []
     site = [each for each in dict.fromkeys(site) if each.is_dir()]
     paths = [*site, *(found for each in site for found in _added(each))]
-    told = re.match(r"3\.\d+\.(\d+)", settings.get("version") or settings.get("version_info") or "")
+    micro = re.match(r"3\.\d+\.(\d+)", settings.get("version") or settings.get("version_info") or "")
     return Interpreter(
         python=str(python),
-        version=(int(match[1]), int(match[2]), int(told[1]) if told else 0),
+        version=(int(match[1]), int(match[2]), int(micro[1]) if micro else 0),
         prefix=str(prefix),
         library=tuple(map(str, (*library, *filter(Path.is_dir, own), library[0].parent))),
         site=tuple(map(str, site)),
@@ -142,34 +143,36 @@ def _read(executable: Path) -> Interpreter | None:
 
 
 def _ask(executable: Path) -> Interpreter:
-    """What an interpreter says of itself. Raises InvalidInput."""
+    """Start an interpreter to examine it; raises InvalidInput if that fails."""
     try:
         done = run([str(executable), "-I", "-c", _PROBE], capture_output=True, timeout=60, check=True, text=True)
         return msgspec.json.decode(done.stdout, type=Interpreter)
     except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{executable} does not say what it is", why=str(error)[:200], fix="Name a Python with --python PATH"
+            f"{executable} does not run as a Python interpreter",
+            why=str(error)[:200],
+            fix="Name a Python with --python PATH",
         ) from None
 
 
 def _lies_in(executable: Path, repository: Path) -> bool:
-    """Whether it, or a link on the way to it, is in the repository."""
-    places = [executable]
-    while places[-1].is_symlink() and len(places) < MOST_LINKS:
-        places.append(places[-1].parent / places[-1].readlink())
+    """Return whether it, or a symbolic link on the way to it, is in the repository."""
+    paths = [executable]
+    while paths[-1].is_symlink() and len(paths) < MAX_LINKS:
+        paths.append(paths[-1].parent / paths[-1].readlink())
     folders = (repository, repository.resolve())
-    real = [Path(os.path.realpath(place.parent)) for place in places]
-    return any(place.is_relative_to(folder) for place in (*places, *real) for folder in folders)
+    real = [Path(os.path.realpath(path.parent)) for path in paths]
+    return any(path.is_relative_to(folder) for path in (*paths, *real) for folder in folders)
 
 
 def _settings(file: Path) -> Mapping[str, str]:
-    """The lines of a ``pyvenv.cfg``; empty where there is none."""
+    """Return the settings of a ``pyvenv.cfg``; empty if there is none."""
     lines = (line.partition("=") for line in _text(file).splitlines())
     return {key.strip().lower(): value.strip() for key, equals, value in lines if equals}
 
 
 def _base(executable: Path, name: str, settings: Mapping[str, str]) -> Path | None:
-    """The real path of the program: not of a copy in an environment, but of the one that it was made with."""
+    """Return the real path of the program; for a copy in an environment that of the original."""
     real = Path(os.path.realpath(executable))
     home = settings.get("home", "")
     if not home or not real.is_relative_to(os.path.realpath(executable.parent.parent)):
@@ -179,7 +182,7 @@ def _base(executable: Path, name: str, settings: Mapping[str, str]) -> Path | No
 
 
 def _libraries(prefixes: Sequence[Path], name: str) -> list[Path]:
-    """Folders of the standard library, of the first prefix that has one."""
+    """Return the folders of the standard library below the first prefix that has one."""
     for prefix in prefixes:
         found = [prefix / kind / name for kind in ("lib", "lib64")]
         if any((each / "os.py").is_file() for each in found):
@@ -188,7 +191,7 @@ def _libraries(prefixes: Sequence[Path], name: str) -> list[Path]:
 
 
 def _added(site: Path) -> Iterator[Path]:
-    """Folders that ``.pth`` files name; their lines of code are not run."""
+    """Yield the folders that ``.pth`` files name; their lines of code are not run."""
     for file in sorted(site.glob("*.pth")):
         for line in _text(file).splitlines():
             if line.strip() and not line.startswith(("#", "import ", "import\t")):
@@ -198,12 +201,12 @@ def _added(site: Path) -> Iterator[Path]:
 
 
 def _pytest(folder: Path) -> Iterator[str]:
-    """The version of pytest in a folder of packages, by the name of the folder that describes it."""
+    """Yield the version of pytest in a folder of packages, from the name of its metadata folder."""
     yield from (match[1] for each in folder.glob("pytest-*-info") if (match := _PYTEST.fullmatch(each.name)))
 
 
 def _text(file: Path) -> str:
-    """Empty for what is no readable file."""
+    """Return the text of a file; empty if it cannot be read."""
     try:
         return file.read_text(encoding="utf-8-sig", errors="replace") if file.is_file() else ""
     except OSError:

@@ -1,8 +1,8 @@
-"""Which holes the user's tests can judge, found out before the model is asked.
+"""Find out which holes the user's tests can judge, before the model answers.
 
-The tests run twice with the user's own code: what passes both times is what an answer has to pass. Then once with each
-hole broken: where all of that still passes, the tests do not notice the hole, and it gets none. Both are written down
-(``tests-….json``, ``broken-….jsonl``) under the digest of all that decides them, and not done again.
+The tests run twice with the user's own code; an answer has to pass those that pass both times. Then they run once for
+each hole with broken code in it; if all of them still pass, the tests do not exercise the hole, and it gets no tests.
+The results are kept (``tests-….json``, ``broken-….jsonl``), named by a digest of everything they depend on.
 """
 
 from __future__ import annotations
@@ -35,34 +35,37 @@ from peft_evaluation.sandbox.pytest_suite import PytestSuite, report_suite
 from peft_evaluation.verification import Verification, verification_key, verify_texts
 from peft_tuning.data.examples import FillExample
 
-ROOM = 64 * 2**20
-"""Bytes that tests may add to the repository's files."""
-TIMES, LEAST = 3.0, 10.0
-"""An answer has so many times what the tests took with the user's own code, and no less than so many seconds."""
+MAX_ADDED_BYTES = 64 * 2**20
+"""Bytes that tests may write in addition to the repository's files."""
+TIME_FACTOR, MIN_SECONDS = 3.0, 10.0
+"""Time limit with an answer: this factor times the tests' time with the user's own code, but at least these seconds."""
 PACK = "repository.pack"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryTestsRequest:
-    """What the user asked for."""
+    """The options for running a repository's own tests."""
 
     repository: Path
     arguments: tuple[str, ...] = ()
-    """Pytest's."""
+    """Arguments of pytest."""
     python: Path | None = None
-    """None: ``.venv`` of the repository, or the interpreter that runs this."""
+    """The interpreter; None: ``.venv`` of the repository, or the interpreter that runs this."""
 
 
 class BaselineRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What the tests say of the user's own code."""
+    """The tests' results with the user's own code."""
 
     passes: tuple[str, ...]
+    """Ids of the tests that passed in both runs."""
     collected: int
+    """Number of tests found."""
     files: frozenset[str]
-    """Relative to the repository."""
+    """Files with tests, relative to the repository."""
     changed: frozenset[str]
+    """Functions of pytest, unittest and the interpreter that the tests replace."""
     seconds: float
-    """The longer of two runs."""
+    """Time of the longer of the two runs."""
 
 
 def prepare(
@@ -74,10 +77,10 @@ def prepare(
     workers: int,
     on_progress: OnLoading,
 ) -> SampleSet:
-    """The same items, those that the tests notice with ``RepositoryTests``; ``folder`` keeps what was found out.
+    """Return the items, with ``RepositoryTests`` where the tests exercise the hole; results are kept in ``folder``.
 
-    Raises NotFound without pytest or tests, InvalidInput where none passes with the user's own code or none notices a
-    hole, what packing raises, and OSError.
+    Raises NotFound if there is no pytest or no test, InvalidInput if no test passes with the user's own code or no hole
+    is exercised, what ``pack`` raises, and OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     on_progress("packing the repository", 0, 1)
@@ -87,7 +90,7 @@ def prepare(
         suite,
         passes=reference.passes,
         changed=reference.changed,
-        seconds=max(TIMES * reference.seconds, LEAST),
+        seconds=max(TIME_FACTOR * reference.seconds, MIN_SECONDS),
         digest=_digest(suite.digest, *reference.passes),
     )
     left_out: Counter[str] = Counter()
@@ -103,7 +106,7 @@ def prepare(
     left_out["not reached by them"] += len(placed) - len(noticed)
     if not noticed:
         raise InvalidInput(
-            f"your tests notice none of the {len(items.items)} holes",
+            f"your tests exercise none of the {len(items.items)} holes",
             why=_listed(left_out),
             fix="Leave --run-tests out, or run more tests with --pytest-args",
         )
@@ -115,7 +118,7 @@ def prepare(
 
 
 def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
-    """What is run, with the repository packed into ``folder``. Raises what finding and packing raise."""
+    """Pack the repository into ``folder`` and return the suite to run; raises what ``find`` and ``pack`` raise."""
     repository = own.repository.resolve()
     python = interpreter.find(repository, own.python)
     packed = pack(repository, folder / PACK)
@@ -123,7 +126,7 @@ def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
     return PytestSuite(
         workspace=SandboxWorkspace(
             folder=str(repository),
-            room_bytes=packed.bytes + ROOM,
+            room_bytes=packed.bytes + MAX_ADDED_BYTES,
             python=python.python,
             mounts=python.mounts(repository),
         ),
@@ -136,7 +139,7 @@ def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
 
 
 def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, on_progress: OnLoading) -> BaselineRun:
-    """Of the user's own code, from the disk or from two runs. Raises NotFound, InvalidInput as ``prepare`` does."""
+    """Return the results with the user's own code, from ``folder`` or from two runs; raises as ``prepare`` does."""
     path = folder / f"tests-{suite.digest[:16]}.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=BaselineRun)
@@ -148,7 +151,7 @@ def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, on_progress
         raise InvalidInput(
             "your tests do not end in the sandbox",
             why=f"{first.outcome}: {first.why}",
-            fix="Choose some that do, e.g. `--pytest-args tests/unit`; docs/sandbox.md says what they find in there",
+            fix="Choose tests that do, e.g. `--pytest-args tests/unit`; docs/sandbox.md says what they find there",
         )
     if not first.collected:
         raise NotFound(
@@ -160,18 +163,18 @@ def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, on_progress
         raise InvalidInput(
             f"none of your {first.collected} tests passes in the sandbox with your own code",
             why=first.why,
-            fix="Run them in the interpreter that --python names; docs/sandbox.md says what they find in there",
+            fix="Name their interpreter with --python; docs/sandbox.md says what tests find in the sandbox",
         )
     on_progress("running your tests", 1, 2)
     began = time.monotonic()
     again = report_suite(replace(suite, passes=tuple(sorted(first.passed))), None, sandbox, suite.limits)
     took = max(took, time.monotonic() - began)
-    # A run that ends at the first that does not pass: what came after it is not known to be steady.
+    # The second run ends at the first failing test, so it is unknown whether the tests after it are reliable.
     if isinstance(again, SandboxVerdict) or not again.passed:
         raise InvalidInput(
-            "your tests pass once and then do not",
+            "your tests pass in one run and fail in the next",
             why=again.why,
-            fix="Leave out what is not steady, e.g. `--pytest-args '--deselect …'`",
+            fix="Leave out the unreliable ones, e.g. `--pytest-args '--deselect …'`",
         )
     root = Path(suite.workspace.folder)
     found = BaselineRun(
@@ -188,7 +191,7 @@ def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, on_progress
 
 
 def _placed(item: Sample, suite: PytestSuite, repository: Path, tests: frozenset[str]) -> tuple[Sample, str] | str:
-    """The item with its tests, and what breaks its hole; or why it gets none."""
+    """Return the item with its tests, and the text that breaks its hole; or the reason why it gets no tests."""
     example = item.example
     if not isinstance(example, FillExample) or example.language != "python":
         return "not in Python"
@@ -205,12 +208,15 @@ def _placed(item: Sample, suite: PytestSuite, repository: Path, tests: frozenset
 
 
 def _sides(example: FillExample, repository: Path) -> tuple[str, str] | None:
-    """All of the file before and after the hole: an example holds a part of it, and nothing secret."""
+    """Return the whole file before and after the hole; None if the file has changed.
+
+    The example itself has only a part of the file, without secrets.
+    """
     try:
         text = normalize_newlines((repository / example.path).read_bytes().decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         return None
-    # An id is path:line:kind:character, and a line of the prefix that holds the hole is whole.
+    # The id is path:line:kind:character, and the prefix has the whole beginning of the hole's line.
     row = int(example.id.rsplit(":", 3)[1]) - 1
     lines = text.split("\n")
     start = sum(len(line) + 1 for line in lines[:row]) + len(example.prefix) - example.prefix.rfind("\n") - 1
@@ -225,7 +231,7 @@ def _noticed(
     journal: Journal[Verification],
     on_progress: OnLoading,
 ) -> frozenset[str]:
-    """Ids of the items whose broken text does not pass."""
+    """Return the ids of the items whose tests fail with the broken text."""
     what = "breaking holes, to see which your tests notice"
     wanted = {verification_key(name, text): (item, text) for name, (item, text) in placed.items()}
     on_progress(what, 0, len(wanted))
@@ -264,10 +270,10 @@ _NAME = "broken_here"
 
 
 def break_hole(before: str, middle: str, after: str) -> str | None:
-    """What to put in place of ``middle``; None where nothing but ``middle`` parses.
+    """Return a text in place of ``middle`` that breaks the code but still parses; None if there is none.
 
-    In this order: a statement that raises, an expression that does, a name that does not exist, ``middle`` with its
-    first word replaced that is no keyword, nothing.
+    The first that parses: a statement that raises an exception, an expression that does, an undefined name, ``middle``
+    with its first word (other than keywords) replaced, the empty text.
     """
     for candidate in _candidates(middle):
         if candidate != middle and _parses(before + candidate + after):
@@ -276,7 +282,7 @@ def break_hole(before: str, middle: str, after: str) -> str | None:
 
 
 def _candidates(middle: str) -> Iterator[str]:
-    # Not an Exception, which code around the hole may well expect.
+    # Not an Exception, which the code around the hole may catch.
     yield "raise BaseException"
     tail = _tail(middle)
     for expression in ("(1 // 0)", _NAME):
@@ -289,7 +295,10 @@ def _candidates(middle: str) -> Iterator[str]:
 
 
 def _tail(middle: str) -> str:
-    """What ``middle`` closes that it did not open, and the comma or colon at its end. Strings are not looked into."""
+    """Return the brackets that ``middle`` closes but does not open, and a comma or colon at its end.
+
+    Brackets in strings count as well.
+    """
     opened: list[str] = []
     tail = ""
     for character in middle:
@@ -312,25 +321,25 @@ def _parses(text: str) -> bool:
 
 
 MAX_PACK_BYTES = 256 * 2**20
-"""Bytes of all files together: each run holds them in memory."""
+"""Bytes of all files together; each run has them in memory."""
 PAGE_BYTES = 4096
-"""A file takes whole ones."""
+"""A file takes a whole number of pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryPack:
-    """The file that was written."""
+    """A repository's files in one file, for the sandbox."""
 
     digest: str
     """sha256 of its content."""
     bytes: int
-    """What the files take when they are unpacked."""
+    """Bytes that the files take when they are unpacked."""
 
 
 def pack(repository: Path, target: Path) -> RepositoryPack:
-    """Write the tracked files below ``repository`` to ``target``, which only the user can read.
+    """Write the tracked files of ``repository`` to ``target``, which only the user can read.
 
-    Raises TooLarge for more than ``MOST``, OSError, and what git raises.
+    Raises TooLarge for more than ``MAX_PACK_BYTES``, OSError, and what git raises.
     """
     entries: list[tuple[str, int, int]] = []
     contents: list[bytes] = []
@@ -359,7 +368,7 @@ def pack(repository: Path, target: Path) -> RepositoryPack:
 
 
 def _read_tracked(file: Path) -> tuple[int, bytes] | None:
-    """Mode and content; None for what is no file any more."""
+    """Return mode and content of a tracked file; None if it does not exist any more."""
     if file.is_symlink():
         return LINK, os.fsencode(file.readlink())
     if not file.is_file():

@@ -1,1 +1,1 @@
-"""A report as files: JSON first, everything else from it."""
+"""Reports: ``report.json`` and the Markdown and HTML files that are made from it."""

@@ -42,7 +42,7 @@ def assemble(
     seconds: float,
     sandbox: str = "",
 ) -> Report:
-    """The whole report. ``adapters`` has the manifest of each strategy that uses one, by the strategy's id."""
+    """Return the whole report. ``adapters`` has the manifests of the strategies' adapters, by the strategies' ids."""
     by_strategy = _by_strategy(answered)
     strategies = tuple(
         StrategyResult(
@@ -89,7 +89,7 @@ def assemble(
 
 
 def values(scored: Iterable[ReportedSample], strategy: str) -> dict[str, dict[str, float]]:
-    """By metric, then by sample: the mean over a strategy's seeds. Metrics in the catalogue's order."""
+    """Return a strategy's scores by metric (in the order of ``METRICS``), then by sample: the mean over its seeds."""
     means = SampleMeans()
     for sample in scored:
         for each in sample.answers:
@@ -149,7 +149,7 @@ def _unfinished(
     for name, asked in identity.strategies.items():
         there, wanted = len(by_strategy.get(name, ())), len(asked.seeds) * len(items.items)
         if there < wanted:
-            yield f"{name} has {there} of {wanted} answers: ask for it again with --resume."
+            yield f"{name} has {there} of {wanted} answers: evaluate it again with --resume."
 
 
 def _warnings(items: SampleSet, scored: Sequence[ReportedSample], sandbox: str) -> Iterable[str]:
@@ -163,16 +163,16 @@ def _warnings(items: SampleSet, scored: Sequence[ReportedSample], sandbox: str) 
     if bare:
         yield (
             f"CodeBLEU: {bare} of {len(with_code)} references have no data flow; "
-            "there every answer is given that quarter in full."
+            "for these every answer gets the full score of that part."
         )
     if sandbox == "none":
-        yield "Answers were run without a sandbox: they could see the user's files, not what the tests expect."
+        yield "Answers were run without a sandbox: they could read the user's files, but not what the tests expect."
 
 
 def compare_reports(before: Report, after: Report) -> tuple[Comparison, ...]:
-    """Every strategy of both, on every metric of both; a positive difference is for ``after``.
+    """Compare each strategy that is in both reports on each common metric; a difference above 0 favours ``after``.
 
-    p is adjusted over the strategies of a metric. Raises InvalidInput when the items differ or no strategy is in both.
+    p is adjusted for the number of strategies. Raises InvalidInput if the items differ or no strategy is in both.
     """
     if before.data.digest != after.data.digest:
         raise InvalidInput(
@@ -191,10 +191,10 @@ def compare_reports(before: Report, after: Report) -> tuple[Comparison, ...]:
 
 
 def compare_strategies(report: Report, baseline: str) -> tuple[Comparison, ...]:
-    """All other strategies against ``baseline``, on every metric both have; a positive difference is for the other.
+    """Compare all other strategies with ``baseline`` on each common metric; a difference above 0 favours the other.
 
-    p is adjusted over the strategies of a metric. Raises InvalidInput for a strategy that is not in the report, or
-    the only one.
+    p is adjusted for the number of strategies. Raises InvalidInput if ``baseline`` is not in the report, or the only
+    strategy.
     """
     others = [each.id for each in report.strategies if each.id != baseline]
     if len(others) == len(report.strategies) or not others:

@@ -1,4 +1,4 @@
-"""Where the marks of a chart go: coordinates of values, intervals and curves. Drawing is the template's."""
+"""Coordinates of the marks in charts (values, intervals, curves), in pixels. The templates draw them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from peft_evaluation.report.schema import Report, StrategyResult
-from peft_evaluation.report.tables import measured, number
+from peft_evaluation.report.tables import format_interval, number
 from peft_evaluation.scorers.metrics import METRICS
 
 PLOT, RIGHT, ROW, TOP = 380, 150, 26, 14
-"""Of a chart of intervals: the plot's width, room for figures, a line's height, and the first one's distance."""
+"""Layout of an interval chart: width of the plot, space for numbers to its right, row height, top margin."""
 LETTER = 7.0
-"""Width of a character of a name, on average."""
+"""Average width of a character."""
 WIDTH, HEIGHT = 720, 300
-"""Of a chart with two axes."""
+"""Size of a chart with two axes."""
 LEFT, X_LABELS = 64, 40
-"""Room for the labels of its axes."""
+"""Space for the labels of the y axis and of the x axis."""
 TICKS = 5
 FASTEST_MS, SLOWEST_MS = 10.0, 30_000.0
-"""Where the time axis of curves begins and ends."""
+"""Ends of the time axis of curves."""
 _TIMES = ((10, "10 ms"), (100, "100"), (300, "300"), (1000, "1 s"), (3000, "3"), (10_000, "10"), (30_000, "30"))
 NAME_HEIGHT = 15.0
 COLOURS = 5
-"""Curves have as many; more curves begin again with the first."""
+"""Number of colours for curves; a further curve gets the first colour again."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,17 @@ class IntervalChart:
     bars: tuple[IntervalBar, ...]
     ticks: tuple[Tick, ...]
     left: float
-    """Where names end, ..."""
+    """Right end of the names."""
     right: float
-    """... where figures begin, ..."""
+    """Left end of the numbers."""
     width: float
     height: float
-    """... and how large all of it is."""
     top: float = TOP
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What a chart with two axes is drawn upon; names may stand right of it."""
+    """The axes and the size of a chart with two axes; there is space for names to the right of the plot."""
 
     x_label: str
     x_ticks: tuple[Tick, ...]
@@ -106,7 +105,7 @@ class Curve:
 
     policy: str
     points: str
-    """Of a polyline."""
+    """Points of an SVG polyline."""
     label_y: float
     colour: int
 
@@ -120,7 +119,7 @@ class CurveChart:
 
 
 def intervals(report: Report, metric: str) -> IntervalChart:
-    """Values with their intervals, in the order of the strategies that have one."""
+    """Return the chart of a metric's values and intervals, in the order of the strategies."""
     there = [each for each in report.strategies if metric in each.metrics]
     measures = [each.metrics[metric] for each in there]
     left = 20 + LETTER * max(len(each.id) for each in there)
@@ -132,7 +131,7 @@ def intervals(report: Report, metric: str) -> IntervalChart:
             low=scale.at(measure.low),
             value=scale.at(measure.value),
             high=scale.at(measure.high),
-            label=measured(metric, measure),
+            label=format_interval(metric, measure),
             baseline=each.id == report.baseline,
         )
         for index, (each, measure) in enumerate(zip(there, measures, strict=True))
@@ -150,7 +149,7 @@ def intervals(report: Report, metric: str) -> IntervalChart:
 
 
 def scatter(report: Report, metric: str, cost: str) -> ScatterChart | None:
-    """``metric`` against ``latency`` or ``memory``; None where that is known of fewer than two strategies."""
+    """Return the chart of ``metric`` against ``latency`` or ``memory``; None if fewer than two strategies have both."""
     label, reading = _COSTS[cost]
     known = [(each, x) for each in report.strategies if metric in each.metrics and (x := reading(each)) is not None]
     if len(known) < 2:
@@ -183,7 +182,7 @@ _COSTS: Mapping[str, tuple[str, Callable[[StrategyResult], float | None]]] = {
 
 
 def curves(label: str, latencies: Mapping[str, Sequence[float | None]]) -> CurveChart:
-    """Cumulative shares of latencies in ms over a logarithmic time; None never ends and keeps a curve below the top."""
+    """Return the cumulative distributions of latencies (in ms) on a logarithmic axis; a latency of None is infinite."""
     drawn = [(policy, _steps(times)) for policy, times in latencies.items() if times]
     taken: list[float] = []
     found = {}
@@ -229,7 +228,7 @@ def _share_at(share: float) -> float:
 
 @dataclass(frozen=True)
 class _AxisScale:
-    """A straight line from values to places; its ends are round numbers."""
+    """A linear map from values to coordinates; the ends of the axis are round numbers."""
 
     low: float
     high: float
@@ -256,6 +255,6 @@ class _AxisScale:
 
 
 def _round_step(wanted: float) -> float:
-    """The next 1, 2, 2.5 or 5 times a power of ten."""
+    """Return the next larger number that is 1, 2, 2.5 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(wanted))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= wanted * (1 - 1e-9))

@@ -1,4 +1,4 @@
-"""``report.md``: the whole comparison without the samples, but for a few that a strategy gains or loses."""
+"""Make ``report.md``: all results and comparisons, with a few samples that a strategy gains or loses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from peft_evaluation.report.schema import Report, ReportedSample
 from peft_evaluation.report.tables import Table
 from peft_evaluation.scorers.metrics import METRICS
 
-SHOWN = 3
-"""Items gained and lost that are shown for each strategy."""
+MAX_SAMPLES_SHOWN = 3
+"""Samples gained, and samples lost, that are shown for each strategy."""
 
 
 def markdown(report: Report) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     return "\n".join((*_head(report), *_quality(report), *_comparisons(report), *_flips(report)))
 
 
@@ -31,7 +31,7 @@ def _head(report: Report) -> Iterator[str]:
 
 
 def title(report: Report) -> str:
-    """For a heading."""
+    """Return the title of a report."""
     return f"{report.data.name}: {len(report.strategies)} strategies on {report.data.items} items"
 
 
@@ -67,7 +67,7 @@ def _flips(report: Report) -> Iterator[str]:
     yield ""
     for found in flips(report):
         for what, items in (("gained", found.gained), ("lost", found.lost)):
-            for item in items[:SHOWN]:
+            for item in items[:MAX_SAMPLES_SHOWN]:
                 yield f"{found.strategy} {what}: {one_line(item.question)}"
                 yield ""
                 yield "````python"
@@ -79,12 +79,12 @@ def _flips(report: Report) -> Iterator[str]:
 
 
 def one_line(text: str) -> str:
-    """For a heading or a table cell."""
+    """Return ``text`` on one line and shortened, for a heading or a table cell."""
     return " ".join(text.split())[:160].replace("|", "\\|")
 
 
 def lines(table: Table) -> Iterator[str]:
-    """A Markdown table and an empty line."""
+    """Yield the lines of a Markdown table, and an empty line."""
     yield f"| {' | '.join(table.head)} |"
     yield f"|{'---|' * len(table.head)}"
     for row in table.rows:
@@ -94,7 +94,7 @@ def lines(table: Table) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Flips:
-    """Of one strategy, in the order of the items."""
+    """The items that one strategy gains and loses compared with the baseline, in the order of the items."""
 
     strategy: str
     gained: tuple[ReportedSample, ...]
@@ -102,12 +102,12 @@ class Flips:
 
 
 def headline(report: Report) -> str:
-    """The metric that stands for all where only one can be shown: the first of the baseline."""
+    """Return the metric to show where there is room for only one: the first that the baseline has."""
     return next(metric for metric in METRICS if metric in report.strategies[0].metrics)
 
 
 def flips(report: Report) -> Sequence[Flips]:
-    """Of every strategy but the baseline."""
+    """Return the flips of every strategy but the baseline."""
     metric = headline(report)
     found = []
     for each in report.strategies:
@@ -125,17 +125,17 @@ def flips(report: Report) -> Sequence[Flips]:
 
 
 def flip(item: ReportedSample, strategy: str, baseline: str, metric: str) -> float:
-    """How much better a strategy did on an item than another; 0 where one has no value."""
+    """Return a strategy's score for an item minus the baseline's; 0 if one has no score."""
     ours, theirs = (value(item, name, metric) for name in (strategy, baseline))
     return 0.0 if ours is None or theirs is None else ours - theirs
 
 
 def value(item: ReportedSample, strategy: str, metric: str) -> float | None:
-    """The mean over a strategy's seeds; None where it has none."""
+    """Return the mean score over a strategy's seeds; None if it has none."""
     found = [a.scores[metric] for a in item.answers if a.strategy == strategy and metric in a.scores]
     return fmean(found) if found else None
 
 
 def first_text(item: ReportedSample, strategy: str) -> str:
-    """The best answer of the first seed; empty where there is none."""
+    """Return the best answer of the first seed; empty if there is none."""
     return next((a.texts[0] for a in item.answers if a.strategy == strategy and a.texts), "")

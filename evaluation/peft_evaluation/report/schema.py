@@ -1,4 +1,4 @@
-"""``report.json`` as one value: everything that reports show. Only data, and the facts of this machine."""
+"""The types of ``report.json``, which has everything that reports show; and the description of this machine."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ import msgspec
 import psutil
 
 SCHEMA = 1
-"""Of ``report.json``; a reader refuses another."""
+"""Version of the format of ``report.json``; files of another version are not read."""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure of one strategy, with a 95 % interval."""
+    """The value of a metric for one strategy, with a 95 % interval."""
 
     value: float
     low: float
     high: float
     count: int
-    """Items it is of; those without a value (no data flow, no tests) are not among them."""
+    """Number of items with a value; an item may have none (no data flow, no tests)."""
     interval: str
-    """How the interval was found: ``wilson``, ``bootstrap``, or ``none``."""
+    """How the interval was computed: ``wilson``, ``bootstrap``, or ``none``."""
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a strategy takes, besides what it gives. None: not known."""
+    """What a strategy costs: tokens, time, memory. None: not known."""
 
     prompt_tokens: float
     """Mean over the items."""
     reused_tokens: float
     """Mean number of prompt tokens whose state was in the cache."""
     answer_tokens: float
-    """Mean."""
+    """Mean over the items."""
     latency_p50_ms: float
     latency_p95_ms: float
     tokens_per_s: float
     """Answer tokens of all items divided by the time spent on them."""
     at_once: int = 1
-    """Items in flight: with more than one, a latency has the time in it that the others took."""
+    """Items in progress at the same time: with more than one, a latency includes time spent on the others."""
     peak_memory_bytes: int | None = None
     adapter_bytes: int | None = None
     tuning_seconds: float | None = None
-    """Of the adapter's training, from its manifest."""
+    """Duration of the adapter's training, from its manifest."""
 
 
 class StrategyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One way of answering, over all items."""
+    """The results of one strategy, over all items."""
 
     id: str
-    """As it was asked for, with its parameters: ``zero-shot``, ``icl-3``, ``rag-bm25-3``, ``adapter:conala``."""
+    """Kind and parameters: ``zero-shot``, ``icl-3``, ``rag-bm25-3``, ``adapter:conala``."""
     settings: dict[str, str]
-    """All that is needed to repeat it: format, adapter digest, retriever, n, k, …"""
+    """Everything needed to repeat it: format, adapter digest, retriever, n, k, …"""
     seeds: tuple[int, ...]
-    """More than one: the strategy was run once with each, and an item's score is the mean."""
+    """The strategy was run once with each seed, and an item's score is the mean."""
     metrics: dict[str, Measure]
-    """By name, e.g. ``em@1``, ``chrf``, ``codebleu``, ``syntax``; in the order to show."""
+    """By name, e.g. ``em@1``, ``chrf``, ``codebleu``, ``syntax``; in the order in which they are shown."""
     groups: dict[str, dict[str, Measure]] = {}
-    """The same by group of items (APPS difficulty, kind of hole), where there are groups."""
+    """Metrics by group of items (difficulty in APPS, kind of hole), if there are groups."""
     costs: Costs
 
 
 class Judgement(StrEnum):
-    """What a comparison shows at 5 %, after the correction for comparing often."""
+    """The result of a comparison at the 5 % level, after the correction for several comparisons."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -84,27 +84,27 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """95 % interval of the difference."""
     p: float
     p_adjusted: float
-    """After Benjamini and Hochberg, over all strategies compared on this metric."""
+    """p adjusted for the number of strategies compared on this metric (Benjamini and Hochberg)."""
     test: str
     """``mcnemar-exact`` or ``paired-permutation``."""
     judgement: Judgement
     won: int
-    """Items where the strategy is better ..."""
+    """Number of items where the strategy is better."""
     lost: int
-    """... and worse; the rest are equal."""
+    """Number of items where the strategy is worse."""
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """What one strategy's output for one sample, with one seed, is worth."""
+    """The output of one strategy for one sample, with one seed, and its scores."""
 
     strategy: str
     seed: int
     texts: tuple[str, ...]
-    """Best first; one unless beams or samples were asked for."""
+    """The answers, best first; one unless beam search or sampling was used."""
     scores: dict[str, float]
     """By metric; a metric that does not apply is absent."""
     outcomes: tuple[str, ...] = ()
-    """Of running each text against the tests: ``passed``, ``failed``, ``timeout``, …; empty without tests."""
+    """Result of the tests for each text: ``passed``, ``failed``, ``timeout``, …; empty without tests."""
     examples: tuple[str, ...] = ()
     """Ids of the examples in its prompt."""
     prompt_tokens: int
@@ -128,7 +128,7 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     part: str
-    """``test``, or what was taken of it: ``first 100 of test``."""
+    """``test``, or the part of it: ``first 100 of test``."""
     items: int
     digest: str
     """sha256 of the items in their order."""
@@ -139,7 +139,7 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it ran."""
+    """The machine that an evaluation ran on."""
 
     processor: str
     cores: int
@@ -147,26 +147,26 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     system: str
     accelerator: str = ""
     nodes: int = 1
-    """Machines that answered. More than one: they were a cluster's, and the rest is of the one that asked them."""
+    """Machines that answered. With more than one, the other fields describe the machine that ran the evaluation."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """``report.json``."""
+    """The content of ``report.json``."""
 
     schema: int = SCHEMA
     created: str
     """ISO 8601, UTC."""
     command: str
-    """What was typed."""
+    """The command line."""
     seconds: float
-    """Of generating and scoring together, over all runs it was interrupted into."""
+    """Time of generating all answers; after an interruption, the sum over all runs."""
     model: str
     model_sha256: str
     engine: str
     decoding: dict[str, str]
-    """Beams or samples, temperature, budget."""
+    """Beams or samples, temperature, longest answer."""
     sandbox: str = ""
-    """What answers were run in; empty: none was run."""
+    """The sandbox in which answers were run; empty: none was run."""
     data: DataFacts
     machine: Machine
     versions: dict[str, str]
@@ -176,11 +176,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: tuple[Comparison, ...]
     items: tuple[ReportedSample, ...]
     warnings: tuple[str, ...] = ()
-    """E.g. how many items are degenerate for CodeBLEU."""
+    """What limits the results, e.g. how many items have no data flow for CodeBLEU."""
 
 
 def this_machine(nodes: int = 1) -> Machine:
-    """Processor, cores, memory, system, and the accelerator that torch sees, if any; ``nodes`` is noted."""
+    """Return processor, cores, memory, system, and the accelerator that torch finds, if any; with ``nodes``."""
     import torch  # noqa: PLC0415  (seconds; only at the end of a run)
 
     return Machine(
@@ -194,7 +194,7 @@ def this_machine(nodes: int = 1) -> Machine:
 
 
 def processor_name() -> str:
-    """Its name as the system gives it; platform.processor() is empty on most Linux systems."""
+    """Return the processor's name from the system; platform.processor() is empty on most Linux systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The tables of a report and how their figures are written, the same in every kind of file."""
+"""The tables of a report and the format of their numbers, the same in all files and on the command line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from peft_evaluation.scorers.metrics import METRICS, WHOLES, MetricKind
 
 @dataclass(frozen=True)
 class Table:
-    """Every row has as many cells as the head."""
+    """A table; every row has as many cells as the head."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def facts(report: Report) -> Table:
-    """What was done, on what, where."""
+    """Return the table of what was evaluated, how, and on which machine."""
     data, machine = report.data, report.machine
     accelerator = machine.accelerator or "no accelerator"
     where = f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}, {accelerator}"
@@ -46,7 +46,7 @@ def quality(
     figures: Mapping[str, Mapping[str, Measure]],
     of: Sequence[str] = WHOLES,
 ) -> Table:
-    """The metrics ``of`` that there are; ``figures`` are those of all items, or of a group, by strategy."""
+    """Return the table of the metrics ``of`` that have values; ``figures`` has the values by strategy."""
     metrics = [metric for metric in of if any(metric in figures[each.id] for each in strategies)]
     return Table(
         ("strategy", "items", *(METRICS[metric].label for metric in metrics)),
@@ -54,7 +54,7 @@ def quality(
             (
                 each.id,
                 str(max((measure.count for measure in figures[each.id].values()), default=0)),
-                *(measured(m, figures[each.id][m]) if m in figures[each.id] else "—" for m in metrics),
+                *(format_interval(m, figures[each.id][m]) if m in figures[each.id] else "—" for m in metrics),
             )
             for each in strategies
         ),
@@ -62,7 +62,7 @@ def quality(
 
 
 def of_parts(report: Report) -> Mapping[str, Table]:
-    """The parts of each metric that has some, by a heading."""
+    """Return a table for each metric that has parts, by its heading."""
     figures = {each.id: each.metrics for each in report.strategies}
     there = {name for measures in figures.values() for name in measures}
     wholes = dict.fromkeys(metric.part_of for metric in METRICS.values() if metric.part_of and metric.id in there)
@@ -75,7 +75,7 @@ def of_parts(report: Report) -> Mapping[str, Table]:
 
 
 def by_group(report: Report) -> Mapping[str, Table]:
-    """The same for each group of items."""
+    """Return the quality table of each group of items."""
     names = dict.fromkeys(group for each in report.strategies for group in each.groups)
     return {
         group: quality(report.strategies, {each.id: each.groups.get(group, {}) for each in report.strategies})
@@ -84,7 +84,7 @@ def by_group(report: Report) -> Mapping[str, Table]:
 
 
 def costs(report: Report) -> Table:
-    """What each strategy takes."""
+    """Return the table of the strategies' costs."""
     return Table(
         (
             "strategy",
@@ -117,7 +117,7 @@ def costs(report: Report) -> Table:
 
 
 def comparisons(found: Sequence[Comparison]) -> Table:
-    """Differences and verdicts."""
+    """Return the table of differences and their judgements."""
     return Table(
         ("strategy", "metric", "difference", "won", "lost", "p", "adjusted", "test", "verdict"),
         tuple(
@@ -137,46 +137,46 @@ def comparisons(found: Sequence[Comparison]) -> Table:
     )
 
 
-def measured(metric: str, measure: Measure) -> str:
-    """A value with its interval: ``41.7 % [24.5, 61.2]``, ``0.611 [0.48, 0.73]``."""
+def format_interval(metric: str, measure: Measure) -> str:
+    """Format a value with its interval: ``41.7 % [24.5, 61.2]``, ``0.611 [0.48, 0.73]``."""
     value, low, high = (number(metric, each) for each in (measure.value, measure.low, measure.high))
     unit = " %" if _percent(metric) else ""
     return f"{value}{unit} [{low}, {high}]"
 
 
-def named(metric: str, value: float) -> str:
-    """A value with its unit: ``41.7 %``, ``0.611``."""
+def format_value(metric: str, value: float) -> str:
+    """Format a value with its unit: ``41.7 %``, ``0.611``."""
     return number(metric, value) + (" %" if _percent(metric) else "")
 
 
 def difference(comparison: Comparison) -> str:
-    """A difference with its interval and sign."""
+    """Format a difference with its sign and interval."""
     parts = (comparison.difference, comparison.low, comparison.high)
     value, low, high = (f"{'+' if each > 0 else ''}{number(comparison.metric, each)}" for each in parts)
     return f"{value} [{low}, {high}]"
 
 
 def number(metric: str, value: float) -> str:
-    """A bare value on the metric's scale: rates and pass@k in percent."""
+    """Format a value without unit, on the metric's scale: rates and pass@k in percent."""
     if _percent(metric):
         return f"{100 * value:.1f}"
     return f"{value:.1f}" if METRICS[metric].highest > 1 else f"{value:.3f}"
 
 
 def probability(p: float) -> str:
-    """``0.012``, ``< 0.001``."""
+    """Format a probability: ``0.012``, ``< 0.001``."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def size(count: int | None) -> str:
-    """Bytes."""
+    """Format a number of bytes: ``12.3 MB``, ``1.20 GB``; a dash for None."""
     if count is None:
         return "—"
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def duration(seconds: float | None) -> str:
-    """Hours, minutes, seconds: the two largest that are not zero."""
+    """Format a duration with at most two units: ``4 h 12 min``, ``3 min 5 s``, ``8.2 s``; a dash for None."""
     if seconds is None:
         return "—"
     if seconds < 60:

@@ -1,1 +1,1 @@
-"""Running code that a model wrote, where it can do no harm and cannot say that it is right."""
+"""Run generated code in a sandbox, where it can do no harm and cannot forge the result of its tests."""

@@ -1,7 +1,6 @@
-"""What a sandbox has to give, and the limits of what runs in one. Only values and the interface.
+"""The interface of a sandbox, and the limits and results of code that runs in one.
 
-Whatever starts processes in a way of its own implements ``Sandbox`` and is held to the escapes in
-``tests/integration/evaluation/test_sandbox_escapes.py``.
+Every implementation of ``Sandbox`` has to pass ``tests/integration/evaluation/test_sandbox_escapes.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 INSIDE = Path(__file__).parent / "inside"
-"""The scripts that run within; a sandbox holds this folder and no other of this project."""
+"""The modules that run inside; a sandbox contains this folder and no other of this project."""
 PACKAGE = f"{__package__}.inside"
 OPTIONS = ("-I", "-S", "-B", "-X", "utf8")
-"""Of the interpreter: nothing from the environment, no installed packages, no files written."""
+"""Options of the interpreter: ignore the environment and installed packages, write no bytecode files."""
 
 
 def entry_command(entry: str, root: str) -> tuple[str, ...]:
@@ -30,13 +29,13 @@ def entry_command(entry: str, root: str) -> tuple[str, ...]:
 
 
 class SandboxOutcome(StrEnum):
-    """What became of one answer."""
+    """The result of running one answer."""
 
     PASSED = "passed"
     FAILED = "failed"
-    """An assertion did not hold, or what was printed is not what was expected."""
+    """An assertion failed, or the output is not the expected one."""
     RAISED = "raised"
-    """The code under test raised an exception, a syntax error among others."""
+    """The code under test raised an exception; this includes syntax errors."""
     CRASHED = "crashed"
     """Its process ended before the tests did."""
     TIMEOUT = "timeout"
@@ -45,7 +44,7 @@ class SandboxOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxVerdict:
-    """An outcome, and for people what lies behind it."""
+    """An outcome, and the reason for it, for people."""
 
     outcome: SandboxOutcome
     why: str = ""
@@ -53,47 +52,50 @@ class SandboxVerdict:
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxLimits:
-    """Of one process under test."""
+    """The limits of one process."""
 
     seconds: float = 10.0
-    """Wall clock; processor time is limited to the next whole second above it."""
+    """Wall-clock time; the limit of processor time is about two seconds more."""
     memory_bytes: int = 2**30
     """Address space."""
     file_bytes: int = 8 * 2**20
-    """Of each file it writes, standard output among them, and of all of them together."""
+    """Size of each file it writes (standard output included), and of all together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxWorkspace:
-    """A folder that code under test finds where the user has it, though empty and writable, and an interpreter."""
+    """A folder for a repository's tests inside a sandbox, and their interpreter.
+
+    The folder has the path of the user's repository, but it is empty and writable.
+    """
 
     folder: str
-    """Absolute; what is in there outside does not exist inside."""
+    """Absolute path; the content of this folder outside is not visible inside."""
     room_bytes: int
-    """Most that can be written into it."""
+    """Bytes that can be written into it."""
     python: str
     """The interpreter's real path."""
     mounts: tuple[str, ...]
-    """Absolute paths of what is there to be read: the interpreter's libraries and installed packages."""
+    """Absolute paths that can be read inside: the interpreter's libraries and installed packages."""
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What to execute, and the file descriptors made for it: to be inherited, and closed when it has started."""
+    """The command to execute, and the file descriptors it inherits; the caller closes them when it has started."""
 
     command: tuple[str, ...]
     descriptors: tuple[int, ...] = ()
 
 
 class Sandbox(Protocol):
-    """A way to start a process that reaches nothing but what it is handed."""
+    """A way to start a process that can reach only what it is given."""
 
     @property
     def name(self) -> str:
-        """For the report."""
+        """Its name in reports."""
 
     def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
-        """How to run an entry point of ``inside`` so that it reaches nothing but inherited file descriptors."""
+        """Return the command for an entry point of ``inside``, which can reach only inherited file descriptors."""
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
-        """The same, started in ``workspace`` and with its interpreter. Raises InvalidInput where there is none."""
+        """Return a sandbox that runs in ``workspace`` with its interpreter; raises InvalidInput if it cannot."""

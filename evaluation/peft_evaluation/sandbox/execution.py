@@ -1,7 +1,7 @@
-"""Run one answer in confined processes: a function with its judge, or a whole program.
+"""Run one answer in confined processes: a function with a judge, or a whole program.
 
-The code of a function sees the arguments it is called with and nothing else: expected values, asserts and the verdict's
-secret are in the judge's process. What a program prints is compared here, outside.
+A function's process sees only the arguments of its calls. The expected values, the assertions and the secret that
+authenticates the verdict are in the judge's process. A program's output is compared here, outside the sandbox.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from peft_evaluation.sandbox.base import Sandbox, SandboxLimits, SandboxOutcome,
 
 
 def memory_file(content: bytes) -> int:
-    """A new file descriptor from which ``content`` can be read to its end."""
-    descriptor = os.memfd_create("handed")
+    """Return a new file descriptor from which ``content`` can be read."""
+    descriptor = os.memfd_create("input")
     with os.fdopen(os.dup(descriptor), "wb") as file:
         file.write(content)
     os.lseek(descriptor, 0, os.SEEK_SET)
@@ -35,7 +35,7 @@ def memory_file(content: bytes) -> int:
 
 
 class ConfinedProcess:
-    """One confined process; use it in a ``with`` block, at whose end nothing of it is left."""
+    """A process in a sandbox; use it in a ``with`` block, whose end kills it and deletes its files."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ConfinedProcess:
         stdout: int | IO[bytes] = subprocess.DEVNULL,
         stderr: int | IO[bytes] = subprocess.DEVNULL,
     ) -> None:
-        """``job`` is what the entry point reads; ``descriptors`` are inherited, their numbers its arguments."""
+        """``job`` is the entry point's input; ``descriptors`` are inherited, and their numbers are its arguments."""
         content = job | {
             "seconds": int(limits.seconds) + 2,
             "memory_bytes": limits.memory_bytes,
@@ -81,8 +81,8 @@ class ConfinedProcess:
         return self
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit status; None when it has not ended by then."""
-        # Popen.wait looks again and again at growing intervals, which costs more than most programs take.
+        """Return its exit status; None if it has not ended after that time."""
+        # Popen.wait polls at growing intervals, which takes longer than most programs run.
         ended = os.pidfd_open(self._process.pid)
         try:
             ready, _, _ = select.select([ended], [], [], max(seconds, 0.0))
@@ -99,15 +99,15 @@ class ConfinedProcess:
         self._folder.cleanup()
 
 
-LONGEST_VERDICT = 4096
+MAX_VERDICT_BYTES = 4096
 
 
 def run_function(
     code: str, function: str, tests: tuple[str, ...], sandbox: Sandbox, limits: SandboxLimits
 ) -> SandboxVerdict:
-    """Execute ``tests`` one after the other, then their ``check(candidate)``, with ``function`` of ``code``.
+    """Execute ``tests``, then the ``check(candidate)`` that they define, with ``function`` of ``code``.
 
-    Raises OSError when no process can be started.
+    Raises OSError if no process can be started.
     """
     secret = secrets.token_hex(16)
     ends = time.monotonic() + limits.seconds
@@ -133,15 +133,15 @@ def run_function(
                 descriptors=(call_to, reply_from, verdict_to),
             )
         )
-        # Whoever of the two is left alone then reads the end of its pipe.
+        # Closed here, so that one process reads the end of its pipe when the other has ended.
         theirs.close()
         if judge.wait(ends - time.monotonic()) is None:
             return SandboxVerdict(outcome=SandboxOutcome.TIMEOUT, why=f"{limits.seconds:g} s")
-        return _verdict(os.read(verdict_from, LONGEST_VERDICT), secret)
+        return _verdict(os.read(verdict_from, MAX_VERDICT_BYTES), secret)
 
 
 def _pipe(reading: ExitStack, writing: ExitStack) -> tuple[int, int]:
-    """The two ends, each closed with its stack."""
+    """Return the two ends of a pipe, each of which is closed with its stack."""
     source, sink = os.pipe()
     reading.callback(os.close, source)
     writing.callback(os.close, sink)
@@ -158,18 +158,18 @@ def _verdict(line: bytes, secret: str) -> SandboxVerdict:
     return SandboxVerdict(outcome=outcome, why=why)
 
 
-RELATIVE, ABSOLUTE = 1e-5, 1e-8
-"""How far numbers with a point may be off; as in the checker published with APPS."""
+RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-5, 1e-8
+"""Tolerances for numbers with a decimal point, as in the checker published with APPS."""
 
 
 def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: SandboxLimits) -> SandboxVerdict:
-    """Run ``code`` with ``given`` on standard input. Raises OSError when no process can be started."""
+    """Run ``code`` with ``given`` on standard input, and compare its output; raises OSError without a process."""
     ends = time.monotonic() + limits.seconds
     stdin = memory_file(given.encode())
     try:
-        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as complaint:
+        with tempfile.TemporaryFile() as printed, tempfile.TemporaryFile() as errors:
             with ConfinedProcess(
-                sandbox, "confine.run_program", {"code": code}, limits, stdin=stdin, stdout=printed, stderr=complaint
+                sandbox, "confine.run_program", {"code": code}, limits, stdin=stdin, stdout=printed, stderr=errors
             ) as program:
                 status = program.wait(ends - time.monotonic())
             if status is None:
@@ -178,8 +178,8 @@ def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: 
                 return SandboxVerdict(outcome=SandboxOutcome.OUTPUT, why=f"{limits.file_bytes} bytes")
             printed.seek(0)
             output = printed.read().decode(errors="replace")
-            complaint.seek(0)
-            raised = complaint.read().decode(errors="replace").strip().rpartition("\n")[2]
+            errors.seek(0)
+            raised = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
     finally:
         os.close(stdin)
     if status != 0:
@@ -190,7 +190,7 @@ def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: 
 
 
 def same_output(printed: str, expected: str) -> bool:
-    """Whether the words are the same in the same order, numbers with a point within a small distance."""
+    """Return whether both have the same words in the same order; numbers with a decimal point may differ slightly."""
     ours, theirs = printed.split(), expected.split()
     return len(ours) == len(theirs) and all(map(_same_word, ours, theirs))
 
@@ -201,6 +201,6 @@ def _same_word(ours: str, theirs: str) -> bool:
     if "." not in ours + theirs:
         return False
     try:
-        return math.isclose(float(ours), float(theirs), rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+        return math.isclose(float(ours), float(theirs), rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
     except ValueError:
         return False

@@ -1,9 +1,9 @@
-"""Bubblewrap: own user, process, network, IPC and host name spaces, an empty root, no capability, a seccomp filter.
+"""The sandboxes: bubblewrap, and no protection.
 
-The root holds the interpreter with its standard library and shared libraries, ``inside``, ``/dev/null`` and an empty
-``/tmp`` of limited size; there is no ``/proc``. Everything else of the machine does not exist in there. A workspace
-adds an empty folder where a repository is outside, that repository's interpreter and packages, sources of random bytes,
-and time zones.
+Bubblewrap starts a process with its own user, process, network, IPC and host name spaces, without capabilities, and
+with a seccomp filter. Its root has only the interpreter with its standard library and shared libraries, ``inside``,
+``/dev/null`` and an empty ``/tmp`` of limited size; there is no ``/proc``. A workspace adds an empty folder with the
+repository's path, the repository's interpreter and packages, sources of random bytes, and time zones.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from peft_evaluation.sandbox.base import (
 
 ROOT = "/code"
 MOUNTED = f"{ROOT}/{PACKAGE.replace('.', '/')}"
-TEMPORARY = "/tmp"  # noqa: S108  (its own, not the machine's)
+TEMPORARY = "/tmp"  # noqa: S108  (the sandbox's own)
 HELP = "Install it (Debian, Ubuntu: `apt install bubblewrap`), or give `--allow-unsandboxed` to run without protection"
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 class Bubblewrap:
-    """See ``Sandbox``."""
+    """The sandbox of bubblewrap; implements ``Sandbox``."""
 
     name = "bubblewrap"
 
     def __init__(self) -> None:
-        """Raises NotFound where bubblewrap is not installed or may not make name spaces."""
+        """Raises NotFound if bubblewrap is not installed or may not create name spaces."""
         found = find_program("bwrap")
         if found is None:
-            raise NotFound("generated code is only run in a sandbox, and bubblewrap is not installed", fix=HELP)
+            raise NotFound("generated code is run only in a sandbox, and bubblewrap is not installed", fix=HELP)
         self._program = found
         self._filter = seccomp.program()
         self._own = _own_libraries()
-        self._prove()
+        self._check()
 
     def launch(self, entry: str, arguments: Sequence[str], limits: SandboxLimits) -> Launch:
         """See ``Sandbox``."""
@@ -65,8 +65,8 @@ class Bubblewrap:
         """See ``Sandbox``."""
         return BubblewrapWorkspace(self._program, workspace)
 
-    def _prove(self) -> None:
-        """Start one and see that it ends well; raises NotFound with what bubblewrap says."""
+    def _check(self) -> None:
+        """Run an entry point that does nothing; raises NotFound, with bubblewrap's message, if that fails."""
         launch = self.launch("confine.end_at_once", (), SandboxLimits())
         try:
             done = run(
@@ -77,7 +77,7 @@ class Bubblewrap:
                 os.close(descriptor)
         if done.returncode != 0:
             raise NotFound(
-                "generated code is only run in a sandbox, and bubblewrap cannot make one here",
+                "generated code is run only in a sandbox, and bubblewrap cannot create one here",
                 why=" ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}",
                 fix="Allow unprivileged user name spaces (`sysctl kernel.unprivileged_userns_clone=1`; on Ubuntu also "
                 "`kernel.apparmor_restrict_unprivileged_userns=0`), or give `--allow-unsandboxed`",
@@ -85,7 +85,7 @@ class Bubblewrap:
 
 
 class BubblewrapWorkspace:
-    """The more permissive kind: see ``base.Workspace``."""
+    """Bubblewrap with a workspace, which permits more; see ``base.SandboxWorkspace``."""
 
     name = Bubblewrap.name
 
@@ -108,12 +108,12 @@ class BubblewrapWorkspace:
         )
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
-        """Another one."""
+        """See ``Sandbox``."""
         return BubblewrapWorkspace(self._program, workspace)
 
 
 def _launch(program: str, rules: bytes, mounts: Sequence[str], folder: str, command: Sequence[str]) -> Launch:
-    """``command`` in ``folder``, with nothing but ``mounts`` and ``inside``."""
+    """Return the launch of ``command`` in ``folder``, with only ``mounts`` and ``inside`` visible."""
     descriptor = os.memfd_create("seccomp")
     os.write(descriptor, rules)
     os.lseek(descriptor, 0, os.SEEK_SET)
@@ -133,7 +133,7 @@ def _launch(program: str, rules: bytes, mounts: Sequence[str], folder: str, comm
 
 
 _Mount = tuple[Path, tuple[str, ...]]
-"""Where, and how to say it."""
+"""Path inside, and bubblewrap's options."""
 
 
 def _read_only(path: Path) -> _Mount:
@@ -145,7 +145,7 @@ def _writable(path: str, most_bytes: int) -> _Mount:
 
 
 def _placed(mounts: Iterable[_Mount]) -> list[str]:
-    """Those that hold others first; before all the links that stand for ``/usr/lib`` on most systems."""
+    """Return the options of all mounts, parent folders first, after ``/lib`` and the like (links on most systems)."""
     arguments: list[str] = []
     for name in ("/lib", "/lib64", "/lib32"):
         path = Path(name)
@@ -153,8 +153,8 @@ def _placed(mounts: Iterable[_Mount]) -> list[str]:
             arguments += ["--symlink", str(path.readlink()), name]
         elif path.is_dir():
             arguments += ["--ro-bind", name, name]
-    for _path, said in sorted(mounts, key=lambda each: len(each[0].parts)):
-        arguments += said
+    for _path, options in sorted(mounts, key=lambda each: len(each[0].parts)):
+        arguments += options
     return arguments
 
 
@@ -163,7 +163,7 @@ def _devices(*names: str) -> list[str]:
 
 
 def _own_libraries() -> list[Path]:
-    """This interpreter and the libraries it loads."""
+    """Return the paths of this interpreter and the libraries it loads."""
     libraries = {Path("/usr/lib"), Path("/usr/lib64"), Path(sysconfig.get_path("stdlib")).resolve()}
     shared = sysconfig.get_config_var("LIBDIR")
     if shared and sysconfig.get_config_var("Py_ENABLE_SHARED"):
@@ -172,7 +172,7 @@ def _own_libraries() -> list[Path]:
 
 
 class Unconfined:
-    """See ``Sandbox``; reaches everything that the user can: limits on time, memory and files alone."""
+    """No sandbox: only limits on time, memory and files. Code can reach everything that the user can."""
 
     name = "none"
 
@@ -181,20 +181,20 @@ class Unconfined:
         return Launch((sys.executable, *entry_command(entry, str(INSIDE.parents[PACKAGE.count(".")])), *arguments))
 
     def workspace(self, workspace: SandboxWorkspace) -> Sandbox:
-        """Refused: without a sandbox a repository's tests would write into the repository itself."""
+        """Raise InvalidInput: without a sandbox a repository's tests would write into the repository itself."""
         raise InvalidInput(
-            "your tests are only run in a sandbox",
+            "your tests are run only in a sandbox",
             why=f"without one they would run in {workspace.folder} itself",
             fix="Leave --allow-unsandboxed out",
         )
 
 
 def choose_sandbox(*, allow_unsandboxed: bool) -> Sandbox:
-    """Bubblewrap where it works; with ``allow_unsandboxed`` no protection. Raises NotFound where there is neither."""
+    """Return bubblewrap, or no protection with ``allow_unsandboxed``; raises NotFound if bubblewrap does not work."""
     if sys.platform != "linux":
         raise NotFound(
             f"generated code cannot be run on {sys.platform}",
-            why="handing it over and confining it needs Linux",
+            why="the sandbox needs Linux",
             fix="Evaluate on Linux, in a container or a virtual machine",
         )
     return Unconfined() if allow_unsandboxed else Bubblewrap()

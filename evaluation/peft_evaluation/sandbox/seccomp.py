@@ -1,7 +1,7 @@
-"""A seccomp filter for code under test: no further processes, no sockets, none of the kernel's rarely used doors.
+"""A seccomp filter for code under test: it denies new processes, sockets, and rarely used system calls.
 
-Classic BPF as seccomp(2) describes it; system call numbers from the kernel's tables for x86-64 and the generic table
-that arm64 uses.
+The filter is classic BPF as described in seccomp(2). The system call numbers are from the kernel's tables for x86-64
+and from the generic table, which arm64 uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 """Offsets in ``struct seccomp_data``; the low half of an argument comes first."""
 _X32 = 0x40000000
-"""System calls of a second ABI on x86-64 have this bit."""
+"""Bit in the number of system calls of the x32 ABI on x86-64."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ _MACHINES = {"x86_64": _X86_64, "aarch64": _ARM64}
 
 
 def program(machine: str = "", *, socket_pairs: bool = False) -> bytes:
-    """The compiled filter. Raises NotFound for a processor whose system calls are not listed here.
+    """Return the compiled filter; raises NotFound for a processor whose system calls are not listed here.
 
-    With ``socket_pairs`` two connected sockets can be made, without which no asyncio loop starts; none can be named.
+    ``socket_pairs`` permits pairs of connected sockets, which asyncio needs to start a loop.
     """
     calls = _MACHINES.get(machine or platform.machine())
     if calls is None:
@@ -90,7 +90,7 @@ def program(machine: str = "", *, socket_pairs: bool = False) -> bytes:
             _jump(_JUMP_AT_LEAST, _X32, 0, 1),
             _code(_RETURN, _KILL),
             *denied,
-            # The C library then takes clone, whose flags a filter can see.
+            # The C library then uses clone instead, whose flags a filter can read.
             _jump(_JUMP_EQUAL, calls.clone3, 0, 1),
             _deny(ENOSYS),
             _jump(_JUMP_EQUAL, calls.clone, 0, 3),

@@ -1,1 +1,1 @@
-"""Scores of single outputs, and the metrics that they are made of."""
+"""The metrics, and the scores of single outputs."""

@@ -1,9 +1,9 @@
-"""The metrics: what reports and statistics need to know of each, and how the small ones are computed.
+"""The metrics: their names and kinds for reports and statistics, and the functions that compute the simple ones.
 
-EM@k is the study's: the reference is among the k best beams, white space aside (arXiv 2308.10462). Nothing is drawn, so
-nothing is estimated. pass@k is estimated without bias from n drawn answers (Chen et al. 2021, arXiv 2107.03374). chrF
-and chrF++ (Popović 2015, 2017) are sacrebleu's, per sample, from 0 to 100: a strategy has the mean over its
-samples, not the corpus score, so that strategies can be compared sample by sample.
+EM@k (arXiv 2308.10462) is 1 if the reference is among the k best answers of beam search, apart from white space. pass@k
+is an unbiased estimate from n sampled answers (Chen et al. 2021, arXiv 2107.03374). chrF and chrF++ (Popović 2015,
+2017) are computed by sacrebleu per sample, from 0 to 100; a strategy has the mean over its samples, not the corpus
+score, so that strategies can be compared sample by sample.
 """
 
 from __future__ import annotations
@@ -24,27 +24,24 @@ if TYPE_CHECKING:
 
 
 class MetricKind(StrEnum):
-    """How the values of items come together."""
+    """How items' values are combined, which decides the interval and the test."""
 
     RATE = "rate"
-    """Yes or no per item: Wilson's interval, McNemar's test.
-
-    Items may have a share instead: of several seeds or draws.
-    """
+    """Yes or no per item: Wilson's interval, McNemar's test. With several seeds or samples an item has a share."""
     MEAN = "mean"
-    """A number per item: the bootstrap over items."""
+    """A number per item: bootstrap over items, permutation test."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure per answer; larger is better, from 0 to ``highest``."""
+    """A metric of an answer, from 0 to ``highest``; larger is better."""
 
     id: str
     label: str
     kind: MetricKind
     highest: float = 1.0
     part_of: str = ""
-    """Another metric's id: a part is shown apart, and is not compared."""
+    """Id of the metric that this is a part of; parts have a table of their own and are not compared."""
 
 
 _METRICS = (
@@ -63,46 +60,49 @@ _METRICS = (
     Metric("strict", "all tests passed", MetricKind.RATE),
 )
 METRICS: Mapping[str, Metric] = {metric.id: metric for metric in _METRICS}
-"""In the order they are shown."""
+"""All metrics by id, in the order in which they are shown."""
 WHOLES = tuple(metric.id for metric in _METRICS if not metric.part_of)
-"""Those that are no part of another one, in the same order."""
+"""Ids of the metrics that are not part of another one, in the same order."""
 
 
 EXACT_MATCH_KS = (1, 2, 5, 10)
 
 
 def exact_match(candidates: Sequence[str], reference: str) -> Mapping[str, float]:
-    """``em@k`` for each k of ``KS`` for which there are that many candidates: 0 or 1."""
+    """Return ``em@k``, 0 or 1, for each k of ``EXACT_MATCH_KS`` for which there are enough candidates."""
     wanted = normalized(reference)
     hits = [normalized(candidate) == wanted for candidate in candidates]
     return {f"em@{k}": float(any(hits[:k])) for k in EXACT_MATCH_KS if k <= len(hits)}
 
 
 def normalized(code: str) -> str:
-    """All runs of white space as one space, none at the ends."""
+    """Return code with each run of white space replaced by one space, and none at the ends."""
     return " ".join(code.split())
 
 
 PASS_AT_KS = (1, 2, 5, 10)
 
 
-def estimate(n: int, c: int, k: int) -> float:
-    """The estimate for one problem; NaN with fewer than k answers. Raises ValueError unless 0 <= c <= n and k >= 1."""
+def estimate_pass_at_k(n: int, c: int, k: int) -> float:
+    """Return the estimate of pass@k for one problem, of whose n answers c passed; NaN if n < k.
+
+    Raises ValueError unless 0 <= c <= n and k >= 1.
+    """
     if not 0 <= c <= n or k < 1:
         raise ValueError(f"pass@{k} with {c} of {n} passing")
     if n < k:
         return nan
-    # Whole numbers of any size: no rounding until the division.
+    # Exact integers: there is no rounding before the division.
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
 def pass_at_k(passed: Sequence[bool]) -> Mapping[str, float]:
-    """``pass@k`` for each k of ``KS`` for which there are that many answers."""
-    return {f"pass@{k}": estimate(len(passed), sum(passed), k) for k in PASS_AT_KS if k <= len(passed)}
+    """Return ``pass@k`` for each k of ``PASS_AT_KS`` for which there are enough answers."""
+    return {f"pass@{k}": estimate_pass_at_k(len(passed), sum(passed), k) for k in PASS_AT_KS if k <= len(passed)}
 
 
 def chrf(candidate: str, reference: str) -> Mapping[str, float]:
-    """``chrf`` (characters up to 6 in a row) and ``chrf++`` (with words up to 2)."""
+    """Return ``chrf`` (n-grams of up to 6 characters) and ``chrf++`` (also n-grams of up to 2 words)."""
     return {
         name: float(_scorer(words).sentence_score(candidate, [reference]).score)
         for name, words in (("chrf", 0), ("chrf++", 2))
@@ -117,12 +117,12 @@ def _scorer(words: int) -> CHRF:
 
 
 def similarity(candidate: str, reference: str) -> Mapping[str, float]:
-    """``similarity``; white space at the ends does not count."""
+    """Return ``similarity``; white space at the ends is ignored."""
     return {"similarity": Levenshtein.normalized_similarity(candidate.rstrip(), reference.rstrip())}
 
 
 def syntax(text: str) -> Mapping[str, float]:
-    """``syntax``: 1 if Python parses ``text`` and there is something in it, else 0."""
+    """Return ``syntax``: 1 if ``text`` is valid Python and not empty, else 0."""
     if not text.strip():
         return {"syntax": 0.0}
     try:

@@ -1,6 +1,6 @@
-"""The last step: score each output. A pure function of samples, results and what came of running the answers.
+"""Score each output from the samples, the answers and the test results.
 
-Running answers is in ``verification``; figures of whole strategies are made in ``report.builder``.
+Answers are run in ``verification``; the results of whole strategies are computed in ``report.builder``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from peft_tuning.data.examples import FillExample
 
 
 def score(items: SampleSet, answered: Iterable[SampleResult], runs: Verifications) -> tuple[ReportedSample, ...]:
-    """Every item with its scored answers, in the order of the items; answers to other items are left out.
+    """Return every item with its scored answers, in the order of the items; answers to other items are ignored.
 
-    An answer that is not in ``runs`` has no score that needs running.
+    An answer without results in ``runs`` gets no metrics that need tests.
     """
     by_item: dict[str, list[SampleResult]] = defaultdict(list)
     for each in answered:
@@ -42,23 +42,23 @@ def score(items: SampleSet, answered: Iterable[SampleResult], runs: Verification
 
 
 def scores(item: Sample, texts: tuple[str, ...]) -> Mapping[str, float]:
-    """All figures of one answer that need no running, by metric."""
+    """Return the metrics of one output that need no tests."""
     best = texts[0] if texts else ""
     if isinstance(item.example, FillExample):
-        # White space is part of what is filled in, but for what follows the last character.
+        # White space matters in a hole, except at the end of the answer.
         exact = float(best.rstrip() == item.reference.rstrip())
         whole = item.example.prefix + best + item.example.suffix
         valid = syntax(whole) if item.example.language == "python" else {}
         return {"em@1": exact, **similarity(best, item.reference), **valid}
     if item.tests is not None or not item.reference:
-        # One of many right answers: only running it tells.
+        # There are many correct answers, so only tests can judge one.
         return syntax(best)
     by_code = code_bleu(best, item.reference) if item.example.language == "python" else {}
     return {**exact_match(texts, item.reference), **chrf(best, item.reference), **by_code, **syntax(best)}
 
 
-def ran_scores(item: Sample, ran: Sequence[Verification]) -> Mapping[str, float]:
-    """All figures that need running, of all texts of one answer, by metric."""
+def verification_scores(item: Sample, ran: Sequence[Verification]) -> Mapping[str, float]:
+    """Return the metrics of one output that need tests, from the test results of its texts."""
     if not ran:
         return {}
     passed = [each.outcome is SandboxOutcome.PASSED for each in ran]
@@ -75,7 +75,7 @@ def _score(item: Sample, answered: SampleResult, runs: Verifications) -> Score:
         strategy=answered.strategy,
         seed=answered.seed,
         texts=given.texts,
-        scores={**ran_scores(item, ran), **scores(item, given.texts)},
+        scores={**verification_scores(item, ran), **scores(item, given.texts)},
         outcomes=tuple(f"{each.outcome.value}: {each.why}" if each.why else each.outcome.value for each in ran),
         examples=answered.examples,
         prompt_tokens=given.prompt_tokens,
@@ -85,26 +85,26 @@ def _score(item: Sample, answered: SampleResult, runs: Verifications) -> Score:
 
 
 LIVE_METRICS = ("em@1", "chrf", "similarity", "syntax")
-"""Metrics that are shown while a run goes on: cheap, and without running an answer."""
+"""Metrics that are shown during a run: they are fast to compute and need no tests."""
 
 
 class SampleMeans:
     """The scores of one strategy: for each metric and sample the mean over the strategy's seeds.
 
-    The figures of a report and those shown while a run goes on both come from here.
+    Used for the report and for the display during a run.
     """
 
     def __init__(self) -> None:
         self._scores: dict[str, dict[str, list[float]]] = {}
 
     def add(self, sample_id: str, scores: Mapping[str, float]) -> None:
-        """Add the scores of one output; those that are not a number do not count."""
+        """Add the scores of one output; NaN is ignored."""
         for metric, value in scores.items():
             if not isnan(value):
                 self._scores.setdefault(metric, {}).setdefault(sample_id, []).append(value)
 
     def values(self) -> dict[str, dict[str, float]]:
-        """By metric, then by sample, in the order in which reports show metrics."""
+        """Return the means by metric (in the order of ``METRICS``), then by sample."""
         return {
             metric: {sample_id: fmean(numbers) for sample_id, numbers in self._scores[metric].items()}
             for metric in METRICS
@@ -112,7 +112,7 @@ class SampleMeans:
         }
 
     def mean(self, metric: str) -> float:
-        """The mean over all samples. Raises KeyError for a metric without a score."""
+        """Return the mean over all samples; raises KeyError for a metric without a score."""
         return fmean(map(fmean, self._scores[metric].values()))
 
     def __contains__(self, metric: str) -> bool:
@@ -120,20 +120,20 @@ class SampleMeans:
 
 
 class LiveScores:
-    """What each strategy has reached so far, while samples are still being answered."""
+    """The mean scores of each strategy so far, while samples are still being answered."""
 
     def __init__(self, samples: SampleSet) -> None:
         self._samples = {sample.id: sample for sample in samples.items}
         self._means: dict[str, SampleMeans] = {}
 
     def add(self, result: SampleResult) -> None:
-        """Score one more result. Results for other samples do not count."""
+        """Score one more result; results for unknown samples are ignored."""
         means = self._means.setdefault(result.strategy, SampleMeans())
         if (sample := self._samples.get(result.item)) is not None:
             found = scores(sample, result.given.texts)
             means.add(sample.id, {metric: found[metric] for metric in LIVE_METRICS if metric in found})
 
     def means(self, strategy: str) -> dict[str, float]:
-        """The means of one strategy so far, by metric."""
+        """Return the means of one strategy so far, by metric."""
         means = self._means.get(strategy, SampleMeans())
         return {metric: means.mean(metric) for metric in LIVE_METRICS if metric in means}

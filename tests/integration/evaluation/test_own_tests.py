@@ -213,7 +213,7 @@ def test_one_that_changes_what_judges_it_is_told_so(prepared: SampleSet) -> None
     answer = "return sum(prices)\n\n\nimport unittest\nunittest.TestCase.assertEqual = lambda *a: None"
     assert judged(prepared, answer) == (
         SandboxOutcome.FAILED,
-        "changes what judges it: unittest.case.TestCase.assertEqual",
+        "changes the test tools: unittest.case.TestCase.assertEqual",
     )
 
 
@@ -250,7 +250,7 @@ def test_an_escape_is_held_while_tests_run(attacked: PytestSuite, outside: dict[
     [
         (("-k", "nothing_of_this_name"), NotFound, "finds no tests"),
         (("-k", "process or network"), InvalidInput, "none of your 2 tests passes"),
-        (("-k", "test_a_loop"), InvalidInput, "notice none of the 6 holes: 1 in a file"),
+        (("-k", "test_a_loop"), InvalidInput, "exercise none of the 6 holes: 1 in a file"),
         (("--no-such-option",), NotFound, "pytest ended with status 4"),
     ],
 )
@@ -294,6 +294,6 @@ def test_a_package_installed_from_the_repository_is_tested_in_the_copy(tmp_path:
 
 def test_without_a_sandbox_nothing_is_run(repository: Path, tmp_path: Path) -> None:
     own = RepositoryTestsRequest(repository=repository, arguments=ARGUMENTS)
-    with pytest.raises(InvalidInput, match="only run in a sandbox"):
+    with pytest.raises(InvalidInput, match="run only in a sandbox"):
         prepare(holes(), own, Unconfined(), tmp_path, workers=2, on_progress=lambda *_: None)
     assert not (repository / "written-into-the-repository.txt").exists()

@@ -111,7 +111,7 @@ def test_without_a_sandbox_the_model_is_not_asked(
         Bubblewrap()
     with pytest.raises(NotFound, match="bubblewrap is not installed"):
         evaluate(request(repository, **own), place, told.append)
-    with pytest.raises(InvalidInput, match="only run in a sandbox"):
+    with pytest.raises(InvalidInput, match="run only in a sandbox"):
         evaluate(request(repository, **own, allow_unsandboxed=True), place, told.append)
     assert not told and not evaluation_folder(place, "unsafe").exists()
 
@@ -120,7 +120,7 @@ def test_without_a_sandbox_the_model_is_not_asked(
     ("arguments", "message", "code"),
     [
         (("--dataset", "humaneval", "--run-tests"), "--run-tests is for a repository", 2),
-        (("--repo", ".", "--run-tests", "--allow-unsandboxed"), "only run in a sandbox", 2),
+        (("--repo", ".", "--run-tests", "--allow-unsandboxed"), "run only in a sandbox", 2),
         (("--repo", ".", "--pytest-args", "tests"), "need --run-tests", 2),
         (("--repo", ".", "--python", "python"), "need --run-tests", 2),
         (("--repo", ".", "--run-tests", "--pytest-args", "'tests"), "No closing quotation", 2),

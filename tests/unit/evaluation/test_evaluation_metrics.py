@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_evaluation.scorers.code_bleu.score import code_bleu
-from peft_evaluation.scorers.metrics import METRICS, WHOLES, chrf, estimate, exact_match, pass_at_k, similarity, syntax
+from peft_evaluation.scorers.metrics import (
+    METRICS,
+    WHOLES,
+    chrf,
+    estimate_pass_at_k,
+    exact_match,
+    pass_at_k,
+    similarity,
+    syntax,
+)
 
 
 def test_the_reference_among_the_first_k_counts_whatever_its_white_space() -> None:
@@ -29,7 +38,7 @@ def test_with_fewer_candidates_than_k_there_is_no_figure(count: int) -> None:
 @given(st.integers(0, 8), st.integers(1, 8), st.data())
 def test_pass_at_k_is_the_share_of_draws_with_a_passing_answer(n: int, k: int, data: st.DataObject) -> None:
     c = data.draw(st.integers(0, n))
-    value = estimate(n, c, k)
+    value = estimate_pass_at_k(n, c, k)
     if n < k:
         assert isnan(value)
         return
@@ -40,16 +49,16 @@ def test_pass_at_k_is_the_share_of_draws_with_a_passing_answer(n: int, k: int, d
 @given(st.integers(1, 200), st.data())
 def test_pass_at_k_grows_with_k_and_with_what_passes(n: int, data: st.DataObject) -> None:
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
-    assert estimate(n, c, 1) == pytest.approx(c / n)
-    assert estimate(n, c, k) >= estimate(n, c, 1) - 1e-12
+    assert estimate_pass_at_k(n, c, 1) == pytest.approx(c / n)
+    assert estimate_pass_at_k(n, c, k) >= estimate_pass_at_k(n, c, 1) - 1e-12
     if c < n:
-        assert estimate(n, c + 1, k) >= estimate(n, c, k)
+        assert estimate_pass_at_k(n, c + 1, k) >= estimate_pass_at_k(n, c, k)
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 0)])
 def test_pass_at_k_of_nonsense_is_an_error(n: int, c: int, k: int) -> None:
     with pytest.raises(ValueError, match="pass@"):
-        estimate(n, c, k)
+        estimate_pass_at_k(n, c, k)
 
 
 def test_pass_at_k_has_no_figure_for_more_than_was_drawn() -> None:

@@ -14,7 +14,7 @@ from peft_evaluation.report import store
 from peft_evaluation.report.builder import assemble
 from peft_evaluation.report.markdown import markdown
 from peft_evaluation.report.schema import Judgement, Measure, Report
-from peft_evaluation.report.tables import duration, measured, size
+from peft_evaluation.report.tables import duration, format_interval, size
 from peft_evaluation.sample import FunctionTests, Sample
 from peft_evaluation.scorers.metrics import WHOLES
 from peft_evaluation.scorers.scoring import LiveScores, score, scores
@@ -66,7 +66,7 @@ def test_the_markdown_holds_every_figure_and_verdict(report: Report) -> None:
     text = markdown(report)
     for strategy in report.strategies:
         for metric, measure in strategy.metrics.items():
-            assert measured(metric, measure) in text
+            assert format_interval(metric, measure) in text
     assert text.count(" | better |") == sum(each.judgement is Judgement.BETTER for each in report.comparisons) > 0
     assert "20 items are few" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| zero-shot")}
@@ -84,7 +84,7 @@ def test_text_that_looks_like_markdown_breaks_no_table(report: Report) -> None:
 def test_a_strategy_that_was_left_unfinished_is_named() -> None:
     given = [each for each in answers() if each.strategy != "icl-1" or each.item == "t3"]
     found = assemble(IDENTITY, ITEMS, given, score(ITEMS, given, {}), adapters={}, seconds=1.0)
-    assert found.warnings[0] == "icl-1 has 2 of 40 answers: ask for it again with --resume."
+    assert found.warnings[0] == "icl-1 has 2 of 40 answers: evaluate it again with --resume."
     assert found.strategies[1].metrics["em@1"].count == 1
     nothing = [each for each in answers() if each.strategy == "zero-shot"]
     only = assemble(IDENTITY, ITEMS, nothing, score(ITEMS, nothing, {}), adapters={}, seconds=1.0)
@@ -125,7 +125,7 @@ def test_references_without_data_flow_are_counted() -> None:
         return Sample(example=IntentExample(id="t0", intent="f", code=code))
 
     given = answers()
-    told = "references have no data flow; there every answer is given that quarter in full."
+    told = "references have no data flow; for these every answer gets the full score of that part."
     assert warnings("print(1)") == [f"CodeBLEU: 20 of 20 {told}"]
     assert warnings("x = y") == [f"CodeBLEU: 19 of 20 {told}"]
 
@@ -166,9 +166,9 @@ def test_a_report_that_cannot_be_read_is_one_line(
 
 def test_figures_are_written_on_their_metric_s_scale() -> None:
     measure = Measure(value=0.25, low=0.1, high=0.5, count=4, interval="wilson")
-    assert measured("em@1", measure) == "25.0 % [10.0, 50.0]"
-    assert measured("similarity", measure) == "0.250 [0.100, 0.500]"
-    assert measured("chrf", measure) == "0.2 [0.1, 0.5]"
+    assert format_interval("em@1", measure) == "25.0 % [10.0, 50.0]"
+    assert format_interval("similarity", measure) == "0.250 [0.100, 0.500]"
+    assert format_interval("chrf", measure) == "0.2 [0.1, 0.5]"
     assert (size(None), size(17_600_000), size(4_900_000_000)) == ("—", "17.6 MB", "4.90 GB")
     assert (duration(None), duration(3.21), duration(75), duration(3720)) == ("—", "3.2 s", "1 min 15 s", "1 h 2 min")
 

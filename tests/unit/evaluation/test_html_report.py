@@ -14,7 +14,7 @@ import pytest
 from peft_evaluation.report import charts
 from peft_evaluation.report.html import html
 from peft_evaluation.report.schema import Report
-from peft_evaluation.report.tables import measured
+from peft_evaluation.report.tables import format_interval
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from support.evaluation_report import ITEMS, finished_report
 
@@ -66,7 +66,7 @@ def test_every_figure_item_and_answer_is_on_the_page(report: Report) -> None:
     page = Page(html(report))
     for strategy in report.strategies:
         for metric, measure in strategy.metrics.items():
-            assert measured(metric, measure) in page.text
+            assert format_interval(metric, measure) in page.text
             assert METRICS[metric].label in page.text
     assert page.count("details", class_="item") == len(ITEMS.items)
     for item in report.items:

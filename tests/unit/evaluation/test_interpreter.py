@@ -89,7 +89,7 @@ def test_an_interpreter_in_the_repository_is_never_run_to_be_asked(tmp_path: Pat
 def test_a_program_in_the_repository_that_is_no_environment_is_refused_unrun(tmp_path: Path) -> None:
     planted, mark = tmp_path / "repository" / ".venv" / "bin" / "python", tmp_path / "mark"
     canary(planted, mark, shell=True)
-    with pytest.raises(InvalidInput, match="is not run to be asked"):
+    with pytest.raises(InvalidInput, match="is not run to ask it"):
         find(tmp_path / "repository", None)
     assert not mark.exists()
     subprocess.run([planted], check=True)
@@ -97,12 +97,12 @@ def test_a_program_in_the_repository_that_is_no_environment_is_refused_unrun(tmp
 
 
 def test_what_is_no_interpreter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="is no interpreter"):
+    with pytest.raises(NotFound, match="is not an interpreter"):
         find(tmp_path / "repository", tmp_path / "python")
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nexit 0\n")
     silent.chmod(0o755)
-    with pytest.raises(InvalidInput, match="does not say what it is"):
+    with pytest.raises(InvalidInput, match="does not run as a Python interpreter"):
         find(tmp_path / "repository", silent)
     old = tmp_path / "old"
     facts = (

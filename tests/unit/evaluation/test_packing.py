@@ -10,7 +10,7 @@ import pytest
 from peft_core.errors import TooLarge
 from peft_evaluation.repo_tests import preparation
 from peft_evaluation.repo_tests.preparation import pack
-from peft_evaluation.sandbox.inside.suite import put, unpack
+from peft_evaluation.sandbox.inside.suite import replace_text, unpack
 from support.own_repository import OwnRepository
 
 
@@ -55,7 +55,7 @@ def test_tracked_files_come_out_as_they_are_in_the_work_tree(
     assert found["deep/er/b.bin"] == files["deep/er/b.bin"]
     assert (out / "link").readlink() == Path("a.py") and (out / "out").readlink() == Path("/etc/passwd")
     assert os.access(out / "tool.sh", os.X_OK) and not os.access(out / "empty", os.X_OK)
-    put("deep/er/b.bin", "é\n")
+    replace_text("deep/er/b.bin", "é\n")
     assert (out / "deep/er/b.bin").read_bytes() == "é\n".encode()
     assert pack(repository.root, target) == made
     repository.write("a.py", "x = 3\n")

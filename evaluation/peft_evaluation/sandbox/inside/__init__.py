@@ -1,1 +1,1 @@
-"""What runs within a sandbox, in a bare interpreter: the standard library and these files, nothing else."""
+"""The modules that run inside a sandbox; the interpreter there has only the standard library and these files."""

@@ -1,4 +1,4 @@
-"""Limits that a process in a sandbox sets for itself first and cannot raise again; and the simplest entry points."""
+"""Limits that a process in a sandbox sets for itself at its start and cannot raise again; and simple entry points."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import sys
 
 
 def limit(seconds: int, memory_bytes: int, file_bytes: int) -> None:
-    """Hard limits for one answer alone, for whom the interpreter's own limits are lifted."""
-    resources(seconds, memory_bytes, file_bytes)
+    """Set hard limits for an answer, and raise the interpreter's own limits (recursion, digits of integers)."""
+    limit_resources(seconds, memory_bytes, file_bytes)
     sys.setrecursionlimit(10_000)
-    # Whole numbers of any length are values like others.
+    # 0: integers may have any number of digits.
     sys.set_int_max_str_digits(0)
 
 
-def resources(seconds: int, memory_bytes: int, file_bytes: int, files: int = 64) -> None:
-    """Hard limits on processor time, address space, size of written files, open files and core dumps."""
+def limit_resources(seconds: int, memory_bytes: int, file_bytes: int, files: int = 64) -> None:
+    """Set hard limits on processor time, address space, size of written files, open files and core dumps."""
     for what, most in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, memory_bytes),
@@ -29,11 +29,11 @@ def resources(seconds: int, memory_bytes: int, file_bytes: int, files: int = 64)
 
 
 def silence(*numbers: int) -> None:
-    """Let these file descriptors lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    """Connect these file descriptors to /dev/null."""
+    null = os.open(os.devnull, os.O_RDWR)
     for number in numbers:
-        os.dup2(nowhere, number)
-    os.close(nowhere)
+        os.dup2(null, number)
+    os.close(null)
 
 
 def read_job() -> bytes:
@@ -44,13 +44,13 @@ def read_job() -> bytes:
 
 
 def end_at_once() -> None:
-    """Do nothing: a sandbox in which this ends well can be used."""
+    """Do nothing; used to check that the sandbox works."""
 
 
 def run_program() -> None:
-    """Run a whole program as ``__main__``, with the test's standard input; exit with 1 when it raises.
+    """Run a whole program as ``__main__`` with the test's standard input; exit with 1 if it raises an exception.
 
-    Argument: the job's file descriptor. The caller compares what the program prints.
+    Argument: the job's file descriptor. The caller compares the output.
     """
     job = json.loads(read_job())
     limit(job["seconds"], job["memory_bytes"], job["file_bytes"])

@@ -1,6 +1,6 @@
-"""A function under test and its judge, each the entry point of a process of its own, with plain data between them.
+"""Entry points of two processes: one with the function under test, one with its judge. They exchange plain data.
 
-The process with the code under test holds no expected value, no assert and no secret: it is only handed the code.
+The process with the code under test gets only the code: no expected value, no assertion and no secret.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def answer_calls() -> None:
-    """Define the function under test, and answer one line per call until there are no more.
+    """Define the function under test, and answer each call with one line until there are no more calls.
 
-    Arguments: the job's file descriptor, the one calls come from, the one replies go to.
+    Arguments: the file descriptors of the job, of the calls and of the replies.
     """
     job = json.loads(confine.read_job())
     calls, replies = os.fdopen(int(sys.argv[2]), "rb"), os.fdopen(int(sys.argv[3]), "wb")
@@ -52,7 +52,7 @@ def _defined(code: str, name: str) -> Callable[..., object]:
     sys.modules["solution"] = module
     exec(compile(code, "solution.py", "exec"), module.__dict__)  # noqa: S102
     found = module.__dict__.get(name)
-    # APPS: "class Solution" with the function as a method.
+    # In APPS the function may be a method of "class Solution".
     if found is None and isinstance(solution := module.__dict__.get("Solution"), type):
         found = getattr(solution(), name, None)
     if found is None:
@@ -68,33 +68,33 @@ def _text(error: BaseException) -> str:
 
 
 class CandidateEnded(BaseException):
-    """The code under test ended."""
+    """The process with the code under test has ended."""
 
 
 class NotPlainResult(Exception):
-    """The code under test returned something that is not plain data."""
+    """The code under test returned a value that is not plain data."""
 
 
 class CandidateRaised(Exception):
-    """The code under test raised an exception that is not built in."""
+    """The code under test raised an exception that is not built into Python."""
 
 
 def judge_function() -> None:
-    """Run ``check(candidate)`` with a stand-in that passes each call on to the code under test; write the verdict.
+    """Run ``check(candidate)`` with a function that forwards each call to the code under test; write the verdict.
 
-    Arguments: the job's file descriptor, the one calls go to, the one replies come from, the one the verdict goes to.
-    The verdict is one line that begins with the job's secret, which the code under test never sees.
+    Arguments: the file descriptors of the job, of the calls, of the replies and of the verdict. The verdict is one line
+    that begins with the job's secret, which the code under test never sees.
     """
     job = json.loads(confine.read_job())
     calls, replies = os.fdopen(int(sys.argv[2]), "wb"), os.fdopen(int(sys.argv[3]), "rb")
     confine.limit(job["seconds"], job["memory_bytes"], job["file_bytes"])
-    theirs: list[BaseException] = []
+    raised: list[BaseException] = []
 
     def candidate(*arguments: object, **keywords: object) -> object:
         try:
             calls.write(wire.dump((arguments, keywords)))
             calls.flush()
-            line = replies.readline(wire.LONGEST)
+            line = replies.readline(wire.MAX_LINE_BYTES)
         except BrokenPipeError:
             raise CandidateEnded("ended") from None
         if not line.endswith(b"\n"):
@@ -106,8 +106,8 @@ def judge_function() -> None:
                 return value
         except (wire.NotPlain, ValueError) as error:
             raise CandidateEnded(f"forged reply: {error}") from None
-        theirs.append(_rebuilt(kind, *map(str, rest)))
-        raise theirs[-1]
+        raised.append(_rebuilt(kind, *map(str, rest)))
+        raise raised[-1]
 
     outcome, why = "passed", ""
     try:
@@ -115,20 +115,20 @@ def judge_function() -> None:
         for part in job["tests"]:
             exec(compile(part, "tests.py", "exec"), space)  # noqa: S102
         check = space["check"]
-        # Tests may name the function, too.
+        # Tests may also call the function by its name.
         space[job["function"]] = candidate
         check(candidate)  # type: ignore[operator]
     except CandidateEnded as error:
         outcome, why = "crashed", str(error)
     except BaseException as error:
-        outcome = "raised" if any(error is each for each in theirs) else "failed"
+        outcome = "raised" if any(error is each for each in raised) else "failed"
         why = f"{type(error).__name__}: {error}"[:300]
     with os.fdopen(int(sys.argv[4]), "wb") as verdict:
         verdict.write(json.dumps([job["secret"], outcome, why]).encode() + b"\n")
 
 
 def _rebuilt(kind: str, name: str, message: str = "") -> Exception:
-    """What the code under test raised, as an exception here."""
+    """Return the exception that the code under test raised, as an exception of this process."""
     if kind != "raised":
         return NotPlainResult(name)
     known = getattr(builtins, name, None)

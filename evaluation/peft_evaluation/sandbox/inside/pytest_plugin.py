@@ -1,7 +1,7 @@
-"""A plugin of pytest that remembers which tests passed. Imported only where pytest is; decides nothing.
+"""A plugin of pytest that records which tests passed. Imported only where pytest is installed.
 
-It also notices when pytest, unittest or the built-in functions are not what they were before the first test. Code that
-undoes what it did, or that looks for this object and changes it, goes unnoticed: it runs in the same process.
+It also detects changes of pytest, unittest and built-in functions since before the first test. It cannot detect code
+that undoes its changes, or that finds this object and changes it, as all of that runs in the same process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import pytest
 
 _CODE = (types.FunctionType, types.BuiltinFunctionType, type, classmethod, staticmethod, property)
 _PLAIN = ("assert", "AssertionError", "Failed:")
-"""How the message of a test begins that found something wrong, rather than broke."""
+"""How the message of a test begins if an assertion failed; other messages are exceptions."""
 
 
 class PassRecorder:
-    """Of one run. ``expected`` are the only tests to run, of which the first that does not pass ends it; or all."""
+    """Records one run of pytest. With ``expected``, only these tests run, and the first failure ends the run."""
 
     def __init__(self, expected: frozenset[str] | None) -> None:
         self.collected = 0
         self.files: set[str] = set()
-        """Real paths of the files that tests are in; not of those with doctests alone."""
+        """Real paths of the files with tests, except files that have only doctests."""
         self.outcome, self.why = "", ""
-        """Of the first test that did not pass."""
+        """Outcome and message of the first test that did not pass."""
         self._expected = expected
         self._session: pytest.Session | None = None
         self._called: set[str] = set()
@@ -37,36 +37,36 @@ class PassRecorder:
 
     @property
     def passed(self) -> list[str]:
-        """Ids of the tests whose every phase passed."""
+        """Ids of the tests that passed, including setup and teardown."""
         return sorted(self._called - self._bad)
 
     @property
     def changed(self) -> list[str]:
-        """What is not as it was before the first of the repository's files was imported, or was not there."""
-        after = _tools(self._modules)
+        """Names of functions and classes that differ from before the first import of the repository's files."""
+        after = _functions(self._modules)
         names = self._before.keys() | after.keys()
         return sorted(name for name in names if self._before.get(name) is not after.get(name))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_load_initial_conftests(self) -> None:
-        """Installed plugins are there, and nothing of the repository is imported yet."""
-        self._modules = _judges()
-        self._before = _tools(self._modules)
+        """Remember the functions: plugins are loaded now, and no file of the repository is imported yet."""
+        self._modules = _judging_modules()
+        self._before = _functions(self._modules)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> Iterator[None]:
-        """No workers of pytest-xdist, which are processes."""
+        """Switch off the workers of pytest-xdist, which are processes of their own."""
         if getattr(config.option, "numprocesses", None):
             config.option.numprocesses = 0
         yield
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """What has to be told when enough is known."""
+        """Remember the session, to stop it at the first failure."""
         self._session = session
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Leave out what is not expected."""
+        """Deselect the tests that are not expected."""
         self.files |= {str(item.path.resolve()) for item in items if type(item).__name__ != "DoctestItem"}
         self.collected = len(items)
         if self._expected is not None:
@@ -75,17 +75,17 @@ class PassRecorder:
             config.hook.pytest_deselected(items=others)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A file that could not be imported."""
+        """Note a file that could not be imported."""
         if report.failed:
             self._note(report.longrepr, raised=True)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One phase of one test."""
+        """Note the result of one phase of a test."""
         if report.failed:
             self._bad.add(report.nodeid)
             self._note(report.longrepr, raised=False)
             if self._expected is not None and self._session is not None:
-                self._session.shouldstop = "one is enough"
+                self._session.shouldstop = "a test failed"
         elif report.when == "call" and report.passed:
             self._called.add(report.nodeid)
 
@@ -98,8 +98,8 @@ class PassRecorder:
         self.outcome = "raised" if raised or not self.why.startswith(_PLAIN) else "failed"
 
 
-def _judges() -> dict[str, types.ModuleType]:
-    """The modules that decide whether a test passes."""
+def _judging_modules() -> dict[str, types.ModuleType]:
+    """Return the modules that decide whether a test passes."""
     names = {"builtins", "unittest.case", "pytest"}
     return {
         name: module
@@ -108,8 +108,8 @@ def _judges() -> dict[str, types.ModuleType]:
     }
 
 
-def _tools(modules: dict[str, types.ModuleType]) -> dict[str, object]:
-    """All their functions and classes, and the classes' own, by name."""
+def _functions(modules: dict[str, types.ModuleType]) -> dict[str, object]:
+    """Return all functions, classes and methods of ``modules``, by name."""
     found: dict[str, object] = {}
     for name, module in modules.items():
         for attribute, value in list(vars(module).items()):

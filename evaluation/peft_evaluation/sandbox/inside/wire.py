@@ -1,6 +1,6 @@
-"""Values between the code under test and its judge: plain data only, one JSON line each.
+"""The format of values between the code under test and its judge: plain data, one JSON line each.
 
-What is not plain data arrives as its type's name. Nothing that is read can run anything.
+Reading a line never runs code. A value that is not plain data cannot be sent.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # ``typing`` itself takes longer to import than the rest together
     from typing import Any
 
-DEEPEST = 100
+MAX_DEPTH = 100
 """Levels of nesting."""
-LONGEST = 64 * 2**20
-"""Bytes of a line."""
+MAX_LINE_BYTES = 64 * 2**20
 
 _SCALARS: tuple[Any, ...] = (int, float, str)
 _COLLECTIONS: tuple[Any, ...] = (list, tuple, set, frozenset)
@@ -25,18 +24,18 @@ class NotPlain(Exception):
 
 
 def dump(value: object) -> bytes:
-    """One line. Raises NotPlain for what cannot be sent."""
+    """Return a value as one line; raises NotPlain for a value that cannot be sent."""
     try:
         line = json.dumps(_encode(value, 0)).encode() + b"\n"
     except (ValueError, RecursionError) as error:
         raise NotPlain(str(error)) from None
-    if len(line) > LONGEST:
+    if len(line) > MAX_LINE_BYTES:
         raise NotPlain(f"{len(line)} bytes")
     return line
 
 
 def load(line: bytes) -> Any:
-    """The value of a line. Raises NotPlain for what ``dump`` does not write."""
+    """Return the value of a line; raises NotPlain for a line that ``dump`` did not write."""
     try:
         return _decode(json.loads(line), 0)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -44,11 +43,11 @@ def load(line: bytes) -> Any:
 
 
 def _encode(value: object, depth: int) -> Any:
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise NotPlain("nested too deeply")
     if value is None or isinstance(value, bool):
         return value
-    # Subclasses (enumerations, counters, named tuples) arrive as what they are built on.
+    # Values of subclasses (enumerations, counters, named tuples) arrive as their base types.
     for scalar in _SCALARS:
         if isinstance(value, scalar):
             return scalar.__new__(scalar, value)
@@ -65,7 +64,7 @@ def _encode(value: object, depth: int) -> Any:
 
 
 def _decode(value: Any, depth: int) -> Any:
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise NotPlain("nested too deeply")
     if not isinstance(value, dict):
         if isinstance(value, list):

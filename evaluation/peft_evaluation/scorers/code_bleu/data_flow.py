@@ -1,9 +1,8 @@
-"""Which value comes from which: the data flow of Python code (GraphCodeBERT's, arXiv 2009.08366, as CodeBLEU uses it).
+"""The data flow of Python code: which value comes from which (GraphCodeBERT, arXiv 2009.08366, as CodeBLEU uses it).
 
-A walk over the tree that carries, for every name, the tokens its value may stem from. Loops are walked twice, so that
-what a round leaves reaches the next. Strings, and everything that is no keyword or sign, are values like names.
-
-Does not cover what names mean: attributes, calls and scopes are not told apart.
+The tree is walked with a map from each name to the tokens that its value may come from. Loops are walked twice, so that
+values of one round reach the next. Strings, and all tokens but keywords and operators, are treated like names.
+Attributes, calls and scopes are not distinguished.
 """
 
 from __future__ import annotations
@@ -14,46 +13,49 @@ from dataclasses import dataclass, replace
 from tree_sitter import Node
 
 COMES, COMPUTED = "comesFrom", "computedFrom"
-LOOPS = 8
-"""Loops in one another that are walked twice; in deeper ones the time would double with each."""
+MAX_LOOP_DEPTH = 8
+"""Loops nested deeper than this are walked once only, as each level doubles the time."""
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A token, and where its value comes from."""
+    """A token, and the tokens that its value comes from."""
 
     name: str
     token: int
-    """Its number in the code."""
+    """Position among the tokens of the code."""
     relation: str
     sources: tuple[str, ...] = ()
     origins: tuple[int, ...] = ()
 
 
 Flow = tuple[str, str, tuple[str, ...]]
-"""An edge without tokens, its names numbered."""
+"""An edge without its tokens, and with numbered names: name, relation, sources."""
 _Origins = Mapping[str, tuple[int, ...]]
 _Span = tuple[tuple[int, int], tuple[int, int]]
 
 
-class _Broken(Exception):
-    """A statement lacks a part: such code has no data flow at all."""
+class _IncompleteStatement(Exception):
+    """A statement lacks a part; code with such a statement has no data flow."""
 
 
 def data_flow(root: Node, code: str) -> list[Flow]:
-    """All flows of ``code``, whose tree ``root`` is, in the order of their tokens.
+    """Return all flows of ``code``, whose tree is ``root``, in the order of their tokens.
 
-    None where a statement is broken, where a value is a piece of a string, or nested too deep for a recursion.
+    The list is empty if a statement is incomplete, if a value is a part of a string, or if the code is nested too deep.
     """
     try:
         edges, _ = _DataFlowWalk.of(root, code).visit(root, {})
-    except (_Broken, KeyError, IndexError, RecursionError):
+    except (_IncompleteStatement, KeyError, IndexError, RecursionError):
         return []
     return _numbered(_by_token(_connected(_sorted(edges))))
 
 
 def match(reference: Sequence[Flow], candidate: Sequence[Flow]) -> float | None:
-    """The share of the reference's flows that the answer has, each of the answer's used once; None without any."""
+    """Return the share of the reference's flows that the candidate has; None if the reference has none.
+
+    Each flow of the candidate counts once.
+    """
     if not reference:
         return None
     left, found = list(candidate), 0
@@ -67,9 +69,9 @@ def match(reference: Sequence[Flow], candidate: Sequence[Flow]) -> float | None:
 @dataclass(frozen=True)
 class _DataFlowWalk:
     tokens: Mapping[_Span, tuple[int, str]]
-    """Number and text of each token, by its place."""
+    """Number and text of each token, by its position in the code."""
     loops: int = 0
-    """Around what is visited."""
+    """Number of loops around the visited node."""
 
     @classmethod
     def of(cls, root: Node, code: str) -> _DataFlowWalk:
@@ -77,7 +79,7 @@ class _DataFlowWalk:
         return cls({span: (number, _text(span, lines)) for number, span in enumerate(_leaves(root))})
 
     def visit(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
-        """The edges of ``node``, and where names come from after it."""
+        """Return the edges of ``node``, and the origins of names after it."""
         if _is_leaf(node):
             return self._leaf(node, origins)
         return _VISITS.get(node.type, _DataFlowWalk._other)(self, node, origins)
@@ -161,20 +163,20 @@ class _DataFlowWalk:
         return _merged(edges), origins
 
     def _other(self, node: Node, origins: _Origins) -> tuple[list[Edge], _Origins]:
-        # What a comprehension gives to a name is needed by what stands before it.
+        # A comprehension's names are used before the ``for`` clause that assigns them.
         first = sorted(node.children, key=lambda child: child.type != "for_in_clause")
         edges, origins = self._all(first, origins)
         return _sorted(edges), origins
 
     @property
     def _rounds(self) -> int:
-        return 2 if self.loops < LOOPS else 1
+        return 2 if self.loops < MAX_LOOP_DEPTH else 1
 
     def _inside(self) -> _DataFlowWalk:
         return replace(self, loops=self.loops + 1)
 
     def _values(self, node: Node) -> list[tuple[int, str]]:
-        """Tokens below ``node`` that are neither keywords nor signs."""
+        """Return number and text of the tokens of ``node`` that are neither keywords nor operators."""
         if _is_leaf(node):
             number, text = self.tokens[_span(node)]
             return [] if node.type == text else [(number, text)]
@@ -190,18 +192,18 @@ _VISITS = {
     "for_statement": _DataFlowWalk._for,
     "while_statement": _DataFlowWalk._while,
 }
-"""By the kind of node; all others are what is in them."""
+"""By the type of node; for all others ``_other`` visits the children."""
 
 
 def _field(node: Node, name: str) -> Node:
     found = node.child_by_field_name(name)
     if found is None:
-        raise _Broken(f"{node.type} without {name}")
+        raise _IncompleteStatement(f"{node.type} without {name}")
     return found
 
 
 def _paired(left: Node, right: Node) -> tuple[list[Node], list[Node]]:
-    """Element by element where both sides have as many, else each side as a whole."""
+    """Return the elements of both sides if they have as many, else each side as a whole."""
     lefts, rights = ([child for child in side.children if child.type != ","] for side in (left, right))
     return (lefts, rights) if lefts and len(lefts) == len(rights) else ([left], [right])
 
@@ -219,7 +221,7 @@ def _span(node: Node) -> _Span:
 
 
 def _text(span: _Span, lines: Sequence[str]) -> str:
-    """Columns are bytes to tree-sitter; as in the package they count characters, so beyond ASCII texts are shifted."""
+    """Return the text of a span; as in the package, columns in bytes are used as characters (wrong beyond ASCII)."""
     (first, start), (last, end) = span
     if first == last:
         return lines[first][start:end]
@@ -231,7 +233,7 @@ def _sorted(edges: Iterable[Edge]) -> list[Edge]:
 
 
 def _merged(edges: Iterable[Edge]) -> list[Edge]:
-    """One edge per token, name and relation, with all sources. Their order is not defined in the package."""
+    """Return one edge per token, name and relation, with all sources, whose order is undefined in the package."""
     found: dict[tuple[str, int, str], Edge] = {}
     for edge in edges:
         key = (edge.name, edge.token, edge.relation)
@@ -246,7 +248,7 @@ def _joined(first: Edge, second: Edge, *, sort: bool = False) -> Edge:
 
 
 def _connected(edges: Sequence[Edge]) -> list[Edge]:
-    """Those of tokens that come from another one or that another comes from."""
+    """Return the edges of tokens that come from another token or that another token comes from."""
     tokens = {edge.token for edge in edges if edge.origins} | {each for edge in edges for each in edge.origins}
     return [edge for edge in edges if edge.token in tokens]
 

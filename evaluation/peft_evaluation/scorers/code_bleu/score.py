@@ -1,9 +1,9 @@
-"""CodeBLEU of one answer: n-grams, weighted n-grams, syntax and data flow, each with a quarter of the weight.
+"""CodeBLEU of one answer: the mean of n-grams, weighted n-grams, syntax and data flow.
 
-Words are separated by white space. Precisions of zero count as 0.1 matches (Chen and Cherry 2014, method 1), and
-Python's keywords count five times as much in the second part. Syntax is the share of the reference's subtrees that the
-answer has as well, by shape alone; numbers stand for shapes, as printing every subtree takes time with the square of
-the depth, and a very deep one overflows tree-sitter's stack.
+Words are separated by white space. If no n-gram matches, 0.1 matches are assumed (Chen and Cherry 2014, method 1). In
+the weighted part, Python's keywords count five times as much as other words. Syntax is the share of the reference's
+subtrees that the answer has, compared without names and values. Subtrees are compared by numbers, not as printed text:
+printing all of them takes time that grows with the square of the depth, and can overflow tree-sitter's stack.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from peft_core.code.languages import GRAMMARS, parser_of
 from peft_evaluation.scorers.code_bleu import data_flow
 
 WEIGHT = 0.25
-"""Of each part, as in the study."""
+"""Weight of each part, as in the paper."""
 
 
 def code_bleu(candidate: str, reference: str) -> Mapping[str, float]:
-    """``codebleu`` and its parts, from 0 to 1; ``codebleu-dataflow`` is absent where the reference has no data flow.
+    """Return ``codebleu`` and its parts, 0 to 1; without ``codebleu-dataflow`` if the reference has no data flow.
 
-    As in the package, a data flow of which nothing agrees counts as 1 in the sum, as one that is not there does.
+    As in the package, a data flow without any match counts as 1 in the sum, and so does a missing data flow.
     """
     candidate, reference = candidate.strip(), reference.strip()
     words, theirs = candidate.split(), reference.split()
@@ -44,35 +44,35 @@ def code_bleu(candidate: str, reference: str) -> Mapping[str, float]:
     return {"codebleu": total, **parts, **({} if flow is None else {"codebleu-dataflow": flow})}
 
 
-LONGEST = 4
-NOTHING = 0.1
-"""Matches where there are none."""
-PLAIN = 0.2
-"""Weight of a word that is no keyword."""
+MAX_NGRAM = 4
+SMOOTHING = 0.1
+"""Number of matches that is assumed if there are none."""
+NON_KEYWORD_WEIGHT = 0.2
+"""Weight of a word that is not a keyword."""
 KEYWORDS = frozenset(keyword.kwlist) | {"match", "case", "type"}
 REFERENCE_LENGTH = 2
-"""For the brevity of the second part: the package takes the pair of words and weights for the words."""
+"""Length of the reference in the brevity penalty of the weighted part: the package counts (words, weights) as words."""
 
 Words = Sequence[str]
 
 
 def bleu(reference: Words, candidate: Words) -> float:
-    """BLEU-4 of one sentence."""
-    parts = [_precision(reference, candidate, n) for n in range(1, LONGEST + 1)]
+    """Return BLEU-4 of one answer."""
+    parts = [_precision(reference, candidate, n) for n in range(1, MAX_NGRAM + 1)]
     return _score(_brevity(len(reference), len(candidate)), parts)
 
 
 def weighted_recall(reference: Words, candidate: Words) -> float:
-    """The same with recall in place of precision, its single words weighted."""
-    weights = {word: 1.0 if word in KEYWORDS else PLAIN for word in reference}
-    parts = [_recall(reference, candidate, n, weights if n == 1 else {}) for n in range(1, LONGEST + 1)]
+    """Return the same as ``bleu`` with recall in place of precision, and with weights of single words."""
+    weights = {word: 1.0 if word in KEYWORDS else NON_KEYWORD_WEIGHT for word in reference}
+    parts = [_recall(reference, candidate, n, weights if n == 1 else {}) for n in range(1, MAX_NGRAM + 1)]
     return _score(_brevity(REFERENCE_LENGTH, len(candidate)), parts)
 
 
 def _score(brevity: float, parts: Sequence[tuple[float, float]]) -> float:
     if parts[0][0] == 0:
         return 0.0
-    logs = [math.log((matched or NOTHING) / of) / LONGEST for matched, of in parts]
+    logs = [math.log((matched or SMOOTHING) / of) / MAX_NGRAM for matched, of in parts]
     return brevity * math.exp(math.fsum(logs))
 
 
@@ -104,16 +104,16 @@ _Shape = tuple[object, ...]
 
 
 def syntax_match(reference: Node, candidate: Node) -> float:
-    """Between 0 and 1. A shape that the answer has once counts for each time the reference has it."""
+    """Return the share of the reference's subtrees whose shape occurs in the candidate, 0 to 1."""
     numbers: dict[_Shape, int] = {}
     theirs, ours = list(_shapes(reference, numbers)), set(_shapes(candidate, numbers))
     return sum(shape in ours for shape in theirs) / len(theirs)
 
 
 def _shapes(root: Node, numbers: dict[_Shape, int]) -> Iterator[int]:
-    """The number of each subtree that is more than a token, and of the whole; equal shapes have equal numbers.
+    """Yield the number of each subtree that is not a token, and of the whole tree; equal shapes have equal numbers.
 
-    ``numbers`` are those given so far; more are added.
+    ``numbers`` has the number of each shape so far; new shapes are added.
     """
     cursor = root.walk()
     levels: list[list[_Shape]] = [[]]
@@ -129,7 +129,7 @@ def _shapes(root: Node, numbers: dict[_Shape, int]) -> Iterator[int]:
             yield number
         if whole:
             return
-        # Signs and keywords are not printed, what is in them is.
+        # Operators and keywords are not part of a shape, but their children are.
         levels[-1] += [(cursor.field_name, number)] if node.is_named or node.is_missing else inner
         down = cursor.goto_next_sibling()
         if not down:
@@ -138,14 +138,14 @@ def _shapes(root: Node, numbers: dict[_Shape, int]) -> Iterator[int]:
 
 def _kind(node: Node) -> _Shape:
     if node.type == "ERROR" and not node.child_count:
-        return (str(node),)  # The one place where a character is part of the shape.
+        return (str(node),)  # only here the text is part of the shape
     return node.type, node.is_named, node.is_missing
 
 
 def strip(code: str) -> str:
-    """The same lines without comments, docstrings and empty lines; ``code`` itself where it has no tokens of Python.
+    """Return code without comments, docstrings and empty lines; ``code`` itself if it cannot be tokenized.
 
-    A text that begins a line at its very left is taken for a docstring as well.
+    A string at column 0 is taken for a docstring as well.
     """
     try:
         kept = "".join(_kept(code))
@@ -171,5 +171,5 @@ def _kept(code: str) -> list[str]:
 
 
 def parse(code: str) -> Node:
-    """The root of the tree."""
+    """Return the root of the code's syntax tree."""
     return parser_of(GRAMMARS["python"]).parse(code.encode(errors="replace")).root_node
