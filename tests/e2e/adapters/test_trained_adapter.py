@@ -59,7 +59,7 @@ def test_every_key_of_the_installed_pefts_config_is_known() -> None:
         lora_config.READ_KEYS
         | lora_config.TRAINING_ONLY_KEYS
         | lora_config.CODE_KEYS
-        | lora_config.UNSERVED_KEYS.keys()
+        | lora_config.UNSUPPORTED_KEYS.keys()
     )
     assert {field.name for field in fields(LoraConfig)} <= known
 
