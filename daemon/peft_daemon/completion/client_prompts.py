@@ -108,7 +108,9 @@ class FimMarkers:
 
 FIM_MARKERS = (
     # Qwen2.5-Coder, CodeGemma, Granite 4
-    FimMarkers("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", ("<|repo_name|>",), ("<|file_sep|>",)),
+    FimMarkers(
+        *("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"), ("<|repo_name|>",), ("<|file_sep|>",), ("<bos>",)
+    ),
     # StarCoder, StarCoder2, StableCode, Granite 3, Mellum
     FimMarkers(
         *("<fim_prefix>", "<fim_suffix>", "<fim_middle>"), ("<repo_name>", "<reponame>"), ("<file_sep>", "<filename>")

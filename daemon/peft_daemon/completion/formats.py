@@ -1,19 +1,26 @@
 """Prompt formats: how each model family wants a hole, or a sentence, written down.
 
 A format is data with an id, shared by serving, tuning and evaluation; an adapter's manifest names the one it was
-trained on. Does not cover budgets, windows or documents: see ``prompt``.
+trained on. ``formats.toml`` has those of the known families. Does not cover budgets, windows or documents (``prompt``),
+nor which format a model's file needs (``detection``).
 
-The order of the fill-in-the-middle formats is prefix, suffix, middle, as the families were trained. Where the
-tokenizer allows it, the last lines before the cursor (``Slot.TYPED``) come after the middle token: to the model they
-are the beginning of its own answer, and a keystroke only appends to the prompt, so that the engine's KV cache holds
-all of it but the last tokens. A format without ``Slot.TYPED`` has those lines in ``Slot.PREFIX``.
+A fill-in-the-middle format has the order in which its family was trained: prefix, suffix, middle, or suffix, prefix,
+middle. Where the tokenizer allows it, the last lines before the cursor (``PromptField.TYPED``) come after the middle
+token: to the model they are the beginning of its own answer, and a keystroke only appends to the prompt, so that the
+engine's KV cache holds all of it but the last tokens. A format without ``PromptField.TYPED`` has those lines in
+``PromptField.PREFIX``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
+from importlib import resources
+
+import msgspec
 
 from peft_core.api_types import Task
 from peft_core.errors import NotFound
@@ -48,7 +55,7 @@ Piece = Segment | PromptField
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """One way to write a prompt.
+    """One way to write a prompt. ``msgspec.json`` encodes and decodes it without loss.
 
     ``end`` is the control token after which the answer is over: tuning appends it to the target; empty means the
     tokenizer's own end-of-sequence token. ``stop`` are strings at which an engine cuts the answer, for models that
@@ -72,178 +79,94 @@ class PromptFormat:
     pretokenizer: str = ""
     """Pattern of the stretches of text within which the family's tokenizer makes tokens; see ``prompt.held_back``."""
 
+    @property
+    def control_tokens(self) -> tuple[str, ...]:
+        """All control tokens that a prompt of this format, or the end of its answer, may hold."""
+        pieces = (*self.pieces, *self.with_context, *self.chunk, *self.answered)
+        texts = [piece.text for piece in pieces if isinstance(piece, Segment) and piece.special]
+        return tuple(dict.fromkeys([*texts, *([self.end] if self.end else [])]))
+
 
 _LETTER, _OTHER = r"[^\W\d_]", r"(?:[^\s\w]|_)"
-_GPT4_WORDS = rf"(?:[^\r\n\w]|_)?{_LETTER}+|\d| ?{_OTHER}+|\s+(?!\S)|\s+"
-_GPT2_WORDS = rf" ?{_LETTER}+| ?\d+| ?{_OTHER}+|\s+(?!\S)|\s+"
-
-
-def _control(text: str) -> Segment:
-    return Segment(text, special=True)
-
-
-_NEWLINE = Segment("\n")
-
-
-def _qwen_fim() -> PromptFormat:
-    """Qwen2.5-Coder technical report (arXiv 2409.12186), sections 2.1 and 3.1."""
-    prefix, suffix, middle = (_control(f"<|fim_{name}|>") for name in ("prefix", "suffix", "middle"))
-    file = _control("<|file_sep|>")
-    hole = (prefix, PromptField.PREFIX, suffix, PromptField.SUFFIX, middle, PromptField.TYPED)
-    others = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>")
-    return PromptFormat(
-        id="qwen-fim-v1",
-        task=Task.FILL,
-        pieces=hole,
-        end="<|endoftext|>",
-        stop=(prefix.text, suffix.text, middle.text, *others),
-        with_context=(
-            *(_control("<|repo_name|>"), PromptField.REPOSITORY, _NEWLINE, PromptField.CONTEXT),
-            *(file, PromptField.PATH, _NEWLINE, *hole),
-        ),
-        chunk=(file, PromptField.PATH, _NEWLINE, PromptField.TEXT, _NEWLINE),
-        pretokenizer=_GPT4_WORDS,
-    )
-
-
-def _starcoder2_fim() -> PromptFormat:
-    """StarCoder2 (arXiv 2402.19173), section 5: the path stands inside the prefix; no newline after the name."""
-    prefix, suffix, middle = (_control(f"<fim_{name}>") for name in ("prefix", "suffix", "middle"))
-    file = _control("<file_sep>")
-    tail = (PromptField.PREFIX, suffix, PromptField.SUFFIX, middle, PromptField.TYPED)
-    return PromptFormat(
-        id="starcoder2-fim-v1",
-        task=Task.FILL,
-        pieces=(prefix, *tail),
-        end="<|endoftext|>",
-        stop=(prefix.text, suffix.text, middle.text, "<fim_pad>", "<repo_name>", "<file_sep>", "<|endoftext|>"),
-        with_context=(
-            *(_control("<repo_name>"), PromptField.REPOSITORY, PromptField.CONTEXT),
-            *(file, prefix, PromptField.PATH, _NEWLINE, *tail),
-        ),
-        chunk=(file, PromptField.PATH, _NEWLINE, PromptField.TEXT),
-        pretokenizer=_GPT2_WORDS,
-    )
-
-
-def _codellama_fim() -> PromptFormat:
-    """Code Llama (arXiv 2308.12950), section 2.3.
-
-    Its SentencePiece tokenizer writes the word boundary ``▁`` into the control tokens' names and puts a space before
-    every text it tokenizes. After the middle token that space would be one the file does not have, so the last lines
-    stay in the prefix. The family never saw several files in one prompt.
-    """
-    begin, prefix, suffix, middle = (_control(text) for text in ("<s>", "▁<PRE>", "▁<SUF>", "▁<MID>"))
-    return PromptFormat(
-        id="codellama-fim-v1",
-        task=Task.FILL,
-        pieces=(begin, prefix, PromptField.PREFIX, suffix, PromptField.SUFFIX, middle),
-        end="▁<EOT>",
-        stop=("<EOT>", "<PRE>", "<SUF>", "<MID>", "</s>"),
-    )
-
-
-def _deepseek_fim() -> PromptFormat:
-    """DeepSeek-Coder (arXiv 2401.14196), section 3.1.2; other files are plain text below ``#path`` in the prefix."""
-    begin = _control("<｜begin▁of▁sentence｜>")
-    prefix, hole, end = (_control(f"<｜fim▁{name}｜>") for name in ("begin", "hole", "end"))
-    tail = (PromptField.PREFIX, hole, PromptField.SUFFIX, end, PromptField.TYPED)
-    return PromptFormat(
-        id="deepseek-fim-v1",
-        task=Task.FILL,
-        pieces=(begin, prefix, *tail),
-        end="<｜end▁of▁sentence｜>",
-        stop=(prefix.text, hole.text, end.text, "<｜end▁of▁sentence｜>", "<|EOT|>"),
-        with_context=(begin, prefix, PromptField.CONTEXT, Segment("#"), PromptField.PATH, _NEWLINE, *tail),
-        chunk=(Segment("#"), PromptField.PATH, _NEWLINE, PromptField.TEXT, _NEWLINE),
-        pretokenizer=_GPT2_WORDS,
-    )
-
-
-def _instruct() -> PromptFormat:
-    """The study's prompt (arXiv 2308.10462), for any family."""
-    return PromptFormat(
-        id="instruct-v1",
-        task=Task.INTENT,
-        pieces=(Segment("### Instruction:\n"), PromptField.INTENT, Segment("\n### Response:\n")),
-        stop=("### Instruction:", "### Response:", "<|endoftext|>", "<|im_end|>", "</s>"),
-        answered=(Segment("\n\n"),),
-    )
-
-
-def _qwen_chat() -> PromptFormat:
-    """ChatML as Qwen2.5's chat template writes it, the answer begun with a fence so that it holds only code."""
-    start, end = _control("<|im_start|>"), _control("<|im_end|>")
-    system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    return PromptFormat(
-        id="qwen-chat-v1",
-        task=Task.INTENT,
-        pieces=(
-            *(start, Segment(f"system\n{system}"), end, _NEWLINE),
-            *(
-                start,
-                Segment("user\nWrite "),
-                PromptField.LANGUAGE,
-                Segment(" code: "),
-                PromptField.INTENT,
-                end,
-                _NEWLINE,
-            ),
-            *(start, Segment("assistant\n```"), PromptField.LANGUAGE, _NEWLINE),
-        ),
-        end="<|im_end|>",
-        stop=("\n```", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
-        question=4,
-        answered=(Segment("\n```"), end, _NEWLINE),
-        in_file="qwen-chat-file-v1",
-    )
-
-
-def _qwen_chat_file() -> PromptFormat:
-    """The same with the file, for a sentence that stands in one; the file comes first, or the answer begins with it."""
-    start, end = _control("<|im_start|>"), _control("<|im_end|>")
-    chat = _qwen_chat()
-    file = (
-        Segment("\n```"),
-        PromptField.LANGUAGE,
-        _NEWLINE,
-        PromptField.PREFIX,
-        PromptField.SUFFIX,
-        Segment("\n```\n"),
-    )
-    return replace(
-        chat,
-        id="qwen-chat-file-v1",
-        pieces=(
-            *chat.pieces[: chat.question],
-            *(start, Segment("user\nThis file is to be continued:"), *file),
-            *(
-                Segment("Write the "),
-                PromptField.LANGUAGE,
-                Segment(" code that comes next: "),
-                PromptField.INTENT,
-                end,
-                _NEWLINE,
-            ),
-            *(start, Segment("assistant\n```"), PromptField.LANGUAGE, _NEWLINE),
-        ),
-        answered=(),
-        in_file="",
-    )
-
-
-FORMATS: Mapping[str, PromptFormat] = {
-    each.id: each
-    for each in (
-        _qwen_fim(),
-        _codellama_fim(),
-        _starcoder2_fim(),
-        _deepseek_fim(),
-        _instruct(),
-        _qwen_chat(),
-        _qwen_chat_file(),
-    )
+WORDS = {
+    "": "",
+    "gpt4": rf"(?:[^\r\n\w]|_)?{_LETTER}+|\d| ?{_OTHER}+|\s+(?!\S)|\s+",
+    "gpt2": rf" ?{_LETTER}+| ?\d+| ?{_OTHER}+|\s+(?!\S)|\s+",
 }
+"""Patterns for ``PromptFormat.pretokenizer``, by the tokenizer whose way of splitting the family took over."""
+
+_FIELDS = {f"{{{field}}}": field for field in PromptField}
+
+
+def cut(text: str, tokens: Iterable[str], fields: Mapping[str, PromptField]) -> tuple[Piece, ...]:
+    """Cut ``text`` at control tokens and at the names of fields; what is between them is literal text.
+
+    Where several of these begin at the same place the longest counts, as it does for a tokenizer.
+    """
+    special = {token for token in tokens if token and token in text}
+    names = sorted(special | fields.keys(), key=len, reverse=True)
+    if not names:
+        return (Segment(text),) if text else ()
+    parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
+    # Every second part is what was split at; control tokens go first, as no text may hide one.
+    return tuple(
+        (Segment(part, special=True) if part in special else fields[part]) if index % 2 else Segment(part)
+        for index, part in enumerate(parts)
+        if part
+    )
+
+
+class FormatEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One entry of ``formats.toml``, whose head explains the fields."""
+
+    id: str
+    task: Task
+    family: str
+    source: str
+    prompt: str
+    tokens: tuple[str, ...] = ()
+    once: str = ""
+    with_context: str = ""
+    chunk: str = ""
+    answered: str = ""
+    end: str = ""
+    stop: tuple[str, ...] = ()
+    words: str = ""
+    in_file: str = ""
+    pretokenizers: tuple[str, ...] = ()
+
+    def to_format(self) -> PromptFormat:
+        """The format with its texts cut into pieces."""
+        once = self._cut(self.once)
+        return PromptFormat(
+            id=self.id,
+            task=self.task,
+            pieces=(*once, *self._cut(self.prompt)),
+            end=self.end,
+            stop=self.stop,
+            with_context=self._cut(self.with_context),
+            question=len(once),
+            answered=self._cut(self.answered),
+            chunk=self._cut(self.chunk),
+            in_file=self.in_file,
+            pretokenizer=WORDS[self.words],
+        )
+
+    def _cut(self, text: str) -> tuple[Piece, ...]:
+        return cut(text, self.tokens, _FIELDS)
+
+
+class _FormatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    formats: tuple[FormatEntry, ...]
+
+
+def _read_entries() -> tuple[FormatEntry, ...]:
+    text = resources.files("peft_daemon.completion").joinpath("formats.toml").read_text(encoding="utf-8")
+    return msgspec.convert(tomllib.loads(text), _FormatFile).formats
+
+
+ENTRIES = _read_entries()
+FORMATS: Mapping[str, PromptFormat] = {entry.id: entry.to_format() for entry in ENTRIES}
 
 
 def get(format_id: str) -> PromptFormat:

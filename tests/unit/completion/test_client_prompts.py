@@ -87,10 +87,11 @@ def test_what_is_not_such_a_prompt_as_a_whole_stays_text(text: str) -> None:
     "form", [form for form in FORMATS.values() if form.task is Task.FILL], ids=lambda form: form.id
 )
 def test_the_formats_that_are_served_are_understood_as_clients_write_them(form: object) -> None:
-    values = {PromptField.PREFIX: BEFORE, PromptField.SUFFIX: AFTER, PromptField.TYPED: ""}
+    values = {PromptField.PREFIX: BEFORE, PromptField.SUFFIX: AFTER, PromptField.TYPED: "", PromptField.PATH: "b.py"}
     pieces = form.pieces  # type: ignore[attr-defined]
     text = "".join(piece.text if isinstance(piece, Segment) else values[piece] for piece in pieces)
-    assert parse(text.replace("▁<", " <")) == HOLE
+    path = "b.py" if PromptField.PATH in pieces else None
+    assert parse(text.replace("▁<", " <")) == WrittenHole(BEFORE, AFTER, path)
 
 
 def written(markers: FimMarkers, prefix: str, suffix: str, *, suffix_first: bool) -> str:

@@ -13,7 +13,7 @@ from peft_core.api_types import ContextChunk, Task
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.formats import FORMATS
+from peft_daemon.completion.formats import FORMATS, PromptField, PromptFormat
 from peft_daemon.completion.prompt import Shot
 from peft_daemon.engines.base import Prompt, Segment
 
@@ -55,6 +55,18 @@ def between(built: Prompt, begin: str, end: str = "") -> str:
     return "".join(texts[first:last])
 
 
+def field_texts(form: PromptFormat, built: Prompt) -> dict[PromptField, str]:
+    """What stands in the place of each field; of neighbouring fields the first has the text of all."""
+    texts: dict[PromptField, str] = {}
+    rest = list(built)
+    for piece, before in zip(form.pieces, (None, *form.pieces), strict=False):
+        if isinstance(piece, Segment) and piece.special:
+            assert rest.pop(0) == piece
+        elif isinstance(piece, PromptField) and not isinstance(before, PromptField):
+            texts[piece] = rest.pop(0).text if rest and not rest[0].special else ""
+    return texts
+
+
 def used(built: Prompt, count: Counter) -> int:
     """Tokens of a prompt."""
     return sum(count.count_tokens([s.text for s in built if not s.special])) + sum(s.special for s in built)
@@ -85,11 +97,9 @@ def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
     control = [segment.text for segment in built if segment.special]
     order = [piece.text for piece in FORMATS[name].pieces if isinstance(piece, Segment) and piece.special]
     assert control == order
-    start, hole, end = order[-3:]
-    before = between(built, start, hole)
-    after = between(built, hole, end)
-    typed = between(built, end)
-    shown = before + typed + held
+    texts = field_texts(FORMATS[name], built)
+    after = texts[PromptField.SUFFIX]
+    shown = texts[PromptField.PREFIX] + texts.get(PromptField.TYPED, "") + held
     assert prefix.endswith(shown)
     assert suffix.startswith(after)
     cut_at_line = shown == prefix or prefix[: len(prefix) - len(shown)].endswith("\n")

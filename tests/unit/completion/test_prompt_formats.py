@@ -11,14 +11,23 @@ from peft_daemon.completion.formats import FORMATS, PromptField
 from peft_daemon.engines.base import Segment
 
 KNOWN = (
+    "codegemma-fim-v1",
     "codellama-fim-v1",
+    "codestral-fim-v1",
     "deepseek-fim-v1",
+    "granite-code-fim-v1",
+    "granite4-fim-v1",
     "instruct-v1",
+    "mellum-fim-v1",
     "qwen-chat-file-v1",
     "qwen-chat-v1",
     "qwen-fim-v1",
+    "seedcoder-fim-v1",
     "starcoder2-fim-v1",
 )
+SUFFIX_FIRST = {"codestral-fim-v1", "mellum-fim-v1", "seedcoder-fim-v1"}
+SENTENCE_PIECE = {"codegemma-fim-v1", "codellama-fim-v1", "codestral-fim-v1"}
+BEGINNINGS = {"<s>", "<bos>", "<｜begin▁of▁sentence｜>"}
 
 
 def test_the_published_ids_exist() -> None:
@@ -33,12 +42,20 @@ def test_an_unknown_id_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
-def test_a_fill_format_has_prefix_then_suffix_then_what_is_typed(name: str) -> None:
-    slots = [piece for piece in FORMATS[name].pieces if isinstance(piece, PromptField)]
-    assert slots in (
-        [PromptField.PREFIX, PromptField.SUFFIX, PromptField.TYPED],
-        [PromptField.PREFIX, PromptField.SUFFIX],
-    )
+def test_a_fill_format_has_its_family_s_order_and_what_is_typed_last(name: str) -> None:
+    slots = [
+        piece for piece in FORMATS[name].pieces if isinstance(piece, PromptField) and piece is not PromptField.PATH
+    ]
+    ends = [PromptField.PREFIX, PromptField.SUFFIX]
+    ordered = ends[::-1] if name in SUFFIX_FIRST else ends
+    assert slots in ([*ordered, PromptField.TYPED], ordered)
+    # After a middle token SentencePiece would put a space before what is typed, or make other tokens of it.
+    assert (PromptField.TYPED in slots) == (name not in SENTENCE_PIECE or name in SUFFIX_FIRST)
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
+def test_text_is_held_back_only_where_the_tokenizer_has_words(name: str) -> None:
+    assert bool(FORMATS[name].pretokenizer) == (name not in SENTENCE_PIECE)
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].task is Task.FILL])
@@ -47,7 +64,7 @@ def test_a_fill_answer_ends_at_every_control_token_of_its_prompt(name: str) -> N
     control = [piece for piece in (*form.pieces, *form.with_context) if isinstance(piece, Segment) and piece.special]
     # Code Llama's vocabulary writes ``▁`` before its tokens' names; in text it is a space.
     named = {piece.text.lstrip("▁") for piece in control} | {form.end.lstrip("▁")}
-    assert named - {"<s>", "<｜begin▁of▁sentence｜>"} <= set(form.stop)
+    assert named - BEGINNINGS - {""} <= set(form.stop)
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if FORMATS[name].with_context])
