@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 
 from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner
-from peft_evaluation.typing_benchmark.trace_maker import stretches, without
+from peft_evaluation.typing_benchmark.trace_maker import line_blocks, remove_parts
 from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, TraceEvent, TraceFile
 
 TEXT = '''"""Sums."""
@@ -28,8 +28,8 @@ PATIENT = 60.0
 def short_trace(folder: Path, *, keys: int, wait_s: float = 0.05) -> Trace:
     """Enter and the last function's first ``keys - 1`` characters are typed; the last is waited for."""
     (folder / "sums.py").write_text(TEXT)
-    part = stretches(TEXT, shortest=1, longest=100)[-1]
-    before = without(TEXT, [part])
+    part = line_blocks(TEXT, shortest=1, longest=100)[-1]
+    before = remove_parts(TEXT, [part])
     writer = KeystrokeWriter("sums.py", TEXT, before, Random(0), TypingManner(0, 0, 0, 0, 0))
     events = [TraceEvent(kind=TraceAction.OPEN, wait_s=0.0, file="sums.py")]
     for event in writer.write(part.start, part.end, part.start):

@@ -1,1 +1,1 @@
-"""The typing benchmark: editing replayed in real time against completers that share one engine and weights."""
+"""The typing benchmark: replays editing in real time against completion systems with the same engine and weights."""

@@ -1,7 +1,7 @@
-"""The editor around a system under test, the same for all: when it asks, when it cancels, what it shows.
+"""The simulated editor, the same for all systems under test: it sends and cancels requests, and shows suggestions.
 
-As VS Code does (inlineCompletionsSource.ts): 50 ms after a keystroke it asks, a keystroke meanwhile cancels, and an
-answer for a document that has changed since is dropped.
+It behaves like VS Code (inlineCompletionsSource.ts): it sends a request 50 ms after a keystroke, the next keystroke
+cancels it, and an answer for a document that has changed since is dropped.
 """
 
 from __future__ import annotations
@@ -14,57 +14,58 @@ from dataclasses import dataclass, field
 import msgspec
 
 from peft_evaluation.typing_benchmark.policies.base import DocumentView, PolicySession
-from peft_evaluation.typing_benchmark.screen import SILENT, LineJudgement, Screen, ScreenSuggestion, judge
+from peft_evaluation.typing_benchmark.screen import NO_SUGGESTION, LineJudgement, Screen, ScreenSuggestion, judge
 from peft_evaluation.typing_benchmark.traces import ENDS_SEGMENT, REQUESTING_ACTIONS, TraceAction, TraceEvent
 
 DEBOUNCE_S = 0.05
-"""VS Code's own for inline completions."""
+"""VS Code's delay before a request for inline completions."""
 
 
-# When each keystroke got its suggestion: a state machine fed with edits and with what the screen shows. Pure.
+# How long each keystroke waited for a suggestion. A state machine whose inputs are edits and the content of the screen.
 #
-# The clock starts with a keystroke. It stops when a suggestion that is valid for the document *as it is then* is on the
-# screen: at once, where ghost text stays through the keystroke; else with the next that appears, be it after further
-# keystrokes, whose own clocks stop at the same moment. When the segment ends (the cursor goes elsewhere, the trace is
-# over) before anything appears, the clock never stops.
+# The clock of a keystroke stops when a suggestion that is valid for the current document is on the screen: at once if
+# the ghost text from before remains valid, else with the next suggestion. If that comes after further keystrokes, all
+# their clocks stop at that moment. If the segment ends first (the cursor moves elsewhere, or the trace ends), the
+# keystroke never gets a suggestion.
 
 
 class Keystroke(msgspec.Struct, kw_only=True):
-    """One typed character after which a suggestion may be wanted, and what came of it; times in milliseconds."""
+    """One typed character after which a suggestion may be wanted, and the result; times in milliseconds."""
 
     index: int
-    """Of the event in its trace."""
+    """Index of the event in its trace."""
     place: int
+    """Number of the line being written; see ``TraceEvent.place``."""
     stayed: bool = False
-    """Ghost text that was there before agrees with the character."""
+    """Ghost text from before the keystroke remained valid."""
     shown_ms: float | None = None
-    """Until something valid was on the screen; null: never."""
+    """Time until a valid suggestion was on the screen; null: never."""
     full_ms: float | None = None
-    """Until that had its full length (a partial answer may come first)."""
+    """Time until that suggestion had its full length (a partial answer may come first)."""
     answered_ms: float | None = None
-    """Until its own request was answered, be it with nothing; null: it was overtaken, or never made."""
+    """Time until its own request was answered, even without a suggestion; null: it was cancelled, or never sent."""
     nothing: bool = False
-    """Its own request was answered with nothing, and nothing was shown before the next event."""
+    """Its own request was answered without a suggestion, and nothing was shown before the next event."""
     cached: bool | None = None
-    """Its own request was answered without the model; null where that is not known."""
+    """Its own request was answered without the model; null: not known."""
     text: str = ""
-    """What was on the screen at the next event ..."""
-    judged: LineJudgement = SILENT
-    """... and how good that was."""
+    """The suggestion on the screen at the next event."""
+    judged: LineJudgement = NO_SUGGESTION
+    """How good that suggestion was."""
 
 
 @dataclass
 class KeystrokeWatch:
-    """Follows one document after the other; ``now`` is in seconds, from any beginning."""
+    """Measures the keystrokes of a trace; ``now`` is a time in seconds of any clock."""
 
     keystrokes: list[Keystroke] = field(default_factory=list)
     _waiting: list[tuple[Keystroke, float]] = field(default_factory=list)
     _arrived: list[tuple[Keystroke, float]] = field(default_factory=list)
-    """Those whose clock stopped since the last edit: what is shown to them may still grow."""
+    """Keystrokes whose clock stopped since the last edit; their suggestion may still grow."""
     _shown: ScreenSuggestion | None = None
 
     def typed(self, now: float, keystroke: Keystroke, shown: ScreenSuggestion | None) -> None:
-        """A keystroke; ``shown`` is what is still on the screen right after it."""
+        """Record a keystroke; ``shown`` is the suggestion that is on the screen right after it."""
         self.keystrokes.append(keystroke)
         self._arrived.clear()
         self._waiting.append((keystroke, now))
@@ -73,13 +74,13 @@ class KeystrokeWatch:
         self.changed(now, shown)
 
     def edited(self, now: float, shown: ScreenSuggestion | None) -> None:
-        """Any other edit: no clock starts."""
+        """Record any other edit, which starts no clock."""
         self._arrived.clear()
         self._shown = None
         self.changed(now, shown)
 
     def changed(self, now: float, shown: ScreenSuggestion | None) -> None:
-        """What the screen shows may be other than before."""
+        """Record what the screen shows now."""
         if shown is None or shown == self._shown:
             self._shown = shown
             return
@@ -92,16 +93,16 @@ class KeystrokeWatch:
         self._shown = shown
 
     def ended(self) -> None:
-        """The segment is over: who still waits does so for ever."""
+        """Record the end of a segment: keystrokes that still wait never get a suggestion."""
         self._waiting.clear()
         self._arrived.clear()
         self._shown = None
 
 
 class Editor:
-    """The documents of one trace, which of them is shown, and the request under way.
+    """The open documents of one trace, the one that is shown, and the current request.
 
-    ``save`` writes a document's text to the workspace; ``clock`` gives seconds.
+    ``save`` writes a document's text to the workspace; ``clock`` returns seconds.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Editor:
 
     @property
     def view(self) -> DocumentView:
-        """The document that is shown."""
+        """The document that is shown now."""
         screen = self._screens[self._current]
         return DocumentView(self._current, screen.document, screen.cursor, self._versions[self._current])
 
@@ -130,7 +131,7 @@ class Editor:
         return last is not None and last.shown_ms is None and last.answered_ms is None
 
     def happen(self, index: int, event: TraceEvent) -> None:
-        """Let the person do something; returns at once."""
+        """Carry out an event of the trace; does not wait for a suggestion."""
         if event.kind is TraceAction.PAUSE:
             return
         self._settle()
@@ -163,7 +164,7 @@ class Editor:
         self.session.opened(self.view)
 
     def close(self) -> None:
-        """The end: judge what is shown last, and ask no more."""
+        """End: judge the last suggestion, and cancel the current request."""
         self._settle()
         self.watch.ended()
         self._cancel()
@@ -184,21 +185,21 @@ class Editor:
         self.session.changed(self.view, edit, before)
 
     def _settle(self) -> None:
-        """Note what the last keystroke had on the screen when its time was over."""
+        """Record what the screen shows for the last keystroke, just before the next event."""
         last, self._last = self._last, None
         if last is None:
             return
         screen = self._screens[self._current]
         last.judged = judge(screen, self._truth)
         last.text = screen.shown.text if screen.shown else ""
-        last.nothing = last.answered_ms is not None and last.judged == SILENT
+        last.nothing = last.answered_ms is not None and last.judged == NO_SUGGESTION
 
     def _cancel(self) -> None:
         task, self._asking = self._asking, None
         if task is None:
             return
         if task.done() and not task.cancelled():
-            task.result()  # what went wrong there goes on from here
+            task.result()  # raises the exception of the request, if there was one
         task.cancel()
 
     async def _ask(self, keystroke: Keystroke | None, began: float) -> None:
@@ -214,7 +215,7 @@ class Editor:
             keystroke.cached = answer.cached
 
     def _more(self) -> None:
-        """There is more of what was answered last: ask again, at once."""
+        """Request again at once: more of the last answer is available."""
         if self._asking is None or self._asking.done():
             self._cancel()
             self._asking = asyncio.create_task(self._ask_again())

@@ -1,4 +1,4 @@
-"""From what was replayed to the figures of one policy. Pure functions."""
+"""Compute the figures of the policies from their replays, and compare them. Pure functions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from peft_evaluation.typing_benchmark.traces import Trace, digest_of
 
 
 def figures_of(what: str, replayed: Sequence[Replayed], scenes: Mapping[str, Sequence[Replayed]]) -> PolicyFigures:
-    """One policy's figures over its traces; ``scenes`` are its replays of each fixed scene.
+    """Return one policy's figures over its traces; ``scenes`` has its replays of each fixed scene.
 
-    Raises ValueError without a counted keystroke.
+    Raises ValueError if no keystroke was counted.
     """
     strokes = [stroke for each in replayed for stroke in each.keystrokes]
     if not strokes:
@@ -78,10 +78,7 @@ def figures_of(what: str, replayed: Sequence[Replayed], scenes: Mapping[str, Seq
 
 
 def percentile(times: Sequence[float | None], percent: float) -> float | None:
-    """The nearest rank: the smallest time that so many percent do not exceed; None (for ever) is the longest.
-
-    Raises ValueError without times.
-    """
+    """Return a percentile by nearest rank; None stands for an infinite time. Raises ValueError without times."""
     if not times:
         raise ValueError("no time to take a percentile of")
     ordered = sorted(math.inf if time is None else time for time in times)
@@ -89,8 +86,8 @@ def percentile(times: Sequence[float | None], percent: float) -> float | None:
     return None if math.isinf(found) else found
 
 
-def by_place(replayed: Iterable[Replayed], metric: str) -> dict[str, float]:
-    """``exact`` or ``similarity`` of each written line, the mean over its keystrokes; silence is 0."""
+def by_line(replayed: Iterable[Replayed], metric: str) -> dict[str, float]:
+    """Return ``exact`` or ``similarity`` of each written line: the mean over its keystrokes, 0 without a suggestion."""
     values: dict[str, list[float]] = {}
     for each in replayed:
         for stroke in each.keystrokes:
@@ -100,7 +97,7 @@ def by_place(replayed: Iterable[Replayed], metric: str) -> dict[str, float]:
 
 
 def _scene(replayed: Sequence[Replayed]) -> float | None:
-    """The median over files of the last keystroke's time; None counts as for ever."""
+    """Return the median over files of the last keystroke's time; None stands for an infinite time."""
     last = [each.keystrokes[-1].shown_ms if each.keystrokes else None for each in replayed]
     found = median(math.inf if time is None else time for time in last)
     return None if math.isinf(found) or math.isnan(found) else round(found, 1)
@@ -128,7 +125,7 @@ def _rounded(value: float) -> float:
     return round(value, 4)
 
 
-# Ours against the better of the re-created policies: ratios, what was to be reached, whether quality is no lower.
+# Our policies compared with the better of the re-created ones: ratios, goals, and tests of the quality.
 
 OURS = ("ours", "ours-base")
 _TARGETS = {
@@ -139,13 +136,13 @@ _TARGETS = {
     "cold-0s": ("cold open, typing at once", 0.5),
     "reopened-2s": ("reopened after a restart", 0.15),
 }
-"""By figure: in words, and the largest ratio to the better rival."""
+"""By figure: its description, and the goal, which is the largest ratio to the better rival."""
 WITHOUT_MODEL = 0.5
 QUALITY = ("exact", "similarity")
 
 
 def ratios(policies: Mapping[str, PolicyFigures]) -> tuple[Ratio, ...]:
-    """Every figure with a target, of each of ours, to the better rival; none without a rival."""
+    """Return the ratio of our policies to the better rival for each figure with a goal; empty without a rival."""
     rivals = [name for name in RIVALS if name in policies]
     found = []
     for name in (name for name in OURS if name in policies):
@@ -160,11 +157,11 @@ def ratios(policies: Mapping[str, PolicyFigures]) -> tuple[Ratio, ...]:
 
 
 def compare_policies(replayed: Sequence[Replayed], *, seed: int) -> tuple[Comparison, ...]:
-    """The quality of each of ours against each rival, line by line: paired permutation tests, adjusted."""
+    """Compare the quality of each of our policies with each rival, line by line, with adjusted permutation tests."""
     found: list[Comparison] = []
     names = {each.policy for each in replayed}
     for metric in QUALITY:
-        values = {name: by_place((each for each in replayed if each.policy == name), metric) for name in sorted(names)}
+        values = {name: by_line((each for each in replayed if each.policy == name), metric) for name in sorted(names)}
         pairs = [(ours, rival) for ours in OURS for rival in RIVALS if ours in names and rival in names]
         found += adjust_p_values(
             [compare((o, values[o]), (r, values[r]), metric, MetricKind.MEAN, seed=seed) for o, r in pairs]
@@ -175,7 +172,7 @@ def compare_policies(replayed: Sequence[Replayed], *, seed: int) -> tuple[Compar
 def goals(
     policies: Mapping[str, PolicyFigures], ratios: Sequence[Ratio], comparisons: Sequence[Comparison]
 ) -> tuple[Goal, ...]:
-    """What was to be reached, of the product as installed; quality on equal weights where those were replayed."""
+    """Return the goals and whether ``ours`` met them; quality is that of ``ours-base`` if it was replayed."""
     by_figure = {ratio.figure: ratio.value for ratio in ratios if ratio.policy == "ours"}
     found = [
         Goal(
@@ -197,7 +194,7 @@ def goals(
     )
     judged = next((name for name in reversed(OURS) if any(each.strategy == name for each in comparisons)), "")
     tests = [each for each in comparisons if each.strategy == judged]
-    # Where nothing was ever shown, no test can say that it is good.
+    # If nothing was ever shown, the quality cannot be judged.
     silent = judged not in policies or policies[judged].exact_shown is None
     lowest = min((each.difference for each in tests), default=None)
     found.append(
@@ -212,7 +209,7 @@ def goals(
 
 
 def _has(figures: PolicyFigures, figure: str) -> bool:
-    """Whether it was measured: a time that is null was, and is infinite; a number of tokens that is null was not."""
+    """Return whether a figure was measured: a time of None was (it is infinite), another figure of None was not."""
     if figure in figures.scenes or figure.endswith("_ms"):
         return True
     return getattr(figures, figure, None) is not None
@@ -249,9 +246,9 @@ def assemble(
     model: str,
     model_sha256: str,
 ) -> BenchReport:
-    """Figures of every policy that was replayed, ratios, goals and comparisons.
+    """Return the report: figures of every replayed policy, ratios, goals and comparisons.
 
-    Raises ValueError where a policy has no counted keystroke.
+    Raises ValueError if a policy has no counted keystroke.
     """
     ids = {trace.id for trace in traces}
     names = [name for name in POLICIES if any(each.policy == name for each in replayed)]
@@ -300,7 +297,7 @@ def _facts(trace: Trace) -> TraceFacts:
 
 
 def _machine() -> Machine:
-    """Where it ran, without a look at accelerators: loading torch for that would take seconds."""
+    """Return this machine's description without accelerators: loading torch to find them takes seconds."""
     return Machine(
         processor=processor_name(),
         cores=psutil.cpu_count(logical=False) or os.cpu_count() or 1,

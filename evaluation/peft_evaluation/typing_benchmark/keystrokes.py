@@ -1,8 +1,8 @@
-"""From a piece of finished code to the edits by which a person and an editor write it, key by key.
+"""Turn finished code into the edits with which a person types it in an editor, key by key.
 
-The editor does what editors do for Python: Enter takes over the indentation and adds a step after ``:``; a bracket
-whose partner stands on the same line comes with it, and typing the partner later overwrites that one. Quotes and
-brackets over several lines are typed by hand.
+The editor does what editors do for Python: Enter keeps the indentation, and adds a level after ``:``. An opening
+bracket gets its closing bracket if that is on the same line, and typing the closing bracket later overwrites it. Quotes
+and brackets over several lines are typed by hand.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from peft_core.code.document import lines_of
 from peft_evaluation.typing_benchmark.traces import AHEAD, TraceAction, TraceEdit, TraceEvent
 
 STEP = 4
-"""Columns of one step of indentation."""
+"""Columns of one level of indentation."""
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _MISTAKES = "etaoinsrhldcumfpgwybvkxjqz"
 
 
 @dataclass(frozen=True)
 class TypingManner:
-    """How often a person does what, besides typing; probabilities."""
+    """Probabilities of what a person does besides typing."""
 
     mistake: float = 0.04
-    """Per word: wrong characters first, then backspaces."""
+    """Per word: wrong characters are typed first, and deleted."""
     retype: float = 0.03
-    """Per word: deleted and typed again."""
+    """Per word: it is deleted and typed again."""
     undo: float = 0.02
-    """Per word: undone and typed again."""
+    """Per word: it is undone and typed again."""
     accept: float = 0.12
-    """Per line: a suggestion of its rest is accepted after a few characters."""
+    """Per line: after a few characters the rest of the line is inserted, like an accepted suggestion."""
     think: float = 0.1
-    """Per line: a longer pause before it."""
+    """Per line: there is a longer pause before it."""
     detour: str = ""
-    """``mistake``, ``retype`` or ``undo``: what happens for certain, at the first word long enough."""
+    """``mistake``, ``retype`` or ``undo``: this happens in any case, at the first word that is long enough."""
 
 
-def partners(source: str) -> Mapping[int, int]:
-    """Offset of each opening bracket to that of its closing one, where both are on one line and outside of strings.
+def bracket_pairs(source: str) -> Mapping[int, int]:
+    """Return the offsets of closing brackets by those of their opening ones, for pairs on one line outside of strings.
 
-    Raises SyntaxError or tokenize.TokenError for text that is no Python.
+    Raises SyntaxError or tokenize.TokenError for text that is not Python.
     """
     starts = [0]
     for line in lines_of(source):
@@ -54,42 +54,46 @@ def partners(source: str) -> Mapping[int, int]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type != tokenize.OP:
             continue
-        place = starts[token.start[0] - 1] + token.start[1]
+        offset = starts[token.start[0] - 1] + token.start[1]
         if token.string in _CLOSING:
-            open_.append((token.string, token.start[0], place))
+            open_.append((token.string, token.start[0], offset))
         elif open_ and _CLOSING[open_[-1][0]] == token.string:
             _, line_number, opened = open_.pop()
             if line_number == token.start[0]:
-                found[opened] = place
+                found[opened] = offset
     return found
 
 
 @dataclass
 class KeystrokeWriter:
-    """Writes parts of one file; holds its text so far and where in the original the cursor is."""
+    """Types parts of one file, and yields the events.
+
+    The cursor has two offsets: ``cursor`` in the file's current text, and ``_at`` in the original.
+    """
 
     name: str
     original: str
     text: str
+    """The file's current text."""
     random: Random
     manner: TypingManner = TypingManner()
     place: int = 0
+    """Number of the line being written; see ``TraceEvent.place``."""
     cursor: int = 0
     done: set[str] = field(default_factory=set)
-    """Which kinds of editing it did."""
+    """The kinds of editing so far."""
     _at: int = 0
-    """The cursor's place in the original."""
     _closers: list[int] = field(default_factory=list)
-    """Places in the original of closing brackets that already stand behind the cursor, the nearest last."""
-    _partners: Mapping[int, int] = field(default_factory=dict)
+    """Offsets in the original of closing brackets that the editor inserted after the cursor, the nearest last."""
+    _pairs: Mapping[int, int] = field(default_factory=dict)
     _end: int = 0
-    """Where in the original the part being written ends."""
+    """Offset in the original where the part being written ends."""
 
     def __post_init__(self) -> None:
-        self._partners = partners(self.original)
+        self._pairs = bracket_pairs(self.original)
 
     def write(self, start: int, end: int, cursor: int) -> Iterator[TraceEvent]:
-        """Write ``original[start:end]`` at ``cursor`` of the text, where it is missing; the jump comes first."""
+        """Type ``original[start:end]`` at the offset ``cursor`` of the text, after a jump to it."""
         self.cursor, self._at, self._end, self._closers = cursor, start, end, []
         self.place += 1
         yield self._event(TraceAction.JUMP, LOOK, None)
@@ -100,7 +104,7 @@ class KeystrokeWriter:
                 yield from self._word(end)
 
     def event(self, kind: TraceAction, pause: TypingPause) -> TraceEvent:
-        """An event that changes nothing."""
+        """Return an event without an edit."""
         return self._event(kind, pause, None)
 
     def _new_line(self, end: int) -> Iterator[TraceEvent]:
@@ -112,7 +116,7 @@ class KeystrokeWriter:
         begin = self.cursor - len(line)
         indent = line[: len(line) - len(line.lstrip())]
         deeper = " " * STEP if line.rstrip().endswith((":", "(", "[", "{")) else ""
-        # White space that the editor put on an empty line goes when the line is left.
+        # The editor removes its indentation from an empty line when the cursor leaves the line.
         start = begin if line.strip() == "" else self.cursor
         added = "\n" + indent + deeper
         self._at += 1
@@ -133,7 +137,7 @@ class KeystrokeWriter:
         return rest[: len(rest) - len(rest.lstrip(" \t"))]
 
     def _indent(self, there: str, wanted: str, end: int) -> Iterator[TraceEvent]:
-        """From the automatic indentation to the original's, by backspaces or by Tab."""
+        """Change the automatic indentation ``there`` to the original's with Backspace or Tab."""
         if there == wanted:
             return
         keep = len(wanted) if wanted == there[: len(wanted)] else 0
@@ -151,7 +155,7 @@ class KeystrokeWriter:
             yield self._typed(edit, SAME_KEY, aligned=there == wanted)
 
     def _word(self, end: int) -> Iterator[TraceEvent]:
-        """The characters up to the next word; now and then with a detour, or the rest of the line at once."""
+        """Type the next word, sometimes with a detour; or insert the rest of the line at once."""
         length = self._word_length(end)
         rest = self.original[self._at : end].partition("\n")[0]
         begun = self._line().strip()
@@ -171,7 +175,7 @@ class KeystrokeWriter:
             yield from self._undo(length)
 
     def _detour(self) -> str:
-        """What happens besides typing a word, if anything."""
+        """Return the detour at a word; empty for none."""
         if self.manner.detour:
             wanted, self.manner = self.manner.detour, replace(self.manner, detour="")
             return wanted
@@ -180,11 +184,11 @@ class KeystrokeWriter:
         return found
 
     def _word_length(self, end: int) -> int:
-        """An identifier or number, or one other character."""
-        place = self._at
-        while place < end and (self.original[place].isalnum() or self.original[place] == "_"):
-            place += 1
-        return max(1, place - self._at)
+        """Return the length of the next identifier or number, or 1 for another character."""
+        after = self._at
+        while after < end and (self.original[after].isalnum() or self.original[after] == "_"):
+            after += 1
+        return max(1, after - self._at)
 
     def _characters(self, count: int) -> Iterator[TraceEvent]:
         for number in range(count):
@@ -194,9 +198,9 @@ class KeystrokeWriter:
         character, cursor = self.original[self._at], self.cursor
         if self._closers and self._closers[-1] == self._at:
             self._closers.pop()
-            edit = TraceEdit(cursor, cursor + 1, character)  # the one that came by itself is overwritten
-        elif self._at in self._partners and self._free_behind() and self._closes_inside():
-            self._closers.append(self._partners[self._at])
+            edit = TraceEdit(cursor, cursor + 1, character)  # overwrites the bracket that the editor inserted
+        elif self._at in self._pairs and self._free_behind() and self._closes_inside():
+            self._closers.append(self._pairs[self._at])
             edit = TraceEdit(cursor, cursor, character + _CLOSING[character])
         else:
             edit = TraceEdit(cursor, cursor, character)
@@ -205,14 +209,14 @@ class KeystrokeWriter:
         return self._typed(edit, pause)
 
     def _free_behind(self) -> bool:
-        """Whether an editor would close a bracket here: white space or a closing bracket follows."""
+        """Return whether an editor would insert a closing bracket: white space or a closing bracket follows."""
         return self.text[self.cursor : self.cursor + 1] in ("", " ", "\n", ")", "]", "}")
 
     def _closes_inside(self) -> bool:
-        return self._partners[self._at] < self._end
+        return self._pairs[self._at] < self._end
 
     def _mistake(self) -> Iterator[TraceEvent]:
-        """Wrong characters, noticed and deleted."""
+        """Type wrong characters and delete them."""
         self.done.add("mistake")
         right = self.original[self._at]
         wrong = [self.random.choice(_MISTAKES.replace(right.lower(), "")) for _ in range(self.random.randint(1, 3))]
@@ -223,7 +227,7 @@ class KeystrokeWriter:
         yield from self._backspaces(len(wrong), moves=False)
 
     def _backspaces(self, count: int, *, moves: bool) -> Iterator[TraceEvent]:
-        """``moves``: what goes was right, so the place in the original goes back as well."""
+        """Delete characters; ``moves``: they were correct, so the offset in the original decreases as well."""
         for number in range(count):
             edit = TraceEdit(self.cursor - 1, self.cursor, "")
             self.cursor -= 1
@@ -245,18 +249,18 @@ class KeystrokeWriter:
         yield from self._characters(length)
 
     def _accept(self, rest: str) -> TraceEvent:
-        """The rest of the line in one edit, over the brackets that came by themselves."""
+        """Insert the rest of the line in one edit, which replaces the brackets that the editor inserted."""
         self.done.add("accept")
         line_end = self._at + len(rest)
-        over = sum(place < line_end for place in self._closers)
-        self._closers = [place for place in self._closers if place >= line_end]
+        over = sum(offset < line_end for offset in self._closers)
+        self._closers = [offset for offset in self._closers if offset >= line_end]
         edit = TraceEdit(self.cursor, self.cursor + over, rest)
         self._at = line_end
         self.cursor += len(rest)
         return self._typed(edit, NOTICE, kind=TraceAction.ACCEPT)
 
     def _line(self) -> str:
-        """The text of the cursor's line before it."""
+        """Return the text of the cursor's line before the cursor."""
         return self.text[self.text.rfind("\n", 0, self.cursor) + 1 : self.cursor]
 
     def _typed(
@@ -279,37 +283,37 @@ class KeystrokeWriter:
         )
 
 
-# How long a person takes between two events; seconds, drawn from log-normal distributions.
+# Pauses between two events: seconds, drawn from log-normal distributions.
 #
 # Inside a word: mean 239 ms, standard deviation 112 ms, the inter-key interval of 168,000 typists (Dhakal, Feit,
-# Kristensson, Oulasvirta: Observations on Typing from 136 Million Keystrokes, CHI 2018). That typing slows down where
-# words and lines begin is known of writers; by how much it does for programmers is this benchmark's assumption.
+# Kristensson, Oulasvirta: Observations on Typing from 136 Million Keystrokes, CHI 2018). It is known that people type
+# more slowly at the beginning of words and lines; the numbers for that are assumptions of this benchmark.
 
-FASTEST_S = 0.05
+MIN_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
 class TypingPause:
-    """A log-normal distribution by its own mean and standard deviation, in seconds."""
+    """A log-normal distribution of pauses, given by its mean and standard deviation in seconds."""
 
     mean: float
     deviation: float
 
     def draw(self, random: Random) -> float:
-        """One pause, rounded to milliseconds."""
+        """Draw one pause, rounded to milliseconds."""
         variance = math.log(1 + (self.deviation / self.mean) ** 2)
         drawn = random.lognormvariate(math.log(self.mean) - variance / 2, math.sqrt(variance))
-        return round(min(max(drawn, FASTEST_S), 4 * self.mean), 3)
+        return round(min(max(drawn, MIN_PAUSE_S), 4 * self.mean), 3)
 
 
 IN_WORD = TypingPause(0.239, 0.112)
 WORD_START = TypingPause(0.36, 0.2)
 LINE_START = TypingPause(0.9, 0.6)
 SAME_KEY = TypingPause(0.13, 0.04)
-"""The key before once more: backspaces in a row."""
+"""Before the same key again, e.g. several backspaces."""
 NOTICE = TypingPause(0.6, 0.25)
-"""Seeing a mistake, or deciding to accept or undo."""
+"""Before correcting a mistake, accepting or undoing."""
 LOOK = TypingPause(1.4, 0.5)
-"""Finding the next place to edit."""
+"""Before editing at another place."""
 READ = TypingPause(2.2, 0.8)
-"""Reading a file just opened, or thinking."""
+"""For reading a file that was opened, or for thinking."""

@@ -1,4 +1,4 @@
-"""One trace against one system, in real time: what came of every keystroke, and what it took."""
+"""Replay one trace against one system in real time, and record the result of every keystroke and the resources used."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from peft_evaluation.typing_benchmark.editor import Editor, Keystroke
 from peft_evaluation.typing_benchmark.policies.base import PolicySession, ResourceUsage
 from peft_evaluation.typing_benchmark.traces import Trace, TraceAction
 
-MOST_FILES = 1000
+MAX_FILES = 1000
 """Files of a code base that are copied at most."""
-LARGEST_BYTES = 1_000_000
+MAX_FILE_BYTES = 1_000_000
 """Larger files are not copied."""
 POLL_S = 0.02
 MORE_S = 1.0
+"""Wait after the first suggestion of a scene, as the suggestion may still grow."""
 
 
 class TraceWorkspace:
-    """A temporary folder; use it in a ``with`` block."""
+    """A temporary folder with the files of a trace and around it; use it in a ``with`` block."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        # Short: a unix socket's path, somewhere below it, has room for 103 bytes.
+        # A short prefix, as the path of a unix socket below it may have only 103 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="pdb-"))
-        """For a system's own files ..."""
+        """Folder for the system's own files; it contains ``folder``."""
         self.folder = self.home / "work"
-        """... and the code."""
+        """Folder with the code."""
 
     def __enter__(self) -> TraceWorkspace:
         for name in self._around():
@@ -49,11 +50,11 @@ class TraceWorkspace:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def path(self, name: str) -> Path:
-        """Where a file of the trace is."""
+        """Return the path of a file of the trace."""
         return self.folder / name
 
     def read(self, name: str) -> str:
-        """A file as it was last saved."""
+        """Return the text of a file as it was last saved."""
         return self.path(name).read_text(encoding="utf-8")
 
     def write(self, name: str, text: str) -> None:
@@ -63,19 +64,19 @@ class TraceWorkspace:
         path.write_text(text, encoding="utf-8")
 
     def _around(self) -> list[str]:
-        """The Python files of the top folders that the trace's files are in."""
+        """Return the Python files below the top-level folders of the trace's files."""
         root = Path(self._trace.root)
         tops = {file.name.split("/")[0] for file in self._trace.files}
         found: list[str] = []
         for top in sorted(tops):
-            place = root / top
-            files = sorted(place.rglob("*.py")) if place.is_dir() else []
+            folder = root / top
+            files = sorted(folder.rglob("*.py")) if folder.is_dir() else []
             found += [file.relative_to(root).as_posix() for file in files]
-        return found[:MOST_FILES]
+        return found[:MAX_FILES]
 
     def _copy(self, name: str) -> None:
         source, target = Path(self._trace.root) / name, self.path(name)
-        if source.is_file() and not source.is_symlink() and source.stat().st_size <= LARGEST_BYTES:
+        if source.is_file() and not source.is_symlink() and source.stat().st_size <= MAX_FILE_BYTES:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
@@ -84,7 +85,7 @@ OpenSession = Callable[[TraceWorkspace], PolicySession]
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one system made of one trace; a line of the journal."""
+    """The result of one system on one trace; a line of the journal."""
 
     policy: str
     trace: str
@@ -96,11 +97,9 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def replay(trace: Trace, policy: str, opened: OpenSession, on_progress: Callable[[str, float], None]) -> Replayed:
-    """Start the system, replay the trace, end the system.
+    """Start the system, replay the trace, and end the system; raises what the system raises.
 
-    ``on_progress`` receives what happens and the seconds of the trace that are over.
-
-    Raises what the system raises when it cannot be started or asked.
+    ``on_progress`` receives a description and the seconds of the trace that have passed.
     """
     with TraceWorkspace(trace) as workspace:
         session = opened(workspace)
@@ -146,7 +145,7 @@ async def replay(trace: Trace, policy: str, opened: OpenSession, on_progress: Ca
 
 
 async def _shown(editor: Editor, due: float) -> bool:
-    """Whether what was typed last has its answer before ``due``; returns a little later, as more of it may come."""
+    """Wait until the last keystroke has a suggestion or an answer, and ``MORE_S``; return False if ``due`` is first."""
     while editor.waits:
         if time.perf_counter() >= due:
             return False
@@ -156,7 +155,7 @@ async def _shown(editor: Editor, due: float) -> bool:
 
 
 def added(one: ResourceUsage, other: ResourceUsage) -> ResourceUsage:
-    """Add up what two sessions used. A figure that one of them lacks is unknown."""
+    """Return the sum of what two sessions used; a number that one of them does not know is None."""
 
     def both(a: int | None, b: int | None) -> int | None:
         return None if a is None or b is None else a + b

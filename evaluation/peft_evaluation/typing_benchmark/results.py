@@ -1,4 +1,4 @@
-"""What a run of the typing benchmark leaves: ``bench.json`` as one value. Only data."""
+"""The types of ``bench.json``, the report of a typing benchmark."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ SCHEMA = 1
 
 
 class PolicyFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One system over all traces. Times are milliseconds; null: for ever, or not known. Shares are from 0 to 1."""
+    """The figures of one system over all traces.
+
+    Times are in milliseconds; null means never, or not known. Shares are from 0 to 1.
+    """
 
     what: str
+    """Description of the system."""
     keystrokes: int
-    """Characters typed rightly in lines that go on after them: what all shares and latencies are of."""
+    """Number of counted keystrokes: correct characters that do not end their line. Shares and times are of these."""
     typed: int
     """All characters typed by hand."""
     p50_ms: float | None
-    """Keystroke to first suggestion; a keystroke that never gets one counts as infinitely long."""
+    """Time from keystroke to first suggestion; infinite if there never is one."""
     p95_ms: float | None
     p99_ms: float | None
     full_p50_ms: float | None
-    """The same to the suggestion's full length."""
+    """Time from keystroke to the full suggestion (a partial one may come first)."""
     full_p95_ms: float | None
     full_p99_ms: float | None
     within_100_ms: float
     within_300_ms: float
     within_1000_ms: float
     answer_p50_ms: float | None
-    """Keystroke to the answer of its own request, be it with nothing, where there was one."""
+    """Time from keystroke to the answer of its own request, even without a suggestion."""
     answer_p95_ms: float | None
     stayed: float
-    """Share through which ghost text stayed."""
+    """Share for which the ghost text from before remained valid."""
     never: float
     """Share that never got a suggestion."""
     nothing: float
-    """Share whose own request was answered with nothing to show."""
+    """Share whose own request was answered without a suggestion."""
     overtaken: float
-    """Share overtaken by the next event before anything was shown or answered."""
+    """Share for which the next event came before any suggestion or answer."""
     without_model: float | None
-    """Share that the ghost text which was there, or an earlier answer, served."""
+    """Share that got its suggestion from valid ghost text or an earlier answer, without the model."""
     requests: int
     prompt_evaluated: int | None
     prompt_reused: int | None
@@ -49,36 +53,37 @@ class PolicyFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens evaluated per typed character."""
     decoded_per_typed: float | None
     kept: int | None
-    """Requests that the daemon answered from earlier answers ..."""
+    """Requests that the daemon answered from earlier answers."""
     joined: int | None
-    """... and from a generation already under way."""
+    """Requests that the daemon answered from a generation that was already in progress."""
     cpu_s: float
     cpu_s_per_typed: float
     exact: float
-    """Share of keystrokes at whose end the right line is on the screen; silence is wrong."""
+    """Share of keystrokes with the correct line on the screen at the next event; wrong without a suggestion."""
     similarity: float
-    """Mean edit similarity of the line; silence is 0."""
+    """Mean edit similarity of the line; 0 without a suggestion."""
     exact_shown: float | None
-    """The same where something is on the screen."""
+    """``exact`` of the keystrokes with a suggestion."""
     similarity_shown: float | None
+    """``similarity`` of the keystrokes with a suggestion."""
     accepted_per_shown: float | None
-    """Characters a person could accept per character shown."""
+    """Correct characters (from the first one on) per character shown."""
     scenes: dict[str, float | None] = {}
     """Median time to the first suggestion by scene: ``cold-0s``, ``cold-2s``, ``reopened-2s``."""
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """One of ours to the better of the re-created policies."""
+    """A figure of one of our policies divided by that of the better re-created policy."""
 
     policy: str
     figure: str
     value: float | None
-    """Null where ours is infinite or not known; 0 where only the rivals' is infinite."""
+    """Null if ours is infinite or not known; 0 if only the rival's is infinite."""
     rival: str
 
 
 class Goal(msgspec.Struct, frozen=True, kw_only=True):
-    """What was to be reached."""
+    """A goal of the benchmark, and whether it was met."""
 
     what: str
     target: str
@@ -88,7 +93,7 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TraceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What was replayed."""
+    """A trace that was replayed, without its events."""
 
     id: str
     code_base: str
@@ -99,7 +104,7 @@ class TraceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """``bench.json``."""
+    """The content of ``bench.json``."""
 
     schema: int = SCHEMA
     created: str
@@ -116,14 +121,12 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     ratios: tuple[Ratio, ...]
     goals: tuple[Goal, ...]
     comparisons: tuple[Comparison, ...]
-    """Ours against each rival, line by line: ``exact`` and ``similarity``."""
+    """Our policies compared with each rival, line by line: ``exact`` and ``similarity``."""
     latencies: dict[str, tuple[float | None, ...]]
-    """Keystroke to first suggestion, all of them, by policy; for the chart."""
+    """All times from keystroke to first suggestion, by policy; for the chart."""
     traces: tuple[TraceFacts, ...]
     notes: tuple[str, ...] = ()
 
 
-# The report of a run, from all that was replayed. Pure but for what it notes of the machine.
-
-_NOTE = "Absolute times are this machine's; the ratios within one run are what counts."
-_QUICK = "A quick run: too few keystrokes for the tails (p95, p99) and for tests of quality."
+_NOTE = "Absolute times depend on the machine; compare the ratios within one run."
+_QUICK = "A quick run has too few keystrokes for p95, p99 and tests of the quality."

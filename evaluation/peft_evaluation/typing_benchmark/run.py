@@ -1,7 +1,8 @@
-"""A run of the benchmark: traces, every policy on each, figures, report. Goes on where it was interrupted.
+"""Run the benchmark: make traces, replay each with every policy, compute figures, write the report.
 
-Everything lies in one folder: ``run.json`` (what is replayed), ``replays.jsonl`` (what was, one line for each policy
-and trace), then the report. Policies take turns on each trace: a machine that is slower for a while is so for all.
+All files are in one folder: ``run.json`` (what is replayed), ``replays.jsonl`` (the results so far, one line for each
+policy and trace), and at the end the report. An interrupted run can be continued. The policies take turns on each
+trace, so that a machine that is slow for a while is slow for all.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ from peft_tuning.installation import Installation
 
 RUN, JOURNAL = "run.json", "replays.jsonl"
 START_S = 4.0
-"""What starting and ending a system takes; for the first estimate of the time left."""
+"""Estimated time for starting and ending a system, for the estimate of the time left."""
 
 
 class Replaying(msgspec.Struct, frozen=True, kw_only=True, tag="replaying"):
-    """A replay goes on."""
+    """Event: progress of a replay."""
 
     done: int
-    """Replays that are over ..."""
+    """Number of replays done."""
     of: int
-    """... of so many."""
+    """Number of all replays."""
     what: str
     eta_s: float
+    """Estimated seconds left."""
 
 
 class BenchReported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
-    """The end: the report is written."""
+    """Event: the report was written. It is the last one."""
 
     folder: str
     report: BenchReport
@@ -57,11 +59,11 @@ class BenchReported(msgspec.Struct, frozen=True, kw_only=True, tag="reported"):
 
 TypingEvent = Replaying | BenchReported
 ReplayKey = tuple[str, str]
-"""Of a replay: its policy and its trace."""
+"""Name of the policy and id of the trace."""
 
 
 class BenchIdentity(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``: what decides what is replayed. Policies may be added later."""
+    """The content of ``run.json``: what has to be the same to continue a run. Policies may be added later."""
 
     seed: int
     quick: bool
@@ -72,13 +74,13 @@ class BenchIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRequest:
-    """What the user asked for."""
+    """The options of a run."""
 
     folder: Path
     policies: tuple[Policy, ...]
     amount: TraceAmount
     scenes: int
-    """Files of which the fixed scenes are played."""
+    """Number of files with which the fixed scenes are replayed."""
     quick: bool
     seed: int = 0
     sources: tuple[Path, ...] = ()
@@ -89,8 +91,8 @@ class BenchRequest:
 def bench(request: BenchRequest, installation: Installation, on_progress: OnProgress[TypingEvent]) -> BenchReport:
     """Run the benchmark and write its report.
 
-    Raises Conflict where the folder holds a run that is not to go on, or another one; NotFound without the model;
-    Cancelled when interrupted; and what a system raises that cannot be started.
+    Raises Conflict if the folder holds a run and ``resume`` is not set, or if that run has other options; NotFound
+    without the model; Cancelled for Ctrl-C; and what a system raises.
     """
     base = installation.base
     installation.require_intact()
@@ -108,21 +110,21 @@ def bench(request: BenchRequest, installation: Installation, on_progress: OnProg
     began = time.monotonic()
     with Journal(request.folder / JOURNAL, Replayed) as journal:
         done = {(each.policy, each.trace): each for each in journal.read()}
-        replays = _ReplayJournal(request.policies, (*traces, *scenes), done)
+        replays = _ReplayQueue(request.policies, (*traces, *scenes), done)
 
-        def ended(each: Replayed) -> None:
+        def keep(each: Replayed) -> None:
             journal.append(each)
             done[each.policy, each.trace] = each
 
-        def opened(policy: Policy, workspace: TraceWorkspace) -> PolicySession:
+        def open_session(policy: Policy, workspace: TraceWorkspace) -> PolicySession:
             return policy.open(engine, workspace)
 
         try:
-            asyncio.run(replays.run(opened, ended, on_progress))
+            asyncio.run(replays.run(open_session, keep, on_progress))
         except KeyboardInterrupt:
             raise Cancelled(
                 f"interrupted after {len(done)} replays, which are kept",
-                fix=f"Go on with the same command and `--resume` and `--output {request.folder}`",
+                fix=f"Continue with the same command and `--resume` and `--output {request.folder}`",
             ) from None
     report = assemble(
         list(done.values()),
@@ -141,8 +143,8 @@ def bench(request: BenchRequest, installation: Installation, on_progress: OnProg
     return report
 
 
-class _ReplayJournal:
-    """What is to be replayed, and how far it is."""
+class _ReplayQueue:
+    """The replays that are left to do, in order."""
 
     def __init__(self, policies: Sequence[Policy], traces: Sequence[Trace], done: Mapping[ReplayKey, Replayed]) -> None:
         jobs = [
@@ -155,23 +157,23 @@ class _ReplayJournal:
 
     async def run(
         self,
-        opened: Callable[[Policy, TraceWorkspace], PolicySession],
-        ended: Callable[[Replayed], None],
+        open_session: Callable[[Policy, TraceWorkspace], PolicySession],
+        keep: Callable[[Replayed], None],
         on_progress: OnProgress[TypingEvent],
     ) -> None:
-        """One after the other."""
+        """Do all replays, one after the other, and call ``keep`` with each result."""
         while self.left:
             policy, trace = self.left[0]
-            ended(await replay(trace, policy.name, partial(opened, policy), partial(self._report, on_progress)))
+            keep(await replay(trace, policy.name, partial(open_session, policy), partial(self._report, on_progress)))
             del self.left[0]
 
-    def _report(self, on_progress: OnProgress[TypingEvent], what: str, over: float) -> None:
-        left = sum(trace.seconds + START_S for _, trace in self.left) - over
+    def _report(self, on_progress: OnProgress[TypingEvent], what: str, passed_s: float) -> None:
+        left = sum(trace.seconds + START_S for _, trace in self.left) - passed_s
         on_progress(Replaying(done=self._of - len(self.left), of=self._of, what=what, eta_s=max(0.0, left)))
 
 
 def _scenes(request: BenchRequest) -> tuple[Trace, ...]:
-    """The fixed scenes; with ``quick`` those in which the person looks at the file first."""
+    """Return the traces of the fixed scenes; with ``quick`` only those in which the person looks at the file first."""
     bases = code_bases(request.sources, Random(f"{request.seed} scenes"))  # noqa: S311  (has to be repeatable)
     found = [scene for base in bases if (scene := scene_of(base)) is not None][: request.scenes]
     looks = LOOK_S[-1:] if request.quick else LOOK_S
@@ -181,22 +183,22 @@ def _scenes(request: BenchRequest) -> tuple[Trace, ...]:
 
 
 def _begin(request: BenchRequest, identity: BenchIdentity) -> None:
-    """Write down what is replayed, or check that it is what was begun."""
+    """Write ``run.json``, or check that it is the same as in the run that is continued."""
     path = request.folder / RUN
     if path.exists():
         try:
             before = msgspec.json.decode(path.read_bytes(), type=BenchIdentity)
         except (ValueError, RecursionError) as error:
-            raise Conflict(f"cannot read {path}", why=str(error), fix="Begin anew under another `--name`") from None
+            raise Conflict(f"cannot read {path}", why=str(error), fix="Start again with another `--name`") from None
         if not request.resume:
             raise Conflict(
-                f"{request.folder} holds a run already", fix="Go on with `--resume`, or give another `--name`"
+                f"{request.folder} holds a run already", fix="Continue it with `--resume`, or give another `--name`"
             )
         if before != identity:
             raise Conflict(
-                f"the run in {request.folder} was begun otherwise",
+                f"the run in {request.folder} was started with other options",
                 why=f"it has {before}, this would have {identity}",
-                fix="Go on with its own options, or begin another with `--name`",
+                fix="Use the same options, or start another with `--name`",
             )
         return
     if request.folder.exists() and any(request.folder.iterdir()):

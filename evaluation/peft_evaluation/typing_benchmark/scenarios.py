@@ -1,6 +1,6 @@
-"""Two fixed scenes: a file opened with everything cold, and the same file reopened after all was restarted.
+"""Two fixed scenes: a file opened right after the start, and the same file reopened after a restart of everything.
 
-What is measured is one keystroke each: how long until the first suggestion. Afterwards nobody types for ``WAIT_S``.
+In each, one keystroke is measured: the time until the first suggestion, which is awaited for up to ``WAIT_S``.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from random import Random
 
 from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner
-from peft_evaluation.typing_benchmark.trace_maker import CodeBase, TypedPart, stretches, without
+from peft_evaluation.typing_benchmark.trace_maker import CodeBase, TypedPart, line_blocks, remove_parts
 from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, TraceEdit, TraceEvent, TraceFile
 
 LINES = (250, 360)
-"""Of the file."""
+"""Smallest and greatest number of lines of the file."""
 LOOK_S = (0.0, 2.0)
-"""How long the person looks at the file before the first keystroke."""
+"""Times for which the person looks at the file before the first keystroke."""
 WAIT_S = 40.0
 """Longest wait for a suggestion."""
 GAP_S = 0.25
-"""Between setting the cursor and the keystroke."""
-BEGUN = 4
-"""Characters that stand in the line before the keystroke that is measured."""
+"""Time between setting the cursor and the keystroke."""
+TYPED_BEFORE = 4
+"""Characters of the line that are already there before the measured keystroke."""
 _STEADY = TypingManner(mistake=0, retype=0, undo=0, accept=0, think=0)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A file and the one line in its middle that is written."""
+    """A file, and the line in its middle that is typed."""
 
     base: CodeBase
     name: str
@@ -36,7 +36,7 @@ class Scene:
 
 
 def cold(scene: Scene, look_s: float) -> Trace:
-    """The file is opened, looked at, and a character typed in its middle."""
+    """Return the trace: open the file, look at it for ``look_s``, and type a character in its middle."""
     before, key = _written(scene)
     opened = TraceEvent(kind=TraceAction.OPEN, wait_s=0.5, file=scene.name)
     events = (opened, _jump(scene, look_s, key), key, _wait(scene))
@@ -44,12 +44,12 @@ def cold(scene: Scene, look_s: float) -> Trace:
 
 
 def reopened(scene: Scene, look_s: float) -> Trace:
-    """The file was worked on and saved; all is restarted; it is opened, looked at, and worked on at the same place."""
+    """Return the trace: edit and save the file, restart everything, open it again, and type at the same place."""
     before, key = _written(scene)
     earlier = key.edit.start if key.edit else 0
     last = before[earlier - 1 : earlier]
     shorter = before[: earlier - 1] + before[earlier:]
-    # The character before was typed in the session before, which ends only when it has been answered.
+    # The character before is typed in the first session, which ends after its answer.
     typed = TraceEvent(
         kind=TraceAction.KEY,
         wait_s=GAP_S,
@@ -76,26 +76,26 @@ def reopened(scene: Scene, look_s: float) -> Trace:
 
 
 def scene_of(base: CodeBase) -> Scene | None:
-    """The first file of fitting length, and a line near its middle; None where none fits."""
+    """Return the scene of the first file with a suitable length and a line near its middle; None if there is none."""
     for name in base.files:
         original = base.read(name)
         if not LINES[0] <= original.count("\n") <= LINES[1]:
             continue
-        if lines := stretches(original, shortest=24, longest=90):
+        if lines := line_blocks(original, shortest=24, longest=90):
             middle = len(original) / 2
             return Scene(base, name, original, min(lines, key=lambda part: abs(part.start - middle)))
     return None
 
 
 def _written(scene: Scene) -> tuple[str, TraceEvent]:
-    """The file with the line begun, and the event that types the next character of it."""
-    before = without(scene.original, [scene.part])
+    """Return the file's text with the beginning of the line, and the event that types the next character."""
+    before = remove_parts(scene.original, [scene.part])
     writer = KeystrokeWriter(scene.name, scene.original, before, Random(0), _STEADY)  # noqa: S311  (nothing is drawn that counts)
     begun = 0
     for event in writer.write(scene.part.start, scene.part.end, scene.part.start):
         if event.counts:
             begun += 1
-        if begun > BEGUN:
+        if begun > TYPED_BEFORE:
             return before, event
         if event.edit is not None:
             before = event.edit.applied(before)

@@ -1,12 +1,12 @@
-"""The ghost text on the screen and how good it is. A state machine over edits and answers that knows no time.
+"""The ghost text on the screen, and its judgement: a state machine over edits and answers, without time.
 
-A suggestion replaces a range of the document. It stays as long as the text of the range before the cursor is its
-beginning, and the text of the range behind the cursor (a bracket that came by itself) is found in its rest in that
-order. Any other edit hides it, and so does moving the cursor. While it can stay, an answer to a later request does not
-replace it. This is how VS Code's editor behaves. Left out: the suggest widget, partial acceptance, alternatives.
+A suggestion replaces a range of the document. It stays valid while the range's text before the cursor is the beginning
+of the suggestion, and the characters of the range after the cursor (e.g. an inserted closing bracket) occur in its rest
+in the same order. Any other edit hides it, and so does moving the cursor. While it is valid, later answers do not
+replace it. This is how VS Code's editor behaves, without the suggest widget, partial acceptance and alternatives.
 
-A suggestion is judged by the rest of the cursor's line as it would be and as it will be. Where nothing of the line is
-left, the next line that is not empty is compared.
+A suggestion is judged by comparing the rest of the cursor's line with the suggestion and in the original. If nothing of
+the line is left, the next line that is not empty is compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 @dataclass(frozen=True)
 class GhostText:
-    """``text`` is offered instead of what stands from ``start`` to ``end`` of the document as it is now."""
+    """A suggestion: ``text`` in place of the document's text from ``start`` to ``end``."""
 
     start: int
     end: int
@@ -30,12 +30,12 @@ class GhostText:
 
 @dataclass(frozen=True)
 class ScreenSuggestion:
-    """What is to be seen at the cursor."""
+    """The suggestion as it is shown at the cursor."""
 
     text: str
-    """Characters that would be written ..."""
+    """The text that would be inserted."""
     replaced: int
-    """... over so many behind the cursor."""
+    """Number of characters after the cursor that it would replace."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Screen:
 
     @property
     def shown(self) -> ScreenSuggestion | None:
-        """What is to be seen now; None where nothing is."""
+        """The suggestion that is shown now; None for none."""
         if self.ghost is None:
             return None
         ghost, cursor = self.ghost, self.cursor
@@ -63,7 +63,7 @@ class Screen:
         return ScreenSuggestion(rest, len(behind))
 
     def edited(self, edit: TraceEdit, cursor: int) -> Screen:
-        """After an edit; the suggestion goes where it does not agree."""
+        """Return the screen after an edit; the suggestion disappears if it is no longer valid."""
         document = edit.applied(self.document)
         ghost = self.ghost
         if ghost is not None:
@@ -73,17 +73,17 @@ class Screen:
         return Screen(document, cursor, ghost)._kept()
 
     def moved(self, cursor: int) -> Screen:
-        """After the cursor was set elsewhere."""
+        """Return the screen after the cursor was moved."""
         return Screen(self.document, cursor)
 
     def offered(self, ghost: GhostText | None) -> Screen:
-        """After an answer for the document as it is now; None: there is nothing to suggest."""
+        """Return the screen after an answer for the current document; None is an answer without a suggestion."""
         if self.shown is not None or ghost is None:
             return self
         return replace(self, ghost=ghost)._kept()
 
     def grown(self, ghost: GhostText | None) -> Screen:
-        """After more of what is shown has arrived; anything that does not go on with it changes nothing."""
+        """Return the screen after a longer version of the suggestion has arrived; other text is ignored."""
         if ghost is None:
             return self
         now, before = replace(self, ghost=ghost).shown, self.shown
@@ -96,33 +96,33 @@ class Screen:
 
 
 def _in_order(part: str, whole: str) -> bool:
-    """Whether the characters of ``part`` are found in ``whole`` in this order."""
+    """Return whether the characters of ``part`` occur in ``whole`` in this order."""
     characters = iter(whole)
     return all(character in characters for character in part)
 
 
 class LineJudgement(msgspec.Struct, frozen=True):
-    """One suggestion against the truth."""
+    """One suggestion compared with the original."""
 
     exact: bool
-    """The line is right to its last character, white space at its end aside."""
+    """The line is correct, apart from white space at its end."""
     similarity: float
     """Edit similarity of the line, 0 to 1."""
     offered: int
-    """Characters shown ..."""
+    """Number of characters shown."""
     right: int
-    """... and those of them, from the first on, that will stand there: what a person could accept."""
+    """Number of correct characters from the first one on, which a person could accept."""
 
 
-SILENT = LineJudgement(exact=False, similarity=0.0, offered=0, right=0)
-"""Nothing is shown."""
+NO_SUGGESTION = LineJudgement(exact=False, similarity=0.0, offered=0, right=0)
+"""The judgement when nothing is shown."""
 
 
 def judge(screen: Screen, truth: str) -> LineJudgement:
-    """What the screen shows, against what comes next in the original."""
+    """Compare what the screen shows with ``truth``, the original's text from the cursor on."""
     shown = screen.shown
     if shown is None:
-        return SILENT
+        return NO_SUGGESTION
     behind = screen.document[screen.cursor + shown.replaced :]
     would, will = next_line(shown.text + behind), next_line(truth)
     return LineJudgement(
@@ -134,7 +134,7 @@ def judge(screen: Screen, truth: str) -> LineJudgement:
 
 
 def next_line(text: str) -> str:
-    """The rest of the line, or, after a line end, the first line that is not empty; without white space at its end."""
+    """Return the rest of the line, or the first non-empty line if ``text`` begins at a line's end; right-stripped."""
     rest, end, below = text.partition("\n")
     if rest.strip() or not end:
         return rest.rstrip()

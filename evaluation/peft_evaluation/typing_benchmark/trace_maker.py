@@ -1,6 +1,6 @@
-"""Traces from code bases: which parts of which files are written, in which order, with what in between.
+"""Make traces from code bases: choose the parts of files to type, their order, and what the person does in between.
 
-All is drawn from the seed: the same files and seed make the same traces, to the millisecond.
+All choices depend on the seed only: the same files and seed give the same traces, to the millisecond.
 """
 
 from __future__ import annotations
@@ -21,47 +21,49 @@ from peft_evaluation.typing_benchmark.keystrokes import (
     KeystrokeWriter,
     TypingManner,
     TypingPause,
-    partners,
+    bracket_pairs,
 )
 from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, TraceEvent, TraceFile
 
 PER_CHARACTER_S = 0.35
-"""What a typed character takes on average, with the pauses between words and lines; for planning."""
+"""Average time per typed character, including pauses between words and lines; for planning."""
 PER_FILE_S = 7.0
-"""What opening a file, finding the places in it and saving it take."""
-BITS = 2
-"""Most bits of lines that are written in a file after its stretch."""
+"""Time for opening a file, finding the places in it and saving it; for planning."""
+MAX_FRAGMENTS = 2
+"""Fragments of lines that are typed in a file after its block of lines, at most."""
 DETOURS = ("mistake", "undo", "retype")
-"""Each file has one of them for certain."""
+"""Each file has at least one of these."""
 LAST_PAUSE = TypingPause(2.5, 0.01)
-"""What was typed last may wait that long."""
+"""Wait for a suggestion after the last keystroke."""
 
 
 @dataclass(frozen=True)
 class TraceAmount:
-    """How much is typed."""
+    """Number and length of the traces."""
 
     traces: int
     seconds: float
-    """About how long each is."""
+    """Approximate length of each trace."""
     files: int
-    """One or two in each."""
-    staying: float | None = None
-    """About how long every second trace is, in which one stretch of one file is written; None: all are alike."""
+    """Files in each trace, one or two."""
+    single_file_seconds: float | None = None
+    """Approximate length of every second trace, which then has only one file; None: all traces are alike."""
 
     def of(self, number: int) -> tuple[float, int]:
-        """Seconds and files of one trace, counted from 1."""
-        return (self.seconds, self.files) if self.staying is None or number % 2 else (self.staying, 1)
+        """Return the seconds and the number of files of one trace; the first trace has number 1."""
+        if self.single_file_seconds is None or number % 2:
+            return self.seconds, self.files
+        return self.single_file_seconds, 1
 
 
-FULL = TraceAmount(traces=12, seconds=31.0, files=2, staying=46.0)
+FULL = TraceAmount(traces=12, seconds=31.0, files=2, single_file_seconds=46.0)
 QUICK = TraceAmount(traces=2, seconds=16.0, files=1)
 
 
 def make_traces(amount: TraceAmount, seed: int, sources: Sequence[Path] = ()) -> tuple[Trace, ...]:
-    """So many traces, one code base after the other.
+    """Make the traces, from one code base after the other in turn.
 
-    Raises InvalidInput when the code bases have too few files, and what ``code_bases`` raises.
+    Raises InvalidInput if the code bases have too few files, and what ``code_bases`` raises.
     """
     found = code_bases(sources, Random(f"{seed} files"))  # noqa: S311  (has to be repeatable, not secret)
     queues = [(base, list(base.files)) for base in found]
@@ -81,7 +83,7 @@ def make_traces(amount: TraceAmount, seed: int, sources: Sequence[Path] = ()) ->
 
 
 def _from(base: CodeBase, names: list[str], number: int, seed: int, amount: TraceAmount) -> Trace | None:
-    """A trace of the next files that have enough to write; None when they are used up."""
+    """Return a trace of the next files that have enough to type; None if no such files are left."""
     random = Random(f"{seed} {number}")  # noqa: S311  (has to be repeatable, not secret)
     seconds, files = amount.of(number)
     characters = (seconds - PER_FILE_S * files) / PER_CHARACTER_S
@@ -89,9 +91,11 @@ def _from(base: CodeBase, names: list[str], number: int, seed: int, amount: Trac
     while names and len(drafts) < files:
         name = names.pop(0)
         original = base.read(name)
-        planned = bits_of(original, characters / 4, random) if drafts else parts_of(original, characters, random)
+        planned = (
+            choose_fragments(original, characters / 4, random) if drafts else choose_parts(original, characters, random)
+        )
         if planned:
-            before = without(original, planned)
+            before = remove_parts(original, planned)
             manner = TypingManner(detour=DETOURS[(number + len(drafts)) % len(DETOURS)])
             drafts.append(FileDraft(name, before, planned, KeystrokeWriter(name, original, before, random, manner)))
     if len(drafts) < files:
@@ -99,7 +103,8 @@ def _from(base: CodeBase, names: list[str], number: int, seed: int, amount: Trac
     events = tuple(_session(drafts, random))
     covers = {"cold open", "jump", "save"}.union(*(draft.writer.done for draft in drafts))
     covers |= {"switch files"} if len(drafts) > 1 else set()
-    covers |= {"edit in the middle"} if any(part.kind == "bit" for each in drafts for part in each.parts) else set()
+    fragment = any(part.kind == "fragment" for each in drafts for part in each.parts)
+    covers |= {"edit in the middle"} if fragment else set()
     return Trace(
         id=f"{number:02}-{Path(drafts[0].name).stem}",
         code_base=base.name,
@@ -112,7 +117,7 @@ def _from(base: CodeBase, names: list[str], number: int, seed: int, amount: Trac
 
 @dataclass
 class FileDraft:
-    """One file, the parts of it that are written, in the order they are, and who writes them."""
+    """One file of a trace, the parts of it to type, in that order, and their writer."""
 
     name: str
     before: str
@@ -120,34 +125,34 @@ class FileDraft:
     writer: KeystrokeWriter
 
     def write(self, part: TypedPart) -> Iterator[TraceEvent]:
-        """The events that write it."""
-        yield from self.writer.write(part.start, part.end, self._place(part))
+        """Yield the events that type a part."""
+        yield from self.writer.write(part.start, part.end, self._offset(part))
 
-    def _place(self, part: TypedPart) -> int:
-        """Where in the file as it is now the part is missing."""
+    def _offset(self, part: TypedPart) -> int:
+        """Return the offset of a missing part in the file's current text."""
         index = self.parts.index(part)
         missing = (other for other in self.parts[index + 1 :] if other.start < part.start)
         return part.start - sum(other.end - other.start for other in missing)
 
 
-def parts_of(original: str, characters: float, random: Random) -> tuple[TypedPart, ...]:
-    """A stretch of lines, then bits of others, about so many characters together; none where it has no such stretch."""
-    lines = stretches(original, shortest=int(characters * 0.4), longest=int(characters * 0.8))
+def choose_parts(original: str, characters: float, random: Random) -> tuple[TypedPart, ...]:
+    """Choose a block of lines and fragments of other lines, of about ``characters`` together; empty without a block."""
+    lines = line_blocks(original, shortest=int(characters * 0.4), longest=int(characters * 0.8))
     if not lines:
         return ()
     first = random.choice(lines)
-    return (first, *bits_of(original, characters - first.typed, random, besides=first))
+    return (first, *choose_fragments(original, characters - first.typed, random, besides=first))
 
 
-def bits_of(
+def choose_fragments(
     original: str, characters: float, random: Random, *, besides: TypedPart | None = None
 ) -> tuple[TypedPart, ...]:
-    """One or two bits of lines, about so many characters together, away from another part."""
+    """Choose up to ``MAX_FRAGMENTS`` fragments of at most ``characters`` together, not close to ``besides``."""
     parts: list[TypedPart] = []
-    candidates = bits(original)
+    candidates = fragments(original)
     random.shuffle(candidates)
     for part in candidates:
-        if len(parts) == BITS or characters < SHORTEST_BIT:
+        if len(parts) == MAX_FRAGMENTS or characters < MIN_FRAGMENT_CHARS:
             break
         others = [*parts, *([besides] if besides else [])]
         if part.typed <= characters and not any(overlaps(part, other) for other in others):
@@ -156,15 +161,15 @@ def bits_of(
     return tuple(parts)
 
 
-def without(original: str, parts: Sequence[TypedPart]) -> str:
-    """The original with parts left out."""
+def remove_parts(original: str, parts: Sequence[TypedPart]) -> str:
+    """Return the original without some parts."""
     for part in sorted(parts, key=lambda part: -part.start):
         original = original[: part.start] + original[part.end :]
     return original
 
 
 def _session(drafts: Sequence[FileDraft], random: Random) -> Iterator[TraceEvent]:
-    """Opens the first file and writes in it, goes to the second if there is one, comes back: every part is written."""
+    """Yield the events: type in the first file, then in the other one if there is one, then in the first again."""
     first, *others = drafts
     yield from _opened(first, random)
     early, late = first.parts[: max(1, len(first.parts) - 1)], first.parts[max(1, len(first.parts) - 1) :]
@@ -187,28 +192,28 @@ def _opened(draft: FileDraft, random: Random) -> Iterator[TraceEvent]:
     yield TraceEvent(kind=TraceAction.PAUSE, wait_s=READ.draw(random), file=draft.name)
 
 
-# Which parts of a finished file a person could have written last: functions, stretches of one, bits of a line.
+# Parts of a finished file that a person could have typed last: functions, blocks of lines, fragments of a line.
 
-SHORTEST_BIT, LONGEST_BIT = 5, 30
-"""Characters of a bit of a line."""
+MIN_FRAGMENT_CHARS, MAX_FRAGMENT_CHARS = 5, 30
+"""Length of a fragment of a line, in characters."""
 
 
 @dataclass(frozen=True)
 class TypedPart:
-    """``original[start:end]``; a stretch begins with the line end before its first line."""
+    """The part ``original[start:end]`` of a file; a block of lines includes the line end before its first line."""
 
     start: int
     end: int
     kind: str
-    """``lines`` or ``bit``."""
+    """``lines`` or ``fragment``."""
     typed: int
-    """Characters a person types of it."""
+    """Number of characters that a person types, without automatic indentation."""
 
 
-def stretches(original: str, shortest: int, longest: int) -> list[TypedPart]:
-    """Whole short functions, and the beginnings of the bodies of longer ones; docstrings are not typed.
+def line_blocks(original: str, shortest: int, longest: int) -> list[TypedPart]:
+    """Return the blocks of lines to choose from: whole short functions, and the beginnings of longer bodies.
 
-    ``shortest`` and ``longest`` are characters, indentation left out.
+    ``shortest`` and ``longest`` are in characters without indentation. Docstrings are not included.
     """
     starts = _line_starts(original)
     found = []
@@ -220,7 +225,7 @@ def stretches(original: str, shortest: int, longest: int) -> list[TypedPart]:
             continue
         whole = len(body) == len(node.body)
         first = min((each.lineno for each in node.decorator_list), default=node.lineno) if whole else body[0].lineno
-        # As much of the body as is not too long.
+        # As many statements of the body as are not too long together.
         for last in (statement.end_lineno or statement.lineno for statement in reversed(body)):
             part = _lines(original, starts, first, last)
             if part is not None and shortest <= part.typed <= longest:
@@ -229,16 +234,19 @@ def stretches(original: str, shortest: int, longest: int) -> list[TypedPart]:
     return sorted(found, key=lambda part: part.start)
 
 
-def bits(original: str) -> list[TypedPart]:
-    """What stands between two brackets of one line, and what is assigned or returned in one line."""
-    found = [TypedPart(opened + 1, closed, "bit", closed - opened - 1) for opened, closed in partners(original).items()]
+def fragments(original: str) -> list[TypedPart]:
+    """Return the fragments of lines to choose from: text in brackets, and assigned or returned values."""
+    pairs = bracket_pairs(original)
+    found = [TypedPart(opened + 1, closed, "fragment", closed - opened - 1) for opened, closed in pairs.items()]
     found += _values(original)
-    fitting = [part for part in found if SHORTEST_BIT <= part.typed <= LONGEST_BIT and _plain(original, part)]
-    return sorted(fitting, key=lambda part: (part.start, part.end))
+    suitable = [
+        part for part in found if MIN_FRAGMENT_CHARS <= part.typed <= MAX_FRAGMENT_CHARS and _plain(original, part)
+    ]
+    return sorted(suitable, key=lambda part: (part.start, part.end))
 
 
 def overlaps(one: TypedPart, other: TypedPart) -> bool:
-    """Whether they share a line's neighbourhood, so that not both can be left out."""
+    """Return whether two parts overlap or touch, so that not both can be left out."""
     return one.start <= other.end + 1 and other.start <= one.end + 1
 
 
@@ -253,17 +261,17 @@ def _values(original: str) -> Iterator[TypedPart]:
         if not line.isascii() or value.end_col_offset != len(line):
             continue
         begin = starts[value.lineno - 1]
-        yield TypedPart(begin + value.col_offset, begin + len(line), "bit", len(line) - value.col_offset)
+        yield TypedPart(begin + value.col_offset, begin + len(line), "fragment", len(line) - value.col_offset)
 
 
 def _plain(original: str, part: TypedPart) -> bool:
-    """Whether it has no line end and begins with what is written, not with white space."""
+    """Return whether a part has no line end, and no white space at its ends."""
     text = original[part.start : part.end]
     return "\n" not in text and text == text.strip()
 
 
 def _lines(original: str, starts: list[int], first: int, last: int) -> TypedPart | None:
-    """The lines ``first`` to ``last`` (from 1), from the line end before them; None at the file's very beginning."""
+    """Return the lines ``first`` to ``last`` (from 1) with the line end before them; None at the start of the file."""
     start, end = starts[first - 1] - 1, starts[last] - 1 if last < len(starts) else len(original)
     if start < 0:
         return None
@@ -278,51 +286,51 @@ def _line_starts(text: str) -> list[int]:
     return starts[:-1]
 
 
-# Real Python files to make traces of: installed packages that no adapter of this package was tuned on, or a folder.
+# The Python files that traces are made from: installed packages that no shipped adapter was tuned on, or a folder.
 
 PACKAGES = ("pygls", "uvicorn", "typer", "prometheus-client", "anyio", "filelock", "h11", "gguf")
-"""Parts of every installation. docs/adapters.md names what the shipped adapters were tuned on: none of these."""
-FEWEST_LINES, MOST_LINES = 120, 620
-WIDEST = 110
-"""Characters of a line."""
-LARGEST = 2_000
-"""Files of a folder that are looked at."""
+"""Packages of every installation. No shipped adapter was tuned on them; see docs/adapters.md."""
+MIN_LINES, MAX_LINES = 120, 620
+MAX_LINE_CHARS = 110
+MAX_FOLDER_FILES = 2_000
+"""Files of a folder that are considered."""
 _UNTYPED = "\t\r\f\v\0\x1c\x1d\x1e\x85\u2028\u2029"
 _SKIPPED = frozenset({"tests", "test", "testing", "vendor", "_vendor", "_click", "node_modules", "build", "dist"})
 
 
 @dataclass(frozen=True)
 class CodeBase:
-    """Files that fit."""
+    """The suitable files of a package or a folder."""
 
     name: str
     root: Path
-    """What the files' names are relative to."""
+    """The folder that the files' names are relative to."""
     files: tuple[str, ...]
 
     def read(self, name: str) -> str:
-        """A file's text."""
+        """Return a file's text."""
         return (self.root / name).read_text(encoding="utf-8")
 
 
 def code_bases(folders: Sequence[Path], random: Random) -> list[CodeBase]:
-    """The user's folders, else the packages; files in an order drawn by ``random``.
+    """Return the code bases of ``folders``, or of ``PACKAGES`` if there are none, with the files in random order.
 
-    Raises NotFound when nothing fits.
+    Raises NotFound if there is no suitable file.
     """
     found = [of_folder(folder) for folder in folders] if folders else [of_package(name) for name in PACKAGES]
     found = [each for each in found if each.files]
     if not found:
         raise NotFound(
             "there is no Python file to type",
-            why=f"wanted: {FEWEST_LINES} to {MOST_LINES} lines, at most {WIDEST} wide, with functions",
+            why=f"suitable files have functions, {MIN_LINES} to {MAX_LINES} lines, and lines of up to {MAX_LINE_CHARS} "
+            "characters",
             fix="Give a folder of your code: `--source FOLDER`",
         )
     return [CodeBase(each.name, each.root, tuple(random.sample(each.files, len(each.files)))) for each in found]
 
 
 def of_package(name: str) -> CodeBase:
-    """An installed distribution; without files where it is not installed."""
+    """Return the code base of an installed package; it has no files if the package is not installed."""
     try:
         distribution = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
@@ -333,16 +341,16 @@ def of_package(name: str) -> CodeBase:
 
 
 def of_folder(folder: Path) -> CodeBase:
-    """All Python files below a folder. Raises InvalidInput where there is none such."""
+    """Return the code base of a folder; raises InvalidInput if it is not a folder."""
     if not folder.is_dir():
-        raise InvalidInput(f"{folder} is no folder", fix="Give one with Python files: `--source FOLDER`")
+        raise InvalidInput(f"{folder} is not a folder", fix="Give one with Python files: `--source FOLDER`")
     root = folder.resolve()
     names = sorted(
         path.relative_to(root).as_posix()
         for path in root.rglob("*.py")
         if not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
-    return CodeBase(root.name, root, tuple(_fitting_files(root, names[:LARGEST])))
+    return CodeBase(root.name, root, tuple(_fitting_files(root, names[:MAX_FOLDER_FILES])))
 
 
 def _fitting_files(root: Path, names: Sequence[str]) -> Iterator[str]:
@@ -351,21 +359,21 @@ def _fitting_files(root: Path, names: Sequence[str]) -> Iterator[str]:
         if _SKIPPED & set(parts) or parts[-1].startswith(("test_", "conftest", "__")) or ".." in parts:
             continue
         try:
-            if fits((root / name).read_text(encoding="utf-8")):
+            if can_be_typed((root / name).read_text(encoding="utf-8")):
                 yield name
         except (OSError, UnicodeDecodeError):
             continue
 
 
-def fits(text: str) -> bool:
-    """Whether a text is a Python file that can be typed: one kind of line end, no tabs, nothing on empty lines."""
+def can_be_typed(text: str) -> bool:
+    """Return whether text is Python that can be typed: no tabs or unusual line ends, no white space on empty lines."""
     lines = text.split("\n")
-    if not FEWEST_LINES <= len(lines) <= MOST_LINES or any(mark in text for mark in _UNTYPED):
+    if not MIN_LINES <= len(lines) <= MAX_LINES or any(mark in text for mark in _UNTYPED):
         return False
-    if any(len(line) > WIDEST or (line and not line.strip()) for line in lines):
+    if any(len(line) > MAX_LINE_CHARS or (line and not line.strip()) for line in lines):
         return False
     try:
-        partners(text)
+        bracket_pairs(text)
         tree = ast.parse(text)
     except (SyntaxError, ValueError, tokenize.TokenError, RecursionError):
         return False

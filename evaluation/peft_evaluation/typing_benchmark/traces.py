@@ -1,7 +1,7 @@
-"""What is replayed: timed events of a person who edits a few files. Values only.
+"""The types of traces: timed events of a person who edits a few files.
 
-Offsets count characters of a file's text as it is just then. Every file begins as its *original* with some parts left
-out, and has grown back into it when the trace ends; so at (nearly) every moment it is known what comes next.
+Offsets are in characters of the file's current text. A file starts as its *original* with some parts missing, and is
+equal to the original at the end of the trace. So the text that comes next is known at (nearly) every moment.
 """
 
 from __future__ import annotations
@@ -12,55 +12,55 @@ from enum import StrEnum
 import msgspec
 
 AHEAD = 400
-"""Characters of what comes next that an event carries."""
+"""Number of characters of the following text that an event has."""
 
 
 class TraceAction(StrEnum):
     """What the person does."""
 
     OPEN = "open"
-    """A file is opened and shown, its cursor at the top."""
+    """Open and show a file, with the cursor at its start."""
     SWITCH = "switch"
-    """Another open file is shown again."""
+    """Show another open file again."""
     JUMP = "jump"
-    """The cursor is set elsewhere in the file."""
+    """Move the cursor to another place in the file."""
     KEY = "key"
-    """A character is typed; the editor may add the closing bracket, or the indentation of a new line."""
+    """Type a character; the editor may add a closing bracket, or the indentation of a new line."""
     DELETE = "delete"
-    """Backspace: one character, or one step of indentation."""
+    """Press Backspace, which deletes one character, or one level of indentation."""
     UNDO = "undo"
-    """The last word goes, in one edit."""
+    """Remove the last word, in one edit."""
     ACCEPT = "accept"
-    """The rest of the line is inserted in one edit, as when a right suggestion is accepted."""
+    """Insert the rest of the line in one edit, as if a correct suggestion were accepted."""
     SAVE = "save"
     PAUSE = "pause"
-    """Nothing but time; what was typed goes on waiting for a suggestion."""
+    """Do nothing; the last keystroke may still get a suggestion."""
     RESTART = "restart"
-    """The editor, the service and its engine end and start again; files are as they were last saved."""
+    """End and restart the editor, the service and its engine; files are as they were last saved."""
 
 
 REQUESTING_ACTIONS = frozenset({TraceAction.KEY, TraceAction.DELETE, TraceAction.ACCEPT})
-"""After these an editor asks for a suggestion by itself (VS Code: typing, backspace, and accepting)."""
+"""Actions after which the editor requests a suggestion by itself (in VS Code: typing, Backspace, accepting)."""
 ENDS_SEGMENT = frozenset(
     {TraceAction.OPEN, TraceAction.SWITCH, TraceAction.JUMP, TraceAction.UNDO, TraceAction.RESTART}
 )
-"""After these nobody waits any more for a suggestion to what was typed before."""
+"""Actions after which a suggestion for an earlier keystroke is no longer wanted."""
 
 
 class TraceEdit(msgspec.Struct, frozen=True):
-    """``text`` instead of what stands from ``start`` to ``end``."""
+    """Replaces the characters from ``start`` to ``end`` by ``text``."""
 
     start: int
     end: int
     text: str
 
     def applied(self, text: str) -> str:
-        """``text`` after the edit."""
+        """Return ``text`` after the edit."""
         return text[: self.start] + self.text + text[self.end :]
 
 
 class TraceEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing the person does."""
+    """One action of the person."""
 
     kind: TraceAction
     wait_s: float
@@ -69,17 +69,17 @@ class TraceEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the file it happens in."""
     edit: TraceEdit | None = None
     cursor: int = 0
-    """Where the cursor stands afterwards."""
+    """Offset of the cursor afterwards."""
     truth: str | None = None
-    """What the original has from the cursor on, to ``AHEAD``; null while something wrong stands there."""
+    """The original's text after the cursor, up to ``AHEAD`` characters; null while there is a mistake in the text."""
     place: int = 0
-    """Number of the line being written, in the order of writing; keystrokes of one line belong together."""
+    """Number of the line being written, in the order of writing; the keystrokes of a line have the same number."""
     until_shown: bool = False
-    """Of a pause: it is over soon after what was typed last has its suggestion or its answer."""
+    """For a pause: end it early, soon after the last keystroke has a suggestion or an answer."""
 
     @property
     def counts(self) -> bool:
-        """Whether the person may want a suggestion: a character was typed rightly, and its line goes on."""
+        """Whether the event is measured: a correct character was typed that does not end its line."""
         if self.kind is not TraceAction.KEY or self.truth is None:
             return False
         return bool(self.truth.partition("\n")[0].strip())
@@ -91,35 +91,35 @@ class TraceFile(msgspec.Struct, frozen=True):
     name: str
     """Path in its code base, with ``/``."""
     before: str
-    """Its text when the trace begins."""
+    """Its text at the start of the trace."""
     original: str
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """One recording."""
+    """A sequence of events in a few files of one code base."""
 
     id: str
     code_base: str
     """Name and version of the package, or the folder's name."""
     root: str
-    """Folder of the code base; the other files around those that are edited are copied from there."""
+    """Folder of the code base; the files around the edited ones are copied from there."""
     files: tuple[TraceFile, ...]
     events: tuple[TraceEvent, ...]
     covers: tuple[str, ...]
-    """Which kinds of editing are in it."""
+    """The kinds of editing in it."""
 
     @property
     def seconds(self) -> float:
-        """How long its replay takes."""
+        """The duration of its replay."""
         return sum(event.wait_s for event in self.events)
 
     @property
     def typed(self) -> int:
-        """Characters typed by hand."""
+        """Number of characters typed by hand."""
         return sum(event.kind is TraceAction.KEY for event in self.events)
 
     def texts(self) -> dict[str, str]:
-        """The files' texts at the end, by name: every edit applied."""
+        """Return the files' texts at the end, by name."""
         texts = {file.name: file.before for file in self.files}
         for event in self.events:
             if event.edit is not None:
@@ -128,6 +128,6 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def digest_of(traces: tuple[Trace, ...]) -> str:
-    """Identifies traces by all that is replayed, wherever the code bases lie."""
+    """Return the sha256 of traces; it does not depend on the folders of the code bases."""
     parts = [msgspec.structs.replace(trace, root="") for trace in traces]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()

@@ -211,7 +211,7 @@ def test_an_interrupted_run_goes_on_without_replaying_what_is_done(
         )
     with pytest.raises(Conflict, match="holds a run already"):
         run.bench(request_of(), installation, lambda _: None)
-    with pytest.raises(Conflict, match="begun otherwise"):
+    with pytest.raises(Conflict, match="started with other options"):
         run.bench(request_of(resume=True, seed=1), installation, lambda _: None)
     run.bench(
         request_of(resume=True, policies=(counted(PLAYED, interrupt=False), counted(RIVAL, interrupt=False))),

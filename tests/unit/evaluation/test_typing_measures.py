@@ -7,7 +7,7 @@ import pytest
 
 from peft_evaluation.typing_benchmark import figures as figures_module
 from peft_evaluation.typing_benchmark.editor import Keystroke, KeystrokeWatch
-from peft_evaluation.typing_benchmark.figures import by_place, figures_of, percentile
+from peft_evaluation.typing_benchmark.figures import by_line, figures_of, percentile
 from peft_evaluation.typing_benchmark.policies.base import ResourceUsage
 from peft_evaluation.typing_benchmark.replay import Replayed, added
 from peft_evaluation.typing_benchmark.screen import LineJudgement, ScreenSuggestion
@@ -145,7 +145,7 @@ def test_quality_is_paired_by_line() -> None:
         for number in range(12)
         for name, judged in (("ours-base", RIGHT), ("llama.vscode", HALF))
     ]
-    assert by_place([run for run in runs if run.policy == "llama.vscode"], "similarity")["t0/0"] == 0.5
+    assert by_line([run for run in runs if run.policy == "llama.vscode"], "similarity")["t0/0"] == 0.5
     compared = figures_module.compare_policies(runs, seed=0)
     assert {(each.metric, each.judgement.value) for each in compared} == {("exact", "better"), ("similarity", "better")}
     worse = [

@@ -20,8 +20,8 @@ from peft_evaluation.typing_benchmark.policies.llama_vscode import (
     without_indent,
 )
 from peft_evaluation.typing_benchmark.policies.llama_vscode_state import (
-    CHUNKS,
-    QUEUE,
+    MAX_CHUNKS,
+    MAX_QUEUED,
     ContextRing,
     CursorLines,
     InfillCache,
@@ -94,11 +94,11 @@ def test_what_stands_there_already_is_not_suggested(text: str, lines: Sequence[s
 
 def test_the_ring_takes_in_one_chunk_at_a_time_and_forgets_the_oldest() -> None:
     ring = ContextRing(Random(0))
-    for number in range(CHUNKS + 3):
+    for number in range(MAX_CHUNKS + 3):
         ring.pick("f", [f"{number} {line}" for line in range(10)], evict=True)
-        assert ring.take_in()
-    assert not ring.take_in()
-    assert len(ring.chunks) == CHUNKS
+        assert ring.add_queued()
+    assert not ring.add_queued()
+    assert len(ring.chunks) == MAX_CHUNKS
     assert ring.chunks[0].lines[0] == "3 0"
 
 
@@ -110,9 +110,9 @@ def test_the_ring_has_no_two_chunks_much_alike_and_no_tiny_ones() -> None:
     ring.pick("f", [*lines, "one more"], evict=True)
     ring.pick("f", ["a", "b"], evict=True)
     assert [len(chunk.lines) for chunk in ring.queued] == [41]
-    for number in range(QUEUE + 5):
+    for number in range(MAX_QUEUED + 5):
         ring.pick("f", [f"{number} {line}" for line in range(5)], evict=True)
-    assert len(ring.queued) == QUEUE
+    assert len(ring.queued) == MAX_QUEUED
 
 
 @given(st.text("ab😀é\n", max_size=30), st.data())

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound
 from peft_evaluation.typing_benchmark import scenarios, trace_maker
-from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner, partners
+from peft_evaluation.typing_benchmark.keystrokes import KeystrokeWriter, TypingManner, bracket_pairs
 from peft_evaluation.typing_benchmark.trace_maker import (
     FULL,
     PACKAGES,
     QUICK,
     TraceAmount,
-    bits,
+    can_be_typed,
     code_bases,
-    fits,
+    fragments,
+    line_blocks,
     make_traces,
     overlaps,
-    stretches,
-    without,
+    remove_parts,
 )
 from peft_evaluation.typing_benchmark.traces import Trace, TraceAction, digest_of
 
@@ -83,7 +83,7 @@ def test_whatever_part_is_left_out_writing_it_gives_the_file_back(data: st.DataO
         if CODE[end - 1] == "\n":
             end -= 1  # what is written ends with a line that is not empty
     else:
-        part = data.draw(st.sampled_from(bits(CODE)))
+        part = data.draw(st.sampled_from(fragments(CODE)))
         start, end = part.start, part.end
     before = CODE[:start] + CODE[end:]
     often = TypingManner(mistake=0.3, retype=0.2, undo=0.2, accept=0.4, think=0.1, detour=detour)
@@ -126,8 +126,8 @@ def test_a_bracket_before_a_word_comes_alone() -> None:
 
 def test_partners_are_found_outside_of_strings_and_on_one_line() -> None:
     text = 'a = f("(", [1])\nb = (\n    2\n)\n'
-    assert partners(text) == {5: 14, 11: 13}
-    assert partners("# \u2028\x85\x0c\na = (1)\n") == {10: 12}
+    assert bracket_pairs(text) == {5: 14, 11: 13}
+    assert bracket_pairs("# \u2028\x85\x0c\na = (1)\n") == {10: 12}
 
 
 def test_enter_brings_the_indentation_and_an_empty_line_loses_it() -> None:
@@ -192,14 +192,14 @@ def test_keys_follow_each_other_as_people_type(full: tuple[Trace, ...]) -> None:
 
 
 def test_parts_that_are_left_out_together_do_not_touch() -> None:
-    found = trace_maker.parts_of(CODE, 150, Random(1))
+    found = trace_maker.choose_parts(CODE, 150, Random(1))
     assert found
     assert all(not overlaps(one, other) for one in found for other in found if one is not other)
-    assert len(without(CODE, found)) == len(CODE) - sum(part.end - part.start for part in found)
+    assert len(remove_parts(CODE, found)) == len(CODE) - sum(part.end - part.start for part in found)
 
 
 def test_docstrings_are_not_typed() -> None:
-    for part in stretches(CODE, 1, 1000):
+    for part in line_blocks(CODE, 1, 1000):
         assert '"""' not in CODE[part.start : part.end]
 
 
@@ -207,7 +207,7 @@ def test_docstrings_are_not_typed() -> None:
     "text", ["x = 1\n" * 10, "\tx = 1\n" * 200, "x = (\n" * 200, "x = 1\n    \n" * 100, "x = 1\n" * 200]
 )
 def test_a_file_that_cannot_be_typed_is_left_out(text: str) -> None:
-    assert not fits(text)
+    assert not can_be_typed(text)
 
 
 def test_a_folder_of_ones_own_is_typed_instead(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_folder_of_ones_own_is_typed_instead(tmp_path: Path) -> None:
 def test_a_folder_without_files_to_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no Python file to type"):
         make_traces(QUICK, 0, [tmp_path])
-    with pytest.raises(InvalidInput, match="is no folder"):
+    with pytest.raises(InvalidInput, match="is not a folder"):
         make_traces(QUICK, 0, [tmp_path / "missing"])
 
 

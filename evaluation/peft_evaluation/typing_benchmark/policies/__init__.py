@@ -1,1 +1,1 @@
-"""Systems under test: this product, and others re-created from their sources on the same engine."""
+"""The systems under test: this product, and others re-created from their sources, on the same engine."""

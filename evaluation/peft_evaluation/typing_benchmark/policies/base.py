@@ -1,4 +1,4 @@
-"""What a system under test is to the replay: something that is told of edits and asked for suggestions."""
+"""The interface of a system under test: it is notified of edits and asked for suggestions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 @dataclass(frozen=True)
 class DocumentView:
-    """A document as the editor has it."""
+    """A document and the cursor in it."""
 
     file: str
     """Its name in the workspace."""
@@ -27,87 +27,88 @@ class DocumentView:
 
 @dataclass(frozen=True)
 class PolicyAnswer:
-    """What a request came to."""
+    """The answer to a request."""
 
     ghost: GhostText | None
+    """The suggestion; None for none."""
     cached: bool | None = None
-    """Whether the model was not asked; None where that cannot be known."""
+    """Whether the answer was given without the model; None: not known."""
 
 
 class ResourceUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What was spent since the session began. None: this system does not tell."""
+    """What a session has used since its start. None: the system does not report it."""
 
     requests: int = 0
-    """Requests to the model, those included that nobody waited for."""
+    """Requests to the model, including cancelled ones and ones made in advance."""
     prompt_evaluated: int | None = None
     prompt_reused: int | None = None
     decoded: int | None = None
     cpu_s: float = 0.0
-    """Of all its processes together."""
+    """Processor time of all its processes."""
     kept: int | None = None
-    """Requests answered from an earlier answer ..."""
+    """Requests answered from an earlier answer."""
     joined: int | None = None
-    """... and those that were given a generation already under way."""
+    """Requests answered from a generation that was already in progress."""
 
 
 class PolicySession(Protocol):
-    """One system at work on one workspace, from ``start`` to ``stop``."""
+    """One system that runs on one workspace, from ``start`` to ``stop``."""
 
     on_more: Callable[[], None] | None
-    """Called when more of the last answer has come: the editor asks again."""
+    """Called when more of the last answer is available; the editor then requests again."""
 
     async def start(self) -> None:
-        """Start all its processes; returns when the model is loaded."""
+        """Start all processes of the system; returns when the model is loaded."""
         ...
 
     async def stop(self) -> None:
-        """End them; safe to call whatever happened."""
+        """End all processes; may be called in every state."""
         ...
 
     def opened(self, view: DocumentView) -> None:
-        """A document is shown for the first time."""
+        """Notify that a document is shown for the first time."""
         ...
 
     def shown(self, view: DocumentView, before: DocumentView) -> None:
-        """Another open document is shown again, instead of ``before``."""
+        """Notify that another open document is shown again, instead of ``before``."""
         ...
 
     def changed(self, view: DocumentView, edit: TraceEdit, before: DocumentView) -> None:
-        """A document was edited."""
+        """Notify that a document was edited."""
         ...
 
     def moved(self, view: DocumentView) -> None:
-        """The cursor was set elsewhere without an edit."""
+        """Notify that the cursor was moved without an edit."""
         ...
 
     def saved(self, view: DocumentView) -> None:
-        """A document was written to the disk."""
+        """Notify that a document was saved."""
         ...
 
     async def suggest(self, view: DocumentView) -> PolicyAnswer:
-        """The suggestion at the cursor; cancelled when the document changes."""
+        """Return the suggestion at the cursor; cancelled when the document changes."""
         ...
 
     async def totals(self) -> ResourceUsage:
-        """What was spent so far."""
+        """Return what was used so far."""
         ...
 
 
 @dataclass(frozen=True)
 class BenchModel:
-    """The model and the processor's share all policies get."""
+    """The model and the number of threads, the same for all policies."""
 
     model_id: str
     model_path: Path
     threads: int
-    """0: as many as the engine takes by itself."""
-
-
-# CPU seconds of processes and their children, those included that end meanwhile (as of the last look).
+    """0: the engine chooses."""
 
 
 class CpuMeter:
-    """Counts from the first look on. ``roots`` tells the ids of the processes whose trees count."""
+    """Measures the processor time of processes and their children, also of those that end in between.
+
+    Time counts from the first sample on. ``roots`` returns the process ids.
+    """
 
     def __init__(self, roots: Callable[[], Iterable[int]]) -> None:
         self._roots = roots
@@ -115,18 +116,18 @@ class CpuMeter:
         self._last: dict[tuple[int, float], float] = {}
         self._begun = False
 
-    def look(self) -> None:
-        """Read the clocks of all there are now."""
+    def sample(self) -> None:
+        """Read the processor time of all current processes."""
         for key, seconds in self._now():
             if key not in self._first:
-                # One that began after the first look counts as a whole.
+                # All of the time counts for a process that started after the first sample.
                 self._first[key] = 0.0 if self._begun else seconds
             self._last[key] = seconds
         self._begun = True
 
     @property
     def seconds(self) -> float:
-        """User and system time between the first look and the last."""
+        """User and system time between the first and the last sample."""
         return round(sum(self._last[key] - self._first[key] for key in self._last), 2)
 
     def _now(self) -> Iterable[tuple[tuple[int, float], float]]:

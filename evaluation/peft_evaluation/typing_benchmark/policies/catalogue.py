@@ -1,4 +1,4 @@
-"""The policies by name."""
+"""The policies, which are the systems under test, by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Policy:
     name: str
     what: str
     recreated: bool
-    """Another project's, on its authors' recommended server settings."""
+    """Whether it is re-created from another project, with the server settings that its authors recommend."""
     open: Callable[[BenchModel, TraceWorkspace], PolicySession]
 
 
@@ -46,11 +46,11 @@ _POLICIES = (
 POLICIES: Mapping[str, Policy] = {policy.name: policy for policy in _POLICIES}
 DEFAULT = ("ours", "llama.vscode")
 RIVALS = tuple(policy.name for policy in _POLICIES if policy.recreated)
-"""Those the goals are held against."""
+"""The policies that our goals are compared with."""
 
 
 def choose_policies(names: Sequence[str]) -> tuple[Policy, ...]:
-    """The policies of these names, each once. Raises InvalidInput for one there is not."""
+    """Return the policies with these names, each once; raises InvalidInput for an unknown name."""
     for name in names:
         if name not in POLICIES:
             raise InvalidInput(f"there is no policy '{name}'", fix=f"One of: {', '.join(POLICIES)}")

@@ -1,4 +1,4 @@
-"""The benchmark's editor: a language client that starts a server of its own and cancels requests as editors do."""
+"""The benchmark's language client: it starts a language server of its own, and cancels requests like an editor."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ NOTIFICATIONS = ("peft-daemon/status", "peft-daemon/more")
 
 
 class EditorClient(LanguageClient):
-    """One running language server and the client's side of its connection.
+    """A language server and the connection to it.
 
-    ``settings`` answer ``workspace/configuration``; ``on_notification`` receives the server's own notifications.
+    ``settings`` is the answer to ``workspace/configuration``; ``on_notification`` gets the server's own notifications.
     """
 
     def __init__(self, settings: Mapping[str, Any], on_notification: Callable[[str, Any], None]) -> None:
@@ -43,12 +43,12 @@ class EditorClient(LanguageClient):
             return [dict(settings) for _ in params.items]
 
         def create_progress(params: types.WorkDoneProgressCreateParams) -> None:
-            """Accept: nothing is drawn here."""
+            """Accept; progress is not displayed."""
 
         self.feature(types.WORKSPACE_CONFIGURATION)(configuration)
 
         def report_progress(params: types.ProgressParams) -> None:
-            """Ignore: nothing is drawn here."""
+            """Ignore; progress is not displayed."""
 
         self.feature(types.WINDOW_WORK_DONE_PROGRESS_CREATE)(create_progress)
         self.feature(types.PROGRESS)(report_progress)
@@ -72,7 +72,7 @@ class EditorClient(LanguageClient):
                 environ={**os.environ, **environ},
                 start_new_session=sys.platform != "win32",
             )
-        assert self._process.stdin is not None  # noqa: S101  (a pipe, as asked for above)
+        assert self._process.stdin is not None  # noqa: S101  (a pipe, as requested above)
         self.protocol.set_writer(self._process.stdin)
         self._reader = asyncio.create_task(self._read(self._process.stdout))
 
@@ -81,9 +81,9 @@ class EditorClient(LanguageClient):
         self.protocol.notify(method, params)
 
     async def request(self, method: str, params: Any) -> Any:
-        """Send a request and return its result. Cancelling it sends ``$/cancelRequest``.
+        """Send a request and return its result; if the call is cancelled, send ``$/cancelRequest``.
 
-        Raises EngineFailed when the server answers with an error or has ended.
+        Raises EngineFailed if the server answers with an error or has ended.
         """
         if self._process is None or self._reader is None or self._reader.done():
             raise EngineFailed("the language server is not running", fix="See its log in the benchmark's folder")
@@ -93,7 +93,7 @@ class EditorClient(LanguageClient):
             done, _ = await asyncio.wait((answer, self._reader), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             self.cancel_request(types.CancelParams(id=number))
-            # The server answers cancelled requests too, with an error that nobody reads.
+            # The server answers a cancelled request with an error; reading it here avoids a warning.
             answer.add_done_callback(lambda each: each.cancelled() or each.exception())
             raise
         if answer not in done:
@@ -104,7 +104,7 @@ class EditorClient(LanguageClient):
             raise EngineFailed("the language server refused", why=error.message) from error
 
     async def end(self) -> None:
-        """End the server in order, or by force when it does not end."""
+        """Shut the server down; kill it if it does not end in time."""
         process = self._process
         if process is None:
             return
@@ -139,7 +139,7 @@ def lsp_range(text: str, start: int, end: int) -> types.Range:
 
 
 def offset_of(text: str, position: types.Position) -> int:
-    """Return the offset of a position; one outside of the text is moved to the nearest place in it."""
+    """Return the offset of a position; for one outside of the text, the nearest offset in it."""
     lines = text.split("\n")
     if position.line >= len(lines):
         return len(text)

@@ -1,7 +1,9 @@
-"""llama.vscode's policy: one request at a time, never cancelled; a cache; the next request ahead; a ring of chunks.
+"""The policy of llama.vscode, re-created.
 
-Re-created from completion.ts, llama-server.ts, extra-context.ts and package.json of ggml-org/llama.vscode (0.0.63,
-3938fb3) with its default settings. docs/typing-benchmark.md says what was left out.
+It sends one request at a time and never cancels it, keeps a cache of answers, requests in advance what follows a
+suggestion, and sends a ring of context chunks. Sources: completion.ts, llama-server.ts, extra-context.ts and
+package.json of ggml-org/llama.vscode (0.0.63, 3938fb3), with default settings. docs/typing-benchmark.md says what was
+left out.
 """
 
 from __future__ import annotations
@@ -29,20 +31,22 @@ from peft_evaluation.typing_benchmark.traces import TraceEdit
 PREFIX_LINES, SUFFIX_LINES = 256, 64
 PREDICT_TOKENS = 128
 PROMPT_MS, PREDICT_MS = 500, 500
-"""The defaults of package.json; those of configuration.ts are overwritten by them."""
+"""The defaults of package.json, which override those of configuration.ts."""
 ALTERNATIVES = 3
-"""Completions of one request (``n_cmpl``)."""
+"""Completions per request (``n_cmpl``)."""
 SLOT = 0
-LONGEST_LINE_SUFFIX = 8
+MAX_LINE_SUFFIX_CHARS = 8
+"""No request is sent if more text than this follows the cursor on its line."""
 CACHE_ENTRIES = 250
 POLL_S = 0.15
-"""How often a request looks whether the one before has ended."""
+"""Interval at which a request checks whether the one before has ended."""
 SAVE_DELAY_S = 1.0
+"""Delay after saving a file until a chunk of it is picked."""
 SEED = 0
 
 
 class LlamaVscodeSession:
-    """One editor session with the extension."""
+    """An editor session with the re-created extension."""
 
     def __init__(self, engine: BenchModel) -> None:
         self.on_more: Callable[[], None] | None = None
@@ -56,43 +60,43 @@ class LlamaVscodeSession:
     async def start(self) -> None:
         """Start the server."""
         await self._server.start()
-        self._background(self._take_in_chunks())
+        self._background(self._add_chunks())
 
     async def stop(self) -> None:
-        """End it, with what is under way."""
+        """End the server and all tasks."""
         for task in self._tasks:
             task.cancel()
         await self._server.stop()
 
     def opened(self, view: DocumentView) -> None:
-        """A file that is shown is worth a chunk."""
+        """Pick a chunk of the file."""
         self._ring.around_cursor(view.file, CursorLines.of(view.text, view.cursor))
 
     def shown(self, view: DocumentView, before: DocumentView) -> None:
-        """So is the one that was left."""
+        """Pick a chunk of the file that was left, and one of the file that is shown."""
         self._ring.around_cursor(before.file, CursorLines.of(before.text, before.cursor))
         self._ring.around_cursor(view.file, CursorLines.of(view.text, view.cursor))
 
     def changed(self, view: DocumentView, edit: TraceEdit, before: DocumentView) -> None:
-        """The request sends the text itself."""
+        """Do nothing: requests contain the text."""
 
     def moved(self, view: DocumentView) -> None:
-        """It takes no notice."""
+        """Do nothing."""
 
     def saved(self, view: DocumentView) -> None:
-        """A saved file is worth a chunk, a second later."""
+        """Pick a chunk of the file after ``SAVE_DELAY_S``."""
         self._background(self._saved(view))
 
     async def suggest(self, view: DocumentView) -> PolicyAnswer:
-        """Return the first of the alternatives. Waits until the request before has ended.
+        """Return the first of the alternatives, after the previous request has ended.
 
-        A request that has begun goes on when it is cancelled: its answer is kept in the cache.
+        A request that was sent continues when the call is cancelled, and its answer is kept in the cache.
         """
-        while self._busy:  # noqa: ASYNC110  (the extension polls: what that costs is part of its policy)
+        while self._busy:  # noqa: ASYNC110  (the extension polls; the delay is part of its policy)
             await asyncio.sleep(POLL_S)
         self._asked_at = time.monotonic()
         around = CursorLines.of(view.text, view.cursor)
-        if len(around.behind) > LONGEST_LINE_SUFFIX:
+        if len(around.behind) > MAX_LINE_SUFFIX_CHARS:
             return PolicyAnswer(None, cached=True)
         key = key_of(around)
         if (known := self._cache.get(key)) is not None:
@@ -106,7 +110,7 @@ class LlamaVscodeSession:
             raise
 
     async def totals(self) -> ResourceUsage:
-        """The server's."""
+        """Return the server's usage."""
         return await self._server.totals()
 
     async def _ask(
@@ -128,7 +132,7 @@ class LlamaVscodeSession:
         cached: bool,
         overtaken: asyncio.Event,
     ) -> PolicyAnswer:
-        """Choose what is shown of the alternatives, keep them, and begin what follows in the background."""
+        """Choose the alternative to show, keep all in the cache, and start the follow-up in the background."""
         alternatives = [lines for text in texts if not is_discarded(lines := without_empty_end(text), around)]
         if not alternatives:
             return PolicyAnswer(None, cached)
@@ -136,21 +140,21 @@ class LlamaVscodeSession:
         if not cached:
             self._cache.put(key, fitting)
         self._background(self._follow_up(view, around, key, alternatives[0], overtaken))
-        # The indentation that is there already is not written once more.
+        # The indentation that is already there is not inserted again.
         blank = len(around.before) if not around.before.strip() else 0
         return PolicyAnswer(GhostText(view.cursor, view.cursor, without_indent(fitting[0], blank)), cached)
 
     async def _follow_up(
         self, view: DocumentView, around: CursorLines, key: InfillKey, lines: list[str], overtaken: asyncio.Event
     ) -> None:
-        """Ask what comes after the suggestion and pick chunks, unless a keystroke has overtaken the request."""
+        """Request what follows the suggestion, and pick chunks, unless the request was cancelled in the meantime."""
         if not overtaken.is_set() and not around.behind.strip():
-            await self._ahead(key, lines)
+            await self._request_ahead(key, lines)
         if not overtaken.is_set():
             self._ring.around_answer(view.file, around, PREFIX_LINES, SUFFIX_LINES)
 
-    async def _ahead(self, key: InfillKey, lines: list[str]) -> None:
-        """Ask what comes after the suggestion, as if it were accepted; keep what comes after its first line."""
+    async def _request_ahead(self, key: InfillKey, lines: list[str]) -> None:
+        """Request what follows if the suggestion is accepted; also keep what follows its first line."""
         following = after(key, lines)
         if following not in self._cache:
             texts = await self._request(following, _indent(key.prompt))
@@ -188,11 +192,11 @@ class LlamaVscodeSession:
             "seed": SEED,
         }
 
-    async def _take_in_chunks(self) -> None:
-        """Now and then, while nobody types: one more chunk, which the server reads at once."""
+    async def _add_chunks(self) -> None:
+        """Regularly, while nobody types: add a chunk to the ring, and let the server evaluate it at once."""
         while True:
             await asyncio.sleep(UPDATE_S)
-            if time.monotonic() - self._asked_at >= QUIET_S and self._ring.take_in():
+            if time.monotonic() - self._asked_at >= QUIET_S and self._ring.add_queued():
                 body = self._body(InfillKey("", "", ""))
                 self._background(
                     self._server.post("/infill", {**body, "n_predict": 0, "samplers": [], "t_max_predict_ms": 1})
@@ -214,14 +218,14 @@ def _indent(text: str) -> int:
 
 
 def key_of(around: CursorLines) -> InfillKey:
-    """What a request at the cursor sends; a line of white space alone is not sent as the line's beginning."""
+    """Return what a request at the cursor sends; the line's beginning is empty if it is only white space."""
     prefix = "\n".join(around.above(PREFIX_LINES)) + "\n"
     suffix = around.behind + "\n" + "\n".join(around.below(SUFFIX_LINES)) + "\n"
     return InfillKey(prefix, suffix, around.before if around.before.strip(" \t") else "")
 
 
 def after(key: InfillKey, lines: list[str]) -> InfillKey:
-    """The request that follows when the suggested lines are accepted."""
+    """Return the key of the request that follows if the suggested lines are accepted."""
     if len(lines) == 1:
         return InfillKey(key.prefix, key.suffix, key.prompt + lines[0])
     prefix = key.prefix + key.prompt + "\n".join(lines[:-1]) + "\n"
@@ -232,7 +236,7 @@ def after(key: InfillKey, lines: list[str]) -> InfillKey:
 
 
 def without_empty_end(text: str) -> list[str]:
-    """Its lines; empty ones at the end are left out."""
+    """Return the lines of ``text`` without empty ones at the end."""
     lines = text.replace("\r\n", "\n").split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -240,7 +244,7 @@ def without_empty_end(text: str) -> list[str]:
 
 
 def fitted(lines: list[str], behind: str) -> str:
-    """Before more text on the cursor's line: one line, and not what stands there already."""
+    """Return the suggestion; if text follows the cursor on its line, only the first line, without that text."""
     if behind.strip():
         if lines[0].endswith(behind):
             return lines[0][: -len(behind)]
@@ -250,7 +254,7 @@ def fitted(lines: list[str], behind: str) -> str:
 
 
 def without_indent(text: str, columns: int) -> str:
-    """Without so much of the white space it begins with."""
+    """Return ``text`` without up to ``columns`` characters of white space at its start."""
     begin = 0
     while begin < min(columns, len(text)) and text[begin] in " \t":
         begin += 1

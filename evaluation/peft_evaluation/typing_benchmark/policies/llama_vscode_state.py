@@ -1,6 +1,7 @@
-"""llama.vscode's ring of extra context: chunks of what the person looked at, a new one only while nobody types.
+"""The state of llama.vscode's policy: the ring of context chunks, the cache of answers, the lines around the cursor.
 
-Re-created from extra-context.ts. Left out: chunks of copied text, which no trace has.
+The ring has chunks of files that the person looked at; a chunk is added only while nobody types. It is re-created from
+extra-context.ts without chunks of copied text, which do not occur in traces.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-CHUNKS = 16
+MAX_CHUNKS = 16
 CHUNK_LINES = 64
 SCOPE_LINES = 1024
-QUEUE = 16
+MAX_QUEUED = 16
 FAR_LINES = 32
-"""After a cursor has moved so far, chunks are picked around it."""
+"""Chunks are picked around the cursor when it has moved this far."""
 QUIET_S = 3.0
-"""No chunk is taken in until so long after the last request began."""
+"""A chunk is added only when the last request was sent this long ago."""
 UPDATE_S = 1.0
-ALIKE = 0.9
-FEWEST_LINES = 3
+MAX_SIMILARITY = 0.9
+MIN_CHUNK_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,18 @@ class RingChunk:
 
     @property
     def text(self) -> str:
-        """As it is sent."""
+        """The text that is sent."""
         return "\n".join(self.lines) + "\n"
 
-    def likeness(self, other: RingChunk) -> float:
-        """Jaccard's similarity of the lines."""
+    def similarity(self, other: RingChunk) -> float:
+        """Return the Jaccard similarity of the lines."""
         one, two = set(self.lines), set(other.lines)
         return len(one & two) / len(one | two)
 
 
 @dataclass
 class ContextRing:
-    """The chunks that are sent, in the order they were taken in, and those that wait."""
+    """The chunks that are sent with requests, in the order they were added, and those that wait to be added."""
 
     random: Random
     chunks: list[RingChunk] = field(default_factory=list)
@@ -51,7 +52,7 @@ class ContextRing:
     _last_line: int = -9999
 
     def around_answer(self, file: str, around: CursorLines, prefix_lines: int, suffix_lines: int) -> None:
-        """After an answer: what lies beyond the lines the request had, if the cursor has moved far."""
+        """After an answer: if the cursor has moved far, pick chunks outside of the lines that the request had."""
         if abs(around.line - self._last_line) <= FAR_LINES:
             return
         last = len(around.lines) - 1
@@ -63,13 +64,13 @@ class ContextRing:
         self._last_line = around.line
 
     def around_cursor(self, file: str, around: CursorLines) -> None:
-        """When a file is left, shown or saved."""
+        """Pick a chunk around the cursor; called when a file is left, shown or saved."""
         half = CHUNK_LINES // 2
         self.pick(file, around.lines[max(0, around.line - half) : around.line + half + 1], evict=True)
 
     def pick(self, file: str, lines: Sequence[str], *, evict: bool) -> None:
-        """Queue a chunk of some lines; ``evict``: not one that is there, and those that are much like it go."""
-        if len(lines) < FEWEST_LINES:
+        """Queue a chunk of some lines; with ``evict`` only a new one, which replaces very similar ones."""
+        if len(lines) < MIN_CHUNK_LINES:
             return
         if len(lines) + 1 >= CHUNK_LINES:
             half = CHUNK_LINES // 2
@@ -79,40 +80,38 @@ class ContextRing:
         if evict:
             if any(other.text == chunk.text for other in (*self.chunks, *self.queued)):
                 return
-            self.chunks = [other for other in self.chunks if other.likeness(chunk) <= ALIKE]
-            self.queued = [other for other in self.queued if other.likeness(chunk) <= ALIKE]
-        if len(self.queued) >= QUEUE:
+            self.chunks = [other for other in self.chunks if other.similarity(chunk) <= MAX_SIMILARITY]
+            self.queued = [other for other in self.queued if other.similarity(chunk) <= MAX_SIMILARITY]
+        if len(self.queued) >= MAX_QUEUED:
             self.queued.pop(0)
         self.queued.append(chunk)
 
-    def take_in(self) -> bool:
-        """Move one queued chunk into the ring; whether there was one."""
+    def add_queued(self) -> bool:
+        """Move one queued chunk into the ring; return whether there was one."""
         if not self.queued:
             return False
         self.chunks.append(self.queued.pop(0))
-        del self.chunks[:-CHUNKS]
+        del self.chunks[:-MAX_CHUNKS]
         return True
 
 
-# llama.vscode's cache of answers: the least recently used goes, and a look-up also tries what was typed less of.
-#
-# Re-created from lru-cache.ts and completion.ts (getCachedCompletion).
+# The cache of answers, re-created from lru-cache.ts and completion.ts (getCachedCompletion).
 
 
 @dataclass(frozen=True)
 class InfillKey:
-    """What an answer was given for."""
+    """The text around the cursor that an answer was given for."""
 
     prefix: str
-    """The lines above the cursor's."""
+    """The lines above the cursor's line."""
     suffix: str
-    """The rest of its line and the lines below."""
+    """The rest of the cursor's line and the lines below."""
     prompt: str
-    """The line up to the cursor."""
+    """The cursor's line up to the cursor."""
 
 
 class InfillCache:
-    """Answers by what was asked; each is a list of alternatives. The least recently used answer goes first."""
+    """A cache of answers, each a list of alternatives; the least recently used answer is dropped first."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -122,9 +121,9 @@ class InfillCache:
         return key in self._answers
 
     def get(self, key: InfillKey) -> tuple[str, ...] | None:
-        """Return the answer, or what remains of one given for a shorter beginning of the line.
+        """Return the answer, or the rest of one that was given for a shorter beginning of the line.
 
-        Only alternatives that go on as the line was typed remain.
+        Alternatives that do not match what was typed since are left out. None if there is no answer.
         """
         for length in range(len(key.prompt), -1, -1):
             typed = key.prompt[length:]
@@ -146,65 +145,63 @@ class InfillCache:
             self._answers.popitem(last=False)
 
 
-# A document's lines around the cursor, as the re-created policies cut them.
+# A document's lines around the cursor.
 
 
 @dataclass(frozen=True)
 class CursorLines:
-    """The lines of a document and the cursor among them."""
+    """The lines of a document, and the cursor's position."""
 
     lines: tuple[str, ...]
-    """Without their ends."""
+    """The lines without line ends."""
     line: int
     column: int
 
     @classmethod
     def of(cls, text: str, cursor: int) -> CursorLines:
-        """From a text and an offset in it."""
+        """Make it from a text and the cursor's offset."""
         begin = text.rfind("\n", 0, cursor) + 1
         return cls(tuple(text.split("\n")), text.count("\n", 0, cursor), cursor - begin)
 
     @property
     def before(self) -> str:
-        """The cursor's line up to it."""
+        """The cursor's line up to the cursor."""
         return self.lines[self.line][: self.column]
 
     @property
     def behind(self) -> str:
-        """The cursor's line from it on."""
+        """The cursor's line from the cursor on."""
         return self.lines[self.line][self.column :]
 
     def above(self, count: int) -> tuple[str, ...]:
-        """So many lines above the cursor's, or what there is."""
+        """Return up to ``count`` lines above the cursor's line."""
         return self.lines[max(0, self.line - count) : self.line]
 
     def below(self, count: int) -> tuple[str, ...]:
-        """So many lines below the cursor's, or what there is."""
+        """Return up to ``count`` lines below the cursor's line."""
         return self.lines[self.line + 1 : self.line + 1 + count]
 
 
-# When llama.vscode throws a suggestion away: it is empty, or says what stands there already.
-#
-# Re-created from completion.ts (shouldDiscardSuggestion).
+# Suggestions that are not shown, re-created from completion.ts (shouldDiscardSuggestion).
 
 
 def is_discarded(lines: Sequence[str], around: CursorLines) -> bool:
-    """Whether suggested lines are not worth showing."""
+    """Return whether suggested lines are empty, or the same as the text after the cursor."""
     if not lines or (len(lines) == 1 and not lines[0].strip()):
         return True
     below = around.lines[around.line + 1 :]
-    return bool(below) and (_what_follows(lines, below, around) or _next_line(lines, below, around))
+    return bool(below) and (_repeats_following(lines, below, around) or _repeats_next_line(lines, below, around))
 
 
-def _what_follows(lines: Sequence[str], below: Sequence[str], around: CursorLines) -> bool:
-    """The rest of the cursor's line once more, and then the lines below it."""
+def _repeats_following(lines: Sequence[str], below: Sequence[str], around: CursorLines) -> bool:
+    """Return whether the suggestion repeats the rest of the cursor's line and the lines below."""
     if len(lines) == 1:
         return lines[0] == around.behind
     return lines[0].strip() in ("", around.behind.strip()) and _begins(below, lines[1:])
 
 
-def _next_line(lines: Sequence[str], below: Sequence[str], around: CursorLines) -> bool:
-    """The cursor's line would become the next one that is not empty, and what comes after that as well."""
+def _repeats_next_line(lines: Sequence[str], below: Sequence[str], around: CursorLines) -> bool:
+    """Return whether the suggestion would repeat the next non-empty line and the lines below that."""
     first = next((index for index, line in enumerate(below) if line.strip()), None)
     if first is None or around.before + lines[0] != below[first]:
         return False
@@ -214,5 +211,5 @@ def _next_line(lines: Sequence[str], below: Sequence[str], around: CursorLines) 
     return _begins(following, lines[1:])
 
 
-def _begins(lines: Sequence[str], wanted: Sequence[str]) -> bool:
-    return tuple(lines[: len(wanted)]) == tuple(wanted)
+def _begins(lines: Sequence[str], beginning: Sequence[str]) -> bool:
+    return tuple(lines[: len(beginning)]) == tuple(beginning)

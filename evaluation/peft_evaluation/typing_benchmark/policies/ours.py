@@ -1,7 +1,7 @@
-"""This product, as an editor has it: the language server over its standard streams, and the daemon it starts.
+"""This product as an editor uses it: the language server over standard input and output, and the daemon it starts.
 
-Both are the real programs in a home of their own. What the daemon counts (tokens, answers without the model) is read
-from its ``/metrics``; a daemon that does not count something leaves it unknown.
+Both are the real programs, with a home folder of their own. Numbers of tokens and of answers without the model are read
+from the daemon's ``/metrics``; numbers that it does not report are unknown.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from peft_evaluation.typing_benchmark.screen import GhostText
 from peft_evaluation.typing_benchmark.traces import TraceEdit
 
 READY_S = 180.0
-LOOK_S = 2.0
+SAMPLE_S = 2.0
 _COMPLETIONS = "peft_daemon_completions_total"
 _CAPABILITIES = types.ClientCapabilities(
     general=types.GeneralClientCapabilities(position_encodings=[types.PositionEncodingKind.Utf16]),
@@ -53,7 +53,7 @@ _CAPABILITIES = types.ClientCapabilities(
 
 
 class _Info(msgspec.Struct):
-    """What of ``daemon.json`` is used."""
+    """The fields of ``daemon.json`` that are used here."""
 
     pid: int
     address: str
@@ -61,7 +61,7 @@ class _Info(msgspec.Struct):
 
 
 class OursSession:
-    """One editor session; ``settings`` are those of the editor (docs/editors.md)."""
+    """An editor session; ``settings`` are the editor's settings (docs/editors.md)."""
 
     def __init__(self, engine: BenchModel, workspace: TraceWorkspace, settings: Mapping[str, Any]) -> None:
         self.on_more: Callable[[], None] | None = None
@@ -73,49 +73,49 @@ class OursSession:
             "PEFT_DAEMON_MODELS_DIR": str(engine.model_path.parent.parent),
             "PEFT_DAEMON_THREADS": str(engine.threads),
         }
-        self._client = EditorClient(self._settings, self._told)
+        self._client = EditorClient(self._settings, self._on_notification)
         self._ready = asyncio.Event()
-        self._trouble = ""
-        self._spending = CpuMeter(self._pids)
-        self._looking: asyncio.Task[None] | None = None
+        self._failure = ""
+        self._cpu = CpuMeter(self._pids)
+        self._sampling: asyncio.Task[None] | None = None
         self._http: httpx.AsyncClient | None = None
         self._counted: dict[str, float] = {}
         self._before: dict[str, float] = {}
         self._requests = 0
 
     async def start(self) -> None:
-        """Start the language server, which starts the daemon; raises EngineFailed when no model is loaded in time."""
+        """Start the language server, which starts the daemon; raises EngineFailed if no model is loaded in time."""
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # As `peft-daemon setup` leaves an installation: the adapters are there when the daemon starts.
+        # As after `peft-daemon setup`: the shipped adapters are installed when the daemon starts.
         settings, paths = resolve(environ=self._environ).settings, Paths.from_environment(self._environ)
         await asyncio.to_thread(update_shipped_adapters, settings, paths)
         command = python_module("peft_daemon", "lsp")
         await self._client.start(command, self._environ, self._home / "lsp.log")
         folder = self._workspace.folder.as_uri()
-        hello = types.InitializeParams(
+        parameters = types.InitializeParams(
             process_id=None,
             root_uri=folder,
             workspace_folders=[types.WorkspaceFolder(uri=folder, name="work")],
             capabilities=_CAPABILITIES,
             initialization_options=self._settings,
         )
-        await self._client.request(types.INITIALIZE, hello)
+        await self._client.request(types.INITIALIZE, parameters)
         self._client.initialized(types.InitializedParams())
         try:
             await asyncio.wait_for(self._ready.wait(), READY_S)
         except TimeoutError:
-            self._trouble = f"not ready after {READY_S:.0f} s{self._last_words()}"
-        if self._trouble:
-            raise EngineFailed("the daemon did not start", why=self._trouble, fix="Run `peft-daemon doctor`")
+            self._failure = f"not ready after {READY_S:.0f} s{self._last_log_lines()}"
+        if self._failure:
+            raise EngineFailed("the daemon did not start", why=self._failure, fix="Run `peft-daemon doctor`")
         self._http = self._connect()
         self._before = await self._metrics()
         self._counted = self._before
-        self._looking = asyncio.create_task(self._look())
+        self._sampling = asyncio.create_task(self._sample_regularly())
 
     async def stop(self) -> None:
         """End the language server and the daemon."""
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._sampling is not None:
+            self._sampling.cancel()
         if self._http is not None:
             await self._http.aclose()
         await self._client.end()
@@ -135,11 +135,11 @@ class OursSession:
         self._client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=document))
 
     def shown(self, view: DocumentView, before: DocumentView) -> None:
-        """Send the cursor's position. The protocol has no message for another tab."""
+        """Send the cursor's position; the protocol has no message for a change of the tab."""
         self.moved(view)
 
     def changed(self, view: DocumentView, edit: TraceEdit, before: DocumentView) -> None:
-        """Send ``textDocument/didChange`` with the edit alone."""
+        """Send ``textDocument/didChange`` with the edit."""
         self._client.text_document_did_change(
             types.DidChangeTextDocumentParams(
                 text_document=types.VersionedTextDocumentIdentifier(uri=self._uri(view), version=view.version),
@@ -152,8 +152,8 @@ class OursSession:
         )
 
     def moved(self, view: DocumentView) -> None:
-        """Send what the product's extension sends for a cursor that moved without an edit."""
-        self._client.notify("peft-daemon/cursor", {"uri": self._uri(view), "position": _plain(view)})
+        """Send the notification that the product's extension sends when the cursor moves without an edit."""
+        self._client.notify("peft-daemon/cursor", {"uri": self._uri(view), "position": _cursor_position(view)})
 
     def saved(self, view: DocumentView) -> None:
         """Send ``textDocument/didSave``."""
@@ -161,7 +161,7 @@ class OursSession:
         self._client.text_document_did_save(types.DidSaveTextDocumentParams(text_document=identifier))
 
     async def suggest(self, view: DocumentView) -> PolicyAnswer:
-        """Request ``textDocument/inlineCompletion`` as after a keystroke."""
+        """Request ``textDocument/inlineCompletion`` as an editor does after a keystroke."""
         self._requests += 1
         params = types.InlineCompletionParams(
             text_document=types.TextDocumentIdentifier(uri=self._uri(view)),
@@ -181,9 +181,9 @@ class OursSession:
         return PolicyAnswer(GhostText(start, end, text), cached)
 
     async def totals(self) -> ResourceUsage:
-        """From the daemon's metrics."""
-        self._spending.look()
-        await asyncio.sleep(0.2)  # what was cancelled last is counted when it has ended
+        """Return the usage from the daemon's metrics."""
+        self._cpu.sample()
+        await asyncio.sleep(0.2)  # a cancelled request is counted only when it has ended
         now = await self._metrics()
 
         def since(name: str) -> int | None:
@@ -195,13 +195,13 @@ class OursSession:
             prompt_evaluated=since('peft_daemon_prompt_tokens_total{how="evaluated"}') or 0,
             prompt_reused=since('peft_daemon_prompt_tokens_total{how="reused"}') or 0,
             decoded=since("peft_daemon_decoded_tokens_total") or 0,
-            cpu_s=self._spending.seconds,
+            cpu_s=self._cpu.seconds,
             kept=(since(f'{_COMPLETIONS}{{origin="kept"}}') or 0) if counted else None,
             joined=(since(f'{_COMPLETIONS}{{origin="joined"}}') or 0) if counted else None,
         )
 
     async def _without_model(self) -> bool | None:
-        """Whether the answer just given was an earlier one: which of the daemon's counters has moved since."""
+        """Return whether the last answer was a kept one, by the daemon's counters that increased; None: unknown."""
         before, self._counted = self._counted, await self._metrics()
         names = [name for name in self._counted if name.startswith(_COMPLETIONS)]
         moved = {name for name in names if self._counted[name] > before.get(name, 0.0)}
@@ -215,7 +215,7 @@ class OursSession:
     def _connect(self) -> httpx.AsyncClient:
         info = self._info()
         if info is None:
-            raise EngineFailed("the daemon left no word of itself", why=str(self._home), fix="Run `peft-daemon doctor`")
+            raise EngineFailed("the daemon has no daemon.json", why=str(self._home), fix="Run `peft-daemon doctor`")
         if info.address.startswith("unix:"):
             transport = httpx.AsyncHTTPTransport(uds=info.address.removeprefix("unix:"))
             return httpx.AsyncClient(transport=transport, base_url="http://localhost")
@@ -227,34 +227,34 @@ class OursSession:
             return msgspec.json.decode((self._home / "run" / "daemon.json").read_bytes(), type=_Info)
         return None
 
-    def _last_words(self) -> str:
-        """The ends of both programs' logs."""
-        words = []
+    def _last_log_lines(self) -> str:
+        """Return the last lines of both programs' logs."""
+        lines = []
         for log in (self._home / "lsp.log", self._home / "state" / "daemon.log"):
             with contextlib.suppress(OSError, IndexError):
-                words.append(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
-        return "".join(f" | {each}" for each in words)
+                lines.append(log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1])
+        return "".join(f" | {each}" for each in lines)
 
     def _pids(self) -> list[int]:
         info = self._info()
         return [pid for pid in (self._client.pid, info.pid if info else None) if pid is not None]
 
-    async def _look(self) -> None:
+    async def _sample_regularly(self) -> None:
         while True:
-            self._spending.look()
-            await asyncio.sleep(LOOK_S)
+            self._cpu.sample()
+            await asyncio.sleep(SAMPLE_S)
 
     def _uri(self, view: DocumentView) -> str:
         return self._workspace.path(view.file).as_uri()
 
-    def _told(self, method: str, params: Any) -> None:
+    def _on_notification(self, method: str, params: Any) -> None:
         if method == "peft-daemon/status" and params.state in ("idle", "error"):
-            self._trouble = getattr(params, "message", "") if params.state == "error" else ""
+            self._failure = getattr(params, "message", "") if params.state == "error" else ""
             self._ready.set()
         elif method == "peft-daemon/more" and self.on_more is not None:
             self.on_more()
 
 
-def _plain(view: DocumentView) -> dict[str, int]:
-    place = lsp_position(view.text, view.cursor)
-    return {"line": place.line, "character": place.character}
+def _cursor_position(view: DocumentView) -> dict[str, int]:
+    position = lsp_position(view.text, view.cursor)
+    return {"line": position.line, "character": position.character}
