@@ -26,7 +26,7 @@ from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry
 from peft_daemon.adapters.registry_state import NameVersion
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines import factory
-from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import Catalogue, open_catalogue
 from peft_daemon.models.store import open_store
 
 app = typer.Typer(
@@ -143,7 +143,7 @@ def use_adapter(
     registry = _registry()
     if adapter != BASE:
         settings = _settings()
-        entry, manifest = catalogue.get(settings.model), registry.get(adapter)
+        entry, manifest = _catalogue().get(settings.model), registry.get(adapter)
         manifest.require_base(entry.id, entry.sha256)
         manifest.require_engine(factory.engine_id(settings))
     used = registry.use(adapter, task, repository)
@@ -185,7 +185,7 @@ def import_adapter(
 ) -> None:
     """Check a trained adapter against its base, convert it for llama.cpp if it can, and store it under its digest."""
     settings, paths = _settings(), Paths.from_environment()
-    entry = catalogue.get(base or settings.model)
+    entry = _catalogue().get(base or settings.model)
     model = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
     notices: list[str] = []
     manifest = _registry().import_(folder, name=name, task=task, base=model, on_notice=notices.append)
@@ -242,6 +242,10 @@ def _registry() -> AdapterRegistry:
     return AdapterRegistry(Paths.from_environment().adapters)
 
 
+def _catalogue() -> Catalogue:
+    return open_catalogue(Paths.from_environment())
+
+
 def _settings() -> settings.Settings:
     return settings.resolve(user_file=Paths.from_environment().config_file).settings
 
@@ -286,18 +290,22 @@ def _print_rows(rows: list[AdapterSummary]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "digest", "base", "method", "rank", "for", "size", "in use")
-    for row in rows:
+    table = Table("base", "name", "digest", "method", "rank", "for", "size", "in use")
+    base = ""
+    for row in sorted(rows, key=lambda each: each.base):
+        if row.base != base:
+            table.add_section()
         table.add_row(
+            "" if row.base == base else row.base,
             row.name,
             row.digest[:SHORT_DIGEST_LENGTH],
-            row.base,
             row.method,
             str(row.rank),
             "damaged" if row.damaged else row.task,
             format_bytes(row.size_bytes),
             "\n".join(row.active_for) or "no",
         )
+        base = row.base
     for row in rows:
         if row.damaged:
             typer.echo(f"damaged, not used: {row.name} ({row.damaged})", err=True)
@@ -350,7 +358,7 @@ def base_of(manifest: Manifest) -> BaseModel:
     """Return the base model of an adapter; raises NotFound if it is not installed."""
     paths = Paths.from_environment()
     store = open_store(settings.resolve(user_file=paths.config_file).settings, paths)
-    entry = catalogue.get(manifest.base)
+    entry = _catalogue().get(manifest.base)
     if not store.is_installed(entry):
         raise NotFound(f"{entry.id} is not installed", fix=f"`peft-daemon models pull {entry.id}`")
     return BaseModel(entry.id, entry.sha256, store.path(entry))

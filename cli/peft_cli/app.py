@@ -17,6 +17,7 @@ from peft_cli import (
     installation,
     lsp,
     models,
+    models_add,
     report,
     tune,
 )
@@ -51,6 +52,7 @@ daemon.register(app)
 app.command()(installation.doctor)
 lsp.register(app)
 complete.register(app)
+models_add.register(models.app)
 app.add_typer(models.app, name="models")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(datasets.app, name="datasets")

@@ -30,7 +30,7 @@ from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import GenerationRequest, Segment, default_threads
 from peft_daemon.engines.temporary import temporary_engine
-from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import open_catalogue
 from peft_daemon.models.store import open_store
 
 PROMPT_LINES = 24
@@ -66,7 +66,7 @@ def setup(
     began = time.perf_counter()
     paths = Paths.from_environment()
     settings = resolve(command_line={"model": model}, user_file=paths.config_file).settings
-    store, entry = open_store(settings, paths), catalogue.get(settings.model)
+    store, entry = open_store(settings, paths), open_catalogue(paths).get(settings.model)
     missing = not store.is_installed(entry)
     if missing:
         pull_with_progress(store, entry)
@@ -213,7 +213,7 @@ def _check_folders(paths: Paths) -> str:
 
 
 def _check_model(settings: Settings, paths: Paths) -> str:
-    entry, store = catalogue.get(settings.model), open_store(settings, paths)
+    entry, store = open_catalogue(paths).get(settings.model), open_store(settings, paths)
     model, served = store.verify(entry), store.file_to_serve(entry, settings)
     copy = f"; served as its copy {served.path.name}" if served.recipe else ""
     return f"{model.id}, sha256 verified, {model.bytes / 1e6:.0f} MB, {model.path}{copy}"
@@ -238,7 +238,7 @@ def _why_engine(settings: Settings) -> str:
 
 async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, float]:
     """Return tokens per second, reading a prompt and writing, measured with a temporary engine."""
-    model = catalogue.get(settings.model)
+    model = open_catalogue(paths).get(settings.model)
     path = open_store(settings, paths).file_to_serve(model, settings).path
     async with temporary_engine(settings, model, path) as engine:
         text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_LINES))

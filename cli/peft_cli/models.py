@@ -17,8 +17,8 @@ from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_daemon.lifecycle.failed_starts import reset_backoff
-from peft_daemon.models import catalogue, optimized
-from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models import optimized
+from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.optimized import remove_optimized
 from peft_daemon.models.store import InstalledModel, ModelStore, open_store
 
@@ -89,7 +89,7 @@ def optimize(
     """
     paths = Paths.from_environment()
     settings = resolve(user_file=paths.config_file).settings
-    entry, store = catalogue.get(model_id or settings.model), open_store(settings, paths)
+    entry, store = open_catalogue(paths).get(model_id or settings.model), open_store(settings, paths)
     if remove:
         _remove_copy(store, entry, as_json=as_json)
         return
@@ -123,8 +123,7 @@ def list_models(as_json: Json = False) -> None:
     """Show all known models, and which are installed."""
     settings = _settings()
     store = open_store(settings, Paths.from_environment())
-    installed = {model.id: model for model in store.list()}
-    rows = [_row(entry, store, installed.get(entry.id), settings.model) for entry in catalogue.entries()]
+    rows = [_row(entry, store, settings.model) for entry in open_catalogue(Paths.from_environment()).entries()]
     emit(rows, as_json=as_json, text=lambda: _print_rows(rows, settings.model, store.folder))
 
 
@@ -138,7 +137,7 @@ def pull_model(
     as_json: Json = False,
 ) -> None:
     """Fetch a model and verify its sha256; an interrupted pull is continued."""
-    entry = catalogue.get(model_id)
+    entry = open_catalogue(Paths.from_environment()).get(model_id)
     store = open_store(_settings(offline=offline), Paths.from_environment())
     model = pull_with_progress(store, entry, local=local)
     pulled = PulledModel(
@@ -154,9 +153,20 @@ def pull_model(
 
 @app.command("remove", epilog="Example: peft-daemon models remove qwen2.5-coder-1.5b-instruct")
 def remove_model(model_id: ModelId, as_json: Json = False) -> None:
-    """Delete a model, and any interrupted download of it."""
-    entry = catalogue.get(model_id)
-    freed = open_store(_settings(), Paths.from_environment()).remove(entry)
+    """Delete a model, and any interrupted download of it.
+
+    A model that you added is taken out of the list; its file stays if it was used where it lay.
+    """
+    paths = Paths.from_environment()
+    catalogue = open_catalogue(paths)
+    entry, store = catalogue.get(model_id), open_store(_settings(), paths)
+    forgotten = catalogue.remove(model_id)
+    try:
+        freed = store.remove(entry)
+    except NotFound:
+        if not forgotten:
+            raise
+        freed = 0
     removed = RemovedModel(id=entry.id, freed_bytes=freed)
     emit(
         removed,
@@ -198,9 +208,9 @@ def _settings(*, offline: bool = False) -> settings.Settings:
     ).settings
 
 
-def _row(entry: ModelEntry, store: ModelStore, installed: InstalledModel | None, chosen: str) -> ModelRow:
-    found = installed if installed is not None and installed.sha256 == entry.sha256 else None
-    copy = optimized.read_optimized(found.path.parent, entry.sha256) if found else None
+def _row(entry: ModelEntry, store: ModelStore, chosen: str) -> ModelRow:
+    found = store.find(entry)
+    copy = optimized.read_optimized(store.home(entry), entry.sha256) if found else None
     return ModelRow(
         id=entry.id,
         family=entry.family,
@@ -236,7 +246,8 @@ def _state(row: ModelRow) -> str:
 
 def _remove_copy(store: ModelStore, entry: ModelEntry, *, as_json: bool) -> None:
     with store.locked(entry, NoProgress()):
-        freed = remove_optimized(store.path(entry).parent)
+        store.path(entry)
+        freed = remove_optimized(store.home(entry))
     if not freed:
         raise NotFound(f"there is no optimized copy of {entry.id}", fix="Make one with `peft-daemon models optimize`")
     emit(

@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
+import msgspec
+
 import peft_core
 from peft_core.errors import InvalidInput
 from peft_core.files import format_bytes
@@ -29,6 +31,7 @@ DEFAULT_HUB = "https://huggingface.co"
 CHUNK_BYTES = 1 << 20
 """Bytes read or written at a time."""
 CONNECT_TIMEOUT_S = 5.0
+MAX_JSON_BYTES = 20_000_000
 READ_TIMEOUT_S = 30.0
 """Longest silence of a server that has answered."""
 MAX_FRUITLESS_ATTEMPTS = 3
@@ -179,6 +182,28 @@ def download(url: str, partial: PartialFile, progress: DownloadProgress, *, size
             host = httpx.URL(url).host or "hub"
             progress.note(f"{host}: {reason}; going on at {format_bytes(partial.size)}")
             time.sleep(RETRY_WAIT_S * 2 ** max(fruitless - 1, 0))
+
+
+def get_json(url: str) -> object:
+    """Return the JSON document at ``url``; raises TransferFailed, also where it is over ``MAX_JSON_BYTES``."""
+    import httpx  # noqa: PLC0415
+
+    body = bytearray()
+    with _client() as client:
+        try:
+            with client.stream("GET", url) as response:
+                if response.status_code != 200:
+                    raise TransferFailed(f"HTTP {response.status_code} for {_path(url)}")
+                for data in response.iter_bytes():
+                    body += data
+                    if len(body) > MAX_JSON_BYTES:
+                        raise TransferFailed(f"{_path(url)} is longer than {format_bytes(MAX_JSON_BYTES)}")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise TransferFailed(f"cannot connect ({_one_line(error)})") from None
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        raise TransferFailed("the answer is not JSON") from None
 
 
 def _client() -> httpx.Client:

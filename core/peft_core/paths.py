@@ -42,6 +42,11 @@ class Paths:
         return self.cache / "models"
 
     @property
+    def user_catalogue(self) -> Path:
+        """The base models that the user added, JSON."""
+        return self.data / "models.json"
+
+    @property
     def kv_states(self) -> Path:
         """What the engine has read of documents, saved (can be read again: a cache)."""
         return self.cache / "kv"

@@ -30,8 +30,7 @@ from peft_daemon.engines.base import LoadChecks, ReloadableEngine
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
-from peft_daemon.models import catalogue
-from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
@@ -50,7 +49,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
 
     Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
     """
-    model, registry = catalogue.get(settings.model), AdapterRegistry(paths.adapters)
+    model, registry = open_catalogue(paths).get(settings.model), AdapterRegistry(paths.adapters)
     store = open_store(settings, paths)
     served = _served(store, model, settings)
     settings = msgspec.structs.replace(settings, slots=factory.slot_count(settings, served.path))

@@ -72,7 +72,7 @@ async def test_faults_of_the_engine_are_survived(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(supervisor, "BACKOFF_S", (0.05, 0.2, 0.3))
     random_ = random.Random(46)
     faults: Counter[str] = Counter()
-    async with served_gguf(tmp_path, monkeypatch, slots=2, max_loaded_adapters=1, request_limit_s=20) as served:
+    async with served_gguf(tmp_path, slots=2, max_loaded_adapters=1, request_limit_s=20) as served:
         for seed in (1, 20, 50):
             folder = write_peft(tmp_path / f"peft{seed}", lora(seed=seed))
             served.registry.import_(folder, name=f"a{seed}", base=served.base)

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import msgspec
 import psutil
-import pytest
 
 from peft_core.api_types import DaemonStatus, EngineState
 from peft_core.paths import Paths
@@ -22,11 +21,11 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.app import create_app
 from peft_daemon.lifecycle.runtime_info import DaemonInfo
-from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import open_catalogue
 from peft_daemon.models.store import ModelStore
 from peft_daemon.routes.middleware import Activity
 from support.synthetic_adapter import TinyModel
-from support.tiny_entry import tiny_entry
+from support.tiny_entry import HUB, tiny_entry
 from support.waiting import until_answer
 
 LIMIT_S = 60.0
@@ -73,7 +72,6 @@ class ServedGguf:
 @asynccontextmanager
 async def served_gguf(
     root: Path,
-    monkeypatch: pytest.MonkeyPatch,
     *,
     before_start: Callable[[Path], object] = lambda file: None,
     **changes: Any,
@@ -83,17 +81,17 @@ async def served_gguf(
     ``before_start`` is called with the installed model's file.
     """
     given = TinyModel.random().write(root / "given.gguf")
-    entry = tiny_entry(given.path.read_bytes())
-    monkeypatch.setattr(catalogue, "get", lambda _: entry)
+    entry = tiny_entry(given.path.read_bytes(), HUB)
     installed = ModelStore(root / "models", offline=True).pull(entry, local=given.path)
     before_start(installed.path)
-    fixed = {"threads": 1, "slots": 1, "shipped_adapters": False, "feedback": False}
+    fixed = {"model": entry.id, "threads": 1, "slots": 1, "shipped_adapters": False, "feedback": False}
     settings = Settings(models_dir=str(root / "models"), **(fixed | changes))  # type: ignore[arg-type]
     info = DaemonInfo(
         pid=1, created=0.0, address="unix:/nowhere", version="0", protocol=1, config_digest="", started=time.time()
     )
     with tempfile.TemporaryDirectory(prefix="pd-") as home:  # a socket path has room for 103 bytes
         paths = Paths.from_environment({"PEFT_DAEMON_HOME": home})
+        open_catalogue(paths).add(entry)
         app = create_app(settings, paths, info, Activity())
         async with (
             app.router.lifespan_context(app),

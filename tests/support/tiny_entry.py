@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
-from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, PromptFormats
+from peft_daemon.models.catalogue import FileLocation, HubLocation, ModelEntry, PackageLocation, PromptFormats
 
 HUB = HubLocation(repository="nobody/tiny", revision="0" * 40, file="tiny.gguf")
 
 
-def tiny_entry(payload: bytes, *sources: HubLocation | PackageLocation) -> ModelEntry:
+def tiny_entry(payload: bytes, *sources: HubLocation | PackageLocation | FileLocation) -> ModelEntry:
     """The model ``tiny`` whose file is ``payload``, to be had from ``sources``."""
     return ModelEntry(
         id="tiny",

@@ -15,8 +15,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.models import catalogue
-from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.store import open_store
 from peft_daemon.models.verifier import ModelVerifier
 
@@ -31,7 +30,7 @@ class Installation:
     @property
     def entry(self) -> ModelEntry:
         """The base model."""
-        return catalogue.get(self.settings.model)
+        return open_catalogue(self.paths).get(self.settings.model)
 
     @property
     def base(self) -> BaseModel:

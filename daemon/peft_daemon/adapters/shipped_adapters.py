@@ -30,7 +30,7 @@ from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.peft_files import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
-from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import open_catalogue
 from peft_daemon.models.store import open_store
 
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
@@ -103,7 +103,7 @@ def update_shipped_adapters(settings: Settings, paths: Paths) -> list[Manifest]:
         log.info("%s, which was never chosen, no longer answers sentences: the base model does", name)
     if not settings.shipped_adapters:
         return []
-    entry = catalogue.get(settings.model)
+    entry = open_catalogue(paths).get(settings.model)
     base = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
     return import_shipped_adapters(registry, base)
 

@@ -1,20 +1,25 @@
-"""The base models peft-daemon knows: identity, size, hash, prompt formats and sources, read from ``catalogue.toml``.
+"""The base models that can be chosen: identity, size, hash, prompt formats and sources.
 
-Only facts about models; fetching is in ``sources``, what is on disk in ``store``, what a prompt format means in
-``completion``.
+Those of the package are in ``catalogue.toml``; those that a user added are in a file of the home. Only facts about
+models are here. Fetching is in ``sources``, what is on disk in ``store``, what a prompt format means in ``completion``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from peft_core.errors import NotFound
+from peft_core.errors import Conflict, InvalidInput, NotFound, UnusablePath
+from peft_core.files import private_folder, write_private
+from peft_core.paths import Paths
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -34,7 +39,8 @@ class HubLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 
     repository: Annotated[str, Meta(pattern=r"^[\w.-]+/[\w.-]+$")]
     revision: Annotated[str, Meta(pattern=r"^[0-9a-f]{40}$")]
-    file: FileName
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")]
+    """Path in the repository."""
 
 
 class WheelPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +61,13 @@ class PackageLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     parts: Annotated[tuple[WheelPart, ...], Meta(min_length=1)]
 
 
+class FileLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="file", tag_field="type"):
+    """A file on this disk, which is used where it lies."""
+
+    path: str
+    """Absolute."""
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One base model."""
 
@@ -62,7 +75,7 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     family: str
     """Architecture, as GGUF names it; adapters fit models of one family and size only."""
     licence: str
-    """SPDX id."""
+    """SPDX id, or what the file says of itself; ``unknown`` if it says nothing."""
     file: FileName
     bytes: Bytes
     sha256: Sha256
@@ -70,31 +83,128 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     context_tokens: Annotated[int, Meta(ge=1)]
     """Longest context the model was trained for."""
     prompt_formats: PromptFormats
-    sources: Annotated[tuple[HubLocation | PackageLocation, ...], Meta(min_length=1)]
+    sources: Annotated[tuple[HubLocation | PackageLocation | FileLocation, ...], Meta(min_length=1)]
     """In the order they are tried."""
 
+    @property
+    def in_place(self) -> Path | None:
+        """The file of a model that is used where it lies, or None."""
+        files = (Path(source.path) for source in self.sources if isinstance(source, FileLocation))
+        return next(files, None)
 
-class _Catalogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    models: tuple[ModelEntry, ...]
+
+class _Entries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    models: tuple[ModelEntry, ...] = ()
 
 
 @cache
 def entries() -> tuple[ModelEntry, ...]:
-    """All models, in the catalogue's order; the first is the default."""
+    """Return the models of the package, in the catalogue's order; the first is the default."""
     text = resources.files("peft_daemon.models").joinpath("catalogue.toml").read_text(encoding="utf-8")
-    return msgspec.convert(tomllib.loads(text), _Catalogue).models
+    return msgspec.convert(tomllib.loads(text), _Entries).models
 
 
 def get(model_id: str) -> ModelEntry:
-    """Return the model with this id; raises NotFound naming the closest ids."""
-    for entry in entries():
+    """Return the model of the package with this id; raises NotFound naming the closest ids."""
+    return _find(model_id, entries())
+
+
+def _find(model_id: str, among: tuple[ModelEntry, ...]) -> ModelEntry:
+    for entry in among:
         if entry.id == model_id:
             return entry
     from difflib import get_close_matches  # noqa: PLC0415  (only on the way to an error)
 
-    close = get_close_matches(model_id.lower(), [entry.id for entry in entries()], n=3, cutoff=0.5)
+    close = get_close_matches(model_id.lower(), [entry.id for entry in among], n=3, cutoff=0.5)
     raise NotFound(
         f"no model '{model_id}' in the catalogue",
         why=f"did you mean {' or '.join(close)}" if close else "",
         fix="Type `peft-daemon models list` for all ids",
     )
+
+
+class Catalogue:
+    """The models of the package, and those that the user added, which are kept in ``file``."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def entries(self) -> tuple[ModelEntry, ...]:
+        """Return all models, the user's last; raises InvalidInput if the user's file is damaged."""
+        return entries() + self.user_entries()
+
+    def user_entries(self) -> tuple[ModelEntry, ...]:
+        """Return the models that the user added, the newest last; raises InvalidInput if the file is damaged."""
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=_Entries).models
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidInput(
+                f"the list of added models {self._file} cannot be read",
+                why=str(error),
+                fix="Correct it, or delete it and add the models again with `peft-daemon models add`",
+            ) from None
+
+    def get(self, model_id: str) -> ModelEntry:
+        """Return the model with this id; raises NotFound naming the closest ids."""
+        # The package's first: nobody needs the user's file for them.
+        for entry in entries():
+            if entry.id == model_id:
+                return entry
+        return _find(model_id, self.entries())
+
+    def with_sha256(self, sha256: str) -> ModelEntry | None:
+        """Return the model whose file has this hash, or None."""
+        return next((entry for entry in self.entries() if entry.sha256 == sha256), None)
+
+    def add(self, entry: ModelEntry) -> None:
+        """Add a model of the user's.
+
+        Raises Conflict if its id or its file is in the catalogue, UnusablePath if the user's file cannot be written.
+        """
+        with self._locked():
+            for other in self.entries():
+                if other.id == entry.id:
+                    raise Conflict(f"there is a model '{entry.id}'", fix="Choose another name with `--name`")
+                if other.sha256 == entry.sha256:
+                    raise Conflict(
+                        f"this file is the model '{other.id}'",
+                        why="it has the same sha256",
+                        fix=f"Use that: `peft-daemon start --model {other.id}`",
+                    )
+            self._write((*self.user_entries(), entry))
+
+    def remove(self, model_id: str) -> bool:
+        """Take a model of the user's out of the catalogue; False if it is not one. Raises UnusablePath."""
+        with self._locked():
+            mine = self.user_entries()
+            others = tuple(entry for entry in mine if entry.id != model_id)
+            if len(others) == len(mine):
+                return False
+            self._write(others)
+            return True
+
+    def _write(self, added: tuple[ModelEntry, ...]) -> None:
+        write_private(self._file, msgspec.json.format(msgspec.json.encode(_Entries(added)), indent=2) + b"\n")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the file's lock: two commands at once must not lose one's model. Raises UnusablePath."""
+        from filelock import FileLock  # noqa: PLC0415  (readers need no lock)
+
+        try:
+            private_folder(self._file.parent)
+            lock = FileLock(self._file.with_suffix(".lock"))
+            lock.acquire()
+        except OSError as error:
+            raise UnusablePath(error, self._file) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def open_catalogue(paths: Paths) -> Catalogue:
+    """Return the catalogue of an installation."""
+    return Catalogue(paths.user_catalogue)

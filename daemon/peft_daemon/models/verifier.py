@@ -152,7 +152,7 @@ class ModelVerifier:
         record = self._copy_record()
         if record is None:
             return None
-        path = self._store.file(self._entry).parent / record.file
+        path = self._store.home(self._entry) / record.file
         with contextlib.suppress(OSError):
             if self._unchanged(path) or self._hash_copy(path, record):
                 return path
@@ -232,8 +232,7 @@ class ModelVerifier:
         return self._store.record(self._entry) if path == self._store.file(self._entry) else self._copy_record()
 
     def _copy_record(self) -> OptimizedRecord | None:
-        folder = self._store.file(self._entry).parent
-        return read_optimized(folder, self._entry.sha256) if self._uses_copy else None
+        return read_optimized(self._store.home(self._entry), self._entry.sha256) if self._uses_copy else None
 
     def _give_up_copy(self, path: Path) -> None:
         log.error("%s is damaged and not used any more; %s", path, _COPY_FIX)

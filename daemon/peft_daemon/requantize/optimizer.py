@@ -146,7 +146,7 @@ class Optimizer:
 
     def _keep(self, copy: ModelFile, figures: CopyFigures) -> Path:
         record = publish_optimized(
-            self._source.parent,
+            self._store.home(self._entry),
             copy,
             name=self._source.stem,
             source_sha256=self._entry.sha256,
@@ -155,7 +155,7 @@ class Optimizer:
             versions={name: importlib.metadata.version(name) for name in ("xllamacpp", "gguf", "numpy")},
             processor=_read_processor_name(),
         )
-        return self._source.parent / record.file
+        return self._store.home(self._entry) / record.file
 
     def _progress_of(self, step: str) -> Callable[[int, int], None]:
         return lambda done, total: self._on_progress(OptimizeEvent(step, done, total))

@@ -14,8 +14,8 @@ from support.synthetic_adapter import lora, write_peft
 
 
 @pytest.fixture
-async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServedGguf]:
-    async with served_gguf(tmp_path, monkeypatch) as one:
+async def served(tmp_path: Path) -> AsyncIterator[ServedGguf]:
+    async with served_gguf(tmp_path) as one:
         yield one
 
 

@@ -41,7 +41,7 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     """One that notices a hang at once."""
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", SOON)
     monkeypatch.setattr(supervisor, "BACKOFF_S", (0.05,))
-    async with served_gguf(tmp_path, monkeypatch) as one:
+    async with served_gguf(tmp_path) as one:
         yield one
 
 
@@ -60,7 +60,7 @@ async def test_promise_24_every_request_ends_in_its_time_though_nobody_notices_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", NEVER)
-    async with served_gguf(tmp_path, monkeypatch, request_limit_s=1) as served:
+    async with served_gguf(tmp_path, request_limit_s=1) as served:
         await served.complete()  # its text is tokenized already
         process = await stopped_engine(served)
         async with asyncio.timeout(LIMIT_S):
@@ -118,7 +118,7 @@ async def test_promise_27_health_and_status_tell_of_a_hung_engine_and_of_its_end
 
 async def test_promise_24_a_budget_counts_the_wait_for_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "DEFAULT_LIMITS", NEVER)
-    async with served_gguf(tmp_path, monkeypatch) as served:
+    async with served_gguf(tmp_path) as served:
         process = await stopped_engine(served)
         first = asyncio.create_task(served.raw())
         await served.until(lambda status: status.active_requests == 1)
@@ -131,9 +131,7 @@ async def test_promise_24_a_budget_counts_the_wait_for_a_place(tmp_path: Path, m
         assert (await first).status_code == 200
 
 
-async def test_promise_24_what_is_complete_at_the_deadline_is_the_answer(
-    served: ServedGguf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_promise_24_what_is_complete_at_the_deadline_is_the_answer(served: ServedGguf) -> None:
     # More than it can write in this time, and a request that is not to be shortened.
     body = {**COMPLETE, "max_tokens": 400, "single_line": False, "time_budget_ms": 1, "prefix": "q = 1\n" + CODE}
     response = await served.client.post("/v1/complete", json=body)

@@ -19,7 +19,7 @@ from support.synthetic_adapter import TinyModel
 @pytest.fixture
 async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServedGguf]:
     monkeypatch.setattr(verifier, "STAMP_CHECK_INTERVAL_S", 0.05)
-    async with served_gguf(tmp_path, monkeypatch) as one:
+    async with served_gguf(tmp_path) as one:
         yield one
 
 
@@ -93,19 +93,15 @@ async def test_promise_23_a_copy_of_the_right_file_serves(served: ServedGguf) ->
     assert (await served.raw()).status_code == 200
 
 
-async def test_promise_23_a_file_of_which_only_the_time_changed_is_hashed_and_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with served_gguf(tmp_path, monkeypatch, before_start=lambda file: os.utime(file, ns=(1, 1))) as one:
+async def test_promise_23_a_file_of_which_only_the_time_changed_is_hashed_and_serves(tmp_path: Path) -> None:
+    async with served_gguf(tmp_path, before_start=lambda file: os.utime(file, ns=(1, 1))) as one:
         assert (await one.raw()).status_code == 200
 
 
-async def test_promise_23_a_daemon_does_not_start_with_another_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_promise_23_a_daemon_does_not_start_with_another_file(tmp_path: Path) -> None:
     def cut(file: Path) -> None:
         file.write_bytes(file.read_bytes()[:-1])
 
     with pytest.raises(Conflict, match="is damaged"):
-        async with served_gguf(tmp_path, monkeypatch, before_start=cut):
+        async with served_gguf(tmp_path, before_start=cut):
             pass

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from peft_core.errors import NotFound
+from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.settings import Settings
 from peft_daemon.models import catalogue
-from peft_daemon.models.catalogue import HubLocation, ModelEntry, PackageLocation, WheelPart
+from peft_daemon.models.catalogue import (
+    Catalogue,
+    FileLocation,
+    HubLocation,
+    ModelEntry,
+    PackageLocation,
+    WheelPart,
+)
+from support.tiny_entry import tiny_entry
 
 
 def _packages(entry: ModelEntry) -> tuple[WheelPart, ...]:
@@ -99,3 +110,52 @@ def test_a_hub_revision_must_be_a_full_commit(branch: str) -> None:
     location = {"type": "hub", "repository": "a/b", "revision": branch, "file": "c"}
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(location, HubLocation)
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> ModelEntry:
+    return tiny_entry(b"weights", FileLocation(str(tmp_path / "tiny.gguf")))
+
+
+def test_a_model_that_was_added_is_found_after_the_package_s(tmp_path: Path, mine: ModelEntry) -> None:
+    home = tmp_path / "new" / "models.json"
+    Catalogue(home).add(mine)
+    again = Catalogue(home)
+    assert again.get("tiny") == mine
+    assert again.entries() == (*catalogue.entries(), mine)
+    assert again.with_sha256(mine.sha256) == mine
+    assert home.stat().st_mode & 0o777 == 0o600
+    assert again.remove("tiny")
+    assert not again.remove("tiny")
+    assert again.user_entries() == ()
+
+
+def test_neither_a_name_nor_a_file_is_added_twice(tmp_path: Path, mine: ModelEntry) -> None:
+    own = Catalogue(tmp_path / "models.json")
+    own.add(mine)
+    with pytest.raises(Conflict, match="there is a model 'tiny'"):
+        own.add(msgspec.structs.replace(mine, sha256="0" * 64))
+    with pytest.raises(Conflict, match="this file is the model 'tiny'"):
+        own.add(msgspec.structs.replace(mine, id="other"))
+    default = catalogue.entries()[0]
+    for other in ({"id": default.id}, {"sha256": default.sha256}):
+        with pytest.raises(Conflict):
+            own.add(msgspec.structs.replace(mine, **other))
+    assert own.user_entries() == (mine,)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"models": [{"id": "../up"}]}', '{"models": 1}', "[" * 3000])
+def test_a_damaged_list_says_where_it_is_and_hides_no_model_of_the_package(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "models.json"
+    file.write_text(content)
+    with pytest.raises(InvalidInput, match=r"models\.json cannot be read"):
+        Catalogue(file).get("tiny")
+    assert Catalogue(file).get(catalogue.entries()[0].id) == catalogue.entries()[0]
+
+
+def test_two_that_add_at_once_lose_nothing(tmp_path: Path, mine: ModelEntry) -> None:
+    own = Catalogue(tmp_path / "models.json")
+    many = [msgspec.structs.replace(mine, id=f"m{n}", sha256=f"{n:064x}") for n in range(12)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(own.add, many))
+    assert {entry.id for entry in own.user_entries()} == {entry.id for entry in many}

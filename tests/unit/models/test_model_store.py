@@ -13,8 +13,9 @@ from peft_core.errors import Conflict, DownloadFailed, InvalidInput, NotFound
 from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.catalogue import FileLocation, ModelEntry
 from peft_daemon.models.store import ModelStore, open_store
+from support.tiny_entry import tiny_entry
 
 
 def _flip_a_byte(path: Path, *, keep_time: bool) -> None:
@@ -32,7 +33,7 @@ def test_a_pulled_local_file_is_installed_and_the_original_stays(
     model = store.pull(entry, local=payload_file)
     assert model.path == store.path(entry) == store.folder / "tiny" / "tiny.gguf"
     assert model.path.read_bytes() == payload_file.read_bytes()
-    assert store.list() == [model]
+    assert store.find(entry) == model
     assert model.source == str(payload_file)
     assert sorted(path.name for path in store.folder.rglob("*") if path.is_file()) == [
         "tiny.gguf",
@@ -42,7 +43,7 @@ def test_a_pulled_local_file_is_installed_and_the_original_stays(
 
 
 def test_an_absent_model_is_not_found_and_names_the_pull(store: ModelStore, entry: ModelEntry) -> None:
-    assert store.list() == []
+    assert store.find(entry) is None
     assert not store.is_installed(entry)
     for call in (store.path, store.verify):
         with pytest.raises(NotFound) as caught:
@@ -52,7 +53,7 @@ def test_an_absent_model_is_not_found_and_names_the_pull(store: ModelStore, entr
 
 def test_asking_for_a_model_creates_no_folder(store: ModelStore, entry: ModelEntry) -> None:
     store.is_installed(entry)
-    store.list()
+    store.find(entry)
     store.staged_bytes(entry)
     assert not store.folder.exists()
 
@@ -61,7 +62,7 @@ def test_a_file_that_changed_since_it_was_verified_is_not_handed_out(
     store: ModelStore, entry: ModelEntry, payload_file: Path
 ) -> None:
     _flip_a_byte(store.pull(entry, local=payload_file).path, keep_time=False)
-    assert store.list() == []
+    assert store.find(entry) is None
     with pytest.raises(Conflict) as caught:
         store.path(entry)
     assert "peft-daemon models pull tiny" in caught.value.fix
@@ -145,7 +146,7 @@ def test_an_unreadable_record_counts_as_none(
 ) -> None:
     file = store.pull(entry, local=payload_file).path
     (file.parent / "verified.json").write_bytes(record)
-    assert store.list() == []
+    assert store.find(entry) is None
     with pytest.raises(Conflict):
         store.path(entry)
 
@@ -168,7 +169,7 @@ def test_a_wrong_local_file_is_refused_and_leaves_nothing(
     assert "peft-daemon models pull tiny --from FILE" in caught.value.fix
     assert "\n" not in caught.value.line
     assert store.staged_bytes(entry) == 0
-    assert store.list() == []
+    assert store.find(entry) is None
 
 
 def test_offline_without_a_local_file_says_how_to_go_on(store: ModelStore, entry: ModelEntry) -> None:
@@ -209,7 +210,7 @@ def test_remove_deletes_the_model_and_tells_what_it_freed(
     file = store.pull(entry, local=payload_file).path
     assert store.remove(entry) >= entry.bytes
     assert not file.parent.exists()
-    assert store.list() == []
+    assert store.find(entry) is None
     with pytest.raises(NotFound):
         store.remove(entry)
 
@@ -268,3 +269,42 @@ def test_finding_a_model_imports_no_network_lock_or_terminal_code() -> None:
 )
 def test_sizes_are_decimal(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+@pytest.fixture
+def in_place(payload_file: Path) -> ModelEntry:
+    return tiny_entry(payload_file.read_bytes(), FileLocation(str(payload_file)))
+
+
+def test_a_file_that_is_used_where_it_lies_is_checked_and_not_copied(
+    store: ModelStore, in_place: ModelEntry, payload_file: Path
+) -> None:
+    with pytest.raises(Conflict, match="is not verified"):
+        store.path(in_place)
+    assert store.pull(in_place).path == store.path(in_place) == payload_file
+    assert sorted(path.name for path in store.folder.rglob("*") if path.is_file()) == ["tiny.lock", "verified.json"]
+
+
+def test_removing_it_leaves_the_file(store: ModelStore, in_place: ModelEntry, payload_file: Path) -> None:
+    store.pull(in_place)
+    beside = payload_file.with_name("beside.txt")
+    beside.write_text("mine")
+    store.remove(in_place)
+    assert payload_file.is_file()
+    assert beside.is_file()
+    assert store.find(in_place) is None
+
+
+def test_one_that_is_gone_or_was_replaced_is_named_with_the_way_out(
+    store: ModelStore, in_place: ModelEntry, payload_file: Path
+) -> None:
+    store.pull(in_place)
+    _flip_a_byte(payload_file, keep_time=False)
+    with pytest.raises(Conflict, match="is damaged") as damaged:
+        store.pull(in_place)
+    assert "peft-daemon models remove tiny" in damaged.value.fix
+    payload_file.unlink()
+    for call in (store.path, store.pull, store.verify):
+        with pytest.raises(NotFound, match="is gone") as gone:
+            call(in_place)
+        assert "peft-daemon models remove tiny" in gone.value.fix

@@ -10,22 +10,20 @@ import pytest
 from peft_core.errors import UnusableFile
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.models import catalogue
+from peft_daemon.models.catalogue import open_catalogue
 from peft_daemon.models.store import ModelStore
 from peft_tuning.installation import Installation
-from support.tiny_entry import tiny_entry
+from support.tiny_entry import HUB, tiny_entry
 
 
-def test_a_base_that_is_not_the_verified_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_that_is_not_the_verified_file_is_refused(tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.write_bytes(b"weights" * 1000)
-    entry = tiny_entry(given.read_bytes())
-    monkeypatch.setattr(catalogue, "get", lambda _: entry)
+    entry = tiny_entry(given.read_bytes(), HUB)
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")})
+    open_catalogue(paths).add(entry)
     file = ModelStore(tmp_path / "models", offline=True).pull(entry, local=given).path
-    installation = Installation(
-        settings=Settings(models_dir=str(tmp_path / "models")),
-        paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")}),
-    )
+    installation = Installation(settings=Settings(model=entry.id, models_dir=str(tmp_path / "models")), paths=paths)
     installation.require_intact()
     info = file.stat()
     file.write_bytes(b"WEIGHTS" * 1000)

@@ -1,0 +1,269 @@
+"""``peft-daemon models add`` and ``found``: models of the user's own, from a file, the hub or another program."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import psutil
+import typer
+
+from peft_cli.models import pull_with_progress
+from peft_cli.output import Json, emit, run
+from peft_core.api_types import Task
+from peft_core.errors import DownloadFailed, InvalidInput, PeftDaemonError
+from peft_core.files import file_sha256, format_bytes
+from peft_core.gguf import read_vocabulary
+from peft_core.http_download import hub_endpoint
+from peft_core.paths import Paths
+from peft_core.settings import Settings, find_project_file, resolve
+from peft_daemon.completion import detection, formats
+from peft_daemon.engines.base import GenerationRequest, Segment
+from peft_daemon.engines.temporary import temporary_engine
+from peft_daemon.models.catalogue import FileLocation, HubLocation, ModelEntry, PromptFormats, open_catalogue
+from peft_daemon.models.facts import ModelFacts, model_id, read_facts, require_memory
+from peft_daemon.models.hub import find_hub_file
+from peft_daemon.models.local_stores import LocalStores
+from peft_daemon.models.store import ModelStore, open_store
+
+HUB, OLLAMA = "hf:", "ollama:"
+TRIED_CONTEXT_TOKENS = 256
+
+
+class AddedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``models add --json`` prints."""
+
+    id: str
+    path: str
+    bytes: int
+    sha256: str
+    family: str
+    quantization: str
+    licence: str
+    context_tokens: int
+    fill_format: str
+    intent_format: str
+    source: str
+
+
+class FoundRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as ``models found --json`` prints it."""
+
+    program: str
+    name: str
+    path: str
+    bytes: int
+    model: str | None
+    """Its id, if it was added."""
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What the user knows better than the file; None: as the file says."""
+
+    name: str | None
+    licence: str | None
+    context_tokens: int | None
+    fill_format: str | None
+    intent_format: str | None
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``peft-daemon models``."""
+    app.command("add", epilog="Example: peft-daemon models add ~/models/granite-4.0-1b-base-Q8_0.gguf")(add_model)
+    app.command("found", epilog="Example: peft-daemon models found --json")(found_models)
+
+
+def add_model(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="PATH.gguf, hf:OWNER/REPO[/FILE][@REVISION] or ollama:NAME[:TAG].")
+    ],
+    name: Annotated[str | None, typer.Option("--name", metavar="ID", help="Its id; default: made of its name.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="SPDX id, if the file does not say.")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option("--context", min=256, help="Longest context, if the file is wrong.")
+    ] = None,
+    fill_format: Annotated[
+        str | None, typer.Option("--fill-format", metavar="ID", help="How holes are written, if it is not recognised.")
+    ] = None,
+    intent_format: Annotated[
+        str | None, typer.Option("--intent-format", metavar="ID", help="How sentences are written.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Load it once, to see whether it works.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Add a model that is not in the catalogue.
+
+    A file on this disk is used where it lies; a file of the hub is pinned and fetched. Family, quantization, context
+    and prompt formats are read from the file.
+    """
+    paths = Paths.from_environment()
+    settings = resolve(project_file=find_project_file(Path.cwd()), user_file=paths.config_file).settings
+    corrections = Corrections(name, licence, context_tokens, fill_format, intent_format)
+    store, catalogue = open_store(settings, paths), open_catalogue(paths)
+    if source.startswith(HUB):
+        entry = _from_hub(source.removeprefix(HUB), store, settings, corrections)
+    else:
+        file = (
+            LocalStores(Path.home(), os.environ).ollama_file(source.removeprefix(OLLAMA))
+            if source.startswith(OLLAMA)
+            else Path(source).expanduser()
+        )
+        label = source.removeprefix(OLLAMA) if source.startswith(OLLAMA) else ""
+        entry = _from_file(file, label, corrections)
+    if check:
+        run(_try(settings, entry, store.file(entry)))
+    catalogue.add(entry)
+    store.pull(entry)
+    added = AddedModel(
+        id=entry.id,
+        path=str(store.path(entry)),
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+        family=entry.family,
+        quantization=entry.quantization,
+        licence=entry.licence,
+        context_tokens=entry.context_tokens,
+        fill_format=entry.prompt_formats.fill,
+        intent_format=entry.prompt_formats.intent,
+        source=source,
+    )
+    emit(added, as_json=as_json, text=lambda: _print_added(added))
+
+
+def found_models(as_json: Json = False) -> None:
+    """Show the model files that Ollama, LM Studio, llama.cpp and the hub's cache have on this disk."""
+    added = {entry.in_place: entry.id for entry in open_catalogue(Paths.from_environment()).user_entries()}
+    rows = [
+        FoundRow(
+            program=each.program,
+            name=each.name,
+            path=str(each.path),
+            bytes=each.bytes,
+            model=added.get(each.path),
+        )
+        for each in LocalStores(Path.home(), os.environ).models()
+    ]
+    emit(rows, as_json=as_json, text=lambda: _print_found(rows))
+
+
+def _from_file(file: Path, label: str, corrections: Corrections) -> ModelEntry:
+    facts = read_facts(file)
+    require_memory(facts.bytes, psutil.virtual_memory().total)
+    formats = _formats(file, corrections)
+    typer.echo(f"hashing {file} ({format_bytes(facts.bytes)})", err=True)
+    location = FileLocation(str(file.absolute()))
+    return _entry(facts, label or file.stem, file_sha256(file), formats, location, corrections)
+
+
+def _from_hub(address: str, store: ModelStore, settings: Settings, corrections: Corrections) -> ModelEntry:
+    """Pin the file, fetch it, and read it; what was fetched stays if it cannot be used, for another try."""
+    if settings.offline:
+        raise DownloadFailed(
+            "the network is off", why="`offline` is set", fix="Set PEFT_DAEMON_OFFLINE=0 once, or add a file"
+        )
+    found = find_hub_file(address, hub_endpoint(os.environ))
+    require_memory(found.bytes, psutil.virtual_memory().total)
+    name = Path(found.location.file)
+    pinned = ModelEntry(
+        id=corrections.name or model_id(name.stem),
+        family="",
+        licence=found.licence,
+        file=name.name,
+        bytes=found.bytes,
+        sha256=found.sha256,
+        quantization="",
+        context_tokens=1,
+        prompt_formats=PromptFormats(fill="", intent=""),
+        sources=(found.location,),
+    )
+    file = pull_with_progress(store, pinned).path
+    facts = read_facts(file)
+    named = Corrections(
+        pinned.id,
+        corrections.licence or found.licence,
+        corrections.context_tokens,
+        corrections.fill_format,
+        corrections.intent_format,
+    )
+    return _entry(facts, name.stem, found.sha256, _formats(file, corrections), found.location, named)
+
+
+def _entry(
+    facts: ModelFacts,
+    label: str,
+    sha256: str,
+    formats: PromptFormats,
+    location: FileLocation | HubLocation,
+    corrections: Corrections,
+) -> ModelEntry:
+    chosen = corrections.name or model_id(label)
+    if corrections.name and model_id(chosen) != chosen:
+        raise InvalidInput(f"'{chosen}' cannot be a model's id", fix=f"Write `--name {model_id(chosen)}`")
+    file = Path(location.path if isinstance(location, FileLocation) else location.file).name
+    return ModelEntry(
+        id=chosen,
+        family=facts.family,
+        licence=corrections.licence or facts.licence,
+        file=file if file[:1].isalnum() and " " not in file else f"{chosen}.gguf",
+        bytes=facts.bytes,
+        sha256=sha256,
+        quantization=facts.quantization,
+        context_tokens=corrections.context_tokens or facts.context_tokens,
+        prompt_formats=formats,
+        sources=(location,),
+    )
+
+
+def _formats(file: Path, corrections: Corrections) -> PromptFormats:
+    """Return the ids of the prompt formats that the user names, else of those that the file's vocabulary shows."""
+    vocabulary = read_vocabulary(file)
+    fill = corrections.fill_format or detection.fill_format_of(vocabulary).id
+    intent = corrections.intent_format or detection.instruct_format_of(vocabulary).id
+    for chosen, task in ((fill, Task.FILL), (intent, Task.INTENT)):
+        if formats.get(chosen).task is not task:
+            raise InvalidInput(f"prompt format '{chosen}' is not for this task", fix="docs/models.md lists the formats")
+    return PromptFormats(fill=fill, intent=intent)
+
+
+async def _try(settings: Settings, entry: ModelEntry, file: Path) -> None:
+    """Load the model once and write a token; raises InvalidInput where the engine cannot."""
+    try:
+        async with temporary_engine(settings, entry, file, context_tokens=TRIED_CONTEXT_TOKENS) as engine:
+            async for _ in engine.generate(GenerationRequest((Segment("x = "),), max_tokens=1)):
+                pass
+    except PeftDaemonError as error:
+        raise InvalidInput(
+            f"the engine cannot use {file}",
+            why=f"{error.what}: {error.why}" if error.why else error.what,
+            fix="Try another file of this model; `--no-check` adds it all the same",
+        ) from None
+
+
+def _print_added(added: AddedModel) -> None:
+    rows = (
+        ("file", f"{added.path} ({format_bytes(added.bytes)})"),
+        ("sha256", added.sha256),
+        ("family", f"{added.family}, {added.quantization}"),
+        ("context", f"{added.context_tokens} tokens"),
+        ("licence", added.licence),
+        ("holes", added.fill_format),
+        ("sentences", added.intent_format),
+    )
+    typer.echo(f"added {added.id}")
+    for label, value in rows:
+        typer.echo(f"  {label:<10} {value}")
+    typer.echo(f'Use it: PEFT_DAEMON_MODEL={added.id}, or `model = "{added.id}"` in the settings')
+
+
+def _print_found(rows: list[FoundRow]) -> None:
+    if not rows:
+        typer.echo("Ollama, LM Studio, llama.cpp and the hub's cache have no model on this disk")
+        return
+    for row in rows:
+        state = f"added as {row.model}" if row.model else f"peft-daemon models add {shlex.quote(row.path)}"
+        typer.echo(f"{row.program:<10} {format_bytes(row.bytes):>8}  {row.name}\n{'':<20} {state}")

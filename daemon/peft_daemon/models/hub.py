@@ -1,0 +1,101 @@
+"""What a model hub says of a file: the commit it is pinned at, its size, its sha256 and its licence.
+
+One GET of the hub's API (``/api/models/OWNER/REPO/revision/REV?blobs=true``), which mirrors answer too; no client
+library, no token.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from peft_core.errors import DownloadFailed, InvalidInput
+from peft_core.http_download import TransferFailed, get_json
+from peft_daemon.models.catalogue import HubLocation
+from peft_daemon.models.facts import UNKNOWN_LICENCE
+
+_ADDRESS = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./-]+))?(?:@(?P<revision>[\w./-]+))?")
+MAX_NAMED_FILES = 12
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a hub repository, pinned."""
+
+    location: HubLocation
+    bytes: int
+    sha256: str
+    licence: str
+
+
+class _Lfs(msgspec.Struct):
+    sha256: str
+    size: int
+
+
+class _Sibling(msgspec.Struct):
+    rfilename: str
+    lfs: _Lfs | None = None
+
+
+class _Card(msgspec.Struct):
+    license: str | list[str] | None = None
+
+
+class _Repository(msgspec.Struct):
+    sha: str
+    siblings: list[_Sibling] = []
+    cardData: _Card | None = None
+
+
+def find_hub_file(address: str, endpoint: str) -> HubFile:
+    """Ask the hub at ``endpoint`` for ``OWNER/REPO[/FILE][@REVISION]`` and pin what it answers.
+
+    Raises InvalidInput for what is no address, and where several files or none could be meant; DownloadFailed where
+    the hub does not answer, or has no such repository or file.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise InvalidInput(f"'{address}' is no address on the hub", fix="Write hf:OWNER/REPO[/FILE][@REVISION]")
+    repository, revision = match["repository"], match["revision"] or "main"
+    url = f"{endpoint}/api/models/{repository}/revision/{revision}?blobs=true"
+    try:
+        answer = msgspec.convert(get_json(url), _Repository)
+    except TransferFailed as failure:
+        raise DownloadFailed(
+            f"cannot look up {repository} on the hub",
+            why=str(failure),
+            fix="Check the name. What needs a login there is downloaded with the hub's own tools; add the file then",
+        ) from None
+    except msgspec.ValidationError as error:
+        raise DownloadFailed(
+            f"cannot look up {repository} on the hub", why=f"{endpoint} answered something else: {error}"
+        ) from None
+    stored = {each.rfilename: each.lfs for each in answer.siblings if each.lfs and each.rfilename.endswith(".gguf")}
+    file = match["file"] or _only(stored, repository)
+    lfs = stored.get(file)
+    if lfs is None:
+        raise InvalidInput(f"{repository} has no file {file}", why=_named(stored), fix="Name one of its .gguf files")
+    licence = answer.cardData.license if answer.cardData else None
+    return HubFile(
+        location=HubLocation(repository=repository, revision=answer.sha, file=file),
+        bytes=lfs.size,
+        sha256=lfs.sha256,
+        licence=licence if isinstance(licence, str) else UNKNOWN_LICENCE,
+    )
+
+
+def _only(stored: dict[str, _Lfs], repository: str) -> str:
+    if len(stored) == 1:
+        return next(iter(stored))
+    raise InvalidInput(
+        f"which file of {repository}?", why=_named(stored), fix=f"Write hf:{repository}/FILE with one of them"
+    )
+
+
+def _named(stored: dict[str, _Lfs]) -> str:
+    names = sorted(stored)
+    more = f" and {len(names) - MAX_NAMED_FILES} more" if len(names) > MAX_NAMED_FILES else ""
+    return f"it has {', '.join(names[:MAX_NAMED_FILES])}{more}" if names else "it has no .gguf file"
