@@ -17,7 +17,7 @@ from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_daemon.lifecycle.failed_starts import reset_backoff
-from peft_daemon.models import optimized
+from peft_daemon.models import catalogue, optimized
 from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.optimized import remove_optimized
 from peft_daemon.models.store import InstalledModel, ModelStore, open_store
@@ -40,6 +40,13 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     sha256: str
     context_tokens: int
+    memory_bytes: int
+    """Needed to serve it, roughly."""
+    fill_score: float | None
+    """Published share of holes that it fills exactly."""
+    fill_score_source: str
+    added: bool
+    """Whether the user added it."""
     chosen: bool
     """Whether the setting `model` names it."""
     installed: bool
@@ -123,7 +130,9 @@ def list_models(as_json: Json = False) -> None:
     """Show all known models, and which are installed."""
     settings = _settings()
     store = open_store(settings, Paths.from_environment())
-    rows = [_row(entry, store, settings.model) for entry in open_catalogue(Paths.from_environment()).entries()]
+    mine = open_catalogue(Paths.from_environment()).user_entries()
+    rows = [_row(entry, store, settings.model, added=False) for entry in catalogue.entries()]
+    rows += [_row(entry, store, settings.model, added=True) for entry in mine]
     emit(rows, as_json=as_json, text=lambda: _print_rows(rows, settings.model, store.folder))
 
 
@@ -158,9 +167,9 @@ def remove_model(model_id: ModelId, as_json: Json = False) -> None:
     A model that you added is taken out of the list; its file stays if it was used where it lay.
     """
     paths = Paths.from_environment()
-    catalogue = open_catalogue(paths)
-    entry, store = catalogue.get(model_id), open_store(_settings(), paths)
-    forgotten = catalogue.remove(model_id)
+    known = open_catalogue(paths)
+    entry, store = known.get(model_id), open_store(_settings(), paths)
+    forgotten = known.remove(model_id)
     try:
         freed = store.remove(entry)
     except NotFound:
@@ -208,7 +217,7 @@ def _settings(*, offline: bool = False) -> settings.Settings:
     ).settings
 
 
-def _row(entry: ModelEntry, store: ModelStore, chosen: str) -> ModelRow:
+def _row(entry: ModelEntry, store: ModelStore, chosen: str, *, added: bool) -> ModelRow:
     found = store.find(entry)
     copy = optimized.read_optimized(store.home(entry), entry.sha256) if found else None
     return ModelRow(
@@ -219,6 +228,10 @@ def _row(entry: ModelEntry, store: ModelStore, chosen: str) -> ModelRow:
         bytes=entry.bytes,
         sha256=entry.sha256,
         context_tokens=entry.context_tokens,
+        memory_bytes=entry.memory_bytes,
+        fill_score=entry.fill_score,
+        fill_score_source=entry.fill_score_source,
+        added=added,
         chosen=entry.id == chosen,
         installed=found is not None,
         staged_bytes=store.staged_bytes(entry),
@@ -230,11 +243,16 @@ def _row(entry: ModelEntry, store: ModelStore, chosen: str) -> ModelRow:
 
 
 def _print_rows(rows: list[ModelRow], chosen: str, folder: Path) -> None:
-    cells = [("model", "size", "quantization", "licence", "state")]
-    cells += [(row.id, format_bytes(row.bytes), row.quantization, row.licence, _state(row)) for row in rows]
+    cells = [("model", "size", "memory", "quantization", "licence", "holes", "state")]
+    for row in rows:
+        score = "" if row.fill_score is None else f"{row.fill_score:.0%}"
+        sizes = format_bytes(row.bytes), format_bytes(row.memory_bytes)
+        cells.append((row.id, *sizes, row.quantization, row.licence, score, _state(row)))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for source in dict.fromkeys(row.fill_score_source for row in rows if row.fill_score_source):
+        typer.echo(f"\nholes: filled exactly, as published: {source}", nl=False)
     typer.echo(f"\nChosen: {chosen}\nFolder: {folder}")
 
 

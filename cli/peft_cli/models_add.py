@@ -222,12 +222,16 @@ def _entry(
 def _formats(file: Path, corrections: Corrections) -> PromptFormats:
     """Return the ids of the prompt formats that the user names, else of those that the file's vocabulary shows."""
     vocabulary = read_vocabulary(file)
-    fill = corrections.fill_format or detection.fill_format_of(vocabulary).id
-    intent = corrections.intent_format or detection.instruct_format_of(vocabulary).id
+    named = corrections.fill_format, corrections.intent_format
+    fill = formats.get(named[0]) if named[0] else detection.fill_format_of(vocabulary)
+    intent = formats.get(named[1]) if named[1] else detection.instruct_format_of(vocabulary)
     for chosen, task in ((fill, Task.FILL), (intent, Task.INTENT)):
-        if formats.get(chosen).task is not task:
-            raise InvalidInput(f"prompt format '{chosen}' is not for this task", fix="docs/models.md lists the formats")
-    return PromptFormats(fill=fill, intent=intent)
+        if chosen.task is not task:
+            raise InvalidInput(
+                f"prompt format '{chosen.id}' is not for this", fix="docs/models.md says what each is for"
+            )
+    own = {} if intent.id in formats.FORMATS else formats.store(intent)
+    return PromptFormats(fill=fill.id, intent=intent.id, own=own)
 
 
 async def _try(settings: Settings, entry: ModelEntry, file: Path) -> None:

@@ -150,11 +150,11 @@ def job_for(
 ) -> CompletionJob:
     """Return the completion request for a question with the first ``shown`` examples, decoded greedily."""
     example, examples = question.example, question.shown[:shown]
-    intent = isinstance(example, IntentExample)
+    task = Task.INTENT if isinstance(example, IntentExample) else Task.FILL
     job = CompletionJob(
         document=Document("", language=example.language),
-        format=formats.get(ids.intent if intent else ids.fill),
-        task=Task.INTENT if intent else Task.FILL,
+        format=formats.of_model(ids, task),
+        task=task,
         context_tokens=context_tokens,
         max_tokens=max_tokens,
         adapter=question.adapter,

@@ -105,17 +105,12 @@ def task_of(example: Example) -> Task:
     return Task.FILL if isinstance(example, FillExample) else Task.INTENT
 
 
-def format_for(task: Task, ids: PromptFormats) -> PromptFormat:
-    """Return the format of a model for a task; raises NotFound for an unknown id."""
-    return formats.get(ids.fill if task is Task.FILL else ids.intent)
-
-
 def encode_examples(
     examples: Iterable[Example], ids: PromptFormats, tokens: ExampleTokenizer, limits: TokenLimits
 ) -> EncodedExamples:
     """Encode every example in the format of its task, in order."""
 
-    results = [encode_example(example, format_for(task_of(example), ids), tokens, limits) for example in examples]
+    results = [encode_example(example, formats.of_model(ids, task_of(example)), tokens, limits) for example in examples]
     dropped = Counter(each.reason for each in results if isinstance(each, DroppedExample))
     return EncodedExamples(tuple(each for each in results if isinstance(each, EncodedExample)), dict(dropped))
 

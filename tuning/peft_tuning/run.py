@@ -192,7 +192,7 @@ def _judge(
                     engine,
                     lease,
                     holes,
-                    formats.get(installation.entry.prompt_formats.fill),
+                    formats.of_model(installation.entry.prompt_formats, Task.FILL),
                     prompt_tokens=min(GATE_PROMPT_TOKENS, installation.settings.prompt_tokens),
                     on_progress=on_progress,
                     scales=SCALES if manifest.scalable else ON_OR_OFF_SCALES,

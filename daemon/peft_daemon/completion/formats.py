@@ -19,12 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
+from typing import Any
 
 import msgspec
 
 from peft_core.api_types import Task
-from peft_core.errors import NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_daemon.engines.base import Segment
+from peft_daemon.models.catalogue import PromptFormats
 
 
 class PromptField(StrEnum):
@@ -167,6 +169,32 @@ def _read_entries() -> tuple[FormatEntry, ...]:
 
 ENTRIES = _read_entries()
 FORMATS: Mapping[str, PromptFormat] = {entry.id: entry.to_format() for entry in ENTRIES}
+
+
+def of_model(ids: PromptFormats, task: Task) -> PromptFormat:
+    """The format in which a model is asked for a task; raises NotFound for an unknown id."""
+    format_id = ids.fill if task is Task.FILL else ids.intent
+    return find(ids, format_id) or get(format_id)
+
+
+def find(ids: PromptFormats, format_id: str) -> PromptFormat | None:
+    """The format with this id, of the model's own or of all, or None; raises InvalidInput where it is damaged."""
+    own = ids.own.get(format_id)
+    if own is None:
+        return FORMATS.get(format_id)
+    try:
+        return msgspec.convert(own, PromptFormat)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(
+            f"the model's prompt format '{format_id}' is damaged",
+            why=str(error),
+            fix="Remove the model, and add it again",
+        ) from None
+
+
+def store(prompt_format: PromptFormat) -> dict[str, Any]:
+    """Write a format that only one model has, for ``PromptFormats.own``."""
+    return {prompt_format.id: msgspec.to_builtins(prompt_format)}
 
 
 def get(format_id: str) -> PromptFormat:

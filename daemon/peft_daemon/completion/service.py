@@ -356,16 +356,16 @@ class CompletionService:
     def _format(self, intent: Intent | None, manifest: Manifest | None) -> PromptFormat:
         """The format that the adapter was trained on where that fits what is asked, else the base model's."""
         answered_by = intent.answered_by if intent else Task.FILL
-        trained = formats.FORMATS.get(manifest.prompt_format) if manifest else None
+        ids = self._model.prompt_formats
+        trained = formats.find(ids, manifest.prompt_format) if manifest else None
         if trained is not None and trained.task is answered_by:
             return trained
-        own = self._model.prompt_formats
-        form = formats.get(own.fill if answered_by is Task.FILL else own.intent)
+        form = formats.of_model(ids, answered_by)
         return formats.get(form.in_file) if intent is not None and not intent.given and form.in_file else form
 
     async def _raw_generation(self, asked: RawRequest) -> GenerationRequest:
         """Build the engine's request for a raw one."""
-        form = formats.get(self._model.prompt_formats.fill)
+        form = formats.of_model(self._model.prompt_formats, Task.FILL)
         segments: Prompt = (Segment(masked(asked.prefix)),)
         held = ""
         if asked.suffix is not None:

@@ -166,7 +166,7 @@ class Optimizer:
 
     async def judge(self, copy: ModelFile) -> CopyQuality:
         """How well the copy answers; raises EngineFailed when the engine does not run."""
-        form, lease = formats.get(self._entry.prompt_formats.fill), self._judging.lease
+        form, lease = formats.of_model(self._entry.prompt_formats, Task.FILL), self._judging.lease
         async with self._engine(self._source) as original, self._engine(copy.path) as other:
             return await compare_quality(
                 original, other, self._texts, form, lease=lease, advance=self._progress_of(f"judging {copy.recipe}")
