@@ -35,6 +35,8 @@ COMMANDS = {
     "models list": [],
     "models pull": [MODEL],
     "models remove": [MODEL],
+    "models add": ["{folder}/model.gguf"],
+    "models found": [],
     "adapters merge": ["one", "two", "--name", "sum"],
     "adapters list": [],
     "adapters show": ["mine"],

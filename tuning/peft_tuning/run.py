@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths

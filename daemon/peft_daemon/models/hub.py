@@ -21,7 +21,7 @@ MAX_NAMED_FILES = 12
 
 
 @dataclass(frozen=True)
-class HubFile:
+class PinnedFile:
     """A file of a hub repository, pinned."""
 
     location: HubLocation
@@ -50,7 +50,7 @@ class _Repository(msgspec.Struct):
     cardData: _Card | None = None
 
 
-def find_hub_file(address: str, endpoint: str) -> HubFile:
+def find_hub_file(address: str, endpoint: str) -> PinnedFile:
     """Ask the hub at ``endpoint`` for ``OWNER/REPO[/FILE][@REVISION]`` and pin what it answers.
 
     Raises InvalidInput for what is no address, and where several files or none could be meant; DownloadFailed where
@@ -79,7 +79,7 @@ def find_hub_file(address: str, endpoint: str) -> HubFile:
     if lfs is None:
         raise InvalidInput(f"{repository} has no file {file}", why=_named(stored), fix="Name one of its .gguf files")
     licence = answer.cardData.license if answer.cardData else None
-    return HubFile(
+    return PinnedFile(
         location=HubLocation(repository=repository, revision=answer.sha, file=file),
         bytes=lfs.size,
         sha256=lfs.sha256,

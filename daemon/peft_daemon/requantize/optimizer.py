@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.api_types import LLAMACPP
+from peft_core.api_types import LLAMACPP, Task
 from peft_core.http_download import PartialFile
 from peft_core.settings import Settings
 from peft_core.tasks import OnProgress

@@ -16,7 +16,10 @@ from model_servers import FileServer, Reply
 from support.running_daemon import run_cli
 from support.tiny_served import tiny_gguf
 
-QWEN_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
+QWEN_FIM = (
+    *("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<|endoftext|>"),
+)
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 pytestmark = pytest.mark.torch
@@ -136,7 +139,7 @@ def test_a_file_of_the_hub_is_pinned_fetched_and_never_changes_silently(
     hub.files[path] = b"GGUF" + bytes(len(coder.read_bytes()) - 4)
     assert models("remove", "coder-q8_0").returncode == 0
     other = models("add", "hf:owner/repo@v1", "--no-check")
-    assert (other.returncode, "wrong data" in other.stderr) == (6, True)
+    assert (other.returncode, "wrong data" in other.stderr) == (8, True)
     assert "coder-q8_0" not in listed()
 
 
@@ -163,7 +166,7 @@ def test_a_hub_that_does_not_say_leaves_nothing(home: Path, hub: FileServer, rep
     hub.files[path] = b"{}"
     hub.answer(path, reply)
     done = models("add", "hf:owner/repo", "--no-check")
-    assert done.returncode in (2, 6)
+    assert done.returncode in (2, 8)
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (home / "h" / "data" / "models.json").exists()

@@ -54,7 +54,7 @@ def test_list_tells_how_far_an_interrupted_pull_got(own_home: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["pull", "remove"])
 def test_an_unknown_id_ends_with_not_found_and_the_closest_one(verb: str) -> None:
-    done = _models(verb, "qwen2.5-coder-0.5b")
+    done = _models(verb, "qwen2.5-coder-0.5b-instuct")
     assert (done.returncode, done.stdout) == (3, "")
     assert DEFAULT in done.stderr
     assert "peft-daemon models list" in done.stderr
