@@ -24,7 +24,14 @@ from peft_core.settings import Settings, find_project_file, resolve
 from peft_daemon.completion import detection, formats
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.temporary import temporary_engine
-from peft_daemon.models.catalogue import FileLocation, HubLocation, ModelEntry, PromptFormats, open_catalogue
+from peft_daemon.models.catalogue import (
+    Catalogue,
+    FileLocation,
+    HubLocation,
+    ModelEntry,
+    PromptFormats,
+    open_catalogue,
+)
 from peft_daemon.models.facts import ModelFacts, model_id, read_facts, require_memory
 from peft_daemon.models.hub import find_hub_file
 from peft_daemon.models.local_stores import LocalStores
@@ -106,7 +113,7 @@ def add_model(
     corrections = Corrections(name, licence, context_tokens, fill_format, intent_format)
     store, catalogue = open_store(settings, paths), open_catalogue(paths)
     if source.startswith(HUB):
-        entry = _from_hub(source.removeprefix(HUB), store, settings, corrections)
+        entry = _from_hub(source.removeprefix(HUB), catalogue, store, settings, corrections)
     else:
         file = (
             LocalStores(Path.home(), os.environ).ollama_file(source.removeprefix(OLLAMA))
@@ -160,7 +167,9 @@ def _from_file(file: Path, label: str, corrections: Corrections) -> ModelEntry:
     return _entry(facts, label or file.stem, file_sha256(file), formats, location, corrections)
 
 
-def _from_hub(address: str, store: ModelStore, settings: Settings, corrections: Corrections) -> ModelEntry:
+def _from_hub(
+    address: str, catalogue: Catalogue, store: ModelStore, settings: Settings, corrections: Corrections
+) -> ModelEntry:
     """Pin the file, fetch it, and read it; what was fetched stays if it cannot be used, for another try."""
     if settings.offline:
         raise DownloadFailed(
@@ -181,6 +190,7 @@ def _from_hub(address: str, store: ModelStore, settings: Settings, corrections: 
         prompt_formats=PromptFormats(fill="", intent=""),
         sources=(found.location,),
     )
+    catalogue.require_new(pinned.id, pinned.sha256)  # before anything is fetched
     file = pull_with_progress(store, pinned).path
     facts = read_facts(file)
     named = Corrections(

@@ -166,9 +166,17 @@ class Catalogue:
                 return entry
         return _find(model_id, self.entries())
 
-    def with_sha256(self, sha256: str) -> ModelEntry | None:
-        """Return the model whose file has this hash, or None."""
-        return next((entry for entry in self.entries() if entry.sha256 == sha256), None)
+    def require_new(self, model_id: str, sha256: str) -> None:
+        """Raise Conflict if a model with this id, or with this file, is in the catalogue."""
+        for other in self.entries():
+            if other.sha256 == sha256:
+                raise Conflict(
+                    f"this file is the model '{other.id}'",
+                    why="it has the same sha256",
+                    fix=f"Use that: `PEFT_DAEMON_MODEL={other.id} peft-daemon start`",
+                )
+            if other.id == model_id:
+                raise Conflict(f"there is a model '{model_id}'", fix="Choose another name with `--name`")
 
     def add(self, entry: ModelEntry) -> None:
         """Add a model of the user's.
@@ -176,15 +184,7 @@ class Catalogue:
         Raises Conflict if its id or its file is in the catalogue, UnusablePath if the user's file cannot be written.
         """
         with self._locked():
-            for other in self.entries():
-                if other.id == entry.id:
-                    raise Conflict(f"there is a model '{entry.id}'", fix="Choose another name with `--name`")
-                if other.sha256 == entry.sha256:
-                    raise Conflict(
-                        f"this file is the model '{other.id}'",
-                        why="it has the same sha256",
-                        fix=f"Use that: `peft-daemon start --model {other.id}`",
-                    )
+            self.require_new(entry.id, entry.sha256)
             self._write((*self.user_entries(), entry))
 
     def remove(self, model_id: str) -> bool:

@@ -119,7 +119,7 @@ def test_it_can_be_tuned_and_evaluated_and_its_adapter_meets_no_other_base(home:
 def test_a_model_that_was_added_can_be_taken_out_again(home: Path, coder: Path) -> None:
     assert models("add", str(coder), "--no-check").returncode == 0
     again = models("add", str(coder), "--no-check")
-    assert (again.returncode, "there is a model 'qwen2'" in again.stderr) == (5, True)
+    assert (again.returncode, "this file is the model 'qwen2'" in again.stderr) == (5, True)
     assert models("remove", "qwen2").returncode == 0
     assert coder.is_file()
     assert "qwen2" not in listed()
@@ -149,6 +149,14 @@ def test_which_file_is_asked_where_there_are_several(home: Path, hub: FileServer
     assert (done.returncode, "a-Q4_K_M.gguf, q8/a-Q8_0.gguf" in done.stderr) == (2, True)
     assert models("add", "hf:owner/repo/q8/a-Q8_0.gguf", "--no-check").returncode == 0
     assert "a-q8_0" in listed()
+
+
+def test_what_is_known_already_is_not_fetched(home: Path, hub: FileServer, coder: Path) -> None:
+    path = publish(hub, coder.read_bytes(), "a.gguf")
+    assert models("add", str(coder), "--no-check").returncode == 0
+    done = models("add", "hf:owner/repo", "--no-check")
+    assert (done.returncode, "this file is the model 'qwen2'" in done.stderr) == (5, True)
+    assert not hub.requests(path)
 
 
 @pytest.mark.parametrize(
