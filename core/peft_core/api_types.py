@@ -291,6 +291,7 @@ class ContextStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 LLAMACPP, TORCH = "llamacpp", "torch"
 """Ids of the engines, as the setting ``engine`` and the manifests of adapters name them."""
+UPSTREAM = "upstream"
 
 
 class EngineState(StrEnum):
@@ -303,6 +304,22 @@ class EngineState(StrEnum):
     FAILED = "failed"
     """It died too often in a row; ``last_error`` says how, ``fix`` what to do."""
     STOPPED = "stopped"
+
+
+class UpstreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The server that the user's code is sent to."""
+
+    url: str
+    kind: str
+    version: str = ""
+    model: str = ""
+    """The server's name for it."""
+    answers: bool = False
+    """False while the local model answers instead."""
+    answered: int = 0
+    """Requests that the server answered ..."""
+    answered_locally: int = 0
+    """... and those that the local model did."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,6 +338,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     fix: str = ""
     responding: bool = True
     """False while its process lives and answers nothing; it is ended and replaced if that goes on."""
+    upstream: UpstreamStatus | None = None
+    """Null: the model runs on this machine."""
 
 
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):

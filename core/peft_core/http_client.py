@@ -13,10 +13,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     import h11
 
 MAX_IDLE_CONNECTIONS = 8
@@ -37,7 +40,7 @@ class ServerAddress:
     """Where a server listens, and the headers of every request to it."""
 
     url: str
-    """``unix://PATH`` or ``http://HOST:PORT``."""
+    """``unix://PATH``, ``http://HOST:PORT`` or ``https://HOST:PORT``; the certificate of the last is verified."""
     headers: Mapping[str, str]
 
     @property
@@ -50,7 +53,17 @@ class ServerAddress:
         if self.url.startswith("unix:"):
             return await asyncio.open_unix_connection(self.url.removeprefix("unix:").removeprefix("//"))
         parts = urlsplit(self.url)
-        return await asyncio.open_connection(parts.hostname, parts.port)
+        if parts.scheme != "https":
+            return await asyncio.open_connection(parts.hostname, parts.port or 80)
+        return await asyncio.open_connection(parts.hostname, parts.port or 443, ssl=_verifying_context())
+
+
+@cache
+def _verifying_context() -> SSLContext:
+    """Return the context for TLS with the system's certificates, which take long to load."""
+    import ssl  # noqa: PLC0415  (importing this module must be cheap)
+
+    return ssl.create_default_context()
 
 
 class HttpConnection:
@@ -104,6 +117,7 @@ class HttpResponse:
     def __init__(self, state: h11.Connection, reader: asyncio.StreamReader, read_s: float | None) -> None:
         self._state, self._reader, self._read_s = state, reader, read_s
         self.status_code = 0
+        self.content_type = ""
         self.is_closed = False
         """Whether it was read to its end, and the connection can be used again."""
 
@@ -115,6 +129,7 @@ class HttpResponse:
             if isinstance(event, h11.ConnectionClosed):
                 raise ConnectionLost("the server closed the connection without an answer")
         self.status_code = event.status_code
+        self.content_type = next((v.decode("latin-1") for k, v in event.headers if k == b"content-type"), "")
 
     async def aiter_bytes(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives; raises ConnectionLost, and its subclass ConnectionTimeout."""
@@ -215,12 +230,15 @@ class ConnectionPool:
         return self.connect()
 
 
-async def event_data(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Yield the data of server-sent events, each of which is one line of JSON."""
+async def event_data(chunks: AsyncIterator[bytes], prefix: bytes = b"data:") -> AsyncGenerator[bytes, None]:
+    """Yield the data of server-sent events, each of which is one line of JSON.
+
+    An empty ``prefix`` is for streams whose lines are JSON and nothing else.
+    """
     # Split at line feeds only: text libraries also split at U+2028 and the like, which code may contain.
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            if line.startswith(b"data:"):
-                yield line.removeprefix(b"data:").strip()
+            if line.strip() and line.startswith(prefix):
+                yield line.removeprefix(prefix).strip()

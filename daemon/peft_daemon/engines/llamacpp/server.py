@@ -336,7 +336,7 @@ def _options(request: GenerationRequest, adapters: SlotAdapters) -> dict[str, An
         "seed": request.sampling.seed,
         "stop": list(request.stop),
         "n_probs": request.logprobs,
-        "grammar": _beginning(request.begins_with),
+        "grammar": grammar_of_beginning(request.begins_with),
         "lora": [{"id": position, "scale": scale} for position, scale in adapters],
         "cache_prompt": True,
         "stream": True,
@@ -344,7 +344,7 @@ def _options(request: GenerationRequest, adapters: SlotAdapters) -> dict[str, An
     }
 
 
-def _beginning(text: str) -> str:
+def grammar_of_beginning(text: str) -> str:
     """Return a GBNF grammar of all answers that begin with ``text``; empty for no constraint."""
     if not text:
         return ""

@@ -1,0 +1,379 @@
+"""What each kind of server understands: paths, request bodies, and the events of its streams. Sends nothing.
+
+A protocol is a class, and ``PROTOCOLS`` lists them in the order in which an unknown server is tried. OpenAI's
+``/v1/completions`` is the common form; the others say what they do otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+from peft_core.api_types import FinishReason
+from peft_daemon.engines.base import GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.llamacpp.server import grammar_of_beginning
+
+ModelPrompt = list[int] | str
+"""A prompt as a server gets it: token ids where it can tokenize, else text with control tokens spelled out."""
+
+MAX_OPENAI_STOPS = 4
+"""Stop strings that every server of OpenAI's protocol takes. The others are looked for here."""
+_CONTROL_TOKEN = re.compile(
+    r"<(?=[|｜]?[\w▁]+[|｜]>)|<(?=/?s>|(?:fim|file|repo|code|jupyter)_?\w*>)|(?<=▁)<(?=(?:PRE|SUF|MID|EOT)>)"
+    r"|\[(?=(?:PREFIX|SUFFIX|MIDDLE|/?INST)\])"
+)
+"""The first character of what a tokenizer of a known model family takes for a control token."""
+
+
+@dataclass(frozen=True)
+class ServerEvent:
+    """One event of a server's stream, the same for all kinds. None: the server did not say."""
+
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reason: FinishReason | None = None
+    """Why the answer is over; None while it is not."""
+    prompt_read: int | None = None
+    """Prompt tokens that were read, without those that the server's cache held."""
+    prompt_reused: int | None = None
+    written: int | None = None
+    """Tokens of the answer so far."""
+    last: bool = False
+    """Whether nothing follows."""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """A request that tokenizes a text, and the field of the answer that has the token ids."""
+
+    body: Mapping[str, Any]
+    path: str = "/tokenize"
+    answer: str = "tokens"
+
+
+class OpenAiProtocol:
+    """Any server with ``/v1/completions``."""
+
+    kind: ClassVar[str] = "openai"
+    probes: ClassVar[tuple[str, ...]] = ("/v1/models",)
+    """Paths of which one answers with JSON in which ``probe_field`` stands, on this kind of server only."""
+    probe_field: ClassVar[str] = "data"
+    version_field: ClassVar[str] = ""
+    """Field of the probe's answer that has the server's version; empty where none has."""
+    models: ClassVar[tuple[str, str, str]] = ("/v1/models", "data", "id")
+    """Path of the list of models, its field, and the field of each model's name."""
+    path: ClassVar[str] = "/v1/completions"
+    event_prefix: ClassVar[bytes] = b"data:"
+    """What a line of the stream begins with that holds an event."""
+    min_tokens: ClassVar[int] = 1
+    """Least number of tokens that the server writes."""
+    constrains: ClassVar[bool] = False
+    """Whether the server can be told how the answer has to begin."""
+    literal: ClassVar[bool] = False
+    """Whether its tokenizer can be told to take control tokens for plain text."""
+    loads_adapters: ClassVar[str] = ""
+    """Path that loads an adapter from a folder; empty where the server cannot."""
+
+    def tokenization(self, text: str, model: str, *, special: bool) -> Tokenization | None:
+        """Return the request that tokenizes ``text``, with control tokens if ``special``; None where there is none."""
+        return Tokenization({"model": model, "prompt": text, "add_special_tokens": False})
+
+    def adapter_model(self, base: str, name: str) -> str:
+        """Return the name under which the server serves the adapter ``name`` of the model ``base``."""
+        return name
+
+    def body(self, request: GenerationRequest, prompt: ModelPrompt, model: str, context_tokens: int) -> dict[str, Any]:
+        """Return the body of a streamed request."""
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": max(request.max_tokens, self.min_tokens),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.stop:
+            body["stop"] = list(request.stop[:MAX_OPENAI_STOPS])
+        if sampling.temperature:
+            body["seed"] = sampling.seed
+        if request.logprobs:
+            body["logprobs"] = request.logprobs
+        return body
+
+    def event(self, data: bytes) -> ServerEvent:
+        """Return the event in ``data``; raises ValueError for what is none."""
+        if data == b"[DONE]":
+            return ServerEvent(last=True)
+        event = msgspec.json.decode(data, type=_CompletionEvent)
+        if event.error is not None:
+            return ServerEvent(error=_message(event.error))
+        choice = event.choices[0] if event.choices else _Choice()
+        usage = event.usage or _Usage()
+        reused = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
+        return ServerEvent(
+            text=choice.text or "",
+            logprobs=_logprobs(choice.logprobs) if choice.logprobs else (),
+            reason=_REASONS.get(choice.finish_reason, FinishReason.STOP) if choice.finish_reason else None,
+            prompt_read=None if usage.prompt_tokens is None else usage.prompt_tokens - (reused or 0),
+            prompt_reused=reused,
+            written=usage.completion_tokens,
+        )
+
+
+class _ServerWithTokenizer(OpenAiProtocol):
+    """What vLLM and SGLang have in common beyond OpenAI's protocol."""
+
+    def body(self, request: GenerationRequest, prompt: ModelPrompt, model: str, context_tokens: int) -> dict[str, Any]:
+        """Return OpenAI's body without its limits; control tokens are written, as stop strings name them."""
+        body = super().body(request, prompt, model, context_tokens)
+        body |= {"skip_special_tokens": False, "spaces_between_special_tokens": False, "top_k": -1}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        return body
+
+
+class VllmProtocol(_ServerWithTokenizer):
+    """vLLM's OpenAI-compatible server."""
+
+    kind = "vllm"
+    probes, probe_field, version_field = ("/version",), "version", "version"
+    loads_adapters = "/v1/load_lora_adapter"
+
+
+class SglangProtocol(_ServerWithTokenizer):
+    """SGLang's server."""
+
+    kind = "sglang"
+    probes, probe_field = ("/model_info", "/get_model_info"), "tokenizer_path"
+    loads_adapters = "/load_lora_adapter"
+
+    def adapter_model(self, base: str, name: str) -> str:
+        """Return SGLang's form, base and adapter in one name."""
+        return f"{base}:{name}"
+
+
+class LlamaServerProtocol(OpenAiProtocol):
+    """llama.cpp's ``llama-server``, by its own ``/completion``."""
+
+    kind = "llama-server"
+    probes, probe_field, version_field = ("/props",), "default_generation_settings", "build_info"
+    path = "/completion"
+    min_tokens = 0
+    constrains = literal = True
+
+    def tokenization(self, text: str, model: str, *, special: bool) -> Tokenization:
+        """Return the request that tokenizes ``text``."""
+        return Tokenization({"content": text, "add_special": False, "parse_special": special, "model": model})
+
+    def body(self, request: GenerationRequest, prompt: ModelPrompt, model: str, context_tokens: int) -> dict[str, Any]:
+        """Return the body of a streamed request; ``model`` matters to a server that routes to several."""
+        return {
+            "model": model,
+            "prompt": prompt,
+            "n_predict": request.max_tokens,
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repeat_penalty": 1.0,
+            "seed": request.sampling.seed,
+            "stop": list(request.stop),
+            "n_probs": request.logprobs,
+            "grammar": grammar_of_beginning(request.begins_with),
+            "cache_prompt": True,
+            "stream": True,
+            "timings_per_token": True,
+            "return_progress": True,
+        }
+
+    def event(self, data: bytes) -> ServerEvent:
+        """Return the event in ``data``; raises ValueError for what is none."""
+        if data == b"[DONE]":
+            return ServerEvent(last=True)
+        event = msgspec.json.decode(data, type=_LlamaEvent)
+        if event.error is not None:
+            return ServerEvent(error=_message(event.error))
+        progress, timings = event.prompt_progress, event.timings
+        read = timings.prompt_n if timings else progress.processed - progress.cache if progress else None
+        reused = timings.cache_n if timings else progress.cache if progress else None
+        reason = FinishReason.LENGTH if event.stop_type == "limit" else FinishReason.STOP
+        return ServerEvent(
+            text=event.content,
+            logprobs=tuple(
+                TokenLogprob(each.token, each.logprob, tuple((a.token, a.logprob) for a in each.top_logprobs))
+                for each in event.completion_probabilities
+            ),
+            reason=reason if event.stop else None,
+            prompt_read=read,
+            prompt_reused=reused,
+            written=timings.predicted_n if timings else None,
+            last=event.stop,
+        )
+
+
+class OllamaProtocol(OpenAiProtocol):
+    """Ollama, by ``/api/generate`` without its template; it has no tokenizer to ask."""
+
+    kind = "ollama"
+    probes, probe_field, version_field = ("/api/version",), "version", "version"
+    models = ("/api/tags", "models", "name")
+    path = "/api/generate"
+    event_prefix = b""
+
+    def tokenization(self, text: str, model: str, *, special: bool) -> None:
+        """Return None."""
+
+    def body(self, request: GenerationRequest, prompt: ModelPrompt, model: str, context_tokens: int) -> dict[str, Any]:
+        """Return the body of a streamed request; without ``num_ctx`` a long prompt would be cut silently."""
+        return {
+            "model": model,
+            "prompt": prompt,
+            "raw": True,
+            "stream": True,
+            "options": {
+                "num_predict": max(request.max_tokens, self.min_tokens),
+                "num_ctx": context_tokens,
+                "temperature": request.sampling.temperature,
+                "top_p": request.sampling.top_p,
+                "top_k": 0,
+                "min_p": 0.0,
+                "repeat_penalty": 1.0,
+                "seed": request.sampling.seed,
+                "stop": list(request.stop),
+            },
+        }
+
+    def event(self, data: bytes) -> ServerEvent:
+        """Return the event in ``data``; raises ValueError for what is none."""
+        event = msgspec.json.decode(data, type=_OllamaEvent)
+        if event.error:
+            return ServerEvent(error=event.error)
+        return ServerEvent(
+            text=event.response,
+            reason=_REASONS.get(event.done_reason, FinishReason.STOP) if event.done else None,
+            prompt_read=event.prompt_eval_count,
+            written=event.eval_count,
+            last=event.done,
+        )
+
+
+PROTOCOLS: tuple[OpenAiProtocol, ...] = (
+    LlamaServerProtocol(),
+    OllamaProtocol(),
+    VllmProtocol(),
+    SglangProtocol(),
+    OpenAiProtocol(),
+)
+"""In the order of probing: the most particular answer first."""
+
+
+def prompt_as_text(prompt: Prompt) -> str:
+    """Return a prompt as text in which only control tokens of the format are spelled like control tokens.
+
+    A space is put into those that stand in literal text, because a server without a tokenizer to ask reads all alike.
+    """
+    return "".join(
+        segment.text if segment.special else _CONTROL_TOKEN.sub(r"\g<0> ", segment.text) for segment in prompt
+    )
+
+
+def literal_pieces(text: str) -> Sequence[str]:
+    """Return ``text`` in pieces that hold no whole control token, so that each is tokenized as plain text."""
+    pieces, begin = [], 0
+    for match in _CONTROL_TOKEN.finditer(text):
+        pieces.append(text[begin : match.end()])
+        begin = match.end()
+    return [piece for piece in (*pieces, text[begin:]) if piece]
+
+
+_REASONS: Mapping[str | None, FinishReason] = {"length": FinishReason.LENGTH, "stop": FinishReason.STOP}
+
+
+class _CachedTokens(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _CachedTokens | None = None
+
+
+class _ChoiceLogprobs(msgspec.Struct):
+    tokens: list[str] = []
+    token_logprobs: list[float | None] = []
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class _Choice(msgspec.Struct):
+    text: str | None = ""
+    finish_reason: str | None = None
+    logprobs: _ChoiceLogprobs | None = None
+
+
+class _CompletionEvent(msgspec.Struct):
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class _LlamaTimings(msgspec.Struct):
+    cache_n: int = 0
+    prompt_n: int = 0
+    predicted_n: int = 0
+
+
+class _LlamaProgress(msgspec.Struct):
+    total: int = 0
+    cache: int = 0
+    processed: int = 0
+
+
+class _LlamaAlternative(msgspec.Struct):
+    token: str
+    logprob: float
+
+
+class _LlamaProbability(msgspec.Struct):
+    token: str
+    logprob: float
+    top_logprobs: list[_LlamaAlternative] = []
+
+
+class _LlamaEvent(msgspec.Struct):
+    content: str = ""
+    stop: bool = False
+    stop_type: str = ""
+    timings: _LlamaTimings | None = None
+    prompt_progress: _LlamaProgress | None = None
+    completion_probabilities: list[_LlamaProbability] = []
+    error: Any = None
+
+
+class _OllamaEvent(msgspec.Struct):
+    response: str = ""
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    error: str = ""
+
+
+def _message(error: object) -> str:
+    message = error.get("message") if isinstance(error, dict) else error
+    return str(message)
+
+
+def _logprobs(raw: _ChoiceLogprobs) -> tuple[TokenLogprob, ...]:
+    tops = raw.top_logprobs or [None] * len(raw.tokens)
+    return tuple(
+        TokenLogprob(token, 0.0 if logprob is None else logprob, tuple((top or {}).items()))
+        for token, logprob, top in zip(raw.tokens, raw.token_logprobs, tops, strict=False)
+    )

@@ -1,0 +1,420 @@
+"""A client of one upstream server: probe it, tokenize, generate, load adapters.
+
+Whatever is wrong with the server is an ``UpstreamFailed`` with the cause and the next command. The key is sent in a
+header and stands nowhere else: not in errors, which quote the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from peft_core.api_types import FinishReason
+from peft_core.errors import EngineFailed, InvalidInput
+from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
+from peft_daemon.engines.upstream.protocols import (
+    PROTOCOLS,
+    ModelPrompt,
+    OpenAiProtocol,
+    ServerEvent,
+    literal_pieces,
+    prompt_as_text,
+)
+from peft_daemon.engines.upstream.streamed import StreamedAnswer
+
+CONNECT_S = 5.0
+KEEP_ALIVE_S = 4.0
+ANSWER_S = 10.0
+"""Longest wait for the answer to a small request, and between two events of a stream."""
+MAX_ANSWER_BYTES = 16_000_000
+"""Longest answer that is read."""
+MAX_CACHED_TEXTS = 2048
+MAX_CACHED_TEXT_CHARACTERS = 200_000
+BYTES_PER_TOKEN = 3
+"""By which tokens are estimated for a server without a tokenizer to ask; code has 3 to 4."""
+CHECK_COMMAND = "`peft-daemon upstream check` tries it again"
+MAX_QUOTED_CHARACTERS = 200
+CONTEXT_SIGNS = ("exceeds the available context", "maximum context length", "context length", "longer than the model")
+"""Parts of the messages with which servers refuse a prompt that is too long."""
+
+
+class UpstreamFailed(EngineFailed):
+    """The upstream server cannot be reached, refuses, or answers what the protocol does not know."""
+
+    def __init__(self, what: str, *, why: str = "", fix: str = CHECK_COMMAND) -> None:
+        super().__init__(what, why=why, fix=fix)
+
+
+class UpstreamRefused(UpstreamFailed):
+    """The server answered, but not what was asked for."""
+
+
+@dataclass(frozen=True)
+class UpstreamAddress:
+    """Where the server is and how it is spoken to."""
+
+    url: str
+    """Without a trailing ``/v1``."""
+    key: str = ""
+    key_variable: str = ""
+    """Name of the environment variable that the key is from."""
+
+    @property
+    def host(self) -> str:
+        """Host and port."""
+        return urlsplit(self.url).netloc
+
+    def __repr__(self) -> str:
+        return f"UpstreamAddress({self.url!r})"
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """What probing found."""
+
+    protocol: OpenAiProtocol
+    version: str
+    model: str
+    """The name that requests for the base give."""
+    models: tuple[str, ...]
+    tokenizes: bool
+    """Whether prompts are sent as token ids."""
+
+
+class UpstreamServer:
+    """A client of the server at ``address``; ``kind`` and ``model`` are as in the settings, empty for any."""
+
+    def __init__(self, address: UpstreamAddress, *, kind: str = "auto", model: str = "", context_tokens: int) -> None:
+        self._address, self._kind, self._model, self._context_tokens = address, kind, model, context_tokens
+        parts = urlsplit(address.url)
+        self._base_path = parts.path.rstrip("/")
+        self._connections = ConnectionPool(
+            f"{parts.scheme}://{parts.netloc}",
+            headers={"Authorization": f"Bearer {address.key}"} if address.key else {},
+            connect_s=CONNECT_S,
+            keep_alive_s=KEEP_ALIVE_S,
+        )
+        self._tokens: OrderedDict[tuple[str, bool], list[int]] = OrderedDict()
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._connections.close()
+
+    async def probe(self) -> ServerFacts:
+        """Find out what the server is and which model it serves; raises UpstreamFailed."""
+        self._connections.close_unused()
+        self._tokens.clear()
+        protocol, version = await self._recognize()
+        models = await self._models(protocol)
+        model = self._chosen(models)
+        facts = ServerFacts(protocol, version, model, models, tokenizes=True)
+        try:
+            await self._tokenize(facts, "x", special=False)
+        except UpstreamRefused:
+            if protocol.literal:
+                raise
+            return replace(facts, tokenizes=False)
+        return facts
+
+    async def count_tokens(self, facts: ServerFacts, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, tokenized literally; estimated where the server cannot tell."""
+        if not facts.tokenizes:
+            return [math.ceil(len(text.encode()) / BYTES_PER_TOKEN) for text in texts]
+        return [len(tokens) for tokens in await asyncio.gather(*(self._literal(facts, text) for text in texts))]
+
+    async def load_adapter(self, facts: ServerFacts, name: str, folder: str) -> None:
+        """Have the server load the adapter in ``folder``, a path on its machine; raises UpstreamFailed."""
+        body = {"lora_name": name, "lora_path": folder}
+        status, content = await self._request("POST", facts.protocol.loads_adapters, body)
+        if status != 200 and b"already" not in content:  # it is there since an earlier start of the daemon
+            raise self._refusal(status, content)
+
+    async def generate(
+        self, facts: ServerFacts, request: GenerationRequest, *, model: str
+    ) -> AsyncGenerator[GenerationChunk, None]:
+        """Stream one generation; closing the generator closes the connection.
+
+        Raises UpstreamFailed, and InvalidInput for a prompt that does not fit.
+        """
+        protocol, started = facts.protocol, time.perf_counter()
+        deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
+        added = "" if protocol.constrains else request.begins_with
+        answer = StreamedAnswer(request, started)
+        try:
+            async with asyncio.timeout(_remaining(deadline)):
+                prompt, answer.prompt_tokens = await self._prompt(facts, request.prompt, added)
+        except TimeoutError:
+            yield answer.end(FinishReason.TIMEOUT)
+            return
+        yield GenerationChunk(timings=answer.timings())
+        if added:
+            yield GenerationChunk(added, timings=answer.timings())
+        body = protocol.body(request, prompt, model, self._context_tokens)
+        async with aclosing(self._events(protocol, body, deadline)) as events:
+            async for event in events:
+                if (chunk := answer.add(event)) is not None:
+                    yield chunk
+                if answer.over:
+                    break
+        if answer.reason is None:
+            if deadline is None or time.perf_counter() < deadline:
+                raise UpstreamFailed(
+                    f"{self._address.host} ended its answer early", why="its stream has no end, or is none"
+                )
+            answer.reason = FinishReason.TIMEOUT
+        if rest := answer.rest():
+            yield GenerationChunk(rest, timings=answer.timings())
+        yield answer.end(answer.reason)
+
+    async def _prompt(self, facts: ServerFacts, prompt: Prompt, added: str) -> tuple[ModelPrompt, int]:
+        """Return the prompt as it is sent, ``added`` at its end, and its tokens, estimated where it is text."""
+        if not facts.tokenizes:
+            text = prompt_as_text(prompt) + added
+            return text, (await self.count_tokens(facts, [text]))[0]
+        lists = await asyncio.gather(
+            *(
+                self._control(facts, each.text) if each.special else self._literal(facts, each.text)
+                for each in prompt
+                if each.text
+            ),
+            self._literal(facts, added),
+        )
+        ids = [token for each in lists for token in each]
+        return ids, len(ids)
+
+    async def _literal(self, facts: ServerFacts, text: str) -> list[int]:
+        pieces = [text] if facts.protocol.literal else literal_pieces(text)
+        lists = await asyncio.gather(*(self._tokenize(facts, piece, special=False) for piece in pieces if piece))
+        return [token for each in lists for token in each]
+
+    async def _control(self, facts: ServerFacts, text: str) -> list[int]:
+        """Return the ids of a control token; a model that spells it is another one than the formats are for."""
+        ids = await self._tokenize(facts, text, special=True)
+        spelled = await self._literal(facts, text)
+        if ids == spelled and len(ids) > 1:
+            raise UpstreamFailed(
+                f"the model '{facts.model}' of {self._address.host} does not know the control token {text}",
+                why="it is of another family than `model`, whose prompt formats are used",
+                fix="Set `upstream_model` or `model` so that both are of one family (`peft-daemon models list`)",
+            )
+        return ids
+
+    async def _tokenize(self, facts: ServerFacts, text: str, *, special: bool) -> list[int]:
+        key = (text, special)
+        if (known := self._tokens.get(key)) is not None:
+            self._tokens.move_to_end(key)
+            return known
+        asked = facts.protocol.tokenization(text, facts.model, special=special)
+        if asked is None:
+            raise UpstreamRefused("the server has no tokenizer to ask")
+        answer = await self._json("POST", asked.path, asked.body)
+        try:
+            tokens = msgspec.convert(answer[asked.answer], list[int])
+        except (KeyError, TypeError, msgspec.ValidationError) as error:
+            raise self._nonsense(f"no token ids from {asked.path}: {error}") from None
+        if len(text) <= MAX_CACHED_TEXT_CHARACTERS:
+            self._tokens[key] = tokens
+            if len(self._tokens) > MAX_CACHED_TEXTS:
+                self._tokens.popitem(last=False)
+        return tokens
+
+    async def _events(
+        self, protocol: OpenAiProtocol, body: dict[str, Any], deadline: float | None
+    ) -> AsyncGenerator[ServerEvent, None]:
+        """Yield events until the server's last one or the deadline."""
+        try:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(_remaining(deadline, ANSWER_S)):
+                    response = await stack.enter_async_context(self._send("POST", protocol.path, body, keep=False))
+                    if response.status_code != 200:
+                        raise self._refusal(response.status_code, await self._read(response))
+                if "html" in response.content_type:
+                    raise self._web_page()
+                lines = event_data(_bounded(response.aiter_bytes()), protocol.event_prefix)
+                await stack.enter_async_context(aclosing(lines))
+                while True:
+                    async with asyncio.timeout(_remaining(deadline, ANSWER_S)):
+                        data = await anext(lines, None)
+                    if data is None:
+                        return
+                    event = self._event(protocol, data)
+                    yield event
+                    if event.last:
+                        return
+        except TimeoutError:
+            if deadline is None or time.perf_counter() < deadline:
+                raise self._slow() from None
+        except ConnectionLost as error:
+            raise self._lost(error) from None
+
+    def _event(self, protocol: OpenAiProtocol, data: bytes) -> ServerEvent:
+        try:
+            event = protocol.event(data)
+        except (ValueError, RecursionError) as error:
+            raise self._nonsense(str(error)) from None
+        if event.error:
+            raise self._failure(f"{self._address.host} ended its answer with an error", event.error)
+        return event
+
+    async def _recognize(self) -> tuple[OpenAiProtocol, str]:
+        """Return what kind of server it is, and its version where it says so."""
+        problem: UpstreamFailed | None = None
+        for protocol in PROTOCOLS:
+            if self._kind not in ("auto", protocol.kind):
+                continue
+            for path in protocol.probes:
+                try:
+                    answer = await self._json("GET", path, None)
+                except UpstreamRefused as error:
+                    problem = problem or error
+                    continue
+                if isinstance(answer, dict) and protocol.probe_field in answer:
+                    return protocol, str(answer.get(protocol.version_field, ""))[:MAX_QUOTED_CHARACTERS]
+        kind = "a server of a known kind" if self._kind == "auto" else f"a server of the kind {self._kind}"
+        raise UpstreamFailed(
+            f"{self._address.url} is not {kind}",
+            why="" if problem is None else problem.line,
+            fix="Correct `upstream_url` or `upstream_kind`, then `peft-daemon upstream check`",
+        )
+
+    async def _models(self, protocol: OpenAiProtocol) -> tuple[str, ...]:
+        path, field, name = protocol.models
+        answer = await self._json("GET", path, None)
+        try:
+            models = tuple(str(each[name]) for each in answer[field])
+        except (KeyError, TypeError) as error:
+            raise self._nonsense(f"no list of models from {path}: {error}") from None
+        if not models:
+            raise UpstreamFailed(f"{self._address.host} serves no model", fix=f"Load one there; {CHECK_COMMAND}")
+        return models
+
+    def _chosen(self, models: tuple[str, ...]) -> str:
+        if self._model in models or (not self._model and len(models) == 1):
+            return self._model or models[0]
+        names = ", ".join(models[:8]) + (", …" if len(models) > 8 else "")
+        if not self._model:
+            what = f"{self._address.host} serves {len(models)} models, and `upstream_model` chooses none"
+        else:
+            what = f"{self._address.host} has no model '{self._model}'"
+        raise UpstreamFailed(
+            what, why=f"it has {names}", fix="Set `upstream_model` to one of them, then `peft-daemon upstream check`"
+        )
+
+    async def _json(self, method: str, path: str, body: object) -> Any:
+        status, content = await self._request(method, path, body)
+        if status != 200:
+            raise self._refusal(status, content)
+        if content.lstrip().startswith(b"<"):
+            raise self._web_page()
+        try:
+            return msgspec.json.decode(content)
+        except (ValueError, RecursionError) as error:
+            raise self._nonsense(str(error)) from None
+
+    async def _request(self, method: str, path: str, body: object) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(ANSWER_S), self._send(method, path, body) as response:
+                return response.status_code, await self._read(response)
+        except TimeoutError:
+            raise self._slow() from None
+        except ConnectionLost as error:
+            raise self._lost(error) from None
+
+    def _send(
+        self, method: str, path: str, body: object, *, keep: bool = True
+    ) -> AbstractAsyncContextManager[HttpResponse]:
+        content = b"" if body is None else msgspec.json.encode(body)
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        return self._connections.send(method, self._base_path + path, content=content, headers=headers, keep=keep)
+
+    async def _read(self, response: HttpResponse) -> bytes:
+        return b"".join([piece async for piece in _bounded(response.aiter_bytes())])
+
+    def _lost(self, error: ConnectionLost) -> UpstreamFailed:
+        if isinstance(error, ConnectionTimeout):
+            return self._slow()
+        fix = f"Start the server or correct `upstream_url`; {CHECK_COMMAND}"
+        return UpstreamFailed(f"{self._address.url} cannot be reached", why=str(error), fix=fix)
+
+    def _slow(self) -> UpstreamFailed:
+        return UpstreamFailed(f"{self._address.host} did not answer in time")
+
+    def _web_page(self) -> UpstreamRefused:
+        return UpstreamRefused(
+            f"{self._address.host} answered with a web page, not as a model's server",
+            fix="Correct `upstream_url`: a proxy or a login page may stand before the server",
+        )
+
+    def _nonsense(self, why: str) -> UpstreamRefused:
+        return UpstreamRefused(
+            f"{self._address.host} answered what no server of its kind answers",
+            why=self._quoted(why),
+            fix="Its version may have changed: `peft-daemon upstream check` says what it is now",
+        )
+
+    def _refusal(self, status: int, body: bytes) -> UpstreamFailed | InvalidInput:
+        if status in (401, 403):
+            named = self._address.key_variable
+            return UpstreamFailed(
+                f"{self._address.host} refused the key ({status})" if self._address.key else "the server wants a key",
+                fix=f"Correct the environment variable {named}, then `peft-daemon stop`"
+                if named
+                else "Set `upstream_key_env` to the name of an environment variable that has the key",
+            )
+        if body.lstrip().startswith(b"<"):
+            return self._web_page()
+        return self._failure(f"{self._address.host} answered {status}", _message_of(body))
+
+    def _failure(self, what: str, message: str) -> UpstreamFailed | InvalidInput:
+        if any(sign in message for sign in CONTEXT_SIGNS):
+            return InvalidInput(
+                "the prompt does not fit into the context of the upstream server",
+                why=self._quoted(message),
+                fix="Set `context_tokens` and `prompt_tokens` to what the server has, or send less text",
+            )
+        return UpstreamRefused(what, why=self._quoted(message))
+
+    def _quoted(self, text: str) -> str:
+        """Return a server's words in one short line, without the key."""
+        line = " ".join(text.split())[:MAX_QUOTED_CHARACTERS]
+        return line.replace(self._address.key, "(the key)") if self._address.key else line
+
+
+def _remaining(deadline: float | None, limit_s: float | None = None) -> float | None:
+    """Return the seconds until the deadline, but at most ``limit_s``; None for no limit."""
+    if deadline is None:
+        return limit_s
+    left = max(0.0, deadline - time.perf_counter())
+    return left if limit_s is None else min(left, limit_s)
+
+
+async def _bounded(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield ``chunks``; raises ConnectionLost when they are more than any answer has."""
+    total = 0
+    async for chunk in chunks:
+        total += len(chunk)
+        if total > MAX_ANSWER_BYTES:
+            raise ConnectionLost(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
+        yield chunk
+
+
+def _message_of(body: bytes) -> str:
+    """Return the message of an error's body; the kinds of servers wrap it differently."""
+    try:
+        error = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return body[:MAX_QUOTED_CHARACTERS].decode(errors="replace")
+    for field in ("error", "message", "detail"):
+        if isinstance(error, dict) and field in error:
+            error = error[field]
+    return str(error)
