@@ -20,6 +20,7 @@ from peft_cli import (
     models_add,
     report,
     tune,
+    upstream,
 )
 from peft_core import __version__
 
@@ -61,4 +62,5 @@ evaluate.register(app)
 app.add_typer(report.app, name="report")
 app.add_typer(bench.app, name="bench")
 app.add_typer(feedback.app, name="feedback")
+app.add_typer(upstream.app, name="upstream")
 app.command("config")(installation.show_config)

@@ -12,7 +12,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    from peft_core.api_types import ContextStatus, DaemonStatus, EngineStatus
+    from peft_core.api_types import ContextStatus, DaemonStatus, EngineStatus, UpstreamStatus
 
 ModelOption = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
 Listen = Annotated[str | None, typer.Option(help="unix, tcp (with a token) or auto.")]
@@ -170,6 +170,7 @@ def _print_status(now: DaemonStatus) -> None:
         ("address", now.address),
         ("model", now.model),
         ("engine", _engine(engine) + (f", restarted {engine.restarts}×" if engine.restarts else "")),
+        *([("code", _upstream(engine.upstream))] if engine.upstream else []),
         ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
         ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
         ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
@@ -188,6 +189,14 @@ def _print_status(now: DaemonStatus) -> None:
 
 def _engine(engine: EngineStatus) -> str:
     return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer")
+
+
+def _upstream(now: UpstreamStatus) -> str:
+    server = f"{now.kind} {now.version}".strip() + (f", {now.model}" if now.model else "")
+    counts = f"{now.answered} requests answered there, {now.answered_locally} here"
+    if not now.answers:
+        return f"stays here while {now.url} ({server}) does not answer: the local model does; {counts}"
+    return f"goes to {now.url} ({server}); {counts}"
 
 
 def _context(now: ContextStatus) -> str:

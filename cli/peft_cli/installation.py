@@ -18,8 +18,9 @@ import typer
 
 from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, expected, run
+from peft_cli.upstream import check_upstream
 from peft_core import __version__
-from peft_core.api_types import DaemonStatus, EngineState
+from peft_core.api_types import UPSTREAM, DaemonStatus, EngineState
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.files import require_private_folder
 from peft_core.paths import Paths
@@ -172,6 +173,7 @@ def doctor(as_json: Json = False) -> None:
         _run_check("folders", lambda: _check_folders(paths)),
         _run_check("model", lambda: _check_model(settings, paths)),
         _run_check("engine", lambda: _check_engine(settings, paths)),
+        *([_run_check("upstream", lambda: check_upstream(settings, paths))] if settings.engine == UPSTREAM else []),
         _run_check("daemon", lambda: check_daemon(paths)),
         _run_check("adapters", lambda: _check_adapters(settings, paths)),
     ]
@@ -227,6 +229,8 @@ def _check_engine(settings: Settings, paths: Paths) -> str:
 
 
 def _why_engine(settings: Settings) -> str:
+    if settings.engine == UPSTREAM:
+        return "It answers while the upstream server does not"
     if settings.engine != "auto":
         return f"Chosen because `engine` is {settings.engine}"
     if find_program("nvidia-smi") is None:

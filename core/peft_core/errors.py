@@ -50,7 +50,7 @@ class Unauthorized(PeftDaemonError):
 
 
 class Forbidden(PeftDaemonError):
-    """A Host or Origin header that does not belong to this machine."""
+    """A Host or Origin header that is not this machine's, or a server that the user has not agreed to."""
 
     code, status, exit_code = "forbidden", 403, 4
 

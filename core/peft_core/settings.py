@@ -32,9 +32,44 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str, Meta(min_length=1, max_length=200, description="base model, an id of `peft-daemon models list`")
     ] = "qwen2.5-coder-0.5b-instruct"
     engine: Annotated[
-        Literal["auto", "llamacpp", "torch"],
-        Meta(description="program that runs the model: llamacpp (LoRA adapters) or torch (all); auto: llamacpp"),
+        Literal["auto", "llamacpp", "torch", "upstream"],
+        Meta(
+            description="what runs the model: llamacpp (LoRA adapters), torch (all), or upstream: a server that gets "
+            "your code; auto: llamacpp"
+        ),
     ] = "auto"
+    upstream_url: Annotated[
+        str, Meta(max_length=500, description="address of that server, https://HOST:PORT; empty: none")
+    ] = ""
+    upstream_kind: Annotated[
+        Literal["auto", "llama-server", "vllm", "sglang", "ollama", "openai"],
+        Meta(description="what it is; openai: any server with /v1/completions; auto: it is asked"),
+    ] = "auto"
+    upstream_model: Annotated[
+        str, Meta(max_length=300, description="its model, of the family of `model`; empty: the only one it has")
+    ] = ""
+    upstream_key_env: Annotated[
+        str,
+        Meta(
+            pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,99})?$",
+            description="environment variable that has its key; empty: it wants none",
+        ),
+    ] = ""
+    upstream_wait_ms: Annotated[
+        int,
+        Meta(ge=100, le=600_000, description="the model on this machine answers if it wrote nothing after so many ms"),
+    ] = 2000
+    upstream_adapters: Annotated[
+        str,
+        Meta(max_length=4000, description="adapters that it has: NAME=MODEL, NAME=MODEL; empty: none"),
+    ] = ""
+    upstream_adapters_dir: Annotated[
+        str,
+        Meta(
+            max_length=1000,
+            description="this machine's adapter folder as vllm or sglang sees it; adapters are loaded there; empty: no",
+        ),
+    ] = ""
     torch_precision: Annotated[
         Literal["auto", "float32", "bfloat16", "nf4", "int8"],
         Meta(description="number type of the weights in the torch engine; auto: nf4 on CUDA, float32 on a CPU"),

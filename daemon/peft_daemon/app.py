@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from peft_core import __version__
-from peft_core.api_types import PROTOCOL_VERSION, DaemonStatus
+from peft_core.api_types import PROTOCOL_VERSION, TORCH, UPSTREAM, DaemonStatus
 from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.files import private_folder
 from peft_core.paths import Paths
@@ -26,7 +26,7 @@ from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import LoadChecks, ReloadableEngine
+from peft_daemon.engines.base import Engine, LoadChecks, ReloadableEngine
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
@@ -47,14 +47,15 @@ CLOSE_S = 1.0
 def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Activity) -> Starlette:
     """The application of one daemon; its lifespan starts and stops the engine.
 
-    Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed.
+    Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed,
+    Forbidden where code would be sent to a server that the user has not agreed to.
     """
     model, registry = open_catalogue(paths).get(settings.model), AdapterRegistry(paths.adapters)
     store = open_store(settings, paths)
     served = _served(store, model, settings)
     settings = msgspec.structs.replace(settings, slots=factory.slot_count(settings, served.path))
     verifier = ModelVerifier(store, model, uses_copy=bool(served.recipe), busy=lambda: service.active > 0)
-    engine = factory.create_engine(
+    local = factory.create_engine(
         settings,
         model_id=model.id,
         model_path=served.path,
@@ -66,6 +67,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             verifier.file_to_load, partial(registry.check_lease, engine=factory.engine_id(settings)), verifier.suspect
         ),
     )
+    engine = _upstream(settings, paths, model, registry, local) if settings.engine == UPSTREAM else local
     context = RepositoryContext(settings.repository_context)
     service = CompletionService(settings, model, engine, registry, context)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
@@ -73,7 +75,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await engine.start()
-        watching = asyncio.create_task(verifier.watch(engine.reload)) if isinstance(engine, ReloadableEngine) else None
+        watching = asyncio.create_task(verifier.watch(local.reload)) if isinstance(local, ReloadableEngine) else None
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
         try:
@@ -129,6 +131,21 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
+
+
+def _upstream(settings: Settings, paths: Paths, model: ModelEntry, registry: AdapterRegistry, local: Engine) -> Engine:
+    """The engine that asks a server, and ``local`` when that does not answer."""
+    from peft_daemon.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415  (few users have a server)
+    from peft_daemon.engines.upstream.options import upstream_options  # noqa: PLC0415
+
+    options = upstream_options(
+        settings,
+        paths,
+        model_id=model.id,
+        context_tokens=min(settings.context_tokens, model.context_tokens),
+        peft_folder=lambda digest: registry.lease(registry.get(digest), engine=TORCH).path,
+    )
+    return UpstreamEngine(options, local)
 
 
 def _served(store: ModelStore, model: ModelEntry, settings: Settings) -> ModelFile:

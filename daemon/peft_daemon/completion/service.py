@@ -48,7 +48,7 @@ from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Scheduler, Superseded, until_deadline
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Prompt, Segment
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Prompt, RemoteAdapters, Segment
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -158,6 +158,8 @@ class CompletionService:
         try:
             manifest = self._registry.resolve(task, path, None)
             if manifest is None or manifest.base_sha256 != self._model.sha256:
+                return None
+            if isinstance(self._engine, RemoteAdapters) and not self._engine.serves(manifest):
                 return None
             if self._engine.id in manifest.engines:
                 self._registry.require_intact(manifest, engine=self._engine.id)
@@ -351,6 +353,8 @@ class CompletionService:
         if manifest is not None:
             manifest.require_base(self._model.id, self._model.sha256)
             manifest.require_engine(self._engine.id)
+            if isinstance(self._engine, RemoteAdapters) and not self._engine.serves(manifest):
+                raise self._engine.missing(manifest)
         return manifest
 
     def _format(self, intent: Intent | None, manifest: Manifest | None) -> PromptFormat:

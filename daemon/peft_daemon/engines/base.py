@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from peft_core.api_types import EngineStatus, FinishReason, SamplingParams, Timings
-from peft_core.errors import EngineFailed
-from peft_daemon.adapters.manifest import AdapterLease
+from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
 
 
 class Segment(NamedTuple):
@@ -108,6 +108,17 @@ class ReloadableEngine(Protocol):
         """Load the model again; until then requests fail with ``error``."""
 
 
+@runtime_checkable
+class RemoteAdapters(Protocol):
+    """An engine that loads no adapters but has some under names of its own."""
+
+    def serves(self, manifest: Manifest) -> bool:
+        """Whether it has this adapter."""
+
+    def missing(self, manifest: Manifest) -> PeftDaemonError:
+        """Return the error for a request that names an adapter which it does not have."""
+
+
 class GarbledOutput(EngineFailed):
     """The engine wrote output that no intact model produces."""
 
@@ -127,7 +138,7 @@ class Engine(Protocol):
 
     @property
     def id(self) -> str:
-        """``LLAMACPP`` or ``TORCH``: decides which form of an adapter the engine gets."""
+        """``LLAMACPP`` or ``TORCH``: decides which form of an adapter the engine gets, or the one that steps in."""
 
     async def start(self) -> None:
         """Begin to load the model; returns before it is ready."""

@@ -20,7 +20,11 @@ SPECULATION_BY_DEFAULT = True
 
 
 def engine_id(settings: Settings) -> str:
-    """Return the id of the chosen engine; ``auto`` is llama.cpp, the faster one on a CPU."""
+    """Return the id of the engine that runs models on this machine.
+
+    ``auto`` is llama.cpp, the faster one on a CPU. With ``upstream`` it is llama.cpp too: it steps in for the server,
+    and measurements, tuning and evaluations never send code away.
+    """
     return TORCH if settings.engine == TORCH else LLAMACPP
 
 

@@ -33,7 +33,7 @@ from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 from peft_daemon.engines.upstream.engine import UpstreamEngine, UpstreamOptions
-from peft_daemon.engines.upstream.server import UpstreamAddress
+from peft_daemon.engines.upstream.failures import UpstreamAddress
 from support.llama_server import llama_server
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
@@ -137,9 +137,9 @@ async def running(engine_id: str, files: Files) -> AsyncIterator[Engine]:
     """The engine, ready, until the block ends."""
     if engine_id == UPSTREAM:
         steps = ("--batch-size", "64", "--ubatch-size", "64")
-        with llama_server(files.path, files.path.with_suffix(".log"), *steps, context_tokens=CONTEXT_TOKENS) as url:
+        with llama_server(files.path, files.path.with_suffix(".log"), *steps, context_tokens=CONTEXT_TOKENS) as server:
             upstream = UpstreamEngine(
-                UpstreamOptions(UpstreamAddress(url), model_id="tiny", context_tokens=CONTEXT_TOKENS)
+                UpstreamOptions(UpstreamAddress(server.url), model_id="tiny", context_tokens=CONTEXT_TOKENS)
             )
             await upstream.start()
             await upstream.ready()

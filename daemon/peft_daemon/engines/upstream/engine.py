@@ -7,21 +7,28 @@ probed in the background until it answers again, so only one request waits for a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from peft_core.api_types import LLAMACPP, UPSTREAM, EngineState, EngineStatus, UpstreamStatus
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest
-from peft_daemon.engines.upstream.server import ServerFacts, UpstreamAddress, UpstreamFailed, UpstreamServer
+from peft_daemon.engines.upstream.failures import AdapterRefused, UpstreamAddress, UpstreamFailed
+from peft_daemon.engines.upstream.server import ANSWER_S, ServerFacts, UpstreamServer
 
+LOADABLE_METHODS = frozenset({"lora", "rslora"})
+"""Methods whose adapters vLLM and SGLang load."""
 PROBE_PAUSES_S = (1.0, 3.0, 10.0, 30.0)
 """Pauses before the first, second, … probe of a server that failed; the last one repeats."""
+
+PROBE_INTERVAL_S = 60.0
+"""A request that comes later after the last probe has the server probed once more, without waiting for it."""
 
 log = logging.getLogger("peft_daemon.engines")
 
@@ -39,7 +46,9 @@ class UpstreamOptions:
     wait_s: float = 2.0
     """Longest wait for the first token before the local model answers."""
     adapters: Mapping[str, str] = field(default_factory=dict)
-    """Names of models of the server, by names of adapters here."""
+    """The server's model for each adapter that it has, by the adapter's name here."""
+    folder_there: Callable[[str], str] | None = None
+    """Return the PEFT folder of the adapter with a digest, as the server sees it; None: no adapter is loaded there."""
 
 
 class UpstreamEngine:
@@ -54,16 +63,29 @@ class UpstreamEngine:
     def __init__(self, options: UpstreamOptions, local: Engine | None = None) -> None:
         self._options, self._local = options, local
         self._server = UpstreamServer(
-            options.address, kind=options.kind, model=options.model, context_tokens=options.context_tokens
+            options.address,
+            kind=options.kind,
+            model=options.model,
+            context_tokens=options.context_tokens,
+            answer_s=max(ANSWER_S, options.wait_s),
         )
         self._facts: ServerFacts | None = None
         self._state = EngineState.STOPPED
         self._failure: UpstreamFailed | None = None
         """Why the server is not asked now; None while it is."""
         self._failures_in_a_row = 0
+        self._loading = asyncio.Lock()
+        self._loaded: set[str] = set()
+        """Digests of the adapters that were loaded there since the last probe ..."""
+        self._refused: dict[str, AdapterRefused] = {}
+        """... and of those that it did not load."""
         self._local_started = False
         self._answered = self._answered_locally = 0
         self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._probed_at = 0.0
+        self._probing: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
         self._background = BackgroundTasks(log, "probing the upstream server failed", PeftDaemonError)
 
@@ -71,15 +93,11 @@ class UpstreamEngine:
         """Begin to probe the server; returns at once."""
         if self._state is EngineState.STOPPED:
             self._state = EngineState.STARTING
-            self._background.spawn(self._probe_until_it_answers(0))
+            self._start_probing(0.0)
 
     async def ready(self) -> None:
         """Wait until the server was probed; where it failed, until the local engine is ready."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._state is not EngineState.STARTING)
-        if self._state is EngineState.STOPPED:
-            raise Unavailable("the engine is stopped", fix="Start the daemon with `peft-daemon start`")
-        if self._failure is not None:
+        if await self._usable() is None:
             await (await self._fallback(self._failure)).ready()
 
     async def stop(self) -> None:
@@ -93,8 +111,7 @@ class UpstreamEngine:
 
     async def idle(self) -> None:
         """Wait until no request of this engine is under way; the server may work for others."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._under_way)
+        await self._idle.wait()
         if self._local is not None and self._local_started:
             await self._local.idle()
 
@@ -102,9 +119,12 @@ class UpstreamEngine:
         """Return where answers come from now, and the last error of the server."""
         local = self._local.status() if self._local is not None and self._local_started else None
         facts, failure = self._facts, self._failure
+        trouble = failure or next(iter(self._refused.values()), None)
         state = self._state
-        if failure is not None and state is not EngineState.STOPPED:
-            state = EngineState.FAILED if local is None else local.state
+        if local is not None and (failure is not None or state is EngineState.STARTING):
+            state = local.state
+        elif failure is not None and self._local is None and state is EngineState.READY:
+            state = EngineState.FAILED
         return EngineStatus(
             kind=UPSTREAM,
             state=state,
@@ -114,8 +134,8 @@ class UpstreamEngine:
             memory_bytes=local.memory_bytes if local else 0,
             context_tokens=self._options.context_tokens,
             adapters=local.adapters if local else [],
-            last_error=failure.line if failure else "",
-            fix=failure.fix if failure else "",
+            last_error=trouble.line if trouble else "",
+            fix=trouble.fix if trouble else "",
             responding=failure is None or local is None or local.responding,
             upstream=UpstreamStatus(
                 url=self._options.address.url,
@@ -130,7 +150,16 @@ class UpstreamEngine:
 
     def serves(self, manifest: Manifest) -> bool:
         """Whether the server has this adapter."""
-        return manifest.name in self._options.adapters
+        return manifest.name in self._options.adapters or (
+            self._options.folder_there is not None
+            # A server applies an adapter as it is: it knows no scale, and no other kind.
+            and manifest.scale == 1.0
+            and manifest.method in LOADABLE_METHODS
+        )
+
+    def missing(self, manifest: Manifest) -> InvalidInput:
+        """Return the error for a request that names an adapter which the server does not have."""
+        return no_such_adapter(manifest.name)
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, tokenized literally."""
@@ -147,6 +176,8 @@ class UpstreamEngine:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """Stream one generation as ``engines.base.Engine`` describes; the local model takes over before any text."""
         self._under_way += 1
+        self._idle.clear()
+        arrived = time.perf_counter()
         try:
             facts = await self._usable()
             if facts is not None:
@@ -159,25 +190,28 @@ class UpstreamEngine:
                     self._failures_in_a_row = 0
                     self._answered += 1
                     return
+                except AdapterRefused:
+                    if self._local is None:
+                        raise
                 except UpstreamFailed as error:
                     self._failed(error)
                     if began or self._local is None:
                         raise _while_answering(error) if began else error from None
             local = await self._fallback(self._failure)
             self._answered_locally += 1
-            async with aclosing(local.generate(request)) as chunks:
+            async with aclosing(local.generate(_in_what_is_left(request, arrived))) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
             self._under_way -= 1
             if not self._under_way:
-                self._background.spawn(self._announce())
+                self._idle.set()
 
     async def _from_server(
         self, facts: ServerFacts, request: GenerationRequest
     ) -> AsyncGenerator[GenerationChunk, None]:
         """Stream the server's answer; raises UpstreamFailed, also when its first token does not come in time."""
-        model = self._model_for(facts, request.adapter)
+        model = await self._model_for(facts, request.adapter)
         wait_s = self._options.wait_s if self._local is not None and request.max_tokens else None
         async with aclosing(self._server.generate(facts, request, model=model)) as chunks:
             give_up_at = None if wait_s is None else time.perf_counter() + wait_s
@@ -193,22 +227,52 @@ class UpstreamEngine:
                     give_up_at = None
                 yield chunk
 
-    def _model_for(self, facts: ServerFacts, adapter: AdapterLease | None) -> str:
+    async def _model_for(self, facts: ServerFacts, adapter: AdapterLease | None) -> str:
+        """Return the server's model for a request, after loading the adapter there where that was not done yet.
+
+        Raises InvalidInput where the server has no such adapter, AdapterRefused where it does not load it.
+        """
         if adapter is None or not adapter.scale:
             return facts.model
-        raise InvalidInput(
-            f"adapter {adapter.digest[:12]} is not on the upstream server",
-            fix="Use `base`, or set `engine` to llamacpp",
-        )
+        if (model := self._options.adapters.get(adapter.name)) is not None:
+            return model
+        if self._options.folder_there is None:
+            raise no_such_adapter(adapter.name or adapter.digest[:12])
+        if adapter.scale != 1.0:
+            raise InvalidInput(
+                "the upstream server knows no scale of an adapter", fix="Leave `scale` out, or set `engine` to llamacpp"
+            )
+        name = f"{adapter.name}-{adapter.digest[:12]}"
+        async with self._loading:
+            if (refusal := self._refused.get(adapter.digest)) is not None:
+                raise refusal
+            if adapter.digest not in self._loaded:
+                try:
+                    await self._server.load_adapter(facts, name, self._options.folder_there(adapter.digest))
+                except AdapterRefused as error:
+                    log.warning("%s", error.line)
+                    self._refused[adapter.digest] = error
+                    raise
+                self._loaded.add(adapter.digest)
+        return facts.protocol.adapter_model(facts.model, name)
 
     async def _usable(self) -> ServerFacts | None:
-        """Return what is known of the server, or None while it is not asked; raises Unavailable when stopped."""
+        """Return what is known of the server, or None while it is not asked; raises Unavailable when stopped.
+
+        What is known grows old: another model may be served at the same address.
+        """
         if self._state is EngineState.STARTING:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._state is not EngineState.STARTING)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._local is None else self._options.wait_s), self._changed:
+                    await self._changed.wait_for(lambda: self._state is not EngineState.STARTING)
         if self._state is EngineState.STOPPED:
             raise Unavailable("the engine is stopped", fix="Start the daemon with `peft-daemon start`")
-        return self._facts if self._failure is None else None
+        if self._failure is not None or self._facts is None:
+            return None
+        if time.monotonic() > self._probed_at + PROBE_INTERVAL_S:
+            self._probed_at = time.monotonic()
+            self._start_probing(0.0)
+        return self._facts
 
     async def _fallback(self, failure: UpstreamFailed | None) -> Engine:
         """Return the local engine, started; raises ``failure`` where there is none."""
@@ -227,13 +291,22 @@ class UpstreamEngine:
         self._failure = error
         pause = PROBE_PAUSES_S[min(self._failures_in_a_row, len(PROBE_PAUSES_S) - 1)]
         self._failures_in_a_row += 1
-        self._background.spawn(self._probe_until_it_answers(pause))
+        self._start_probing(pause)
+
+    def _start_probing(self, pause_s: float) -> None:
+        """Probe the server after a pause, unless that goes on already."""
+        if self._probing is None or self._probing.done():
+            self._probing = self._background.spawn(self._probe_until_it_answers(pause_s))
 
     async def _probe_until_it_answers(self, pause_s: float) -> None:
         while True:
             await asyncio.sleep(pause_s)
             try:
-                self._facts, self._failure = await self._server.probe(), None
+                facts = await self._server.probe(self._facts)
+                if self._failure is not None or facts != self._facts:
+                    self._loaded.clear()
+                    self._refused.clear()
+                self._facts, self._failure, self._probed_at = facts, None, time.monotonic()
             except UpstreamFailed as error:
                 if self._state is EngineState.STARTING:
                     log.warning("%s", error.line)
@@ -248,6 +321,22 @@ class UpstreamEngine:
     async def _announce(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+def no_such_adapter(name: str) -> InvalidInput:
+    """Return the error of a request that names an adapter which the server does not have."""
+    return InvalidInput(
+        f"adapter '{name}' is not on the upstream server",
+        fix="Add it to `upstream_adapters` as NAME=MODEL, or ask for `base`",
+    )
+
+
+def _in_what_is_left(request: GenerationRequest, arrived: float) -> GenerationRequest:
+    """Return the request with the time budget that it has left since it arrived."""
+    if request.time_budget_ms is None:
+        return request
+    left_ms = request.time_budget_ms - 1000 * (time.perf_counter() - arrived)
+    return replace(request, time_budget_ms=max(1, int(left_ms)))
 
 
 def _too_slow(options: UpstreamOptions) -> UpstreamFailed:

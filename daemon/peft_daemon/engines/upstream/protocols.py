@@ -23,7 +23,8 @@ ModelPrompt = list[int] | str
 MAX_OPENAI_STOPS = 4
 """Stop strings that every server of OpenAI's protocol takes. The others are looked for here."""
 _CONTROL_TOKEN = re.compile(
-    r"<(?=[|｜]?[\w▁]+[|｜]>)|<(?=/?s>|(?:fim|file|repo|code|jupyter)_?\w*>)|(?<=▁)<(?=(?:PRE|SUF|MID|EOT)>)"
+    r"<(?=[|｜][\w▁]+[|｜]>)"
+    r"|<(?=/?(?:s|unk|pad|bos|eos|mask|PRE|SUF|MID|EOT|(?:start|end)_of_turn|(?:fim|file|repo|jupyter|issue)_\w+)>)"
     r"|\[(?=(?:PREFIX|SUFFIX|MIDDLE|/?INST)\])"
 )
 """The first character of what a tokenizer of a known model family takes for a control token."""
@@ -76,6 +77,8 @@ class OpenAiProtocol:
     """Whether the server can be told how the answer has to begin."""
     literal: ClassVar[bool] = False
     """Whether its tokenizer can be told to take control tokens for plain text."""
+    keeps_prompts: ClassVar[bool] = False
+    """Whether a prompt that was read ahead is known to be faster afterwards; else none is sent."""
     loads_adapters: ClassVar[str] = ""
     """Path that loads an adapter from a folder; empty where the server cannot."""
 
@@ -130,6 +133,8 @@ class OpenAiProtocol:
 class _ServerWithTokenizer(OpenAiProtocol):
     """What vLLM and SGLang have in common beyond OpenAI's protocol."""
 
+    keeps_prompts = True
+
     def body(self, request: GenerationRequest, prompt: ModelPrompt, model: str, context_tokens: int) -> dict[str, Any]:
         """Return OpenAI's body without its limits; control tokens are written, as stop strings name them."""
         body = super().body(request, prompt, model, context_tokens)
@@ -166,7 +171,7 @@ class LlamaServerProtocol(OpenAiProtocol):
     probes, probe_field, version_field = ("/props",), "default_generation_settings", "build_info"
     path = "/completion"
     min_tokens = 0
-    constrains = literal = True
+    constrains = literal = keeps_prompts = True
 
     def tokenization(self, text: str, model: str, *, special: bool) -> Tokenization:
         """Return the request that tokenizes ``text``."""
@@ -226,6 +231,7 @@ class OllamaProtocol(OpenAiProtocol):
     models = ("/api/tags", "models", "name")
     path = "/api/generate"
     event_prefix = b""
+    keeps_prompts = True
 
     def tokenization(self, text: str, model: str, *, special: bool) -> None:
         """Return None."""

@@ -11,17 +11,28 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from peft_core.api_types import FinishReason
-from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
+from peft_daemon.engines.upstream.failures import (
+    CHECK_COMMAND,
+    MAX_QUOTED_CHARACTERS,
+    AdapterRefused,
+    KeyRefused,
+    ServerErrors,
+    UpstreamAddress,
+    UpstreamFailed,
+    UpstreamRefused,
+    message_of,
+)
 from peft_daemon.engines.upstream.protocols import (
     PROTOCOLS,
     ModelPrompt,
@@ -42,40 +53,6 @@ MAX_CACHED_TEXTS = 2048
 MAX_CACHED_TEXT_CHARACTERS = 200_000
 BYTES_PER_TOKEN = 3
 """By which tokens are estimated for a server without a tokenizer to ask; code has 3 to 4."""
-CHECK_COMMAND = "`peft-daemon upstream check` tries it again"
-MAX_QUOTED_CHARACTERS = 200
-CONTEXT_SIGNS = ("exceeds the available context", "maximum context length", "context length", "longer than the model")
-"""Parts of the messages with which servers refuse a prompt that is too long."""
-
-
-class UpstreamFailed(EngineFailed):
-    """The upstream server cannot be reached, refuses, or answers what the protocol does not know."""
-
-    def __init__(self, what: str, *, why: str = "", fix: str = CHECK_COMMAND) -> None:
-        super().__init__(what, why=why, fix=fix)
-
-
-class UpstreamRefused(UpstreamFailed):
-    """The server answered, but not what was asked for."""
-
-
-@dataclass(frozen=True)
-class UpstreamAddress:
-    """Where the server is and how it is spoken to."""
-
-    url: str
-    """Without a trailing ``/v1``."""
-    key: str = ""
-    key_variable: str = ""
-    """Name of the environment variable that the key is from."""
-
-    @property
-    def host(self) -> str:
-        """Host and port."""
-        return urlsplit(self.url).netloc
-
-    def __repr__(self) -> str:
-        return f"UpstreamAddress({self.url!r})"
 
 
 @dataclass(frozen=True)
@@ -94,8 +71,18 @@ class ServerFacts:
 class UpstreamServer:
     """A client of the server at ``address``; ``kind`` and ``model`` are as in the settings, empty for any."""
 
-    def __init__(self, address: UpstreamAddress, *, kind: str = "auto", model: str = "", context_tokens: int) -> None:
+    def __init__(
+        self,
+        address: UpstreamAddress,
+        *,
+        kind: str = "auto",
+        model: str = "",
+        context_tokens: int,
+        answer_s: float = ANSWER_S,
+    ) -> None:
         self._address, self._kind, self._model, self._context_tokens = address, kind, model, context_tokens
+        self._errors = ServerErrors(address)
+        self._answer_s = answer_s
         parts = urlsplit(address.url)
         self._base_path = parts.path.rstrip("/")
         self._connections = ConnectionPool(
@@ -110,14 +97,18 @@ class UpstreamServer:
         """Release the connections."""
         self._connections.close()
 
-    async def probe(self) -> ServerFacts:
-        """Find out what the server is and which model it serves; raises UpstreamFailed."""
-        self._connections.close_unused()
-        self._tokens.clear()
+    async def probe(self, before: ServerFacts | None = None) -> ServerFacts:
+        """Find out what the server is and which model it serves; raises UpstreamFailed.
+
+        ``before`` is what the last probe found: token ids that are known stay so unless something changed.
+        """
         protocol, version = await self._recognize()
         models = await self._models(protocol)
         model = self._chosen(models)
         facts = ServerFacts(protocol, version, model, models, tokenizes=True)
+        if before is None or replace(before, tokenizes=True) != facts:
+            self._tokens.clear()
+        self._tokens.pop(("x", False), None)
         try:
             await self._tokenize(facts, "x", special=False)
         except UpstreamRefused:
@@ -133,11 +124,24 @@ class UpstreamServer:
         return [len(tokens) for tokens in await asyncio.gather(*(self._literal(facts, text) for text in texts))]
 
     async def load_adapter(self, facts: ServerFacts, name: str, folder: str) -> None:
-        """Have the server load the adapter in ``folder``, a path on its machine; raises UpstreamFailed."""
-        body = {"lora_name": name, "lora_path": folder}
-        status, content = await self._request("POST", facts.protocol.loads_adapters, body)
-        if status != 200 and b"already" not in content:  # it is there since an earlier start of the daemon
-            raise self._refusal(status, content)
+        """Have the server load the adapter in ``folder``, a path on its machine.
+
+        Raises AdapterRefused where it does not, UpstreamFailed where it does not answer.
+        """
+        path = facts.protocol.loads_adapters
+        status, content = (
+            await self._request("POST", path, {"lora_name": name, "lora_path": folder})
+            if path
+            else (404, b"this kind of server loads no adapters")
+        )
+        # It is there since an earlier start of the daemon.
+        if status == 200 or b"already" in content:
+            return
+        raise AdapterRefused(
+            f"{self._address.host} did not load the adapter '{name}'",
+            why=f"{status} {self._errors.quoted(message_of(content))}",
+            fix="Let it load adapters while it runs, and see the folder (docs/scale.md), then `peft-daemon stop`",
+        )
 
     async def generate(
         self, facts: ServerFacts, request: GenerationRequest, *, model: str
@@ -147,6 +151,9 @@ class UpstreamServer:
         Raises UpstreamFailed, and InvalidInput for a prompt that does not fit.
         """
         protocol, started = facts.protocol, time.perf_counter()
+        if not request.max_tokens and not protocol.keeps_prompts:
+            yield GenerationChunk(reason=FinishReason.LENGTH)
+            return
         deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
         added = "" if protocol.constrains else request.begins_with
         answer = StreamedAnswer(request, started)
@@ -221,7 +228,7 @@ class UpstreamServer:
         try:
             tokens = msgspec.convert(answer[asked.answer], list[int])
         except (KeyError, TypeError, msgspec.ValidationError) as error:
-            raise self._nonsense(f"no token ids from {asked.path}: {error}") from None
+            raise self._errors.nonsense(f"no token ids from {asked.path}: {error}") from None
         if len(text) <= MAX_CACHED_TEXT_CHARACTERS:
             self._tokens[key] = tokens
             if len(self._tokens) > MAX_CACHED_TEXTS:
@@ -234,16 +241,16 @@ class UpstreamServer:
         """Yield events until the server's last one or the deadline."""
         try:
             async with AsyncExitStack() as stack:
-                async with asyncio.timeout(_remaining(deadline, ANSWER_S)):
+                async with asyncio.timeout(_remaining(deadline, self._answer_s)):
                     response = await stack.enter_async_context(self._send("POST", protocol.path, body, keep=False))
                     if response.status_code != 200:
-                        raise self._refusal(response.status_code, await self._read(response))
+                        raise self._errors.refusal(response.status_code, await self._read(response))
                 if "html" in response.content_type:
-                    raise self._web_page()
+                    raise self._errors.web_page()
                 lines = event_data(_bounded(response.aiter_bytes()), protocol.event_prefix)
                 await stack.enter_async_context(aclosing(lines))
                 while True:
-                    async with asyncio.timeout(_remaining(deadline, ANSWER_S)):
+                    async with asyncio.timeout(_remaining(deadline, self._answer_s)):
                         data = await anext(lines, None)
                     if data is None:
                         return
@@ -253,17 +260,17 @@ class UpstreamServer:
                         return
         except TimeoutError:
             if deadline is None or time.perf_counter() < deadline:
-                raise self._slow() from None
+                raise self._errors.slow() from None
         except ConnectionLost as error:
-            raise self._lost(error) from None
+            raise self._errors.lost(error) from None
 
     def _event(self, protocol: OpenAiProtocol, data: bytes) -> ServerEvent:
         try:
             event = protocol.event(data)
         except (ValueError, RecursionError) as error:
-            raise self._nonsense(str(error)) from None
+            raise self._errors.nonsense(str(error)) from None
         if event.error:
-            raise self._failure(f"{self._address.host} ended its answer with an error", event.error)
+            raise self._errors.failure(f"{self._address.host} ended its answer with an error", event.error)
         return event
 
     async def _recognize(self) -> tuple[OpenAiProtocol, str]:
@@ -276,10 +283,13 @@ class UpstreamServer:
                 try:
                     answer = await self._json("GET", path, None)
                 except UpstreamRefused as error:
-                    problem = problem or error
+                    # A gateway may refuse what it does not know; the last path is one that all know.
+                    problem = error
                     continue
                 if isinstance(answer, dict) and protocol.probe_field in answer:
                     return protocol, str(answer.get(protocol.version_field, ""))[:MAX_QUOTED_CHARACTERS]
+        if isinstance(problem, KeyRefused):
+            raise problem
         kind = "a server of a known kind" if self._kind == "auto" else f"a server of the kind {self._kind}"
         raise UpstreamFailed(
             f"{self._address.url} is not {kind}",
@@ -293,7 +303,7 @@ class UpstreamServer:
         try:
             models = tuple(str(each[name]) for each in answer[field])
         except (KeyError, TypeError) as error:
-            raise self._nonsense(f"no list of models from {path}: {error}") from None
+            raise self._errors.nonsense(f"no list of models from {path}: {error}") from None
         if not models:
             raise UpstreamFailed(f"{self._address.host} serves no model", fix=f"Load one there; {CHECK_COMMAND}")
         return models
@@ -313,81 +323,44 @@ class UpstreamServer:
     async def _json(self, method: str, path: str, body: object) -> Any:
         status, content = await self._request(method, path, body)
         if status != 200:
-            raise self._refusal(status, content)
+            raise self._errors.refusal(status, content)
         if content.lstrip().startswith(b"<"):
-            raise self._web_page()
+            raise self._errors.web_page()
         try:
             return msgspec.json.decode(content)
         except (ValueError, RecursionError) as error:
-            raise self._nonsense(str(error)) from None
+            raise self._errors.nonsense(str(error)) from None
 
     async def _request(self, method: str, path: str, body: object) -> tuple[int, bytes]:
         try:
             async with asyncio.timeout(ANSWER_S), self._send(method, path, body) as response:
                 return response.status_code, await self._read(response)
         except TimeoutError:
-            raise self._slow() from None
+            raise self._errors.slow() from None
         except ConnectionLost as error:
-            raise self._lost(error) from None
+            raise self._errors.lost(error) from None
 
-    def _send(
+    @asynccontextmanager
+    async def _send(
         self, method: str, path: str, body: object, *, keep: bool = True
-    ) -> AbstractAsyncContextManager[HttpResponse]:
+    ) -> AsyncGenerator[HttpResponse, None]:
         content = b"" if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        return self._connections.send(method, self._base_path + path, content=content, headers=headers, keep=keep)
+        target = self._base_path + path
+        async with AsyncExitStack() as stack:
+            send = partial(self._connections.send, method, target, content=content, headers=headers, keep=keep)
+            try:
+                response = await stack.enter_async_context(send())
+            except ConnectionTimeout:
+                raise
+            except ConnectionLost:
+                # The server, or a proxy before it, may have closed the connection while it was unused.
+                self._connections.close_unused()
+                response = await stack.enter_async_context(send())
+            yield response
 
     async def _read(self, response: HttpResponse) -> bytes:
         return b"".join([piece async for piece in _bounded(response.aiter_bytes())])
-
-    def _lost(self, error: ConnectionLost) -> UpstreamFailed:
-        if isinstance(error, ConnectionTimeout):
-            return self._slow()
-        fix = f"Start the server or correct `upstream_url`; {CHECK_COMMAND}"
-        return UpstreamFailed(f"{self._address.url} cannot be reached", why=str(error), fix=fix)
-
-    def _slow(self) -> UpstreamFailed:
-        return UpstreamFailed(f"{self._address.host} did not answer in time")
-
-    def _web_page(self) -> UpstreamRefused:
-        return UpstreamRefused(
-            f"{self._address.host} answered with a web page, not as a model's server",
-            fix="Correct `upstream_url`: a proxy or a login page may stand before the server",
-        )
-
-    def _nonsense(self, why: str) -> UpstreamRefused:
-        return UpstreamRefused(
-            f"{self._address.host} answered what no server of its kind answers",
-            why=self._quoted(why),
-            fix="Its version may have changed: `peft-daemon upstream check` says what it is now",
-        )
-
-    def _refusal(self, status: int, body: bytes) -> UpstreamFailed | InvalidInput:
-        if status in (401, 403):
-            named = self._address.key_variable
-            return UpstreamFailed(
-                f"{self._address.host} refused the key ({status})" if self._address.key else "the server wants a key",
-                fix=f"Correct the environment variable {named}, then `peft-daemon stop`"
-                if named
-                else "Set `upstream_key_env` to the name of an environment variable that has the key",
-            )
-        if body.lstrip().startswith(b"<"):
-            return self._web_page()
-        return self._failure(f"{self._address.host} answered {status}", _message_of(body))
-
-    def _failure(self, what: str, message: str) -> UpstreamFailed | InvalidInput:
-        if any(sign in message for sign in CONTEXT_SIGNS):
-            return InvalidInput(
-                "the prompt does not fit into the context of the upstream server",
-                why=self._quoted(message),
-                fix="Set `context_tokens` and `prompt_tokens` to what the server has, or send less text",
-            )
-        return UpstreamRefused(what, why=self._quoted(message))
-
-    def _quoted(self, text: str) -> str:
-        """Return a server's words in one short line, without the key."""
-        line = " ".join(text.split())[:MAX_QUOTED_CHARACTERS]
-        return line.replace(self._address.key, "(the key)") if self._address.key else line
 
 
 def _remaining(deadline: float | None, limit_s: float | None = None) -> float | None:
@@ -406,15 +379,3 @@ async def _bounded(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         if total > MAX_ANSWER_BYTES:
             raise ConnectionLost(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
         yield chunk
-
-
-def _message_of(body: bytes) -> str:
-    """Return the message of an error's body; the kinds of servers wrap it differently."""
-    try:
-        error = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        return body[:MAX_QUOTED_CHARACTERS].decode(errors="replace")
-    for field in ("error", "message", "detail"):
-        if isinstance(error, dict) and field in error:
-            error = error[field]
-    return str(error)
