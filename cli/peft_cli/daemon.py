@@ -193,7 +193,7 @@ def _engine(engine: EngineStatus) -> str:
 
 def _upstream(now: UpstreamStatus) -> str:
     server = f"{now.kind} {now.version}".strip() + (f", {now.model}" if now.model else "")
-    counts = f"{now.answered} requests answered there, {now.answered_locally} here"
+    counts = f"{now.answered} answers written there, {now.answered_locally} here"
     if not now.answers:
         return f"stays here while {now.url} ({server}) does not answer: the local model does; {counts}"
     return f"goes to {now.url} ({server}); {counts}"

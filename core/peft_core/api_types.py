@@ -317,9 +317,9 @@ class UpstreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     answers: bool = False
     """False while the local model answers instead."""
     answered: int = 0
-    """Requests that the server answered ..."""
+    """Generations that the server wrote ..."""
     answered_locally: int = 0
-    """... and those that the local model did."""
+    """... and those that the local model wrote."""
 
 
 class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):

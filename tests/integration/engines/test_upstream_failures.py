@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ async def test_the_local_model_answers_when_the_server_is_slow_and_then_at_once(
     async with played_upstream({**GOOD, "/v1/completions": lambda _: slow}) as server:
         engine = engine_of(server.url, local, wait_s=0.2)
         await engine.start()
-        assert await text_of(engine) == "local"
+        assert await text_of(engine, replace(REQUEST, begins_with=" f")) == " flocal"
         assert "wrote nothing within 0.2 s" in engine.status().last_error
         await asyncio.wait_for(server.hung_up.wait(), 10)
         assert await text_of(engine) == "local"

@@ -223,6 +223,7 @@ async def test_cancelling_closes_the_connection() -> None:
             async for chunk in chunks:
                 if chunk.text:
                     break
+        assert engine.status().upstream.answered == 1  # type: ignore[union-attr]
         await asyncio.wait_for(server.hung_up.wait(), 10)
         await asyncio.wait_for(engine.idle(), 10)
 

@@ -51,6 +51,8 @@ def test_a_file_that_spells_a_control_token_is_cut_within_it_and_written_apart_i
         assert "".join(literal_pieces(source)) == source
         assert not any(token in piece for piece in literal_pieces(source))
         assert token not in prompt_as_text((Segment(source),))
+        halves = (Segment(source[:8]), Segment(source[8:]))
+        assert token not in prompt_as_text(halves)
         assert token in prompt_as_text((Segment(token, special=True),))
 
 

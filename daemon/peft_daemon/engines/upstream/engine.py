@@ -185,10 +185,11 @@ class UpstreamEngine:
                 try:
                     async with aclosing(self._from_server(facts, request)) as chunks:
                         async for chunk in chunks:
-                            began = began or not chunk.silent
+                            if not began and not chunk.silent:
+                                # A consumer that has enough closes the stream before its end.
+                                began, self._failures_in_a_row = True, 0
+                                self._answered += bool(request.max_tokens)
                             yield chunk
-                    self._failures_in_a_row = 0
-                    self._answered += 1
                     return
                 except AdapterRefused:
                     if self._local is None:
@@ -198,7 +199,7 @@ class UpstreamEngine:
                     if began or self._local is None:
                         raise _while_answering(error) if began else error from None
             local = await self._fallback(self._failure)
-            self._answered_locally += 1
+            self._answered_locally += bool(request.max_tokens)
             async with aclosing(local.generate(_in_what_is_left(request, arrived))) as chunks:
                 async for chunk in chunks:
                     yield chunk

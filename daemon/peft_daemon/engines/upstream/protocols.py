@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 import msgspec
@@ -285,9 +286,12 @@ def prompt_as_text(prompt: Prompt) -> str:
 
     A space is put into those that stand in literal text, because a server without a tokenizer to ask reads all alike.
     """
-    return "".join(
-        segment.text if segment.special else _CONTROL_TOKEN.sub(r"\g<0> ", segment.text) for segment in prompt
-    )
+    parts = []
+    for special, segments in groupby(prompt, lambda segment: segment.special):
+        # Pieces of literal text that stand side by side could make a control token together.
+        text = "".join(segment.text for segment in segments)
+        parts.append(text if special else _CONTROL_TOKEN.sub(r"\g<0> ", text))
+    return "".join(parts)
 
 
 def literal_pieces(text: str) -> Sequence[str]:

@@ -21,7 +21,7 @@ import msgspec
 
 from peft_core.api_types import FinishReason
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt, Segment
 from peft_daemon.engines.upstream.failures import (
     CHECK_COMMAND,
     MAX_QUOTED_CHARACTERS,
@@ -164,12 +164,13 @@ class UpstreamServer:
             yield answer.end(FinishReason.TIMEOUT)
             return
         yield GenerationChunk(timings=answer.timings())
-        if added:
-            yield GenerationChunk(added, timings=answer.timings())
         body = protocol.body(request, prompt, model, self._context_tokens)
         async with aclosing(self._events(protocol, body, deadline)) as events:
             async for event in events:
                 if (chunk := answer.add(event)) is not None:
+                    # Text is sent only once the server has written some: until then another engine can take over.
+                    if chunk.text:
+                        chunk, added = replace(chunk, text=added + chunk.text), ""
                     yield chunk
                 if answer.over:
                     break
@@ -179,14 +180,14 @@ class UpstreamServer:
                     f"{self._address.host} ended its answer early", why="its stream has no end, or is none"
                 )
             answer.reason = FinishReason.TIMEOUT
-        if rest := answer.rest():
+        if rest := added + answer.rest():
             yield GenerationChunk(rest, timings=answer.timings())
         yield answer.end(answer.reason)
 
     async def _prompt(self, facts: ServerFacts, prompt: Prompt, added: str) -> tuple[ModelPrompt, int]:
         """Return the prompt as it is sent, ``added`` at its end, and its tokens, estimated where it is text."""
         if not facts.tokenizes:
-            text = prompt_as_text(prompt) + added
+            text = prompt_as_text((*prompt, Segment(added)))
             return text, (await self.count_tokens(facts, [text]))[0]
         lists = await asyncio.gather(
             *(
