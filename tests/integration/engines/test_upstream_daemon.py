@@ -40,16 +40,14 @@ def upstream_of(status: DaemonStatus) -> UpstreamStatus:
     return status.engine.upstream
 
 
-async def test_nothing_is_sent_without_the_agreement(
-    upstream: LlamaServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_sent_without_the_agreement(upstream: LlamaServerProcess, tmp_path: Path) -> None:
     with pytest.raises(Forbidden, match="peft-daemon upstream agree"):
         async with served_gguf(tmp_path, **settings_for(upstream)):
             pass
 
 
 async def test_the_server_answers_and_the_local_model_when_it_is_gone(
-    upstream: LlamaServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: LlamaServerProcess, tmp_path: Path
 ) -> None:
     def agree(paths: Paths) -> None:
         options.agree(paths, upstream.url)
@@ -77,7 +75,7 @@ async def test_the_server_answers_and_the_local_model_when_it_is_gone(
 
 
 async def test_an_adapter_that_the_server_lacks_is_left_out_and_refused_where_it_is_named(
-    upstream: LlamaServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: LlamaServerProcess, tmp_path: Path
 ) -> None:
     def prepare(paths: Paths) -> None:
         options.agree(paths, upstream.url)

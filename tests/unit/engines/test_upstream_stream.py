@@ -5,11 +5,20 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_daemon.completion.formats import FORMATS
 from peft_daemon.engines.base import Segment
 from peft_daemon.engines.upstream.protocols import literal_pieces, prompt_as_text
 from peft_daemon.engines.upstream.streamed import StopFilter
 
 FORGED = [
+    *sorted(
+        {
+            piece.text.strip()
+            for form in FORMATS.values()
+            for piece in (*form.pieces, *form.with_context, *form.chunk, *form.answered)
+            if isinstance(piece, Segment) and piece.special
+        }
+    ),
     "<|fim_middle|>",
     "<|endoftext|>",
     "<｜fim▁hole｜>",
@@ -22,7 +31,7 @@ FORGED = [
     "[SUFFIX]",
     "[/INST]",
 ]
-"""Control tokens of the families whose formats there are."""
+"""Control tokens of the families whose formats there are, and some others."""
 
 
 def filtered(pieces: list[str], stops: list[str]) -> str:
