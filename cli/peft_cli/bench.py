@@ -96,7 +96,10 @@ def typing(
 
 
 def _folder(paths: Paths, name: str | None, output: Path | None, *, resume: bool) -> Path:
-    """Return the folder of a run; raises InvalidInput for a name that is no folder's, or ``resume`` without a name."""
+    """Return the folder of a run.
+
+    Raises InvalidInput for a name that is no folder's, or ``resume`` without a name.
+    """
     from peft_evaluation.typing_benchmark.report import TYPING
 
     if output is not None:

@@ -255,7 +255,10 @@ async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, floa
 
 
 def check_daemon(paths: Paths) -> str:
-    """Describe the daemon in a line, and end processes of earlier daemons; raises PeftDaemonError if it is unwell."""
+    """Describe the daemon in a line, and end processes of earlier daemons.
+
+    Raises PeftDaemonError if it is unwell.
+    """
     from peft_daemon.client import DaemonClient
     from peft_daemon.lifecycle.runtime_info import find_running_daemon
     from peft_daemon.lifecycle.stop import end_orphans

@@ -1,7 +1,7 @@
-"""``peft-daemon lsp``: the language server, on standard input and output. The server itself is ``peft_lsp``.
+"""``peft-daemon lsp``: the language server, on standard input and output.
 
-The command line's library is imported only for ``register``: editors wait for ``serve``, and the library takes longer
-to load than the server takes to answer.
+The server itself is ``peft_lsp``. The command line's library is imported only for ``register``: editors wait for
+``serve``, and the library takes longer to load than the server takes to answer.
 """
 
 from __future__ import annotations

@@ -58,7 +58,10 @@ def write_durable(path: Path, data: bytes) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data`` as ``write_atomic`` does; raises UnusablePath where it cannot be written."""
+    """Replace ``path`` by ``data`` as ``write_atomic`` does.
+
+    Raises UnusablePath where it cannot be written.
+    """
     try:
         write_atomic(path, data)
     except OSError as error:
@@ -185,7 +188,10 @@ def private_folder(path: Path) -> Path:
 
 
 def require_private_folder(path: Path) -> Path:
-    """Create ``path`` as ``private_folder`` does; raises InvalidInput, not OSError, where that cannot be done."""
+    """Create ``path`` as ``private_folder`` does.
+
+    Raises InvalidInput, not OSError, where that cannot be done.
+    """
     try:
         return private_folder(path)
     except OSError as error:
@@ -286,7 +292,10 @@ class FileStamp(msgspec.Struct, frozen=True):
 
 
 def sample_sha256(path: Path) -> str:
-    """Return the hex sha256 of a file's head, its tail, and blocks evenly spread between them. Raises OSError."""
+    """Return the hex sha256 of a file's head, its tail, and blocks evenly spread between them.
+
+    Raises OSError.
+    """
     result = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size

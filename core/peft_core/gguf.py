@@ -1,7 +1,7 @@
-"""Read the header of a GGUF file: plain metadata, the shape of every tensor, and the vocabulary. Reads no weights.
+"""Read the header of a GGUF file: plain metadata, the shape of every tensor, and the vocabulary.
 
-``gguf.GGUFReader`` builds an object per vocabulary entry (16 s of processor time for 150,000 tokens); walking over
-them takes 0.06 s. Little-endian GGUF, versions 2 and 3. Format: ggml's docs/gguf.md.
+Reads no weights. ``gguf.GGUFReader`` builds an object per vocabulary entry (16 s of processor time for 150,000 tokens);
+walking over them takes 0.06 s. Little-endian GGUF, versions 2 and 3. Format: ggml's docs/gguf.md.
 """
 
 from __future__ import annotations

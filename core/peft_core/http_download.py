@@ -141,7 +141,10 @@ def _digest(file: BinaryIO, length: int) -> hashlib._Hash:
 
 
 def hub_endpoint(environ: Mapping[str, str]) -> str:
-    """Return the address of the model hub, which ``HF_ENDPOINT`` moves; raises InvalidInput if it is no http(s) URL."""
+    """Return the address of the model hub, which ``HF_ENDPOINT`` moves.
+
+    Raises InvalidInput if it is no http(s) URL.
+    """
     endpoint = environ.get("HF_ENDPOINT") or DEFAULT_HUB
     address = urlsplit(endpoint)
     if address.scheme not in ("http", "https") or not address.hostname:
@@ -185,7 +188,10 @@ def download(url: str, partial: PartialFile, progress: DownloadProgress, *, size
 
 
 def get_json(url: str) -> object:
-    """Return the JSON document at ``url``; raises TransferFailed, also where it is over ``MAX_JSON_BYTES``."""
+    """Return the JSON document at ``url``.
+
+    Raises TransferFailed, also where it is over ``MAX_JSON_BYTES``.
+    """
     import httpx  # noqa: PLC0415
 
     body = bytearray()
@@ -250,7 +256,10 @@ def _receive(
 
 
 def _announced_size(response: httpx.Response, start: int) -> int | None:
-    """Return the size of the whole file by the answer's headers; raises _Retry for another range than asked for."""
+    """Return the size of the whole file by the answer's headers.
+
+    Raises _Retry for another range than asked for.
+    """
     if response.status_code == 200:
         length = response.headers.get("content-length", "")
         return int(length) if length.isdigit() else None

@@ -57,7 +57,10 @@ class RayNode:
         self._adapters: dict[str, Any] = {}
 
     async def open(self, plan: ModelSpec, adapters: dict[str, Any]) -> None:
-        """Load the model there. ``adapters`` has Ray's reference of each adapter sent so far, by digest; shared."""
+        """Load the model there.
+
+        ``adapters`` has Ray's reference of each adapter sent so far, by digest; shared.
+        """
         self._adapters = adapters
         try:
             self.at_once = await self._call("open", plan)
@@ -214,9 +217,10 @@ def _unreachable(address: str, why: str) -> Unavailable:
 
 
 def _with_same_versions(slots: Sequence[NodeSlot]) -> tuple[NodeSlot, ...]:
-    """Return the slots of the nodes that reply; raises what ``require_same`` raises, Unavailable if none replies.
+    """Return the slots of the nodes that reply.
 
-    The function that is run on the nodes needs only Ray there.
+    Raises what ``require_same`` raises, Unavailable if none replies. The function that is run on the nodes needs only
+    Ray there.
     """
     import ray  # noqa: PLC0415  (an extra)
 

@@ -88,9 +88,10 @@ async def generate(
     journal: Journal[SampleResult],
     on_progress: OnProgress[GenerationProgress],
 ) -> None:
-    """Generate all results that are not in the journal yet; raises what the model raises, and keeps results so far.
+    """Generate all results that are not in the journal yet.
 
-    ``journal`` is open for appending. ``lease`` returns the adapter of a digest.
+    Raises what the model raises, and keeps results so far. ``journal`` is open for appending. ``lease`` returns the
+    adapter of a digest.
     """
     session = _Session.begin()
     known = {answered.key for answered in journal.read()}

@@ -117,7 +117,10 @@ class DenseRetriever:
 
 
 def minilm_retriever() -> DenseRetriever:
-    """Return the retriever whose encoder needs no network; raises NotFound if its package is not installed."""
+    """Return the retriever whose encoder needs no network.
+
+    Raises NotFound if its package is not installed.
+    """
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise NotFound("the encoder for dense retrieval is not installed", fix="pip install 'peft-daemon[eval]'")

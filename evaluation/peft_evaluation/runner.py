@@ -280,7 +280,10 @@ def run_all(
 
 
 def _sandbox_for_own_tests(request: EvaluateRequest) -> Sandbox:
-    """Return a real sandbox; raises NotFound if there is none, InvalidInput if the request is to do without one."""
+    """Return a real sandbox.
+
+    Raises NotFound if there is none, InvalidInput if the request is to do without one.
+    """
     if request.allow_unsandboxed:
         raise InvalidInput(
             "your tests are run only in a sandbox",

@@ -79,7 +79,10 @@ EXAMPLES = 3
 
 
 def in_context(items: SampleSet, n: int = EXAMPLES, seeds: Sequence[int] = SEEDS) -> Strategy:
-    """Return the strategy with ``n`` random examples per prompt; raises InvalidInput unless 1 <= n <= pool size."""
+    """Return the strategy with ``n`` random examples per prompt.
+
+    Raises InvalidInput unless 1 <= n <= pool size.
+    """
     if n < 1:
         raise InvalidInput(f"{n} examples in the prompt", fix="Use `--strategy zero-shot` for none")
     if n > len(items.pool):
@@ -134,7 +137,10 @@ def alone(items: SampleSet) -> Strategy:
 def with_context(
     items: SampleSet, tokens: int = CONTEXT_TOKENS, mixture: ChunkMixture = ChunkMixture.SERVED
 ) -> Strategy:
-    """Return the strategy with at most ``tokens`` tokens of chunks; raises InvalidInput without a repository."""
+    """Return the strategy with at most ``tokens`` tokens of chunks.
+
+    Raises InvalidInput without a repository.
+    """
     if items.root is None:
         raise InvalidInput(
             f"{items.name} has no other files", why="`context` shows code of a repository", fix="Give --repo FOLDER"

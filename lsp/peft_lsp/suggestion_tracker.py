@@ -139,7 +139,10 @@ class SuggestionTracker:
                 self._follow(self.pending, change, now)
 
     def accept(self, id_: str, now: float) -> bool:
-        """Note that the editor inserted a suggestion; return whether it is known. Its edit is not counted again."""
+        """Note that the editor inserted a suggestion; return whether it is known.
+
+        Its edit is not counted again.
+        """
         if self.pending is not None and self.pending.suggestion.id == id_:
             self.pending = replace(self.pending, accept_announced=True)
             return True

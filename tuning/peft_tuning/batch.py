@@ -199,7 +199,10 @@ def _shared(examples: Sequence[EncodedExample]) -> int:
 
 
 def collate(batch: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: int = 0) -> BatchTensors:
-    """Return the tensors of a batch. ``pad`` fills padded positions; ``decoder_start`` begins a decoder's input."""
+    """Return the tensors of a batch.
+
+    ``pad`` fills padded positions; ``decoder_start`` begins a decoder's input.
+    """
     make = {BatchLayout.PACKED: _packed, BatchLayout.PADDED: _padded, BatchLayout.ENCODER_DECODER: _encoder_decoder}[
         layout
     ]

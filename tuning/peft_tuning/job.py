@@ -85,7 +85,10 @@ def save_identity(folder: Path, identity: RunIdentity) -> None:
 
 
 def load_identity(folder: Path) -> RunIdentity:
-    """Read the identity of the run in ``folder``; raises NotFound without one, Conflict when it cannot be read."""
+    """Read the identity of the run in ``folder``.
+
+    Raises NotFound without one, Conflict when it cannot be read.
+    """
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=RunIdentity)
     except FileNotFoundError:

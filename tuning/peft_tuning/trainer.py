@@ -172,7 +172,10 @@ def train(
 
 
 def resumed_threads(folder: Path) -> int:
-    """Return the CPU threads of the run in ``folder``, for a job that resumes it; raises NotFound without a run."""
+    """Return the CPU threads of the run in ``folder``, for a job that resumes it.
+
+    Raises NotFound without a run.
+    """
     return load_identity(folder).threads
 
 

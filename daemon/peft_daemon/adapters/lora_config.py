@@ -151,7 +151,10 @@ def _short(value: object) -> str:
 
 
 def parse_lora_config(raw: bytes) -> LoraConfig:
-    """Read the ``adapter_config.json`` of a LoRA; raises InvalidInput naming the key that cannot be accepted."""
+    """Read the ``adapter_config.json`` of a LoRA.
+
+    Raises InvalidInput naming the key that cannot be accepted.
+    """
     values = read_config(raw)
     _refuse(values)
     patterns = {key: _pattern(values, key) for key in ("rank_pattern", "alpha_pattern")}

@@ -160,7 +160,10 @@ class Tensor:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file; raises InvalidInput for a damaged file or another number type."""
+    """Read all tensors of a safetensors file.
+
+    Raises InvalidInput for a damaged file or another number type.
+    """
     import safetensors  # noqa: PLC0415  (the daemon's request path must not load it)
 
     try:

@@ -98,7 +98,10 @@ def _letters(name: str) -> str:
 
 
 def gguf_weight(module: str) -> str:
-    """Return the GGUF name of a linear layer's weight, "" for others. ``module``: ``model.layers.3.mlp.up_proj``."""
+    """Return the GGUF name of a linear layer's weight, "" for others.
+
+    ``module``: ``model.layers.3.mlp.up_proj``.
+    """
     if module == "lm_head":
         return "output.weight"
     match = _LAYER.fullmatch(module)
@@ -106,7 +109,10 @@ def gguf_weight(module: str) -> str:
 
 
 def base_weight(module: str, header: GgufHeader, base: BaseModel) -> tuple[int, int]:
-    """Return the outputs and inputs of a linear layer of the base; raises Conflict if there is no such layer."""
+    """Return the outputs and inputs of a linear layer of the base.
+
+    Raises Conflict if there is no such layer.
+    """
     weight = gguf_weight(module)
     if weight not in header.tensors:
         raise Conflict(

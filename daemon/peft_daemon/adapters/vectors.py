@@ -1,7 +1,8 @@
-"""IA3, prompt and prefix adapters: a vector per layer, or virtual tokens in front of the prompt. Served by torch only.
+"""IA3, prompt and prefix adapters: a vector per layer, or virtual tokens in front of the prompt.
 
-All that matters in their config also follows from their tensors and the base, so the config is only checked to agree.
-Keys that only matter in training are ignored, and an unknown key must be off. The keys are those of PEFT 0.21.
+Served by torch only. All that matters in their config also follows from their tensors and the base, so the config is
+only checked to agree. Keys that only matter in training are ignored, and an unknown key must be off. The keys are those
+of PEFT 0.21.
 """
 
 from __future__ import annotations

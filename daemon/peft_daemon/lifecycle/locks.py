@@ -50,7 +50,10 @@ def daemon_lock(paths: Paths, *, timeout_s: float = 0.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_daemon_lock(paths: Paths) -> Iterator[None]:
-    """Hold the daemon lock as the daemon, with this process as its recorded holder; raises as ``daemon_lock``."""
+    """Hold the daemon lock as the daemon, with this process as its recorded holder.
+
+    Raises as ``daemon_lock``.
+    """
     with daemon_lock(paths, timeout_s=LOCK_WAIT_S):
         write_private(holder_file(paths), msgspec.json.encode(ProcessIdentity.current()))
         try:

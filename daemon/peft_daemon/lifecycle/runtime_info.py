@@ -27,7 +27,10 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of the info file. Fields are only ever added, so that each version can read any other's file."""
+    """The content of the info file.
+
+    Fields are only ever added, so that each version can read any other's file.
+    """
 
     pid: int
     created: float

@@ -1,6 +1,7 @@
-"""Where the daemon listens: a private unix socket, or loopback TCP with a token. Never another interface.
+"""Where the daemon listens: a private unix socket, or loopback TCP with a token.
 
-Every daemon gets a new socket name, so that a client of the previous daemon cannot reach it by accident.
+Never another interface. Every daemon gets a new socket name, so that a client of the previous daemon cannot reach it by
+accident.
 """
 
 from __future__ import annotations

@@ -180,7 +180,10 @@ def mark_children(paths: Paths) -> None:
 
 
 def end_orphans(paths: Paths) -> int:
-    """Kill the processes that dead daemons of this home left running; returns their number. Blocks for a moment."""
+    """Kill the processes that dead daemons of this home left running; returns their number.
+
+    Blocks for a moment.
+    """
     import psutil  # noqa: PLC0415  (30 ms, which clients spend elsewhere)
 
     orphans = find_orphans(paths)

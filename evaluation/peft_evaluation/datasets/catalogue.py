@@ -66,9 +66,10 @@ def _group(example: Example) -> str:
 
 
 def load_repository(repository: Path, seed: int, on_progress: OnLoading | None = None) -> SampleSet:
-    """Load the test part of a repository's data set, split as for tuning; raises what ``repository_data_set`` raises.
+    """Load the test part of a repository's data set, split as for tuning.
 
-    Its sentences are left out: they are few, and they have other metrics than holes.
+    Raises what ``repository_data_set`` raises. Its sentences are left out: they are few, and they have other metrics
+    than holes.
     """
 
     def report(event: Loading) -> None:
@@ -142,7 +143,10 @@ def load(name: str, locations: DataLocations, *, seed: int = SEED) -> SampleSet:
 
 
 def without_repetitions(found: SampleSet) -> SampleSet:
-    """Return the set without repeated items, which a note counts; raises InvalidInput for two items with one id."""
+    """Return the set without repeated items, which a note counts.
+
+    Raises InvalidInput for two items with one id.
+    """
     kept: dict[str, Sample] = {}
     for item in found.items:
         if kept.setdefault(item.id, item) != item:

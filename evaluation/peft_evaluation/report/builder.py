@@ -42,7 +42,10 @@ def assemble(
     seconds: float,
     sandbox: str = "",
 ) -> Report:
-    """Return the whole report. ``adapters`` has the manifests of the strategies' adapters, by the strategies' ids."""
+    """Return the whole report.
+
+    ``adapters`` has the manifests of the strategies' adapters, by the strategies' ids.
+    """
     by_strategy = _by_strategy(answered)
     strategies = tuple(
         StrategyResult(

@@ -163,7 +163,10 @@ RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-5, 1e-8
 
 
 def run_program(code: str, given: str, expected: str, sandbox: Sandbox, limits: SandboxLimits) -> SandboxVerdict:
-    """Run ``code`` with ``given`` on standard input, and compare its output; raises OSError without a process."""
+    """Run ``code`` with ``given`` on standard input, and compare its output.
+
+    Raises OSError without a process.
+    """
     ends = time.monotonic() + limits.seconds
     stdin = memory_file(given.encode())
     try:

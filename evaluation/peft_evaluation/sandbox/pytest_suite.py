@@ -91,7 +91,10 @@ def run_suite(
 def report_suite(
     suite: PytestSuite, file: tuple[str, str] | None, sandbox: Sandbox, limits: SandboxLimits
 ) -> PytestReport | SandboxVerdict:
-    """Run the tests and return their report, or the reason why there is none; raises what ``run_suite`` raises."""
+    """Run the tests and return their report, or the reason why there is none.
+
+    Raises what ``run_suite`` raises.
+    """
     secret = secrets.token_hex(16)
     path, text = file or ("", "")
     job: dict[str, object] = {

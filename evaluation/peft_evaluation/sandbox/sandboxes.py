@@ -190,7 +190,10 @@ class Unconfined:
 
 
 def choose_sandbox(*, allow_unsandboxed: bool) -> Sandbox:
-    """Return bubblewrap, or no protection with ``allow_unsandboxed``; raises NotFound if bubblewrap does not work."""
+    """Return bubblewrap, or no protection with ``allow_unsandboxed``.
+
+    Raises NotFound if bubblewrap does not work.
+    """
     if sys.platform != "linux":
         raise NotFound(
             f"generated code cannot be run on {sys.platform}",

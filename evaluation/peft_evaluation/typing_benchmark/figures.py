@@ -78,7 +78,10 @@ def figures_of(what: str, replayed: Sequence[Replayed], scenes: Mapping[str, Seq
 
 
 def percentile(times: Sequence[float | None], percent: float) -> float | None:
-    """Return a percentile by nearest rank; None stands for an infinite time. Raises ValueError without times."""
+    """Return a percentile by nearest rank; None stands for an infinite time.
+
+    Raises ValueError without times.
+    """
     if not times:
         raise ValueError("no time to take a percentile of")
     ordered = sorted(math.inf if time is None else time for time in times)

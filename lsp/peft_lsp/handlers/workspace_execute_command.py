@@ -75,7 +75,10 @@ async def restart(session: Session, _: types.ExecuteCommandParams) -> None:
 
 
 async def switch_adapter(session: Session, params: types.ExecuteCommandParams) -> None:
-    """Use an adapter. Arguments: its name (``base`` for none); optionally the task and the folder to use it for."""
+    """Use an adapter.
+
+    Arguments: its name (``base`` for none); optionally the task and the folder to use it for.
+    """
     given = dict(zip(("name", "task", "repository"), params.arguments or (), strict=False))
     request = msgspec.convert(given, UseAdapterRequest)
     client = await session.daemon.client()
@@ -199,9 +202,9 @@ class SelectedSentence:
 
 
 async def propose(session: Session, params: types.ExecuteCommandParams) -> dict[str, Any] | None:
-    """Return an edit, its document's version and a title; None if there is none. Argument: ``ProposeArguments``.
+    """Return an edit, its document's version and a title; None if there is none.
 
-    Raises PeftDaemonError when there is no prose or the daemon cannot answer.
+    Argument: ``ProposeArguments``. Raises PeftDaemonError when there is no prose or the daemon cannot answer.
     """
     (target,) = msgspec.convert(params.arguments or [], tuple[ProposeArguments])
     document = session.documents.get(target.uri)

@@ -41,7 +41,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
 class MethodOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Options that a user may set; None means the method's default. Options that a method lacks are refused."""
+    """Options that a user may set; None means the method's default.
+
+    Options that a method lacks are refused.
+    """
 
     rank: Annotated[int, Meta(ge=1, le=4096)] | None = None
     alpha: Annotated[float, Meta(gt=0, lt=1e6)] | None = None

@@ -140,7 +140,10 @@ def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") ->
 
 
 def compute_type(device: str) -> torch.dtype:
-    """Return the type in which quantized layers compute. CPUs are several times slower in bfloat16 than float32."""
+    """Return the type in which quantized layers compute.
+
+    CPUs are several times slower in bfloat16 than float32.
+    """
     return torch.bfloat16 if device.startswith("cuda") else torch.float32
 
 

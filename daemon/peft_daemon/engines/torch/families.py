@@ -78,7 +78,10 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def family_of(model_type: str) -> Family:
-    """Return the family of a ``config.model_type`` or a GGUF's architecture; raises InvalidInput if unknown."""
+    """Return the family of a ``config.model_type`` or a GGUF's architecture.
+
+    Raises InvalidInput if unknown.
+    """
     for family in FAMILIES:
         if model_type in family.model_types:
             return family

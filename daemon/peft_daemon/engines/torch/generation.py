@@ -62,7 +62,10 @@ class AnswerText:
         return self._give(len(self._held) - self._undecided())
 
     def rest(self) -> AnswerPart:
-        """Return the text that was held back; call it after the last token. An incomplete character is dropped."""
+        """Return the text that was held back; call it after the last token.
+
+        An incomplete character is dropped.
+        """
         return ("", ()) if self.stopped else self._give(len(self._held))
 
     def _undecided(self) -> int:

@@ -46,7 +46,10 @@ class GgufModel:
     """The model in one GGUF file."""
 
     def __init__(self, path: Path) -> None:
-        """Read the header; raises NotFound, or InvalidInput for a file or an architecture that cannot be tuned."""
+        """Read the header.
+
+        Raises NotFound, or InvalidInput for a file or an architecture that cannot be tuned.
+        """
         self.path = path
         self.header: GgufHeader = read_header(path)
         self.architecture = self.header.architecture
@@ -67,7 +70,10 @@ class GgufModel:
         return known.get(int(stored), "mixed").removeprefix("MOSTLY_").removeprefix("ALL_") if stored else "F32"
 
     def config(self) -> Qwen2Config | LlamaConfig:
-        """Return the model's configuration; raises InvalidInput if the file needs something not supported here."""
+        """Return the model's configuration.
+
+        Raises InvalidInput if the file needs something not supported here.
+        """
         from transformers import LlamaConfig, Qwen2Config  # noqa: PLC0415  (seconds)
 
         number, metadata, tensors = self.header.hyperparameter, self.header.metadata, self.header.tensors
@@ -99,7 +105,10 @@ class GgufModel:
         return LlamaConfig(**values, attention_bias=bias["attn_q"], mlp_bias=bias["ffn_up"])
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield all weights as (transformers' name, float32 tensor); raises InvalidInput for an unknown tensor."""
+        """Yield all weights as (transformers' name, float32 tensor).
+
+        Raises InvalidInput for an unknown tensor.
+        """
         names = {source: name for name, source in _OUTSIDE.items()}
         for layer in range(self.header.hyperparameter("block_count")):
             names |= {f"blk.{layer}.{source}": f"model.layers.{layer}.{name}" for name, source in _PER_BLOCK.items()}

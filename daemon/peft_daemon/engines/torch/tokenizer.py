@@ -128,7 +128,10 @@ def _spelled_bytes() -> dict[str, int]:
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer in a GGUF file; raises NotFound, or InvalidInput for an unknown kind of vocabulary."""
+    """Load the tokenizer in a GGUF file.
+
+    Raises NotFound, or InvalidInput for an unknown kind of vocabulary.
+    """
     from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  (seconds)
 
     vocabulary = read_vocabulary(path)

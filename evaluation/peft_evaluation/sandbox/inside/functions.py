@@ -1,6 +1,7 @@
-"""Entry points of two processes: one with the function under test, one with its judge. They exchange plain data.
+"""Entry points of two processes: one with the function under test, one with its judge.
 
-The process with the code under test gets only the code: no expected value, no assertion and no secret.
+They exchange plain data. The process with the code under test gets only the code: no expected value, no assertion and
+no secret.
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ _PLAIN = ("assert", "AssertionError", "Failed:")
 
 
 class PassRecorder:
-    """Records one run of pytest. With ``expected``, only these tests run, and the first failure ends the run."""
+    """Records one run of pytest.
+
+    With ``expected``, only these tests run, and the first failure ends the run.
+    """
 
     def __init__(self, expected: frozenset[str] | None) -> None:
         self.collected = 0

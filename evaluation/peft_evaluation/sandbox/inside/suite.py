@@ -75,9 +75,10 @@ def _run(arguments: list[str], expected: frozenset[str] | None, packages: list[s
 
 
 def unpack(descriptor: int) -> None:
-    """Write all files of a pack into the working folder, and close ``descriptor``; raises OSError, ValueError.
+    """Write all files of a pack into the working folder, and close ``descriptor``.
 
-    A pack is a line of JSON, ``[[path, mode, bytes], …]``, followed by the contents. A link's content is its target.
+    Raises OSError, ValueError. A pack is a line of JSON, ``[[path, mode, bytes], …]``, followed by the contents. A
+    link's content is its target.
     """
     made = set()
     with os.fdopen(descriptor, "rb") as pack:

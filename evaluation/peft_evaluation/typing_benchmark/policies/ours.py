@@ -84,7 +84,10 @@ class OursSession:
         self._requests = 0
 
     async def start(self) -> None:
-        """Start the language server, which starts the daemon; raises EngineFailed if no model is loaded in time."""
+        """Start the language server, which starts the daemon.
+
+        Raises EngineFailed if no model is loaded in time.
+        """
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         # As after `peft-daemon setup`: the shipped adapters are installed when the daemon starts.
         settings, paths = resolve(environ=self._environ).settings, Paths.from_environment(self._environ)

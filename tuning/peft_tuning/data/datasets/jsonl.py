@@ -30,7 +30,10 @@ SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "
 
 
 def load(path: Path, seed: int) -> DataSet:
-    """Read, clean and split. Raises NotFound, or InvalidInput naming row and field; an empty file gives no examples."""
+    """Read, clean and split.
+
+    Raises NotFound, or InvalidInput naming row and field; an empty file gives no examples.
+    """
     if not path.is_file():
         raise NotFound(f"there is no file {path}", fix="Give the path of a file with one JSON object per line")
     dropped: Counter[str] = Counter()

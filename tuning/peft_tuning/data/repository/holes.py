@@ -116,7 +116,10 @@ def cut_holes(
 
 
 class _Pool:
-    """Candidates in groups. A group is drawn first, so that rare candidates are drawn as often as frequent ones."""
+    """Candidates in groups.
+
+    A group is drawn first, so that rare candidates are drawn as often as frequent ones.
+    """
 
     def __init__(self, groups: list[list[Hole]] | list[list[int]]) -> None:
         self.groups: list[list[Hole | int]] = [list(group) for group in groups if group]
