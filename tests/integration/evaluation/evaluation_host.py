@@ -18,7 +18,7 @@ from peft_evaluation.runner import EvaluateRequest, EvaluationEvent, SampleAnswe
 from peft_evaluation.sample import Sample, SampleSet
 from peft_evaluation.strategies import Sweep
 from peft_tuning.data.examples import IntentExample
-from support.tiny_place import TinyPlace, tiny_place
+from support.tiny_installation import TinyInstallation, tiny_installation
 
 EXAMPLES = tuple(IntentExample(id=f"e{n}", intent=f"add {n} to x", code=f"x+{n}") for n in range(20))
 ITEMS = SampleSet(
@@ -48,15 +48,15 @@ LONG = {"strategies": ("zero-shot", "adapter:mine", "icl"), "sweep": Sweep(examp
 """Forty-two questions in one row at the end, which nothing separates."""
 
 
-def adapter(place: TinyPlace) -> None:
+def adapter(installation: TinyInstallation) -> None:
     """Register the adapter ``mine``, if it is not there."""
-    if place.registry.history("mine"):
+    if installation.registry.history("mine"):
         return
     from support.tiny_served import write_adapter
 
     with tempfile.TemporaryDirectory() as folder:
-        made = write_adapter(place.base, "lora", Path(folder) / "mine")
-        place.registry.import_(made, name="mine", base=place.base)
+        made = write_adapter(installation.base, "lora", Path(folder) / "mine")
+        installation.registry.import_(made, name="mine", base=installation.base)
 
 
 def holding(
@@ -76,7 +76,7 @@ if __name__ == "__main__":
     ray = sys.argv[sys.argv.index("--ray") + 1] if "--ray" in sys.argv else None
     changes = LONG if "--long" in sys.argv else {}
     asked = request(resume="--resume" in sys.argv, ray=ray, **changes)
-    here = tiny_place(Path(sys.argv[1]))
+    here = tiny_installation(Path(sys.argv[1]))
     if "--long" in sys.argv:
         adapter(here)
     on_progress: Callable[[EvaluationEvent], None] = JsonLines(sys.stdout)

@@ -21,13 +21,13 @@ import pytest
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
 from peft_evaluation.runner import evaluation_folder
-from support.tiny_place import tiny_place
+from support.tiny_installation import tiny_installation
 
 pytestmark = pytest.mark.torch
 
 TESTS = Path(__file__).parents[2]
 MODEL = Path("cache") / "qwen2.gguf"
-"""Below a home; see ``tiny_place``."""
+"""Below a home; see ``tiny_installation``."""
 HELD = 26
 """Of 54 answers, when a node is stopped: fourteen questions into the last row of 42."""
 QUIET = {
@@ -130,7 +130,7 @@ def host(home: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def answers(home: Path) -> list[SampleResult]:
-    return list(Journal(evaluation_folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
+    return list(Journal(evaluation_folder(tiny_installation(home), "sums") / "answers.jsonl", SampleResult).read())
 
 
 def texts(home: Path) -> dict[tuple[str, int, str], str]:
@@ -192,4 +192,4 @@ def test_a_node_with_another_base_model_is_refused_by_name_before_anything_is_be
     assert process.returncode != 0
     assert "(three): tiny-qwen2 is a different file" in printed
     assert "peft-daemon models pull tiny-qwen2" in printed
-    assert not evaluation_folder(tiny_place(home), "sums").exists()
+    assert not evaluation_folder(tiny_installation(home), "sums").exists()

@@ -17,7 +17,7 @@ from peft_core.errors import Conflict
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import Journal
 from peft_evaluation.runner import answer_all, evaluation_folder
-from support.tiny_place import tiny_place
+from support.tiny_installation import tiny_installation
 
 pytestmark = pytest.mark.torch
 
@@ -32,7 +32,7 @@ def host(home: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def answers(home: Path) -> list[SampleResult]:
-    return list(Journal(evaluation_folder(tiny_place(home), "sums") / "answers.jsonl", SampleResult).read())
+    return list(Journal(evaluation_folder(tiny_installation(home), "sums") / "answers.jsonl", SampleResult).read())
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_after_an_interruption_nothing_is_lost_and_nothing_asked_twice(
 
 
 def test_without_resume_a_second_run_is_refused_and_with_it_strategies_are_added(tmp_path: Path) -> None:
-    place = tiny_place(tmp_path)
-    answer_all(request(strategies=("zero-shot",)), place, lambda _event: None)
+    installation = tiny_installation(tmp_path)
+    answer_all(request(strategies=("zero-shot",)), installation, lambda _event: None)
     with pytest.raises(Conflict, match="--resume"):
-        answer_all(request(strategies=("rag",)), place, lambda _event: None)
-    answer_all(request(strategies=("rag",), resume=True), place, lambda _event: None)
+        answer_all(request(strategies=("rag",)), installation, lambda _event: None)
+    answer_all(request(strategies=("rag",), resume=True), installation, lambda _event: None)
     assert {answer.strategy for answer in answers(tmp_path)} == {"zero-shot", "rag-bm25-2"}

@@ -26,7 +26,7 @@ from peft_evaluation.sandbox.sandboxes import Bubblewrap
 from peft_tuning.data.datasets.sources import SEED
 from support.running_daemon import run_cli
 from support.tested_repository import ARGUMENTS, shop
-from support.tiny_place import TinyPlace
+from support.tiny_installation import TinyInstallation
 from support.tiny_served import tiny_gguf
 
 pytestmark = pytest.mark.torch
@@ -38,7 +38,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shop(tmp_path_factory.mktemp("story") / "shop").root
 
 
-class RoomyPlace(TinyPlace):
+class RoomyPlace(TinyInstallation):
     """Its base, to which nearly every character is a token, reads the whole repository."""
 
     @property
@@ -51,7 +51,7 @@ class RoomyPlace(TinyPlace):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> TinyPlace:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> TinyInstallation:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path_factory.mktemp("home"))})
     return RoomyPlace(settings=Settings(context_tokens=CONTEXT), paths=paths)
 
@@ -68,9 +68,11 @@ def request(repository: Path, **changes: object) -> EvaluateRequest:
     return EvaluateRequest(**(facts | changes))  # type: ignore[arg-type]
 
 
-def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(repository: Path, place: TinyPlace) -> None:
+def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(
+    repository: Path, installation: TinyInstallation
+) -> None:
     told: list[EvaluationEvent] = []
-    report = evaluate(request(repository), place, told.append)
+    report = evaluate(request(repository), installation, told.append)
     (strategy,) = report.strategies
     tested = [item for item in report.items if item.answers[0].outcomes]
     assert 0 < len(tested) < len(report.items)
@@ -84,25 +86,25 @@ def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(reposi
     assert report.data.notes[-2].startswith(f"{len(tested)} of {len(report.items)} holes are exercised by your tests")
     assert f"pass@k is of the {len(tested)} of {len(report.items)} holes that your tests exercise." in report.warnings
     assert len([event for event in told if isinstance(event, AnswerVerified)]) == len(tested)
-    where = evaluation_folder(place, "shop")
+    where = evaluation_folder(installation, "shop")
     assert store.read_report(where) == report
     assert not (where / PACK).exists()
 
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patched, pytest.raises(Conflict, match="--resume"):
         patched.setattr(preparation, "report_suite", None)
-        evaluate(request(repository), place, told.append)
+        evaluate(request(repository), installation, told.append)
     told.clear()
     with monkey.context() as patched:
         patched.setattr(preparation, "report_suite", None)
-        again = evaluate(request(repository, resume=True), place, told.append)
+        again = evaluate(request(repository, resume=True), installation, told.append)
     assert not [event for event in told if isinstance(event, SampleAnswered | AnswerVerified)]
     assert again.data.digest == report.data.digest
     assert again.strategies == report.strategies
 
 
 def test_without_a_sandbox_the_model_is_not_asked(
-    repository: Path, tmp_path: Path, place: TinyPlace, monkeypatch: pytest.MonkeyPatch
+    repository: Path, tmp_path: Path, installation: TinyInstallation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     told: list[EvaluationEvent] = []
@@ -110,10 +112,10 @@ def test_without_a_sandbox_the_model_is_not_asked(
     with pytest.raises(NotFound, match="bubblewrap is not installed"):
         Bubblewrap()
     with pytest.raises(NotFound, match="bubblewrap is not installed"):
-        evaluate(request(repository, **own), place, told.append)
+        evaluate(request(repository, **own), installation, told.append)
     with pytest.raises(InvalidInput, match="run only in a sandbox"):
-        evaluate(request(repository, **own, allow_unsandboxed=True), place, told.append)
-    assert not told and not evaluation_folder(place, "unsafe").exists()
+        evaluate(request(repository, **own, allow_unsandboxed=True), installation, told.append)
+    assert not told and not evaluation_folder(installation, "unsafe").exists()
 
 
 @pytest.mark.parametrize(

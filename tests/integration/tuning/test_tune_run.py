@@ -16,7 +16,7 @@ from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.run import TuneRequest, run
-from support.tiny_place import tiny_place
+from support.tiny_installation import tiny_installation
 
 pytestmark = pytest.mark.torch
 
@@ -26,7 +26,7 @@ DATA = DataSet(name="sums", train=ROWS[:6], validation=ROWS[6:], licence="MIT")
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Installation:
-    return tiny_place(tmp_path)
+    return tiny_installation(tmp_path)
 
 
 def request(method: str, **changes: object) -> TuneRequest:

@@ -19,7 +19,7 @@ from peft_evaluation.cluster import NodeSlot, connected, node_slots, require_sam
 from peft_evaluation.cluster_model import ClusterWorker, pack_adapter, unpack_adapter
 from peft_evaluation.model import ModelInput, ModelOutput
 from peft_tuning.data.examples import IntentExample
-from support.tiny_place import tiny_place
+from support.tiny_installation import tiny_installation
 
 
 def node(name: str, *, alive: bool = True, **resources: float) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def test_a_node_with_another_python_or_package_is_refused_by_name(python: str, p
 def test_what_is_no_address_is_refused_as_bad_input(tmp_path: Path, address: str) -> None:
     with (
         pytest.raises(InvalidInput, match="HOST:PORT") as refused,
-        connected(address, tiny_place(tmp_path), "llamacpp"),
+        connected(address, tiny_installation(tmp_path), "llamacpp"),
     ):
         pass
     assert refused.value.exit_code == 2
@@ -82,7 +82,7 @@ def test_a_cluster_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(Unavailable, match=address), connected(address, tiny_place(tmp_path), "llamacpp"):
+        with pytest.raises(Unavailable, match=address), connected(address, tiny_installation(tmp_path), "llamacpp"):
             pass
 
 
@@ -92,7 +92,10 @@ def test_what_listens_there_but_is_no_cluster_is_given_up(tmp_path: Path, monkey
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(Unavailable, match="no answer of Ray"), connected(address, tiny_place(tmp_path), "llamacpp"):
+        with (
+            pytest.raises(Unavailable, match="no answer of Ray"),
+            connected(address, tiny_installation(tmp_path), "llamacpp"),
+        ):
             pass
 
 
@@ -160,4 +163,4 @@ async def test_a_worker_refuses_another_file_under_the_models_name(
     model.parent.mkdir()
     model.write_bytes(b"another")
     with pytest.raises(Conflict, match=r"tiny-qwen2 is a different file.*peft-daemon models pull tiny-qwen2"):
-        await cluster_model.ClusterWorker().require_base(tiny_place(tmp_path / "driver"), "0" * 64)
+        await cluster_model.ClusterWorker().require_base(tiny_installation(tmp_path / "driver"), "0" * 64)

@@ -15,7 +15,7 @@ from peft_daemon.models.catalogue import ModelEntry, PromptFormats
 from peft_tuning.installation import Installation
 
 
-class TinyPlace(Installation):
+class TinyInstallation(Installation):
     """An installation whose base is a tiny file."""
 
     @property
@@ -34,6 +34,6 @@ class TinyPlace(Installation):
         return tiny_gguf(path.parent)
 
 
-def tiny_place(home: Path) -> TinyPlace:
-    """One with ``home`` as its home."""
-    return TinyPlace(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(home)}))
+def tiny_installation(home: Path) -> TinyInstallation:
+    """Return a tiny installation with the home folder ``home``."""
+    return TinyInstallation(settings=Settings(), paths=Paths.from_environment({"PEFT_DAEMON_HOME": str(home)}))
