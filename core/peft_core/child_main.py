@@ -50,8 +50,12 @@ class CommandReader:
         on_end()
 
 
-def run_child(serve: Callable[[CommandReader, BinaryIO], NoReturn]) -> NoReturn:
+def run_child(
+    serve: Callable[[CommandReader, BinaryIO], NoReturn], at_end: Callable[[], None] = lambda: None
+) -> NoReturn:
     """Call ``serve`` with the lines of stdin and a stream for answers; end this process with it or with the parent.
+
+    ``at_end`` is called right before, to end what this process has started.
 
     Text that libraries print goes to stderr, so that stdout holds answers only.
     """
@@ -59,19 +63,20 @@ def run_child(serve: Callable[[CommandReader, BinaryIO], NoReturn]) -> NoReturn:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # No orderly end is needed: the parent has ordered earlier to save what is to be kept.
-    commands = CommandReader(sys.stdin.buffer, lambda: os._exit(0))
+    commands = CommandReader(sys.stdin.buffer, lambda: _end(0, at_end))
     try:
         serve(commands, answers)
     except SystemExit as asked:
-        _end(asked.code if isinstance(asked.code, int) else 1)
+        _end(asked.code if isinstance(asked.code, int) else 1, at_end)
     except BaseException:
         # Inside this block: after it the objects that ``serve`` held are destroyed.
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exc()
-        _end(1)
+        _end(1, at_end)
 
 
-def _end(code: int) -> NoReturn:
+def _end(code: int, at_end: Callable[[], None]) -> NoReturn:
+    at_end()
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.flush()
     os._exit(code)

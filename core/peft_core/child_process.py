@@ -83,18 +83,22 @@ class ChildProcess:
         return " | ".join(list(self._stderr)[-4:])
 
     def memory_bytes(self) -> int:
-        """Return the resident memory in bytes; 0 when the child has ended or the system does not tell."""
+        """Return the resident memory of it and its children; 0 when it has ended or the system does not tell."""
         try:
-            return int(psutil.Process(self.pid).memory_info().rss)
+            return sum(int(each.memory_info().rss) for each in self._processes())
         except (psutil.Error, OSError):
             return 0
 
     def stopped(self) -> bool:
-        """Return whether a signal has stopped the child: it lives, but does nothing until another signal."""
+        """Return whether a signal has stopped it or its child: it lives, but does nothing until another signal."""
         try:
-            return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+            return any(each.status() == psutil.STATUS_STOPPED for each in self._processes())
         except (psutil.Error, OSError):
             return False
+
+    def _processes(self) -> list[psutil.Process]:
+        child = psutil.Process(self.pid)
+        return [child, *child.children(recursive=True)]
 
     async def first_line(self, timeout_s: float) -> bytes:
         """Return the line that says that the child is ready.

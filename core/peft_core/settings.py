@@ -19,7 +19,10 @@ import msgspec
 from msgspec import Meta
 
 from peft_core.errors import InvalidInput
+from peft_core.paths import MAX_PATH_CHARS
 
+WHEEL = "wheel"
+"""Value of ``llama_server`` for the llama.cpp that the package depends on."""
 PROJECT_FILE = ".peft-daemon.toml"
 ENV_PREFIX = "PEFT_DAEMON_"
 Source = Literal["command line", "environment", "project file", "user file", "default"]
@@ -38,6 +41,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "your code; auto: llamacpp"
         ),
     ] = "auto"
+    llama_server: Annotated[
+        str,
+        Meta(
+            max_length=MAX_PATH_CHARS,
+            description="llama.cpp to run: the path of a llama-server, or wheel, the package's own",
+        ),
+    ] = WHEEL
+    gpu_layers: Annotated[
+        int, Meta(ge=-1, le=10_000, description="layers of the model on the graphics card; -1: as llama_server decides")
+    ] = -1
     upstream_url: Annotated[
         str, Meta(max_length=500, description="address of that server, https://HOST:PORT; empty: none")
     ] = ""

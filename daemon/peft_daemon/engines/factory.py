@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
 
 from peft_core.api_types import LLAMACPP, TORCH
-from peft_core.settings import Settings
+from peft_core.errors import InvalidInput
+from peft_core.processes import find_program
+from peft_core.settings import WHEEL, Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Engine, LoadChecks
 
@@ -31,6 +34,21 @@ def engine_id(settings: Settings) -> str:
 def uses_speculation(settings: Settings) -> bool:
     """Whether llama.cpp drafts the continuation from repetitions in the prompt."""
     return SPECULATION_BY_DEFAULT if settings.speculation == "auto" else settings.speculation == "on"
+
+
+def server_program(settings: Settings) -> Path | None:
+    """Return the ``llama-server`` that the settings name, None for the wheel; raises InvalidInput if it is gone."""
+    named = settings.llama_server
+    if named == WHEEL:
+        return None
+    found = find_program(named) if os.sep not in named else str(Path(named).expanduser())
+    if found is None or not os.access(found, os.X_OK) or not Path(found).is_file():
+        raise InvalidInput(
+            f"there is no program '{named}'",
+            why="`llama_server` names it",
+            fix="Correct it in the file that `peft-daemon config --path` shows, or set it to wheel",
+        )
+    return Path(found).absolute()
 
 
 def slot_count(settings: Settings, model_path: Path) -> int:
@@ -100,6 +118,8 @@ def create_engine(
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,
             speculation=uses_speculation(settings),
+            program=server_program(settings),
+            gpu_layers=settings.gpu_layers,
             states=SavedStatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
             checks=checks,
         )

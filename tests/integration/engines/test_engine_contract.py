@@ -14,7 +14,7 @@ import signal
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 from peft_daemon.engines.upstream.engine import UpstreamEngine, UpstreamOptions
 from peft_daemon.engines.upstream.failures import UpstreamAddress
-from support.llama_server import llama_server
+from support.llama_server import llama_server, llama_server_program
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -54,8 +54,11 @@ class Capabilities:
     """Whether a cancelled request stops reading within a number of tokens that the engine sets."""
 
 
+PROGRAM = "llama-server"
+"""The llama.cpp engine with a program in place of the wheel's server."""
 CAPABILITIES = {
     LLAMACPP: Capabilities("llama.cpp"),
+    PROGRAM: Capabilities("llama.cpp"),
     TORCH: Capabilities("torch"),
     UPSTREAM: Capabilities(UPSTREAM, owns_process=False, applies_adapters=False, reads_in_steps=False),
 }
@@ -111,9 +114,9 @@ def create(engine: str, model: Path, sockets: Path, checks: LoadChecks | None = 
     """An engine with a child of its own."""
     if engine == TORCH:
         return TorchEngine(TorchOptions("tiny", model, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks))
-    return LlamaCppEngine(
-        LlamaCppOptions("tiny", model, sockets, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks)
-    )
+    program = llama_server_program() if engine == PROGRAM else None
+    options = LlamaCppOptions("tiny", model, sockets, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks)
+    return LlamaCppEngine(replace(options, program=program))
 
 
 @pytest.fixture(scope="module", params=engines())
@@ -123,7 +126,7 @@ def engine_id(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def files(engine_id: str, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_files(tmp_path_factory.mktemp(engine_id), LLAMACPP if engine_id == UPSTREAM else engine_id)
+    return make_files(tmp_path_factory.mktemp(engine_id), TORCH if engine_id == TORCH else LLAMACPP)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -178,7 +181,8 @@ async def first_text(stream: AsyncGenerator[GenerationChunk, None]) -> None:
 def pid_of(engine: Engine) -> int:
     pid = engine.status().pid
     assert pid is not None
-    return pid
+    # A program is the child's own child.
+    return next((each.pid for each in psutil.Process(pid).children()), pid)
 
 
 async def test_text_is_streamed_and_the_end_reports_the_timings(engine: Engine, engine_id: str) -> None:

@@ -7,12 +7,15 @@ and ends when stdin is closed, so that it cannot outlive its parent. A crash of 
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
 from typing import BinaryIO, NoReturn
 
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
 from peft_daemon.engines.base import WaitPolicy, set_wait_policy
+from peft_daemon.engines.llamacpp.program import ServerProgram
 
 CHILD_MODULE = __name__
 """The module that a parent starts."""
@@ -21,6 +24,12 @@ KV_LAYOUT = "f16"
 LOOKUP_TOKENS, DRAFT_TOKENS = 5, 7
 """Speculation: where the last 5 tokens occur earlier in prompt or answer, the 7 that follow there are tried. With the
 token before them they make a batch of 8, which suits the kernels; docs/engines.md has the measurements."""
+SPECULATION_OPTIONS = {
+    "--spec-ngram-simple-size-n": LOOKUP_TOKENS,
+    "--spec-ngram-simple-size-m": DRAFT_TOKENS,
+    "--spec-draft-n-max": DRAFT_TOKENS,
+}
+"""The same for a program."""
 
 
 class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine"):
@@ -41,6 +50,10 @@ class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine
     """Whether repetitions of the prompt are tried as the answer's continuation."""
     states_folder: str = ""
     """Folder for saved KV states; empty: none are saved."""
+    program: str = ""
+    """The ``llama-server`` to run; empty: the wheel's."""
+    gpu_layers: int = -1
+    """Layers of the model on the graphics card; -1: as the server decides."""
 
 
 class PlainServerConfig(msgspec.Struct, frozen=True, kw_only=True, tag="plain"):
@@ -69,16 +82,24 @@ class LlamaCppChildReady(msgspec.Struct, frozen=True):
 
 def main() -> None:
     """Serve until stdin is closed."""
-    run_child(serve)
+    program = ServerProgram()
+    run_child(partial(serve, program), at_end=program.kill)
 
 
-def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
+def serve(program: ServerProgram, commands: CommandReader, answers: BinaryIO) -> NoReturn:
     """Start the server that the first line describes and answer with its address."""
     config = msgspec.json.decode(commands.next(), type=ChildConfig)
     # Saved states contain the user's code.
     os.umask(0o077)
 
     set_wait_policy(config.wait_policy)
+    if isinstance(config, LlamaCppChildConfig) and config.program:
+        address = program.start(config, SPECULATION_OPTIONS)
+        answers.write(msgspec.json.encode(LlamaCppChildReady(address)) + b"\n")
+        answers.flush()
+        code = program.wait()
+        print(f"{config.program} ended with exit code {code}", file=sys.stderr)
+        raise SystemExit(1)
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))

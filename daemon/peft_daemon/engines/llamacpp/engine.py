@@ -66,6 +66,10 @@ class LlamaCppOptions:
     """Adapters to load at the start, as they are likely to be requested."""
     speculation: bool = False
     """See ``ChildConfig``."""
+    program: Path | None = None
+    """The ``llama-server`` to run; None: the wheel's."""
+    gpu_layers: int = -1
+    """See ``ChildConfig``."""
     states: SavedStatesOptions | None = None
     """None saves no KV states."""
     checks: LoadChecks | None = None
@@ -299,6 +303,8 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             batch_tokens=options.batch_tokens * STEPS_PER_LONG_STEP,
             speculation=self._speculation,
             states_folder=str(self._states.folder) if self._states is not None else "",
+            program=str(options.program or ""),
+            gpu_layers=options.gpu_layers,
         )
         try:
             async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:
@@ -340,12 +346,20 @@ def _open_states(options: LlamaCppOptions, states: SavedStatesOptions) -> SavedS
             limit_bytes=states.limit_bytes,
             fingerprint=fingerprint(
                 *(states.base_sha256, info.st_size, info.st_mtime_ns),
-                *(version("xllamacpp"), KV_LAYOUT, options.context_tokens, "secrets masked"),
+                *(_build(options.program), KV_LAYOUT, options.context_tokens, "secrets masked"),
             ),
         )
     except (OSError, PeftDaemonError) as error:
         log.warning("KV states are not saved: %s", error)
         return None
+
+
+def _build(program: Path | None) -> str:
+    """Return what tells one build of llama.cpp from another; raises OSError where there is no such program."""
+    if program is None:
+        return version("xllamacpp")
+    info = program.stat()
+    return f"{program} {info.st_size} {info.st_mtime_ns}"
 
 
 def _private_host(folder: Path) -> str:

@@ -1,0 +1,165 @@
+"""Any ``llama-server`` program instead of the wheel's server: another build of llama.cpp, with its devices and kernels.
+
+The program is started by the engine's child, listens on the same private address, and takes its key from the
+environment. It is killed when the child ends, however that ends. Builds differ in their options: what a program does
+not know is left out, and the features that are lost are named on stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from peft_core import processes
+from peft_core.child_main import PARENT_VARIABLE, end_with_parent
+
+if TYPE_CHECKING:
+    from peft_daemon.engines.llamacpp.child import LlamaCppChildConfig
+
+KEY_VARIABLE = "LLAMA_API_KEY"
+"""Environment variable from which llama-server takes its key: a command line can be read by other processes."""
+HELP_LIMIT_S = 30.0
+"""Longest wait for the program's ``--help``; a graphics driver may take seconds to load."""
+POLL_S = 0.02
+"""How often a starting program is asked whether it serves."""
+ANSWER_LIMIT_S = 5.0
+CHOOSING_ADAPTERS = "--lora-init-without-apply"
+FEATURES: Mapping[str, str] = {
+    CHOOSING_ADAPTERS: "adapters",
+    "--slot-save-path": "saved states of documents",
+    "--spec-type": "guessing ahead",
+    "--special": "stop strings that are control tokens",
+}
+"""What is lost where a program does not know an option."""
+
+
+class ServerProgram:
+    """One running ``llama-server``."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[Any] | None = None
+
+    def start(self, config: LlamaCppChildConfig, speculation: Mapping[str, int]) -> str:
+        """Start the program that ``config`` names, wait until it serves, and return its address.
+
+        ``speculation`` are its options for guessing ahead. Raises SystemExit with a reason of one line if it cannot be
+        started, lacks what is needed, or ends.
+        """
+        program = config.program
+        known = _known_options(program)
+        if lost := [feature for option, feature in FEATURES.items() if option not in known]:
+            _say(f"{program} has no options for {', '.join(lost)}: the engine does without")
+        if config.adapters and CHOOSING_ADAPTERS not in known:
+            _fail(f"{program} cannot load adapters that each request chooses; use a newer llama-server")
+        port = 0 if config.host.endswith(".sock") else _free_port()
+        os.environ[PARENT_VARIABLE] = str(os.getpid())  # of the program's parent, which is this process
+        try:
+            self._process = processes.start(
+                [program, *_arguments(config, known, port, speculation)],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr,
+                environ={**os.environ, KEY_VARIABLE: config.api_key},
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+            )
+        except OSError as error:
+            _fail(f"{program} cannot be started: {error.strerror}")
+        while not _serves(config.host, port):
+            if (code := self._process.poll()) is not None:
+                _fail(f"{program} ended with exit code {code}")
+            time.sleep(POLL_S)
+        return f"http://{config.host}:{port}" if port else f"unix://{config.host}"
+
+    def wait(self) -> int:
+        """Wait until it ends and return its exit code."""
+        return self._process.wait() if self._process is not None else 0
+
+    def kill(self) -> None:
+        """Kill it if it runs; returns without waiting."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+
+
+def _known_options(program: str) -> frozenset[str]:
+    try:
+        done = processes.run([program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=HELP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        _fail(f"{program} did not print its help within {HELP_LIMIT_S:.0f} s")
+    except OSError as error:
+        _fail(f"{program} cannot be started: {error.strerror}")
+    text = (done.stdout + done.stderr).decode(errors="replace")
+    known = frozenset(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*)", text))
+    if not {"--model", "--host", "--parallel"} <= known:
+        _fail(f"{program} is no llama-server: its help (exit code {done.returncode}) names none of its options")
+    return known
+
+
+def _arguments(
+    config: LlamaCppChildConfig, known: frozenset[str], port: int, speculation: Mapping[str, int]
+) -> Iterator[str]:
+    """Yield the arguments that say what the wheel's server is told through its parameters."""
+    options: list[tuple[str, ...]] = [
+        ("--model", config.model),
+        ("--host", config.host),
+        ("--ctx-size", str(config.context_tokens * config.slots)),
+        ("--parallel", str(config.slots)),
+        ("--threads", str(config.threads)),
+        ("--batch-size", str(config.batch_tokens)),
+        ("--ubatch-size", str(config.batch_tokens)),
+        ("--no-warmup",),
+        ("--special",),
+        ("--slots",),
+        # Keyed by tokens alone: with adapters it could hand one adapter's state to another.
+        ("--cache-ram", "0"),
+        ("--no-cache-idle-slots",),
+        ("--no-webui",) if "--no-webui" in known else ("--no-ui",),
+    ]
+    if port:
+        options.append(("--port", str(port)))
+    if config.gpu_layers >= 0:
+        options.append(("--gpu-layers", str(config.gpu_layers)))
+    if config.states_folder:
+        options.append(("--slot-save-path", config.states_folder + os.sep))
+    if config.adapters:
+        options += [(CHOOSING_ADAPTERS,), *(("--lora", path) for path in config.adapters)]
+    if config.speculation and "--spec-type" in known:
+        options.append(("--spec-type", "ngram-simple"))
+        options += [(name, str(value)) for name, value in speculation.items()]
+    for option in options:
+        if option[0] in known:
+            yield from option
+
+
+def _serves(host: str, port: int) -> bool:
+    """Whether the server has loaded its model."""
+    family = socket.AF_INET if port else socket.AF_UNIX
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        connection.settimeout(ANSWER_LIMIT_S)
+        try:
+            connection.connect((host, port) if port else host)
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return connection.recv(16).split(b" ")[1:2] == [b"200"]
+        except OSError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(line: str) -> NoReturn:
+    _say(line)
+    raise SystemExit(1)
