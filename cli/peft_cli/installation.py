@@ -20,7 +20,7 @@ from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, expected, run
 from peft_cli.upstream import check_upstream
 from peft_core import __version__
-from peft_core.api_types import UPSTREAM, DaemonStatus, EngineState
+from peft_core.api_types import LLAMACPP, UPSTREAM, DaemonStatus, EngineState
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.files import require_private_folder
 from peft_core.paths import Paths
@@ -229,6 +229,8 @@ def _check_engine(settings: Settings, paths: Paths) -> str:
 
 
 def _why_engine(settings: Settings) -> str:
+    if factory.engine_id(settings) == LLAMACPP and (program := factory.server_program(settings)) is not None:
+        return f"It runs {program}, which `llama_server` names"
     if settings.engine == UPSTREAM:
         return "It answers while the upstream server does not"
     if settings.engine != "auto":
