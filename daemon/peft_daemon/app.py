@@ -34,7 +34,7 @@ from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
-from peft_daemon.routes import infill, native, openai
+from peft_daemon.routes import chat, llama_server, native, openai
 from peft_daemon.routes.middleware import AccessMiddleware, Activity, ActivityMiddleware
 from peft_daemon.routes.responses import ERROR_HANDLERS
 
@@ -122,7 +122,8 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
                 context=context,
             ),
             *openai.routes(service),
-            *infill.routes(service),
+            *chat.routes(service),
+            *llama_server.routes(service),
         ],
         middleware=[
             Middleware(AccessMiddleware, token=info.token or None),

@@ -65,6 +65,8 @@ def _without_spaces(parts: dict[str, str], markers: FimMarkers) -> dict[str, str
 
 def _header(text: str, markers: FimMarkers) -> tuple[str, str | None, tuple[ContextChunk, ...]] | None:
     """Repository, path of the document and chunks from what stands before the hole; None if it is something else."""
+    if text.startswith(EMPTY_PREAMBLE):
+        return "", None, ()
     for begin in markers.begin:
         text = text.removeprefix(begin)
     repository = ""
@@ -86,6 +88,10 @@ def _header(text: str, markers: FimMarkers) -> tuple[str, str | None, tuple[Cont
     # Only the document's own name stands directly before the hole; some clients do not write it.
     own = chunks.pop().path if not last.text.strip() else None
     return repository, own or None, tuple(chunk for chunk in chunks if chunk.text.strip())
+
+
+EMPTY_PREAMBLE = "Context:\n\n"
+"""llama.vscode's OpenAI mode begins so, and goes on with ``[object Object]`` for each piece of another file."""
 
 
 @dataclass(frozen=True)

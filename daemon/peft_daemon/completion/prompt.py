@@ -287,7 +287,7 @@ def _up(length: int, step: int) -> int:
 def _write(
     prompt_format: PromptFormat, window: _Window, fixed: Mapping[PromptField, str], shots: Sequence[Shot]
 ) -> Prompt:
-    """Fill the slots; neighbouring pieces of literal text become one, as they are one to the tokenizer."""
+    """Fill the slots."""
     pieces = prompt_format.with_context if window.chunks else prompt_format.pieces
     apart = PromptField.TYPED in pieces
     values = {
@@ -299,11 +299,7 @@ def _write(
     prompt: list[Segment] = []
 
     def add(piece: Piece, values: Mapping[PromptField, str]) -> None:
-        segment = piece if isinstance(piece, Segment) else Segment(values[piece])
-        if prompt and not segment.special and not prompt[-1].special:
-            prompt[-1] = Segment(prompt[-1].text + segment.text)
-        elif segment.text:
-            prompt.append(segment)
+        append_segment(prompt, piece if isinstance(piece, Segment) else Segment(values[piece]))
 
     for index, piece in enumerate(pieces):
         for shot in shots if index == prompt_format.question else ():
@@ -318,3 +314,11 @@ def _write(
         else:
             add(piece, values)
     return tuple(prompt)
+
+
+def append_segment(prompt: list[Segment], segment: Segment) -> None:
+    """Append a segment; neighbouring pieces of literal text become one, as they are one to the tokenizer."""
+    if prompt and not segment.special and not prompt[-1].special:
+        prompt[-1] = Segment(prompt[-1].text + segment.text)
+    elif segment.text:
+        prompt.append(segment)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,56 +23,35 @@ from peft_core.api_types import (
     AdapterUse,
     CompleteRequest,
     CompleteResponse,
-    ContextChunk,
     EngineStatus,
     FinishReason,
     Origin,
-    SamplingParams,
     Task,
     Timings,
     UseAdapterRequest,
     WarmResponse,
 )
 from peft_core.code.document import Document
-from peft_core.errors import NotFound, UnusableFile
+from peft_core.errors import InvalidInput, NotFound, UnusableFile
 from peft_core.privacy.files import secret_file, why_off
-from peft_core.privacy.values import masked
 from peft_core.settings import Settings
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.completion import formats, prompt
+from peft_daemon.completion import formats, prompt, raw
+from peft_daemon.completion.chat import ChatTemplate, template_of
 from peft_daemon.completion.cursor import Intent, find_intent
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
+from peft_daemon.completion.raw import RawRequest, RawTarget
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Scheduler, Superseded, until_deadline
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, Prompt, RemoteAdapters, Segment
+from peft_daemon.engines.base import Engine, GenerationChunk, RemoteAdapters, TokenizingEngine
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 
 log = logging.getLogger("peft_daemon.service")
-
-
-@dataclass(frozen=True)
-class RawRequest:
-    """A generation without post-processing, as other tools' protocols ask for it."""
-
-    prefix: str
-    suffix: str | None
-    """None: continue ``prefix`` as it stands; else fill the hole between the two."""
-    max_tokens: int
-    adapter: Manifest | None = None
-    scale: float | None = None
-    context: tuple[ContextChunk, ...] = ()
-    path: str | None = None
-    repository: str = ""
-    sampling: SamplingParams = SamplingParams()
-    stop: tuple[str, ...] = ()
-    decode_budget_ms: int | None = None
-    """Counted from the first token: reading a long prompt does not use it up."""
-    logprobs: int = 0
 
 
 class CompletionService:
@@ -92,6 +71,8 @@ class CompletionService:
         self._metrics = Metrics()
         self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
+        form = formats.of_model(model.prompt_formats, Task.FILL)
+        self._raw_target = RawTarget(engine, form, self._context_tokens)
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
         self._left_out: dict[Task, str] = {}
@@ -103,6 +84,35 @@ class CompletionService:
     def model_id(self) -> str:
         """Catalogue id of the base model."""
         return self._model.id
+
+    @property
+    def context_tokens(self) -> int:
+        """Size of the context that is served, prompt and answer together."""
+        return self._context_tokens
+
+    @property
+    def trained_context_tokens(self) -> int:
+        """Size of the context that the base model was trained with."""
+        return self._model.context_tokens
+
+    @property
+    def slots(self) -> int:
+        """Requests that are decoded at the same time."""
+        return self._settings.slots
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """How chats are written for the base model; raises InvalidInput where that is not known."""
+        return template_of(formats.of_model(self._model.prompt_formats, Task.INTENT))
+
+    @property
+    def tokenizer(self) -> TokenizingEngine:
+        """The base model's tokenizer; raises InvalidInput where the engine does not offer it."""
+        if not isinstance(self._engine, TokenizingEngine):
+            raise InvalidInput(
+                f"the {self._engine.id} engine only counts tokens", fix="Set `engine` to llamacpp to see token ids"
+            )
+        return self._engine
 
     @property
     def active(self) -> int:
@@ -318,11 +328,12 @@ class CompletionService:
 
     async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[GenerationChunk, None]:
         arrived = time.perf_counter()
-        reason, timings, queue_ms = FinishReason.CANCELLED, Timings(), 0.0
+        reason, timings, queue_ms, has_line = FinishReason.CANCELLED, Timings(), 0.0, False
         try:
             async with self._scheduler.slot() as slot:
                 queue_ms = slot.queue_ms
-                request = await self._raw_generation(asked)
+                lease = self._lease(asked.adapter, asked.scale)
+                request = await raw.build(asked, self._raw_target, lease)
                 held = request.begins_with
                 async with aclosing(self._engine.generate(request)) as chunks:
                     async for chunk in chunks:
@@ -334,7 +345,8 @@ class CompletionService:
                             text, held = text[known:], held[known:] if known else ""
                         if text or chunk.logprobs:
                             yield replace(chunk, text=text)
-                        if asked.decode_budget_ms and timings.decode_ms > asked.decode_budget_ms:
+                        has_line = has_line or "\n" in text
+                        if asked.decode_budget_ms and has_line and timings.decode_ms > asked.decode_budget_ms:
                             reason = chunk.reason or FinishReason.TIMEOUT
                             break
         finally:
@@ -366,27 +378,6 @@ class CompletionService:
             return trained
         form = formats.of_model(ids, answered_by)
         return formats.get(form.in_file) if intent is not None and not intent.given and form.in_file else form
-
-    async def _raw_generation(self, asked: RawRequest) -> GenerationRequest:
-        """Build the engine's request for a raw one."""
-        form = formats.of_model(self._model.prompt_formats, Task.FILL)
-        segments: Prompt = (Segment(masked(asked.prefix)),)
-        held = ""
-        if asked.suffix is not None:
-            budget = prompt.prompt_budget(self._context_tokens, max(1, asked.max_tokens))
-            document = Document.normalized(asked.prefix, asked.suffix, path=asked.path)
-            segments, held = await prompt.build_for_engine(
-                self._engine, document, form, budget, context=asked.context, repository=asked.repository
-            )
-        return GenerationRequest(
-            prompt=segments,
-            begins_with=held,
-            max_tokens=asked.max_tokens,
-            adapter=self._lease(asked.adapter, asked.scale),
-            stop=(*form.stop, *asked.stop),
-            sampling=asked.sampling,
-            logprobs=asked.logprobs,
-        )
 
     def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
         self.completed += 1

@@ -101,6 +101,17 @@ class PromptCachingEngine(Protocol):
 
 
 @runtime_checkable
+class TokenizingEngine(Protocol):
+    """An engine that shows how its model's tokenizer cuts a text."""
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Return the token ids of ``text``; control tokens are recognised only when ``special``."""
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids; raises InvalidInput for ids that the model does not have."""
+
+
+@runtime_checkable
 class ReloadableEngine(Protocol):
     """An engine that can load its model again."""
 

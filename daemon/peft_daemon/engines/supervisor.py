@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -59,6 +59,7 @@ class SupervisedChild(Protocol):
 
 
 C = TypeVar("C", bound=SupervisedChild)
+T = TypeVar("T")
 
 
 class SupervisedEngine(ABC, Generic[C]):
@@ -211,13 +212,17 @@ class SupervisedEngine(ABC, Generic[C]):
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, tokenized literally."""
+        return await self._ask(lambda child: self._count(child, texts))
+
+    async def _ask(self, question: Callable[[C], Awaitable[T]]) -> T:
+        """Return the serving child's answer to a short question, asked once more if the child died meanwhile."""
         for attempt in (1, 2):
             async with self._lease(None) as child:
                 try:
                     with child.heartbeat.working():
-                        counts = await self._count(child, texts)
+                        answer = await question(child)
                     child.heartbeat.beat()
-                    return counts
+                    return answer
                 except ChildGone as gone:
                     if attempt == 2 or self._state is EngineState.STOPPED:
                         raise self._death_error(child, gone) from None

@@ -1,5 +1,7 @@
 """OpenAI-compatible ``/v1/completions`` and ``/v1/models``: what the official clients send works unchanged.
 
+``/v1/chat/completions`` is in ``chat``.
+
 ``suffix`` means fill-in-the-middle, and so does a prompt with a model's fill-in-the-middle tokens (``client_prompts``).
 The answer is the model's own text, without the post-processing that editors get. ``model`` is the base model's id or an
 adapter's name: adapters appear as models.
@@ -21,13 +23,16 @@ from starlette.routing import Route
 
 from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams, Scale, Temperature, Text, Timings
 from peft_core.errors import InvalidInput
+from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
-from peft_daemon.completion.service import CompletionService, RawRequest
+from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
+StopStrings = Stop | Annotated[list[Stop], Meta(max_length=64)]
 
 
 class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +51,7 @@ class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
-    stop: Stop | Annotated[list[Stop], Meta(max_length=64)] | None = None
+    stop: StopStrings | None = None
     seed: int | None = None
     user: str | None = None
     scale: Scale | None = None
@@ -90,6 +95,14 @@ class CompletionsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
+class ModelContext(msgspec.Struct, frozen=True):
+    """How much a model reads, in llama.cpp's words."""
+
+    n_ctx: int
+    """Tokens of prompt and answer together, as it is served."""
+    n_ctx_train: int
+
+
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """The base model, or an adapter on it."""
 
@@ -100,6 +113,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     """The base model."""
     parent: str | None = None
+    meta: ModelContext
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,27 +162,40 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
     # Editors that know no `suffix` write the hole into the prompt.
     written = None if asked.suffix else client_prompts.parse(prompt)
     hole = WrittenHole(prompt, asked.suffix) if written is None and asked.suffix is not None else written
-    named = asked.model not in (None, "", service.model_id)
-    stop = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ())
     return RawRequest(
         prefix=hole.prefix if hole else prompt,
         suffix=hole.suffix if hole else None,
         path=hole.path if hole else None,
         repository=hole.repository if hole else "",
         context=hole.context if hole else (),
-        adapter=service.adapter_named(asked.model or "") if named else None,
+        adapter=named_adapter(service, asked.model),
         scale=asked.scale,
         max_tokens=asked.max_tokens or 16,
         sampling=SamplingParams(
             # Editors rely on a server's default: a hole has one best answer.
             temperature=(0.0 if hole else 1.0) if asked.temperature is None else asked.temperature,
             top_p=1.0 if asked.top_p is None else asked.top_p,
-            seed=(asked.seed if asked.seed is not None else uuid.uuid4().int) % 2**32,
+            seed=seed_of(asked.seed),
         ),
-        stop=stop,
+        stop=stop_strings(asked.stop),
         # logprobs=0 asks for the chosen tokens' own; the engine reports those only together with one alternative.
         logprobs=0 if asked.logprobs is None else max(1, asked.logprobs),
     )
+
+
+def named_adapter(service: CompletionService, model: str | None) -> Manifest | None:
+    """The adapter that ``model`` names; None for the base model. Raises as ``service.adapter_named`` does."""
+    return service.adapter_named(model) if model and model != service.model_id else None
+
+
+def seed_of(seed: int | None) -> int:
+    """The client's seed as one of ours; another one each time where it gives none."""
+    return (uuid.uuid4().int if seed is None else seed) % 2**32
+
+
+def stop_strings(stop: StopStrings | None) -> tuple[str, ...]:
+    """The client's stop strings, of which there may be one, many or none."""
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
 async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, Any]) -> CompletionsAnswer:
@@ -178,8 +205,8 @@ async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, An
             text += chunk.text
             tokens += chunk.logprobs
             if chunk.reason is not None:
-                choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, _finish_reason(chunk.reason))
-                return CompletionsAnswer(**head, choices=[choice], usage=_usage(chunk.timings))
+                choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, finish_reason(chunk.reason))
+                return CompletionsAnswer(**head, choices=[choice], usage=usage_of(chunk.timings))
     raise AssertionError("the last chunk has a reason")
 
 
@@ -190,11 +217,11 @@ async def _stream(
     async with aclosing(service.raw(raw, route="openai")) as chunks:
         async for chunk in chunks:
             logprobs = _logprobs(chunk.logprobs, offset) if raw.logprobs and chunk.reason is None else None
-            choice = Choice(chunk.text, 0, logprobs, _finish_reason(chunk.reason))
+            choice = Choice(chunk.text, 0, logprobs, finish_reason(chunk.reason))
             yield msgspec.json.encode(CompletionsAnswer(**head, choices=[choice]))
             offset += len(chunk.text)
             if with_usage and chunk.reason is not None:
-                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=_usage(chunk.timings)))
+                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=usage_of(chunk.timings)))
 
 
 def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs:
@@ -210,21 +237,24 @@ def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs:
     )
 
 
-def _finish_reason(reason: FinishReason | None) -> str | None:
+def finish_reason(reason: FinishReason | None) -> str | None:
+    """OpenAI's word for the end of an answer."""
     if reason is None:
         return None
     return "length" if reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "stop"
 
 
-def _usage(timings: Timings) -> Usage:
+def usage_of(timings: Timings) -> Usage:
+    """What OpenAI would charge for."""
     read, written = timings.prompt_tokens, timings.decode_tokens
     return Usage(read, written, read + written)
 
 
 def _cards(service: CompletionService) -> list[ModelCard]:
-    base = ModelCard(id=service.model_id, created=int(service.started), root=service.model_id)
+    context = ModelContext(service.context_tokens, service.trained_context_tokens)
+    base = ModelCard(id=service.model_id, created=int(service.started), root=service.model_id, meta=context)
     others = [
-        ModelCard(id=name, created=base.created, root=base.id, parent=base.id)
+        ModelCard(id=name, created=base.created, root=base.id, parent=base.id, meta=context)
         for name in (BASE, *(adapter.name for adapter in service.adapters()))
     ]
     return [base, *others]

@@ -62,6 +62,21 @@ def test_other_files_become_context(header: str, expected: tuple[str | None, str
     assert parse(prompt) == WrittenHole(BEFORE, AFTER, *expected)
 
 
+@pytest.mark.parametrize("others", ["", "[object Object]", "[object Object]\n[object Object]"])
+def test_the_preamble_of_llama_vscode_says_nothing(others: str) -> None:
+    hole = f"<|fim_prefix|>{BEFORE}<|fim_suffix|>{AFTER}<|fim_middle|>"
+    assert parse(f"Context:\n\n{others}{hole}") == HOLE
+    assert parse(f"Context: {others}{hole}") is None
+
+
+@pytest.mark.parametrize(
+    "token", ["<|im_end|>", "<|endoftext|>", "<|file_sep|>", "<|repo_name|>", "<fim_prefix>", "[PREFIX]"]
+)
+def test_other_tokens_inside_a_file_stay_its_text(token: str) -> None:
+    prompt = f"<|fim_prefix|># {token}\n{BEFORE}<|fim_suffix|>{AFTER}# {token}\n<|fim_middle|>"
+    assert parse(prompt) == WrittenHole(f"# {token}\n{BEFORE}", f"{AFTER}# {token}\n")
+
+
 @pytest.mark.parametrize(
     "text",
     [

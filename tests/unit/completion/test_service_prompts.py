@@ -13,7 +13,8 @@ from peft_core.api_types import LLAMACPP, CompleteRequest, CompleteResponse, Tas
 from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import client_prompts
-from peft_daemon.completion.service import CompletionService, RawRequest
+from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.models.catalogue import PromptFormats
@@ -129,7 +130,13 @@ async def test_a_hole_that_a_client_wrote_is_asked_with_control_tokens_and_its_t
     )
     assert hole is not None
     raw = RawRequest(
-        hole.prefix, hole.suffix, 8, context=hole.context, path=hole.path, repository=hole.repository, stop=("y",)
+        prefix=hole.prefix,
+        suffix=hole.suffix,
+        max_tokens=8,
+        context=hole.context,
+        path=hole.path,
+        repository=hole.repository,
+        stop=("y",),
     )
     async with aclosing(service.raw(raw, route="test")) as items:
         [_ async for _ in items]

@@ -181,6 +181,14 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
     async def _count(self, child: LlamaCppChild, texts: Sequence[str]) -> list[int]:
         return [len(await child.server.tokenize(text)) if text else 0 for text in texts]
 
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Return the token ids of ``text``; control tokens are recognised only when ``special``."""
+        return await self._ask(lambda child: child.server.tokenize(text, special=special))
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids; raises InvalidInput for ids that the model does not have."""
+        return await self._ask(lambda child: child.server.detokenize(tokens))
+
     async def unread(self, request: GenerationRequest) -> int:
         """Return how many tokens of the request's prompt neither a slot nor a saved state holds."""
         async with self._lease(request) as child:

@@ -123,6 +123,11 @@ class LlamaServerClient:
                 self._tokens.popitem(last=False)
         return tokens
 
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Return the text of token ids; raises InvalidInput for ids that the model does not have."""
+        text: str = (await self._json("POST", "/detokenize", {"tokens": list(tokens)}))["content"]
+        return text
+
     async def tokenize_prompt(self, prompt: Prompt) -> list[int]:
         """Return the token ids of all segments in a row."""
         ids: list[int] = []

@@ -1,0 +1,217 @@
+"""The routes of llama.cpp's server that editors made for it ask (llama.vscode, llama.vim).
+
+``/infill`` has the same fields and the same stream, and is answered by the adapter in use. ``/props``, ``/tokenize``,
+``/detokenize`` and ``/apply-template`` let clients count what they send. A field that is null counts as left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from peft_core import __version__
+from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
+from peft_core.paths import MAX_PATH_CHARS
+from peft_daemon.completion.chat import chat_prompt
+from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.service import CompletionService
+from peft_daemon.engines.base import GenerationChunk
+from peft_daemon.routes.chat import Messages
+from peft_daemon.routes.responses import answer, body, event_stream, while_connected
+
+DEFAULT_TOKENS = 128
+"""Longest answer where a client sets no limit."""
+UNNAMED = "tmp"
+"""Path of a piece of another file that has none, as llama.cpp shows it to the model."""
+
+
+class ExtraChunk(msgspec.Struct, frozen=True):
+    """A piece of another file."""
+
+    text: Text
+    filename: Annotated[str, Meta(max_length=MAX_PATH_CHARS)] | None = None
+
+
+class InfillBody(msgspec.Struct, frozen=True, kw_only=True):
+    """llama.cpp's fields; sampling details it knows and we do not are ignored, as its clients send many."""
+
+    input_prefix: Text | None = None
+    input_suffix: Text | None = None
+    input_extra: Annotated[list[ExtraChunk], Meta(max_length=256)] | None = None
+    prompt: Text | None = None
+    """The current line up to the cursor."""
+    n_predict: Annotated[int, Meta(ge=-1, le=4096)] | None = None
+    """-1 is the default, as null."""
+    temperature: Temperature | None = None
+    """Null: 0."""
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    seed: int | None = None
+    stop: Annotated[list[str], Meta(max_length=16)] | None = None
+    stream: bool | None = None
+    t_max_predict_ms: Annotated[int, Meta(ge=0, le=600_000)] | None = None
+    """Ends an answer that has at least one complete line."""
+    response_fields: Annotated[list[str], Meta(max_length=64)] | None = None
+    """Keys of the last answer that are sent, those of nested objects as ``timings/prompt_n``; null: all."""
+    id_slot: int | None = None
+    model: str | None = None
+
+
+class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What is tokenized, and how."""
+
+    content: Text
+    parse_special: bool | None = None
+    """Whether control tokens are recognised in the text; null: they are."""
+    add_special: Literal[False] | None = None
+    with_pieces: Literal[False] | None = None
+
+
+class DetokenizeBody(msgspec.Struct, frozen=True):
+    """Token ids."""
+
+    tokens: Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(max_length=1_000_000)]
+
+
+class ApplyTemplateBody(msgspec.Struct, frozen=True):
+    """A chat."""
+
+    messages: Messages
+
+
+def routes(service: CompletionService) -> list[Route]:
+    """The routes of this protocol."""
+
+    async def infill(request: Request) -> Response:
+        asked = await body(request, InfillBody)
+        raw = _raw_request(service, asked)
+        if asked.stream:
+            return await event_stream(request, _stream(service, raw, asked.response_fields))
+        return answer(await while_connected(request, _whole(service, raw, asked.response_fields)))
+
+    async def health(request: Request) -> Response:
+        engine = service.engine_status()
+        if engine.state is EngineState.READY and engine.responding:
+            return answer({"status": "ok"})
+        loads = engine.state is EngineState.STARTING and not engine.last_error
+        hangs = engine.state is EngineState.READY
+        message = "Loading model" if loads else "The engine does not answer" if hangs else engine.last_error
+        error = {"code": 503, "message": message or f"The engine is {engine.state}", "type": "unavailable_error"}
+        return answer({"status": "loading" if loads else "error", "error": error}, 503)
+
+    async def props(request: Request) -> Response:
+        settings = {"n_ctx": service.context_tokens}
+        return answer(
+            {
+                "default_generation_settings": settings,
+                "total_slots": service.slots,
+                "model_alias": service.model_id,
+                "build_info": f"peft-daemon {__version__}",
+            }
+        )
+
+    async def tokenize(request: Request) -> Response:
+        asked = await body(request, TokenizeBody)
+        special = asked.parse_special is not False
+        tokens = await while_connected(request, service.tokenizer.tokenize(asked.content, special=special))
+        return answer({"tokens": tokens})
+
+    async def detokenize(request: Request) -> Response:
+        asked = await body(request, DetokenizeBody)
+        return answer({"content": await while_connected(request, service.tokenizer.detokenize(asked.tokens))})
+
+    async def apply_template(request: Request) -> Response:
+        asked = await body(request, ApplyTemplateBody)
+        prompt = chat_prompt([each.read() for each in asked.messages], service.chat_template)
+        return answer({"prompt": "".join(segment.text for segment in prompt)})
+
+    return [
+        Route("/infill", infill, methods=["POST"]),
+        Route("/health", health),
+        Route("/props", props),
+        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/detokenize", detokenize, methods=["POST"]),
+        Route("/apply-template", apply_template, methods=["POST"]),
+    ]
+
+
+def _raw_request(service: CompletionService, asked: InfillBody) -> RawRequest:
+    named = asked.model not in (None, "", service.model_id)
+    n_predict = -1 if asked.n_predict is None else asked.n_predict
+    return RawRequest(
+        prefix=(asked.input_prefix or "") + (asked.prompt or ""),
+        suffix=asked.input_suffix or "",
+        context=tuple(ContextChunk(each.filename or UNNAMED, each.text) for each in asked.input_extra or ()),
+        adapter=service.adapter_named(asked.model or "") if named else service.adapter_in_use(Task.FILL, None),
+        max_tokens=DEFAULT_TOKENS if n_predict < 0 else n_predict,
+        sampling=SamplingParams(asked.temperature or 0.0, asked.top_p or 1.0, (asked.seed or 0) % 2**32),
+        stop=tuple(each for each in asked.stop or () if each),
+        decode_budget_ms=asked.t_max_predict_ms or None,
+    )
+
+
+def _last(
+    service: CompletionService, end: GenerationChunk, content: str, fields: Sequence[str] | None
+) -> dict[str, Any]:
+    t = end.timings
+    whole = {
+        "content": content,
+        "stop": True,
+        "stop_type": "limit" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "eos",
+        "model": service.model_id,
+        "tokens_predicted": t.decode_tokens,
+        "tokens_evaluated": t.prompt_tokens,
+        "tokens_cached": t.prompt_reused + t.decode_tokens,
+        "truncated": False,
+        "timings": {
+            "cache_n": t.prompt_reused,
+            "prompt_n": t.prompt_evaluated,
+            "prompt_ms": t.prompt_ms,
+            "prompt_per_token_ms": t.prompt_ms / t.prompt_evaluated if t.prompt_evaluated else 0.0,
+            "prompt_per_second": 1000 * t.prompt_evaluated / t.prompt_ms if t.prompt_ms else 0.0,
+            "predicted_n": t.decode_tokens,
+            "predicted_ms": t.decode_ms,
+            "predicted_per_token_ms": t.decode_ms / t.decode_tokens if t.decode_tokens else 0.0,
+            "predicted_per_second": 1000 * t.decode_tokens / t.decode_ms if t.decode_ms else 0.0,
+        },
+    }
+    return _chosen(whole, fields) if fields else whole
+
+
+def _chosen(whole: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Those of the fields that there are, each under its path."""
+    chosen = {}
+    for path in fields:
+        value: Any = whole
+        for key in path.split("/"):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            chosen[path] = value
+    return chosen
+
+
+async def _whole(service: CompletionService, raw: RawRequest, fields: Sequence[str] | None) -> dict[str, Any]:
+    text = ""
+    async with aclosing(service.raw(raw, route="infill")) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            if chunk.reason is not None:
+                return _last(service, chunk, text, fields)
+    raise AssertionError("the last chunk has a reason")
+
+
+async def _stream(
+    service: CompletionService, raw: RawRequest, fields: Sequence[str] | None
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(service.raw(raw, route="infill")) as chunks:
+        async for chunk in chunks:
+            if chunk.reason is None:
+                yield msgspec.json.encode({"content": chunk.text, "stop": False})
+            else:
+                yield msgspec.json.encode(_last(service, chunk, chunk.text, fields))
