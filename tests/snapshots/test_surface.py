@@ -52,7 +52,11 @@ BODIES: dict[str, Any] = {
     "/v1/feedback": FEEDBACK,
     "/v1/adapters/use": {"name": "base"},
     "/v1/completions": {"model": "tiny", "prompt": "def f(x):", "max_tokens": 4, "temperature": 0, "logprobs": 1},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "temperature": 0},
     "/infill": {"input_prefix": "def f(x):\n", "prompt": "    return ", "input_suffix": "\n", "n_predict": 4},
+    "/tokenize": {"content": "def f(x):"},
+    "/detokenize": {"tokens": [5, 6]},
+    "/apply-template": {"messages": [{"role": "user", "content": "hi"}]},
     "/v1/context/changed": {"workspace": "/nowhere", "saved": ["/nowhere/a.py"], "edits": []},
 }
 BAD: dict[str, list[Any]] = {
@@ -61,7 +65,17 @@ BAD: dict[str, list[Any]] = {
     "/v1/feedback": [{}],
     "/v1/adapters/use": [{"name": "nobody"}, {"name": "base", "repository": "x"}],
     "/v1/completions": [{"prompt": ""}, {"prompt": "x", "echo": True}, {"prompt": "x", "model": "nobody"}, {"n": 2}],
+    "/v1/chat/completions": [
+        {},
+        {"messages": []},
+        {"messages": [{"role": "robot", "content": "x"}]},
+        {"messages": [{"role": "user", "content": "x"}], "model": "nobody"},
+        {"messages": [{"role": "user", "content": "x"}], "n": 2},
+    ],
     "/infill": [{"n_predict": -2}, {"input_prefix": "x", "model": "nobody"}],
+    "/tokenize": [{}, {"content": "x", "add_special": True}],
+    "/detokenize": [{}, {"tokens": [-1]}, {"tokens": [2147483647]}],
+    "/apply-template": [{}],
     "/v1/context/changed": [{}],
 }
 
@@ -111,7 +125,7 @@ def test_requests_and_answers(used: UsedHome, http: httpx.Client) -> None:
             "answer": shape(response.json()),
             "fields of the answer": [fields(each) for each in typed],
         }
-    for path in ("/v1/status", "/v1/adapters", "/v1/models", "/v1/models/tiny", "/health"):
+    for path in ("/v1/status", "/v1/adapters", "/v1/models", "/v1/models/tiny", "/health", "/props"):
         response = http.get(path)
         typed = [schema for raw, schema in used.noted("encoded") if raw == response.text]
         found[f"GET {path}"] = {
@@ -119,8 +133,8 @@ def test_requests_and_answers(used: UsedHome, http: httpx.Client) -> None:
             "answer": shape(response.json()),
             "fields of the answer": [fields(each) for each in typed],
         }
-    for path in ("/v1/complete", "/v1/completions", "/infill"):
-        options = {"stream_options": {"include_usage": True}} if path == "/v1/completions" else {}
+    for path in ("/v1/complete", "/v1/completions", "/v1/chat/completions", "/infill"):
+        options = {"stream_options": {"include_usage": True}} if path.endswith("/completions") else {}
         response = http.post(path, json={**BODIES[path], **options, "stream": True})
         told = events(response)
         found[f"stream of {path}"] = {

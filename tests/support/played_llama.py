@@ -77,6 +77,8 @@ class PlayedLlama(httpx.AsyncBaseTransport):
             return httpx.Response(200, json={"status": "ok"})
         if request.url.path == "/tokenize":
             return httpx.Response(200, json={"tokens": [ord(c) for c in body["content"]]})
+        if request.url.path == "/detokenize":
+            return httpx.Response(200, json={"content": "".join(chr(token) for token in body["tokens"])})
         self.orders.append(request.url.raw_path.decode())
         self._under_way += 1
         work = asyncio.ensure_future(self._work(request, body))

@@ -31,14 +31,14 @@ class ChatMessage:
 
 
 class MessageField(StrEnum):
-    """A place in a chat template that a message fills."""
+    """A place in a chat format that a message fills."""
 
     ROLE = "role"
     CONTENT = "content"
 
 
 @dataclass(frozen=True)
-class ChatTemplate:
+class ChatFormat:
     """How a model family writes the turns of a chat."""
 
     id: str
@@ -64,7 +64,7 @@ class ChatTemplate:
 
 _START, _END = Segment("<|im_start|>", special=True), Segment("<|im_end|>", special=True)
 
-CHATML = ChatTemplate(
+CHATML = ChatFormat(
     id="chatml-v1",
     turn=(_START, MessageField.ROLE, Segment("\n"), MessageField.CONTENT, _END, Segment("\n")),
     answer=(_START, Segment("assistant\n")),
@@ -75,7 +75,7 @@ CHATML = ChatTemplate(
     stop=(_START.text, _END.text, "<|endoftext|>"),
 )
 """Qwen and many others."""
-INSTRUCT = ChatTemplate(
+INSTRUCT = ChatFormat(
     id="instruct-v1",
     turn=(Segment("### "), MessageField.ROLE, Segment(":\n"), MessageField.CONTENT, Segment("\n")),
     answer=(Segment("### Response:\n"),),
@@ -86,15 +86,15 @@ INSTRUCT = ChatTemplate(
     stop=("### Instruction:", "### Response:", "<|endoftext|>", "<|im_end|>", "</s>"),
 )
 """Models without a chat template, asked as the format ``instruct-v1`` asks them."""
-TEMPLATES = (CHATML, INSTRUCT)
+CHAT_FORMATS = (CHATML, INSTRUCT)
 
 
-def template_of(form: PromptFormat) -> ChatTemplate:
-    """Return the template of a model whose format for sentences is ``form``: the one with the same control tokens.
+def chat_format_of(form: PromptFormat) -> ChatFormat:
+    """Return the chat format of a model whose format for sentences is ``form``: the one with the same control tokens.
 
     Raises InvalidInput where none has them.
     """
-    known = next((each for each in TEMPLATES if each.control_tokens == set(form.control_tokens)), None)
+    known = next((each for each in CHAT_FORMATS if each.control_tokens == set(form.control_tokens)), None)
     if known is None:
         raise InvalidInput(
             "chats are not served with this model",
@@ -104,27 +104,27 @@ def template_of(form: PromptFormat) -> ChatTemplate:
     return replace(known, opening=tuple(each for each in form.pieces[: form.question] if isinstance(each, Segment)))
 
 
-def chat_prompt(messages: Sequence[ChatMessage], template: ChatTemplate) -> Prompt:
+def chat_prompt(messages: Sequence[ChatMessage], form: ChatFormat) -> Prompt:
     """Return the prompt after which the model writes the next turn.
 
-    Raises InvalidInput when there is no message, or one has a role that the template does not know.
+    Raises InvalidInput when there is no message, or one has a role that the format does not know.
     """
     if not messages:
         raise InvalidInput("there are no messages", fix="Send at least one in `messages`")
     has_system = messages[0].role in SYSTEM_ROLES
-    prompt: list[Segment] = [] if has_system else list(template.opening)
+    prompt: list[Segment] = [] if has_system else list(form.opening)
     for message in messages:
-        values = {MessageField.ROLE: _role(message, template), MessageField.CONTENT: masked(message.content)}
-        for piece in template.turn:
+        values = {MessageField.ROLE: _role(message, form), MessageField.CONTENT: masked(message.content)}
+        for piece in form.turn:
             append_segment(prompt, piece if isinstance(piece, Segment) else Segment(values[piece]))
-    for piece in template.answer:
+    for piece in form.answer:
         append_segment(prompt, piece)
     return tuple(prompt)
 
 
-def _role(message: ChatMessage, template: ChatTemplate) -> str:
-    if message.role not in template.roles:
+def _role(message: ChatMessage, form: ChatFormat) -> str:
+    if message.role not in form.roles:
         raise InvalidInput(
-            f"a message has the role '{message.role[:100]}'", fix=f"Use one of {', '.join(sorted(template.roles))}"
+            f"a message has the role '{message.role[:100]}'", fix=f"Use one of {', '.join(sorted(form.roles))}"
         )
-    return template.roles[message.role]
+    return form.roles[message.role]

@@ -39,7 +39,7 @@ from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, prompt, raw
-from peft_daemon.completion.chat import ChatTemplate, template_of
+from peft_daemon.completion.chat import ChatFormat, chat_format_of
 from peft_daemon.completion.cursor import Intent, find_intent
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.job import CompletionJob
@@ -101,9 +101,9 @@ class CompletionService:
         return self._settings.slots
 
     @property
-    def chat_template(self) -> ChatTemplate:
+    def chat_format(self) -> ChatFormat:
         """How chats are written for the base model; raises InvalidInput where that is not known."""
-        return template_of(formats.of_model(self._model.prompt_formats, Task.INTENT))
+        return chat_format_of(formats.of_model(self._model.prompt_formats, Task.INTENT))
 
     @property
     def tokenizer(self) -> TokenizingEngine:

@@ -166,10 +166,10 @@ def routes(service: CompletionService) -> list[Route]:
 
 
 def _raw_request(service: CompletionService, asked: ChatBody) -> RawRequest:
-    template = service.chat_template
-    own = template.sampling
+    form = service.chat_format
+    own = form.sampling
     return RawRequest(
-        chat=chat_prompt([each.read() for each in asked.messages], template),
+        chat=chat_prompt([each.read() for each in asked.messages], form),
         max_tokens=asked.answer_tokens,
         adapter=named_adapter(service, asked.model),
         scale=asked.scale,
@@ -178,7 +178,7 @@ def _raw_request(service: CompletionService, asked: ChatBody) -> RawRequest:
             top_p=own.top_p if asked.top_p is None else asked.top_p,
             seed=seed_of(asked.seed),
         ),
-        stop=(*template.stop, *stop_strings(asked.stop)),
+        stop=(*form.stop, *stop_strings(asked.stop)),
     )
 
 

@@ -128,7 +128,7 @@ def routes(service: CompletionService) -> list[Route]:
 
     async def apply_template(request: Request) -> Response:
         asked = await body(request, ApplyTemplateBody)
-        prompt = chat_prompt([each.read() for each in asked.messages], service.chat_template)
+        prompt = chat_prompt([each.read() for each in asked.messages], service.chat_format)
         return answer({"prompt": "".join(segment.text for segment in prompt)})
 
     return [

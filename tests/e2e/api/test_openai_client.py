@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageParam
 
 from support.running_daemon import RunningDaemon
 
@@ -65,6 +66,52 @@ def test_the_files_in_a_prompt_that_the_client_wrote_are_seen(client: openai.Ope
     hole = "<|fim_prefix|>import prices\n\ntotal = prices.<|fim_suffix|>\n<|fim_middle|>"
     answer = client.completions.create(model=MODEL, prompt=files + hole, max_tokens=8)
     assert answer.choices[0].text.startswith("gross_price(")
+
+
+def test_zed_gets_what_belongs_into_the_hole(client: openai.OpenAI) -> None:
+    """Edit prediction with ``prompt_format = qwen``.
+
+    zed-industries/zed, crates/edit_prediction/src/fim.rs at 09512d2e88ed9316fbccd988b46378e8d779179c.
+    """
+    stop = ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]
+    answer = client.completions.create(model=MODEL, prompt=WRITTEN, max_tokens=64, stop=stop)
+    assert answer.choices[0].text.startswith("a + b")
+    assert answer.choices[0].finish_reason == "stop"
+
+
+TURNS: list[ChatCompletionMessageParam] = [
+    {"role": "system", "content": "Answer with one word."},
+    {"role": "user", "content": "The capital of France?"},
+    {"role": "assistant", "content": "Paris"},
+    {"role": "user", "content": "And of Italy?"},
+]
+
+
+def test_it_chats(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=TURNS, temperature=0, max_completion_tokens=16)
+    assert answer.choices[0].message.content is not None
+    assert "Rome" in answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "stop", "the turn ended before the limit"
+    assert answer.usage is not None and answer.usage.prompt_tokens > 40
+    assert "<|im_" not in answer.choices[0].message.content
+
+
+def test_a_streamed_chat_is_the_same_and_stops_at_a_stop_string(client: openai.OpenAI) -> None:
+    asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Count from 1 to 9 with commas: 1, 2,"}]
+    options = {"model": MODEL, "messages": asked, "temperature": 0, "max_tokens": 48, "stop": "7"}
+    client.chat.completions.create(**options)  # type: ignore[call-overload]  # fills the cache, so that both read the same
+    whole = client.chat.completions.create(**options)  # type: ignore[call-overload]
+    pieces = list(client.chat.completions.create(**options, stream=True))  # type: ignore[call-overload]
+    text = "".join(piece.choices[0].delta.content or "" for piece in pieces)
+    assert text == whole.choices[0].message.content
+    assert "6" in text and "7" not in text
+
+
+def test_control_tokens_in_a_message_end_no_turn(client: openai.OpenAI) -> None:
+    """Read as text such a token is several tokens; read as control it would be one."""
+    quoted: list[ChatCompletionMessageParam] = [{"role": "user", "content": "<|im_end|>" * 20}]
+    answer = client.chat.completions.create(model=MODEL, messages=quoted, max_tokens=1, temperature=0)
+    assert answer.usage is not None and answer.usage.prompt_tokens > 80
 
 
 def test_text_about_the_tokens_is_no_hole(client: openai.OpenAI) -> None:

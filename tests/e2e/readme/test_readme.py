@@ -71,14 +71,22 @@ def test_its_links_lead_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_the_first_commands_of_the_api_page_reach_the_daemon(daemon: RunningDaemon) -> None:
+def test_the_commands_of_the_api_page_reach_the_daemon(daemon: RunningDaemon) -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    block = re.search(r"\n\n((?:    .*\n)+)", page)
-    assert block is not None
-    assert "curl" in block[1]
+    first, *others = [block for block in re.findall(r"\n\n((?:    .*\n)+)", page) if "curl" in block]
+    assert json.loads(printed(first, daemon))["status"] == "ok"
+    socket = first.strip().splitlines()[0]
+    chat, infill = [printed(f"{socket}\n{block}", daemon) for block in others]
+    assert "Rome" in chat
+    answer = json.loads(infill)
+    assert answer["content"].startswith("a + b") and answer["timings/predicted_n"] > 0
+
+
+def printed(block: str, daemon: RunningDaemon) -> str:
+    """What a block of commands writes to standard output."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     answer = subprocess.run(
-        ["sh", "-ec", block[1]], env={**daemon.environment, "PATH": path}, capture_output=True, text=True, check=False
+        ["sh", "-ec", block], env={**daemon.environment, "PATH": path}, capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["status"] == "ok"
+    return answer.stdout

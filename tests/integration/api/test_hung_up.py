@@ -20,6 +20,7 @@ ROUTES = {
     "/v1/complete": STREAMED,
     "/v1/warm": msgspec.json.encode({**msgspec.json.decode(BODY), "document": "d"}),
     "/v1/completions": b'{"prompt": "x = ", "max_tokens": 4, "stream": true}',
+    "/v1/chat/completions": b'{"messages": [{"role": "user", "content": "x"}], "max_tokens": 4, "stream": true}',
     "/infill": b'{"input_prefix": "x = ", "n_predict": 4, "stream": true}',
 }
 

@@ -27,7 +27,7 @@ from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFi
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import heartbeat, supervisor
-from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, LoadChecks, Segment
+from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest, LoadChecks, Segment, TokenizingEngine
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.supervisor import SupervisedEngine
@@ -272,6 +272,22 @@ async def test_tokens_are_counted_literally_also_while_a_request_is_decoded(engi
         await first_text(stream)
         # A control token that is spelled out is thirteen characters.
         assert await engine.count_tokens(["def", "", "<|endoftext|>"]) == [3, 0, 13]
+
+
+async def test_an_engine_that_shows_tokens_gives_the_text_back(engine: Engine, engine_id: str) -> None:
+    if not isinstance(engine, TokenizingEngine):
+        assert engine_id != LLAMACPP
+        return
+    assert isinstance(engine, LlamaCppEngine)
+    text = "def f(x):<|endoftext|>"
+    literal = await engine.tokenize(text, special=False)
+    assert len(literal) == sum(await engine.count_tokens([text]))
+    assert len(await engine.tokenize(text, special=True)) < len(literal)
+    assert await engine.detokenize(literal) == text
+    assert await engine.detokenize([]) == ""
+    with pytest.raises(InvalidInput, match="2147483647"):
+        await engine.detokenize([*literal, 2**31 - 1])
+    assert await engine.detokenize(literal) == text
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["while it reads the prompt", "while it writes"])

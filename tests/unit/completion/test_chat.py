@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from peft_core.api_types import Task
 from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats
-from peft_daemon.completion.chat import ChatMessage, chat_prompt, template_of
+from peft_daemon.completion.chat import ChatMessage, chat_format_of, chat_prompt
 from peft_daemon.completion.formats import PromptField, PromptFormat
 from peft_daemon.engines.base import Segment
 
-QWEN = template_of(formats.get("qwen-chat-v1"))
+QWEN = chat_format_of(formats.get("qwen-chat-v1"))
 SYSTEM, USER, ANSWER = ChatMessage("system", "Be short."), ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello")
 
 
@@ -38,7 +38,7 @@ def test_a_chat_without_a_system_message_gets_the_format_s() -> None:
 
 
 def test_a_model_without_a_chat_template_is_asked_as_for_a_sentence() -> None:
-    template = template_of(formats.get("instruct-v1"))
+    template = chat_format_of(formats.get("instruct-v1"))
     text = "".join(segment.text for segment in chat_prompt([USER, ANSWER, USER], template))
     assert text == "### Instruction:\nHi\n### Response:\nHello\n### Instruction:\nHi\n### Response:\n"
 
@@ -46,7 +46,7 @@ def test_a_model_without_a_chat_template_is_asked_as_for_a_sentence() -> None:
 def test_a_model_that_writes_turns_with_other_tokens_is_refused() -> None:
     pieces = (Segment("<|start_of_role|>", special=True), Segment("user"), PromptField.INTENT)
     with pytest.raises(InvalidInput, match="not served with this model"):
-        template_of(PromptFormat(id="chat-other", task=Task.INTENT, pieces=pieces))
+        chat_format_of(PromptFormat(id="chat-other", task=Task.INTENT, pieces=pieces))
 
 
 def test_the_roles_of_clients_become_those_of_the_family() -> None:

@@ -14,7 +14,7 @@ from peft_core.errors import InvalidInput
 from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats, raw
-from peft_daemon.completion.chat import ChatMessage, chat_prompt, template_of
+from peft_daemon.completion.chat import ChatMessage, chat_format_of, chat_prompt
 from peft_daemon.completion.raw import RawRequest, RawTarget
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
@@ -23,7 +23,7 @@ from support.tiny_entry import tiny_entry
 
 CONTEXT_TOKENS = 512
 TARGET = RawTarget(ScriptedEngine([]), formats.get("qwen-fim-v1"), CONTEXT_TOKENS)
-QWEN = template_of(formats.get("qwen-chat-v1"))
+QWEN = chat_format_of(formats.get("qwen-chat-v1"))
 HI = chat_prompt([ChatMessage("user", "Hi")], QWEN)
 
 
