@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,18 +107,25 @@ def stop(
     emit(stopped, as_json=as_json, text=lambda: typer.echo(what))
 
 
-def status(as_json: Json = False) -> None:
+def status(
+    as_json: Json = False,
+    show_token: Annotated[
+        bool, typer.Option("--show-token", help="Also print the token that programs send if the daemon listens on TCP.")
+    ] = False,
+) -> None:
     """Show whether the daemon runs and what its engine does; exit code 6 when no daemon runs.
 
     \b
     Example:
       peft-daemon status
       peft-daemon status --json
+      peft-daemon status --json --show-token
     """
     from peft_daemon.lifecycle.runtime_info import find_running_daemon
 
     paths = Paths.from_environment()
-    if find_running_daemon(paths) is None:
+    info = find_running_daemon(paths)
+    if info is None:
         emit(
             {"running": False},
             as_json=as_json,
@@ -125,7 +133,8 @@ def status(as_json: Json = False) -> None:
         )
         raise typer.Exit(Unavailable.exit_code)
     now = run(_status(paths))
-    emit({"running": True, **_fields(now)}, as_json=as_json, text=lambda: _print_status(now))
+    token = {"token": info.token} if show_token else {}
+    emit({"running": True, **_fields(now), **token}, as_json=as_json, text=lambda: _print_status(now, token))
 
 
 async def _start(settings: Settings, paths: Paths, *, wait: bool, timeout_s: float, as_json: bool) -> None:
@@ -163,11 +172,12 @@ def _fields(status_now: DaemonStatus) -> dict[str, Any]:
     return fields
 
 
-def _print_status(now: DaemonStatus) -> None:
+def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
     engine = now.engine
     rows = [
         ("daemon", f"{now.version}, pid {now.pid}, up {_duration(now.uptime_s)}"),
         ("address", now.address),
+        *((name, value or "none is needed on a socket") for name, value in more.items()),
         ("model", now.model),
         ("engine", _engine(engine) + (f", restarted {engine.restarts}×" if engine.restarts else "")),
         *([("code", _upstream(engine.upstream))] if engine.upstream else []),

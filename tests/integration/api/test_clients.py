@@ -5,7 +5,11 @@ The model is played; each docstring names the file and the commit in which the c
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -358,3 +362,25 @@ async def test_a_null_field_of_an_infill_request_counts_as_left_out(tool: Tool, 
     unnamed = {"input_extra": [{"text": "import os\n", "filename": None}]}
     await tool.post("/infill", {**body, **unnamed})
     assert "<|file_sep|>tmp\nimport os\n" in tool.model.asked[-1]
+
+
+@pytest.mark.parametrize("listen", ["tcp", "unix"])
+async def test_status_prints_the_token_that_a_tool_needs(listen: str) -> None:
+    command = [sys.executable, "-m", "peft_daemon", "status", "--show-token"]
+    async with played_home(PEFT_DAEMON_LISTEN=listen) as home:
+        daemon = find_running_daemon(home.paths)
+        assert daemon is not None and bool(daemon.token) == (listen == "tcp")
+        for options, expected in (["--json"], f'"token": "{daemon.token}"'), ([], daemon.token or "none is needed"):
+            shown = await asyncio.to_thread(
+                subprocess.run, [*command, *options], env={**os.environ, **home.environ}, capture_output=True, text=True
+            )
+            assert shown.returncode == 0, shown.stderr
+            assert expected in shown.stdout
+        hidden = await asyncio.to_thread(
+            subprocess.run,
+            [*command[:-1], "--json"],
+            env={**os.environ, **home.environ},
+            capture_output=True,
+            text=True,
+        )
+        assert '"token"' not in hidden.stdout

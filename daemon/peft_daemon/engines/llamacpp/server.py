@@ -125,7 +125,14 @@ class LlamaServerClient:
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """Return the text of token ids; raises InvalidInput for ids that the model does not have."""
-        text: str = (await self._json("POST", "/detokenize", {"tokens": list(tokens)}))["content"]
+        try:
+            text: str = (await self._json("POST", "/detokenize", {"tokens": list(tokens)}))["content"]
+        except GarbledOutput:
+            raise
+        except EngineFailed as error:  # nothing else can be wrong with such a request
+            raise InvalidInput(
+                "the model does not have one of these token ids", why=error.why, fix="Send ids that /tokenize gave"
+            ) from None
         return text
 
     async def tokenize_prompt(self, prompt: Prompt) -> list[int]:
