@@ -36,30 +36,29 @@ class ExtraChunk(msgspec.Struct, frozen=True):
     """A piece of another file."""
 
     text: Text
-    filename: Annotated[str, Meta(max_length=MAX_PATH_CHARS)] | None = None
+    filename: Annotated[str, Meta(max_length=MAX_PATH_CHARS)] | None = UNNAMED
 
 
 class InfillBody(msgspec.Struct, frozen=True, kw_only=True):
     """llama.cpp's fields; sampling details it knows and we do not are ignored, as its clients send many."""
 
-    input_prefix: Text | None = None
-    input_suffix: Text | None = None
-    input_extra: Annotated[list[ExtraChunk], Meta(max_length=256)] | None = None
-    prompt: Text | None = None
+    input_prefix: Text | None = ""
+    input_suffix: Text | None = ""
+    input_extra: Annotated[list[ExtraChunk], Meta(max_length=256)] | None = []
+    prompt: Text | None = ""
     """The current line up to the cursor."""
-    n_predict: Annotated[int, Meta(ge=-1, le=4096)] | None = None
-    """-1 is the default, as null."""
-    temperature: Temperature | None = None
-    """Null: 0."""
-    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
-    seed: int | None = None
-    stop: Annotated[list[str], Meta(max_length=16)] | None = None
-    stream: bool | None = None
-    t_max_predict_ms: Annotated[int, Meta(ge=0, le=600_000)] | None = None
+    n_predict: Annotated[int, Meta(ge=-1, le=4096)] | None = DEFAULT_TOKENS
+    """-1: the default."""
+    temperature: Temperature | None = 0.0
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = 1.0
+    seed: int | None = 0
+    stop: Annotated[list[str], Meta(max_length=16)] | None = []
+    stream: bool | None = False
+    t_max_predict_ms: Annotated[int, Meta(ge=0, le=600_000)] | None = 0
     """Ends an answer that has at least one complete line."""
     response_fields: Annotated[list[str], Meta(max_length=64)] | None = None
     """Keys of the last answer that are sent, those of nested objects as ``timings/prompt_n``; null: all."""
-    id_slot: int | None = None
+    id_slot: int | None = -1
     model: str | None = None
 
 
