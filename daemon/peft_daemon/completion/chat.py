@@ -1,7 +1,7 @@
 """Messages of a chat as a prompt: how a model family writes turns is data, and only that data has control tokens.
 
 The text of a message is tokenized literally like any other text, so a message that quotes ``<|im_end|>`` does not end
-its turn. Values that look like secrets are masked. Does not cover how long the answer may be: see ``raw``.
+its turn. Values that look like secrets are masked. Does not cover how long the answer may be: see ``job``.
 """
 
 from __future__ import annotations

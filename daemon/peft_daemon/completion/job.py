@@ -2,8 +2,9 @@
 
 A full prompt is some 600 tokens, which two processor cores read in seven seconds; a short one takes little more than
 one. So the first keys in a place whose text was not read yet are answered from a short prompt. The full one is read
-while the user waits for nothing, and is used as soon as it costs little more. Which adapter and format a request gets
-is decided in ``service``.
+while the user waits for nothing, and is used as soon as it costs little more. Raw requests are those of other tools'
+protocols: they continue a text, fill a hole or answer a chat, without the post-processing that editors get. Which
+adapter and format a request gets is decided in ``service``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from functools import cached_property
 from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Task
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
-from peft_daemon.adapters.manifest import AdapterLease
+from peft_core.privacy.values import masked
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.completion import prompt
 from peft_daemon.completion.cursor import Extent
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.prompt import Shot
-from peft_daemon.engines.base import Engine, GenerationRequest, PromptCachingEngine
+from peft_daemon.completion.prompt import RemoteTokenizer, Shot
+from peft_daemon.engines.base import Engine, GenerationRequest, Prompt, PromptCachingEngine, Segment
 
 SHORT_PROMPT_TOKENS = 224
 """Budget of a short prompt. Estimates and the steps of windows make it some 105 tokens long."""
@@ -28,6 +30,9 @@ MAX_EXTRA_UNREAD_TOKENS = 48
 """Unread tokens that a full prompt may have more than a short one: half a second, once."""
 MAX_UNREAD_TOKENS = 32
 """Unread tokens up to which no shorter prompt is tried."""
+
+MAX_ANSWER_SHARE = 0.5
+"""Part of the context that the answer to a hole may take; some clients ask for as many tokens as there are."""
 
 CacheKey = Hashable
 """Equal for jobs that one answer can serve."""
@@ -167,3 +172,80 @@ class RequestBuilder:
 def read_only(request: GenerationRequest) -> GenerationRequest:
     """The request for the same prompt with nothing to write behind it."""
     return replace(request, max_tokens=0, time_budget_ms=None, begins_with="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawRequest:
+    """A generation without post-processing, as other tools' protocols ask for it."""
+
+    prefix: str = ""
+    suffix: str | None = None
+    """None: continue ``prefix`` as it stands; else fill the hole between the two."""
+    chat: Prompt = ()
+    """A chat, written in the model's format; there is no prefix or suffix then."""
+    max_tokens: int | None
+    """0: only read the prompt. None, of a chat: as many as fit."""
+    adapter: Manifest | None = None
+    scale: float | None = None
+    context: tuple[ContextChunk, ...] = ()
+    path: str | None = None
+    repository: str = ""
+    sampling: SamplingParams = SamplingParams()
+    stop: tuple[str, ...] = ()
+    decode_budget_ms: int | None = None
+    """Counted from the first token, so reading a long prompt does not use it up; holds once a line is complete."""
+    logprobs: int = 0
+
+
+async def build_raw(
+    tokenizer: RemoteTokenizer,
+    asked: RawRequest,
+    *,
+    hole_format: PromptFormat,
+    context_tokens: int,
+    adapter: AdapterLease | None,
+) -> GenerationRequest:
+    """Return the engine's request for a raw one.
+
+    Raises InvalidInput when the prompt cannot fit, and what the engine raises.
+    """
+    stop, max_tokens, held = hole_format.stop, asked.max_tokens or 0, ""
+    segments: Prompt = (Segment(masked(asked.prefix)),)
+    if asked.chat:
+        segments, stop = asked.chat, ()
+        room = await _room_for_answer(tokenizer, segments, context_tokens)
+        max_tokens = room if asked.max_tokens is None else min(asked.max_tokens, room)
+    elif asked.suffix is not None:
+        max_tokens = min(max_tokens, int(context_tokens * MAX_ANSWER_SHARE))
+        segments, held = await prompt.build_for_engine(
+            tokenizer,
+            Document.normalized(asked.prefix, asked.suffix, path=asked.path),
+            hole_format,
+            prompt.prompt_budget(context_tokens, max(1, max_tokens)),
+            context=asked.context,
+            repository=asked.repository,
+        )
+    return GenerationRequest(
+        prompt=segments,
+        begins_with=held,
+        max_tokens=max_tokens,
+        adapter=adapter,
+        stop=(*stop, *asked.stop),
+        sampling=asked.sampling,
+        logprobs=asked.logprobs,
+    )
+
+
+async def _room_for_answer(tokenizer: RemoteTokenizer, segments: Prompt, context_tokens: int) -> int:
+    """Tokens that the prompt leaves of the context; raises InvalidInput when it leaves none."""
+    counts = await tokenizer.count_tokens([each.text for each in segments if not each.special])
+    tokens = sum(counts) + sum(each.special for each in segments)
+    room = context_tokens - tokens - prompt.MARGIN_TOKENS
+    if room < 1:
+        raise InvalidInput(
+            # Clients look for these words to shorten a chat.
+            f"this model's maximum context length is {context_tokens} tokens",
+            why=f"the messages have {tokens}",
+            fix="Send fewer or shorter messages, or set `context_tokens` higher",
+        )
+    return room

@@ -38,12 +38,11 @@ from peft_core.settings import Settings
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.completion import formats, prompt, raw
+from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.chat import ChatFormat, chat_format_of
 from peft_daemon.completion.cursor import Intent, find_intent
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.raw import RawRequest, RawTarget
+from peft_daemon.completion.job import CompletionJob, RawRequest, build_raw
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Scheduler, Superseded, until_deadline
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
@@ -71,8 +70,6 @@ class CompletionService:
         self._metrics = Metrics()
         self._completer = Completer(engine, self._scheduler, self._metrics.generated)
         self._context_tokens = min(settings.context_tokens, model.context_tokens)
-        form = formats.of_model(model.prompt_formats, Task.FILL)
-        self._raw_target = RawTarget(engine, form, self._context_tokens)
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
         self._left_out: dict[Task, str] = {}
@@ -332,8 +329,13 @@ class CompletionService:
         try:
             async with self._scheduler.slot() as slot:
                 queue_ms = slot.queue_ms
-                lease = self._lease(asked.adapter, asked.scale)
-                request = await raw.build(asked, self._raw_target, lease)
+                request = await build_raw(
+                    self._engine,
+                    asked,
+                    hole_format=formats.of_model(self._model.prompt_formats, Task.FILL),
+                    context_tokens=self._context_tokens,
+                    adapter=self._lease(asked.adapter, asked.scale),
+                )
                 held = request.begins_with
                 async with aclosing(self._engine.generate(request)) as chunks:
                     async for chunk in chunks:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from peft_core.api_types import Probability, SamplingParams, Scale, Temperature, Text
 from peft_core.errors import InvalidInput
 from peft_daemon.completion.chat import ChatMessage, chat_prompt
-from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.routes.openai import (
     StopStrings,

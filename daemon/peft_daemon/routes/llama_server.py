@@ -20,7 +20,7 @@ from peft_core import __version__
 from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
 from peft_core.paths import MAX_PATH_CHARS
 from peft_daemon.completion.chat import chat_prompt
-from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import GenerationChunk
 from peft_daemon.routes.chat import Messages

@@ -26,7 +26,7 @@ from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
-from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected

@@ -13,7 +13,7 @@ from peft_core.api_types import LLAMACPP, CompleteRequest, CompleteResponse, Tas
 from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import client_prompts
-from peft_daemon.completion.raw import RawRequest
+from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import GenerationRequest, Segment

@@ -13,22 +13,25 @@ from peft_core.api_types import LLAMACPP, FinishReason, Timings
 from peft_core.errors import InvalidInput
 from peft_core.settings import Settings
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.completion import formats, raw
+from peft_daemon.completion import formats
 from peft_daemon.completion.chat import ChatMessage, chat_format_of, chat_prompt
-from peft_daemon.completion.raw import RawRequest, RawTarget
+from peft_daemon.completion.job import RawRequest, build_raw
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest
 from support.tiny_entry import tiny_entry
 
 CONTEXT_TOKENS = 512
-TARGET = RawTarget(ScriptedEngine([]), formats.get("qwen-fim-v1"), CONTEXT_TOKENS)
 QWEN = chat_format_of(formats.get("qwen-chat-v1"))
 HI = chat_prompt([ChatMessage("user", "Hi")], QWEN)
 
 
 async def built(**fields: object) -> GenerationRequest:
-    return await raw.build(RawRequest(**fields), TARGET, None)  # type: ignore[arg-type]
+    asked = RawRequest(**fields)  # type: ignore[arg-type]
+    hole_format = formats.get("qwen-fim-v1")
+    return await build_raw(
+        ScriptedEngine([]), asked, hole_format=hole_format, context_tokens=CONTEXT_TOKENS, adapter=None
+    )
 
 
 async def test_a_hole_keeps_half_of_the_context_for_what_stands_around_it() -> None:
