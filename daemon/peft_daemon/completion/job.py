@@ -2,7 +2,8 @@
 
 A full prompt is some 600 tokens, which two processor cores read in seven seconds; a short one takes little more than
 one. So the first keys in a place whose text was not read yet are answered from a short prompt. The full one is read
-while the user waits for nothing, and is used as soon as it costs little more. Raw requests are those of other tools'
+while the user waits for nothing, and is used as soon as it costs little more. How much is little depends on how fast
+the engine was seen to read: a fast one always gets the full prompt. Raw requests are those of other tools'
 protocols: they continue a text, fill a hole or answer a chat, without the post-processing that editors get. Which
 adapter and format a request gets is decided in ``service``.
 """
@@ -13,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Task
+from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Task, Timings
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_core.privacy.values import masked
@@ -27,9 +28,14 @@ from peft_daemon.engines.base import Engine, GenerationRequest, Prompt, PromptCa
 SHORT_PROMPT_TOKENS = 224
 """Budget of a short prompt. Estimates and the steps of windows make it some 105 tokens long."""
 MAX_EXTRA_UNREAD_TOKENS = 48
-"""Unread tokens that a full prompt may have more than a short one: half a second, once."""
+"""Unread tokens that a full prompt may always have more than a short one: half a second of two slow cores, once."""
 MAX_UNREAD_TOKENS = 32
-"""Unread tokens up to which no shorter prompt is tried."""
+"""Unread tokens up to which no shorter prompt is ever tried."""
+EXTRA_READING_S, READING_S = 0.45, 0.3
+"""The same two limits as times, for engines that read more than the limits above in them."""
+MIN_MEASURED_TOKENS = 32
+"""A shorter reading says little of the speed: part of its time does not depend on its length."""
+NEWEST_READING_WEIGHT = 0.3
 
 MAX_ANSWER_SHARE = 0.5
 """Part of the context that the answer to a hole may take; some clients ask for as many tokens as there are."""
@@ -108,11 +114,32 @@ class CompletionJob:
         return replace(self, document=replace(self.document, prefix=self.document.prefix + typed))
 
 
+class ReadingSpeed:
+    """How fast an engine reads prompts: a moving mean over its generations."""
+
+    def __init__(self) -> None:
+        self.tokens_per_s = 0.0
+        """0 until something was read."""
+
+    def note(self, timings: Timings) -> None:
+        """Take a generation's timings into account, if it read enough."""
+        if timings.prompt_evaluated < MIN_MEASURED_TOKENS or timings.prompt_ms <= 0:
+            return
+        newest = 1000 * timings.prompt_evaluated / timings.prompt_ms
+        weight = NEWEST_READING_WEIGHT if self.tokens_per_s else 1.0
+        self.tokens_per_s += weight * (newest - self.tokens_per_s)
+
+    def tokens_in(self, seconds: float) -> int:
+        """Return how many tokens are read in this time."""
+        return int(self.tokens_per_s * seconds)
+
+
 class RequestBuilder:
     """Makes the requests of jobs to one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.speed = ReadingSpeed()
 
     async def full(self, job: CompletionJob) -> GenerationRequest:
         """Build the request with all that fits.
@@ -158,7 +185,7 @@ class RequestBuilder:
         if not isinstance(self._engine, PromptCachingEngine):
             return full, 0
         unread = await self._engine.unread(full)
-        if unread <= MAX_UNREAD_TOKENS:
+        if unread <= max(MAX_UNREAD_TOKENS, self.speed.tokens_in(READING_S)):
             return full, unread
         budget = min(SHORT_PROMPT_TOKENS, job.prompt_tokens or SHORT_PROMPT_TOKENS)
         try:
@@ -166,7 +193,8 @@ class RequestBuilder:
         except InvalidInput:  # a sentence as long as that has to be read whole
             return full, unread
         short_unread = await self._engine.unread(short)
-        return (short, short_unread) if short_unread + MAX_EXTRA_UNREAD_TOKENS < unread else (full, unread)
+        extra = max(MAX_EXTRA_UNREAD_TOKENS, self.speed.tokens_in(EXTRA_READING_S))
+        return (short, short_unread) if short_unread + extra < unread else (full, unread)
 
 
 def read_only(request: GenerationRequest) -> GenerationRequest:

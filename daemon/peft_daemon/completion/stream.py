@@ -209,6 +209,7 @@ class Completer:
 
     def _generated(self, timings: Timings) -> None:
         self._on_generated(timings)
+        self._requests.speed.note(timings)
         if timings.decode_tokens and timings.prompt_evaluated <= MAX_UNREAD_TOKENS:
             self._rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)
 

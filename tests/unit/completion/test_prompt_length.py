@@ -8,9 +8,17 @@ from dataclasses import replace
 import pytest
 
 from fakes.scripted_engines import PacedEngine
+from peft_core.api_types import Timings
 from peft_core.code.document import Document
 from peft_daemon.completion import formats
-from peft_daemon.completion.job import MAX_EXTRA_UNREAD_TOKENS, MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
+from peft_daemon.completion.job import (
+    MAX_EXTRA_UNREAD_TOKENS,
+    MAX_UNREAD_TOKENS,
+    MIN_MEASURED_TOKENS,
+    CompletionJob,
+    ReadingSpeed,
+    RequestBuilder,
+)
 from peft_daemon.engines.base import Engine, GenerationRequest
 
 LINES = "".join(f"VALUE_{n} = {n * n}\n" for n in range(200))
@@ -63,6 +71,39 @@ async def test_a_short_prompt_is_taken_where_it_saves_reading(
     request, to_read = await requests(split(full, short)).quickest(JOB)
     assert to_read == unread
     assert (length(request) < 1500) is is_short
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "full", "is_short"),
+    [
+        (80, 600, True),
+        (80, MAX_EXTRA_UNREAD_TOKENS, False),
+        (80, MAX_EXTRA_UNREAD_TOKENS + 1, True),
+        (1000, 300, False),
+        (1000, 600, True),
+        (3000, 1000, False),
+    ],
+)
+async def test_the_faster_an_engine_reads_the_longer_may_a_prompt_be(
+    tokens_per_s: int, full: int, is_short: bool
+) -> None:
+    builder = requests(split(full, 0))
+    builder.speed.note(Timings(prompt_evaluated=tokens_per_s, prompt_ms=1000))
+    request, _ = await builder.quickest(JOB)
+    assert (length(request) < 1500) is is_short
+
+
+def test_the_speed_is_a_moving_mean_of_what_was_read() -> None:
+    speed = ReadingSpeed()
+    assert speed.tokens_in(10) == 0
+    speed.note(Timings(prompt_evaluated=MIN_MEASURED_TOKENS - 1, prompt_ms=1))
+    speed.note(Timings(prompt_evaluated=500))
+    assert speed.tokens_per_s == 0
+    speed.note(Timings(prompt_evaluated=100, prompt_ms=1000))
+    assert speed.tokens_in(0.5) == 50
+    for _ in range(20):
+        speed.note(Timings(prompt_evaluated=200, prompt_ms=1000))
+    assert speed.tokens_per_s == pytest.approx(200, rel=0.01)
 
 
 async def test_a_prompt_that_is_to_be_shorter_yet_stays_so() -> None:
