@@ -7,12 +7,18 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 # The tests of one file share what they set up. More processes than cores are slower: most tests start others.
-PARALLEL := --numprocesses auto --dist loadfile
+# In the order of the files: by their number of tests, the longest would come last.
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
+TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
 # Two of these parts run at a time: each has a daemon of its own, and a model computes in only half of it.
-E2E_PARTS := e2e-torch e2e-vscode e2e-served
-e2e-torch: E2E_TESTS := tests/e2e/tuning tests/e2e/evaluation tests/e2e/models
-e2e-vscode: E2E_TESTS := tests/e2e/vscode
-e2e-served: E2E_TESTS := tests/e2e --ignore=tests/e2e/tuning --ignore=tests/e2e/evaluation --ignore=tests/e2e/models --ignore=tests/e2e/vscode
+E2E_TORCH := tests/e2e/tuning tests/e2e/evaluation tests/e2e/models
+E2E_VSCODE := tests/e2e/vscode
+E2E_ENGINE := tests/e2e/adapters tests/e2e/completion tests/e2e/engines
+E2E_PARTS := e2e-torch e2e-vscode e2e-engine e2e-others
+e2e-torch: E2E_TESTS := $(E2E_TORCH)
+e2e-vscode: E2E_TESTS := $(E2E_VSCODE)
+e2e-engine: E2E_TESTS := $(E2E_ENGINE)
+e2e-others: E2E_TESTS := tests/e2e $(addprefix --ignore=,$(E2E_TORCH) $(E2E_VSCODE) $(E2E_ENGINE))
 
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
@@ -20,15 +26,16 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: run test test-all $(E2E_PARTS) lint unit format bench shape clean vsix vscode-check pictures
+.PHONY: run test test-all $(E2E_PARTS) lint python-check unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: lint $(VENV)/test.stamp
+test: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp
+	$(TWO_AT_A_TIME) python-check vscode-check
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
 	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots
-	$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target $(E2E_PARTS)
+	$(TWO_AT_A_TIME) --keep-going $(E2E_PARTS)
 
 $(E2E_PARTS): $(VENV)/test.stamp
 	$(BIN)/python -m pytest --durations=20 --durations-min=2 $(E2E_TESTS)
@@ -38,7 +45,9 @@ $(E2E_PARTS): $(VENV)/test.stamp
 test-all: test
 	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/e2e tests/long
 
-lint: $(VENV)/test.stamp vscode-check
+lint: python-check vscode-check
+
+python-check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

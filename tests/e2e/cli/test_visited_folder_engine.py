@@ -43,7 +43,7 @@ def test_what_needs_the_model_runs_nothing_of_the_folder(model_file: Path, model
             # The second reads the repository, and then asks what its `.venv` is.
             for arguments, says in (
                 (("doctor",), "ok   engine"),
-                (("evaluate", "--repo", ".", "--run-tests", "--strategy", "zero-shot"), "is not run to be asked"),
+                (("evaluate", "--repo", ".", "--run-tests", "--strategy", "zero-shot"), "is not run to ask it"),
             ):
                 done = subprocess.run(
                     [COMMAND, *arguments], cwd=visited.root, env=environ, check=False, capture_output=True, text=True
