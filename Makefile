@@ -6,14 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
-# The tests of one file share what they set up. More processes than cores are slower: most tests start others.
-# In the order of the files: by their number of tests, the longest would come last.
-PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
+# The tests of one file share what they set up. They wait for processes that they start, so one more than cores is faster:
+# 308 s instead of 351 s on two. In the order of the files: by their number of tests, the longest would come last.
+PROCESSES := $(shell expr $$(nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1) + 1)
+PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 TWO_AT_A_TIME = $(MAKE) --no-print-directory --jobs 2 --output-sync=target
 # Two of these parts run at a time: each has a daemon of its own, and a model computes in only half of it.
-E2E_TORCH := tests/e2e/tuning tests/e2e/evaluation tests/e2e/models
+E2E_TORCH := tests/e2e/tuning tests/e2e/evaluation
 E2E_VSCODE := tests/e2e/vscode
-E2E_ENGINE := tests/e2e/adapters tests/e2e/completion tests/e2e/engines
+E2E_ENGINE := tests/e2e/adapters tests/e2e/completion tests/e2e/engines tests/e2e/models
 E2E_PARTS := e2e-torch e2e-vscode e2e-engine e2e-others
 e2e-torch: E2E_TESTS := $(E2E_TORCH)
 e2e-vscode: E2E_TESTS := $(E2E_VSCODE)
