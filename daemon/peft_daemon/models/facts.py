@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from peft_core.errors import Conflict, InvalidInput
+from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import format_bytes
 from peft_core.gguf import GgufHeader, read_header
 
@@ -41,6 +41,10 @@ def read_facts(file: Path) -> ModelFacts:
     """
     if file.is_dir():
         raise InvalidInput(f"{file} is a folder", fix="Name a file that ends in .gguf")
+    if not file.exists():
+        raise NotFound(
+            f"no model file {file}", fix="Check the path; `peft-daemon models found` shows what other programs have"
+        )
     header = read_header(file)
     metadata = header.metadata
     kind = str(metadata.get("general.type", "model"))
