@@ -44,7 +44,9 @@ class _Alternative(msgspec.Struct):
     logprob: float
 
 
-class _Probability(msgspec.Struct):
+class TokenProbability(msgspec.Struct):
+    """A token of an answer as llama-server reports it."""
+
     token: str
     logprob: float
     top_logprobs: list[_Alternative] = []
@@ -56,7 +58,7 @@ class _Event(msgspec.Struct):
     stop: bool = False
     stop_type: str = ""
     timings: _RawTimings | None = None
-    completion_probabilities: list[_Probability] = []
+    completion_probabilities: list[TokenProbability] = []
     error: dict[str, Any] | None = None
 
 
@@ -210,7 +212,7 @@ class LlamaServerClient:
                         first_token_ms = (time.perf_counter() - started) * 1000
                     slot.wrote(event.tokens, written.predicted_n)
                     if event.content:
-                        yield GenerationChunk(event.content, _logprobs(event), timings())
+                        yield GenerationChunk(event.content, logprobs_of(event.completion_probabilities), timings())
                     if event.stop:
                         reason = FinishReason.LENGTH if event.stop_type == "limit" else FinishReason.STOP
                         yield GenerationChunk(reason=reason, timings=timings())
@@ -384,8 +386,8 @@ def _failure(what: str, message: str) -> EngineFailed:
     return GarbledOutput(message) if "grammar stack" in message else EngineFailed(what, why=message)
 
 
-def _logprobs(event: _Event) -> tuple[TokenLogprob, ...]:
+def logprobs_of(probabilities: Sequence[TokenProbability]) -> tuple[TokenLogprob, ...]:
+    """Return the probabilities in the engines' own form."""
     return tuple(
-        TokenLogprob(p.token, p.logprob, tuple((a.token, a.logprob) for a in p.top_logprobs))
-        for p in event.completion_probabilities
+        TokenLogprob(p.token, p.logprob, tuple((a.token, a.logprob) for a in p.top_logprobs)) for p in probabilities
     )

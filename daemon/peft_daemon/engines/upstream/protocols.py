@@ -16,7 +16,7 @@ import msgspec
 
 from peft_core.api_types import FinishReason
 from peft_daemon.engines.base import GenerationRequest, Prompt, TokenLogprob
-from peft_daemon.engines.llamacpp.server import grammar_of_beginning
+from peft_daemon.engines.llamacpp.server import TokenProbability, grammar_of_beginning, logprobs_of
 
 ModelPrompt = list[int] | str
 """A prompt as a server gets it: token ids where it can tokenize, else text with control tokens spelled out."""
@@ -212,10 +212,7 @@ class LlamaServerProtocol(OpenAiProtocol):
         reason = FinishReason.LENGTH if event.stop_type == "limit" else FinishReason.STOP
         return ServerEvent(
             text=event.content,
-            logprobs=tuple(
-                TokenLogprob(each.token, each.logprob, tuple((a.token, a.logprob) for a in each.top_logprobs))
-                for each in event.completion_probabilities
-            ),
+            logprobs=logprobs_of(event.completion_probabilities),
             reason=reason if event.stop else None,
             prompt_read=read,
             prompt_reused=reused,
@@ -346,24 +343,13 @@ class _LlamaProgress(msgspec.Struct):
     processed: int = 0
 
 
-class _LlamaAlternative(msgspec.Struct):
-    token: str
-    logprob: float
-
-
-class _LlamaProbability(msgspec.Struct):
-    token: str
-    logprob: float
-    top_logprobs: list[_LlamaAlternative] = []
-
-
 class _LlamaEvent(msgspec.Struct):
     content: str = ""
     stop: bool = False
     stop_type: str = ""
     timings: _LlamaTimings | None = None
     prompt_progress: _LlamaProgress | None = None
-    completion_probabilities: list[_LlamaProbability] = []
+    completion_probabilities: list[TokenProbability] = []
     error: Any = None
 
 
