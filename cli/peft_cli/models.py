@@ -128,7 +128,7 @@ def optimize(
 @app.command("list", epilog="Example: peft-daemon models list --json")
 def list_models(as_json: Json = False) -> None:
     """Show all known models, and which are installed."""
-    settings = _settings()
+    settings = resolve_settings()
     store = open_store(settings, Paths.from_environment())
     mine = open_catalogue(Paths.from_environment()).user_entries()
     rows = [_row(entry, store, settings.model, added=False) for entry in catalogue.entries()]
@@ -147,7 +147,7 @@ def pull_model(
 ) -> None:
     """Fetch a model and verify its sha256; an interrupted pull is continued."""
     entry = open_catalogue(Paths.from_environment()).get(model_id)
-    store = open_store(_settings(offline=offline), Paths.from_environment())
+    store = open_store(resolve_settings(offline=offline), Paths.from_environment())
     model = pull_with_progress(store, entry, local=local)
     pulled = PulledModel(
         id=model.id,
@@ -168,7 +168,7 @@ def remove_model(model_id: ModelId, as_json: Json = False) -> None:
     """
     paths = Paths.from_environment()
     known = open_catalogue(paths)
-    entry, store = known.get(model_id), open_store(_settings(), paths)
+    entry, store = known.get(model_id), open_store(resolve_settings(), paths)
     forgotten = known.remove(model_id)
     try:
         freed = store.remove(entry)
@@ -209,7 +209,8 @@ def pull_with_progress(store: ModelStore, entry: ModelEntry, *, local: Path | No
         ) from None
 
 
-def _settings(*, offline: bool = False) -> settings.Settings:
+def resolve_settings(*, offline: bool = False) -> settings.Settings:
+    """Return the settings as commands about models see them."""
     return settings.resolve(
         command_line={"offline": True if offline else None},
         project_file=settings.find_project_file(Path.cwd()),

@@ -12,7 +12,7 @@ import msgspec
 import psutil
 import typer
 
-from peft_cli.models import pull_with_progress
+from peft_cli.models import pull_with_progress, resolve_settings
 from peft_cli.output import Json, emit, run
 from peft_core.api_types import Task
 from peft_core.errors import DownloadFailed, InvalidInput, PeftDaemonError
@@ -20,7 +20,7 @@ from peft_core.files import file_sha256, format_bytes
 from peft_core.gguf import read_vocabulary
 from peft_core.http_download import hub_endpoint
 from peft_core.paths import Paths
-from peft_core.settings import Settings, find_project_file, resolve
+from peft_core.settings import Settings
 from peft_daemon.completion import detection, formats
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.temporary import temporary_engine
@@ -109,7 +109,7 @@ def add_model(
     and prompt formats are read from the file.
     """
     paths = Paths.from_environment()
-    settings = resolve(project_file=find_project_file(Path.cwd()), user_file=paths.config_file).settings
+    settings = resolve_settings()
     corrections = Corrections(name, licence, context_tokens, fill_format, intent_format)
     store, catalogue = open_store(settings, paths), open_catalogue(paths)
     if source.startswith(HUB):
