@@ -29,14 +29,10 @@ from peft_core.settings import Settings, describe, find_project_file, resolve
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import GenerationRequest, Segment, default_threads
-from peft_daemon.engines.temporary import temporary_engine
+from peft_daemon.engines.base import default_threads
+from peft_daemon.engines.speed import measure_speed
 from peft_daemon.models.catalogue import open_catalogue
 from peft_daemon.models.store import open_store
-
-PROMPT_LINES = 24
-DECODE_TOKENS = 32
-"""Lines of the prompt and tokens of the answer by which the engine's speed is measured."""
 
 
 class SetupResult(msgspec.Struct, frozen=True):
@@ -222,9 +218,12 @@ def _check_model(settings: Settings, paths: Paths) -> str:
 
 
 def _check_engine(settings: Settings, paths: Paths) -> str:
-    prefill, decode = run(_measure_speeds(settings, paths))
+    model = open_catalogue(paths).get(settings.model)
+    path = open_store(settings, paths).file_to_serve(model, settings).path
+    speed = run(measure_speed(settings, model, path))
     return (
-        f"{factory.engine_id(settings)}: reads {prefill:.0f} tok/s, writes {decode:.0f} tok/s. {_why_engine(settings)}"
+        f"{factory.engine_id(settings)}: reads {speed.reading:.0f} tok/s, writes {speed.writing:.0f} tok/s. "
+        f"{_why_engine(settings)}"
     )
 
 
@@ -240,20 +239,6 @@ def _why_engine(settings: Settings) -> str:
     if importlib.util.find_spec("torch") is None:
         return "There is a CUDA device, but torch is not installed"
     return "There is a CUDA device: `PEFT_DAEMON_ENGINE=torch peft-daemon start` uses it"
-
-
-async def _measure_speeds(settings: Settings, paths: Paths) -> tuple[float, float]:
-    """Return tokens per second, reading a prompt and writing, measured with a temporary engine."""
-    model = open_catalogue(paths).get(settings.model)
-    path = open_store(settings, paths).file_to_serve(model, settings).path
-    async with temporary_engine(settings, model, path) as engine:
-        text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_LINES))
-        request = GenerationRequest((Segment(text),), DECODE_TOKENS)
-        async for chunk in engine.generate(request):
-            if chunk.reason is not None:
-                t = chunk.timings
-                return 1000 * t.prompt_evaluated / max(t.prompt_ms, 1), 1000 * t.decode_tokens / max(t.decode_ms, 1)
-    return 0.0, 0.0
 
 
 def check_daemon(paths: Paths) -> str:
