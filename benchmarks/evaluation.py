@@ -24,9 +24,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.api_types import TORCH
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
+from peft_core.status_types import TORCH
 from peft_daemon.engines.base import Engine, GenerationRequest, Segment
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.models import catalogue

@@ -16,10 +16,11 @@ import typer
 
 from peft_cli.output import Json, emit
 from peft_core import settings
-from peft_core.api_types import BASE, TORCH, AdapterSummary, Task
+from peft_core.api_types import BASE, AdapterSummary, Task
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.files import format_bytes
 from peft_core.paths import Paths
+from peft_core.status_types import TORCH
 from peft_daemon.adapters.lora import validate_lora
 from peft_daemon.adapters.manifest import Manifest, TrainingRecord
 from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry

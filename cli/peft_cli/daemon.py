@@ -13,7 +13,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    from peft_core.api_types import ContextStatus, DaemonStatus, EngineStatus, UpstreamStatus
+    from peft_core.status_types import ContextStatus, DaemonStatus, EngineStatus, UpstreamStatus
 
 ModelOption = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
 Listen = Annotated[str | None, typer.Option(help="unix, tcp (with a token) or auto.")]

@@ -20,12 +20,12 @@ from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, expected, run
 from peft_cli.upstream import check_upstream
 from peft_core import __version__
-from peft_core.api_types import LLAMACPP, UPSTREAM, DaemonStatus, EngineState
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.files import require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, describe, find_project_file, resolve
+from peft_core.status_types import LLAMACPP, UPSTREAM, DaemonStatus, EngineState
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory

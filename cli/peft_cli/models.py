@@ -283,7 +283,8 @@ _UNTIL_STOPPED = "a running daemon uses its file until `peft-daemon stop`"
 
 def _judging(settings: Settings, paths: Paths, entry: ModelEntry) -> JudgingOptions:
     """Return how copies are judged: with the adapter that fills in everywhere, as the daemon would serve them."""
-    from peft_core.api_types import LLAMACPP, Task
+    from peft_core.api_types import Task
+    from peft_core.status_types import LLAMACPP
     from peft_daemon.adapters.registry import AdapterRegistry
     from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
     from peft_daemon.requantize.optimizer import JudgingOptions

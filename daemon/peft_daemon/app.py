@@ -15,11 +15,12 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from peft_core import __version__
-from peft_core.api_types import PROTOCOL_VERSION, TORCH, UPSTREAM, DaemonStatus
+from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.status_types import TORCH, UPSTREAM, DaemonStatus
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters

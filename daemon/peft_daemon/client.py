@@ -23,9 +23,7 @@ from peft_core.api_types import (
     CompleteResponse,
     ContextChanged,
     ContextResponse,
-    DaemonStatus,
     DeltaEvent,
-    EngineState,
     ErrorEvent,
     FeedbackRequest,
     FeedbackResponse,
@@ -38,6 +36,7 @@ from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonErr
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_core.paths import Paths
 from peft_core.settings import Resolved, Settings, resolve
+from peft_core.status_types import DaemonStatus, EngineState
 from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import error_from_body, error_from_response
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon

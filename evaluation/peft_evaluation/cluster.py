@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from peft_core import __version__
-from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unavailable
 from peft_core.processes import WORKING_FOLDER, python_code, run
+from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_evaluation.cluster_model import ClusterWorker, DistributedModel, NodeLost, pack_adapter
 from peft_evaluation.model import ModelInput, ModelOutput, ModelSpec

@@ -17,9 +17,10 @@ from typing import Protocol
 
 import msgspec
 
-from peft_core.api_types import TORCH, ContextChunk, SamplingParams, Task
+from peft_core.api_types import ContextChunk, SamplingParams, Task
 from peft_core.code.document import Document, lines_of
 from peft_core.errors import InvalidInput
+from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.completion.job import CompletionJob

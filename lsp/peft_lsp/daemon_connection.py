@@ -21,11 +21,11 @@ from peft_core.api_types import (
     CompleteResponse,
     ContextChanged,
     DeltaEvent,
-    EngineState,
     FeedbackRequest,
     FinishReason,
 )
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
+from peft_core.status_types import EngineState
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.client import DaemonClient
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import EngineFailed
+from peft_core.status_types import EngineState, EngineStatus
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest
 
 

@@ -17,9 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_core.api_types import LLAMACPP, EngineState, EngineStatus, FinishReason
+from peft_core.api_types import FinishReason
 from peft_core.paths import Paths
 from peft_core.settings import resolve
+from peft_core.status_types import LLAMACPP, EngineState, EngineStatus
 from peft_daemon import app
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest
 from peft_daemon.lifecycle.background_process import handover_environment, take_handover

@@ -14,9 +14,9 @@ import httpx
 import msgspec
 import psutil
 
-from peft_core.api_types import DaemonStatus, EngineState
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.status_types import DaemonStatus, EngineState
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.app import create_app

@@ -17,9 +17,10 @@ from pathlib import Path
 import msgspec
 
 from peft_core import files
-from peft_core.api_types import LLAMACPP, Task
+from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, UnusableFile
 from peft_core.files import FileStamp, file_sha256, private_folder
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters import lora_config, peft_files, vectors
 from peft_daemon.adapters.lora import LoraAdapter, export_lora_gguf, validate_lora
 from peft_daemon.adapters.manifest import DIGEST_PATTERN, Manifest, TrainingRecord

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf import GgufHeader
+from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.lora_config import LoraConfig
 from peft_daemon.adapters.manifest import TrainingRecord

@@ -15,8 +15,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from peft_core.api_types import BASE, LLAMACPP, TORCH, AdapterSummary, Task
+from peft_core.api_types import BASE, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput
+from peft_core.status_types import LLAMACPP, TORCH
 
 RecordText = Annotated[str, Meta(max_length=4096)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]

@@ -16,9 +16,10 @@ from typing import Literal
 import msgspec
 
 from peft_core import files
-from peft_core.api_types import BASE, LLAMACPP, AdapterSummary, Task
+from peft_core.api_types import BASE, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import private_folder
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.blobs import AdapterVerifier, BlobStore, utc_now
 from peft_daemon.adapters.manifest import DIGEST_PATTERN, AdapterLease, Manifest, lost_summary, require_usable_name
 from peft_daemon.adapters.peft_files import round_to_float16

@@ -14,9 +14,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf import GgufHeader
+from peft_core.status_types import TORCH
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import Tensor, read_tensors, tensors_digest

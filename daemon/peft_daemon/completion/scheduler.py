@@ -28,8 +28,8 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from peft_core.api_types import EngineState, EngineStatus
 from peft_core.errors import Unavailable
+from peft_core.status_types import EngineState, EngineStatus
 from peft_core.tasks import BackgroundTasks, cancel_and_wait, run_shielded
 
 T = TypeVar("T")

@@ -23,7 +23,6 @@ from peft_core.api_types import (
     AdapterUse,
     CompleteRequest,
     CompleteResponse,
-    EngineStatus,
     FinishReason,
     Origin,
     Task,
@@ -35,6 +34,7 @@ from peft_core.code.document import Document
 from peft_core.errors import InvalidInput, NotFound, UnusableFile
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.settings import Settings
+from peft_core.status_types import EngineStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry

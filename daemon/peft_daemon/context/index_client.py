@@ -13,8 +13,9 @@ import logging
 
 import msgspec
 
-from peft_core.api_types import ContextChunk, IndexState, WorkspaceStatus
+from peft_core.api_types import ContextChunk
 from peft_core.child_process import ChildGone, ChildProcess
+from peft_core.status_types import IndexState, WorkspaceStatus
 
 MODULE = "peft_daemon.context.index_process"
 MAX_CRASHES = 3

@@ -15,11 +15,11 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
-from peft_core.api_types import IndexState, WorkspaceStatus
 from peft_core.child_main import CommandReader, run_child
 from peft_core.code.files import list_workspace
 from peft_core.code.imports import RelatedFiles
 from peft_core.errors import PeftDaemonError
+from peft_core.status_types import IndexState, WorkspaceStatus
 from peft_daemon.context.index import Index
 from peft_daemon.context.index_client import (
     FilesChanged,

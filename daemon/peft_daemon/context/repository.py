@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, ContextStatus
+from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk
 from peft_core.code.document import normalize_newlines
 from peft_core.privacy.files import secret_file
+from peft_core.status_types import ContextStatus
 from peft_daemon.context.index_client import IndexClient, SelectChunks
 
 ADOPT_WAIT_S = 0.3

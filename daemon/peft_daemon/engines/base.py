@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from peft_core.api_types import EngineStatus, FinishReason, SamplingParams, Timings
+from peft_core.api_types import FinishReason, SamplingParams, Timings
 from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_core.status_types import EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 
 
@@ -50,6 +51,8 @@ class GenerationRequest:
     prompt: Prompt
     max_tokens: int
     """0: read the prompt into the cache and write nothing."""
+    step_tokens: int = 0
+    """Prompt tokens that are read between two moments at which the request can be cancelled; 0: as the engine does."""
     adapter: AdapterLease | None = None
     stop: tuple[str, ...] = ()
     time_budget_ms: int | None = None
@@ -176,6 +179,17 @@ class Engine(Protocol):
     async def idle(self) -> None:
         """Wait until no request is decoded; for tests and measurements."""
 
+
+class EngineSpeed(msgspec.Struct, frozen=True):
+    """Tokens per second; 0 where nothing was measured."""
+
+    reading: float = 0.0
+    """Of prompts that are not cached."""
+    writing: float = 0.0
+
+
+LEAST_STEP_TOKENS = 16
+"""Prompt tokens of a step where an engine's speed is not known: 140 to 180 ms on two slow cores."""
 
 WaitPolicy = Literal["active", "passive"]
 """How threads wait for each other, in OpenMP's words; docs/performance.md has measurements."""

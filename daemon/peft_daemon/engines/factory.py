@@ -7,10 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import InvalidInput
 from peft_core.processes import find_program
 from peft_core.settings import WHEEL, Settings
+from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Engine, LoadChecks
 

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from peft_core.settings import Settings
-from peft_daemon.engines.base import GenerationRequest, Segment
+from peft_daemon.engines.base import EngineSpeed, GenerationRequest, Segment
 from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models.catalogue import ModelEntry
 
 PROMPT_FUNCTIONS = 24
 """Small functions in the measured prompt: some 480 tokens."""
 ANSWER_TOKENS = 32
-
-
-class EngineSpeed(msgspec.Struct, frozen=True):
-    """Tokens per second; 0 where nothing could be measured."""
-
-    reading: float
-    """Of a prompt that is not cached."""
-    writing: float
 
 
 async def measure_speed(settings: Settings, entry: ModelEntry, path: Path) -> EngineSpeed:
@@ -37,4 +27,4 @@ async def measure_speed(settings: Settings, entry: ModelEntry, path: Path) -> En
                 return EngineSpeed(
                     1000 * t.prompt_evaluated / max(t.prompt_ms, 1), 1000 * t.decode_tokens / max(t.decode_ms, 1)
                 )
-    return EngineSpeed(0, 0)
+    return EngineSpeed()

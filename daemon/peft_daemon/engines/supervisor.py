@@ -15,9 +15,9 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from peft_core.api_types import EngineState, EngineStatus
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
+from peft_core.status_types import EngineState, EngineStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import GarbledOutput, GenerationChunk, GenerationRequest, LoadChecks

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.api_types import LLAMACPP, Task
+from peft_core.api_types import Task
 from peft_core.http_download import PartialFile
 from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats

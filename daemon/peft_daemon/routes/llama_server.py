@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from peft_core import __version__
-from peft_core.api_types import ContextChunk, EngineState, FinishReason, SamplingParams, Task, Temperature, Text
+from peft_core.api_types import ContextChunk, FinishReason, SamplingParams, Task, Temperature, Text
 from peft_core.paths import MAX_PATH_CHARS
+from peft_core.status_types import EngineState
 from peft_daemon.completion.chat import chat_prompt
 from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService

@@ -16,9 +16,10 @@ import psutil
 import torch
 from torch import Tensor
 
-from peft_core.api_types import TORCH, EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import FinishReason, Timings
 from peft_core.code.document import normalize_newlines
 from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_core.status_types import TORCH, EngineState, EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import build_for_engine, prompt_budget, unheld

@@ -93,7 +93,7 @@ async def list_adapters(session: Session, _: types.ExecuteCommandParams) -> Any:
 
 
 async def show_status(session: Session, _: types.ExecuteCommandParams) -> Any:
-    """Return the status that the editor shows, with ``api_types.DaemonStatus`` as ``daemon``."""
+    """Return the status that the editor shows, with ``status_types.DaemonStatus`` as ``daemon``."""
     client = await session.daemon.client()
     daemon = msgspec.to_builtins(await client.status())
     return {**msgspec.to_builtins(session.board.status), "daemon": daemon}

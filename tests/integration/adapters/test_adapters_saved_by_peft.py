@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from peft_core.api_types import TORCH
 from peft_core.errors import InvalidInput
+from peft_core.status_types import TORCH
 from peft_daemon.adapters import lora_config, peft_files, vectors
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.api_types import EngineState, Task
+from peft_core.api_types import Task
+from peft_core.status_types import EngineState
 from peft_daemon.adapters.manifest import Manifest
 from support.served_gguf import ServedGguf, served_gguf
 from support.synthetic_adapter import lora, write_peft

@@ -15,8 +15,9 @@ import pytest
 import typer
 
 from peft_cli.app import app
-from peft_core.api_types import CompleteRequest, IndexState, WorkspaceStatus
+from peft_core.api_types import CompleteRequest
 from peft_core.settings import resolve
+from peft_core.status_types import IndexState, WorkspaceStatus
 from peft_daemon.client import DaemonClient
 from support.hostile_folder import MODULES, OURS, PROGRAMS, HostileFolder, hostile_folder
 from support.played_daemon import Played, played_home

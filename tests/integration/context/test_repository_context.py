@@ -12,8 +12,9 @@ import msgspec
 import psutil
 import pytest
 
-from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, EditedRegion, IndexState
+from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, EditedRegion
 from peft_core.errors import InvalidInput
+from peft_core.status_types import IndexState
 from peft_daemon.client import DaemonClient
 from peft_daemon.context import index_client
 from peft_daemon.context.repository import RepositoryContext

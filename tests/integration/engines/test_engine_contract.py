@@ -22,8 +22,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from peft_core.api_types import LLAMACPP, TORCH, UPSTREAM, EngineState, FinishReason, SamplingParams
+from peft_core.api_types import FinishReason, SamplingParams
 from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFile
+from peft_core.status_types import LLAMACPP, TORCH, UPSTREAM, EngineState
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import heartbeat, supervisor

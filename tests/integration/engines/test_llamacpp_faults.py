@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from peft_core.api_types import EngineState
 from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed, Unavailable
+from peft_core.status_types import EngineState
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel

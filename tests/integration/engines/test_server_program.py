@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from peft_core.api_types import LLAMACPP
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import GenerationRequest, Segment

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from peft_core.api_types import TORCH
 from peft_core.errors import InvalidInput
+from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.api_types import DaemonStatus, EngineState, Task, UpstreamStatus
+from peft_core.api_types import Task
 from peft_core.errors import Forbidden
 from peft_core.paths import Paths
+from peft_core.status_types import DaemonStatus, EngineState, UpstreamStatus
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.upstream import engine as upstream_engine

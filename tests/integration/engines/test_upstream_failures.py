@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from fakes.scripted_engines import ScriptedEngine
-from peft_core.api_types import EngineState
 from peft_core.errors import EngineFailed, InvalidInput
+from peft_core.status_types import EngineState
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.upstream import engine as upstream_engine

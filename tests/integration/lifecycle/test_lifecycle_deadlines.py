@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from peft_core.api_types import EngineState
+from peft_core.status_types import EngineState
 from peft_daemon.engines import heartbeat, supervisor
 from peft_daemon.engines.heartbeat import HeartbeatLimits
 from support.served_gguf import ServedGguf, served_gguf

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from peft_core.api_types import EngineState
 from peft_core.errors import Conflict
+from peft_core.status_types import EngineState
 from peft_daemon.models import verifier
 from support.served_gguf import ServedGguf, served_gguf
 from support.synthetic_adapter import TinyModel

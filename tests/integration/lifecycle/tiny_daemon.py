@@ -54,10 +54,7 @@ from starlette.routing import Route  # noqa: E402
 from peft_core.api_types import (  # noqa: E402
     CompleteRequest,
     CompleteResponse,
-    DaemonStatus,
     DeltaEvent,
-    EngineState,
-    EngineStatus,
     FinalEvent,
     FinishReason,
     Task,
@@ -65,6 +62,7 @@ from peft_core.api_types import (  # noqa: E402
 from peft_core.errors import PeftDaemonError  # noqa: E402
 from peft_core.paths import Paths  # noqa: E402
 from peft_core.settings import Settings  # noqa: E402
+from peft_core.status_types import DaemonStatus, EngineState, EngineStatus  # noqa: E402
 from peft_daemon.lifecycle.background_process import take_handover  # noqa: E402
 from peft_daemon.lifecycle.runtime_info import DaemonInfo  # noqa: E402
 from peft_daemon.routes.middleware import Activity  # noqa: E402

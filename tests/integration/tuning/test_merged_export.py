@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from peft_core.api_types import TORCH
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.files import file_sha256
+from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from peft_core.api_types import TORCH, Task
+from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, TooLarge
+from peft_core.status_types import TORCH
 from peft_daemon.adapters import peft_files, validation
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel

@@ -15,9 +15,10 @@ import pytest
 from filelock import FileLock
 
 from peft_core import files
-from peft_core.api_types import LLAMACPP, TORCH, Task
+from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import FileStamp
+from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.peft_files import WEIGHTS_FILE, read_tensors
 from peft_daemon.adapters.registry import AdapterRegistry

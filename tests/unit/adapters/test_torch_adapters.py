@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import Conflict, InvalidInput, PeftDaemonError
+from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.adapters import peft_files
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from fakes.scripted_engines import ScriptedEngine
-from peft_core.api_types import LLAMACPP, FinishReason, Timings
+from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import InvalidInput
 from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats
 from peft_daemon.completion.chat import ChatMessage, chat_format_of, chat_prompt

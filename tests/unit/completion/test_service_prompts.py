@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from fakes.scripted_engines import ScriptedEngine
-from peft_core.api_types import LLAMACPP, CompleteRequest, CompleteResponse, Task
+from peft_core.api_types import CompleteRequest, CompleteResponse, Task
 from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.job import RawRequest

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.api_types import LLAMACPP, TORCH
 from peft_core.errors import InvalidInput
 from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine
 from peft_daemon.engines.torch import engine

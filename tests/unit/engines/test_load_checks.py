@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from peft_core.api_types import EngineState
 from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed, UnusableFile
+from peft_core.status_types import EngineState
 from peft_daemon.engines import supervisor
 from peft_daemon.engines.base import LoadChecks
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions

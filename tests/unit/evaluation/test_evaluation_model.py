@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from peft_core.api_types import EngineState, EngineStatus, FinishReason, Timings
+from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import InvalidInput
+from peft_core.status_types import EngineState, EngineStatus
 from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.model import Beams, Decoding, Greedy, ModelInput, Samples, ServedModel

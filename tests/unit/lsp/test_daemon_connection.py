@@ -17,9 +17,6 @@ from peft_core.api_types import (
     AdapterUse,
     CompleteRequest,
     CompleteResponse,
-    DaemonStatus,
-    EngineState,
-    EngineStatus,
     FeedbackRequest,
     FinishReason,
     Outcome,
@@ -27,6 +24,7 @@ from peft_core.api_types import (
     WarmResponse,
 )
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
+from peft_core.status_types import DaemonStatus, EngineState, EngineStatus
 from peft_daemon.client import DaemonClient
 from peft_lsp import daemon_connection
 from peft_lsp.daemon_connection import DaemonConnection, ServerState, Status, StatusBoard

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.api_types import EngineState, EngineStatus, FinishReason
+from peft_core.api_types import FinishReason
+from peft_core.status_types import EngineState, EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest

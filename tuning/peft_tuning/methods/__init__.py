@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from peft_core.api_types import LLAMACPP
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import atomic_folder
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines.torch.base_model import Precision, load_gguf
 from peft_tuning.methods.base import Method

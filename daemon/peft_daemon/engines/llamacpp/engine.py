@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import msgspec
 
-from peft_core.api_types import LLAMACPP
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat

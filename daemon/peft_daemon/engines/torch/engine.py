@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import msgspec
 
-from peft_core.api_types import TORCH
 from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
+from peft_core.status_types import TORCH
 from peft_core.wire_errors import error_from_body
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat

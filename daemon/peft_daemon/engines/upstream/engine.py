@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from peft_core.api_types import LLAMACPP, UPSTREAM, EngineState, EngineStatus, UpstreamStatus
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable
+from peft_core.status_types import LLAMACPP, UPSTREAM, EngineState, EngineStatus, UpstreamStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from peft_core.api_types import UPSTREAM
 from peft_core.errors import Conflict, Forbidden, InvalidInput
 from peft_core.files import read_private, remove_file, require_private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.status_types import UPSTREAM
 from peft_daemon.engines.upstream.engine import UpstreamOptions
 from peft_daemon.engines.upstream.failures import UpstreamAddress
 

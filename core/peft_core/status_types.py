@@ -1,0 +1,120 @@
+"""What the daemon tells of itself: the answer of ``GET /v1/status`` and its parts."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class IndexState(StrEnum):
+    """How far the index of a workspace is."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    """Not all files are in it yet; what is there is used."""
+    READY = "ready"
+    FAILED = "failed"
+
+
+class WorkspaceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The index of one workspace."""
+
+    root: str
+    state: IndexState
+    files: int = 0
+    of: int = 0
+    passages: int = 0
+    left_out: int = 0
+    """Files beyond the bounds of an index."""
+    why: str = ""
+    """Where it failed."""
+
+
+class ContextStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Code of other files, as ``GET /v1/status`` tells of it."""
+
+    tokens: int
+    """Most that a completion is shown; 0: none."""
+    pid: int | None = None
+    """Of the process that has the indexes; null: none runs."""
+    memory_bytes: int = 0
+    """Of that process."""
+    restarts: int = 0
+    workspaces: list[WorkspaceStatus] = []
+
+
+LLAMACPP, TORCH = "llamacpp", "torch"
+"""Ids of the engines, as the setting ``engine`` and the manifests of adapters name them."""
+UPSTREAM = "upstream"
+
+
+class EngineState(StrEnum):
+    """Life of the engine behind the daemon."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    """The child died; a new one comes up after a back-off."""
+    FAILED = "failed"
+    """It died too often in a row; ``last_error`` says how, ``fix`` what to do."""
+    STOPPED = "stopped"
+
+
+class UpstreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The server that the user's code is sent to."""
+
+    url: str
+    kind: str
+    version: str = ""
+    model: str = ""
+    """The server's name for it."""
+    answers: bool = False
+    """False while the local model answers instead."""
+    answered: int = 0
+    """Generations that the server wrote ..."""
+    answered_locally: int = 0
+    """... and those that the local model wrote."""
+
+
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine is doing."""
+
+    kind: str
+    state: EngineState
+    model: str
+    pid: int | None = None
+    restarts: int = 0
+    memory_bytes: int = 0
+    context_tokens: int = 0
+    adapters: list[str] = []
+    """Digests loaded now."""
+    last_error: str = ""
+    fix: str = ""
+    responding: bool = True
+    """False while its process lives and answers nothing; it is ended and replaced if that goes on."""
+    upstream: UpstreamStatus | None = None
+    """Null: the model runs on this machine."""
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v1/status``."""
+
+    version: str
+    protocol: int
+    pid: int
+    uptime_s: float
+    address: str
+    config_digest: str
+    model: str
+    engine: EngineStatus
+    active_requests: int = 0
+    queued_requests: int = 0
+    completed_requests: int = 0
+    memory_bytes: int = 0
+    """Resident memory of the daemon and its engine together; that of the indexes is told with ``context``."""
+    context: ContextStatus = ContextStatus(tokens=0)
+    left_out: list[str] = []
+    """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
+    tuning: str = ""
+    """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
