@@ -30,6 +30,7 @@ from peft_daemon.completion import formats
 from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
 from peft_daemon.completion.stream import complete_once
+from peft_daemon.engines import limits
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_evaluation.datasets.catalogue import load_repository
 from peft_evaluation.journal import Journal
@@ -96,7 +97,7 @@ async def run(
 ) -> list[Filled]:
     """Fill what is not filled yet, one hole of each repository at a time, so that a part of it is balanced too."""
     form = formats.get(installation.entry.prompt_formats.fill)
-    characters = int(installation.settings.prompt_tokens * CHARACTERS_PER_TOKEN)
+    characters = int((installation.settings.prompt_tokens or limits.LEAST_PROMPT_TOKENS) * CHARACTERS_PER_TOKEN)
     with Journal(out, Filled) as journal:
         known = {each.key for each in journal.read()}
         settings = measurement_settings(installation.settings)
@@ -116,7 +117,9 @@ async def run(
                                 document=windowed(example, characters),
                                 format=form,
                                 task=Task.FILL,
-                                context_tokens=installation.settings.context_tokens,
+                                context_tokens=limits.context_tokens(
+                                    installation.settings, installation.entry.context_tokens
+                                ),
                                 max_tokens=MAX_TOKENS,
                                 context=chunks,
                                 adapter=leased(installation, adapter),

@@ -114,6 +114,7 @@ def check_upstream(settings: Settings, paths: Paths) -> str:
 
 
 async def _try(settings: Settings, paths: Paths) -> UpstreamCheck:
+    from peft_daemon.engines import limits
     from peft_daemon.engines.base import GenerationRequest, Segment
     from peft_daemon.engines.upstream.options import read_agreement, upstream_address
     from peft_daemon.engines.upstream.server import UpstreamServer
@@ -123,7 +124,7 @@ async def _try(settings: Settings, paths: Paths) -> UpstreamCheck:
         address,
         kind=settings.upstream_kind,
         model=settings.upstream_model,
-        context_tokens=settings.context_tokens,
+        context_tokens=limits.context_tokens(settings, limits.MOST_CONTEXT_TOKENS),
     )
     try:
         facts = await server.probe()

@@ -62,6 +62,11 @@ class Paths:
         return self.data / "feedback" / "feedback.db"
 
     @property
+    def known_speeds(self) -> Path:
+        """How fast engines were seen to be with their models, JSON (can be measured again: state)."""
+        return self.state / "speeds.json"
+
+    @property
     def log_file(self) -> Path:
         """Log of the background daemon."""
         return self.state / "daemon.log"

@@ -105,12 +105,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, description="stop the daemon after this many seconds without requests; 0: never")
     ] = 3600
     context_tokens: Annotated[
-        int, Meta(ge=512, le=131072, description="context size of the model in tokens, prompt and answer together")
-    ] = 4096
+        int,
+        Meta(
+            ge=0,
+            le=131072,
+            description="context size of the model in tokens, prompt and answer together; 0: 4096, more where the "
+            "longest prompt needs it",
+        ),
+    ] = 0
     prompt_tokens: Annotated[
         int,
-        Meta(ge=128, le=131072, description="longest prompt in tokens; a CPU reads about 80 tokens per second"),
-    ] = 1024
+        Meta(
+            ge=0,
+            le=131072,
+            description="longest prompt in tokens; 0: what is read in 0.3 s, at least 1024 and at most 8192",
+        ),
+    ] = 0
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: one per physical core")] = 0
     wait_policy: Annotated[
         Literal["active", "passive"],
@@ -120,8 +130,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=0, le=16, description="requests answered at the same time; 0: two if memory allows, else one")
     ] = 0
     batch_tokens: Annotated[
-        int, Meta(ge=1, le=4096, description="prompt tokens per step: few cancel sooner, many read faster")
-    ] = 16
+        int,
+        Meta(
+            ge=0,
+            le=4096,
+            description="prompt tokens per step: few cancel sooner, many read faster; 0: what is read in 0.1 s, at "
+            "least 16",
+        ),
+    ] = 0
     speculation: Annotated[
         Literal["auto", "on", "off"],
         Meta(description="speculative decoding with the file's text as draft: faster where code repeats; auto: on"),
@@ -176,6 +192,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 PROJECT_SETTINGS = frozenset({"max_tokens_fill", "max_tokens_intent", "time_budget_fill_ms"})
 """The settings that a repository's own file may set."""
+_LEAST_IF_NOT_0: Mapping[str, int] = {"context_tokens": 512, "prompt_tokens": 128}
 _OLD_VALUES: Mapping[str, Mapping[str, str]] = {
     # "true" is from a version that did not say that text is kept, so it is no consent to keeping text.
     "feedback": {"true": "counts", "1": "counts", "false": "off", "0": "off"},
@@ -225,14 +242,16 @@ def resolve(
             raw = _OLD_VALUES.get(key, {}).get(str(raw).lower(), raw)  # noqa: PLW2901
             try:
                 # Environment variables are text: "8" is accepted for a number there and nowhere else.
-                values[key] = msgspec.convert(raw, fields[key].type, strict=source != "environment")
+                value = msgspec.convert(raw, fields[key].type, strict=source != "environment")
+                if value and value < (least := _LEAST_IF_NOT_0.get(key, value)):
+                    raise msgspec.ValidationError(f"Expected 0 or `int` >= {least}")
             except msgspec.ValidationError as error:
                 raise InvalidInput(
                     f"bad value {raw!r} for '{key}' in {where}",
                     why=str(error),
                     fix="`peft-daemon config` shows what each setting means",
                 ) from None
-            sources[key] = source
+            values[key], sources[key] = value, source
     return Resolved(Settings(**values), sources)
 
 

@@ -97,6 +97,22 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Null: the model runs on this machine."""
 
 
+class ServingSpeed(msgspec.Struct, frozen=True):
+    """How fast the engine was seen to be lately, in tokens per second; 0 where that is not known yet."""
+
+    reading: float
+    writing: float
+
+
+class ServingLimit(msgspec.Struct, frozen=True):
+    """A limit of requests that follows from how fast the engine is."""
+
+    name: str
+    value: int
+    """In the unit that its name ends with; 1 or 0 for yes or no."""
+    why: str
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``GET /v1/status``."""
 
@@ -114,6 +130,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     """Resident memory of the daemon and its engine together; that of the indexes is told with ``context``."""
     context: ContextStatus = ContextStatus(tokens=0)
+    speed: ServingSpeed | None = None
+    limits: list[ServingLimit] = []
     left_out: list[str] = []
     """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
     tuning: str = ""

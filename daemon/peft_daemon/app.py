@@ -20,7 +20,7 @@ from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_core.status_types import TORCH, UPSTREAM, DaemonStatus
+from peft_core.status_types import TORCH, UPSTREAM, DaemonStatus, ServingSpeed
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
@@ -28,6 +28,7 @@ from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, LoadChecks, ReloadableEngine
+from peft_daemon.engines.limits import KnownSpeeds, context_tokens
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
@@ -55,22 +56,25 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     store = open_store(settings, paths)
     served = _served(store, model, settings)
     settings = msgspec.structs.replace(settings, slots=factory.slot_count(settings, served.path))
+    speeds, speed_key = KnownSpeeds(paths.known_speeds), factory.speed_key(settings, served.sha256)
+    known = speeds.get(speed_key)
     verifier = ModelVerifier(store, model, uses_copy=bool(served.recipe), busy=lambda: service.active > 0)
     local = factory.create_engine(
         settings,
         model_id=model.id,
         model_path=served.path,
-        context_tokens=min(settings.context_tokens, model.context_tokens),
+        context_tokens=context_tokens(settings, model.context_tokens, known),
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, model, factory.engine_id(settings)),
         states=(paths.kv_states, served.sha256),
         checks=LoadChecks(
             verifier.file_to_load, partial(registry.check_lease, engine=factory.engine_id(settings)), verifier.suspect
         ),
+        speed=known,
     )
     engine = _upstream(settings, paths, model, registry, local) if settings.engine == UPSTREAM else local
     context = RepositoryContext(settings.repository_context)
-    service = CompletionService(settings, model, engine, registry, context)
+    service = CompletionService(settings, model, engine, registry, context, known_speed=known)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
 
     @asynccontextmanager
@@ -90,6 +94,8 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             await asyncio.wait((closing,), timeout=CLOSE_S)
             await engine.stop()
             await closing
+            if service.speed != known:
+                await asyncio.to_thread(speeds.put, speed_key, service.speed)
             await context.stop()
             await importing
             await opening
@@ -109,6 +115,8 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             completed_requests=service.completed,
             memory_bytes=service.memory_bytes(),
             context=context.status(),
+            speed=ServingSpeed(service.speed.reading, service.speed.writing),
+            limits=service.limits(),
             left_out=service.left_out(),
             tuning=notice.name if (notice := find_running_tuning(paths)) else "",
         )
@@ -144,7 +152,7 @@ def _upstream(settings: Settings, paths: Paths, model: ModelEntry, registry: Ada
         settings,
         paths,
         model_id=model.id,
-        context_tokens=min(settings.context_tokens, model.context_tokens),
+        context_tokens=context_tokens(settings, model.context_tokens),
         peft_folder=lambda digest: registry.lease(registry.get(digest), engine=TORCH).path,
     )
     return UpstreamEngine(options, local)

@@ -20,6 +20,7 @@ import msgspec
 from peft_core.errors import Cancelled, InvalidInput, NotFound
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
+from peft_daemon.engines.limits import context_tokens
 from peft_evaluation import verification
 from peft_evaluation.cluster import Cluster, connected
 from peft_evaluation.generation import GenerationProgress, SampleResult, generate, generation_seconds
@@ -392,7 +393,7 @@ def _identity(
 
 
 def _context(installation: Installation) -> int:
-    return min(installation.settings.context_tokens, installation.entry.context_tokens)
+    return context_tokens(installation.settings, installation.entry.context_tokens)
 
 
 def _opened_model(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from peft_daemon.completion.job import CompletionJob
+from peft_core.settings import Settings
+from peft_daemon.completion.job import CompletionJob, Limits
 from peft_daemon.completion.scheduler import Deadlines, Scheduler
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.engines.base import Engine
@@ -13,7 +14,7 @@ from peft_daemon.engines.base import Engine
 
 def completer(engine: Engine) -> Completer:
     """A completer of its own."""
-    return Completer(engine, Scheduler(1), lambda _: None)
+    return Completer(engine, Scheduler(1), Limits(Settings()), lambda _: None)
 
 
 def no_deadlines() -> Deadlines:

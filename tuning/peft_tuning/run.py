@@ -26,7 +26,8 @@ from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import Manifest, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.engines import factory
+from peft_daemon.engines import factory, limits
+from peft_daemon.engines.base import EngineSpeed
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
@@ -194,7 +195,7 @@ def _judge(
                     lease,
                     holes,
                     formats.of_model(installation.entry.prompt_formats, Task.FILL),
-                    prompt_tokens=min(GATE_PROMPT_TOKENS, installation.settings.prompt_tokens),
+                    prompt_tokens=min(GATE_PROMPT_TOKENS, limits.prompt_tokens(settings, EngineSpeed())),
                     on_progress=on_progress,
                     scales=SCALES if manifest.scalable else ON_OR_OFF_SCALES,
                 )

@@ -205,7 +205,7 @@ class Generation:
 class GenerationCache:
     """The running and the finished generations of one engine."""
 
-    def __init__(self, engine: Engine, scheduler: Scheduler, on_end: Callable[[Timings], None]) -> None:
+    def __init__(self, engine: Engine, scheduler: Scheduler, on_end: Callable[[GeneratedText], None]) -> None:
         self._engine, self._scheduler, self._on_end = engine, scheduler, on_end
         self._cached: OrderedDict[Generation, CacheKey] = OrderedDict()
         self._running: dict[str, list[Generation]] = {}
@@ -286,7 +286,7 @@ class GenerationCache:
             # A task that is cancelled before its first step never came to say so itself.
             generation.generated.cut()
             generation.changed()
-            self._on_end(generation.generated.timings)
+            self._on_end(generation.generated)
             if document is not None:
                 others = self._running[document]
                 others.remove(generation)

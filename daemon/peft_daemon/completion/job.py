@@ -18,12 +18,15 @@ from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Task, 
 from peft_core.code.document import Document
 from peft_core.errors import InvalidInput
 from peft_core.privacy.values import masked
+from peft_core.settings import Settings
+from peft_core.status_types import ServingLimit
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.completion import prompt
 from peft_daemon.completion.cursor import Extent
 from peft_daemon.completion.formats import PromptFormat
 from peft_daemon.completion.prompt import RemoteTokenizer, Shot
-from peft_daemon.engines.base import Engine, GenerationRequest, Prompt, PromptCachingEngine, Segment
+from peft_daemon.engines import limits
+from peft_daemon.engines.base import Engine, EngineSpeed, GenerationRequest, Prompt, PromptCachingEngine, Segment
 
 SHORT_PROMPT_TOKENS = 224
 """Budget of a short prompt. Estimates and the steps of windows make it some 105 tokens long."""
@@ -31,11 +34,11 @@ MAX_EXTRA_UNREAD_TOKENS = 48
 """Unread tokens that a full prompt may always have more than a short one: half a second of two slow cores, once."""
 MAX_UNREAD_TOKENS = 32
 """Unread tokens up to which no shorter prompt is ever tried."""
-EXTRA_READING_S, READING_S = 0.45, 0.3
+EXTRA_READING_S, READING_S = 0.65, 0.3
 """The same two limits as times, for engines that read more than the limits above in them."""
-MIN_MEASURED_TOKENS = 32
-"""A shorter reading says little of the speed: part of its time does not depend on its length."""
-NEWEST_READING_WEIGHT = 0.3
+MIN_READ_TOKENS, MIN_WRITTEN_TOKENS = 32, 8
+"""Less says little of the speed: part of a reading's time does not depend on its length."""
+NEWEST_SPEED_WEIGHT = 0.3
 
 MAX_ANSWER_SHARE = 0.5
 """Part of the context that the answer to a hole may take; some clients ask for as many tokens as there are."""
@@ -114,32 +117,88 @@ class CompletionJob:
         return replace(self, document=replace(self.document, prefix=self.document.prefix + typed))
 
 
-class ReadingSpeed:
-    """How fast an engine reads prompts: a moving mean over its generations."""
+class Limits:
+    """What the requests to one engine may cost, by how fast it was seen to read and write.
 
-    def __init__(self) -> None:
-        self.tokens_per_s = 0.0
-        """0 until something was read."""
+    The speed is a moving mean over generations; ``known`` is that of earlier daemons. ``settings`` fix some limits.
+    """
+
+    def __init__(self, settings: Settings, known: EngineSpeed = EngineSpeed()) -> None:
+        self._settings = settings
+        self.speed = known
+        self.prompt_tokens = 0
+        """Longest prompt of a completion."""
+        self._follow_speed()
 
     def note(self, timings: Timings) -> None:
-        """Take a generation's timings into account, if it read enough."""
-        if timings.prompt_evaluated < MIN_MEASURED_TOKENS or timings.prompt_ms <= 0:
-            return
-        newest = 1000 * timings.prompt_evaluated / timings.prompt_ms
-        weight = NEWEST_READING_WEIGHT if self.tokens_per_s else 1.0
-        self.tokens_per_s += weight * (newest - self.tokens_per_s)
+        """Take a generation that was not interrupted while it read into account, as far as it did enough."""
+        reading = _rate(timings.prompt_evaluated, timings.prompt_ms, MIN_READ_TOKENS)
+        writing = _rate(timings.decode_tokens, timings.decode_ms, MIN_WRITTEN_TOKENS)
+        if reading or writing:
+            self.speed = EngineSpeed(_mean(self.speed.reading, reading), _mean(self.speed.writing, writing))
+            self._follow_speed()
 
-    def tokens_in(self, seconds: float) -> int:
-        """Return how many tokens are read in this time."""
-        return int(self.tokens_per_s * seconds)
+    def _follow_speed(self) -> None:
+        self.prompt_tokens = limits.prompt_tokens(self._settings, self.speed, self.prompt_tokens)
+        self.step_tokens = limits.step_tokens(self._settings, self.speed)
+        """Prompt tokens that are read between two moments at which a request can be cancelled."""
+        self.unread_tokens = max(MAX_UNREAD_TOKENS, int(self.speed.reading * READING_S))
+        """Unread tokens up to which no shorter prompt is tried."""
+        self.extra_unread_tokens = max(MAX_EXTRA_UNREAD_TOKENS, int(self.speed.reading * EXTRA_READING_S))
+        """Unread tokens that a full prompt may always have more than a short one."""
+        self.looks_ahead = limits.looks_ahead(self._settings, self.speed)
+        """Whether the next suggestion is prepared while one is shown."""
+
+    def explained(self, context_tokens: int) -> list[ServingLimit]:
+        """Return the limits, each with its reason; ``context_tokens`` is the context that is served."""
+        settings, reading, writing = self._settings, self.speed.reading, self.speed.writing
+
+        def read_in(seconds: float, setting: str, least: int, value: int) -> str:
+            if getattr(settings, setting):
+                return f"`{setting}` says so"
+            if not reading:
+                return "the least, until the engine's speed is known"
+            what = f"{reading * seconds:.0f} are read in {seconds} s"
+            return f"the least; {what}" if value == least else what
+
+        step, longest = self.step_tokens, self.prompt_tokens
+        written = f"the engine writes {writing:.0f} tokens a second" if writing else "until the engine's speed is known"
+        return [
+            ServingLimit(
+                "prompt_tokens", longest, read_in(limits.PROMPT_S, "prompt_tokens", limits.LEAST_PROMPT_TOKENS, longest)
+            ),
+            ServingLimit(
+                "full_prompt_unread_tokens",
+                self.extra_unread_tokens,
+                f"with more to read, a short one comes first; what is read in {EXTRA_READING_S} s",
+            ),
+            ServingLimit("step_tokens", step, read_in(limits.STEP_S, "batch_tokens", limits.LEAST_STEP_TOKENS, step)),
+            ServingLimit(
+                "context_tokens",
+                context_tokens,
+                "`context_tokens` says so" if settings.context_tokens else "for the longest prompt when it started",
+            ),
+            ServingLimit(
+                "look_ahead", int(self.looks_ahead), written if settings.look_ahead else "`look_ahead` says so"
+            ),
+        ]
+
+
+def _rate(tokens: int, ms: float, least: int) -> float:
+    """Tokens per second; 0 for too few of them."""
+    return 1000 * tokens / ms if tokens >= least and ms > 0 else 0.0
+
+
+def _mean(before: float, newest: float) -> float:
+    """The moving mean with a newest value; 0 is none."""
+    return before + NEWEST_SPEED_WEIGHT * (newest - before) if before and newest else before or newest
 
 
 class RequestBuilder:
     """Makes the requests of jobs to one engine."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.speed = ReadingSpeed()
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        self._engine, self._limits = engine, limits
 
     async def full(self, job: CompletionJob) -> GenerationRequest:
         """Build the request with all that fits.
@@ -166,6 +225,7 @@ class RequestBuilder:
             stop=(*job.format.stop, *one_line, *job.stop),
             time_budget_ms=job.time_budget_ms,
             sampling=job.sampling,
+            step_tokens=self._limits.step_tokens,
         )
 
     async def quickest(self, job: CompletionJob) -> tuple[GenerationRequest, int]:
@@ -185,7 +245,7 @@ class RequestBuilder:
         if not isinstance(self._engine, PromptCachingEngine):
             return full, 0
         unread = await self._engine.unread(full)
-        if unread <= max(MAX_UNREAD_TOKENS, self.speed.tokens_in(READING_S)):
+        if unread <= self._limits.unread_tokens:
             return full, unread
         budget = min(SHORT_PROMPT_TOKENS, job.prompt_tokens or SHORT_PROMPT_TOKENS)
         try:
@@ -193,8 +253,8 @@ class RequestBuilder:
         except InvalidInput:  # a sentence as long as that has to be read whole
             return full, unread
         short_unread = await self._engine.unread(short)
-        extra = max(MAX_EXTRA_UNREAD_TOKENS, self.speed.tokens_in(EXTRA_READING_S))
-        return (short, short_unread) if short_unread + extra < unread else (full, unread)
+        sooner = short_unread + self._limits.extra_unread_tokens < unread
+        return (short, short_unread) if sooner else (full, unread)
 
 
 def read_only(request: GenerationRequest) -> GenerationRequest:
@@ -231,6 +291,7 @@ async def build_raw(
     *,
     hole_format: PromptFormat,
     context_tokens: int,
+    step_tokens: int,
     adapter: AdapterLease | None,
 ) -> GenerationRequest:
     """Return the engine's request for a raw one.
@@ -257,6 +318,7 @@ async def build_raw(
         prompt=segments,
         begins_with=held,
         max_tokens=max_tokens,
+        step_tokens=step_tokens,
         adapter=adapter,
         stop=(*stop, *asked.stop),
         sampling=asked.sampling,

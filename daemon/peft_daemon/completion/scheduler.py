@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from peft_core.errors import Unavailable
-from peft_core.status_types import EngineState, EngineStatus
+from peft_core.status_types import EngineState, EngineStatus, ServingLimit
 from peft_core.tasks import BackgroundTasks, cancel_and_wait, run_shielded
 
 T = TypeVar("T")
@@ -240,6 +240,12 @@ class TypingRhythm:
         if typing is None or typing.gap_s is None or typing.gap_s >= self._first_word_s:
             return 0.0
         return min(typing.gap_s, MAX_TYPING_PAUSE_S)
+
+    def limit(self) -> ServingLimit:
+        """Return the longest pause that there may be, with its reason."""
+        longest = min(self._first_word_s, MAX_TYPING_PAUSE_S)
+        why = f"the first word of an answer takes {1000 * self._first_word_s:.0f} ms" if longest else "no key came yet"
+        return ServingLimit("typing_pause_ms", round(1000 * longest), why)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from peft_core.code.document import Document
 from peft_core.errors import InvalidInput, NotFound, UnusableFile
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.settings import Settings
-from peft_core.status_types import EngineStatus
+from peft_core.status_types import EngineStatus, ServingLimit
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -42,11 +42,12 @@ from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.chat import ChatFormat, chat_format_of
 from peft_daemon.completion.cursor import Intent, find_intent
 from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.job import CompletionJob, RawRequest, build_raw
+from peft_daemon.completion.job import CompletionJob, Limits, RawRequest, build_raw
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Scheduler, Superseded, until_deadline
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines.base import Engine, GenerationChunk, RemoteAdapters, TokenizingEngine
+from peft_daemon.engines import limits
+from peft_daemon.engines.base import Engine, EngineSpeed, GenerationChunk, RemoteAdapters, TokenizingEngine
 from peft_daemon.metrics import Metrics
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -63,13 +64,16 @@ class CompletionService:
         engine: Engine,
         registry: AdapterRegistry,
         context: RepositoryContext,
+        *,
+        known_speed: EngineSpeed = EngineSpeed(),
     ) -> None:
         self._context = context
         self._settings, self._model, self._engine, self._registry = settings, model, engine, registry
         self._scheduler = Scheduler(settings.slots)
         self._metrics = Metrics()
-        self._completer = Completer(engine, self._scheduler, self._metrics.generated)
-        self._context_tokens = min(settings.context_tokens, model.context_tokens)
+        self._limits = Limits(settings, known_speed)
+        self._completer = Completer(engine, self._scheduler, self._limits, self._metrics.generated)
+        self._context_tokens = limits.context_tokens(settings, model.context_tokens, known_speed)
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
         self._left_out: dict[Task, str] = {}
@@ -120,6 +124,15 @@ class CompletionService:
     def queued(self) -> int:
         """Requests waiting."""
         return self._scheduler.queued
+
+    @property
+    def speed(self) -> EngineSpeed:
+        """How fast the engine was seen to read and write."""
+        return self._limits.speed
+
+    def limits(self) -> list[ServingLimit]:
+        """What requests may cost now, and why."""
+        return [*self._limits.explained(self._context_tokens), self._completer.rhythm.limit()]
 
     def engine_status(self) -> EngineStatus:
         """The engine's state, without waiting."""
@@ -220,7 +233,7 @@ class CompletionService:
             self._metrics.answered(stats.origin.value)
         if end.reason is FinishReason.TIMEOUT and not end.text:
             deadlines.require_engine(self._engine.status())
-        if self._settings.look_ahead and end.reason in _PREFETCHED_AFTER and not end.more:
+        if self._limits.looks_ahead and end.reason in _PREFETCHED_AFTER and not end.more:
             after = await self._with_context(_accepted(asked, end), adopt=False)
             self._completer.prefetcher.prefetch(self._job(after))
         yield CompleteResponse(
@@ -284,7 +297,7 @@ class CompletionService:
         return CompletionJob(
             document=document,
             format=self._format(intent, manifest),
-            context_tokens=min(self._context_tokens, settings.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
+            context_tokens=min(self._context_tokens, self._limits.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
             max_tokens=max_tokens,
             task=Task.INTENT if intent else Task.FILL,
             intent=intent.sentence if intent else "",
@@ -334,6 +347,7 @@ class CompletionService:
                     asked,
                     hole_format=formats.of_model(self._model.prompt_formats, Task.FILL),
                     context_tokens=self._context_tokens,
+                    step_tokens=self._limits.step_tokens,
                     adapter=self._lease(asked.adapter, asked.scale),
                 )
                 held = request.begins_with
@@ -355,6 +369,8 @@ class CompletionService:
             timings = _complete(timings, queue_ms, arrived)
             self._count(route, reason, timings)
             self._metrics.generated(timings)
+            if timings.decode_tokens:
+                self._limits.note(timings)
         yield GenerationChunk(reason=reason, timings=timings)
 
     def _lease(self, manifest: Manifest | None, scale: float | None) -> AdapterLease | None:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from peft_core.api_types import FinishReason, Origin, Timings
 from peft_core.code.document import Document
+from peft_core.settings import Settings
 from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCache
-from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, RequestBuilder
+from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, Limits, RequestBuilder
 from peft_daemon.completion.postprocess.boundaries import (
     drop_blank,
     drop_comments_above,
@@ -113,11 +114,13 @@ class StreamStats:
 class Completer:
     """Answers the jobs of one engine; ``on_generated`` is called with the timings of every generation at its end."""
 
-    def __init__(self, engine: Engine, scheduler: Scheduler, on_generated: Callable[[Timings], None]) -> None:
-        self._scheduler = scheduler
+    def __init__(
+        self, engine: Engine, scheduler: Scheduler, limits: Limits, on_generated: Callable[[Timings], None]
+    ) -> None:
+        self._scheduler, self._limits = scheduler, limits
         self._on_generated = on_generated
-        self._rhythm = TypingRhythm()
-        self._requests = RequestBuilder(engine)
+        self.rhythm = TypingRhythm()
+        self._requests = RequestBuilder(engine, limits)
         self._cache = GenerationCache(engine, scheduler, self._generated)
         self.prefetcher = Prefetcher(self._cache, self._requests, self._has_text)
 
@@ -134,7 +137,7 @@ class Completer:
         """
         document = job.document_key
         if job.automatic and document:
-            self._rhythm.key(document)
+            self.rhythm.key(document)
         # The running generation must not end with the request this one supersedes before it was looked at.
         running = self._cache.running(document)
         with running.held() if running else nullcontext(), self._scheduler.newest(document) as ticket:
@@ -167,7 +170,7 @@ class Completer:
         if job.document_key is not None:
             self._cache.stop(job.document_key)
             if job.automatic:
-                await asyncio.sleep(self._rhythm.pause_s(job.document_key))
+                await asyncio.sleep(self.rhythm.pause_s(job.document_key))
         request = await deadlines.within(self._request(job))
         async for part in self._read(self._cache.begin(job, request), "", job, stats, deadlines):
             yield part
@@ -207,11 +210,13 @@ class Completer:
             return False
         return True
 
-    def _generated(self, timings: Timings) -> None:
+    def _generated(self, generated: GeneratedText) -> None:
+        timings = generated.timings
         self._on_generated(timings)
-        self._requests.speed.note(timings)
+        if timings.decode_tokens or generated.reason is not None:
+            self._limits.note(timings)
         if timings.decode_tokens and timings.prompt_evaluated <= MAX_UNREAD_TOKENS:
-            self._rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)
+            self.rhythm.answered(timings.first_token_ms, timings.decode_ms / timings.decode_tokens)
 
 
 async def complete_once(engine: Engine, job: CompletionJob) -> Completion:
@@ -219,7 +224,7 @@ async def complete_once(engine: Engine, job: CompletionJob) -> Completion:
 
     Raises InvalidInput when the prompt cannot fit, and what the engine raises.
     """
-    completer = Completer(engine, Scheduler(1), lambda _: None)
+    completer = Completer(engine, Scheduler(1), Limits(Settings()), lambda _: None)
     now = asyncio.get_running_loop().time()
     try:
         async with aclosing(completer.run(job, StreamStats(), Deadlines(now))) as parts:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
+
 from peft_core.api_types import FinishReason, SamplingParams, Timings
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_core.status_types import EngineStatus
@@ -51,8 +53,6 @@ class GenerationRequest:
     prompt: Prompt
     max_tokens: int
     """0: read the prompt into the cache and write nothing."""
-    step_tokens: int = 0
-    """Prompt tokens that are read between two moments at which the request can be cancelled; 0: as the engine does."""
     adapter: AdapterLease | None = None
     stop: tuple[str, ...] = ()
     time_budget_ms: int | None = None
@@ -63,6 +63,8 @@ class GenerationRequest:
     begins_with: str = ""
     """What the answer has to begin with: the end of the prompt's text, left out of it because it belongs to the next
     token. An engine that can constrain decoding does; the answer of another may begin otherwise."""
+    step_tokens: int = 0
+    """Prompt tokens that are read between two moments at which the request can be cancelled; 0: as the engine does."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,6 @@ class EngineSpeed(msgspec.Struct, frozen=True):
     """Of prompts that are not cached."""
     writing: float = 0.0
 
-
-LEAST_STEP_TOKENS = 16
-"""Prompt tokens of a step where an engine's speed is not known: 140 to 180 ms on two slow cores."""
 
 WaitPolicy = Literal["active", "passive"]
 """How threads wait for each other, in OpenMP's words; docs/performance.md has measurements."""

@@ -10,9 +10,10 @@ import psutil
 from peft_core.errors import InvalidInput
 from peft_core.processes import find_program
 from peft_core.settings import WHEEL, Settings
-from peft_core.status_types import LLAMACPP, TORCH
+from peft_core.status_types import LLAMACPP, TORCH, UPSTREAM
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import Engine, LoadChecks
+from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks
+from peft_daemon.engines.limits import step_tokens
 
 SECOND_SLOT_FREE_BYTES = 1 << 30
 """Memory that must be free for a second slot, besides one and a half times the model."""
@@ -51,6 +52,15 @@ def server_program(settings: Settings) -> Path | None:
     return Path(found).absolute()
 
 
+def speed_key(settings: Settings, model_sha256: str) -> str:
+    """Return what an engine's speed depends on: who computes, how, and with which model."""
+    if settings.engine == UPSTREAM:
+        return f"{UPSTREAM} {settings.upstream_url} {settings.upstream_model}"
+    program = settings.llama_server if engine_id(settings) == LLAMACPP else settings.torch_precision
+    layers = "" if settings.gpu_layers < 0 else f" {settings.gpu_layers} layers"
+    return f"{engine_id(settings)} {program}{layers} {settings.threads} threads {model_sha256[:16]}"
+
+
 def slot_count(settings: Settings, model_path: Path) -> int:
     """Return how many requests are decoded at a time: the setting, else two if memory allows.
 
@@ -74,12 +84,14 @@ def create_engine(
     adapters: tuple[AdapterLease, ...] = (),
     states: tuple[Path, str] | None = None,
     checks: LoadChecks | None = None,
+    speed: EngineSpeed = EngineSpeed(),
 ) -> Engine:
     """Create the engine for this model, without starting it.
 
     Only this user may enter ``socket_folder``. ``adapters`` are loaded at the start where the engine can. ``states`` is
     the folder for saved KV states and the model's sha256; None saves none. ``checks`` are called before files are
-    loaded. Raises InvalidInput where the engine is not installed.
+    loaded. ``speed`` is what is known of it, which decides the length of its steps. Raises InvalidInput where the
+    engine is not installed.
     """
     if engine_id(settings) == TORCH:
         from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
@@ -93,7 +105,7 @@ def create_engine(
                 context_tokens=context_tokens,
                 threads=settings.threads,
                 wait_policy=settings.wait_policy,
-                batch_tokens=settings.batch_tokens,
+                batch_tokens=step_tokens(settings, speed),
                 max_loaded_adapters=settings.max_loaded_adapters,
                 checks=checks,
             )
@@ -114,7 +126,7 @@ def create_engine(
             slots=slot_count(settings, model_path),
             threads=settings.threads,
             wait_policy=settings.wait_policy,
-            batch_tokens=settings.batch_tokens,
+            batch_tokens=step_tokens(settings, speed),
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,
             speculation=uses_speculation(settings),

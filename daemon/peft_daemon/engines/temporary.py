@@ -11,7 +11,7 @@ import msgspec
 
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines import factory
+from peft_daemon.engines import factory, limits
 from peft_daemon.engines.base import Engine
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -53,7 +53,7 @@ async def temporary_engine(
             settings,
             model_id=entry.id,
             model_path=path,
-            context_tokens=min(settings.context_tokens, context_tokens or entry.context_tokens),
+            context_tokens=limits.context_tokens(settings, context_tokens or entry.context_tokens),
             socket_folder=Path(folder),
             adapters=adapters,
         )

@@ -10,16 +10,18 @@ import pytest
 from fakes.scripted_engines import PacedEngine
 from peft_core.api_types import Timings
 from peft_core.code.document import Document
+from peft_core.settings import Settings
 from peft_daemon.completion import formats
 from peft_daemon.completion.job import (
     MAX_EXTRA_UNREAD_TOKENS,
     MAX_UNREAD_TOKENS,
-    MIN_MEASURED_TOKENS,
+    MIN_READ_TOKENS,
+    MIN_WRITTEN_TOKENS,
     CompletionJob,
-    ReadingSpeed,
+    Limits,
     RequestBuilder,
 )
-from peft_daemon.engines.base import Engine, GenerationRequest
+from peft_daemon.engines.base import Engine, EngineSpeed, GenerationRequest
 
 LINES = "".join(f"VALUE_{n} = {n * n}\n" for n in range(200))
 JOB = CompletionJob(
@@ -46,8 +48,8 @@ class Remembering(PacedEngine):
         return self._unread(length(request))
 
 
-def requests(unread: Callable[[int], int]) -> RequestBuilder:
-    return RequestBuilder(Remembering(unread))
+def requests(unread: Callable[[int], int], limits: Limits | None = None) -> RequestBuilder:
+    return RequestBuilder(Remembering(unread), limits or Limits(Settings()))
 
 
 def split(full: int, short: int) -> Callable[[int], int]:
@@ -77,33 +79,60 @@ async def test_a_short_prompt_is_taken_where_it_saves_reading(
     ("tokens_per_s", "full", "is_short"),
     [
         (80, 600, True),
-        (80, MAX_EXTRA_UNREAD_TOKENS, False),
-        (80, MAX_EXTRA_UNREAD_TOKENS + 1, True),
-        (1000, 300, False),
-        (1000, 600, True),
-        (3000, 1000, False),
+        (60, MAX_EXTRA_UNREAD_TOKENS, False),
+        (60, MAX_EXTRA_UNREAD_TOKENS + 1, True),
+        (1000, 600, False),
+        (1000, 700, True),
+        (3000, 1900, False),
     ],
 )
 async def test_the_faster_an_engine_reads_the_longer_may_a_prompt_be(
     tokens_per_s: int, full: int, is_short: bool
 ) -> None:
-    builder = requests(split(full, 0))
-    builder.speed.note(Timings(prompt_evaluated=tokens_per_s, prompt_ms=1000))
-    request, _ = await builder.quickest(JOB)
+    limits = Limits(Settings())
+    limits.note(Timings(prompt_evaluated=tokens_per_s, prompt_ms=1000))
+    request, _ = await requests(split(full, 0), limits).quickest(JOB)
     assert (length(request) < 1500) is is_short
 
 
-def test_the_speed_is_a_moving_mean_of_what_was_read() -> None:
-    speed = ReadingSpeed()
-    assert speed.tokens_in(10) == 0
-    speed.note(Timings(prompt_evaluated=MIN_MEASURED_TOKENS - 1, prompt_ms=1))
-    speed.note(Timings(prompt_evaluated=500))
-    assert speed.tokens_per_s == 0
-    speed.note(Timings(prompt_evaluated=100, prompt_ms=1000))
-    assert speed.tokens_in(0.5) == 50
+def test_the_speed_is_a_moving_mean_of_what_was_read_and_written() -> None:
+    limits = Limits(Settings())
+    limits.note(Timings(prompt_evaluated=MIN_READ_TOKENS - 1, prompt_ms=1, decode_tokens=MIN_WRITTEN_TOKENS - 1))
+    limits.note(Timings(prompt_evaluated=500, decode_tokens=500))  # no time: interrupted
+    assert limits.speed == EngineSpeed()
+    limits.note(Timings(prompt_evaluated=100, prompt_ms=1000))
+    assert limits.speed == EngineSpeed(reading=100)
+    limits.note(Timings(decode_tokens=30, decode_ms=1000))
+    assert limits.speed == EngineSpeed(reading=100, writing=30)
     for _ in range(20):
-        speed.note(Timings(prompt_evaluated=200, prompt_ms=1000))
-    assert speed.tokens_per_s == pytest.approx(200, rel=0.01)
+        limits.note(Timings(prompt_evaluated=200, prompt_ms=1000, decode_tokens=10, decode_ms=1000))
+    assert limits.speed.reading == pytest.approx(200, rel=0.01)
+    assert limits.speed.writing == pytest.approx(10, rel=0.01)
+
+
+async def test_steps_are_as_long_as_the_speed_allows() -> None:
+    slow, fast = Limits(Settings(), EngineSpeed(90, 20)), Limits(Settings(), EngineSpeed(2000, 200))
+    for limits, step in ((slow, 16), (fast, 192)):
+        request, _ = await requests(split(0, 0), limits).quickest(JOB)
+        assert request.step_tokens == step
+
+
+def test_each_limit_is_told_with_its_reason() -> None:
+    unknown, known = Limits(Settings()), Limits(Settings(batch_tokens=64, look_ahead=False), EngineSpeed(8000, 100))
+    assert {each.name: (each.value, each.why) for each in unknown.explained(4096)} == {
+        "prompt_tokens": (1024, "the least, until the engine's speed is known"),
+        "full_prompt_unread_tokens": (
+            48,
+            "with more to read, a short one comes first; what is read in 0.65 s",
+        ),
+        "step_tokens": (16, "the least, until the engine's speed is known"),
+        "context_tokens": (4096, "for the longest prompt when it started"),
+        "look_ahead": (1, "until the engine's speed is known"),
+    }
+    told = {each.name: (each.value, each.why) for each in known.explained(6144)}
+    assert told["prompt_tokens"] == (2048, "2400 are read in 0.3 s")
+    assert told["step_tokens"] == (64, "`batch_tokens` says so")
+    assert told["look_ahead"] == (0, "`look_ahead` says so")
 
 
 async def test_a_prompt_that_is_to_be_shorter_yet_stays_so() -> None:
@@ -136,7 +165,9 @@ async def test_what_is_at_hand_is_all_there_is_to_read() -> None:
 
 
 async def test_an_engine_that_keeps_no_prompts_is_shown_all() -> None:
-    request, to_read = await RequestBuilder(_without_unread(PacedEngine(lambda _: ()))).quickest(JOB)
+    request, to_read = await RequestBuilder(_without_unread(PacedEngine(lambda _: ())), Limits(Settings())).quickest(
+        JOB
+    )
     assert to_read == 0
     assert length(request) > 1500
 

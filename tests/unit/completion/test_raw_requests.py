@@ -31,7 +31,7 @@ async def built(**fields: object) -> GenerationRequest:
     asked = RawRequest(**fields)  # type: ignore[arg-type]
     hole_format = formats.get("qwen-fim-v1")
     return await build_raw(
-        ScriptedEngine([]), asked, hole_format=hole_format, context_tokens=CONTEXT_TOKENS, adapter=None
+        ScriptedEngine([]), asked, hole_format=hole_format, context_tokens=CONTEXT_TOKENS, step_tokens=16, adapter=None
     )
 
 

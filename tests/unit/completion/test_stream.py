@@ -15,8 +15,9 @@ from fakes.scripted_engines import PacedEngine
 from peft_core.api_types import ContextChunk, FinishReason, Origin, Timings
 from peft_core.code.document import Document
 from peft_core.errors import EngineFailed
+from peft_core.settings import Settings
 from peft_daemon.completion import formats, prefetch
-from peft_daemon.completion.job import CompletionJob
+from peft_daemon.completion.job import CompletionJob, Limits
 from peft_daemon.completion.scheduler import Deadlines, Scheduler, Superseded
 from peft_daemon.completion.stream import Completer, Completion, StreamStats
 
@@ -32,7 +33,7 @@ class Desk:
         self.engine = PacedEngine(answer, at_once=at_once)
         self.scheduler = Scheduler(1)
         self.spent: list[Timings] = []
-        self.completer = Completer(self.engine, self.scheduler, self.spent.append)
+        self.completer = Completer(self.engine, self.scheduler, Limits(Settings()), self.spent.append)
 
     async def ask(
         self, source: str, *, show_after_ms: int | None = None, **options: object

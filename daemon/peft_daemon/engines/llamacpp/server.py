@@ -72,9 +72,9 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 class LlamaServerClient:
     """A client of one server at ``unix://PATH`` or ``http://127.0.0.1:PORT``.
 
-    ``context_tokens`` is the context of one slot. A prompt is read in steps of ``step_tokens``, so that a cancelled
-    request ends after the current step. ``states`` is where KV states of slots are saved; None saves none. ``digests``
-    are those of the loaded adapters, in the order in which the server has them.
+    ``context_tokens`` is the context of one slot. A prompt is read in steps, so that a cancelled request ends after the
+    current one; they are as long as the request says, or ``step_tokens``. ``states`` is where KV states of slots are
+    saved; None saves none. ``digests`` are those of the loaded adapters, in the order in which the server has them.
     """
 
     def __init__(
@@ -187,10 +187,11 @@ class LlamaServerClient:
                 engine_ms=(time.perf_counter() - started) * 1000,
             )
 
+        step = request.step_tokens or self._step_tokens
         async with self._slot(tokens, adapters) as slot:
             body = {"prompt": tokens, "id_slot": slot.number, **_options(request, adapters)}
             try:
-                async with aclosing(self._read(slot, body, adapters, deadline)) as steps:
+                async with aclosing(self._read(slot, body, adapters, step, deadline)) as steps:
                     async for so_far in steps:
                         read = so_far
                         yield GenerationChunk(timings=timings())
@@ -237,10 +238,11 @@ class LlamaServerClient:
                 self.states.released(slot)
 
     async def _read(
-        self, slot: Slot, body: Mapping[str, Any], adapters: SlotAdapters, deadline: float | None
+        self, slot: Slot, body: Mapping[str, Any], adapters: SlotAdapters, step_tokens: int, deadline: float | None
     ) -> AsyncGenerator[_RawTimings, None]:
-        """Read the prompt into ``slot`` in steps. The last step is left to the request that writes, if one follows.
+        """Read the prompt into ``slot`` in steps of ``step_tokens``.
 
+        The last step is left to the request that writes, if one follows.
         Yields the work of all steps so far before and after each step. The step under way counts as done, because the
         server completes it in any case. Raises TimeoutError at the deadline.
         """
@@ -252,7 +254,7 @@ class LlamaServerClient:
         # A prompt that is too long is sent whole, and the server refuses it.
         # Reading ahead takes no long steps: a request that comes meanwhile waits for the end of the current step.
         long_steps = 0 if to_the_end else STEPS_PER_LONG_STEP
-        ends = [] if too_long else list(_step_ends(known, len(tokens), self._step_tokens, long_steps))
+        ends = [] if too_long else list(_step_ends(known, len(tokens), step_tokens, long_steps))
         if to_the_end and known < len(tokens):
             ends.append(len(tokens))
         yield total

@@ -209,8 +209,8 @@ class TextGenerator:
         self._vocabulary = ByteVocabulary(base.tokenizer)
         self.tokenizer = LiteralTokenizer(base.tokenizer)
         self._context_tokens = context_tokens
-        on_cpu = base.model.device.type == "cpu"
-        self._step_tokens = step_tokens if on_cpu else step_tokens * ACCELERATOR_STEPS
+        self._on_cpu = base.model.device.type == "cpu"
+        self._step_tokens = step_tokens if self._on_cpu else step_tokens * ACCELERATOR_STEPS
         self._held: _KeyValueCache | None = None
 
     def generate(self, request: GenerationRequest, cancelled: Callable[[], bool]) -> Iterator[GenerationChunk]:
@@ -256,7 +256,9 @@ class TextGenerator:
             raise prompt_too_long(len(tokens), self._context_tokens - adapter.virtual_tokens)
         if not tokens:
             return
-        logits = yield from self._read(tokens, self._prepare(tokens, request.adapter, adapter), clock, check)
+        held = self._prepare(tokens, request.adapter, adapter)
+        step = request.step_tokens if self._on_cpu and request.step_tokens else self._step_tokens
+        logits = yield from self._read(tokens, held, clock, step, check)
         sampler = Sampler(request, self._vocabulary)
         for written in range(1, min(request.max_tokens, room + 1) + 1):
             began = time.perf_counter()
@@ -285,15 +287,23 @@ class TextGenerator:
         return held
 
     def _read(
-        self, tokens: list[int], held: _KeyValueCache, clock: GenerationClock, check: Callable[[], None]
+        self,
+        tokens: list[int],
+        held: _KeyValueCache,
+        clock: GenerationClock,
+        step_tokens: int,
+        check: Callable[[], None],
     ) -> Generator[None, None, Tensor]:
-        """Read the rest of the prompt; yields after each step but the last, returns the last token's logits."""
+        """Read the rest of the prompt in steps of ``step_tokens``.
+
+        Yields after each step but the last; returns the last token's logits.
+        """
         clock.reused = len(held.tokens)
         began = time.perf_counter()
         try:
             while True:
                 check()
-                step = tokens[len(held.tokens) : len(held.tokens) + self._step_tokens]
+                step = tokens[len(held.tokens) : len(held.tokens) + step_tokens]
                 logits = self._forward(step)
                 clock.evaluated += len(step)
                 if len(held.tokens) == len(tokens):
