@@ -154,6 +154,8 @@ def drop_secrets(draft: Draft, document: Document) -> Draft:
     begun = document.line_before
     text = begun + draft.text
     found = [end - 1 for _, end in secret_values(text) if end > len(begun)]
+    if text[-1:].isspace():  # blanks at the end are dropped later, and may have hidden a value whose quote is missing
+        found += [end - 1 for _, end in secret_values(text.rstrip()) if end > len(begun)]
     if draft.truncated:
         probed = secret_values(text + _GOES_ON)
         found += [len(text) - 1 for start, end in probed if start <= len(text) < end and _opens(text[:start])]
