@@ -66,6 +66,7 @@ def test_code_for_a_sentence_has_no_secret_either() -> None:
 
 @settings(max_examples=100)
 @example(pieces=['password = "', "hunter2x", "    "])
+@example(pieces=['password = "', "hunter2x", "    ", "\n", KEY])
 @given(pieces=st.lists(st.sampled_from([KEY, "a()\n", "    ", 'password = "', "hunter2x", '"', "\n", "x = 1\n", MASK])))
 def test_what_is_shown_while_an_answer_grows_begins_what_is_shown_in_the_end(pieces: list[str]) -> None:
     at = document("def f():\n    ‸\n")

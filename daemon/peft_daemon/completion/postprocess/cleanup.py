@@ -12,7 +12,7 @@ twice, and is written in the document's own tabs or spaces.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -153,9 +153,7 @@ def drop_secrets(draft: Draft, document: Document) -> Draft:
     """Cut the text before the first line that holds a secret value, or that was cut off inside one."""
     begun = document.line_before
     text = begun + draft.text
-    found = [end - 1 for _, end in secret_values(text) if end > len(begun)]
-    if text[-1:].isspace():  # blanks at the end are dropped later, and may have hidden a value whose quote is missing
-        found += [end - 1 for _, end in secret_values(text.rstrip()) if end > len(begun)]
+    found = [end - 1 for end in _secret_ends(text) if end > len(begun)]
     if draft.truncated:
         probed = secret_values(text + _GOES_ON)
         found += [len(text) - 1 for start, end in probed if start <= len(text) < end and _opens(text[:start])]
@@ -164,6 +162,16 @@ def drop_secrets(draft: Draft, document: Document) -> Draft:
     if not found:
         return draft
     return draft.cut(draft.text.rfind("\n", 0, max(min(found) - len(begun), 0)) + 1)
+
+
+def _secret_ends(text: str) -> Iterator[int]:
+    yield from (end for _, end in secret_values(text))
+    at = 0
+    for line in text.split("\n"):
+        # Blanks at the end are dropped later, and hide a value whose closing quote is missing.
+        if (bare := line.rstrip()) != line:
+            yield from (at + end for _, end in secret_values(bare))
+        at += len(line) + 1
 
 
 def _opens(text: str) -> bool:
