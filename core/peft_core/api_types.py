@@ -179,6 +179,7 @@ class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
     task: Task
     model: str
+    """What wrote the text: the id of a model here, or the upstream server's name of its own."""
     adapter: AdapterUse | None
     replace_after: int = 0
     """How many characters after the cursor the text overwrites (an auto-inserted ``)``)."""

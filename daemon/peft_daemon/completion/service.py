@@ -241,7 +241,7 @@ class CompletionService:
             text=end.text,
             finish_reason=end.reason,
             task=job.task,
-            model=self._model.id,
+            model=end.model or self._model.id,
             adapter=job.adapter_use,
             replace_after=end.replace_after,
             origin=stats.origin,

@@ -164,7 +164,7 @@ def _last(
         "content": content,
         "stop": True,
         "stop_type": "limit" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "eos",
-        "model": service.model_id,
+        "model": end.model or service.model_id,
         "tokens_predicted": t.decode_tokens,
         "tokens_evaluated": t.prompt_tokens,
         "tokens_cached": t.prompt_reused + t.decode_tokens,

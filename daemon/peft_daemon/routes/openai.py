@@ -1,6 +1,7 @@
 """OpenAI-compatible ``/v1/completions`` and ``/v1/models``: what the official clients send works unchanged.
 
-``/v1/chat/completions`` is in ``chat``.
+``/v1/chat/completions`` is in ``chat``. ``answered`` makes both protocols' answers, whole and in pieces; an
+``AnswerWriter`` knows one protocol's forms.
 
 ``suffix`` means fill-in-the-middle, and so does a prompt with a model's fill-in-the-middle tokens (``client_prompts``).
 The answer is the model's own text, without the post-processing that editors get. ``model`` is the base model's id or an
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -28,34 +30,39 @@ from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
 from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
-from peft_daemon.engines.base import TokenLogprob
+from peft_daemon.engines.base import GenerationChunk, TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 StopStrings = Stop | Annotated[list[Stop], Meta(max_length=64)]
 
 
-class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of OpenAI's legacy completions that mean something here; others are ignored, as clients expect."""
+class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that both of OpenAI's protocols have and that mean something here."""
 
-    prompt: Text | Annotated[list[Text], Meta(max_length=1)]
     model: Annotated[str, Meta(max_length=200)] | None = None
-    suffix: Text | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = 16
     temperature: Temperature | None = None
-    """Null: 0 for a hole, else 1."""
-    top_p: Probability | None = 1.0
+    """Null: as the protocol's own defaults say."""
     n: Annotated[int, Meta(ge=1, le=1)] | None = 1
-    best_of: Annotated[int, Meta(ge=1, le=1)] | None = 1
-    echo: bool | None = False
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     stop: StopStrings | None = None
     seed: int | None = None
-    user: str | None = None
     scale: Scale | None = None
     """Not OpenAI's: how strongly the adapter applies."""
+
+
+class CompletionsBody(GenerationBody, frozen=True, kw_only=True):
+    """The fields of OpenAI's legacy completions; others are ignored, as clients expect."""
+
+    prompt: Text | Annotated[list[Text], Meta(max_length=1)]
+    suffix: Text | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = 16
+    top_p: Probability | None = 1.0
+    best_of: Annotated[int, Meta(ge=1, le=1)] | None = 1
+    echo: bool | None = False
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    user: str | None = None
 
 
 class Logprobs(msgspec.Struct, frozen=True):
@@ -129,11 +136,7 @@ def routes(service: CompletionService) -> list[Route]:
     async def completions(request: Request) -> Response:
         asked = await body(request, CompletionsBody)
         raw = _raw_request(service, asked)
-        head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or service.model_id}
-        if asked.stream:
-            with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            return await event_stream(request, _stream(service, raw, head, with_usage=with_usage), last=b"[DONE]")
-        return answer(await while_connected(request, _whole(service, raw, head)))
+        return await answered(request, service, asked, raw, CompletionsWriter(logprobs=bool(raw.logprobs)))
 
     async def models(request: Request) -> Response:
         return answer(ModelList(data=_cards(service)))
@@ -198,30 +201,92 @@ def stop_strings(stop: StopStrings | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
-async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, Any]) -> CompletionsAnswer:
+AnswerHead = dict[str, Any]
+"""What every part of an answer begins with: ``id``, ``created`` and ``model``."""
+
+
+class AnswerWriter(ABC):
+    """Writes one answer in the forms of a protocol."""
+
+    route: ClassVar[str]
+    """The protocol's name in the metrics."""
+    id_prefix: ClassVar[str]
+
+    @abstractmethod
+    def whole(self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk) -> msgspec.Struct:
+        """Return the answer; ``end`` is its last chunk."""
+
+    @abstractmethod
+    def pieces(self, head: AnswerHead, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
+        """Yield the events of a stream that a chunk makes."""
+
+    @abstractmethod
+    def usage(self, head: AnswerHead, timings: Timings) -> msgspec.Struct:
+        """Return the event that ends a stream with token counts."""
+
+
+async def answered(
+    request: Request, service: CompletionService, asked: GenerationBody, raw: RawRequest, writer: AnswerWriter
+) -> Response:
+    """Generate what a client asked for and answer with it, as a stream if that was asked for."""
+    head = {
+        "id": f"{writer.id_prefix}-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": asked.model or service.model_id,
+    }
+    if asked.stream:
+        with_usage = bool((asked.stream_options or {}).get("include_usage"))
+        return await event_stream(request, _stream(service, raw, head, writer, with_usage=with_usage), last=b"[DONE]")
+    return answer(await while_connected(request, _whole(service, raw, head, writer)))
+
+
+async def _whole(
+    service: CompletionService, raw: RawRequest, head: AnswerHead, writer: AnswerWriter
+) -> msgspec.Struct:
     text, tokens = "", list[TokenLogprob]()
-    async with aclosing(service.raw(raw, route="openai")) as chunks:
+    async with aclosing(service.raw(raw, route=writer.route)) as chunks:
         async for chunk in chunks:
             text += chunk.text
             tokens += chunk.logprobs
             if chunk.reason is not None:
-                choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, finish_reason(chunk.reason))
-                return CompletionsAnswer(**head, choices=[choice], usage=usage_of(chunk.timings))
+                return writer.whole(head, text, tokens, chunk)
     raise AssertionError("the last chunk has a reason")
 
 
 async def _stream(
-    service: CompletionService, raw: RawRequest, head: dict[str, Any], *, with_usage: bool
+    service: CompletionService, raw: RawRequest, head: AnswerHead, writer: AnswerWriter, *, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    offset = 0
-    async with aclosing(service.raw(raw, route="openai")) as chunks:
+    async with aclosing(service.raw(raw, route=writer.route)) as chunks:
         async for chunk in chunks:
-            logprobs = _logprobs(chunk.logprobs, offset) if raw.logprobs and chunk.reason is None else None
-            choice = Choice(chunk.text, 0, logprobs, finish_reason(chunk.reason))
-            yield msgspec.json.encode(CompletionsAnswer(**head, choices=[choice]))
-            offset += len(chunk.text)
+            for piece in writer.pieces(head, chunk):
+                yield msgspec.json.encode(piece)
             if with_usage and chunk.reason is not None:
-                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=usage_of(chunk.timings)))
+                yield msgspec.json.encode(writer.usage(head, chunk.timings))
+
+
+class CompletionsWriter(AnswerWriter):
+    """Writes the answer of ``/v1/completions``; ``logprobs``: with the tokens' probabilities."""
+
+    route, id_prefix = "openai", "cmpl"
+
+    def __init__(self, *, logprobs: bool) -> None:
+        self._logprobs, self._offset = logprobs, 0
+
+    def whole(self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk) -> msgspec.Struct:
+        """Return the answer; ``end`` is its last chunk."""
+        logprobs = _logprobs(tokens, 0) if self._logprobs else None
+        choice = Choice(text, 0, logprobs, finish_reason(end.reason))
+        return CompletionsAnswer(**head, choices=[choice], usage=usage_of(end.timings))
+
+    def pieces(self, head: AnswerHead, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
+        """Yield one event."""
+        logprobs = _logprobs(chunk.logprobs, self._offset) if self._logprobs and chunk.reason is None else None
+        self._offset += len(chunk.text)
+        yield CompletionsAnswer(**head, choices=[Choice(chunk.text, 0, logprobs, finish_reason(chunk.reason))])
+
+    def usage(self, head: AnswerHead, timings: Timings) -> msgspec.Struct:
+        """Return the event that ends a stream with token counts."""
+        return CompletionsAnswer(**head, choices=[], usage=usage_of(timings))
 
 
 def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs:

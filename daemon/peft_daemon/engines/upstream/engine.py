@@ -226,7 +226,7 @@ class UpstreamEngine:
                     return
                 if not chunk.silent:
                     give_up_at = None
-                yield chunk
+                yield replace(chunk, model=facts.model)
 
     async def _model_for(self, facts: ServerFacts, adapter: AdapterLease | None) -> str:
         """Return the server's model for a request, after loading the adapter there where that was not done yet.
