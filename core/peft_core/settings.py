@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,99})?$",
-            description="environment variable that has its key; empty: it wants none",
+            description="environment variable that has its key; empty: what `peft-daemon upstream login` keeps, if any",
         ),
     ] = ""
     upstream_wait_ms: Annotated[

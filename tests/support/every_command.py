@@ -57,6 +57,8 @@ COMMANDS = {
     "upstream agree": ["--yes"],
     "upstream check": [],
     "upstream withdraw": [],
+    "upstream login": [],
+    "upstream logout": [],
     "feedback show": [],
     "feedback clear": ["--yes"],
     "feedback export": ["{folder}/feedback.jsonl"],
