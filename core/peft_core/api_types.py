@@ -136,11 +136,6 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """True: one line; False: may span lines; null: decided from the code around the cursor."""
     stream: bool = False
 
-    @property
-    def sampling(self) -> SamplingParams:
-        """The request's sampling fields as one value."""
-        return SamplingParams(self.temperature, self.top_p, self.seed)
-
 
 class AdapterUse(msgspec.Struct, frozen=True):
     """The adapter a completion was made with."""

@@ -34,6 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: Annotated[
         str, Meta(min_length=1, max_length=200, description="base model, an id of `peft-daemon models list`")
     ] = "qwen2.5-coder-0.5b-instruct"
+    intent_model: Annotated[
+        str,
+        Meta(max_length=200, description="model that answers sentences and chats, an id as above; empty: `model` does"),
+    ] = ""
     engine: Annotated[
         Literal["auto", "llamacpp", "torch", "upstream"],
         Meta(

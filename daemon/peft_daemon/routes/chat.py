@@ -1,4 +1,4 @@
-"""OpenAI-compatible ``/v1/chat/completions``: a chat with the base model or an adapter, written in its chat format.
+"""OpenAI-compatible ``/v1/chat/completions``: a chat with a base model or an adapter, written in its chat format.
 
 The answer is the model's own text. Fields of OpenAI's that mean nothing here (tools, response formats, penalties) are
 ignored, as clients expect; images are refused.
@@ -15,9 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import Probability, SamplingParams, Text, Timings
+from peft_core.api_types import Probability, SamplingParams, Task, Text, Timings
 from peft_core.errors import InvalidInput
-from peft_daemon.completion.chat import ChatMessage, chat_prompt
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.completion.chat import ChatFormat, ChatMessage, chat_prompt
 from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import GenerationChunk, TokenLogprob
@@ -28,7 +29,6 @@ from peft_daemon.routes.openai import (
     Usage,
     answered,
     finish_reason,
-    named_adapter,
     seed_of,
     stop_strings,
     usage_of,
@@ -146,7 +146,9 @@ class ChatWriter(AnswerWriter):
     def __init__(self) -> None:
         self._begun = False
 
-    def whole(self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk) -> msgspec.Struct:
+    def whole(
+        self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk
+    ) -> msgspec.Struct:
         """Return the answer; ``end`` is its last chunk."""
         choice = ChatChoice(message=AnswerMessage(text), finish_reason=finish_reason(end.reason))
         return ChatAnswer(**head, choices=[choice], usage=usage_of(end.timings))
@@ -174,18 +176,19 @@ def routes(service: CompletionService) -> list[Route]:
 
     async def chat(request: Request) -> Response:
         asked = await body(request, ChatBody)
-        return await answered(request, service, asked, _raw_request(service, asked), ChatWriter())
+        model, adapter = service.choose(Task.INTENT, asked.model)
+        raw = _raw_request(asked, model.chat_format, adapter)
+        return await answered(request, service, asked, raw, model=model, writer=ChatWriter())
 
     return [Route("/v1/chat/completions", chat, methods=["POST"])]
 
 
-def _raw_request(service: CompletionService, asked: ChatBody) -> RawRequest:
-    form = service.chat_format
+def _raw_request(asked: ChatBody, form: ChatFormat, adapter: Manifest | None) -> RawRequest:
     own = form.sampling
     return RawRequest(
         chat=chat_prompt([each.read() for each in asked.messages], form),
         max_tokens=asked.answer_tokens,
-        adapter=named_adapter(service, asked.model),
+        adapter=adapter,
         scale=asked.scale,
         sampling=SamplingParams(
             temperature=own.temperature if asked.temperature is None else asked.temperature,

@@ -4,8 +4,9 @@
 ``AnswerWriter`` knows one protocol's forms.
 
 ``suffix`` means fill-in-the-middle, and so does a prompt with a model's fill-in-the-middle tokens (``client_prompts``).
-The answer is the model's own text, without the post-processing that editors get. ``model`` is the base model's id or an
-adapter's name: adapters appear as models.
+The answer is the model's own text, without the post-processing that editors get. ``model`` is a base model's id or an
+adapter's name: adapters appear as models. Without one the model that fills in answers ``/v1/completions``, the one for
+sentences chats.
 """
 
 from __future__ import annotations
@@ -23,12 +24,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams, Scale, Temperature, Text, Timings
+from peft_core.api_types import (
+    BASE,
+    FinishReason,
+    Probability,
+    SamplingParams,
+    Scale,
+    Task,
+    Temperature,
+    Text,
+    Timings,
+)
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
 from peft_daemon.completion.job import RawRequest
+from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import GenerationChunk, TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
@@ -111,7 +123,7 @@ class ModelContext(msgspec.Struct, frozen=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The base model, or an adapter on it."""
+    """A base model, or an adapter on one."""
 
     id: str
     object: str = "model"
@@ -135,8 +147,10 @@ def routes(service: CompletionService) -> list[Route]:
 
     async def completions(request: Request) -> Response:
         asked = await body(request, CompletionsBody)
-        raw = _raw_request(service, asked)
-        return await answered(request, service, asked, raw, CompletionsWriter(logprobs=bool(raw.logprobs)))
+        model, adapter = service.choose(Task.FILL, asked.model)
+        raw = _raw_request(asked, adapter)
+        writer = CompletionsWriter(logprobs=bool(raw.logprobs))
+        return await answered(request, service, asked, raw, model=model, writer=writer)
 
     async def models(request: Request) -> Response:
         return answer(ModelList(data=_cards(service)))
@@ -145,7 +159,7 @@ def routes(service: CompletionService) -> list[Route]:
         wanted = request.path_params["model_id"]
         card = next((c for c in _cards(service) if c.id == wanted), None)
         if card is None:
-            service.adapter_named(wanted)  # raises NotFound with the closest names
+            service.choose(Task.FILL, wanted)  # raises NotFound with the closest names
             raise InvalidInput(f"'{wanted}' is not listed", fix="GET /v1/models lists the names")
         return answer(card)
 
@@ -156,7 +170,7 @@ def routes(service: CompletionService) -> list[Route]:
     ]
 
 
-def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawRequest:
+def _raw_request(asked: CompletionsBody, adapter: Manifest | None) -> RawRequest:
     if asked.echo:
         raise InvalidInput("echo is not supported", fix="Send echo=false and put the prompt in front yourself")
     prompt = asked.prompt if isinstance(asked.prompt, str) else "".join(asked.prompt)
@@ -171,7 +185,7 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
         path=hole.path if hole else None,
         repository=hole.repository if hole else "",
         context=hole.context if hole else (),
-        adapter=named_adapter(service, asked.model),
+        adapter=adapter,
         scale=asked.scale,
         max_tokens=asked.max_tokens or 16,
         sampling=SamplingParams(
@@ -184,11 +198,6 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
         # logprobs=0 asks for the chosen tokens' own; the engine reports those only together with one alternative.
         logprobs=0 if asked.logprobs is None else max(1, asked.logprobs),
     )
-
-
-def named_adapter(service: CompletionService, model: str | None) -> Manifest | None:
-    """The adapter that ``model`` names; None for the base model. Raises as ``service.adapter_named`` does."""
-    return service.adapter_named(model) if model and model != service.model_id else None
 
 
 def seed_of(seed: int | None) -> int:
@@ -213,7 +222,9 @@ class AnswerWriter(ABC):
     id_prefix: ClassVar[str]
 
     @abstractmethod
-    def whole(self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk) -> msgspec.Struct:
+    def whole(
+        self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk
+    ) -> msgspec.Struct:
         """Return the answer; ``end`` is its last chunk."""
 
     @abstractmethod
@@ -226,25 +237,32 @@ class AnswerWriter(ABC):
 
 
 async def answered(
-    request: Request, service: CompletionService, asked: GenerationBody, raw: RawRequest, writer: AnswerWriter
+    request: Request,
+    service: CompletionService,
+    asked: GenerationBody,
+    raw: RawRequest,
+    *,
+    model: ModelInstance,
+    writer: AnswerWriter,
 ) -> Response:
-    """Generate what a client asked for and answer with it, as a stream if that was asked for."""
+    """Have ``model`` generate what a client asked for, and answer with it, as a stream if that was asked for."""
     head = {
         "id": f"{writer.id_prefix}-{uuid.uuid4().hex}",
         "created": int(time.time()),
-        "model": asked.model or service.model_id,
+        "model": asked.model or model.id,
     }
+    generated = service.raw(raw, model=model, route=writer.route)
     if asked.stream:
         with_usage = bool((asked.stream_options or {}).get("include_usage"))
-        return await event_stream(request, _stream(service, raw, head, writer, with_usage=with_usage), last=b"[DONE]")
-    return answer(await while_connected(request, _whole(service, raw, head, writer)))
+        return await event_stream(request, _stream(generated, head, writer, with_usage=with_usage), last=b"[DONE]")
+    return answer(await while_connected(request, _whole(generated, head, writer)))
 
 
 async def _whole(
-    service: CompletionService, raw: RawRequest, head: AnswerHead, writer: AnswerWriter
+    generated: AsyncGenerator[GenerationChunk, None], head: AnswerHead, writer: AnswerWriter
 ) -> msgspec.Struct:
     text, tokens = "", list[TokenLogprob]()
-    async with aclosing(service.raw(raw, route=writer.route)) as chunks:
+    async with aclosing(generated) as chunks:
         async for chunk in chunks:
             text += chunk.text
             tokens += chunk.logprobs
@@ -254,9 +272,9 @@ async def _whole(
 
 
 async def _stream(
-    service: CompletionService, raw: RawRequest, head: AnswerHead, writer: AnswerWriter, *, with_usage: bool
+    generated: AsyncGenerator[GenerationChunk, None], head: AnswerHead, writer: AnswerWriter, *, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(service.raw(raw, route=writer.route)) as chunks:
+    async with aclosing(generated) as chunks:
         async for chunk in chunks:
             for piece in writer.pieces(head, chunk):
                 yield msgspec.json.encode(piece)
@@ -272,7 +290,9 @@ class CompletionsWriter(AnswerWriter):
     def __init__(self, *, logprobs: bool) -> None:
         self._logprobs, self._offset = logprobs, 0
 
-    def whole(self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk) -> msgspec.Struct:
+    def whole(
+        self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk
+    ) -> msgspec.Struct:
         """Return the answer; ``end`` is its last chunk."""
         logprobs = _logprobs(tokens, 0) if self._logprobs else None
         choice = Choice(text, 0, logprobs, finish_reason(end.reason))
@@ -316,10 +336,14 @@ def usage_of(timings: Timings) -> Usage:
 
 
 def _cards(service: CompletionService) -> list[ModelCard]:
-    context = ModelContext(service.context_tokens, service.trained_context_tokens)
-    base = ModelCard(id=service.model_id, created=int(service.started), root=service.model_id, meta=context)
-    others = [
-        ModelCard(id=name, created=base.created, root=base.id, parent=base.id, meta=context)
-        for name in (BASE, *(adapter.name for adapter in service.adapters()))
-    ]
-    return [base, *others]
+    def card(name: str, model: ModelInstance, parent: str | None = None) -> ModelCard:
+        context = ModelContext(model.context_tokens, model.entry.context_tokens)
+        return ModelCard(id=name, created=int(service.started), root=model.id, parent=parent, meta=context)
+
+    first = service.models[Task.FILL]
+    by_id = {model.id: model for model in service.distinct_models}
+    cards = [card(model.id, model) for model in service.distinct_models]
+    for name, base in ((BASE, first.id), *((adapter.name, adapter.base) for adapter in service.adapters())):
+        model = by_id.get(base, first)
+        cards.append(card(name, model, model.id))
+    return cards

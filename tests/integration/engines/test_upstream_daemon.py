@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import keyring
 import pytest
 
 from peft_core.api_types import Task
@@ -15,7 +14,7 @@ from peft_core.status_types import DaemonStatus, EngineState, UpstreamStatus
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.upstream import engine as upstream_engine
-from peft_daemon.engines.upstream import keys, options
+from peft_daemon.engines.upstream import options
 from support.llama_server import LlamaServerProcess, llama_server
 from support.served_gguf import served_gguf
 from support.synthetic_adapter import TinyModel, lora, write_peft
@@ -76,27 +75,6 @@ async def test_the_server_answers_and_the_local_model_when_it_is_gone(
             await served.until(lambda status: upstream_of(status).answers)
             assert (await served.raw()).json()["choices"][0]["text"] == there
         assert KEY not in (await served.client.get("/v1/status")).text
-
-
-async def test_the_key_of_the_systems_keyring_opens_the_server(
-    upstream: LlamaServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = keyring.get_keyring()
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "support.memory_keyring.MemoryKeyring")
-    keyring.core.init_backend()
-
-    def prepare(paths: Paths) -> None:
-        options.agree(paths, upstream.url)
-        keys.login(paths, upstream.url, KEY)
-
-    try:
-        async with served_gguf(tmp_path, prepare_home=prepare, engine="upstream", upstream_url=upstream.url) as served:
-            assert (await served.raw()).status_code == 200
-            now = upstream_of(await served.status())
-            assert (now.answers, now.answered) == (True, 1)
-            assert KEY not in (await served.client.get("/v1/status")).text
-    finally:
-        keyring.set_keyring(before)
 
 
 async def test_an_adapter_that_the_server_lacks_is_left_out_and_refused_where_it_is_named(

@@ -46,7 +46,8 @@ class UpstreamAddress:
     """Without a trailing ``/v1``."""
     key: str = ""
     key_fix: str = (
-        "Type `peft-daemon upstream login`, or set `upstream_key_env` to the name of an environment variable that has it"
+        "Type `peft-daemon upstream login`, or set `upstream_key_env` to the name of an environment variable "
+        "that has the key"
     )
     """What to do where the server refuses the key, or wants one."""
 

@@ -137,9 +137,10 @@ def open_keyring() -> ModuleType:
     import keyring  # noqa: PLC0415  (an extra, and slow: it looks for all keyrings there are)
     from keyring.backends import fail  # noqa: PLC0415
 
-    if isinstance(_ask(keyring, keyring.get_keyring), fail.Keyring):
+    package: ModuleType = keyring
+    if isinstance(_ask(package, package.get_keyring), fail.Keyring):
         raise _no_keyring()
-    return keyring
+    return package
 
 
 def _no_keyring() -> NotFound:
