@@ -31,7 +31,7 @@ DEFAULT_HUB = "https://huggingface.co"
 CHUNK_BYTES = 1 << 20
 """Bytes read or written at a time."""
 CONNECT_TIMEOUT_S = 5.0
-MAX_JSON_BYTES = 20_000_000
+MAX_DOCUMENT_BYTES = 20_000_000
 READ_TIMEOUT_S = 30.0
 """Longest silence of a server that has answered."""
 MAX_FRUITLESS_ATTEMPTS = 3
@@ -190,8 +190,22 @@ def download(url: str, partial: PartialFile, progress: DownloadProgress, *, size
 def get_json(url: str) -> object:
     """Return the JSON document at ``url``.
 
-    Raises TransferFailed, also where it is over ``MAX_JSON_BYTES``.
+    Raises TransferFailed, also where it is over ``MAX_DOCUMENT_BYTES``.
     """
+    _, body = _get(url)
+    try:
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        raise TransferFailed("the answer is not JSON") from None
+
+
+def get_page(url: str) -> tuple[str, str]:
+    """Return the address at which ``url`` was found after redirects, and the text there; raises like ``get_json``."""
+    address, body = _get(url)
+    return address, body.decode(errors="replace")
+
+
+def _get(url: str) -> tuple[str, bytes]:
     import httpx  # noqa: PLC0415
 
     body = bytearray()
@@ -202,14 +216,11 @@ def get_json(url: str) -> object:
                     raise TransferFailed(f"HTTP {response.status_code} for {_path(url)}")
                 for data in response.iter_bytes():
                     body += data
-                    if len(body) > MAX_JSON_BYTES:
-                        raise TransferFailed(f"{_path(url)} is longer than {format_bytes(MAX_JSON_BYTES)}")
+                    if len(body) > MAX_DOCUMENT_BYTES:
+                        raise TransferFailed(f"{_path(url)} is longer than {format_bytes(MAX_DOCUMENT_BYTES)}")
+                return str(response.url), bytes(body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise TransferFailed(f"cannot connect ({_one_line(error)})") from None
-    try:
-        return msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        raise TransferFailed("the answer is not JSON") from None
 
 
 def _client() -> httpx.Client:

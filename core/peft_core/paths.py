@@ -52,14 +52,24 @@ class Paths:
         return self.cache / "kv"
 
     @property
-    def intent_kv_states(self) -> Path:
-        """The same of the engine of a model that answers sentences only."""
-        return self.cache / "kv-intent"
-
-    @property
     def adapters(self) -> Path:
         """Adapters by content digest, and the names that point at them (cannot be fetched again: data)."""
         return self.data / "adapters"
+
+    @property
+    def builds(self) -> Path:
+        """Programs of llama.cpp that were compiled here, one folder per build (minutes of work: data)."""
+        return self.data / "engines"
+
+    @property
+    def build_cache(self) -> Path:
+        """Sources and objects of a build that is not finished (can be made again: a cache)."""
+        return self.cache / "engine-build"
+
+    @property
+    def program_speeds(self) -> Path:
+        """How fast llama.cpp's programs were measured to be, JSON."""
+        return self.state / "engine-programs.json"
 
     @property
     def feedback_file(self) -> Path:

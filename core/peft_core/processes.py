@@ -53,19 +53,24 @@ def find_program(name: str, *visited: Path) -> str | None:
     Entries that are relative, or that lie in the folder this process was started in or in one of ``visited``, are
     passed over: whoever wrote that folder would choose the program. A folder that holds the user's home is not such.
     """
-    foreign = [folder for each in (_STARTED_IN, *visited) for folder in (each, _real(each)) if not _holds_home(folder)]
     names = [name] if sys.platform != "win32" else [f"{name}.exe", f"{name}.com"]
+    for folder in trusted_search_path(*visited):
+        for each in names:
+            if (Path(folder) / each).is_file() and os.access(Path(folder) / each, os.X_OK):
+                return str(Path(folder) / each)
+    return None
+
+
+def trusted_search_path(*visited: Path) -> list[str]:
+    """Return the entries of ``PATH`` in which ``find_program`` looks: for a child that looks up programs by itself."""
+    foreign = [folder for each in (_STARTED_IN, *visited) for folder in (each, _real(each)) if not _holds_home(folder)]
+    trusted = []
     for entry in os.environ.get("PATH", os.defpath).split(os.pathsep):
         folder = Path(entry)
-        if not folder.is_absolute():
-            continue
         within = any(where.is_relative_to(each) for where in (folder, _real(folder)) for each in foreign)
-        if within and entry not in _SYSTEM_FOLDERS:
-            continue
-        for each in names:
-            if (folder / each).is_file() and os.access(folder / each, os.X_OK):
-                return str(folder / each)
-    return None
+        if folder.is_absolute() and (not within or entry in _SYSTEM_FOLDERS):
+            trusted.append(entry)
+    return trusted
 
 
 def isolated_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:

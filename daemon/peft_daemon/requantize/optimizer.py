@@ -6,7 +6,6 @@ An unfinished copy survives an interruption, and the next run continues it.
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from peft_core.api_types import Task
 from peft_core.http_download import PartialFile
+from peft_core.processor import processor_name
 from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP
 from peft_core.tasks import OnProgress
@@ -154,7 +154,7 @@ class Optimizer:
             adapter=self._judging.adapter,
             figures=figures,
             versions={name: importlib.metadata.version(name) for name in ("xllamacpp", "gguf", "numpy")},
-            processor=_read_processor_name(),
+            processor=processor_name(),
         )
         return self._store.home(self._entry) / record.file
 
@@ -200,13 +200,3 @@ def _describe_verdict(found: CopyQuality) -> str:
     if found.loss_bound > MAX_LOSS_NATS:
         return f"may lose {found.loss_bound:.3f} nats, more than {MAX_LOSS_NATS}"
     return f"completes fewer lines ({found.right}, not {found.right_original} of {found.lines})"
-
-
-def _read_processor_name() -> str:
-    """Return the processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

@@ -1,0 +1,1 @@
+"""Builds of llama.cpp that are compiled on this machine, for its processor and its graphics card."""
