@@ -12,6 +12,7 @@ from peft_cli import (
     complete,
     daemon,
     datasets,
+    engine,
     evaluate,
     feedback,
     installation,
@@ -55,6 +56,7 @@ lsp.register(app)
 complete.register(app)
 models_add.register(models.app)
 app.add_typer(models.app, name="models")
+app.add_typer(engine.app, name="engine")
 app.add_typer(adapters.app, name="adapters")
 app.add_typer(datasets.app, name="datasets")
 tune.register(app)

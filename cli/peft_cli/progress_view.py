@@ -34,6 +34,7 @@ from peft_tuning.events import (
 
 if TYPE_CHECKING:
     from peft_core.http_download import DownloadProgress
+    from peft_daemon.engines.builds.builder import BuildProgress
     from peft_daemon.requantize.optimizer import OptimizeEvent
 
 LOG_INTERVAL_S = 30.0
@@ -146,6 +147,74 @@ class DownloadBar:
             # Bytes from an earlier pull must not count as speed.
             self._task = self._drawing.add_task("", total=total, completed=done)
         self._drawing.update(self._task, completed=done)
+
+
+@contextmanager
+def build_view() -> Iterator[BuildProgress]:
+    """Show a build on standard error: its steps, and on a terminal a bar with files and time left, else lines."""
+    if not sys.stderr.isatty():
+        yield BuildLines()
+        return
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[left]}"),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as drawing:
+        yield BuildBar(drawing)
+
+
+class BuildLines(NoteLines):
+    """A build as lines on standard error: its steps, and every half a minute how much is compiled."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._estimate = clock, TimeLeft(clock)
+        self._printed_at = -LOG_INTERVAL_S
+
+    def compiled(self, done: int, total: int) -> None:
+        """Print a line if it is time."""
+        left, now = self._estimate(done, total), self._clock()
+        if done == total or now - self._printed_at >= LOG_INTERVAL_S:
+            self._printed_at = now
+            self.note(f"compiled {done} of {total}{left and f', {left}'}")
+
+
+class BuildBar(DownloadBar):
+    """A build as a bar, of the download and then of the files that are compiled; its steps scroll by above it."""
+
+    def __init__(self, drawing: bars.Progress) -> None:
+        super().__init__(drawing)
+        self._compiling: bars.TaskID | None = None
+        self._estimate = TimeLeft()
+
+    def advance(self, done: int, total: int) -> None:
+        """Move the bar of the download, in MB."""
+        self.draw("fetching, MB", done // 1_000_000, total // 1_000_000, "")
+
+    def compiled(self, done: int, total: int) -> None:
+        """Move the bar of the compiler."""
+        self.draw("compiled", done, total, self._estimate(done, total))
+
+    def draw(self, what: str, done: int, total: int, left: str) -> None:
+        """Show ``done`` of ``total`` in the one bar."""
+        if self._compiling is None:
+            self._compiling = self._drawing.add_task(what, left=left)
+        self._drawing.update(self._compiling, description=what, total=total, completed=done, left=left)
+
+
+class TimeLeft:
+    """Estimates how long the rest takes, from what was done since the first call."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> str:
+        """Return the time left in words, empty if it cannot be told yet."""
+        began, before = self._first = self._first or (self._clock(), done)
+        passed, made = self._clock() - began, done - before
+        return f"{duration((total - done) * passed / made)} left" if made > 0 and done < total else ""
 
 
 class TuningView:

@@ -21,8 +21,8 @@ from msgspec import Meta
 from peft_core.errors import InvalidInput
 from peft_core.paths import MAX_PATH_CHARS
 
-WHEEL = "wheel"
-"""Value of ``llama_server`` for the llama.cpp that the package depends on."""
+WHEEL, AUTO = "wheel", "auto"
+"""Values of ``llama_server``: the llama.cpp that the package depends on, and the one that was measured to be faster."""
 PROJECT_FILE = ".peft-daemon.toml"
 ENV_PREFIX = "PEFT_DAEMON_"
 Source = Literal["command line", "environment", "project file", "user file", "default"]
@@ -34,10 +34,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: Annotated[
         str, Meta(min_length=1, max_length=200, description="base model, an id of `peft-daemon models list`")
     ] = "qwen2.5-coder-0.5b-instruct"
-    intent_model: Annotated[
-        str,
-        Meta(max_length=200, description="model that answers sentences and chats, an id as above; empty: `model` does"),
-    ] = ""
     engine: Annotated[
         Literal["auto", "llamacpp", "torch", "upstream"],
         Meta(
@@ -49,12 +45,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             max_length=MAX_PATH_CHARS,
-            description="llama.cpp to run: the path of a llama-server, or wheel, the package's own",
+            description="llama.cpp to run: the path of a llama-server, or wheel, the package's own; auto: what "
+            "`engine measure` found to be the fastest",
         ),
-    ] = WHEEL
+    ] = AUTO
     gpu_layers: Annotated[
         int, Meta(ge=-1, le=10_000, description="layers of the model on the graphics card; -1: as llama_server decides")
     ] = -1
+    flash_attention: Annotated[
+        Literal["auto", "on", "off"],
+        Meta(description="llama.cpp's flash attention; auto: where the device has it"),
+    ] = "auto"
     upstream_url: Annotated[
         str, Meta(max_length=500, description="address of that server, https://HOST:PORT; empty: none")
     ] = ""
@@ -69,7 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,99})?$",
-            description="environment variable that has its key; empty: what `peft-daemon upstream login` keeps, if any",
+            description="environment variable that has its key; empty: it wants none",
         ),
     ] = ""
     upstream_wait_ms: Annotated[

@@ -95,6 +95,10 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """False while its process lives and answers nothing; it is ended and replaced if that goes on."""
     upstream: UpstreamStatus | None = None
     """Null: the model runs on this machine."""
+    program: str = ""
+    """The ``llama-server`` that runs; empty: the package's own llama.cpp, or another engine."""
+    program_problem: str = ""
+    """What keeps the program that was measured to be the fastest from running; empty: nothing does."""
 
 
 class ServingSpeed(msgspec.Struct, frozen=True):
@@ -134,9 +138,5 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     limits: list[ServingLimit] = []
     left_out: list[str] = []
     """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
-    intent_engine: EngineStatus | None = None
-    """That of the model that answers sentences, where it is another one (`intent_model`); stopped while unused."""
-    warnings: list[str] = []
-    """What makes completions slow or bad, and what to do."""
     tuning: str = ""
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""

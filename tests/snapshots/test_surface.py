@@ -268,6 +268,8 @@ def test_documents_of_commands_and_the_home_after_use(used: UsedHome, http: http
             "status": ("status", "--json"),
             "doctor": ("doctor", "--json"),
             "config": ("config", "--json"),
+            "engine list": ("engine", "list", "--json"),
+            "engine build --remove of none": ("engine", "build", "--remove", "--json"),
             "models list": ("models", "list", "--json"),
             "models pull of an unknown one": ("models", "pull", "nobody", "--json"),
             "models remove of an unknown one": ("models", "remove", "nobody", "--json"),

@@ -14,20 +14,10 @@ from support.own_repository import module
 OURS = ("peft_daemon", "peft_lsp", "peft_tuning", "peft_evaluation")
 MODULES = (
     *("sitecustomize", "usercustomize", "json", "asyncio", "multiprocessing", "logging", "ssl", "pip", "venv"),
-    *(
-        "httpx",
-        "msgspec",
-        "numpy",
-        "torch",
-        "transformers",
-        "xllamacpp",
-        "tree_sitter",
-        "psutil",
-        "keyring",
-        "conftest",
-    ),
+    *("httpx", "msgspec", "numpy", "torch", "transformers", "xllamacpp", "tree_sitter", "psutil", "conftest"),
 )
-PROGRAMS = ("git", "pip", "python", "python3", "node", "bwrap", "peft-daemon", "nvidia-smi", "uname", "cc", "xdg-open")
+PROGRAMS = ("git", "pip", "python", "python3", "node", "bwrap", "peft-daemon", "nvidia-smi", "uname", "xdg-open")
+PROGRAMS += ("cc", "c++", "g++", "cmake", "ninja", "ccache", "nvcc", "glslc", "llama-server")
 HOOKS = ("post-checkout", "post-index-change", "pre-commit", "reference-transaction", "fsmonitor-watchman")
 _SHELL = ("core.fsmonitor", "core.pager", "core.editor", "core.sshCommand", "core.askPass", "core.gitProxy")
 _SHELL += ("diff.external", "diff.own.textconv", "diff.own.command", "filter.own.clean", "filter.own.process")

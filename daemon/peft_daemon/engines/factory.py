@@ -9,7 +9,7 @@ import psutil
 
 from peft_core.errors import InvalidInput
 from peft_core.processes import find_program
-from peft_core.settings import WHEEL, Settings
+from peft_core.settings import AUTO, WHEEL, Settings
 from peft_core.status_types import LLAMACPP, TORCH, UPSTREAM
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks
@@ -38,27 +38,30 @@ def uses_speculation(settings: Settings) -> bool:
 
 
 def server_program(settings: Settings) -> Path | None:
-    """Return the ``llama-server`` that the settings name, None for the wheel; raises InvalidInput if it is gone."""
+    """Return the ``llama-server`` that the settings name; None for the wheel, and for ``auto``, which names none.
+
+    Raises InvalidInput if it is gone. ``llamacpp.choice`` says what ``auto`` takes.
+    """
     named = settings.llama_server
-    if named == WHEEL:
+    if named in (WHEEL, AUTO):
         return None
     found = find_program(named) if os.sep not in named else str(Path(named).expanduser())
     if found is None or not os.access(found, os.X_OK) or not Path(found).is_file():
         raise InvalidInput(
             f"there is no program '{named}'",
             why="`llama_server` names it",
-            fix="Correct it in the file that `peft-daemon config --path` shows, or set it to wheel",
+            fix="Correct it in the file that `peft-daemon config --path` shows, or set it to auto",
         )
     return Path(found).absolute()
 
 
-def speed_key(settings: Settings, model_sha256: str) -> str:
-    """Return what an engine's speed depends on: who computes, how, and with which model."""
+def speed_key(settings: Settings, model_sha256: str, program: Path | None = None) -> str:
+    """Return what an engine's speed depends on: who computes (``program``; None: the wheel), how, with which model."""
     if settings.engine == UPSTREAM:
         return f"{UPSTREAM} {settings.upstream_url} {settings.upstream_model}"
-    program = settings.llama_server if engine_id(settings) == LLAMACPP else settings.torch_precision
+    computes = str(program or WHEEL) if engine_id(settings) == LLAMACPP else settings.torch_precision
     layers = "" if settings.gpu_layers < 0 else f" {settings.gpu_layers} layers"
-    return f"{engine_id(settings)} {program}{layers} {settings.threads} threads {model_sha256[:16]}"
+    return f"{engine_id(settings)} {computes}{layers} {settings.threads} threads {model_sha256[:16]}"
 
 
 def slot_count(settings: Settings, model_path: Path) -> int:
@@ -85,13 +88,16 @@ def create_engine(
     states: tuple[Path, str] | None = None,
     checks: LoadChecks | None = None,
     speed: EngineSpeed = EngineSpeed(),
+    measured: Path | None = None,
+    problem: str = "",
 ) -> Engine:
     """Create the engine for this model, without starting it.
 
     Only this user may enter ``socket_folder``. ``adapters`` are loaded at the start where the engine can. ``states`` is
     the folder for saved KV states and the model's sha256; None saves none. ``checks`` are called before files are
-    loaded. ``speed`` is what is known of it, which decides the length of its steps. Raises InvalidInput where the
-    engine is not installed.
+    loaded. ``speed`` is what is known of it, which decides the length of its steps. ``measured`` is the
+    ``llama-server`` to run where the settings leave it open; if it cannot start, the wheel does, and the status says
+    so. ``problem`` is what it says from the beginning. Raises InvalidInput where the engine is not installed.
     """
     if engine_id(settings) == TORCH:
         from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
@@ -130,8 +136,11 @@ def create_engine(
             max_loaded_adapters=settings.max_loaded_adapters,
             adapters=adapters,
             speculation=uses_speculation(settings),
-            program=server_program(settings),
+            program=server_program(settings) or measured,
+            wheel_steps_in=measured is not None,
+            program_problem=problem,
             gpu_layers=settings.gpu_layers,
+            flash_attention=settings.flash_attention,
             states=SavedStatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
             checks=checks,
         )

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from peft_daemon.engines.llamacpp.child import LlamaCppChildConfig
+from peft_daemon.engines.llamacpp.program import describe_end
 
 NOTHING = LlamaCppChildConfig(
     model="/no/model.gguf",
@@ -73,3 +75,10 @@ def test_a_child_whose_parent_goes_while_it_loads_ends_though_the_library_never_
         child.wait()
         child.stderr.close()
         os.close(gate)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(7, "ended with exit code 7"), (-9, "was ended by SIGKILL"), (-4, "other instructions (SIGILL)")]
+)
+def test_the_end_of_a_program_is_told_in_words(code: int, said: str) -> None:
+    assert said in describe_end(code)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, Literal, NoReturn
 
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
 from peft_daemon.engines.base import WaitPolicy, set_wait_policy
-from peft_daemon.engines.llamacpp.program import ServerProgram
+from peft_daemon.engines.llamacpp.program import ServerProgram, describe_end
 
 CHILD_MODULE = __name__
 """The module that a parent starts."""
@@ -30,6 +30,10 @@ SPECULATION_OPTIONS = {
     "--spec-draft-n-max": DRAFT_TOKENS,
 }
 """The same for a program."""
+
+
+FlashAttention = Literal["auto", "on", "off"]
+"""Whether llama.cpp computes attention without keeping its scores; auto: where the device has kernels for it."""
 
 
 class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine"):
@@ -54,6 +58,7 @@ class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine
     """The ``llama-server`` to run; empty: the wheel's."""
     gpu_layers: int = -1
     """Layers of the model on the graphics card; -1: as the server decides."""
+    flash_attention: FlashAttention = "auto"
 
 
 class PlainServerConfig(msgspec.Struct, frozen=True, kw_only=True, tag="plain"):
@@ -98,7 +103,7 @@ def serve(program: ServerProgram, commands: CommandReader, answers: BinaryIO) ->
         answers.write(msgspec.json.encode(LlamaCppChildReady(address)) + b"\n")
         answers.flush()
         code = program.wait()
-        print(f"{config.program} ended with exit code {code}", file=sys.stderr)
+        print(f"{config.program} {describe_end(code)}", file=sys.stderr)
         raise SystemExit(1)
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
@@ -140,6 +145,10 @@ def _set_engine_parameters(xllamacpp, params, config: LlamaCppChildConfig) -> No
     # A batch that does not hold every slot's draft ends the process.
     drafts = config.slots * (1 + DRAFT_TOKENS) if config.speculation else 1
     params.n_batch = params.n_ubatch = max(config.batch_tokens, drafts)
+    if config.flash_attention != "auto":
+        kinds = xllamacpp.llama_flash_attn_type
+        on = config.flash_attention == "on"
+        params.flash_attn_type = kinds.LLAMA_FLASH_ATTN_TYPE_ENABLED if on else kinds.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.warmup = False
     # Control tokens must appear in the text, or stop strings could never match them.
     params.special = True

@@ -22,11 +22,17 @@ import msgspec
 
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
-from peft_core.status_types import LLAMACPP
+from peft_core.status_types import LLAMACPP, EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
-from peft_daemon.engines.llamacpp.child import CHILD_MODULE, KV_LAYOUT, LlamaCppChildConfig, LlamaCppChildReady
+from peft_daemon.engines.llamacpp.child import (
+    CHILD_MODULE,
+    KV_LAYOUT,
+    FlashAttention,
+    LlamaCppChildConfig,
+    LlamaCppChildReady,
+)
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, fingerprint
 from peft_daemon.engines.llamacpp.server import STEPS_PER_LONG_STEP, LlamaServerClient
 from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
@@ -68,8 +74,13 @@ class LlamaCppOptions:
     """See ``ChildConfig``."""
     program: Path | None = None
     """The ``llama-server`` to run; None: the wheel's."""
+    wheel_steps_in: bool = False
+    """Whether the wheel's server runs where ``program`` cannot start."""
+    program_problem: str = ""
+    """What the status says of the choice of ``program``; empty for nothing."""
     gpu_layers: int = -1
     """See ``ChildConfig``."""
+    flash_attention: FlashAttention = "auto"
     states: SavedStatesOptions | None = None
     """None saves no KV states."""
     checks: LoadChecks | None = None
@@ -291,12 +302,36 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                 usable.append(adapter)
         return tuple(usable)
 
+    def status(self) -> EngineStatus:
+        """Return the status with the program that runs, and what kept another one from running."""
+        options = self._options
+        return msgspec.structs.replace(
+            super().status(), program=str(options.program or ""), program_problem=options.program_problem
+        )
+
     async def _spawn(self, adapters: tuple[AdapterLease, ...]) -> LlamaCppChild:
+        """Start a child; where a program that was chosen by measurement cannot start, the wheel's server does."""
+        chosen = self._options
+        try:
+            return await self._spawn_as(chosen, adapters)
+        except EngineFailed as error:
+            if chosen.program is None or not chosen.wheel_steps_in or isinstance(error, UnusableFile):
+                raise
+            # Adapters and model may be the cause as well: then the wheel cannot start either.
+            child = await self._spawn_as(replace(chosen, program=None, states=None), adapters)
+            problem = f"{chosen.program} cannot start, so the package's own llama.cpp runs: {error.why or error.what}"
+            log.warning("%s", problem)
+            # Saved states are of the other program.
+            self._options = replace(self._options, program=None, states=None, program_problem=problem)
+            self._states = None
+            return child
+
+    async def _spawn_as(self, options: LlamaCppOptions, adapters: tuple[AdapterLease, ...]) -> LlamaCppChild:
         path = await self._file_to_load(self._options.model_path)
         if path != self._options.model_path:
             # Saved states are of the other file.
             self._options, self._states = replace(self._options, model_path=path, states=None), None
-        options = self._options
+            options = replace(options, model_path=path, states=None)
         key = secrets.token_urlsafe(32)
         host = _private_host(options.socket_folder)
         config = LlamaCppChildConfig(
@@ -310,9 +345,10 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             wait_policy=options.wait_policy,
             batch_tokens=options.batch_tokens * STEPS_PER_LONG_STEP,
             speculation=self._speculation,
-            states_folder=str(self._states.folder) if self._states is not None else "",
+            states_folder=str(self._states.folder) if self._states is not None and options.states is not None else "",
             program=str(options.program or ""),
             gpu_layers=options.gpu_layers,
+            flash_attention=options.flash_attention,
         )
         try:
             async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:
@@ -323,7 +359,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                     slots=options.slots,
                     context_tokens=options.context_tokens,
                     step_tokens=options.batch_tokens,
-                    states=self._states,
+                    states=self._states if options.states is not None else None,
                     digests=[adapter.digest for adapter in adapters],
                 )
                 child = LlamaCppChild(process, server, adapters, host, speculates=config.speculation)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ HELP_LIMIT_S = 30.0
 POLL_S = 0.02
 """How often a starting program is asked whether it serves."""
 ANSWER_LIMIT_S = 5.0
+GPU_BATCH_TOKENS = 512
+"""Least tokens of a batch on a graphics card, which is idle with the small batches that suit a processor."""
 CHOOSING_ADAPTERS = "--lora-init-without-apply"
 FEATURES: Mapping[str, str] = {
     CHOOSING_ADAPTERS: "adapters",
@@ -58,11 +61,14 @@ class ServerProgram:
             _say(f"{program} has no options for {', '.join(lost)}: the engine does without")
         if config.adapters and CHOOSING_ADAPTERS not in known:
             _fail(f"{program} cannot load adapters that each request chooses; use a newer llama-server")
+        batch_tokens = config.batch_tokens
+        if config.gpu_layers and "--list-devices" in known and has_graphics_card(program):
+            batch_tokens = max(batch_tokens, GPU_BATCH_TOKENS)
         port = 0 if config.host.endswith(".sock") else _free_port()
         os.environ[PARENT_VARIABLE] = str(os.getpid())  # of the program's parent, which is this process
         try:
             self._process = processes.start(
-                [program, *_arguments(config, known, port, speculation)],
+                [program, *_arguments(config, known, port, batch_tokens, speculation)],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
                 environ={**os.environ, KEY_VARIABLE: config.api_key},
@@ -72,7 +78,7 @@ class ServerProgram:
             _fail(f"{program} cannot be started: {error.strerror}")
         while not _serves(config.host, port):
             if (code := self._process.poll()) is not None:
-                _fail(f"{program} ended with exit code {code}")
+                _fail(f"{program} {describe_end(code)}")
             time.sleep(POLL_S)
         return f"http://{config.host}:{port}" if port else f"unix://{config.host}"
 
@@ -87,13 +93,37 @@ class ServerProgram:
                 self._process.kill()
 
 
-def _known_options(program: str) -> frozenset[str]:
+def describe_end(code: int) -> str:
+    """Return how a program ended, as the end of a sentence."""
+    if code >= 0 or sys.platform == "win32":
+        return f"ended with exit code {code}"
+    if code == -signal.SIGILL:
+        return "was compiled for a processor with other instructions (SIGILL)"
+    return f"was ended by {signal.Signals(-code).name}"
+
+
+def has_graphics_card(program: str) -> bool:
+    """Whether the program finds a device besides the processor; raises SystemExit if it cannot be started."""
+    return bool(listed_devices(_ask(program, "--list-devices").stdout.decode(errors="replace")))
+
+
+def listed_devices(said: str) -> tuple[str, ...]:
+    """Return the devices in the output of ``--list-devices``, as in ``CUDA0: NVIDIA H200 (141 GB, 140 GB free)``."""
+    _, _, listed = said.partition("Available devices:")
+    return tuple(line.strip() for line in listed.splitlines() if re.match(r"\s+\w+: \S", line))
+
+
+def _ask(program: str, option: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        done = processes.run([program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, timeout=HELP_LIMIT_S)
+        return processes.run([program, option], stdin=subprocess.DEVNULL, capture_output=True, timeout=HELP_LIMIT_S)
     except subprocess.TimeoutExpired:
-        _fail(f"{program} did not print its help within {HELP_LIMIT_S:.0f} s")
+        _fail(f"{program} did not answer {option} within {HELP_LIMIT_S:.0f} s")
     except OSError as error:
         _fail(f"{program} cannot be started: {error.strerror}")
+
+
+def _known_options(program: str) -> frozenset[str]:
+    done = _ask(program, "--help")
     text = (done.stdout + done.stderr).decode(errors="replace")
     known = frozenset(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*)", text))
     if not {"--model", "--host", "--parallel"} <= known:
@@ -102,7 +132,11 @@ def _known_options(program: str) -> frozenset[str]:
 
 
 def _arguments(
-    config: LlamaCppChildConfig, known: frozenset[str], port: int, speculation: Mapping[str, int]
+    config: LlamaCppChildConfig,
+    known: frozenset[str],
+    port: int,
+    batch_tokens: int,
+    speculation: Mapping[str, int],
 ) -> Iterator[str]:
     """Yield the arguments that say what the wheel's server is told through its parameters."""
     options: list[tuple[str, ...]] = [
@@ -111,8 +145,8 @@ def _arguments(
         ("--ctx-size", str(config.context_tokens * config.slots)),
         ("--parallel", str(config.slots)),
         ("--threads", str(config.threads)),
-        ("--batch-size", str(config.batch_tokens)),
-        ("--ubatch-size", str(config.batch_tokens)),
+        ("--batch-size", str(batch_tokens)),
+        ("--ubatch-size", str(batch_tokens)),
         ("--no-warmup",),
         ("--special",),
         ("--slots",),
@@ -125,6 +159,8 @@ def _arguments(
         options.append(("--port", str(port)))
     if config.gpu_layers >= 0:
         options.append(("--gpu-layers", str(config.gpu_layers)))
+    if config.flash_attention != "auto":
+        options.append(("--flash-attn", config.flash_attention))
     if config.states_folder:
         options.append(("--slot-save-path", config.states_folder + os.sep))
     if config.adapters:
