@@ -35,16 +35,17 @@ run: $(VENV)/base.stamp
 test: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp
 	$(TWO_AT_A_TIME) python-check vscode-check
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
+	PYTHONPATH=tests $(BIN)/python -m support.llama_server
 	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots
 	$(TWO_AT_A_TIME) --keep-going $(E2E_PARTS)
 
 $(E2E_PARTS): $(VENV)/test.stamp
 	$(BIN)/python -m pytest --durations=20 --durations-min=2 $(E2E_TESTS)
 
-# Also what takes long: all tuning methods on the real model, the whole typing benchmark, and a soak of a quarter of an
-# hour (PEFT_DAEMON_SOAK_S).
+# Also what takes long: llama.cpp compiled for this machine, all tuning methods on the real model, the whole typing
+# benchmark, and a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).
 test-all: test
-	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/e2e tests/long
+	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration/engines tests/e2e tests/long
 
 lint: python-check vscode-check
 

@@ -35,7 +35,7 @@ from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
 from peft_daemon.engines.upstream.engine import UpstreamEngine, UpstreamOptions
 from peft_daemon.engines.upstream.failures import UpstreamAddress
-from support.llama_server import llama_server, llama_server_program
+from support.llama_server import built_llama_server, llama_server, llama_server_program
 from support.synthetic_adapter import TinyModel, lora, write_peft
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,13 +57,16 @@ class Capabilities:
 
 PROGRAM = "llama-server"
 """The llama.cpp engine with a program in place of the wheel's server."""
+BUILD = "compiled llama-server"
+"""The same with the program that `engine build` compiles: minutes, the first time."""
 CAPABILITIES = {
     LLAMACPP: Capabilities("llama.cpp"),
     PROGRAM: Capabilities("llama.cpp"),
+    BUILD: Capabilities("llama.cpp"),
     TORCH: Capabilities("torch"),
     UPSTREAM: Capabilities(UPSTREAM, owns_process=False, applies_adapters=False, reads_in_steps=False),
 }
-MARKS = {TORCH: [pytest.mark.torch]}
+MARKS = {TORCH: [pytest.mark.torch], BUILD: [pytest.mark.long, pytest.mark.timeout(5400)]}
 
 
 def engines(able: Callable[[Capabilities], bool] = lambda can: True) -> list[Any]:
@@ -115,7 +118,7 @@ def create(engine: str, model: Path, sockets: Path, checks: LoadChecks | None = 
     """An engine with a child of its own."""
     if engine == TORCH:
         return TorchEngine(TorchOptions("tiny", model, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks))
-    program = llama_server_program() if engine == PROGRAM else None
+    program = {PROGRAM: llama_server_program, BUILD: built_llama_server}.get(engine, lambda: None)()
     options = LlamaCppOptions("tiny", model, sockets, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks)
     return LlamaCppEngine(replace(options, program=program))
 

@@ -5,23 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from peft_core.errors import EngineFailed, InvalidInput
+from peft_core.paths import Paths
+from peft_core.processor import processor_name
 from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.factory import server_program
+from peft_daemon.engines.llamacpp.choice import MeasuredProgram, ProgramStamp, keep_measurements, wheel_version
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
+from peft_daemon.engines.llamacpp.program import GPU_BATCH_TOKENS
+from peft_daemon.engines.llamacpp.programs import Program, measure_programs
+from peft_daemon.models.catalogue import open_catalogue
 from support.llama_server import llama_server_program
+from support.served_gguf import served_gguf
 from support.synthetic_adapter import TinyModel, lora, write_peft
+from support.tiny_entry import HUB, tiny_entry
 from support.waiting import until
 
 PROMPT = (Segment("def f(x):"),)
@@ -33,13 +44,12 @@ def base(tmp_path: Path) -> BaseModel:
 
 
 @asynccontextmanager
-async def engine(base: BaseModel, program: Path) -> AsyncIterator[LlamaCppEngine]:
+async def engine(base: BaseModel, program: Path, **changes: Any) -> AsyncIterator[LlamaCppEngine]:
     with tempfile.TemporaryDirectory(prefix="pd-") as sockets:
-        one = LlamaCppEngine(
-            LlamaCppOptions(
-                "tiny", base.path, Path(sockets), context_tokens=512, threads=1, program=program, speculation=True
-            )
+        options = LlamaCppOptions(
+            "tiny", base.path, Path(sockets), context_tokens=512, threads=1, program=program, speculation=True
         )
+        one = LlamaCppEngine(replace(options, **changes))
         await one.start()
         try:
             yield one
@@ -126,3 +136,116 @@ def test_a_setting_that_names_no_program_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match="there is no program"):
             server_program(Settings(llama_server=named))
     assert server_program(Settings()) is None
+
+
+def recording(folder: Path, devices: str) -> Path:
+    """The real program, which says it has ``devices`` and notes its arguments."""
+    return script(
+        folder,
+        f'if [ "$1" = --list-devices ]; then printf "Available devices:\\n{devices}"; exit; fi\n'
+        f'echo "$@" > "{folder}/arguments"\n'
+        f'exec "{llama_server_program()}" "$@"',
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes", "batch"),
+    [
+        ("", {}, 64),
+        ("  CUDA0: A card (9 MiB, 9 MiB free)\\n", {}, GPU_BATCH_TOKENS),
+        ("  CUDA0: A card (9 MiB, 9 MiB free)\\n", {"gpu_layers": 0}, 64),
+    ],
+)
+async def test_a_graphics_card_gets_larger_batches(
+    base: BaseModel, tmp_path: Path, devices: str, changes: dict[str, Any], batch: int
+) -> None:
+    async with engine(base, recording(tmp_path, devices), batch_tokens=16, **changes) as one:
+        await one.ready()
+        assert await answer(one)
+    assert f"--ubatch-size {batch} " in (tmp_path / "arguments").read_text()
+
+
+@pytest.mark.parametrize(("setting", "argument"), [("on", "--flash-attn on"), ("off", "--flash-attn off")])
+async def test_flash_attention_is_as_it_is_set(base: BaseModel, tmp_path: Path, setting: str, argument: str) -> None:
+    async with engine(base, recording(tmp_path, ""), flash_attention=setting) as one:
+        await one.ready()
+        assert await answer(one)
+    assert argument in (tmp_path / "arguments").read_text()
+
+
+def measured(program: Path) -> Callable[[Paths], None]:
+    """Prepare a home in which the program was measured to be the fastest."""
+
+    def prepare(paths: Paths) -> None:
+        entry = open_catalogue(paths).user_entries()[0]
+        one = MeasuredProgram(
+            program=ProgramStamp.of(program),
+            wheel=wheel_version(),
+            model=entry.id,
+            model_sha256=entry.sha256,
+            processor=processor_name(),
+            devices=(),
+            reading=200,
+            writing=40,
+            wheel_reading=100,
+            wheel_writing=20,
+            measured="2026-11-29T12:00:00+00:00",
+        )
+        keep_measurements(paths, [one])
+
+    return prepare
+
+
+async def test_the_daemon_runs_what_was_measured_to_be_the_fastest(tmp_path: Path) -> None:
+    program = llama_server_program()
+    async with served_gguf(tmp_path, prepare_home=measured(program)) as served:
+        assert (await served.complete()).status_code == 200
+        status = await served.status()
+        assert (status.engine.program, status.engine.program_problem) == (str(program), "")
+
+
+@pytest.mark.parametrize("text", ["exit 1", '[ "$1" = --help ] && echo --model --host --parallel || exit 7'])
+async def test_the_wheel_steps_in_for_a_measured_program_that_cannot_start(tmp_path: Path, text: str) -> None:
+    async with served_gguf(tmp_path, prepare_home=measured(script(tmp_path, text))) as served:
+        assert (await served.complete()).status_code == 200
+        engine_status = (await served.status()).engine
+        assert engine_status.program == ""
+        assert "cannot start, so the package's own llama.cpp runs" in engine_status.program_problem
+        await served.kill_engine()
+        assert (await served.complete()).status_code == 200
+
+
+async def test_the_wheel_steps_in_for_a_measured_program_that_is_gone(tmp_path: Path) -> None:
+    program = script(tmp_path, "exit 1")
+
+    def prepare(paths: Paths) -> None:
+        measured(program)(paths)
+        program.unlink()
+
+    async with served_gguf(tmp_path, prepare_home=prepare) as served:
+        assert (await served.complete()).status_code == 200
+        assert "is gone" in (await served.status()).engine.program_problem
+
+
+async def test_a_named_program_that_cannot_start_is_an_error(base: BaseModel, tmp_path: Path) -> None:
+    async with engine(base, script(tmp_path, "exit 1")) as one:
+        with pytest.raises(EngineFailed):
+            await one.ready()
+        assert one.status().program == str(tmp_path / "llama-server")
+
+
+async def test_a_program_is_measured_beside_the_wheel(tmp_path: Path) -> None:
+    given = TinyModel.random().write(tmp_path / "tiny.gguf", context_tokens=2048)
+    entry = msgspec.structs.replace(tiny_entry(given.path.read_bytes(), HUB), context_tokens=2048)
+    broken, failed = Program("path", script(tmp_path, "exit 1")), []
+    (found,) = await measure_programs(
+        [Program("wheel", None), Program("build", llama_server_program()), broken],
+        Settings(threads=1),
+        entry,
+        given.path,
+        on_start=lambda program: None,
+        on_failure=lambda program, error: failed.append((program, error)),
+    )
+    assert found.program.path == str(llama_server_program())
+    assert min(found.reading, found.writing, found.wheel_reading, found.wheel_writing) > 0
+    assert [program for program, _ in failed] == [broken]
