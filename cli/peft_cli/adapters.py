@@ -22,7 +22,7 @@ from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_core.status_types import TORCH
 from peft_daemon.adapters.lora import validate_lora
-from peft_daemon.adapters.manifest import Manifest, TrainingRecord
+from peft_daemon.adapters.manifest import Manifest, TrainingRecord, usable_tasks
 from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry
 from peft_daemon.adapters.registry_state import NameVersion
 from peft_daemon.adapters.validation import BaseModel
@@ -142,13 +142,13 @@ def use_adapter(
 ) -> None:
     """Let an adapter answer requests, everywhere or in one repository."""
     registry = _registry()
+    tasks = tuple(Task) if task is None else (task,)
     if adapter != BASE:
-        settings = _settings()
-        entry, manifest = _catalogue().get(settings.model), registry.get(adapter)
-        manifest.require_base(entry.id, entry.sha256)
+        settings, manifest = _settings(), registry.get(adapter)
+        tasks = usable_tasks(manifest, task, _catalogue().by_task(settings))
         manifest.require_engine(factory.engine_id(settings))
-    used = registry.use(adapter, task, repository)
-    _report_use(used.name if used else BASE, used, task, repository, as_json=as_json)
+    used = registry.use(adapter, tasks, repository)
+    _report_use(used.name if used else BASE, used, tasks, repository, as_json=as_json)
 
 
 @app.command("unset", epilog="Example: peft-daemon adapters unset --repository .")
@@ -161,7 +161,7 @@ def unset_adapter(
 ) -> None:
     """Remove a folder's own setting, so that the one of a folder around it, or the general one, applies."""
     _registry().unset(task, repository)
-    _report_use(None, None, task, repository, as_json=as_json)
+    _report_use(None, None, tuple(Task) if task is None else (task,), repository, as_json=as_json)
 
 
 @app.command("rollback", epilog="Example: peft-daemon adapters rollback mine")
@@ -252,10 +252,8 @@ def _settings() -> settings.Settings:
 
 
 def _report_use(
-    name: str | None, manifest: Manifest | None, task: Task | None, repository: Path | None, *, as_json: bool
+    name: str | None, manifest: Manifest | None, tasks: tuple[Task, ...], repository: Path | None, *, as_json: bool
 ) -> None:
-    trained = manifest.tasks if manifest else tuple(Task)
-    tasks = trained if task is None else (task,)
     used = UsedAdapter(
         name=name,
         digest=manifest.digest if manifest else None,

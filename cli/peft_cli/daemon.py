@@ -179,9 +179,10 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
         ("address", now.address),
         *((name, value or "none is needed on a socket") for name, value in more.items()),
         ("model", now.model),
-        ("engine", _engine(engine) + (f", restarted {engine.restarts}×" if engine.restarts else "")),
+        ("engine", _engine(engine)),
         *([("program", engine.program)] if engine.program else []),
         *([("code", _upstream(engine.upstream))] if engine.upstream else []),
+        *([("sentences", _seldom(now.intent_engine))] if now.intent_engine else []),
         ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
         ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
         ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
@@ -196,17 +197,28 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
     if now.tuning:
         rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
     rows += [("warning", f"the base answers without an adapter: {line}") for line in now.left_out]
-    if engine.program_problem:
-        rows.append(("warning", engine.program_problem))
-    if engine.last_error:
-        has_fix = engine.fix in engine.last_error
-        rows.append(("error", engine.last_error if has_fix else f"{engine.last_error}. {engine.fix}"))
+    rows += [("warning", line) for line in now.warnings]
+    for each in (engine, now.intent_engine):
+        if each is not None and each.program_problem:
+            rows.append(("warning", each.program_problem))
+        if each is not None and each.last_error:
+            has_fix = each.fix in each.last_error
+            rows.append(("error", each.last_error if has_fix else f"{each.last_error}. {each.fix}"))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
 
 
 def _engine(engine: EngineStatus) -> str:
-    return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer")
+    restarts = f", restarted {engine.restarts}×" if engine.restarts else ""
+    return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer") + restarts
+
+
+def _seldom(engine: EngineStatus) -> str:
+    """Describe the engine of the model that answers sentences, which is loaded only while it is used."""
+    from peft_core.status_types import EngineState
+
+    stopped = engine.state is EngineState.STOPPED and not engine.last_error
+    return f"{engine.model}, {'not loaded: the next sentence loads it' if stopped else _engine(engine)}"
 
 
 def _upstream(now: UpstreamStatus) -> str:

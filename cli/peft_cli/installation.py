@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import psutil
 import typer
 
 from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, expected, run
 from peft_cli.upstream import check_upstream
 from peft_core import __version__
+from peft_core.api_types import Task
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.files import require_private_folder
 from peft_core.paths import Paths
@@ -30,9 +32,9 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import default_threads
-from peft_daemon.engines.llamacpp.choice import ProgramChoice, choose_program
+from peft_daemon.engines.llamacpp.choice import choose_program
 from peft_daemon.engines.speed import measure_speed
-from peft_daemon.models.catalogue import open_catalogue
+from peft_daemon.models.catalogue import memory_shortage, open_catalogue
 from peft_daemon.models.store import open_store
 
 
@@ -168,8 +170,9 @@ def doctor(as_json: Json = False) -> None:
     checks = [
         _run_check("system", _check_system),
         _run_check("folders", lambda: _check_folders(paths)),
-        _run_check("model", lambda: _check_model(settings, paths)),
-        _run_check("engine", lambda: _check_engine(settings, paths)),
+        _run_check("model", lambda: _check_model(settings, paths, Task.FILL)),
+        _run_check("engine", lambda: f"{_check_engine(settings, paths, Task.FILL)}. {_why_engine(settings, paths)}"),
+        *([_run_check("sentences", lambda: _check_sentences(settings, paths))] if settings.intent_model else []),
         *([_run_check("upstream", lambda: check_upstream(settings, paths))] if settings.engine == UPSTREAM else []),
         _run_check("daemon", lambda: check_daemon(paths)),
         _run_check("adapters", lambda: _check_adapters(settings, paths)),
@@ -211,15 +214,15 @@ def _check_folders(paths: Paths) -> str:
     return f"private; data in {paths.data}, {free:.0f} GB free"
 
 
-def _check_model(settings: Settings, paths: Paths) -> str:
-    entry, store = open_catalogue(paths).get(settings.model), open_store(settings, paths)
+def _check_model(settings: Settings, paths: Paths, task: Task) -> str:
+    entry, store = open_catalogue(paths).by_task(settings)[task], open_store(settings, paths)
     model, served = store.verify(entry), store.file_to_serve(entry, settings)
     copy = f"; served as its copy {served.path.name}" if served.recipe else ""
     return f"{model.id}, sha256 verified, {model.bytes / 1e6:.0f} MB, {model.path}{copy}"
 
 
-def _check_engine(settings: Settings, paths: Paths) -> str:
-    model = open_catalogue(paths).get(settings.model)
+def _check_engine(settings: Settings, paths: Paths, task: Task) -> str:
+    model = open_catalogue(paths).by_task(settings)[task]
     path = open_store(settings, paths).file_to_serve(model, settings).path
     choice = choose_program(settings, paths, model.sha256)
     measured = msgspec.structs.replace(settings, llama_server=str(choice.program)) if choice.program else settings
@@ -233,16 +236,28 @@ def _check_engine(settings: Settings, paths: Paths) -> str:
             why=error.why or error.what,
             fix="`peft-daemon engine measure` chooses again; `peft-daemon engine build` compiles one anew",
         ) from None
-    return (
-        f"{factory.engine_id(settings)}: reads {speed.reading:.0f} tok/s, writes {speed.writing:.0f} tok/s. "
-        f"{_why_engine(settings, choice)}"
-    )
+    problem = f". {choice.problem}" if choice.problem else ""
+    return f"{factory.engine_id(settings)}: reads {speed.reading:.0f} tok/s, writes {speed.writing:.0f} tok/s{problem}"
 
 
-def _why_engine(settings: Settings, choice: ProgramChoice) -> str:
-    if choice.program is not None or choice.problem:
-        runs = f"It runs {choice.program}: {choice.why}" if choice.program else "It runs the package's own llama.cpp"
-        return f"{runs}. {choice.problem}" if choice.problem else runs
+def _check_sentences(settings: Settings, paths: Paths) -> str:
+    """Describe the model that answers sentences; what both models need of memory is told where it is not there."""
+    from peft_daemon.lifecycle.runtime_info import find_running_daemon
+
+    models = {entry.id: entry for entry in open_catalogue(paths).by_task(settings).values()}
+    if len(models) == 1:
+        return f"{settings.intent_model}, as for filling in"
+    found = f"{_check_model(settings, paths, Task.INTENT)}. {_check_engine(settings, paths, Task.INTENT)}"
+    if find_running_daemon(paths) is not None:  # it has loaded one of them, and warns itself
+        return found
+    shortage = memory_shortage([*models.values()], psutil.virtual_memory().available)
+    return f"{found}. Warning: {shortage}" if shortage else found
+
+
+def _why_engine(settings: Settings, paths: Paths) -> str:
+    choice = choose_program(settings, paths, open_catalogue(paths).by_task(settings)[Task.FILL].sha256)
+    if choice.program is not None:
+        return f"It runs {choice.program}: {choice.why}"
     if settings.engine == UPSTREAM:
         return "It answers while the upstream server does not"
     if settings.engine != "auto":
@@ -271,20 +286,23 @@ def check_daemon(paths: Paths) -> str:
     async def ask() -> str:
         async with await DaemonClient.connect(start=False) as client:
             status = await client.status()
-        engine = status.engine
-        if engine.state is EngineState.FAILED:
-            raise EngineFailed(
-                f"running, pid {status.pid}, but its engine failed",
-                why=engine.last_error.removesuffix(f". {engine.fix}"),
-                fix=engine.fix,
-            )
-        if not engine.responding:
-            raise EngineFailed(
-                f"running, pid {status.pid}, but its engine does not answer",
-                why="its process runs but does not respond",
-                fix="The next request replaces it; `peft-daemon stop` ends it",
-            )
-        return f"running, pid {status.pid}, engine {engine.state}, {status.memory_bytes / 1e6:.0f} MB{left}"
+        engine, second = status.engine, status.intent_engine
+        for each, which in ((engine, "its engine"), (second, "its engine for sentences")):
+            if each is not None and each.state is EngineState.FAILED:
+                raise EngineFailed(
+                    f"running, pid {status.pid}, but {which} failed",
+                    why=each.last_error.removesuffix(f". {each.fix}"),
+                    fix=each.fix,
+                )
+            if each is not None and not each.responding:
+                raise EngineFailed(
+                    f"running, pid {status.pid}, but {which} does not answer",
+                    why="its process runs but does not respond",
+                    fix="The next request replaces it; `peft-daemon stop` ends it",
+                )
+        engines = f"engine {engine.state}" + (f", engine for sentences {second.state}" if second else "")
+        warnings = "".join(f". Warning: {line}" for line in status.warnings)
+        return f"running, pid {status.pid}, {engines}, {status.memory_bytes / 1e6:.0f} MB{left}{warnings}"
 
     return run(ask())
 

@@ -49,6 +49,8 @@ class ModelRow(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the user added it."""
     chosen: bool
     """Whether the setting `model` names it."""
+    chosen_for_sentences: bool
+    """Whether the setting `intent_model` names it."""
     installed: bool
     staged_bytes: int
     """Bytes received by an interrupted pull."""
@@ -134,9 +136,10 @@ def list_models(as_json: Json = False) -> None:
     settings = resolve_settings()
     store = open_store(settings, Paths.from_environment())
     mine = open_catalogue(Paths.from_environment()).user_entries()
-    rows = [_row(entry, store, settings.model, added=False) for entry in catalogue.entries()]
-    rows += [_row(entry, store, settings.model, added=True) for entry in mine]
-    emit(rows, as_json=as_json, text=lambda: _print_rows(rows, settings.model, store.folder))
+    rows = [_row(entry, store, settings, added=False) for entry in catalogue.entries()]
+    rows += [_row(entry, store, settings, added=True) for entry in mine]
+    chosen = settings.model + (f"; for sentences: {settings.intent_model}" if settings.intent_model else "")
+    emit(rows, as_json=as_json, text=lambda: _print_rows(rows, chosen, store.folder))
 
 
 @app.command("pull", epilog="Example: peft-daemon models pull qwen2.5-coder-0.5b-instruct")
@@ -221,7 +224,7 @@ def resolve_settings(*, offline: bool = False) -> settings.Settings:
     ).settings
 
 
-def _row(entry: ModelEntry, store: ModelStore, chosen: str, *, added: bool) -> ModelRow:
+def _row(entry: ModelEntry, store: ModelStore, settings: Settings, *, added: bool) -> ModelRow:
     found = store.find(entry)
     copy = optimized.read_optimized(store.home(entry), entry.sha256) if found else None
     return ModelRow(
@@ -236,7 +239,8 @@ def _row(entry: ModelEntry, store: ModelStore, chosen: str, *, added: bool) -> M
         fill_score=entry.fill_score,
         fill_score_source=entry.fill_score_source,
         added=added,
-        chosen=entry.id == chosen,
+        chosen=entry.id == settings.model,
+        chosen_for_sentences=entry.id == settings.intent_model,
         installed=found is not None,
         staged_bytes=store.staged_bytes(entry),
         path=str(found.path) if found else None,

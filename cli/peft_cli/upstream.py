@@ -1,7 +1,8 @@
-"""``upstream``: agree that code is sent to a server, take that back, and try the server."""
+"""``upstream``: agree that code is sent to a server, keep its key in the system's keyring, and try the server."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def agree(
     from peft_daemon.engines.upstream import options
 
     settings, paths = _resolved()
-    url = options.upstream_address(settings, environ=_any_key(settings)).url
+    url = options.upstream_url(settings)
     if not yes:
         encrypted = "" if options.is_encrypted(url) else " WITHOUT ENCRYPTION"
         typer.echo(
@@ -80,6 +81,48 @@ def withdraw(as_json: Json = False) -> None:
         as_json=as_json,
         text=lambda: typer.echo("code may be sent to no server; `peft-daemon stop` ends a daemon that does"),
     )
+
+
+@app.command()
+def login(as_json: Json = False) -> None:
+    """Keep the key of the server of `upstream_url` in the system's keyring.
+
+    It is asked for; where standard input is no terminal, its first line is the key.
+
+    \b
+    Example:
+      peft-daemon upstream login
+      pass show team/gpu | peft-daemon upstream login
+    """
+    from peft_daemon.engines.upstream import keys, options
+
+    settings, paths = _resolved()
+    url = options.upstream_url(settings)
+    keys.open_keyring()  # before a key is typed that nothing can keep
+    kept = keys.login(paths, url, _read_key(url))
+
+    def text() -> None:
+        typer.echo(f"the keyring has the key for {kept.url}; `peft-daemon upstream check` tries it")
+        if settings.upstream_key_env:
+            typer.echo(f"It is used when `upstream_key_env` ({settings.upstream_key_env}) is empty", err=True)
+        typer.echo("A running daemon uses it after `peft-daemon stop`", err=True)
+
+    emit({"url": kept.url, "key": "keyring"}, as_json=as_json, text=text)
+
+
+@app.command()
+def logout(as_json: Json = False) -> None:
+    """Delete the key from the system's keyring. A running daemon goes on with it until `peft-daemon stop`.
+
+    \b
+    Example:
+      peft-daemon upstream logout && peft-daemon stop
+    """
+    from peft_daemon.engines.upstream import keys
+
+    gone = keys.logout(Paths.from_environment())
+    line = f"the key for {gone.url} is deleted" if gone else "the keyring has no key of ours"
+    emit({"url": gone.url if gone else None, "key": None}, as_json=as_json, text=lambda: typer.echo(line))
 
 
 @app.command()
@@ -116,10 +159,11 @@ def check_upstream(settings: Settings, paths: Paths) -> str:
 async def _try(settings: Settings, paths: Paths) -> UpstreamCheck:
     from peft_daemon.engines import limits
     from peft_daemon.engines.base import GenerationRequest, Segment
-    from peft_daemon.engines.upstream.options import read_agreement, upstream_address
+    from peft_daemon.engines.upstream.keys import address_with_key
+    from peft_daemon.engines.upstream.options import read_agreement, upstream_url
     from peft_daemon.engines.upstream.server import UpstreamServer
 
-    address = upstream_address(settings)
+    address = address_with_key(settings, paths, upstream_url(settings))
     server = UpstreamServer(
         address,
         kind=settings.upstream_kind,
@@ -153,6 +197,9 @@ def _resolved() -> tuple[Settings, Paths]:
     return resolve(user_file=paths.config_file).settings, paths
 
 
-def _any_key(settings: Settings) -> dict[str, str]:
-    """Return an environment in which the key is set: agreeing needs the address alone."""
-    return {settings.upstream_key_env: "unused"} if settings.upstream_key_env else {}
+def _read_key(url: str) -> str:
+    """Ask for the key without showing it; it is no argument, because other users see those of a process."""
+    if sys.stdin.isatty():
+        key: str = typer.prompt(f"Key for {url}", hide_input=True, err=True)
+        return key.strip()
+    return sys.stdin.readline().strip()

@@ -136,11 +136,6 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """True: one line; False: may span lines; null: decided from the code around the cursor."""
     stream: bool = False
 
-    @property
-    def sampling(self) -> SamplingParams:
-        """The request's sampling fields as one value."""
-        return SamplingParams(self.temperature, self.top_p, self.seed)
-
 
 class AdapterUse(msgspec.Struct, frozen=True):
     """The adapter a completion was made with."""
@@ -179,6 +174,7 @@ class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
     task: Task
     model: str
+    """What wrote the text: the id of a model here, or the upstream server's name of its own."""
     adapter: AdapterUse | None
     replace_after: int = 0
     """How many characters after the cursor the text overwrites (an auto-inserted ``)``)."""

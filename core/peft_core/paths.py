@@ -52,6 +52,11 @@ class Paths:
         return self.cache / "kv"
 
     @property
+    def intent_kv_states(self) -> Path:
+        """The same of the engine of a model that answers sentences only."""
+        return self.cache / "kv-intent"
+
+    @property
     def adapters(self) -> Path:
         """Adapters by content digest, and the names that point at them (cannot be fetched again: data)."""
         return self.data / "adapters"

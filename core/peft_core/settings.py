@@ -34,6 +34,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: Annotated[
         str, Meta(min_length=1, max_length=200, description="base model, an id of `peft-daemon models list`")
     ] = "qwen2.5-coder-0.5b-instruct"
+    intent_model: Annotated[
+        str,
+        Meta(max_length=200, description="model that answers sentences and chats, an id as above; empty: `model` does"),
+    ] = ""
     engine: Annotated[
         Literal["auto", "llamacpp", "torch", "upstream"],
         Meta(
@@ -70,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,99})?$",
-            description="environment variable that has its key; empty: it wants none",
+            description="environment variable that has its key; empty: what `peft-daemon upstream login` keeps, if any",
         ),
     ] = ""
     upstream_wait_ms: Annotated[

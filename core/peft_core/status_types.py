@@ -138,5 +138,9 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     limits: list[ServingLimit] = []
     left_out: list[str] = []
     """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
+    intent_engine: EngineStatus | None = None
+    """That of the model that answers sentences, where it is another one (`intent_model`); stopped while unused."""
+    warnings: list[str] = []
+    """What makes completions slow or bad, and what to do."""
     tuning: str = ""
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""

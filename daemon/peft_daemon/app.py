@@ -1,21 +1,25 @@
-"""The daemon's application: engine, service and routes put together for one home."""
+"""The daemon's application: models, engines, service and routes put together for one home."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import msgspec
+import psutil
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from peft_core import __version__
-from peft_core.api_types import PROTOCOL_VERSION
+from peft_core.api_types import PROTOCOL_VERSION, Task
 from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.files import private_folder
 from peft_core.paths import Paths
@@ -24,16 +28,19 @@ from peft_core.status_types import TORCH, UPSTREAM, DaemonStatus, ServingSpeed
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import Engine, LoadChecks, ReloadableEngine
+from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks, ReloadableEngine
 from peft_daemon.engines.limits import KnownSpeeds, context_tokens
 from peft_daemon.engines.llamacpp.choice import choose_program
+from peft_daemon.engines.on_demand import on_demand
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
-from peft_daemon.models.catalogue import ModelEntry, open_catalogue
+from peft_daemon.metrics import Metrics
+from peft_daemon.models.catalogue import ModelEntry, memory_shortage, open_catalogue
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
@@ -47,65 +54,93 @@ CLOSE_S = 1.0
 """How long what runs may take to end before the engine is ended under it."""
 
 
-def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Activity) -> Starlette:
-    """The application of one daemon; its lifespan starts and stops the engine.
+@dataclass(frozen=True)
+class WatchedModel:
+    """A base model on this machine: its file, which is verified while it is used, and the engine that loads it."""
 
-    Raises NotFound when the base model is unknown or not fetched yet, InvalidInput when the engine is not installed,
+    entry: ModelEntry
+    verifier: ModelVerifier
+    engine: Engine
+    slots: int
+    speed: EngineSpeed
+    """How fast the engine was with this model when earlier daemons served it."""
+    speed_key: str
+
+    async def watch(self) -> None:
+        """Check the file until cancelled; a damaged one is loaded again, which says what is wrong."""
+        if isinstance(self.engine, ReloadableEngine):
+            await self.verifier.watch(self.engine.reload)
+
+
+def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Activity) -> Starlette:
+    """The application of one daemon; its lifespan starts and stops the engines.
+
+    Raises NotFound when a base model is unknown or not fetched yet, InvalidInput when the engine is not installed,
     Forbidden where code would be sent to a server that the user has not agreed to.
     """
-    model, registry = open_catalogue(paths).get(settings.model), AdapterRegistry(paths.adapters)
-    store = open_store(settings, paths)
-    served = _served(store, model, settings)
-    settings = msgspec.structs.replace(settings, slots=factory.slot_count(settings, served.path))
-    # Reads kept measurements; no program is started to choose one.
-    choice = choose_program(settings, paths, model.sha256)
-    speeds, speed_key = KnownSpeeds(paths.known_speeds), factory.speed_key(settings, served.sha256, choice.program)
-    known = speeds.get(speed_key)
-    verifier = ModelVerifier(store, model, uses_copy=bool(served.recipe), busy=lambda: service.active > 0)
-    local = factory.create_engine(
-        settings,
-        model_id=model.id,
-        model_path=served.path,
-        context_tokens=context_tokens(settings, model.context_tokens, known),
-        socket_folder=private_folder(socket_folder(paths)),
-        adapters=_likely(registry, model, factory.engine_id(settings)),
-        states=(paths.kv_states, served.sha256),
-        checks=LoadChecks(
-            verifier.file_to_load, partial(registry.check_lease, engine=factory.engine_id(settings)), verifier.suspect
-        ),
-        speed=known,
-        measured=choice.program if choice.chosen else None,
-        problem=choice.problem,
-    )
-    engine = _upstream(settings, paths, model, registry, local) if settings.engine == UPSTREAM else local
+    registry, metrics = AdapterRegistry(paths.adapters), Metrics()
     context = RepositoryContext(settings.repository_context)
-    service = CompletionService(settings, model, engine, registry, context, known_speed=known)
+    by_task = open_catalogue(paths).by_task(settings)
+    fill, intent = by_task[Task.FILL], by_task[Task.INTENT]
+
+    def is_busy() -> bool:
+        return service.active > 0
+
+    first = _watched_model(settings, paths, fill, registry, states=paths.kv_states, busy=is_busy)
+    engine = _upstream(settings, paths, fill, registry, first.engine) if settings.engine == UPSTREAM else first.engine
+    served = ModelInstance(
+        settings, fill, engine, registry, metrics.generated, slots=first.slots, known_speed=first.speed
+    )
+    local, models, engines = [first], dict.fromkeys(Task, served), [engine]
+    if intent.id != fill.id:
+        second = _watched_model(settings, paths, intent, registry, states=paths.intent_kv_states, busy=is_busy)
+        seldom = on_demand(second.engine)
+        models[Task.INTENT] = ModelInstance(
+            settings,
+            intent,
+            seldom,
+            registry,
+            metrics.generated,
+            slots=second.slots,
+            known_speed=second.speed,
+            beside=served,
+        )
+        local.append(second)
+        engines.append(seldom)
+    service = CompletionService(settings, models, registry, context, metrics)
+    speeds = KnownSpeeds(paths.known_speeds)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await engine.start()
-        watching = asyncio.create_task(verifier.watch(local.reload)) if isinstance(local, ReloadableEngine) else None
+        for each in engines:
+            await each.start()
+        if len(local) == 1:
+            # No engine would remove what that of an earlier `intent_model` saved.
+            await asyncio.to_thread(shutil.rmtree, paths.intent_kv_states, ignore_errors=True)
+        watching = [asyncio.create_task(model.watch()) for model in local]
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
         try:
             yield
         finally:
-            verifier.close()
-            if watching is not None:
-                watching.cancel()
+            for model, task in zip(local, watching, strict=True):
+                model.verifier.close()
+                task.cancel()
             closing = asyncio.create_task(service.close())
             # What waits for an engine that hangs ends with the engine.
             await asyncio.wait((closing,), timeout=CLOSE_S)
-            await engine.stop()
+            await asyncio.gather(*(each.stop() for each in engines))
             await closing
-            if service.speed != known:
-                await asyncio.to_thread(speeds.put, speed_key, service.speed)
+            for model, instance in zip(local, service.distinct_models, strict=True):
+                if instance.limits.speed != model.speed:
+                    await asyncio.to_thread(speeds.put, model.speed_key, instance.limits.speed)
             await context.stop()
             await importing
             await opening
 
     def status() -> DaemonStatus:
+        engine_now, *others = (each.status() for each in engines)
         return DaemonStatus(
             version=__version__,
             protocol=PROTOCOL_VERSION,
@@ -113,8 +148,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             uptime_s=time.time() - service.started,
             address=info.address,
             config_digest=info.config_digest,
-            model=model.id,
-            engine=service.engine_status(),
+            model=fill.id,
+            engine=engine_now,
+            intent_engine=others[0] if others else None,
             active_requests=service.active,
             queued_requests=service.queued,
             completed_requests=service.completed,
@@ -123,6 +159,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             speed=ServingSpeed(service.speed.reading, service.speed.writing),
             limits=service.limits(),
             left_out=service.left_out(),
+            warnings=_warnings(local),
             tuning=notice.name if (notice := find_running_tuning(paths)) else "",
         )
 
@@ -148,6 +185,52 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     )
 
 
+def _watched_model(
+    settings: Settings,
+    paths: Paths,
+    entry: ModelEntry,
+    registry: AdapterRegistry,
+    *,
+    states: Path,
+    busy: Callable[[], bool],
+) -> WatchedModel:
+    """Prepare a model of this machine with an engine of its own, whose KV states are saved in ``states``.
+
+    Raises NotFound where its file was not fetched yet, InvalidInput when the engine is not installed.
+    """
+    store, engine_id = open_store(settings, paths), factory.engine_id(settings)
+    file = _served_file(store, entry, settings)
+    # Reads kept measurements; no program is started to choose one.
+    choice = choose_program(settings, paths, entry.sha256)
+    slots = factory.slot_count(settings, file.path)
+    speed_key = factory.speed_key(settings, file.sha256, choice.program)
+    speed = KnownSpeeds(paths.known_speeds).get(speed_key)
+    verifier = ModelVerifier(store, entry, uses_copy=bool(file.recipe), busy=busy)
+    engine = factory.create_engine(
+        msgspec.structs.replace(settings, slots=slots),
+        model_id=entry.id,
+        model_path=file.path,
+        context_tokens=context_tokens(settings, entry.context_tokens, speed),
+        socket_folder=private_folder(socket_folder(paths)),
+        adapters=_likely(registry, entry, engine_id),
+        states=(states, file.sha256),
+        checks=LoadChecks(verifier.file_to_load, partial(registry.check_lease, engine=engine_id), verifier.suspect),
+        speed=speed,
+        measured=choice.program if choice.chosen else None,
+        problem=choice.problem,
+    )
+    return WatchedModel(entry, verifier, engine, slots, speed, speed_key)
+
+
+def _warnings(local: Sequence[WatchedModel]) -> list[str]:
+    """What makes completions slow: several models, of which those that are not loaded yet do not fit into memory."""
+    unloaded = [each.entry for each in local if each.engine.status().pid is None]
+    if len(local) == 1 or not unloaded:
+        return []
+    shortage = memory_shortage(unloaded, psutil.virtual_memory().available)
+    return [shortage] if shortage else []
+
+
 def _upstream(settings: Settings, paths: Paths, model: ModelEntry, registry: AdapterRegistry, local: Engine) -> Engine:
     """The engine that asks a server, and ``local`` when that does not answer."""
     from peft_daemon.engines.upstream.engine import UpstreamEngine  # noqa: PLC0415  (few users have a server)
@@ -163,7 +246,7 @@ def _upstream(settings: Settings, paths: Paths, model: ModelEntry, registry: Ada
     return UpstreamEngine(options, local)
 
 
-def _served(store: ModelStore, model: ModelEntry, settings: Settings) -> ModelFile:
+def _served_file(store: ModelStore, model: ModelEntry, settings: Settings) -> ModelFile:
     """The file to serve; one whose size or time is not the noted one is hashed first."""
     try:
         return store.file_to_serve(model, settings)

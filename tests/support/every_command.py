@@ -60,6 +60,8 @@ COMMANDS = {
     "upstream agree": ["--yes"],
     "upstream check": [],
     "upstream withdraw": [],
+    "upstream login": [],
+    "upstream logout": [],
     "feedback show": [],
     "feedback clear": ["--yes"],
     "feedback export": ["{folder}/feedback.jsonl"],

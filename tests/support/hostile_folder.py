@@ -14,7 +14,18 @@ from support.own_repository import module
 OURS = ("peft_daemon", "peft_lsp", "peft_tuning", "peft_evaluation")
 MODULES = (
     *("sitecustomize", "usercustomize", "json", "asyncio", "multiprocessing", "logging", "ssl", "pip", "venv"),
-    *("httpx", "msgspec", "numpy", "torch", "transformers", "xllamacpp", "tree_sitter", "psutil", "conftest"),
+    *(
+        "httpx",
+        "msgspec",
+        "numpy",
+        "torch",
+        "transformers",
+        "xllamacpp",
+        "tree_sitter",
+        "psutil",
+        "keyring",
+        "conftest",
+    ),
 )
 PROGRAMS = ("git", "pip", "python", "python3", "node", "bwrap", "peft-daemon", "nvidia-smi", "uname", "xdg-open")
 PROGRAMS += ("cc", "c++", "g++", "cmake", "ninja", "ccache", "nvcc", "glslc", "llama-server")

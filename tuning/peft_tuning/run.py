@@ -24,13 +24,14 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
-from peft_daemon.adapters.manifest import Manifest, require_usable_name
+from peft_daemon.adapters.manifest import Manifest, require_usable_name, usable_tasks
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory, limits
 from peft_daemon.engines.base import EngineSpeed
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
+from peft_daemon.models.catalogue import open_catalogue
 from peft_tuning import methods
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
@@ -213,15 +214,18 @@ def _activate(
     request: TuneRequest, installation: Installation, manifest: Manifest, verdict: GateVerdict | None
 ) -> AdapterRegistered:
     """Put the adapter in use for its tasks, everywhere or in its repository, unless there is an objection."""
-    objection = _objection(request, installation, manifest, verdict)
+    objection, tasks = _objection(request, installation, manifest, verdict), manifest.tasks
     if not objection:
-        for task in manifest.tasks:
-            installation.registry.use(request.name, task, request.repository)
+        try:
+            tasks = usable_tasks(manifest, None, open_catalogue(installation.paths).by_task(installation.settings))
+            installation.registry.use(request.name, tasks, request.repository)
+        except Conflict as error:  # another model answers what it was trained for
+            objection = error.line
     return AdapterRegistered(
         name=request.name,
         digest=manifest.digest,
         folder=str(installation.folder(request.name)),
-        in_use=() if objection else tuple(task.value for task in manifest.tasks),
+        in_use=() if objection else tuple(task.value for task in tasks),
         repository=str(request.repository) if request.repository and not objection else None,
         why_not=objection,
     )

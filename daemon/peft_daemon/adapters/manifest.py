@@ -8,6 +8,7 @@ adapters.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from msgspec import Meta
 from peft_core.api_types import BASE, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.status_types import LLAMACPP, TORCH
+from peft_daemon.models.catalogue import ModelEntry
 
 RecordText = Annotated[str, Meta(max_length=4096)]
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -137,6 +139,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 f"({base_sha256[:12]})",
                 fix=f"Serve {self.base}, or choose another adapter with `peft-daemon adapters list`",
             )
+
+
+def usable_tasks(manifest: Manifest, task: Task | None, models: Mapping[Task, ModelEntry]) -> tuple[Task, ...]:
+    """Return the tasks that an adapter can serve: those it was trained for, or ``task``, with a model it was made for.
+
+    ``models`` has the model that answers each task. Raises Conflict where none of these is the adapter's base.
+    """
+    wanted = manifest.tasks if task is None else (task,)
+    usable = tuple(each for each in wanted if models[each].sha256 == manifest.base_sha256)
+    if not usable:
+        model = models[wanted[0]] if wanted else models[Task.FILL]
+        manifest.require_base(model.id, model.sha256)
+    return usable
 
 
 def lost_summary(name: str, digest: str, active_for: list[str], damaged: str) -> AdapterSummary:

@@ -164,8 +164,10 @@ class AdapterRegistry:
             self._state_files.write_names(names.with_version(name, NameVersion(digest, utc_now())))
         return self.get(name)
 
-    def use(self, reference: str, task: Task | None = None, repository: Path | None = None) -> Manifest | None:
-        """Let an adapter serve ``task``, everywhere or in one folder and below it.
+    def use(
+        self, reference: str, task: Task | tuple[Task, ...] | None = None, repository: Path | None = None
+    ) -> Manifest | None:
+        """Let an adapter serve ``task``, or several, everywhere or in one folder and below it.
 
         Without ``task`` it serves all tasks it was trained for. A name follows its later imports and rollbacks, a
         digest is fixed. ``base`` means that no adapter serves there (without ``task``: any task), and returns None.
@@ -356,8 +358,10 @@ class AdapterRegistry:
         self._state_files.write_names(msgspec.structs.replace(names, removed=tuple(left)))
 
 
-def _tasks(task: Task | None) -> tuple[Task, ...]:
-    return tuple(Task) if task is None else (task,)
+def _tasks(task: Task | tuple[Task, ...] | None) -> tuple[Task, ...]:
+    if isinstance(task, Task):
+        return (task,)
+    return tuple(Task) if task is None else task
 
 
 def _find_uses(active: ActiveAdapters, references: set[str]) -> list[str]:

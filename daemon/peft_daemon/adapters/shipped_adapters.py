@@ -50,15 +50,19 @@ class _ShippedRecord(msgspec.Struct, frozen=True):
 
 
 def import_shipped_adapters(
-    registry: AdapterRegistry, base: BaseModel, shipped: Path = SHIPPED_FOLDER
+    registry: AdapterRegistry,
+    base: BaseModel,
+    shipped: Path = SHIPPED_FOLDER,
+    *,
+    answers: tuple[Task, ...] = tuple(Task),
 ) -> list[Manifest]:
     """Import the shipped adapters for ``base`` that are new to this registry; returns those imported.
 
-    Raises what ``AdapterRegistry.import_`` raises, and Conflict for an unreadable ``shipped.json``. May be called at
-    any time, also by several processes at once.
+    Those for tasks that this base does not answer are left out. Raises what ``AdapterRegistry.import_`` raises, and
+    Conflict for an unreadable ``shipped.json``. May be called at any time, also by several processes at once.
     """
     imported = []
-    for folder in _for_base(shipped, base.sha256):
+    for folder in _for_base(shipped, base.sha256, answers):
         name, content = folder.name, _hash_content(folder)
         before = _read(registry).get(name)
         history = registry.history(name)
@@ -68,7 +72,7 @@ def import_shipped_adapters(
             continue
         manifest = registry.import_(folder, name=name, base=base)
         # Only at the first import: a user who has chosen the base since then keeps it.
-        tasks = tuple(task for task in manifest.tasks if task in DEFAULT_SHIPPED_TASKS)
+        tasks = tuple(task for task in manifest.tasks if task in DEFAULT_SHIPPED_TASKS and task in answers)
         for task in tasks if before is None else ():
             if registry.resolve(task) is None:
                 registry.use(name, task)
@@ -94,25 +98,29 @@ def withdraw_unchosen(registry: AdapterRegistry) -> list[str]:
 
 
 def update_shipped_adapters(settings: Settings, paths: Paths) -> list[Manifest]:
-    """Import the shipped adapters for the base model in use, unless the settings turn them off.
+    """Import the shipped adapters for the base models in use, unless the settings turn them off.
 
-    A home of an earlier package is corrected first. Raises NotFound if the base model is not installed.
+    A home of an earlier package is corrected first. Raises NotFound if a base model is not installed.
     """
     registry = AdapterRegistry(paths.adapters)
     for name in withdraw_unchosen(registry):
         log.info("%s, which was never chosen, no longer answers sentences: the base model does", name)
     if not settings.shipped_adapters:
         return []
-    entry = open_catalogue(paths).get(settings.model)
-    base = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
-    return import_shipped_adapters(registry, base)
+    by_task, store = open_catalogue(paths).by_task(settings), open_store(settings, paths)
+    imported = []
+    for entry in {entry.id: entry for entry in by_task.values()}.values():
+        base = BaseModel(entry.id, entry.sha256, store.path(entry))
+        answers = tuple(task for task, model in by_task.items() if model.id == entry.id)
+        imported += import_shipped_adapters(registry, base, answers=answers)
+    return imported
 
 
-def _for_base(shipped: Path, base_sha256: str) -> Iterator[Path]:
+def _for_base(shipped: Path, base_sha256: str, answers: tuple[Task, ...]) -> Iterator[Path]:
     for folder in sorted(shipped.iterdir()):
         if (folder / RECORD_FILE).is_file():
             record = msgspec.json.decode((folder / RECORD_FILE).read_bytes(), type=TrainingRecord)
-            if record.base_sha256 == base_sha256:
+            if record.base_sha256 == base_sha256 and (not record.tasks or set(record.tasks) & set(answers)):
                 yield folder
 
 

@@ -47,6 +47,8 @@ class GeneratedText:
         self.timings = Timings()
         self.reason: FinishReason | None = None
         """How the engine ended it; None while it runs and where it was ended from outside."""
+        self.model = ""
+        """Name of the model that writes it, where that is not the engine's own."""
         self.over = False
         self.cut_off = False
         """It was ended from outside: there was more to come."""
@@ -54,7 +56,7 @@ class GeneratedText:
 
     def add(self, chunk: GenerationChunk) -> None:
         """Append the engine's next chunk; a text that contradicts what was typed is over, and empty."""
-        self.timings, self.reason = chunk.timings, chunk.reason
+        self.timings, self.reason, self.model = chunk.timings, chunk.reason, chunk.model
         self._raw += chunk.text
         if contradicts(self._raw, self._held):
             self.text, self.over = "", True

@@ -119,12 +119,19 @@ class SchedulerSlot:
 
 
 class Scheduler:
-    """The slots of one engine and the newest request of each document."""
+    """The slots of one engine and the newest request of each document.
 
-    def __init__(self, slots: int) -> None:
+    ``beside`` is the scheduler of another engine on the same machine: a document's newest request is the newest of
+    both, and the background work of either gives way to the requests of both.
+    """
+
+    def __init__(self, slots: int, *, beside: Scheduler | None = None) -> None:
         self._free = asyncio.Semaphore(slots)
         self._held: set[SchedulerSlot] = set()
-        self._newest: dict[str, Ticket] = {}
+        self._newest: dict[str, Ticket] = beside._newest if beside else {}
+        self._all: list[Scheduler] = beside._all if beside else []
+        """Those of all engines on this machine."""
+        self._all.append(self)
         self.queued = 0
 
     @property
@@ -173,18 +180,18 @@ class Scheduler:
 
         Raises NoFreeSlot while a request waits for an answer.
         """
-        if self.queued or any(each.give_way is None for each in self._held):
+        if any(each.queued or any(slot.give_way is None for slot in each._held) for each in self._all):
             raise NoFreeSlot
         self._make_way()
         await self._free.acquire()
-        if self.queued:
+        if any(each.queued for each in self._all):
             self._free.release()
             raise NoFreeSlot
         with self._holding(SchedulerSlot(0.0, give_way)) as slot:
             yield slot
 
     def _make_way(self) -> None:
-        for give_way in [each.give_way for each in self._held]:
+        for give_way in [slot.give_way for each in self._all for slot in each._held]:
             if give_way is not None:
                 give_way()
 

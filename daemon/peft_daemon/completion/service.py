@@ -1,7 +1,8 @@
-"""The service that answers requests: which adapter, format and limits a request gets, and what is counted.
+"""The service that answers requests: which model, adapter and limits a request gets, and what is counted.
 
-Routes translate their protocols into calls of ``CompletionService``. ``complete`` turns a request into a
-``CompletionJob``, which ``stream.Completer`` answers; ``raw`` gives the model's own text to other tools' protocols.
+Each task has a ``ModelInstance``; often it is one for all. Routes translate their protocols into calls of
+``CompletionService``. ``complete`` turns a request into a ``CompletionJob``, which the model's ``Completer`` answers;
+``raw`` gives the model's own text to other tools' protocols.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,122 +26,96 @@ from peft_core.api_types import (
     CompleteResponse,
     FinishReason,
     Origin,
+    SamplingParams,
     Task,
     Timings,
     UseAdapterRequest,
     WarmResponse,
 )
 from peft_core.code.document import Document
-from peft_core.errors import InvalidInput, NotFound, UnusableFile
+from peft_core.errors import Conflict
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.settings import Settings
-from peft_core.status_types import EngineStatus, ServingLimit
+from peft_core.status_types import ServingLimit
 from peft_core.tasks import BackgroundTasks
-from peft_daemon.adapters.manifest import AdapterLease, Manifest
+from peft_daemon.adapters.manifest import Manifest, usable_tasks
 from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.completion import formats, prompt
-from peft_daemon.completion.chat import ChatFormat, chat_format_of
-from peft_daemon.completion.cursor import Intent, find_intent
-from peft_daemon.completion.formats import PromptFormat
-from peft_daemon.completion.job import CompletionJob, Limits, RawRequest, build_raw
-from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Scheduler, Superseded, until_deadline
-from peft_daemon.completion.stream import Completer, Completion, StreamStats
+from peft_daemon.completion import prompt
+from peft_daemon.completion.cursor import find_intent
+from peft_daemon.completion.job import CompletionJob, RawRequest, build_raw
+from peft_daemon.completion.model_instance import ModelInstance
+from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Superseded, until_deadline
+from peft_daemon.completion.stream import Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
-from peft_daemon.engines import limits
-from peft_daemon.engines.base import Engine, EngineSpeed, GenerationChunk, RemoteAdapters, TokenizingEngine
+from peft_daemon.engines.base import EngineSpeed, GenerationChunk
 from peft_daemon.metrics import Metrics
-from peft_daemon.models.catalogue import ModelEntry
 
 log = logging.getLogger("peft_daemon.service")
 
 
 class CompletionService:
-    """All generations of one daemon."""
+    """All generations of one daemon. ``models`` has the model that answers each task."""
 
     def __init__(
         self,
         settings: Settings,
-        model: ModelEntry,
-        engine: Engine,
+        models: Mapping[Task, ModelInstance],
         registry: AdapterRegistry,
         context: RepositoryContext,
-        *,
-        known_speed: EngineSpeed = EngineSpeed(),
+        metrics: Metrics,
     ) -> None:
-        self._context = context
-        self._settings, self._model, self._engine, self._registry = settings, model, engine, registry
-        self._scheduler = Scheduler(settings.slots)
-        self._metrics = Metrics()
-        self._limits = Limits(settings, known_speed)
-        self._completer = Completer(engine, self._scheduler, self._limits, self._metrics.generated)
-        self._context_tokens = limits.context_tokens(settings, model.context_tokens, known_speed)
+        self.models = models
+        self.distinct_models = tuple(dict.fromkeys(models.values()))
+        """Each model once, that of filling in first."""
+        self._settings, self._registry, self._context, self._metrics = settings, registry, context, metrics
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
-        self._left_out: dict[Task, str] = {}
-        """Why the base answered a task's last request although an adapter is in use."""
         self.started = time.time()
         self.completed = 0
 
-    @property
-    def model_id(self) -> str:
-        """Catalogue id of the base model."""
-        return self._model.id
+    def choose(self, task: Task, named: str | None) -> tuple[ModelInstance, Manifest | None]:
+        """Return the model and the adapter that a client's ``model`` names: a model's id, or an adapter's name.
 
-    @property
-    def context_tokens(self) -> int:
-        """Size of the context that is served, prompt and answer together."""
-        return self._context_tokens
+        Without a name, and for ``base``, it is the task's model alone. Raises as ``ModelInstance.adapter_named`` does.
+        """
+        ours = self.models[task]
+        if not named:
+            return ours, None
+        if (other := next((each for each in self.distinct_models if each.id == named), None)) is not None:
+            return other, None
+        if (manifest := self._registry.resolve(task, None, named)) is not None:
+            ours = self._model_of(manifest, ours)
+        return ours, ours.adapter_named(named)
 
-    @property
-    def trained_context_tokens(self) -> int:
-        """Size of the context that the base model was trained with."""
-        return self._model.context_tokens
-
-    @property
-    def slots(self) -> int:
-        """Requests that are decoded at the same time."""
-        return self._settings.slots
-
-    @property
-    def chat_format(self) -> ChatFormat:
-        """How chats are written for the base model; raises InvalidInput where that is not known."""
-        return chat_format_of(formats.of_model(self._model.prompt_formats, Task.INTENT))
-
-    @property
-    def tokenizer(self) -> TokenizingEngine:
-        """The base model's tokenizer; raises InvalidInput where the engine does not offer it."""
-        if not isinstance(self._engine, TokenizingEngine):
-            raise InvalidInput(
-                f"the {self._engine.id} engine only counts tokens", fix="Set `engine` to llamacpp to see token ids"
-            )
-        return self._engine
+    def _model_of(self, manifest: Manifest, default: ModelInstance) -> ModelInstance:
+        """The model that an adapter was made for, else ``default``."""
+        candidates = (default, *self.distinct_models)
+        return next((each for each in candidates if each.entry.sha256 == manifest.base_sha256), default)
 
     @property
     def active(self) -> int:
         """Requests being decoded."""
-        return self._scheduler.active
+        return sum(each.scheduler.active for each in self.distinct_models)
 
     @property
     def queued(self) -> int:
         """Requests waiting."""
-        return self._scheduler.queued
+        return sum(each.scheduler.queued for each in self.distinct_models)
 
     @property
     def speed(self) -> EngineSpeed:
-        """How fast the engine was seen to read and write."""
-        return self._limits.speed
+        """How fast the engine that fills in was seen to read and write."""
+        return self.models[Task.FILL].limits.speed
 
     def limits(self) -> list[ServingLimit]:
-        """What requests may cost now, and why."""
-        return [*self._limits.explained(self._context_tokens), self._completer.rhythm.limit()]
-
-    def engine_status(self) -> EngineStatus:
-        """The engine's state, without waiting."""
-        return self._engine.status()
+        """What requests to that engine may cost now, and why."""
+        model = self.models[Task.FILL]
+        return [*model.limits.explained(model.context_tokens), model.completer.rhythm.limit()]
 
     def memory_bytes(self) -> int:
-        """Resident memory of this process and the engine's."""
-        return int(psutil.Process().memory_info().rss) + self._engine.status().memory_bytes
+        """Resident memory of this process and the engines'."""
+        engines = sum(each.engine.status().memory_bytes for each in self.distinct_models)
+        return int(psutil.Process().memory_info().rss) + engines
 
     def metrics_text(self) -> bytes:
         """Prometheus' text format."""
@@ -148,55 +123,29 @@ class CompletionService:
             active=self.active,
             queued=self.queued,
             memory_bytes=self.memory_bytes(),
-            engine_restarts=self._engine.status().restarts,
+            engine_restarts=sum(each.engine.status().restarts for each in self.distinct_models),
         )
 
     def left_out(self) -> list[str]:
         """What is wrong with the adapters that are in use and answer nothing."""
-        return sorted(set(self._left_out.values()))
+        return sorted({line for each in self.distinct_models for line in each.left_out.values()})
 
     def adapters(self) -> list[AdapterSummary]:
         """All adapters of the registry."""
         return self._registry.list_adapters()
 
-    def adapter_named(self, name: str) -> Manifest | None:
-        """The adapter a request names; None for ``base``.
-
-        Raises NotFound, Conflict for another base model, UnusableFile when its files are damaged.
-        """
-        manifest = self._fitting(self._registry.resolve(Task.FILL, None, name))
-        if manifest is not None:
-            self._registry.require_intact(manifest, engine=self._engine.id)
-        return manifest
-
-    def adapter_in_use(self, task: Task, path: str | None) -> Manifest | None:
-        """The adapter in use for a task at a path.
-
-        None when there is none, it was made for another base, or its files are damaged or gone: nobody named it in
-        the request, so the base answers.
-        """
-        try:
-            manifest = self._registry.resolve(task, path, None)
-            if manifest is None or manifest.base_sha256 != self._model.sha256:
-                return None
-            if isinstance(self._engine, RemoteAdapters) and not self._engine.serves(manifest):
-                return None
-            if self._engine.id in manifest.engines:
-                self._registry.require_intact(manifest, engine=self._engine.id)
-        except (UnusableFile, NotFound) as error:
-            if error.line not in self._left_out.values():
-                log.warning("the base answers without an adapter: %s", error.line)
-            self._left_out[task] = error.line
-            return None
-        self._left_out.pop(task, None)
-        return manifest
-
     async def use_adapter(self, asked: UseAdapterRequest) -> None:
-        """Put an adapter in use; raises as ``adapter_named`` does."""
-        self.adapter_named(asked.name)
+        """Put an adapter in use; raises as ``ModelInstance.adapter_named`` does."""
+        manifest = self._registry.resolve(Task.FILL, None, asked.name)
+        tasks = (asked.task,) if asked.task else tuple(Task)
+        if manifest is not None:
+            entries = {task: model.entry for task, model in self.models.items()}
+            tasks = usable_tasks(manifest, asked.task, entries)
+            for model in {self.models[task] for task in tasks}:
+                model.adapter_named(asked.name)
         repository = Path(asked.repository) if asked.repository else None
         # Another process may hold the registry's lock for as long as an import takes.
-        await asyncio.to_thread(self._registry.use, asked.name, asked.task, repository)
+        await asyncio.to_thread(self._registry.use, asked.name, tasks, repository)
 
     async def complete(self, asked: CompleteRequest) -> AsyncGenerator[str | CompleteResponse, None]:
         """Yield pieces of the final text as they become certain, then the CompleteResponse.
@@ -211,12 +160,12 @@ class CompletionService:
         if (why := why_off(asked.path, asked.language, prose=asked.prose)) is not None:
             yield self._off(asked, why)
             return
-        job = self._job(await self._with_context(asked, adopt=False))
+        model, job = self._job(await self._with_context(asked, adopt=False))
         display_s = None if asked.show_after_ms is None else asked.show_after_ms / 1000
         deadlines = Deadlines(clock, self._limit_s(job.time_budget_ms), display_s)
         end, stats = Completion("", FinishReason.CANCELLED), StreamStats()
         try:
-            async with aclosing(self._completer.run(job, stats, deadlines)) as parts:
+            async with aclosing(model.completer.run(job, stats, deadlines)) as parts:
                 async for part in parts:
                     if isinstance(part, Completion):
                         end = part
@@ -232,16 +181,19 @@ class CompletionService:
             self._count("complete", end.reason, timings)
             self._metrics.answered(stats.origin.value)
         if end.reason is FinishReason.TIMEOUT and not end.text:
-            deadlines.require_engine(self._engine.status())
-        if self._limits.looks_ahead and end.reason in _PREFETCHED_AFTER and not end.more:
-            after = await self._with_context(_accepted(asked, end), adopt=False)
-            self._completer.prefetcher.prefetch(self._job(after))
+            deadlines.require_engine(model.engine.status())
+        if self._settings.look_ahead and end.reason in _PREFETCHED_AFTER and not end.more:
+            # A named adapter may be for the model of this task, and what follows is the other's.
+            with suppress(Conflict):
+                next_model, next_job = self._job(await self._with_context(_accepted(asked, end), adopt=False))
+                if next_model.limits.looks_ahead:
+                    next_model.completer.prefetcher.prefetch(next_job)
         yield CompleteResponse(
             id=uuid.uuid4().hex,
             text=end.text,
             finish_reason=end.reason,
             task=job.task,
-            model=self._model.id,
+            model=end.model or model.id,
             adapter=job.adapter_use,
             replace_after=end.replace_after,
             origin=stats.origin,
@@ -257,16 +209,19 @@ class CompletionService:
         if why_off(asked.path, asked.language, prose=asked.prose) is not None:
             return WarmResponse(warm=False)
         deadlines = Deadlines(asyncio.get_running_loop().time(), self._limit_s(asked.time_budget_ms))
+        model = self.models[Task.FILL]
         try:
             async with asyncio.timeout_at(deadlines.answer_at):
-                return await self._completer.prefetcher.warm(self._job(await self._with_context(asked, adopt=True)))
+                model, job = self._job(await self._with_context(asked, adopt=True))
+                return await model.completer.prefetcher.warm(job)
         except TimeoutError:
-            deadlines.require_engine(self._engine.status())
+            deadlines.require_engine(model.engine.status())
             return WarmResponse(warm=False)
 
     async def close(self) -> None:
         """End everything that runs."""
-        await self._completer.close()
+        for model in self.distinct_models:
+            await model.completer.close()
         await self._left_behind.end()
 
     def _limit_s(self, time_budget_ms: int | None) -> float:
@@ -276,34 +231,39 @@ class CompletionService:
         """The answer where completions are off; the text is not looked at."""
         self._count("complete", FinishReason.OFF, Timings())
         task, off = asked.task or Task.FILL, FinishReason.OFF
+        model = self.models[task].id
         return CompleteResponse(
-            id=uuid.uuid4().hex, text="", finish_reason=off, task=task, model=self._model.id, adapter=None, why=why
+            id=uuid.uuid4().hex, text="", finish_reason=off, task=task, model=model, adapter=None, why=why
         )
 
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
         """The request with chunks of the workspace; ``adopt``: they may be other ones than before."""
+        if not self._settings.repository_context:
+            return asked
         return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, adopt=adopt)))
 
-    def _job(self, asked: CompleteRequest) -> CompletionJob:
-        """Decide the task, adapter, format and limits of a request."""
+    def _job(self, asked: CompleteRequest) -> tuple[ModelInstance, CompletionJob]:
+        """Decide the task, model, adapter, format and limits of a request."""
         settings = self._settings
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
         intent = find_intent(asked, document)
         answered_by = intent.answered_by if intent else Task.FILL
-        manifest = self.adapter_named(asked.adapter) if asked.adapter else self.adapter_in_use(answered_by, asked.path)
-        lease = self._lease(manifest, asked.scale)
+        model = self.models[answered_by]
+        named = asked.adapter
+        manifest = model.adapter_named(named) if named else model.adapter_in_use(answered_by, asked.path)
+        lease = model.lease(manifest, asked.scale)
         use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
         max_tokens = asked.max_tokens or (settings.max_tokens_intent if intent else settings.max_tokens_fill)
-        return CompletionJob(
+        return model, CompletionJob(
             document=document,
-            format=self._format(intent, manifest),
-            context_tokens=min(self._context_tokens, self._limits.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
+            format=model.format_with(intent, manifest),
+            context_tokens=min(model.context_tokens, model.limits.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
             max_tokens=max_tokens,
             task=Task.INTENT if intent else Task.FILL,
             intent=intent.sentence if intent else "",
             lead=intent.lead if intent else "",
             context=tuple(asked.context),
-            sampling=asked.sampling,
+            sampling=SamplingParams(asked.temperature, asked.top_p, asked.seed),
             stop=tuple(asked.stop),
             time_budget_ms=asked.time_budget_ms or (None if intent else settings.time_budget_fill_ms),
             single_line=asked.single_line,
@@ -314,7 +274,9 @@ class CompletionService:
             automatic=asked.automatic,
         )
 
-    async def raw(self, asked: RawRequest, *, route: str) -> AsyncGenerator[GenerationChunk, None]:
+    async def raw(
+        self, asked: RawRequest, *, model: ModelInstance, route: str
+    ) -> AsyncGenerator[GenerationChunk, None]:
         """Yield the model's own text; the last chunk has the reason why it ended, and no text.
 
         The model sees no values that look like secrets. Raises as ``complete`` does.
@@ -325,35 +287,36 @@ class CompletionService:
             return
         clock, limit_s = asyncio.get_running_loop().time(), self._settings.request_limit_s
         timings = None
+        generated = until_deadline(self._raw(asked, model, route), clock + limit_s, self._left_behind)
         try:
-            async with aclosing(until_deadline(self._raw(asked, route), clock + limit_s, self._left_behind)) as chunks:
+            async with aclosing(generated) as chunks:
                 async for chunk in chunks:
                     timings = chunk.timings
                     yield chunk
         except DeadlinePassed:
             if timings is None:
-                raise Deadlines(clock, limit_s).unanswered(self._engine.status()) from None
+                raise Deadlines(clock, limit_s).unanswered(model.engine.status()) from None
             timings = msgspec.structs.replace(timings, total_ms=1000 * limit_s)
             yield GenerationChunk(reason=FinishReason.TIMEOUT, timings=timings)
 
-    async def _raw(self, asked: RawRequest, route: str) -> AsyncGenerator[GenerationChunk, None]:
+    async def _raw(self, asked: RawRequest, model: ModelInstance, route: str) -> AsyncGenerator[GenerationChunk, None]:
         arrived = time.perf_counter()
-        reason, timings, queue_ms, has_line = FinishReason.CANCELLED, Timings(), 0.0, False
+        reason, timings, queue_ms, has_line, wrote = FinishReason.CANCELLED, Timings(), 0.0, False, ""
         try:
-            async with self._scheduler.slot() as slot:
+            async with model.scheduler.slot() as slot:
                 queue_ms = slot.queue_ms
                 request = await build_raw(
-                    self._engine,
+                    model.engine,
                     asked,
-                    hole_format=formats.of_model(self._model.prompt_formats, Task.FILL),
-                    context_tokens=self._context_tokens,
-                    step_tokens=self._limits.step_tokens,
-                    adapter=self._lease(asked.adapter, asked.scale),
+                    hole_format=model.format_for(Task.FILL),
+                    context_tokens=model.context_tokens,
+                    step_tokens=model.limits.step_tokens,
+                    adapter=model.lease(asked.adapter, asked.scale),
                 )
                 held = request.begins_with
-                async with aclosing(self._engine.generate(request)) as chunks:
+                async with aclosing(model.engine.generate(request)) as chunks:
                     async for chunk in chunks:
-                        timings, reason = chunk.timings, chunk.reason or reason
+                        timings, reason, wrote = chunk.timings, chunk.reason or reason, chunk.model
                         text = chunk.text
                         if text and held:
                             # The answer begins with what the prompt held back; the client has that already.
@@ -370,32 +333,8 @@ class CompletionService:
             self._count(route, reason, timings)
             self._metrics.generated(timings)
             if timings.decode_tokens:
-                self._limits.note(timings)
-        yield GenerationChunk(reason=reason, timings=timings)
-
-    def _lease(self, manifest: Manifest | None, scale: float | None) -> AdapterLease | None:
-        if manifest is None:
-            return None
-        scale = manifest.scale if scale is None else scale
-        return self._registry.lease(manifest, scale, engine=self._engine.id)
-
-    def _fitting(self, manifest: Manifest | None) -> Manifest | None:
-        if manifest is not None:
-            manifest.require_base(self._model.id, self._model.sha256)
-            manifest.require_engine(self._engine.id)
-            if isinstance(self._engine, RemoteAdapters) and not self._engine.serves(manifest):
-                raise self._engine.missing(manifest)
-        return manifest
-
-    def _format(self, intent: Intent | None, manifest: Manifest | None) -> PromptFormat:
-        """The format that the adapter was trained on where that fits what is asked, else the base model's."""
-        answered_by = intent.answered_by if intent else Task.FILL
-        ids = self._model.prompt_formats
-        trained = formats.find(ids, manifest.prompt_format) if manifest else None
-        if trained is not None and trained.task is answered_by:
-            return trained
-        form = formats.of_model(ids, answered_by)
-        return formats.get(form.in_file) if intent is not None and not intent.given and form.in_file else form
+                model.limits.note(timings)
+        yield GenerationChunk(reason=reason, timings=timings, model=wrote)
 
     def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
         self.completed += 1

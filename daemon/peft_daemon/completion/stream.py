@@ -97,6 +97,8 @@ class Completion:
     timings: Timings = Timings()
     more: bool = False
     """The model goes on: this is what was complete at the display deadline."""
+    model: str = ""
+    """Name of the model that wrote it, where that is not the engine's own."""
 
 
 NOTHING = Completion("", FinishReason.EMPTY)
@@ -309,7 +311,7 @@ async def follow(
     reason = FinishReason.TIMEOUT if timed_out else generated.reason or FinishReason.STOP
     if not text and reason is not FinishReason.TIMEOUT:
         reason = FinishReason.EMPTY
-    yield Completion(text, reason, draft.replace_after, generated.timings)
+    yield Completion(text, reason, draft.replace_after, generated.timings, model=generated.model)
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
@@ -332,7 +334,9 @@ def _complete_so_far(generated: GeneratedText, typed: str, job: CompletionJob, s
     if not draft.text.strip():
         return None
     text = _going_on(_insertion(job, draft), shown)
-    return Completion(text, FinishReason.TIMEOUT, draft.replace_after, generated.timings, more=True)
+    return Completion(
+        text, FinishReason.TIMEOUT, draft.replace_after, generated.timings, more=True, model=generated.model
+    )
 
 
 def _going_on(text: str, shown: str) -> str:

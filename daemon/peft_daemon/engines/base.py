@@ -90,6 +90,8 @@ class GenerationChunk:
     timings: Timings = Timings()
     reason: FinishReason | None = None
     """Why the generation ended; None in every chunk but the last."""
+    model: str = ""
+    """Name of the model that wrote it, where that is not the engine's own."""
 
     @property
     def silent(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, UnusablePath
-from peft_core.files import private_folder, write_private
+from peft_core.files import format_bytes, private_folder, write_private
 from peft_core.paths import Paths
+from peft_core.settings import Settings
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -135,6 +137,18 @@ def _find(model_id: str, among: tuple[ModelEntry, ...]) -> ModelEntry:
     )
 
 
+def memory_shortage(entries: Sequence[ModelEntry], available: int) -> str:
+    """Return what to say where these models together need more than ``available`` bytes of memory; empty if not."""
+    needed = sum(entry.memory_bytes for entry in entries)
+    if needed <= available:
+        return ""
+    ids = " and ".join(entry.id for entry in entries)
+    return (
+        f"{ids} take about {format_bytes(needed)} of memory, and {format_bytes(available)} are free: the system will "
+        "be slow while they are loaded. Close other programs, or choose a smaller `model` or `intent_model`"
+    )
+
+
 class Catalogue:
     """The models of the package, and those that the user added, which are kept in ``file``."""
 
@@ -165,6 +179,11 @@ class Catalogue:
             if entry.id == model_id:
                 return entry
         return _find(model_id, self.entries())
+
+    def by_task(self, settings: Settings) -> dict[Task, ModelEntry]:
+        """Return the model that answers each task; raises NotFound naming the closest ids."""
+        fill = self.get(settings.model)
+        return {Task.FILL: fill, Task.INTENT: self.get(settings.intent_model) if settings.intent_model else fill}
 
     def require_new(self, model_id: str, sha256: str) -> None:
         """Raise Conflict if a model with this id, or with this file, is in the catalogue."""

@@ -1,4 +1,4 @@
-"""OpenAI-compatible ``/v1/chat/completions``: a chat with the base model or an adapter, written in its chat format.
+"""OpenAI-compatible ``/v1/chat/completions``: a chat with a base model or an adapter, written in its chat format.
 
 The answer is the model's own text. Fields of OpenAI's that mean nothing here (tools, response formats, penalties) are
 ignored, as clients expect; images are refused.
@@ -6,11 +6,8 @@ ignored, as clients expect; images are refused.
 
 from __future__ import annotations
 
-import time
-import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,21 +15,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import Probability, SamplingParams, Scale, Temperature, Text
+from peft_core.api_types import Probability, SamplingParams, Task, Text, Timings
 from peft_core.errors import InvalidInput
-from peft_daemon.completion.chat import ChatMessage, chat_prompt
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.completion.chat import ChatFormat, ChatMessage, chat_prompt
 from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
+from peft_daemon.engines.base import GenerationChunk, TokenLogprob
 from peft_daemon.routes.openai import (
-    StopStrings,
+    AnswerHead,
+    AnswerWriter,
+    GenerationBody,
     Usage,
+    answered,
     finish_reason,
-    named_adapter,
     seed_of,
     stop_strings,
     usage_of,
 )
-from peft_daemon.routes.responses import answer, body, event_stream, while_connected
+from peft_daemon.routes.responses import body
 
 AnswerTokens = Annotated[int, Meta(ge=-1)]
 """Cut to what the context has room for; -1: all of it."""
@@ -64,25 +65,16 @@ class MessageBody(msgspec.Struct, frozen=True):
 Messages = Annotated[list[MessageBody], Meta(min_length=1, max_length=2000)]
 
 
-class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
+class ChatBody(GenerationBody, frozen=True, kw_only=True):
     """The fields of OpenAI's chat completions that mean something here."""
 
     messages: Messages
-    model: Annotated[str, Meta(max_length=200)] | None = None
     max_completion_tokens: AnswerTokens | None = None
     max_tokens: AnswerTokens | None = None
     """The older name."""
     n_predict: AnswerTokens | None = None
     """llama.cpp's name; 0 only reads the prompt."""
-    temperature: Temperature | None = None
     top_p: Probability | None = None
-    n: Annotated[int, Meta(ge=1, le=1)] | None = 1
-    stream: bool | None = False
-    stream_options: dict[str, Any] | None = None
-    stop: StopStrings | None = None
-    seed: int | None = None
-    scale: Scale | None = None
-    """Not OpenAI's: how strongly the adapter applies."""
 
     @property
     def answer_tokens(self) -> int | None:
@@ -146,32 +138,57 @@ class ChatPiece(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
+class ChatWriter(AnswerWriter):
+    """Writes the answer of ``/v1/chat/completions``."""
+
+    route, id_prefix = "chat", "chatcmpl"
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def whole(
+        self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk
+    ) -> msgspec.Struct:
+        """Return the answer; ``end`` is its last chunk."""
+        choice = ChatChoice(message=AnswerMessage(text), finish_reason=finish_reason(end.reason))
+        return ChatAnswer(**head, choices=[choice], usage=usage_of(end.timings))
+
+    def pieces(self, head: AnswerHead, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
+        """Yield the events of a chunk; the answer's role comes first."""
+        if not self._begun:
+            # Not before there is an answer: a request that cannot be served gets its status.
+            self._begun = True
+            yield self._piece(head, MessageDelta("assistant", ""))
+        delta = MessageDelta(content=chunk.text) if chunk.reason is None else MessageDelta()
+        yield self._piece(head, delta, finish_reason(chunk.reason))
+
+    def usage(self, head: AnswerHead, timings: Timings) -> msgspec.Struct:
+        """Return the event that ends a stream with token counts."""
+        return ChatPiece(**head, choices=[], usage=usage_of(timings))
+
+    @staticmethod
+    def _piece(head: AnswerHead, delta: MessageDelta, reason: str | None = None) -> ChatPiece:
+        return ChatPiece(**head, choices=[DeltaChoice(delta=delta, finish_reason=reason)])
+
+
 def routes(service: CompletionService) -> list[Route]:
     """The routes of this protocol."""
 
     async def chat(request: Request) -> Response:
         asked = await body(request, ChatBody)
-        raw = _raw_request(service, asked)
-        head = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": asked.model or service.model_id,
-        }
-        if asked.stream:
-            with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            return await event_stream(request, _stream(service, raw, head, with_usage=with_usage), last=b"[DONE]")
-        return answer(await while_connected(request, _whole(service, raw, head)))
+        model, adapter = service.choose(Task.INTENT, asked.model)
+        raw = _raw_request(asked, model.chat_format, adapter)
+        return await answered(request, service, asked, raw, model=model, writer=ChatWriter())
 
     return [Route("/v1/chat/completions", chat, methods=["POST"])]
 
 
-def _raw_request(service: CompletionService, asked: ChatBody) -> RawRequest:
-    form = service.chat_format
+def _raw_request(asked: ChatBody, form: ChatFormat, adapter: Manifest | None) -> RawRequest:
     own = form.sampling
     return RawRequest(
         chat=chat_prompt([each.read() for each in asked.messages], form),
         max_tokens=asked.answer_tokens,
-        adapter=named_adapter(service, asked.model),
+        adapter=adapter,
         scale=asked.scale,
         sampling=SamplingParams(
             temperature=own.temperature if asked.temperature is None else asked.temperature,
@@ -180,35 +197,3 @@ def _raw_request(service: CompletionService, asked: ChatBody) -> RawRequest:
         ),
         stop=(*form.stop, *stop_strings(asked.stop)),
     )
-
-
-async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, Any]) -> ChatAnswer:
-    text = ""
-    async with aclosing(service.raw(raw, route="chat")) as chunks:
-        async for chunk in chunks:
-            text += chunk.text
-            if chunk.reason is not None:
-                choice = ChatChoice(message=AnswerMessage(text), finish_reason=finish_reason(chunk.reason))
-                return ChatAnswer(**head, choices=[choice], usage=usage_of(chunk.timings))
-    raise AssertionError("the last chunk has a reason")
-
-
-async def _stream(
-    service: CompletionService, raw: RawRequest, head: dict[str, Any], *, with_usage: bool
-) -> AsyncGenerator[bytes, None]:
-    def piece(delta: MessageDelta, reason: str | None = None) -> bytes:
-        return msgspec.json.encode(ChatPiece(**head, choices=[DeltaChoice(delta=delta, finish_reason=reason)]))
-
-    begun = False
-    async with aclosing(service.raw(raw, route="chat")) as chunks:
-        async for chunk in chunks:
-            if not begun:
-                # Not before there is an answer: a request that cannot be served gets its status.
-                begun = True
-                yield piece(MessageDelta("assistant", ""))
-            if chunk.reason is None:
-                yield piece(MessageDelta(content=chunk.text))
-                continue
-            yield piece(MessageDelta(), finish_reason(chunk.reason))
-            if with_usage:
-                yield msgspec.json.encode(ChatPiece(**head, choices=[], usage=usage_of(chunk.timings)))

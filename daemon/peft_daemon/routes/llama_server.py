@@ -20,8 +20,10 @@ from peft_core import __version__
 from peft_core.api_types import ContextChunk, FinishReason, SamplingParams, Task, Temperature, Text
 from peft_core.paths import MAX_PATH_CHARS
 from peft_core.status_types import EngineState
+from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.completion.chat import chat_prompt
 from peft_daemon.completion.job import RawRequest
+from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import GenerationChunk
 from peft_daemon.routes.chat import Messages
@@ -67,6 +69,8 @@ class TokenizeBody(msgspec.Struct, frozen=True, kw_only=True):
     """What is tokenized, and how."""
 
     content: Text
+    model: str | None = None
+    """Whose tokenizer; null: that of the model that fills in."""
     parse_special: bool | None = None
     """Whether control tokens are recognised in the text; null: they are."""
     add_special: Literal[False] | None = None
@@ -77,12 +81,15 @@ class DetokenizeBody(msgspec.Struct, frozen=True):
     """Token ids."""
 
     tokens: Annotated[list[Annotated[int, Meta(ge=0, lt=2**31)]], Meta(max_length=1_000_000)]
+    model: str | None = None
 
 
 class ApplyTemplateBody(msgspec.Struct, frozen=True):
     """A chat."""
 
     messages: Messages
+    model: str | None = None
+    """Whose chat format; null: that of the model that answers chats."""
 
 
 def routes(service: CompletionService) -> list[Route]:
@@ -90,13 +97,16 @@ def routes(service: CompletionService) -> list[Route]:
 
     async def infill(request: Request) -> Response:
         asked = await body(request, InfillBody)
-        raw = _raw_request(service, asked)
+        model, adapter = service.choose(Task.FILL, asked.model)
+        if not asked.model or asked.model == model.id:
+            adapter = model.adapter_in_use(Task.FILL, None)
+        generated = service.raw(_raw_request(asked, adapter), model=model, route="infill")
         if asked.stream:
-            return await event_stream(request, _stream(service, raw, asked.response_fields))
-        return answer(await while_connected(request, _whole(service, raw, asked.response_fields)))
+            return await event_stream(request, _stream(generated, model, asked.response_fields))
+        return answer(await while_connected(request, _whole(generated, model, asked.response_fields)))
 
     async def health(request: Request) -> Response:
-        engine = service.engine_status()
+        engine = service.models[Task.FILL].engine.status()
         if engine.state is EngineState.READY and engine.responding:
             return answer({"status": "ok"})
         loads = engine.state is EngineState.STARTING and not engine.last_error
@@ -106,12 +116,13 @@ def routes(service: CompletionService) -> list[Route]:
         return answer({"status": "loading" if loads else "error", "error": error}, 503)
 
     async def props(request: Request) -> Response:
-        settings = {"n_ctx": service.context_tokens}
+        model = service.models[Task.FILL]
+        settings = {"n_ctx": model.context_tokens}
         return answer(
             {
                 "default_generation_settings": settings,
-                "total_slots": service.slots,
-                "model_alias": service.model_id,
+                "total_slots": model.slots,
+                "model_alias": model.id,
                 "build_info": f"peft-daemon {__version__}",
             }
         )
@@ -119,16 +130,19 @@ def routes(service: CompletionService) -> list[Route]:
     async def tokenize(request: Request) -> Response:
         asked = await body(request, TokenizeBody)
         special = asked.parse_special is not False
-        tokens = await while_connected(request, service.tokenizer.tokenize(asked.content, special=special))
+        model, _ = service.choose(Task.FILL, asked.model)
+        tokens = await while_connected(request, model.tokenizer.tokenize(asked.content, special=special))
         return answer({"tokens": tokens})
 
     async def detokenize(request: Request) -> Response:
         asked = await body(request, DetokenizeBody)
-        return answer({"content": await while_connected(request, service.tokenizer.detokenize(asked.tokens))})
+        model, _ = service.choose(Task.FILL, asked.model)
+        return answer({"content": await while_connected(request, model.tokenizer.detokenize(asked.tokens))})
 
     async def apply_template(request: Request) -> Response:
         asked = await body(request, ApplyTemplateBody)
-        prompt = chat_prompt([each.read() for each in asked.messages], service.chat_format)
+        model, _ = service.choose(Task.INTENT, asked.model)
+        prompt = chat_prompt([each.read() for each in asked.messages], model.chat_format)
         return answer({"prompt": "".join(segment.text for segment in prompt)})
 
     return [
@@ -141,14 +155,13 @@ def routes(service: CompletionService) -> list[Route]:
     ]
 
 
-def _raw_request(service: CompletionService, asked: InfillBody) -> RawRequest:
-    named = asked.model not in (None, "", service.model_id)
+def _raw_request(asked: InfillBody, adapter: Manifest | None) -> RawRequest:
     n_predict = -1 if asked.n_predict is None else asked.n_predict
     return RawRequest(
         prefix=(asked.input_prefix or "") + (asked.prompt or ""),
         suffix=asked.input_suffix or "",
         context=tuple(ContextChunk(each.filename or UNNAMED, each.text) for each in asked.input_extra or ()),
-        adapter=service.adapter_named(asked.model or "") if named else service.adapter_in_use(Task.FILL, None),
+        adapter=adapter,
         max_tokens=DEFAULT_TOKENS if n_predict < 0 else n_predict,
         sampling=SamplingParams(asked.temperature or 0.0, asked.top_p or 1.0, (asked.seed or 0) % 2**32),
         stop=tuple(each for each in asked.stop or () if each),
@@ -156,15 +169,13 @@ def _raw_request(service: CompletionService, asked: InfillBody) -> RawRequest:
     )
 
 
-def _last(
-    service: CompletionService, end: GenerationChunk, content: str, fields: Sequence[str] | None
-) -> dict[str, Any]:
+def _last(model: ModelInstance, end: GenerationChunk, content: str, fields: Sequence[str] | None) -> dict[str, Any]:
     t = end.timings
     whole = {
         "content": content,
         "stop": True,
         "stop_type": "limit" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "eos",
-        "model": service.model_id,
+        "model": end.model or model.id,
         "tokens_predicted": t.decode_tokens,
         "tokens_evaluated": t.prompt_tokens,
         "tokens_cached": t.prompt_reused + t.decode_tokens,
@@ -196,22 +207,24 @@ def _chosen(whole: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     return chosen
 
 
-async def _whole(service: CompletionService, raw: RawRequest, fields: Sequence[str] | None) -> dict[str, Any]:
+async def _whole(
+    generated: AsyncGenerator[GenerationChunk, None], model: ModelInstance, fields: Sequence[str] | None
+) -> dict[str, Any]:
     text = ""
-    async with aclosing(service.raw(raw, route="infill")) as chunks:
+    async with aclosing(generated) as chunks:
         async for chunk in chunks:
             text += chunk.text
             if chunk.reason is not None:
-                return _last(service, chunk, text, fields)
+                return _last(model, chunk, text, fields)
     raise AssertionError("the last chunk has a reason")
 
 
 async def _stream(
-    service: CompletionService, raw: RawRequest, fields: Sequence[str] | None
+    generated: AsyncGenerator[GenerationChunk, None], model: ModelInstance, fields: Sequence[str] | None
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(service.raw(raw, route="infill")) as chunks:
+    async with aclosing(generated) as chunks:
         async for chunk in chunks:
             if chunk.reason is None:
                 yield msgspec.json.encode({"content": chunk.text, "stop": False})
             else:
-                yield msgspec.json.encode(_last(service, chunk, chunk.text, fields))
+                yield msgspec.json.encode(_last(model, chunk, chunk.text, fields))

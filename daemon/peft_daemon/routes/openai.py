@@ -1,19 +1,22 @@
 """OpenAI-compatible ``/v1/completions`` and ``/v1/models``: what the official clients send works unchanged.
 
-``/v1/chat/completions`` is in ``chat``.
+``/v1/chat/completions`` is in ``chat``. ``answered`` makes both protocols' answers, whole and in pieces; an
+``AnswerWriter`` knows one protocol's forms.
 
 ``suffix`` means fill-in-the-middle, and so does a prompt with a model's fill-in-the-middle tokens (``client_prompts``).
-The answer is the model's own text, without the post-processing that editors get. ``model`` is the base model's id or an
-adapter's name: adapters appear as models.
+The answer is the model's own text, without the post-processing that editors get. ``model`` is a base model's id or an
+adapter's name: adapters appear as models. Without one the model that fills in answers ``/v1/completions``, the one for
+sentences chats.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -21,41 +24,57 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from peft_core.api_types import BASE, FinishReason, Probability, SamplingParams, Scale, Temperature, Text, Timings
+from peft_core.api_types import (
+    BASE,
+    FinishReason,
+    Probability,
+    SamplingParams,
+    Scale,
+    Task,
+    Temperature,
+    Text,
+    Timings,
+)
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.client_prompts import WrittenHole
 from peft_daemon.completion.job import RawRequest
+from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
-from peft_daemon.engines.base import TokenLogprob
+from peft_daemon.engines.base import GenerationChunk, TokenLogprob
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 StopStrings = Stop | Annotated[list[Stop], Meta(max_length=64)]
 
 
-class CompletionsBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of OpenAI's legacy completions that mean something here; others are ignored, as clients expect."""
+class GenerationBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields that both of OpenAI's protocols have and that mean something here."""
 
-    prompt: Text | Annotated[list[Text], Meta(max_length=1)]
     model: Annotated[str, Meta(max_length=200)] | None = None
-    suffix: Text | None = None
-    max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = 16
     temperature: Temperature | None = None
-    """Null: 0 for a hole, else 1."""
-    top_p: Probability | None = 1.0
+    """Null: as the protocol's own defaults say."""
     n: Annotated[int, Meta(ge=1, le=1)] | None = 1
-    best_of: Annotated[int, Meta(ge=1, le=1)] | None = 1
-    echo: bool | None = False
     stream: bool | None = False
     stream_options: dict[str, Any] | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     stop: StopStrings | None = None
     seed: int | None = None
-    user: str | None = None
     scale: Scale | None = None
     """Not OpenAI's: how strongly the adapter applies."""
+
+
+class CompletionsBody(GenerationBody, frozen=True, kw_only=True):
+    """The fields of OpenAI's legacy completions; others are ignored, as clients expect."""
+
+    prompt: Text | Annotated[list[Text], Meta(max_length=1)]
+    suffix: Text | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=4096)] | None = 16
+    top_p: Probability | None = 1.0
+    best_of: Annotated[int, Meta(ge=1, le=1)] | None = 1
+    echo: bool | None = False
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    user: str | None = None
 
 
 class Logprobs(msgspec.Struct, frozen=True):
@@ -104,7 +123,7 @@ class ModelContext(msgspec.Struct, frozen=True):
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """The base model, or an adapter on it."""
+    """A base model, or an adapter on one."""
 
     id: str
     object: str = "model"
@@ -128,12 +147,10 @@ def routes(service: CompletionService) -> list[Route]:
 
     async def completions(request: Request) -> Response:
         asked = await body(request, CompletionsBody)
-        raw = _raw_request(service, asked)
-        head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model or service.model_id}
-        if asked.stream:
-            with_usage = bool((asked.stream_options or {}).get("include_usage"))
-            return await event_stream(request, _stream(service, raw, head, with_usage=with_usage), last=b"[DONE]")
-        return answer(await while_connected(request, _whole(service, raw, head)))
+        model, adapter = service.choose(Task.FILL, asked.model)
+        raw = _raw_request(asked, adapter)
+        writer = CompletionsWriter(logprobs=bool(raw.logprobs))
+        return await answered(request, service, asked, raw, model=model, writer=writer)
 
     async def models(request: Request) -> Response:
         return answer(ModelList(data=_cards(service)))
@@ -142,7 +159,7 @@ def routes(service: CompletionService) -> list[Route]:
         wanted = request.path_params["model_id"]
         card = next((c for c in _cards(service) if c.id == wanted), None)
         if card is None:
-            service.adapter_named(wanted)  # raises NotFound with the closest names
+            service.choose(Task.FILL, wanted)  # raises NotFound with the closest names
             raise InvalidInput(f"'{wanted}' is not listed", fix="GET /v1/models lists the names")
         return answer(card)
 
@@ -153,7 +170,7 @@ def routes(service: CompletionService) -> list[Route]:
     ]
 
 
-def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawRequest:
+def _raw_request(asked: CompletionsBody, adapter: Manifest | None) -> RawRequest:
     if asked.echo:
         raise InvalidInput("echo is not supported", fix="Send echo=false and put the prompt in front yourself")
     prompt = asked.prompt if isinstance(asked.prompt, str) else "".join(asked.prompt)
@@ -168,7 +185,7 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
         path=hole.path if hole else None,
         repository=hole.repository if hole else "",
         context=hole.context if hole else (),
-        adapter=named_adapter(service, asked.model),
+        adapter=adapter,
         scale=asked.scale,
         max_tokens=asked.max_tokens or 16,
         sampling=SamplingParams(
@@ -183,11 +200,6 @@ def _raw_request(service: CompletionService, asked: CompletionsBody) -> RawReque
     )
 
 
-def named_adapter(service: CompletionService, model: str | None) -> Manifest | None:
-    """The adapter that ``model`` names; None for the base model. Raises as ``service.adapter_named`` does."""
-    return service.adapter_named(model) if model and model != service.model_id else None
-
-
 def seed_of(seed: int | None) -> int:
     """The client's seed as one of ours; another one each time where it gives none."""
     return (uuid.uuid4().int if seed is None else seed) % 2**32
@@ -198,30 +210,103 @@ def stop_strings(stop: StopStrings | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
-async def _whole(service: CompletionService, raw: RawRequest, head: dict[str, Any]) -> CompletionsAnswer:
+AnswerHead = dict[str, Any]
+"""What every part of an answer begins with: ``id``, ``created`` and ``model``."""
+
+
+class AnswerWriter(ABC):
+    """Writes one answer in the forms of a protocol."""
+
+    route: ClassVar[str]
+    """The protocol's name in the metrics."""
+    id_prefix: ClassVar[str]
+
+    @abstractmethod
+    def whole(
+        self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk
+    ) -> msgspec.Struct:
+        """Return the answer; ``end`` is its last chunk."""
+
+    @abstractmethod
+    def pieces(self, head: AnswerHead, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
+        """Yield the events of a stream that a chunk makes."""
+
+    @abstractmethod
+    def usage(self, head: AnswerHead, timings: Timings) -> msgspec.Struct:
+        """Return the event that ends a stream with token counts."""
+
+
+async def answered(
+    request: Request,
+    service: CompletionService,
+    asked: GenerationBody,
+    raw: RawRequest,
+    *,
+    model: ModelInstance,
+    writer: AnswerWriter,
+) -> Response:
+    """Have ``model`` generate what a client asked for, and answer with it, as a stream if that was asked for."""
+    head = {
+        "id": f"{writer.id_prefix}-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": asked.model or model.id,
+    }
+    generated = service.raw(raw, model=model, route=writer.route)
+    if asked.stream:
+        with_usage = bool((asked.stream_options or {}).get("include_usage"))
+        return await event_stream(request, _stream(generated, head, writer, with_usage=with_usage), last=b"[DONE]")
+    return answer(await while_connected(request, _whole(generated, head, writer)))
+
+
+async def _whole(
+    generated: AsyncGenerator[GenerationChunk, None], head: AnswerHead, writer: AnswerWriter
+) -> msgspec.Struct:
     text, tokens = "", list[TokenLogprob]()
-    async with aclosing(service.raw(raw, route="openai")) as chunks:
+    async with aclosing(generated) as chunks:
         async for chunk in chunks:
             text += chunk.text
             tokens += chunk.logprobs
             if chunk.reason is not None:
-                choice = Choice(text, 0, _logprobs(tokens, 0) if raw.logprobs else None, finish_reason(chunk.reason))
-                return CompletionsAnswer(**head, choices=[choice], usage=usage_of(chunk.timings))
+                return writer.whole(head, text, tokens, chunk)
     raise AssertionError("the last chunk has a reason")
 
 
 async def _stream(
-    service: CompletionService, raw: RawRequest, head: dict[str, Any], *, with_usage: bool
+    generated: AsyncGenerator[GenerationChunk, None], head: AnswerHead, writer: AnswerWriter, *, with_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    offset = 0
-    async with aclosing(service.raw(raw, route="openai")) as chunks:
+    async with aclosing(generated) as chunks:
         async for chunk in chunks:
-            logprobs = _logprobs(chunk.logprobs, offset) if raw.logprobs and chunk.reason is None else None
-            choice = Choice(chunk.text, 0, logprobs, finish_reason(chunk.reason))
-            yield msgspec.json.encode(CompletionsAnswer(**head, choices=[choice]))
-            offset += len(chunk.text)
+            for piece in writer.pieces(head, chunk):
+                yield msgspec.json.encode(piece)
             if with_usage and chunk.reason is not None:
-                yield msgspec.json.encode(CompletionsAnswer(**head, choices=[], usage=usage_of(chunk.timings)))
+                yield msgspec.json.encode(writer.usage(head, chunk.timings))
+
+
+class CompletionsWriter(AnswerWriter):
+    """Writes the answer of ``/v1/completions``; ``logprobs``: with the tokens' probabilities."""
+
+    route, id_prefix = "openai", "cmpl"
+
+    def __init__(self, *, logprobs: bool) -> None:
+        self._logprobs, self._offset = logprobs, 0
+
+    def whole(
+        self, head: AnswerHead, text: str, tokens: Sequence[TokenLogprob], end: GenerationChunk
+    ) -> msgspec.Struct:
+        """Return the answer; ``end`` is its last chunk."""
+        logprobs = _logprobs(tokens, 0) if self._logprobs else None
+        choice = Choice(text, 0, logprobs, finish_reason(end.reason))
+        return CompletionsAnswer(**head, choices=[choice], usage=usage_of(end.timings))
+
+    def pieces(self, head: AnswerHead, chunk: GenerationChunk) -> Iterator[msgspec.Struct]:
+        """Yield one event."""
+        logprobs = _logprobs(chunk.logprobs, self._offset) if self._logprobs and chunk.reason is None else None
+        self._offset += len(chunk.text)
+        yield CompletionsAnswer(**head, choices=[Choice(chunk.text, 0, logprobs, finish_reason(chunk.reason))])
+
+    def usage(self, head: AnswerHead, timings: Timings) -> msgspec.Struct:
+        """Return the event that ends a stream with token counts."""
+        return CompletionsAnswer(**head, choices=[], usage=usage_of(timings))
 
 
 def _logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs:
@@ -251,10 +336,14 @@ def usage_of(timings: Timings) -> Usage:
 
 
 def _cards(service: CompletionService) -> list[ModelCard]:
-    context = ModelContext(service.context_tokens, service.trained_context_tokens)
-    base = ModelCard(id=service.model_id, created=int(service.started), root=service.model_id, meta=context)
-    others = [
-        ModelCard(id=name, created=base.created, root=base.id, parent=base.id, meta=context)
-        for name in (BASE, *(adapter.name for adapter in service.adapters()))
-    ]
-    return [base, *others]
+    def card(name: str, model: ModelInstance, parent: str | None = None) -> ModelCard:
+        context = ModelContext(model.context_tokens, model.entry.context_tokens)
+        return ModelCard(id=name, created=int(service.started), root=model.id, parent=parent, meta=context)
+
+    first = service.models[Task.FILL]
+    by_id = {model.id: model for model in service.distinct_models}
+    cards = [card(model.id, model) for model in service.distinct_models]
+    for name, base in ((BASE, first.id), *((adapter.name, adapter.base) for adapter in service.adapters())):
+        model = by_id.get(base, first)
+        cards.append(card(name, model, model.id))
+    return cards

@@ -86,6 +86,16 @@ CALLS: Mapping[str, Call] = {
     "upstream agree": Call(("--yes",), "no server is named"),
     "upstream check": Call((), "cannot be reached", variables=(("PEFT_DAEMON_UPSTREAM_URL", NOWHERE),)),
     "upstream withdraw": Call((), "code may be sent to no server"),
+    "upstream login": Call(
+        (),
+        "this session has no keyring",
+        stdin=b"sk-1\n",
+        variables=(
+            ("PEFT_DAEMON_UPSTREAM_URL", NOWHERE),
+            ("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring"),
+        ),
+    ),
+    "upstream logout": Call((), "the keyring has no key of ours"),
     "bench typing": Call(("--policy", "no-such-policy")),
     "feedback show": Call(),
     "feedback clear": Call(("--yes",)),

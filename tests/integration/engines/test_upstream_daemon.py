@@ -59,6 +59,7 @@ async def test_the_server_answers_and_the_local_model_when_it_is_gone(
     async with served_gguf(tmp_path, prepare_home=agree, **settings_for(upstream)) as served:
         there = (await served.raw()).json()["choices"][0]["text"]
         assert there and there != locally
+        assert (await served.complete()).json()["model"] == upstream_of(await served.status()).model != "tiny"
         status = await served.status()
         assert (status.engine.kind, status.engine.pid, status.engine.state) == ("upstream", None, EngineState.READY)
         now = upstream_of(status)
@@ -68,6 +69,7 @@ async def test_the_server_answers_and_the_local_model_when_it_is_gone(
         status = await served.status()
         now = upstream_of(status)
         assert (now.answers, now.answered_locally, status.engine.pid is None) == (False, 1, False)
+        assert (await served.complete(max_tokens=7)).json()["model"] == "tiny"
         assert upstream.url in status.engine.last_error and "peft-daemon upstream check" in status.engine.fix
         with upstream.again():
             await served.until(lambda status: upstream_of(status).answers)

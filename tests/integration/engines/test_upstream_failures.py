@@ -64,7 +64,7 @@ class OnDemandEngine(ScriptedEngine):
 
 
 def engine_of(url: str, local: OnDemandEngine | None = None, **options: Any) -> UpstreamEngine:
-    address = UpstreamAddress(url, KEY, "TEAM_KEY")
+    address = UpstreamAddress(url, KEY, "Correct TEAM_KEY")
     return UpstreamEngine(UpstreamOptions(address, model_id="local", **options), local)
 
 
@@ -83,7 +83,7 @@ async def probe_error(routes: dict[str, Route], *, kind: str = "auto", model: st
     """The error with which probing a server ends."""
     async with played_upstream(routes) as server:
         client = UpstreamServer(
-            UpstreamAddress(server.url, KEY, "TEAM_KEY"), kind=kind, model=model, context_tokens=4096
+            UpstreamAddress(server.url, KEY, "Correct TEAM_KEY"), kind=kind, model=model, context_tokens=4096
         )
         try:
             with pytest.raises(UpstreamFailed) as caught:

@@ -100,7 +100,7 @@ async def asked(
 ) -> AsyncIterator[tuple[UpstreamEngine, PlayedUpstream]]:
     """An engine that has probed a server with these routes."""
     async with played_upstream(routes) as server:
-        address = UpstreamAddress(server.url, key, "TEAM_KEY" if key else "")
+        address = UpstreamAddress(server.url, key, "Correct TEAM_KEY" if key else "")
         engine = UpstreamEngine(UpstreamOptions(address, model_id="local", **options), local)
         await engine.start()
         try:

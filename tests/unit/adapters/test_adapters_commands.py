@@ -94,6 +94,16 @@ def test_without_a_task_an_adapter_serves_what_it_was_trained_for(tmp_path: Path
     assert "no" in call("list").splitlines()[-2].split(), "nothing is left to the first"
 
 
+def test_an_adapter_serves_only_tasks_whose_model_is_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEFT_DAEMON_INTENT_MODEL", "qwen2.5-coder-1.5b-instruct")
+    call("import", write_peft(tmp_path / "both", lora(seed=2)), "--name", "both")
+    assert call_json("use", "both")["tasks"] == ["fill"]
+    assert call_json("show", "both")["active_for"] == ["fill"]
+    with pytest.raises(Conflict, match=r"not for qwen2\.5-coder-1\.5b-instruct"):
+        call("use", "both", "--task", "intent")
+    assert call_json("use", "base")["tasks"] == ["fill", "intent"]
+
+
 def test_rollback_shows_what_the_name_means_again(tmp_path: Path) -> None:
     first = import_adapter(tmp_path, "mine", 1)
     import_adapter(tmp_path, "mine", 2)

@@ -213,3 +213,13 @@ def test_one_whose_files_were_damaged_is_imported_again(
     assert [manifest.name for manifest in import_shipped_adapters(registry, base, shipped)] == ["filler"]
     registry.require_intact(registry.get("filler"))
     assert serving(registry) == {}
+
+
+def test_a_base_that_answers_only_sentences_gets_only_adapters_for_them(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path
+) -> None:
+    (imported,) = import_shipped_adapters(registry, base, shipped, answers=(Task.INTENT,))
+    assert imported.name == "answerer" and serving(registry) == {}
+    # The other one comes, and serves, once this base fills in.
+    (imported,) = import_shipped_adapters(registry, base, shipped)
+    assert imported.name == "filler" and serving(registry) == {"filler": Task.FILL}

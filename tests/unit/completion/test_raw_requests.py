@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 from fakes.scripted_engines import ScriptedEngine
-from peft_core.api_types import FinishReason, Timings
+from peft_core.api_types import FinishReason, Task, Timings
 from peft_core.errors import InvalidInput
-from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import formats
 from peft_daemon.completion.chat import ChatMessage, chat_format_of, chat_prompt
 from peft_daemon.completion.job import RawRequest, build_raw
-from peft_daemon.completion.service import CompletionService
-from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest
+from support.one_model import one_model_service
 from support.tiny_entry import tiny_entry
 
 CONTEXT_TOKENS = 512
@@ -91,11 +89,9 @@ class SlowEngine(ScriptedEngine):
 async def test_the_time_for_an_answer_ends_it_only_after_a_complete_line(
     tmp_path: Path, pieces: list[str], budget: int | None, expected: str
 ) -> None:
-    service = CompletionService(
-        Settings(slots=1), tiny_entry(b""), SlowEngine(pieces), AdapterRegistry(tmp_path), RepositoryContext(0)
-    )
+    service = one_model_service(tiny_entry(b""), SlowEngine(pieces), AdapterRegistry(tmp_path))
     asked = RawRequest(prefix="x = ", suffix="\n", max_tokens=8, decode_budget_ms=budget)
-    async with aclosing(service.raw(asked, route="test")) as chunks:
+    async with aclosing(service.raw(asked, model=service.models[Task.FILL], route="test")) as chunks:
         given = [chunk async for chunk in chunks]
     assert "".join(chunk.text for chunk in given) == expected
     whole = expected == "".join(pieces)

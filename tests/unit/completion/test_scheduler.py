@@ -249,3 +249,41 @@ def test_never_more_than_slots_are_active_and_no_slot_is_lost(slots: int, plan: 
             await asyncio.wait_for(_take(scheduler), 1)
 
     asyncio.run(story())
+
+
+async def test_a_document_has_one_newest_request_for_the_engines_of_a_machine_together() -> None:
+    fill, closed, running = Scheduler(1), asyncio.Event(), asyncio.Event()
+    sentences = Scheduler(1, beside=fill)
+
+    async def old(scheduler: Scheduler) -> None:
+        with scheduler.newest("doc") as ticket:
+            async for _ in ticket.guard(endless(closed)):
+                running.set()
+
+    for older, newer in ((fill, sentences), (sentences, fill)):
+        task = asyncio.create_task(old(older))
+        await running.wait()
+        running.clear()
+        with newer.newest("doc"), pytest.raises(Superseded):
+            await task
+
+
+async def test_background_work_gives_way_to_requests_for_another_engine_of_the_machine() -> None:
+    fill = Scheduler(1)
+    sentences = Scheduler(1, beside=fill)
+    gave_way = asyncio.Event()
+    async with fill.background_slot(gave_way.set), sentences.slot():
+        assert gave_way.is_set()
+    async with sentences.slot():
+        with pytest.raises(NoFreeSlot):
+            async with fill.background_slot(lambda: None):
+                pass
+    async with fill.background_slot(lambda: None):
+        pass
+
+
+async def test_slots_are_each_engines_own() -> None:
+    fill = Scheduler(1)
+    sentences = Scheduler(1, beside=fill)
+    async with fill.slot(), sentences.slot():
+        assert (fill.active, sentences.active) == (1, 1)

@@ -10,15 +10,14 @@ import pytest
 
 from fakes.scripted_engines import ScriptedEngine
 from peft_core.api_types import CompleteRequest, CompleteResponse, Task
-from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import client_prompts
 from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
-from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.models.catalogue import PromptFormats
+from support.one_model import one_model_service
 from support.synthetic_adapter import TinyModel, lora, write_peft
 from support.tiny_entry import tiny_entry
 
@@ -50,7 +49,7 @@ def service(engine: LoRAEngine, tmp_path: Path) -> CompletionService:
     entry = msgspec.structs.replace(
         tiny_entry(b""), id=base.id, sha256=base.sha256, context_tokens=2048, prompt_formats=formats
     )
-    return CompletionService(Settings(slots=1), entry, engine, registry, RepositoryContext(0))
+    return one_model_service(entry, engine, registry)
 
 
 async def answer(service: CompletionService, source: str, **fields: object) -> CompleteResponse:
@@ -139,7 +138,7 @@ async def test_a_hole_that_a_client_wrote_is_asked_with_control_tokens_and_its_t
         repository=hole.repository,
         stop=("y",),
     )
-    async with aclosing(service.raw(raw, route="test")) as items:
+    async with aclosing(service.raw(raw, model=service.models[Task.FILL], route="test")) as items:
         [_ async for _ in items]
     request = asked_of(engine)
     special = [piece.text for piece in request.prompt if piece.special]

@@ -1,4 +1,4 @@
-"""Where code may be sent: addresses that can be used, keys, and the user's agreement."""
+"""Where code may be sent: addresses that can be used, and the user's agreement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def paths(tmp_path: Path) -> Paths:
 
 @pytest.mark.parametrize("given", [URL, f"{URL}/", f"{URL}/v1", f"{URL}/v1/"])
 def test_an_address_is_the_same_with_and_without_the_version(given: str) -> None:
-    assert options.upstream_address(settings(upstream_url=given)).url == URL
+    assert options.upstream_url(settings(upstream_url=given)) == URL
 
 
 @pytest.mark.parametrize(
@@ -43,23 +43,14 @@ def test_an_address_is_the_same_with_and_without_the_version(given: str) -> None
 )
 def test_an_address_that_cannot_be_used_is_refused_and_a_password_in_it_not_repeated(url: str, what: str) -> None:
     with pytest.raises(InvalidInput, match=what) as caught:
-        options.upstream_address(settings(upstream_url=url))
+        options.upstream_url(settings(upstream_url=url))
     assert "secret" not in caught.value.line and caught.value.fix
 
 
 def test_offline_allows_this_machine_only() -> None:
     with pytest.raises(InvalidInput, match="offline"):
-        options.upstream_address(settings(offline=True))
-    assert options.upstream_address(settings(offline=True, upstream_url="http://localhost:8080")).key == ""
-
-
-def test_the_key_is_in_the_variable_that_the_setting_names() -> None:
-    named = settings(upstream_key_env="TEAM_KEY")
-    assert options.upstream_address(named, {"TEAM_KEY": " sk-1\n"}).key == "sk-1"
-    for environ in ({}, {"TEAM_KEY": " "}, {"TEAM_KEY": "sk\n1"}, {"TEAM_KEY": "schlüssel"}):
-        with pytest.raises(InvalidInput) as caught:
-            options.upstream_address(named, environ)
-        assert "TEAM_KEY" in caught.value.fix and "sk\n1" not in caught.value.line
+        options.upstream_url(settings(offline=True))
+    assert options.upstream_url(settings(offline=True, upstream_url="http://localhost:8080"))
 
 
 def test_code_is_sent_only_to_the_address_that_was_agreed_to(paths: Paths) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.settings import Settings
 from peft_daemon.models import catalogue
@@ -18,6 +19,7 @@ from peft_daemon.models.catalogue import (
     ModelEntry,
     PackageLocation,
     WheelPart,
+    memory_shortage,
 )
 from support.tiny_entry import tiny_entry
 
@@ -158,3 +160,22 @@ def test_two_that_add_at_once_lose_nothing(tmp_path: Path, mine: ModelEntry) -> 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(own.add, many))
     assert {entry.id for entry in own.user_entries()} == {entry.id for entry in many}
+
+
+def test_a_task_has_the_model_of_its_setting(tmp_path: Path) -> None:
+    known = Catalogue(tmp_path / "models.json")
+    first, second = catalogue.entries()[0].id, catalogue.entries()[1].id
+    alone = known.by_task(Settings(model=first))
+    assert {task: entry.id for task, entry in alone.items()} == {Task.FILL: first, Task.INTENT: first}
+    both = known.by_task(Settings(model=first, intent_model=second))
+    assert {task: entry.id for task, entry in both.items()} == {Task.FILL: first, Task.INTENT: second}
+    with pytest.raises(NotFound, match="did you mean"):
+        known.by_task(Settings(model=first, intent_model=second + "x"))
+
+
+def test_models_that_need_more_memory_than_there_is_are_told_with_both_numbers() -> None:
+    first, second = catalogue.entries()[:2]
+    needed = first.memory_bytes + second.memory_bytes
+    assert memory_shortage([first, second], needed) == ""
+    told = memory_shortage([first, second], needed - 1)
+    assert first.id in told and second.id in told and "intent_model" in told

@@ -19,7 +19,8 @@ from peft_core.api_types import FinishReason, Timings
 from peft_core.child_process import ChildGone
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.http_client import ConnectionLost, ConnectionPool, HttpResponse, event_data
-from peft_daemon.engines.base import GarbledOutput, GenerationChunk, GenerationRequest, Prompt, TokenLogprob
+from peft_daemon.engines.base import GarbledOutput, GenerationChunk, GenerationRequest, Prompt
+from peft_daemon.engines.llama_wire import LlamaEvent, decode_event, decode_timings, generation_body
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, SlotStateSaver
 from peft_daemon.engines.llamacpp.slots import Slot, SlotAdapters, Slots
 
@@ -29,44 +30,6 @@ STEPS_PER_LONG_STEP = 4
 MAX_CACHED_TEXTS = 1024
 MAX_CACHED_TEXT_CHARACTERS = 200_000
 """The token ids of longer texts are not cached."""
-
-
-class _RawTimings(msgspec.Struct):
-    cache_n: int = 0
-    prompt_n: int = 0
-    prompt_ms: float = 0.0
-    predicted_n: int = 0
-    predicted_ms: float = 0.0
-
-
-class _Alternative(msgspec.Struct):
-    token: str
-    logprob: float
-
-
-class TokenProbability(msgspec.Struct):
-    """A token of an answer as llama-server reports it."""
-
-    token: str
-    logprob: float
-    top_logprobs: list[_Alternative] = []
-
-
-class _Event(msgspec.Struct):
-    content: str = ""
-    tokens: list[int] = []
-    stop: bool = False
-    stop_type: str = ""
-    timings: _RawTimings | None = None
-    completion_probabilities: list[TokenProbability] = []
-    error: dict[str, Any] | None = None
-
-
-class _Step(msgspec.Struct):
-    timings: _RawTimings
-
-
-_decode_event = msgspec.json.Decoder(_Event).decode
 
 
 class LlamaServerClient:
@@ -173,23 +136,31 @@ class LlamaServerClient:
         started = time.perf_counter()
         deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
         tokens = await self.tokenize_prompt(request.prompt)
-        read, written, first_token_ms, under_way = _RawTimings(), _RawTimings(), 0.0, 0
+        read, written, first_token_ms, under_way = Timings(), Timings(), 0.0, 0
 
         def timings() -> Timings:
             return Timings(
                 prompt_tokens=len(tokens),
-                prompt_evaluated=read.prompt_n + (written.prompt_n or under_way),
-                prompt_reused=read.cache_n if read.prompt_n or not written.prompt_n else written.cache_n,
+                prompt_evaluated=read.prompt_evaluated + (written.prompt_evaluated or under_way),
+                prompt_reused=(
+                    read.prompt_reused
+                    if read.prompt_evaluated or not written.prompt_evaluated
+                    else written.prompt_reused
+                ),
                 prompt_ms=read.prompt_ms + written.prompt_ms,
                 first_token_ms=first_token_ms,
-                decode_tokens=written.predicted_n,
-                decode_ms=written.predicted_ms,
+                decode_tokens=written.decode_tokens,
+                decode_ms=written.decode_ms,
                 engine_ms=(time.perf_counter() - started) * 1000,
             )
 
         step = request.step_tokens or self._step_tokens
         async with self._slot(tokens, adapters) as slot:
-            body = {"prompt": tokens, "id_slot": slot.number, **_options(request, adapters)}
+            body = {
+                **generation_body(request, tokens),
+                "id_slot": slot.number,
+                "lora": [{"id": position, "scale": scale} for position, scale in adapters],
+            }
             try:
                 async with aclosing(self._read(slot, body, adapters, step, deadline)) as steps:
                     async for so_far in steps:
@@ -207,16 +178,15 @@ class LlamaServerClient:
                 async for event in events:
                     if event.timings is not None:
                         written = event.timings
-                    if not first_token_ms and written.predicted_n:
+                    if not first_token_ms and written.decode_tokens:
                         slot.holds(tokens, adapters)
                         slot.applied = adapters
                         first_token_ms = (time.perf_counter() - started) * 1000
-                    slot.wrote(event.tokens, written.predicted_n)
-                    if event.content:
-                        yield GenerationChunk(event.content, logprobs_of(event.completion_probabilities), timings())
-                    if event.stop:
-                        reason = FinishReason.LENGTH if event.stop_type == "limit" else FinishReason.STOP
-                        yield GenerationChunk(reason=reason, timings=timings())
+                    slot.wrote(event.tokens, written.decode_tokens)
+                    if event.text:
+                        yield GenerationChunk(event.text, event.logprobs, timings())
+                    if event.reason is not None:
+                        yield GenerationChunk(reason=event.reason, timings=timings())
                         return
         if deadline is not None and time.perf_counter() >= deadline:
             yield GenerationChunk(reason=FinishReason.TIMEOUT, timings=timings())
@@ -239,7 +209,7 @@ class LlamaServerClient:
 
     async def _read(
         self, slot: Slot, body: Mapping[str, Any], adapters: SlotAdapters, step_tokens: int, deadline: float | None
-    ) -> AsyncGenerator[_RawTimings, None]:
+    ) -> AsyncGenerator[Timings, None]:
         """Read the prompt into ``slot`` in steps of ``step_tokens``.
 
         The last step is left to the request that writes, if one follows.
@@ -248,7 +218,7 @@ class LlamaServerClient:
         """
         tokens: list[int] = body["prompt"]
         known = slot.shared(tokens, adapters)
-        total = _RawTimings(cache_n=known)
+        total = Timings(prompt_reused=known)
         to_the_end = not body["n_predict"]
         too_long = len(tokens) > self._context_tokens
         # A prompt that is too long is sent whole, and the server refuses it.
@@ -264,22 +234,22 @@ class LlamaServerClient:
         if slot.applied != adapters:
             slot.applied = None
         for length in ends:
-            begun = msgspec.structs.replace(total, prompt_n=total.prompt_n + length - known)
+            begun = msgspec.structs.replace(total, prompt_evaluated=total.prompt_evaluated + length - known)
             yield begun
             step_body = {**body, "prompt": tokens[:length], "n_predict": 0, "stream": False}
             async with asyncio.timeout(None if deadline is None else deadline - time.perf_counter()):
-                step = msgspec.convert(await self._json("POST", "/completion", step_body), _Step).timings
+                step = decode_timings(await self._json("POST", "/completion", step_body))
             slot.holds(tokens[:length], adapters)
             slot.applied = adapters
-            total = _RawTimings(
-                cache_n=total.cache_n if total.prompt_n else step.cache_n,
-                prompt_n=total.prompt_n + step.prompt_n,
+            total = Timings(
+                prompt_reused=total.prompt_reused if total.prompt_evaluated else step.prompt_reused,
+                prompt_evaluated=total.prompt_evaluated + step.prompt_evaluated,
                 prompt_ms=total.prompt_ms + step.prompt_ms,
             )
             known = length
             yield total
 
-    async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[_Event, None]:
+    async def _events(self, body: dict[str, Any], deadline: float | None) -> AsyncGenerator[LlamaEvent, None]:
         """Yield the server's events until its last one or the deadline."""
         try:
             async with (
@@ -296,11 +266,11 @@ class LlamaServerClient:
                     except (StopAsyncIteration, TimeoutError):
                         return
                     try:
-                        event = _decode_event(data.decode(errors="replace"))
+                        event = decode_event(data)
                     except (ValueError, RecursionError) as error:
                         raise GarbledOutput(str(error)) from None
-                    if event.error is not None:
-                        raise _failure("the engine refused the request", str(event.error.get("message", "")))
+                    if event.error:
+                        raise _failure("the engine refused the request", event.error)
                     yield event
         except ConnectionLost as error:
             raise ChildGone from error
@@ -341,33 +311,6 @@ def _step_ends(known: int, length: int, step: int, long_steps: int) -> Iterator[
     yield from range(known + step, length, step)
 
 
-def _options(request: GenerationRequest, adapters: SlotAdapters) -> dict[str, Any]:
-    return {
-        "n_predict": request.max_tokens,
-        "temperature": request.sampling.temperature,
-        "top_p": request.sampling.top_p,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repeat_penalty": 1.0,
-        "seed": request.sampling.seed,
-        "stop": list(request.stop),
-        "n_probs": request.logprobs,
-        "grammar": grammar_of_beginning(request.begins_with),
-        "lora": [{"id": position, "scale": scale} for position, scale in adapters],
-        "cache_prompt": True,
-        "stream": True,
-        "timings_per_token": True,
-    }
-
-
-def grammar_of_beginning(text: str) -> str:
-    """Return a GBNF grammar of all answers that begin with ``text``; empty for no constraint."""
-    if not text:
-        return ""
-    literal = "".join(f"\\U{ord(character):08X}" for character in text)
-    return f'root ::= "{literal}" [\\U00000000-\\U0010FFFF]*'
-
-
 def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
     try:
         error = msgspec.json.decode(body)["error"]
@@ -386,10 +329,3 @@ def _refusal(status: int, body: bytes) -> InvalidInput | EngineFailed:
 def _failure(what: str, message: str) -> EngineFailed:
     """Return llama.cpp's error. That no token fits a grammar happens only with damaged weights."""
     return GarbledOutput(message) if "grammar stack" in message else EngineFailed(what, why=message)
-
-
-def logprobs_of(probabilities: Sequence[TokenProbability]) -> tuple[TokenLogprob, ...]:
-    """Return the probabilities in the engines' own form."""
-    return tuple(
-        TokenLogprob(p.token, p.logprob, tuple((a.token, a.logprob) for a in p.top_logprobs)) for p in probabilities
-    )

@@ -19,7 +19,12 @@ from peft_core.status_types import LLAMACPP, UPSTREAM, EngineState, EngineStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.engines.base import Engine, GenerationChunk, GenerationRequest
-from peft_daemon.engines.upstream.failures import AdapterRefused, UpstreamAddress, UpstreamFailed
+from peft_daemon.engines.upstream.failures import (
+    MAX_QUOTED_CHARACTERS,
+    AdapterRefused,
+    UpstreamAddress,
+    UpstreamFailed,
+)
 from peft_daemon.engines.upstream.server import ANSWER_S, ServerFacts, UpstreamServer
 
 LOADABLE_METHODS = frozenset({"lora", "rslora"})
@@ -226,7 +231,7 @@ class UpstreamEngine:
                     return
                 if not chunk.silent:
                     give_up_at = None
-                yield chunk
+                yield replace(chunk, model=facts.model[:MAX_QUOTED_CHARACTERS])
 
     async def _model_for(self, facts: ServerFacts, adapter: AdapterLease | None) -> str:
         """Return the server's model for a request, after loading the adapter there where that was not done yet.

@@ -45,8 +45,11 @@ class UpstreamAddress:
     url: str
     """Without a trailing ``/v1``."""
     key: str = ""
-    key_variable: str = ""
-    """Name of the environment variable that the key is from."""
+    key_fix: str = (
+        "Type `peft-daemon upstream login`, or set `upstream_key_env` to the name of an environment variable "
+        "that has the key"
+    )
+    """What to do where the server refuses the key, or wants one."""
 
     @property
     def host(self) -> str:
@@ -92,12 +95,9 @@ class ServerErrors:
     def refusal(self, status: int, body: bytes) -> UpstreamFailed | InvalidInput:
         """Return the error for an HTTP status other than 200."""
         if status in (401, 403):
-            named = self._address.key_variable
             return KeyRefused(
                 f"{self._address.host} refused the key ({status})" if self._address.key else "the server wants a key",
-                fix=f"Correct the environment variable {named}, then `peft-daemon stop`"
-                if named
-                else "Set `upstream_key_env` to the name of an environment variable that has the key",
+                fix=self._address.key_fix,
             )
         if body.lstrip().startswith(b"<"):
             return self.web_page()

@@ -1,14 +1,13 @@
 """From settings to a server: its address and key, what it has of adapters, and the user's agreement to send code there.
 
 Code leaves the machine, so an address is used only after `peft-daemon upstream agree` was typed for exactly that
-address. The key is read from an environment variable, because settings are files that are shown and copied.
+address. Where its key is from is in ``keys``.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_core.status_types import UPSTREAM
 from peft_daemon.engines.upstream.engine import UpstreamOptions
-from peft_daemon.engines.upstream.failures import UpstreamAddress
+from peft_daemon.engines.upstream.keys import address_with_key
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 AGREE_COMMAND = "peft-daemon upstream agree"
@@ -34,8 +33,8 @@ class Agreement(msgspec.Struct, frozen=True):
     """Seconds since 1970."""
 
 
-def upstream_address(settings: Settings, environ: Mapping[str, str] | None = None) -> UpstreamAddress:
-    """Return where the server is; raises InvalidInput for an address or a key that cannot be used."""
+def upstream_url(settings: Settings) -> str:
+    """Return the server's address, without ``/v1``; raises InvalidInput for one that cannot be used."""
     if not settings.upstream_url:
         raise InvalidInput(
             "`engine` is upstream, but no server is named", fix="Set `upstream_url`, or `engine` to auto"
@@ -46,19 +45,7 @@ def upstream_address(settings: Settings, environ: Mapping[str, str] | None = Non
         raise InvalidInput(
             f"{url} needs the network, and `offline` is set", fix="Set `offline` to false, or `engine` to auto"
         )
-    variable = settings.upstream_key_env
-    if not variable:
-        return UpstreamAddress(url)
-    key = (os.environ if environ is None else environ).get(variable, "").strip()
-    if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise InvalidInput(
-            f"the environment variable {variable} has no key for the upstream server"
-            if not key
-            else "the key is no key",
-            why="the daemon has the environment of the program that started it" if not key else "it has odd characters",
-            fix=f"Set {variable} where your editor is started, then `peft-daemon stop`",
-        )
-    return UpstreamAddress(url, key, variable)
+    return url
 
 
 def _checked_host(url: str) -> str:
@@ -76,7 +63,7 @@ def _checked_host(url: str) -> str:
         raise InvalidInput(
             "`upstream_url` holds a name or a password",
             why="it is shown by `status` and `config`",
-            fix="Leave it out, and name the variable that has the key in `upstream_key_env`",
+            fix="Leave it out: `peft-daemon upstream login` keeps the key, or a variable that `upstream_key_env` names",
         )
     return host
 
@@ -90,12 +77,14 @@ def is_encrypted(url: str) -> bool:
 def upstream_options(
     settings: Settings, paths: Paths, *, model_id: str, context_tokens: int, peft_folder: Callable[[str], Path]
 ) -> UpstreamOptions:
-    """Return the engine's options; raises Forbidden without the user's agreement, InvalidInput as above.
+    """Return the engine's options, with the key.
 
+    Raises InvalidInput as ``upstream_url``, Forbidden without the user's agreement, and as ``address_with_key``.
     ``peft_folder`` returns the folder of the adapter with a digest.
     """
-    address = upstream_address(settings)
-    require_agreement(paths, address.url)
+    url = upstream_url(settings)
+    require_agreement(paths, url)
+    address = address_with_key(settings, paths, url)
     there = settings.upstream_adapters_dir.rstrip("/")
 
     def folder_there(digest: str) -> str:
@@ -170,5 +159,5 @@ def where_code_goes(settings: Settings) -> str:
     """Return in a line which machines see the code."""
     if settings.engine != UPSTREAM:
         return "code stays on this machine"
-    url = upstream_address(settings).url
+    url = upstream_url(settings)
     return f"code goes to {url}" + ("" if is_encrypted(url) else ", not encrypted")

@@ -16,7 +16,7 @@ import msgspec
 
 from peft_core.api_types import FinishReason
 from peft_daemon.engines.base import GenerationRequest, Prompt, TokenLogprob
-from peft_daemon.engines.llamacpp.server import TokenProbability, grammar_of_beginning, logprobs_of
+from peft_daemon.engines.llama_wire import decode_event, error_message, generation_body
 
 ModelPrompt = list[int] | str
 """A prompt as a server gets it: token ids where it can tokenize, else text with control tokens spelled out."""
@@ -115,9 +115,12 @@ class OpenAiProtocol:
         """Return the event in ``data``; raises ValueError for what is none."""
         if data == b"[DONE]":
             return ServerEvent(last=True)
+        if error := msgspec.json.decode(data, type=_Failure).error:
+            return ServerEvent(error=error_message(error))
+        return self._event(data)
+
+    def _event(self, data: bytes) -> ServerEvent:
         event = msgspec.json.decode(data, type=_CompletionEvent)
-        if event.error is not None:
-            return ServerEvent(error=_message(event.error))
         choice = event.choices[0] if event.choices else _Choice()
         usage = event.usage or _Usage()
         reused = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else None
@@ -180,44 +183,19 @@ class LlamaServerProtocol(OpenAiProtocol):
 
     def body(self, request: GenerationRequest, prompt: ModelPrompt, model: str, context_tokens: int) -> dict[str, Any]:
         """Return the body of a streamed request; ``model`` matters to a server that routes to several."""
-        return {
-            "model": model,
-            "prompt": prompt,
-            "n_predict": request.max_tokens,
-            "temperature": request.sampling.temperature,
-            "top_p": request.sampling.top_p,
-            "top_k": 0,
-            "min_p": 0.0,
-            "repeat_penalty": 1.0,
-            "seed": request.sampling.seed,
-            "stop": list(request.stop),
-            "n_probs": request.logprobs,
-            "grammar": grammar_of_beginning(request.begins_with),
-            "cache_prompt": True,
-            "stream": True,
-            "timings_per_token": True,
-            "return_progress": True,
-        }
+        return {**generation_body(request, prompt), "model": model, "return_progress": True}
 
-    def event(self, data: bytes) -> ServerEvent:
-        """Return the event in ``data``; raises ValueError for what is none."""
-        if data == b"[DONE]":
-            return ServerEvent(last=True)
-        event = msgspec.json.decode(data, type=_LlamaEvent)
-        if event.error is not None:
-            return ServerEvent(error=_message(event.error))
-        progress, timings = event.prompt_progress, event.timings
-        read = timings.prompt_n if timings else progress.processed - progress.cache if progress else None
-        reused = timings.cache_n if timings else progress.cache if progress else None
-        reason = FinishReason.LENGTH if event.stop_type == "limit" else FinishReason.STOP
+    def _event(self, data: bytes) -> ServerEvent:
+        event = decode_event(data)
+        timings = event.timings
         return ServerEvent(
-            text=event.content,
-            logprobs=logprobs_of(event.completion_probabilities),
-            reason=reason if event.stop else None,
-            prompt_read=read,
-            prompt_reused=reused,
-            written=timings.predicted_n if timings else None,
-            last=event.stop,
+            text=event.text,
+            logprobs=event.logprobs,
+            reason=event.reason,
+            prompt_read=timings.prompt_evaluated if timings else None,
+            prompt_reused=timings.prompt_reused if timings else None,
+            written=timings.decode_tokens if timings else None,
+            last=event.reason is not None,
         )
 
 
@@ -254,11 +232,8 @@ class OllamaProtocol(OpenAiProtocol):
             },
         }
 
-    def event(self, data: bytes) -> ServerEvent:
-        """Return the event in ``data``; raises ValueError for what is none."""
+    def _event(self, data: bytes) -> ServerEvent:
         event = msgspec.json.decode(data, type=_OllamaEvent)
-        if event.error:
-            return ServerEvent(error=event.error)
         return ServerEvent(
             text=event.response,
             reason=_REASONS.get(event.done_reason, FinishReason.STOP) if event.done else None,
@@ -303,6 +278,12 @@ def literal_pieces(text: str) -> Sequence[str]:
 _REASONS: Mapping[str | None, FinishReason] = {"length": FinishReason.LENGTH, "stop": FinishReason.STOP}
 
 
+class _Failure(msgspec.Struct):
+    """An event of any kind, as far as it says that the answer failed."""
+
+    error: Any = None
+
+
 class _CachedTokens(msgspec.Struct):
     cached_tokens: int | None = None
 
@@ -328,29 +309,6 @@ class _Choice(msgspec.Struct):
 class _CompletionEvent(msgspec.Struct):
     choices: list[_Choice] = []
     usage: _Usage | None = None
-    error: Any = None
-
-
-class _LlamaTimings(msgspec.Struct):
-    cache_n: int = 0
-    prompt_n: int = 0
-    predicted_n: int = 0
-
-
-class _LlamaProgress(msgspec.Struct):
-    total: int = 0
-    cache: int = 0
-    processed: int = 0
-
-
-class _LlamaEvent(msgspec.Struct):
-    content: str = ""
-    stop: bool = False
-    stop_type: str = ""
-    timings: _LlamaTimings | None = None
-    prompt_progress: _LlamaProgress | None = None
-    completion_probabilities: list[TokenProbability] = []
-    error: Any = None
 
 
 class _OllamaEvent(msgspec.Struct):
@@ -359,12 +317,6 @@ class _OllamaEvent(msgspec.Struct):
     done_reason: str | None = None
     prompt_eval_count: int | None = None
     eval_count: int | None = None
-    error: str = ""
-
-
-def _message(error: object) -> str:
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message)
 
 
 def _logprobs(raw: _ChoiceLogprobs) -> tuple[TokenLogprob, ...]:
