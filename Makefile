@@ -27,15 +27,14 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: run test test-all $(E2E_PARTS) lint python-check unit format bench shape clean vsix vscode-check pictures
+.PHONY: run test test-all $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
 test: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp
-	$(TWO_AT_A_TIME) python-check vscode-check
+	$(TWO_AT_A_TIME) python-check vscode-check llama-server
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
-	PYTHONPATH=tests $(BIN)/python -m support.llama_server
 	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots
 	$(TWO_AT_A_TIME) --keep-going $(E2E_PARTS)
 
@@ -45,7 +44,7 @@ $(E2E_PARTS): $(VENV)/test.stamp
 # Also what takes long: llama.cpp compiled for this machine, all tuning methods on the real model, the whole typing
 # benchmark, and a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).
 test-all: test
-	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration/engines tests/e2e tests/long
+	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration tests/e2e tests/long
 
 lint: python-check vscode-check
 
@@ -54,6 +53,10 @@ python-check: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# A llama-server for the tests that runs on this processor.
+llama-server: $(VENV)/test.stamp
+	PYTHONPATH=tests $(BIN)/python -m support.llama_server
 
 # The extension for VS Code, as it is published: vscode-client/dist/peft-daemon-VERSION.vsix
 vsix: $(VSCODE)/dist/vsix.stamp

