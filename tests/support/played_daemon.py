@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from peft_core.api_types import FinishReason
+from peft_core.api_types import FinishReason, Timings
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.status_types import LLAMACPP, EngineState, EngineStatus
@@ -30,6 +30,8 @@ from peft_daemon.models.optimized import ModelFile
 from peft_daemon.server import serve
 
 SCRIPT = "PLAYED_SCRIPT"
+TIMINGS = Timings(prompt_evaluated=64, prompt_ms=100, decode_tokens=16, decode_ms=80)
+"""Of every answer, from its first text on."""
 HERE = "\0"
 """Where an answer is held back after its beginning, see ``hold_rest``."""
 
@@ -75,8 +77,8 @@ class PlayedEngine:
         for number, piece in enumerate(answer.split(HERE)):
             if number:
                 await self._let_go(".hold_rest")
-            yield GenerationChunk(piece if number else request.begins_with + piece)
-        yield GenerationChunk(reason=FinishReason.STOP)
+            yield GenerationChunk(piece if number else request.begins_with + piece, timings=TIMINGS)
+        yield GenerationChunk(reason=FinishReason.STOP, timings=TIMINGS)
 
     async def _let_go(self, suffix: str) -> None:
         while self._script.with_suffix(suffix).exists():
@@ -87,25 +89,25 @@ class PlayedModel:
     """The side of the test: what is answered, and what was asked."""
 
     def __init__(self, script: Path) -> None:
-        self._script = script
+        self.script = script
         self.answers({})
 
     def answers(self, answers: Mapping[str, str]) -> None:
         """From now on, answer each prompt that ends with a key with its value."""
-        self._script.write_text(json.dumps(answers))
+        self.script.write_text(json.dumps(answers))
 
     def hold(self) -> None:
         """Answer nothing until ``let_go``."""
-        self._script.with_suffix(".hold").touch()
+        self.script.with_suffix(".hold").touch()
 
     def hold_rest(self) -> None:
         """Give only what stands before ``HERE`` until ``let_go``."""
-        self._script.with_suffix(".hold_rest").touch()
+        self.script.with_suffix(".hold_rest").touch()
 
     def let_go(self) -> None:
         """Answer what was held back."""
         for suffix in (".hold", ".hold_rest"):
-            self._script.with_suffix(suffix).unlink(missing_ok=True)
+            self.script.with_suffix(suffix).unlink(missing_ok=True)
 
     @property
     def asked(self) -> list[str]:
@@ -118,7 +120,7 @@ class PlayedModel:
         return self._prompts(".read")
 
     def _prompts(self, suffix: str) -> list[str]:
-        file = self._script.with_suffix(suffix)
+        file = self.script.with_suffix(suffix)
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
@@ -128,10 +130,17 @@ class Played:
 
     environ: dict[str, str]
     model: PlayedModel
+    processes: list[subprocess.Popen[bytes]]
+    """Of its daemons, the newest last."""
 
     @property
     def paths(self) -> Paths:
         return Paths.from_environment(self.environ)
+
+    async def restart(self) -> None:
+        """End the daemon and start another one in the same home."""
+        await stop_daemon(self.paths)
+        self.processes.append(await _served(self.model.script, self.environ))
 
 
 def spawn(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -145,20 +154,27 @@ def spawn(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
 @asynccontextmanager
 async def played_home(**variables: str) -> AsyncIterator[Played]:
     """A home whose daemon runs with a played model; every client in its environment finds it."""
-    from support.waiting import until
-
     root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
     environ = {"PEFT_DAEMON_HOME": str(root / "home"), "PEFT_DAEMON_SHIPPED_ADAPTERS": "false", **variables}
-    home = Played(environ, PlayedModel(root / "script.json"))
-    process = spawn(root / "script.json", environ)
+    home = Played(environ, PlayedModel(root / "script.json"), [])
     try:
-        await until(lambda: find_running_daemon(home.paths) or process.poll() is not None, "a daemon that serves")
-        assert process.poll() is None, "the daemon ended"
+        home.processes.append(await _served(home.model.script, environ))
         yield home
     finally:
         await stop_daemon(home.paths)
-        process.wait(10)
+        for process in home.processes:
+            process.wait(10)
         shutil.rmtree(root, ignore_errors=True)
+
+
+async def _served(script: Path, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a daemon and wait until it serves."""
+    from support.waiting import until
+
+    process, paths = spawn(script, environ), Paths.from_environment(environ)
+    await until(lambda: find_running_daemon(paths) or process.poll() is not None, "a daemon that serves")
+    assert process.poll() is None, "the daemon ended"
+    return process
 
 
 class _Store:
