@@ -144,6 +144,7 @@ def wait_for(process: subprocess.Popen[str], count: int) -> None:
     assert len(list(islice(answered, count))) == count
 
 
+@pytest.mark.long
 def test_interrupted_and_then_with_a_node_killed_it_ends_with_the_answers_of_one_machine_each_once(
     home: Path, nodes: Nodes, alone: Alone, tmp_path: Path
 ) -> None:
