@@ -1,7 +1,7 @@
 """A real ``llama-server``: llama.cpp's own program, from a wheel; compiled where there is no wheel.
 
-The wheel's library for the processor was compiled for one with AMX, and dies on others. There it is replaced by one that
-is compiled here, from the same sources, for this processor: one library of many, so it takes a minute and not ten.
+The wheel's library for the processor was compiled for one with AMX, and dies on others. There it is replaced by one
+that is compiled here from the same sources. It is one library of many, so that takes a minute and not ten.
 Run as a module it makes sure that there is a program, before tests that have no time to wait for it.
 """
 
