@@ -180,13 +180,16 @@ def import_adapter(
     task: Annotated[Task | None, typer.Option("--task", help="What it was trained for; default: every task.")] = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", metavar="ID", help="The model it was trained on; default: the setting `model`."),
+        typer.Option(
+            "--base", metavar="ID", help="The model it was trained on; default: the one that answers its task."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Check a trained adapter against its base, convert it for llama.cpp if it can, and store it under its digest."""
     settings, paths = _settings(), Paths.from_environment()
-    entry = _catalogue().get(base or settings.model)
+    known = _catalogue()
+    entry = known.get(base) if base else known.by_task(settings)[task or Task.FILL]
     model = BaseModel(entry.id, entry.sha256, open_store(settings, paths).path(entry))
     notices: list[str] = []
     manifest = _registry().import_(folder, name=name, task=task, base=model, on_notice=notices.append)

@@ -102,6 +102,9 @@ def test_an_adapter_serves_only_tasks_whose_model_is_its_base(tmp_path: Path, mo
     with pytest.raises(Conflict, match=r"not for qwen2\.5-coder-1\.5b-instruct"):
         call("use", "both", "--task", "intent")
     assert call_json("use", "base")["tasks"] == ["fill", "intent"]
+    # An adapter for sentences is made for the model that answers them, and this one is not installed.
+    with pytest.raises(NotFound, match=r"models pull qwen2\.5-coder-1\.5b-instruct"):
+        call("import", write_peft(tmp_path / "third", lora(seed=3)), "--name", "third", "--task", "intent")
 
 
 def test_rollback_shows_what_the_name_means_again(tmp_path: Path) -> None:
