@@ -11,6 +11,7 @@ from typing import Self
 
 import msgspec
 
+from peft_core.api_types import Task
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -31,6 +32,11 @@ class Installation:
     def entry(self) -> ModelEntry:
         """The base model."""
         return open_catalogue(self.paths).get(self.settings.model)
+
+    @property
+    def answers(self) -> tuple[Task, ...]:
+        """The tasks that the base model answers: not sentences where the settings have another model for them."""
+        return tuple(Task) if self.settings.intent_model in ("", self.settings.model) else (Task.FILL,)
 
     @property
     def base(self) -> BaseModel:

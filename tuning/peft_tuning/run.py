@@ -24,14 +24,13 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
-from peft_daemon.adapters.manifest import Manifest, require_usable_name, usable_tasks
+from peft_daemon.adapters.manifest import Manifest, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory, limits
 from peft_daemon.engines.base import EngineSpeed
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
-from peft_daemon.models.catalogue import open_catalogue
 from peft_tuning import methods
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
@@ -214,13 +213,10 @@ def _activate(
     request: TuneRequest, installation: Installation, manifest: Manifest, verdict: GateVerdict | None
 ) -> AdapterRegistered:
     """Put the adapter in use for its tasks, everywhere or in its repository, unless there is an objection."""
-    objection, tasks = _objection(request, installation, manifest, verdict), manifest.tasks
+    objection = _objection(request, installation, manifest, verdict)
+    tasks = tuple(task for task in manifest.tasks if task in installation.answers)
     if not objection:
-        try:
-            tasks = usable_tasks(manifest, None, open_catalogue(installation.paths).by_task(installation.settings))
-            installation.registry.use(request.name, tasks, request.repository)
-        except Conflict as error:  # another model answers what it was trained for
-            objection = error.line
+        installation.registry.use(request.name, tasks, request.repository)
     return AdapterRegistered(
         name=request.name,
         digest=manifest.digest,
@@ -241,6 +237,8 @@ def _objection(
         return error.line
     if not request.activate:
         return "not asked for"
+    if not set(manifest.tasks) & set(installation.answers):
+        return f"sentences are answered by {installation.settings.intent_model}, which `intent_model` names"
     if request.repository is not None and not (verdict and verdict.activate):
         return verdict.reason if verdict else "not judged"
     return ""

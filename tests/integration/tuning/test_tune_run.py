@@ -79,6 +79,14 @@ def test_it_is_in_use_where_torch_serves(installation: Installation) -> None:
     assert isinstance(last, AdapterRegistered) and last.in_use == ("intent",)
 
 
+def test_it_stays_out_of_use_where_another_model_answers_sentences(installation: Installation) -> None:
+    both = replace(installation, settings=Settings(intent_model="qwen2.5-coder-1.5b-instruct"))
+    last = events(request("lora"), both)[-1]
+    assert isinstance(last, AdapterRegistered)
+    assert last.in_use == () and "qwen2.5-coder-1.5b-instruct" in last.why_not
+    assert installation.registry.resolve(Task.INTENT) is None
+
+
 def test_a_fully_tuned_model_is_written_and_no_adapter(installation: Installation) -> None:
     last = events(request("full"), installation)[-1]
     assert isinstance(last, ModelWritten)
