@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from peft_cli.output import Json, emit, run
-from peft_core.errors import Unavailable
+from peft_core.errors import Unavailable, error_line
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 
@@ -202,8 +202,7 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
         if each is not None and each.program_problem:
             rows.append(("warning", each.program_problem))
         if each is not None and each.last_error:
-            has_fix = each.fix in each.last_error
-            rows.append(("error", each.last_error if has_fix else f"{each.last_error}. {each.fix}"))
+            rows.append(("error", error_line(each.last_error, each.fix)))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
 

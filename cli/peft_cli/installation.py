@@ -291,7 +291,7 @@ def check_daemon(paths: Paths) -> str:
             if each is not None and each.state is EngineState.FAILED:
                 raise EngineFailed(
                     f"running, pid {status.pid}, but {which} failed",
-                    why=each.last_error.removesuffix(f". {each.fix}"),
+                    why=each.last_error,
                     fix=each.fix,
                 )
             if each is not None and not each.responding:

@@ -25,10 +25,19 @@ class PeftDaemonError(Exception):
         super().__init__(self.line)
 
     @property
+    def cause(self) -> str:
+        """What happened and why, as one line of text, for whoever says what to do beside it."""
+        return f"{self.what}: {self.why}" if self.why else self.what
+
+    @property
     def line(self) -> str:
         """The error as one line of text."""
-        text = f"{self.what}: {self.why}" if self.why else self.what
-        return f"{text}. {self.fix}" if self.fix else text
+        return error_line(self.cause, self.fix)
+
+
+def error_line(cause: str, fix: str) -> str:
+    """Return an error as one line of text: what happened and why, and what to do."""
+    return ". ".join(part for part in (cause, fix) if part)
 
 
 class InvalidInput(PeftDaemonError):

@@ -90,6 +90,7 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     adapters: list[str] = []
     """Digests loaded now."""
     last_error: str = ""
+    """What happened and why; ``fix`` says what to do."""
     fix: str = ""
     responding: bool = True
     """False while its process lives and answers nothing; it is ended and replaced if that goes on."""

@@ -24,7 +24,7 @@ from peft_core.api_types import (
     FeedbackRequest,
     FinishReason,
 )
-from peft_core.errors import Conflict, PeftDaemonError, Unavailable
+from peft_core.errors import Conflict, PeftDaemonError, Unavailable, error_line
 from peft_core.status_types import EngineState
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.client import DaemonClient
@@ -313,7 +313,7 @@ class DaemonConnection:
                     self._board.daemon(ServerState.IDLE, model=status.model)
                     return
                 if status.engine.state in (EngineState.FAILED, EngineState.STOPPED):
-                    why = ". ".join(part for part in (status.engine.last_error, status.engine.fix) if part)
+                    why = error_line(status.engine.last_error, status.engine.fix)
                     self._fail(why or "the engine does not run", status.model)
                     return
                 self._board.daemon(ServerState.LOADING, model=status.model)

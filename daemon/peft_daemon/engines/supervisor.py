@@ -205,7 +205,7 @@ class SupervisedEngine(ABC, Generic[C]):
             memory_bytes=current.process.memory_bytes() if current else 0,
             context_tokens=self._context_tokens,
             adapters=self._loaded(current) if current else [],
-            last_error=error.line if error else "",
+            last_error=error.cause if error else "",
             fix=error.fix if error else "",
             responding=current is None or not (current.heartbeat.missed or current.process.stopped()),
         )

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from peft_core import __version__
 from peft_core.api_types import ContextChunk, FinishReason, SamplingParams, Task, Temperature, Text
+from peft_core.errors import error_line
 from peft_core.paths import MAX_PATH_CHARS
 from peft_core.status_types import EngineState
 from peft_daemon.adapters.manifest import Manifest
@@ -111,7 +112,8 @@ def routes(service: CompletionService) -> list[Route]:
             return answer({"status": "ok"})
         loads = engine.state is EngineState.STARTING and not engine.last_error
         hangs = engine.state is EngineState.READY
-        message = "Loading model" if loads else "The engine does not answer" if hangs else engine.last_error
+        failure = error_line(engine.last_error, engine.fix)
+        message = "Loading model" if loads else "The engine does not answer" if hangs else failure
         error = {"code": 503, "message": message or f"The engine is {engine.state}", "type": "unavailable_error"}
         return answer({"status": "loading" if loads else "error", "error": error}, 503)
 

@@ -435,5 +435,6 @@ async def test_a_model_that_cannot_be_loaded_is_reported(engine_id: str, tmp_pat
         assert status.state in {EngineState.RESTARTING, EngineState.FAILED}
         assert "could not load the model" in status.last_error
         assert "peft-daemon doctor" in status.fix
+        assert status.fix not in status.last_error
     finally:
         await engine.stop()

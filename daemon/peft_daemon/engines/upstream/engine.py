@@ -139,7 +139,7 @@ class UpstreamEngine:
             memory_bytes=local.memory_bytes if local else 0,
             context_tokens=self._options.context_tokens,
             adapters=local.adapters if local else [],
-            last_error=trouble.line if trouble else "",
+            last_error=trouble.cause if trouble else "",
             fix=trouble.fix if trouble else "",
             responding=failure is None or local is None or local.responding,
             upstream=UpstreamStatus(
