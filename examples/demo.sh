@@ -5,7 +5,8 @@ set -eu
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 say '$ peft-daemon setup'
-peft-daemon setup
+# Without a terminal it asks nothing, and takes the model that the settings name.
+peft-daemon setup </dev/null
 
 for intent in "sort dictionary d by its values, largest first" "compute the greatest common divisor of two numbers"; do
     say "\$ peft-daemon generate \"$intent\""

@@ -20,6 +20,7 @@ from peft_cli import (
     models,
     models_add,
     report,
+    setup,
     tune,
     upstream,
 )
@@ -49,7 +50,7 @@ def _options(
     """Options of the command itself."""
 
 
-app.command()(installation.setup)
+app.command()(setup.setup)
 daemon.register(app)
 app.command()(installation.doctor)
 lsp.register(app)

@@ -1,4 +1,4 @@
-"""``setup``, ``config`` and ``doctor``: prepare, show and check this installation."""
+"""``config`` and ``doctor``: show and check this installation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,6 @@ import msgspec
 import psutil
 import typer
 
-from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, expected, run
 from peft_cli.upstream import check_upstream
 from peft_core import __version__
@@ -27,78 +25,13 @@ from peft_core.files import require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, describe, find_project_file, resolve
-from peft_core.status_types import UPSTREAM, DaemonStatus, EngineState
-from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_core.status_types import UPSTREAM, EngineState
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import default_threads
 from peft_daemon.engines.llamacpp.choice import choose_program
 from peft_daemon.engines.speed import measure_speed
 from peft_daemon.models.catalogue import memory_shortage, open_catalogue
 from peft_daemon.models.store import open_store
-
-
-class SetupResult(msgspec.Struct, frozen=True):
-    """What ``setup --json`` prints."""
-
-    model: str
-    path: str
-    fetched: bool
-    adapters: tuple[str, ...]
-    """Adapters of the package that were imported now."""
-    daemon: str
-    seconds: float
-
-
-def setup(
-    model: Annotated[str | None, typer.Option(help="Base model: a catalogue id.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Fetch and verify the base model, import the package's adapters, start the daemon and wait until it answers.
-
-    Does only what is still missing, so it can be run again at any time.
-
-    \b
-    Example:
-      peft-daemon setup
-      peft-daemon setup --model qwen2.5-coder-1.5b-instruct
-    """
-    began = time.perf_counter()
-    paths = Paths.from_environment()
-    settings = resolve(command_line={"model": model}, user_file=paths.config_file).settings
-    store, entry = open_store(settings, paths), open_catalogue(paths).get(settings.model)
-    missing = not store.is_installed(entry)
-    if missing:
-        pull_with_progress(store, entry)
-    # Before the daemon starts, so that its first request finds them.
-    new = update_shipped_adapters(settings, paths)
-    in_use = AdapterRegistry(paths.adapters).in_use()
-    status = run(_start_daemon(settings, paths))
-    result = SetupResult(
-        entry.id,
-        str(store.path(entry)),
-        missing,
-        tuple(manifest.name for manifest in new),
-        status.address,
-        time.perf_counter() - began,
-    )
-
-    def text() -> None:
-        typer.echo(f"model    {result.model} ({'fetched and verified' if missing else 'already here'})")
-        for manifest in new:
-            serves = any(manifest.digest == each.digest for each in in_use)
-            how = "" if serves else f"; not in use until `peft-daemon adapters use {manifest.name}`"
-            typer.echo(f"adapter  {manifest.name}, for {' and '.join(manifest.tasks)}{how}")
-        typer.echo(f"daemon   {result.daemon}, ready after {result.seconds:.1f} s")
-
-    emit(result, as_json=as_json, text=text)
-
-
-async def _start_daemon(settings: Settings, paths: Paths) -> DaemonStatus:
-    from peft_daemon.client import DaemonClient
-
-    async with await DaemonClient.connect(settings, paths) as client:
-        return await client.wait_ready(120)
 
 
 class Setting(msgspec.Struct, frozen=True):

@@ -271,7 +271,7 @@ def _print_added(added: AddedModel) -> None:
     typer.echo(f"added {added.id}")
     for label, value in rows:
         typer.echo(f"  {label:<10} {value}")
-    typer.echo(f'Use it: PEFT_DAEMON_MODEL={added.id}, or `model = "{added.id}"` in the settings')
+    typer.echo(f"Use it: `peft-daemon setup --model {added.id}`, or PEFT_DAEMON_MODEL={added.id} for one command")
 
 
 def _print_found(rows: list[FoundRow]) -> None:

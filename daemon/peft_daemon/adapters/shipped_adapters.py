@@ -116,6 +116,11 @@ def update_shipped_adapters(settings: Settings, paths: Paths) -> list[Manifest]:
     return imported
 
 
+def shipped_adapter_names(base_sha256: str, shipped: Path = SHIPPED_FOLDER) -> tuple[str, ...]:
+    """Return the names of the shipped adapters that fit this base."""
+    return tuple(folder.name for folder in _for_base(shipped, base_sha256, tuple(Task)))
+
+
 def _for_base(shipped: Path, base_sha256: str, answers: tuple[Task, ...]) -> Iterator[Path]:
     for folder in sorted(shipped.iterdir()):
         if (folder / RECORD_FILE).is_file():

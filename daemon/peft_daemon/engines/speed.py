@@ -14,14 +14,22 @@ PROMPT_FUNCTIONS = 24
 ANSWER_TOKENS = 32
 
 
-async def measure_speed(settings: Settings, entry: ModelEntry, path: Path) -> EngineSpeed:
+async def measure_speed(
+    settings: Settings,
+    entry: ModelEntry,
+    path: Path,
+    *,
+    functions: int = PROMPT_FUNCTIONS,
+    answer_tokens: int = ANSWER_TOKENS,
+) -> EngineSpeed:
     """Measure the engine of ``settings`` with the model at ``path``; takes its start and some seconds.
 
-    Raises InvalidInput where the engine is not installed, EngineFailed where it cannot start or ends.
+    The prompt has so many small ``functions``. Raises InvalidInput where the engine is not installed, EngineFailed
+    where it cannot start or ends.
     """
     async with temporary_engine(settings, entry, path) as engine:
-        text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(PROMPT_FUNCTIONS))
-        async for chunk in engine.generate(GenerationRequest((Segment(text),), ANSWER_TOKENS)):
+        text = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(functions))
+        async for chunk in engine.generate(GenerationRequest((Segment(text),), answer_tokens)):
             if chunk.reason is not None:
                 t = chunk.timings
                 return EngineSpeed(

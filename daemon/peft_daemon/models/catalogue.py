@@ -74,6 +74,17 @@ class FileLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     """Absolute."""
 
 
+class TokenCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model does for each token, as far as its speed depends on it; of a mixture of experts, for those asked."""
+
+    weights: Annotated[int, Meta(ge=1)]
+    """Weights of its layers that a token is multiplied with, without embeddings and output."""
+    bytes: Bytes
+    """Bytes of weights that are read from memory to write a token: those of the layers, and the output's."""
+    quantization: str
+    """Of the layers, as ``engines.machine`` names it: llama.cpp computes some types faster than others."""
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One base model."""
 
@@ -92,6 +103,9 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     fill_score: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Published share of holes that it fills exactly; see ``fill_score_source``."""
     fill_score_source: str = ""
+    parameters: Annotated[int, Meta(ge=1)] | None = None
+    """All weights there are, as the makers count them."""
+    token_cost: TokenCost | None = None
     sources: Annotated[tuple[HubLocation | PackageLocation | FileLocation, ...], Meta(min_length=1)]
     """In the order they are tried."""
 
