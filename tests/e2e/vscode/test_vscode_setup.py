@@ -17,13 +17,22 @@ from support.running_daemon import run_cli
 from support.vscode_server import VsCodeServer, vscode_server
 from support.vscode_window import NOTIFICATION, Window
 
+QUICK_PICK = ".quick-input-widget .monaco-list-row"
 COUNTING = "def count_words(text):\n    return len("
 
 
 @pytest.fixture
-def nothing_installed(vscode: Path, vsix: Path, tmp_path: Path, environ: Mapping[str, str]) -> Iterator[VsCodeServer]:
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def nothing_installed(
+    vscode: Path, vsix: Path, home: Path, tmp_path: Path, environ: Mapping[str, str]
+) -> Iterator[VsCodeServer]:
     """A server on whose machine there is Python, but neither peft-daemon nor a model, and no index has the package."""
-    home = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
     folders = [part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "peft-daemon").exists()]
     variables = {
         **environ,
@@ -35,10 +44,11 @@ def nothing_installed(vscode: Path, vsix: Path, tmp_path: Path, environ: Mapping
     with vscode_server(vscode, tmp_path / "data", vsix, variables, settings, "--disable-workspace-trust") as server:
         yield server
     run_cli("stop", environment=variables)
-    shutil.rmtree(home, ignore_errors=True)
 
 
-def test_from_nothing_to_a_suggestion(nothing_installed: VsCodeServer, browser: Browser, tmp_path: Path) -> None:
+def test_from_nothing_to_a_suggestion(
+    nothing_installed: VsCodeServer, home: Path, browser: Browser, tmp_path: Path
+) -> None:
     file = tmp_path / "project/words.py"
     file.parent.mkdir()
     file.write_text(COUNTING)
@@ -57,14 +67,19 @@ def test_from_nothing_to_a_suggestion(nothing_installed: VsCodeServer, browser: 
     window.type("t")
     assert "return len(t" in window.text(file.name)
     assert not (environment / "bin/peft-daemon").exists()
-    assert "Fetch the model" in window.dialog(timeout_ms=600_000)
-    window.answer("Fetch")
+    window.until(window.notifications, lambda shown: any("measuring" in each for each in shown), "measurement", 600_000)
+    window.page.locator(QUICK_PICK, has_text="recommended").wait_for(timeout=60_000)
+    (smallest,) = [each for each in window.picks() if "qwen2.5-coder-0.5b-instruct" in each]
+    assert "491 MB to fetch" in smallest and "Apache-2.0" in smallest
+    assert 1 < len(window.picks()) <= 3 and "recommended" in window.picks()[0]
+    window.pick("qwen2.5-coder-0.5b-instruct")
     window.until(window.notifications, lambda shown: any("fetching" in each for each in shown), "progress")
     window.wait_status("idle", timeout_ms=600_000)
     (package,) = environment.glob("lib/python3.*/site-packages/peft_daemon-*.dist-info")
     origin = json.loads((package / "direct_url.json").read_text())["url"]
     assert origin.startswith(f"file://{nothing_installed.data}") and "/out/wheel/peft_daemon-" in origin
     assert not (package.parent / "torch").exists()
+    assert (home / "config/config.toml").read_text() == 'model = "qwen2.5-coder-0.5b-instruct"\n'
     window.focus(file.name)
     window.keys("Control+End")
     window.type("e")

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { chosenModel, fetched, pipStep } from "./progress";
+import { fetched, modelState, pipStep } from "./progress";
 
 it.each([
   ["Collecting torch==2.13.0 (from peft-daemon[all])", "looking for torch==2.13.0"],
@@ -12,10 +12,10 @@ it.each([
   expect(pipStep(line)).toBe(text);
 });
 
-it("the chosen model is found, and how much of it is here", () => {
-  const row = { id: "m", chosen: true, installed: false, bytes: 491_400_064, staged_bytes: 120_000_000 };
-  const model = chosenModel([{ ...row, id: "other", chosen: false }, row]) ?? expect.fail("no model");
+it("a model is found, and how much of it is here", () => {
+  const row = { id: "m", installed: false, bytes: 491_400_064, staged_bytes: 120_000_000 };
+  const model = modelState([{ ...row, id: "other", staged_bytes: 0 }, row], "m") ?? expect.fail("no model");
   expect(model).toEqual({ id: "m", bytes: 491_400_064, stagedBytes: 120_000_000, installed: false });
   expect(fetched(model)).toBe("120 of 491 MB");
-  expect(chosenModel({ error: {} })).toBeUndefined();
+  expect(modelState({ error: {} }, "m")).toBeUndefined();
 });

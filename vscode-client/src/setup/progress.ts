@@ -26,11 +26,10 @@ export interface ModelState {
   readonly installed: boolean;
 }
 
-/** The chosen model in the answer of `peft-daemon models list --json`. */
-export function chosenModel(answer: unknown): ModelState | undefined {
-  const row = (Array.isArray(answer) ? answer : []).find(
-    (each: unknown) => isRecord(each) && each["chosen"] === true,
-  ) as Readonly<Record<string, unknown>> | undefined;
+/** The state of a model in the answer of `peft-daemon models list --json`. */
+export function modelState(answer: unknown, id: string): ModelState | undefined {
+  const row = (Array.isArray(answer) ? answer : []).find((each: unknown) => isRecord(each) && each["id"] === id) as
+    Readonly<Record<string, unknown>> | undefined;
   return (
     row && {
       id: String(row["id"]),

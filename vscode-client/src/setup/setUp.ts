@@ -9,7 +9,8 @@ import { run } from "../commandLine/running";
 import { aborting } from "../interaction";
 import { type Extra, missingExtra } from "./bundle";
 import type { PrivateEnvironment } from "./environment";
-import { chosenModel, fetched, type ModelState, pipStep } from "./progress";
+import { type ModelOffer, modelPicks, readPlan } from "./models";
+import { fetched, modelState, type ModelState, pipStep } from "./progress";
 import { findPython, type Python, QUESTION } from "./python";
 
 const POLL_MS = 2000;
@@ -42,8 +43,8 @@ export async function setUp(own: SetUp): Promise<void> {
   if (!command) {
     throw new CommandFailed("pip installed the package, but it brought no command 'peft-daemon'. Look at the logs");
   }
-  const model = chosenModel(await ask(command, ["models", "list"]));
-  if (model && !model.installed && !(await agreesToFetch(model))) {
+  const model = await chooseModel(command);
+  if (!model) {
     return;
   }
   await prepare(command, model);
@@ -137,16 +138,18 @@ async function install(own: SetUp, python: Python, extra: Extra | undefined): Pr
 }
 
 /** Fetch the model and start the daemon, which are the command's own business; here is only how far it is. */
-async function prepare(command: CommandLine, model: ModelState | undefined): Promise<void> {
-  const title = model && !model.installed ? `peft-daemon: fetching ${model.id}` : "peft-daemon: starting";
+async function prepare(command: CommandLine, model: ModelOffer): Promise<void> {
+  const title = !model.installed ? `peft-daemon: fetching ${model.id}` : "peft-daemon: starting";
   const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
   await vscode.window.withProgress(options, async (progress, token) => {
     const done = new AbortController();
-    const watching = watch(command, done.signal, (state) => {
+    const watching = watch(command, model.id, done.signal, (state) => {
       progress.report({ message: state.installed ? "starting the daemon" : fetched(state) });
     });
     try {
-      const ended = await runCommand(command, ["setup", "--json"], { signal: aborting(token) });
+      const ended = await runCommand(command, ["setup", "--model", model.id, "--yes", "--json"], {
+        signal: aborting(token),
+      });
       if (token.isCancellationRequested) {
         throw new CommandFailed("cancelled", CANCELLED);
       }
@@ -158,21 +161,43 @@ async function prepare(command: CommandLine, model: ModelState | undefined): Pro
   });
 }
 
-async function watch(command: CommandLine, done: AbortSignal, tell: (state: ModelState) => void): Promise<void> {
+async function watch(
+  command: CommandLine,
+  id: string,
+  done: AbortSignal,
+  tell: (state: ModelState) => void,
+): Promise<void> {
   const isDone = (): boolean => done.aborted;
   while (!isDone()) {
     await sleep(POLL_MS, undefined, { signal: done }).catch(() => undefined);
-    const state = chosenModel(await ask(command, ["models", "list"], { signal: done }).catch(() => undefined));
+    const state = modelState(await ask(command, ["models", "list"], { signal: done }).catch(() => undefined), id);
     if (state && !isDone()) {
       tell(state);
     }
   }
 }
 
-async function agreesToFetch(model: ModelState): Promise<boolean> {
-  const question = `Fetch the model ${model.id}?`;
-  const detail = `${fetched(model)} are here. It is verified before it is used, and completions never leave this machine.`;
-  return (await vscode.window.showInformationMessage(question, { modal: true, detail }, "Fetch")) === "Fetch";
+/** Have the machine measured, and let the user choose; undefined: none was chosen, and nothing is fetched. */
+async function chooseModel(command: CommandLine): Promise<ModelOffer | undefined> {
+  const title = "peft-daemon: measuring this machine";
+  const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
+  const plan = await vscode.window.withProgress(options, async (_, token) => {
+    const ended = await runCommand(command, ["setup", "--plan", "--json"], { signal: aborting(token) });
+    if (token.isCancellationRequested) {
+      throw new CommandFailed("cancelled", CANCELLED);
+    }
+    return readPlan(answer(ended));
+  });
+  if (!plan) {
+    throw new CommandFailed("peft-daemon did not tell which models fit this machine. Look at the logs");
+  }
+  const picked = await vscode.window.showQuickPick(modelPicks(plan), {
+    title: `Model for this machine: ${plan.machine}`,
+    placeHolder: `Recommended: ${plan.reason}. It is verified before it is used, and completions never leave this machine`,
+    ignoreFocusOut: true,
+    matchOnDetail: true,
+  });
+  return picked?.model;
 }
 
 async function python3(log: vscode.LogOutputChannel): Promise<Python> {
