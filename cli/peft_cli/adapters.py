@@ -145,8 +145,10 @@ def use_adapter(
     tasks = tuple(Task) if task is None else (task,)
     if adapter != BASE:
         settings, manifest = _settings(), registry.get(adapter)
-        tasks = usable_tasks(manifest, task, _catalogue().by_task(settings))
-        manifest.require_engine(factory.engine_id(settings))
+        models = _catalogue().by_task(settings)
+        tasks = usable_tasks(manifest, task, models)
+        for each in tasks:
+            manifest.require_engine(factory.engine_id(settings, models[each]))
     used = registry.use(adapter, tasks, repository)
     _report_use(used.name if used else BASE, used, tasks, repository, as_json=as_json)
 

@@ -202,6 +202,12 @@ def _measure_programs(programs: list[Program], settings: Settings, paths: Paths,
     from peft_daemon.engines.llamacpp.choice import keep_measurements
     from peft_daemon.engines.llamacpp.programs import measure_programs
 
+    if entry.folder is not None:
+        raise InvalidInput(
+            f"llama.cpp cannot run '{entry.id}'",
+            why="it is a folder in transformers' layout, for the torch engine",
+            fix="Set `model` to one in a GGUF file",
+        )
     path = open_store(settings, paths).file_to_serve(entry, settings).path
 
     async def measure() -> list[MeasuredProgram]:

@@ -25,7 +25,7 @@ from peft_core.files import require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, describe, find_project_file, resolve
-from peft_core.status_types import UPSTREAM, EngineState
+from peft_core.status_types import LLAMACPP, UPSTREAM, EngineState
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import default_threads
 from peft_daemon.engines.llamacpp.choice import choose_program
@@ -170,7 +170,8 @@ def _check_engine(settings: Settings, paths: Paths, task: Task) -> str:
             fix="`peft-daemon engine measure` chooses again; `peft-daemon engine build` compiles one anew",
         ) from None
     problem = f". {choice.problem}" if choice.problem else ""
-    return f"{factory.engine_id(settings)}: reads {speed.reading:.0f} tok/s, writes {speed.writing:.0f} tok/s{problem}"
+    engine = factory.engine_id(settings, model)
+    return f"{engine}: reads {speed.reading:.0f} tok/s, writes {speed.writing:.0f} tok/s{problem}"
 
 
 def _check_sentences(settings: Settings, paths: Paths) -> str:
@@ -188,13 +189,20 @@ def _check_sentences(settings: Settings, paths: Paths) -> str:
 
 
 def _why_engine(settings: Settings, paths: Paths) -> str:
-    choice = choose_program(settings, paths, open_catalogue(paths).by_task(settings)[Task.FILL].sha256)
-    if choice.program is not None:
+    model = open_catalogue(paths).by_task(settings)[Task.FILL]
+    choice = choose_program(settings, paths, model.sha256)
+    if factory.engine_id(settings, model) == LLAMACPP and choice.program is not None:
         return f"It runs {choice.program}: {choice.why}"
     if settings.engine == UPSTREAM:
         return "It answers while the upstream server does not"
     if settings.engine != "auto":
         return f"Chosen because `engine` is {settings.engine}"
+    if model.folder is not None:
+        return "Chosen because the model is a folder in transformers' layout"
+    return _why_not_torch()
+
+
+def _why_not_torch() -> str:
     if find_program("nvidia-smi") is None:
         return "Chosen because there is no CUDA device"
     if importlib.util.find_spec("torch") is None:

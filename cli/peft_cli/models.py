@@ -11,7 +11,7 @@ import typer
 
 from peft_cli.output import Json, emit, run, termination_interrupts
 from peft_core import settings
-from peft_core.errors import Cancelled, Conflict, NotFound
+from peft_core.errors import Cancelled, Conflict, InvalidInput, NotFound
 from peft_core.files import format_bytes, is_full
 from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
@@ -99,6 +99,12 @@ def optimize(
     paths = Paths.from_environment()
     settings = resolve(user_file=paths.config_file).settings
     entry, store = open_catalogue(paths).get(model_id or settings.model), open_store(settings, paths)
+    if entry.folder is not None:
+        raise InvalidInput(
+            f"there is no faster copy of '{entry.id}'",
+            why="copies are of GGUF files, for llama.cpp; this is a folder in transformers' layout",
+            fix="Name another model, or set `torch_precision`",
+        )
     if remove:
         _remove_copy(store, entry, as_json=as_json)
         return
@@ -170,7 +176,7 @@ def pull_model(
 def remove_model(model_id: ModelId, as_json: Json = False) -> None:
     """Delete a model, and any interrupted download of it.
 
-    A model that you added is taken out of the list; its file stays if it was used where it lay.
+    A model that you added is taken out of the list; its file or folder stays if it was used where it lay.
     """
     paths = Paths.from_environment()
     known = open_catalogue(paths)

@@ -1,10 +1,16 @@
-"""``peft-daemon models add`` and ``found``: models of the user's own, from a file, the hub or another program."""
+"""``peft-daemon models add`` and ``found``: models of the user's own.
+
+They come from a file, a folder in transformers' layout, the hub or another program.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,29 +22,38 @@ from peft_cli.models import pull_with_progress, resolve_settings
 from peft_cli.output import Json, emit, run
 from peft_core.api_types import Task
 from peft_core.errors import DownloadFailed, InvalidInput, PeftDaemonError
-from peft_core.files import file_sha256, format_bytes
-from peft_core.gguf import read_vocabulary
+from peft_core.files import format_bytes
+from peft_core.gguf import Vocabulary, read_vocabulary
 from peft_core.http_download import hub_endpoint
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.status_types import TORCH
 from peft_daemon.completion import detection, formats
+from peft_daemon.completion.formats import PromptFormat
+from peft_daemon.engines import factory
 from peft_daemon.engines.base import GenerationRequest, Segment
 from peft_daemon.engines.temporary import temporary_engine
+from peft_daemon.engines.torch import families
+from peft_daemon.engines.torch.engine import require_installed
 from peft_daemon.models.catalogue import (
     Catalogue,
     FileLocation,
+    FolderLocation,
     HubLocation,
     ModelEntry,
     PromptFormats,
     open_catalogue,
 )
+from peft_daemon.models.content import ContentHash, hash_content
 from peft_daemon.models.facts import ModelFacts, model_id, read_facts, require_memory
 from peft_daemon.models.hub import find_hub_file
+from peft_daemon.models.hub_folder import CONFIG, read_folder_facts, read_folder_vocabulary, read_hub_folder
 from peft_daemon.models.local_stores import LocalStores
 from peft_daemon.models.store import ModelStore, open_store
 
 HUB, OLLAMA = "hf:", "ollama:"
 TRIED_CONTEXT_TOKENS = 256
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class AddedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +102,10 @@ def register(app: typer.Typer) -> None:
 
 def add_model(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="PATH.gguf, hf:OWNER/REPO[/FILE][@REVISION] or ollama:NAME[:TAG].")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="PATH.gguf, FOLDER, hf:OWNER/REPO[/FILE][@REVISION] or ollama:NAME[:TAG]."
+        ),
     ],
     name: Annotated[str | None, typer.Option("--name", metavar="ID", help="Its id; default: made of its name.")] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="SPDX id, if the file does not say.")] = None,
@@ -105,27 +123,32 @@ def add_model(
 ) -> None:
     """Add a model that is not in the catalogue.
 
-    A file on this disk is used where it lies; a file of the hub is pinned and fetched. Family, quantization, context
-    and prompt formats are read from the file.
+    A file on this disk is used where it lies, and so is a folder in transformers' layout (config.json, safetensors,
+    tokenizer.json), which the torch engine runs; a file of the hub is pinned and fetched. Family, quantization,
+    context and prompt formats are read from the files.
     """
     paths = Paths.from_environment()
     settings = resolve_settings()
     corrections = Corrections(name, licence, context_tokens, fill_format, intent_format)
     store, catalogue = open_store(settings, paths), open_catalogue(paths)
+    hashed: ContentHash | None = None
     if source.startswith(HUB):
         entry = _from_hub(source.removeprefix(HUB), catalogue, store, settings, corrections)
+    elif source.startswith(OLLAMA):
+        wanted = source.removeprefix(OLLAMA)
+        entry, hashed = _from_file(LocalStores(Path.home(), os.environ).ollama_file(wanted), wanted, corrections)
     else:
-        file = (
-            LocalStores(Path.home(), os.environ).ollama_file(source.removeprefix(OLLAMA))
-            if source.startswith(OLLAMA)
-            else Path(source).expanduser()
-        )
-        label = source.removeprefix(OLLAMA) if source.startswith(OLLAMA) else ""
-        entry = _from_file(file, label, corrections)
+        path = Path(source).expanduser()
+        entry, hashed = _from_folder(path, corrections) if path.is_dir() else _from_file(path, "", corrections)
     if check:
+        catalogue.require_new(entry.id, entry.sha256)  # before it is loaded, which takes a while
         run(_try(settings, entry, store.file(entry)))
     catalogue.add(entry)
-    store.pull(entry)
+    try:
+        store.pull(entry) if hashed is None else store.register(entry, hashed)
+    except BaseException:
+        catalogue.remove(entry.id)
+        raise
     added = AddedModel(
         id=entry.id,
         path=str(store.path(entry)),
@@ -143,7 +166,7 @@ def add_model(
 
 
 def found_models(as_json: Json = False) -> None:
-    """Show the model files that Ollama, LM Studio, llama.cpp and the hub's cache have on this disk."""
+    """Show the models that Ollama, LM Studio, llama.cpp and the hub's cache have on this disk."""
     added = {entry.in_place: entry.id for entry in open_catalogue(Paths.from_environment()).user_entries()}
     rows = [
         FoundRow(
@@ -154,17 +177,44 @@ def found_models(as_json: Json = False) -> None:
             model=added.get(each.path),
         )
         for each in LocalStores(Path.home(), os.environ).models()
+        if not each.family or families.is_known(each.family)
     ]
     emit(rows, as_json=as_json, text=lambda: _print_found(rows))
 
 
-def _from_file(file: Path, label: str, corrections: Corrections) -> ModelEntry:
+def _from_file(file: Path, label: str, corrections: Corrections) -> tuple[ModelEntry, ContentHash]:
+    if file.suffix == ".safetensors" or file.name == CONFIG:
+        raise InvalidInput(
+            f"{file} is a part of a model", fix=f"Add its folder: `peft-daemon models add {file.parent}`"
+        )
     facts = read_facts(file)
     require_memory(facts.bytes, psutil.virtual_memory().total)
-    formats = _formats(file, corrections)
-    typer.echo(f"hashing {file} ({format_bytes(facts.bytes)})", err=True)
+    formats = _formats(read_vocabulary(file), detection.fill_format_of, corrections)
+    hashed = _hashed(file, facts)
     location = FileLocation(str(file.absolute()))
-    return _entry(facts, label or file.stem, file_sha256(file), formats, location, corrections)
+    return _entry(facts, label or file.stem, hashed.sha256, formats, location, corrections), hashed
+
+
+def _from_folder(path: Path, corrections: Corrections) -> tuple[ModelEntry, ContentHash]:
+    folder = read_hub_folder(path)
+    families.family_of(folder.family)
+    facts = read_folder_facts(folder, context_tokens=corrections.context_tokens)
+    require_memory(facts.bytes, psutil.virtual_memory().total)
+    fill_format_of = partial(detection.fill_or_continue_format_of, architecture=folder.family)
+    formats = _formats(read_folder_vocabulary(path), fill_format_of, corrections)
+    hashed = _hashed(path, facts)
+    location = FolderLocation(str(path.absolute()), hashed.side_sha256)
+    return _entry(facts, facts.name, hashed.sha256, formats, location, corrections), hashed
+
+
+def _hashed(path: Path, facts: ModelFacts) -> ContentHash:
+    typer.echo(f"hashing {path} ({format_bytes(facts.bytes)})", err=True)
+    try:
+        return hash_content(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"{error.filename or path} cannot be read", why=error.strerror or str(error), fix="Check its permissions"
+        ) from None
 
 
 def _from_hub(
@@ -200,7 +250,8 @@ def _from_hub(
         corrections.fill_format,
         corrections.intent_format,
     )
-    return _entry(facts, name.stem, found.sha256, _formats(file, corrections), found.location, named)
+    formats = _formats(read_vocabulary(file), detection.fill_format_of, corrections)
+    return _entry(facts, name.stem, found.sha256, formats, found.location, named)
 
 
 def _entry(
@@ -208,18 +259,19 @@ def _entry(
     label: str,
     sha256: str,
     formats: PromptFormats,
-    location: FileLocation | HubLocation,
+    location: FileLocation | FolderLocation | HubLocation,
     corrections: Corrections,
 ) -> ModelEntry:
     chosen = corrections.name or model_id(label)
     if corrections.name and model_id(chosen) != chosen:
         raise InvalidInput(f"'{chosen}' cannot be a model's id", fix=f"Write `--name {model_id(chosen)}`")
-    file = Path(location.path if isinstance(location, FileLocation) else location.file).name
+    file = Path(location.file if isinstance(location, HubLocation) else location.path).name
+    suffix = "" if isinstance(location, FolderLocation) else ".gguf"
     return ModelEntry(
         id=chosen,
         family=facts.family,
         licence=corrections.licence or facts.licence,
-        file=file if file[:1].isalnum() and " " not in file else f"{chosen}.gguf",
+        file=file if _FILE_NAME.fullmatch(file) else f"{chosen}{suffix}",
         bytes=facts.bytes,
         sha256=sha256,
         quantization=facts.quantization,
@@ -229,11 +281,12 @@ def _entry(
     )
 
 
-def _formats(file: Path, corrections: Corrections) -> PromptFormats:
-    """Return the ids of the prompt formats that the user names, else of those that the file's vocabulary shows."""
-    vocabulary = read_vocabulary(file)
+def _formats(
+    vocabulary: Vocabulary, fill_format_of: Callable[[Vocabulary], PromptFormat], corrections: Corrections
+) -> PromptFormats:
+    """Return the ids of the prompt formats that the user names, else of those that the vocabulary shows."""
     named = corrections.fill_format, corrections.intent_format
-    fill = formats.get(named[0]) if named[0] else detection.fill_format_of(vocabulary)
+    fill = formats.get(named[0]) if named[0] else fill_format_of(vocabulary)
     intent = formats.get(named[1]) if named[1] else detection.instruct_format_of(vocabulary)
     for chosen, task in ((fill, Task.FILL), (intent, Task.INTENT)):
         if chosen.task is not task:
@@ -246,6 +299,8 @@ def _formats(file: Path, corrections: Corrections) -> PromptFormats:
 
 async def _try(settings: Settings, entry: ModelEntry, file: Path) -> None:
     """Load the model once and write a token; raises InvalidInput where the engine cannot."""
+    if factory.engine_id(settings, entry) == TORCH:
+        require_installed()
     try:
         async with temporary_engine(settings, entry, file, context_tokens=TRIED_CONTEXT_TOKENS) as engine:
             async for _ in engine.generate(GenerationRequest((Segment("x = "),), max_tokens=1)):
@@ -254,18 +309,22 @@ async def _try(settings: Settings, entry: ModelEntry, file: Path) -> None:
         raise InvalidInput(
             f"the engine cannot use {file}",
             why=f"{error.what}: {error.why}" if error.why else error.what,
-            fix="Try another file of this model; `--no-check` adds it all the same",
+            fix=f"Try another {'copy' if entry.folder else 'file'} of this model; `--no-check` adds it all the same",
         ) from None
 
 
+_LEFT_TO_RIGHT_MEANS = "it has no tokens for filling in, so what stands after the cursor is not shown to it"
+
+
 def _print_added(added: AddedModel) -> None:
+    fills = added.fill_format != formats.LEFT_TO_RIGHT.id
     rows = (
-        ("file", f"{added.path} ({format_bytes(added.bytes)})"),
+        ("folder" if Path(added.path).is_dir() else "file", f"{added.path} ({format_bytes(added.bytes)})"),
         ("sha256", added.sha256),
         ("family", f"{added.family}, {added.quantization}"),
         ("context", f"{added.context_tokens} tokens"),
         ("licence", added.licence),
-        ("holes", added.fill_format),
+        ("holes", added.fill_format if fills else f"{added.fill_format}: {_LEFT_TO_RIGHT_MEANS}"),
         ("sentences", added.intent_format),
     )
     typer.echo(f"added {added.id}")

@@ -45,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["auto", "llamacpp", "torch", "upstream"],
         Meta(
             description="what runs the model: llamacpp (LoRA adapters), torch (all), or upstream: a server that gets "
-            "your code; auto: llamacpp"
+            "your code; auto: llamacpp, for a folder torch"
         ),
     ] = "auto"
     llama_server: Annotated[

@@ -196,14 +196,14 @@ def _watched_model(
 ) -> WatchedModel:
     """Prepare a model of this machine with an engine of its own, whose KV states are saved in ``states``.
 
-    Raises NotFound where its file was not fetched yet, InvalidInput when the engine is not installed.
+    Raises NotFound where its file was not fetched yet, InvalidInput when the engine is not installed or cannot run it.
     """
-    store, engine_id = open_store(settings, paths), factory.engine_id(settings)
+    store, engine_id = open_store(settings, paths), factory.engine_id(settings, entry)
     file = _served_file(store, entry, settings)
     # Reads kept measurements; no program is started to choose one.
     choice = choose_program(settings, paths, entry.sha256)
     slots = factory.slot_count(settings, file.path)
-    speed_key = factory.speed_key(settings, file.sha256, choice.program)
+    speed_key = factory.speed_key(settings, entry, file.sha256, choice.program)
     speed = KnownSpeeds(paths.known_speeds).get(speed_key)
     verifier = ModelVerifier(store, entry, uses_copy=bool(file.recipe), busy=busy)
     engine = factory.create_engine(

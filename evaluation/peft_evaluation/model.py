@@ -29,6 +29,7 @@ from peft_daemon.completion.stream import Completion, complete_once
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, set_wait_policy
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
+from peft_daemon.engines.torch import families
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 from peft_tuning.installation import Installation
@@ -270,14 +271,29 @@ class ModelSpec:
 
 
 def engine_of(installation: Installation, decoding: Decoding) -> str:
-    """Return the id of the engine to use: torch for beam search, else the one of the settings."""
-    return TORCH if isinstance(decoding, Beams) else factory.engine_id(installation.settings)
+    """Return the id of the engine to use: torch for beam search, else the one of the settings.
+
+    Raises InvalidInput where no engine can do this with the model.
+    """
+    if isinstance(decoding, Beams) and _has_encoder(installation):
+        raise InvalidInput(
+            f"there is no beam search for '{installation.entry.id}'",
+            why="it has an encoder, and beams are searched in decoder-only models",
+            fix="Leave --beams out, or give --samples",
+        )
+    return TORCH if isinstance(decoding, Beams) else factory.engine_id(installation.settings, installation.entry)
+
+
+def _has_encoder(installation: Installation) -> bool:
+    entry = installation.entry
+    return entry.folder is not None and families.family_of(entry.family).encoder_decoder
 
 
 @asynccontextmanager
 async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
     """Yield the model at ``path``, loaded until the block ends; raises what the engine raises."""
-    batched = engine_of(plan.installation, plan.decoding) == TORCH
+    # Models with an encoder answer one question at a time, in the serving engine.
+    batched = engine_of(plan.installation, plan.decoding) == TORCH and not _has_encoder(plan.installation)
     async with (_batched if batched else _served)(plan, path) as model:
         yield model
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 
-FAMILIES = ("qwen2", "llama", "codegen", "gpt_bigcode", "starcoder2", "t5")
+FAMILIES = ("qwen2", "qwen3", "llama", "codegen", "gpt_bigcode", "starcoder2", "t5")
 END = 95
 WIDTH = 32
 
@@ -40,6 +40,7 @@ def tiny_model(family: str, *, seed: int = 0, **changes: Any) -> PreTrainedModel
     t5 = {"d_model": WIDTH, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
     kind, shape = {
         "qwen2": (tf.Qwen2Config, llama | {"num_key_value_heads": 2}),
+        "qwen3": (tf.Qwen3Config, llama | {"num_key_value_heads": 2, "head_dim": 16}),
         "llama": (tf.LlamaConfig, llama | {"num_key_value_heads": 2}),
         "starcoder2": (tf.Starcoder2Config, llama | {"num_key_value_heads": 2}),
         "codegen": (tf.CodeGenConfig, gpt | {"n_ctx": 64, "rotary_dim": 4, "attn_pdrop": 0}),
@@ -96,7 +97,7 @@ def write_gguf(
     context: int = 64,
     control: Sequence[str] = (),
 ) -> None:
-    """A Qwen2 or Llama model as llama.cpp's converter writes it, float32, with its SentencePiece-like vocabulary.
+    """A Qwen2, Qwen3 or Llama model as llama.cpp's converter writes it, float32, with a SentencePiece-like vocabulary.
 
     Tokens of ``control`` come after those; the model has to have them too.
     """
@@ -113,7 +114,12 @@ def write_gguf(
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    usual = config.hidden_size // config.num_attention_heads
+    head = getattr(config, "head_dim", None) or usual
+    if head != usual:
+        writer.add_key_length(head)
+        writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     _add_vocabulary(writer, control)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], config.num_hidden_layers)

@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     Starcoder2Config,
     Starcoder2ForCausalLM,
     T5Config,
@@ -34,7 +36,7 @@ FORMATS = PromptFormats(fill="qwen-fim-v1", intent="qwen-chat-v1")
 FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *FIM, "<|repo_name|>", "<|file_sep|>")
 WORDS = 256 + len(CONTROL)
-FAMILIES = ("qwen2", "llama", "codegen", "gpt_bigcode", "starcoder2", "t5")
+FAMILIES = ("qwen2", "qwen3", "llama", "codegen", "gpt_bigcode", "starcoder2", "t5")
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -66,6 +68,8 @@ def model(family: str) -> PreTrainedModel:
     match family:
         case "qwen2":
             return Qwen2ForCausalLM(Qwen2Config(**llama, tie_word_embeddings=False))
+        case "qwen3":
+            return Qwen3ForCausalLM(Qwen3Config(**llama, head_dim=16))
         case "llama":
             return LlamaForCausalLM(LlamaConfig(**llama))
         case "codegen":

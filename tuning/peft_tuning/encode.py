@@ -18,7 +18,7 @@ from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.formats import PromptField, PromptFormat
 from peft_daemon.engines.base import Prompt
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_daemon.engines.torch.tokenizer import LiteralTokenizer
+from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, encoder_frame
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 
@@ -84,8 +84,8 @@ class ExampleTokenizer:
 
     literal: LiteralTokenizer
     end_of_sequence: int
-    prompt_end: tuple[int, ...] = ()
-    """Tokens that end an encoder's input."""
+    encoder_frame: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """Tokens before and after an encoder's input."""
 
     @classmethod
     def of(cls, base: LoadedBase) -> ExampleTokenizer:
@@ -97,7 +97,8 @@ class ExampleTokenizer:
                 why="a tuned model could not learn where its answer ends",
                 fix="Choose another base with `--base`",
             )
-        return cls(LiteralTokenizer(base.tokenizer), end, (end,) if base.family.encoder_decoder else ())
+        frame = encoder_frame(base.tokenizer) if base.family.encoder_decoder else ((), ())
+        return cls(LiteralTokenizer(base.tokenizer), end, frame)
 
 
 def task_of(example: Example) -> Task:
@@ -184,7 +185,8 @@ def _with_answer(
     response = [*tokens.literal.encode_text(written), end]
     if len(response) > limits.response_tokens:
         return DroppedExample("answer too long")
-    return EncodedExample((*tokens.literal.encode_prompt(segments), *tokens.prompt_end), tuple(response), cut)
+    first, last = tokens.encoder_frame
+    return EncodedExample((*first, *tokens.literal.encode_prompt(segments), *last), tuple(response), cut)
 
 
 def opens_fence(prompt_format: PromptFormat) -> bool:

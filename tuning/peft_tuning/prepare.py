@@ -164,8 +164,8 @@ def _padding(base: LoadedBase, tokens: ExampleTokenizer) -> tuple[int, int]:
     """Return the token ids that fill padding and begin a decoder's input."""
     pad = base.tokenizer.pad_token_id
     pad = pad if isinstance(pad, int) else tokens.end_of_sequence
-    start = getattr(base.model.config, "decoder_start_token_id", None)
-    return pad, start if isinstance(start, int) else pad
+    start = base.decoder_start
+    return pad, pad if start is None else start
 
 
 def _calibration(part: EncodedExamples, pad: int, device: torch.device) -> list[dict[str, torch.Tensor]]:

@@ -71,9 +71,15 @@ def check(request: TuneRequest, installation: Installation) -> None:
     support the method, NotFound if the base is not installed.
     """
     require_usable_name(request.name)
-    method = methods.get(request.job.method)
-    method.check(families.family_of(installation.entry.family), request.job.options)
-    if not installation.base.path.is_file():
+    method, family = methods.get(request.job.method), families.family_of(installation.entry.family)
+    method.check(family, request.job.options)
+    if family.encoder_decoder and method.id in methods.WITH_VIRTUAL_TOKENS:
+        raise InvalidInput(
+            f"what {method.id} tuning makes of an encoder-decoder model is not served",
+            why=f"{installation.entry.id} has an encoder, which virtual tokens would need a place in too",
+            fix="Choose `--method lora` or `--method ia3`",
+        )
+    if not installation.base.path.exists():
         raise NotFound(
             f"{installation.entry.id} is not installed", fix=f"`peft-daemon models pull {installation.entry.id}`"
         )
@@ -131,14 +137,14 @@ def prepare(
     """Load the base in the method's precision and encode the data for it; see ``prepare.prepare``."""
     import torch  # noqa: PLC0415  (seconds)
 
-    from peft_daemon.engines.torch.base_model import load_gguf  # noqa: PLC0415
+    from peft_daemon.engines.torch.base_model import load_model  # noqa: PLC0415
     from peft_tuning import prepare  # noqa: PLC0415
 
     entry = installation.entry
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = methods.get(request.job.method).precision_on(device)
     on_progress(Loading(what=f"{entry.id} as {precision}"))
-    base = load_gguf(installation.base.path, precision, device=device)
+    base = load_model(installation.base.path, precision, device=device)
     return prepare.prepare(request.job, base, data, entry.prompt_formats)
 
 
@@ -172,7 +178,7 @@ def _judge(
         judge,
     )
 
-    chosen = factory.engine_id(installation.settings)
+    chosen = factory.engine_id(installation.settings, installation.entry)
     with tempfile.TemporaryDirectory(prefix="peft-daemon-gate-") as scratch:
         # A temporary registry: the adapter is registered only after it was judged.
         registry = AdapterRegistry(Path(scratch))
@@ -232,7 +238,7 @@ def _objection(
 ) -> str:
     """Return the reason not to use the adapter; empty without one."""
     try:
-        manifest.require_engine(factory.engine_id(installation.settings))
+        manifest.require_engine(factory.engine_id(installation.settings, installation.entry))
     except InvalidInput as error:
         return error.line
     if not request.activate:

@@ -166,6 +166,7 @@ def _make_manifest(
         peft_bytes=sum(entry.stat().st_size for entry in (staged / "peft").iterdir()),
         gguf_bytes=exported.stat().st_size if exported.exists() else 0,
         engines=facts.engines,
+        scales=facts.scalable,
         files={path.relative_to(staged).as_posix(): file_sha256(path) for path in sorted(files)},
     )
 

@@ -18,15 +18,16 @@ import msgspec
 
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.gguf import GgufHeader
-from peft_core.status_types import LLAMACPP, TORCH
+from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.lora_config import LoraConfig
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import CONFIG_FILE, DIGEST_FORMAT, RECORD_FILE, WEIGHTS_FILE, Tensor, read_tensors
 from peft_daemon.adapters.validation import (
-    TORCH_ARCHITECTURES,
     AdapterFacts,
+    BaseHeader,
     BaseModel,
+    GgufBase,
     base_weight,
     check_origin,
     gguf_weight,
@@ -48,8 +49,9 @@ _FACTOR_PATTERN = re.compile(
 class LoraModule:
     """One changed linear layer: its output gains ``scale * b @ (a @ input)``.
 
-    ``a`` is (rank, inputs), ``b`` is (outputs, rank); ``weight`` is the base's tensor in the GGUF file. A DoRA also
-    sets the length of each row of the changed weight: ``magnitude`` is (outputs,).
+    ``a`` is (rank, inputs), ``b`` is (outputs, rank); ``weight`` is the base's tensor in the GGUF file, empty where it
+    has none of a name known here. A DoRA also sets the length of each row of the changed weight: ``magnitude`` is
+    (outputs,).
     """
 
     name: str
@@ -82,14 +84,12 @@ class LoraAdapter:
     """Sorted by name; never empty."""
     config: LoraConfig
     record: TrainingRecord | None
-    base: GgufHeader
+    base: BaseHeader
 
     def facts(self) -> AdapterFacts:
         """Return the part of the manifest that its files give."""
         config, modules = self.config, self.modules
-        served = ((LLAMACPP,) if self.has_gguf_form else ()) + (
-            (TORCH,) if self.base.architecture in TORCH_ARCHITECTURES else ()
-        )
+        served = tuple(each for each in self.base.engines if each != LLAMACPP or self.has_gguf_form)
         return AdapterFacts(
             method="dora" if config.dora else "rslora" if config.rslora else "lora",
             engines=served,
@@ -98,6 +98,7 @@ class LoraAdapter:
             targets=tuple(sorted({module.name.rpartition(".")[2] for module in modules})),
             modules=len(modules),
             parameters=sum(module.parameters for module in modules),
+            scalable=not config.dora,
         )
 
     def digest(self, base_sha256: str) -> str:
@@ -107,7 +108,7 @@ class LoraAdapter:
     @property
     def has_gguf_form(self) -> bool:
         """Whether llama.cpp can apply it."""
-        return not self.config.dora
+        return LLAMACPP in self.base.engines and not self.config.dora
 
 
 def validate_lora(folder: Path, base: BaseModel) -> LoraAdapter:
@@ -119,12 +120,6 @@ def validate_lora(folder: Path, base: BaseModel) -> LoraAdapter:
     config = lora_config.parse_lora_config((folder / peft_files.CONFIG_FILE).read_bytes())
     record = read_record(folder / peft_files.RECORD_FILE)
     header = check_origin(config.base, record, base)
-    if config.dora and header.architecture not in TORCH_ARCHITECTURES:
-        raise InvalidInput(
-            f"DoRA adapters for the architecture {header.architecture!r} cannot be served",
-            why=f"llama.cpp cannot apply them, and torch reads GGUF files of {', '.join(sorted(TORCH_ARCHITECTURES))}",
-            fix="Train without `--dora`",
-        )
     found = _by_module(read_tensors(folder / peft_files.WEIGHTS_FILE), config)
     modules = tuple(_module(name, found[name], config=config, header=header, base=base) for name in sorted(found))
     if not any(module.changes_anything() for module in modules):
@@ -154,7 +149,7 @@ def _by_module(tensors: Mapping[str, Tensor], config: LoraConfig) -> dict[str, d
 
 
 def _module(
-    name: str, parts: Mapping[str, Tensor], *, config: LoraConfig, header: GgufHeader, base: BaseModel
+    name: str, parts: Mapping[str, Tensor], *, config: LoraConfig, header: BaseHeader, base: BaseModel
 ) -> LoraModule:
     a, b, magnitude = parts["A"], parts["B"], parts.get("magnitude_vector")
     rank = config.rank_of(name)
@@ -265,6 +260,8 @@ def export_lora_gguf(adapter: LoraAdapter, path: Path) -> None:
     """
     import gguf  # noqa: PLC0415  (the daemon's request path must not load it)
 
+    if not isinstance(adapter.base, GgufBase):
+        raise InvalidInput("an adapter of a folder in transformers' layout has no GGUF form")
     (alpha, _), *_ = Counter(module.scale * module.rank for module in adapter.modules).most_common(1)
     writer = gguf.GGUFWriter(path, adapter.base.architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -273,7 +270,7 @@ def export_lora_gguf(adapter: LoraAdapter, path: Path) -> None:
     for module in adapter.modules:
         stored = _stored_type(module, alpha)
         writer.add_tensor(f"{module.weight}.lora_a", module.a.to_float32().astype(stored))
-        writer.add_tensor(f"{module.weight}.lora_b", _gguf_lora_b(module, alpha, adapter.base).astype(stored))
+        writer.add_tensor(f"{module.weight}.lora_b", _gguf_lora_b(module, alpha, adapter.base.header).astype(stored))
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

@@ -94,6 +94,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Number of virtual tokens that prompt and prefix tuning put in front of the prompt."""
     engines: tuple[str, ...] = (LLAMACPP, TORCH)
     """Ids of the engines that can serve it. Older manifests, without this field, are of LoRAs with a GGUF form."""
+    scales: bool | None = None
+    """Whether scales between 0 and 1 are possible; None in older manifests."""
 
     scale: float = 1.0
     """The scale for requests that give none."""
@@ -103,6 +105,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def scalable(self) -> bool:
         """Whether a scale other than 0 and 1 is possible; DoRA, prompt and prefix adapters are on or off."""
+        if self.scales is not None:
+            return self.scales
         return LLAMACPP in self.engines or self.method == "ia3"
 
     def summary(self, active_for: list[str]) -> AdapterSummary:

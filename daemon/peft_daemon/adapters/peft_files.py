@@ -37,9 +37,6 @@ DIGEST_FORMAT = "peft-daemon adapter 1"
 MAX_FILE_BYTES = {CONFIG_FILE: 1_000_000, WEIGHTS_FILE: 1 << 30, RECORD_FILE: 1_000_000}
 """Largest accepted size in bytes. A rank-64 adapter of all layers of a 7B model has 0.6 GB in float32."""
 
-PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"})
-"""Suffixes of formats that can run code when loaded."""
-
 CONVERT_COMMAND = (
     'python -c "import torch, safetensors.torch as s; '
     f"s.save_file({{k: v.contiguous() for k, v in torch.load('{PICKLED_WEIGHTS}', weights_only=True).items()}}, "

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from peft_core.errors import Conflict, InvalidInput
-from peft_core.gguf import GgufHeader
 from peft_core.status_types import TORCH
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import Tensor, read_tensors, tensors_digest
 from peft_daemon.adapters.validation import (
-    TORCH_ARCHITECTURES,
     AdapterFacts,
+    BaseHeader,
     BaseModel,
     base_weight,
     check_origin,
@@ -52,7 +51,7 @@ class VectorMethod:
     """Keys that are read, or that do not influence a trained adapter."""
     off: Mapping[str, str]
     """Keys that must be off, each with the reason."""
-    check: Callable[[ConfigValues, Tensors, GgufHeader, BaseModel], None]
+    check: Callable[[ConfigValues, Tensors, BaseHeader, BaseModel], None]
 
     @property
     def keys(self) -> frozenset[str]:
@@ -67,7 +66,7 @@ class VectorAdapter:
     kind: VectorMethod
     tensors: Tensors
     record: TrainingRecord | None
-    base: GgufHeader
+    base: BaseHeader
 
     def facts(self) -> AdapterFacts:
         """Return the part of the manifest that its files give."""
@@ -79,6 +78,7 @@ class VectorAdapter:
             targets=tuple(sorted({name.rpartition(".")[2] for name in modules})),
             modules=len(modules),
             parameters=sum(prod(tensor.shape) for tensor in self.tensors.values()),
+            scalable=self.kind.peft_type == "IA3",
         )
 
     def digest(self, base_sha256: str) -> str:
@@ -92,12 +92,6 @@ def validate_vectors(folder: Path, base: BaseModel, kind: VectorMethod) -> Vecto
     _refuse(values, kind)
     record = read_record(folder / peft_files.RECORD_FILE)
     header = check_origin(str(values.get("base_model_name_or_path") or ""), record, base)
-    if header.architecture not in TORCH_ARCHITECTURES:
-        raise InvalidInput(
-            f"{kind.method} adapters for the architecture {header.architecture!r} cannot be served",
-            why=f"the torch engine reads GGUF files of {', '.join(sorted(TORCH_ARCHITECTURES))}",
-            fix="Choose another base with `--base`, or train a LoRA",
-        )
     tensors = read_tensors(folder / peft_files.WEIGHTS_FILE)
     if not tensors:
         raise InvalidInput("the adapter has no tensors", why="it would change nothing", fix="Train it first")
@@ -114,7 +108,7 @@ def _refuse(values: ConfigValues, kind: VectorMethod) -> None:
             raise InvalidInput(f"'{key}' is on in {peft_files.CONFIG_FILE}", why=effect, fix=f"Train without '{key}'")
 
 
-def _check_ia3(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+def _check_ia3(values: ConfigValues, tensors: Tensors, header: BaseHeader, base: BaseModel) -> None:
     """Check that each vector rescales the inputs (1, inputs) or the outputs (outputs, 1) of a linear layer."""
     for name, tensor in tensors.items():
         match = _VECTOR.fullmatch(name)
@@ -135,16 +129,16 @@ def _check_ia3(values: ConfigValues, tensors: Tensors, header: GgufHeader, base:
         raise InvalidInput("the adapter changes nothing", why="all its vectors are ones", fix="Train it first")
 
 
-def _check_prompt(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+def _check_prompt(values: ConfigValues, tensors: Tensors, header: BaseHeader, base: BaseModel) -> None:
     """Check virtual tokens that are embeddings: (tokens, embedding)."""
-    _check_embeddings(values, tensors, header.hyperparameter("embedding_length"), base)
+    _refuse_encoder(header, base)
+    _check_embeddings(values, tensors, header.embedding_length, base)
 
 
-def _check_prefix(values: ConfigValues, tensors: Tensors, header: GgufHeader, base: BaseModel) -> None:
+def _check_prefix(values: ConfigValues, tensors: Tensors, header: BaseHeader, base: BaseModel) -> None:
     """Check virtual tokens that are keys and values: (tokens, layers · 2 · key-value heads · size of a head)."""
-    layers, heads = header.hyperparameter("block_count"), header.hyperparameter("attention.head_count")
-    kv_heads = header.hyperparameter("attention.head_count_kv", heads)
-    size = header.hyperparameter("attention.key_length", header.hyperparameter("embedding_length") // heads)
+    _refuse_encoder(header, base)
+    layers, kv_heads, size = header.blocks, header.kv_heads, header.head_size
     for key, expected in (("num_layers", layers), ("num_attention_heads", kv_heads)):
         if values.get(key) != expected:
             raise Conflict(
@@ -152,6 +146,15 @@ def _check_prefix(values: ConfigValues, tensors: Tensors, header: GgufHeader, ba
                 fix="Import the adapter for the model it was trained on with `--base`",
             )
     _check_embeddings(values, tensors, layers * 2 * kv_heads * size, base)
+
+
+def _refuse_encoder(header: BaseHeader, base: BaseModel) -> None:
+    if header.encoder_decoder:
+        raise InvalidInput(
+            "adapters with virtual tokens are not served on an encoder-decoder model",
+            why=f"{base.id} has an encoder",
+            fix="Tune it with `--method lora` or `--method ia3`",
+        )
 
 
 def _check_embeddings(values: ConfigValues, tensors: Tensors, width: int, base: BaseModel) -> None:

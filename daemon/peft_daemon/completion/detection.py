@@ -1,6 +1,6 @@
-"""Which prompt formats a model's file needs, found out from the file's own vocabulary and chat template.
+"""Which prompt formats a model needs, found out from its own vocabulary and chat template.
 
-Only the words of the file count, not its name. The formats found may be corrected by whoever adds the model.
+Only the words of its files count, not their names. The formats found may be corrected by whoever adds the model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from peft_core.api_types import Task
 from peft_core.errors import InvalidInput
 from peft_core.gguf import TokenKind, Vocabulary
 from peft_daemon.completion.chat_template import format_of_template
-from peft_daemon.completion.formats import ENTRIES, FORMATS, FormatEntry, PromptField, PromptFormat, get
+from peft_daemon.completion.formats import (
+    ENTRIES,
+    FORMATS,
+    LEFT_TO_RIGHT,
+    FormatEntry,
+    PromptField,
+    PromptFormat,
+    get,
+)
 from peft_daemon.engines.base import Segment
 
 SPECIAL_KINDS = frozenset({TokenKind.CONTROL, TokenKind.USER_DEFINED, TokenKind.UNKNOWN})
@@ -29,25 +37,16 @@ _TOKEN_KEYS = (("fim_pre_token_id", "prefix_token_id"), ("fim_suf_token_id", "su
 """Keys by which a file names the tokens before prefix and suffix; the second ones are deprecated."""
 
 
-def fill_format_of(vocabulary: Vocabulary) -> PromptFormat:
+def fill_format_of(vocabulary: Vocabulary, *, architecture: str = "") -> PromptFormat:
     """Return the fill-in-the-middle format that a model with this vocabulary was trained with.
 
     It is the one whose control tokens are all there. If the file names its tokens for prefix and suffix, the format
     has to use these. Of several formats that fit, the one counts that names the file's pretokenizer, then the one with
     the most tokens. Raises InvalidInput with the nearest family and the tokens of it that the vocabulary lacks.
     """
-    # Tokens without a kind, in a broken file, are no control tokens; the engine refuses such a file.
-    special = {
-        token
-        for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=False)
-        if kind in SPECIAL_KINDS or token in ALWAYS_SPECIAL
-    }
-    # A model that ends with a token of another kind writes it as text, which the format's stop strings catch.
-    special |= {form.end for form in FORMATS.values()}.intersection(vocabulary.tokens)
+    special = _special_tokens(vocabulary)
     named = set(_named_tokens(vocabulary))
-    candidates = [
-        entry for entry in ENTRIES if entry.task is Task.FILL and named.issubset(FORMATS[entry.id].control_tokens)
-    ]
+    candidates = [entry for entry in _candidates(architecture) if named.issubset(FORMATS[entry.id].control_tokens)]
     if not candidates:
         raise _refused(f"it names {_listed(named)} as its tokens, which no known format has")
     fitting = [
@@ -60,6 +59,37 @@ def fill_format_of(vocabulary: Vocabulary) -> PromptFormat:
         raise _refused(_what_is_missing(candidates, special))
     best = max(fitting, key=lambda entry: (bool(entry.pretokenizers), len(FORMATS[entry.id].control_tokens)))
     return FORMATS[best.id]
+
+
+def fill_or_continue_format_of(vocabulary: Vocabulary, *, architecture: str) -> PromptFormat:
+    """Return the format for holes; ``left-to-right-v1`` for a model without a control token of any known one.
+
+    Raises InvalidInput as ``fill_format_of`` does for a model that has some of the tokens of a family.
+    """
+    special = _special_tokens(vocabulary)
+    if any(special & _hole_tokens(FORMATS[entry.id]) for entry in _candidates(architecture)):
+        return fill_format_of(vocabulary, architecture=architecture)
+    return LEFT_TO_RIGHT
+
+
+def _candidates(architecture: str) -> list[FormatEntry]:
+    """Return the formats with control tokens for holes that a model of this architecture may have."""
+    return [
+        entry
+        for entry in ENTRIES
+        if entry.task is Task.FILL and entry.tokens and (not entry.architectures or architecture in entry.architectures)
+    ]
+
+
+def _special_tokens(vocabulary: Vocabulary) -> set[str]:
+    # Tokens without a kind, in a broken file, are no control tokens; the engine refuses such a file.
+    special = {
+        token
+        for token, kind in zip(vocabulary.tokens, vocabulary.kinds, strict=False)
+        if kind in SPECIAL_KINDS or token in ALWAYS_SPECIAL
+    }
+    # A model that ends with a token of another kind writes it as text, which the format's stop strings catch.
+    return special | {form.end for form in FORMATS.values()}.intersection(vocabulary.tokens)
 
 
 def instruct_format_of(vocabulary: Vocabulary) -> PromptFormat:

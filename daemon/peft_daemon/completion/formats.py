@@ -136,6 +136,7 @@ class FormatEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     words: str = ""
     in_file: str = ""
     pretokenizers: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
 
     def to_format(self) -> PromptFormat:
         """The format with its texts cut into pieces."""
@@ -169,6 +170,10 @@ def _read_entries() -> tuple[FormatEntry, ...]:
 
 ENTRIES = _read_entries()
 FORMATS: Mapping[str, PromptFormat] = {entry.id: entry.to_format() for entry in ENTRIES}
+
+
+LEFT_TO_RIGHT = FORMATS["left-to-right-v1"]
+"""Continues the text before the cursor, for models that cannot fill in."""
 
 
 def of_model(ids: PromptFormats, task: Task) -> PromptFormat:

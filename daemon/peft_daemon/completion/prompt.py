@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log
 from typing import Protocol
 
@@ -153,6 +153,8 @@ def build(
         raise InvalidInput(f"the prompt format '{prompt_format.id}' shows no solved examples")
     held = "" if inside_secret(document) else held_back(document.line_before, prompt_format.pretokenizer)
     context = [chunk for chunk in context if secret_file(chunk.path) is None]
+    # What the format does not show must not take room from the rest.
+    shown = document if PromptField.SUFFIX in prompt_format.pieces else replace(document, suffix="")
     fixed = {
         PromptField.INTENT: masked(intent.strip()),
         PromptField.LANGUAGE: document.language,
@@ -164,7 +166,7 @@ def build(
     characters_per_token = CHARACTERS_PER_TOKEN
     for attempt in range(3):
         room = int(max(0, budget - frame) * characters_per_token)
-        window = _without_secrets(_select(document, room, held, context if prompt_format.with_context else ()))
+        window = _without_secrets(_select(shown, room, held, context if prompt_format.with_context else ()))
         prompt = _write(prompt_format, window, fixed, shots)
         # No token has less than one byte; SentencePiece may add one for a text's first space.
         if sum(1 if piece.special else len(piece.text.encode()) + 1 for piece in prompt) <= budget:

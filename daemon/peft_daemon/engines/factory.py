@@ -14,6 +14,7 @@ from peft_core.status_types import LLAMACPP, TORCH, UPSTREAM
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks
 from peft_daemon.engines.limits import step_tokens
+from peft_daemon.models.catalogue import ModelEntry
 
 SECOND_SLOT_FREE_BYTES = 1 << 30
 """Memory that must be free for a second slot, besides one and a half times the model."""
@@ -23,13 +24,24 @@ SPECULATION_BY_DEFAULT = True
 """Measured on two cores (docs/engines.md): faster where code repeats, not slower elsewhere."""
 
 
-def engine_id(settings: Settings) -> str:
-    """Return the id of the engine that runs models on this machine.
+def engine_id(settings: Settings, model: ModelEntry) -> str:
+    """Return the id of the engine that runs ``model`` on this machine.
 
-    ``auto`` is llama.cpp, the faster one on a CPU. With ``upstream`` it is llama.cpp too: it steps in for the server,
-    and measurements, tuning and evaluations never send code away.
+    ``auto`` is llama.cpp, the faster one on a CPU, for a GGUF file, and torch for a folder. With ``upstream`` it is the
+    same: this engine steps in for the server, and measurements, tuning and evaluations never send code away. Raises
+    InvalidInput for a folder that llama.cpp shall run.
     """
-    return TORCH if settings.engine == TORCH else LLAMACPP
+    return _engine_id(settings, model.id, is_folder=model.folder is not None)
+
+
+def _engine_id(settings: Settings, model_id: str, *, is_folder: bool) -> str:
+    if is_folder and settings.engine == LLAMACPP:
+        raise InvalidInput(
+            f"llama.cpp cannot run '{model_id}'",
+            why="it is a folder in transformers' layout, and `engine` is llamacpp",
+            fix="Set `engine` to auto, or choose a model in a GGUF file",
+        )
+    return TORCH if is_folder or settings.engine == TORCH else LLAMACPP
 
 
 def uses_speculation(settings: Settings) -> bool:
@@ -55,13 +67,14 @@ def server_program(settings: Settings) -> Path | None:
     return Path(found).absolute()
 
 
-def speed_key(settings: Settings, model_sha256: str, program: Path | None = None) -> str:
+def speed_key(settings: Settings, model: ModelEntry, file_sha256: str, program: Path | None = None) -> str:
     """Return what an engine's speed depends on: who computes (``program``; None: the wheel), how, with which model."""
     if settings.engine == UPSTREAM:
         return f"{UPSTREAM} {settings.upstream_url} {settings.upstream_model}"
-    computes = str(program or WHEEL) if engine_id(settings) == LLAMACPP else settings.torch_precision
+    engine = engine_id(settings, model)
+    computes = str(program or WHEEL) if engine == LLAMACPP else settings.torch_precision
     layers = "" if settings.gpu_layers < 0 else f" {settings.gpu_layers} layers"
-    return f"{engine_id(settings)} {computes}{layers} {settings.threads} threads {model_sha256[:16]}"
+    return f"{engine} {computes}{layers} {settings.threads} threads {file_sha256[:16]}"
 
 
 def slot_count(settings: Settings, model_path: Path) -> int:
@@ -70,7 +83,7 @@ def slot_count(settings: Settings, model_path: Path) -> int:
     With two slots, two editor windows do not evict each other's documents. A slot's KV state of 4,096 tokens takes a
     tenth of a small model. Torch decodes one request at a time.
     """
-    if settings.slots or engine_id(settings) == TORCH:
+    if settings.slots or settings.engine == TORCH or model_path.is_dir():
         return settings.slots or 1
     model_bytes = model_path.stat().st_size if model_path.exists() else 0
     needed = int(1.5 * model_bytes) + SECOND_SLOT_FREE_BYTES
@@ -91,15 +104,16 @@ def create_engine(
     measured: Path | None = None,
     problem: str = "",
 ) -> Engine:
-    """Create the engine for this model, without starting it.
+    """Create the engine for this model, a GGUF file or a folder, without starting it.
 
     Only this user may enter ``socket_folder``. ``adapters`` are loaded at the start where the engine can. ``states`` is
     the folder for saved KV states and the model's sha256; None saves none. ``checks`` are called before files are
     loaded. ``speed`` is what is known of it, which decides the length of its steps. ``measured`` is the
     ``llama-server`` to run where the settings leave it open; if it cannot start, the wheel does, and the status says
-    so. ``problem`` is what it says from the beginning. Raises InvalidInput where the engine is not installed.
+    so. ``problem`` is what it says from the beginning. Raises InvalidInput where the engine is not installed or cannot
+    run the model.
     """
-    if engine_id(settings) == TORCH:
+    if _engine_id(settings, model_id, is_folder=model_path.is_dir()) == TORCH:
         from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
 
         require_installed()

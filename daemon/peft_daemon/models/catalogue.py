@@ -22,6 +22,7 @@ from peft_core.errors import Conflict, InvalidInput, NotFound, UnusablePath
 from peft_core.files import format_bytes, private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP, TORCH
 
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Bytes = Annotated[int, Meta(ge=1)]
@@ -29,6 +30,10 @@ FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A plain name: joined to a folder it stays in that folder."""
 PROCESS_BYTES = 280_000_000
 """Of the daemon and its engine, without weights: measured 330 MB with the default model, of which KV caches are 50."""
+TORCH_PROCESS_BYTES = 700_000_000
+"""The same with the torch engine, whose libraries are larger."""
+STORED_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+"""Bytes of a number, by the name that safetensors gives its type."""
 
 
 class PromptFormats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,17 +90,29 @@ class TokenCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the layers, as ``engines.machine`` names it: llama.cpp computes some types faster than others."""
 
 
+class FolderLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="folder", tag_field="type"):
+    """A folder in transformers' layout on this disk, which is used where it lies."""
+
+    path: str
+    """Absolute."""
+    side_sha256: Sha256
+    """Hash of the files beside the weights (config, tokenizer, chat template): ``content.ContentHash.side_sha256``."""
+
+
 class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One base model."""
 
     id: FileName
     family: str
-    """Architecture, as GGUF names it; adapters fit models of one family and size only."""
+    """Architecture, as GGUF or ``config.json`` names it; adapters fit models of one family and size only."""
     licence: str
     """SPDX id, or what the file says of itself; ``unknown`` if it says nothing."""
     file: FileName
+    """Name of the file or folder."""
     bytes: Bytes
+    """Size of all content."""
     sha256: Sha256
+    """Hash of the weights: see ``content``."""
     quantization: str
     context_tokens: Annotated[int, Meta(ge=1)]
     """Longest context the model was trained for."""
@@ -106,19 +123,34 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     parameters: Annotated[int, Meta(ge=1)] | None = None
     """All weights there are, as the makers count them."""
     token_cost: TokenCost | None = None
-    sources: Annotated[tuple[HubLocation | PackageLocation | FileLocation, ...], Meta(min_length=1)]
+    sources: Annotated[tuple[HubLocation | PackageLocation | FileLocation | FolderLocation, ...], Meta(min_length=1)]
     """In the order they are tried."""
 
     @property
+    def folder(self) -> FolderLocation | None:
+        """The folder of a model in transformers' layout; None for one in a GGUF file."""
+        return next((source for source in self.sources if isinstance(source, FolderLocation)), None)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Ids of the engines that can run it, the one to prefer first."""
+        return (LLAMACPP, TORCH) if self.folder is None else (TORCH,)
+
+    @property
     def memory_bytes(self) -> int:
-        """Memory that serving it takes, roughly: the weights, the KV caches of two slots, and both processes."""
-        return int(self.bytes * 1.1) + PROCESS_BYTES
+        """Memory that serving it takes, roughly: the weights, the KV caches of two slots, and both processes.
+
+        Of a folder the weights as float32, in which a processor computes with them.
+        """
+        if self.folder is None:
+            return int(self.bytes * 1.1) + PROCESS_BYTES
+        return int(self.bytes * 4 / STORED_BYTES.get(self.quantization, 4) * 1.1) + TORCH_PROCESS_BYTES
 
     @property
     def in_place(self) -> Path | None:
-        """The file of a model that is used where it lies, or None."""
-        files = (Path(source.path) for source in self.sources if isinstance(source, FileLocation))
-        return next(files, None)
+        """The file or folder of a model that is used where it lies, or None."""
+        lying = (Path(each.path) for each in self.sources if isinstance(each, FileLocation | FolderLocation))
+        return next(lying, None)
 
 
 class _Entries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from peft_core.files import format_bytes
+from peft_core.status_types import LLAMACPP
 from peft_daemon.models.catalogue import ModelEntry, TokenCost
 
 OFFERS = 3
@@ -158,9 +159,9 @@ def plan_models(models: Sequence[ModelState], machine: MachineFacts, default: st
     memory or onto the disk is not offered, except the model in use. Of models of one size one is offered: the one in
     use, else one that is here, else the first.
     """
-    speeds = (
-        {each.entry.id: predict(token_cost(each.entry), machine.kernels) for each in models} if machine.kernels else {}
-    )
+    # What was measured is llama.cpp, which runs no folder.
+    measured = [each.entry for each in models if LLAMACPP in each.entry.engines] if machine.kernels else []
+    speeds = {entry.id: predict(token_cost(entry), machine.kernels) for entry in measured}
     fitting = [each for each in models if each.in_use or fits(each.entry, machine, each.missing_bytes)]
     if fitting:
         by_size = sorted(_one_of_each_size(fitting), key=_size)
@@ -206,14 +207,15 @@ def _one_of_each_size(models: Sequence[ModelState]) -> list[ModelState]:
 
 def _recommend(by_size: Sequence[ModelState], speeds: Mapping[str, SpeedPrediction]) -> tuple[str, str]:
     """Return the id of the model to recommend, and why: the largest that is quick, else the quickest."""
-    if not speeds:
+    predicted = [each for each in by_size if each.entry.id in speeds]
+    if not predicted:
         return by_size[0].entry.id, "the smallest, as the machine was too busy or too slow to be measured in time"
     if len(by_size) == 1:
         return by_size[0].entry.id, "no other model fits into the memory and the disk that are free"
-    times = {each.entry.id: speeds[each.entry.id].first_suggestion_s for each in by_size}
+    times = {each.entry.id: speeds[each.entry.id].first_suggestion_s for each in predicted}
     quick = [model for model, seconds in times.items() if seconds <= QUICK_S]
     if quick:
-        larger = "" if quick[-1] == by_size[-1].entry.id else "; larger ones take longer"
+        larger = "" if quick[-1] == predicted[-1].entry.id else "; larger ones take longer"
         return quick[-1], f"the largest that shows a first suggestion within {QUICK_S:.0f} s on this machine{larger}"
     quickest = min(times, key=lambda model: times[model])
     return quickest, f"the quickest, as none shows a first suggestion within {QUICK_S:.0f} s on this machine"

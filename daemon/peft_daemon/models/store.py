@@ -2,8 +2,8 @@
 
 A model is either installed (complete and verified) or absent: its file is moved into place in one atomic step. An
 interrupted download is kept in ``.staging`` and continued by the next pull. Asking for a path does not hash the file;
-if its size or time changed, the user is told to run ``models pull``, which hashes it. ``verifier`` has the checks
-before an engine loads a file.
+if its size or time changed, the user is told to run ``models pull``, which hashes it. ``content`` says which files are
+a model; ``verifier`` has the checks before an engine loads it.
 """
 
 from __future__ import annotations
@@ -13,41 +13,32 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-
-import msgspec
 
 from peft_core import files
 from peft_core.errors import Conflict, DownloadFailed, NotFound
-from peft_core.files import FileStamp, file_sha256, format_bytes, sample_sha256
-from peft_core.http_download import DownloadProgress, NoProgress, PartialFile, hub_endpoint
+from peft_core.files import file_sha256, format_bytes
+from peft_core.http_download import DownloadProgress, NoProgress, PartialFile
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.models.catalogue import FileName, HubLocation, ModelEntry, PackageLocation, Sha256
+from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.content import (
+    VERIFIED_RECORD_FILE,
+    ContentHash,
+    ContentStamp,
+    VerificationRecord,
+    content_bytes,
+    content_stamp,
+    hash_content,
+    read_record,
+    write_record,
+)
 from peft_daemon.models.optimized import ModelFile, read_optimized
-from peft_daemon.models.sources import HubSource, LocalFileSource, ModelSource, PackageIndexSource, SourceFailed
+from peft_daemon.models.sources import LocalFileSource, ModelSource, SourceFailed, remote_sources
 
 STAGING = ".staging"
-VERIFIED_RECORD_FILE = "verified.json"
-MAX_HASH_TRIES = 3
-"""How often a file is hashed when it changes while it is hashed."""
-
-
-class VerificationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """``verified.json``: which file was hashed, and what shows whether it changed since."""
-
-    file: FileName
-    sha256: Sha256
-    bytes: int
-    mtime_ns: int
-    stamp: FileStamp | None = None
-    """Stamp of the file when it was hashed; None in older records."""
-    sample: str = ""
-    """``files.sample_sha256`` of the file when it was hashed; empty in older records."""
-    verified: str
-    """UTC, ISO 8601."""
-    source: str
+FOUND = "found in the folder"
+"""Source of content that was not fetched."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +115,7 @@ class ModelStore:
         return ModelFile(self.home(entry) / record.file, record.sha256, record.recipe)
 
     def file(self, entry: ModelEntry) -> Path:
-        """Return where the model's file belongs; it may not exist."""
+        """Return where the model's file or folder belongs; it may not exist."""
         return entry.in_place or self.home(entry) / entry.file
 
     def home(self, entry: ModelEntry) -> Path:
@@ -152,44 +143,43 @@ class ModelStore:
 
     def record(self, entry: ModelEntry) -> VerificationRecord | None:
         """Return the record of the last hash, even if the file changed since; None if there is none."""
-        record = _read_record(self.home(entry))
+        record = read_record(self.home(entry))
         return record if record and (record.file, record.sha256) == (entry.file, entry.sha256) else None
 
     def verify(self, entry: ModelEntry, *, sha256: Callable[[Path], str] = file_sha256) -> InstalledModel:
-        """Hash the file with ``sha256`` and renew its record, if the folder is writable.
+        """Hash the model's files with ``sha256`` and renew its record, if the store's folder is writable.
 
-        Raises NotFound if the file is absent, Conflict if it is not the catalogue's file. It then counts as not
+        Raises NotFound if the model is absent, Conflict if it is not the catalogue's. It then counts as not
         installed, and the next pull replaces it.
         """
         file = self.file(entry)
-        if not file.is_file():
+        if not file.exists():
             self.path(entry)
-        record = _read_record(self.home(entry))
+        record = read_record(self.home(entry))
         try:
-            for _ in range(MAX_HASH_TRIES):
-                stamp = FileStamp.of(file)
-                right = stamp.bytes == entry.bytes and sha256(file) == entry.sha256
-                if FileStamp.of(file) == stamp:
-                    break
-            else:
-                raise Conflict(f"{file} is being written", fix="Try again when that is done")
+            hashed = hash_content(file, sha256) if content_bytes(file) == entry.bytes else None
         except OSError as error:
-            raise Conflict(
-                f"{file} cannot be read",
-                why=error.strerror or str(error),
-                fix="Correct its permissions, or check the disk",
-            ) from None
-        if not right:
+            raise _unreadable(file, error) from None
+        if hashed is None or not _is_right(entry, hashed):
             with contextlib.suppress(OSError):
                 (self.home(entry) / VERIFIED_RECORD_FILE).unlink(missing_ok=True)
-            raise Conflict(
-                f"{file} is damaged",
-                why="its sha256 is not the catalogue's",
-                fix=f"Type `peft-daemon models pull {entry.id}` to replace it"
-                if entry.in_place is None
-                else f"If it was replaced on purpose: `peft-daemon models remove {entry.id}`, then add it again",
-            )
-        return self._write_record(entry, record.source if record else "found in the folder", must_write=False)
+            raise _damaged(entry, file)
+        return self._record(entry, record.source if record else FOUND, stamp=hashed.stamp, must_write=False)
+
+    def register(self, entry: ModelEntry, hashed: ContentHash) -> InstalledModel:
+        """Record a model that is used where it lies, and whose content was read just now, as installed.
+
+        It is read again only if it changed since. Raises Conflict if it is another content now, or if the store's
+        folder is not writable.
+        """
+        file = self.file(entry)
+        try:
+            with self.locked(entry, NoProgress()):
+                if content_stamp(file) != hashed.stamp or not _is_right(entry, hashed):
+                    self.verify(entry)
+                return self._record(entry, FOUND, stamp=content_stamp(file))
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def pull(
         self, entry: ModelEntry, *, local: Path | None = None, progress: DownloadProgress | None = None
@@ -241,7 +231,7 @@ class ModelStore:
         return freed
 
     def _check_in_place(self, entry: ModelEntry, progress: DownloadProgress) -> InstalledModel:
-        if not self.file(entry).is_file():
+        if not self.file(entry).exists():
             raise _gone(entry)
         with self.locked(entry, progress):
             progress.note(f"checking {self.file(entry)}")
@@ -266,7 +256,7 @@ class ModelStore:
                 reasons.append(f"{source.name}: {failure}")
                 progress.note(reasons[-1])
                 continue
-            return self._write_record(entry, source.name)
+            return self._record(entry, source.name)
         raise DownloadFailed(
             f"cannot fetch model '{entry.id}'",
             why="; ".join(reasons),
@@ -324,29 +314,20 @@ class ModelStore:
     def find(self, entry: ModelEntry) -> InstalledModel | None:
         """Return the model if it is there and unchanged since it was verified."""
         record = self.record(entry)
-        return None if record is None else _installed(entry.id, self.file(entry), record)
-
-    def _write_record(self, entry: ModelEntry, source: str, *, must_write: bool = True) -> InstalledModel:
         file = self.file(entry)
-        info = file.stat()
-        record = VerificationRecord(
-            file=entry.file,
-            sha256=entry.sha256,
-            bytes=info.st_size,
-            mtime_ns=info.st_mtime_ns,
-            stamp=FileStamp.of(file),
-            sample=sample_sha256(file),
-            verified=datetime.now(UTC).isoformat(timespec="seconds"),
-            source=source,
-        )
-        content = msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+        return _installed(entry.id, file, record) if record is not None and record.fits(file) else None
+
+    def _record(
+        self, entry: ModelEntry, source: str, *, stamp: ContentStamp | None = None, must_write: bool = True
+    ) -> InstalledModel:
+        """Record the content as verified; ``stamp`` is the one it had when it was read, None: the one it has now."""
+        record = VerificationRecord.of(entry, self.file(entry), source, stamp)
         try:
-            self.home(entry).mkdir(parents=True, exist_ok=True)
-            files.write_atomic(self.home(entry) / VERIFIED_RECORD_FILE, content, files.SHARED_MODE)
+            write_record(self.home(entry), record)
         except OSError:
             if must_write:
                 raise
-        return InstalledModel(entry.id, file, record.bytes, record.sha256, record.source, record.verified)
+        return _installed(entry.id, self.file(entry), record)
 
     @contextlib.contextmanager
     def locked(self, entry: ModelEntry, progress: DownloadProgress) -> Iterator[None]:
@@ -395,42 +376,39 @@ def open_store(settings: Settings, paths: Paths) -> ModelStore:
     return ModelStore(folder, offline=settings.offline)
 
 
-def _read_record(folder: Path) -> VerificationRecord | None:
-    try:
-        return msgspec.json.decode((folder / VERIFIED_RECORD_FILE).read_bytes(), type=VerificationRecord)
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _installed(model_id: str, file: Path, record: VerificationRecord) -> InstalledModel | None:
-    """Return the model if its file is still the one that was verified."""
-    try:
-        info = file.stat()
-    except OSError:
-        return None
-    if (info.st_size, info.st_mtime_ns) != (record.bytes, record.mtime_ns):
-        return None
+def _installed(model_id: str, file: Path, record: VerificationRecord) -> InstalledModel:
     return InstalledModel(model_id, file, record.bytes, record.sha256, record.source, record.verified)
+
+
+def _is_right(entry: ModelEntry, hashed: ContentHash) -> bool:
+    """Whether this content is the model's."""
+    side = entry.folder.side_sha256 if entry.folder else ""
+    return (hashed.sha256, hashed.side_sha256) == (entry.sha256, side)
 
 
 def _gone(entry: ModelEntry) -> NotFound:
     return NotFound(
-        f"the file of model '{entry.id}' is gone: {entry.in_place}",
+        f"the {'folder' if entry.folder else 'file'} of model '{entry.id}' is gone: {entry.in_place}",
         why="it was used where it lay, not copied",
         fix=f"Put it back, or take the model out of the list with `peft-daemon models remove {entry.id}`",
     )
 
 
-def remote_sources(entry: ModelEntry, environ: Mapping[str, str]) -> list[ModelSource]:
-    """Return the entry's network sources in order.
+def _damaged(entry: ModelEntry, file: Path) -> Conflict:
+    return Conflict(
+        f"{file} is {'not what was added' if entry.folder else 'damaged'}",
+        why="its weights, config, tokenizer or chat template changed"
+        if entry.folder
+        else "its sha256 is not the catalogue's",
+        fix=f"Type `peft-daemon models pull {entry.id}` to replace it"
+        if entry.in_place is None
+        else f"If it was replaced on purpose: `peft-daemon models remove {entry.id}`, then add it again",
+    )
 
-    ``HF_ENDPOINT`` in ``environ`` replaces the hub's URL. Raises InvalidInput if it is not an http(s) URL.
-    """
-    endpoint = hub_endpoint(environ)
-    sources: list[ModelSource] = []
-    for location in entry.sources:
-        if isinstance(location, HubLocation):
-            sources.append(HubSource(entry, location, endpoint=endpoint))
-        elif isinstance(location, PackageLocation):
-            sources.append(PackageIndexSource(entry, location))
-    return sources
+
+def _unreadable(file: Path, error: OSError) -> Conflict:
+    return Conflict(
+        f"{error.filename or file} cannot be read",
+        why=error.strerror or str(error),
+        fix="Correct its permissions, or check the disk",
+    )

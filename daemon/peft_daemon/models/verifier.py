@@ -4,6 +4,7 @@ Before a load, the file's stamp (size, times, inode) and the hash of a sample ar
 whole file was hashed, which takes milliseconds. If either differs, the whole file is hashed. While the file is in use,
 its stamp is checked every second, and the whole file is hashed when the stamp changes, when answers suggest that the
 file is damaged, and once a day. A damaged file is never loaded: loading it raises UnusableFile until it is replaced.
+Of a model in transformers' layout the "file" is its folder: see ``content``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import msgspec
 from peft_core.errors import PeftDaemonError, UnusableFile
 from peft_core.files import FileStamp, sample_sha256
 from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.content import ContentStamp, VerificationRecord, content_sample, content_stamp
 from peft_daemon.models.optimized import (
     OPTIMIZED_RECORD_FILE,
     OptimizedRecord,
@@ -33,7 +35,7 @@ from peft_daemon.models.optimized import (
     read_optimized_record,
     write_optimized_record,
 )
-from peft_daemon.models.store import ModelStore, VerificationRecord
+from peft_daemon.models.store import ModelStore
 
 STAMP_CHECK_INTERVAL_S = 1.0
 """How often the stamp of the file in use is checked."""
@@ -63,9 +65,10 @@ class ModelVerifier:
         self, store: ModelStore, entry: ModelEntry, *, uses_copy: bool, busy: Callable[[], bool] = lambda: False
     ) -> None:
         self._store, self._entry, self._uses_copy, self._busy = store, entry, uses_copy, busy
-        self._verified: dict[Path, tuple[FileStamp, str]] = {}
+        self._verified: dict[Path, tuple[ContentStamp, str]] = {}
         """Stamp and sample hash of files that this process hashed."""
-        self._known_damaged: dict[Path, FileStamp] = {}
+        self._known_damaged: dict[Path, tuple[ContentStamp, UnusableFile]] = {}
+        """Stamp of files that are not right, and the error that said so."""
         self._loaded: Path | None = None
         self._loaded_at = self._hashed_at = 0.0
         self._suspicion = ""
@@ -121,10 +124,10 @@ class ModelVerifier:
         suspicion, self._suspicion = self._suspicion, ""
         path, now = self._loaded, time.monotonic()
         try:
-            stamp = FileStamp.of(path) if path is not None else None
+            stamp = content_stamp(path) if path is not None else None
         except OSError:
             return None  # the engine still has it open, and the next load reports that it is gone
-        if path is None or stamp is None or self._known_damaged.get(path) == stamp:
+        if path is None or stamp is None or self._damage(path, stamp) is not None:
             return None
         if suspicion and (not self._hashed_at or now - self._hashed_at > MIN_SUSPICION_INTERVAL_S):
             return suspicion
@@ -169,8 +172,8 @@ class ModelVerifier:
     def _require_original(self) -> None:
         path = self._store.file(self._entry)
         with contextlib.suppress(OSError):
-            if self._known_damaged.get(path) == FileStamp.of(path):
-                raise self._damaged_error(path)
+            if (known := self._damage(path, content_stamp(path))) is not None:
+                raise UnusableFile(known.what, why=known.why, fix=known.fix)
             if self._unchanged(path):
                 return
         self._verify_original()
@@ -183,10 +186,16 @@ class ModelVerifier:
         except _Closing:
             raise
         except PeftDaemonError as error:
+            unusable = UnusableFile(error.what, why=error.why, fix=error.fix)
             if stamp is not None:
-                self._known_damaged[path] = stamp
-            raise UnusableFile(error.what, why=error.why, fix=error.fix) from None
+                self._known_damaged[path] = stamp, unusable
+            raise unusable from None
         self._mark_verified(path)
+
+    def _damage(self, path: Path, stamp: ContentStamp) -> UnusableFile | None:
+        """Return what was found wrong with the file when it had this stamp."""
+        known = self._known_damaged.get(path)
+        return known[1] if known is not None and known[0] == stamp else None
 
     def _hash_copy(self, path: Path, record: OptimizedRecord, *, pause_when_busy: bool = False) -> bool:
         stamp = FileStamp.of(path)
@@ -207,9 +216,9 @@ class ModelVerifier:
     def _unchanged(self, path: Path) -> bool:
         """Whether stamp and sample are those of the file that was hashed; raises OSError."""
         stamp, sample = self._expected(path)
-        return stamp == FileStamp.of(path) and bool(sample) and sample_sha256(path) == sample
+        return stamp == content_stamp(path) and bool(sample) and content_sample(path) == sample
 
-    def _expected(self, path: Path) -> tuple[FileStamp | None, str]:
+    def _expected(self, path: Path) -> tuple[ContentStamp | None, str]:
         """Return the stamp and sample hash that were recorded when the file was last hashed."""
         if path in self._verified:
             return self._verified[path]
@@ -242,15 +251,8 @@ class ModelVerifier:
 
     def _mark_verified(self, path: Path) -> None:
         with contextlib.suppress(OSError):
-            self._verified[path] = FileStamp.of(path), sample_sha256(path)
+            self._verified[path] = content_stamp(path), content_sample(path)
         self._hashed_at = time.monotonic()
-
-    def _damaged_error(self, path: Path) -> UnusableFile:
-        return UnusableFile(
-            f"{path} is damaged",
-            why="its sha256 is not the catalogue's",
-            fix=f"Type `peft-daemon models pull {self._entry.id}` to replace it",
-        )
 
     def _sha256(self, path: Path, *, pause_when_busy: bool = False) -> str:
         result, buffer = hashlib.sha256(), bytearray(CHUNK_BYTES)
@@ -273,9 +275,9 @@ _DAILY = "its last check is a day old"
 _COPY_FIX = "Type `peft-daemon models optimize` to make it again; the original is used meanwhile"
 
 
-def _stamp(path: Path) -> FileStamp | None:
+def _stamp(path: Path) -> ContentStamp | None:
     with contextlib.suppress(OSError):
-        return FileStamp.of(path)
+        return content_stamp(path)
     return None
 
 

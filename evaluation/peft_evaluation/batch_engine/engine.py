@@ -18,7 +18,7 @@ from torch import Tensor
 
 from peft_core.api_types import FinishReason, Timings
 from peft_core.code.document import normalize_newlines
-from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError
 from peft_core.status_types import TORCH, EngineState, EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion.job import CompletionJob
@@ -27,7 +27,7 @@ from peft_daemon.completion.stream import postprocess
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
 from peft_daemon.engines.torch.adapters import AdapterCache
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too_long, require_decoder_only
+from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too_long
 from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 from peft_daemon.models.catalogue import PromptFormats
 from peft_evaluation.batch_engine.worker import BatchLimits, BatchWorker, BeamSearch, Search, SearchJob, SingleSequence
@@ -115,7 +115,10 @@ class BatchedEngine:
         base = await asyncio.shield(self._loading)
         if self._worker is not None:
             return
-        require_decoder_only(base)
+        if base.family.encoder_decoder:
+            raise InvalidInput(
+                f"{base.family.id} models do not answer in batches", why="they have an encoder", fix="Leave --beams out"
+            )
         self._vocabulary, self._tokenizer = ByteVocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
         self._adapter_cache = AdapterCache(base, MAX_ADAPTERS)
         self._worker = BatchWorker(base, self._adapter_cache, batch_limits(base.model.device.type, self._row_limit))

@@ -20,6 +20,7 @@ import msgspec
 
 from peft_core import files
 from peft_core.errors import Cancelled, Conflict, InvalidInput
+from peft_core.status_types import LLAMACPP
 from peft_core.tasks import OnProgress
 from peft_evaluation.journal import Journal
 from peft_evaluation.typing_benchmark.figures import assemble
@@ -95,6 +96,12 @@ def bench(request: BenchRequest, installation: Installation, on_progress: OnProg
     without the model; Cancelled for Ctrl-C; and what a system raises.
     """
     base = installation.base
+    if LLAMACPP not in installation.entry.engines:
+        raise InvalidInput(
+            f"'{base.id}' cannot be measured here",
+            why="all policies use llama.cpp, and it is a folder in transformers' layout",
+            fix="Set `model` to one in a GGUF file",
+        )
     installation.require_intact()
     engine = BenchModel(base.id, base.path, installation.settings.threads)
     traces = make_traces(request.amount, request.seed, request.sources)

@@ -14,8 +14,9 @@ import pytest
 
 from peft_core.settings import Settings
 from peft_daemon.models import catalogue
+from peft_daemon.models.content import VERIFIED_RECORD_FILE
 from peft_daemon.models.optimized import CopyFigures, publish_optimized
-from peft_daemon.models.store import VERIFIED_RECORD_FILE, ModelStore
+from peft_daemon.models.store import ModelStore
 from peft_daemon.requantize.comparison import CopyQuality
 from peft_daemon.requantize.copy import get_recipe
 from peft_daemon.requantize.optimizer import JudgingOptions, Optimizer

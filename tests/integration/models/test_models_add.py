@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -91,6 +92,31 @@ def test_a_file_is_added_where_it_lies_and_answers(home: Path, coder: Path) -> N
     answer = json.loads(run_cli("complete", *where, environment=own).stdout)
     assert (answer["model"], answer["task"]) == ("mine", "fill")
     run_cli("stop", environment=own)
+
+
+IO = """
+import atexit, pathlib, sys
+from peft_cli import main
+atexit.register(lambda: print(pathlib.Path("/proc/self/io").read_text(), file=sys.stderr))
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say what a process read")
+def test_a_file_is_read_as_a_whole_only_once(home: Path, coder: Path) -> None:
+    large, size = home / "large.gguf", 400_000_000
+    large.write_bytes(coder.read_bytes())
+    os.truncate(large, size)
+    done = subprocess.run(
+        [sys.executable, "-c", IO, "models", "add", str(large), "--no-check"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    (read,) = (int(line.split()[1]) for line in done.stderr.splitlines() if line.startswith("rchar:"))
+    assert size < read < 1.5 * size
+    assert listed()["large"]["installed"]
 
 
 def test_it_can_be_tuned_and_evaluated_and_its_adapter_meets_no_other_base(home: Path, coder: Path) -> None:

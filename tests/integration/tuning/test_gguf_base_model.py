@@ -15,6 +15,7 @@ PROMPT = [1, 262, 274, 265]
 SHAPES = {
     "qwen2 with tied embeddings": ("qwen2", {"tie_word_embeddings": True}, None),
     "qwen2 with an output matrix": ("qwen2", {"tie_word_embeddings": False}, None),
+    "qwen3": ("qwen3", {"tie_word_embeddings": False, "head_dim": 16}, None),
     "llama": ("llama", {"tie_word_embeddings": False}, None),
     "llama with rescaled positions": ("llama", {"tie_word_embeddings": True}, [1.0, 2.0, 4.0, 8.0]),
 }

@@ -17,7 +17,8 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.models import catalogue
-from peft_daemon.models.store import VERIFIED_RECORD_FILE, VerificationRecord, open_store
+from peft_daemon.models.content import VERIFIED_RECORD_FILE, VerificationRecord
+from peft_daemon.models.store import open_store
 from support.synthetic_adapter import lora, write_peft
 
 

@@ -196,6 +196,6 @@ def test_a_bad_one_is_refused_and_nothing_is_stored(
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_base_torch_cannot_read_is_named(registry: AdapterRegistry, tmp_path: Path, kind: str) -> None:
-    base = TinyModel.random("qwen3").write(tmp_path / "other.gguf")
-    with pytest.raises(InvalidInput, match="architecture 'qwen3'"):
+    base = TinyModel.random("phi3").write(tmp_path / "other.gguf")
+    with pytest.raises(InvalidInput, match="architecture 'phi3'"):
         registry.import_(write(tmp_path / "in", kind), name="mine", base=base)

@@ -10,7 +10,11 @@ import pytest
 from peft_core.api_types import Task
 from peft_core.errors import InvalidInput
 from peft_core.gguf import TokenKind
-from peft_daemon.completion.detection import fill_format_of, instruct_format_of
+from peft_daemon.completion.detection import (
+    fill_format_of,
+    fill_or_continue_format_of,
+    instruct_format_of,
+)
 from peft_daemon.completion.formats import ENTRIES, FORMATS
 from support.vocabulary import vocabulary
 
@@ -43,7 +47,8 @@ VOCABULARIES = {
 
 
 def test_every_fill_format_can_be_found() -> None:
-    assert set(VOCABULARIES) == {name for name, form in FORMATS.items() if form.task is Task.FILL}
+    fills = {name for name, form in FORMATS.items() if form.task is Task.FILL}
+    assert set(VOCABULARIES) == fills - {"left-to-right-v1", "t5-span-v1"}
 
 
 @pytest.mark.parametrize("name", VOCABULARIES)
@@ -93,6 +98,28 @@ def test_a_refusal_says_what_is_missing_and_what_to_type(control: tuple[str, ...
     assert why in caught.value.why
     assert "--fill-format ID" in caught.value.fix
     assert all(name in caught.value.fix for name in VOCABULARIES)
+
+
+SENTINELS = ("<pad>", "</s>", "<extra_id_0>", "<extra_id_1>")
+
+
+def test_sentinels_mean_holes_to_t5_alone() -> None:
+    assert fill_format_of(vocabulary(SENTINELS), architecture="t5").id == "t5-span-v1"
+    assert fill_or_continue_format_of(vocabulary(SENTINELS), architecture="t5").id == "t5-span-v1"
+    assert fill_or_continue_format_of(vocabulary(SENTINELS), architecture="llama").id == "left-to-right-v1"
+    with pytest.raises(InvalidInput):
+        fill_format_of(vocabulary(SENTINELS), architecture="llama")
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_a_model_that_can_fill_in_is_not_continued(name: str) -> None:
+    assert fill_or_continue_format_of(VOCABULARIES[name], architecture="llama") is FORMATS[name]
+
+
+def test_only_a_model_without_any_token_for_holes_is_continued() -> None:
+    assert fill_or_continue_format_of(vocabulary(("<|endoftext|>",)), architecture="codegen").id == "left-to-right-v1"
+    with pytest.raises(InvalidInput, match="the nearest family is StarCoder2"):
+        fill_or_continue_format_of(vocabulary(("<fim_prefix>", "<file_sep>")), architecture="llama")
 
 
 def test_tokens_of_an_unknown_family_are_named() -> None:

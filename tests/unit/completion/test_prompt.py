@@ -98,7 +98,7 @@ def test_the_text_shown_is_the_text_around_the_cursor_in_whole_lines(
     order = [piece.text for piece in FORMATS[name].pieces if isinstance(piece, Segment) and piece.special]
     assert control == order
     texts = field_texts(FORMATS[name], built)
-    after = texts[PromptField.SUFFIX]
+    after = texts.get(PromptField.SUFFIX, "")
     shown = texts[PromptField.PREFIX] + texts.get(PromptField.TYPED, "") + held
     assert prefix.endswith(shown)
     assert suffix.startswith(after)

@@ -33,6 +33,8 @@ FILL = {
     "seedcoder-fim-v1": f"«<[fim-suffix]>»{AFTER}«<[fim-prefix]>»{ABOVE}«<[fim-middle]>»{GPT4}",
     "mellum-fim-v1": f"«<filename>»app/main.py\n«<fim_suffix>»{AFTER}«<fim_prefix>»{ABOVE}«<fim_middle>»{GPT2}",
     "codestral-fim-v1": f"«<s>»«[SUFFIX]»{AFTER}«[PREFIX]»{WHOLE}",
+    "t5-span-v1": f"{WHOLE}«<extra_id_0>»{AFTER}",
+    "left-to-right-v1": f"{ABOVE}{GPT2}",
 }
 FILL_WITH_CHUNKS = {
     "qwen-fim-v1": (

@@ -16,8 +16,9 @@ from peft_core.files import FileStamp, file_sha256, sample_sha256
 from peft_core.settings import Settings
 from peft_daemon.models import verifier
 from peft_daemon.models.catalogue import ModelEntry
+from peft_daemon.models.content import VERIFIED_RECORD_FILE
 from peft_daemon.models.optimized import CopyFigures, ModelFile, publish_optimized
-from peft_daemon.models.store import VERIFIED_RECORD_FILE, ModelStore
+from peft_daemon.models.store import ModelStore
 from peft_daemon.models.verifier import ModelVerifier
 
 FIGURES = CopyFigures(

@@ -52,6 +52,8 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
 
     with pytest.raises(NotFound, match="holds no config"):
+        load_hub_folder(tmp_path, Precision.FLOAT32)
+    with pytest.raises(NotFound, match="no folder"):
         load_hub_folder(tmp_path / "nowhere", Precision.FLOAT32)
 
 

@@ -57,7 +57,7 @@ def test_what_a_family_cannot_do_is_refused_with_its_reason() -> None:
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     with pytest.raises(NotFound, match="lora, qlora-4bit, qlora-8bit, ia3, prompt, prefix, full"):
         methods.get("adalora")
-    with pytest.raises(InvalidInput, match="qwen2, llama, codegen, gpt_bigcode, starcoder2, t5"):
+    with pytest.raises(InvalidInput, match="qwen2, qwen3, llama, codegen, gpt_bigcode, starcoder2, t5"):
         families.family_of("mamba")
 
 

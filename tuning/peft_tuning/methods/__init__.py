@@ -10,9 +10,8 @@ from pathlib import Path
 
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import atomic_folder
-from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.engines.torch.base_model import Precision, load_gguf
+from peft_daemon.engines.torch.base_model import Precision, load_model
 from peft_tuning.methods.base import Method
 from peft_tuning.methods.full import FULL
 from peft_tuning.methods.lora import LORA, QLORA_4BIT, QLORA_8BIT
@@ -22,6 +21,8 @@ METHODS: Mapping[str, Method] = {
     method.id: method for method in (LORA, QLORA_4BIT, QLORA_8BIT, IA3, PROMPT, PREFIX, FULL)
 }
 
+WITH_VIRTUAL_TOKENS = ("prompt", "prefix")
+"""Methods that put virtual tokens in front of the prompt."""
 MERGEABLE = ("lora", "qlora-4bit", "qlora-8bit", "rslora", "dora", "ia3")
 """Values of a manifest's ``method`` that change weights of the base."""
 
@@ -57,11 +58,11 @@ def export_merged(manifest: Manifest, adapter: Path, base: Path, destination: Pa
             why="it changes no weights of the base",
             fix="Export it with `--format peft`",
         )
-    if manifest.scale != 1.0 and LLAMACPP not in manifest.engines:
+    if manifest.scale != 1.0 and (manifest.method == "ia3" or not manifest.scalable):
         raise InvalidInput(f"adapter '{manifest.name}' applies at scale {manifest.scale:g}, which cannot be merged")
     if destination.exists():
         raise Conflict(f"{destination} exists", fix="Give a path that does not exist yet")
-    loaded = load_gguf(base, Precision.FLOAT32)
+    loaded = load_model(base, Precision.FLOAT32)
     kind = get("ia3" if manifest.method == "ia3" else "lora")
     model = kind.load(loaded, adapter)
     for module in model.modules():

@@ -23,9 +23,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_daemon.adapters.peft_files import CONFIG_FILE, MAX_FILE_BYTES, PICKLE_SUFFIXES, WEIGHTS_FILE
+from peft_daemon.adapters.peft_files import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
+from peft_daemon.models.hub_folder import PICKLE_SUFFIXES
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_daemon.adapters.peft_files import PICKLE_SUFFIXES
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
+from peft_daemon.models.hub_folder import PICKLE_SUFFIXES
 from peft_tuning.methods.base import Calibration, MethodOptions, count_trainable, refuse_family, refuse_options
 
 

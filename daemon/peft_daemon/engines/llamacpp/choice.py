@@ -19,7 +19,7 @@ from peft_core.paths import Paths
 from peft_core.processor import processor_name
 from peft_core.settings import AUTO, WHEEL, Settings
 from peft_core.status_types import TORCH
-from peft_daemon.engines.factory import engine_id, server_program
+from peft_daemon.engines.factory import server_program
 
 READ_TOKENS, WRITTEN_TOKENS = 100, 20
 """A typical suggestion: programs are compared by the time that one takes."""
@@ -90,7 +90,7 @@ def choose_program(settings: Settings, paths: Paths, model_sha256: str) -> Progr
 
     Starts nothing. Raises InvalidInput if the setting names a program that is not there.
     """
-    if engine_id(settings) == TORCH:
+    if settings.engine == TORCH:
         return ProgramChoice(None, "the torch engine runs")
     if settings.llama_server != AUTO:
         program = server_program(settings)

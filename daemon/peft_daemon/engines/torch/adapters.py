@@ -218,7 +218,8 @@ def _prompt(base: LoadedBase, folder: Path) -> KeysAndValues:
 def _prefix(base: LoadedBase, folder: Path) -> KeysAndValues:
     """Return the learned keys and values, which PEFT stores as (tokens, layers · 2 · heads · size)."""
     config, rows = base.model.config, _virtual_rows(base, folder)
-    heads = config.num_key_value_heads
+    own = 1 if getattr(config, "multi_query", False) else config.num_attention_heads
+    heads = getattr(config, "num_key_value_heads", None) or own
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     layers = rows.view(len(rows), config.num_hidden_layers, 2, heads, size).permute(1, 2, 3, 0, 4)
     return tuple((keys[None].contiguous(), values[None].contiguous()) for keys, values in layers)

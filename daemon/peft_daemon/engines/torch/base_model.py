@@ -5,29 +5,33 @@ Nothing is downloaded, and no code from a model is run.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import hashlib
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from peft_core.errors import InvalidInput, NotFound
+from peft_core.errors import InvalidInput
 from peft_core.files import file_sha256
-from peft_daemon.adapters.peft_files import PICKLE_SUFFIXES
 from peft_daemon.engines.torch import families, tokenizer
 from peft_daemon.engines.torch.families import Family
 from peft_daemon.engines.torch.gguf_model import GgufModel
+from peft_daemon.models.content import weights_sha256
+from peft_daemon.models.hub_folder import HubFolder, read_hub_folder
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
+OWN_KEYS = ("attn_implementation", "experts_implementation", "use_kernels", "custom_generate")
+"""Keys by which a config could name code to fetch and run; they are left out."""
 OUTLIERS = 6.0
 """Larger inputs are computed without rounding (LLM.int8(), arXiv 2208.07339, section 3.2)."""
 
@@ -61,6 +65,14 @@ class LoadedBase:
     sha256: str
     """sha256 of the GGUF file, or over the folder's weight files."""
 
+    @property
+    def decoder_start(self) -> int | None:
+        """The token with which the input of a decoder beside an encoder begins; None if the model names none."""
+        for id_ in (getattr(self.model.config, "decoder_start_token_id", None), self.tokenizer.pad_token_id):
+            if isinstance(id_, int):
+                return id_
+        return None
+
 
 def load_base(path: Path, precision: str) -> LoadedBase:
     """Load a GGUF file or a folder in transformers' layout; ``auto`` is nf4 on CUDA and float32 on a CPU.
@@ -69,8 +81,12 @@ def load_base(path: Path, precision: str) -> LoadedBase:
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     best = Precision.NF4 if device == "cuda" else Precision.FLOAT32
-    held = best if precision == "auto" else Precision(precision)
-    return (load_hub_folder if path.is_dir() else load_gguf)(path, held, device=device)
+    return load_model(path, best if precision == "auto" else Precision(precision), device=device)
+
+
+def load_model(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
+    """Load a GGUF file or a folder in transformers' layout; raises NotFound or InvalidInput."""
+    return (load_hub_folder if path.is_dir() else load_gguf)(path, precision, device=device)
 
 
 def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
@@ -111,32 +127,94 @@ def load_gguf(path: Path, precision: Precision, *, device: str = "cpu") -> Loade
 def load_hub_folder(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:
     """Load a local folder in transformers' layout (``config.json``, safetensors, ``tokenizer.json``).
 
-    Nothing is fetched, no pickle is read and no code of the folder runs. Raises NotFound or InvalidInput.
+    Nothing is fetched, no pickle is read and no code of the folder runs. Raises NotFound, and InvalidInput for a family
+    that is not known, or a config and weights that do not fit each other.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer  # noqa: PLC0415
-
-    weights = _weight_files(path)
-    local = {"local_files_only": True, "trust_remote_code": False}
-    config = AutoConfig.from_pretrained(path, **local)
-    family = families.family_of(config.model_type)
-    loader = AutoModelForSeq2SeqLM if family.encoder_decoder else AutoModelForCausalLM
-    model = loader.from_pretrained(
-        path,
-        config=config,
-        dtype=_dense_type(precision, device),
-        use_safetensors=True,
-        device_map=device,
-        quantization_config=bitsandbytes_config(precision, device),
-        **local,
-    )
+    folder = read_hub_folder(path)
+    family = families.family_of(folder.family)
+    loaded_tokenizer = tokenizer.load_folder_tokenizer(path)
+    model = _load_weights(folder, family, precision, device)
+    model.name_or_path = path.name
     return LoadedBase(
         model=_ready(model, precision, device),
-        tokenizer=cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(path, use_fast=True, **local)),
+        tokenizer=loaded_tokenizer,
         family=family,
         precision=precision,
         quantization=_described("none", precision),
-        sha256=_digest(weights),
+        sha256=weights_sha256(path),
     )
+
+
+def _load_weights(folder: HubFolder, family: Family, precision: Precision, device: str) -> PreTrainedModel:
+    """Have transformers load the model; raises InvalidInput unless every weight has its place."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM  # noqa: PLC0415  (seconds)
+
+    loader: Any = AutoModelForSeq2SeqLM if family.encoder_decoder else AutoModelForCausalLM
+    known = {
+        key: value
+        for key, value in folder.config.items()
+        if key not in (*OWN_KEYS, "model_type") and not key.startswith("_")
+    }
+    try:
+        config = AutoConfig.for_model(folder.family, **known)
+        with _quiet_loading():
+            model, report = loader.from_pretrained(
+                folder.path,
+                config=config,
+                dtype=_dense_type(precision, device),
+                use_safetensors=True,
+                device_map=device,
+                quantization_config=bitsandbytes_config(precision, device),
+                ignore_mismatched_sizes=True,  # told below
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+    except Exception as error:  # whatever a config from elsewhere may lead to
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise InvalidInput(f"the model in {folder.path} cannot be loaded", why=reason, fix=_WRONG_CONFIG) from None
+    _require_every_weight(folder.path, report)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _require_every_weight(path: Path, report: dict[str, Any]) -> None:
+    """Raise InvalidInput where transformers made up a weight, or left one of the files out."""
+    why = ""
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, stored, wanted = mismatched[0]
+        why = f"{name} is {list(stored)} in the file, and {list(wanted)} by the config"
+    elif missing := sorted(report["missing_keys"]):
+        why = f"the files have no {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+    # Buffers that older versions stored (masks, frequencies) are computed anew.
+    elif left := sorted(name for name in report["unexpected_keys"] if name.endswith(".weight")):
+        why = f"the config has no place for {left[0]}" + (f" and {len(left) - 1} more" if len(left) > 1 else "")
+    if why:
+        raise InvalidInput(f"config and weights in {path} do not fit each other", why=why, fix=_WRONG_CONFIG)
+
+
+_WRONG_CONFIG = "Fetch the folder again: config.json and weights have to be of the same model"
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep transformers from drawing a bar, and from printing a table of misfits: the error names one."""
+    from transformers.utils import logging as library  # noqa: PLC0415  (seconds)
+
+    log, draws = logging.getLogger("transformers.modeling_utils"), library.is_progress_bar_enabled()
+    library.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # Not by its level: from WARNING on it checks more, and tells that elsewhere.
+    log.addFilter(_tells_nothing)
+    try:
+        yield
+    finally:
+        log.removeFilter(_tells_nothing)
+        if draws:
+            library.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _tells_nothing(_record: logging.LogRecord) -> bool:
+    return False
 
 
 def compute_type(device: str) -> torch.dtype:
@@ -246,26 +324,3 @@ def _return_freed_memory() -> None:
 
 def _described(stored: str, precision: Precision) -> str:
     return f"{stored}, {precision}" if precision is not Precision.FLOAT32 else stored
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a model folder; raises NotFound or InvalidInput."""
-    if not (folder / "config.json").is_file():
-        raise NotFound(f"{folder} holds no config.json", fix="Give a folder written by transformers' `save_pretrained`")
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        return files
-    pickles = [entry.name for entry in sorted(folder.iterdir()) if entry.suffix.lower() in PICKLE_SUFFIXES]
-    raise InvalidInput(
-        f"{folder} holds no safetensors",
-        why=f"it holds {pickles[0]}, and such files run code when they are loaded" if pickles else "",
-        fix="Save the model again with a current transformers, which writes safetensors",
-    )
-
-
-def _digest(files: list[Path]) -> str:
-    """Return the sha256 of the only file, or over the names and digests of several."""
-    if len(files) == 1:
-        return file_sha256(files[0])
-    lines = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -75,13 +75,13 @@ class _Child:
 
         from peft_daemon.engines.torch.adapters import AdapterCache  # noqa: PLC0415
         from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
-        from peft_daemon.engines.torch.generation import TextGenerator  # noqa: PLC0415
+        from peft_daemon.engines.torch.encoder_decoder import text_generator  # noqa: PLC0415
 
         self._answers, self._writing = answers, threading.Lock()
         torch.set_num_threads(config.threads)
         base = load_base(Path(config.model), config.precision)
         self._shelf = AdapterCache(base, config.max_loaded_adapters)
-        self._generator = TextGenerator(
+        self._generator = text_generator(
             base, self._shelf, context_tokens=config.context_tokens, step_tokens=config.step_tokens
         )
         self._queue: queue.SimpleQueue[GenerateCommand] = queue.SimpleQueue()

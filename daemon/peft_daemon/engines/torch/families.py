@@ -1,8 +1,9 @@
 """Model families: which modules each tuning method changes, and which methods a family does not support.
 
 Module names are those of transformers 5. The modules of CodeGen, T5 and Llama are those of the study arXiv 2308.10462.
-GPT-BigCode and StarCoder2, which are not in it, follow the same rule: for LoRA attention, or every linear layer of a
-block where the study has those; for IA3 keys, values and the feed-forward part.
+GPT-BigCode, StarCoder2, Qwen2 and Qwen3, which are not in it, follow the same rule: for LoRA attention, or every linear
+layer of a block where the study has those; for IA3 keys, values and the feed-forward part. Norms (``q_norm`` and
+``k_norm`` of Qwen3) are no linear layers and are left alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def _llama_like(name: str) -> Family:
 
 FAMILIES: tuple[Family, ...] = (
     _llama_like("qwen2"),
+    _llama_like("qwen3"),
     _llama_like("llama"),
     Family(
         id="codegen",
@@ -77,6 +79,11 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+def is_known(model_type: str) -> bool:
+    """Whether a ``config.model_type`` belongs to a family."""
+    return any(model_type in family.model_types for family in FAMILIES)
+
+
 def family_of(model_type: str) -> Family:
     """Return the family of a ``config.model_type`` or a GGUF's architecture.
 
@@ -87,7 +94,7 @@ def family_of(model_type: str) -> Family:
             return family
     known = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise InvalidInput(
-        f"models of the type {model_type!r} cannot be tuned",
+        f"models of the type {model_type!r} cannot be tuned, or served by the torch engine",
         why=f"known types: {known}",
-        fix="Choose another base with `--base`; `peft-daemon models list` shows them",
+        fix="Choose another model; `peft-daemon models list` shows those that are here",
     )

@@ -3,7 +3,7 @@
 One thread works on one sequence at a time. It reads the part of the prompt that is not in the key-value cache, then
 writes token by token. After each step it checks whether the request was cancelled or its time is up. The cache of the
 previous request is used again as far as prompt, adapter and scale are the same; an adapter's virtual tokens come first
-in it. Encoder-decoder models are not served: they cannot fill in or chat.
+in it. ``encoder_decoder`` has what is different where an encoder reads the prompt.
 """
 
 from __future__ import annotations
@@ -183,14 +183,6 @@ class GenerationInterrupted(Exception):
         super().__init__(reason)
 
 
-def require_decoder_only(base: LoadedBase) -> None:
-    """Raise InvalidInput for an encoder-decoder model."""
-    if base.family.encoder_decoder:
-        raise InvalidInput(
-            f"{base.family.id} models are not served", why="they have an encoder", fix="Choose another base model"
-        )
-
-
 def prompt_too_long(tokens: int, context_tokens: int) -> InvalidInput:
     """Return the error for a prompt of ``tokens`` tokens that does not fit."""
     return InvalidInput(
@@ -201,10 +193,9 @@ def prompt_too_long(tokens: int, context_tokens: int) -> InvalidInput:
 
 
 class TextGenerator:
-    """Generates text with one base model and its adapters."""
+    """Generates text with one decoder-only base model and its adapters."""
 
     def __init__(self, base: LoadedBase, shelf: AdapterCache, *, context_tokens: int, step_tokens: int) -> None:
-        require_decoder_only(base)
         self._model, self._shelf = base.model, shelf
         self._vocabulary = ByteVocabulary(base.tokenizer)
         self.tokenizer = LiteralTokenizer(base.tokenizer)
@@ -248,26 +239,22 @@ class TextGenerator:
 
         Returns when the model ends or a stop string is found, otherwise raises GenerationInterrupted.
         """
-        tokens = self.tokenizer.encode_prompt(request.prompt)
+        tokens = self._encode(request)
         clock.prompt_tokens = len(tokens)
         adapter = self._shelf.activate(request.adapter)
-        room = self._context_tokens - adapter.virtual_tokens - len(tokens)
-        if room < 0:
-            raise prompt_too_long(len(tokens), self._context_tokens - adapter.virtual_tokens)
+        room = self._room(tokens, adapter)
         if not tokens:
             return
-        held = self._prepare(tokens, request.adapter, adapter)
-        step = request.step_tokens if self._on_cpu and request.step_tokens else self._step_tokens
-        logits = yield from self._read(tokens, held, clock, step, check)
+        logits = yield from self._read(request, tokens, adapter, clock, check)
         sampler = Sampler(request, self._vocabulary)
         for written in range(1, min(request.max_tokens, room + 1) + 1):
             began = time.perf_counter()
             token = sampler.pick(logits)
             clock.first_token_ms = clock.first_token_ms or clock.elapsed_ms
             clock.decode_tokens = written
-            if token in self._vocabulary.ends:
+            if (text := self._text(token, written)) is None:
                 return
-            yield answer.add(self._vocabulary.text(token), sampler.logprob(logits, token))
+            yield answer.add(text, sampler.logprob(logits, token))
             if answer.stopped:
                 return
             check()
@@ -275,6 +262,20 @@ class TextGenerator:
                 logits = self._forward([token])
                 clock.decode_ms += (time.perf_counter() - began) * 1000
         raise GenerationInterrupted(FinishReason.LENGTH)
+
+    def _encode(self, request: GenerationRequest) -> list[int]:
+        return self.tokenizer.encode_prompt(request.prompt)
+
+    def _room(self, tokens: list[int], adapter: LoadedAdapter) -> int:
+        """Return how many tokens may be read after the prompt's; raises InvalidInput for a prompt that does not fit."""
+        room = self._context_tokens - adapter.virtual_tokens - len(tokens)
+        if room < 0:
+            raise prompt_too_long(len(tokens), self._context_tokens - adapter.virtual_tokens)
+        return room
+
+    def _text(self, token: int, written: int) -> bytes | None:
+        """Return the text of the answer's token number ``written`` (from 1); None if it ends the answer."""
+        return None if token in self._vocabulary.ends else self._vocabulary.text(token)
 
     def _prepare(self, tokens: list[int], lease: AdapterLease | None, adapter: LoadedAdapter) -> _KeyValueCache:
         """Return the cache, cut to the prompt's first tokens that it has; the last token is always read again."""
@@ -288,16 +289,18 @@ class TextGenerator:
 
     def _read(
         self,
+        request: GenerationRequest,
         tokens: list[int],
-        held: _KeyValueCache,
+        adapter: LoadedAdapter,
         clock: GenerationClock,
-        step_tokens: int,
         check: Callable[[], None],
     ) -> Generator[None, None, Tensor]:
-        """Read the rest of the prompt in steps of ``step_tokens``.
+        """Read what is new of the prompt, in steps; yields after each step but the last.
 
-        Yields after each step but the last; returns the last token's logits.
+        Returns the logits of the next token.
         """
+        held = self._prepare(tokens, request.adapter, adapter)
+        step_tokens = request.step_tokens if self._on_cpu and request.step_tokens else self._step_tokens
         clock.reused = len(held.tokens)
         began = time.perf_counter()
         try:

@@ -1,4 +1,4 @@
-"""Read a model's configuration and weights from a GGUF file, with transformers' names (Qwen2 and Llama).
+"""Read a model's configuration and weights from a GGUF file, with transformers' names (Qwen2, Qwen3 and Llama).
 
 Tensors are read one at a time from the mapped file and de-quantized as llama.cpp does, a few rows at a time, so that
 nothing is in memory twice. ``base_model`` builds the modules, ``tokenizer`` the tokenizer. Formats: ggml's
@@ -18,13 +18,11 @@ import torch
 
 from peft_core.errors import InvalidInput
 from peft_core.gguf import GgufHeader, TensorInfo, read_header
-from peft_daemon.adapters.validation import LINEAR_LAYERS
+from peft_daemon.adapters.validation import ARCHITECTURES, LINEAR_LAYERS
 from peft_daemon.engines.torch import families
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, PreTrainedModel, Qwen2Config
-
-ARCHITECTURES = ("qwen2", "llama")
+    from transformers import LlamaConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 _NUMBERS_AT_A_TIME = 1 << 18
 """How many are de-quantized at once: numpy makes several copies, which should fit into the processor's cache."""
@@ -32,6 +30,8 @@ _SCALINGS = {"", "none", "linear"}
 _PER_BLOCK = {
     **{f"{kind}.weight": f"{name}.weight" for kind, name in LINEAR_LAYERS.items()},
     **{f"{kind}.bias": f"{name}.bias" for kind, name in LINEAR_LAYERS.items()},
+    "self_attn.q_norm.weight": "attn_q_norm.weight",
+    "self_attn.k_norm.weight": "attn_k_norm.weight",
     "input_layernorm.weight": "attn_norm.weight",
     "post_attention_layernorm.weight": "ffn_norm.weight",
 }
@@ -57,8 +57,8 @@ class GgufModel:
         if self.architecture not in ARCHITECTURES:
             raise InvalidInput(
                 f"GGUF files of the architecture {self.architecture!r} cannot be tuned",
-                why=f"known are {' and '.join(ARCHITECTURES)}",
-                fix="Give the model as a folder of safetensors",
+                why=f"known are {', '.join(sorted(ARCHITECTURES))}",
+                fix="Add the model as a folder of safetensors: `peft-daemon models add FOLDER`",
             )
         self._file = np.memmap(path, mode="r")
 
@@ -69,12 +69,12 @@ class GgufModel:
         known = {int(kind): kind.name for kind in gguf.LlamaFileType}
         return known.get(int(stored), "mixed").removeprefix("MOSTLY_").removeprefix("ALL_") if stored else "F32"
 
-    def config(self) -> Qwen2Config | LlamaConfig:
+    def config(self) -> Qwen2Config | Qwen3Config | LlamaConfig:
         """Return the model's configuration.
 
         Raises InvalidInput if the file needs something not supported here.
         """
-        from transformers import LlamaConfig, Qwen2Config  # noqa: PLC0415  (seconds)
+        from transformers import LlamaConfig, Qwen2Config, Qwen3Config  # noqa: PLC0415  (seconds)
 
         number, metadata, tensors = self.header.hyperparameter, self.header.metadata, self.header.tensors
         heads = number("attention.head_count")
@@ -97,6 +97,8 @@ class GgufModel:
         }
         if self.architecture == "qwen2":
             return Qwen2Config(**values)
+        if self.architecture == "qwen3":
+            return Qwen3Config(**values)
         bias = {part: f"blk.0.{part}.bias" in tensors for part in ("attn_q", "attn_output", "ffn_up")}
         if bias["attn_q"] != bias["attn_output"]:
             raise InvalidInput(

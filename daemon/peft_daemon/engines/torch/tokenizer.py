@@ -1,4 +1,4 @@
-"""The tokenizer in a model's GGUF file, which gives the same tokens as llama.cpp for any text.
+"""A model's tokenizer: that of a GGUF file gives the same tokens as llama.cpp for any text; a folder has its own.
 
 Text is tokenized literally. Control tokens come only from their own pieces of a prompt, so that a file that contains
 ``<|fim_middle|>`` cannot steer the model, in tuning or serving. The tokenizer is not stored on the disk: building it
@@ -14,11 +14,13 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from peft_core.errors import InvalidInput
 from peft_core.gguf import TokenKind, Vocabulary, read_vocabulary
 from peft_daemon.engines.base import Prompt
+from peft_daemon.models.hub_folder import read_folder_vocabulary, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -120,6 +122,20 @@ class ByteVocabulary:
         return [*(id_ for _, id_ in longer), *(id_ for id_ in shorter if id_ is not None)]
 
 
+def encoder_frame(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the tokens that stand before and after what an encoder reads.
+
+    They are those that the family's own tokenizer adds (``<s>`` and ``</s>`` for CodeT5+), else its end token.
+    """
+    backend = tokenizer.backend_tokenizer
+    bare, framed = (tuple(backend.encode("x", add_special_tokens=added).ids) for added in (False, True))
+    at = next((at for at in range(len(framed)) if framed[at : at + len(bare)] == bare), 0)
+    if framed != bare:
+        return framed[:at], framed[at + len(bare) :]
+    end = tokenizer.eos_token_id
+    return (), (end,) if isinstance(end, int) else ()
+
+
 def _spelled_bytes() -> dict[str, int]:
     """Return each byte by the character that stands for it in byte-level vocabularies (GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -132,8 +148,6 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
 
     Raises NotFound, or InvalidInput for an unknown kind of vocabulary.
     """
-    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  (seconds)
-
     vocabulary = read_vocabulary(path)
     if vocabulary.model == "llama":
         tokenizer = _sentencepiece(vocabulary)
@@ -160,6 +174,28 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerFast:
             if kind == TokenKind.USER_DEFINED
         ]
     )
+    return _with_roles(tokenizer, vocabulary)
+
+
+def load_folder_tokenizer(path: Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a folder in transformers' layout, as its ``tokenizer.json`` has it.
+
+    Raises NotFound, or InvalidInput for a tokenizer that cannot be read.
+    """
+    vocabulary, content = read_folder_vocabulary(path), read_tokenizer(path)
+    try:
+        tokenizer = Tokenizer.from_str(msgspec.json.encode(content).decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise InvalidInput(
+            f"the tokenizer in {path} cannot be read", why=str(error)[:300], fix="Fetch the folder again"
+        ) from None
+    return _with_roles(tokenizer, vocabulary)
+
+
+def _with_roles(tokenizer: Tokenizer, vocabulary: Vocabulary) -> PreTrainedTokenizerFast:
+    """Return the tokenizer as transformers' libraries want it."""
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  (seconds)
+
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         clean_up_tokenization_spaces=False,

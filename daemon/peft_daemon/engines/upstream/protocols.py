@@ -25,7 +25,8 @@ MAX_OPENAI_STOPS = 4
 """Stop strings that every server of OpenAI's protocol takes. The others are looked for here."""
 _CONTROL_TOKEN = re.compile(
     r"<(?=[|｜][\w▁]+[|｜]>|\[[\w▁-]+\]>)"
-    r"|<(?=/?(?:s|unk|pad|bos|eos|mask|PRE|SUF|MID|EOT|(?:start|end)_of_turn|reponame|filename|(?:fim|file|repo|jupyter|issue)_\w+)>)"
+    r"|<(?=/?(?:s|unk|pad|bos|eos|mask|PRE|SUF|MID|EOT|(?:start|end)_of_turn|reponame|filename)>)"
+    r"|<(?=(?:fim|file|repo|jupyter|issue|extra_id)_\w+>)"
     r"|\[(?=(?:PREFIX|SUFFIX|MIDDLE|/?INST)\])"
 )
 """The first character of what a tokenizer of a known model family takes for a control token."""
