@@ -22,14 +22,14 @@ import msgspec
 
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
-from peft_daemon.engines.base import GenerationRequest, Segment, default_threads
+from peft_daemon.engines.base import GenerationRequest, Segment, default_threads, set_wait_policy
 from peft_daemon.engines.builds.builder import InstalledBuild, list_builds
 from peft_daemon.engines.builds.source import BENCH
 from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.store import open_store
 
-BATCHES = (16, 64, 128, 512)
+BATCHES = (16, 64, 512)
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 32
 TEXT = "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(60))
 
@@ -61,14 +61,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument(
-        "--wait-policy", choices=("active", "passive"), default="passive", help="of the engine's threads"
-    )
+    parser.add_argument("--wait-policy", choices=("active", "passive"), default="passive", help="of all threads")
     given = parser.parse_args()
     paths = Paths.from_environment()
     if not (builds := list_builds(paths)):
         parser.error("there is no build: type `peft-daemon engine build`")
     build, threads = builds[0], given.threads or default_threads()
+    # Both wait alike; the engine's child finds it decided.
+    set_wait_policy(given.wait_policy)
     resolved = resolve(user_file=paths.config_file).settings
     entry = open_catalogue(paths).get(resolved.model)
     path = open_store(resolved, paths).file_to_serve(entry, resolved).path
@@ -85,7 +85,7 @@ def main() -> None:
         "engine, this build": settings,
         **{
             f"engine, this build, batch_tokens = {batch}": msgspec.structs.replace(settings, batch_tokens=batch)
-            for batch in (64, 128)
+            for batch in (64,)
         },
         "engine, the package's llama.cpp": wheel,
     }
