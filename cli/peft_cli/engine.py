@@ -168,6 +168,14 @@ def measure_engines(as_json: Json = False) -> None:
     emit(found, as_json=as_json, text=lambda: _print_programs(found))
 
 
+def measure_builds(settings: Settings, paths: Paths) -> None:
+    """Measure what was compiled here and was not measured with the model of ``settings``; notes go to stderr."""
+    from peft_daemon.engines.builds.builder import list_builds
+
+    for build in list_builds(paths):
+        _measure_build(build, settings, paths)
+
+
 def _measure_build(build: InstalledBuild, settings: Settings, paths: Paths) -> None:
     """Measure a build unless a measurement of it holds; a note where that is not possible."""
     from peft_daemon.engines.llamacpp.choice import measurement_of

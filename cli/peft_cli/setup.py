@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from peft_cli.engine import measure_builds
 from peft_cli.models import pull_with_progress
 from peft_cli.output import Json, emit, run
 from peft_core.api_types import Task
@@ -157,6 +158,8 @@ def _install(choice: _ModelChoice, before: Settings, paths: Paths, began: float)
         pull_with_progress(store, each)
     # Before the daemon starts, so that its first request finds them.
     new = update_shipped_adapters(settings, paths)
+    # So that it starts with the llama.cpp that is the fastest with this model.
+    measure_builds(settings, paths)
     # Also before: an editor that finds the daemon with other settings than the file's would restart it.
     if choice.write:
         write_setting(paths.config_file, "model", entry.id)

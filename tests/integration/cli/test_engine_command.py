@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from peft_core.paths import Paths
+from peft_daemon.engines.builds.builder import BuildRecord
 from peft_daemon.models.catalogue import open_catalogue
 from peft_daemon.models.store import ModelStore
 from support.llama_server import llama_server_program
@@ -57,6 +58,35 @@ def test_programs_are_listed_measured_and_chosen(environment: dict[str, str]) ->
     assert "measuring" not in again.stderr
     assert "tok/s" in again.stdout and "* in use: " in again.stdout
     assert "measuring" in typed("engine", "measure", environment=environment).stderr
+
+
+def test_setup_measures_a_build_before_the_daemon_starts(environment: dict[str, str]) -> None:
+    paths = Paths.from_environment(environment)
+    folder = paths.builds / "llama.cpp-7-cpu-0"
+    folder.mkdir(parents=True)
+    (folder / "llama-server").symlink_to(llama_server_program())
+    record = BuildRecord(
+        name=folder.name,
+        version="7",
+        device="cpu",
+        source_sha256="0" * 64,
+        options=(),
+        compiler="cc",
+        cmake="3.25",
+        processor="",
+        seconds=1.0,
+        created="2026-11-29T12:00:00+00:00",
+        sha256={},
+    )
+    (folder / "build.json").write_bytes(msgspec.json.encode(record))
+    try:
+        assert "measuring" in typed("setup", environment=environment).stderr
+        assert "measuring" not in typed("setup", environment=environment).stderr
+        rows = json.loads(typed("engine", "list", "--json", environment=environment).stdout)["programs"]
+        (build,) = [row for row in rows if row["kind"] == "build"]
+        assert build["measured"] and build["reading"] > 0
+    finally:
+        run_cli("stop", environment=environment)
 
 
 def test_refusals_say_what_to_type(environment: dict[str, str], tmp_path: Path) -> None:
