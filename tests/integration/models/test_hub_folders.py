@@ -162,6 +162,26 @@ def test_the_daemon_serves_it_in_torch_with_its_adapter(answering: Story, tmp_pa
     assert status["engine"]["adapters"] == [said["adapter"]["digest"]]
 
 
+def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_kept_of_it(tmp_path: Path) -> None:
+    unknown, short, misfit = (write_folder("llama", tmp_path / name) for name in ("unknown", "short", "misfit"))
+    for folder, change in ((unknown, {"model_type": "phi3"}), (misfit, {"num_hidden_layers": 3})):
+        config = folder / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    weights = short / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    calls: list[many_commands.Call] = [(("models", "add", str(each)), {}) for each in (unknown, short, misfit)]
+    said = many_commands.run(calls, home_environment(tmp_path / "h", tmp_path / "m"), cwd=tmp_path)
+    for (code, _, err), message in zip(
+        said,
+        ("known types: qwen2, qwen3, llama, codegen", "is cut short", "do not fit each other: the files have no"),
+        strict=True,
+    ):
+        last = err.splitlines()[-1]
+        assert (code, message in last, "Traceback" in err) == (2, True, False), err
+    assert not (tmp_path / "h" / "data" / "models.json").exists()
+    assert not list((tmp_path / "m").glob("*/verified.json"))
+
+
 FEW = {"tune": ("--threads", "1", "--nice", "0", "--epochs", "1"), "evaluate": ("--max-tokens", "4")}
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 

@@ -44,6 +44,18 @@ def test_each_program_s_models_are_found(tmp_path: Path) -> None:
     ]
 
 
+def test_a_complete_folder_in_the_hubs_cache_is_a_model(tmp_path: Path) -> None:
+    hub = tmp_path / ".cache/huggingface/hub"
+    for repository, parts in (("whole", ("config.json", "model.safetensors")), ("half", ("config.json",))):
+        snapshot = hub / f"models--maker--{repository}" / "snapshots" / "0123"
+        for name in parts:
+            content = '{"model_type": "codegen"}' if name == "config.json" else f"{chr(2)}{chr(0) * 7}{{}}"
+            put(snapshot / name, content)
+    (found,) = LocalStores(tmp_path, {}).models()
+    assert (found.program, found.name, found.family) == (HUB_CACHE, "maker/whole", "codegen")
+    assert (found.path.name, found.bytes) == ("0123", len('{"model_type": "codegen"}') + 10)
+
+
 def test_folders_that_variables_move_are_followed(tmp_path: Path) -> None:
     ollama_model(tmp_path / "o", "mine", "latest", f"sha256:{DIGEST}", owner="me")
     put(tmp_path / "l/a.gguf")

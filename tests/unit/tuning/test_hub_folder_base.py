@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -66,3 +67,37 @@ def test_the_digest_names_the_weights(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(str(tmp_path / "c"))
     digests = [load_hub_folder(tmp_path / name, Precision.FLOAT32).sha256 for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"intermediate_size": 48}, r"is \[32, 64\] in the file, and \[32, 48\] by the config"),
+        ({"num_hidden_layers": 3}, r"the files have no model\.layers\.2"),
+        ({"num_hidden_layers": 1}, r"the config has no place for model\.layers\.1"),
+        ({"num_attention_heads": "four"}, "cannot be loaded"),
+        ({"hidden_act": "nothing"}, "cannot be loaded"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused_in_one_line(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    from peft_core.errors import InvalidInput
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
+
+    config = folder_of("llama", tmp_path) / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(InvalidInput, match=message) as caught:
+        load_hub_folder(tmp_path, Precision.FLOAT32)
+    assert "\n" not in caught.value.line
+    assert "Fetch the folder again" in caught.value.fix
+
+
+def test_a_config_cannot_name_code_to_fetch(tmp_path: Path) -> None:
+    from peft_daemon.engines.torch.base_model import Precision, load_hub_folder
+
+    config = folder_of("llama", tmp_path) / "config.json"
+    own = {"attn_implementation": "somebody/kernel", "_attn_implementation_internal": "somebody/kernel"}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own}))
+    model = load_hub_folder(tmp_path, Precision.FLOAT32).model
+    assert "somebody" not in str(model.config._attn_implementation)
