@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from enum import StrEnum
-from pathlib import Path
 
 import msgspec
 import psutil
+
+from peft_core.processor import processor_name
 
 SCHEMA = 1
 """Version of the format of ``report.json``; files of another version are not read."""
@@ -191,13 +192,3 @@ def this_machine(nodes: int = 1) -> Machine:
         accelerator=torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         nodes=nodes,
     )
-
-
-def processor_name() -> str:
-    """Return the processor's name from the system; platform.processor() is empty on most Linux systems."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or "unknown")

@@ -10,7 +10,8 @@ from statistics import fmean, median
 
 import psutil
 
-from peft_evaluation.report.schema import Comparison, Judgement, Machine, processor_name
+from peft_core.processor import processor_name
+from peft_evaluation.report.schema import Comparison, Judgement, Machine
 from peft_evaluation.scorers.metrics import MetricKind
 from peft_evaluation.stats import adjust_p_values, compare
 from peft_evaluation.typing_benchmark.editor import Keystroke
