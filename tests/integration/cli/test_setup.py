@@ -139,6 +139,7 @@ def test_on_a_terminal_it_shows_the_models_and_asks_once(environment: dict[str, 
     assert config_file(environment).read_text() == BY_HAND + 'model = "tiny"\n'
 
 
+@pytest.mark.long
 def test_enter_keeps_what_is_in_use(environment: dict[str, str], terminal: Terminal) -> None:
     terminal.wait(r"Which one\? \[\d\]:")
     terminal.keys("Enter")

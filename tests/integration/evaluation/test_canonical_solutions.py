@@ -43,6 +43,7 @@ def test_all_of_humaneval_pass_whole_and_as_bodies(tmp_path: Path) -> None:
     assert outcomes(some, bodies) == {}
 
 
+@pytest.mark.long
 def test_all_of_mbpp_pass(tmp_path: Path) -> None:
     items = load_mbpp(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
     assert len(items) == 257

@@ -23,7 +23,7 @@ from peft_evaluation.journal import Journal
 from peft_evaluation.runner import evaluation_folder
 from support.tiny_installation import tiny_installation
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 TESTS = Path(__file__).parents[2]
 MODEL = Path("cache") / "qwen2.gguf"
@@ -144,7 +144,6 @@ def wait_for(process: subprocess.Popen[str], count: int) -> None:
     assert len(list(islice(answered, count))) == count
 
 
-@pytest.mark.long
 def test_interrupted_and_then_with_a_node_killed_it_ends_with_the_answers_of_one_machine_each_once(
     home: Path, nodes: Nodes, alone: Alone, tmp_path: Path
 ) -> None:

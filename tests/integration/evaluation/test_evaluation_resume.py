@@ -48,7 +48,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, 
     yield {answer.key: answer.given.texts[0] for answer in found}
 
 
-@pytest.mark.parametrize(("after", "number"), [(1, signal.SIGKILL), (9, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("after", "number"), [(1, signal.SIGKILL), pytest.param(9, signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_after_an_interruption_nothing_is_lost_and_nothing_asked_twice(
     tmp_path: Path, alone: dict[tuple[str, int, str], str], after: int, number: signal.Signals
 ) -> None:

@@ -64,6 +64,7 @@ def test_nothing_half_written_is_left(runs: dict[str, Any]) -> None:
         assert len([name for name in names if name.startswith("step-")]) == 2
 
 
+@pytest.mark.long
 def test_two_processes_follow_the_loss_curve_of_one(tmp_path: Path) -> None:
     host = str(TESTS / "support/tuning_host.py")
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
