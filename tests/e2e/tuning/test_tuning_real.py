@@ -25,6 +25,7 @@ TASKS = (
 HOLE = FillExample(id="fill", prefix="def area(width, height):\n    return wid", suffix="\n", middle="th * height")
 
 
+@pytest.mark.long
 def test_a_short_run_on_the_real_model_is_planned_and_learns(model_file: Path, tmp_path: Path) -> None:
     entry = catalogue.entries()[0]
     examples = tuple(IntentExample(id=str(at), intent=intent, code=code) for at, (intent, code) in enumerate(TASKS))
