@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from peft_core.api_types import FinishReason
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
+from support.collected_answer import Answer
 from support.tiny_folder import FILL_FORMATS, write_folder
 
 pytestmark = pytest.mark.torch
@@ -22,13 +23,6 @@ KINDS = ("lora", "dora", "ia3", "prompt", "prefix")
 WITH_VIRTUAL_TOKENS = ("prompt", "prefix")
 PROMPT = (Segment("def re(x): ret"),)
 CONTEXT = 64
-
-
-@dataclass
-class Answer:
-    text: str = ""
-    logprobs: list[float] = field(default_factory=list)
-    last: GenerationChunk = field(default_factory=GenerationChunk)
 
 
 @dataclass
@@ -47,14 +41,9 @@ class Served:
         return self.leases["lora"]
 
     def ask(self, adapter: AdapterLease | None = None, **fields: Any) -> Answer:
-        answer = Answer()
         cancelled = fields.pop("cancelled", lambda: False)
         request = GenerationRequest(**{"prompt": PROMPT, "max_tokens": 3, "logprobs": 1, "adapter": adapter} | fields)
-        for chunk in self.generator.generate(request, cancelled):
-            answer.text += chunk.text
-            answer.logprobs += [each.logprob for each in chunk.logprobs]
-            answer.last = chunk
-        return answer
+        return Answer.of(self.generator.generate(request, cancelled))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import pytest
 from peft_core.api_types import FinishReason, SamplingParams
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
+from peft_daemon.engines.base import GenerationRequest, Segment
+from support.collected_answer import Answer
 
 if TYPE_CHECKING:
     from peft_daemon.engines.torch.generation import TextGenerator
@@ -22,13 +23,6 @@ pytestmark = pytest.mark.torch
 PROMPT = (Segment("def return(x): return x"),)
 KINDS = ("lora", "dora", "ia3", "prompt", "prefix")
 STEP = 4
-
-
-@dataclass
-class Answer:
-    text: str = ""
-    logprobs: list[float] = field(default_factory=list)
-    last: GenerationChunk = field(default_factory=GenerationChunk)
 
 
 @dataclass
@@ -44,13 +38,8 @@ class Served:
     def ask(self, adapter: AdapterLease | None = None, max_tokens: int = 5, **fields: Any) -> Answer:
         cancelled: Callable[[], bool] = fields.pop("cancelled", lambda: False)
         fields = {"prompt": PROMPT, "logprobs": 1} | fields
-        answer = Answer()
         request = GenerationRequest(max_tokens=max_tokens, adapter=adapter, **fields)
-        for chunk in self.generator.generate(request, cancelled):
-            answer.text += chunk.text
-            answer.logprobs += [p.logprob for p in chunk.logprobs]
-            answer.last = chunk
-        return answer
+        return Answer.of(self.generator.generate(request, cancelled))
 
     def forget(self) -> None:
         """Leave nothing in the cache: cached and fresh keys differ in roundings."""

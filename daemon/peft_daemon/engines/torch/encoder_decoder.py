@@ -19,7 +19,7 @@ from peft_core.errors import InvalidInput
 from peft_daemon.engines.base import GenerationRequest
 from peft_daemon.engines.torch.adapters import AdapterCache, LoadedAdapter
 from peft_daemon.engines.torch.base_model import LoadedBase
-from peft_daemon.engines.torch.generation import GenerationClock, TextGenerator, prompt_too_long
+from peft_daemon.engines.torch.generation import GenerationClock, TextGenerator, applied_weights, prompt_too_long
 from peft_daemon.engines.torch.tokenizer import encoder_frame
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ class EncoderDecoderGenerator(TextGenerator):
 
         check()
         began = time.perf_counter()
-        lease = request.adapter
-        weights = None if lease is None or lease.scale == 0 else (lease.digest, lease.scale)
+        weights = applied_weights(request.adapter)
         if self._encoded is None or self._encoded[:2] != (weights, tokens):
             self._encoded = None
             with torch.inference_mode():

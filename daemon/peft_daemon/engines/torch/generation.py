@@ -192,6 +192,11 @@ def prompt_too_long(tokens: int, context_tokens: int) -> InvalidInput:
     )
 
 
+def applied_weights(lease: AdapterLease | None) -> tuple[str, float] | None:
+    """Return what tells apart the weights that requests are computed with; None for the base alone."""
+    return None if lease is None or lease.scale == 0 else (lease.digest, lease.scale)
+
+
 class TextGenerator:
     """Generates text with one decoder-only base model and its adapters."""
 
@@ -279,7 +284,7 @@ class TextGenerator:
 
     def _prepare(self, tokens: list[int], lease: AdapterLease | None, adapter: LoadedAdapter) -> _KeyValueCache:
         """Return the cache, cut to the prompt's first tokens that it has; the last token is always read again."""
-        weights = None if lease is None or lease.scale == 0 else (lease.digest, lease.scale)
+        weights = applied_weights(lease)
         held = self._held
         if held is None or held.weights != weights:
             held = self._held = _KeyValueCache(weights, adapter.virtual_tokens, adapter.empty_cache())
