@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# The tests start thousands of Python processes. Where this is set, each of them compiles the product again: half their time.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt

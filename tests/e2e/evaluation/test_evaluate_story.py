@@ -63,6 +63,7 @@ def test_strategies_are_compared_on_the_same_items_and_added_later(environment: 
     assert [strategy["id"] for strategy in more[-1]["strategies"]] == ["zero-shot", "icl-3", "rag-bm25-2"]
 
 
+@pytest.mark.long
 def test_torch_answers_all_items_at_once_and_searches_with_the_adapter_of_the_package(
     environment: dict[str, str], file: Path
 ) -> None:

@@ -1,7 +1,7 @@
 """Methods on the real model: each learns, is saved, comes back bit for bit, and generates.
 
-QLoRA is tried in each run, and LoRA by test_tune_story and test_tuning_real. On the real model the others take a minute
-more, in ``make test-all``; on tiny models of all families all seven are tried in tests/unit/tuning.
+They take some minutes, in ``make test-all``. In each run LoRA is tried on the real model by test_tune_story, and all
+seven on tiny models of all families by tests/unit/tuning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from support import real_methods
 
-pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.long, pytest.mark.timeout(900)]
 
 TRAINABLE = {
     **{"lora": 8_798_208, "qlora-4bit": 8_798_208, "qlora-8bit": 8_798_208},
@@ -27,23 +27,19 @@ TRAINABLE = {
 }
 
 
-ALWAYS = ("qlora-4bit",)
-LONG = tuple(method for method in TRAINABLE if method not in ALWAYS)
-
-
 @cache
-def results(model_file: Path, methods: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """What each of these methods did, tried in one process."""
-    command = [sys.executable, real_methods.__file__, str(model_file), *methods]
+def results(model_file: Path) -> dict[str, dict[str, Any]]:
+    """What each method did, tried in one process."""
+    command = [sys.executable, real_methods.__file__, str(model_file), *TRAINABLE]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=800)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return {line["method"]: line for line in lines}
 
 
-@pytest.mark.parametrize("method_id", [*ALWAYS, *(pytest.param(each, marks=pytest.mark.long) for each in LONG)])
+@pytest.mark.parametrize("method_id", TRAINABLE)
 def test_a_method_learns_and_comes_back_bit_for_bit(method_id: str, model_file: Path) -> None:
-    result = results(model_file, ALWAYS if method_id in ALWAYS else LONG)[method_id]
+    result = results(model_file)[method_id]
     assert result["losses"][-1] < result["losses"][0]
     assert result["identical"]
     assert len(result["text"]) == 3

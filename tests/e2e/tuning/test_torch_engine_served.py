@@ -20,7 +20,7 @@ from support.made_once import made_once
 from support.real_served import ANSWER, KINDS, PROMPT
 from support.running_daemon import RunningDaemon, home_environment, run_cli, start_daemon
 
-pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.long, pytest.mark.timeout(900)]
 
 TAUGHT = ANSWER.strip()
 SOURCES = (Path(real_served.__file__), Path(methods.__file__).parent, Path(loading.__file__).parent)

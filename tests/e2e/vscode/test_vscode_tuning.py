@@ -14,7 +14,7 @@ from support.running_daemon import run_cli
 from support.vscode_server import VsCodeServer
 from support.vscode_window import Window
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.long]
 
 ARGUMENTS = [
     *("--max-steps", "1", "--limit", "8", "--validation-limit", "2"),

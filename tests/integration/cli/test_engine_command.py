@@ -27,9 +27,17 @@ def environment(tmp_path: Path) -> dict[str, str]:
     entry = msgspec.structs.replace(tiny_entry(given.path.read_bytes(), HUB), context_tokens=2048)
     ModelStore(tmp_path / "models", offline=True).pull(entry, local=given.path)
     open_catalogue(Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")})).add(entry)
-    path = os.pathsep.join((str(llama_server_program().parent), os.environ["PATH"]))
+    # Linked: what lies in the folder that a command is typed in is passed over, and the tests' own may lie there.
+    program = program_on_path(tmp_path)
+    program.parent.mkdir()
+    program.symlink_to(llama_server_program())
+    path = os.pathsep.join((str(program.parent), os.environ["PATH"]))
     home = home_environment(tmp_path / "home", tmp_path / "models")
     return {**home, "PEFT_DAEMON_MODEL": entry.id, "PEFT_DAEMON_THREADS": "1", "PATH": path}
+
+
+def program_on_path(folder: Path) -> Path:
+    return folder / "programs" / "llama-server"
 
 
 def typed(*arguments: str, environment: dict[str, str], exit_code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -38,12 +46,12 @@ def typed(*arguments: str, environment: dict[str, str], exit_code: int = 0) -> s
     return done
 
 
-def test_programs_are_listed_measured_and_chosen(environment: dict[str, str]) -> None:
+def test_programs_are_listed_measured_and_chosen(environment: dict[str, str], tmp_path: Path) -> None:
     listed = json.loads(typed("engine", "list", "--json", environment=environment).stdout)
     wheel, other = listed["programs"]
     assert (wheel["kind"], wheel["path"], wheel["in_use"]) == ("wheel", None, True)
     assert "AVX2" in wheel["features"] or wheel["features"]
-    assert (other["kind"], other["path"]) == ("path", str(llama_server_program()))
+    assert (other["kind"], other["path"]) == ("path", str(program_on_path(tmp_path)))
     assert other["version"] and other["features"] and other["measured"] is None
 
     measured = typed("engine", "list", "--measure", "--json", environment=environment)

@@ -64,6 +64,8 @@ class FillExample:
     kind: HoleKind = HoleKind.LINE
     context: tuple[ContextChunk, ...] = ()
     """Chunks of related files, most useful first, as in a completion."""
+    learn_all: bool = False
+    """Whether tuning learns the code around the hole too, which then is the code to learn and not only shown."""
 
 
 Example = IntentExample | FillExample
@@ -101,7 +103,10 @@ def examples_digest(examples: Sequence[Example]) -> str:
     sha = hashlib.sha256()
     encoder = msgspec.json.Encoder(order="deterministic")
     for example in examples:
-        sha.update(encoder.encode(example))
+        fields: dict[str, object] = msgspec.to_builtins(example)
+        if not fields.get("learn_all"):
+            fields.pop("learn_all", None)  # so that data sets keep the digests that reports name
+        sha.update(encoder.encode(fields))
         sha.update(b"\n")
     return sha.hexdigest()
 
