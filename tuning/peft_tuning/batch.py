@@ -9,10 +9,11 @@ run. How a step is split into forward passes (micro-batches) depends on the layo
 - ``PADDED``: one example per row, for methods that put virtual tokens before each; grouped by length.
 - ``ENCODER_DECODER``: the prompt for the encoder, the answer for the decoder; padded and grouped likewise.
 
-The loss is on answers alone. The vocabulary projection is computed for their tokens only, and never all at once: with
-151,936 words it is a quarter of a small model's work, and its logits (0.6 MB per token and copy) are most of the memory
-of a plain training script. The model runs unchanged, but its output layer gets an empty input; the states that it would
-have got are projected afterwards, in chunks, where there is a target.
+The loss is on answers, and on the code around them in examples that are learned whole (``encode``). The vocabulary
+projection is computed where there is a loss only, and never all at once: with 151,936 words it is a third of a small
+model's work, and its logits (0.6 MB per token and copy) are most of the memory of a plain training script. The model
+runs unchanged, but its output layer gets an empty input; the states that it would have got are projected afterwards, in
+chunks, where there is a target.
 """
 
 from __future__ import annotations
@@ -191,10 +192,10 @@ def _micro_batch(examples: tuple[EncodedExample, ...], layout: BatchLayout) -> M
 
 
 def _shared(examples: Sequence[EncodedExample]) -> int:
-    """Count the first tokens that all prompts share, without a prompt's last one, which predicts the answer."""
+    """Count the first tokens that all prompts share, without those that predict a token with loss."""
     if len(examples) < 2:
         return 0
-    columns = zip(*(each.prompt[:-1] for each in examples), strict=False)
+    columns = zip(*(each.prompt[: min((*each.learned, len(each.prompt))) - 1] for each in examples), strict=False)
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
@@ -219,7 +220,7 @@ def _packed(batch: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor
     for number, each in enumerate(batch.examples, start=1):
         own = (*each.prompt, *each.response)
         ids += own[shared:-1]
-        targets += [IGNORED] * (len(each.prompt) - 1 - shared) + list(each.response)
+        targets += each.targets(IGNORED)[shared:]
         positions += range(shared, len(own) - 1)
         owner += [number] * (len(own) - 1 - shared)
     inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
@@ -245,7 +246,7 @@ def _padded(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor]
     for at, each in enumerate(batch.examples):
         own = torch.tensor((*each.prompt, *each.response))
         ids[at, : len(own) - 1], mask[at, : len(own) - 1] = own[:-1], 1
-        targets[at, len(each.prompt) - 1 : len(own) - 1] = own[len(each.prompt) :]
+        targets[at, : len(own) - 1] = torch.tensor(each.targets(IGNORED))
     return {"input_ids": ids, "attention_mask": mask}, targets
 
 

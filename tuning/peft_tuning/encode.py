@@ -3,13 +3,18 @@
 Prompts come from the function that completion uses (``completion.prompt.build``): the same window, the same order, the
 same text held back at the cursor. Therefore the answer begins with the held-back text, as it must when the adapter is
 served. It ends as a served answer does: with a closed fence if the prompt opened one, and the format's end token.
+
+Of an example to be learned whole, the prompt's code is learned too, as models are trained to fill in (Bavarian et al.,
+arXiv 2207.14255): then a token that is read is not only shown. With a large vocabulary a third of the work is the
+projection on it, so only ``LEARNED_TOKENS`` of an example have a loss: its answer, and others drawn by its id.
 """
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from peft_core.api_types import Task
 from peft_core.code.document import Document, normalize_newlines
@@ -25,20 +30,36 @@ from peft_tuning.data.examples import Example, FillExample, IntentExample
 FENCE = "```"
 FRAME_TOKENS = 512
 """Room for a format's own text around a sentence, which does not count against the sentence's limit."""
+LEARNED_TOKENS = 192
+"""Most tokens with loss in an example that is learned whole."""
 
 
 @dataclass(frozen=True)
 class EncodedExample:
-    """Token ids of one example; loss is on ``response`` alone."""
+    """Token ids of one example; loss is on ``response``, and on the prompt's tokens at the positions ``learned``."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]
     """Ends with the format's end token (or the tokenizer's end-of-sequence token)."""
     cut: bool = False
     """Whether the prompt shows only a part of the document."""
+    learned: tuple[int, ...] = ()
+    """Rising, from 1 on: nothing comes before the first token that could predict it."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
+
+    @property
+    def loss_tokens(self) -> int:
+        """Number of tokens with loss."""
+        return len(self.response) + len(self.learned)
+
+    def targets(self, ignored: int) -> list[int]:
+        """Return what each position has to predict, from the first to the last but one; ``ignored`` without loss."""
+        made = [ignored] * (len(self.prompt) - 1) + list(self.response)
+        for position in self.learned:
+            made[position - 1] = self.prompt[position]
+        return made
 
 
 @dataclass(frozen=True)
@@ -153,7 +174,30 @@ def encode_example(
             return DroppedExample("prompt does not fit")
         answer = normalize_newlines(example.middle)
         shown_whole = _shows_whole(document, segments, held)
-    return _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
+    encoded = _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
+    if isinstance(encoded, EncodedExample) and isinstance(example, FillExample) and example.learn_all:
+        if any(tokens.encoder_frame):
+            return encoded  # an encoder reads the code around and predicts nothing
+        code = _code_positions(segments, document, tokens, encoded)
+        drawn = random.Random(example.id).sample(  # noqa: S311  (choice, not secrecy)
+            code, min(len(code), max(0, LEARNED_TOKENS - len(encoded.response)))
+        )
+        return replace(encoded, learned=tuple(sorted(drawn)))
+    return encoded
+
+
+def _code_positions(
+    segments: Prompt, document: Document, tokens: ExampleTokenizer, encoded: EncodedExample
+) -> list[int]:
+    """Return the positions of the prompt's tokens that are the document's code, without names of files and controls."""
+    found: list[int] = []
+    at = len(tokens.encoder_frame[0])
+    for segment in segments:
+        count = 1 if segment.special else len(tokens.literal.encode_text(segment.text))
+        if not segment.special and (segment.text in document.prefix or segment.text in document.suffix):
+            found += range(max(at, 1), at + count)
+        at += count
+    return [position for position in found if position < len(encoded.prompt)]
 
 
 def _shows_whole(document: Document, segments: Prompt, held: str) -> bool:

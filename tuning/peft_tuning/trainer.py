@@ -184,7 +184,7 @@ class StepFigures:
     """The figures of one optimizer step."""
 
     loss: float
-    """Nats per answer token, over all examples of the step."""
+    """Nats per token with loss, over all examples of the step."""
     gradient_norm: float
     """Before clipping."""
     learning_rate: float
@@ -219,11 +219,11 @@ class Optimization:
     def step(self, number: int) -> StepFigures:
         """Take optimizer step ``number`` (from 0) on its examples; raises TrainingDiverged.
 
-        The loss of the step is the mean over all its answer tokens, in all forward passes and processes.
+        The loss of the step is the mean over all its tokens with loss, in all forward passes and processes.
         """
         examples = self._run.examples_of(number)
         processes, rank = self._accelerator.num_processes, self._accelerator.process_index
-        scale = processes / sum(len(example.response) for example in examples)
+        scale = processes / sum(example.loss_tokens for example in examples)
         own = self._run.collator.split(examples[rank::processes])
         if not own:
             # With fewer examples than processes, this one must still take part, with a zero gradient.
@@ -252,7 +252,7 @@ class Optimization:
         return StepFigures(float(mean.item()), norm, float(learning_rate))
 
     def validation_loss(self, step: int, is_interrupted: Callable[[], bool]) -> float | None:
-        """Return the mean loss over all answer tokens of the validation part; None if interrupted meanwhile.
+        """Return the mean loss over all tokens with loss of the validation part; None if interrupted meanwhile.
 
         With several processes, each computes a share of the forward passes, and none can be interrupted.
         """
@@ -266,7 +266,7 @@ class Optimization:
                 total += response_loss(self._run.model, self._run.collator.tensors(micro_batch)).item()
         if processes > 1:
             total = float(self._accelerator.reduce(torch.tensor(total, device=self._run.device)).item())
-        mean = total / sum(len(example.response) for example in self._run.validation.examples)
+        mean = total / sum(example.loss_tokens for example in self._run.validation.examples)
         if not math.isfinite(mean):
             raise _diverged("validation loss", step)
         return mean

@@ -13,7 +13,16 @@ from peft_tuning.encode import EncodedExample
 pytestmark = pytest.mark.torch
 
 ids = st.lists(st.integers(0, 9), min_size=1, max_size=12).map(tuple)
-examples = st.lists(st.builds(EncodedExample, ids, ids), min_size=1, max_size=9)
+
+
+@st.composite
+def encoded(draw: st.DrawFn) -> EncodedExample:
+    prompt = draw(ids)
+    learned = draw(st.sets(st.integers(1, max(1, len(prompt) - 1)))) if len(prompt) > 1 else set()
+    return EncodedExample(prompt, draw(ids), learned=tuple(sorted(learned)))
+
+
+examples = st.lists(encoded(), min_size=1, max_size=9)
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -41,7 +50,7 @@ def test_rows_hold_every_answer_once_and_keep_to_their_size(
     given_examples: list[EncodedExample], batch_tokens: int, layout: BatchLayout
 ) -> None:
     made = micro_batches(given_examples, layout, batch_tokens)
-    key = lambda each: (each.prompt, each.response)  # noqa: E731
+    key = lambda each: (each.prompt, each.response, each.learned)  # noqa: E731
     assert sorted((e for row in made for e in row.examples), key=key) == sorted(given_examples, key=key)
     for row in made:
         assert row.width <= batch_tokens or len(row.examples) == 1
@@ -51,7 +60,10 @@ def test_rows_hold_every_answer_once_and_keep_to_their_size(
         )
         assert computed == row.width
         predicted = sorted(batch.targets[batch.targets != IGNORED].tolist())
-        assert predicted == sorted(token for each in row.examples for token in each.response)
+        learned = [
+            each.prompt[at] for each in row.examples if layout is not BatchLayout.ENCODER_DECODER for at in each.learned
+        ]
+        assert predicted == sorted([*learned, *(token for each in row.examples for token in each.response)])
 
 
 def test_a_packed_row_has_a_common_beginning_once_and_no_padding() -> None:

@@ -25,6 +25,8 @@ EXAMPLES = (
     EncodedExample((*SYSTEM, 9), (7, 256)),
     EncodedExample((*SYSTEM, 8, 8, 1, 5, 77), (11, 12, 13, 14, 15, 256)),
     EncodedExample(SYSTEM, (90, 256)),
+    EncodedExample((*SYSTEM, 50, 51, 52), (53, 256), learned=(1, 5, 12)),
+    EncodedExample((*SYSTEM, 50, 51, 54), (53, 256), learned=(11, 13)),
 )
 
 
@@ -63,7 +65,12 @@ def alone(model: nn.Module, example: EncodedExample, *, encoder_decoder: bool) -
     else:
         whole = torch.cat((prompt, response), dim=1)
         logits = model(input_ids=whole, attention_mask=torch.ones_like(whole), use_cache=False).logits
+        learned = torch.tensor(example.learned, dtype=torch.long)
+        virtual = logits.shape[1] - whole.shape[1]  # virtual tokens stand before
+        shown = functional.cross_entropy(logits[0, virtual + learned - 1], whole[0, learned], reduction="sum")
         logits = logits[:, -len(example.response) - 1 : -1]
+        answer = functional.cross_entropy(logits[0], response[0], reduction="sum")
+        return shown + answer
     return functional.cross_entropy(logits[0, -response.shape[1] :], response[0], reduction="sum")
 
 
@@ -100,7 +107,7 @@ def test_no_more_than_a_chunk_of_answer_positions_is_projected_at_once() -> None
     output_layer(model).register_forward_hook(lambda _head, inputs, _out: seen.append(inputs[0].numel() // 32))
     (batch,) = collator.split(EXAMPLES)
     response_loss(model, collator.tensors(batch)).backward()
-    assert sum(seen) == sum(len(each.response) for each in EXAMPLES)
+    assert sum(seen) == sum(each.loss_tokens for each in EXAMPLES)
 
 
 def test_chunks_do_not_change_the_sum_or_the_gradients() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from peft_core.code.document import Document
@@ -9,6 +11,7 @@ from peft_core.errors import InvalidInput
 from peft_daemon.completion import formats, prompt
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 from peft_tuning.encode import (
+    LEARNED_TOKENS,
     DroppedExample,
     EncodedExample,
     ExampleTokenizer,
@@ -65,6 +68,32 @@ def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_b
     assert text(tokens, made.response) == "self.a,\n        a<|endoftext|>"
     assert made.response[-1] == END_OF_TEXT
     assert not made.cut
+
+
+def test_of_an_example_that_is_learned_whole_the_code_around_is_predicted_and_no_control_token(
+    tokens: ExampleTokenizer,
+) -> None:
+    example = FillExample(
+        id="1", prefix="def f(a):\n    return (se", suffix=")\nprint(f)\n", middle="lf.a", path="a/b.py", learn_all=True
+    )
+    made = written(example, tokens)
+    assert isinstance(made, EncodedExample)
+    assert text(tokens, tuple(made.prompt[at] for at in made.learned)) == ")\nprint(f)\ndef f(a):\n    return ("
+    assert made.loss_tokens == len(made.response) + len(made.learned)
+    plain = written(dataclasses.replace(example, learn_all=False), tokens)
+    assert isinstance(plain, EncodedExample)
+    assert (plain.learned, plain.prompt, plain.response) == ((), made.prompt, made.response)
+
+
+def test_so_many_tokens_of_a_long_example_have_a_loss(tokens: ExampleTokenizer) -> None:
+    lines = "".join(f"line_{number} = {number}\n" for number in range(40))
+    limits = TokenLimits(prompt_tokens=2000, response_tokens=80)
+    made = [
+        written(FillExample(id=id_, prefix=lines, suffix=lines, middle="x = 1", learn_all=True), tokens, limits)
+        for id_ in ("1", "1", "2")
+    ]
+    assert all(isinstance(each, EncodedExample) and each.loss_tokens == LEARNED_TOKENS for each in made)
+    assert made[0] == made[1] != made[2]
 
 
 def test_control_words_in_a_file_stay_text(tokens: ExampleTokenizer) -> None:
