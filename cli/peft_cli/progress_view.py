@@ -246,9 +246,9 @@ class TuningView:
             case GateVerdict():
                 self._print(event.reason)
                 if event.forgets:
-                    before, after = event.general_base.similarity, event.general_adapter.similarity
+                    before, after = event.general_served.nats, event.general_adapter.nats
                     self._console.print(
-                        f"warning: completions of other code get worse: similarity {before:.3f} → {after:.3f}"
+                        f"warning: completions of other code get worse: {before:.3f} → {after:.3f} nats per token"
                     )
             case AdapterRegistered():
                 where = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from peft_cli.output import TUNE_PACKAGES, emit, require_extra
 from peft_core.errors import InvalidInput, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.adapters.manifest import derive_name
+from peft_daemon.adapters.manifest import Manifest, derive_name
 
 if TYPE_CHECKING:
     from peft_core.tasks import OnProgress
@@ -59,13 +60,26 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Make it the next version of an existing name.")] = False,
     activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Put it in use afterwards.")] = True,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data; default: 5.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="With --repo: time to learn and judge in, as in 30m; default: 30m, on CUDA 5m. 'none': all of it.",
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --repo: adapter to begin with; default: the one in use. Or 'none'."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data; default: 5, with --repo what fits.")
+    ] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only this many examples of each part.")] = None,
     validation_limit: Annotated[
         int | None, typer.Option(min=1, help="Use only this many examples to choose the best weights by.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step; default: 8.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step; default: 8, with --repo 2.")] = None,
     batch_tokens: Annotated[
         int | None, typer.Option(min=16, help="Tokens per forward pass: less needs less memory; default: 1024.")
     ] = None,
@@ -93,19 +107,20 @@ def tune(
     nice: Annotated[
         int, typer.Option(min=0, max=19, help="Niceness: the higher, the more other programs go first.")
     ] = 10,
-    gate_holes: Annotated[int, typer.Option(min=0, help="Held-out holes that judge a repository's adapter.")] = 48,
+    gate_holes: Annotated[int, typer.Option(min=0, help="Most held-out holes that judge a repository's adapter.")] = 96,
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
     """Make an adapter from a data set or from your own repository, and put it in use.
 
     Shows progress; Ctrl-C saves a checkpoint, from which the same command with --resume continues.
-    A repository's adapter is put in use there only if it is better than the base on code it has not seen.
+    A repository is learned in half an hour: from the adapter in use there on, the most important code first, without
+    the lines of its newest commits. The new adapter is put in use there only if it is better on these lines.
 
     \b
     Example:
       peft-daemon tune --repo . --plan
-      peft-daemon tune --repo . --epochs 1
+      peft-daemon tune --repo . --budget 10m
       peft-daemon tune --dataset conala --method ia3 --json
     """
     require_extra("tuning", "tune", TUNE_PACKAGES)
@@ -116,6 +131,11 @@ def tune(
     from peft_tuning.methods.base import MethodOptions
     from peft_tuning.run import TuneRequest, default_threads
 
+    if repo is None and (budget or start):
+        raise InvalidInput(
+            f"{'--budget' if budget else '--start'} goes with --repo only",
+            fix="Leave it out, or limit the run with `--epochs` or `--max-steps`",
+        )
     paths = Paths.from_environment()
     installation = Installation(
         settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths
@@ -134,22 +154,21 @@ def tune(
         virtual_tokens=virtual_tokens,
         gradient_checkpointing=gradient_checkpointing,
     )
-    from peft_tuning.job import TuneJob
+    from peft_tuning.job import REPOSITORY_JOB, TuneJob
     from peft_tuning.trainer import resumed_threads
 
+    asked: dict[str, object] = {
+        **{"epochs": epochs, "batch_size": batch_size, "batch_tokens": batch_tokens, "learning_rate": learning_rate},
+        **{"max_steps": max_steps, "limit": limit, "validation_limit": validation_limit},
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
     job = _validated(
         TuneJob,
         method=chosen,
         options=options,
-        epochs=epochs,
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        learning_rate=learning_rate,
+        **({**REPOSITORY_JOB, **given} if repo is not None else given),
         seed=seed,
         patience=early_stopping,
-        max_steps=max_steps,
-        limit=limit,
-        validation_limit=validation_limit,
         threads=resumed_threads(installation.folder(adapter_name)) if resume else threads or default_threads(paths),
         niceness=nice,
         report_to=tuple(report_to or ()),
@@ -163,6 +182,8 @@ def tune(
         update=update,
         resume=resume,
         gate_holes=gate_holes,
+        budget_s=None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit)),
+        start=None if repo is None else _start(installation, repo, chosen, start),
     )
     if plan:
         _plan(request, installation, as_json=as_json)
@@ -223,10 +244,10 @@ def _source(
         return found if prompt_tokens is None else replace(found, prompt_tokens=prompt_tokens)
 
     if repo is not None:
-        from peft_tuning.data.repository.dataset import repository_data_set
+        from peft_tuning.data.repository.documents import learning_data_set
 
         return repo.resolve().name, lambda on_progress: shortened(
-            repository_data_set(repo, seed=seed, on_progress=on_progress)
+            learning_data_set(repo, seed=seed, on_progress=on_progress)
         )
     if code:
         from peft_tuning.data.repository.dataset import DataMix, folders_data_set
@@ -248,6 +269,35 @@ def _source(
 
     locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
     return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), locations, seed=seed))
+
+
+def _budget(given: str | None, *, unlimited: bool) -> float | None:
+    """Return the seconds of a run; None without a limit, which is the default where steps or epochs are given."""
+    import torch
+
+    from peft_tuning.budget import parse_duration
+
+    if given == "none" or (given is None and unlimited):
+        return None
+    return parse_duration(given or ("5m" if torch.cuda.is_available() else "30m"))
+
+
+def _start(installation: Installation, repo: Path, method: str, given: str | None) -> Manifest | None:
+    """Return the adapter to begin with: the one that is named, or the one in use if that is possible."""
+    from peft_daemon.engines.torch.families import family_of
+    from peft_tuning.start import CONTINUED, starting_point, what_serves
+
+    registry, entry = installation.registry, installation.entry
+    if given == "none" or (given is None and method not in CONTINUED):
+        return None
+    if given is not None:
+        named = registry.get(given)
+        named.require_base(entry.id, entry.sha256)
+        return starting_point(registry, named, family_of(entry.family)).manifest
+    served = what_serves(registry, str(repo.resolve()), entry.sha256)
+    with suppress(InvalidInput):
+        return served and starting_point(registry, served, family_of(entry.family)).manifest
+    return None
 
 
 def _validated(kind: Any, **fields: object) -> Any:

@@ -19,7 +19,7 @@ chunks, where there is a target.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -289,8 +289,17 @@ class Collator:
 def response_loss(model: nn.Module, batch: BatchTensors, *, forward: nn.Module | None = None) -> Tensor:
     """Return the sum of the cross entropies (nats) of all target tokens, a scalar that can be differentiated.
 
-    ``forward`` is what is called when ``model`` is wrapped (for several processes). Virtual tokens of prompt tuning
-    stand before the input, so states are matched with targets from the end.
+    ``forward`` is what is called when ``model`` is wrapped (for several processes).
+    """
+    return chunked_cross_entropy(*target_states(model, batch.inputs, batch.targets, forward=forward))
+
+
+def target_states(
+    model: nn.Module, inputs: Mapping[str, Any], targets: Tensor, *, forward: nn.Module | None = None
+) -> tuple[Tensor, Tensor, nn.Module]:
+    """Return the states (n, hidden) that predict a target, the targets (n,) in the order of the examples, and the head.
+
+    Virtual tokens of prompt tuning stand before the input, so states are matched with targets from the end.
     """
     head = output_layer(model)
     states: list[Tensor] = []
@@ -301,12 +310,11 @@ def response_loss(model: nn.Module, batch: BatchTensors, *, forward: nn.Module |
 
     handle = head.register_forward_pre_hook(take)
     try:
-        (forward or model)(**batch.inputs, use_cache=False)
+        (forward or model)(**inputs, use_cache=False)
     finally:
         handle.remove()
-    targets = batch.targets
     kept = targets != IGNORED
-    return chunked_cross_entropy(states[0][:, -targets.shape[1] :][kept], targets[kept], head)
+    return states[0][:, -targets.shape[1] :][kept], targets[kept], head
 
 
 def output_layer(model: nn.Module) -> nn.Module:

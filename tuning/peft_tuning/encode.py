@@ -86,6 +86,8 @@ class EncodedExamples:
     """One part of a data set, encoded, and how many of its rows were left out, by reason."""
 
     examples: tuple[EncodedExample, ...]
+    rows: tuple[int, ...] = ()
+    """Index of each example in the data that was encoded."""
     dropped: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -134,7 +136,8 @@ def encode_examples(
 
     results = [encode_example(example, formats.of_model(ids, task_of(example)), tokens, limits) for example in examples]
     dropped = Counter(each.reason for each in results if isinstance(each, DroppedExample))
-    return EncodedExamples(tuple(each for each in results if isinstance(each, EncodedExample)), dict(dropped))
+    kept = [(row, each) for row, each in enumerate(results) if isinstance(each, EncodedExample)]
+    return EncodedExamples(tuple(each for _, each in kept), tuple(row for row, _ in kept), dict(dropped))
 
 
 def encode_example(

@@ -97,7 +97,9 @@ class HoleAverage(msgspec.Struct, frozen=True):
 
     holes: int
     exact: float
-    similarity: float
+    """Share that greedy decoding answers exactly, from 0 to 1."""
+    nats: float
+    """-log p per token of the right answer, the mean over the holes: less is better."""
 
 
 class ScaleScore(msgspec.Struct, frozen=True):
@@ -115,36 +117,44 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     scale: float
     """The best scale of the sweep; 0 if the base alone was best."""
     sweep: tuple[ScaleScore, ...]
+    opponent: str
+    """What serves without the new adapter: the name of an adapter, or of the base."""
     base: HoleAverage
-    """The base on the judged holes."""
+    """The bare base on the judged holes."""
+    served: HoleAverage
+    """The opponent on the judged holes."""
     adapter: HoleAverage
     """The adapter on the judged holes."""
-    p_similarity: float
+    p_nats: float
+    """One-sided, of a paired permutation test on the nats of each hole, opponent against adapter."""
     p_exact: float
-    general_base: HoleAverage
-    """The base on general code, for the check for forgetting."""
+    """One-sided, of McNemar's exact test."""
+    general_served: HoleAverage
+    """The opponent on general code, for the check for forgetting."""
     general_adapter: HoleAverage
     """The adapter on general code."""
 
     @property
     def forgets(self) -> bool:
-        """Whether the adapter is worse than the base on general code, by more than ``MAX_FORGOTTEN``."""
-        return self.general_base.similarity - self.general_adapter.similarity > MAX_FORGOTTEN
+        """Whether the adapter is worse than the opponent on general code, by more than ``MAX_FORGOTTEN``."""
+        return self.general_adapter.nats - self.general_served.nats > MAX_FORGOTTEN
 
     @property
     def metrics(self) -> dict[str, float]:
         """The figures by name, for the manifest."""
         return {
             "gate_holes": float(self.base.holes),
-            "gate_similarity_base": self.base.similarity,
-            "gate_similarity": self.adapter.similarity,
+            "gate_nats_base": self.base.nats,
+            "gate_nats_served": self.served.nats,
+            "gate_nats": self.adapter.nats,
             "gate_exact_base": self.base.exact,
+            "gate_exact_served": self.served.exact,
             "gate_exact": self.adapter.exact,
-            "gate_p_similarity": self.p_similarity,
+            "gate_p_nats": self.p_nats,
             "gate_p_exact": self.p_exact,
-            "general_similarity_base": self.general_base.similarity,
-            "general_similarity": self.general_adapter.similarity,
-            **{f"sweep_similarity_{point.scale:g}": point.average.similarity for point in self.sweep},
+            "general_nats_served": self.general_served.nats,
+            "general_nats": self.general_adapter.nats,
+            **{f"sweep_nats_{point.scale:g}": point.average.nats for point in self.sweep},
         }
 
 

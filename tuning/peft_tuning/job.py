@@ -49,6 +49,14 @@ class TuneJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Trackers of transformers: ``tensorboard``, ``trackio``."""
 
 
+REPOSITORY_JOB: dict[str, object] = {
+    **{"epochs": 1, "batch_size": 2, "learning_rate": 4e-4},
+    # The newest code chooses the scale and judges afterwards; evaluations meanwhile cost as much as learning.
+    **{"evaluations_per_epoch": 1, "validation_limit": 16},
+}
+"""Settings for documents of a repository in a short run, where nothing else is asked for; see docs/learning.md."""
+
+
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """The values that decide every bit of the result on a CPU; a run is resumed only if all are unchanged."""
 
@@ -76,6 +84,8 @@ class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     device: str
     optimizer: str
+    start: str = ""
+    """Digest and scale of the adapter that it began with; empty for new weights."""
 
 
 def save_identity(folder: Path, identity: RunIdentity) -> None:

@@ -120,13 +120,15 @@ def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, 
     text = f"# {name}\n\n| | |\n|---|---|\n{table}\n\n![loss]({CURVES})\n"
     if verdict is not None:
         points = "\n".join(
-            f"| {point.scale:g} | {point.average.similarity:.3f} | {point.average.exact:.1%} |"
-            for point in verdict.sweep
+            f"| {point.scale:g} | {point.average.nats:.3f} | {point.average.exact:.1%} |" for point in verdict.sweep
         )
+        averages = {"base": verdict.base, f"{verdict.opponent}, which served": verdict.served, name: verdict.adapter}
+        contestants = "\n".join(f"| {who} | {each.nats:.3f} | {each.exact:.1%} |" for who, each in averages.items())
         text += (
             f"\n## Does it help?\n\n{'Yes' if verdict.activate else 'Not shown'}: {verdict.reason}.\n\n"
-            f"| scale | edit similarity | exact |\n|---|---|---|\n{points}\n\n"
-            f"General code: edit similarity {verdict.general_base.similarity:.3f} without, "
-            f"{verdict.general_adapter.similarity:.3f} with it.\n"
+            f"| scale | nats per token | exact |\n|---|---|---|\n{points}\n\n"
+            f"| on {verdict.base.holes} other holes | nats per token | exact |\n|---|---|---|\n{contestants}\n\n"
+            f"General code, nats per token: {verdict.general_served.nats:.3f} with {verdict.opponent}, "
+            f"{verdict.general_adapter.nats:.3f} with it.\n"
         )
     return text

@@ -20,6 +20,7 @@ from peft_tuning.data.examples import DataSet
 from peft_tuning.encode import EncodedExample, EncodedExamples, ExampleTokenizer, TokenLimits
 from peft_tuning.job import RunIdentity, TuneJob
 from peft_tuning.methods.base import Method
+from peft_tuning.start import StartingPoint, load_start
 
 OPTIMIZER = "adafactor"
 """The study's optimizer, in transformers' implementation."""
@@ -50,11 +51,14 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormats) -> PreparedRun:
+def prepare(
+    job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormats, *, start: StartingPoint | None = None
+) -> PreparedRun:
     """Encode the data and put trainable weights on ``base``, which must not be used afterwards.
 
-    Sets the number of threads and the priority of this process. Raises InvalidInput if nothing is left to train on, if
-    there are more processes than examples in a batch, or if the method cannot be used.
+    The weights are new ones, or those of ``start``, whose rank and alpha the job must have (``with_start``). Sets the
+    number of threads and the priority of this process. Raises InvalidInput if nothing is left to train on, if there are
+    more processes than examples in a batch, or if the method or the start cannot be used.
     """
     method = methods.get(job.method)
     method.check(base.family, job.options)
@@ -101,12 +105,15 @@ def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormat
         processes=processes,
         device=device.type,
         optimizer=OPTIMIZER,
+        start=start.identity if start else "",
     )
-    pad, start = _padding(base, tokens)
+    pad, decoder_start = padding_of(base, tokens)
     calibration = _calibration(parts[0], pad, device) if method.needs_calibration(job.options) else None
     model = method.apply(base, job.options, job.seed, calibration=calibration)
+    if start is not None:
+        load_start(model, start)
     longest = max(map(len, (*parts[0].examples, *parts[1].examples)))
-    layout = _layout(model, base, longest)
+    layout = layout_of(model, base, longest)
     return PreparedRun(
         job=job,
         method=method,
@@ -122,7 +129,7 @@ def prepare(job: TuneJob, base: LoadedBase, data: DataSet, formats: PromptFormat
             evaluations_per_epoch=job.evaluations_per_epoch,
             max_steps=job.max_steps,
         ),
-        collator=Collator(model, layout, job.batch_tokens, pad=pad, decoder_start=start),
+        collator=Collator(model, layout, job.batch_tokens, pad=pad, decoder_start=decoder_start),
         identity=identity,
         device=device,
     )
@@ -150,7 +157,7 @@ def _require_examples(data: DataSet, part: EncodedExamples, limits: TokenLimits)
     )
 
 
-def _layout(model: nn.Module, base: LoadedBase, longest: int) -> BatchLayout:
+def layout_of(model: nn.Module, base: LoadedBase, longest: int) -> BatchLayout:
     """Return the packed layout if it is exact for this model; see ``batch``."""
     if base.family.encoder_decoder:
         return BatchLayout.ENCODER_DECODER
@@ -160,7 +167,7 @@ def _layout(model: nn.Module, base: LoadedBase, longest: int) -> BatchLayout:
     return BatchLayout.PADDED if window is not None and longest > window else BatchLayout.PACKED
 
 
-def _padding(base: LoadedBase, tokens: ExampleTokenizer) -> tuple[int, int]:
+def padding_of(base: LoadedBase, tokens: ExampleTokenizer) -> tuple[int, int]:
     """Return the token ids that fill padding and begin a decoder's input."""
     pad = base.tokenizer.pad_token_id
     pad = pad if isinstance(pad, int) else tokens.end_of_sequence

@@ -75,7 +75,7 @@ def make_plan(prepared: PreparedRun) -> TuningPlan:
     order = sorted(range(len(widths)), key=widths.__getitem__)
     chosen = [order[0], order[len(order) // 2], order[-1]]
     with translate_failures(prepared.job), PeakMemory(prepared.device) as peak:
-        timer = _StepTimer(prepared)
+        timer = StepTimer(prepared)
         timer.step(batches[order[0]])  # the first pass of a process is slower than all others
         seconds = [timer.step(batches[index]) for index in chosen]
         evaluation_s = timer.evaluation(prepared.validation.examples)
@@ -98,7 +98,7 @@ def make_plan(prepared: PreparedRun) -> TuningPlan:
     )
 
 
-class _StepTimer:
+class StepTimer:
     """Time steps of a prepared run without changing it."""
 
     def __init__(self, prepared: PreparedRun) -> None:

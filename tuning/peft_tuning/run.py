@@ -6,45 +6,34 @@ is registered, and registered before it is activated.
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from peft_core.api_types import Task
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import Manifest, require_usable_name
-from peft_daemon.adapters.registry import AdapterRegistry
-from peft_daemon.engines import factory, limits
-from peft_daemon.engines.base import EngineSpeed
-from peft_daemon.engines.temporary import measurement_settings, temporary_engine
+from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
 from peft_tuning import methods
-from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
+from peft_tuning.data.examples import DataSet
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
-from peft_tuning.gate import GateHoles
 from peft_tuning.installation import Installation
-from peft_tuning.job import TuneJob
+from peft_tuning.job import TuneJob, load_identity
 from peft_tuning.model_card import write_description
 
 if TYPE_CHECKING:
     from peft_tuning.prepare import PreparedRun
     from peft_tuning.trainer import TuneResult
-
-GATE_PROMPT_TOKENS = 384
-"""Longest prompt of the gate, shorter than an editor's: reading prompts takes most of the gate's time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +50,12 @@ class TuneRequest:
     update: bool = False
     """Whether the name may exist; its present adapter becomes an earlier version."""
     resume: bool = False
-    gate_holes: int = 48
+    gate_holes: int = 96
+    """Most held-out holes to judge by; a third as many again to choose the scale, and a quarter of general code."""
+    budget_s: float | None = None
+    """Time for training and judging; None: as many steps as the job says."""
+    start: Manifest | None = None
+    """The adapter that it begins with."""
 
 
 def check(request: TuneRequest, installation: Installation) -> None:
@@ -138,14 +132,25 @@ def prepare(
     import torch  # noqa: PLC0415  (seconds)
 
     from peft_daemon.engines.torch.base_model import load_model  # noqa: PLC0415
-    from peft_tuning import prepare  # noqa: PLC0415
+    from peft_tuning import budget, prepare  # noqa: PLC0415
+    from peft_tuning.start import starting_point, with_start  # noqa: PLC0415
 
-    entry = installation.entry
+    entry, job = installation.entry, request.job
+    start = None
+    if request.start is not None:
+        start = starting_point(installation.registry, request.start, families.family_of(entry.family))
+        job = with_start(job, start)
+    if request.resume and request.budget_s is not None:
+        job = budget.as_begun(job, load_identity(installation.folder(request.name)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = methods.get(request.job.method).precision_on(device)
+    precision = methods.get(job.method).precision_on(device)
     on_progress(Loading(what=f"{entry.id} as {precision}"))
     base = load_model(installation.base.path, precision, device=device)
-    return prepare.prepare(request.job, base, data, entry.prompt_formats)
+    made = prepare.prepare(job, base, data, entry.prompt_formats, start=start)
+    if request.budget_s is None or request.resume:
+        return made
+    on_progress(Loading(what="measuring a few steps"))
+    return budget.fit(made, request.budget_s * (1 - budget.GATE_SHARE))
 
 
 def _register(
@@ -158,61 +163,15 @@ def _register(
     """Judge a repository's adapter, describe it, register it, and put it in use unless there is an objection."""
     verdict = None
     if request.repository is not None:
-        verdict = _judge(request, installation, data, result.adapter, on_progress)
+        from peft_tuning.judging import Court, judge_adapter  # noqa: PLC0415  (torch: seconds)
+
+        court = Court(repository=request.repository, holes=request.gate_holes, budget_s=request.budget_s)
+        verdict = judge_adapter(court, installation, data, result.adapter, on_progress)
     if verdict is not None:
         on_progress(verdict)
     write_description(request.name, installation.entry, data, result, verdict)
     manifest = installation.registry.import_(result.adapter, name=request.name, base=installation.base)
     return _activate(request, installation, manifest, verdict)
-
-
-def _judge(
-    request: TuneRequest, installation: Installation, data: DataSet, adapter: Path, on_progress: OnProgress[TuneEvent]
-) -> GateVerdict | None:
-    """Return the gate's verdict on the adapter as served; None if the chosen engine cannot serve the method."""
-    from peft_daemon.completion import formats  # noqa: PLC0415
-    from peft_tuning.gate import (  # noqa: PLC0415
-        ON_OR_OFF_SCALES,
-        SCALES,
-        general_holes,
-        judge,
-    )
-
-    chosen = factory.engine_id(installation.settings, installation.entry)
-    with tempfile.TemporaryDirectory(prefix="peft-daemon-gate-") as scratch:
-        # A temporary registry: the adapter is registered only after it was judged.
-        registry = AdapterRegistry(Path(scratch))
-        manifest = registry.import_(adapter, name="judged", base=installation.base)
-        if chosen not in manifest.engines:
-            return None
-        lease = registry.lease(manifest, engine=chosen)
-        holes = GateHoles(
-            sweep=_holes(data.validation, request.gate_holes // 2),
-            judged=_holes(data.test, request.gate_holes),
-            general=general_holes(request.gate_holes // 3),
-        )
-
-        async def judge_served() -> GateVerdict:
-            # Tuning uses the original weights, which are more exact; the gate uses the file that is served.
-            settings = measurement_settings(installation.settings, threads=request.job.threads or 0)
-            async with temporary_engine(settings, installation.entry, installation.served_path) as engine:
-                return await judge(
-                    engine,
-                    lease,
-                    holes,
-                    formats.of_model(installation.entry.prompt_formats, Task.FILL),
-                    prompt_tokens=min(GATE_PROMPT_TOKENS, limits.prompt_tokens(settings, EngineSpeed())),
-                    on_progress=on_progress,
-                    scales=SCALES if manifest.scalable else ON_OR_OFF_SCALES,
-                )
-
-        return asyncio.run(judge_served())
-
-
-def _holes(examples: Sequence[Example], limit: int) -> tuple[FillExample, ...]:
-    """Return the first holes, without function bodies, which have too many right answers."""
-    fills = (each for each in examples if isinstance(each, FillExample) and each.kind is not HoleKind.BODY)
-    return tuple(islice(fills, limit))
 
 
 def _activate(

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
+from peft_core.processor import multiplies_bfloat16
 from peft_daemon.adapters.peft_files import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
@@ -156,8 +157,12 @@ class PeftMethod:
         raise NotImplementedError
 
     def precision_on(self, device: str) -> Precision:
-        """Return the method's quantization, else float32 on a CPU (slow in bfloat16), bfloat16 elsewhere."""
-        return self.quantized or (Precision.FLOAT32 if device.startswith("cpu") else Precision.BFLOAT16)
+        """Return the method's quantization, else bfloat16, or float32 on a processor that is slow in bfloat16.
+
+        Only the base is held so: PEFT keeps the trained weights in float32.
+        """
+        slow = device.startswith("cpu") and not multiplies_bfloat16()
+        return self.quantized or (Precision.FLOAT32 if slow else Precision.BFLOAT16)
 
     def needs_calibration(self, options: MethodOptions) -> bool:
         """Return False; only an initialization of LoRA needs it."""

@@ -1,0 +1,220 @@
+"""Learning a repository: within a time, from the adapter that serves, judged against it; on a tiny base."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from peft_core.api_types import Task
+from peft_core.errors import InvalidInput
+from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.engines.torch.base_model import Precision, load_model
+from peft_daemon.engines.torch.families import family_of
+from peft_tuning import budget, prepare
+from peft_tuning.budget import LEFT_OUT, MAX_EPOCHS, fit, parse_duration
+from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, TrainingStarted, TuneEvent
+from peft_tuning.installation import Installation
+from peft_tuning.job import REPOSITORY_JOB, TuneJob, load_identity
+from peft_tuning.likelihood import AnswerScorer
+from peft_tuning.methods.base import MethodOptions
+from peft_tuning.run import TuneRequest, run
+from peft_tuning.start import load_start, starting_point, what_serves, with_start
+from support.tiny_installation import tiny_installation
+from support.tiny_served import tiny_gguf
+
+pytestmark = pytest.mark.torch
+
+QWEN_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
+WORDS = ("alpha", "beta", "gamma", "delta")
+
+
+def hole(number: int, *, learn_all: bool = False) -> FillExample:
+    word = WORDS[number % len(WORDS)]
+    return FillExample(
+        id=f"{'d' if learn_all else 'h'}{number}",
+        prefix=f"def {word}_{number}(x):\n    return ",
+        middle=f"{word}(x, {number % 10})",
+        suffix=f"\n\n\nprint({word}_{number})\n",
+        path=f"{word}.py",
+        learn_all=learn_all,
+    )
+
+
+DATA = DataSet(
+    name="own",
+    train=tuple(hole(number, learn_all=True) for number in range(40)),
+    validation=tuple(hole(number) for number in range(100, 106)),
+    test=tuple(hole(number) for number in range(200, 212)),
+    prompt_tokens=300,
+    response_tokens=96,
+)
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    made = tiny_installation(tmp_path / "home")
+    made.paths.cache.mkdir(parents=True)
+    tiny_gguf(made.paths.cache, context=1024, control=(*QWEN_FIM, "<|endoftext|>"))
+    return made
+
+
+def request(repository: Path, **changes: object) -> TuneRequest:
+    settings = {**REPOSITORY_JOB, "learning_rate": 2e-2, "options": MethodOptions(rank=4), "threads": 1}
+    job = TuneJob(method="lora", **(settings | changes.pop("job", {})))  # type: ignore[arg-type, operator]
+    return TuneRequest(name="own", job=job, load_data=lambda _tell: DATA, repository=repository, **changes)  # type: ignore[arg-type]
+
+
+def events(asked: TuneRequest, installation: Installation) -> list[TuneEvent]:
+    told: list[TuneEvent] = []
+    run(asked, installation, told.append)
+    return told
+
+
+def only(told: list[TuneEvent], kind: type) -> TuneEvent:
+    (found,) = [each for each in told if isinstance(each, kind)]
+    return found
+
+
+def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
+    installation: Installation, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    told = events(request(repository, job={"epochs": 6}), installation)
+    verdict = only(told, GateVerdict)
+    assert isinstance(verdict, GateVerdict)
+    assert (verdict.activate, verdict.opponent) == (True, installation.entry.id), verdict.reason
+    assert verdict.base == verdict.served
+    assert verdict.adapter.nats < verdict.served.nats - 0.1
+
+    served = what_serves(installation.registry, str(repository), installation.entry.sha256)
+    assert served is not None and served.name == "own"
+    assert what_serves(installation.registry, str(tmp_path), installation.entry.sha256) is None
+    again = events(
+        request(repository, start=served, update=True, job={"max_steps": 2, "options": MethodOptions()}), installation
+    )
+    second = only(again, GateVerdict)
+    assert isinstance(second, GateVerdict)
+    assert second.opponent == "own"
+    assert second.served.nats == pytest.approx(verdict.adapter.nats, rel=0.02)
+    assert second.adapter.nats < second.served.nats + 0.05 < second.base.nats - 0.05, (
+        "it went on and did not begin anew"
+    )
+    identity = load_identity(installation.folder("own"))
+    assert identity.start == f"{served.digest}@{served.scale:g}" and identity.options.rank == 4
+    assert isinstance(again[-1], AdapterRegistered)
+
+
+def test_a_run_begins_with_exactly_what_serves_at_its_scale(installation: Installation, tmp_path: Path) -> None:
+    events(replace(request(tmp_path), activate=False), installation)
+    manifest: Manifest = msgspec.structs.replace(installation.registry.get("own"), scale=0.5)
+    family = family_of(installation.entry.family)
+    start = starting_point(installation.registry, manifest, family)
+    job = with_start(TuneJob(method="lora"), start)
+    assert (job.options.rank, job.options.alpha) == (4, start.alpha)
+
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    path = installation.base.path
+    made = prepare.prepare(
+        job, load_model(path, Precision.FLOAT32), DATA, installation.entry.prompt_formats, start=start
+    )
+    begun = made.model.eval()(input_ids=ids).logits
+    scorer = AnswerScorer(served := load_model(path, Precision.FLOAT32))
+    scorer._adapters.activate(start.lease)
+    torch.testing.assert_close(begun, served.model(input_ids=ids).logits)
+    assert not torch.allclose(begun, load_model(path, Precision.FLOAT32).model(input_ids=ids).logits)
+    assert all(each.dtype == torch.float32 for each in made.model.parameters() if each.requires_grad)
+
+
+def test_what_cannot_be_begun_with_is_refused_with_a_reason(installation: Installation, tmp_path: Path) -> None:
+    events(replace(request(tmp_path), activate=False), installation)
+    manifest = installation.registry.get("own")
+    start = starting_point(installation.registry, manifest, family_of(installation.entry.family))
+    with pytest.raises(InvalidInput, match="its rank, 4"):
+        with_start(TuneJob(method="lora", options=MethodOptions(rank=8)), start)
+    with pytest.raises(InvalidInput, match="only with a LoRA of one rank"):
+        other = msgspec.structs.replace(manifest, targets=("q_proj",))
+        starting_point(installation.registry, other, family_of(installation.entry.family))
+    wider = prepare.prepare(
+        TuneJob(method="lora", options=MethodOptions(rank=8)),
+        load_model(installation.base.path, Precision.FLOAT32),
+        DATA,
+        installation.entry.prompt_formats,
+    )
+    with pytest.raises(InvalidInput, match="does not fit this base"):
+        load_start(wider.model, start)
+
+
+def prepared(installation: Installation, **changes: object) -> prepare.PreparedRun:
+    job = TuneJob(method="lora", **{**REPOSITORY_JOB, "threads": 1, **changes})  # type: ignore[arg-type]
+    base = load_model(installation.base.path, Precision.FLOAT32)
+    return prepare.prepare(job, base, DATA, installation.entry.prompt_formats)
+
+
+def test_a_budget_takes_the_beginning_of_the_examples_or_several_passes(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = prepared(installation)
+    tokens = sum(map(len, made.train.examples))
+
+    class Clock:
+        """One second for each token."""
+
+        def __init__(self, run: prepare.PreparedRun) -> None:
+            self.run = run
+
+        def step(self, batch: list[object]) -> float:
+            return float(sum(map(len, batch)))  # type: ignore[arg-type]
+
+        def evaluation(self, examples: list[object]) -> float:
+            return 10.0
+
+    monkeypatch.setattr(budget, "StepTimer", Clock)
+    half = fit(made, tokens / 2 + 10)
+    assert half.train.examples == made.train.examples[: len(half.train.examples)]
+    assert sum(map(len, half.train.examples)) <= tokens / 2 < sum(map(len, half.train.examples)) + 400
+    assert half.train.dropped[LEFT_OUT] == 40 - len(half.train.examples)
+    assert half.schedule.steps == math.ceil(len(half.train.examples) / 2)
+    assert (half.identity.limit, half.identity.epochs) == (len(half.train.examples), 1)
+
+    for times, epochs in ((1.1, 1), (2.2, 2), (50, MAX_EPOCHS)):
+        whole = fit(made, times * (tokens + 10))
+        assert (len(whole.train.examples), whole.schedule.epochs, whole.train.dropped) == (40, epochs, {})
+    with pytest.raises(InvalidInput, match="too few to learn anything") as caught:
+        fit(made, 20)
+    assert "--budget" in caught.value.fix
+
+
+def test_a_run_within_a_time_is_resumed_with_the_steps_that_it_began_with(
+    installation: Installation, tmp_path: Path
+) -> None:
+    told = events(request(tmp_path, budget_s=60.0), installation)
+    started = only(told, TrainingStarted)
+    assert isinstance(started, TrainingStarted)
+    assert any(isinstance(each, Loading) and each.what == "measuring a few steps" for each in told)
+    begun = load_identity(installation.folder("own"))
+    resumed = prepare.prepare(
+        budget.as_begun(TuneJob(method="lora", **{**REPOSITORY_JOB, "threads": 1}), begun),  # type: ignore[arg-type]
+        load_model(installation.base.path, Precision.FLOAT32),
+        DATA,
+        installation.entry.prompt_formats,
+    )
+    assert resumed.schedule.steps == started.steps
+    assert installation.registry.resolve(Task.FILL, str(tmp_path / "a.py")) is not None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("90s", 90), ("1.5h", 5400), (" 5 m", 300)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "1d", "5 minutes"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a time"):
+        parse_duration(text)

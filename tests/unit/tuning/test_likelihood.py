@@ -1,0 +1,75 @@
+"""An answer's likelihood is what writing it shows: exact where greedy decoding writes it, nats as in the loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_tuning import methods
+from peft_tuning.encode import EncodedExample
+from peft_tuning.likelihood import AnswerScorer
+from peft_tuning.methods.base import MethodOptions
+from support import tiny_run
+
+pytestmark = pytest.mark.torch
+
+PROMPTS = ((1, 2, 3, 4), (9, 8), (30, 31, 32, 33, 34, 35), (1, 2, 3, 90))
+
+
+def adapter(method: str, family: str, folder: Path) -> AdapterLease:
+    chosen = methods.get(method)
+    model = chosen.apply(tiny_run.base(family), MethodOptions(), 1)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    folder.mkdir()
+    chosen.save(model, folder)
+    return AdapterLease(method * 8, folder)
+
+
+def written(base: LoadedBase, prompt: tuple[int, ...], folder: Path | None, method: str) -> tuple[int, ...]:
+    model = base.model if folder is None else methods.get(method).load(base, folder)
+    ids = list(prompt)
+    with torch.inference_mode():
+        for _ in range(4):
+            seen = torch.tensor([ids])
+            logits = model(input_ids=seen, attention_mask=torch.ones_like(seen), use_cache=False).logits
+            ids.append(int(logits[0, -1].argmax()))
+    return tuple(ids[len(prompt) :])
+
+
+@pytest.mark.parametrize("family", ["qwen2", "codegen"])
+@pytest.mark.parametrize("method", ["", "lora", "ia3", "prompt", "prefix"])
+def test_what_greedy_decoding_writes_is_exact_and_one_other_token_is_not(
+    method: str, family: str, tmp_path: Path
+) -> None:
+    lease = adapter(method, family, tmp_path / "adapter") if method else None
+    answers = [written(tiny_run.base(family), each, lease and lease.path, method) for each in PROMPTS]
+    examples = [EncodedExample(prompt, answer) for prompt, answer in zip(PROMPTS, answers, strict=True)]
+    other = [EncodedExample(each.prompt, (*each.response[:2], each.response[2] ^ 1, 5)) for each in examples]
+    counted: list[int] = []
+    scorer = AnswerScorer(tiny_run.base(family))
+    scores = scorer.score([*examples, *other], lease, on_scored=counted.append)
+    assert [score.exact for score in scores] == [True] * 4 + [False] * 4
+    assert all(right.nats < wrong.nats for right, wrong in zip(scores[:4], scores[4:], strict=True))
+    assert sum(counted) == 8
+
+
+def test_scores_are_those_of_each_example_alone_and_the_base_is_left_as_it_was(tmp_path: Path) -> None:
+    lease = adapter("lora", "qwen2", tmp_path / "adapter")
+    examples = [EncodedExample(prompt, (7, 8, 256), learned=(1,)) for prompt in PROMPTS]
+    scorer = AnswerScorer(tiny_run.base())
+    before = scorer.score(examples, None)
+    together = scorer.score(examples, lease)
+    for example, score in zip(examples, together, strict=True):
+        (alone,) = scorer.score([example], lease)
+        assert alone.nats == pytest.approx(score.nats, abs=1e-4)
+    assert scorer.score(examples, None) == before
+    half = scorer.score(examples, AdapterLease(lease.digest, lease.path, 0.5))
+    assert [each.nats for each in half] != [each.nats for each in together]

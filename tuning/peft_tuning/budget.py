@@ -1,0 +1,93 @@
+"""Fit a run into a time: a few steps are measured, then the most important examples that fit are kept.
+
+The order of the examples is their importance (see ``data.repository.documents``): a budget takes a beginning of it.
+Where all of them fit, they are seen again, up to ``MAX_EPOCHS`` times. Number of examples and epochs become part of the
+run's identity, so an interrupted run continues with the steps that it began with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from peft_core.errors import InvalidInput
+from peft_tuning.encode import EncodedExamples
+from peft_tuning.job import RunIdentity, TuneJob
+from peft_tuning.prepare import PreparedRun
+from peft_tuning.resources import StepTimer, translate_failures
+
+GATE_SHARE = 0.25
+"""Part of a budget that is left for judging the adapter."""
+MAX_EPOCHS = 3
+"""More passes over a repository teach it by heart."""
+MIN_STEPS = 2
+MEASURED_STEPS = 2
+"""Measured after a first one, which is slower than all others."""
+LEFT_OUT = "did not fit into the time, the next run learns on"
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``30m``, ``90s`` or ``1h``; raises InvalidInput."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if match is None:
+        raise InvalidInput(f"{text!r} is not a time", fix="Give a number and a unit, as in 90s, 30m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def fit(prepared: PreparedRun, seconds: float) -> PreparedRun:
+    """Return the run with as many examples and epochs as training takes ``seconds`` for; measures three steps.
+
+    Raises OutOfMemory, and InvalidInput where the time is too short for ``MIN_STEPS``.
+    """
+    examples, size = prepared.train.examples, prepared.job.batch_size
+    with translate_failures(prepared.job):
+        timer = StepTimer(prepared)
+        timer.step(examples[:size])
+        measured = [examples[at * size : (at + 1) * size] or examples[:size] for at in range(1, MEASURED_STEPS + 1)]
+        per_token = sum(map(timer.step, measured)) / sum(len(each) for batch in measured for each in batch)
+        evaluation = timer.evaluation(prepared.validation.examples)
+    kept = _kept([len(each) * per_token for each in examples], seconds - evaluation)
+    if kept < min(len(examples), MIN_STEPS * size):
+        needed = sum(len(each) for each in examples[: MIN_STEPS * size]) * per_token + evaluation
+        raise InvalidInput(
+            f"{seconds:.0f} seconds are too few to learn anything in",
+            why=f"{MIN_STEPS} steps and their evaluation take {needed:.0f} on this machine",
+            fix=f"Give more time: `--budget {max(1, round(needed / (1 - GATE_SHARE) / 60) + 1)}m`",
+        )
+    whole = sum(map(len, examples)) * per_token + evaluation
+    epochs = 1 if kept < len(examples) else max(1, min(MAX_EPOCHS, int(seconds // whole)))
+    left = len(examples) - kept
+    train = EncodedExamples(
+        examples[:kept], prepared.train.rows[:kept], {**prepared.train.dropped, **({LEFT_OUT: left} if left else {})}
+    )
+    job = _limited(prepared.job, train.rows[-1] + 1, epochs)
+    return replace(
+        prepared,
+        job=job,
+        train=train,
+        schedule=replace(prepared.schedule, lengths=tuple(map(len, train.examples)), epochs=epochs),
+        identity=msgspec.structs.replace(prepared.identity, limit=job.limit, epochs=epochs),
+    )
+
+
+def as_begun(job: TuneJob, begun: RunIdentity) -> TuneJob:
+    """Return the job with the examples and epochs of the run that it resumes."""
+    return job if begun.limit is None else _limited(job, begun.limit, begun.epochs)
+
+
+def _limited(job: TuneJob, limit: int, epochs: int) -> TuneJob:
+    return msgspec.structs.replace(job, limit=limit, epochs=epochs)
+
+
+def _kept(seconds_of: Sequence[float], seconds: float) -> int:
+    total = 0.0
+    for number, each in enumerate(seconds_of):
+        total += each
+        if total > seconds:
+            return number
+    return len(seconds_of)
