@@ -84,7 +84,7 @@ def judge_adapter(
 
 def _opponent(court: Court, installation: Installation) -> Opponent:
     """Return what serves the repository now."""
-    served = what_serves(installation.registry, str(court.repository), installation.entry.sha256)
+    served = what_serves(installation.registry, str(court.repository), installation.base.sha256)
     if served is None:
         return Opponent(installation.entry.id, None)
     return Opponent(served.name, installation.registry.lease(served, served.scale, engine=TORCH))

@@ -50,6 +50,7 @@ async def complete(http: httpx.AsyncClient, **fields: Any) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.long
 async def test_importing_into_a_running_daemon_loses_no_request(
     served: RunningDaemon, tiny_adapter: TinyAdapter, http: httpx.AsyncClient
 ) -> None:

@@ -89,6 +89,7 @@ async def test_a_prompt_can_be_read_ahead(options: LlamaCppOptions) -> None:
         assert text.startswith(" a + b") and timings.prompt_evaluated == 1
 
 
+@pytest.mark.long
 async def test_reading_ahead_can_be_cancelled_and_goes_on_from_there(options: LlamaCppOptions) -> None:
     prompt = (Segment("".join(f"value_{n} = {n}\n" for n in range(100))),)
     async with running(options) as engine:
@@ -144,6 +145,7 @@ async def test_an_adapters_state_is_never_used_without_it(
         assert (await ask(engine, ADD))[0] == wanted
 
 
+@pytest.mark.long
 async def test_two_documents_in_two_slots_do_not_disturb_each_other(options: LlamaCppOptions) -> None:
     async with running(replace(options, slots=2)) as engine:
         for prompt in (ADD, AREA):
@@ -156,6 +158,7 @@ async def test_two_documents_in_two_slots_do_not_disturb_each_other(options: Lla
             assert (one.prompt_evaluated, other.prompt_evaluated) == (1, 1)
 
 
+@pytest.mark.long
 async def test_two_slots_with_different_adapters_write_what_each_writes_alone(
     options: LlamaCppOptions, lora: AdapterLease
 ) -> None:
@@ -170,6 +173,7 @@ async def test_two_slots_with_different_adapters_write_what_each_writes_alone(
         assert [timings.prompt_evaluated for _, timings in together] == [1, 1]
 
 
+@pytest.mark.long
 async def test_a_state_that_cannot_be_read_costs_nothing_but_the_reading(
     options: LlamaCppOptions, tmp_path: Path
 ) -> None:

@@ -81,6 +81,7 @@ def test_torch_answers_all_items_at_once_and_searches_with_the_adapter_of_the_pa
     assert adapted.costs.adapter_bytes is not None
 
 
+@pytest.mark.long
 def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str, str]) -> None:
     from support.shared_data import shared_data
 

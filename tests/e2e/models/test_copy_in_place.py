@@ -78,6 +78,7 @@ def daemon(judged: CopyQuality, store: ModelStore, tmp_path_factory: pytest.Temp
     run_cli("stop", environment=environment)
 
 
+@pytest.mark.long
 def test_the_copy_is_another_model_but_nearly_as_good(judged: CopyQuality) -> None:
     assert judged.places > 20
     assert judged.loss != 0

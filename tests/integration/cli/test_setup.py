@@ -101,6 +101,7 @@ def test_a_model_that_cannot_be_fetched_is_not_chosen(environment: dict[str, str
     assert served(environment) == "tiny"
 
 
+@pytest.mark.long
 def test_a_model_that_the_engine_cannot_load_is_not_kept(environment: dict[str, str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(model_of_the_user(environment).read_bytes().replace(b"qwen2", b"qwen9"))

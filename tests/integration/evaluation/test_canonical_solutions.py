@@ -33,6 +33,7 @@ def outcomes(items: tuple[Sample, ...], texts: list[str]) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 def test_all_of_humaneval_pass_whole_and_as_bodies(tmp_path: Path) -> None:
     items = function_tests.load_humaneval(DataLocations(data=None, environment=shared_data(), cache=tmp_path)).items
     assert len(items) == 164

@@ -68,6 +68,7 @@ def request(repository: Path, **changes: object) -> EvaluateRequest:
     return EvaluateRequest(**(facts | changes))  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_holes_that_tests_reach_have_pass_at_1_beside_what_all_holes_have(
     repository: Path, installation: TinyInstallation
 ) -> None:

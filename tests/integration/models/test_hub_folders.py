@@ -22,8 +22,8 @@ from support.tiny_folder import CONTEXT, FILL_FORMATS, write_folder
 pytestmark = pytest.mark.torch
 
 FAMILIES = tuple(FILL_FORMATS)
-SERVED_EACH_TIME = ("codegen", "t5")
-"""One that continues left to right, and the one with an encoder; the others are served in the long tests."""
+SERVED_EACH_TIME = ("t5",)
+"""The one with an encoder; the others are served in the long tests."""
 ROWS = [
     {"intent": f"add {number} to x", "code": f"x + {number}", "split": "train" if number < 4 else "test"}
     for number in range(6)
@@ -186,6 +186,7 @@ FEW = {"tune": ("--threads", "1", "--nice", "0", "--epochs", "1"), "evaluate": (
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page_run_one_after_the_other(tmp_path: Path) -> None:
     section = (
         PAGE.read_text(encoding="utf-8").partition("## A folder in transformers' layout\n")[2].partition("\n## ")[0]

@@ -119,6 +119,7 @@ def test_a_file_is_read_as_a_whole_only_once(home: Path, coder: Path) -> None:
     assert listed()["large"]["installed"]
 
 
+@pytest.mark.long
 def test_it_can_be_tuned_and_evaluated_and_its_adapter_meets_no_other_base(home: Path, coder: Path) -> None:
     assert models("add", str(coder), "--name", "mine", "--no-check").returncode == 0
     own = {"PEFT_DAEMON_MODEL": "mine", "PEFT_DAEMON_THREADS": "1"}

@@ -93,11 +93,17 @@ def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
     assert verdict.base == verdict.served
     assert verdict.adapter.nats < verdict.served.nats - 0.1
 
-    served = what_serves(installation.registry, str(repository), installation.entry.sha256)
+    served = what_serves(installation.registry, str(repository), installation.base.sha256)
     assert served is not None and served.name == "own"
-    assert what_serves(installation.registry, str(tmp_path), installation.entry.sha256) is None
+    assert what_serves(installation.registry, str(tmp_path), installation.base.sha256) is None
     again = events(
-        request(repository, start=served, update=True, job={"max_steps": 2, "options": MethodOptions()}), installation
+        request(
+            repository,
+            start=served,
+            update=True,
+            job={"max_steps": 2, "learning_rate": 1e-6, "options": MethodOptions()},
+        ),
+        installation,
     )
     second = only(again, GateVerdict)
     assert isinstance(second, GateVerdict)
