@@ -96,8 +96,11 @@ class SourceListing:
 def read_source(source: SourceFile) -> str | SkipReason:
     """Return the text of a file, without a byte order mark and with ``\\n`` line ends; or why it is left out."""
     data = _bytes(source)
-    if isinstance(data, SkipReason):
-        return data
+    return data if isinstance(data, SkipReason) else decode_source(data)
+
+
+def decode_source(data: bytes) -> str | SkipReason:
+    """Return the content of a file as text, as ``read_source`` does; or why it is left out."""
     if b"\0" in data:
         return SkipReason.BINARY
     try:

@@ -1,15 +1,17 @@
 """What git knows about a folder: tracked files, ignore rules, attributes, and when each file last changed.
 
 Git is only read, never goes online, and starts no program that the repository's own configuration names. No files of
-the repository are opened here.
+the repository are opened here. What git knows about earlier commits is in ``history``.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -118,27 +120,23 @@ def last_commits(root: Path, paths: Collection[bytes], max_seconds: float = MAX_
     wanted = set(paths)
     found: dict[bytes, int] = {}
     listing = ("--name-only", "--no-renames", "--no-show-signature", "--relative", "-z")
-    command = ("log", "--format=%x01%ct", *listing, "HEAD", "--", ".")
     until = time.monotonic() + max_seconds
-    with start(
-        _command(root, *command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, environ=_environment()
-    ) as process:
-        assert process.stdout is not None  # noqa: S101  (it was asked for)
+    command = ("log", "--format=%x01%ct", *listing, "HEAD", "--", ".")
+    with open_git(root, *command, max_seconds=max_seconds) as (_stdin, stdout):
         when = 0
-        for number, field in enumerate(_fields(process.stdout)):
+        for number, field in enumerate(split_fields(stdout)):
             stamp = field.lstrip(b"\n")
-            if stamp.startswith(b"\x01"):
+            if stamp.startswith(b"\x01") and stamp[1:].isdigit():
                 when = int(stamp[1:])
             elif stamp in wanted:
                 wanted.discard(stamp)
                 found[stamp] = when
             if not wanted or (number % 4096 == 0 and time.monotonic() > until):
                 break
-        process.kill()
     return found
 
 
-def _fields(stream: IO[bytes]) -> Iterator[bytes]:
+def split_fields(stream: IO[bytes]) -> Iterator[bytes]:
     """Yield the NUL-separated fields of a stream, read in pieces: a history may be larger than memory."""
     rest = b""
     while piece := stream.read(1 << 16):
@@ -146,6 +144,35 @@ def _fields(stream: IO[bytes]) -> Iterator[bytes]:
         yield from whole
     if rest:
         yield rest
+
+
+@contextmanager
+def open_git(root: Path, *arguments: str, max_seconds: float) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Start git in ``root`` and provide its input and output; it is killed at the end, or when the time is up.
+
+    Output that ends early looks like output that is complete.
+    """
+    process = start(
+        _command(root, *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        environ=_environment(),
+    )
+    assert process.stdin is not None  # noqa: S101  (both were asked for)
+    assert process.stdout is not None  # noqa: S101
+    timer = threading.Timer(max_seconds, process.kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield process.stdin, process.stdout
+    finally:
+        timer.cancel()
+        process.kill()
+        process.stdout.close()
+        with suppress(OSError):  # what was not written yet has no reader
+            process.stdin.close()
+        process.wait()
 
 
 def _command(root: Path, *arguments: str) -> list[str]:

@@ -18,6 +18,8 @@ from peft_daemon.completion.postprocess.cleanup import Draft
 from peft_daemon.completion.stream import FILL_STEPS, apply_steps
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.dataset import DataMix, folders_data_set, repository_data_set
+from peft_tuning.data.repository.documents import LIBRARY as PYTHON_LIBRARY
+from peft_tuning.data.repository.documents import learning_data_set
 from peft_tuning.data.repository.files import repository_files
 from peft_tuning.data.repository.filters import detectors, without_secrets
 from peft_tuning.data.repository.holes import cut_holes
@@ -95,3 +97,36 @@ def test_another_process_makes_the_same_data_set(committed: Path) -> None:
         check=True,
     )
     assert other.stdout.strip() == folders_data_set([(folder, "Apache-2.0")]).digest
+
+
+def test_the_history_of_this_repository_becomes_documents_and_holes_in_its_newest_lines(committed: Path) -> None:
+    root = committed / "daemon"
+    data = learning_data_set(root, seed=42, max_documents=250, held_out_holes=40)
+    if "git history" not in data.provenance:  # a checkout without history, as in some builds
+        pytest.skip("this checkout has no history")
+    base = data.provenance.split("the tree at ")[1][:12]
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True).stdout
+
+    train = [each for each in data.train if isinstance(each, FillExample)]
+    own = [each for each in train if not each.path.startswith(PYTHON_LIBRARY)]
+    assert (len(train), len(own)) == (250, 200)
+    texts = {}
+    with detectors() as plugins:
+        for path in {each.path for each in own}:
+            texts[path] = without_secrets(git("show", f"{base}:./{path}"), path, plugins).text
+    assert all(each.prefix + each.middle + each.suffix in texts[each.path] for each in own)
+    kinds = Counter(each.kind for each in own)
+    assert kinds[HoleKind.LINE] > kinds[HoleKind.BLOCK] > kinds[HoleKind.TOKEN] > 0 < kinds[HoleKind.BODY]
+
+    held_out = [each for part in (data.validation, data.test) for each in part if isinstance(each, FillExample)]
+    assert min(len(data.validation), len(data.test)) >= 20
+    new_lines = 0
+    for each in held_out:
+        text = (root / each.path).read_text(encoding="utf-8")
+        first = text[: text.index(each.prefix) + len(each.prefix)].count("\n") + 1
+        last = first + each.middle.count("\n")
+        blame = git("blame", "-w", "-s", f"-L{first},{last}", f"{base}..HEAD", "--", each.path)
+        new_lines += not any(line.startswith("^") for line in blame.splitlines())
+    assert new_lines >= 0.9 * len(held_out)

@@ -17,23 +17,17 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
+from peft_core.api_types import ContextChunk
 from peft_core.code import git
 from peft_core.code.files import SkipReason, SourceFile, SourceListing, read_source
 from peft_core.code.imports import RelatedFiles
-from peft_core.code.structure import Function, Span, Structure, parse_structure
+from peft_core.code.structure import parse_structure
 from peft_core.errors import InvalidInput
 from peft_core.tasks import OnProgress
 from peft_daemon.completion.prompt import TYPED_LINES
 from peft_tuning.data.examples import DataSet, Example, FillExample, Split, newest_first, seeded_number, split_files
 from peft_tuning.data.repository.files import licence_of, repository_files, source_files
-from peft_tuning.data.repository.filters import (
-    detectors,
-    file_index,
-    file_parts,
-    function_index,
-    function_parts,
-    without_secrets,
-)
+from peft_tuning.data.repository.filters import SourceFilter, detectors
 from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes, find_intents
 from peft_tuning.events import Loading, ignore
 
@@ -197,8 +191,8 @@ def _scan(
     sources: Sequence[SourceFile], seed: int, mix: DataMix, dropped: Counter[str], on_progress: OnProgress[Loading]
 ) -> Iterator[_FileCuts]:
     """Read every file once, newest first, so that of two copies the newer one is kept, which may be held out."""
-    known_files, known_functions = file_index(), function_index()
     with detectors() as plugins:
+        source_filter = SourceFilter(plugins, dropped)
         for done, source in enumerate(sources):
             path = source.path
             on_progress(Loading(what="reading files", done=done, of=len(sources)))
@@ -206,20 +200,14 @@ def _scan(
             if isinstance(text, SkipReason):
                 dropped[f"file: {text.value}"] += 1
                 continue
-            digest = blake2b(text.encode()).digest()
-            cleaned = without_secrets(text, path, plugins)
-            dropped["line: secret"] += len(cleaned.lines)
-            if known_files.seen_before(file_parts(cleaned.text)):
-                dropped["file: near-duplicate"] += 1
+            filtered = source_filter.apply(text, path, source.language)
+            if filtered is None:
                 continue
-            found = parse_structure(cleaned.text, source.language)
-            copies = [each.span for each in found.outermost if known_functions.seen_before(_compared(found, each))]
-            dropped["function: near-duplicate"] += len(copies)
-            avoid = [*copies, *_line_starts(found, cleaned.lines)]
+            found, avoid = filtered.structure, filtered.avoid
             holes = cut_holes(found, seed=f"{seed}/{path}", settings=mix.holes, avoid=avoid)
             if holes:
                 sentences = tuple(each.id for each in find_intents(found, path, avoid))
-                yield _FileCuts(source, digest, cleaned.lines, holes, sentences)
+                yield _FileCuts(source, blake2b(text.encode()).digest(), filtered.secret, holes, sentences)
             else:
                 dropped["file: nothing to cut"] += 1
     on_progress(Loading(what="reading files", done=len(sources), of=len(sources)))
@@ -273,19 +261,8 @@ class _Writer:
             source = self._plans[path].source
             chunks = related.chunks(path, text)
             for hole in holes:
-                start, end = window(text, hole)
-                examples.append(
-                    FillExample(
-                        id=f"{path}:{text.count(chr(10), 0, hole.start) + 1}:{hole.kind}:{hole.start}",
-                        prefix=text[start : hole.start],
-                        middle=text[hole.start : hole.end],
-                        suffix=text[hole.end : end],
-                        path=path,
-                        language=source.language,
-                        kind=hole.kind,
-                        context=chunks if self._with_context(path, hole) else (),
-                    )
-                )
+                shown = chunks if self._with_context(path, hole) else ()
+                examples.append(fill_example(text, hole, window(text, hole), path, source.language, context=shown))
             if sentences:
                 examples += [
                     each for each in find_intents(parse_structure(text, source.language), path) if each.id in sentences
@@ -317,6 +294,31 @@ class _Writer:
         return len(bare) >= MIN_REPEAT_CHARS and digest in earlier
 
 
+def fill_example(
+    text: str,
+    hole: Hole,
+    shown: tuple[int, int],
+    path: str,
+    language: str,
+    *,
+    context: tuple[ContextChunk, ...] = (),
+    learn_all: bool = False,
+) -> FillExample:
+    """Make an example of a hole in a file's text; ``shown`` is start and end of what it keeps of the text."""
+    start, end = shown
+    return FillExample(
+        id=f"{path}:{text.count(chr(10), 0, hole.start) + 1}:{hole.kind}:{hole.start}",
+        prefix=text[start : hole.start],
+        middle=text[hole.start : hole.end],
+        suffix=text[hole.end : end],
+        path=path,
+        language=language,
+        kind=hole.kind,
+        context=context,
+        learn_all=learn_all,
+    )
+
+
 def window(text: str, hole: Hole) -> tuple[int, int]:
     """Return start and end of the text that an example keeps of its file, cut at line starts.
 
@@ -331,16 +333,3 @@ def window(text: str, hole: Hole) -> tuple[int, int]:
         start = start if 0 < start <= hole.start else hole.start - MAX_PREFIX_CHARS
     end = text.find("\n", hole.end + MAX_SUFFIX_CHARS) + 1
     return start, end or len(text)
-
-
-def _compared(found: Structure, function: Function) -> list[str]:
-    """Return the parts by which functions are compared: everything except the docstring."""
-    text, span, docstring = found.text.text, function.span, function.docstring
-    without = text[span.start : docstring.start] + text[docstring.end : span.end] if docstring else None
-    return function_parts(text[span.start : span.end] if without is None else without)
-
-
-def _line_starts(found: Structure, rows: frozenset[int]) -> Iterator[Span]:
-    """Yield a span of one character at the start of each row."""
-    for row in sorted(rows):
-        yield Span(found.text.starts[row], found.text.starts[row] + 1)

@@ -2,7 +2,7 @@
 
 A secret is a password, token or key that a detector of detect-secrets finds, or that completion masks. Its line is
 emptied right after reading, before anything else uses the text, so that no middle, prefix, suffix, sentence or chunk
-of another file can contain it. Holes that touch an emptied line are not cut: see ``dataset``. Lines that the author
+of another file can contain it. Holes that touch an emptied line are not cut (``SourceFilter``). Lines that the author
 allowed (``pragma: allowlist secret``) stay. All detectors run with their default limits and filters, which find too
 many rather than too few. Nothing is verified over the network.
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 import zlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from detect_secrets.plugins.keyword import DENYLIST
 from detect_secrets.settings import default_settings, get_plugins
 from detect_secrets.util.code_snippet import get_code_snippet
 
+from peft_core.code.structure import Function, Span, Structure, parse_structure
 from peft_core.privacy.values import secret_values
 
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
@@ -180,3 +182,53 @@ def function_parts(code: str) -> list[str]:
     """Return all sequences of three tokens of a function, which is given without its docstring."""
     tokens = _CODE_TOKEN.findall(_COMMENT.sub("", code))
     return [" ".join(tokens[i : i + 3]) for i in range(max(1, len(tokens) - 2))]
+
+
+@dataclass(frozen=True)
+class FilteredSource:
+    """The structure of a file without its secrets, and what no hole may touch."""
+
+    structure: Structure
+    secret: frozenset[int]
+    """Rows that held a secret; they are empty now."""
+    avoid: tuple[Span, ...]
+    """Copies of functions seen before, and the starts of the emptied rows."""
+
+
+class SourceFilter:
+    """Filters files one after the other, and counts in ``dropped`` what it removes."""
+
+    def __init__(self, plugins: tuple[BasePlugin, ...], dropped: Counter[str]) -> None:
+        """Use it inside ``detectors``, with the plugins from there."""
+        self._plugins, self._dropped = plugins, dropped
+        self._files, self._functions = file_index(), function_index()
+
+    def without_secrets(self, text: str, path: str) -> CleanedText:
+        """Return a text without the lines that hold a secret."""
+        cleaned = without_secrets(text, path, self._plugins)
+        self._dropped["line: secret"] += len(cleaned.lines)
+        return cleaned
+
+    def apply(self, text: str, path: str, language: str) -> FilteredSource | None:
+        """Return a file without secrets; None if most of its lines are those of a file seen before."""
+        cleaned = self.without_secrets(text, path)
+        if self._files.seen_before(file_parts(cleaned.text)):
+            self._dropped["file: near-duplicate"] += 1
+            return None
+        found = parse_structure(cleaned.text, language)
+        copies = [each.span for each in found.outermost if self._functions.seen_before(_compared(found, each))]
+        self._dropped["function: near-duplicate"] += len(copies)
+        return FilteredSource(found, cleaned.lines, (*copies, *_row_starts(found, cleaned.lines)))
+
+
+def _compared(found: Structure, function: Function) -> list[str]:
+    """Return the parts by which functions are compared: everything except the docstring."""
+    text, span, docstring = found.text.text, function.span, function.docstring
+    without = text[span.start : docstring.start] + text[docstring.end : span.end] if docstring else None
+    return function_parts(text[span.start : span.end] if without is None else without)
+
+
+def _row_starts(found: Structure, rows: frozenset[int]) -> Iterator[Span]:
+    """Yield a span of one character at the start of each row."""
+    for row in sorted(rows):
+        yield Span(found.text.starts[row], found.text.starts[row] + 1)

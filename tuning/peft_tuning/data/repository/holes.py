@@ -23,6 +23,7 @@ import random
 import re
 import textwrap
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -115,6 +116,37 @@ def cut_holes(
     return tuple(found.values())
 
 
+def cut_hole_in_each(
+    structure: Structure,
+    spans: Sequence[Span],
+    *,
+    seed: str,
+    settings: HoleSettings = DEFAULT,
+    avoid: Sequence[Span] = (),
+) -> tuple[Hole | None, ...]:
+    """Cut one hole in each of ``spans``, which consist of whole lines, are in order and do not overlap.
+
+    The kind is drawn by ``settings.shares``; if a span has none of that kind, another kind is cut. None stands for a
+    span in which nothing can be cut. ``seed`` should contain the file's path.
+    """
+    cutter = _Cutter(structure, settings, random.Random(seed))  # noqa: S311  (choice, not secrecy)
+    starts = [span.start for span in spans]
+    bodies: list[list[Hole]] = [[] for _ in spans]
+    statements: list[list[tuple[Suite, int]]] = [[] for _ in spans]
+    for hole in (each for group in cutter.bodies() for each in group):
+        if (at := bisect_right(starts, hole.start) - 1) >= 0:
+            bodies[at].append(hole)
+    for suite in structure.suites:
+        for index, statement in enumerate(suite.statements):
+            if (at := bisect_right(starts, statement.span.start) - 1) >= 0:
+                statements[at].append((suite, index))
+    found: list[Hole | None] = []
+    for at, span in enumerate(spans):
+        near = [each for each in avoid if each.overlaps(span)]
+        found.append(cutter.draw_in(span, bodies[at], statements[at], near))
+    return tuple(found)
+
+
 class _Pool:
     """Candidates in groups.
 
@@ -162,6 +194,30 @@ class _Cutter:
                 return hole
         return None
 
+    def draw_in(
+        self, span: Span, bodies: Sequence[Hole], statements: Sequence[tuple[Suite, int]], avoid: Sequence[Span]
+    ) -> Hole | None:
+        """Return a hole in a span of whole lines, of a drawn kind if there is one.
+
+        ``bodies`` and ``statements`` are those that begin in the span. Blocks are looked for only if they are drawn.
+        """
+        left = dict(self.settings.shares)
+        while left:
+            kind = self.rng.choices(list(left), list(left.values()))[0]
+            del left[kind]
+            if kind is HoleKind.BODY:
+                pool = _Pool([[hole for hole in bodies if hole.end <= span.end]])
+            elif kind is HoleKind.BLOCK:
+                groups = self._by_beginning(statements)
+                pool = _Pool([[hole for hole in group if hole.end <= span.end] for group in groups])
+            else:
+                first, last = self.text.row(span.start), self.text.row(max(span.start, span.end - 1))
+                rows = range(first, last + 1) if kind is HoleKind.LINE or self.structure.tree else ()
+                pool = _Pool([[row] for row in rows if self.is_code(row)])
+            if hole := self.next(pool, kind, avoid, ()):
+                return hole
+        return None
+
     def is_code(self, row: int) -> bool:
         """Whether a line can have a hole of its own."""
         line = self.text.lines[row].strip()
@@ -197,27 +253,31 @@ class _Cutter:
 
     def blocks(self) -> Iterator[list[Hole]]:
         """Yield candidates by where they begin: a block's first line, below a comment, anywhere, after a word."""
+        suites = self.structure.suites
+        yield from self._by_beginning((suite, index) for suite in suites for index in range(len(suite.statements)))
+
+    def _by_beginning(self, statements: Iterable[tuple[Suite, int]]) -> tuple[list[Hole], ...]:
         first: list[Hole] = []
         described: list[Hole] = []
         inner: list[Hole] = []
         typed: list[Hole] = []
-        for suite in self.structure.suites:
-            for index, each in enumerate(suite.statements):
-                if each.comment:
-                    continue
-                if hole := self._paragraph(suite, index):
-                    several = "\n" in self.text.text[hole.start : hole.end]
-                    indented = self.text.starts[self.text.row(hole.start)] < hole.start
-                    below = index > 0 and suite.statements[index - 1].comment and self._follows_directly(suite, index)
-                    if below:
-                        described.append(Hole(HoleKind.BLOCK, hole.start, hole.end, described=True))
-                    elif indented and self._is_first(suite, index):
-                        first.append(hole)
-                    elif several:
-                        inner.append(hole)
-                if hole := self._statement(each):
-                    typed.append(hole)
-        yield from (first, described, inner, typed)
+        for suite, index in statements:
+            each = suite.statements[index]
+            if each.comment:
+                continue
+            if hole := self._paragraph(suite, index):
+                several = "\n" in self.text.text[hole.start : hole.end]
+                indented = self.text.starts[self.text.row(hole.start)] < hole.start
+                below = index > 0 and suite.statements[index - 1].comment and self._follows_directly(suite, index)
+                if below:
+                    described.append(Hole(HoleKind.BLOCK, hole.start, hole.end, described=True))
+                elif indented and self._is_first(suite, index):
+                    first.append(hole)
+                elif several:
+                    inner.append(hole)
+            if hole := self._statement(each):
+                typed.append(hole)
+        return first, described, inner, typed
 
     def bodies(self) -> Iterator[list[Hole]]:
         """Yield function bodies, first those with a docstring, then the others."""
