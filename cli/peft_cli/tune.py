@@ -6,16 +6,17 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import typer
 
 from peft_cli.output import TUNE_PACKAGES, emit, require_extra
-from peft_core.errors import InvalidInput, Unavailable
+from peft_core.errors import InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import Manifest, derive_name
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 
 if TYPE_CHECKING:
     from peft_core.tasks import OnProgress
@@ -127,9 +128,11 @@ def tune(
     import torch
 
     from peft_tuning import methods
+    from peft_tuning.budget import most_documents
     from peft_tuning.installation import Installation
     from peft_tuning.methods.base import MethodOptions
     from peft_tuning.run import TuneRequest, default_threads
+    from peft_tuning.start import CONTINUED
 
     if repo is None and (budget or start):
         raise InvalidInput(
@@ -141,13 +144,16 @@ def tune(
         settings=resolve(command_line={"model": base}, user_file=paths.config_file).settings, paths=paths
     )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
-    source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens)
+    budget_s = None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit))
+    sizes = _Sizes(most_documents(budget_s), max(gate_holes, 1))
+    source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens, sizes)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
         MethodOptions,
         rank=rank,
         alpha=alpha,
-        dropout=dropout,
+        # A short run does not learn by heart, and drawing what to drop takes a fifth of its time.
+        dropout=0.0 if dropout is None and repo is not None and chosen in CONTINUED else dropout,
         dora=dora or None,
         rslora=rslora or None,
         init=init,
@@ -182,7 +188,7 @@ def tune(
         update=update,
         resume=resume,
         gate_holes=gate_holes,
-        budget_s=None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit)),
+        budget_s=budget_s,
         start=None if repo is None else _start(installation, repo, chosen, start),
     )
     if plan:
@@ -220,6 +226,13 @@ def _run(request: TuneRequest, installation: Installation, *, as_json: bool) -> 
         run(request, installation, view)
 
 
+class _Sizes(NamedTuple):
+    """Most documents of a repository, and held-out holes of each part."""
+
+    documents: int
+    holes: int
+
+
 def _source(
     installation: Installation,
     dataset: str | None,
@@ -229,6 +242,7 @@ def _source(
     data: Path | None,
     seed: int,
     prompt_tokens: int | None,
+    sizes: _Sizes,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
     """Return a word for the adapter's name, and a function that loads the data set."""
     if sum(map(bool, (dataset, repo, code))) != 1:
@@ -247,7 +261,9 @@ def _source(
         from peft_tuning.data.repository.documents import learning_data_set
 
         return repo.resolve().name, lambda on_progress: shortened(
-            learning_data_set(repo, seed=seed, on_progress=on_progress)
+            learning_data_set(
+                repo, seed=seed, max_documents=sizes.documents, held_out_holes=sizes.holes, on_progress=on_progress
+            )
         )
     if code:
         from peft_tuning.data.repository.dataset import DataMix, folders_data_set
@@ -294,7 +310,9 @@ def _start(installation: Installation, repo: Path, method: str, given: str | Non
         named = registry.get(given)
         named.require_base(entry.id, entry.sha256)
         return starting_point(registry, named, family_of(entry.family)).manifest
-    served = what_serves(registry, str(repo.resolve()), entry.sha256)
+    with suppress(NotFound):  # without the base, which is refused with a better message
+        update_shipped_adapters(installation.settings, installation.paths)
+    served = what_serves(registry, str(repo.resolve()), installation.base.sha256)
     with suppress(InvalidInput):
         return served and starting_point(registry, served, family_of(entry.family)).manifest
     return None

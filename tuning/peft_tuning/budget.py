@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
+import torch
 
 from peft_core.errors import InvalidInput
 from peft_tuning.encode import EncodedExamples
 from peft_tuning.job import RunIdentity, TuneJob
-from peft_tuning.prepare import PreparedRun
-from peft_tuning.resources import StepTimer, translate_failures
+from peft_tuning.prepare import MeasuredRun, PreparedRun
+from peft_tuning.resources import PeakMemory, StepTimer, translate_failures
 
 GATE_SHARE = 0.25
 """Part of a budget that is left for judging the adapter."""
@@ -26,6 +27,9 @@ MAX_EPOCHS = 3
 MIN_STEPS = 2
 MEASURED_STEPS = 2
 """Measured after a first one, which is slower than all others."""
+MAX_DOCUMENTS, MIN_DOCUMENTS = 20_000, 100
+DOCUMENTS_PER_S = 1.0
+"""Several times what a CPU learns in a second."""
 LEFT_OUT = "did not fit into the time, the next run learns on"
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -39,13 +43,20 @@ def parse_duration(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def most_documents(seconds: float | None) -> int:
+    """Return how many documents of a repository are worth cutting for a run: more than can be learned in the time."""
+    if seconds is None or torch.cuda.is_available():
+        return MAX_DOCUMENTS
+    return min(MAX_DOCUMENTS, max(MIN_DOCUMENTS, int(seconds * DOCUMENTS_PER_S)))
+
+
 def fit(prepared: PreparedRun, seconds: float) -> PreparedRun:
     """Return the run with as many examples and epochs as training takes ``seconds`` for; measures three steps.
 
     Raises OutOfMemory, and InvalidInput where the time is too short for ``MIN_STEPS``.
     """
     examples, size = prepared.train.examples, prepared.job.batch_size
-    with translate_failures(prepared.job):
+    with translate_failures(prepared.job), PeakMemory(prepared.device) as peak:
         timer = StepTimer(prepared)
         timer.step(examples[:size])
         measured = [examples[at * size : (at + 1) * size] or examples[:size] for at in range(1, MEASURED_STEPS + 1)]
@@ -72,6 +83,7 @@ def fit(prepared: PreparedRun, seconds: float) -> PreparedRun:
         train=train,
         schedule=replace(prepared.schedule, lengths=tuple(map(len, train.examples)), epochs=epochs),
         identity=msgspec.structs.replace(prepared.identity, limit=job.limit, epochs=epochs),
+        measured=MeasuredRun(epochs * (sum(map(len, train.examples)) * per_token + evaluation), peak.peak),
     )
 
 

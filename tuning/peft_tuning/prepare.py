@@ -27,6 +27,15 @@ OPTIMIZER = "adafactor"
 CALIBRATION_EXAMPLES, CALIBRATION_BATCH = 32, 8
 
 
+@dataclass(frozen=True)
+class MeasuredRun:
+    """What a run was measured to take."""
+
+    seconds: float
+    """Training and evaluations."""
+    peak_memory_bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
     """A run that is ready to begin: everything is encoded, ordered and in memory."""
@@ -40,6 +49,8 @@ class PreparedRun:
     collator: Collator
     identity: RunIdentity
     device: torch.device
+    measured: MeasuredRun | None = None
+    """Where it was fitted into a time."""
 
     def examples_of(self, step: int) -> list[EncodedExample]:
         """Return the examples of optimizer step ``step`` (from 0)."""

@@ -24,7 +24,7 @@ from peft_tuning.batch import response_loss
 from peft_tuning.encode import EncodedExample
 from peft_tuning.events import duration
 from peft_tuning.job import TuneJob
-from peft_tuning.prepare import PreparedRun
+from peft_tuning.prepare import MeasuredRun, PreparedRun
 
 MAX_MEMORY_SHARE = 0.95
 """A plan that needs a larger share of the available memory does not fit."""
@@ -68,7 +68,27 @@ class TuningPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_plan(prepared: PreparedRun) -> TuningPlan:
-    """Make a plan in about the time of four steps; raises OutOfMemory if a step does not fit."""
+    """Make a plan in about the time of four steps, or of none if they were measured; raises OutOfMemory."""
+    examples, schedule = prepared.train.examples, prepared.schedule
+    measured = prepared.measured or _measured(prepared)
+    room = available_bytes(prepared.device)
+    return TuningPlan(
+        examples=len(examples),
+        validation_examples=len(prepared.validation.examples),
+        tokens=prepared.train.tokens,
+        cut_percent=100 * prepared.train.cut / len(examples),
+        dropped=prepared.train.dropped,
+        trainable_parameters=prepared.method.trainable_parameters(prepared.model),
+        steps=schedule.steps,
+        evaluations=len(schedule.evaluations) if prepared.validation.examples else 0,
+        peak_memory_bytes=measured.peak_memory_bytes,
+        available_bytes=room,
+        seconds=measured.seconds,
+        fits=measured.peak_memory_bytes <= MAX_MEMORY_SHARE * room,
+    )
+
+
+def _measured(prepared: PreparedRun) -> MeasuredRun:
     examples, schedule = prepared.train.examples, prepared.schedule
     batches = [[examples[index] for index in batch] for batch in schedule.batches]
     widths = [sum(micro_batch.width for micro_batch in prepared.collator.split(batch)) for batch in batches]
@@ -81,21 +101,7 @@ def make_plan(prepared: PreparedRun) -> TuningPlan:
         evaluation_s = timer.evaluation(prepared.validation.examples)
     evaluations = len(schedule.evaluations) if prepared.validation.examples else 0
     training_s = float(np.interp(widths, [widths[index] for index in chosen], seconds).sum())
-    room = available_bytes(prepared.device)
-    return TuningPlan(
-        examples=len(examples),
-        validation_examples=len(prepared.validation.examples),
-        tokens=prepared.train.tokens,
-        cut_percent=100 * prepared.train.cut / len(examples),
-        dropped=prepared.train.dropped,
-        trainable_parameters=prepared.method.trainable_parameters(prepared.model),
-        steps=schedule.steps,
-        evaluations=evaluations,
-        peak_memory_bytes=peak.peak,
-        available_bytes=room,
-        seconds=training_s / prepared.identity.processes + evaluations * evaluation_s / prepared.identity.processes,
-        fits=peak.peak <= MAX_MEMORY_SHARE * room,
-    )
+    return MeasuredRun((training_s + evaluations * evaluation_s) / prepared.identity.processes, peak.peak)
 
 
 class StepTimer:
