@@ -108,7 +108,7 @@ def tune(
     nice: Annotated[
         int, typer.Option(min=0, max=19, help="Niceness: the higher, the more other programs go first.")
     ] = 10,
-    gate_holes: Annotated[int, typer.Option(min=0, help="Most held-out holes that judge a repository's adapter.")] = 96,
+    gate_holes: Annotated[int, typer.Option(min=1, help="Most held-out holes that judge a repository's adapter.")] = 96,
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
@@ -129,6 +129,7 @@ def tune(
 
     from peft_tuning import methods
     from peft_tuning.budget import most_documents
+    from peft_tuning.data.repository.documents import HELD_OUT_HOLES
     from peft_tuning.installation import Installation
     from peft_tuning.methods.base import MethodOptions
     from peft_tuning.run import TuneRequest, default_threads
@@ -145,7 +146,7 @@ def tune(
     )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     budget_s = None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit))
-    sizes = _Sizes(most_documents(budget_s), max(gate_holes, 1))
+    sizes = _Sizes(most_documents(budget_s), max(gate_holes, HELD_OUT_HOLES))
     source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens, sizes)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
@@ -189,7 +190,9 @@ def tune(
         resume=resume,
         gate_holes=gate_holes,
         budget_s=budget_s,
-        start=None if repo is None else _start(installation, repo, chosen, start),
+        start=None
+        if repo is None
+        else _start(installation, repo, chosen, start, own_shape=bool(rank or alpha or dora or rslora or init)),
     )
     if plan:
         _plan(request, installation, as_json=as_json)
@@ -298,13 +301,18 @@ def _budget(given: str | None, *, unlimited: bool) -> float | None:
     return parse_duration(given or ("5m" if torch.cuda.is_available() else "30m"))
 
 
-def _start(installation: Installation, repo: Path, method: str, given: str | None) -> Manifest | None:
-    """Return the adapter to begin with: the one that is named, or the one in use if that is possible."""
+def _start(
+    installation: Installation, repo: Path, method: str, given: str | None, *, own_shape: bool
+) -> Manifest | None:
+    """Return the adapter to begin with: the one that is named, or the one in use if that is possible.
+
+    With ``own_shape``, a rank or an initialization that was asked for, only the one that is named.
+    """
     from peft_daemon.engines.torch.families import family_of
     from peft_tuning.start import CONTINUED, starting_point, what_serves
 
     registry, entry = installation.registry, installation.entry
-    if given == "none" or (given is None and method not in CONTINUED):
+    if given == "none" or (given is None and (method not in CONTINUED or own_shape)):
         return None
     if given is not None:
         named = registry.get(given)

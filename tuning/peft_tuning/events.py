@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 MAX_FORGOTTEN = 0.05
-"""Largest loss of mean similarity on general code without a warning."""
+"""Largest loss on general code, in nats per token, without a warning."""
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):

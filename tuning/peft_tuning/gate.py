@@ -37,8 +37,6 @@ MIN_HOLES = 8
 """With fewer holes no difference can be significant enough to believe."""
 SWEEP_SHARE = 1 / 3
 """Holes of the sweep, for each one to judge by."""
-ANSWER_TOKENS = 96
-"""Longest answer, the same as in an editor."""
 GENERAL_MODULES = (
     "argparse.py", "bisect.py", "calendar.py", "configparser.py", "csv.py", "difflib.py", "fractions.py", "heapq.py",
     "shlex.py", "statistics.py", "textwrap.py", "zipapp.py",

@@ -16,10 +16,10 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.torch.base_model import load_model
 from peft_tuning.budget import GATE_SHARE
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
+from peft_tuning.data.repository.documents import ANSWER_TOKENS
 from peft_tuning.encode import EncodedExample, ExampleTokenizer, TokenLimits, encode_examples
 from peft_tuning.events import GateVerdict, Loading
 from peft_tuning.gate import (
-    ANSWER_TOKENS,
     MIN_HOLES,
     ON_OR_OFF_SCALES,
     SCALES,

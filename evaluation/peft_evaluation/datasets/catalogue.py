@@ -17,14 +17,15 @@ from peft_tuning.data.datasets import apps
 from peft_tuning.data.datasets import catalogue as tuning
 from peft_tuning.data.datasets.sources import SEED, DataLocations, find
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
-from peft_tuning.data.repository.dataset import repository_data_set
+from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
 from peft_tuning.events import Loading
-from peft_tuning.gate import ANSWER_TOKENS
 
 SampleLoader = Callable[[DataLocations, int], SampleSet]
 OnLoading = Callable[[str, int, int], None]
 """Called with a description, the number of units done, and the number of all units (0: unknown)."""
 APPS_ANSWER_TOKENS = 1024
+POOL_DOCUMENTS = 2_000
+"""Most documents of a repository to show examples of."""
 
 NOTES = {
     "conala": (
@@ -66,19 +67,17 @@ def _group(example: Example) -> str:
 
 
 def load_repository(repository: Path, seed: int, on_progress: OnLoading | None = None) -> SampleSet:
-    """Load the test part of a repository's data set, split as for tuning.
+    """Load the holes that judge an adapter of the repository, in lines of its newest commits; see ``documents``.
 
-    Raises what ``repository_data_set`` raises. Its sentences are left out: they are few, and they have other metrics
-    than holes.
+    The pool is the code before these commits. Raises what ``learning_data_set`` raises.
     """
 
     def report(event: Loading) -> None:
         if on_progress is not None:
             on_progress(event.what, event.done, event.of)
 
-    data = repository_data_set(repository, seed=seed, on_progress=report)
-    holes = tuple(each for each in data.test if isinstance(each, FillExample))
-    return replace(sample_set(replace(data, test=holes)), max_tokens=ANSWER_TOKENS, root=repository.resolve())
+    data = learning_data_set(repository, seed=seed, max_documents=POOL_DOCUMENTS, on_progress=report)
+    return replace(sample_set(data), max_tokens=ANSWER_TOKENS, root=repository.resolve())
 
 
 def load_apps(locations: DataLocations, seed: int) -> SampleSet:

@@ -80,13 +80,15 @@ def test_a_repositorys_adapter_is_kept_out_of_use_until_it_is_shown_to_help(
     repository = OwnRepository(tmp_path / "shop")
     for number in range(6):
         repository.commit({f"shop/module_{number}.py": module(number)}, when=1_700_000_000 + 86_400 * number)
-    few = ["--max-steps", "1", "--batch-size", "2", "--limit", "8", "--validation-limit", "2", "--gate-holes", "2"]
+    few = ["--max-steps", "1", "--limit", "8", "--validation-limit", "2", "--gate-holes", "2"]
     command = ["tune", "--repo", str(repository.root), *few, "--prompt-tokens", "96", "--json"]
     told = events(own_daemon.cli(*command).stdout)
     verdict = next(each for each in told if each["type"] == "verdict")
-    assert [point["scale"] for point in verdict["sweep"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert [point["scale"] for point in verdict["sweep"]] == [0.0, 0.5, 0.75, 1.0]
+    # It begins with the adapter that serves everywhere, and is judged against it.
+    assert verdict["opponent"] == "python-fim" and verdict["served"] != verdict["base"]
     assert not verdict["activate"] and "8 are needed" in verdict["reason"]
     assert told[-1]["type"] == "registered" and told[-1]["in_use"] == []
     shown = json.loads(own_daemon.cli("adapters", "show", "shop-lora", "--json").stdout)
     assert shown["active_for"] == []
-    assert "gate_p_similarity" in shown["manifest"]["metrics"]
+    assert "gate_p_nats" in shown["manifest"]["metrics"] and shown["manifest"]["rank"] == 8

@@ -49,7 +49,7 @@ def test_a_repository_is_tuned_on_and_the_verdict_told(window: Window, environ: 
     plan = window.dialog(timeout_ms=600_000)
     for text in ("Tune on shop?", "Examples: 8 to train on", "Steps: 1", "Memory:", "only if it is better"):
         assert text in plan
-    window.answer("One Pass Only")
+    window.answer("10 Minutes Only")
     window.until(window.notifications, lambda shown: any("Tuning on shop" in each for each in shown), "progress")
     told = window.until(
         lambda: "\n".join(window.notifications()), lambda text: "is kept, but not in use" in text, "verdict", 600_000

@@ -15,7 +15,7 @@ from peft_evaluation.sample import FunctionTests, SampleSet, groups
 from peft_tuning.data.datasets.apps import ProblemTests
 from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.data.examples import FillExample
-from peft_tuning.data.repository.dataset import repository_data_set
+from peft_tuning.data.repository.documents import learning_data_set
 from support.own_repository import OwnRepository, module
 from support.shared_data import shared_data
 
@@ -119,10 +119,10 @@ def test_a_repository_is_evaluated_on_the_holes_that_tuning_holds_out(tmp_path: 
     for number in range(20):
         own.commit({f"app/m{number}.py": module(number)}, when=1_700_000_000 + number)
     found = load_repository(own.root, seed=42)
-    tuned = repository_data_set(own.root, seed=42)
+    tuned = learning_data_set(own.root, seed=42, max_documents=500)
     assert {item.id for item in found.items} == {each.id for each in tuned.test if isinstance(each, FillExample)}
     assert found.pool == tuned.train
-    assert set(groups(found.items)) <= {"token", "line", "block", "body"}
+    assert set(groups(found.items)) <= {"token", "line", "block"}
     item = found.items[0]
     assert isinstance(item.example, FillExample)
     assert "⟨…⟩" in item.question and item.reference == item.example.middle

@@ -50,7 +50,7 @@ describe("adapterPicks", () => {
   });
 
   it("tells what the gate measured, else the validation loss", () => {
-    const gate = { manifest: { metrics: { gate_similarity_base: 0.5, gate_similarity: 0.61234, gate_holes: 48 } } };
+    const gate = { manifest: { metrics: { gate_exact_served: 0.15, gate_exact: 0.2083, gate_holes: 120 } } };
     const loss = { manifest: { metrics: { validation_loss: 1.33, steps: "many" } } };
     const detail = (shown: unknown): string | undefined =>
       adapterPicks(
@@ -58,7 +58,7 @@ describe("adapterPicks", () => {
         "/ws",
         new Map([["d1", readMetrics(shown)]]),
       ).at(-1)?.detail;
-    expect(detail(gate)).toBe("ia3 · for fill · 0.3 MB · similarity 0.500 → 0.612 on 48 held-out holes");
+    expect(detail(gate)).toBe("ia3 · for fill · 0.3 MB · exactly right 15 % → 21 % of 120 held-out holes");
     expect(detail(loss)).toBe("ia3 · for fill · 0.3 MB · validation loss 1.330");
     expect(detail({})).toBe("ia3 · for fill · 0.3 MB");
   });

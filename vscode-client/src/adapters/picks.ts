@@ -103,11 +103,15 @@ function tasksAt(adapter: Adapter, fits: (place: string | undefined) => boolean)
 }
 
 function measured(metrics: Metrics): string[] {
-  const { gate_similarity_base: base, gate_similarity: tuned, gate_holes: holes, validation_loss: loss } = metrics;
-  if (base !== undefined && tuned !== undefined && holes !== undefined) {
-    return [`similarity ${base.toFixed(3)} → ${tuned.toFixed(3)} on ${holes} held-out holes`];
+  const { gate_exact_served: served, gate_exact: tuned, gate_holes: holes, validation_loss: loss } = metrics;
+  if (served !== undefined && tuned !== undefined && holes !== undefined) {
+    return [`exactly right ${percent(served)} → ${percent(tuned)} of ${holes} held-out holes`];
   }
   return loss === undefined ? [] : [`validation loss ${loss.toFixed(3)}`];
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(0)} %`;
 }
 
 function megabytes(bytes: number): string {

@@ -16,11 +16,11 @@ describe("readEvent", () => {
       { type: "done", step: 90 },
     ],
     [
-      '{"type":"verdict","activate":true,"reason":"better","general_base":{"similarity":0.5},"general_adapter":{"similarity":0.48}}',
+      '{"type":"verdict","activate":true,"reason":"better","general_served":{"nats":0.5},"general_adapter":{"nats":0.54}}',
       { type: "verdict", reason: "better", forgets: false },
     ],
     [
-      '{"type":"verdict","activate":true,"reason":"better","general_base":{"similarity":0.5},"general_adapter":{"similarity":0.4}}',
+      '{"type":"verdict","activate":true,"reason":"better","general_served":{"nats":0.5},"general_adapter":{"nats":0.6}}',
       { type: "verdict", reason: "better", forgets: true },
     ],
     [

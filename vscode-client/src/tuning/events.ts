@@ -27,7 +27,7 @@ export interface Registered {
   readonly whyNot: string;
 }
 
-/** From this loss of similarity on general code on, a verdict warns: the gate's own limit. */
+/** From this loss on general code on, in nats per token, a verdict warns: the gate's own limit. */
 const FORGOTTEN = 0.05;
 
 /** A line's event; undefined for other lines, and for events of a later version. */
@@ -60,7 +60,7 @@ export function readEvent(line: string): TuneEvent | undefined {
       return {
         type: "verdict",
         reason: text("reason"),
-        forgets: similarity(value["general_base"]) - similarity(value["general_adapter"]) > FORGOTTEN,
+        forgets: nats(value["general_adapter"]) - nats(value["general_served"]) > FORGOTTEN,
       };
     case "registered":
       return {
@@ -86,6 +86,6 @@ export type Outcome =
   | { readonly kind: "interrupted"; readonly step: number }
   | { readonly kind: "failed"; readonly failure: CommandFailed };
 
-function similarity(average: unknown): number {
-  return isRecord(average) && typeof average["similarity"] === "number" ? average["similarity"] : 0;
+function nats(average: unknown): number {
+  return isRecord(average) && typeof average["nats"] === "number" ? average["nats"] : 0;
 }

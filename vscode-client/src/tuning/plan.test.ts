@@ -18,9 +18,8 @@ it("a plan is told with its time, steps and memory", () => {
   const plan = readPlan(document) ?? expect.fail("no plan");
   expect(planText(plan).split("\n")).toEqual(
     expect.arrayContaining([
-      "Examples: 800 to train on, 64 to choose the best weights by",
-      "Steps: 500 in 5 passes",
-      "Time: about 1 h 0 min; one pass about 12 min. Then the adapter is judged.",
+      "Examples: 800 to learn, in 500 steps",
+      "Time: about 1 h 0 min. Then the adapter is judged on your newest code.",
       "Memory: 5.3 GB at the peak, 11.0 GB available",
     ]),
   );

@@ -2,9 +2,8 @@
 import { isRecord } from "../commandLine/answers";
 import { duration } from "./view";
 
-/** Passes over the repository's code: the command's own default, and the short alternative. */
-export const PASSES = 5;
-export const FEW_PASSES = 1;
+/** The alternative to the command's own time for learning and judging. */
+export const SHORT_TIME = "10m";
 
 export interface Plan {
   readonly examples: number;
@@ -33,13 +32,11 @@ export function readPlan(document: unknown): Plan | undefined {
     : { examples, validationExamples, steps, peakMemoryBytes, availableBytes, seconds };
 }
 
-/** The plan's lines for people; `plan` is for PASSES passes. */
+/** The plan's lines for people. */
 export function planText(plan: Plan): string {
-  const few = (plan.seconds * FEW_PASSES) / PASSES;
   return [
-    `Examples: ${plan.examples} to train on, ${plan.validationExamples} to choose the best weights by`,
-    `Steps: ${plan.steps} in ${PASSES} passes`,
-    `Time: about ${duration(plan.seconds)}; one pass about ${duration(few)}. Then the adapter is judged.`,
+    `Examples: ${plan.examples} to learn, in ${plan.steps} steps`,
+    `Time: about ${duration(plan.seconds)}. Then the adapter is judged on your newest code.`,
     `Memory: ${gigabytes(plan.peakMemoryBytes)} at the peak, ${gigabytes(plan.availableBytes)} available`,
     "",
     "Suggestions are slower meanwhile. The adapter is used in this repository only if it is better on code that it has not seen.",

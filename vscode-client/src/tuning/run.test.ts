@@ -9,7 +9,7 @@ import type { View } from "./view";
 
 const STARTED = '{"type":"started","steps":10,"first_step":0}';
 const STEP = '{"type":"step","step":3,"steps":10,"loss":1,"eta_s":9}';
-const VERDICT = '{"type":"verdict","reason":"better → yes","general_base":{},"general_adapter":{}}';
+const VERDICT = '{"type":"verdict","reason":"better → yes","general_served":{},"general_adapter":{}}';
 const REGISTERED = '{"type":"registered","name":"ws","folder":"/f","in_use":["fill"],"why_not":""}';
 const CANCELLED = '{\n  "error": {\n    "code": "cancelled",\n    "message": "tuning was interrupted"\n  }\n}';
 const MEMORY = '{\n  "error": {\n    "code": "unavailable",\n    "message": "out of memory"\n  }\n}';

@@ -13,7 +13,7 @@ import { aborting, showError, tell } from "../interaction";
 import { tuneArguments } from "../settings";
 import type { Outcome } from "./events";
 import { adapterName } from "./names";
-import { FEW_PASSES, PASSES, type Plan, planText, readPlan } from "./plan";
+import { type Plan, SHORT_TIME, planText, readPlan } from "./plan";
 import { NONE, type TuneRecord, type TuneRuns } from "./run";
 
 /** Adapters that were tuned here: name to repository. */
@@ -95,20 +95,20 @@ export class Tuning implements vscode.Disposable {
   async #beginAnew(command: CommandLine, root: string): Promise<void> {
     const name = await this.#name(command, root);
     const args = [...tuneArguments(), "--repo", root, "--name", name, "--update"];
-    const plan = await this.#withExtra((found) => this.#plan(found, [...args, "--epochs", String(PASSES)]));
+    const plan = await this.#withExtra((found) => this.#plan(found, args));
     if (!plan) {
       return;
     }
-    const [tune, onePass] = ["Tune", "One Pass Only"];
+    const [tune, short] = ["Tune", "10 Minutes Only"];
     const detail = planText(plan);
     const question = `Tune on ${basename(root)}?`;
-    const chosen = await vscode.window.showInformationMessage(question, { modal: true, detail }, tune, onePass);
+    const chosen = await vscode.window.showInformationMessage(question, { modal: true, detail }, tune, short);
     if (chosen === undefined) {
       return;
     }
-    const passes = chosen === tune ? PASSES : FEW_PASSES;
+    const time = chosen === tune ? [] : ["--budget", SHORT_TIME];
     await this.#memory.update(TUNED, { ...this.#tuned(), [name]: root });
-    await this.#run(command, { name, root, args: [...args, "--epochs", String(passes)], resumable: false }, false);
+    await this.#run(command, { name, root, args: [...args, ...time], resumable: false }, false);
   }
 
   /** The same name for the same repository, so that a later adapter is the next version of the earlier one. */

@@ -48,6 +48,10 @@ HOLES = HoleSettings(
     max_chars=600,
 )
 """The kinds of holes that completion meets."""
+ANSWER_TOKENS = 96
+"""Longest answer of a held-out hole, the same as in an editor."""
+HELD_OUT_HOLES = 96
+"""Holes in validation, and in test. With fewer, a run would learn code that others are judged by."""
 MIN_HELD_OUT_HOLES = 8
 """Fewer holes in the lines of the newest commits cannot judge; files are held out instead."""
 LIBRARY = "python-library/"
@@ -67,7 +71,7 @@ def learning_data_set(
     *,
     seed: int,
     max_documents: int,
-    held_out_holes: int,
+    held_out_holes: int = HELD_OUT_HOLES,
     replay_share: float = 0.2,
     on_progress: OnProgress[Loading] = ignore,
 ) -> DataSet:
