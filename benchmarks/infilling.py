@@ -16,23 +16,87 @@ import gzip
 import json
 import random
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
+from rapidfuzz.distance import Levenshtein
 
+from peft_core.code.document import Document
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion import formats
+from peft_daemon.completion.formats import PromptFormat
+from peft_daemon.completion.job import CompletionJob
+from peft_daemon.completion.prompt import MARGIN_TOKENS
+from peft_daemon.completion.stream import complete_once
+from peft_daemon.engines.base import Engine
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 from peft_tuning.data.examples import FillExample, HoleKind
-from peft_tuning.events import HoleAverage
-from peft_tuning.gate import HoleScore, average_scores, score_holes
 from peft_tuning.statistics import mcnemar
+
+ANSWER_TOKENS = 96
+"""Longest answer, the same as in an editor."""
+
+
+class HoleScore(msgspec.Struct, frozen=True):
+    """The score of one answer."""
+
+    exact: bool
+    similarity: float
+    """1 - Levenshtein distance / length of the longer, of characters."""
+    answer: str
+
+
+class HoleAverage(msgspec.Struct, frozen=True):
+    """Averages over some holes."""
+
+    holes: int
+    exact: float
+    similarity: float
+
+
+def average_scores(scores: Sequence[HoleScore]) -> HoleAverage:
+    """Return the means."""
+    return HoleAverage(len(scores), fmean(s.exact for s in scores), fmean(s.similarity for s in scores))
+
+
+def score_hole(hole: FillExample, answer: str) -> HoleScore:
+    """Compare an answer with the code that was cut out; white space at the end does not count."""
+    wanted, given = hole.middle.rstrip(), answer.rstrip()
+    return HoleScore(given == wanted, Levenshtein.normalized_similarity(given, wanted), answer)
+
+
+async def score_holes(
+    engine: Engine,
+    holes: Sequence[FillExample],
+    prompt_format: PromptFormat,
+    adapter: AdapterLease | None,
+    *,
+    prompt_tokens: int,
+    on_scored: Callable[[], None],
+) -> tuple[HoleScore, ...]:
+    """Fill every hole once, greedily, as serving does; ``on_scored`` is called after each."""
+    scores = []
+    for hole in holes:
+        job = CompletionJob(
+            document=Document.normalized(hole.prefix, hole.suffix, path=hole.path, language=hole.language),
+            format=prompt_format,
+            context_tokens=prompt_tokens + ANSWER_TOKENS + MARGIN_TOKENS,
+            max_tokens=ANSWER_TOKENS,
+            context=hole.context,
+            adapter=adapter,
+        )
+        end = await complete_once(engine, job)
+        scores.append(score_hole(hole, end.text))
+        on_scored()
+    return tuple(scores)
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ def test_a_repository_is_tuned_on_and_the_verdict_told(window: Window, environ: 
     window.run("peft-daemon: Tune on This Repository")
     window.until(window.notifications, lambda shown: any("measuring" in each for each in shown), "progress")
     plan = window.dialog(timeout_ms=600_000)
-    for text in ("Tune on shop?", "Examples: 8 to train on", "Steps: 1", "Memory:", "only if it is better"):
+    for text in ("Tune on shop?", "Examples: 8 to learn, in 1 steps", "Memory:", "only if it is better"):
         assert text in plan
     window.answer("10 Minutes Only")
     window.until(window.notifications, lambda shown: any("Tuning on shop" in each for each in shown), "progress")

@@ -61,6 +61,10 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
         (("--dataset", "DATA", "--learning-rate", "-1"), "--learning-rate"),
         (("--dataset", "DATA", "--resume"), "no run to resume"),
         (("--dataset", "DATA", "--base", "no-such-model"), "no model 'no-such-model'"),
+        (("--dataset", "DATA", "--budget", "5m"), "--budget goes with --repo only"),
+        (("--dataset", "DATA", "--start", "none"), "--start goes with --repo only"),
+        (("--repo", ".", "--budget", "soon"), "'soon' is not a time"),
+        (("--repo", ".", "--start", "no-such-adapter", "--plan"), "no adapter 'no-such-adapter'"),
     ],
 )
 def test_what_cannot_work_is_said_with_the_way_out(

@@ -1,0 +1,187 @@
+"""What a recipe for learning a repository gains in the same time: an ablation on held-out lines of its newest commits.
+
+    python benchmarks/learning.py --repo FOLDER --minutes 10 --recipe default --recipe answers-only --out learning.json
+
+Each recipe trains for so many minutes, from the adapter that the package ships or from new weights, and then fills the
+same holes, judged by likelihood. What is in the output file is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from peft_core.paths import Paths
+from peft_core.settings import resolve
+from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_daemon.engines.torch.base_model import Precision, load_model
+from peft_daemon.engines.torch.families import family_of
+from peft_tuning import budget, methods, prepare
+from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
+from peft_tuning.encode import ExampleTokenizer, TokenLimits, encode_examples
+from peft_tuning.installation import Installation
+from peft_tuning.job import REPOSITORY_JOB, TuneJob
+from peft_tuning.likelihood import AnswerLikelihood, AnswerScorer
+from peft_tuning.methods.base import MethodOptions
+from peft_tuning.start import starting_point, what_serves, with_start
+from peft_tuning.statistics import mcnemar, paired_permutation
+from peft_tuning.trainer import ADAPTER, train
+
+LIMITS = TokenLimits(prompt_tokens=512, response_tokens=ANSWER_TOKENS)
+RANK = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a run differs from the default one."""
+
+    from_shipped: bool = True
+    precision: Precision | None = None
+    """None: what the method takes on this processor."""
+    dropout: float = 0.0
+    job: tuple[tuple[str, object], ...] = ()
+    data: Callable[[DataSet], DataSet] = lambda data: data
+
+
+def answers_only(data: DataSet) -> DataSet:
+    """Return the data with a loss on the answers alone."""
+    train = tuple(replace(each, learn_all=False) if isinstance(each, FillExample) else each for each in data.train)
+    return replace(data, train=train)
+
+
+RECIPES = {
+    "default": Recipe(),
+    "answers-only": Recipe(data=answers_only),
+    "new-weights": Recipe(from_shipped=False),
+    "float32": Recipe(precision=Precision.FLOAT32),
+    "dropout": Recipe(dropout=0.05),
+    "batch-8": Recipe(job=(("batch_size", 8),)),
+    "rate-2e-4": Recipe(job=(("learning_rate", 2e-4),)),
+    "rate-8e-4": Recipe(job=(("learning_rate", 8e-4),)),
+    "former": Recipe(
+        from_shipped=False,
+        precision=Precision.FLOAT32,
+        dropout=0.05,
+        job=(("batch_size", 8), ("learning_rate", 3e-4)),
+        data=answers_only,
+    ),
+}
+"""``former``: as the command did before it had a time, but with the same documents."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What one recipe reached."""
+
+    recipe: str
+    holes: int
+    exact: float
+    nats: float
+    p_exact: float = 1.0
+    """McNemar, one-sided, against what the run began with (``served``)."""
+    p_nats: float = 1.0
+    steps: int = 0
+    tokens: int = 0
+    """Tokens read in training."""
+    loss_tokens: int = 0
+    seconds: float = 0.0
+
+
+def row(recipe: str, scores: tuple[AnswerLikelihood, ...], served: tuple[AnswerLikelihood, ...], **more: Any) -> Row:
+    """Return the row of one recipe's scores, compared with those of what serves."""
+    pairs = list(zip(served, scores, strict=True))
+    return Row(
+        recipe=recipe,
+        holes=len(scores),
+        exact=sum(each.exact for each in scores) / len(scores),
+        nats=sum(each.nats for each in scores) / len(scores),
+        p_exact=mcnemar(
+            sum(after.exact and not before.exact for before, after in pairs),
+            sum(before.exact and not after.exact for before, after in pairs),
+            alternative="greater",
+        ),
+        p_nats=paired_permutation([before.nats - after.nats for before, after in pairs], alternative="greater"),
+        **more,
+    )
+
+
+def main() -> None:
+    """Measure the recipes that the output file does not have."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repo", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--recipe", action="append", choices=RECIPES)
+    parser.add_argument("--holes", type=int, default=96, help="of each of the two held-out parts")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+
+    paths = Paths.from_environment()
+    installation = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+    update_shipped_adapters(installation.settings, paths)
+    rows = msgspec.json.decode(options.out.read_bytes(), type=list[Row]) if options.out.exists() else []
+    data = learning_data_set(options.repo, seed=42, max_documents=2000, held_out_holes=options.holes)
+    print(data.provenance, flush=True)
+    method, entry, path = methods.get("lora"), installation.entry, installation.base.path
+    scorer = AnswerScorer(base := load_model(path, method.precision_on("cpu")))
+    holes = encode_examples(
+        (*data.test, *data.validation), entry.prompt_formats, ExampleTokenizer.of(base), LIMITS
+    ).examples
+    shipped = what_serves(installation.registry, str(options.repo.resolve()), entry.sha256)
+    start = starting_point(installation.registry, shipped, family_of(entry.family)) if shipped else None
+    served = scorer.score(holes, start.lease if start else None)
+
+    def keep(made: Row) -> None:
+        rows.append(made)
+        options.out.write_bytes(msgspec.json.format(msgspec.json.encode(rows), indent=1))
+        print(made, flush=True)
+
+    if not rows:
+        keep(row("base", scorer.score(holes, None), served))
+        keep(row("served", served, served))
+    for name in options.recipe or ["default"]:
+        if name in {each.recipe for each in rows}:
+            continue
+        recipe = RECIPES[name]
+        begun = start if recipe.from_shipped else None
+        own = MethodOptions(rank=None if begun else RANK, dropout=recipe.dropout)
+        settings: dict[str, Any] = {**REPOSITORY_JOB, **dict(recipe.job)}
+        job = TuneJob(method="lora", options=own, threads=options.threads, **settings)
+        job = with_start(job, begun) if begun else job
+        run = prepare.prepare(
+            job,
+            load_model(path, recipe.precision or method.precision_on("cpu")),
+            # Nothing is chosen by the validation part here, so it can be judged by too.
+            replace(recipe.data(data), validation=()),
+            entry.prompt_formats,
+            start=begun,
+        )
+        run = budget.fit(run, options.minutes * 60)
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.monotonic()
+            result = train(run, Path(folder), lambda _event: None)
+            seconds = time.monotonic() - began
+            scores = scorer.score(holes, AdapterLease(name, Path(folder) / ADAPTER))
+        keep(
+            row(
+                name,
+                scores,
+                served,
+                steps=result.steps,
+                tokens=run.schedule.epochs * run.train.tokens,
+                loss_tokens=run.schedule.epochs * sum(each.loss_tokens for each in run.train.examples),
+                seconds=round(seconds, 1),
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
