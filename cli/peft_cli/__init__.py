@@ -25,13 +25,13 @@ def main() -> None:
             from peft_cli.output import expected, report
 
             sys.exit(report(expected(error), as_json=False))
-    from peft_cli.app import app
+    from peft_cli.app import application, parts_of
     from peft_cli.output import escape_unprintable_output, expected, report
     from peft_core.errors import Cancelled
 
     escape_unprintable_output()
     try:
-        app(prog_name="peft-daemon")
+        application(parts_of(sys.argv[1:]))(prog_name="peft-daemon")
     except Exception as error:
         sys.exit(report(expected(error), as_json="--json" in sys.argv))
     except KeyboardInterrupt:

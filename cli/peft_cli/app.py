@@ -1,38 +1,93 @@
-"""The ``peft-daemon`` application, made of the commands of all modules."""
+"""The ``peft-daemon`` application, made of the commands of all modules, or of those that one call needs.
+
+Loading all modules takes twice as long as most commands, so a call loads only the one of its command.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from peft_cli import (
-    adapters,
-    bench,
-    complete,
-    daemon,
-    datasets,
-    engine,
-    evaluate,
-    feedback,
-    installation,
-    lsp,
-    models,
-    models_add,
-    report,
-    setup,
-    tune,
-    upstream,
-)
 from peft_core import __version__
 
-app = typer.Typer(
-    help="A local code-completion service that learns the code it works on.",
-    epilog="Begin with `peft-daemon setup`. Exit codes: docs/cli.md",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+
+@dataclass(frozen=True)
+class Commands:
+    """Commands that the function ``register`` of a module adds."""
+
+    module: str
+    names: tuple[str, ...]
+    register: str = "register"
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Load the module and add its commands."""
+        register: Callable[[typer.Typer], None] = getattr(import_module(f"peft_cli.{self.module}"), self.register)
+        register(app)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of commands, which is the ``app`` of a module."""
+
+    module: str
+    name: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The command of the group."""
+        return (self.name,)
+
+    def add_to(self, app: typer.Typer) -> None:
+        """Load the module and add its group."""
+        app.add_typer(import_module(f"peft_cli.{self.module}").app, name=self.name)
+
+
+Part = Commands | Group
+PARTS: tuple[Part, ...] = (
+    Commands("setup", ("setup",)),
+    Commands("daemon", ("serve", "start", "stop", "status")),
+    Commands("installation", ("doctor",)),
+    Commands("lsp", ("lsp",)),
+    Commands("complete", ("generate", "complete")),
+    Group("models_add", "models"),
+    Group("engine", "engine"),
+    Group("adapters", "adapters"),
+    Group("datasets", "datasets"),
+    Commands("tune", ("tune",)),
+    Commands("evaluate", ("evaluate",)),
+    Group("report", "report"),
+    Group("bench", "bench"),
+    Group("feedback", "feedback"),
+    Group("upstream", "upstream"),
+    Commands("installation", ("config",), "register_config"),
 )
+"""In the order of ``--help``."""
+
+
+def application(parts: Sequence[Part] = PARTS) -> typer.Typer:
+    """Return the application with the commands of these parts."""
+    app = typer.Typer(
+        help="A local code-completion service that learns the code it works on.",
+        epilog="Begin with `peft-daemon setup`. Exit codes: docs/cli.md",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    # Of a single command typer would make an application without the command's name.
+    app.callback()(_options)
+    for part in parts:
+        part.add_to(app)
+    return app
+
+
+def parts_of(arguments: Sequence[str]) -> Sequence[Part]:
+    """Return the part that these arguments need; all of them if they do not begin with a command."""
+    found = [part for part in PARTS if arguments and arguments[0] in part.names]
+    return found or PARTS
 
 
 def _version(wanted: bool) -> None:
@@ -41,29 +96,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of the command itself."""
-
-
-app.command()(setup.setup)
-daemon.register(app)
-app.command()(installation.doctor)
-lsp.register(app)
-complete.register(app)
-models_add.register(models.app)
-app.add_typer(models.app, name="models")
-app.add_typer(engine.app, name="engine")
-app.add_typer(adapters.app, name="adapters")
-app.add_typer(datasets.app, name="datasets")
-tune.register(app)
-evaluate.register(app)
-app.add_typer(report.app, name="report")
-app.add_typer(bench.app, name="bench")
-app.add_typer(feedback.app, name="feedback")
-app.add_typer(upstream.app, name="upstream")
-app.command("config")(installation.show_config)

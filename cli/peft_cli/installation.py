@@ -90,6 +90,16 @@ class Check(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
+def register(app: typer.Typer) -> None:
+    """Add ``doctor`` to the command line."""
+    app.command()(doctor)
+
+
+def register_config(app: typer.Typer) -> None:
+    """Add ``config`` to the command line."""
+    app.command("config")(show_config)
+
+
 def doctor(as_json: Json = False) -> None:
     """Check the installation by using it: model hash, engine speed, daemon, adapters. Exit code 1 if a check fails.
 

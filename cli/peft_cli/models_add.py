@@ -18,7 +18,7 @@ import msgspec
 import psutil
 import typer
 
-from peft_cli.models import pull_with_progress, resolve_settings
+from peft_cli.models import app, pull_with_progress, resolve_settings
 from peft_cli.output import Json, emit, run
 from peft_core.api_types import Task
 from peft_core.errors import DownloadFailed, InvalidInput, PeftDaemonError
@@ -94,12 +94,7 @@ class Corrections:
     intent_format: str | None
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to ``peft-daemon models``."""
-    app.command("add", epilog="Example: peft-daemon models add ~/models/granite-4.0-1b-base-Q8_0.gguf")(add_model)
-    app.command("found", epilog="Example: peft-daemon models found --json")(found_models)
-
-
+@app.command("add", epilog="Example: peft-daemon models add ~/models/granite-4.0-1b-base-Q8_0.gguf")
 def add_model(
     source: Annotated[
         str,
@@ -165,6 +160,7 @@ def add_model(
     emit(added, as_json=as_json, text=lambda: _print_added(added))
 
 
+@app.command("found", epilog="Example: peft-daemon models found --json")
 def found_models(as_json: Json = False) -> None:
     """Show the models that Ollama, LM Studio, llama.cpp and the hub's cache have on this disk."""
     added = {entry.in_place: entry.id for entry in open_catalogue(Paths.from_environment()).user_entries()}

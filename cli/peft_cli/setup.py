@@ -56,6 +56,11 @@ class _ModelChoice(msgspec.Struct, frozen=True):
     plan: ModelPlan | None = None
 
 
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command()(setup)
+
+
 def setup(
     model: Annotated[str | None, typer.Option(help="Take this base model, a catalogue id; measure nothing.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Take the recommended model without asking.")] = False,

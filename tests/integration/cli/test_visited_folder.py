@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from peft_cli.app import app
+from peft_cli.app import application
 from peft_core.api_types import CompleteRequest
 from peft_core.settings import resolve
 from peft_core.status_types import IndexState, WorkspaceStatus
@@ -115,7 +115,7 @@ def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_every_command_is_tried_in_a_hostile_folder() -> None:
-    assert set(commands(typer.main.get_command(app))) == set(CALLS)
+    assert set(commands(typer.main.get_command(application()))) == set(CALLS)
 
 
 @pytest.fixture(scope="module")

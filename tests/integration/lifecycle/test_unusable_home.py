@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from peft_cli import output
-from peft_cli.app import app
+from peft_cli.app import application
 from support import every_command
 from support.every_command import COMMANDS, QUICK, Said, leaves, run
 
@@ -96,7 +96,7 @@ HOMES = {
 
 
 def test_every_command_is_tried() -> None:
-    assert set(COMMANDS) == set(leaves(typer.main.get_command(app)))
+    assert set(COMMANDS) == set(leaves(typer.main.get_command(application())))
 
 
 @pytest.mark.parametrize("home", HOMES)

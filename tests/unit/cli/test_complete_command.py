@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from peft_cli import complete
-from peft_cli.app import app
+from peft_cli.app import application
 from peft_core.api_types import CompleteRequest
 
 
@@ -34,5 +34,5 @@ def test_a_file_is_completed_in_its_language(
     monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path / "home"))
     (tmp_path / name).write_text("a = 1\n")
     command = ["complete", "--file", str(tmp_path / name), "--line", "1", "--column", "6", *options]
-    assert CliRunner().invoke(app, command).exit_code == 0
+    assert CliRunner().invoke(application(), command).exit_code == 0
     assert [request.language for request in asked] == [language]

@@ -14,7 +14,7 @@ from pathlib import Path
 import keyring
 import pytest
 
-from peft_cli.app import app
+from peft_cli.app import application
 from peft_core.errors import InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import Settings
@@ -63,7 +63,7 @@ def peft_daemon(
 ) -> str:
     """What a command says, with its standard input no terminal."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
-    app(list(arguments), standalone_mode=False)
+    application()(list(arguments), standalone_mode=False)
     printed = capsys.readouterr()
     return printed.out + printed.err
 
