@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from peft_tuning.data.examples import DataSet
     from peft_tuning.events import Loading
     from peft_tuning.installation import Installation
+    from peft_tuning.learned import documents_learned
     from peft_tuning.run import TuneRequest
 
 
@@ -146,7 +147,13 @@ def tune(
     )
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     budget_s = None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit))
-    sizes = _Sizes(most_documents(budget_s), max(gate_holes, HELD_OUT_HOLES))
+    own_shape = bool(rank or alpha or dora or rslora or init)
+    begun = None if repo is None else _start(installation, repo, chosen, start, own_shape=own_shape)
+    sizes = _RepositorySizes(
+        documents=most_documents(budget_s),
+        holes=max(gate_holes, HELD_OUT_HOLES),
+        learned=documents_learned(paths, begun.digest) if begun else frozenset(),
+    )
     source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens, sizes)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
@@ -190,9 +197,7 @@ def tune(
         resume=resume,
         gate_holes=gate_holes,
         budget_s=budget_s,
-        start=None
-        if repo is None
-        else _start(installation, repo, chosen, start, own_shape=bool(rank or alpha or dora or rslora or init)),
+        start=begun,
     )
     if plan:
         _plan(request, installation, as_json=as_json)
@@ -229,11 +234,12 @@ def _run(request: TuneRequest, installation: Installation, *, as_json: bool) -> 
         run(request, installation, view)
 
 
-class _Sizes(NamedTuple):
-    """Most documents of a repository, and held-out holes of each part."""
+class _RepositorySizes(NamedTuple):
+    """Most documents of a repository, held-out holes of each part, and hashes of the documents that come last."""
 
     documents: int
     holes: int
+    learned: frozenset[str]
 
 
 def _source(
@@ -245,7 +251,7 @@ def _source(
     data: Path | None,
     seed: int,
     prompt_tokens: int | None,
-    sizes: _Sizes,
+    sizes: _RepositorySizes,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
     """Return a word for the adapter's name, and a function that loads the data set."""
     if sum(map(bool, (dataset, repo, code))) != 1:
@@ -262,10 +268,16 @@ def _source(
 
     if repo is not None:
         from peft_tuning.data.repository.documents import learning_data_set
+        from peft_tuning.learned import document_digest
 
         return repo.resolve().name, lambda on_progress: shortened(
             learning_data_set(
-                repo, seed=seed, max_documents=sizes.documents, held_out_holes=sizes.holes, on_progress=on_progress
+                repo,
+                seed=seed,
+                max_documents=sizes.documents,
+                held_out_holes=sizes.holes,
+                is_learned=lambda document: document_digest(document) in sizes.learned,
+                on_progress=on_progress,
             )
         )
     if code:

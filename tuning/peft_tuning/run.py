@@ -29,6 +29,7 @@ from peft_tuning.data.examples import DataSet
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, load_identity
+from peft_tuning.learned import documents_learned, record_learned
 from peft_tuning.model_card import write_description
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def _register(
         on_progress(verdict)
     write_description(request.name, installation.entry, data, result, verdict)
     manifest = installation.registry.import_(result.adapter, name=request.name, base=installation.base)
+    before = documents_learned(installation.paths, request.start.digest) if request.start else frozenset()
+    record_learned(installation.paths, manifest.digest, data.train[: result.identity.limit], before)
     return _activate(request, installation, manifest, verdict)
 
 

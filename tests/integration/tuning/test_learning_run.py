@@ -21,6 +21,7 @@ from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, TrainingStarted, TuneEvent
 from peft_tuning.installation import Installation
 from peft_tuning.job import REPOSITORY_JOB, TuneJob, load_identity
+from peft_tuning.learned import document_digest, documents_learned
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.run import TuneRequest, run
@@ -115,6 +116,25 @@ def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
     identity = load_identity(installation.folder("own"))
     assert identity.start == f"{served.digest}@{served.scale:g}" and identity.options.rank == 4
     assert isinstance(again[-1], AdapterRegistered)
+
+
+def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
+    installation: Installation, tmp_path: Path
+) -> None:
+    events(request(tmp_path, job={"limit": 6, "max_steps": 2}), installation)
+    first = installation.registry.get("own")
+    own = {document_digest(each) for each in DATA.train[:6] if isinstance(each, FillExample)}
+    assert documents_learned(installation.paths, first.digest) == own
+    assert documents_learned(installation.paths, "0" * 64) == frozenset()
+    rest = replace(DATA, train=DATA.train[6:10])
+    again = request(tmp_path, job={"max_steps": 2, "options": MethodOptions()}, start=first, update=True)
+    events(replace(again, load_data=lambda _tell: rest), installation)
+    second = installation.registry.get("own")
+    assert len(documents_learned(installation.paths, second.digest)) == 10
+    noted = installation.paths.data / "learned" / f"{second.digest}.json"
+    assert noted.stat().st_mode & 0o077 == 0
+    noted.write_bytes(b"{")
+    assert documents_learned(installation.paths, second.digest) == frozenset()
 
 
 def test_a_run_begins_with_exactly_what_serves_at_its_scale(installation: Installation, tmp_path: Path) -> None:

@@ -192,6 +192,20 @@ def test_a_limit_keeps_the_most_important_and_counts_the_rest(own: OwnRepository
     assert "document: more than asked for, about" not in data.dropped
 
 
+def test_what_is_learned_already_comes_last_and_only_where_there_is_room(own: OwnRepository, data: DataSet) -> None:
+    every = own_documents(data)
+    known = {whole(each) for each in every[:6]}
+
+    def learned(document: FillExample) -> bool:
+        return whole(document) in known
+
+    made = learning_data_set(own.root, seed=42, max_documents=10, held_out_holes=8, is_learned=learned)
+    assert own_documents(made) == every[6:14]
+    plenty = learning_data_set(own.root, seed=42, max_documents=PLENTY, held_out_holes=8, is_learned=learned)
+    assert own_documents(plenty) == [*every[6:], *every[:6]]
+    assert plenty.test == data.test
+
+
 def test_general_code_is_mixed_in_evenly(data: DataSet) -> None:
     general = [each.path.startswith(LIBRARY) for each in fills(data.train)]
     assert sum(general) == round(len(own_documents(data)) / 4)

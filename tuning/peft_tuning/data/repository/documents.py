@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +73,15 @@ def learning_data_set(
     max_documents: int,
     held_out_holes: int = HELD_OUT_HOLES,
     replay_share: float = 0.2,
+    is_learned: Callable[[FillExample], bool] = lambda document: False,
     on_progress: OnProgress[Loading] = ignore,
 ) -> DataSet:
     """Make documents of the code below ``root``, and holes that judge what was learned.
 
     ``max_documents`` is the most training examples; ``replay_share`` of them (0 to below 1) are of Python's own
-    library. ``held_out_holes`` is the most holes in validation, and in test. Where the newest commits do not give
-    enough holes (no commits, a shallow clone, a first commit with all code), the newest files are held out;
-    ``provenance`` says which.
+    library. Documents that are learned already come last. ``held_out_holes`` is the most holes in validation, and in
+    test. Where the newest commits do not give enough holes (no commits, a shallow clone, a first commit with all code),
+    the newest files are held out; ``provenance`` says which.
 
     Raises InvalidInput if there is no git work tree, too little code, a number is out of range, or
     ``.peft-daemon.toml`` is invalid; Unavailable without git.
@@ -98,7 +99,7 @@ def learning_data_set(
         maker = _Maker(root, seed, held_out_holes, plugins, on_progress)
         made = maker.by_commits(listing, dropped) or maker.by_files(listing, dropped)
         own_room = max_documents - round(max_documents * replay_share)
-        own, left = maker.documents(made, own_room)
+        own, left = maker.documents(made, own_room, is_learned)
     general = library_documents(round(len(own) * replay_share / (1 - replay_share)), seed)
     if left:
         made.dropped["document: more than asked for, about"] += left
@@ -211,9 +212,12 @@ class _Maker:
             dropped,
         )
 
-    def documents(self, survey: _Survey, room: int) -> tuple[list[FillExample], int]:
+    def documents(
+        self, survey: _Survey, room: int, is_learned: Callable[[FillExample], bool]
+    ) -> tuple[list[FillExample], int]:
         """Return at most ``room`` documents, and about how many more there are, judged by the files left unread."""
         made: list[FillExample] = []
+        again: list[FillExample] = []
         left, done_files, done_chars, done_documents = 0, 0, 0, 0
         position = {file.path: index for index, file in enumerate(survey.order)}
         for file, text in survey.code.read(survey.order):
@@ -232,13 +236,16 @@ class _Maker:
                 )
                 if not documents:
                     survey.dropped["file: nothing to cut"] += 1
-                left += max(0, len(documents) - (room - len(made)))
-                made += documents[: room - len(made)]
+                new = [each for each in documents if not is_learned(each)]
+                again += [each for each in documents if is_learned(each)]
+                left += max(0, len(new) - (room - len(made)))
+                made += new[: room - len(made)]
                 done_documents += len(documents)
             done_chars += survey.chars[position[file.path]]
         self._on_progress(Loading(what="cutting documents", done=len(made), of=len(made)))
         unread = sum(survey.chars[done_files:])
-        return made, left + round(unread * done_documents / done_chars if done_chars else 0)
+        left += round(unread * done_documents / done_chars if done_chars else 0)
+        return [*made, *again[: room - len(made)]], left + max(0, len(again) - (room - len(made)))
 
 
 def cut_documents(
