@@ -281,19 +281,11 @@ def _source(
             )
         )
     if code:
-        from peft_tuning.data.repository.dataset import DataMix, folders_data_set
+        from peft_tuning.data.repository.dataset import folders_data_set
 
         roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
         return "code", lambda on_progress: shortened(
-            # Without sentences: an adapter of many people's code is only for filling in.
-            folders_data_set(
-                roots,
-                name="code",
-                seed=seed,
-                on_progress=on_progress,
-                mix=DataMix(intent_share=0.0, context_share=0.25),
-                ignore=ignore,
-            )
+            folders_data_set(roots, name="code", seed=seed, on_progress=on_progress, ignore=ignore)
         )
     from peft_tuning.data.datasets import catalogue
     from peft_tuning.data.datasets.sources import DataLocations

@@ -17,7 +17,7 @@ from peft_daemon.completion.cursor import Extent
 from peft_daemon.completion.postprocess.cleanup import Draft
 from peft_daemon.completion.stream import FILL_STEPS, apply_steps
 from peft_tuning.data.examples import FillExample, HoleKind
-from peft_tuning.data.repository.dataset import DataMix, folders_data_set, repository_data_set
+from peft_tuning.data.repository.dataset import DataMix, folders_data_set
 from peft_tuning.data.repository.documents import LIBRARY as PYTHON_LIBRARY
 from peft_tuning.data.repository.documents import learning_data_set
 from peft_tuning.data.repository.files import repository_files
@@ -58,14 +58,14 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_part_of_this_repository_becomes_a_data_set(committed: Path) -> None:
     root = committed / "daemon"
-    data = repository_data_set(root, max_examples=600, mix=DataMix(context_share=1.0))
-    assert (data.name, data.licence) == ("daemon", "own code")
+    data = folders_data_set([(root, "Apache-2.0")], mix=DataMix(max_examples=600, context_share=1.0))
+    assert (data.name, data.licence) == ("folders", "Apache-2.0")
     validation_short = 60 - len(data.validation)
     train_short = data.dropped.get("example: same as one held out", 0) - validation_short
     assert len(data.test) == 60
     assert 0 <= validation_short < 10 > train_short >= 0
     assert len(data.train) == 480 + validation_short - train_short
-    tracked = {each.path for each in repository_files(root).files}
+    tracked = {f"daemon/{each.path}" for each in repository_files(root).files}
     fills = [
         each for part in (data.train, data.validation, data.test) for each in part if isinstance(each, FillExample)
     ]
@@ -73,7 +73,7 @@ def test_a_part_of_this_repository_becomes_a_data_set(committed: Path) -> None:
     texts = {}
     with detectors() as plugins:  # lines that look like secrets are emptied: hashes of files are such
         for path in {each.path for each in fills}:
-            text = (root / path).read_text(encoding="utf-8")
+            text = (committed / path).read_text(encoding="utf-8")
             texts[path] = without_secrets(text, path, plugins).text
     for each in fills:
         assert each.prefix + each.middle + each.suffix in texts[each.path]

@@ -293,8 +293,21 @@ def test_without_a_history_the_newest_files_are_held_out(tmp_path: Path, commits
     assert "whole files are held out" in data.provenance
     assert ("no commit yet" in data.provenance) == (commits == 0)
     assert min(len(data.validation), len(data.test)) > 0
+    assert data.licence == "own code"
     assert {each.path for each in own_documents(data)} == {f"m{n}.py" for n in range(FILES)} - held_out
     assert data_of(own) == data
+
+
+def test_where_the_newest_commits_add_no_lines_the_files_changed_last_are_held_out(tmp_path: Path) -> None:
+    own = OwnRepository(tmp_path / "still")
+    own.commit({f"m{number}.py": module(number) for number in range(20)}, when=START)
+    for number in range(15, 20):
+        own.commit({f"m{number}.py": module(number) + "\n"}, when=START + number * DAY)
+    data = data_of(own, holes=20)
+    assert "whole files are held out, the newest by their last commit" in data.provenance
+    held_out = {each.path for each in fills((*data.validation, *data.test))}
+    assert held_out == {f"m{20 - back}.py" for back in range(1, len(held_out) + 1)}
+    assert {each.path for each in own_documents(data)} == {f"m{number}.py" for number in range(20)} - held_out
 
 
 def test_a_last_commit_with_most_of_the_code_is_not_held_out(own: OwnRepository) -> None:

@@ -1,4 +1,4 @@
-"""Holes that are cut_holes into a file and how they end; sentences with their functions."""
+"""Holes that are cut into a file, and how they end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peft_core.code.languages import GRAMMARS
 from peft_core.code.structure import Span, Structure, parse_structure
 from peft_tuning.data.examples import HoleKind
-from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes, find_intents, sentence_of
+from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes
 from support.own_repository import module
 
 PYTHON = '''\
@@ -232,63 +232,3 @@ def test_any_file_is_cut_into_three_parts_that_make_it_up(text: str, language: s
         assert isinstance(hole, Hole)
         if hole.kind in {HoleKind.LINE, HoleKind.TOKEN}:
             assert "\n" not in middle
-
-
-TEXT = '''\
-class Order:
-    @property
-    async def total(self, rate):
-        r"""Multiply the price with a rate. Not for gifts.
-
-        More of it.
-        """
-
-        # gifts are free
-        if rate:
-            return self.price * rate
-        return 0
-
-
-def quiet():
-    return 1
-
-
-def short():
-    """Short."""
-    return 1
-'''
-
-
-def test_the_first_sentence_asks_for_the_function_without_its_docstring() -> None:
-    (found,) = find_intents(parse_structure(TEXT, "python"), "a.py")
-    assert found.id == f"a.py:{TEXT.index('async def')}:total"
-    assert found.intent == "Multiply the price with a rate"
-    assert found.code == (
-        "async def total(self, rate):\n    # gifts are free\n    if rate:\n"
-        "        return self.price * rate\n    return 0"
-    )
-
-
-def test_a_function_that_touches_a_span_to_avoid_is_left_out() -> None:
-    start = TEXT.index("return 0")
-    assert list(find_intents(parse_structure(TEXT, "python"), "a.py", [Span(start, start + 1)])) == []
-
-
-@pytest.mark.parametrize(
-    ("docstring", "sentence"),
-    [
-        (
-            '"""Read an ISO date, e.g. 2024-01-01, from text.  Raises."""',
-            "Read an ISO date, e.g. 2024-01-01, from text",
-        ),
-        ("'''Read all\n   the rows\n\n   :param x: rows'''", "Read all the rows"),
-        ('u"Give the 1.5 quantile of x"', "Give the 1.5 quantile of x"),
-        ('"""Too short."""', ""),
-        ('"""1234 5678 9999"""', ""),
-        ('""">>> add(one, two, three)"""', ""),
-        ('"""' + "word " * 100 + '"""', ""),
-        ("name", ""),
-    ],
-)
-def test_a_sentence_says_enough_and_ends(docstring: str, sentence: str) -> None:
-    assert sentence_of(docstring) == sentence

@@ -1,8 +1,7 @@
-"""Examples from the user's own code: holes with the code that belongs there, and sentences with their functions.
+"""Examples from source code: the user's own repository, or folders of other people's code.
 
-``files`` lists the files that are learned from; ``filters`` removes secrets and duplicates; ``holes`` cuts holes;
-``dataset`` makes the data set. ``documents`` makes one that teaches the whole code, the most important first
-(``importance``), and is judged on the lines of the newest commits (``held_out``). ``accepted`` makes examples of
-accepted suggestions. The structure of source files is in
-``peft_core.code``.
+``files`` lists the files that are learned from; ``filters`` removes secrets and duplicates; ``holes`` cuts holes.
+``documents`` makes the data set of a repository: its whole code, the most important first (``importance``), judged on
+the lines of the newest commits (``held_out``). ``dataset`` makes one of plain folders. ``accepted`` makes examples of
+accepted suggestions. The structure of source files is in ``peft_core.code``.
 """

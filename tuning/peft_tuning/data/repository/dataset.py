@@ -1,8 +1,7 @@
-"""Make a data set from the user's repository, or from folders of source code.
+"""Make a data set of holes from plain folders of source code, such as the libraries of a corpus.
 
 There are two passes. The first reads every file once and keeps only the positions of holes; the second reads the files
-of the chosen holes again and copies their text. So memory grows with the examples that are kept, not with the
-repository.
+of the chosen holes again and copies their text. So memory grows with the examples that are kept, not with the folders.
 
 The order in which a file system lists files has no influence: the same files, seed and settings give the same data set.
 An example holds what completion would see of its file: see ``window``.
@@ -18,17 +17,15 @@ from hashlib import blake2b
 from pathlib import Path
 
 from peft_core.api_types import ContextChunk
-from peft_core.code import git
-from peft_core.code.files import SkipReason, SourceFile, SourceListing, read_source
+from peft_core.code.files import SkipReason, SourceFile, read_source
 from peft_core.code.imports import RelatedFiles
-from peft_core.code.structure import parse_structure
 from peft_core.errors import InvalidInput
 from peft_core.tasks import OnProgress
 from peft_daemon.completion.prompt import TYPED_LINES
-from peft_tuning.data.examples import DataSet, Example, FillExample, Split, newest_first, seeded_number, split_files
-from peft_tuning.data.repository.files import licence_of, repository_files, source_files
+from peft_tuning.data.examples import DataSet, FillExample, Split, newest_first, seeded_number, split_files
+from peft_tuning.data.repository.files import source_files
 from peft_tuning.data.repository.filters import SourceFilter, detectors
-from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes, find_intents
+from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes
 from peft_tuning.events import Loading, ignore
 
 MAX_PREFIX_CHARS, MAX_SUFFIX_CHARS = 12_000, 6_000
@@ -44,52 +41,16 @@ class DataMix:
     """The mixture of a data set; shares are from 0 to 1."""
 
     holes: HoleSettings = field(default_factory=HoleSettings)
-    intent_share: float = 0.1
-    """Share of the examples that are sentences with their functions; 0 for an adapter that only fills in."""
-    context_share: float = 0.5
+    context_share: float = 0.25
     """Share of the holes that have chunks of related files: an editor may send such chunks or not."""
     validation_share: float = 0.1
     """Share of the code that is held out to choose the best checkpoint."""
     test_share: float = 0.1
-    """Share of the code, the newest, that is held out to judge the adapter."""
+    """Share of the code that is held out for evaluations."""
     max_examples: int = 20_000
-    """Most examples in all parts together, if the caller gives no number."""
+    """Most examples in all parts together."""
     max_held_out: int = 500
     """Most examples in validation, and in test."""
-
-
-def repository_data_set(
-    root: Path,
-    *,
-    seed: int = 42,
-    max_examples: int | None = None,
-    on_progress: OnProgress[Loading] = ignore,
-    mix: DataMix | None = None,
-) -> DataSet:
-    """Make examples from the tracked files below ``root``, the most recently changed ones held out.
-
-    Raises InvalidInput if there is no git work tree, too little code, or an invalid ``.peft-daemon.toml``; Unavailable
-    without git.
-    """
-    listing = repository_files(root)
-    root = root.resolve()
-    times = {
-        path.decode("utf-8", "replace"): when
-        for path, when in git.last_commits(root, [each.path.encode() for each in listing.files]).items()
-    }
-    commit = git.head_commit(root)
-    rule = "by the time of their last commit" if len(set(times.values())) > 1 else "drawn by seed"
-    return _data_set(
-        name=root.name or "repository",
-        listing=listing,
-        times=times,
-        licence=licence_of(root),
-        origin=f"git work tree at {commit[:12] or 'no commit yet'}; files held out {rule}",
-        seed=seed,
-        max_examples=max_examples,
-        on_progress=on_progress,
-        mix=mix or DataMix(),
-    )
 
 
 def folders_data_set(
@@ -98,7 +59,6 @@ def folders_data_set(
     name: str = "folders",
     ignore: Sequence[str] = (),
     seed: int = 42,
-    max_examples: int | None = None,
     on_progress: OnProgress[Loading] = ignore,
     mix: DataMix | None = None,
 ) -> DataSet:
@@ -108,22 +68,51 @@ def folders_data_set(
     or too little code.
     """
     listing = source_files(roots, ignore)
-    return _data_set(
+    mix = mix or DataMix()
+    limit = mix.max_examples
+    dropped = Counter({f"file: {reason}": count for reason, count in listing.skipped.items()})
+    if limit < MIN_FILES:
+        raise InvalidInput(f"{limit} examples are too few", fix=f"Ask for at least {MIN_FILES}")
+    sources = {source.path: source for source in listing.files}
+    order = [sources[path] for path in newest_first(list(sources), {}, seed)]
+    plans = {plan.source.path: plan for plan in _scan(order, seed, mix, dropped, on_progress)}
+    if len(plans) < MIN_FILES:
+        raise InvalidInput(
+            f"too little code in {name}: {len(plans)} usable files where {MIN_FILES} are needed",
+            why=", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "there are no files",
+            fix="Name more folders, ignore less, or use a data set: `peft-daemon datasets list`",
+        )
+    parts = split_files(
+        {path: len(plan.holes) for path, plan in plans.items()}, validation=mix.validation_share, test=mix.test_share
+    )
+    held_out = min(mix.max_held_out, max(1, limit // 10))
+    writer = _Writer(plans, seed, mix, dropped)
+    made: dict[Split, tuple[FillExample, ...]] = {}
+    visible: list[str] = []
+    room = limit
+    for part in (Split.TEST, Split.VALIDATION, Split.TRAIN):
+        own = [path for path in plans if parts[path] is part]
+        chosen = _choose([plans[path] for path in own], room if part is Split.TRAIN else held_out, seed, dropped)
+        # Chunks for training come from training files only, for validation also from its own; for the test from all
+        # files, as in an editor.
+        visible = [p for p in plans if part is Split.TEST or parts[p] is part or parts[p] is Split.TRAIN]
+        made[part] = tuple(writer.write(part, chosen, visible, on_progress))
+        room -= len(made[part])
+    origin = "; ".join(f"{root.resolve().name} ({licence})" for root, licence in roots)
+    return DataSet(
         name=name,
-        listing=listing,
-        times={},
+        train=made[Split.TRAIN],
+        validation=made[Split.VALIDATION],
+        test=made[Split.TEST],
+        dropped=dict(sorted((+dropped).items())),
         licence=" AND ".join(sorted({licence for _root, licence in roots})),
-        origin="; ".join(f"{root.resolve().name} ({licence})" for root, licence in roots) + "; files held out by seed",
-        seed=seed,
-        max_examples=max_examples,
-        on_progress=on_progress,
-        mix=mix or DataMix(),
+        provenance=f"{origin}; files held out by seed; {len(plans)} files; seed {seed}",
     )
 
 
 @dataclass(frozen=True)
 class _FileCuts:
-    """The holes and sentences of one file, without their text."""
+    """The holes of one file, without their text."""
 
     source: SourceFile
     digest: bytes
@@ -131,66 +120,12 @@ class _FileCuts:
     secret: frozenset[int]
     """Rows that hold a secret."""
     holes: tuple[Hole, ...]
-    sentences: tuple[str, ...]
-    """Ids of the intent examples."""
-
-
-def _data_set(
-    *,
-    name: str,
-    listing: SourceListing,
-    times: Mapping[str, int],
-    licence: str,
-    origin: str,
-    seed: int,
-    max_examples: int | None,
-    on_progress: OnProgress[Loading],
-    mix: DataMix,
-) -> DataSet:
-    limit = mix.max_examples if max_examples is None else max_examples
-    dropped = Counter({f"file: {reason}": count for reason, count in listing.skipped.items()})
-    if limit < MIN_FILES:
-        raise InvalidInput(f"{limit} examples are too few", fix=f"Ask for at least {MIN_FILES}")
-    sources = {source.path: source for source in listing.files}
-    order = [sources[path] for path in newest_first(list(sources), times, seed)]
-    plans = {plan.source.path: plan for plan in _scan(order, seed, mix, dropped, on_progress)}
-    if len(plans) < MIN_FILES:
-        raise InvalidInput(
-            f"too little code in {name}: {len(plans)} usable files where {MIN_FILES} are needed",
-            why=", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items())) or "there are no files",
-            fix="Add files with `git add`, loosen the ignore rules, or use a data set: `peft-daemon datasets list`",
-        )
-    parts = split_files(
-        {path: len(plan.holes) for path, plan in plans.items()}, validation=mix.validation_share, test=mix.test_share
-    )
-    held_out = min(mix.max_held_out, max(1, limit // 10))
-    writer = _Writer(plans, seed, mix, dropped)
-    made: dict[Split, tuple[Example, ...]] = {}
-    visible: list[str] = []
-    room = limit
-    for part in (Split.TEST, Split.VALIDATION, Split.TRAIN):
-        own = [path for path in plans if parts[path] is part]
-        chosen = _choose([plans[path] for path in own], room if part is Split.TRAIN else held_out, seed, mix, dropped)
-        # Chunks for training come from training files only, for validation also from its own; for the test from all
-        # files, as in an editor.
-        visible = [p for p in plans if part is Split.TEST or parts[p] is part or parts[p] is Split.TRAIN]
-        made[part] = tuple(writer.write(part, chosen, visible, on_progress))
-        room -= len(made[part])
-    return DataSet(
-        name=name,
-        train=made[Split.TRAIN],
-        validation=made[Split.VALIDATION],
-        test=made[Split.TEST],
-        dropped=dict(sorted((+dropped).items())),
-        licence=licence,
-        provenance=f"{origin}; {len(plans)} files; seed {seed}",
-    )
 
 
 def _scan(
     sources: Sequence[SourceFile], seed: int, mix: DataMix, dropped: Counter[str], on_progress: OnProgress[Loading]
 ) -> Iterator[_FileCuts]:
-    """Read every file once, newest first, so that of two copies the newer one is kept, which may be held out."""
+    """Read every file once; of two copies the first one is kept, which may be held out."""
     with detectors() as plugins:
         source_filter = SourceFilter(plugins, dropped)
         for done, source in enumerate(sources):
@@ -203,33 +138,22 @@ def _scan(
             filtered = source_filter.apply(text, path, source.language)
             if filtered is None:
                 continue
-            found, avoid = filtered.structure, filtered.avoid
-            holes = cut_holes(found, seed=f"{seed}/{path}", settings=mix.holes, avoid=avoid)
+            holes = cut_holes(filtered.structure, seed=f"{seed}/{path}", settings=mix.holes, avoid=filtered.avoid)
             if holes:
-                sentences = tuple(each.id for each in find_intents(found, path, avoid))
-                yield _FileCuts(source, blake2b(text.encode()).digest(), filtered.secret, holes, sentences)
+                yield _FileCuts(source, blake2b(text.encode()).digest(), filtered.secret, holes)
             else:
                 dropped["file: nothing to cut"] += 1
     on_progress(Loading(what="reading files", done=len(sources), of=len(sources)))
 
 
-def _choose(
-    plans: Sequence[_FileCuts], room: int, seed: int, mix: DataMix, dropped: Counter[str]
-) -> Mapping[str, tuple[list[Hole], frozenset[str]]]:
-    """Choose at most ``room`` of the holes and sentences; returned by path."""
-    rng = random.Random(seed)  # noqa: S311  (choice, not secrecy)
+def _choose(plans: Sequence[_FileCuts], room: int, seed: int, dropped: Counter[str]) -> Mapping[str, list[Hole]]:
+    """Choose at most ``room`` of the holes; returned by path."""
     holes = [(plan.source.path, hole) for plan in plans for hole in plan.holes]
-    sentences = [(plan.source.path, each) for plan in plans for each in plan.sentences]
-    total = min(room, int(len(holes) / (1 - mix.intent_share))) if mix.intent_share < 1 else room
-    kept_sentences = rng.sample(sentences, min(len(sentences), round(total * mix.intent_share)))
-    kept_holes = rng.sample(holes, min(len(holes), room - len(kept_sentences)))
-    dropped["example: more than asked for"] += len(holes) - len(kept_holes)
-    chosen: dict[str, tuple[list[Hole], frozenset[str]]] = {}
-    for path, hole in kept_holes:
-        chosen.setdefault(path, ([], frozenset()))[0].append(hole)
-    for path, each in kept_sentences:
-        mine = chosen.get(path, ([], frozenset()))
-        chosen[path] = (mine[0], mine[1] | {each})
+    kept = random.Random(seed).sample(holes, min(len(holes), room))  # noqa: S311  (choice, not secrecy)
+    dropped["example: more than asked for"] += len(holes) - len(kept)
+    chosen: dict[str, list[Hole]] = {}
+    for path, hole in kept:
+        chosen.setdefault(path, []).append(hole)
     return chosen
 
 
@@ -243,30 +167,25 @@ class _Writer:
     def write(
         self,
         part: Split,
-        chosen: Mapping[str, tuple[list[Hole], frozenset[str]]],
+        chosen: Mapping[str, list[Hole]],
         visible: Sequence[str],
         on_progress: OnProgress[Loading],
-    ) -> list[Example]:
+    ) -> list[FillExample]:
         """Return the examples of a part, ordered by seed, with context from the ``visible`` files."""
         related = RelatedFiles(visible, self._text)
-        examples: list[Example] = []
+        examples: list[FillExample] = []
         earlier = frozenset(self._seen)
         for done, path in enumerate(sorted(chosen)):
             on_progress(Loading(what=f"cutting {part}", done=done, of=len(chosen)))
-            holes, sentences = chosen[path]
             text = self._text(path)
             if not text:
-                self._dropped["example: its file changed meanwhile"] += len(holes) + len(sentences)
+                self._dropped["example: its file changed meanwhile"] += len(chosen[path])
                 continue
             source = self._plans[path].source
             chunks = related.chunks(path, text)
-            for hole in holes:
+            for hole in chosen[path]:
                 shown = chunks if self._with_context(path, hole) else ()
                 examples.append(fill_example(text, hole, window(text, hole), path, source.language, context=shown))
-            if sentences:
-                examples += [
-                    each for each in find_intents(parse_structure(text, source.language), path) if each.id in sentences
-                ]
         on_progress(Loading(what=f"cutting {part}", done=len(chosen), of=len(chosen)))
         kept = [each for each in examples if not self._is_repeat(each, earlier)]
         self._dropped["example: same as one held out"] += len(examples) - len(kept)
@@ -285,10 +204,9 @@ class _Writer:
     def _with_context(self, path: str, hole: Hole) -> bool:
         return seeded_number(self._seed, f"{path}:{hole.start}:{hole.end}") % 1000 < self._mix.context_share * 1000
 
-    def _is_repeat(self, example: Example, earlier: frozenset[bytes]) -> bool:
+    def _is_repeat(self, example: FillExample, earlier: frozenset[bytes]) -> bool:
         """Whether an earlier part has the same answer; short answers do not count."""
-        answer = example.middle if isinstance(example, FillExample) else example.code
-        bare = "".join(answer.split())
+        bare = "".join(example.middle.split())
         digest = blake2b(bare.encode(), digest_size=16).digest()
         self._seen.add(digest)
         return len(bare) >= MIN_REPEAT_CHARS and digest in earlier

@@ -1,4 +1,4 @@
-"""Cut examples out of a file: holes where a cursor could stand, and sentences with their functions.
+"""Cut holes out of a file, where a cursor could stand.
 
 The convention is that of completion (``peft_daemon.completion``): line ends are ``\\n``; prefix + middle + suffix is
 the file; a middle neither begins nor ends with white space, so the prefix ends with the indentation or a typed space,
@@ -11,18 +11,14 @@ and the suffix begins with the rest of the line, or with its line end.
   statement. Ends with the last line's last character.
 - ``BODY``: a whole function body, after the docstring if there is one, with all its paragraphs.
 
-The same structure, seed and settings give the same holes. A sentence is the first one of a docstring, for Python only.
-Code for a docstring or comment within its file is a ``BODY`` or ``BLOCK`` hole with ``described`` set. Tuning and
-evaluation use the same holes.
+The same structure, seed and settings give the same holes. Code for a docstring or comment within its file is a ``BODY``
+or ``BLOCK`` hole with ``described`` set. Tuning and evaluation use the same holes.
 """
 
 from __future__ import annotations
 
-import ast
 import random
 import re
-import textwrap
-import warnings
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from peft_core.code.lexer import BRACKETS
 from peft_core.code.structure import Function, Span, Statement, Structure, Suite
-from peft_tuning.data.examples import HoleKind, IntentExample
+from peft_tuning.data.examples import HoleKind
 
 if TYPE_CHECKING:
     from tree_sitter import Node
@@ -43,12 +39,6 @@ _INSIDE_STRING = frozenset(
 _STRING = re.compile(r"[rbuRBU]{0,2}[\"']")
 _EXIT_KEYWORDS = ("return", "raise", "throw", "break", "continue")
 _EMPTY_BODY = re.compile(r"(?:pass|\.\.\.|raise NotImplementedError\b.*)", re.DOTALL)
-MIN_SENTENCE_WORDS = 3
-MAX_SENTENCE_CHARS = 300
-MAX_INTENT_CODE_CHARS = 800
-"""About as many as the 256 tokens that an answer may have."""
-_QUOTES = re.compile(r"\A[a-zA-Z]{0,2}(\"{3}|'{3}|\"|')(.*?)\1\Z", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<=[^.\W])[.:](?=\s+[A-Z`*]|\s*\Z)")
 
 
 @dataclass(frozen=True)
@@ -395,40 +385,3 @@ class _Cutter:
 
     def _text_of(self, span: Span) -> str:
         return self.text.text[span.start : span.end]
-
-
-def find_intents(structure: Structure, path: str, avoid: Sequence[Span] = ()) -> Iterator[IntentExample]:
-    """Make an example of each function with a sentence in its docstring that touches no span of ``avoid``."""
-    text = structure.text.text
-    for function in structure.functions:
-        body, docstring = function.body, function.docstring
-        if body is None or docstring is None or any(function.span.overlaps(each) for each in avoid):
-            continue
-        line = structure.text.starts[structure.text.row(function.span.start)]
-        header, rest = Span(line, docstring.start), Span(docstring.end, body.end)
-        if not text[line : function.span.start].strip() and 0 < rest.end - rest.start <= MAX_INTENT_CODE_CHARS:
-            sentence = sentence_of(text[docstring.start : docstring.end])
-            between = text[rest.start : rest.end].lstrip("\n")
-            code = textwrap.dedent(text[header.start : header.end].rstrip() + "\n" + between)
-            if sentence and _parses(code):
-                yield IntentExample(id=f"{path}:{function.span.start}:{function.name}", intent=sentence, code=code)
-
-
-def sentence_of(docstring: str) -> str:
-    """Return the first sentence of a docstring (source text with quotes) on one line; empty if it says too little."""
-    match = _QUOTES.match(docstring.strip())
-    paragraph = " ".join(re.split(r"\n\s*\n", match[2].strip(), maxsplit=1)[0].split()) if match else ""
-    end = _SENTENCE_END.search(paragraph)
-    sentence = paragraph[: end.start()] if end else paragraph
-    enough = len(re.findall(r"[^\W\d_]{2,}", sentence)) >= MIN_SENTENCE_WORDS
-    return sentence if enough and len(sentence) <= MAX_SENTENCE_CHARS and ">>>" not in sentence else ""
-
-
-def _parses(code: str) -> bool:
-    """Whether the code parses: a string at the margin can prevent that its indentation is removed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return bool(ast.parse(code).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
