@@ -53,8 +53,15 @@ def most_documents(seconds: float | None) -> int:
 def fit(prepared: PreparedRun, seconds: float) -> PreparedRun:
     """Return the run with as many examples and epochs as training takes ``seconds`` for; measures three steps.
 
-    Raises OutOfMemory, and InvalidInput where the time is too short for ``MIN_STEPS``.
+    Raises OutOfMemory, and InvalidInput where the time is too short for ``MIN_STEPS``, or with several processes, each
+    of which would measure another time.
     """
+    if prepared.identity.processes > 1:
+        raise InvalidInput(
+            f"{prepared.identity.processes} processes cannot share a time",
+            why="each measures its own steps",
+            fix="Give `--epochs` or `--max-steps` in place of a time",
+        )
     examples, size = prepared.train.examples, prepared.job.batch_size
     with translate_failures(prepared.job), PeakMemory(prepared.device) as peak:
         timer = StepTimer(prepared)

@@ -49,11 +49,6 @@ class Installation:
         if path == store.file(self.entry):
             ModelVerifier(store, self.entry, uses_copy=False).file_to_load()
 
-    @property
-    def served_path(self) -> Path:
-        """The file that the daemon serves: the base's or its optimized copy; raises NotFound without the base."""
-        return open_store(self.settings, self.paths).file_to_serve(self.entry, self.settings).path
-
     def folder(self, name: str) -> Path:
         """Return the folder of a run's checkpoints and results."""
         return self.paths.data / "tuning" / name

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import torch
+
 from peft_core.status_types import TORCH
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -65,7 +67,8 @@ def judge_adapter(
         if factory.engine_id(installation.settings, installation.entry) not in manifest.engines:
             return None
         on_progress(Loading(what="held-out holes"))
-        base = load_model(installation.base.path, LORA.precision_on("cpu"))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        base = load_model(installation.base.path, LORA.precision_on(device), device=device)
         scorer, scales = AnswerScorer(base), SCALES if manifest.scalable else ON_OR_OFF_SCALES
         tokens = ExampleTokenizer.of(base)
 

@@ -172,9 +172,18 @@ def _register(
         on_progress(verdict)
     write_description(request.name, installation.entry, data, result, verdict)
     manifest = installation.registry.import_(result.adapter, name=request.name, base=installation.base)
-    before = documents_learned(installation.paths, request.start.digest) if request.start else frozenset()
-    record_learned(installation.paths, manifest.digest, data.train[: result.identity.limit], before)
+    _note_learned(request, installation, data, result, manifest.digest)
     return _activate(request, installation, manifest, verdict)
+
+
+def _note_learned(
+    request: TuneRequest, installation: Installation, data: DataSet, result: TuneResult, digest: str
+) -> None:
+    """Note the documents of a run that saw each of its examples."""
+    examples = data.train[: result.identity.limit]
+    if result.steps * result.identity.batch_size >= len(examples):
+        before = documents_learned(installation.paths, request.start.digest) if request.start else frozenset()
+        record_learned(installation.paths, digest, examples, before)
 
 
 def _activate(

@@ -122,12 +122,14 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
     installation: Installation, tmp_path: Path
 ) -> None:
     events(request(tmp_path, job={"limit": 6, "max_steps": 2}), installation)
+    assert documents_learned(installation.paths, installation.registry.get("own").digest) == frozenset(), "4 of 6 seen"
+    events(request(tmp_path, update=True, job={"limit": 6}), installation)
     first = installation.registry.get("own")
     own = {document_digest(each) for each in DATA.train[:6] if isinstance(each, FillExample)}
     assert documents_learned(installation.paths, first.digest) == own
     assert documents_learned(installation.paths, "0" * 64) == frozenset()
     rest = replace(DATA, train=DATA.train[6:10])
-    again = request(tmp_path, job={"max_steps": 2, "options": MethodOptions()}, start=first, update=True)
+    again = request(tmp_path, job={"options": MethodOptions()}, start=first, update=True)
     events(replace(again, load_data=lambda _tell: rest), installation)
     second = installation.registry.get("own")
     assert len(documents_learned(installation.paths, second.digest)) == 10
@@ -212,6 +214,9 @@ def test_a_budget_takes_the_beginning_of_the_examples_or_several_passes(
     for times, epochs in ((1.1, 1), (2.2, 2), (50, MAX_EPOCHS)):
         whole = fit(made, times * (tokens + 10))
         assert (len(whole.train.examples), whole.schedule.epochs, whole.train.dropped) == (40, epochs, {})
+    several = replace(made, identity=msgspec.structs.replace(made.identity, processes=2))
+    with pytest.raises(InvalidInput, match="2 processes cannot share a time"):
+        fit(several, 60)
     with pytest.raises(InvalidInput, match="too few to learn anything") as caught:
         fit(made, 20)
     assert "--budget" in caught.value.fix
