@@ -29,7 +29,7 @@ from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
 from peft_tuning.encode import ExampleTokenizer, TokenLimits, encode_examples
 from peft_tuning.installation import Installation
-from peft_tuning.job import REPOSITORY_JOB, TuneJob
+from peft_tuning.job import TuneJob, short_run
 from peft_tuning.likelihood import AnswerLikelihood, AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.start import starting_point, what_serves, with_start
@@ -153,7 +153,7 @@ def main() -> None:
         recipe = RECIPES[name]
         begun = start if recipe.from_shipped else None
         own = MethodOptions(rank=None if begun else RANK, dropout=recipe.dropout)
-        settings: dict[str, Any] = {**REPOSITORY_JOB, **dict(recipe.job)}
+        settings: dict[str, Any] = {**short_run("lora"), **dict(recipe.job)}
         job = TuneJob(method="lora", options=own, threads=options.threads, **settings)
         job = with_start(job, begun) if begun else job
         run = prepare.prepare(

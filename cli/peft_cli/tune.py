@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from peft_tuning.data.examples import DataSet
     from peft_tuning.events import Loading
     from peft_tuning.installation import Installation
-    from peft_tuning.learned import documents_learned
     from peft_tuning.run import TuneRequest
 
 
@@ -132,6 +131,7 @@ def tune(
     from peft_tuning.budget import most_documents
     from peft_tuning.data.repository.documents import HELD_OUT_HOLES
     from peft_tuning.installation import Installation
+    from peft_tuning.learned import documents_learned
     from peft_tuning.methods.base import MethodOptions
     from peft_tuning.run import TuneRequest, default_threads
     from peft_tuning.start import CONTINUED
@@ -168,7 +168,7 @@ def tune(
         virtual_tokens=virtual_tokens,
         gradient_checkpointing=gradient_checkpointing,
     )
-    from peft_tuning.job import REPOSITORY_JOB, TuneJob
+    from peft_tuning.job import TuneJob, short_run
     from peft_tuning.trainer import resumed_threads
 
     asked: dict[str, object] = {
@@ -180,7 +180,7 @@ def tune(
         TuneJob,
         method=chosen,
         options=options,
-        **({**REPOSITORY_JOB, **given} if repo is not None else given),
+        **({**short_run(chosen), **given} if repo is not None else given),
         seed=seed,
         patience=early_stopping,
         threads=resumed_threads(installation.folder(adapter_name)) if resume else threads or default_threads(paths),

@@ -49,12 +49,18 @@ class TuneJob(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Trackers of transformers: ``tensorboard``, ``trackio``."""
 
 
-REPOSITORY_JOB: dict[str, object] = {
-    **{"epochs": 1, "batch_size": 2, "learning_rate": 4e-4},
-    # The newest code chooses the scale and judges afterwards; evaluations meanwhile cost as much as learning.
-    **{"evaluations_per_epoch": 1, "validation_limit": 16},
-}
-"""Settings for documents of a repository in a short run, where nothing else is asked for; see docs/learning.md."""
+SHORT_RUN_RATE = 4e-4
+"""Learning rate of a LoRA in a short run."""
+
+
+def short_run(method: str) -> dict[str, object]:
+    """Return the settings for documents of a repository, where nothing else is asked for; see docs/learning.md."""
+    return {
+        **{"epochs": 1, "batch_size": 2},
+        # The newest code chooses the scale and judges afterwards; evaluations meanwhile cost as much as learning.
+        **{"evaluations_per_epoch": 1, "validation_limit": 16},
+        **({"learning_rate": SHORT_RUN_RATE} if "lora" in method else {}),
+    }
 
 
 class RunIdentity(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from peft_tuning.budget import LEFT_OUT, MAX_EPOCHS, fit, parse_duration
 from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, TrainingStarted, TuneEvent
 from peft_tuning.installation import Installation
-from peft_tuning.job import REPOSITORY_JOB, TuneJob, load_identity
+from peft_tuning.job import TuneJob, load_identity, short_run
 from peft_tuning.learned import document_digest, documents_learned
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.base import MethodOptions
@@ -66,7 +66,7 @@ def installation(tmp_path: Path) -> Installation:
 
 
 def request(repository: Path, **changes: object) -> TuneRequest:
-    settings = {**REPOSITORY_JOB, "learning_rate": 2e-2, "options": MethodOptions(rank=4), "threads": 1}
+    settings = {**short_run("lora"), "learning_rate": 2e-2, "options": MethodOptions(rank=4), "threads": 1}
     job = TuneJob(method="lora", **(settings | changes.pop("job", {})))  # type: ignore[arg-type, operator]
     return TuneRequest(name="own", job=job, load_data=lambda _tell: DATA, repository=repository, **changes)  # type: ignore[arg-type]
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_begun_with_is_refused_with_a_reason(installation: Instal
 
 
 def prepared(installation: Installation, **changes: object) -> prepare.PreparedRun:
-    job = TuneJob(method="lora", **{**REPOSITORY_JOB, "threads": 1, **changes})  # type: ignore[arg-type]
+    job = TuneJob(method="lora", **{**short_run("lora"), "threads": 1, **changes})  # type: ignore[arg-type]
     base = load_model(installation.base.path, Precision.FLOAT32)
     return prepare.prepare(job, base, DATA, installation.entry.prompt_formats)
 
@@ -231,7 +231,7 @@ def test_a_run_within_a_time_is_resumed_with_the_steps_that_it_began_with(
     assert any(isinstance(each, Loading) and each.what == "measuring a few steps" for each in told)
     begun = load_identity(installation.folder("own"))
     resumed = prepare.prepare(
-        budget.as_begun(TuneJob(method="lora", **{**REPOSITORY_JOB, "threads": 1}), begun),  # type: ignore[arg-type]
+        budget.as_begun(TuneJob(method="lora", **{**short_run("lora"), "threads": 1}), begun),  # type: ignore[arg-type]
         load_model(installation.base.path, Precision.FLOAT32),
         DATA,
         installation.entry.prompt_formats,
