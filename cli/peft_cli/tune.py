@@ -108,7 +108,7 @@ def tune(
     nice: Annotated[
         int, typer.Option(min=0, max=19, help="Niceness: the higher, the more other programs go first.")
     ] = 10,
-    gate_holes: Annotated[int, typer.Option(min=1, help="Most held-out holes that judge a repository's adapter.")] = 96,
+    gate_holes: Annotated[int, typer.Option(min=0, help="Most held-out holes that judge a repository's adapter.")] = 96,
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
