@@ -3,9 +3,10 @@
 The examples of a step, its *effective batch*, depend on seed and epoch alone, never on memory, devices or an earlier
 run. How a step is split into forward passes (micro-batches) depends on the layout:
 
-- ``PACKED``: examples follow one another in one row, without padding. The beginning that all prompts share (a chat
-  format's system text) is there once: attention is causal, so its states are the same for each. A mask keeps the
-  examples apart and ``position_ids`` start again for each, so each sees exactly what it would see alone.
+- ``PACKED``: examples follow one another in one row, filled up at its end to a multiple of ``ROW_STEP``. The beginning
+  that all prompts share (a chat format's system text) is there once: attention is causal, so its states are the same
+  for each. A mask keeps the examples apart and ``position_ids`` start again for each, so each sees exactly what it
+  would see alone.
 - ``PADDED``: one example per row, for methods that put virtual tokens before each; grouped by length.
 - ``ENCODER_DECODER``: the prompt for the encoder, the answer for the decoder; padded and grouped likewise.
 
@@ -34,6 +35,8 @@ from torch.nn import functional
 from peft_core.errors import InvalidInput
 from peft_tuning.encode import EncodedExample
 
+ROW_STEP = 64
+"""Step of the lengths of packed rows: torch compiles its matrix products for each length, and keeps them: gigabytes."""
 IGNORED = -100
 """Target of a position that has no loss."""
 SORTED_BATCHES = 50
@@ -184,7 +187,8 @@ def micro_batches(examples: Sequence[EncodedExample], layout: BatchLayout, batch
 def _micro_batch(examples: tuple[EncodedExample, ...], layout: BatchLayout) -> MicroBatch:
     if layout is BatchLayout.PACKED:
         shared = _shared(examples)
-        return MicroBatch(examples, shared, shared + sum(len(each) - 1 - shared for each in examples))
+        used = shared + sum(len(each) - 1 - shared for each in examples)
+        return MicroBatch(examples, shared, ROW_STEP * ceil(used / ROW_STEP))
     longest = max(len(each.prompt) for each in examples), max(len(each.response) for each in examples)
     if layout is BatchLayout.PADDED:
         return MicroBatch(examples, 0, len(examples) * (max(map(len, examples)) - 1))
@@ -212,8 +216,11 @@ def collate(batch: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: 
     return BatchTensors(inputs, targets, tokens)
 
 
-def _packed(batch: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Put all examples into one row; the last token of an answer is only a target, so it is not an input."""
+def _packed(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Put all examples into one row; the last token of an answer is only a target, so it is not an input.
+
+    What fills the row is behind all that has a loss, and sees itself alone.
+    """
     shared = batch.shared
     ids, targets = list(batch.examples[0].prompt[:shared]), [IGNORED] * shared
     positions, owner = list(range(shared)), [0] * shared
@@ -223,16 +230,25 @@ def _packed(batch: MicroBatch, _pad: int, _start: int) -> tuple[dict[str, Tensor
         targets += each.targets(IGNORED)[shared:]
         positions += range(shared, len(own) - 1)
         owner += [number] * (len(own) - 1 - shared)
+    filling = batch.width - len(ids)
+    ids += [pad] * filling
+    targets += [IGNORED] * filling
+    positions += range(positions[-1] + 1, positions[-1] + 1 + filling)
+    owner += [FILLING] * filling
     inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
     if len(batch.examples) > 1:
         inputs["attention_mask"] = _block_mask(torch.tensor(owner))
     return inputs, torch.tensor([targets])
 
 
+FILLING = -1
+"""Number of the example that fills a row."""
+
+
 def _block_mask(owner: Tensor) -> Tensor:
     """Return a mask (1, 1, n, n) to add to attention scores: a token sees the earlier ones of its example."""
     count = len(owner)
-    seen = (owner[None, :] == 0) | (owner[None, :] == owner[:, None])
+    seen = ((owner[None, :] == 0) & (owner[:, None] != FILLING)) | (owner[None, :] == owner[:, None])
     seen &= torch.ones(count, count, dtype=torch.bool).tril()
     # Not the type's own minimum: scores are added to it, and it must survive a change of type.
     return torch.zeros(count, count).masked_fill_(~seen, -1e9)[None, None]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_tuning.batch import IGNORED, BatchLayout, StepSchedule, collate, effective_batches, micro_batches
+from peft_tuning.batch import IGNORED, ROW_STEP, BatchLayout, StepSchedule, collate, effective_batches, micro_batches
 from peft_tuning.encode import EncodedExample
 
 pytestmark = pytest.mark.torch
@@ -66,20 +66,22 @@ def test_rows_hold_every_answer_once_and_keep_to_their_size(
         assert predicted == sorted([*learned, *(token for each in row.examples for token in each.response)])
 
 
-def test_a_packed_row_has_a_common_beginning_once_and_no_padding() -> None:
+def test_a_packed_row_has_a_common_beginning_once_and_is_filled_up_at_its_end() -> None:
     system = tuple(range(100, 120))
     pair = [EncodedExample((*system, 1, 2), (3, 9)), EncodedExample((*system, 5), (6, 7, 9))]
     (row,) = micro_batches(pair, BatchLayout.PACKED, 100)
     batch = collate(row, BatchLayout.PACKED, pad=0)
-    assert batch.inputs["input_ids"].tolist() == [[*system, 1, 2, 3, 5, 6, 7]]
-    assert batch.inputs["position_ids"].tolist() == [[*range(20), 20, 21, 22, 20, 21, 22]]
-    assert batch.targets[0, 20:].tolist() == [IGNORED, 3, 9, 6, 7, 9]
+    filling = ROW_STEP - 26
+    assert batch.inputs["input_ids"].tolist() == [[*system, 1, 2, 3, 5, 6, 7, *[0] * filling]]
+    assert batch.inputs["position_ids"].tolist() == [[*range(20), 20, 21, 22, 20, 21, 22, *range(23, 23 + filling)]]
+    assert batch.targets[0, 20:].tolist() == [IGNORED, 3, 9, 6, 7, 9, *[IGNORED] * filling]
     assert batch.tokens == sum(map(len, pair))
     seen = batch.inputs["attention_mask"][0, 0] == 0
     assert seen[20:23, :20].all()
-    assert seen[23:, :20].all()
-    assert not seen[23:, 20:23].any()
-    assert torch.equal(seen[23:, 23:], torch.ones(3, 3, dtype=torch.bool).tril())
+    assert seen[23:26, :20].all()
+    assert not seen[23:26, 20:23].any()
+    assert torch.equal(seen[23:26, 23:26], torch.ones(3, 3, dtype=torch.bool).tril())
+    assert not seen[26:, :26].any() and not seen[:26, 26:].any() and seen.diagonal().all()
 
 
 def test_an_epoch_is_evaluated_in_fifths_and_after_the_last_step() -> None:
