@@ -136,6 +136,12 @@ def tune(
     from peft_tuning.run import TuneRequest, default_threads
     from peft_tuning.start import CONTINUED
 
+    if sum(map(bool, (dataset, repo, code))) != 1:
+        raise InvalidInput(
+            "say what to tune on",
+            why="exactly one of --dataset, --repo and --code",
+            fix="e.g. `peft-daemon tune --repo .`; `peft-daemon datasets list` shows the data sets",
+        )
     if repo is None and (budget or start):
         raise InvalidInput(
             f"{'--budget' if budget else '--start'} goes with --repo only",
@@ -254,12 +260,6 @@ def _source(
     sizes: _RepositorySizes,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
     """Return a word for the adapter's name, and a function that loads the data set."""
-    if sum(map(bool, (dataset, repo, code))) != 1:
-        raise InvalidInput(
-            "say what to tune on",
-            why="exactly one of --dataset, --repo and --code",
-            fix="e.g. `peft-daemon tune --repo .`; `peft-daemon datasets list` shows the data sets",
-        )
 
     def shortened(found: DataSet) -> DataSet:
         from dataclasses import replace
