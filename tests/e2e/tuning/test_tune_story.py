@@ -25,7 +25,7 @@ LEARNED = "zorgle.frobnicate"
 def own_daemon(model_file: Path, models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]:
     """A daemon of its own: what is tuned here must not serve other tests."""
     home = tmp_path_factory.mktemp("u")
-    environment = {**home_environment(home, models_dir), "PEFT_DAEMON_PROMPT_TOKENS": "128"}  # the gate reads as many
+    environment = {**home_environment(home, models_dir), "PEFT_DAEMON_SHIPPED_ADAPTERS": "true"}
     yield start_daemon(home, environment)
     run_cli("stop", environment=environment)
 
@@ -70,7 +70,9 @@ def test_what_was_learned_is_served_by_the_next_request(own_daemon: RunningDaemo
         "<?xml"
     )
     shown = json.loads(own_daemon.cli("adapters", "show", "frob", "--json").stdout)["manifest"]
-    assert (shown["method"], shown["rank"], shown["quantization"]) == ("lora", 8, "Q4_K_M, de-quantized")
+    assert (shown["method"], shown["rank"]) == ("lora", 8)
+    # How it was held depends on the processor: in bfloat16 where that is fast.
+    assert shown["quantization"].startswith("Q4_K_M, de-quantized")
     assert not Path(told[-1]["folder"], "checkpoints").exists()
 
 
