@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-# The tests start thousands of Python processes. Where this is set, each of them compiles the product again: half their time.
+# The tests start hundreds of Python processes. Where this is set, each compiles the product again: half of a start's time.
 export PYTHONDONTWRITEBYTECODE :=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
