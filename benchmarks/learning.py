@@ -28,12 +28,12 @@ from peft_tuning import budget, methods, prepare
 from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
 from peft_tuning.encode import ExampleTokenizer, TokenLimits, encode_examples
+from peft_tuning.gate import average_scores, improvement
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, short_run
 from peft_tuning.likelihood import AnswerLikelihood, AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.start import starting_point, what_serves, with_start
-from peft_tuning.statistics import mcnemar, paired_permutation
 from peft_tuning.trainer import ADAPTER, train
 
 LIMITS = TokenLimits(prompt_tokens=512, response_tokens=ANSWER_TOKENS)
@@ -97,18 +97,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def row(recipe: str, scores: tuple[AnswerLikelihood, ...], served: tuple[AnswerLikelihood, ...], **more: Any) -> Row:
     """Return the row of one recipe's scores, compared with those of what serves."""
-    pairs = list(zip(served, scores, strict=True))
+    average, (p_nats, p_exact) = average_scores(scores), improvement(served, scores)
     return Row(
         recipe=recipe,
-        holes=len(scores),
-        exact=sum(each.exact for each in scores) / len(scores),
-        nats=sum(each.nats for each in scores) / len(scores),
-        p_exact=mcnemar(
-            sum(after.exact and not before.exact for before, after in pairs),
-            sum(before.exact and not after.exact for before, after in pairs),
-            alternative="greater",
-        ),
-        p_nats=paired_permutation([before.nats - after.nats for before, after in pairs], alternative="greater"),
+        holes=average.holes,
+        exact=average.exact,
+        nats=average.nats,
+        p_exact=p_exact,
+        p_nats=p_nats,
         **more,
     )
 

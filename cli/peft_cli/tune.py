@@ -15,7 +15,7 @@ from peft_cli.output import TUNE_PACKAGES, emit, require_extra
 from peft_core.errors import InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.adapters.manifest import Manifest, derive_name
+from peft_daemon.adapters.manifest import derive_name
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peft_tuning.events import Loading
     from peft_tuning.installation import Installation
     from peft_tuning.run import TuneRequest
+    from peft_tuning.start import StartingPoint
 
 
 def register(app: typer.Typer) -> None:
@@ -158,7 +159,7 @@ def tune(
     sizes = _RepositorySizes(
         documents=most_documents(budget_s),
         holes=max(gate_holes, HELD_OUT_HOLES),
-        learned=documents_learned(paths, begun.digest) if begun else frozenset(),
+        learned=documents_learned(paths, begun.lease.digest) if begun else frozenset(),
     )
     source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens, sizes)
     adapter_name = name or derive_name(source, chosen)
@@ -307,7 +308,7 @@ def _budget(given: str | None, *, unlimited: bool) -> float | None:
 
 def _start(
     installation: Installation, repo: Path, method: str, given: str | None, *, own_shape: bool
-) -> Manifest | None:
+) -> StartingPoint | None:
     """Return the adapter to begin with: the one that is named, or the one in use if that is possible.
 
     With ``own_shape``, a rank or an initialization that was asked for, only the one that is named.
@@ -321,12 +322,12 @@ def _start(
     if given is not None:
         named = registry.get(given)
         named.require_base(entry.id, entry.sha256)
-        return starting_point(registry, named, family_of(entry.family)).manifest
+        return starting_point(registry, named, family_of(entry.family))
     with suppress(NotFound):  # without the base, which is refused with a better message
         update_shipped_adapters(installation.settings, installation.paths)
     served = what_serves(registry, str(repo.resolve()), installation.base.sha256)
     with suppress(InvalidInput):
-        return served and starting_point(registry, served, family_of(entry.family)).manifest
+        return None if served is None else starting_point(registry, served, family_of(entry.family))
     return None
 
 

@@ -119,10 +119,7 @@ def judge(
     base = score("base", holes.judged, None) if opponent.adapter else served
     general_served = score(f"general code, {opponent.name}", holes.general, opponent.adapter)
     general = score("general code, adapter", holes.general, at(best or scales[-1]))
-    pairs = list(zip(served, tuned, strict=True))
-    p_nats = paired_permutation([before.nats - after.nats for before, after in pairs], alternative="greater")
-    won = sum(after.exact and not before.exact for before, after in pairs)
-    lost = sum(before.exact and not after.exact for before, after in pairs)
+    p_nats, p_exact = improvement(served, tuned)
     activate, reason = _decide(best, opponent.name, average_scores(served), average_scores(tuned), p_nats)
     return GateVerdict(
         activate=activate,
@@ -134,10 +131,19 @@ def judge(
         served=average_scores(served),
         adapter=average_scores(tuned),
         p_nats=p_nats,
-        p_exact=mcnemar(won, lost, alternative="greater"),
+        p_exact=p_exact,
         general_served=average_scores(general_served),
         general_adapter=average_scores(general),
     )
+
+
+def improvement(before: Sequence[AnswerLikelihood], after: Sequence[AnswerLikelihood]) -> tuple[float, float]:
+    """Return the one-sided p-values of the same holes becoming likelier (nats), and being right more often (exact)."""
+    pairs = list(zip(before, after, strict=True))
+    won = sum(now.exact and not then.exact for then, now in pairs)
+    lost = sum(then.exact and not now.exact for then, now in pairs)
+    likelier = paired_permutation([then.nats - now.nats for then, now in pairs], alternative="greater")
+    return likelier, mcnemar(won, lost, alternative="greater")
 
 
 def _decide(best: float, opponent: str, served: HoleAverage, tuned: HoleAverage, p: float) -> tuple[bool, str]:

@@ -34,6 +34,7 @@ from peft_tuning.model_card import write_description
 
 if TYPE_CHECKING:
     from peft_tuning.prepare import PreparedRun
+    from peft_tuning.start import StartingPoint
     from peft_tuning.trainer import TuneResult
 
 
@@ -55,7 +56,7 @@ class TuneRequest:
     """Most held-out holes to judge by; a third as many again to choose the scale, and a quarter of general code."""
     budget_s: float | None = None
     """Time for training and judging; None: as many steps as the job says."""
-    start: Manifest | None = None
+    start: StartingPoint | None = None
     """The adapter that it begins with."""
 
 
@@ -134,20 +135,18 @@ def prepare(
 
     from peft_daemon.engines.torch.base_model import load_model  # noqa: PLC0415
     from peft_tuning import budget, prepare  # noqa: PLC0415
-    from peft_tuning.start import starting_point, with_start  # noqa: PLC0415
+    from peft_tuning.start import with_start  # noqa: PLC0415
 
     entry, job = installation.entry, request.job
-    start = None
     if request.start is not None:
-        start = starting_point(installation.registry, request.start, families.family_of(entry.family))
-        job = with_start(job, start)
+        job = with_start(job, request.start)
     if request.resume and request.budget_s is not None:
         job = budget.as_begun(job, load_identity(installation.folder(request.name)))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = methods.get(job.method).precision_on(device)
     on_progress(Loading(what=f"{entry.id} as {precision}"))
     base = load_model(installation.base.path, precision, device=device)
-    made = prepare.prepare(job, base, data, entry.prompt_formats, start=start)
+    made = prepare.prepare(job, base, data, entry.prompt_formats, start=request.start)
     if request.budget_s is None or request.resume:
         return made
     on_progress(Loading(what="measuring a few steps"))
@@ -182,7 +181,7 @@ def _note_learned(
     """Note the documents of a run that saw each of its examples."""
     examples = data.train[: result.identity.limit]
     if result.steps * result.identity.batch_size >= len(examples):
-        before = documents_learned(installation.paths, request.start.digest) if request.start else frozenset()
+        before = documents_learned(installation.paths, request.start.lease.digest) if request.start else frozenset()
         record_learned(installation.paths, digest, examples, before)
 
 

@@ -25,7 +25,7 @@ from peft_tuning.learned import document_digest, documents_learned
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.run import TuneRequest, run
-from peft_tuning.start import load_start, starting_point, what_serves, with_start
+from peft_tuning.start import StartingPoint, load_start, starting_point, what_serves, with_start
 from support.tiny_installation import tiny_installation
 from support.tiny_served import tiny_gguf
 
@@ -77,6 +77,10 @@ def events(asked: TuneRequest, installation: Installation) -> list[TuneEvent]:
     return told
 
 
+def begin(installation: Installation, manifest: Manifest) -> StartingPoint:
+    return starting_point(installation.registry, manifest, family_of(installation.entry.family))
+
+
 def only(told: list[TuneEvent], kind: type) -> TuneEvent:
     (found,) = [each for each in told if isinstance(each, kind)]
     return found
@@ -100,7 +104,7 @@ def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
     again = events(
         request(
             repository,
-            start=served,
+            start=begin(installation, served),
             update=True,
             job={"max_steps": 2, "learning_rate": 1e-6, "options": MethodOptions()},
         ),
@@ -129,7 +133,7 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
     assert documents_learned(installation.paths, first.digest) == own
     assert documents_learned(installation.paths, "0" * 64) == frozenset()
     rest = replace(DATA, train=DATA.train[6:10])
-    again = request(tmp_path, job={"options": MethodOptions()}, start=first, update=True)
+    again = request(tmp_path, job={"options": MethodOptions()}, start=begin(installation, first), update=True)
     events(replace(again, load_data=lambda _tell: rest), installation)
     second = installation.registry.get("own")
     assert len(documents_learned(installation.paths, second.digest)) == 10

@@ -236,8 +236,9 @@ class _Maker:
                 )
                 if not documents:
                     survey.dropped["file: nothing to cut"] += 1
-                new = [each for each in documents if not is_learned(each)]
-                again += [each for each in documents if is_learned(each)]
+                new: list[FillExample] = []
+                for each in documents:
+                    (again if is_learned(each) else new).append(each)
                 left += max(0, len(new) - (room - len(made)))
                 made += new[: room - len(made)]
                 done_documents += len(documents)
