@@ -48,7 +48,7 @@ def plain(text: str) -> str:
 def shape(value: Any, key: str = "") -> Any:
     """Keys and types of a JSON value; of words that belong to the interface the words."""
     if isinstance(value, Mapping):
-        return _merged((plain(k), shape(v, k)) for k, v in value.items())
+        return merged((plain(k), shape(v, k)) for k, v in value.items())
     if isinstance(value, list):
         return [_one_of(shape(each, key) for each in value)] if value else []
     if isinstance(value, str):
@@ -56,7 +56,8 @@ def shape(value: Any, key: str = "") -> Any:
     return {bool: "yes or no", int: "number", float: "number", type(None): "null"}[type(value)]
 
 
-def _merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def merged(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """One shape for each name: several files of a kind are compared by all that they may have."""
     found: dict[str, list[Any]] = {}
     for name, each in pairs:
         found.setdefault(name, []).append(each)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from snapshots.snapshot import check, fields, plain, shape, tree
+from snapshots.snapshot import check, fields, merged, plain, shape, tree
 from snapshots.used_home import LanguageServer, UsedHome
 from support.own_repository import OwnRepository, module
 from support.tiny_served import tiny_gguf
@@ -325,7 +325,7 @@ def test_documents_of_commands_and_the_home_after_use(used: UsedHome, http: http
     check("feedback_database", {"tables": tables, "version": versions})
     check("documents_of_commands", {name: shape(each["printed"]) for name, each in used.said.items()})
     check("exit_codes_of_commands", {name: each["exit code"] for name, each in used.said.items()})
-    check("content_of_files", dict(contents(used.home)))
+    check("content_of_files", merged(contents(used.home)))
 
 
 def lasting(home: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from peft_daemon.requantize.copy import get_recipe
 from peft_daemon.requantize.optimizer import JudgingOptions, Optimizer
 from support.running_daemon import RunningDaemon, run_cli, start_daemon
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.model, pytest.mark.long, pytest.mark.timeout(1500)]
 
 SETTINGS = Settings()
 ENTRY = catalogue.get(SETTINGS.model)

@@ -38,6 +38,7 @@ def generated(daemon: RunningDaemon) -> dict[str, Any]:
     return json.loads(daemon.cli("generate", "frobnicate seven", "--max-tokens", "12", "--json").stdout)
 
 
+@pytest.mark.long
 def test_what_was_learned_is_served_by_the_next_request(own_daemon: RunningDaemon, tmp_path: Path) -> None:
     data = tmp_path / "own.jsonl"
     rows = [{"intent": f"frobnicate {word}", "code": f"{LEARNED}({word!r})"} for word in ("one", "two")]

@@ -162,6 +162,7 @@ def test_the_daemon_serves_it_in_torch_with_its_adapter(answering: Story, tmp_pa
     assert status["engine"]["adapters"] == [said["adapter"]["digest"]]
 
 
+@pytest.mark.long
 def test_what_cannot_be_used_is_refused_in_one_line_and_nothing_is_kept_of_it(tmp_path: Path) -> None:
     unknown, short, misfit = (write_folder("llama", tmp_path / name) for name in ("unknown", "short", "misfit"))
     for folder, change in ((unknown, {"model_type": "phi3"}), (misfit, {"num_hidden_layers": 3})):

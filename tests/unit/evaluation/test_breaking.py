@@ -13,7 +13,7 @@ from peft_core.code.structure import parse_structure
 from peft_evaluation.repo_tests.preparation import break_hole
 from peft_tuning.data.repository.holes import cut_holes
 
-FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rglob("*.py"))
+FILES = sorted((Path(__file__).parents[3] / "evaluation" / "peft_evaluation").rglob("*.py"))[::3]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_nearly_every_hole_of_real_code_can_be_broken() -> None:
         for text in texts
         for hole in cut_holes(parse_structure(text, "python"), seed="7")
     ]
-    assert len(found) > 500 and found.count(None) < len(found) / 50
+    assert len(found) > 200 and found.count(None) < len(found) / 50
 
 
 @given(before=st.text(), middle=st.text(), after=st.text())
