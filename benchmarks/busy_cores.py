@@ -1,9 +1,10 @@
 """Reading and writing alone and beside programs that keep cores busy, for several ways in which threads wait.
 
-    python benchmarks/busy_cores.py [--busy 0 --busy 1 …] [--spins 300000 --spins 3000 …] [--threads N] [--rounds N]
+    python benchmarks/busy_cores.py [--busy 0 --busy 1 …] [--way auto --way 20000 …] [--threads N] [--rounds N]
 
-Prints one line of JSON for each way and load: the rates of each round, in tokens per second. The ways take turns, so
-that the ratios of one run can be compared; a round that takes longer than a minute is given up and counts as null.
+A way is a value of the setting ``wait_policy``, or the turns that a thread spins before it sleeps. Prints one line of
+JSON for each way and load: the rates of each round, in tokens per second. The ways take turns, so that the ratios of
+one run can be compared; a round that takes longer than a minute is given up and counts as null.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from engines import once, read_rate, write_rate
 
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.engines.base import PASSIVE_SPIN_COUNT
 from peft_daemon.engines.temporary import temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
 LIMIT_S = 60.0
-LIBGOMPS_SPINS = 300_000
-"""Unless it is told otherwise."""
+SETTLED_S = 3.0
+"""After which an engine has seen that its start is over."""
+WAYS = ("active", "passive", "auto")
 
 
 @contextlib.contextmanager
@@ -50,6 +52,7 @@ async def rates(settings: Settings, model: Path, programs: int) -> tuple[float, 
     entry = catalogue.get(settings.model)
     async with temporary_engine(settings, entry, model, context_tokens=2048) as engine:
         await once(engine, 1)
+        await asyncio.sleep(SETTLED_S)
         try:
             with busy(programs):
                 timings = await asyncio.wait_for(once(engine, 2), LIMIT_S)
@@ -62,9 +65,7 @@ def main() -> None:
     """Measure all ways at all loads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--busy", type=int, action="append", help="programs beside it (0, 1 and 2)")
-    parser.add_argument(
-        "--spins", type=int, action="append", help=f"turns before a sleep ({LIBGOMPS_SPINS} and {PASSIVE_SPIN_COUNT})"
-    )
+    parser.add_argument("--way", action="append", help=f"a wait policy, or turns before a sleep ({', '.join(WAYS)})")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -72,13 +73,18 @@ def main() -> None:
     settings = Settings(threads=asked.threads, speculation="off", kv_states_mb=0)  # the text repeats
     model = open_store(settings, paths).path(catalogue.get(settings.model))
     for programs in asked.busy or (0, 1, 2):
-        found: defaultdict[int, list[tuple[float, float] | None]] = defaultdict(list)
+        found: defaultdict[str, list[tuple[float, float] | None]] = defaultdict(list)
         for _ in range(asked.rounds):
-            for spins in asked.spins or (LIBGOMPS_SPINS, PASSIVE_SPIN_COUNT):
-                os.environ["GOMP_SPINCOUNT"] = str(spins)
-                found[spins].append(asyncio.run(rates(settings, model, programs)))
-        for spins, results in found.items():
-            print(json.dumps({"busy": programs, "spins": spins, "read_and_written_tok_s": results}), flush=True)
+            for way in asked.way or WAYS:
+                os.environ.pop("GOMP_SPINCOUNT", None)
+                chosen = settings
+                if way.isdecimal():
+                    os.environ["GOMP_SPINCOUNT"] = way
+                else:
+                    chosen = msgspec.structs.replace(settings, wait_policy=way)
+                found[way].append(asyncio.run(rates(chosen, model, programs)))
+        for way, results in found.items():
+            print(json.dumps({"busy": programs, "way": way, "read_and_written_tok_s": results}), flush=True)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ import msgspec
 
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
-from peft_daemon.engines.base import GenerationRequest, Segment, default_threads, set_wait_policy
+from peft_daemon.engines.base import GenerationRequest, Segment, default_threads
 from peft_daemon.engines.builds.builder import InstalledBuild, list_builds
 from peft_daemon.engines.builds.source import BENCH
 from peft_daemon.engines.temporary import temporary_engine
+from peft_daemon.engines.waiting import set_wait_policy
 from peft_daemon.models.catalogue import ModelEntry, open_catalogue
 from peft_daemon.models.store import open_store
 

@@ -11,7 +11,7 @@ import pytest
 
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.engines.base import set_wait_policy
+from peft_daemon.engines.waiting import set_wait_policy
 from support.tiny_adapter import TinyAdapter, trained_tiny_adapter
 
 # Before any test loads torch: the product's programs do the same. Of several workers each has one core.

@@ -29,7 +29,7 @@ from peft_core.errors import Cancelled, NotFound, PeftDaemonError, UnusablePath
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.wire_errors import error_body
-from peft_daemon.engines.base import set_wait_policy
+from peft_daemon.engines.waiting import set_wait_policy
 
 TRACEBACK = "PEFT_DAEMON_TRACEBACK"
 """Environment variable; if it is set, tracebacks of unexpected errors are shown."""

@@ -135,9 +135,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 0
     threads: Annotated[int, Meta(ge=0, le=1024, description="CPU threads; 0: one per physical core")] = 0
     wait_policy: Annotated[
-        Literal["active", "passive"],
-        Meta(description="how CPU threads wait for each other; active: faster if nothing else runs on the machine"),
-    ] = "passive"
+        Literal["auto", "active", "passive"],
+        Meta(
+            description="how CPU threads wait for each other; active: faster if nothing else runs on the machine; "
+            "auto: active until another program needs the cores"
+        ),
+    ] = "auto"
     slots: Annotated[
         int, Meta(ge=0, le=16, description="requests answered at the same time; 0: two if memory allows, else one")
     ] = 0

@@ -27,9 +27,10 @@ from peft_daemon.completion.job import CompletionJob
 from peft_daemon.completion.prompt import Shot
 from peft_daemon.completion.stream import Completion, complete_once
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import Engine, set_wait_policy
+from peft_daemon.engines.base import Engine
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.engines.torch import families
+from peft_daemon.engines.waiting import set_wait_policy
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning.data.examples import Example, FillExample, IntentExample
 from peft_tuning.installation import Installation

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -192,13 +192,6 @@ class EngineSpeed(msgspec.Struct, frozen=True):
     writing: float = 0.0
 
 
-WaitPolicy = Literal["active", "passive"]
-"""How threads wait for each other, in OpenMP's words; docs/performance.md has measurements."""
-PASSIVE_SPIN_COUNT = 3000
-"""Turns that a passively waiting thread spins before it sleeps. libgomp's default of 300,000 takes about 1 ms: when
-another program uses a core, each of the hundreds of barriers per token would wait for the scheduler."""
-
-
 def default_threads() -> int:
     """Return the number of physical cores this process may use: hyper-threads slow decoding down."""
     import psutil  # noqa: PLC0415  (children of an engine are told their number, and start sooner without)
@@ -206,12 +199,3 @@ def default_threads() -> int:
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return max(1, min(physical, allowed))
-
-
-def set_wait_policy(policy: WaitPolicy) -> None:
-    """Set how OpenMP's threads wait for each other in this process, unless the environment decides it already.
-
-    Has an effect only before llama.cpp or torch is loaded, and only where libgomp runs their threads.
-    """
-    if policy == "passive" and "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", str(PASSIVE_SPIN_COUNT))

@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from peft_core.paths import Paths
 from peft_core.settings import Settings
-from peft_daemon.engines.base import PASSIVE_SPIN_COUNT, WaitPolicy
 from peft_daemon.engines.llamacpp import child
 from peft_daemon.engines.llamacpp.engine import LlamaCppOptions
 from peft_daemon.engines.torch import messages
 from peft_daemon.engines.torch.engine import TorchOptions
+from peft_daemon.engines.waiting import PASSIVE_SPIN_COUNT, WaitPolicy
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
 LLAMA = child.LlamaCppChildConfig(
@@ -45,8 +45,10 @@ PLAIN = child.PlainServerConfig(
     ("policy", "users", "spins"),
     [
         ("active", {}, "300000"),
+        ("auto", {}, "300000"),
         ("passive", {}, str(PASSIVE_SPIN_COUNT)),
         ("passive", {"GOMP_SPINCOUNT": "77"}, "77"),
+        ("auto", {"GOMP_SPINCOUNT": "77"}, "77"),
         ("passive", {"OMP_WAIT_POLICY": "passive"}, "0"),
     ],
 )
@@ -56,9 +58,9 @@ def test_threads_spin_as_the_policy_says_unless_the_environment_knows_better(
     assert spins_of("peft_daemon.engines.llamacpp.child", replace(LLAMA, wait_policy=policy), users) == [spins]
 
 
-def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> None:
-    assert Settings().wait_policy == "passive"
-    assert LlamaCppOptions.wait_policy == TorchOptions.wait_policy == "passive"
+def test_threads_wait_as_the_machine_allows_unless_something_else_is_chosen() -> None:
+    assert Settings().wait_policy == "auto"
+    assert LlamaCppOptions.wait_policy == TorchOptions.wait_policy == "auto"
 
 
 @pytest.mark.parametrize(
@@ -71,21 +73,29 @@ def test_threads_sleep_after_a_short_spin_unless_something_else_is_chosen() -> N
     ],
 )
 def test_every_engine_waits_so_by_default(module: str, config: msgspec.Struct) -> None:
-    assert spins_of(module, config) == [str(PASSIVE_SPIN_COUNT)]
+    assert spins_of(module, config) == ["300000"]
 
 
-@pytest.mark.parametrize(("written", "spins"), [("", str(PASSIVE_SPIN_COUNT)), ('wait_policy = "active"\n', "None")])
-def test_tuning_and_evaluation_wait_as_the_settings_say(tmp_path: Path, written: str, spins: str) -> None:
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("", "None True"),
+        ('wait_policy = "active"\n', "None False"),
+        ('wait_policy = "passive"\n', f"{PASSIVE_SPIN_COUNT} False"),
+    ],
+)
+def test_tuning_and_evaluation_wait_as_the_settings_say(tmp_path: Path, written: str, told: str) -> None:
     environ = {**inherited(), "PEFT_DAEMON_HOME": str(tmp_path)}
     settings = Paths.from_environment(environ).config_file
     settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(written)
     code = (
-        "import os; from peft_cli import output; output.require_extra('it', 'tune', ());"
-        "print(os.environ.get('GOMP_SPINCOUNT'))"
+        "import os, threading; from peft_cli import output; output.require_extra('it', 'tune', ());"
+        "watched = any(each.name == 'busy cores' for each in threading.enumerate());"
+        "print(os.environ.get('GOMP_SPINCOUNT'), watched)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == spins
+    assert done.stdout.strip() == told
 
 
 def inherited() -> dict[str, str]:

@@ -14,8 +14,8 @@ from typing import BinaryIO, Literal, NoReturn
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
-from peft_daemon.engines.base import WaitPolicy, set_wait_policy
 from peft_daemon.engines.llamacpp.program import ServerProgram, describe_end
+from peft_daemon.engines.waiting import WaitPolicy, set_wait_policy
 
 CHILD_MODULE = __name__
 """The module that a parent starts."""
@@ -48,7 +48,7 @@ class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine
     context_tokens: int
     slots: int
     threads: int
-    wait_policy: WaitPolicy = "passive"
+    wait_policy: WaitPolicy = "auto"
     batch_tokens: int
     speculation: bool = False
     """Whether repetitions of the prompt are tried as the answer's continuation."""
@@ -70,7 +70,7 @@ class PlainServerConfig(msgspec.Struct, frozen=True, kw_only=True, tag="plain"):
     """Shared by all slots, over one KV cache."""
     slots: int
     threads: int
-    wait_policy: WaitPolicy = "passive"
+    wait_policy: WaitPolicy = "auto"
     batch_tokens: int
     cache_reuse_tokens: int
     """Smallest part of the KV cache that is moved to be used again at another position."""
@@ -97,7 +97,10 @@ def serve(program: ServerProgram, commands: CommandReader, answers: BinaryIO) ->
     # Saved states contain the user's code.
     os.umask(0o077)
 
-    set_wait_policy(config.wait_policy)
+    runs_program = isinstance(config, LlamaCppChildConfig) and config.program
+    # How a program's threads wait is decided when it starts.
+    policy: WaitPolicy = "passive" if runs_program and config.wait_policy == "auto" else config.wait_policy
+    set_wait_policy(policy, threads=config.threads)
     if isinstance(config, LlamaCppChildConfig) and config.program:
         address = program.start(config, SPECULATION_OPTIONS)
         answers.write(msgspec.json.encode(LlamaCppChildReady(address)) + b"\n")

@@ -24,7 +24,7 @@ from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
 from peft_core.status_types import LLAMACPP, EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.llamacpp.child import (
     CHILD_MODULE,
@@ -36,6 +36,7 @@ from peft_daemon.engines.llamacpp.child import (
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, fingerprint
 from peft_daemon.engines.llamacpp.server import STEPS_PER_LONG_STEP, LlamaServerClient
 from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
+from peft_daemon.engines.waiting import WaitPolicy
 
 log = logging.getLogger("peft_daemon.engines")
 
@@ -65,7 +66,7 @@ class LlamaCppOptions:
     context_tokens: int = 4096
     slots: int = 1
     threads: int = 0
-    wait_policy: WaitPolicy = "passive"
+    wait_policy: WaitPolicy = "auto"
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     adapters: tuple[AdapterLease, ...] = ()

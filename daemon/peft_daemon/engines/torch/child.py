@@ -20,7 +20,6 @@ import msgspec
 from peft_core.child_main import CommandReader, run_child
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_core.wire_errors import error_body
-from peft_daemon.engines.base import set_wait_policy
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
     ChildMessage,
@@ -35,6 +34,7 @@ from peft_daemon.engines.torch.messages import (
     decode_command,
     encode,
 )
+from peft_daemon.engines.waiting import set_wait_policy
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ class _Child:
 
     def __init__(self, config: TorchChildConfig, answers: BinaryIO) -> None:
         # Imports and the model take seconds, so they come after the configuration was read.
-        set_wait_policy(config.wait_policy)
+        set_wait_policy(config.wait_policy, threads=config.threads)
         import torch  # noqa: PLC0415
 
         from peft_daemon.engines.torch.adapters import AdapterCache  # noqa: PLC0415

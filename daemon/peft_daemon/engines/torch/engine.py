@@ -24,7 +24,7 @@ from peft_core.child_process import STDERR_WAIT_S, ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, InvalidInput
 from peft_core.status_types import TORCH
 from peft_core.wire_errors import error_from_body
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, WaitPolicy, default_threads
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, default_threads
 from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.messages import (
@@ -42,6 +42,7 @@ from peft_daemon.engines.torch.messages import (
     decode_message,
     encode,
 )
+from peft_daemon.engines.waiting import WaitPolicy
 
 log = logging.getLogger("peft_daemon.engines")
 
@@ -60,7 +61,7 @@ class TorchOptions:
     """See ``TorchChildConfig``."""
     context_tokens: int = 4096
     threads: int = 0
-    wait_policy: WaitPolicy = "passive"
+    wait_policy: WaitPolicy = "auto"
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
     checks: LoadChecks | None = None

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from peft_core.wire_errors import ErrorBody
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest, WaitPolicy
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest
+from peft_daemon.engines.waiting import WaitPolicy
 
 
 class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     """``float32``, ``bfloat16``, ``nf4``, ``int8``, or ``auto``: nf4 on CUDA, float32 on a CPU."""
     context_tokens: int
     threads: int
-    wait_policy: WaitPolicy = "passive"
+    wait_policy: WaitPolicy = "auto"
     step_tokens: int
     """Prompt tokens that a CPU reads between two checks for a cancelled request."""
     max_loaded_adapters: int
