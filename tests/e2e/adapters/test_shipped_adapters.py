@@ -165,7 +165,9 @@ def test_code_below_a_comment_defines_what_the_file_calls(fresh: RunningDaemon) 
     ("source", "language", "facts"),
     [
         (CART, "javascript", ["function totalPrice()", "cart", ".price * ", ".quantity"]),
-        (TASKS, "go", ["func openTasks(tasks []Task) []Task", "!task.Done"]),
+        pytest.param(
+            *(TASKS, "go", ["func openTasks(tasks []Task) []Task", "!task.Done"]), marks=pytest.mark.long, id="go"
+        ),
     ],
 )
 def test_in_other_languages_it_uses_the_file_s_names_too(

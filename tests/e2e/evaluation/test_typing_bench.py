@@ -24,7 +24,9 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.long) if each == "ours-base" else each for each in POLICIES]
+)
 async def test_a_policy_suggests_the_line_that_is_missing(name: str, model_file: Path, tmp_path: Path) -> None:
     engine = BenchModel(model_file.parent.name, model_file, 1)
     trace = short_trace(tmp_path, keys=30, wait_s=0.05)

@@ -40,6 +40,7 @@ def test_two_windows_share_one_daemon(
         window.close()
 
 
+@pytest.mark.long
 def test_a_folder_where_suggestions_are_on_does_not_switch_them_on_for_its_neighbour(
     server: VsCodeServer, browser: Browser, environ: Mapping[str, str], tmp_path: Path
 ) -> None:

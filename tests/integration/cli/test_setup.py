@@ -80,6 +80,7 @@ def test_what_was_chosen_is_taken_by_scripts_from_then_on_and_written_no_more(en
     assert config_file(environment).stat().st_mtime_ns == before
 
 
+@pytest.mark.long
 def test_the_plan_measures_this_machine_and_changes_nothing(environment: dict[str, str]) -> None:
     plan = setup(environment, "--plan")
     assert plan["in_use"] == "tiny"
