@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser
 
 from support.running_daemon import found_daemon, processes
