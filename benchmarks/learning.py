@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,20 @@ from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
-from peft_daemon.engines.torch.base_model import Precision, load_model
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision, load_model
 from peft_daemon.engines.torch.families import family_of
+from peft_daemon.engines.waiting import set_wait_policy
 from peft_tuning import budget, methods, prepare
-from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.data.examples import DataSet, Example, FillExample
 from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
-from peft_tuning.encode import ExampleTokenizer, TokenLimits, encode_examples
+from peft_tuning.encode import EncodedExample, ExampleTokenizer, TokenLimits, encode_examples
 from peft_tuning.gate import average_scores, improvement
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, short_run
 from peft_tuning.likelihood import AnswerLikelihood, AnswerScorer
 from peft_tuning.methods.base import MethodOptions
-from peft_tuning.start import starting_point, what_serves, with_start
+from peft_tuning.mixture import mix
+from peft_tuning.start import StartingPoint, starting_point, what_serves, with_start
 from peft_tuning.trainer import ADAPTER, train
 
 LIMITS = TokenLimits(prompt_tokens=512, response_tokens=ANSWER_TOKENS)
@@ -49,6 +51,8 @@ class Recipe:
     """None: what the method takes on this processor."""
     dropout: float = 0.0
     job: tuple[tuple[str, object], ...] = ()
+    mixtures: tuple[float, ...] = ()
+    """Also judged: so far on the way from what the run began with to what it made."""
     data: Callable[[DataSet], DataSet] = lambda data: data
 
 
@@ -59,7 +63,7 @@ def answers_only(data: DataSet) -> DataSet:
 
 
 RECIPES = {
-    "default": Recipe(),
+    "default": Recipe(mixtures=(0.5, 0.75)),
     "answers-only": Recipe(data=answers_only),
     "new-weights": Recipe(from_shipped=False),
     "float32": Recipe(precision=Precision.FLOAT32),
@@ -109,6 +113,45 @@ def row(recipe: str, scores: tuple[AnswerLikelihood, ...], served: tuple[AnswerL
     )
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What recipes are compared on: a repository, the models, and what serves there."""
+
+    installation: Installation
+    data: DataSet
+    scorer: AnswerScorer
+    start: StartingPoint | None
+    """What serves there by default: the shipped adapter."""
+    base: LoadedBase
+
+    @classmethod
+    def of(cls, repository: Path, *, holes: int) -> Ground:
+        """Read the repository and load the model."""
+        paths = Paths.from_environment()
+        installation = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
+        update_shipped_adapters(installation.settings, paths)
+        entry = installation.entry
+        shipped = what_serves(installation.registry, str(repository.resolve()), entry.sha256)
+        base = load_model(installation.base.path, methods.get("lora").precision_on("cpu"))
+        return cls(
+            installation,
+            learning_data_set(repository, seed=42, max_documents=2000, held_out_holes=holes),
+            AnswerScorer(base),
+            starting_point(installation.registry, shipped, family_of(entry.family)) if shipped else None,
+            base,
+        )
+
+    @property
+    def served(self) -> AdapterLease | None:
+        """What serves there now."""
+        return self.start.lease if self.start else None
+
+    def encoded(self, holes: Sequence[Example]) -> tuple[EncodedExample, ...]:
+        """Encode holes with the prompts of the gate."""
+        formats = self.installation.entry.prompt_formats
+        return encode_examples(holes, formats, ExampleTokenizer.of(self.base), LIMITS).examples
+
+
 def main() -> None:
     """Measure the recipes that the output file does not have."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,21 +162,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    set_wait_policy("auto", threads=options.threads)
 
-    paths = Paths.from_environment()
-    installation = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
-    update_shipped_adapters(installation.settings, paths)
     rows = msgspec.json.decode(options.out.read_bytes(), type=list[Row]) if options.out.exists() else []
-    data = learning_data_set(options.repo, seed=42, max_documents=2000, held_out_holes=options.holes)
+    ground = Ground.of(options.repo, holes=options.holes)
+    data, scorer, entry, start = ground.data, ground.scorer, ground.installation.entry, ground.start
     print(data.provenance, flush=True)
-    method, entry, path = methods.get("lora"), installation.entry, installation.base.path
-    scorer = AnswerScorer(base := load_model(path, method.precision_on("cpu")))
-    holes = encode_examples(
-        (*data.test, *data.validation), entry.prompt_formats, ExampleTokenizer.of(base), LIMITS
-    ).examples
-    shipped = what_serves(installation.registry, str(options.repo.resolve()), entry.sha256)
-    start = starting_point(installation.registry, shipped, family_of(entry.family)) if shipped else None
-    served = scorer.score(holes, start.lease if start else None)
+    method, path = methods.get("lora"), ground.installation.base.path
+    holes = ground.encoded((*data.test, *data.validation))
+    served = scorer.score(holes, ground.served)
 
     def keep(made: Row) -> None:
         rows.append(made)
@@ -166,6 +203,10 @@ def main() -> None:
             result = train(run, Path(folder), lambda _event: None)
             seconds = time.monotonic() - began
             scores = scorer.score(holes, AdapterLease(name, Path(folder) / ADAPTER))
+            for share in recipe.mixtures if begun else ():
+                mix(begun.lease, Path(folder) / ADAPTER, share, mixed := Path(folder) / f"{share:g}")
+                between = scorer.score(holes, AdapterLease(f"{name}-{share:g}", mixed))
+                keep(row(f"{name}, {share:g} of the way", between, served))
         keep(
             row(
                 name,

@@ -45,6 +45,8 @@ class EncodedExample:
     """Whether the prompt shows only a part of the document."""
     learned: tuple[int, ...] = ()
     """Rising, from 1 on: nothing comes before the first token that could predict it."""
+    ends_with_line: bool = False
+    """Whether the answer is the rest of its line: completion stops at a line end as it does at the end token."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -178,8 +180,9 @@ def encode_example(
         answer = normalize_newlines(example.middle)
         shown_whole = _shows_whole(document, segments, held)
     encoded = _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
-    if isinstance(encoded, EncodedExample) and isinstance(example, FillExample) and example.learn_all:
-        if any(tokens.encoder_frame):
+    if isinstance(encoded, EncodedExample) and isinstance(example, FillExample):
+        encoded = replace(encoded, ends_with_line="\n" not in answer and document.suffix[:1] in ("", "\n"))
+        if not example.learn_all or any(tokens.encoder_frame):
             return encoded  # an encoder reads the code around and predicts nothing
         code = _code_positions(segments, document, tokens, encoded)
         drawn = random.Random(example.id).sample(  # noqa: S311  (choice, not secrecy)

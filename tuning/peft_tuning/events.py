@@ -103,9 +103,10 @@ class HoleAverage(msgspec.Struct, frozen=True):
 
 
 class ScaleScore(msgspec.Struct, frozen=True):
-    """The score of one scale in the gate's sweep."""
+    """The score of one point in the gate's sweep."""
 
     scale: float
+    """See ``GateVerdict.scale``."""
     average: HoleAverage
 
 
@@ -115,7 +116,9 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     activate: bool
     reason: str
     scale: float
-    """The best scale of the sweep; 0 if the base alone was best."""
+    """The best point of the sweep, from 0 to 1: the adapter's scale, or the share of the way from ``start`` to it."""
+    start: str
+    """The adapter that the run began with; empty: new weights, which the base is changed by."""
     sweep: tuple[ScaleScore, ...]
     opponent: str
     """What serves without the new adapter: the name of an adapter, or of the base."""

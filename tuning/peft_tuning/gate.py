@@ -1,9 +1,10 @@
 """The gate: decide whether a new adapter is better than what would serve otherwise, and at which scale it applies.
 
-There are three sets of holes, and none of them was trained on. The scales 0, 0.5, … 1 are tried on the first. The best
-of them is compared with what serves now on the second, hole by hole; the bare base is told besides. The third is
-general code, Python's own library, on which the adapter should have forgotten nothing. The scale is chosen on other
-holes than the adapter is judged by, so the p-value means what it says.
+There are three sets of holes, and none of them was trained on. Points on the way from what the run began with to what
+it made are tried on the first: scales of an adapter that began with new weights, mixtures (``mixture``) of one that
+began with another. The best of them is compared with what serves now on the second, hole by hole; the bare base is told
+besides. The third is general code, Python's own library, on which the adapter should have forgotten nothing. The point
+is chosen on other holes than the adapter is judged by, so the p-value means what it says.
 
 Answers are judged by their likelihood (see there), with the prompts that completion builds: a few hundred forward
 passes, where writing the answers took an hour on a CPU. The test is a paired permutation test on each hole's nats per
@@ -14,7 +15,7 @@ test, and an adapter that is more likely but right less often is not let through
 from __future__ import annotations
 
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,6 +32,7 @@ from peft_tuning.likelihood import AnswerLikelihood
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
 SCALES = (0.0, 0.5, 0.75, 1.0)
+"""Points of the sweep; 0 is what the run began with."""
 ON_OR_OFF_SCALES = (0.0, 1.0)
 """The scales of adapters that can only be on or off."""
 MIN_HOLES = 8
@@ -81,21 +83,25 @@ class Opponent:
     adapter: AdapterLease | None
 
 
+@dataclass(frozen=True)
+class Way:
+    """What can be chosen from: points on the way from what a run began with to what it made."""
+
+    start: str
+    """The adapter that the run began with; empty for the base."""
+    points: Mapping[float, AdapterLease | None]
+    """Rising from 0, the beginning, to 1; None is the base."""
+
+
 def judge(
-    scorer: Scorer,
-    adapter: AdapterLease,
-    opponent: Opponent,
-    holes: GateHoles,
-    *,
-    on_progress: OnProgress[Loading],
-    scales: Sequence[float] = SCALES,
+    scorer: Scorer, way: Way, opponent: Opponent, holes: GateHoles, *, on_progress: OnProgress[Loading]
 ) -> GateVerdict:
-    """Sweep the scales, compare with what serves now, and check for forgetting; ``scales`` begin with 0.
+    """Sweep the points, compare the best with what serves now, and check for forgetting.
 
     Raises InvalidInput for an adapter that cannot be loaded.
     """
     against = 3 if opponent.adapter else 2
-    total = len(holes.sweep) * len(scales) + against * len(holes.judged) + 2 * len(holes.general)
+    total = len(holes.sweep) * len(way.points) + against * len(holes.judged) + 2 * len(holes.general)
     done = 0
 
     def score(
@@ -108,23 +114,27 @@ def judge(
 
         return scorer.score(which, contestant, on_scored=count)
 
-    def at(scale: float) -> AdapterLease | None:
-        return AdapterLease(adapter.digest, adapter.path, scale) if scale else None
-
-    sweep = [ScaleScore(scale, average_scores(score(f"scale {scale:g}", holes.sweep, at(scale)))) for scale in scales]
-    # Of equally good scales the smallest, which changes least.
+    sweep = [
+        ScaleScore(share, average_scores(score(f"scale {share:g}", holes.sweep, adapter)))
+        for share, adapter in way.points.items()
+    ]
+    # Of equally good points the nearest, which changes least.
     best = min(sweep, key=lambda point: (point.average.nats, point.scale)).scale
-    tuned = score("adapter", holes.judged, at(best or scales[-1]))
+    chosen = way.points[best or max(way.points)]
+    tuned = score("adapter", holes.judged, chosen)
     served = score(opponent.name, holes.judged, opponent.adapter)
     base = score("base", holes.judged, None) if opponent.adapter else served
     general_served = score(f"general code, {opponent.name}", holes.general, opponent.adapter)
-    general = score("general code, adapter", holes.general, at(best or scales[-1]))
+    general = score("general code, adapter", holes.general, chosen)
     p_nats, p_exact = improvement(served, tuned)
-    activate, reason = _decide(best, opponent.name, average_scores(served), average_scores(tuned), p_nats)
+    activate, reason = _decide(
+        best, way, opponent.name, served=average_scores(served), tuned=average_scores(tuned), p=p_nats
+    )
     return GateVerdict(
         activate=activate,
         reason=reason,
         scale=best,
+        start=way.start,
         sweep=tuple(sweep),
         opponent=opponent.name,
         base=average_scores(base),
@@ -146,7 +156,9 @@ def improvement(before: Sequence[AnswerLikelihood], after: Sequence[AnswerLikeli
     return likelier, mcnemar(won, lost, alternative="greater")
 
 
-def _decide(best: float, opponent: str, served: HoleAverage, tuned: HoleAverage, p: float) -> tuple[bool, str]:
+def _decide(
+    best: float, way: Way, opponent: str, *, served: HoleAverage, tuned: HoleAverage, p: float
+) -> tuple[bool, str]:
     gain = (
         f"{served.exact:.0%} → {tuned.exact:.0%} exact, {served.nats:.3f} → {tuned.nats:.3f} nats per token"
         f" against {opponent}"
@@ -154,7 +166,7 @@ def _decide(best: float, opponent: str, served: HoleAverage, tuned: HoleAverage,
     if served.holes < MIN_HOLES:
         return False, f"only {served.holes} held-out holes to judge by, {MIN_HOLES} are needed"
     if not best:
-        return False, f"no scale was better than the base ({gain} at scale 1)"
+        return False, f"no scale of it was better than {way.start or 'the base'} ({gain} at scale 1)"
     if p >= SIGNIFICANT:
         return False, f"no difference shown on {served.holes} held-out holes: {gain}, p = {p:.3f}"
     if tuned.exact < served.exact:

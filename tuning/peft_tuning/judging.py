@@ -13,6 +13,7 @@ import torch
 
 from peft_core.status_types import TORCH
 from peft_core.tasks import OnProgress
+from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch.base_model import load_model
@@ -28,6 +29,7 @@ from peft_tuning.gate import (
     SWEEP_SHARE,
     GateHoles,
     Opponent,
+    Way,
     general_holes,
     judge,
     passes,
@@ -35,7 +37,8 @@ from peft_tuning.gate import (
 from peft_tuning.installation import Installation
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.lora import LORA
-from peft_tuning.start import what_serves
+from peft_tuning.mixture import mix
+from peft_tuning.start import StartingPoint, what_serves
 
 LIMITS = TokenLimits(prompt_tokens=512, response_tokens=ANSWER_TOKENS)
 """Prompts are as long as those that are trained on: reading them takes most of the time."""
@@ -51,6 +54,8 @@ class Court:
     repository: Path
     holes: int
     budget_s: float | None
+    start: StartingPoint | None = None
+    """What the run began with."""
 
 
 def judge_adapter(
@@ -69,7 +74,8 @@ def judge_adapter(
         on_progress(Loading(what="held-out holes"))
         device = "cuda" if torch.cuda.is_available() else "cpu"
         base = load_model(installation.base.path, LORA.precision_on(device), device=device)
-        scorer, scales = AnswerScorer(base), SCALES if manifest.scalable else ON_OR_OFF_SCALES
+        scorer = AnswerScorer(base)
+        way = _way(court.start, registry.lease(manifest, engine=TORCH), manifest.scalable, Path(scratch) / "mixtures")
         tokens = ExampleTokenizer.of(base)
 
         def encoded(holes: Sequence[FillExample]) -> tuple[EncodedExample, ...]:
@@ -77,12 +83,23 @@ def judge_adapter(
 
         return judge(
             scorer,
-            registry.lease(manifest, engine=TORCH),
+            way,
             _opponent(court, installation),
-            _holes(court, data, encoded, scorer, len(scales)),
+            _holes(court, data, encoded, scorer, len(way.points)),
             on_progress=on_progress,
-            scales=scales,
         )
+
+
+def _way(start: StartingPoint | None, made: AdapterLease, scalable: bool, folder: Path) -> Way:
+    """Return scales of an adapter that began with new weights, or mixtures with what it began with, written here."""
+    if start is None:
+        scales = SCALES if scalable else ON_OR_OFF_SCALES
+        return Way("", {each: AdapterLease(made.digest, made.path, each) if each else None for each in scales})
+    points: dict[float, AdapterLease | None] = {}
+    for share in SCALES:
+        mix(start.lease, made.path, share, folder / f"{share:g}")
+        points[share] = AdapterLease(f"{made.digest}@{share:g}", folder / f"{share:g}")
+    return Way(start.manifest.name, points)
 
 
 def _opponent(court: Court, installation: Installation) -> Opponent:

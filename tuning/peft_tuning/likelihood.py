@@ -3,12 +3,17 @@
 Greedy decoding writes an answer exactly when each of its tokens, the end token among them, is the likeliest after those
 before it. So exact matches need no generation, and the nats per token beside them show a gain long before the likeliest
 token changes.
+
+Where the answer is the rest of a line, completion stops at the line's end. A model that goes on with the next line is
+then as right as one that ends, and it may write the last of the answer and the line end as one token (``):`` and a
+newline are one in many vocabularies). All these ways to end are added up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,7 +38,39 @@ class AnswerLikelihood:
     exact: bool
     """Whether greedy decoding writes it, and ends there."""
     nats: float
-    """-log p of each token of the answer, its end included; the mean."""
+    """-log p of the answer and its end, for each of its tokens."""
+
+
+class Endings:
+    """The tokens that end a line, by the text that they write before the line's end."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """``texts`` is what each token of the vocabulary writes."""
+        self._texts = texts
+        self._tokens: dict[str, list[int]] = {}
+        for token, text in enumerate(texts):
+            before, newline, _ = text.partition("\n")
+            if newline:
+                self._tokens.setdefault(before.rstrip(), []).append(token)
+        self._longest = max(map(len, self._tokens), default=0)
+
+    @classmethod
+    def of(cls, base: LoadedBase) -> Endings:
+        """Return those of a base model's vocabulary."""
+        tokenizer: Any = base.tokenizer
+        return cls(tokenizer.batch_decode([[token] for token in range(len(tokenizer))]))
+
+    def of_answer(self, response: Sequence[int]) -> dict[int, list[int]]:
+        """Return the tokens that end an answer, by the position at which they would stand in ``response``."""
+        last = len(response) - 1
+        found, left = {last: [response[last], *self._tokens.get("", ())]}, ""
+        for position in range(last - 1, -1, -1):
+            left = self._texts[response[position]] + left
+            if len(left) > self._longest:
+                break
+            if left.strip() and left in self._tokens:
+                found[position] = self._tokens[left]
+        return found
 
 
 class AnswerScorer:
@@ -42,6 +79,10 @@ class AnswerScorer:
     def __init__(self, base: LoadedBase) -> None:
         self._base, self._adapters = base, AdapterCache(base, ADAPTERS_IN_MEMORY)
         self._pad, self._start = padding_of(base, ExampleTokenizer.of(base))
+
+    @cached_property
+    def _endings(self) -> Endings:
+        return Endings.of(self._base)
 
     def score(
         self,
@@ -69,12 +110,26 @@ class AnswerScorer:
                     tensors = collator.tensors(batch)
                     inputs = _after_virtual_tokens(tensors.inputs, loaded)
                     states, targets, head = target_states(model, inputs, tensors.targets)
-                    for example, score in zip(batch.examples, _scores(batch, states, targets, head), strict=True):
-                        found[id(example)] = score
+                    table = _Table.of(states, targets, head, self._ends(batch))
+                    end = 0
+                    for example in batch.examples:
+                        end += example.loss_tokens  # what is learned of its prompt comes before its answer
+                        found[id(example)] = table.answer(range(end - len(example.response), end))
                     on_scored(len(batch.examples))
         finally:
             self._adapters.activate(None)
         return tuple(found[id(example)] for example in examples)
+
+    def _ends(self, batch: MicroBatch) -> dict[int, list[int]]:
+        """Return the tokens that end an answer there, by the row of their target."""
+        made, end = {}, 0
+        for example in batch.examples:
+            end += example.loss_tokens
+            first, last = end - len(example.response), end - 1
+            made[last] = [example.response[-1]]
+            if example.ends_with_line:
+                made |= {first + at: tokens for at, tokens in self._endings.of_answer(example.response).items()}
+        return made
 
 
 def _after_virtual_tokens(inputs: Mapping[str, Any], adapter: LoadedAdapter) -> Mapping[str, Any]:
@@ -83,16 +138,48 @@ def _after_virtual_tokens(inputs: Mapping[str, Any], adapter: LoadedAdapter) -> 
     return {"input_ids": inputs["input_ids"], "past_key_values": adapter.empty_cache()}
 
 
-def _scores(batch: MicroBatch, states: torch.Tensor, targets: torch.Tensor, head: nn.Module) -> list[AnswerLikelihood]:
-    nats, likeliest = torch.empty(len(targets)), torch.empty(len(targets), dtype=torch.bool)
-    for start in range(0, len(targets), LOSS_CHUNK):
-        part = slice(start, start + LOSS_CHUNK)
-        logits = head(states[part]).float()
-        nats[part] = nn.functional.cross_entropy(logits, targets[part], reduction="none").cpu()
-        likeliest[part] = (logits.argmax(dim=-1) == targets[part]).cpu()
-    made, end = [], 0
-    for example in batch.examples:
-        end += example.loss_tokens
-        answer = slice(end - len(example.response), end)  # what is learned of its prompt comes before
-        made.append(AnswerLikelihood(bool(likeliest[answer].all()), float(nats[answer].mean())))
-    return made
+@dataclass(frozen=True)
+class _Table:
+    """What a forward pass says of each target."""
+
+    target: torch.Tensor
+    """log p of the target."""
+    likeliest: torch.Tensor
+    """Whether the target is the likeliest token."""
+    end: torch.Tensor
+    """log p of an end of the answer before this target; -inf where none of its ends can stand."""
+    ends: torch.Tensor
+    """Whether the likeliest token is such an end."""
+
+    @classmethod
+    def of(
+        cls, states: torch.Tensor, targets: torch.Tensor, head: nn.Module, ends: Mapping[int, Sequence[int]]
+    ) -> _Table:
+        """Compute the table, of so few rows at a time as the loss is; ``ends`` are the ending tokens of some rows."""
+        count = len(targets)
+        made = cls(
+            torch.empty(count),
+            torch.empty(count, dtype=torch.bool),
+            torch.full((count,), -torch.inf),
+            torch.zeros(count, dtype=torch.bool),
+        )
+        for start in range(0, count, LOSS_CHUNK):
+            part = slice(start, start + LOSS_CHUNK)
+            log_p = head(states[part]).float().log_softmax(dim=-1)
+            likeliest = log_p.argmax(dim=-1)
+            made.target[part] = log_p.gather(1, targets[part][:, None])[:, 0].cpu()
+            made.likeliest[part] = (likeliest == targets[part]).cpu()
+            for row in range(start, min(start + LOSS_CHUNK, count)):
+                if row in ends:
+                    made.end[row] = log_p[row - start, list(ends[row])].logsumexp(dim=0).cpu()
+                    made.ends[row] = int(likeliest[row - start]) in ends[row]
+        return made
+
+    def answer(self, rows: range) -> AnswerLikelihood:
+        """Return the likelihood of the answer whose tokens are the targets of ``rows``, the end token last."""
+        part = slice(rows.start, rows.stop)
+        zero = torch.zeros(1)
+        before = torch.cat((zero, self.target[part].cumsum(dim=0)[:-1]))
+        log_p = (before + self.end[part]).logsumexp(dim=0)
+        written = torch.cat((zero == 0, self.likeliest[part].cumprod(dim=0)[:-1].bool()))
+        return AnswerLikelihood(bool((written & self.ends[part]).any()), -float(log_p) / len(rows))

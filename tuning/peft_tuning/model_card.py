@@ -59,7 +59,8 @@ def training_record(
         seed=identity.seed,
         versions={package: version(package) for package in PACKAGES},
         metrics=metrics | (verdict.metrics if verdict else {}),
-        scale=(verdict.scale or 1.0) if verdict else 1.0,
+        # What is between two adapters is in the weights.
+        scale=(verdict.scale or 1.0) if verdict and not verdict.start else 1.0,
         licence=data.licence,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -126,7 +127,8 @@ def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, 
         contestants = "\n".join(f"| {who} | {each.nats:.3f} | {each.exact:.1%} |" for who, each in averages.items())
         text += (
             f"\n## Does it help?\n\n{'Yes' if verdict.activate else 'Not shown'}: {verdict.reason}.\n\n"
-            f"| scale | nats per token | exact |\n|---|---|---|\n{points}\n\n"
+            f"| {f'of the way from {verdict.start} to it' if verdict.start else 'scale'} | nats per token | exact |\n"
+            f"|---|---|---|\n{points}\n\n"
             f"| on {verdict.base.holes} other holes | nats per token | exact |\n|---|---|---|\n{contestants}\n\n"
             f"General code, nats per token: {verdict.general_served.nats:.3f} with {verdict.opponent}, "
             f"{verdict.general_adapter.nats:.3f} with it.\n"

@@ -164,9 +164,13 @@ def _register(
     verdict = None
     if request.repository is not None:
         from peft_tuning.judging import Court, judge_adapter  # noqa: PLC0415  (torch: seconds)
+        from peft_tuning.mixture import mix  # noqa: PLC0415  (torch: seconds)
 
-        court = Court(repository=request.repository, holes=request.gate_holes, budget_s=request.budget_s)
+        start = request.start
+        court = Court(repository=request.repository, holes=request.gate_holes, budget_s=request.budget_s, start=start)
         verdict = judge_adapter(court, installation, data, result.adapter, on_progress)
+        if verdict is not None and start is not None and verdict.scale:
+            mix(start.lease, result.adapter, verdict.scale, result.adapter)
     if verdict is not None:
         on_progress(verdict)
     write_description(request.name, installation.entry, data, result, verdict)

@@ -10,14 +10,15 @@ import pytest
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_tuning.encode import EncodedExample
 from peft_tuning.events import GateVerdict
-from peft_tuning.gate import SCALES, GateHoles, Opponent, general_holes, judge, passes
+from peft_tuning.gate import SCALES, GateHoles, Opponent, Way, general_holes, judge, passes
 from peft_tuning.likelihood import AnswerLikelihood
 
 pytestmark = pytest.mark.torch
 
 OWN, GENERAL = 1, 2
 """First tokens of the holes."""
-NEW, OLD = AdapterLease("a" * 64, Path("unused")), AdapterLease("b" * 64, Path("unused"), 0.5)
+OLD = AdapterLease("b" * 64, Path("unused"), 0.5)
+NEW = Way("", {each: AdapterLease("a" * 64, Path("unused"), each) if each else None for each in SCALES})
 RIGHT, WRONG, NEARLY = AnswerLikelihood(True, 0.1), AnswerLikelihood(False, 3.0), AnswerLikelihood(False, 1.0)
 
 
@@ -55,11 +56,11 @@ def holes(count: int, first: int = OWN) -> tuple[EncodedExample, ...]:
     return tuple(EncodedExample((first, number), (7,)) for number in range(count))
 
 
-def verdict(scorer: Knowing, judged: int = 12, opponent: AdapterLease | None = None) -> GateVerdict:
+def verdict(scorer: Knowing, judged: int = 12, opponent: AdapterLease | None = None, way: Way = NEW) -> GateVerdict:
     told: list[int] = []
     found = judge(
         scorer,
-        NEW,
+        way,
         Opponent("old" if opponent else "the-base", opponent),
         GateHoles(holes(4), holes(judged), holes(3, GENERAL)),
         on_progress=lambda event: told.append(event.done) if event.of else None,
@@ -97,7 +98,18 @@ def test_what_beats_the_base_but_not_what_serves_is_kept_inactive() -> None:
 def test_an_adapter_that_changes_nothing_is_kept_inactive() -> None:
     found = verdict(Knowing(from_scale=9))
     assert (found.activate, found.scale) == (False, 0.0)
-    assert "no scale was better" in found.reason
+    assert "no scale of it was better than the base" in found.reason
+
+
+def test_what_began_with_an_adapter_is_judged_on_the_way_from_there() -> None:
+    mixtures = {each: AdapterLease("a" * 64, Path("unused"), each) for each in SCALES[1:]}
+    scorer = Knowing(from_scale=0.75)
+    found = verdict(scorer, opponent=OLD, way=Way("old", {0.0: OLD, **mixtures}))
+    assert (found.activate, found.scale, found.start) == (True, 0.75, "old")
+    assert scorer.asked[0] == ("b", 0.5)
+    nothing = verdict(Knowing(from_scale=9), opponent=OLD, way=Way("old", {0.0: OLD, **mixtures}))
+    assert (nothing.activate, nothing.scale) == (False, 0.0)
+    assert "no scale of it was better than old" in nothing.reason
 
 
 def test_answers_that_are_likelier_but_less_often_right_are_kept_inactive() -> None:

@@ -11,7 +11,7 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_tuning import methods
 from peft_tuning.encode import EncodedExample
-from peft_tuning.likelihood import AnswerScorer
+from peft_tuning.likelihood import AnswerScorer, Endings
 from peft_tuning.methods.base import MethodOptions
 from support import tiny_run
 
@@ -73,3 +73,37 @@ def test_scores_are_those_of_each_example_alone_and_the_base_is_left_as_it_was(t
     assert scorer.score(examples, None) == before
     half = scorer.score(examples, AdapterLease(lease.digest, lease.path, 0.5))
     assert [each.nats for each in half] != [each.nats for each in together]
+
+
+def test_an_end_of_the_line_ends_its_rest_also_within_the_token_that_writes_its_last_characters() -> None:
+    endings = Endings(["a", "(", "):", "):\n", "\n", "  \n\n", ")", ":\n", "<end>", "x\ny"])
+    assert endings.of_answer((0, 1, 2, 8)) == {3: [8, 4, 5], 2: [3]}
+    assert endings.of_answer((0, 1, 6, 8)) == {3: [8, 4, 5]}
+    # ``:`` is left after ``)``, and ``):`` before it.
+    assert Endings([")", ":", "):\n", ":\n", "<end>"]).of_answer((0, 1, 4)) == {2: [4], 1: [3], 0: [2]}
+
+
+def test_a_line_that_a_model_goes_on_after_is_exact_and_its_ways_to_end_are_added_up() -> None:
+    base = tiny_run.base()
+    newline = next(token for token in range(len(base.tokenizer)) if base.tokenizer.decode([token]) == "\n")
+    model = base.model
+    scorer = AnswerScorer(base)
+    prompt = PROMPTS[0]
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[*prompt, 7, 8]]), use_cache=False).logits[0].float().log_softmax(-1)
+    first, second, last = logits[len(prompt) - 1], logits[len(prompt)], logits[len(prompt) + 1]
+    (strict,) = scorer.score([EncodedExample(prompt, (7, 8, 256))], None)
+    (line,) = scorer.score([EncodedExample(prompt, (7, 8, 256), ends_with_line=True)], None)
+    assert strict.nats == pytest.approx(-float(first[7] + second[8] + last[256]) / 3, abs=1e-4)
+    endings = Endings.of(base).of_answer((7, 8, 256))
+    assert {256, newline} <= set(endings[2])
+    ways = [
+        before + logits[len(prompt) - 1 + at, tokens].logsumexp(-1)
+        for at, tokens in endings.items()
+        for before in [sum((logits[len(prompt) - 1 + i, (7, 8)[i]] for i in range(at)), torch.tensor(0.0))]
+    ]
+    assert line.nats == pytest.approx(-float(torch.stack(ways).logsumexp(0)) / 3, abs=1e-4)
+    # What greedy decoding writes, and then ends the line, is the rest of a line; the same without that end is not.
+    written_ids = written(base, prompt, None, "")
+    (ended,) = scorer.score([EncodedExample(prompt, (*written_ids[:2], newline), ends_with_line=True)], None)
+    assert ended.exact == (written_ids[2] in Endings.of(base).of_answer((*written_ids[:2], newline))[2])
