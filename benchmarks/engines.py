@@ -1,8 +1,9 @@
-"""Both engines on the same weights, one after the other: reading, writing, memory, and the cost of an adapter.
+"""All engines on the same weights, one after the other: reading, writing, memory, and the cost of an adapter.
 
-    python benchmarks/engines.py [--adapter FOLDER] [--threads N]
+    python benchmarks/engines.py [--adapter FOLDER] [--threads N] [--program LLAMA_SERVER]
 
-Prints one line of JSON per engine. Rates are medians of the runs; ``memory_mb`` is the child's, after them.
+With a program it runs behind the engine for llama.cpp, and again as the server that the upstream engine asks. Prints
+one line of JSON per engine. Rates are medians of the runs; ``memory_mb`` is the child's, after them.
 ``adapter_ms`` is what the first token with an adapter takes longer than the second time, when it is loaded.
 """
 
@@ -11,43 +12,48 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import socket
 import statistics
+import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import httpx
+import msgspec
 
 from peft_core.api_types import Timings
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines import factory
-from peft_daemon.engines.base import Engine, GenerationRequest, Segment
+from peft_daemon.engines.base import Engine, GenerationRequest, Segment, default_threads
+from peft_daemon.engines.upstream.engine import UpstreamEngine, UpstreamOptions
+from peft_daemon.engines.upstream.failures import UpstreamAddress
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
 
 RUNS, LINES, DECODE = 2, 12, 24
-ENGINES = (("llamacpp", "auto"), ("torch", "float32"), ("torch", "bfloat16"))
+CONTEXT = 4096
 
 
-async def measure(settings: Settings, model: Path, folder: Path, adapter: Path | None) -> dict[str, Any]:
+async def measure(name: str, engine: Engine, adapter: Path | None) -> dict[str, Any]:
     """Rates and memory of one engine."""
-    engine = factory.create_engine(
-        settings, model_id=settings.model, model_path=model, context_tokens=4096, socket_folder=folder
-    )
     began = time.perf_counter()
     await engine.start()
     try:
         await engine.ready()
         result: dict[str, Any] = {
-            "engine": settings.engine,
-            "precision": settings.torch_precision if settings.engine == "torch" else "Q4_K_M",
+            "engine": name,
             "load_s": round(time.perf_counter() - began, 1),
         }
         runs = [await once(engine, number) for number in range(RUNS)]
         result["reads_tok_s"] = round(statistics.median(read_rate(t) for t in runs), 1)
         result["writes_tok_s"] = round(statistics.median(write_rate(t) for t in runs), 1)
-        if adapter is not None and settings.engine == "torch":
+        if adapter is not None and name.startswith("torch"):
             lease = AdapterLease("a" * 64, adapter)
             first, second = [(await once(engine, 90 + n, lease)).first_token_ms for n in range(2)]
             result["adapter_ms"] = round(first - second)
@@ -81,18 +87,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--adapter", type=Path, help="a PEFT folder for the torch engine")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--program", type=Path, help="a llama-server")
     asked = parser.parse_args()
-    paths = Paths.from_environment()
-    for engine, precision in ENGINES:
-        settings = Settings(
-            engine=engine,  # type: ignore[arg-type]
-            torch_precision=precision,  # type: ignore[arg-type]
-            threads=asked.threads,
-            speculation="off",  # the text repeats
-        )
-        model = open_store(settings, paths).path(catalogue.get(settings.model))
+    common = Settings(threads=asked.threads, speculation="off")  # the text repeats
+    model = open_store(common, Paths.from_environment()).path(catalogue.get(common.model))
+    chosen: dict[str, dict[str, Any]] = {"llamacpp, the package's": {"llama_server": "wheel"}}
+    if asked.program:
+        chosen["llamacpp, the program"] = {"llama_server": str(asked.program)}
+    for precision in ("float32", "bfloat16"):
+        chosen[f"torch, {precision}"] = {"engine": "torch", "torch_precision": precision}
+    for name, changes in chosen.items():
         with tempfile.TemporaryDirectory(prefix="pd-") as folder:
-            print(json.dumps(asyncio.run(measure(settings, model, Path(folder), asked.adapter))), flush=True)
+            engine = factory.create_engine(
+                msgspec.structs.replace(common, **changes),
+                model_id=common.model,
+                model_path=model,
+                context_tokens=CONTEXT,
+                socket_folder=Path(folder),
+            )
+            print(json.dumps(asyncio.run(measure(name, engine, asked.adapter))), flush=True)
+    if asked.program:
+        with served(asked.program, model, asked.threads or default_threads()) as url:
+            options = UpstreamOptions(UpstreamAddress(url), model_id=common.model, context_tokens=CONTEXT)
+            print(json.dumps(asyncio.run(measure("upstream, the program", UpstreamEngine(options), None))), flush=True)
+
+
+@contextmanager
+def served(program: Path, model: Path, threads: int) -> Iterator[str]:
+    """The program as a server of its own; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [program, "-m", model, "--host", "127.0.0.1", "--port", port, "-c", CONTEXT, "-np", 1, "-t", threads]
+    server = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while not answers(f"{url}/health"):
+            if server.poll() is not None:
+                raise SystemExit(f"{program} ended with {server.returncode}")
+            time.sleep(0.2)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether a server says that it is ready."""
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 if __name__ == "__main__":
