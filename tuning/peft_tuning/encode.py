@@ -181,7 +181,8 @@ def encode_example(
         shown_whole = _shows_whole(document, segments, held)
     encoded = _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
     if isinstance(encoded, EncodedExample) and isinstance(example, FillExample):
-        encoded = replace(encoded, ends_with_line="\n" not in answer and document.suffix[:1] in ("", "\n"))
+        rest_of_line = "\n" not in answer and document.suffix[:1] in ("", "\n") and not opens_fence(prompt_format)
+        encoded = replace(encoded, ends_with_line=rest_of_line)
         if not example.learn_all or any(tokens.encoder_frame):
             return encoded  # an encoder reads the code around and predicts nothing
         code = _code_positions(segments, document, tokens, encoded)

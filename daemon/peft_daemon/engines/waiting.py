@@ -28,8 +28,12 @@ WaitPolicy = Literal["auto", "active", "passive"]
 PASSIVE_SPIN_COUNT = 3000
 """Turns that a passively waiting thread spins before it sleeps. libgomp's default of 300,000 takes about 1 ms: when
 another program uses a core, each of the hundreds of barriers per token would wait for the scheduler."""
-LOOK_S = 0.25
-"""Time between two looks at what the cores do."""
+LOOK_S, IDLE_LOOK_S = 0.25, 1.0
+"""Time between two looks at what the cores do, while this process computes and while it does not."""
+IDLE_SHARE = 0.02
+"""A process that uses less of a core than this does not compute."""
+WATCHER = "busy cores"
+"""Name of the thread that looks."""
 CROWDED = 0.3
 """Cores that other programs use, beyond those that are left for them, from which threads sleep."""
 CALM_LOOKS = 8
@@ -47,11 +51,11 @@ def set_wait_policy(policy: WaitPolicy, *, threads: int = 0) -> None:
         return
     if policy == "passive":
         os.environ["GOMP_SPINCOUNT"] = str(PASSIVE_SPIN_COUNT)
-    elif policy == "auto" and sys.platform == "linux":
+    elif policy == "auto" and sys.platform == "linux" and WATCHER not in {each.name for each in threading.enumerate()}:
         cores = len(os.sched_getaffinity(0))
         room = cores - min(cores, threads or cores)
         arguments = (room, times_of_cores, asleep_threads)
-        threading.Thread(target=watch, args=arguments, name="busy cores", daemon=True).start()
+        threading.Thread(target=watch, args=arguments, name=WATCHER, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,12 @@ def _until(
     reached: Callable[[float], bool], looks: int, look: Callable[[], CoreTimes], sleep: Callable[[float], None]
 ) -> None:
     """Look until so many looks in a row have reached it."""
-    before, count = look(), 0
+    before, count, pause = look(), 0, LOOK_S
     while count < looks:
-        sleep(LOOK_S)
+        sleep(pause)
         now = look()
         count = count + 1 if reached(cores_of_others(before, now)) else 0
+        pause = LOOK_S if now.own - before.own > IDLE_SHARE * (now.at - before.at) else IDLE_LOOK_S
         before = now
 
 

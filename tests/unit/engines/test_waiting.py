@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from peft_daemon.engines.waiting import CALM_LOOKS, LOOK_S, CoreTimes, cores_of_others, times_of_cores, watch
+from peft_daemon.engines.waiting import (
+    CALM_LOOKS,
+    IDLE_LOOK_S,
+    LOOK_S,
+    CoreTimes,
+    cores_of_others,
+    times_of_cores,
+    watch,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what runs the threads on Linux")
 
@@ -99,6 +107,19 @@ def test_they_spin_again_after_a_while_of_calm_that_nothing_interrupts() -> None
 def test_a_program_on_a_core_that_is_left_free_disturbs_nobody() -> None:
     assert "sleep" not in Story(1, 1, 1, 1).told(1)
     assert "sleep" in Story(1, 2, 2, 2).told(1)
+
+
+def test_while_nothing_is_computed_it_looks_less_often() -> None:
+    waits: list[float] = []
+    looks = iter([CoreTimes(0, 0, 0), CoreTimes(1, 0, 0), CoreTimes(2, 1, 1), CoreTimes(3, 1, 1)])
+
+    def look() -> CoreTimes:
+        if (found := next(looks, None)) is None:
+            raise OSError("the story ends")
+        return found
+
+    watch(0, look, contextlib.nullcontext, waits.append)
+    assert waits == [LOOK_S, IDLE_LOOK_S, LOOK_S, IDLE_LOOK_S]
 
 
 def test_what_this_process_does_is_not_others() -> None:

@@ -70,6 +70,22 @@ def test_a_hole_has_the_prompt_that_completion_builds_and_begins_with_the_held_b
     assert not made.cut
 
 
+@pytest.mark.parametrize(
+    ("middle", "suffix", "ends"),
+    [
+        ("len(x)", "\nprint(x)\n", True),
+        ("len(x)", "", True),
+        ("len(x)", ")\n", False),  # the line goes on behind it
+        ("len(x)\nprint(x)", "\n", False),  # a line end is part of it
+    ],
+)
+def test_the_rest_of_a_line_is_told_from_other_holes(
+    tokens: ExampleTokenizer, middle: str, suffix: str, ends: bool
+) -> None:
+    made = written(FillExample(id="1", prefix="y = (", suffix=suffix, middle=middle), tokens)
+    assert isinstance(made, EncodedExample) and made.ends_with_line is ends
+
+
 def test_of_an_example_that_is_learned_whole_the_code_around_is_predicted_and_no_control_token(
     tokens: ExampleTokenizer,
 ) -> None:
