@@ -1,4 +1,4 @@
-"""What learning a repository gains, on many of them: base, what serves by default, and an adapter of its own.
+"""What learning a repository gains, on many: an adapter of its own, code of its other files in the prompt, both.
 
     python benchmarks/repositories.py --folder results --minutes 22 CLONE [CLONE …]
     python benchmarks/repositories.py --folder results --report docs/reports/repositories/README.md
@@ -11,9 +11,13 @@ hold figures and commits, no code.
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -25,8 +29,11 @@ from peft_core.code import git
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.torch.base_model import load_model
 from peft_daemon.engines.waiting import set_wait_policy
+from peft_evaluation.sample import Sample, SampleSet
+from peft_evaluation.strategies import with_context
 from peft_tuning import budget, methods, prepare
-from peft_tuning.data.examples import FillExample
+from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.data.repository.documents import ANSWER_TOKENS
 from peft_tuning.events import StepFinished, TuneEvent
 from peft_tuning.gate import SCALES, average_scores, improvement
 from peft_tuning.job import FILE, TuneJob, load_identity, short_run
@@ -35,7 +42,9 @@ from peft_tuning.mixture import mix
 from peft_tuning.start import with_start
 from peft_tuning.trainer import ADAPTER, train
 
-CONTESTANTS = ("base", "served", "adapter")
+CONTESTANTS = ("base", "served", "context", "adapter", "both")
+"""``served``: what serves by default; ``context``: the same with chunks of other files; ``both``: all of it."""
+CONTEXT_TOKENS = 300
 MARK = "<!-- results -->"
 SWEEP_SHARE = 1 / 3
 """Part of the validation holes that the mixture is chosen by, as in the gate."""
@@ -85,7 +94,6 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
     if not begun:
         prepared = budget.fit(prepared, minutes * 60)
     trained = train(prepared, run, tell, resume=begun)
-    judged = ground.encoded(data.test)
     sweep = ground.encoded(data.validation[: round(len(data.validation) * SWEEP_SHARE)])
     ways: dict[float, AdapterLease] = {}
     for share in SCALES:
@@ -93,7 +101,14 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
         ways[share] = AdapterLease(f"{share:g}", mixed)
     averages = {share: average_scores(ground.scorer.score(sweep, lease)) for share, lease in ways.items()}
     share = min(SCALES, key=lambda each: (averages[each].nats, each))
-    leases = {"base": None, "served": start.lease, "adapter": ways[share]}
+    prompts = {False: ground.encoded(data.test), True: ground.encoded(with_chunks(repository, data), CONTEXT_TOKENS)}
+    contestants = {
+        "base": (None, False),
+        "served": (start.lease, False),
+        "context": (start.lease, True),
+        "adapter": (ways[share], False),
+        "both": (ways[share], True),
+    }
     languages = [each.language for each in data.test if isinstance(each, FillExample)]
     return Result(
         name=repository.resolve().name,
@@ -108,10 +123,24 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
         minutes=round(trained.seconds / 60, 1),
         memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         holes={
-            name: [(each.exact, round(each.nats, 5)) for each in ground.scorer.score(judged, lease)]
-            for name, lease in leases.items()
+            name: [(each.exact, round(each.nats, 5)) for each in ground.scorer.score(prompts[shown], lease)]
+            for name, (lease, shown) in contestants.items()
         },
     )
+
+
+def with_chunks(repository: Path, data: DataSet) -> list[FillExample]:
+    """Return the test holes with chunks of the other files as they were before the commits that are held out."""
+    found = re.search(r"the tree at ([0-9a-f]{12})", data.provenance)
+    holes = [each for each in data.test if isinstance(each, FillExample)]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "then"
+        subprocess.run(["git", "clone", "-q", "--shared", repository.resolve(), root], check=True)
+        subprocess.run(["git", "-C", root, "checkout", "-q", found[1] if found else "HEAD"], check=True)
+        samples = tuple(Sample(example=each) for each in holes)
+        items = SampleSet(name="then", part="test", items=samples, pool=(), max_tokens=ANSWER_TOKENS, root=root)
+        chunks = with_context(items, CONTEXT_TOKENS).contexts
+    return [replace(each, context=tuple(more)) for each, more in zip(holes, chunks, strict=True)]
 
 
 def tell(event: TuneEvent) -> None:
@@ -131,19 +160,16 @@ def interval(differences: Sequence[float]) -> str:
 
 def line(name: str, results: Sequence[Result]) -> str:
     """Return the table's row of these repositories together."""
-    base, served, adapter = (tuple(each for one in results for each in one.scores(who)) for who in CONTESTANTS)
-    gained = [float(now.exact) - float(then.exact) for then, now in zip(served, adapter, strict=True)]
-    likelier, righter = improvement(served, adapter)
-    averages = [average_scores(each) for each in (base, served, adapter)]
-    cells = [
-        name,
-        str(len(served)),
-        *(f"{each.exact:.1%}" for each in averages),
-        interval(gained),
-        f"{righter:.3f}",
-        " → ".join(f"{each.nats:.3f}" for each in averages[1:]),
-        f"{likelier:.4f}",
-    ]
+    scores = {who: tuple(each for one in results for each in one.scores(who)) for who in CONTESTANTS}
+    averages = [average_scores(each) for each in scores.values()]
+    cells = [name, str(averages[0].holes), *(f"{each.exact:.1%}, {each.nats:.3f}" for each in averages)]
+    for who in ("adapter", "both"):
+        pairs = list(zip(scores["served"], scores[who], strict=True))
+        likelier, righter = improvement(scores["served"], scores[who])
+        cells += [
+            interval([float(now.exact) - float(then.exact) for then, now in pairs]),
+            f"{righter:.3f}, {likelier:.4f}",
+        ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -158,8 +184,8 @@ def report(results: Sequence[Result]) -> str:
         for each in results
     )
     return (
-        "| repository | holes | base | served | adapter | points (95 %) | p | nats | p |\n"
-        f"|---|---|---|---|---|---|---|---|---|\n{judged}\n\n"
+        f"| repository | holes | {' | '.join(CONTESTANTS)} | adapter, points (95 %) | p: exact, nats | both | p |\n"
+        f"|{'---|' * (len(CONTESTANTS) + 6)}\n{judged}\n\n"
         "| repository | commit | held-out holes | documents | steps | tokens | share | minutes | memory |\n"
         f"|---|---|---|---|---|---|---|---|---|\n{runs}\n"
     )
