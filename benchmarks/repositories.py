@@ -68,6 +68,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     tokens: int
     minutes: float
+    """Of training, since it was resumed last."""
     memory_bytes: int
     holes: dict[str, list[tuple[bool, float]]]
     """Of each contestant, hole by hole: exact, and nats per token."""
@@ -138,7 +139,16 @@ def with_chunks(repository: Path, data: DataSet) -> list[FillExample]:
         subprocess.run(["git", "clone", "-q", "--shared", repository.resolve(), root], check=True)
         subprocess.run(["git", "-C", root, "checkout", "-q", found[1] if found else "HEAD"], check=True)
         samples = tuple(Sample(example=each) for each in holes)
-        items = SampleSet(name="then", part="test", items=samples, pool=(), max_tokens=ANSWER_TOKENS, root=root)
+        items = SampleSet(
+            name="then",
+            part="test",
+            items=samples,
+            pool=(),
+            max_tokens=ANSWER_TOKENS,
+            licence=data.licence,
+            provenance=data.provenance,
+            root=root,
+        )
         chunks = with_context(items, CONTEXT_TOKENS).contexts
     return [replace(each, context=tuple(more)) for each, more in zip(holes, chunks, strict=True)]
 
