@@ -35,10 +35,10 @@ from peft_tuning import budget, methods, prepare
 from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.data.repository.documents import ANSWER_TOKENS
 from peft_tuning.events import StepFinished, TuneEvent
-from peft_tuning.gate import SCALES, average_scores, improvement
+from peft_tuning.gate import SWEEP_SHARE, average_scores, improvement
 from peft_tuning.job import FILE, TuneJob, load_identity, short_run
+from peft_tuning.judging import mixtures
 from peft_tuning.likelihood import AnswerLikelihood
-from peft_tuning.mixture import mix
 from peft_tuning.start import with_start
 from peft_tuning.trainer import ADAPTER, train
 
@@ -46,8 +46,6 @@ CONTESTANTS = ("base", "served", "context", "adapter", "both")
 """``served``: what serves by default; ``context``: the same with chunks of other files; ``both``: all of it."""
 CONTEXT_TOKENS = 300
 MARK = "<!-- results -->"
-SWEEP_SHARE = 1 / 3
-"""Part of the validation holes that the mixture is chosen by, as in the gate."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +94,9 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
         prepared = budget.fit(prepared, minutes * 60)
     trained = train(prepared, run, tell, resume=begun)
     sweep = ground.encoded(data.validation[: round(len(data.validation) * SWEEP_SHARE)])
-    ways: dict[float, AdapterLease] = {}
-    for share in SCALES:
-        mix(start.lease, run / ADAPTER, share, mixed := run / f"mixture-{share:g}")
-        ways[share] = AdapterLease(f"{share:g}", mixed)
+    ways = mixtures(start, AdapterLease("made", run / ADAPTER), run / "mixtures").points
     averages = {share: average_scores(ground.scorer.score(sweep, lease)) for share, lease in ways.items()}
-    share = min(SCALES, key=lambda each: (averages[each].nats, each))
+    share = min(ways, key=lambda each: (averages[each].nats, each))
     prompts = {False: ground.encoded(data.test), True: ground.encoded(with_chunks(repository, data), CONTEXT_TOKENS)}
     contestants = {
         "base": (None, False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import torch
 
 from peft_core.status_types import TORCH
 from peft_core.tasks import OnProgress
-from peft_daemon.adapters.manifest import AdapterLease
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch.base_model import load_model
@@ -75,7 +75,12 @@ def judge_adapter(
         device = "cuda" if torch.cuda.is_available() else "cpu"
         base = load_model(installation.base.path, LORA.precision_on(device), device=device)
         scorer = AnswerScorer(base)
-        way = _way(court.start, registry.lease(manifest, engine=TORCH), manifest.scalable, Path(scratch) / "mixtures")
+        made = registry.lease(manifest, engine=TORCH)
+        way = (
+            mixtures(court.start, made, Path(scratch) / "mixtures")
+            if court.start
+            else Way("", {each: replace(made, scale=each) if each else None for each in _scales(manifest)})
+        )
         tokens = ExampleTokenizer.of(base)
 
         def encoded(holes: Sequence[FillExample]) -> tuple[EncodedExample, ...]:
@@ -90,11 +95,12 @@ def judge_adapter(
         )
 
 
-def _way(start: StartingPoint | None, made: AdapterLease, scalable: bool, folder: Path) -> Way:
-    """Return scales of an adapter that began with new weights, or mixtures with what it began with, written here."""
-    if start is None:
-        scales = SCALES if scalable else ON_OR_OFF_SCALES
-        return Way("", {each: AdapterLease(made.digest, made.path, each) if each else None for each in scales})
+def _scales(manifest: Manifest) -> tuple[float, ...]:
+    return SCALES if manifest.scalable else ON_OR_OFF_SCALES
+
+
+def mixtures(start: StartingPoint, made: AdapterLease, folder: Path) -> Way:
+    """Write adapters between what a run began with and what it made into ``folder``; return the way."""
     points: dict[float, AdapterLease | None] = {}
     for share in SCALES:
         mix(start.lease, made.path, share, folder / f"{share:g}")

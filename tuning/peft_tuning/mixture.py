@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from peft_core.files import write_atomic
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.peft_files import CONFIG_FILE, WEIGHTS_FILE
+from peft_tuning.start import factors
 
 
 def mix(start: AdapterLease, made: Path, share: float, folder: Path) -> None:
@@ -24,16 +25,11 @@ def mix(start: AdapterLease, made: Path, share: float, folder: Path) -> None:
     ``start`` is a LoRA at its scale, and ``made`` has the same modules and rank at scale 1; ``folder`` may be ``made``.
     Raises KeyError for a tensor that only one of them has.
     """
-    before, after = load_file(start.path / WEIGHTS_FILE), load_file(made / WEIGHTS_FILE)
+    before, after = factors(start), load_file(made / WEIGHTS_FILE)
     if before.keys() != after.keys():
         raise KeyError(f"tensors of one adapter alone: {sorted(before.keys() ^ after.keys())[:3]}")
     folder.mkdir(parents=True, exist_ok=True)
-    mixed = {
-        name: torch.lerp(
-            before[name].float() * (start.scale if ".lora_B." in name else 1.0), after[name].float(), share
-        ).to(after[name].dtype)
-        for name in after
-    }
+    mixed = {name: torch.lerp(before[name], own.float(), share).to(own.dtype) for name, own in after.items()}
     # In memory until it is whole: the file that is replaced may be the one that was read.
     write_atomic(folder / WEIGHTS_FILE, save(mixed, metadata={"format": "pt"}))
     if folder != made:

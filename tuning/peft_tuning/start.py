@@ -23,7 +23,7 @@ from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 CONTINUED = ("lora", "qlora-4bit", "qlora-8bit")
 """Methods that make a LoRA and can begin with another."""
@@ -93,17 +93,20 @@ def with_start(job: TuneJob, start: StartingPoint) -> TuneJob:
     return msgspec.structs.replace(job, options=options)
 
 
+def factors(adapter: AdapterLease) -> dict[str, Tensor]:
+    """Return the low-rank factors of a LoRA, in float32, with the scale that it is served at in one of each pair."""
+    return {
+        name: tensor.float() * (adapter.scale if ".lora_B." in name else 1.0)
+        for name, tensor in load_file(adapter.path / WEIGHTS_FILE).items()
+    }
+
+
 def load_start(model: nn.Module, start: StartingPoint) -> None:
     """Give the LoRA on ``model`` the weights of its starting point; raises InvalidInput if they do not fit."""
     from peft import set_peft_model_state_dict  # noqa: PLC0415  (seconds)
 
-    scale = start.lease.scale
-    state = {
-        name: tensor.float() * (scale if ".lora_B." in name else 1.0)
-        for name, tensor in load_file(start.lease.path / WEIGHTS_FILE).items()
-    }
     try:
-        told: Any = set_peft_model_state_dict(model, state)
+        told: Any = set_peft_model_state_dict(model, factors(start.lease))
     except RuntimeError as error:  # a tensor of another shape
         raise _unfitting(start, str(error).splitlines()[-1].strip()) from None
     missing = [name for name in told.missing_keys if ".lora_" in name]

@@ -52,7 +52,7 @@ print(json.dumps([spinning, asleep, again]))
 """
 
 
-def seen(*others: float, cores: int = 2) -> Iterator[CoreTimes]:
+def seen(*others: float) -> Iterator[CoreTimes]:
     """Looks between which other programs kept so many cores busy, and this process one."""
     at = busy = own = 0.0
     yield CoreTimes(at, busy, own)
