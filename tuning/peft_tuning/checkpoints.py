@@ -64,6 +64,10 @@ class TrainingState(msgspec.Struct, kw_only=True):
     best_loss: float | None = msgspec.field(default=None, name="best_metric")
     """Lowest validation loss so far."""
     history: list[HistoryEntry] = msgspec.field(default_factory=list, name="log_history")
+    seconds: float = 0.0
+    """Time of all processes of the run until this was saved."""
+    peak_memory_bytes: int = 0
+    """Peak memory of all processes of the run until this was saved."""
 
     @property
     def losses(self) -> list[tuple[int, float]]:

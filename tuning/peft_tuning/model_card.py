@@ -47,6 +47,7 @@ def training_record(
         "train_examples": float(len(data.train[: identity.limit])),
         "seconds": result.seconds,
         "peak_memory_bytes": float(result.peak_memory_bytes),
+        "trainable_parameters": float(result.trainable_parameters),
     }
     return TrainingRecord(
         base=entry.id,

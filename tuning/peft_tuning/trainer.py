@@ -78,7 +78,7 @@ class TuneResult:
     """(step, validation loss) of every evaluation."""
     stopped_early: bool
     seconds: float
-    """Time of this process, without earlier parts of an interrupted run."""
+    """Time of this process and of earlier parts of an interrupted run, as far as they were saved."""
     peak_memory_bytes: int
     trainable_parameters: int
 
@@ -112,6 +112,7 @@ def train(
         reporter = ProgressReporter(run, peak, on_progress, folder)
         optimization = Optimization(run)
         state = TrainingState() if checkpoint is None else optimization.restore(checkpoint)
+        earlier_s, earlier_peak = state.seconds, state.peak_memory_bytes
         reporter.training_started(state)
 
         stopping = False
@@ -129,6 +130,8 @@ def train(
             if due and run.validation.examples and not stopping:
                 stopping = not _evaluate(optimization, state, store, reporter, interruption)
             if due or stopping or time.monotonic() - saved_at > run.job.checkpoint_every_s:
+                state.seconds = earlier_s + time.monotonic() - began
+                state.peak_memory_bytes = max(earlier_peak, peak.peak)
                 optimization.save(state, store)
                 saved_at = time.monotonic()
                 reporter.checkpoint_saved(state)
@@ -143,10 +146,10 @@ def train(
     best_step = state.best_step or state.step
     if state.best_step is not None:
         restore(run.model, store.best(state.best_step))
-    seconds = time.monotonic() - began
     if is_main_process():
         _write_adapter(run, folder / ADAPTER)
-        seconds = time.monotonic() - began
+    seconds = earlier_s + time.monotonic() - began
+    if is_main_process():
         on_progress(
             TrainingFinished(
                 step=state.step,
@@ -166,7 +169,7 @@ def train(
         evaluations=tuple(state.evaluations),
         stopped_early=not finished,
         seconds=seconds,
-        peak_memory_bytes=peak.peak,
+        peak_memory_bytes=max(earlier_peak, peak.peak),
         trainable_parameters=run.method.trainable_parameters(run.model),
     )
 

@@ -17,8 +17,9 @@ from transformers import TrainerCallback
 from peft_cli.progress_view import JsonLines, TuningView
 from peft_core.errors import Conflict, InvalidInput
 from peft_tuning import reporting, trainer
+from peft_tuning.checkpoints import CheckpointStore, TrainingState
 from peft_tuning.data.examples import DataSet, IntentExample
-from peft_tuning.events import TrainingEvent, ignore
+from peft_tuning.events import CheckpointSaved, TrainingEvent, ignore
 from peft_tuning.job import TuneJob
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.prepare import prepare
@@ -110,6 +111,28 @@ def test_a_tracker_gets_the_figures_of_steps_and_evaluations(tmp_path: Path, mon
     assert set(figures) == {"loss", "grad_norm", "learning_rate", "epoch"}
     assert evaluated["eval_loss"] == result.best_loss
     assert summary["train_loss"] == figures["loss"]
+
+
+def test_time_and_memory_of_a_resumed_run_are_those_of_all_its_parts(tmp_path: Path) -> None:
+    job, folder = tiny_run.job(), tmp_path / "run"
+    saved: list[TrainingState] = []
+
+    def end_after_three(event: TrainingEvent) -> None:
+        if isinstance(event, CheckpointSaved):
+            found = CheckpointStore(folder / trainer.CHECKPOINTS).latest()
+            assert found is not None
+            saved.append(found.state())
+            if len(saved) == 3:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, job, tell=end_after_three)
+    assert 0 < saved[0].seconds < saved[1].seconds < saved[2].seconds
+    prepared = prepare(job, tiny_run.base(), tiny_run.data(), tiny_run.FORMATS)
+    result = train(prepared, folder, ignore, resume=True)
+    # The last quarter of the steps alone takes less than the first three.
+    assert result.seconds > saved[2].seconds
+    assert result.peak_memory_bytes >= saved[2].peak_memory_bytes > 0
 
 
 def test_patience_ends_a_run_and_the_best_weights_are_kept(tmp_path: Path) -> None:
