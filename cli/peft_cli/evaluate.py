@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from peft_cli.output import EVAL_PACKAGES, RAY_PACKAGES, Json, require_extra
+from peft_cli.output import EVAL_PACKAGES, RAY_PACKAGES, Json, emit, require_extra, termination_interrupts
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import resolve
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -43,6 +44,16 @@ def evaluate(
     repo: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Fill holes in the held-out code of this repository.")
     ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Tune and evaluate a matrix of models, methods, data sets, strategies and seeds (docs/study.md).",
+        ),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="With --study: measure what it takes, print it, and stop.")
+    ] = False,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,10 +135,17 @@ def evaluate(
     Example:
       peft-daemon evaluate --dataset conala --strategy zero-shot --strategy adapter:conala --limit 50
       peft-daemon evaluate --repo . --strategy zero-shot --strategy adapter:mine --run-tests
+      peft-daemon evaluate --study conala-small.toml --plan
     """
     require_extra("evaluation", "eval", EVAL_PACKAGES)
     if ray is not None:
         require_extra("--ray", "ray", RAY_PACKAGES)
+    if study is not None:
+        _refuse_beside_study(context)
+        _study(study, ray, plan=plan, as_json=as_json)
+        return
+    if plan:
+        raise InvalidInput("--plan goes with --study only", fix="Use `--limit` to try an evaluation out")
     from peft_evaluation.runner import EvaluateRequest
     from peft_evaluation.strategies import CONTEXT_TOKENS, EXAMPLES, NEIGHBOURS, SEEDS, ChunkMixture, Sweep
     from peft_tuning.installation import Installation
@@ -214,7 +232,7 @@ def _source(
     if (dataset is None) == (repo is None):
         raise InvalidInput(
             "say what to evaluate on",
-            why="exactly one of --dataset and --repo",
+            why="exactly one of --dataset, --repo and --study",
             fix="e.g. `peft-daemon evaluate --dataset conala`",
         )
     from peft_tuning.data.datasets.sources import SEED
@@ -228,6 +246,58 @@ def _source(
 
     locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
     return Path(str(dataset)).stem, lambda on_progress: catalogue.load(str(dataset), locations, seed=SEED)
+
+
+WITH_STUDY = ("study", "plan", "ray", "resume", "as_json")
+"""Options of ``evaluate`` that go with --study; it always resumes."""
+
+
+def _refuse_beside_study(context: typer.Context) -> None:
+    """Raise InvalidInput if an option is given that the study's file decides."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name is not None
+        and option.name not in WITH_STUDY
+        and (source := context.get_parameter_source(option.name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise InvalidInput(
+            f"{', '.join(given)} cannot be given with --study",
+            why="the study's file says it",
+            fix="Write it into the file; docs/study.md lists its keys",
+        )
+
+
+def _study(file: Path, ray: str | None, *, plan: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from peft_cli.progress_view import JsonLines
+    from peft_cli.study_view import StudyView, print_forecast
+    from peft_evaluation.study.definition import read_study
+    from peft_evaluation.study.forecast import forecast
+    from peft_evaluation.study.progress import StudyRequest
+    from peft_evaluation.study.runner import run_study
+
+    paths = Paths.from_environment()
+    request = StudyRequest(
+        study=read_study(file),
+        settings=resolve(user_file=paths.config_file).settings,
+        paths=paths,
+        ray=ray,
+        command=shlex.join(("peft-daemon", *sys.argv[1:])),
+    )
+    with termination_interrupts():
+        if as_json and not plan:
+            run_study(request, JsonLines(sys.stdout))
+            return
+        with StudyView(Console(stderr=True)) as view:
+            if not plan:
+                run_study(request, view)
+                return
+            found = forecast(request, view)
+    emit(found, as_json=as_json, text=lambda: print_forecast(Console(), found))
 
 
 def _run(request: EvaluateRequest, installation: Installation, *, as_json: bool) -> None:

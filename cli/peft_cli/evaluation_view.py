@@ -57,11 +57,11 @@ class EvaluationBars(BarView):
             case SampleAnswered():
                 self._hide("loading")
                 first_line = event.text.partition("\n")[0][:MAX_ANSWER_CHARS]
-                scores = _scores(event.scores)
+                scores = scores_so_far(event.scores)
                 self._update("answers", event.strategy, event.done, event.of, scores=scores, answer=first_line)
             case AnswerVerified():
                 self._hide("answers")
-                scores = _passed(event)
+                scores = passed(event)
                 self._update("runs", "running answers", event.done, event.of, scores=scores, answer=event.item)
             case EvaluationReported():
                 for name in ("loading", "answers", "runs"):
@@ -95,11 +95,11 @@ class EvaluationLog:
                 # Not at once, so that an error while loading is the only line.
                 self._log.print(f"{event.what}{share}")
             case SampleAnswered():
-                facts = (f"{event.strategy} {event.done:,}/{event.of:,}", _scores(event.scores))
+                facts = (f"{event.strategy} {event.done:,}/{event.of:,}", scores_so_far(event.scores))
                 text = ", ".join(filter(None, (*facts, f"{duration(event.eta_s)} left")))
                 self._log.print(text, step=event.strategy, last=event.done == event.of)
             case AnswerVerified():
-                text = f"running answers {event.done:,}/{event.of:,}, {_passed(event)}"
+                text = f"running answers {event.done:,}/{event.of:,}, {passed(event)}"
                 self._log.print(text, step="running", last=event.done == event.of)
             case EvaluationReported():
                 print_evaluation(self._console, event)
@@ -117,15 +117,15 @@ def print_evaluation(console: Console, event: EvaluationReported) -> None:
             table.add_row(name, METRICS[metric].label, value, end_section=metric == metrics[-1])
     console.print(table)
     for found in event.comparisons:
-        _print(
+        print_line(
             console,
             f"{found.strategy}, {METRICS[found.metric].label}: {found.judgement.value} "
             f"({difference(found)}, p {probability(found.p_adjusted)})",
         )
     for warning in event.warnings:
-        _print(console, f"note: {warning}")
+        print_line(console, f"note: {warning}")
     name = Path(event.folder).name
-    _print(console, f"report: {event.folder}/report.html (`peft-daemon report open {name}`)")
+    print_line(console, f"report: {event.folder}/report.html (`peft-daemon report open {name}`)")
 
 
 def typing_view(console: Console) -> AbstractContextManager[Callable[[TypingEvent], None]]:
@@ -191,20 +191,22 @@ def print_typing_report(console: Console, report: BenchReport, folder: str) -> N
     console.print(table, highlight=False)
     words = {True: "met", False: "not met", None: "not measured"}
     for goal in report.goals:
-        _print(console, f"{words[goal.met]}: {goal.what}: {report_module.number(goal.value)} ({goal.target})")
+        print_line(console, f"{words[goal.met]}: {goal.what}: {report_module.number(goal.value)} ({goal.target})")
     for note in report.notes:
-        _print(console, f"note: {note}")
-    _print(console, f"report: {folder}/{report_module.TYPING_PAGES.page}")
+        print_line(console, f"note: {note}")
+    print_line(console, f"report: {folder}/{report_module.TYPING_PAGES.page}")
 
 
-def _print(console: Console, text: str) -> None:
+def print_line(console: Console, text: str) -> None:
+    """Print text as it is, however long it is."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _scores(scores: Mapping[str, float]) -> str:
+def scores_so_far(scores: Mapping[str, float]) -> str:
     """Write the scores so far: ``exact match, top 1 8.7 %, chrF 47.9``."""
     return ", ".join(f"{METRICS[metric].label} {format_value(metric, value)}" for metric, value in scores.items())
 
 
-def _passed(event: AnswerVerified) -> str:
+def passed(event: AnswerVerified) -> str:
+    """Write how many answers have passed: ``12 passed (60 %)``."""
     return f"{event.passed:,} passed ({100 * event.passed / event.done:.0f} %)"

@@ -57,14 +57,15 @@ def open_report(
 ) -> None:
     """Open a report in the browser; its pages are written again from its report.json.
 
-    A report of `bench typing` opens as well: by the name of its run, its folder, or its bench.json.
+    Reports of `evaluate --study` and `bench typing` open as well: by name, folder, study.json or bench.json.
     """
     require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report.html import EVALUATION_PAGES
+    from peft_evaluation.study.report import STUDY_PAGES
     from peft_evaluation.typing_benchmark.report import TYPING_PAGES
 
     # Takes the first kind that has this report. If none has it, the first raises the error.
-    found = [(kind, _report_path(which, kind.format.runs)) for kind in (EVALUATION_PAGES, TYPING_PAGES)]
+    found = [(kind, _report_path(which, kind.format.runs)) for kind in (EVALUATION_PAGES, STUDY_PAGES, TYPING_PAGES)]
     kind, path = next(((kind, path) for kind, path in found if kind.format.is_at(path)), found[0])
     page = kind.remake(path)
     typer.echo(str(page))

@@ -125,7 +125,13 @@ def evaluation_folder(installation: Installation, name: str) -> Path:
 
 def evaluate(request: EvaluateRequest, installation: Installation, on_progress: OnEvaluationEvent) -> Report:
     """Run the whole evaluation and return its report; raises what ``answer_all`` and ``run_all`` raise."""
-    items = answer_all(request, installation, on_progress)
+    return report_answers(request, answer_all(request, installation, on_progress), installation, on_progress)
+
+
+def report_answers(
+    request: EvaluateRequest, items: SampleSet, installation: Installation, on_progress: OnEvaluationEvent
+) -> Report:
+    """Run the answers so far that have tests, score all, and write the report; raises what ``run_all`` raises."""
     folder = evaluation_folder(installation, request.name)
     identity = read_identity(folder)
     answered = list(Journal(folder / "answers.jsonl", SampleResult).read())
@@ -171,13 +177,18 @@ def answer_all(request: EvaluateRequest, installation: Installation, on_progress
         return _answer_all(request, installation, cluster, on_progress)
 
 
+def load_samples(request: EvaluateRequest, on_progress: OnEvaluationEvent) -> SampleSet:
+    """Return the items of an evaluation, without a repository's own tests."""
+    items = request.load_items(lambda what, done, of: on_progress(Loading(what=what, done=done, of=of)))
+    return items.first(request.limit) if request.limit else items
+
+
 def _answer_all(
     request: EvaluateRequest, installation: Installation, cluster: Cluster | None, on_progress: OnEvaluationEvent
 ) -> SampleSet:
     path = installation.base.path
     installation.require_intact()
-    items = request.load_items(lambda what, done, of: on_progress(Loading(what=what, done=done, of=of)))
-    items = items.first(request.limit) if request.limit else items
+    items = load_samples(request, on_progress)
     _require_tests(request, items)
     if request.own_tests is not None:
         items = _with_own_tests(

@@ -47,6 +47,33 @@ def measure(values: SampleValues, kind: MetricKind, *, seed: int = 0) -> Measure
     return Measure(value=mean, low=min(low, mean), high=max(high, mean), count=len(numbers), interval="bootstrap")
 
 
+def measure_over_seeds(runs: Sequence[SampleValues], kind: MetricKind, *, seed: int = 0) -> Measure:
+    """Return the mean over items and seeds; ``runs`` has the values of each seed. Raises ValueError without items.
+
+    The interval is the bootstrap's with items and seeds both drawn anew, as another run would have other seeds. Of one
+    seed, and of a rate that is 0 or 1 on each item with all seeds, it is ``measure``'s. Items without a value for each
+    seed are left out.
+    """
+    shared = sorted(set[str]().union(*runs).intersection(*runs))
+    if not shared:
+        raise ValueError("no item has a value for each seed")
+    table = np.array([[run[item] for item in shared] for run in runs])
+    means = dict(zip(shared, table.mean(axis=0).tolist(), strict=True))
+    if len(runs) == 1 or (kind is MetricKind.RATE and _is_binary(np.array(list(means.values())))):
+        return measure(means, kind, seed=seed)
+    # Sorted by their values, so that the random draws do not depend on the order of items and seeds.
+    table = table[np.argsort(table.mean(axis=1), kind="stable")]
+    table = table[:, np.lexsort(table)]
+    generator, seeds, items = np.random.default_rng(seed), *table.shape
+    blocks = []
+    for _ in range(RESAMPLES // _BLOCK):
+        shares = generator.multinomial(seeds, [1 / seeds] * seeds, _BLOCK) / seeds
+        drawn = generator.integers(0, items, (_BLOCK, items))
+        blocks.append(np.take_along_axis(shares @ table, drawn, axis=1).mean(axis=1))
+    mean, (low, high) = float(table.mean()), _interval(np.concatenate(blocks))
+    return Measure(value=mean, low=min(low, mean), high=max(high, mean), count=items, interval="bootstrap")
+
+
 def compare(
     strategy: tuple[str, SampleValues],
     baseline: tuple[str, SampleValues],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from peft_evaluation.report.schema import Report, StrategyResult
+from peft_evaluation.report.schema import Measure, Report, StrategyResult
 from peft_evaluation.report.tables import format_interval, number
 from peft_evaluation.scorers.metrics import METRICS
 
@@ -118,23 +118,23 @@ class CurveChart:
     axes: Axes
 
 
-def intervals(report: Report, metric: str) -> IntervalChart:
-    """Return the chart of a metric's values and intervals, in the order of the strategies."""
-    there = [each for each in report.strategies if metric in each.metrics]
-    measures = [each.metrics[metric] for each in there]
-    left = 20 + LETTER * max(len(each.id) for each in there)
+def intervals(figures: Mapping[str, Mapping[str, Measure]], metric: str, baseline: str) -> IntervalChart:
+    """Return the chart of a metric's values and intervals; ``figures`` has the metrics by strategy, in their order."""
+    there = [name for name, metrics in figures.items() if metric in metrics]
+    measures = [figures[name][metric] for name in there]
+    left = 20 + LETTER * max(map(len, there))
     scale = _AxisScale.of([m.low for m in measures] + [m.high for m in measures], left, left + PLOT)
     bars = tuple(
         IntervalBar(
-            strategy=each.id,
+            strategy=name,
             y=TOP + ROW * (index + 0.5),
             low=scale.at(measure.low),
             value=scale.at(measure.value),
             high=scale.at(measure.high),
             label=format_interval(metric, measure),
-            baseline=each.id == report.baseline,
+            baseline=name == baseline,
         )
-        for index, (each, measure) in enumerate(zip(there, measures, strict=True))
+        for index, (name, measure) in enumerate(zip(there, measures, strict=True))
     )
     ticks = tuple(Tick(scale.at(value), number(metric, value)) for value in scale.ticks())
     return IntervalChart(

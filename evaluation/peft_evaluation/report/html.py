@@ -72,6 +72,7 @@ def html(report: Report) -> str:
     """The report as one HTML document."""
     metric = headline(report)
     metrics = [name for name in WHOLES if any(name in each.metrics for each in report.strategies)]
+    figures = {each.id: each.metrics for each in report.strategies}
     scatters = [charts.scatter(report, metric, cost) for cost in ("latency", "memory")]
     return render(
         "report.html.j2",
@@ -80,7 +81,7 @@ def html(report: Report) -> str:
         title=title(report),
         verdicts=_verdicts(report, metric),
         notes=(*report.warnings, *report.data.notes),
-        charts=[charts.intervals(report, name) for name in metrics],
+        charts=[charts.intervals(figures, name, report.baseline) for name in metrics],
         scatters=[chart for chart in scatters if chart],
         groups={**tables.of_parts(report), **tables.by_group(report)},
         costs=tables.costs(report),

@@ -40,7 +40,7 @@ def _quality(report: Report) -> Iterator[str]:
     yield ""
     yield "With 95 % intervals."
     yield ""
-    yield from lines(tables.quality(report.strategies, {each.id: each.metrics for each in report.strategies}))
+    yield from lines(tables.quality({each.id: each.metrics for each in report.strategies}))
     for heading, table in {**tables.of_parts(report), **tables.by_group(report)}.items():
         yield f"### {heading}"
         yield ""

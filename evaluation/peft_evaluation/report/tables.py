@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from peft_evaluation.report.schema import Comparison, Measure, Report, StrategyResult
+from peft_evaluation.report.schema import Comparison, Measure, Report
 from peft_evaluation.scorers.metrics import METRICS, WHOLES, MetricKind
 
 
@@ -41,22 +41,18 @@ def facts(report: Report) -> Table:
     return Table(("", ""), tuple(rows))
 
 
-def quality(
-    strategies: Sequence[StrategyResult],
-    figures: Mapping[str, Mapping[str, Measure]],
-    of: Sequence[str] = WHOLES,
-) -> Table:
+def quality(figures: Mapping[str, Mapping[str, Measure]], of: Sequence[str] = WHOLES) -> Table:
     """Return the table of the metrics ``of`` that have values; ``figures`` has the values by strategy."""
-    metrics = [metric for metric in of if any(metric in figures[each.id] for each in strategies)]
+    metrics = [metric for metric in of if any(metric in measures for measures in figures.values())]
     return Table(
         ("strategy", "items", *(METRICS[metric].label for metric in metrics)),
         tuple(
             (
-                each.id,
-                str(max((measure.count for measure in figures[each.id].values()), default=0)),
-                *(format_interval(m, figures[each.id][m]) if m in figures[each.id] else "—" for m in metrics),
+                name,
+                str(max((measure.count for measure in measures.values()), default=0)),
+                *(format_interval(m, measures[m]) if m in measures else "—" for m in metrics),
             )
-            for each in strategies
+            for name, measures in figures.items()
         ),
     )
 
@@ -68,7 +64,7 @@ def of_parts(report: Report) -> Mapping[str, Table]:
     wholes = dict.fromkeys(metric.part_of for metric in METRICS.values() if metric.part_of and metric.id in there)
     return {
         f"Parts of {METRICS[whole].label}": quality(
-            report.strategies, figures, [name for name, metric in METRICS.items() if metric.part_of == whole]
+            figures, [name for name, metric in METRICS.items() if metric.part_of == whole]
         )
         for whole in wholes
     }
@@ -77,10 +73,7 @@ def of_parts(report: Report) -> Mapping[str, Table]:
 def by_group(report: Report) -> Mapping[str, Table]:
     """Return the quality table of each group of items."""
     names = dict.fromkeys(group for each in report.strategies for group in each.groups)
-    return {
-        group: quality(report.strategies, {each.id: each.groups.get(group, {}) for each in report.strategies})
-        for group in names
-    }
+    return {group: quality({each.id: each.groups.get(group, {}) for each in report.strategies}) for group in names}
 
 
 def costs(report: Report) -> Table:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peft_evaluation.report.schema import Comparison, Judgement
 from peft_evaluation.scorers.metrics import MetricKind
-from peft_evaluation.stats import SampleValues, adjust_p_values, compare, mcnemar, measure
+from peft_evaluation.stats import SampleValues, adjust_p_values, compare, mcnemar, measure, measure_over_seeds
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=40)
 
@@ -137,3 +137,32 @@ def test_equal_strategies_are_told_apart_about_as_seldom_as_it_says() -> None:
         a, b = generator.beta(2, 3, size=(2, 60))
         found += against(list(a), list(b)).judgement is not Judgement.NO_DIFFERENCE
     assert 1 <= found <= 16
+
+
+def test_of_one_seed_and_of_seeds_that_agree_the_interval_is_that_of_the_items() -> None:
+    rate = [1.0] * 12 + [0.0] * 28
+    for kind in MetricKind:
+        assert measure_over_seeds([values(rate)], kind) == measure(values(rate), kind)
+    assert measure_over_seeds([values(rate)] * 3, MetricKind.RATE) == measure(values(rate), MetricKind.RATE)
+
+
+def test_seeds_that_differ_make_the_interval_wider_than_that_of_their_means() -> None:
+    draw = np.random.default_rng(1)
+    items = draw.normal(50, 5, 200)
+    runs = [items + shift for shift in (-6.0, 0.0, 6.0)]
+    found = measure_over_seeds([values(run) for run in runs], MetricKind.MEAN)
+    of_means = measure(values(np.mean(runs, axis=0)), MetricKind.MEAN)
+    assert (found.value, found.count) == (pytest.approx(of_means.value), 200)
+    # The seeds' own share: the mean of three draws of -6, 0 and 6 has a standard deviation of 2.8.
+    assert found.high - found.low > 4 * (of_means.high - of_means.low)
+    assert found.low == pytest.approx(found.value - 2 * 2.8, abs=1.5)
+
+
+def test_it_does_not_depend_on_the_order_of_items_and_seeds_and_leaves_out_items_that_a_seed_lacks() -> None:
+    one, two = {"a": 1.0, "b": 4.0, "c": 9.0}, {"a": 2.0, "b": 3.0, "c": 5.0, "d": 100.0}
+    backwards = dict(reversed(one.items()))
+    found = measure_over_seeds([one, two], MetricKind.MEAN)
+    assert found == measure_over_seeds([two, backwards], MetricKind.MEAN)
+    assert (found.value, found.count) == (pytest.approx(4.0), 3)
+    with pytest.raises(ValueError, match="no item"):
+        measure_over_seeds([{"a": 1.0}, {"b": 1.0}], MetricKind.MEAN)

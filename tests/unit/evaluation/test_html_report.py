@@ -107,7 +107,7 @@ def test_one_strategy_alone_makes_a_page_too(report: Report) -> None:
 
 def test_a_chart_keeps_everything_between_its_margins(report: Report) -> None:
     for metric in report.strategies[0].metrics:
-        chart = charts.intervals(report, metric)
+        chart = charts.intervals({each.id: each.metrics for each in report.strategies}, metric, report.baseline)
         for bar in chart.bars:
             assert chart.left < bar.low <= bar.value <= bar.high < chart.right
         places = [tick.at for tick in chart.ticks]

@@ -74,14 +74,20 @@ class LoadedBase:
         return None
 
 
+def serving_precision(setting: str) -> Precision:
+    """Return the precision of the setting ``torch_precision``; ``auto`` is nf4 on CUDA and float32 on a CPU."""
+    if setting != "auto":
+        return Precision(setting)
+    return Precision.NF4 if torch.cuda.is_available() else Precision.FLOAT32
+
+
 def load_base(path: Path, precision: str) -> LoadedBase:
-    """Load a GGUF file or a folder in transformers' layout; ``auto`` is nf4 on CUDA and float32 on a CPU.
+    """Load a GGUF file or a folder in transformers' layout in the precision of the setting ``torch_precision``.
 
     Raises NotFound or InvalidInput.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    best = Precision.NF4 if device == "cuda" else Precision.FLOAT32
-    return load_model(path, best if precision == "auto" else Precision(precision), device=device)
+    return load_model(path, serving_precision(precision), device=device)
 
 
 def load_model(path: Path, precision: Precision, *, device: str = "cpu") -> LoadedBase:

@@ -1,0 +1,1 @@
+"""Studies: a matrix of models, data sets, strategies, methods and seeds, tuned and evaluated, in one report."""
