@@ -27,18 +27,18 @@ from peft_daemon.engines.torch.families import family_of
 from peft_daemon.engines.waiting import set_wait_policy
 from peft_tuning import budget, methods, prepare
 from peft_tuning.data.examples import DataSet, Example, FillExample
-from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
-from peft_tuning.encode import EncodedExample, ExampleTokenizer, TokenLimits, encode_examples
+from peft_tuning.data.repository.documents import learning_data_set
+from peft_tuning.encode import EncodedExample, ExampleTokenizer, encode_examples
 from peft_tuning.gate import average_scores, improvement
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, short_run
+from peft_tuning.judging import LIMITS
 from peft_tuning.likelihood import AnswerLikelihood, AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.mixture import mix
 from peft_tuning.start import StartingPoint, starting_point, what_serves, with_start
 from peft_tuning.trainer import ADAPTER, train
 
-LIMITS = TokenLimits(prompt_tokens=512, response_tokens=ANSWER_TOKENS)
 RANK = 8
 
 

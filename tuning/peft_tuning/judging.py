@@ -16,6 +16,7 @@ from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.engines import factory
+from peft_daemon.engines.limits import LEAST_PROMPT_TOKENS
 from peft_daemon.engines.torch.base_model import load_model
 from peft_tuning.budget import GATE_SHARE
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
@@ -40,8 +41,8 @@ from peft_tuning.methods.lora import LORA
 from peft_tuning.mixture import mix
 from peft_tuning.start import StartingPoint, what_serves
 
-LIMITS = TokenLimits(prompt_tokens=512, response_tokens=ANSWER_TOKENS)
-"""Prompts are as long as those that are trained on: reading them takes most of the time."""
+LIMITS = TokenLimits(prompt_tokens=LEAST_PROMPT_TOKENS, response_tokens=ANSWER_TOKENS)
+"""Prompts are as long as those of completion where the machine is slow."""
 MEASURED_HOLES = 4
 GENERAL_SHARE = 1 / 4
 """Holes in general code, for each one to judge by."""

@@ -10,6 +10,7 @@ import torch
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_tuning import methods
+from peft_tuning.batch import ROW_STEP
 from peft_tuning.encode import EncodedExample
 from peft_tuning.likelihood import AnswerScorer, Endings
 from peft_tuning.methods.base import MethodOptions
@@ -73,6 +74,29 @@ def test_scores_are_those_of_each_example_alone_and_the_base_is_left_as_it_was(t
     assert scorer.score(examples, None) == before
     half = scorer.score(examples, AdapterLease(lease.digest, lease.path, 0.5))
     assert [each.nats for each in half] != [each.nats for each in together]
+
+
+@pytest.mark.parametrize("family", [each for each in tiny_run.FAMILIES if each != "t5"])
+def test_what_prompts_have_in_common_is_read_once_and_changes_no_score(family: str) -> None:
+    base = tiny_run.base(family)
+    beginning = tuple(1 + (7 * number) % 50 for number in range(2 * ROW_STEP))
+    examples = [
+        EncodedExample((*beginning[:length], *own), (7, 8, own[0]))
+        for length, own in ((len(beginning), (3, 4)), (len(beginning), (3, 5)), (ROW_STEP, (60,)), (0, (61, 62)))
+    ]
+    read: list[int] = []
+    hook = base.model.register_forward_pre_hook(
+        lambda _model, _args, inputs: read.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        together = AnswerScorer(base).score(examples, None)
+        assert sorted(read) == [ROW_STEP, ROW_STEP, ROW_STEP, 3 * ROW_STEP]
+    finally:
+        hook.remove()
+    for example, score in zip(examples, together, strict=True):
+        (alone,) = AnswerScorer(base).score([example], None)
+        assert alone.exact == score.exact
+        assert alone.nats == pytest.approx(score.nats, abs=1e-4)
 
 
 def test_an_end_of_the_line_ends_its_rest_also_within_the_token_that_writes_its_last_characters() -> None:
