@@ -12,6 +12,7 @@ import msgspec
 import typer
 
 from peft_cli.output import TUNE_PACKAGES, emit, require_extra
+from peft_core.child_main import follow_parent
 from peft_core.errors import InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
@@ -110,6 +111,9 @@ def tune(
         int, typer.Option(min=0, max=19, help="Niceness: the higher, the more other programs go first.")
     ] = 10,
     gate_holes: Annotated[int, typer.Option(min=0, help="Most held-out holes that judge a repository's adapter.")] = 96,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="TIME", help="Time between two checkpoints, as in 90s; more are made at evaluations.")
+    ] = "10m",
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
@@ -125,11 +129,12 @@ def tune(
       peft-daemon tune --repo . --budget 10m
       peft-daemon tune --dataset conala --method ia3 --json
     """
+    follow_parent()
     require_extra("tuning", "tune", TUNE_PACKAGES)
     import torch
 
     from peft_tuning import methods
-    from peft_tuning.budget import most_documents
+    from peft_tuning.budget import most_documents, parse_duration
     from peft_tuning.data.repository.documents import HELD_OUT_HOLES
     from peft_tuning.installation import Installation
     from peft_tuning.learned import documents_learned
@@ -192,6 +197,7 @@ def tune(
         patience=early_stopping,
         threads=resumed_threads(installation.folder(adapter_name)) if resume else threads or default_threads(paths),
         niceness=nice,
+        checkpoint_every_s=parse_duration(checkpoint_every),
         report_to=tuple(report_to or ()),
     )
     request = TuneRequest(

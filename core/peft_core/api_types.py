@@ -330,3 +330,24 @@ class UseAdapterRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     """Null: those the adapter was trained for; of ``base`` both."""
     repository: ShortText | None = None
     """Absolute path; null: everywhere no repository says otherwise."""
+
+
+class LearningAction(StrEnum):
+    """What a user wants of learning in the background."""
+
+    ON = "on"
+    OFF = "off"
+    LATER = "later"
+    """Asked, and answered with "not now"; an editor tells it before it asks, so that no other asks too."""
+    NOW = "now"
+    """One run, without waiting for an idle machine."""
+    ROLLBACK = "rollback"
+    """Let serve what served before the last version."""
+
+
+class LearningRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/learning``; the answer is ``status_types.LearningStatus``."""
+
+    action: LearningAction
+    repository: FullPath
+    """Absolute path of the repository, or of a folder in it."""

@@ -82,6 +82,19 @@ def _end(code: int, at_end: Callable[[], None]) -> NoReturn:
     os._exit(code)
 
 
+def follow_parent() -> None:
+    """End this process with the one that started it, where that one asked for it by ``PARENT_VARIABLE``.
+
+    For a program that does not read its stdin: the parent holds it open. What this process starts does not inherit the
+    wish. Without the kernel's help the end is a SIGTERM, which the program may catch to save its work.
+    """
+    if PARENT_VARIABLE not in os.environ:
+        return
+    end_with_parent()
+    del os.environ[PARENT_VARIABLE]
+    CommandReader(sys.stdin.buffer, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
 def end_with_parent() -> None:
     """Have the kernel kill this process when the thread that started it ends; Linux only, else nothing."""
     if sys.platform != "linux":

@@ -195,6 +195,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             "off: nothing"
         ),
     ] = "counts"
+    learn: Annotated[
+        Literal["off", "ask", "on"],
+        Meta(
+            description="learn repositories while the machine is idle; ask: where you agreed, editors ask once; on: "
+            "all with enough code"
+        ),
+    ] = "ask"
+    learn_minutes: Annotated[
+        int, Meta(ge=1, le=1440, description="most minutes a day for learning in the background")
+    ] = 60
+    learn_idle_s: Annotated[
+        int,
+        Meta(ge=1, le=86_400, description="seconds without a request before learning in the background begins"),
+    ] = 120
     offline: Annotated[bool, Meta(description="never use the network, not even in `models pull`")] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="level of detail of the log")

@@ -118,6 +118,71 @@ class ServingLimit(msgspec.Struct, frozen=True):
     why: str
 
 
+class LearningChoice(StrEnum):
+    """Whether a repository may be learned in the background, as its user said."""
+
+    UNASKED = "unasked"
+    LATER = "later"
+    """The user was asked and said "not now"."""
+    ON = "on"
+    OFF = "off"
+
+
+class LearningActivity(StrEnum):
+    """What the daemon does for a repository now."""
+
+    OFF = "off"
+    """It may not learn it."""
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    """The run's process is stopped."""
+
+
+class RepositoryLearning(msgspec.Struct, frozen=True, kw_only=True):
+    """Learning in the background, for one repository."""
+
+    root: str
+    """The top of its work tree."""
+    choice: LearningChoice
+    activity: LearningActivity
+    line: str
+    """What it does or waits for, in words."""
+    last: str = ""
+    """How the last run ended, in words."""
+    last_at: float = 0.0
+    """When, in seconds since 1970; 0: there was none."""
+    adapter: str = ""
+    """Name of its adapter; empty before the first run."""
+    in_use: bool = False
+    """Whether a version that was learned in the background is in use."""
+    learned: str = ""
+    """The newest commit when the last run began that came to its end."""
+    step: int = 0
+    steps: int = 0
+    """0: not known yet."""
+    pid: int | None = None
+    """Of the run's process."""
+    ask: bool = False
+    """Whether the user should be asked now: the setting is `ask`, and there is enough code."""
+
+
+class LearningStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``GET /v1/learning``."""
+
+    setting: str
+    line: str
+    """What an editor shows, in one line; empty: nothing."""
+    minutes_today: float
+    minutes_a_day: int
+    missing: list[str] = []
+    """Packages of tuning that are not installed; nothing is learned then."""
+    repositories: list[RepositoryLearning] = []
+    """Those that were learned, or for which the user made a choice."""
+    here: RepositoryLearning | None = None
+    """The repository of the folder that was asked about; null where it is in none."""
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``GET /v1/status``."""
 
@@ -145,3 +210,5 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What makes completions slow or bad, and what to do."""
     tuning: str = ""
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
+    learning: str = ""
+    """What learning in the background does or did last, in one line; empty: nothing."""

@@ -37,6 +37,8 @@ from peft_daemon.engines.limits import KnownSpeeds, context_tokens
 from peft_daemon.engines.llamacpp.choice import choose_program
 from peft_daemon.engines.on_demand import on_demand
 from peft_daemon.feedback import FeedbackStore
+from peft_daemon.learning.learner import LearnedBase, Learner
+from peft_daemon.learning.service import LearningService
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
 from peft_daemon.metrics import Metrics
@@ -44,7 +46,7 @@ from peft_daemon.models.catalogue import ModelEntry, memory_shortage, open_catal
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
-from peft_daemon.routes import chat, llama_server, native, openai
+from peft_daemon.routes import chat, learning, llama_server, native, openai
 from peft_daemon.routes.middleware import AccessMiddleware, Activity, ActivityMiddleware
 from peft_daemon.routes.responses import ERROR_HANDLERS
 
@@ -110,6 +112,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     service = CompletionService(settings, models, registry, context, metrics)
     speeds = KnownSpeeds(paths.known_speeds)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
+    learner = Learner(settings, paths, registry, LearnedBase(fill.sha256, fill.bytes), lambda: activity.idle_s)
+    learning_service = LearningService(learner)
+    activity.serve_background_work(learner.request_began, lambda: learner.is_running)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -121,9 +126,11 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         watching = [asyncio.create_task(model.watch()) for model in local]
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
+        learner.start()
         try:
             yield
         finally:
+            ending = asyncio.create_task(learner.close())
             for model, task in zip(local, watching, strict=True):
                 model.verifier.close()
                 task.cancel()
@@ -138,6 +145,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             await context.stop()
             await importing
             await opening
+            await ending
 
     def status() -> DaemonStatus:
         engine_now, *others = (each.status() for each in engines)
@@ -160,7 +168,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             limits=service.limits(),
             left_out=service.left_out(),
             warnings=_warnings(local),
-            tuning=notice.name if (notice := find_running_tuning(paths)) else "",
+            # What is learned in the background gives way to completions, so it is no reason for a warning.
+            tuning=notice.name if (notice := find_running_tuning(paths)) and notice.name != learner.name else "",
+            learning=learning_service.line(),
         )
 
     return Starlette(
@@ -171,7 +181,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
                 status=status,
                 feedback=None if settings.feedback == "off" else feedback,
                 context=context,
+                learner=learner,
             ),
+            *learning.routes(learning_service),
             *openai.routes(service),
             *chat.routes(service),
             *llama_server.routes(service),

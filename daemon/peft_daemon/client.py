@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -28,6 +29,8 @@ from peft_core.api_types import (
     FeedbackRequest,
     FeedbackResponse,
     FinalEvent,
+    LearningAction,
+    LearningRequest,
     StreamEvent,
     UseAdapterRequest,
     WarmResponse,
@@ -36,7 +39,7 @@ from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonErr
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_core.paths import Paths
 from peft_core.settings import Resolved, Settings, resolve
-from peft_core.status_types import DaemonStatus, EngineState
+from peft_core.status_types import DaemonStatus, EngineState, LearningStatus
 from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import error_from_body, error_from_response
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
@@ -54,6 +57,9 @@ __all__ = [
     "EngineState",
     "FinalEvent",
     "InvalidInput",
+    "LearningAction",
+    "LearningRequest",
+    "LearningStatus",
     "Paths",
     "PeftDaemonError",
     "Resolved",
@@ -302,6 +308,21 @@ class DaemonClient:
         """Report saved files and fresh edits of a workspace; False where the daemon reads nothing of it."""
         body = msgspec.json.encode(told)
         return (await self._ask("POST", "/v1/context/changed", ContextResponse, body)).taken
+
+    async def learning(self, folder: str | None = None) -> LearningStatus:
+        """The state of learning in the background, with that of the repository in which ``folder`` lies."""
+        query = "" if folder is None else "?" + urlencode({"repository": folder})
+        return await self._ask("GET", f"/v1/learning{query}", LearningStatus)
+
+    async def learn(self, request: LearningRequest) -> LearningStatus:
+        """Tell what the user wants of learning in the background."""
+        return await self._ask("POST", "/v1/learning", LearningStatus, msgspec.json.encode(request))
+
+    def is_serving(self) -> bool:
+        """Whether the daemon of this client runs: a request to one that ended would start another."""
+        with contextlib.suppress(Conflict):
+            return find_running_daemon(self._origin.paths) == self.info
+        return False
 
     async def shutdown(self) -> None:
         """Ask the daemon to stop gracefully; returns when it takes no more requests.

@@ -174,7 +174,15 @@ def _register(
     if verdict is not None:
         on_progress(verdict)
     write_description(request.name, installation.entry, data, result, verdict)
-    manifest = installation.registry.import_(result.adapter, name=request.name, base=installation.base)
+    refused = request.repository is not None and not (verdict and verdict.activate)
+    registry = installation.registry
+    manifest = registry.import_(
+        result.adapter,
+        name=request.name,
+        base=installation.base,
+        # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
+        moves_name=not (refused and registry.is_named_in_use(request.name)),
+    )
     _note_learned(request, installation, data, result, manifest.digest)
     return _activate(request, installation, manifest, verdict)
 

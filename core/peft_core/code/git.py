@@ -78,6 +78,31 @@ def head_commit(root: Path) -> str:
         return ""
 
 
+def top_level(folder: Path) -> Path:
+    """Return the top folder of the work tree that ``folder`` lies in, without links in its path.
+
+    Raises InvalidInput without one, Unavailable if git is missing.
+    """
+    return Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").rstrip(b"\n"))).resolve()
+
+
+def has_commit(root: Path, commit: str) -> bool:
+    """Return whether a commit is in this clone; one that a rewritten history has dropped may be gone."""
+    try:
+        _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except InvalidInput:
+        return False
+    return True
+
+
+def count_commits(root: Path, *, at_most: int) -> int:
+    """Return how many commits lead to the one that is checked out, counted up to ``at_most``; 0 without any."""
+    try:
+        return int(_git(root, "rev-list", "--count", f"--max-count={at_most}", "HEAD", "--"))
+    except InvalidInput:
+        return 0
+
+
 def tracked_files(root: Path) -> tuple[TrackedFile, ...]:
     """Return the entries of git's index below ``root``, sorted by path; a file in conflict counts once."""
     found: dict[bytes, TrackedFile] = {}

@@ -149,6 +149,28 @@ def change_counts(
     return found
 
 
+def count_added_lines(root: Path, base: str, head: str, paths: Collection[str], max_seconds: float = MAX_LOG_S) -> int:
+    """Return how many lines, blank ones too, ``head`` has in ``paths`` that the commit ``base`` has not.
+
+    White space alone makes no new line, and a renamed file no new file. Raises Unavailable without git.
+    """
+    wanted = {path.encode() for path in paths}
+    command = ("diff", *_SAME_EVERYWHERE, "--numstat", "-z", base, head, "--", *_patterns(paths))
+    total = 0
+    with open_git(root, *command, max_seconds=max_seconds) as (_stdin, stdout):
+        fields = split_fields(stdout)
+        for entry in fields:
+            if (numbers := _NUMBERS.fullmatch(entry)) is None:
+                continue
+            name = numbers[2]
+            if not name:  # renamed: the old name and the new one follow
+                next(fields, b"")
+                name = next(fields, b"")
+            if name in wanted and numbers[1] != b"-":
+                total += int(numbers[1])
+    return total
+
+
 def _walk(root: Path, head: str, paths: Collection[str], until: float) -> Iterator[tuple[str, int]]:
     """Yield, for each commit that changed files of these types, its first parent and the lines it added to ``paths``.
 

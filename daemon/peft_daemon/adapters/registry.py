@@ -6,6 +6,7 @@ lock, see the state before or after it, also when a process crashes. ``blobs`` k
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -118,6 +119,14 @@ class AdapterRegistry:
             reference = state.active.everywhere.get(task, BASE)
         return None if reference == BASE else self._get(state, reference)
 
+    def is_named_in_use(self, name: str) -> bool:
+        """Return whether ``name`` itself, not only what it points at, was put in use somewhere."""
+        return any(reference == name for reference, _ in self._state_files.state().active.uses())
+
+    def own_setting(self, task: Task, folder: Path) -> str | None:
+        """Return the name or digest (or ``base``) that was chosen for exactly this folder; None if there is none."""
+        return self._state_files.state().folders.get(os.path.normcase(folder), {}).get(task)
+
     def in_use(self) -> list[Manifest]:
         """Return the adapters in use, those used everywhere first; removed and unreadable ones are left out."""
         state = self._state_files.state()
@@ -148,8 +157,9 @@ class AdapterRegistry:
         base: BaseModel,
         task: Task | None = None,
         on_notice: Callable[[str], None] = lambda notice: None,
+        moves_name: bool = True,
     ) -> Manifest:
-        """Store the adapter in ``peft_dir`` and let ``name`` point at it.
+        """Store the adapter in ``peft_dir`` and let ``name`` point at it, unless ``moves_name`` is false.
 
         ``task`` says what it was trained for if its own record does not; None: every task. ``on_notice`` and the
         errors are those of ``BlobStore.add``; an error changes nothing. Importing stored content again only moves the
@@ -161,8 +171,9 @@ class AdapterRegistry:
                 peft_dir, name=name, task=task, base=base, is_intact=self.is_intact, on_notice=on_notice
             )
             names = self._state_files.read_names()
-            self._state_files.write_names(names.with_version(name, NameVersion(digest, utc_now())))
-        return self.get(name)
+            moved = names.with_version(name, NameVersion(digest, utc_now()))
+            self._state_files.write_names(moved if moves_name else AdapterNames(names.names, moved.removed))
+        return self.get(name if moves_name else digest)
 
     def use(
         self, reference: str, task: Task | tuple[Task, ...] | None = None, repository: Path | None = None

@@ -25,7 +25,7 @@ from peft_daemon.routes.responses import error_response
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "peft-daemon"})
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a token; they say only whether something serves here."""
-QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status"})
+QUIET_PATHS = frozenset({"/health", "/metrics", "/v1/status", "/v1/learning"})
 """Requests that watch the daemon. They do not keep it from its idle exit."""
 
 
@@ -148,7 +148,7 @@ def _name(host: str) -> str:
 
 
 class Activity:
-    """Count requests, so that an unused daemon can exit, and carry a route's request to stop.
+    """Count requests, so that an unused daemon can exit and background work gives way; carry a route's wish to stop.
 
     Used from the event loop's thread only.
     """
@@ -158,11 +158,18 @@ class Activity:
         self._in_flight = 0
         self._last = clock()
         self._stop_requested = False
+        self._on_request: Callable[[], object] = lambda: None
+        self._is_needed: Callable[[], bool] = lambda: False
+
+    def serve_background_work(self, on_request: Callable[[], object], is_needed: Callable[[], bool]) -> None:
+        """Call ``on_request`` when a request begins, and do not exit for idleness while ``is_needed``."""
+        self._on_request, self._is_needed = on_request, is_needed
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
         """Count one request for the duration of the block."""
         self._in_flight += 1
+        self._on_request()
         try:
             yield
         finally:
@@ -185,7 +192,8 @@ class Activity:
 
     def should_stop(self, idle_exit_s: float) -> bool:
         """Whether the daemon should exit: it was asked to, or idle for ``idle_exit_s`` seconds (0: never idle)."""
-        return self._stop_requested or (idle_exit_s > 0 and self.idle_s >= idle_exit_s)
+        idle = idle_exit_s > 0 and self.idle_s >= idle_exit_s
+        return self._stop_requested or (idle and not self._is_needed())
 
 
 class ActivityMiddleware:

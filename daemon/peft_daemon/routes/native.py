@@ -27,6 +27,7 @@ from peft_core.errors import InvalidInput
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.feedback import FeedbackStore
+from peft_daemon.learning.learner import Learner
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 
@@ -37,18 +38,25 @@ def routes(
     status: Callable[[], object],
     feedback: FeedbackStore | None,
     context: RepositoryContext,
+    learner: Learner,
 ) -> list[Route]:
     """The routes of this protocol; ``stop`` asks the server to end, ``status`` describes the daemon.
 
-    Without a ``feedback`` store the records of clients are dropped. ``context`` is told of saved files and fresh edits.
+    Without a ``feedback`` store the records of clients are dropped. ``context`` is told of saved files and fresh edits,
+    ``learner`` of what was shown and what became of it.
     """
+
+    def shown(asked: CompleteRequest, response: CompleteResponse) -> None:
+        learner.shown(asked.workspace or asked.path, response)
 
     async def complete(request: Request) -> Response:
         asked = await body(request, CompleteRequest)
         _reject_nonsense(asked)
         if asked.stream:
-            return await event_stream(request, _events(service, asked))
-        return answer(await while_connected(request, _final(service, asked)))
+            return await event_stream(request, _events(service, asked, shown))
+        response = await while_connected(request, _final(service, asked))
+        shown(asked, response)
+        return answer(response)
 
     async def warm(request: Request) -> Response:
         asked = await body(request, CompleteRequest)
@@ -61,6 +69,8 @@ def routes(
         told = await body(request, FeedbackRequest)
         # A disk may be slow, and another process may hold the file.
         recorded = feedback is not None and await asyncio.to_thread(feedback.add, told)
+        if recorded:
+            await learner.record(told)
         return answer(FeedbackResponse(recorded))
 
     async def context_changed(request: Request) -> Response:
@@ -114,8 +124,12 @@ async def _final(service: CompletionService, asked: CompleteRequest) -> Complete
     raise AssertionError("the service always ends with a CompleteResponse")
 
 
-async def _events(service: CompletionService, asked: CompleteRequest) -> AsyncGenerator[bytes, None]:
+async def _events(
+    service: CompletionService, asked: CompleteRequest, shown: Callable[[CompleteRequest, CompleteResponse], None]
+) -> AsyncGenerator[bytes, None]:
     async with aclosing(service.complete(asked)) as items:
         async for item in items:
+            if isinstance(item, CompleteResponse):
+                shown(asked, item)
             event = FinalEvent(item) if isinstance(item, CompleteResponse) else DeltaEvent(item)
             yield msgspec.json.encode(event)

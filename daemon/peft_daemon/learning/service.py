@@ -1,0 +1,182 @@
+"""What users and editors ask of learning in the background: its state in words, and their choices.
+
+The daemon's routes and the command line use it; without a daemon nothing can be learned now, all else works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from peft_core.api_types import LearningAction, LearningRequest
+from peft_core.errors import InvalidInput, NotFound, PeftDaemonError, Unavailable
+from peft_core.status_types import LearningActivity, LearningChoice, LearningStatus, RepositoryLearning
+from peft_daemon.learning import repository
+from peft_daemon.learning.learner import Learner
+from peft_daemon.learning.log import LearningEvent
+from peft_daemon.learning.state import RepositoryState
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate")
+"""What a run imports, and what is not part of the base installation."""
+ASK_AGAIN_S = 30 * 24 * 3600.0
+"""After "not now", a repository is asked about again after so long."""
+SHOWN_S = 24 * 3600.0
+"""How long the end of a run is shown in the status."""
+
+
+class LearningService:
+    """Answers for one learner."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner, self._store, self._settings = learner, learner.store, learner.settings
+        self._surveys: dict[tuple[str, str], repository.RepositorySurvey] = {}
+        """Surveys for the question to the user, by repository and newest commit."""
+
+    async def act(self, request: LearningRequest) -> LearningStatus:
+        """Do what the user wants; return the state after that.
+
+        Raises InvalidInput without a git work tree, or where a run could learn nothing; NotFound where packages of
+        tuning are missing; Unavailable where the machine has no room for a run; Conflict where nothing can be rolled
+        back.
+        """
+        root = str(await asyncio.to_thread(repository.require_root, Path(request.repository)))
+        match request.action:
+            case LearningAction.ON:
+                _require_packages()
+                await self._choose(root, LearningChoice.ON, "switched on")
+            case LearningAction.OFF:
+                await self._choose(root, LearningChoice.OFF, "switched off")
+                self._learner.end_run(root, "you switched it off")
+            case LearningAction.LATER:
+                await self._choose(root, LearningChoice.LATER, "asked; not now")
+            case LearningAction.NOW:
+                await self._now(root)
+            case LearningAction.ROLLBACK:
+                await asyncio.to_thread(self._learner.go_back, root, "you asked for it")
+        self._learner.wake()
+        return await self.status(root)
+
+    async def _choose(self, root: str, choice: LearningChoice, words: str) -> None:
+        changes = {"choice": choice, "asked_at": time.time(), "retry_at": 0.0}
+        await asyncio.to_thread(self._store.change, root, lambda each: msgspec.structs.replace(each, **changes))
+        self._learner.note(root, LearningEvent.SWITCHED, words)
+
+    async def _now(self, root: str) -> None:
+        _require_packages()
+        if self._learner.is_asked(root):
+            return
+        found = await asyncio.to_thread(repository.survey, Path(root))
+        if found.objection:
+            raise InvalidInput(
+                f"nothing can be learned of {root}",
+                why=found.objection,
+                fix="Commit some code of your own first"
+                if not found.head
+                else "`peft-daemon tune --repo . --plan` says more",
+            )
+        if self._learner.current is None or self._learner.current.root != root:
+            needs = self._learner.needs(await asyncio.to_thread(self._store.get, root), asked=True)
+            if why := await self._learner.why_not_now(needs):
+                raise Unavailable("a run cannot begin now", why=why, fix="Try again when that has changed")
+        self._learner.ask(root)
+
+    async def status(self, folder: str | None = None) -> LearningStatus:
+        """Return the state of all repositories that are known, and of that of ``folder``."""
+        states = await asyncio.to_thread(self._store.all)
+        missing = missing_packages()
+        here = None
+        if folder is not None and (root := await self._learner.root_of(folder)) is not None:
+            state = next((each for each in states if each.root == root), RepositoryState(root=root))
+            ask = not missing and await asyncio.to_thread(self._should_ask, state)
+            why_not = "" if self._learner.waits.get(root) else await asyncio.to_thread(self._why_not, state)
+            here = msgspec.structs.replace(self._repository(state, why_not), ask=ask)
+        return LearningStatus(
+            setting=self._settings.learn,
+            line=self.line(states),
+            minutes_today=round(self._store.minutes_today(), 1),
+            minutes_a_day=self._settings.learn_minutes,
+            missing=list(missing),
+            repositories=[self._repository(each) for each in states],
+            here=here,
+        )
+
+    def line(self, states: list[RepositoryState] | None = None) -> str:
+        """Return what a status shows: the run under way, or how the last one ended within a day."""
+        if (current := self._learner.current) is not None:
+            return current.line
+        states = self._store.all() if states is None else states
+        last = max(states, key=lambda each: each.last_at, default=None)
+        if last is None or time.time() - last.last_at > SHOWN_S:
+            return ""
+        return f"learned {Path(last.root).name} at {time.strftime('%H:%M', time.localtime(last.last_at))}: {last.last}"
+
+    def _repository(self, state: RepositoryState, why_not: str = "") -> RepositoryLearning:
+        current = self._learner.current
+        told = RepositoryLearning(
+            root=state.root,
+            choice=state.choice,
+            activity=LearningActivity.OFF,
+            line="not switched on",
+            last=state.last,
+            last_at=state.last_at,
+            adapter=state.adapter,
+            in_use=state.serving is not None,
+            learned=state.learned,
+        )
+        if current is not None and current.root == state.root:
+            progress = current.run.progress
+            return msgspec.structs.replace(
+                told,
+                activity=current.activity,
+                line=current.line,
+                step=progress.step,
+                steps=progress.steps,
+                pid=current.run.pid,
+            )
+        if self._learner.is_asked(state.root):
+            return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line="begins in a moment")
+        if state.choice is LearningChoice.OFF:
+            return msgspec.structs.replace(told, line="switched off")
+        if not self._learner.may_learn(state):
+            return told
+        why = self._learner.waits.get(state.root) or why_not or "an idle machine"
+        return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line=f"waits: {why}")
+
+    def _why_not(self, state: RepositoryState) -> str:
+        if missing := missing_packages():
+            return f"{', '.join(missing)} not installed"
+        return self._learner.why_not_due(state) if self._learner.may_learn(state) else ""
+
+    def _should_ask(self, state: RepositoryState) -> bool:
+        if self._settings.learn != "ask" or state.choice in (LearningChoice.ON, LearningChoice.OFF):
+            return False
+        if state.choice is LearningChoice.LATER and time.time() - state.asked_at < ASK_AGAIN_S:
+            return False
+        try:
+            return self._survey(state.root).is_worth_asking
+        except PeftDaemonError:
+            return False
+
+    def _survey(self, root: str) -> repository.RepositorySurvey:
+        head = repository.newest_commit(Path(root))
+        if (root, head) not in self._surveys:
+            self._surveys.clear()
+            self._surveys[root, head] = repository.survey(Path(root))
+        return self._surveys[root, head]
+
+
+def missing_packages() -> tuple[str, ...]:
+    """Return the packages of tuning that are not installed."""
+    return tuple(each for each in PACKAGES if find_spec(each) is None)
+
+
+def _require_packages() -> None:
+    if missing := missing_packages():
+        raise NotFound(
+            f"learning in the background needs {', '.join(missing)}",
+            fix="`peft-daemon learn on`, typed in a terminal, says how to install them",
+        )

@@ -1,0 +1,201 @@
+"""What is remembered of each repository that may be learned in the background, and of today's minutes.
+
+Each repository has a small private file, named after a hash of its path; nothing of its code is in it. Files are read
+anew each time, so the daemon and the command line may both use them; a change holds a lock. A damaged file is moved
+aside and told, and the repository counts as one that nobody was asked about: nothing is learned without a yes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from peft_core.errors import Unavailable, UnusablePath
+from peft_core.files import private_folder, remove_file, write_private
+from peft_core.paths import Paths
+from peft_core.status_types import LearningChoice
+
+log = logging.getLogger("peft_daemon.learning")
+
+LOCK_TIMEOUT_S = 5.0
+MAX_OUTCOMES = 1_000
+"""Outcomes of suggestions that are kept of one adapter, the newest."""
+MAX_ADAPTERS = 4
+"""Adapters of a repository whose outcomes are kept."""
+
+StoredT = TypeVar("StoredT")
+
+
+class PendingRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was begun and has not ended yet; it is resumed from its checkpoint."""
+
+    head: str
+    """The newest commit when it was begun."""
+    budget_s: float
+    began: float
+    """Seconds since 1970."""
+    before: str = ""
+    """Digest of what served when it was begun; empty: the base."""
+    setting_before: str | None = None
+    """The repository's own setting then; see ``LearnedVersion``."""
+
+
+class LearnedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter that was learned in the background and serves now, and what served before it."""
+
+    digest: str
+    since: float
+    """Seconds since 1970."""
+    before: str = ""
+    """Digest of what served before; empty: the base."""
+    setting_before: str | None = None
+    """The repository's own setting before: a name, a digest or ``base``; null: it had none."""
+
+
+class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is remembered of one repository."""
+
+    root: str
+    """The top of its work tree, without links in the path."""
+    choice: LearningChoice = LearningChoice.UNASKED
+    asked_at: float = 0.0
+    adapter: str = ""
+    """Name of its adapter; empty before the first run."""
+    base_sha256: str = ""
+    """The base that it was learned for."""
+    learned: str = ""
+    """The newest commit when the last run that came to an end was begun."""
+    pending: PendingRun | None = None
+    serving: LearnedVersion | None = None
+    unused: tuple[str, ...] = ()
+    """Digests of versions that were refused or taken back; the next run's clean-up removes them."""
+    outcomes: dict[str, str] = {}
+    """By digest (empty: the base), what became of suggestions, oldest first: ``1`` accepted, ``0`` rejected."""
+    failures: int = 0
+    """Runs in a row that failed."""
+    retry_at: float = 0.0
+    """When a failed run may be tried again, seconds since 1970."""
+    last: str = ""
+    """How the last run ended, in words."""
+    last_at: float = 0.0
+    peak_bytes: int = 0
+    """Most memory that a run took."""
+
+    def with_outcome(self, digest: str, *, accepted: bool) -> RepositoryState:
+        """Return the state with one more settled suggestion of an adapter."""
+        others = {key: value for key, value in self.outcomes.items() if key != digest}
+        needed = {self.serving.digest, self.serving.before} if self.serving else set()
+        while (
+            len(others) >= MAX_ADAPTERS
+            and (spare := next((key for key in others if key not in needed), None)) is not None
+        ):
+            del others[spare]
+        mine = (self.outcomes.get(digest, "") + ("1" if accepted else "0"))[-MAX_OUTCOMES:]
+        return msgspec.structs.replace(self, outcomes={**others, digest: mine})
+
+
+class UsedMinutes(msgspec.Struct, frozen=True):
+    """How long was learned on one day."""
+
+    day: str
+    minutes: float
+
+
+class LearningStore:
+    """The files of one installation; the first change creates them."""
+
+    def __init__(self, paths: Paths, clock: Callable[[], float] = time.time) -> None:
+        self._folder, self._clock = learning_folder(paths), clock
+
+    def get(self, root: str) -> RepositoryState:
+        """Return what is remembered of a repository."""
+        found = self._read(self._file(root), RepositoryState)
+        return found if found is not None and found.root == root else RepositoryState(root=root)
+
+    def all(self) -> list[RepositoryState]:
+        """Return the states of all repositories, by path."""
+        files = sorted(self._folder.glob("repository-*.json")) if self._folder.is_dir() else []
+        found = (self._read(file, RepositoryState) for file in files)
+        return sorted((state for state in found if state is not None), key=lambda state: state.root)
+
+    def change(self, root: str, changed: Callable[[RepositoryState], RepositoryState]) -> RepositoryState:
+        """Replace what is remembered of a repository by what ``changed`` makes of it, and return that.
+
+        Raises Unavailable when another process holds the files for long, UnusablePath where they cannot be written.
+        """
+        with self._lock():
+            before = self.get(root)
+            after = changed(before)
+            if after != before:
+                write_private(self._file(root), msgspec.json.encode(after))
+        return after
+
+    def forget(self, root: str) -> None:
+        """Remove what is remembered of a repository; raises as ``change`` does."""
+        with self._lock():
+            remove_file(self._file(root))
+
+    def minutes_today(self) -> float:
+        """Return how many minutes were learned today."""
+        used = self._read(self._minutes_file, UsedMinutes)
+        return used.minutes if used is not None and used.day == self._today() else 0.0
+
+    def add_minutes(self, minutes: float) -> None:
+        """Count minutes of today; raises as ``change`` does."""
+        with self._lock():
+            used = UsedMinutes(self._today(), self.minutes_today() + minutes)
+            write_private(self._minutes_file, msgspec.json.encode(used))
+
+    @property
+    def _minutes_file(self) -> Path:
+        return self._folder / "minutes.json"
+
+    def _file(self, root: str) -> Path:
+        return self._folder / f"repository-{blake2b(root.encode(), digest_size=8).hexdigest()}.json"
+
+    def _today(self) -> str:
+        return time.strftime("%Y-%m-%d", time.localtime(self._clock()))
+
+    def _read(self, file: Path, kind: type[StoredT]) -> StoredT | None:
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("%s cannot be read: %s", file, error.strerror or error)
+            return None
+        except (ValueError, RecursionError) as error:
+            aside = file.with_suffix(".damaged")
+            log.warning("%s is damaged (%s); it is set aside as %s", file, error, aside.name)
+            with contextlib.suppress(OSError):
+                file.replace(aside)
+            return None
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # noqa: PLC0415  (most daemons learn nothing)
+
+        try:
+            private_folder(self._folder)
+            held = FileLock(self._folder / ".lock", timeout=LOCK_TIMEOUT_S, mode=0o600).acquire()
+        except Timeout:
+            raise Unavailable(
+                "another process is changing what is remembered of learning", fix="Try again in a moment"
+            ) from None
+        except OSError as error:
+            raise UnusablePath(error, self._folder) from None
+        with held:
+            yield
+
+
+def learning_folder(paths: Paths) -> Path:
+    """Return the folder of all files that learning in the background keeps."""
+    return paths.data / "learning"

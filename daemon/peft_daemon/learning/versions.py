@@ -1,0 +1,104 @@
+"""The versions of adapters that were learned in the background: their names, going back, and removing old ones."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from peft_core.api_types import Task
+from peft_core.errors import Conflict, NotFound, PeftDaemonError
+from peft_core.paths import Paths
+from peft_daemon.adapters.manifest import derive_name
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.learning.state import RepositoryState
+
+MAX_VERSIONS = 3
+"""Versions of an adapter that are kept: the one in use, and two to go back to."""
+
+
+def choose_name(registry: AdapterRegistry, state: RepositoryState, others: Iterable[str], base_sha256: str) -> str:
+    """Return the name for the next version: the one it had, or a new one for a first run or another base."""
+    if state.adapter and state.base_sha256 == base_sha256:
+        return state.adapter
+    folder = Path(state.root).name
+    taken = {*others, *(each.name for each in registry.list_adapters())}
+    candidates = [derive_name(folder, "learned"), *(derive_name(folder, str(n), "learned") for n in range(2, 1000))]
+    return next(name for name in candidates if name not in taken)
+
+
+def serving_now(registry: AdapterRegistry, root: str) -> tuple[str, str | None]:
+    """Return the digest of what fills in below ``root`` (empty: the base), and the folder's own setting."""
+    try:
+        manifest = registry.resolve(Task.FILL, root)
+    except PeftDaemonError:  # it was removed or is damaged: requests are answered by the base
+        manifest = None
+    return manifest.digest if manifest else "", registry.own_setting(Task.FILL, Path(root))
+
+
+def go_back(registry: AdapterRegistry, state: RepositoryState) -> RepositoryState:
+    """Let serve what served before the version in use, and return the state after that.
+
+    Raises Conflict if no version that was learned in the background is in use, and what the registry raises.
+    """
+    version, root = state.serving, Path(state.root)
+    if version is None or serving_now(registry, state.root)[0] != version.digest:
+        raise Conflict(
+            f"nothing that was learned in the background is in use in {state.root}",
+            fix="`peft-daemon adapters list` shows what is; `peft-daemon adapters rollback NAME` goes back by hand",
+        )
+    digests = [each.digest for each in registry.history(state.adapter)]
+    if version.setting_before is None:
+        registry.unset(Task.FILL, root)
+    elif version.setting_before != state.adapter:
+        registry.use(version.setting_before, Task.FILL, root)
+    elif digests[-2:] == [version.before, version.digest]:
+        registry.rollback(state.adapter)
+    else:
+        registry.use(version.before, Task.FILL, root)
+    kept = {key: value for key, value in state.outcomes.items() if key != version.digest}
+    return msgspec.structs.replace(state, serving=None, outcomes=kept, unused=(*state.unused, version.digest))
+
+
+def remove_old(
+    registry: AdapterRegistry, paths: Paths, state: RepositoryState, *, newest: str
+) -> tuple[tuple[str, ...], int]:
+    """Remove versions that nothing needs, and the folder of the finished run.
+
+    What is in use, or is needed to go back, stays, and so does the version that the run just made. Returns the unused
+    digests that are left for the next clean-up, and how many were removed.
+    """
+    digests = [each.digest for each in registry.history(state.adapter)]
+    needed = {newest, *((state.serving.digest, state.serving.before) if state.serving else ())}
+    kept = needed | ({*digests[-MAX_VERSIONS:]} - {*state.unused})
+    left, removed = [each for each in state.unused if each in kept], 0
+    for digest in dict.fromkeys((*state.unused, *digests)):
+        if digest in kept:
+            continue
+        try:
+            registry.remove(digest)
+            removed += 1
+        except NotFound:
+            pass
+        except Conflict:  # the user put it in use, or it is what the name means
+            left.append(digest)
+            continue
+        with contextlib.suppress(OSError):
+            (paths.data / "learned" / f"{digest}.json").unlink(missing_ok=True)
+    shutil.rmtree(run_folder(paths, state.adapter), ignore_errors=True)
+    return tuple(left), removed
+
+
+def run_folder(paths: Paths, name: str) -> Path:
+    """Return the folder in which tuning keeps the checkpoints and the result of a run."""
+    return paths.data / "tuning" / name
+
+
+def can_resume(paths: Paths, name: str) -> bool:
+    """Return whether a run of this name has a checkpoint to go on from."""
+    folder = run_folder(paths, name)
+    checkpoints = folder / "checkpoints"
+    return (folder / "run.json").exists() and checkpoints.is_dir() and any(checkpoints.glob("step-*"))

@@ -1,0 +1,37 @@
+"""Routes of learning in the background: its state, and what users and editors want of it. See docs/api.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from peft_core.api_types import LearningRequest
+from peft_core.errors import InvalidInput
+from peft_core.paths import MAX_PATH_CHARS
+from peft_daemon.learning.service import LearningService
+from peft_daemon.routes.responses import answer, body
+
+
+def routes(service: LearningService) -> list[Route]:
+    """The routes of ``service``; requests to them do not count as use of completions."""
+
+    async def get(request: Request) -> Response:
+        folder = request.query_params.get("repository")
+        if folder is not None:
+            _require_absolute(folder)
+        return answer(await service.status(folder))
+
+    async def act(request: Request) -> Response:
+        asked = await body(request, LearningRequest)
+        _require_absolute(asked.repository)
+        return answer(await service.act(asked))
+
+    return [Route("/v1/learning", get), Route("/v1/learning", act, methods=["POST"])]
+
+
+def _require_absolute(folder: str) -> None:
+    if not Path(folder).is_absolute() or len(folder) > MAX_PATH_CHARS or "\0" in folder:
+        raise InvalidInput(f"'{folder[:200]}' is no absolute path", fix="Send the folder's full path")
