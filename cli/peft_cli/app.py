@@ -58,6 +58,7 @@ PARTS: tuple[Part, ...] = (
     Group("adapters", "adapters"),
     Group("datasets", "datasets"),
     Commands("tune", ("tune",)),
+    Group("learn", "learn"),
     Commands("evaluate", ("evaluate",)),
     Group("report", "report"),
     Group("bench", "bench"),

@@ -194,6 +194,8 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
         known = (f"{verb} {tokens:.0f}" for verb, tokens in speeds.items() if tokens)
         rows.append(("speed", f"{', '.join(known)} tokens a second, lately"))
     rows += [("" if n else "limits", f"{each.name} {each.value}: {each.why}") for n, each in enumerate(now.limits)]
+    if now.learning:
+        rows.append(("learning", now.learning.removeprefix("learning ")))
     if now.tuning:
         rows.append(("warning", f"'{now.tuning}' is being tuned on this machine: completions are slower meanwhile"))
     rows += [("warning", f"the base answers without an adapter: {line}") for line in now.left_out]

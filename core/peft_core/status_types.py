@@ -163,6 +163,8 @@ class RepositoryLearning(msgspec.Struct, frozen=True, kw_only=True):
     """0: not known yet."""
     pid: int | None = None
     """Of the run's process."""
+    asked: bool = False
+    """The user wants it now, and the run has not ended yet."""
     ask: bool = False
     """Whether the user should be asked now: the setting is `ask`, and there is enough code."""
 

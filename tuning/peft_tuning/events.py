@@ -73,6 +73,7 @@ class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="register
     """The adapter is in the registry."""
 
     name: str
+    """Its name, or the beginning of its digest: a refused version of a name that is in use does not get the name."""
     digest: str
     folder: str
     """The folder with its card, curves and weights."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import psutil
 
 from peft_core.errors import Conflict, InvalidInput, NotFound
@@ -21,6 +22,7 @@ from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import Manifest, require_usable_name
+from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
@@ -176,15 +178,12 @@ def _register(
     write_description(request.name, installation.entry, data, result, verdict)
     refused = request.repository is not None and not (verdict and verdict.activate)
     registry = installation.registry
-    manifest = registry.import_(
-        result.adapter,
-        name=request.name,
-        base=installation.base,
-        # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
-        moves_name=not (refused and registry.is_named_in_use(request.name)),
-    )
+    # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
+    by_digest = refused and registry.is_named_in_use(request.name)
+    manifest = registry.import_(result.adapter, name=request.name, base=installation.base, moves_name=not by_digest)
     _note_learned(request, installation, data, result, manifest.digest)
-    return _activate(request, installation, manifest, verdict)
+    event = _activate(request, installation, manifest, verdict)
+    return msgspec.structs.replace(event, name=manifest.digest[:SHORT_DIGEST_LENGTH]) if by_digest else event
 
 
 def _note_learned(

@@ -97,6 +97,5 @@ def _gain(verdict: Verdict | None) -> str:
     """Return what the gate measured, as words that follow others."""
     if verdict is None:
         return ""
-    points = 100 * (verdict.adapter.exact - verdict.served.exact)
-    share = verdict.adapter.nats / verdict.served.nats - 1 if verdict.served.nats else 0.0
-    return f", {points:+.0f} points exact and {share:+.0%} nats on {verdict.adapter.holes} places of the newest code"
+    now, before = verdict.adapter, verdict.served
+    return f": {now.exact:.0%} of {now.holes} places in the newest code right, {before.exact:.0%} before"

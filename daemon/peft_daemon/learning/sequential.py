@@ -11,7 +11,7 @@ earlier blocks, and the evidence is the mean over several ``r``; both keep that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 ALPHA = 0.05
@@ -57,17 +57,27 @@ def compare(before: str, now: str) -> Comparison:
 
 def evidence_of_loss(blocks: Iterable[tuple[bool, bool]]) -> float:
     """Return the largest evidence reached while the blocks (before, now) came in: 1 / alpha decides."""
+    return max(_evidence(blocks))
+
+
+def evidence_now(blocks: Iterable[tuple[bool, bool]]) -> float:
+    """Return the evidence after the last of the blocks."""
+    return [*_evidence(blocks)][-1]
+
+
+def _evidence(blocks: Iterable[tuple[bool, bool]]) -> Iterator[float]:
+    """Yield the evidence before the first block, and after each."""
     products = [1.0] * len(LOSSES)
-    accepted, count, largest = PRIOR_RATE * 2 * PRIOR_BLOCKS, 2 * PRIOR_BLOCKS, 1.0
+    accepted, count = PRIOR_RATE * 2 * PRIOR_BLOCKS, 2 * PRIOR_BLOCKS
+    yield 1.0
     for before, now in blocks:
         mean = min(MAX_RATE, max(MIN_RATE, accepted / count))
         for index, loss in enumerate(LOSSES):
             # Both rates of the alternative stay below 1.
             slope = min(loss, 0.95 * (1 - mean) / mean) / (1 - mean)
             products[index] *= (1 + (before - mean) * slope) * (1 - (now - mean) * slope)
-        largest = max(largest, sum(products) / len(products))
         accepted, count = accepted + before + now, count + 2
-    return largest
+        yield sum(products) / len(products)
 
 
 def _share(accepted: int, settled: int) -> str:

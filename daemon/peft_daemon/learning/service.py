@@ -126,6 +126,7 @@ class LearningService:
             adapter=state.adapter,
             in_use=state.serving is not None,
             learned=state.learned,
+            asked=self._learner.is_asked(state.root),
         )
         if current is not None and current.root == state.root:
             progress = current.run.progress
@@ -137,7 +138,7 @@ class LearningService:
                 steps=progress.steps,
                 pid=current.run.pid,
             )
-        if self._learner.is_asked(state.root):
+        if told.asked:
             return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line="begins in a moment")
         if state.choice is LearningChoice.OFF:
             return msgspec.structs.replace(told, line="switched off")

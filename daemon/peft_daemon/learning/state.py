@@ -90,15 +90,18 @@ class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
     """Most memory that a run took."""
 
     def with_outcome(self, digest: str, *, accepted: bool) -> RepositoryState:
-        """Return the state with one more settled suggestion of an adapter."""
+        """Return the state with one more settled suggestion of an adapter.
+
+        What is being compared is not changed once it is full: a window that moves on would be a new test each time.
+        """
+        compared = {self.serving.digest, self.serving.before} if self.serving else set()
+        outcomes = self.outcomes.get(digest, "")
+        if digest in compared and len(outcomes) >= MAX_OUTCOMES:
+            return self
         others = {key: value for key, value in self.outcomes.items() if key != digest}
-        needed = {self.serving.digest, self.serving.before} if self.serving else set()
-        while (
-            len(others) >= MAX_ADAPTERS
-            and (spare := next((key for key in others if key not in needed), None)) is not None
-        ):
+        for spare in [key for key in others if key not in compared][: max(0, len(others) - MAX_ADAPTERS + 1)]:
             del others[spare]
-        mine = (self.outcomes.get(digest, "") + ("1" if accepted else "0"))[-MAX_OUTCOMES:]
+        mine = (outcomes + ("1" if accepted else "0"))[-MAX_OUTCOMES:]
         return msgspec.structs.replace(self, outcomes={**others, digest: mine})
 
 
@@ -185,7 +188,7 @@ class LearningStore:
 
         try:
             private_folder(self._folder)
-            held = FileLock(self._folder / ".lock", timeout=LOCK_TIMEOUT_S, mode=0o600).acquire()
+            held = FileLock(self._folder / ".lock", timeout=LOCK_TIMEOUT_S, mode=0o600, poll_interval=0.01).acquire()
         except Timeout:
             raise Unavailable(
                 "another process is changing what is remembered of learning", fix="Try again in a moment"
