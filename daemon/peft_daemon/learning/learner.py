@@ -306,10 +306,9 @@ class Learner:
         self.waits.pop(state.root, None)
         current = await self._begin(state, needs, minutes)
         try:
-            end = await self._watch(current)
+            await asyncio.to_thread(self._conclude, current, await self._watch(current))
         finally:
             self.current = None
-        await asyncio.to_thread(self._conclude, current, end)
         return True
 
     async def _begin(self, state: RepositoryState, needs: RunNeeds, minutes: float | None) -> CurrentRun:
