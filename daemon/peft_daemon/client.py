@@ -29,7 +29,6 @@ from peft_core.api_types import (
     FeedbackRequest,
     FeedbackResponse,
     FinalEvent,
-    LearningAction,
     LearningRequest,
     StreamEvent,
     UseAdapterRequest,
@@ -57,9 +56,6 @@ __all__ = [
     "EngineState",
     "FinalEvent",
     "InvalidInput",
-    "LearningAction",
-    "LearningRequest",
-    "LearningStatus",
     "Paths",
     "PeftDaemonError",
     "Resolved",
@@ -317,12 +313,6 @@ class DaemonClient:
     async def learn(self, request: LearningRequest) -> LearningStatus:
         """Tell what the user wants of learning in the background."""
         return await self._ask("POST", "/v1/learning", LearningStatus, msgspec.json.encode(request))
-
-    def is_serving(self) -> bool:
-        """Whether the daemon of this client runs: a request to one that ended would start another."""
-        with contextlib.suppress(Conflict):
-            return find_running_daemon(self._origin.paths) == self.info
-        return False
 
     async def shutdown(self) -> None:
         """Ask the daemon to stop gracefully; returns when it takes no more requests.

@@ -125,7 +125,15 @@ def test_requests_and_answers(used: UsedHome, http: httpx.Client) -> None:
             "answer": shape(response.json()),
             "fields of the answer": [fields(each) for each in typed],
         }
-    for path in ("/v1/status", "/v1/adapters", "/v1/models", "/v1/models/tiny", "/health", "/props"):
+    for path in (
+        "/v1/status",
+        "/v1/learning?repository=/nowhere",
+        "/v1/adapters",
+        "/v1/models",
+        "/v1/models/tiny",
+        "/health",
+        "/props",
+    ):
         response = http.get(path)
         typed = [schema for raw, schema in used.noted("encoded") if raw == response.text]
         found[f"GET {path}"] = {
@@ -159,6 +167,10 @@ def test_refusals(http: httpx.Client) -> None:
             add(f"POST {path} {json.dumps(body)}", http.post(path, json=body))
         add(f"POST {path} not JSON", http.post(path, content=b"{"))
         add(f"GET {path}", http.get(path))
+    for action, folder in (("dance", "/nowhere"), ("on", "nowhere"), ("on", "/nowhere"), ("now", "/")):
+        body = {"action": action, "repository": folder}
+        add(f"POST /v1/learning {json.dumps(body)}", http.post("/v1/learning", json=body))
+    add("GET /v1/learning of a relative path", http.get("/v1/learning?repository=nowhere"))
     add("unknown path", http.get("/nowhere"))
     add("unknown model", http.get("/v1/models/nobody"))
     add("Host", http.get("/v1/status", headers={"Host": "example.org"}))
@@ -285,6 +297,11 @@ def test_documents_of_commands_and_the_home_after_use(used: UsedHome, http: http
             "tune dataset": ("tune", "--dataset", rows, "--name", "rows", *train),
             "tune dataset of a taken name": ("tune", "--dataset", rows, "--name", "rows", *train),
             "tune repo": ("tune", "--repo", "shop", "--name", "shop", "--gate-holes", 4, *train),
+            "learn on": ("learn", "on", "--repository", "shop", "--json"),
+            "learn status": ("learn", "status", "--repository", "shop", "--json"),
+            "learn off": ("learn", "off", "--repository", "shop", "--json"),
+            "learn rollback of nothing": ("learn", "rollback", "--repository", "shop", "--json"),
+            "learn log": ("learn", "log", "--json"),
             "adapters list": ("adapters", "list", "--json"),
             "adapters show": ("adapters", "show", "rows", "--json"),
             "adapters use": ("adapters", "use", "rows", "--repository", "shop", "--json"),

@@ -24,7 +24,7 @@ MIN_RATE, MAX_RATE = 0.02, 0.9
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AcceptanceComparison:
     """The acceptance of two adapters, and the evidence that the newer one is accepted less often."""
 
     before: tuple[int, int]
@@ -43,12 +43,12 @@ class Comparison:
         return f"accepted {_share(*self.now)} now, {_share(*self.before)} before"
 
 
-def compare(before: str, now: str) -> Comparison:
+def compare(before: str, now: str) -> AcceptanceComparison:
     """Compare the outcomes of two adapters, oldest first: ``1`` for an accepted suggestion, ``0`` for a rejected one.
 
     Suggestions of one adapter without a counterpart among the other's are no evidence yet.
     """
-    return Comparison(
+    return AcceptanceComparison(
         (before.count("1"), len(before)),
         (now.count("1"), len(now)),
         evidence_of_loss((a == "1", b == "1") for a, b in zip(before, now, strict=False)),

@@ -18,18 +18,17 @@ from peft_daemon.routes.responses import answer, body
 def routes(service: LearningService) -> list[Route]:
     """The routes of ``service``; requests to them do not count as use of completions."""
 
-    async def get(request: Request) -> Response:
+    async def learning(request: Request) -> Response:
+        if request.method == "POST":
+            asked = await body(request, LearningRequest)
+            _require_absolute(asked.repository)
+            return answer(await service.act(asked))
         folder = request.query_params.get("repository")
         if folder is not None:
             _require_absolute(folder)
         return answer(await service.status(folder))
 
-    async def act(request: Request) -> Response:
-        asked = await body(request, LearningRequest)
-        _require_absolute(asked.repository)
-        return answer(await service.act(asked))
-
-    return [Route("/v1/learning", get), Route("/v1/learning", act, methods=["POST"])]
+    return [Route("/v1/learning", learning, methods=["GET", "POST"])]
 
 
 def _require_absolute(folder: str) -> None:

@@ -119,7 +119,11 @@ def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
     )
     identity = load_identity(installation.folder("own"))
     assert identity.start == f"{served.digest}@{served.scale:g}" and identity.options.rank == 4
-    assert isinstance(again[-1], AdapterRegistered)
+    last = again[-1]
+    assert isinstance(last, AdapterRegistered) and not last.in_use, second.reason
+    now = what_serves(installation.registry, str(repository), installation.base.sha256)
+    assert now is not None and now.digest == served.digest, "a version that was refused does not serve by its name"
+    assert last.name == last.digest[:12] and installation.registry.get(last.name).digest == last.digest
 
 
 def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
@@ -134,8 +138,9 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
     assert documents_learned(installation.paths, "0" * 64) == frozenset()
     rest = replace(DATA, train=DATA.train[6:10])
     again = request(tmp_path, job={"options": MethodOptions()}, start=begin(installation, first), update=True)
-    events(replace(again, load_data=lambda _tell: rest), installation)
-    second = installation.registry.get("own")
+    last = events(replace(again, load_data=lambda _tell: rest), installation)[-1]
+    assert isinstance(last, AdapterRegistered)
+    second = installation.registry.get(last.digest)
     assert len(documents_learned(installation.paths, second.digest)) == 10
     noted = installation.paths.data / "learned" / f"{second.digest}.json"
     assert noted.stat().st_mode & 0o077 == 0
