@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ CONTROL = (
     *("<|repo_name|>", "<|file_sep|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
 )
 LIMIT_S = 240.0
+PASS_STEPS = 22
+"""Steps of one pass over the repository's code; a run makes three."""
 
 
 @dataclass
@@ -46,6 +49,24 @@ class LearningHome(UsedHome):
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
+
+    @contextmanager
+    def daemon(self) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+        """A daemon that serves, and a client of it; it is ended afterwards."""
+        process, info = self.serve(), self.home / "run" / "daemon.json"
+        try:
+            # A killed daemon leaves its file.
+            wait_until(lambda: info.exists() and json.loads(info.read_text())["pid"] == process.pid, "a daemon")
+            with closing(self.connect()) as client:
+                yield process, client
+        finally:
+            process.terminate()
+            process.wait(30)
+
+    def cli(self, *arguments: str) -> str:
+        """What a command prints."""
+        command = [sys.executable, "-m", "peft_daemon", *arguments]
+        return subprocess.run(command, check=True, env=self.environ, capture_output=True, text=True).stdout
 
     def here(self) -> dict[str, Any]:
         """The state of the repository."""
@@ -74,26 +95,77 @@ def complete(client: httpx.Client, folder: Path) -> dict[str, Any]:
     return client.post("/v1/complete", json={**body, **place}).json()
 
 
-def test_a_run_is_paused_by_a_completion_goes_on_and_ends(home: LearningHome) -> None:
-    with home.serve() as daemon:
-        client = home.connect()
-        try:
-            assert home.here()["activity"] == "off"
-            told = home.learn("now", "--no-wait")
-            run = psutil.Process(wait_until(lambda: home.here()["pid"], "a run", limit_s=LIMIT_S))
-            assert run.nice() == 19
-            complete(client, home.root / "shop")
-            assert run.status() == psutil.STATUS_STOPPED, told
-            here = home.here()
-            assert here["activity"] == "paused" and "you use completions" in here["line"]
-            wait_until(lambda: not run.is_running() or run.status() != psutil.STATUS_STOPPED, "the run, going on")
-            ended = wait_until(lambda: (now := home.here())["last"] and now, "its end", limit_s=LIMIT_S)
-            print(json.dumps(ended, indent=1), home.learn("log", "--all"))
-            status = client.get("/v1/status").json()
-            print(status["learning"])
-            assert not run.is_running()
-            assert not (home.home / "data" / "tuning" / ended["adapter"]).exists()
-        finally:
-            client.close()
-            daemon.terminate()
-            daemon.wait(30)
+def run_of(home: LearningHome) -> psutil.Process:
+    """The process of the run under way."""
+    return psutil.Process(wait_until(lambda: home.here()["pid"], "a run", limit_s=LIMIT_S))
+
+
+def ended(home: LearningHome) -> dict[str, Any]:
+    """The state after the end of a run."""
+    return wait_until(lambda: (now := home.here())["last"] and now, "the end of the run", limit_s=LIMIT_S)
+
+
+def test_a_run_gives_way_to_completions_dies_with_its_daemon_is_resumed_and_comes_to_its_end(
+    home: LearningHome,
+) -> None:
+    shop = home.root / "shop"
+    with home.daemon() as (daemon, client):
+        assert (home.here()["activity"], home.here()["ask"]) == ("off", False), "too little code to ask"
+        home.learn("on")
+        # Asked for, as a machine that runs tests is not idle.
+        home.learn("now", "--no-wait")
+        run = run_of(home)
+        assert run.nice() == 19
+        complete(client, shop)
+        assert run.status() == psutil.STATUS_STOPPED, "at once"
+        assert home.here()["activity"] == "paused"
+        told = client.get("/v1/status").json()
+        assert "paused (you use completions)" in told["learning"] and told["tuning"] == ""
+        wait_until(lambda: run.status() != psutil.STATUS_STOPPED, "the run, going on")
+        # The first pass over the code ends with an evaluation and a checkpoint.
+        asked = {"repository": str(shop)}
+        wait_until(
+            lambda: client.get("/v1/learning", params=asked).json()["here"]["step"] > PASS_STEPS,
+            "a checkpoint",
+            limit_s=LIMIT_S,
+        )
+        complete(client, shop)
+        assert run.status() == psutil.STATUS_STOPPED
+        daemon.kill()
+        daemon.wait()
+        wait_until(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE, "the end of the run")
+    # Where no daemon runs, the command line reads the same files.
+    assert home.here()["line"].startswith("waits")
+    with home.daemon():
+        home.learn("now", "--no-wait")
+        run = run_of(home)
+        now = ended(home)
+        assert not run.is_running()
+    events = home.events()
+    assert events[:4] == ["switched", "started", "paused", "continued"]
+    assert "resumed" in events, "from its checkpoint"
+    assert events[-1] in ("learned", "refused") and now["learned"]
+    assert not (home.home / "data" / "tuning" / now["adapter"]).exists()
+    listed = json.loads(home.cli("adapters", "list", "--json"))
+    (adapter,) = [each for each in listed if each["name"] == now["adapter"]]
+    assert bool(adapter["active_for"]) == now["in_use"] == (events[-1] == "learned")
+    assert home.here()["line"].startswith("waits: nothing new since")
+
+
+@pytest.mark.long
+def test_after_a_rewritten_history_it_is_learned_on_and_going_back_serves_what_served_before(
+    home: LearningHome,
+) -> None:
+    shop = OwnRepository(home.root / "shop")
+    shop.git("checkout", "--quiet", "--orphan", "other")
+    for number in range(24, 30):
+        shop.commit({f"shop/part{number}.py": module(number)}, when=1_700_000_100 + number)
+    before = home.here()
+    with home.daemon():
+        told = home.learn("now")["here"]
+        assert told["last_at"] > before["last_at"] and told["learned"] != before["learned"]
+        if told["in_use"]:
+            assert home.learn("rollback")["here"]["last"] == "taken back: you asked for it"
+            assert home.events()[-1] == "rolled back"
+        assert home.learn("off")["here"]["line"] == "switched off"
+    assert not list((home.home / "data" / "tuning").glob("*"))

@@ -86,6 +86,13 @@ def only(told: list[TuneEvent], kind: type) -> TuneEvent:
     return found
 
 
+def made(told: list[TuneEvent], installation: Installation) -> Manifest:
+    """The adapter that a run registered, in use or not."""
+    last = told[-1]
+    assert isinstance(last, AdapterRegistered)
+    return installation.registry.get(last.digest)
+
+
 def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
     installation: Installation, tmp_path: Path
 ) -> None:
@@ -131,16 +138,13 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
 ) -> None:
     events(request(tmp_path, job={"limit": 6, "max_steps": 2}), installation)
     assert documents_learned(installation.paths, installation.registry.get("own").digest) == frozenset(), "4 of 6 seen"
-    events(request(tmp_path, update=True, job={"limit": 6}), installation)
-    first = installation.registry.get("own")
+    first = made(events(request(tmp_path, update=True, job={"limit": 6}), installation), installation)
     own = {document_digest(each) for each in DATA.train[:6] if isinstance(each, FillExample)}
     assert documents_learned(installation.paths, first.digest) == own
     assert documents_learned(installation.paths, "0" * 64) == frozenset()
     rest = replace(DATA, train=DATA.train[6:10])
     again = request(tmp_path, job={"options": MethodOptions()}, start=begin(installation, first), update=True)
-    last = events(replace(again, load_data=lambda _tell: rest), installation)[-1]
-    assert isinstance(last, AdapterRegistered)
-    second = installation.registry.get(last.digest)
+    second = made(events(replace(again, load_data=lambda _tell: rest), installation), installation)
     assert len(documents_learned(installation.paths, second.digest)) == 10
     noted = installation.paths.data / "learned" / f"{second.digest}.json"
     assert noted.stat().st_mode & 0o077 == 0
