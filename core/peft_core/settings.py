@@ -199,7 +199,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["off", "ask", "on"],
         Meta(
             description="learn repositories while the machine is idle; ask: where you agreed, editors ask once; on: "
-            "all with enough code"
+            "all with enough code; off: none"
         ),
     ] = "ask"
     learn_minutes: Annotated[

@@ -111,7 +111,7 @@ def may_go_on(machine: MachineState, needs: RunNeeds) -> Decision:
 
 def _against_beginning(machine: MachineState, needs: RunNeeds) -> Iterator[Decision]:
     if not needs.asked and machine.idle_s < needs.wait_s:
-        yield _wait(IN_USE)
+        yield _wait(f"completions were used in the last {needs.wait_s:.0f} s")
     if machine.free_disk_bytes < MIN_FREE_DISK_BYTES:
         yield _wait(f"the disk has {format_bytes(machine.free_disk_bytes)} left; 1 GB is needed")
     if machine.free_memory_bytes < needs.memory_bytes:

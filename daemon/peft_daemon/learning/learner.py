@@ -190,9 +190,9 @@ class Learner:
 
     def may_learn(self, state: RepositoryState) -> bool:
         """Whether the user agreed that a repository is learned: for itself, or by the setting for all."""
-        return state.choice is LearningChoice.ON or (
-            self.settings.learn == "on" and state.choice is not LearningChoice.OFF
-        )
+        if self.settings.learn == "off" or state.choice is LearningChoice.OFF:
+            return False
+        return state.choice is LearningChoice.ON or self.settings.learn == "on"
 
     def go_back(self, root: str, why: str) -> RepositoryState:
         """Let serve what served before the version in use; raises Conflict if there is none. Blocks."""
@@ -239,7 +239,8 @@ class Learner:
             self.waits = dict.fromkeys((each.root for each in candidates), "today's minutes are used")
             return LOOK_S
         if (idle := self._idle_s()) < self.settings.learn_idle_s:
-            self.waits = dict.fromkeys((each.root for each in candidates), IN_USE)
+            recent = f"completions were used in the last {self.settings.learn_idle_s} s"
+            self.waits = dict.fromkeys((each.root for each in candidates), recent)
             return self.settings.learn_idle_s - idle + 0.01
         for state in candidates:
             why_not = await asyncio.to_thread(self.why_not_due, state)

@@ -142,6 +142,8 @@ class LearningService:
             return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line="begins in a moment")
         if state.choice is LearningChoice.OFF:
             return msgspec.structs.replace(told, line="switched off")
+        if self._settings.learn == "off":
+            return msgspec.structs.replace(told, line="switched off by the setting `learn`")
         if not self._learner.may_learn(state):
             return told
         why = self._learner.waits.get(state.root) or why_not or "an idle machine"

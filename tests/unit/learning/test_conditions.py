@@ -42,7 +42,7 @@ def test_an_idle_machine_on_mains_power_learns() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"idle_s": 119.0}, "you use completions"),
+        ({"idle_s": 119.0}, "completions were used in the last 120 s"),
         ({"power": "battery"}, "on battery"),
         ({"power": "unknown"}, "does not tell"),
         ({"others_share": 0.26}, "other programs use 26%"),

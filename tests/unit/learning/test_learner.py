@@ -67,6 +67,8 @@ async def test_nothing_is_learned_without_a_yes(make_learner: Make) -> None:
         here.learner.shown(here.root, response("1"))
         assert await here.learner._look() is None
         assert here.commands == [] and (await here.here()).activity is LearningActivity.OFF
+    assert "by the setting" in (await here.act(LearningAction.ON)).line
+    assert await here.learner._look() is None
 
 
 async def test_a_repository_that_is_switched_on_is_learned_and_then_waits_for_new_code(
