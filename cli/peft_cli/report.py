@@ -104,18 +104,29 @@ def share(
     which: Which,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder, or an empty one.")],
 ) -> None:
-    """Write a copy without questions, references and answers: all figures, and none of your code."""
+    """Write a copy without questions, references and answers: all figures, and none of your code.
+
+    Of a study (by name, folder or study.json) the copy is whole, as it has figures only.
+    """
     require_extra("reading reports", "eval", EVAL_PACKAGES)
     from peft_evaluation.report import store
     from peft_evaluation.report.html import write_pages
     from peft_evaluation.report.store import without_texts
+    from peft_evaluation.study.report import STUDY
+    from peft_evaluation.study.report import write_report as write_study
 
-    report = without_texts(store.read_report(_report_path(which)))
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InvalidInput(f"{folder} is not an empty folder", fix="Name another one")
-    folder.mkdir(parents=True, exist_ok=True)
-    store.write_report(folder, report)
-    write_pages(folder, report)
+    evaluation, study = _report_path(which), _report_path(which, STUDY.runs)
+    if STUDY.is_at(study) and not store.EVALUATION.is_at(evaluation):
+        shared = STUDY.read(study)  # has no texts
+        folder.mkdir(parents=True, exist_ok=True)
+        write_study(folder, shared)
+    else:
+        report = without_texts(store.read_report(evaluation))
+        folder.mkdir(parents=True, exist_ok=True)
+        store.write_report(folder, report)
+        write_pages(folder, report)
     typer.echo(str(folder))
 
 

@@ -137,10 +137,9 @@ def print_forecast(console: Console, found: StudyForecast) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, head in enumerate(("", "trained", "tuning", "answering", "memory")):
         table.add_column(head, justify="right" if number else "left", no_wrap=bool(number))
-    several = len({cell.model for cell in found.cells}) > 1
     for cell in found.cells:
         table.add_row(
-            f"{cell.model}: {cell.cell}" if several else cell.cell,
+            cell.cell,
             "done" if cell.done else f"{cell.trainable_parameters:,}" if cell.trainable_parameters else "—",
             format_duration(cell.tuning_s),
             format_duration(cell.answering_s),

@@ -54,8 +54,8 @@ class Journal(Generic[T]):
             self._lock.acquire(timeout=0)
         except Timeout:
             raise Conflict(
-                f"another process is working on the evaluation in {self._path.parent}",
-                fix="Wait until it is done, or start another with `--name`",
+                f"another process is working in {self._path.parent}",
+                fix="Wait until it is done, or start another evaluation or study under another name",
             ) from None
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         content = self._path.read_bytes()

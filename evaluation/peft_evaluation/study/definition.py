@@ -142,6 +142,10 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 for seed in self.seeds:
                     yield Cell(model=model, data=data, prompting=prompting, method=method, seeds=(seed,))
 
+    def label(self, cell: Cell) -> str:
+        """Return what people read of a cell, with its model where there are several."""
+        return cell.label if len(self.models) == 1 else f"{cell.label}, {cell.model}"
+
     def adapter(self, cell: Cell) -> str:
         """Return the name of the adapter that answers a cell with a method."""
         return derive_name(self.name, cell.model, f"{cell.data.label}-{cell.method}-{cell.seeds[0]}")

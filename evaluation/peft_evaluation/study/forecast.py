@@ -77,7 +77,9 @@ def forecast(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stud
                 if key in known:
                     continue
                 on_progress(
-                    CellStarted(number=number, of=len(every), cell=cell.label, model=cell.model, step="measuring")
+                    CellStarted(
+                        number=number, of=len(every), cell=request.study.label(cell), model=cell.model, step="measuring"
+                    )
                 )
                 known[key] = _measure(request, cell.model, key, step, on_progress)
                 if known[key].measured is not None:  # what failed is tried again by the next plan
@@ -129,7 +131,7 @@ def _measure(
 
 def _of_cell(request: StudyRequest, cell: Cell, done: bool, known: Mapping[str, MeasuredStep]) -> CellForecast:
     if done:
-        return CellForecast(cell=cell.label, model=cell.model, done=True)
+        return CellForecast(cell=request.study.label(cell), model=cell.model, done=True)
     answering = known.get(_answering_key(cell))
     tuning = known.get(_tuning_key(cell)) if cell.method is not None else None
     reasons = [each.reason for each in (tuning, answering) if each is not None and each.reason]
@@ -137,7 +139,7 @@ def _of_cell(request: StudyRequest, cell: Cell, done: bool, known: Mapping[str, 
     # An adapter that answers with examples as well is tuned once, for its first cell.
     tuned = cell.prompting == BASELINE and cell.method is not None and adapter_of(request, cell) is None
     return CellForecast(
-        cell=cell.label,
+        cell=request.study.label(cell),
         model=cell.model,
         done=False,
         tuning_s=training.seconds if training and tuned else None,

@@ -24,10 +24,16 @@ from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines.torch.base_model import serving_precision
 from peft_evaluation.journal import IDENTITY_FILE, Journal
 from peft_evaluation.runner import evaluation_folder
-from peft_evaluation.study.definition import Cell, Study, StudyData
+from peft_evaluation.study.definition import Cell, MethodSettings, Study, StudyData
 from peft_evaluation.study.steps import AnswerStep, StepOrder, StudyStep, TuneStep
 from peft_tuning.installation import Installation
+from peft_tuning.job import TuneJob, load_identity
 
+_SETTINGS = (
+    *("method", "options", "epochs", "batch_size", "evaluations_per_epoch", "patience"),
+    *("max_steps", "limit", "validation_limit"),
+)
+"""Settings of a job that decide what an adapter learned."""
 CELLS_FILE = "cells.jsonl"
 STUDIES = "studies"
 """The part of the data folder that has a folder for each study."""
@@ -148,7 +154,7 @@ def _differences(before: StudyIdentity, wanted: StudyIdentity) -> Iterator[str]:
             "answering.engine": study.answering.engine,
             "precision": identity.precision,
             "tuning": replace(study.tuning, threads=None, niceness=0),
-            **{f"options.{method}": study.options.get(method) for method in study.methods},
+            **{f"options.{method}": study.options.get(method, MethodSettings()) for method in study.methods},
             **{f"datasets {data.label}": replace(data, path=None) for data in study.datasets},
             **{f"model {model}": sha256 for model, sha256 in identity.models.items()},
         }
@@ -168,14 +174,26 @@ def adapter_of(request: StudyRequest, cell: Cell) -> Manifest | None:
     installation, name = request.installation(cell.model), request.study.adapter(cell)
     with suppress(NotFound):
         manifest = installation.registry.get(name)
-        if (manifest.base_sha256, manifest.seed) != (installation.entry.sha256, cell.seeds[0]):
+        if differing := list(_other_settings(installation, manifest, request.study.job(cell))):
             raise Conflict(
                 f"the adapter '{name}' is not one of this study",
-                why="it was made for another model or with another seed",
+                why=f"it was made with another {', '.join(differing)}",
                 fix=f"Give the study another `name`, or `peft-daemon adapters remove {name}`",
             )
         return manifest
     return None
+
+
+def _other_settings(installation: Installation, manifest: Manifest, job: TuneJob) -> Iterator[str]:
+    """Yield the settings of a study's adapter that are not those of the job that would make it."""
+    if manifest.base_sha256 != installation.entry.sha256:
+        yield "model"
+    if manifest.seed != job.seed:
+        yield "seed"
+    with suppress(NotFound):  # the run's folder may be deleted when its adapter is registered
+        begun = load_identity(installation.folder(manifest.name))
+        rate = () if job.learning_rate is None else ("learning_rate",)
+        yield from (name for name in (*_SETTINGS, *rate) if getattr(begun, name) != getattr(job, name))
 
 
 def cell_records(request: StudyRequest) -> Mapping[str, CellRecord]:

@@ -11,7 +11,7 @@ from peft_evaluation.report.charts import IntervalChart
 from peft_evaluation.report.markdown import lines
 from peft_evaluation.report.page import ReportPages, render
 from peft_evaluation.report.store import ReportFormat
-from peft_evaluation.report.tables import Table, difference, duration, format_value, size
+from peft_evaluation.report.tables import Table, difference, duration, format_interval, format_value, size
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.study.definition import BASELINE
 from peft_evaluation.study.progress import STUDIES
@@ -32,7 +32,7 @@ def html_report(report: StudyReport) -> str:
         package="peft_evaluation.study",
         title=title(report),
         notes=report.notes,
-        verdicts=[],
+        overviews=overviews(report),
         parts=[
             _PagePart(table_title(table), table.warnings, _charts(table), tuple(_sections(table)))
             for table in report.tables
@@ -89,6 +89,10 @@ def _markdown_lines(report: StudyReport) -> Iterator[str]:
         yield f"> {note}"
         yield ">"
     yield ""
+    for heading, found in overviews(report):
+        yield f"## {heading}"
+        yield ""
+        yield from lines(found)
     for table in report.tables:
         yield f"## {table_title(table)}"
         yield ""
@@ -105,8 +109,27 @@ def _markdown_lines(report: StudyReport) -> Iterator[str]:
     yield from lines(fact_table(report))
 
 
+def overviews(report: StudyReport) -> list[tuple[str, Table]]:
+    """Return, for several tables, one that has the first metric of each: a row for a model's row, a column for data."""
+    if len(report.tables) < 2:
+        return []
+    columns = tuple(dict.fromkeys((table.data.name, headline(table)) for table in report.tables))
+    cells = {
+        (table.model, row.name, table.data.name): format_interval(metric, row.metrics[metric])
+        for table in report.tables
+        for row in table.rows
+        if (metric := headline(table)) is not None and metric in row.metrics
+    }
+    heads = [f"{data}, {METRICS[metric].label if metric else NONE}" for data, metric in columns]
+    rows = dict.fromkeys((table.model, row.name) for table in report.tables for row in table.rows)
+    values = [(*row, *(cells.get((*row, data), NONE) for data, _ in columns)) for row in rows]
+    return [("All models and data sets", Table(("model", "", *heads), tuple(values)))]
+
+
 def _sections(table: StudyTable) -> Iterator[tuple[str, Table]]:
     yield "Quality, with 95 % intervals", quality_table(table)
+    for group in dict.fromkeys(group for row in table.rows for group in row.groups):
+        yield group, tables.quality({row.name: row.groups.get(group, {}) for row in table.rows})
     if any(row.by_seed for row in table.rows):
         yield "Each seed", seed_table(table)
     yield "Costs", cost_table(table)

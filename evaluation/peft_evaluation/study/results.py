@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import fmean
@@ -15,7 +15,7 @@ from peft_daemon.adapters.manifest import Manifest
 from peft_evaluation.generation import SampleResult, generation_seconds
 from peft_evaluation.journal import Journal
 from peft_evaluation.report import store
-from peft_evaluation.report.schema import Comparison, DataFacts, Machine, Measure, this_machine
+from peft_evaluation.report.schema import Comparison, DataFacts, Machine, Measure, ReportedSample, this_machine
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.scorers.scoring import SampleMeans
 from peft_evaluation.stats import SampleValues, adjust_p_values, compare, measure_over_seeds
@@ -59,6 +59,8 @@ class StudyRow(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Measure]
     by_seed: dict[str, dict[str, float]] = {}
     """By seed: the mean of each metric; empty without several seeds."""
+    groups: dict[str, dict[str, Measure]] = {}
+    """Metrics by group of questions (difficulty in APPS, kind of hole), if there are groups."""
     tuning: TuningCosts | None = None
     answering: AnsweringCosts | None = None
     failures: tuple[str, ...] = ()
@@ -137,6 +139,10 @@ class _TableBuilder:
         self._report = store.read_report(folder)
         self._answered = list(Journal(folder / "answers.jsonl", SampleResult).read())
         self._records = cell_records(request)
+        self._groups: dict[str, list[ReportedSample]] = defaultdict(list)
+        for item in self._report.items:
+            if item.group:
+                self._groups[item.group].append(item)
 
     def table(self) -> StudyTable:
         by_row: dict[str, list[Cell]] = defaultdict(list)
@@ -166,22 +172,21 @@ class _TableBuilder:
     def _row(
         self, name: str, cells: Sequence[Cell], done: Sequence[Cell], runs: Mapping[int, Mapping[str, SampleValues]]
     ) -> StudyRow:
-        metrics = dict.fromkeys(metric for run in runs.values() for metric in run)
         strategies = {self._strategy(cell) for cell in done}
         adapters = [adapter_of(self._request, cell) for cell in done if cell.method]
         return StudyRow(
             name=name,
             seeds=tuple(seed for cell in done for seed in cell.seeds),
-            metrics={
-                metric: measure_over_seeds(
-                    [run[metric] for run in runs.values() if metric in run], METRICS[metric].kind
-                )
-                for metric in metrics
-            },
+            metrics=_measures(list(runs.values())),
             by_seed={
                 str(seed): {metric: fmean(numbers.values()) for metric, numbers in run.items() if numbers}
                 for seed, run in runs.items()
                 if len(runs) > 1
+            },
+            groups={
+                group: _measures([_only(run, {item.id for item in items}) for run in runs.values()])
+                for group, items in self._groups.items()
+                if runs
             },
             tuning=_tuning_costs([each for each in adapters if each is not None]),
             answering=_answering_costs([each for each in self._answered if each.strategy in strategies]),
@@ -206,6 +211,21 @@ class _TableBuilder:
                 if answer.strategy == wanted:
                     found[cell.seeds[0] if cell.method else answer.seed].add(item.id, answer.scores)
         return {seed: means.values() for seed, means in found.items()}
+
+
+def _measures(runs: Sequence[Mapping[str, SampleValues]]) -> dict[str, Measure]:
+    """Return each metric over all questions and runs."""
+    metrics = dict.fromkeys(metric for run in runs for metric in run)
+    return {
+        metric: measure_over_seeds([run[metric] for run in runs if metric in run], METRICS[metric].kind)
+        for metric in metrics
+    }
+
+
+def _only(run: Mapping[str, SampleValues], items: Set[str]) -> dict[str, SampleValues]:
+    """Return the scores of these questions; metrics that none of them has are left out."""
+    kept = {metric: {item: numbers[item] for item in numbers if item in items} for metric, numbers in run.items()}
+    return {metric: numbers for metric, numbers in kept.items() if numbers}
 
 
 def _means(runs: Sequence[Mapping[str, SampleValues]]) -> dict[str, dict[str, float]]:

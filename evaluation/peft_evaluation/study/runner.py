@@ -69,16 +69,17 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
         for number, cell in enumerate(cells, 1):
             if cell.id in done:
                 continue
+            label, of = request.study.label(cell), len(cells)
             began, reason = time.monotonic(), ""
             try:
                 for step, order in _missing(request, cell):
-                    on_progress(CellStarted(number=number, of=len(cells), cell=cell.label, model=cell.model, step=step))
+                    on_progress(CellStarted(number=number, of=of, cell=label, model=cell.model, step=step))
                     run_step(order, on_progress)
             except (StepError, InvalidInput, Conflict) as error:
                 reason = error.cause
             now = datetime.now(UTC).isoformat(timespec="seconds")
             journal.append(CellRecord(cell=cell.id, reason=reason, at=now, seconds=time.monotonic() - began))
-            on_progress(CellEnded(number=number, of=len(cells), cell=cell.label, model=cell.model, reason=reason))
+            on_progress(CellEnded(number=number, of=of, cell=label, model=cell.model, reason=reason))
         for model in request.study.models:
             for data in request.study.datasets:
                 _report_answers(request, model, data, on_progress)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -26,10 +27,11 @@ from peft_evaluation.report import store
 from peft_evaluation.runner import EvaluateRequest, SampleAnswered, evaluate
 from peft_evaluation.study.definition import read_study
 from peft_evaluation.study.forecast import forecast
-from peft_evaluation.study.progress import StudyRequest, begin, done_cells
+from peft_evaluation.study.progress import StudyRequest, adapter_of, begin, done_cells
 from peft_evaluation.study.report import STUDY
 from peft_evaluation.study.results import StudyReport
 from peft_evaluation.study.runner import StudyEvent
+from peft_evaluation.study.steps import MeasureStep, StepError, run_step
 from peft_tuning.data.datasets.sources import DataLocations
 from support.running_daemon import home_environment, processes, run_cli
 from support.tiny_folder import write_folder
@@ -246,15 +248,44 @@ def test_other_values_are_refused_and_other_cells_are_added(story: Story) -> Non
     assert [cell.row for cell in more.study.cells() if cell.id not in done] == ["icl-1", "prefix", "prompt"]
 
 
+def test_an_adapter_of_another_study_of_that_name_is_not_taken(story: Story) -> None:
+    (cell,) = (each for each in story.home.request(STUDY_FILE).study.cells() if each.row == "lora")
+    assert adapter_of(story.home.request(STUDY_FILE), cell) is not None
+    other = story.home.request(
+        STUDY_FILE.replace("epochs = 16", "epochs = 15").replace("batch_size = 1", "batch_size = 2")
+    )
+    with pytest.raises(
+        Conflict, match=f"'{LORA}' is not one of this study: it was made with another epochs, batch_size"
+    ):
+        adapter_of(other, cell)
+
+
+def test_a_process_that_the_system_kills_is_a_failure_of_its_cell_alone(story: Story) -> None:
+    request = story.home.request(STUDY_FILE)
+    cell = request.study.cells()[0]
+
+    def kill(event: StudyEvent) -> None:
+        for child in psutil.Process().children():
+            child.kill()
+
+    with pytest.raises(StepError, match="its process was killed, as the system does when memory runs out"):
+        run_step(request.order("tiny-qwen2", MeasureStep(step=request.answer_step(cell))), kill)
+
+
 def test_a_plan_measures_what_is_missing_and_learns_nothing(story: Story) -> None:
+    text = (
+        STUDY_FILE.replace('"prefix"', '"prompt"').replace("options.prefix", "options.prompt").replace("rank = 8", "")
+    )
     events: list[StudyEvent] = []
-    found = forecast(story.home.request(STUDY_FILE), events.append)
+    found = forecast(story.home.request(text), events.append)
     assert [cell.done for cell in found.cells] == [True, True, True, False, True]
-    assert found.cells[3].reason == PREFIX_REASON
-    assert (found.cells[3].tuning_s, found.cells[3].trainable_parameters) == (None, None)
-    assert found.seconds > 0 and found.memory_bytes > 0
+    missing = found.cells[3]
+    assert (missing.cell, missing.reason) == ("prompt × rows, seed 7", "")
+    assert missing.tuning_s and missing.answering_s and missing.trainable_parameters == 20 * 32
+    assert found.seconds == missing.tuning_s + missing.answering_s
+    assert 0 < found.memory_bytes < found.available_bytes and found.fits
     assert not (story.home.data / "evaluations" / "tiny-tiny-qwen2-rows.plan").exists()
     assert any(isinstance(event, SampleAnswered) for event in events)
     events.clear()
-    assert forecast(story.home.request(STUDY_FILE), events.append) == found
-    assert not any(isinstance(event, SampleAnswered) for event in events)
+    assert forecast(story.home.request(text), events.append) == found
+    assert events == []

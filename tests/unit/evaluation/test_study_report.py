@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from peft_cli.report import app
 from peft_cli.study_view import StudyView, print_forecast
 from peft_core.errors import NotFound
 from peft_core.paths import Paths
@@ -22,7 +24,15 @@ from peft_evaluation.scorers.metrics import WHOLES
 from peft_evaluation.study.definition import Cell, Study, StudyData
 from peft_evaluation.study.forecast import CellForecast, StudyForecast
 from peft_evaluation.study.progress import CELLS_FILE, CellRecord, StudyRequest
-from peft_evaluation.study.report import STUDY_PAGES, cost_table, html_report, markdown_report, seed_table, write_report
+from peft_evaluation.study.report import (
+    STUDY_PAGES,
+    cost_table,
+    html_report,
+    markdown_report,
+    overviews,
+    seed_table,
+    write_report,
+)
 from peft_evaluation.study.results import StudyReport, TuningCosts, collect
 from peft_evaluation.study.runner import CellEnded, CellStarted, StudyEvent, StudyReported
 from peft_tuning.events import CheckpointSaved, Loading, StepFinished
@@ -102,6 +112,51 @@ def test_a_study_without_any_answer_has_no_report_but_the_reasons(request_: Stud
 def test_a_cell_whose_answers_were_deleted_is_to_be_done_again(request_: StudyRequest) -> None:
     (request_.evaluation_folder(MODEL, STUDY.datasets[0]) / IDENTITY_FILE).unlink()
     assert {row.failures for row in collect(request_).tables[0].rows[:2]} == {("not done yet",)}
+
+
+def test_several_tables_have_an_overview_with_a_row_for_each_model_and_a_column_for_each_data_set(
+    report: StudyReport,
+) -> None:
+    (table,) = report.tables
+    other = msgspec.structs.replace(table, data=msgspec.structs.replace(table.data, name="other"), rows=table.rows[:1])
+    assert overviews(report) == []
+    ((_, found),) = overviews(msgspec.structs.replace(report, tables=(table, other)))
+    assert found.head == ("model", "", "small, exact match, top 1", "other, exact match, top 1")
+    assert found.rows[0][1:] == ("zero-shot", "0.0 % [0.0, 16.1]", "0.0 % [0.0, 16.1]")
+    assert [row[1] for row in found.rows] == ["zero-shot", "icl-1", "rag-bm25-1", "ia3"]
+    assert found.rows[1][3] == found.rows[2][2] == "—"
+    page = markdown_report(msgspec.structs.replace(report, tables=(table, other)))
+    assert page.index("## All models and data sets") < page.index("## tiny on small")
+
+
+def test_groups_of_questions_have_a_table_each(request_: StudyRequest) -> None:
+    folder = request_.evaluation_folder(MODEL, STUDY.datasets[0])
+    whole = finished_report()
+    items = tuple(
+        msgspec.structs.replace(item, group="odd" if index % 2 else "even") for index, item in enumerate(whole.items)
+    )
+    store.write_report(folder, msgspec.structs.replace(whole, items=items))
+    report = collect(request_)
+    rows = {row.name: row for row in report.tables[0].rows}
+    # Its first seed is right on the even items, its second one nowhere.
+    assert {group: measures["em@1"].value for group, measures in rows["icl-1"].groups.items()} == {
+        "even": 0.5,
+        "odd": 0,
+    }
+    assert rows["icl-1"].groups["even"]["em@1"].count == 10
+    assert rows["ia3"].groups == {}
+    assert "### even\n\n| strategy | items | exact match" in markdown_report(report)
+
+
+def test_a_copy_to_give_away_is_made_by_name(
+    request_: StudyRequest, report: StudyReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path))
+    write_report(request_.folder, report)
+    out = tmp_path / "out"
+    assert CliRunner().invoke(app, ["share", "small", str(out)]).exit_code == 0
+    assert {path.name for path in out.iterdir()} == {"study.json", "study.md", "study.html"}
+    assert STUDY_PAGES.format.read(out) == report
 
 
 def test_costs_have_parameters_memory_and_time(report: StudyReport) -> None:
