@@ -1,6 +1,7 @@
-"""What of a study is done: known by what there is, the adapter in the registry and the answers in the evaluation.
+"""What of a study is done, and the orders for what is missing.
 
-The study's folder has ``run.json``, which says what was begun, and ``cells.jsonl``, which says how each cell ended.
+The study's folder has ``run.json``, which says what was begun, and ``cells.jsonl``, which says how each cell ended. The
+adapters are in the registry and the answers in evaluations, both of which survive any interruption.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from msgspec.structs import replace
@@ -39,6 +40,32 @@ STUDIES = "studies"
 """The part of the data folder that has a folder for each study."""
 
 
+class TuningCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter costs; in a row of the report the mean over its seeds, of memory the most."""
+
+    trainable_parameters: int
+    adapter_bytes: int
+    peak_memory_bytes: int
+    """Of the training process, with the base model in the method's precision."""
+    seconds: float
+    """Training with its evaluations, without loading."""
+    steps: float
+    best_step: float
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """Return the costs that were recorded with an adapter."""
+        figures = manifest.metrics
+        return cls(
+            trainable_parameters=int(figures.get("trainable_parameters", manifest.parameters)),
+            adapter_bytes=manifest.peft_bytes,
+            peak_memory_bytes=int(figures.get("peak_memory_bytes", 0.0)),
+            seconds=figures.get("seconds", 0.0),
+            steps=figures.get("steps", 0.0),
+            best_step=figures.get("best_step", 0.0),
+        )
+
+
 class CellRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A line of ``cells.jsonl``: how a cell ended. The last line of a cell counts."""
 
@@ -49,6 +76,8 @@ class CellRecord(msgspec.Struct, frozen=True, kw_only=True):
     """ISO 8601, UTC."""
     seconds: float
     """Of the last process that worked on it, tuning and answering together."""
+    tuning: TuningCosts | None = None
+    """Of its adapter, which may be removed when it has answered."""
 
 
 class StudyIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,18 +226,17 @@ def _other_settings(installation: Installation, manifest: Manifest, job: TuneJob
 
 
 def cell_records(request: StudyRequest) -> Mapping[str, CellRecord]:
-    """Return how each cell ended that was worked on, by its id; done cells whose results are gone are left out."""
+    """Return how each cell ended that was worked on, by its id; done cells whose answers are gone are left out."""
     records = {each.cell: each for each in Journal(request.folder / CELLS_FILE, CellRecord).read()}
     return {
         cell.id: record
         for cell in request.study.cells()
-        if (record := records.get(cell.id)) is not None and (record.reason or _has_results(request, cell))
+        if (record := records.get(cell.id)) is not None and (record.reason or _has_answers(request, cell))
     }
 
 
-def _has_results(request: StudyRequest, cell: Cell) -> bool:
-    answered = (request.evaluation_folder(cell.model, cell.data) / IDENTITY_FILE).exists()
-    return answered and (cell.method is None or adapter_of(request, cell) is not None)
+def _has_answers(request: StudyRequest, cell: Cell) -> bool:
+    return (request.evaluation_folder(cell.model, cell.data) / IDENTITY_FILE).exists()
 
 
 def done_cells(request: StudyRequest) -> frozenset[str]:

@@ -190,7 +190,7 @@ def cost_table(table: StudyTable) -> Table:
                         size(row.tuning.adapter_bytes),
                         size(row.tuning.peak_memory_bytes),
                         duration(row.tuning.seconds),
-                        f"{row.tuning.steps} ({row.tuning.best_step})",
+                        f"{row.tuning.steps:.0f} ({row.tuning.best_step:.0f})",
                     )
                     if row.tuning
                     else (NONE,) * 5

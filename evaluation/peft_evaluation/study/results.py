@@ -11,7 +11,6 @@ from statistics import fmean
 import msgspec
 
 from peft_core.errors import NotFound
-from peft_daemon.adapters.manifest import Manifest
 from peft_evaluation.generation import SampleResult, generation_seconds
 from peft_evaluation.journal import Journal
 from peft_evaluation.report import store
@@ -20,25 +19,11 @@ from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.scorers.scoring import SampleMeans
 from peft_evaluation.stats import SampleValues, adjust_p_values, compare, measure_over_seeds
 from peft_evaluation.study.definition import BASELINE, Cell, Study, StudyData
-from peft_evaluation.study.progress import StudyRequest, adapter_of, cell_records
+from peft_evaluation.study.progress import StudyRequest, TuningCosts, cell_records
 
 PACKAGES = ("peft-daemon", "torch", "transformers", "peft", "sacrebleu", "bm25s")
 SCHEMA = 1
 """Version of the format of ``study.json``."""
-
-
-class TuningCosts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter costs; over the seeds the mean, of memory the most."""
-
-    trainable_parameters: int
-    adapter_bytes: int
-    peak_memory_bytes: int
-    """Of the training process, with the base model in the method's precision."""
-    seconds: float
-    """Training with its evaluations, without loading."""
-    steps: int
-    best_step: int
-    """Of the first seed."""
 
 
 class AnsweringCosts(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +158,6 @@ class _TableBuilder:
         self, name: str, cells: Sequence[Cell], done: Sequence[Cell], runs: Mapping[int, Mapping[str, SampleValues]]
     ) -> StudyRow:
         strategies = {self._strategy(cell) for cell in done}
-        adapters = [adapter_of(self._request, cell) for cell in done if cell.method]
         return StudyRow(
             name=name,
             seeds=tuple(seed for cell in done for seed in cell.seeds),
@@ -188,7 +172,7 @@ class _TableBuilder:
                 for group, items in self._groups.items()
                 if runs
             },
-            tuning=_tuning_costs([each for each in adapters if each is not None]),
+            tuning=_tuning_costs([costs for cell in done if (costs := self._records[cell.id].tuning) is not None]),
             answering=_answering_costs([each for each in self._answered if each.strategy in strategies]),
             failures=tuple(dict.fromkeys(self._failures(cells))),
         )
@@ -238,17 +222,16 @@ def _means(runs: Sequence[Mapping[str, SampleValues]]) -> dict[str, dict[str, fl
     return means.values()
 
 
-def _tuning_costs(adapters: Sequence[Manifest]) -> TuningCosts | None:
-    if not adapters:
+def _tuning_costs(costs: Sequence[TuningCosts]) -> TuningCosts | None:
+    if not costs:
         return None
-    figures = [manifest.metrics for manifest in adapters]
     return TuningCosts(
-        trainable_parameters=int(figures[0].get("trainable_parameters", adapters[0].parameters)),
-        adapter_bytes=adapters[0].peft_bytes,
-        peak_memory_bytes=int(max(each.get("peak_memory_bytes", 0.0) for each in figures)),
-        seconds=fmean(each.get("seconds", 0.0) for each in figures),
-        steps=int(figures[0].get("steps", 0.0)),
-        best_step=int(figures[0].get("best_step", 0.0)),
+        trainable_parameters=costs[0].trainable_parameters,
+        adapter_bytes=costs[0].adapter_bytes,
+        peak_memory_bytes=max(each.peak_memory_bytes for each in costs),
+        seconds=fmean(each.seconds for each in costs),
+        steps=fmean(each.steps for each in costs),
+        best_step=fmean(each.best_step for each in costs),
     )
 
 

@@ -15,7 +15,15 @@ from peft_core.errors import Conflict, InvalidInput
 from peft_core.tasks import OnProgress
 from peft_evaluation.journal import Journal
 from peft_evaluation.study.definition import Cell, StudyData
-from peft_evaluation.study.progress import CELLS_FILE, CellRecord, StudyRequest, adapter_of, begin, done_cells
+from peft_evaluation.study.progress import (
+    CELLS_FILE,
+    CellRecord,
+    StudyRequest,
+    TuningCosts,
+    adapter_of,
+    begin,
+    done_cells,
+)
 from peft_evaluation.study.report import write_report
 from peft_evaluation.study.results import StudyReport, StudyTable, collect
 from peft_evaluation.study.steps import ReportStep, StepError, StepEvent, StepOrder, run_step
@@ -78,7 +86,10 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
             except (StepError, InvalidInput, Conflict) as error:
                 reason = error.cause
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            journal.append(CellRecord(cell=cell.id, reason=reason, at=now, seconds=time.monotonic() - began))
+            adapter = adapter_of(request, cell) if cell.method is not None and not reason else None
+            costs = TuningCosts.of(adapter) if adapter is not None else None
+            spent = time.monotonic() - began
+            journal.append(CellRecord(cell=cell.id, reason=reason, at=now, seconds=spent, tuning=costs))
             on_progress(CellEnded(number=number, of=of, cell=label, model=cell.model, reason=reason))
         for model in request.study.models:
             for data in request.study.datasets:

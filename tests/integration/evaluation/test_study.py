@@ -29,7 +29,7 @@ from peft_evaluation.study.definition import read_study
 from peft_evaluation.study.forecast import forecast
 from peft_evaluation.study.progress import StudyRequest, adapter_of, begin, done_cells
 from peft_evaluation.study.report import STUDY
-from peft_evaluation.study.results import StudyReport
+from peft_evaluation.study.results import StudyReport, collect
 from peft_evaluation.study.runner import StudyEvent
 from peft_evaluation.study.steps import MeasureStep, StepError, run_step
 from peft_tuning.data.datasets.sources import DataLocations
@@ -289,3 +289,12 @@ def test_a_plan_measures_what_is_missing_and_learns_nothing(story: Story) -> Non
     events.clear()
     assert forecast(story.home.request(text), events.append) == found
     assert events == []
+
+
+def test_an_adapter_may_be_removed_when_it_has_answered(story: Story) -> None:
+    request = story.home.request(STUDY_FILE)
+    before, registry = collect(request), request.installation("tiny-qwen2").registry
+    registry.remove(LORA)
+    assert registry.history(LORA) == ()
+    assert [row.tuning for row in collect(request).tables[0].rows] == [row.tuning for row in before.tables[0].rows]
+    assert {cell.row for cell in request.study.cells() if cell.id not in done_cells(request)} == {"prefix"}

@@ -23,7 +23,7 @@ from peft_evaluation.report.page import ReportPages
 from peft_evaluation.scorers.metrics import WHOLES
 from peft_evaluation.study.definition import Cell, Study, StudyData
 from peft_evaluation.study.forecast import CellForecast, StudyForecast
-from peft_evaluation.study.progress import CELLS_FILE, CellRecord, StudyRequest
+from peft_evaluation.study.progress import CELLS_FILE, CellRecord, StudyRequest, TuningCosts
 from peft_evaluation.study.report import (
     STUDY_PAGES,
     cost_table,
@@ -33,7 +33,7 @@ from peft_evaluation.study.report import (
     seed_table,
     write_report,
 )
-from peft_evaluation.study.results import StudyReport, TuningCosts, collect
+from peft_evaluation.study.results import StudyReport, collect
 from peft_evaluation.study.runner import CellEnded, CellStarted, StudyEvent, StudyReported
 from peft_tuning.events import CheckpointSaved, Loading, StepFinished
 from support.evaluation_report import IDENTITY, answers, finished_report
