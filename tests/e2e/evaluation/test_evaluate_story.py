@@ -101,6 +101,26 @@ def test_answers_of_the_real_model_are_run_in_the_sandbox(environment: dict[str,
     assert not [event for event in again if event["type"] in ("answered", "ran")]
 
 
+@pytest.mark.long
+def test_a_study_tunes_and_evaluates_the_real_model(environment: dict[str, str], file: Path) -> None:
+    study = file.with_name("study.toml")
+    study.write_text(
+        'name = "small"\nmodels = ["qwen2.5-coder-0.5b-instruct"]\nmethods = ["ia3"]\nstrategies = ["icl-3"]\n'
+        f'[[datasets]]\nname = "{file.name}"\nmax_tokens = 24\n[tuning]\nmax_steps = 2\n'
+    )
+    told = evaluate(environment, "--study", str(study))
+    assert [event["cell"] for event in told if event["type"] == "cell_ended" and not event["reason"]] == [
+        "zero-shot × mine",
+        "icl-3 × mine, seed 42",
+        "ia3 × mine, seed 42",
+    ]
+    rows = {row["name"]: row for row in told[-1]["tables"][0]["rows"]}
+    assert rows["icl-3"]["metrics"]["em@1"]["value"] >= 2 / 3  # as above
+    assert rows["ia3"]["tuning"]["trainable_parameters"] == 208_896
+    assert rows["ia3"]["tuning"]["peak_memory_bytes"] > 1.5e9
+    assert rows["ia3"]["answering"]["peak_memory_bytes"] > 1.5e9
+
+
 REFUSED = [
     (("--dataset", "conala", "--strategy", "magic"), "there is no strategy 'magic'", 2),
     (("--dataset", "conala", "--strategy", "adapter:nobody"), "no adapter 'nobody'", 2),

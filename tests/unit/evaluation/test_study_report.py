@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -18,6 +20,7 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_evaluation.generation import SampleResult
 from peft_evaluation.journal import IDENTITY_FILE, Journal, begin_run
+from peft_evaluation.model import Beams
 from peft_evaluation.report import store
 from peft_evaluation.report.page import ReportPages
 from peft_evaluation.scorers.metrics import WHOLES
@@ -35,6 +38,7 @@ from peft_evaluation.study.report import (
 )
 from peft_evaluation.study.results import StudyReport, collect
 from peft_evaluation.study.runner import CellEnded, CellStarted, StudyEvent, StudyReported
+from peft_evaluation.study.steps import evaluate_request
 from peft_tuning.events import CheckpointSaved, Loading, StepFinished
 from support.evaluation_report import IDENTITY, answers, finished_report
 
@@ -258,6 +262,23 @@ def test_a_plan_is_a_table_of_what_is_missing_and_its_sum() -> None:
     assert re.search(r"lora × conala, seed 42 +8,798,208 +9 min 0 s +1 min 0 s +5\.80 GB", text)
     assert "note: ia3 × conala, seed 42 cannot be done: T5 has none" in text
     assert text.endswith("in all 10 min 0 s, 5.80 GB at the peak of 4.00 GB available: this will not fit\n")
+
+
+def test_a_cell_is_answered_by_the_cluster_that_was_named_from_the_examples_that_tuning_sees(
+    request_: StudyRequest, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    parts = ["train"] * 40 + ["test"] * 4
+    lines = (json.dumps({"intent": f"add {n}", "code": f"x+{n}", "split": part}) for n, part in enumerate(parts))
+    rows.write_text("\n".join(lines))
+    study = msgspec.structs.replace(STUDY, datasets=(StudyData(name=str(rows), train=30, test=3, beams=4),))
+    request = replace(request_, study=study, ray="head:6379")
+    step = request.answer_step(study.cells()[1])
+    asked = evaluate_request(step, request.installation(MODEL))
+    assert (asked.ray, asked.limit, asked.decoding, asked.resume) == ("head:6379", 3, Beams(4), True)
+    samples = asked.load_items(lambda *_: None)
+    assert ([example.code for example in samples.pool], len(samples.items)) == ([f"x+{n}" for n in range(30)], 4)
+    assert request.installation(MODEL).settings.engine == "torch"
 
 
 def test_a_cell_has_one_row_for_all_its_seeds() -> None:

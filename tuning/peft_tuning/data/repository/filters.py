@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TYPE_CHECKING
 
-from datasketch import MinHash, MinHashLSH  # type: ignore[import-untyped]
 from detect_secrets.core import scan
 from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 from detect_secrets.filters.allowlist import is_line_allowlisted
@@ -37,6 +37,9 @@ from detect_secrets.util.code_snippet import get_code_snippet
 
 from peft_core.code.structure import Function, Span, Structure, parse_structure
 from peft_core.privacy.values import secret_values
+
+if TYPE_CHECKING:
+    from datasketch import MinHash  # type: ignore[import-untyped]
 
 _KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:(?!-----END )[\s\S]){0,20000}")
 """A private key with the lines below its head: detect-secrets reports only the head."""
@@ -140,6 +143,8 @@ class DuplicateIndex:
 
         Texts with fewer than ``min_parts`` different parts are duplicates only if they are equal.
         """
+        from datasketch import MinHash, MinHashLSH  # noqa: PLC0415  (scipy: half a second)
+
         self._similarity, self._min_parts = similarity, min_parts
         self._exact: set[bytes] = set()
         self._index = MinHashLSH(num_perm=PERMUTATIONS, params=BANDS)
@@ -153,6 +158,8 @@ class DuplicateIndex:
             return True
         different = sorted(set(parts))
         if len(different) >= self._min_parts:
+            from datasketch import MinHash  # noqa: PLC0415  (see above)
+
             sketch = MinHash(PERMUTATIONS, hashfunc=zlib.crc32, permutations=self._permutations, scheme="affine32")
             sketch.update_batch([part.encode("utf-8", "replace") for part in different])
             if any(sketch.jaccard(self._sketches[key]) >= self._similarity for key in self._index.query(sketch)):
