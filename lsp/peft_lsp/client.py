@@ -32,8 +32,10 @@ ProgressToken = str | int
 class Client:
     """What the server sends to its editor."""
 
-    def __init__(self, server: LanguageServer) -> None:
+    def __init__(self, server: LanguageServer, *, shows_questions: bool = False) -> None:
+        """``shows_questions``: the client shows messages with buttons."""
         self._server = server
+        self.shows_questions = shows_questions
         self._loading = LoadingProgress(server.work_done_progress)
         self._shown: set[str] = set()
 
@@ -54,6 +56,17 @@ class Client:
         """Show the user a message; the same one again is only logged."""
         log.info("%s", message)
         self._once(self.inform, message)
+
+    async def ask(self, message: str, answers: tuple[str, ...]) -> str | None:
+        """Show the user a question with a button for each answer; return the chosen one, None for none."""
+        actions = [types.MessageActionItem(title=answer) for answer in answers]
+        params = types.ShowMessageRequestParams(types.MessageType.Info, f"peft-daemon: {message}", actions)
+        try:
+            chosen = await self._server.window_show_message_request_async(params)
+        except JsonRpcException as error:
+            log.info("the client shows no questions: %s", error)
+            return None
+        return chosen.title if chosen is not None else None
 
     def show_status(self, status: Status) -> None:
         """Send the status, and show it by a progress bar while a model loads and by a warning for an error."""

@@ -23,11 +23,14 @@ from peft_core.api_types import (
     DeltaEvent,
     FeedbackRequest,
     FinishReason,
+    LearningRequest,
 )
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable, error_line
-from peft_core.status_types import EngineState
+from peft_core.paths import Paths
+from peft_core.status_types import EngineState, LearningStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.client import DaemonClient
+from peft_daemon.lifecycle.runtime_info import find_running_daemon
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     message: str = ""
     off: tuple[DocumentOff, ...] = ()
     """Open documents in which suggestions are off, by their kind or by a setting."""
+    learning: str = ""
+    """What is learned in the background, or was lately; empty: nothing."""
 
 
 class StatusBoard:
@@ -109,6 +114,10 @@ class StatusBoard:
     def documents(self, off: Iterable[DocumentOff]) -> None:
         """Note in which open documents suggestions are off."""
         self._update(off=tuple(off))
+
+    def learning(self, line: str) -> None:
+        """Note what is learned in the background."""
+        self._update(learning=line)
 
     @contextmanager
     def thinking(self) -> Iterator[None]:
@@ -260,6 +269,28 @@ class DaemonConnection:
             await self._client.context_changed(change)
         except PeftDaemonError as error:
             log.info("changes were not reported: %s", error.line)
+
+    async def learning(self, folder: str | None) -> LearningStatus | None:
+        """Return what the daemon says of learning in the background; None if it does not run, or answers nothing."""
+        if self._client is None:
+            return None
+        try:
+            # A request to a daemon that has left would start another.
+            running = await asyncio.to_thread(find_running_daemon, Paths.from_environment())
+            return await self._client.learning(folder) if running == self._client.info else None
+        except PeftDaemonError as error:
+            log.info("%s", error.line)
+            return None
+
+    async def learn(self, request: LearningRequest) -> LearningStatus | None:
+        """Tell what the user wants of learning in the background; None if that could not be told."""
+        if self._client is None:
+            return None
+        try:
+            return await self._client.learn(request)
+        except PeftDaemonError as error:
+            log.warning("%s", error.line)
+            return None
 
     async def restart(self) -> None:
         """End the daemon, start a new one and wait until its model is loaded. Raises PeftDaemonError."""

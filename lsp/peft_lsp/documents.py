@@ -264,6 +264,11 @@ class WorkspaceFolders:
             if path is not None and len(path) <= MAX_PATH_CHARS:
                 self._paths[uri] = Path(path)
 
+    @property
+    def paths(self) -> list[str]:
+        """The folders, as absolute paths."""
+        return [str(path) for path in self._paths.values()]
+
     def around(self, path: str | None) -> str | None:
         """Return the innermost folder with this file in it, as an absolute path; None without one."""
         if path is None:

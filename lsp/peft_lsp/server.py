@@ -25,6 +25,7 @@ from peft_lsp.handlers import notifications
 from peft_lsp.handlers.initialize import (
     position_encoding,
     shows_ghost_text,
+    shows_questions,
     wants_completion_list,
     workspace_folders,
 )
@@ -88,7 +89,7 @@ class PeftLanguageServer(LanguageServer):
         """``params``: the client's ``InitializeParams``, as JSON."""
         super().__init__(SERVER_NAME, __version__, types.TextDocumentSyncKind.Incremental, protocol_cls=PeftProtocol)
         self.session = Session(
-            Client(self),
+            Client(self, shows_questions=shows_questions(params)),
             encoding=position_encoding(params),
             options=params.get("initializationOptions"),
             folders=workspace_folders(params),

@@ -18,6 +18,7 @@ from peft_lsp.client import Client
 from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoard
 from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
 from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
+from peft_lsp.learning import LearningWatcher
 from peft_lsp.prefetch import Continuations, Prefetch, likely_position
 from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.settings import EditorSettings, SettingsCache
@@ -52,6 +53,7 @@ class Session:
         self.continuations = Continuations(self.documents, self.daemon.complete_in_background, client.announce_more)
         self.prefetch = Prefetch(self.warm_up)
         self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
+        self.learning = LearningWatcher(self.daemon, client, lambda: self.folders.paths, self.board.learning)
         self.exiting = False
         """The client has sent ``shutdown``."""
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,6 +65,7 @@ class Session:
         await self.client.watch_settings()
         if self.settings.general.enabled:
             self.daemon.start()
+        self.learning.start()
 
     async def shut_down(self) -> None:
         """End all work, report the outcome of the last suggestions, and disconnect from the daemon."""
@@ -70,6 +73,7 @@ class Session:
         self.continuations.close()
         self.prefetch.close()
         self.recent_edits.close()
+        self.learning.close()
         await self.feedback.close()
         await self.daemon.close()
 

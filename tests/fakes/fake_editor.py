@@ -34,6 +34,8 @@ class FakeEditor:
         """Keep a status."""
         self.statuses.append(status)
 
+    shows_questions = False
+
     def announce_more(self, snapshot: DocumentSnapshot) -> None:
         """Keep a position."""
         self.announced.append(snapshot)

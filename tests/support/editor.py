@@ -23,8 +23,11 @@ WORKSPACE = types.WorkspaceClientCapabilities(
     workspace_edit=types.WorkspaceEditClientCapabilities(document_changes=True),
     did_change_configuration=types.DidChangeConfigurationClientCapabilities(dynamic_registration=True),
 )
+QUESTIONS = types.ShowMessageRequestClientCapabilities(types.ClientShowMessageActionItemOptions(True))
 MODERN = types.ClientCapabilities(
-    text_document=INLINE, workspace=WORKSPACE, window=types.WindowClientCapabilities(work_done_progress=True)
+    text_document=INLINE,
+    workspace=WORKSPACE,
+    window=types.WindowClientCapabilities(work_done_progress=True, show_message=QUESTIONS),
 )
 """An editor that can all this server uses."""
 
@@ -39,6 +42,9 @@ class Editor:
         self.edits: list[types.WorkspaceEdit] = []
         self.registrations: list[types.Registration] = []
         self.takes_edits = True
+        self.questions: list[types.ShowMessageRequestParams] = []
+        self.answer: str | None = None
+        """The button that is chosen for a question; None: it is dismissed."""
         self._news = asyncio.Event()
         self._versions: dict[str, int] = {}
         # pygls writes attributes onto its handlers, which a bound method does not take.
@@ -46,6 +52,7 @@ class Editor:
         self.client.feature("peft-daemon/more")(partial(self._on_more))
         self.client.feature(types.WORKSPACE_APPLY_EDIT)(partial(self._on_edit))
         self.client.feature(types.CLIENT_REGISTER_CAPABILITY)(partial(self._on_registration))
+        self.client.feature(types.WINDOW_SHOW_MESSAGE_REQUEST)(partial(self._on_question))
 
     @property
     def process(self) -> asyncio.subprocess.Process:
@@ -179,6 +186,11 @@ class Editor:
         return types.ApplyWorkspaceEditResult(
             self.takes_edits, failure_reason=None if self.takes_edits else "it is read-only"
         )
+
+    def _on_question(self, params: types.ShowMessageRequestParams) -> types.MessageActionItem | None:
+        self.questions.append(params)
+        self._news.set()
+        return next((each for each in params.actions or () if each.title == self.answer), None)
 
     def _on_registration(self, params: types.RegistrationParams) -> None:
         self.registrations.extend(params.registrations)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 
 from peft_core.api_types import LearningAction, LearningRequest
-from peft_core.errors import InvalidInput, NotFound, PeftDaemonError, Unavailable
+from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
 from peft_core.status_types import LearningActivity, LearningChoice, LearningStatus, RepositoryLearning
 from peft_daemon.learning import repository
 from peft_daemon.learning.learner import Learner
@@ -41,7 +42,7 @@ class LearningService:
 
         Raises InvalidInput without a git work tree, or where a run could learn nothing; NotFound where packages of
         tuning are missing; Unavailable where the machine has no room for a run; Conflict where nothing can be rolled
-        back.
+        back, or (LATER) another editor asks already.
         """
         root = str(await asyncio.to_thread(repository.require_root, Path(request.repository)))
         match request.action:
@@ -52,7 +53,7 @@ class LearningService:
                 await self._choose(root, LearningChoice.OFF, "switched off")
                 self._learner.end_run(root, "you switched it off")
             case LearningAction.LATER:
-                await self._choose(root, LearningChoice.LATER, "asked; not now")
+                await self._choose(root, LearningChoice.LATER, "asked; not now", only_if=self._should_ask)
             case LearningAction.NOW:
                 await self._now(root)
             case LearningAction.ROLLBACK:
@@ -60,9 +61,19 @@ class LearningService:
         self._learner.wake()
         return await self.status(root)
 
-    async def _choose(self, root: str, choice: LearningChoice, words: str) -> None:
-        changes = {"choice": choice, "asked_at": time.time(), "retry_at": 0.0}
-        await asyncio.to_thread(self._store.change, root, lambda each: msgspec.structs.replace(each, **changes))
+    async def _choose(
+        self,
+        root: str,
+        choice: LearningChoice,
+        words: str,
+        only_if: Callable[[RepositoryState], bool] = lambda state: True,
+    ) -> None:
+        def changed(state: RepositoryState) -> RepositoryState:
+            if not only_if(state):
+                raise Conflict(f"{root} is not to be asked about now", why="somebody else asked, or was answered")
+            return msgspec.structs.replace(state, choice=choice, asked_at=time.time(), retry_at=0.0)
+
+        await asyncio.to_thread(self._store.change, root, changed)
         self._learner.note(root, LearningEvent.SWITCHED, words)
 
     async def _now(self, root: str) -> None:

@@ -30,6 +30,11 @@ def shows_ghost_text(params: Mapping[str, Any]) -> bool:
     return member(params, "capabilities", "textDocument", "inlineCompletion") is not None
 
 
+def shows_questions(params: Mapping[str, Any]) -> bool:
+    """Return whether the editor shows messages with buttons."""
+    return member(params, "capabilities", "window", "showMessage") is not None
+
+
 def workspace_folders(params: Mapping[str, Any]) -> list[str]:
     """Return the URIs of the workspace's folders; older clients name one root instead."""
     several = params.get("workspaceFolders")

@@ -255,6 +255,8 @@ async def test_an_editor_asks_once_and_only_where_there_is_enough(make_learner: 
     told = (await here.service.status(str(small.root))).here
     assert told is not None and not told.ask
     assert not (await here.act(LearningAction.LATER)).ask
+    with pytest.raises(Conflict, match="not to be asked"):
+        await here.act(LearningAction.LATER)
     state = here.learner.store.get(here.root)
     long_ago = msgspec.structs.replace(state, asked_at=state.asked_at - service_module.ASK_AGAIN_S - 1)
     here.learner.store.change(here.root, lambda _state: long_ago)

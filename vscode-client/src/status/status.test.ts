@@ -8,11 +8,12 @@ const idle: Status = {
   latencyMs: 312,
   message: "",
   off: new Map(),
+  learning: "",
 };
 
 describe("readStatus", () => {
   it("reads the server's words", () => {
-    const params = { state: "thinking", model: "m", adapter: "a", latencyMs: 5, message: "x" };
+    const params = { state: "thinking", model: "m", adapter: "a", latencyMs: 5, message: "x", learning: "y" };
     const off = [{ uri: "file:///p/.env", why: "no suggestions in .env" }, "nonsense"];
     expect(readStatus({ ...params, off })).toEqual({
       ...params,
@@ -21,7 +22,7 @@ describe("readStatus", () => {
   });
 
   it("takes null and what is missing for unknown", () => {
-    const unknown = { model: "", adapter: "", latencyMs: undefined, message: "", off: new Map() };
+    const unknown = { model: "", adapter: "", latencyMs: undefined, message: "", off: new Map(), learning: "" };
     expect(readStatus({ state: "off", latencyMs: null })).toEqual({ state: "off", ...unknown });
   });
 
@@ -60,6 +61,12 @@ describe("shown", () => {
     expect(shown({ ...NOT_SET_UP, off: status.off }, undefined, "file:///p/.env")).toEqual(
       shown(NOT_SET_UP, undefined),
     );
+  });
+
+  it("says what is learned in the background, if nothing is wrong", () => {
+    const learning = "learning shop: step 4 of 9";
+    expect(shown({ ...idle, learning }, undefined).label).toMatch(/, 312 ms, learning shop: step 4 of 9$/);
+    expect(shown({ ...NOT_SET_UP, learning }, undefined)).toEqual(shown(NOT_SET_UP, undefined));
   });
 
   it("says what is wrong", () => {

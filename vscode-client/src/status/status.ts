@@ -13,6 +13,8 @@ export interface Status {
   readonly message: string;
   /** Why open documents get no suggestions, by the server's name of each. */
   readonly off: ReadonlyMap<string, string>;
+  /** What is learned in the background, or was lately; empty: nothing. */
+  readonly learning: string;
 }
 
 export const STARTING: Status = {
@@ -22,6 +24,7 @@ export const STARTING: Status = {
   latencyMs: undefined,
   message: "",
   off: new Map(),
+  learning: "",
 };
 export const NOT_SET_UP: Status = { ...STARTING, state: "error", message: "not set up" };
 export const STOPPED: Status = { ...STARTING, state: "error", message: "the language server has stopped" };
@@ -41,6 +44,7 @@ export function readStatus(params: unknown): Status | undefined {
       latencyMs: typeof latency === "number" ? latency : undefined,
       message: text(params["message"]),
       off: offDocuments(params["off"]),
+      learning: text(params["learning"]),
     }
   );
 }
@@ -77,7 +81,7 @@ export function shown(status: Status, snoozedUntil: string | undefined, document
 }
 
 function facts(status: Status, snoozedUntil: string | undefined, off: string | undefined): string[] {
-  const { state, model, adapter, latencyMs, message } = status;
+  const { state, model, adapter, latencyMs, message, learning } = status;
   return [
     ...(off ? [off] : []),
     state === "error" && message ? `error: ${message}` : state,
@@ -85,6 +89,7 @@ function facts(status: Status, snoozedUntil: string | undefined, off: string | u
     ...(model ? [model, adapter ? `adapter ${adapter}` : "no adapter"] : []),
     ...(latencyMs === undefined ? [] : [`${latencyMs} ms`]),
     ...(state !== "error" && message ? [message] : []),
+    ...(state !== "error" && learning ? [learning] : []),
   ];
 }
 
