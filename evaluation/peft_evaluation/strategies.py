@@ -20,8 +20,10 @@ from peft_core.code.files import list_workspace
 from peft_core.code.imports import RelatedFiles
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.completion.prompt import shown_characters
 from peft_daemon.context.index import Index
 from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, SelectionLimits, SelectionQuery, select_chunks
+from peft_daemon.engines.limits import LEAST_PROMPT_TOKENS
 from peft_evaluation.retrieval import Retriever, get_retriever
 from peft_evaluation.sample import Sample, SampleSet
 from peft_tuning.data.examples import Example, FillExample, IntentExample
@@ -149,12 +151,15 @@ def with_context(
     for path in index.set_listing(list_workspace(items.root)):
         index.update(path)
     related, limits = RelatedFiles(index.paths, index.text), chunk_limits(tokens, mixture)
-    contexts = tuple(
-        select_chunks(index, related, SelectionQuery(example.path, example.prefix, example.suffix), (), limits)
-        if isinstance(example := item.example, FillExample)
-        else ()
-        for item in items.items
-    )
+
+    def chunks(example: Example) -> tuple[ContextChunk, ...]:
+        if not isinstance(example, FillExample):
+            return ()
+        before, after = example.prefix, example.suffix
+        shown = shown_characters(len(before), len(after), LEAST_PROMPT_TOKENS)
+        return select_chunks(index, related, SelectionQuery(example.path, before, after, *shown), (), limits)
+
+    contexts = tuple(chunks(item.example) for item in items.items)
     name = "context" if mixture is ChunkMixture.SERVED else f"context-{mixture}"
     return Strategy(
         id=f"{name}-{tokens}",

@@ -72,6 +72,8 @@ CHARACTERS_PER_TOKEN = 3.2
 """First estimate; Python in Qwen2.5's vocabulary has 3.0 to 4.5."""
 PREFIX_SHARE = 0.75
 """Part of the window that text before the cursor may take; the rest, and what it leaves, is for the text after."""
+MAX_CONTEXT_SHARE = 0.3
+"""Part of the room that chunks may take from the document's own text. They have more where that needs less."""
 MARGIN_TOKENS = 16
 """Left free for what an engine may add (a begin-of-sequence token) and for pieces that tokenize apart."""
 MIN_PROMPT_TOKENS = 64
@@ -100,6 +102,16 @@ def prompt_budget(context_tokens: int, max_tokens: int) -> int:
             fix=f"Ask for at most {context_tokens - MARGIN_TOKENS - MIN_PROMPT_TOKENS} tokens",
         )
     return budget
+
+
+def shown_characters(before: int, after: int, tokens: int) -> tuple[int, int]:
+    """Return about how much of a document a prompt of ``tokens`` tokens shows beside chunks of other text.
+
+    The document has ``before`` characters before the cursor and ``after`` behind it, and so has the result.
+    """
+    room = int(tokens * CHARACTERS_PER_TOKEN * (1 - MAX_CONTEXT_SHARE))
+    share = int(room * PREFIX_SHARE)
+    return min(before, max(share, room - after)), min(after, max(room - share, room - before))
 
 
 def held_back(line: str, pretokenizer: str) -> str:
@@ -242,9 +254,10 @@ def _select(document: Document, room: int, held: str, context: Sequence[ContextC
     """Cut the window, ``room`` characters long, out of the document; what is left goes to the chunks, in order."""
     before, after = document.prefix.removesuffix(held), document.suffix
     step = max(1, room // WINDOW_STEPS)
-    share = int(room * PREFIX_SHARE)
-    start = _window_start(before, max(share, room - _up(len(after), step)), step)
-    end = _window_end(after, max(room - share, room - _up(len(before), step)))
+    own_room = room - min(sum(len(each.path) + 4 + len(each.text) for each in context), int(room * MAX_CONTEXT_SHARE))
+    share = int(own_room * PREFIX_SHARE)
+    start = _window_start(before, max(share, own_room - _up(len(after), step)), step)
+    end = _window_end(after, max(own_room - share, own_room - _up(len(before), step)))
     typed = max(start, _typed_start(document))
     left = room - _up(len(before) - start, step) - _up(end, step)
     chunks: list[ContextChunk] = []

@@ -240,7 +240,9 @@ class CompletionService:
         """The request with chunks of the workspace; ``adopt``: they may be other ones than before."""
         if not self._settings.repository_context:
             return asked
-        return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, adopt=adopt)))
+        tokens = self.models[Task.FILL].limits.prompt_tokens
+        shown = prompt.shown_characters(len(asked.prefix), len(asked.suffix), tokens)
+        return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, shown, adopt=adopt)))
 
     def _job(self, asked: CompleteRequest) -> tuple[ModelInstance, CompletionJob]:
         """Decide the task, model, adapter, format and limits of a request."""

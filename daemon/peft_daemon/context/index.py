@@ -16,6 +16,7 @@ from math import log
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peft_core.code.files import SkipReason, SourceFile, SourceListing, read_source
 from peft_core.code.imports import Signature, find_signatures
@@ -40,6 +41,9 @@ _DEFINES = re.compile(
     r"|type)[ \t]+(\w{3,})|([A-Z][A-Z0-9_]{2,})[ \t]*[:=])",
     re.MULTILINE,
 )
+
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,10 @@ class Index:
                 found.append(Passage(path, start, end, score))
         return found[:limit]
 
+    def score(self, query_words: Iterable[str], passages: Iterable[frozenset[str]], *, min_shared: int) -> list[float]:
+        """Return the scores that ``search`` would give to passages of these words; 0 with too few shared words."""
+        return self._postings.score(query_words, passages, min_shared=min_shared)
+
     def _changed(self, path: str) -> bool:
         indexed = self._indexed.get(path)
         return indexed is None or _stamp(self._sources[path].file) != indexed.stamp
@@ -307,16 +315,40 @@ class Postings:
         lengths = np.array(self._lengths, dtype=np.float32)
         scores = np.zeros(len(lengths), dtype=np.float32)
         shared = np.zeros(len(lengths), dtype=np.uint16)
-        max_passages = max(SMALL_INDEX_PASSAGES, MAX_WORD_SHARE * self._live)
         for word in sorted(query_words):
-            numbers = np.array(self._numbers_by_word.get(word, ()), dtype=np.uint32)
-            numbers = numbers[lengths[numbers] > 0]
-            if 0 < len(numbers) <= max_passages:
-                scores[numbers] += log(1 + (self._live - len(numbers) + 0.5) / (len(numbers) + 0.5))
+            numbers = self._live_numbers(word, lengths)
+            if len(numbers) and (weight := self._weight(len(numbers))):
+                scores[numbers] += weight
                 shared[numbers] += 1
-        scores *= (BM25_K1 + 1) / (1 + BM25_K1 * (1 - BM25_B + BM25_B * lengths / (self._words / self._live)))
+        scores *= self._length_factor(lengths)
         scores[shared < min_shared] = 0
         limit = min(limit, len(scores))
         top = np.argpartition(-scores, limit - 1)[:limit] if limit < len(scores) else np.arange(len(scores))
         ordered = sorted(top.tolist(), key=lambda number: (-scores[number], number))
         return [(number, float(scores[number])) for number in ordered if scores[number] > 0]
+
+    def score(self, query_words: Iterable[str], passages: Iterable[frozenset[str]], *, min_shared: int) -> list[float]:
+        """Return the scores of passages that are not in it, given by their words."""
+        lengths = np.array(self._lengths, dtype=np.float32)
+        weights = {word: self._weight(len(self._live_numbers(word, lengths))) for word in query_words}
+        found = []
+        for passage in passages:
+            shared = [weight for word in passage if (weight := weights.get(word, 0.0))]
+            enough = len(shared) >= min_shared
+            found.append(sum(shared) * float(self._length_factor(len(passage))) if enough else 0.0)
+        return found
+
+    def _live_numbers(self, word: str, lengths: Floats) -> NDArray[np.uint32]:
+        numbers = np.array(self._numbers_by_word.get(word, ()), dtype=np.uint32)
+        return numbers[lengths[numbers] > 0]
+
+    def _weight(self, passages: int) -> float:
+        """Return what a word counts that so many passages have; 0 if they are too many."""
+        if passages > max(SMALL_INDEX_PASSAGES, MAX_WORD_SHARE * self._live):
+            return 0.0
+        return log(1 + (self._live - passages + 0.5) / (passages + 0.5))
+
+    def _length_factor(self, words: Floats | int) -> Floats | float:
+        """Return what a score is multiplied with for the length of a passage."""
+        usual = self._words / self._live if self._live else 1.0
+        return (BM25_K1 + 1) / (1 + BM25_K1 * (1 - BM25_B + BM25_B * words / usual))

@@ -52,6 +52,9 @@ class SelectChunks(msgspec.Struct, frozen=True, tag="ask", kw_only=True):
     """Relative to the workspace; empty for a document that is not a file in it."""
     before: str
     after: str
+    shown_before: int
+    """Characters before the cursor that the prompt shows, and behind it."""
+    shown_after: int
     edits: list[ContextChunk]
     tokens: int
 

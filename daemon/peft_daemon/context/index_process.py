@@ -122,7 +122,9 @@ class IndexServer:
         """Answer a request; a workspace that is not open is opened."""
         workspace = self._workspace(request.root)
         if isinstance(request, SelectChunks):
-            query = SelectionQuery(request.path, request.before, request.after)
+            query = SelectionQuery(
+                request.path, request.before, request.after, request.shown_before, request.shown_after
+            )
             limits = SelectionLimits.of_tokens(request.tokens)
             chunks = select_chunks(workspace.index, workspace.related, query, request.edits, limits)
             self._write(SelectedChunks(request.id, list(chunks)))

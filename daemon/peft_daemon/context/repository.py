@@ -50,11 +50,14 @@ class RepositoryContext:
         await asyncio.gather(*self._queries.values(), return_exceptions=True)
         await self._index.stop()
 
-    async def chunks(self, request: CompleteRequest, *, adopt: bool) -> tuple[ContextChunk, ...]:
+    async def chunks(
+        self, request: CompleteRequest, shown: tuple[int, int], *, adopt: bool
+    ) -> tuple[ContextChunk, ...]:
         """Return the request's own chunks and those of its workspace, the same and in the same order as last time.
 
-        With ``adopt`` (for a warm-up, or if the KV cache is lost anyway) they may change, and the call may wait
-        ``ADOPT_WAIT_S`` for the index; otherwise it does not wait.
+        ``shown`` are the characters before and behind the cursor that the prompt shows. With ``adopt`` (for a warm-up,
+        or if the KV cache is lost anyway) chunks may change, and the call may wait ``ADOPT_WAIT_S`` for the index;
+        otherwise it does not wait.
         """
         given = tuple(request.context)
         root = self._root(request.workspace)
@@ -62,7 +65,7 @@ class RepositoryContext:
             return given
         key = request.document or f"{root}:{request.path}"
         if adopt:
-            await self._query(key, root, request)
+            await self._query(key, root, request, shown)
             self._remember(key, self._documents.get(key, StableContext()).adopted())
         return (*given, *self._documents.get(key, StableContext()).shown)
 
@@ -93,15 +96,15 @@ class RepositoryContext:
             workspaces=self._index.workspaces,
         )
 
-    async def _query(self, key: str, root: str, request: CompleteRequest) -> None:
+    async def _query(self, key: str, root: str, request: CompleteRequest, shown: tuple[int, int]) -> None:
         """Query the index and wait up to ``ADOPT_WAIT_S``; a document has one query at a time."""
         task = self._queries.get(key)
         if task is None:
-            task = self._queries[key] = asyncio.create_task(self._find(key, root, request))
+            task = self._queries[key] = asyncio.create_task(self._find(key, root, request, shown))
             task.add_done_callback(lambda _task: self._queries.pop(key, None))
         await asyncio.wait((task,), timeout=ADOPT_WAIT_S)
 
-    async def _find(self, key: str, root: str, request: CompleteRequest) -> None:
+    async def _find(self, key: str, root: str, request: CompleteRequest, shown: tuple[int, int]) -> None:
         if not await self._index.open(root):
             return
         query = SelectChunks(
@@ -110,6 +113,8 @@ class RepositoryContext:
             path=_relative_path(root, request.path or ""),
             before=normalize_newlines(request.prefix[-MAX_QUERY_CHARACTERS:]),
             after=normalize_newlines(request.suffix[:MAX_QUERY_CHARACTERS]),
+            shown_before=shown[0],
+            shown_after=shown[1],
             edits=list(self._edits.get(root, ())),
             tokens=self._tokens,
         )

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from peft_core.api_types import ContextChunk
 from peft_core.code.imports import RelatedFiles, Signature
 from peft_core.code.languages import language_of
 from peft_core.privacy.values import masked
-from peft_daemon.context.index import Index, find_definitions, split_words
+from peft_daemon.context.index import Index, Passage, find_definitions, split_passages, split_words
 
 CHARACTERS_PER_TOKEN = 3.2
 NAME_LINES_BEFORE, NAME_LINES_AFTER = 40, 12
@@ -48,6 +49,9 @@ class SelectionQuery:
     path: str
     before: str
     after: str
+    shown_before: int = sys.maxsize
+    """Characters before the cursor that the prompt shows in any case; the file's other lines may be selected."""
+    shown_after: int = sys.maxsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +121,40 @@ def select_signatures(index: Index, related: RelatedFiles, query: SelectionQuery
 
 
 def select_passages(index: Index, query: SelectionQuery) -> Iterator[ContextChunk]:
-    """Select the passages of other files that are most similar to the lines around the cursor, best first."""
+    """Select the passages that are most similar to the lines around the cursor, best first.
+
+    They are of other files, and of those lines of the cursor's own file that the prompt does not show.
+    """
     before, after = query.before.split("\n")[-QUERY_LINES_BEFORE:], query.after.split("\n")[:QUERY_LINES_AFTER]
     words = split_words("\n".join((*before, *after)))
     language = language_of(query.path)
+    hidden = _hidden_lines(query)
+    own = [Passage(query.path, *rows, 0.0) for rows in split_passages(hidden)]
+    scores = index.score(
+        words, (split_words("\n".join(hidden[each.start : each.end])) for each in own), min_shared=MIN_SHARED_WORDS
+    )
+    found = [replace(each, score=score) for each, score in zip(own, scores, strict=True) if score]
+    found += index.search(words, MAX_PASSAGES, min_shared=MIN_SHARED_WORDS, exclude=query.path)
     shown: dict[str, list[range]] = {}
-    for passage in index.search(words, MAX_PASSAGES, min_shared=MIN_SHARED_WORDS, exclude=query.path):
+    for passage in sorted(found, key=lambda each: -each.score)[:MAX_PASSAGES]:
         rows = range(passage.start, passage.end + EXTRA_PASSAGE_LINES)
         overlaps = any(rows.start < other.stop and other.start < rows.stop for other in shown.get(passage.path, ()))
         if overlaps or language_of(passage.path) != language:
             continue
-        if text := index.passage_text(passage, EXTRA_PASSAGE_LINES):
+        if passage.path == query.path:
+            text = "\n".join(hidden[rows.start : rows.stop]).rstrip()
+        else:
+            text = index.passage_text(passage, EXTRA_PASSAGE_LINES)
+        if text:
             shown.setdefault(passage.path, []).append(rows)
             yield ContextChunk(passage.path, text)
+
+
+def _hidden_lines(query: SelectionQuery) -> list[str]:
+    """Return the whole lines of the cursor's file that are not shown, with a blank line for what is."""
+    before = query.before[: max(0, len(query.before) - query.shown_before)].rpartition("\n")[0]
+    after = query.after[query.shown_after :].partition("\n")[2]
+    return [*before.split("\n"), "", *after.split("\n")]
 
 
 @dataclass(frozen=True)

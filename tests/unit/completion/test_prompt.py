@@ -258,13 +258,29 @@ def test_other_files_come_first_and_in_their_order() -> None:
     )
 
 
-def test_other_files_get_only_the_room_the_document_leaves() -> None:
+def test_other_files_take_at_most_their_share_from_a_document_and_all_that_it_leaves() -> None:
     context = [ContextChunk("b.py", "B = 1\n" * 400)]
-    small, _ = prompt.build(Document("x = 1\n" * 10), QWEN, 300, per_token(3), context=context)
-    large, _ = prompt.build(Document("x = 1\n" * 1000), QWEN, 300, per_token(3), context=context)
-    assert "B = 1" in literal(small)
-    assert "B = 1" not in literal(large)
-    assert literal(small).count("x = 1") == 10
+    small, large, alone = (
+        literal(prompt.build(Document("x = 1\n" * lines), QWEN, 300, per_token(3), context=chunks)[0])
+        for lines, chunks in ((10, context), (1000, context), (1000, []))
+    )
+    assert small.count("x = 1") == 10
+    assert small.count("B = 1") > large.count("B = 1") > 0
+    share = large.count("B = 1") / (large.count("B = 1") + large.count("x = 1"))
+    assert share == pytest.approx(prompt.MAX_CONTEXT_SHARE, abs=1 / prompt.WINDOW_STEPS)
+    assert large.count("x = 1") > 0.6 * alone.count("x = 1")
+
+
+@given(st.integers(0, 9000), st.integers(0, 9000), st.integers(64, 2000))
+def test_what_is_said_to_be_shown_of_a_document_is_shown_beside_chunks(before: int, after: int, tokens: int) -> None:
+    told = prompt.shown_characters(before, after, tokens)
+    document = Document("p" * before, "s" * after)
+    context = [ContextChunk("b.py", "B = 1\n" * 4000)]
+    built, _ = prompt.build(document, QWEN, tokens, per_token(prompt.CHARACTERS_PER_TOKEN), context=context)
+    text = literal(built).partition("<|fim_prefix|>")[2]
+    step = tokens * prompt.CHARACTERS_PER_TOKEN / prompt.WINDOW_STEPS
+    assert text.count("p") == pytest.approx(told[0], abs=2 * step + 64)
+    assert text.count("s") == pytest.approx(told[1], abs=2 * step + 64)
 
 
 def test_a_family_without_a_form_for_other_files_gets_none() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +48,7 @@ def select(
     after: str = "\n",
     edits: Sequence[ContextChunk] = (),
     files: dict[str, str] | None = None,
+    shown: tuple[int, int] = (sys.maxsize, sys.maxsize),
 ) -> dict[str, str]:
     for name, text in (FILES if files is None else files).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,7 @@ def select(
     for each in index.set_listing(list_workspace(root.resolve())):
         index.update(each)
     related = RelatedFiles(index.paths, index.text)
-    chunks = select_chunks(index, related, SelectionQuery(path, before, after), edits, limits)
+    chunks = select_chunks(index, related, SelectionQuery(path, before, after, *shown), edits, limits)
     return {chunk.path: chunk.text for chunk in chunks}
 
 
@@ -93,7 +96,19 @@ def test_the_passage_most_like_the_lines_at_the_cursor_is_shown_in_the_same_lang
     assert select(tmp_path, before, PASSAGES) == {"shop/ship.py": FILES["shop/ship.py"].rstrip()}
 
 
-def test_a_file_is_never_its_own_context(tmp_path: Path) -> None:
+@pytest.mark.parametrize("far", ["before", "after"])
+def test_lines_of_the_file_that_the_prompt_does_not_show_are_found_too(far: str, tmp_path: Path) -> None:
+    parcel = FILES["shop/ship.py"].replace("ship_parcel", "send_parcel") + "\n\n"
+    filling = "".join(f"line_{number} = {number}\n" for number in range(200)) + "\n"
+    typed = "def post(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n    "
+    before, after = (parcel + filling + typed, "\n") if far == "before" else (typed, "\n\n" + filling + parcel)
+    found = select(tmp_path, before, PASSAGES, after=after, shown=(400, 400), files={"a.py": "x = 1\n"})
+    assert list(found) == ["shop/new.py"]
+    assert found["shop/new.py"].startswith(parcel.rstrip())
+    assert not select(tmp_path, before, PASSAGES, after=after, files={"a.py": "x = 1\n"})
+
+
+def test_what_the_prompt_shows_of_a_file_is_not_its_own_context(tmp_path: Path) -> None:
     text = FILES["shop/ship.py"]
     for limits in (SIGNATURES, PASSAGES):
         assert "shop/ship.py" not in select(tmp_path, text[:60], limits, path="shop/ship.py", after=text[60:])
