@@ -73,6 +73,7 @@ def answerer(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> Se
         engine=engine,
         formats=entry.prompt_formats,
         context_tokens=4096,
+        prompt_tokens=1024,
         max_tokens=case.items.max_tokens,
         decoding=case.decoding,
         at_once=at_once,

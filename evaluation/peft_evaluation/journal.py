@@ -105,6 +105,8 @@ class EvaluationIdentity(msgspec.Struct, frozen=True, kw_only=True):
     decoding: dict[str, str]
     max_tokens: int
     context_tokens: int
+    prompt_tokens: int = 0
+    """Longest prompt for a hole; 0 in runs of earlier versions, where the context was its limit."""
     strategies: dict[str, StrategyIdentity]
 
 

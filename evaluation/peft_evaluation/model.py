@@ -92,6 +92,8 @@ class ServedModel:
     engine: Engine
     formats: PromptFormats
     context_tokens: int
+    prompt_tokens: int
+    """Longest prompt for a hole, as completion has it."""
     max_tokens: int
     decoding: Decoding
     at_once: int
@@ -111,7 +113,14 @@ class ServedModel:
         return self.engine.status().memory_bytes
 
     async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:
-        job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
+        job = job_for(
+            question,
+            shown,
+            self.formats,
+            context_tokens=self.context_tokens,
+            prompt_tokens=self.prompt_tokens,
+            max_tokens=self.max_tokens,
+        )
         draws, began = asyncio.Semaphore(self.draws_at_once), time.perf_counter()
 
         async def draw(drawn: CompletionJob) -> Completion:
@@ -149,9 +158,18 @@ async def answer_with_fitting_examples(
 
 
 def job_for(
-    question: ModelInput, shown: int, ids: PromptFormats, *, context_tokens: int, max_tokens: int
+    question: ModelInput,
+    shown: int,
+    ids: PromptFormats,
+    *,
+    context_tokens: int,
+    prompt_tokens: int,
+    max_tokens: int,
 ) -> CompletionJob:
-    """Return the completion request for a question with the first ``shown`` examples, decoded greedily."""
+    """Return the completion request for a question with the first ``shown`` examples, decoded greedily.
+
+    ``prompt_tokens`` is the longest prompt for a hole; a sentence's has all examples that fit into the context.
+    """
     example, examples = question.example, question.shown[:shown]
     task = Task.INTENT if isinstance(example, IntentExample) else Task.FILL
     job = CompletionJob(
@@ -168,7 +186,7 @@ def job_for(
     context = example.context if question.context is None else question.context
     chunks = tuple(_chunk(each) for each in examples if isinstance(each, FillExample))
     document = Document.normalized(example.prefix, example.suffix, path=example.path, language=example.language)
-    return replace(job, document=document, context=(*chunks, *context))
+    return replace(job, document=document, context=(*chunks, *context), prompt_tokens=prompt_tokens)
 
 
 def _draws(job: CompletionJob, decoding: Decoding, seed: int) -> Iterator[CompletionJob]:
@@ -266,6 +284,7 @@ class ModelSpec:
     installation: Installation
     decoding: Decoding
     context_tokens: int
+    prompt_tokens: int
     max_tokens: int
     at_once: int | None = None
     """Questions that one machine answers at the same time; None: as many as its engine is fast with."""
@@ -308,6 +327,7 @@ async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
             engine=engine,
             formats=plan.installation.entry.prompt_formats,
             context_tokens=plan.context_tokens,
+            prompt_tokens=plan.prompt_tokens,
             max_tokens=plan.max_tokens,
             decoding=plan.decoding,
             at_once=at_once,
@@ -342,6 +362,7 @@ async def _batched(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
                 engine=engine,
                 formats=formats,
                 context_tokens=plan.context_tokens,
+                prompt_tokens=plan.prompt_tokens,
                 max_tokens=plan.max_tokens,
                 decoding=plan.decoding,
                 at_once=at_once,
@@ -351,6 +372,7 @@ async def _batched(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
             engine=engine,
             formats=formats,
             context_tokens=plan.context_tokens,
+            prompt_tokens=plan.prompt_tokens,
             max_tokens=plan.max_tokens,
             decoding=plan.decoding,
             at_once=at_once,

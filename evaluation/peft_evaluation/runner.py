@@ -20,7 +20,8 @@ import msgspec
 from peft_core.errors import Cancelled, InvalidInput, NotFound
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
-from peft_daemon.engines.limits import context_tokens
+from peft_daemon.engines.base import EngineSpeed
+from peft_daemon.engines.limits import context_tokens, prompt_tokens
 from peft_evaluation import verification
 from peft_evaluation.cluster import Cluster, connected
 from peft_evaluation.generation import GenerationProgress, SampleResult, generate, generation_seconds
@@ -399,12 +400,18 @@ def _identity(
         decoding=request.decoding.facts,
         max_tokens=request.max_tokens or items.max_tokens,
         context_tokens=_context(installation),
+        prompt_tokens=_longest_prompt(installation),
         strategies={each.id: StrategyIdentity(each.seeds, dict(each.settings)) for each in strategies},
     )
 
 
 def _context(installation: Installation) -> int:
     return context_tokens(installation.settings, installation.entry.context_tokens)
+
+
+def _longest_prompt(installation: Installation) -> int:
+    """Return the longest prompt for a hole: that of completion while the engine's speed is not known."""
+    return prompt_tokens(installation.settings, EngineSpeed())
 
 
 def _opened_model(
@@ -414,6 +421,7 @@ def _opened_model(
         installation=installation,
         decoding=request.decoding,
         context_tokens=_context(installation),
+        prompt_tokens=_longest_prompt(installation),
         max_tokens=max_tokens,
         at_once=request.at_once,
     )

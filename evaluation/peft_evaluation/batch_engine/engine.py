@@ -288,6 +288,7 @@ class BeamSearchModel:
     engine: BatchedEngine
     formats: PromptFormats
     context_tokens: int
+    prompt_tokens: int
     max_tokens: int
     decoding: Beams
     at_once: int
@@ -301,12 +302,20 @@ class BeamSearchModel:
         return self.engine.status().memory_bytes
 
     async def _answer(self, question: ModelInput, shown: int) -> ModelOutput:
-        job = job_for(question, shown, self.formats, context_tokens=self.context_tokens, max_tokens=self.max_tokens)
+        job = job_for(
+            question,
+            shown,
+            self.formats,
+            context_tokens=self.context_tokens,
+            prompt_tokens=self.prompt_tokens,
+            max_tokens=self.max_tokens,
+        )
+        budget = prompt_budget(job.context_tokens, job.max_tokens)
         segments, held = await build_for_engine(
             self.engine,
             job.document,
             job.format,
-            prompt_budget(job.context_tokens, job.max_tokens),
+            min(budget, job.prompt_tokens or budget),
             intent=job.intent,
             context=job.context,
             shots=job.shots,

@@ -61,6 +61,7 @@ def answerer(engine: object, decoding: Decoding | None = None, **changes: Any) -
         "engine": engine,
         "formats": PromptFormats(fill="qwen-fim-v1", intent="qwen-chat-v1"),
         "context_tokens": 4096,
+        "prompt_tokens": 1024,
         "max_tokens": 64,
         "decoding": decoding or Greedy(),
         "at_once": 1,
