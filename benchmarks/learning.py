@@ -146,11 +146,10 @@ class Ground:
         """What serves there now."""
         return self.start.lease if self.start else None
 
-    def encoded(self, holes: Sequence[Example], more_tokens: int = 0) -> tuple[EncodedExample, ...]:
-        """Encode holes with the prompts of the gate, or so many tokens longer."""
+    def encoded(self, holes: Sequence[Example]) -> tuple[EncodedExample, ...]:
+        """Encode holes with the prompts of the gate."""
         formats = self.installation.entry.prompt_formats
-        limits = replace(LIMITS, prompt_tokens=LIMITS.prompt_tokens + more_tokens)
-        return encode_examples(holes, formats, ExampleTokenizer.of(self.base), limits).examples
+        return encode_examples(holes, formats, ExampleTokenizer.of(self.base), LIMITS).examples
 
 
 def main() -> None:

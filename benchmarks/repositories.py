@@ -43,7 +43,7 @@ from peft_tuning.start import with_start
 from peft_tuning.trainer import ADAPTER, train
 
 CONTESTANTS = ("base", "served", "context", "adapter", "both")
-"""``served``: what serves by default; ``context``: the same with chunks of other files; ``both``: all of it."""
+"""``served``: what serves by default; ``context``: the same with chunks, in prompts that are no longer; ``both``."""
 CONTEXT_TOKENS = 300
 MARK = "<!-- results -->"
 
@@ -97,7 +97,7 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
     ways = mixtures(start, AdapterLease("made", run / ADAPTER), run / "mixtures").points
     averages = {share: average_scores(ground.scorer.score(sweep, lease)) for share, lease in ways.items()}
     share = min(ways, key=lambda each: (averages[each].nats, each))
-    prompts = {False: ground.encoded(data.test), True: ground.encoded(with_chunks(repository, data), CONTEXT_TOKENS)}
+    prompts = {False: ground.encoded(data.test), True: ground.encoded(with_chunks(repository, data))}
     contestants = {
         "base": (None, False),
         "served": (start.lease, False),
