@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
@@ -22,6 +23,8 @@ from support.own_repository import OwnRepository
 from support.played_daemon import Played, played_home
 from support.waiting import until, until_answer
 
+WHOLE = (sys.maxsize, sys.maxsize)
+"""The prompt shows all of the document."""
 SHIP = (
     "def ship_parcel(parcel, carrier, address):\n    label = carrier.print_label(parcel, address)\n"
     "    carrier.hand_over(parcel, label)\n    return label\n"
@@ -63,7 +66,7 @@ async def adopted(context: RepositoryContext, asked: CompleteRequest, *paths: st
     """The chunks of a document that is opened when the index has what it takes: all these files are among them."""
 
     async def shown(document: str) -> dict[str, str]:
-        return by_path(await context.chunks(msgspec.structs.replace(asked, document=document), adopt=True))
+        return by_path(await context.chunks(msgspec.structs.replace(asked, document=document), WHOLE, adopt=True))
 
     def all_there(found: dict[str, str]) -> bool:
         return set(paths) <= set(found)
@@ -101,9 +104,9 @@ async def test_while_somebody_types_the_chunks_stay_and_come_at_once(
     os.kill(pid, signal.SIGSTOP)
     try:
         for _ in range(3):
-            assert by_path(await context.chunks(elsewhere, adopt=False)) == first
+            assert by_path(await context.chunks(elsewhere, WHOLE, adopt=False)) == first
         # A warm-up waits a moment for a process that does not answer, and shows what was shown.
-        assert by_path(await context.chunks(elsewhere, adopt=True)) == first
+        assert by_path(await context.chunks(elsewhere, WHOLE, adopt=True)) == first
     finally:
         os.kill(pid, signal.SIGCONT)
 
@@ -112,7 +115,7 @@ async def test_the_first_request_of_a_document_waits_for_nothing_and_has_its_own
     context: RepositoryContext, own: OwnRepository
 ) -> None:
     given = ContextChunk("given.py", "x = 1")
-    assert await context.chunks(request(own, context=[given]), adopt=False) == (given,)
+    assert await context.chunks(request(own, context=[given]), WHOLE, adopt=False) == (given,)
     assert context.status().pid is None
     found = await adopted(context, request(own, context=[given]), "given.py", "ship.py", "orders.py")
     assert next(iter(found)) == "given.py"
@@ -152,7 +155,7 @@ async def test_a_process_that_dies_is_replaced_and_what_is_shown_stays(
     assert before is not None
     os.kill(before, signal.SIGKILL)
     await until(lambda: context.status().pid != before, "the end of the process")
-    assert by_path(await context.chunks(request(own), adopt=True)) == first
+    assert by_path(await context.chunks(request(own), WHOLE, adopt=True)) == first
     await adopted(context, request(own, document="another"), "ship.py", "orders.py")
     assert context.status().restarts == 1
 
@@ -162,7 +165,7 @@ async def test_a_process_that_keeps_dying_is_left_alone(
 ) -> None:
     monkeypatch.setattr("peft_daemon.context.index_client.MODULE", "peft_daemon.no_such_module")
     for _ in range(8):
-        assert await context.chunks(request(own), adopt=True) == ()
+        assert await context.chunks(request(own), WHOLE, adopt=True) == ()
         await until(lambda: context.status().pid is None, "the end of the process")
     assert context.status().restarts == 3
 
@@ -174,14 +177,14 @@ async def test_stopping_ends_the_process(own: OwnRepository) -> None:
     assert pid is not None
     await context.stop()
     assert not psutil.pid_exists(pid)
-    assert await context.chunks(request(own, document="another"), adopt=True) == ()
+    assert await context.chunks(request(own, document="another"), WHOLE, adopt=True) == ()
 
 
 @pytest.mark.parametrize("workspace", ["relative", "/", "/no/such/folder", "", None, "bad\0name"])
 async def test_only_a_folder_of_ones_own_is_read(
     context: RepositoryContext, own: OwnRepository, workspace: str | None
 ) -> None:
-    assert await context.chunks(request(own, workspace=workspace), adopt=True) == ()
+    assert await context.chunks(request(own, workspace=workspace), WHOLE, adopt=True) == ()
     assert context.status().pid is None
 
 
@@ -193,7 +196,7 @@ async def test_a_link_out_of_the_workspace_is_not_followed(
     (own.root / "linked.py").symlink_to(outside)
     await adopted(context, request(own, TYPED + "\nbrand_new_helper("), "ship.py")
     await ready(context)
-    found = await context.chunks(request(own, "brand_new_helper(", document="another"), adopt=True)
+    found = await context.chunks(request(own, "brand_new_helper(", document="another"), WHOLE, adopt=True)
     assert "linked.py" not in {each.path for each in found}
 
 
@@ -205,14 +208,14 @@ async def test_a_folder_that_git_refuses_is_told_as_failed_and_others_go_on(
     (broken / ".git").write_text("gitdir: /nowhere\n")
     asked = request(own, workspace=str(broken), document="broken")
     while not context.status().workspaces or context.status().workspaces[0].state is not IndexState.FAILED:
-        assert await context.chunks(asked, adopt=True) == ()
+        assert await context.chunks(asked, WHOLE, adopt=True) == ()
     assert context.status().workspaces[0].why
     await adopted(context, request(own), "ship.py", "orders.py")
 
 
 async def test_nothing_is_read_where_no_tokens_are_given(own: OwnRepository) -> None:
     context = RepositoryContext(0)
-    assert await context.chunks(request(own), adopt=True) == ()
+    assert await context.chunks(request(own), WHOLE, adopt=True) == ()
     assert not await context.changed(ContextChanged(workspace=str(own.root), saved=[str(own.root / "app.py")]))
     assert context.status().pid is None
 
@@ -259,5 +262,5 @@ async def test_an_index_that_cannot_be_started_leaves_completions_without_it(
     with monkeypatch.context() as lacking:
         lacking.setattr(index_client.ChildProcess, "spawn", no_process)
         for _ in range(index_client.MAX_CRASHES + 1):
-            assert await context.chunks(request(own), adopt=True) == ()
+            assert await context.chunks(request(own), WHOLE, adopt=True) == ()
     assert await adopted(context, request(own), "ship.py")
