@@ -1,210 +1,98 @@
-"""Does code of other files pay? Holes in held-out code, filled with the window of the document that serves, and chunks.
+"""Does code from elsewhere pay? Lines that the newest commits added, with and without chunks in a prompt as served.
 
-    python benchmarks/context_quality.py REPOSITORY ... [--count 40] [--adapter python-fim] [--out FILE.jsonl] [--json]
-        [--way none --way served:300 --way signatures:300 --way passages:300]
+    python benchmarks/context_quality.py --out context.json [--way served:300] [--way passages:300] CLONE [CLONE …]
 
-The document has at most ``prompt_tokens`` in the prompt, as when serving, and the chunks come on top. Same holes,
-greedy decoding and post-processing for all ways; each is compared with ``none`` hole by hole. The same command goes on
-where an interrupted one stopped. The repositories must be git work trees that the adapter was not tuned on.
+The other files are as they were before those commits. Chunks take their tokens from the document's, so that all prompts
+have the same limit. Answers are judged by their likelihood (``peft_tuning.likelihood``) with the adapter that serves by
+default; each way is compared with ``none`` hole by hole. What the output file has is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+from learning import Ground, row
 
-from peft_core.api_types import ContextChunk, Task
-from peft_core.code.document import Document
-from peft_core.paths import Paths
-from peft_core.settings import resolve
-from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
-from peft_daemon.completion import formats
-from peft_daemon.completion.job import CompletionJob
-from peft_daemon.completion.prompt import CHARACTERS_PER_TOKEN, PREFIX_SHARE
-from peft_daemon.completion.stream import complete_once
-from peft_daemon.engines import limits
-from peft_daemon.engines.temporary import measurement_settings, temporary_engine
-from peft_evaluation.datasets.catalogue import load_repository
-from peft_evaluation.journal import Journal
-from peft_evaluation.sample import SampleSet
-from peft_evaluation.scorers.metrics import MetricKind, exact_match, similarity
-from peft_evaluation.stats import compare, measure
-from peft_evaluation.strategies import ChunkMixture, Strategy, alone, with_context
-from peft_tuning.data.examples import FillExample
-from peft_tuning.installation import Installation
+from peft_daemon.engines.waiting import set_wait_policy
+from peft_evaluation.sample import Sample, SampleSet
+from peft_evaluation.strategies import CONTEXT_TOKENS, ChunkMixture, with_context
+from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.data.repository.documents import ANSWER_TOKENS
+from peft_tuning.likelihood import AnswerLikelihood
 
-SEED = 42
-MAX_TOKENS = 96
-NONE = "none"
+NONE, SERVED = "none", f"served:{CONTEXT_TOKENS}"
+
+Scores = dict[str, dict[str, list[tuple[bool, float]]]]
+"""Exact and nats of each hole, by repository and way."""
 
 
-class Filled(msgspec.Struct, frozen=True, kw_only=True):
-    """One hole filled one way."""
+def with_chunks(repository: Path, data: DataSet, holes: Sequence[FillExample], way: str = SERVED) -> list[FillExample]:
+    """Return the holes with chunks of the tree as it was before the commits that are held out.
 
-    adapter: str
-    way: str
-    repository: str
-    hole: str
-    text: str
-    exact: float
-    similarity: float
-    chunk_characters: int
-    prompt_tokens: int
-
-    @property
-    def key(self) -> tuple[str, str, str, str]:
-        """What makes it the only one of its kind."""
-        return self.adapter, self.way, self.repository, self.hole
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A repository's holes, and the chunks of each way."""
-
-    items: SampleSet
-    ways: Mapping[str, Strategy]
+    ``way`` is a mixture and its tokens; see ``ChunkMixture``.
+    """
+    mixture, _, tokens = way.partition(":")
+    found = re.search(r"the tree at ([0-9a-f]{12})", data.provenance)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve() / "then"
+        subprocess.run(["git", "clone", "-q", "--shared", repository.resolve(), root], check=True)
+        subprocess.run(["git", "-C", root, "checkout", "-q", found[1] if found else "HEAD"], check=True)
+        items = SampleSet(
+            name="then",
+            part="test",
+            items=tuple(Sample(example=each) for each in holes),
+            pool=(),
+            max_tokens=ANSWER_TOKENS,
+            licence=data.licence,
+            provenance=data.provenance,
+            root=root,
+        )
+        chunks = with_context(items, int(tokens), ChunkMixture(mixture)).contexts
+    return [replace(each, context=tuple(more)) for each, more in zip(holes, chunks or (), strict=True)]
 
 
-def strategy(way: str, items: SampleSet) -> Strategy:
-    """What a way shows: ``none``, or a mixture and its tokens, as ``served:300``."""
-    kind, _, tokens = way.partition(":")
-    return alone(items) if kind == NONE else with_context(items, int(tokens), ChunkMixture(kind))
-
-
-def windowed(example: FillExample, characters: int) -> Document:
-    """The document, cut to what serving would show of it: whole lines, three quarters of them before the cursor."""
-    prefix, suffix = example.prefix, example.suffix
-    share = int(characters * PREFIX_SHARE)
-    room = max(share, characters - len(suffix))
-    if len(prefix) > room:
-        prefix = prefix[-room:].partition("\n")[2] or prefix[-room:]
-    room = max(characters - share, characters - len(prefix))
-    if len(suffix) > room:
-        suffix = suffix[:room].rpartition("\n")[0] + "\n"
-    return Document.normalized(prefix, suffix, path=example.path, language=example.language)
-
-
-async def run(
-    installation: Installation, asked: Sequence[Asked], adapters: Sequence[str], count: int, out: Path
-) -> list[Filled]:
-    """Fill what is not filled yet, one hole of each repository at a time, so that a part of it is balanced too."""
-    form = formats.get(installation.entry.prompt_formats.fill)
-    characters = int((installation.settings.prompt_tokens or limits.LEAST_PROMPT_TOKENS) * CHARACTERS_PER_TOKEN)
-    with Journal(out, Filled) as journal:
-        known = {each.key for each in journal.read()}
-        settings = measurement_settings(installation.settings)
-        async with temporary_engine(settings, installation.entry, installation.base.path) as engine:
-            for number in range(count):
-                for each in asked:
-                    for adapter in adapters:
-                        for way, shown in each.ways.items():
-                            if number >= len(each.items.items):
-                                continue
-                            item = each.items.items[number]
-                            example, key = item.example, (adapter, way, each.items.name, item.id)
-                            if key in known or not isinstance(example, FillExample):
-                                continue
-                            chunks: tuple[ContextChunk, ...] = shown.context(number) or ()
-                            job = CompletionJob(
-                                document=windowed(example, characters),
-                                format=form,
-                                task=Task.FILL,
-                                context_tokens=limits.context_tokens(
-                                    installation.settings, installation.entry.context_tokens
-                                ),
-                                max_tokens=MAX_TOKENS,
-                                context=chunks,
-                                adapter=leased(installation, adapter),
-                            )
-                            end = await complete_once(engine, job)
-                            journal.append(
-                                Filled(
-                                    adapter=adapter,
-                                    way=way,
-                                    repository=each.items.name,
-                                    hole=item.id,
-                                    text=end.text,
-                                    exact=exact_match([end.text], example.middle)["em@1"],
-                                    similarity=similarity(end.text, example.middle)["similarity"],
-                                    chunk_characters=sum(len(chunk.text) for chunk in chunks),
-                                    prompt_tokens=end.timings.prompt_evaluated + end.timings.prompt_reused,
-                                )
-                            )
-                print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
-        return list(journal.read())
-
-
-def leased(installation: Installation, adapter: str) -> AdapterLease | None:
-    """The adapter at the scale of its manifest; None for ``base``."""
-    if adapter == "base":
-        return None
-    manifest = installation.registry.get(adapter)
-    return installation.registry.lease(manifest, manifest.scale, engine="llamacpp")
-
-
-def rows(filled: Iterable[Filled], adapters: Sequence[str], ways: Sequence[str]) -> list[dict[str, object]]:
-    """A line of the table for each adapter and way."""
-    everything = list(filled)
-    found: list[dict[str, object]] = []
-    for adapter in adapters:
-        of = {
-            way: {(f.repository, f.hole): f for f in everything if f.adapter == adapter and f.way == way}
-            for way in ways
-        }
-        shared = set.intersection(*(set(each) for each in of.values()))
-        if not shared:
-            continue
-        for way in ways:
-            row: dict[str, object] = {"adapter": adapter, "way": way, "holes": len(shared)}
-            for metric, kind in (("exact", MetricKind.RATE), ("similarity", MetricKind.MEAN)):
-                ours = {"/".join(key): float(getattr(of[way][key], metric)) for key in sorted(shared)}
-                row[metric] = measure(ours, kind).value
-                if way != NONE and NONE in of:
-                    theirs = {"/".join(key): float(getattr(of[NONE][key], metric)) for key in sorted(shared)}
-                    found_out = compare((way, ours), (NONE, theirs), metric, kind)
-                    row |= {f"{metric}_difference": found_out.difference, f"{metric}_p": found_out.p}
-                    row |= {f"{metric}_won": found_out.won, f"{metric}_lost": found_out.lost}
-            row["prompt_tokens"] = sum(of[way][key].prompt_tokens for key in shared) / len(shared)
-            found.append(row)
-    return found
+def measured(scores: Scores, way: str) -> tuple[AnswerLikelihood, ...]:
+    """Return the scores of one way, of all repositories."""
+    return tuple(AnswerLikelihood(exact, nats) for each in scores.values() for exact, nats in each[way])
 
 
 def main() -> None:
-    """See the module."""
+    """Measure what the output file does not have, and print a row for each way, of each repository and of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repositories", nargs="+", type=Path)
-    parser.add_argument("--count", type=int, default=40, help="holes of each repository")
-    parser.add_argument("--adapter", action="append", help="an adapter or `base`; may be repeated [python-fim, base]")
-    parser.add_argument("--way", action="append", help="may be repeated [none, served:300]")
-    parser.add_argument("--out", type=Path, default=Path("context_quality.jsonl"))
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    adapters, ways = given.adapter or ["python-fim", "base"], given.way or [NONE, "served:300"]
-    paths = Paths.from_environment()
-    installation = Installation(settings=resolve(user_file=paths.config_file).settings, paths=paths)
-    update_shipped_adapters(installation.settings, paths)
-    asked = []
-    for repository in given.repositories:
-        items = load_repository(repository, SEED).first(given.count)
-        asked.append(Asked(items, {way: strategy(way, items) for way in ways}))
-    filled = asyncio.run(run(installation, asked, adapters, given.count, given.out))
-    table = rows(filled, adapters, ways)
-    if given.json:
-        print(json.dumps(table))
-        return
-    print(file=sys.stderr)
-    for row in table:
-        print(
-            "  ".join(f"{name} {value:.3f}" if isinstance(value, float) else str(value) for name, value in row.items())
-        )
+    parser.add_argument("repositories", type=Path, nargs="+", help="clones with their history")
+    parser.add_argument("--way", action="append", help=f"may be repeated [{SERVED}]")
+    parser.add_argument("--holes", type=int, default=96, help="of each of the two held-out parts")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    set_wait_policy("auto", threads=options.threads)
+    ways = [NONE, *(options.way or [SERVED])]
+    scores: Scores = msgspec.json.decode(options.out.read_bytes(), type=Scores) if options.out.exists() else {}
+    for repository in options.repositories:
+        name = repository.resolve().name
+        done = scores.setdefault(name, {})
+        missing = [way for way in ways if way not in done]
+        if not missing:
+            continue
+        ground = Ground.of(repository, holes=options.holes)
+        holes = [each for each in (*ground.data.test, *ground.data.validation) if isinstance(each, FillExample)]
+        for way in missing:
+            shown = holes if way == NONE else with_chunks(repository, ground.data, holes, way)
+            found = ground.scorer.score(ground.encoded(shown), ground.served)
+            done[way] = [(each.exact, round(each.nats, 5)) for each in found]
+            options.out.write_bytes(msgspec.json.encode(scores))
+    for name, part in ((name, {name: scores[name]}) for name in scores):
+        for way in ways:
+            print(name, row(way, measured(part, way), measured(part, NONE)))
+    for way in ways:
+        print("all", row(way, measured(scores, way), measured(scores, NONE)))
 
 
 if __name__ == "__main__":

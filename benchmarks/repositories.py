@@ -11,17 +11,14 @@ hold figures and commits, no code.
 from __future__ import annotations
 
 import argparse
-import re
 import resource
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from context_quality import with_chunks
 from learning import Ground
 from scipy.stats import bootstrap
 
@@ -29,11 +26,8 @@ from peft_core.code import git
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.torch.base_model import load_model
 from peft_daemon.engines.waiting import set_wait_policy
-from peft_evaluation.sample import Sample, SampleSet
-from peft_evaluation.strategies import with_context
 from peft_tuning import budget, methods, prepare
-from peft_tuning.data.examples import DataSet, FillExample
-from peft_tuning.data.repository.documents import ANSWER_TOKENS
+from peft_tuning.data.examples import FillExample
 from peft_tuning.events import StepFinished, TuneEvent
 from peft_tuning.gate import SWEEP_SHARE, average_scores, improvement
 from peft_tuning.job import FILE, TuneJob, load_identity, short_run
@@ -44,7 +38,6 @@ from peft_tuning.trainer import ADAPTER, train
 
 CONTESTANTS = ("base", "served", "context", "adapter", "both")
 """``served``: what serves by default; ``context``: the same with chunks, in prompts that are no longer; ``both``."""
-CONTEXT_TOKENS = 300
 MARK = "<!-- results -->"
 
 
@@ -97,7 +90,8 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
     ways = mixtures(start, AdapterLease("made", run / ADAPTER), run / "mixtures").points
     averages = {share: average_scores(ground.scorer.score(sweep, lease)) for share, lease in ways.items()}
     share = min(ways, key=lambda each: (averages[each].nats, each))
-    prompts = {False: ground.encoded(data.test), True: ground.encoded(with_chunks(repository, data))}
+    holes = [each for each in data.test if isinstance(each, FillExample)]
+    prompts = {False: ground.encoded(holes), True: ground.encoded(with_chunks(repository, data, holes))}
     contestants = {
         "base": (None, False),
         "served": (start.lease, False),
@@ -105,7 +99,7 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
         "adapter": (ways[share], False),
         "both": (ways[share], True),
     }
-    languages = [each.language for each in data.test if isinstance(each, FillExample)]
+    languages = [each.language for each in holes]
     return Result(
         name=repository.resolve().name,
         commit=git.head_commit(repository.resolve()),
@@ -123,29 +117,6 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
             for name, (lease, shown) in contestants.items()
         },
     )
-
-
-def with_chunks(repository: Path, data: DataSet) -> list[FillExample]:
-    """Return the test holes with chunks of the other files as they were before the commits that are held out."""
-    found = re.search(r"the tree at ([0-9a-f]{12})", data.provenance)
-    holes = [each for each in data.test if isinstance(each, FillExample)]
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve() / "then"
-        subprocess.run(["git", "clone", "-q", "--shared", repository.resolve(), root], check=True)
-        subprocess.run(["git", "-C", root, "checkout", "-q", found[1] if found else "HEAD"], check=True)
-        samples = tuple(Sample(example=each) for each in holes)
-        items = SampleSet(
-            name="then",
-            part="test",
-            items=samples,
-            pool=(),
-            max_tokens=ANSWER_TOKENS,
-            licence=data.licence,
-            provenance=data.provenance,
-            root=root,
-        )
-        chunks = with_context(items, CONTEXT_TOKENS).contexts
-    return [replace(each, context=tuple(more)) for each, more in zip(holes, chunks, strict=True)]
 
 
 def tell(event: TuneEvent) -> None:
