@@ -83,6 +83,8 @@ class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="register
     """The repository in which it serves them; None: everywhere."""
     why_not: str = ""
     """The reason why it is not in use."""
+    unlearned: int = 0
+    """Documents of the repository that were at hand, and that neither this run nor an earlier one had time for."""
 
 
 class ModelWritten(msgspec.Struct, frozen=True, kw_only=True, tag="written"):

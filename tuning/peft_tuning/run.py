@@ -27,11 +27,11 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
 from peft_tuning import methods
-from peft_tuning.data.examples import DataSet
+from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, load_identity
-from peft_tuning.learned import documents_learned, record_learned
+from peft_tuning.learned import document_digest, documents_learned, record_learned
 from peft_tuning.model_card import write_description
 
 if TYPE_CHECKING:
@@ -181,19 +181,28 @@ def _register(
     # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
     by_digest = refused and registry.is_named_in_use(request.name)
     manifest = registry.import_(result.adapter, name=request.name, base=installation.base, moves_name=not by_digest)
-    _note_learned(request, installation, data, result, manifest.digest)
-    event = _activate(request, installation, manifest, verdict)
+    unlearned = _note_learned(request, installation, data, result, manifest.digest)
+    event = msgspec.structs.replace(_activate(request, installation, manifest, verdict), unlearned=unlearned)
     return msgspec.structs.replace(event, name=manifest.digest[:SHORT_DIGEST_LENGTH]) if by_digest else event
 
 
 def _note_learned(
     request: TuneRequest, installation: Installation, data: DataSet, result: TuneResult, digest: str
-) -> None:
-    """Note the documents of a run that saw each of its examples."""
+) -> int:
+    """Note the documents of a run that saw each of its examples; return how many of the repository's are left."""
+    from peft_tuning.data.repository.documents import LIBRARY  # noqa: PLC0415  (the detectors of secrets)
+
     examples = data.train[: result.identity.limit]
+    before = documents_learned(installation.paths, request.start.lease.digest) if request.start else frozenset()
     if result.steps * result.identity.batch_size >= len(examples):
-        before = documents_learned(installation.paths, request.start.lease.digest) if request.start else frozenset()
         record_learned(installation.paths, digest, examples, before)
+    return sum(
+        isinstance(each, FillExample)
+        and each.learn_all
+        and not each.path.startswith(LIBRARY)
+        and document_digest(each) not in before
+        for each in data.train[len(examples) :]
+    )
 
 
 def _activate(

@@ -80,7 +80,7 @@ def _finished(state: RepositoryState, pending: PendingRun, end: RunEnd, now: flo
     kept = {key: value for key, value in state.outcomes.items() if key == pending.before}
     state = _ended(state, text, now, learned=pending.head, failures=0)
     return Conclusion(
-        state=msgspec.structs.replace(state, serving=version, outcomes=kept),
+        state=msgspec.structs.replace(state, serving=version, outcomes=kept, unlearned=made.unlearned),
         event=LearningEvent.LEARNED,
         text=f"'{made.name}' ({made.digest[:12]}) is {text}",
         figures=figures,
@@ -89,7 +89,7 @@ def _finished(state: RepositoryState, pending: PendingRun, end: RunEnd, now: flo
 
 def _ended(state: RepositoryState, last: str, now: float, *, learned: str, failures: int) -> RepositoryState:
     return msgspec.structs.replace(
-        state, pending=None, learned=learned, last=last, last_at=now, failures=failures, retry_at=0.0
+        state, pending=None, unlearned=0, learned=learned, last=last, last_at=now, failures=failures, retry_at=0.0
     )
 
 

@@ -56,6 +56,8 @@ COUNT_S = 60.0
 MEMORY_FACTOR, MIN_MEMORY_BYTES = 10, 1_000_000_000
 """The memory that a run is assumed to need, by the size of the base's file, until one was measured."""
 MEMORY_MARGIN = 1.1
+MIN_UNLEARNED = 50
+"""With so many documents left that the last run had no time for, the next one learns them, new code or not."""
 MAX_OFFERS, MAX_VISITS = 512, 32
 
 
@@ -122,7 +124,9 @@ class Learner:
 
     def ask(self, root: str) -> None:
         """Learn a repository now, without waiting for an idle machine."""
-        if root not in self._asked and (self.current is None or self.current.root != root):
+        if self.current is not None and self.current.root == root:
+            self.current.ask()
+        elif root not in self._asked:
             self._asked.append(root)
         self.wake()
 
@@ -276,7 +280,8 @@ class Learner:
             objection = found.objection
             if not objection and state.choice is not LearningChoice.ON and not found.is_worth_asking:
                 objection = "too little code or history to learn by itself"
-            if objection or not state.learned or state.pending or state.base_sha256 != self.base.sha256:
+            begun = state.learned and not state.pending and state.base_sha256 == self.base.sha256
+            if objection or not begun or state.unlearned >= MIN_UNLEARNED:
                 return objection
             return repository.why_nothing_new(found, state.learned)
         except PeftDaemonError as error:

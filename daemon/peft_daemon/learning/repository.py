@@ -85,11 +85,6 @@ def require_root(folder: Path) -> Path:
     return root
 
 
-def newest_commit(root: Path) -> str:
-    """Return the commit that is checked out; empty if there is none. Raises Unavailable without git."""
-    return git.head_commit(root)
-
-
 def survey(root: Path) -> RepositorySurvey:
     """Look at a repository; raises InvalidInput if git refuses it, Unavailable without git."""
     listing = own_sources(root)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -102,6 +103,7 @@ class Registered(msgspec.Struct, frozen=True):
     digest: str
     in_use: list[str]
     why_not: str = ""
+    unlearned: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,6 +338,10 @@ class CurrentRun:
     def paused_s(self) -> float:
         """Seconds since it was paused; 0 while it runs."""
         return time.monotonic() - self._turned if self.run.paused else 0.0
+
+    def ask(self) -> None:
+        """Note that the user wants it now: it waits for completions only, and takes the time that it needs."""
+        self.needs, self.limit_s = replace(self.needs, asked=True), math.inf
 
     def pause(self, why: str) -> bool:
         """Stop it; return whether it ran."""

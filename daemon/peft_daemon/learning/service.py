@@ -6,6 +6,7 @@ The daemon's routes and the command line use it; without a daemon nothing can be
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -25,6 +26,8 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate")
 """What a run imports, and what is not part of the base installation."""
 ASK_AGAIN_S = 30 * 24 * 3600.0
 """After "not now", a repository is asked about again after so long."""
+LOOK_AGAIN_S = 600.0
+"""How long it is believed that a repository has enough code to ask about, or too little; editors ask often."""
 SHOWN_S = 24 * 3600.0
 """How long the end of a run is shown in the status."""
 
@@ -34,8 +37,8 @@ class LearningService:
 
     def __init__(self, learner: Learner) -> None:
         self._learner, self._store, self._settings = learner, learner.store, learner.settings
-        self._surveys: dict[tuple[str, str], repository.RepositorySurvey] = {}
-        """Surveys for the question to the user, by repository and newest commit."""
+        self._worth_asking: dict[str, tuple[float, bool]] = {}
+        """Whether a repository has enough code to ask about, and when that was found out."""
 
     async def act(self, request: LearningRequest) -> LearningStatus:
         """Do what the user wants; return the state after that.
@@ -150,7 +153,8 @@ class LearningService:
                 pid=current.run.pid,
             )
         if told.asked:
-            return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line="begins in a moment")
+            line = f"waits: {Path(current.root).name} is learned first" if current else "begins in a moment"
+            return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line=line)
         if state.choice is LearningChoice.OFF:
             return msgspec.structs.replace(told, line="switched off")
         if self._settings.learn == "off":
@@ -170,17 +174,14 @@ class LearningService:
             return False
         if state.choice is LearningChoice.LATER and time.time() - state.asked_at < ASK_AGAIN_S:
             return False
-        try:
-            return self._survey(state.root).is_worth_asking
-        except PeftDaemonError:
-            return False
-
-    def _survey(self, root: str) -> repository.RepositorySurvey:
-        head = repository.newest_commit(Path(root))
-        if (root, head) not in self._surveys:
-            self._surveys.clear()
-            self._surveys[root, head] = repository.survey(Path(root))
-        return self._surveys[root, head]
+        looked_at, worth = self._worth_asking.get(state.root, (-math.inf, False))
+        if time.monotonic() - looked_at > LOOK_AGAIN_S:
+            try:
+                worth = repository.survey(Path(state.root)).is_worth_asking
+            except PeftDaemonError:
+                worth = False
+            self._worth_asking[state.root] = time.monotonic(), worth
+        return worth
 
 
 def missing_packages() -> tuple[str, ...]:

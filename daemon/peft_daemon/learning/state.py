@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from peft_core.errors import Unavailable, UnusablePath
-from peft_core.files import private_folder, remove_file, write_private
+from peft_core.files import private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.status_types import LearningChoice
 
@@ -73,6 +73,8 @@ class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
     """The base that it was learned for."""
     learned: str = ""
     """The newest commit when the last run that came to an end was begun."""
+    unlearned: int = 0
+    """Documents that the last run had no time for; 0 where its adapter is not in use."""
     pending: PendingRun | None = None
     serving: LearnedVersion | None = None
     unused: tuple[str, ...] = ()
@@ -140,11 +142,6 @@ class LearningStore:
             if after != before:
                 write_private(self._file(root), msgspec.json.encode(after))
         return after
-
-    def forget(self, root: str) -> None:
-        """Remove what is remembered of a repository; raises as ``change`` does."""
-        with self._lock():
-            remove_file(self._file(root))
 
     def minutes_today(self) -> float:
         """Return how many minutes were learned today."""

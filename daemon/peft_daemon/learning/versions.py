@@ -60,7 +60,9 @@ def go_back(registry: AdapterRegistry, state: RepositoryState) -> RepositoryStat
     else:
         registry.use(version.before, Task.FILL, root)
     kept = {key: value for key, value in state.outcomes.items() if key != version.digest}
-    return msgspec.structs.replace(state, serving=None, outcomes=kept, unused=(*state.unused, version.digest))
+    return msgspec.structs.replace(
+        state, serving=None, unlearned=0, outcomes=kept, unused=(*state.unused, version.digest)
+    )
 
 
 def remove_old(

@@ -138,7 +138,9 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
 ) -> None:
     events(request(tmp_path, job={"limit": 6, "max_steps": 2}), installation)
     assert documents_learned(installation.paths, installation.registry.get("own").digest) == frozenset(), "4 of 6 seen"
-    first = made(events(request(tmp_path, update=True, job={"limit": 6}), installation), installation)
+    told = events(request(tmp_path, update=True, job={"limit": 6}), installation)
+    first = made(told, installation)
+    assert isinstance(told[-1], AdapterRegistered) and told[-1].unlearned == 34
     own = {document_digest(each) for each in DATA.train[:6] if isinstance(each, FillExample)}
     assert documents_learned(installation.paths, first.digest) == own
     assert documents_learned(installation.paths, "0" * 64) == frozenset()

@@ -108,3 +108,39 @@ def test_it_does_not_begin_when_its_parent_was_gone_before() -> None:
         assert process.wait(LIMIT_S) == 0
         assert process.stdout is not None
         assert process.stdout.read() == b""
+
+
+FOLLOWER = """
+import os, signal, sys, time
+from peft_core.child_main import PARENT_VARIABLE, follow_parent
+
+def saved(number, frame):
+    print("saved", flush=True)
+    os._exit(3)
+
+signal.signal(signal.SIGTERM, saved)
+follow_parent()
+print(PARENT_VARIABLE in os.environ, flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_program_that_follows_its_parent_may_save_its_work_when_stdin_ends() -> None:
+    environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    with subprocess.Popen(
+        [sys.executable, "-c", FOLLOWER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "False\n", "what it starts does not inherit the wish"
+        process.stdin.close()
+        assert process.wait(LIMIT_S) == 3
+        assert process.stdout.read() == "saved\n"
+
+
+def test_a_program_that_nobody_asked_to_follow_leaves_its_stdin_alone() -> None:
+    code = "from peft_core.child_main import follow_parent; follow_parent(); print(input())"
+    environ = {name: value for name, value in os.environ.items() if name != PARENT_VARIABLE}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=b"mine\n", stdout=subprocess.PIPE, env=environ, check=True
+    )
+    assert done.stdout == b"mine\n"

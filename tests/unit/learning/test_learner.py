@@ -94,6 +94,32 @@ async def test_a_repository_that_is_switched_on_is_learned_and_then_waits_for_ne
     await until(lambda: len(here.commands) == 2, "the next run")
 
 
+async def test_what_a_run_had_no_time_for_is_learned_by_the_next_one_if_that_one_helps(
+    here: LearnerHere, store: Store, shop: OwnRepository, registry: AdapterRegistry
+) -> None:
+    await here.act(LearningAction.ON)
+    await here.running()
+    made = store("shop-learned", 1)
+    registry.use("shop-learned", Task.FILL, shop.root)
+    here.finish(VERDICT, {**registered(made), "unlearned": 400})
+    await until(lambda: len(here.commands) >= 2, "the next run")
+    here.finish(VERDICT, {**registered(made, in_use=False), "unlearned": 300})
+    await until(lambda: (here.learner.waits.get(here.root) or "").startswith("nothing new"), "that it waits")
+
+
+async def test_a_run_that_has_begun_by_itself_can_be_asked_for(here: LearnerHere) -> None:
+    await here.act(LearningAction.ON)
+    await here.running()
+    assert not (await here.here()).asked
+    assert (await here.act(LearningAction.NOW)).asked
+    here.machine.state = replace(here.machine.state, power="battery", others_share=1.0)
+    current = here.learner.current
+    assert current is not None and current.limit_s == float("inf")
+    step = current.run.progress.step
+    await until(lambda: current.run.progress.step > step + 20, "that it goes on")
+    assert len(here.commands) == 1
+
+
 async def test_with_the_setting_on_what_is_visited_is_learned_unless_it_was_switched_off(make_learner: Make) -> None:
     here = make_learner(learn="on")
     here.learner.start()
@@ -261,6 +287,7 @@ async def test_an_editor_asks_once_and_only_where_there_is_enough(make_learner: 
     long_ago = msgspec.structs.replace(state, asked_at=state.asked_at - service_module.ASK_AGAIN_S - 1)
     here.learner.store.change(here.root, lambda _state: long_ago)
     assert (await here.here()).ask, "some weeks later"
+    assert not (await make_learner().service.status(str(tmp_path))).here, "in no repository"
     assert not (await here.act(LearningAction.OFF)).ask
     for setting in ("on", "off"):
         assert not (await make_learner(learn=setting).here()).ask

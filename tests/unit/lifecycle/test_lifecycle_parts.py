@@ -161,6 +161,23 @@ def test_promise_15_only_time_without_requests_is_idle() -> None:
     assert activity.should_stop(0)
 
 
+def test_work_in_the_background_is_told_of_requests_at_once_and_keeps_the_daemon() -> None:
+    now = 0.0
+    activity = Activity(lambda: now)
+    begun: list[float] = []
+    needed = True
+    activity.serve_background_work(lambda: begun.append(now), lambda: needed)
+    with activity.busy():
+        assert begun == [0.0]
+    now = 100.0
+    assert not activity.should_stop(60)
+    needed = False
+    assert activity.should_stop(60)
+    needed = True
+    activity.request_stop()
+    assert activity.should_stop(60), "who asks for the end is not kept waiting"
+
+
 def test_a_failing_request_ends_as_well() -> None:
     activity = Activity()
     with contextlib.suppress(ValueError), activity.busy():
