@@ -380,8 +380,8 @@ class CurrentRun:
     def line(self) -> str:
         """What it does, in one line."""
         doing = self.run.progress.words
-        paused = f"paused ({self.why_paused}), " if self.run.paused else ""
-        return f"learning {Path(self.root).name}: {paused}{'at ' if self.run.paused else ''}{doing}"
+        paused = f", paused ({self.why_paused})" if self.run.paused else ""
+        return f"learning {Path(self.root).name}: {doing}{paused}"
 
 
 def lower_priority(pid: int) -> None:

@@ -138,7 +138,7 @@ async def test_a_request_stops_the_process_at_once_and_idleness_lets_it_go_on(he
     here.request()
     await until(lambda: run.status() == psutil.STATUS_STOPPED, "a stopped process")
     assert (await here.here()).activity is LearningActivity.PAUSED
-    assert "paused (you use completions), at step" in here.service.line()
+    assert here.service.line().endswith(" of 9, paused (you use completions)")
     await until(lambda: run.status() != psutil.STATUS_STOPPED, "the process, going on")
     assert here.events == ["switched", "started", "paused", "continued"]
     assert here.learner.is_running
