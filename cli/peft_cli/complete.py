@@ -16,7 +16,7 @@ import typer
 
 from peft_cli.output import Json, emit, run
 from peft_core.api_types import MAX_TEXT, CompleteRequest, CompleteResponse, Task
-from peft_core.code.languages import language_of
+from peft_core.code.languages import language_of_document
 from peft_core.errors import InvalidInput, NotFound, TooLarge
 from peft_core.paths import Paths
 from peft_core.settings import Settings, find_project_file, resolve
@@ -109,7 +109,7 @@ def complete(
         _settings(file.absolute().parent).max_tokens_fill,
         prefix=prefix[-MAX_TEXT:],
         suffix=suffix[:MAX_TEXT],
-        language=language or language_of(file.name) or "python",
+        language=language or language_of_document(file.name) or "python",
         path=str(file.absolute()),
         time_budget_ms=TIME_BUDGET_MS,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from peft_core.code.lexical_rules import rules_of
 from peft_core.code.positions import content, split_lines
 
 if TYPE_CHECKING:
@@ -21,27 +22,8 @@ if TYPE_CHECKING:
 MAX_LINES = 200
 """Lines a comment block or a function's head and docstring may span."""
 
-_MARKS = {
-    **dict.fromkeys(
-        ("python", "ruby", "shellscript", "bash", "sh", "perl", "r", "julia", "yaml", "toml", "dockerfile", "makefile"),
-        ("#", r"#+(?!!)"),
-    ),
-    **dict.fromkeys(
-        ("c", "cpp", "csharp", "objective-c", "cuda", "java", "kotlin", "scala", "swift", "dart", "go", "rust", "zig",
-         "javascript", "javascriptreact", "typescript", "typescriptreact", "php"),
-        ("//", r"//[/!]?"),
-    ),
-    **dict.fromkeys(("lua", "sql", "haskell", "elm", "ada"), ("--", r"--+")),
-    **dict.fromkeys(("lisp", "commonlisp", "scheme", "clojure", "emacs-lisp"), (";", r";+")),
-    **dict.fromkeys(("latex", "tex", "erlang", "matlab", "prolog"), ("%", r"%+")),
-}  # fmt: skip
-"""By language: the mark that begins a comment, and a pattern for its variants."""
-_BLOCKS = {
-    **dict.fromkeys(("css", "scss", "less"), ("/*", "*/")),
-    **dict.fromkeys(("html", "xml", "vue", "svelte"), ("<!--", "-->")),
-    **dict.fromkeys(("ocaml", "fsharp"), ("(*", "*)")),
-}
-"""By language, for those without line comments: start and end of a comment."""
+_VARIANTS = {"#": r"#+(?!!)", "//": r"//[/!]?", "--": r"--+", ";": r";+", "%": r"%+"}
+"""By the mark that begins a comment: a pattern for its variants."""
 _FOR_TOOLS = re.compile(
     r"""!|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
     |(?:coding|vim?|type|pragma|pylint|flake8|ruff|mypy|pyright|fmt|isort|yapf|go|rubocop|frozen_string_literal)[:=]""",
@@ -101,8 +83,8 @@ def _find_comment(lines: Sequence[str], language: str, first: int, last: int) ->
 
 @cache
 def _pattern(language: str) -> re.Pattern[str] | None:
-    mark = _MARKS.get(language)
-    return re.compile(rf"([ \t]*){mark[1]}(.*)") if mark else None
+    mark = rules_of(language).line_comment
+    return re.compile(rf"([ \t]*){_VARIANTS.get(mark) or re.escape(mark)}(.*)") if mark else None
 
 
 def find_trailing_comment(head: str, text: str, words: str, language: str, line: int) -> Prose | None:
@@ -122,10 +104,10 @@ def strip_comment_marks(text: str, language: str) -> str:
 
 def as_comment(sentence: str, language: str) -> str | None:
     """Return a sentence as a comment line; None if the language's comment mark is not known."""
-    if language in _BLOCKS:
-        return f"{_BLOCKS[language][0]} {sentence} {_BLOCKS[language][1]}"
-    mark = _MARKS.get(language)
-    return f"{mark[0]} {sentence}" if mark else None
+    rules = rules_of(language)
+    if rules.line_comment:
+        return f"{rules.line_comment} {sentence}"
+    return f"{rules.block_comment[0]} {sentence} {rules.block_comment[1]}" if rules.block_comment else None
 
 
 def _find_docstring(lines: Sequence[str], first: int, last: int) -> Prose | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from lsprotocol import types
 from pygls.uris import to_fs_path
 
+from peft_core.code.languages import language_id
 from peft_core.code.positions import Encoding, content, split_lines, to_column, to_offset
 from peft_core.paths import MAX_PATH_CHARS
 
@@ -214,7 +215,7 @@ class OpenDocuments:
 
     def open(self, item: types.TextDocumentItem) -> None:
         """Add a document with the text that the editor shows."""
-        self._open[item.uri] = OpenDocument(item.uri, item.language_id, item.version, item.text)
+        self._open[item.uri] = OpenDocument(item.uri, language_id(item.language_id), item.version, item.text)
 
     def change(self, params: types.DidChangeTextDocumentParams) -> Sequence[ContentChange]:
         """Apply the editor's edits and return them; those of a document that is not open are ignored."""

@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from peft_core.api_types import Name, TokenCount
+from peft_core.code.languages import language_id
 from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, why_secret
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,9 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return None
 
     def disables(self, language: str) -> bool:
-        """Return whether documents of this language get no suggestions; plain text and Markdown have several ids."""
-        return language in self.disabled_languages or prose_language(language) in self.disabled_languages
+        """Return whether documents of this language get no suggestions, by any editor's name for it."""
+        disabled = {*self.disabled_languages, *map(language_id, self.disabled_languages)}
+        return not disabled.isdisjoint((language, language_id(language), prose_language(language)))
 
 
 def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:

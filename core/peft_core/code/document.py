@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from peft_core.code.lexer import LexerState, rules_of, scan
+from peft_core.code.languages import language_id
+from peft_core.code.lexer import LexerState, scan
+from peft_core.code.lexical_rules import rules_of
 
 MAX_SCANNED_CHARACTERS = 200_000
 """Characters before the cursor, and after it, that are scanned for what is open."""
@@ -35,8 +37,10 @@ class Document:
         """Build from text with any line endings; the most frequent one becomes ``line_ending``.
 
         A cursor between ``\\r`` and ``\\n`` counts as before both. Everything up to the end of the cursor's line keeps
-        its length, so a count of characters after the cursor on that line means the same in the file.
+        its length, so a count of characters after the cursor on that line means the same in the file. ``language`` is
+        any editor's name of it.
         """
+        language = language_id(language)
         if "\r" not in prefix and "\r" not in suffix:
             return cls(prefix, suffix, path, language)
         if prefix.endswith("\r") and suffix.startswith("\n"):
@@ -116,7 +120,7 @@ class Document:
         if not self.lexer_state.stack:
             return ()
         after = scan(self.suffix[:MAX_SCANNED_CHARACTERS], self.language, self.lexer_state)
-        if after.state.string and after.state.string in rules_of(self.language).long_quotes:
+        if after.state.string and rules_of(self.language).spans_lines(after.state.string):
             # Nothing closes the string at the cursor, so all strings after it are taken for code and code for strings.
             return ()
         return tuple(each.closer for each in after.closings)

@@ -1,4 +1,4 @@
-"""The language of a file by its name, and the names that a language's syntax tree has for blocks and functions.
+"""The language of a file by its name, what editors call it, and its syntax tree's names for blocks and functions.
 
 Each grammar is a package of its own, loaded when first needed. Without a grammar, ``structure`` goes by lines and
 indentation.
@@ -39,12 +39,102 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "perl": (".pl", ".pm"),
     "r": (".r", ".R"),
 }
+_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "python": ("py", "python3"),
+    "javascript": ("js", "mjs", "cjs", "node"),
+    "javascriptreact": ("jsx", "javascript.jsx", "js-jsx"),
+    "typescript": ("ts", "mts", "cts"),
+    "typescriptreact": ("tsx", "typescript.tsx", "typescript-tsx"),
+    "csharp": ("cs", "c#", "c_sharp"),
+    "cpp": ("c++", "cxx", "cc", "hpp"),
+    "objective-c": ("objc", "objectivec"),
+    "objective-cpp": ("objcpp", "objective-c++", "objectivecpp"),
+    "cuda-cpp": ("cuda", "cu"),
+    "fsharp": ("fs", "f#"),
+    "vb": ("vbnet", "visual-basic"),
+    "shellscript": ("sh", "bash", "zsh", "ksh", "dash", "shell", "sh-mode", "shell-script"),
+    "powershell": ("ps1", "pwsh"),
+    "bat": ("dosbatch", "batch", "cmd"),
+    "makefile": ("make", "gmake", "automake"),
+    "dockerfile": ("docker", "containerfile"),
+    "terraform": ("tf", "terraform-vars", "opentofu"),
+    "go": ("golang",),
+    "rust": ("rs", "rustic"),
+    "ruby": ("rb",),
+    "perl": ("pl", "cperl"),
+    "kotlin": ("kt", "kts"),
+    "elixir": ("ex",),
+    "erlang": ("erl",),
+    "haskell": ("hs",),
+    "ocaml": ("ml", "caml", "tuareg", "ocaml.interface"),
+    "julia": ("jl",),
+    "lisp": ("commonlisp", "common-lisp", "cl"),
+    "emacs-lisp": ("elisp",),
+    "clojure": ("clj",),
+    "latex": ("tex", "plaintex"),
+    "yaml": (
+        "yml",
+        "ansible",
+        "yaml.ansible",
+        "helm",
+        "dockercompose",
+        "yaml.docker-compose",
+        "github-actions-workflow",
+    ),
+    "sql": ("mysql", "plsql", "pgsql", "postgres", "sqlite", "tsql"),
+    "proto": ("protobuf", "proto3"),
+    "ini": ("dosini", "cfg", "conf", "editorconfig", "gitconfig", "systemd"),
+    "properties": ("jproperties", "java-properties"),
+    "xml": ("xsl", "xsd", "svg"),
+    "html": ("htmldjango", "xhtml"),
+    "coffeescript": ("coffee",),
+    "fortran": ("fortran-modern", "fortran_free-form", "f90"),
+    "pascal": ("delphi", "objectpascal"),
+    "groovy": ("gradle", "jenkinsfile"),
+    "r": ("rscript",),
+}
+"""By id of the language server protocol: what editors and users call the language besides."""
+_BY_ALIAS = {alias: language for language, aliases in _ALIASES.items() for alias in aliases}
+_MORE_SUFFIXES: Mapping[str, str] = {
+    **{".lua": "lua", ".sql": "sql", ".html": "html", ".htm": "html", ".xml": "xml", ".svg": "xml", ".css": "css"},
+    **{".scss": "scss", ".less": "scss", ".json": "json", ".jsonc": "jsonc", ".yaml": "yaml", ".yml": "yaml"},
+    **{".toml": "toml", ".ini": "ini", ".cfg": "ini", ".tf": "terraform", ".hcl": "terraform", ".nix": "nix"},
+    **{".ps1": "powershell", ".psm1": "powershell", ".bat": "bat", ".cmd": "bat", ".zsh": "shellscript"},
+    **{".fish": "fish", ".jl": "julia", ".ex": "elixir", ".exs": "elixir", ".erl": "erlang", ".hs": "haskell"},
+    **{".ml": "ocaml", ".mli": "ocaml", ".fs": "fsharp", ".fsx": "fsharp", ".vb": "vb", ".zig": "zig", ".nim": "nim"},
+    **{".clj": "clojure", ".cljs": "clojure", ".edn": "clojure", ".lisp": "lisp", ".scm": "scheme", ".rkt": "scheme"},
+    **{".el": "emacs-lisp", ".m": "objective-c", ".mm": "objective-cpp", ".groovy": "groovy", ".gradle": "groovy"},
+    **{".tex": "latex", ".f90": "fortran", ".pas": "pascal", ".adb": "ada", ".ads": "ada", ".vhd": "vhdl"},
+    **{".v": "verilog", ".sv": "verilog", ".sol": "solidity", ".proto": "proto", ".graphql": "graphql"},
+    **{".cr": "crystal", ".d": "d", ".gd": "gdscript", ".coffee": "coffeescript", ".awk": "awk", ".tcl": "tcl"},
+    **{".vue": "vue", ".svelte": "svelte", ".elm": "elm", ".cmake": "cmake", ".mk": "makefile", ".md": "markdown"},
+    **{".txt": "plaintext", ".rst": "restructuredtext"},
+}
+"""Files that are completed and not learned from."""
+_BY_NAME: Mapping[str, str] = {
+    **dict.fromkeys(("Makefile", "GNUmakefile", "makefile"), "makefile"),
+    **dict.fromkeys(("Dockerfile", "Containerfile"), "dockerfile"),
+    **dict.fromkeys(("Gemfile", "Rakefile", "Vagrantfile"), "ruby"),
+    **{"CMakeLists.txt": "cmake", "Jenkinsfile": "groovy", "BUILD": "python", "WORKSPACE": "python"},
+    **dict.fromkeys((".bashrc", ".bash_profile", ".profile", ".zshrc"), "shellscript"),
+}
 _BY_SUFFIX = {suffix: language for language, suffixes in _SUFFIXES.items() for suffix in suffixes}
 
 
 def language_of(path: str) -> str | None:
     """Return the language of a file by its name, as an id of the language server protocol; None if it is not code."""
     return _BY_SUFFIX.get(PurePosixPath(path).suffix)
+
+
+def language_of_document(name: str) -> str | None:
+    """Return the language of any text that is edited, by its file's name; None if that does not say."""
+    suffix = PurePosixPath(name).suffix
+    return _BY_NAME.get(name) or language_of(name) or _MORE_SUFFIXES.get(suffix) or _MORE_SUFFIXES.get(suffix.lower())
+
+
+def language_id(name: str) -> str:
+    """Return the language server protocol's id of a language, given any editor's name for it; others as they are."""
+    return _BY_ALIAS.get(name) or _BY_ALIAS.get(name.lower(), name)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Which strings, comments and brackets are open at a point of a text, in one pass from its start.
 
 A parser needs complete code, which the code around a cursor seldom is. This scanner needs only the text before the
-point. Python is scanned exactly, except for nested quotes in f-strings; other languages by their comment marks and
-quotes; unknown ones by brackets alone. Functions and blocks are in ``structure``.
+point. Python is scanned exactly, except for nested quotes in f-strings; other languages by their ``lexical_rules``, in
+which code within a string (``${…}``) is a part of the string. Functions and blocks are in ``structure``.
 """
 
 from __future__ import annotations
@@ -12,46 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from peft_core.code.lexical_rules import LexicalRules, rules_of
+
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 CLOSERS = frozenset(BRACKETS.values())
-
-
-@dataclass(frozen=True)
-class LexicalRules:
-    """The lexical rules of a language: comment marks and string delimiters."""
-
-    line_comment: str = ""
-    block_comment: tuple[str, str] | None = None
-    quotes: tuple[str, ...] = ()
-    """Delimiters of strings within one line."""
-    long_quotes: tuple[str, ...] = ()
-    """Delimiters of strings that may span lines."""
-    statements: str = ""
-    """A pattern of keywords that begin a line only outside brackets. After one, no bracket counts as open."""
-
-
-_C = LexicalRules("//", ("/*", "*/"), ('"', "'"))
-_SCRIPT = LexicalRules("//", ("/*", "*/"), ('"', "'"), ("`",))
-_HASH = LexicalRules("#", None, ('"', "'"))
-_PYTHON = LexicalRules(
-    "#",
-    None,
-    ('"', "'"),
-    ('"""', "'''"),
-    r"(?:async[ \t]+def|def|class|return|import|raise|while|with|try|del|global|pass|break|continue|assert)\b",
+_BEFORE_VALUE = re.compile(
+    r"""(?:^|[(,=:\[!&|?{;+\-*%~^]|=>
+    |(?<![\w$.])(?:return|typeof|case|in|of|do|else|void|delete|throw|new|instanceof|await|yield
+    |if|elsif|unless|when|while|until|and|or|not|then|split|grep|map))\s*\Z""",
+    re.VERBOSE,
 )
-_LANGUAGES = {
-    "python": _PYTHON,
-    **dict.fromkeys(("javascript", "javascriptreact", "typescript", "typescriptreact", "go"), _SCRIPT),
-    **dict.fromkeys(("c", "cpp", "csharp", "java", "kotlin", "swift", "scala", "dart", "php"), _C),
-    "rust": LexicalRules("//", ("/*", "*/"), ('"',)),
-    **dict.fromkeys(("ruby", "shellscript", "perl", "r", "yaml", "toml"), _HASH),
-}
-
-
-def rules_of(language: str) -> LexicalRules:
-    """Return the rules for a language (a language server protocol id); brackets only for an unknown one."""
-    return _LANGUAGES.get(language, LexicalRules())
+"""What stands before a value; a ``/`` after anything else divides, or closes a tag."""
+_MAX_BEFORE_VALUE = 64
+"""Characters before a ``/`` that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -143,27 +116,33 @@ def _find_code(text: str, rules: LexicalRules, begin: LexerState, opened: _Open)
         if found < 0:
             return None
         return found if begin.comment == "\n" else found + len(begin.comment)
+    return _find_string_end(text, rules, begin, opened) if begin.string else 0
+
+
+def _find_string_end(text: str, rules: LexicalRules, begin: LexerState, opened: _Open) -> int | None:
     quote = begin.string
-    if not quote:
-        return 0
-    inside = _string_rest(quote, quote in rules.long_quotes).match(text)
-    end = inside.end() if inside else 0
-    if text.startswith(quote, end):
-        opened.close(quote, end, end + len(quote))
-        return end + len(quote)
-    if end >= len(text):
+    if quote not in rules.quotes and quote not in rules.long_quotes:
+        found = _delimited_end(quote, text, 0, resumed=True)
+    else:
+        inside = _string_rest(quote, rules).match(text)
+        end = inside.end() if inside else 0
+        found = (end, end + len(quote)) if text.startswith(quote, end) else None
+        if found is None and end < len(text):
+            # A newline in a string that may not span lines: its quote was forgotten, so the string ends with the line.
+            opened.forget(len(begin.stack) - 1)
+            return end
+    if found is None:
         return None
-    # A newline in a string that may not span lines: its quote was forgotten, so the string ends with the line.
-    opened.forget(len(begin.stack) - 1)
-    return end
+    opened.close(quote, *found)
+    return found[1]
 
 
 def _unfinished(comment: str, rules: LexicalRules) -> str:
     """Return what would end a comment at the end of a text; empty if it has ended."""
-    if rules.line_comment and comment.startswith(rules.line_comment):
+    if rules.block_comment is None or not comment.startswith(rules.block_comment[0]):
         return "\n"
-    closing = rules.block_comment[1] if rules.block_comment else ""
-    return "" if comment.endswith(closing) else closing
+    opening, closing = rules.block_comment
+    return "" if comment.endswith(closing) and len(comment) >= len(opening) + len(closing) else closing
 
 
 def without_comment(line: str, language: str, state: LexerState | None = None) -> str:
@@ -189,35 +168,92 @@ def bracket_balance(line: str, language: str) -> int:
 
 def _tokens(text: str, position: int, rules: LexicalRules) -> Iterator[tuple[str, int, int, str]]:
     """Yield (kind, start, end, text) of the tokens that matter; for ``unclosed``, text is the missing quote."""
-    for match in _pattern(rules).finditer(text, position):
-        kind, start, end = match.lastgroup or "", match.start(), match.end()
-        if kind != "string":
-            yield kind, start, end, match[0]
-        elif end == len(text):
-            quote = next(each for each in (*rules.long_quotes, *rules.quotes) if text.startswith(each, start))
-            inside = _string_rest(quote, quote in rules.long_quotes).match(text, start + len(quote))
-            if inside and inside.end() == end:
+    pattern = _pattern(rules)
+    heredoc, line_end = "", len(text)
+    while True:
+        match = pattern.search(text, position)
+        start = match.start() if match else len(text)
+        if heredoc and start >= line_end:
+            # The line that announced the text is over: all up to its end word is a string.
+            found = _delimited_end(heredoc, text, line_end)
+            if found is None:
+                yield "unclosed", line_end, len(text), heredoc
+                return
+            position, heredoc = found[1], ""
+            continue
+        if match is None:
+            return
+        kind, end = match.lastgroup or "", match.end()
+        position = end
+        if kind == "regex":
+            is_value = _BEFORE_VALUE.search(text, max(0, start - _MAX_BEFORE_VALUE), start)
+            position = end if is_value else start + 1
+        elif kind == "heredoc":
+            found_at = text.find("\n", end)
+            if not heredoc and found_at >= 0:
+                heredoc, line_end = "\n" + _group(rules.heredoc, text, start), found_at
+        elif kind.startswith("delimited"):
+            string = rules.delimited[int(kind.removeprefix("delimited"))]
+            closer = string.closing.format(_group(string.opening, text, start))
+            found = _delimited_end(closer, text, end)
+            if found is None:
+                yield "unclosed", start, len(text), closer
+                return
+            position = found[1]
+        elif kind == "string":
+            if end == len(text) and (quote := _unclosed_quote(text, start, rules)):
                 yield "unclosed", start, end, quote
+        elif kind != "literal":
+            yield kind, start, end, match[0]
+
+
+def _unclosed_quote(text: str, start: int, rules: LexicalRules) -> str:
+    """Return the quote of the last string of a text if it is still open there, else an empty text."""
+    quote = next(each for each in (*rules.long_quotes, *rules.quotes) if text.startswith(each, start))
+    inside = _string_rest(quote, rules).match(text, start + len(quote))
+    return quote if inside and inside.end() == len(text) else ""
+
+
+def _group(pattern: str, text: str, start: int) -> str:
+    match = re.compile(pattern).match(text, start)
+    return match[1] if match and match.lastindex else ""
+
+
+def _delimited_end(closer: str, text: str, start: int, *, resumed: bool = False) -> tuple[int, int] | None:
+    """Return where a string with an end of its own is closed; None if nowhere. ``resumed``: a line may begin at 0."""
+    if not closer.startswith("\n"):
+        found = text.find(closer, start)
+        return None if found < 0 else (found, found + len(closer))
+    begin = r"(?:\A|\n)" if resumed else r"\n"
+    match = re.compile(rf"{begin}[ \t]*{re.escape(closer[1:])}(?!\w)").search(text, start)
+    return match.span() if match else None
 
 
 @cache
 def _pattern(rules: LexicalRules) -> re.Pattern[str]:
     parts: list[str] = []
     comments: list[str] = []
-    if rules.line_comment:
-        comments.append(re.escape(rules.line_comment) + r"[^\n]*+")
     if rules.block_comment:
         opening, closing = map(re.escape, rules.block_comment)
         comments.append(rf"{opening}(?:(?!{closing}).)*+(?:{closing}|\Z)")
+    if rules.line_comment:
+        comments.append(rf"(?:{rules.comment_pattern or re.escape(rules.line_comment)})[^\n]*+")
     if comments:
         parts.append(f"(?P<comment>{'|'.join(comments)})")
+    parts += [f"(?P<delimited{number}>{each.opening})" for number, each in enumerate(rules.delimited)]
+    if rules.heredoc:
+        parts.append(f"(?P<heredoc>{rules.heredoc})")
+    if rules.literals:
+        parts.append(f"(?P<literal>{'|'.join(rules.literals)})")
     strings: list[str] = []
     for quote in (*rules.long_quotes, *rules.quotes):
-        mark, rest = re.escape(quote), _string_rest(quote, quote in rules.long_quotes).pattern
+        mark, rest = re.escape(quote), _string_rest(quote, rules).pattern
         # A string that may not span lines ends with its line if its quote was forgotten.
         strings.append(rf"{mark}{rest}(?:{mark}|\Z|(?=\n))")
     if strings:
         parts.append(f"(?P<string>{'|'.join(strings)})")
+    if rules.regex:
+        parts.append(r"(?P<regex>/(?![*/])(?:[^/\\\[\n]|\\[^\n]|\[(?:[^\]\\\n]|\\[^\n])*\])++/)")
     if rules.statements:
         parts.append(rf"(?P<statement>(?:\A|(?<=\n))[ \t]*{rules.statements})")
     parts.append(r"(?P<bracket>[()\[\]{}])")
@@ -225,7 +261,12 @@ def _pattern(rules: LexicalRules) -> re.Pattern[str]:
 
 
 @cache
-def _string_rest(quote: str, long: bool) -> re.Pattern[str]:
+def _string_rest(quote: str, rules: LexicalRules) -> re.Pattern[str]:
     """Return a pattern for the content of a string after its opening quote."""
-    other = rf"(?!{re.escape(quote)})" + (r"[^\\]" if long else r"[^\\\n]")
-    return re.compile(rf"(?:{other}|\\.|\\\Z)*+", re.DOTALL)
+    long = rules.spans_lines(quote)
+    if quote in rules.raw:
+        other = rf"(?!{re.escape(quote)})" + ("." if long else r"[^\n]")
+        return re.compile(rf"(?:{other})*+", re.DOTALL)
+    escape = re.escape(rules.escape)
+    other = rf"(?!{re.escape(quote)})" + (rf"[^{escape}]" if long else rf"[^{escape}\n]")
+    return re.compile(rf"(?:{other}|{escape}.|{escape}\Z)*+", re.DOTALL)

@@ -17,7 +17,8 @@ from enum import StrEnum
 
 from peft_core.api_types import CompleteRequest, Task
 from peft_core.code.document import Document, leading_space, width
-from peft_core.code.lexer import CLOSERS, bracket_balance, rules_of, scan, without_comment
+from peft_core.code.lexer import CLOSERS, bracket_balance, scan, without_comment
+from peft_core.code.lexical_rules import rules_of
 from peft_core.errors import InvalidInput
 
 LONGEST_HEADER = 60
@@ -43,7 +44,7 @@ class Extent(StrEnum):
         if single_line or state.comment == "\n":
             return cls.LINE
         if state.string:
-            spans = state.string in rules_of(document.language).long_quotes
+            spans = rules_of(document.language).spans_lines(state.string)
             return cls.STRING if spans and not rest and single_line is None else cls.LINE
         if single_line is None and (rest or _body_follows(document)):
             return cls.LINE

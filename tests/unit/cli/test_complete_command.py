@@ -18,6 +18,8 @@ from peft_core.api_types import CompleteRequest
         ("a.js", (), "javascript"),
         ("a.py", (), "python"),
         ("a.rs", (), "rust"),
+        ("a.lua", (), "lua"),
+        ("Makefile", (), "makefile"),
         ("Justfile", (), "python"),
         ("a.js", ("--language", "vue"), "vue"),
     ],

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from peft_core.code.languages import language_id, language_of_document
 from peft_core.code.lexer import LexerState, scan, without_comment
+from peft_core.code.lexical_rules import KNOWN_LANGUAGES
 
 STDLIB = Path(textwrap.__file__).parent
 FILES = ("textwrap.py", "shlex.py", "difflib.py", "csv.py", "string.py", "configparser.py")
@@ -54,6 +56,111 @@ def test_python(text: str, stack: tuple[str, ...], comment: str) -> None:
 )
 def test_other_languages(language: str, text: str, stack: tuple[str, ...], comment: str) -> None:
     assert scan(text, language).state == LexerState(stack, comment)
+
+
+CLOSED = {
+    "javascript": ["const clean = (s) => s.replace(/`/g, '');", "if (/[(/]/.test(s)) return /'/;", "a = (b / c) / d;"],
+    "typescriptreact": ["return <p>it / that</p>;", "f(x => /[{(]/.exec(x))"],
+    "go": ["r := '('; s := `\\`; t := `it's`"],
+    "c": ["char c = '('; char q = '\"';", "int n = 1; // it's (", "/* ( */"],
+    "cpp": ["f(1'000, 2);", 'auto s = R"x(a ) " ( )x";', 'auto t = R"(")";'],
+    "csharp": ["var p = @\"C:\\\"; var q = '{';"],
+    "java": ['String s = """\n  a "(" b\n  """;', "char c = '(';"],
+    "kotlin": ["val c = '('", 'val s = """it\'s \\"""'],
+    "scala": ["val c = '{'; val s: 'a = 1", "def f(x: Int') = x"],
+    "swift": ['let s = #"a " ( b"#', "let t = x // it's ("],
+    "dart": ["var s = '''it's ( ''';"],
+    "groovy": ["def m = (x =~ /it's (/)"],
+    "php": ["$a = <<<EOT\nit's ( \nEOT;\n", "# it's (\n#[Pure]\nf($a);"],
+    "rust": ["let c = '('; let q = '\\'';", 'let s = r#"a " ( "#;', "fn f<'a>(x: &'a str) {}", "let b = b'{';"],
+    "zig": ["const s =\n    \\\\ it's (\n;", "const c = '(';"],
+    "verilog": ["assign a = 4'b1010; // ("],
+    "ruby": ["execute(<<~SQL)\n  it's (\nSQL\n", "x = s =~ /['(]/", "c = ?(", "=begin\nit's (\n=end\n"],
+    "shellscript": ['n=${#x}; m=$#; p=${a#(}; echo "$n"', "cat <<'EOF'\nit's (\nEOF\n", "echo it\\'s \\(", "a='\\'"],
+    "perl": ["$x =~ s/['(]/x/g; my $n = $#a;", "if ($x =~ /it's (/) { y($a); }", "print <<EOT;\nit's (\nEOT\n"],
+    "r": ['s <- r"(it\'s " [)"', "# it's ("],
+    "julia": ["c = '('; B = A'; f(A', B')", "#= it's ( =#"],
+    "elixir": ["c = ?(", 's = """\nit\'s " (\n"""', "r = ~r/['(]/"],
+    "erlang": ["C = $(, f(C).", "% it's ("],
+    "nim": ["let c = '('", "#[ it's ( ]#"],
+    "lua": ["s = [==[ it's ]] ( ]==]", "--[[ it's (\n( ]]", "-- it's ("],
+    "sql": ["SELECT 'it''s (', '\\' -- it's (\n"],
+    "haskell": ["foldl' (+) 0 x'; c = '('", "{- it's ( -}"],
+    "ocaml": ["let f (x : 'a) = '('", "(* it's ( *)", 'let s = {q|it"s ( |q}'],
+    "fsharp": ["let c = '(' // it's ("],
+    "lisp": ["(f '(a) #\\( \"it's\n (\") ; it's ("],
+    "clojure": ["(f \\( 'a) ; it's ("],
+    "emacs-lisp": ["(f ?\\( ?\\\") ; it's ("],
+    "powershell": ['$s = "a `" ("; <# it\'s ( #>', "$t = @'\nit's (\n'@\n"],
+    "vb": ['Dim s = "a ""("" b" \' it"s ('],
+    "bat": ["REM it's (\necho ^(", ':: it"s ('],
+    "matlab": ["b = a' * (c'); s = 'it (';", "% it's ("],
+    "fortran": ["print *, 'a (' ! it's ("],
+    "pascal": ["s := 'it''s ('; { it's ( }"],
+    "latex": ["50\\% \\{ % it's ("],
+    "yaml": ["a: it's # (\nb: x#(y)\n"],
+    "toml": ["a = 'C:\\' # it's (\n"],
+    "terraform": ["a = <<-EOT\n  it's (\n  EOT\n", "// it's ("],
+    "nix": ["s = ''it's \" ( '';"],
+    "dockerfile": ['# it\'s (\nRUN echo "$#"'],
+    "makefile": ["# it's (\na:\n\techo \\#"],
+    "cmake": ["set(a [[it's \" ( ]]) # ("],
+    "css": ["a::before { content: '('; } /* it's ( */"],
+    "scss": ["a { b: url(http://c.d/e); } // it's ("],
+    "json": ['{"a": "( // it\'s"}'],
+    "html": ["<!-- ( --><p>it's</p>"],
+    "ini": ["; it's (\na = it's\n"],
+    "tcl": ["set a \\{ ;# it's ("],
+    "awk": ["$0 ~ /['\"(]/ { print }"],
+    "ada": ["C := '('; X := A'Length; -- it's ("],
+    "graphql": ['"""it\'s " ("""\ntype A { b: C } # it\'s ('],
+}
+
+
+@pytest.mark.parametrize(("language", "text"), [(name, text) for name, texts in CLOSED.items() for text in texts])
+def test_literals_and_comments_leave_no_bracket_or_quote_open(language: str, text: str) -> None:
+    assert language in KNOWN_LANGUAGES
+    assert scan(text + "\n", language).state == LexerState()
+    # What follows is code, in which a bracket counts; scanning line by line comes to the same.
+    assert scan(text + "\nf(", language).state == LexerState((")",))
+    state = LexerState()
+    for line in (text + "\nf(").splitlines(keepends=True):
+        state = scan(line, language, state).state
+    assert state == LexerState((")",))
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "closer"),
+    [
+        ("rust", 'let s = r##"a "# (', '"##'),
+        ("cpp", 'auto s = R"x(a )" (', ')x"'),
+        ("lua", "s = [[ (", "]]"),
+        ("shellscript", "cat <<EOF\nit's (", "\nEOF"),
+        ("ruby", "f(<<~SQL)\n  it's (", "\nSQL"),
+    ],
+)
+def test_inside_a_string_with_an_end_of_its_own_no_bracket_counts(language: str, text: str, closer: str) -> None:
+    assert scan(text, language).state == LexerState((closer,))
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [
+        *(("cs", "csharp"), ("C#", "csharp"), ("c++", "cpp"), ("objc", "objective-c"), ("tsx", "typescriptreact")),
+        *(("ps1", "powershell"), ("zsh", "shellscript"), ("make", "makefile"), ("sh", "shellscript")),
+        *(("python", "python"), ("no such language", "no such language"), ("elixir", "elixir")),
+    ],
+)
+def test_a_language_is_the_same_by_every_editor_s_name(name: str, usual: str) -> None:
+    assert language_id(name) == usual
+    assert scan('f("(", /* ( */', name) == scan('f("(", /* ( */', usual)
+
+
+def test_the_language_of_a_text_is_known_by_its_file_s_name() -> None:
+    names = ("a.lua", "a.rs", "a.SQL", "Makefile", "Dockerfile", "CMakeLists.txt", "a.ps1", "a.hs", "a.m", "a.py")
+    assert {language_of_document(name) for name in names} <= KNOWN_LANGUAGES
+    assert language_of_document("a.md") == "markdown"
+    assert language_of_document("a.no-such-suffix") is None
 
 
 @pytest.mark.parametrize("name", FILES)

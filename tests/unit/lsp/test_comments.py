@@ -88,7 +88,17 @@ def test_a_selection_has_to_lie_within_the_prose() -> None:
 
 @pytest.mark.parametrize(
     ("language", "line"),
-    [("go", "\t// add"), ("rust", "/// add"), ("lua", "-- add"), ("clojure", ";; add"), ("latex", "% add")],
+    [
+        *(("go", "\t// add"), ("rust", "/// add"), ("lua", "-- add"), ("clojure", ";; add"), ("latex", "% add")),
+        *(
+            ("cs", "// add"),
+            ("zsh", "# add"),
+            ("make", "# add"),
+            ("elixir", "# add"),
+            ("ps1", "# add"),
+            ("objc", "// add"),
+        ),
+    ],
 )
 def test_each_language_has_its_own_mark(language: str, line: str) -> None:
     prose = find_prose([line], language, 0, 0)

@@ -70,6 +70,13 @@ def test_a_change_without_a_range_replaces_everything() -> None:
     assert (document.text, document.version) == ("new", 7)
 
 
+def test_a_document_has_the_usual_name_of_its_language_whatever_the_editor_calls_it() -> None:
+    documents = OpenDocuments(UTF16)
+    for number, name in enumerate(("cs", "csharp", "c++", "my-own")):
+        documents.open(types.TextDocumentItem(f"file:///{number}", name, 1, ""))
+    assert [each.language for each in documents] == ["csharp", "csharp", "cpp", "my-own"]
+
+
 def test_a_form_feed_does_not_begin_a_line() -> None:
     snapshot = open_document("a = 1\n\x0c\nb = \u2028\nc").snapshot(URI, types.Position(3, 1))
     assert snapshot is not None

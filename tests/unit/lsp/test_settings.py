@@ -133,6 +133,7 @@ def test_a_language_is_served_unless_it_or_everything_is_switched_off() -> None:
     assert EditorSettings().why_off("file:///a", "python") is None
     assert EditorSettings(enabled=False).why_off("file:///a", "python") is not None
     assert EditorSettings(disabled_languages=["python"]).why_off("file:///a", "python") is not None
+    assert EditorSettings(disabled_languages=["cs"]).why_off("file:///a", "csharp") is not None
 
 
 def test_prose_is_not_served_by_any_of_its_names_until_it_is_taken_out_of_the_list() -> None:

@@ -16,7 +16,8 @@ from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from peft_core.code.document import Document, leading_space, width
-from peft_core.code.lexer import Closing, rules_of, scan, without_comment
+from peft_core.code.lexer import Closing, scan, without_comment
+from peft_core.code.lexical_rules import rules_of
 from peft_daemon.completion.cursor import Extent, block_indentation, closers, opens_block
 from peft_daemon.completion.postprocess.cleanup import Draft, leaves_open
 
