@@ -34,19 +34,22 @@ def conclude(
     end: RunEnd,
     *,
     ending: str,
+    wait_s: float = 0.0,
     resumed: bool,
     now: float | None = None,
 ) -> Conclusion:
     """Return what follows from the end of a run.
 
-    ``ending`` is why the daemon ended it, if it did; ``resumed``: it went on from a checkpoint. ``now`` is in seconds
-    since 1970.
+    ``ending`` is why the daemon ended it, if it did, and ``wait_s`` how long it must not be tried again then;
+    ``resumed``: it went on from a checkpoint. ``now`` is in seconds since 1970.
     """
     now = time.time() if now is None else now
     state = msgspec.structs.replace(state, peak_bytes=max(state.peak_bytes, end.peak_bytes))
     if end.registered is not None:
         return _finished(state, pending, end, now)
     if ending:
+        if wait_s:
+            state = msgspec.structs.replace(state, retry_at=now + wait_s, last=f"ended: {ending}", last_at=now)
         return Conclusion(state=state, event=LearningEvent.ENDED, text=f"{ending}; it goes on from its checkpoint")
     code = end.error.code if end.error is not None else ""
     if resumed and code in (Conflict.code, "not_found"):

@@ -246,6 +246,10 @@ class Learner:
             recent = f"completions were used in the last {self.settings.learn_idle_s} s"
             self.waits = dict.fromkeys((each.root for each in candidates), recent)
             return self.settings.learn_idle_s - idle + 0.01
+        if why := await self.why_not_now(self.needs(candidates[0], asked=False)):
+            # Nothing is read on a machine that is not free, for instance on battery.
+            self.waits = dict.fromkeys((each.root for each in candidates), why)
+            return LOOK_S
         for state in candidates:
             why_not = await asyncio.to_thread(self.why_not_due, state)
             self.waits[state.root] = why_not
@@ -275,13 +279,16 @@ class Learner:
             return "its folder is gone"
         if state.retry_at > time.time():
             return f"tries again {_when(state.retry_at)}: {state.last}"
+        begun = state.learned and not state.pending and state.base_sha256 == self.base.sha256
+        more = not begun or state.unlearned >= MIN_UNLEARNED
         try:
+            if not more and repository.newest_commit(root) == state.learned:
+                return repository.NOTHING_NEW.format(state.learned[:7])
             found = repository.survey(root)
             objection = found.objection
             if not objection and state.choice is not LearningChoice.ON and not found.is_worth_asking:
                 objection = "too little code or history to learn by itself"
-            begun = state.learned and not state.pending and state.base_sha256 == self.base.sha256
-            if objection or not begun or state.unlearned >= MIN_UNLEARNED:
+            if objection or more:
                 return objection
             return repository.why_nothing_new(found, state.learned)
         except PeftDaemonError as error:
@@ -318,7 +325,8 @@ class Learner:
         return True
 
     async def _begin(self, state: RepositoryState, needs: RunNeeds, minutes: float | None) -> CurrentRun:
-        resume = state.pending is not None and versions.can_resume(self.paths, state.adapter)
+        same_base = state.base_sha256 == self.base.sha256
+        resume = state.pending is not None and same_base and versions.can_resume(self.paths, state.adapter)
         state, pending = await asyncio.to_thread(self._prepare, state, resume, minutes)
         command = tune_command(state.root, state.adapter, budget_s=pending.budget_s, resume=resume)
         run = await TuningRun.start(command, run_environment(self.settings, self.paths, os.environ))
@@ -378,6 +386,8 @@ class Learner:
         elif current.ran_s > current.limit_s:
             current.end(Verb.END, "today's minutes are used")
         elif decision.verb in (Verb.END, Verb.KILL):
+            # A run that took too much memory would do so again at once.
+            current.wait_s = RETRY_S[0] if decision.verb is Verb.KILL else 0.0
             current.end(decision.verb, decision.why)
         elif decision.verb is Verb.PAUSE:
             if current.pause(decision.why):
@@ -391,7 +401,14 @@ class Learner:
         conclusions: list[Conclusion] = []
 
         def changed(state: RepositoryState) -> RepositoryState:
-            found = conclude(state, current.pending, end, ending=current.ending, resumed=current.resumed)
+            found = conclude(
+                state,
+                current.pending,
+                end,
+                ending=current.ending,
+                wait_s=current.wait_s,
+                resumed=current.resumed,
+            )
             conclusions.append(found)
             return found.state
 

@@ -21,6 +21,8 @@ FEW_LINES = 200
 """With fewer lines no run is begun, whoever asks."""
 MIN_NEW_LINES = 40
 """So many new lines of code make a repository due again."""
+NOTHING_NEW = "nothing new since {}"
+"""Why a repository is not due whose newest commit was learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,11 @@ def require_root(folder: Path) -> Path:
     return root
 
 
+def newest_commit(root: Path) -> str:
+    """Return the commit that is checked out; empty if there is none. Raises Unavailable without git."""
+    return git.head_commit(root)
+
+
 def survey(root: Path) -> RepositorySurvey:
     """Look at a repository; raises InvalidInput if git refuses it, Unavailable without git."""
     listing = own_sources(root)
@@ -114,7 +121,7 @@ def why_nothing_new(found: RepositorySurvey, since: str) -> str:
     All code is new if that commit is gone: the history was rewritten, or the clone was made anew. Raises as ``survey``.
     """
     if found.head == since:
-        return f"nothing new since {since[:7]}"
+        return NOTHING_NEW.format(since[:7])
     if not git.has_commit(found.root, since):
         return ""
     new = count_added_lines(found.root, since, found.head, [each.path for each in own_sources(found.root).files])

@@ -324,6 +324,8 @@ class CurrentRun:
         """Seconds of today that it may take."""
         self.ending = ""
         """Why it was asked to end, or killed."""
+        self.wait_s = 0.0
+        """After its end, how long it must not be tried again."""
         self.why_paused = ""
         self._ran_s = 0.0
         self._turned = time.monotonic()

@@ -57,6 +57,8 @@ def test_a_run_that_the_daemon_ended_is_pending() -> None:
     found = after(ended(130), ending="on battery")
     assert found.event is LearningEvent.ENDED and "on battery" in found.text
     assert found.state == msgspec.structs.replace(STATE, peak_bytes=5)
+    short = conclude(STATE, PENDING, ended(-9), ending="no memory", wait_s=60, resumed=False, now=NOW).state
+    assert (short.retry_at, short.last, short.pending) == (NOW + 60, "ended: no memory", PENDING)
 
 
 def test_a_run_that_registered_its_adapter_before_it_could_be_ended_has_come_to_its_end() -> None:

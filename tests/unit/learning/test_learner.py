@@ -176,6 +176,9 @@ async def test_a_run_ends_when_the_machine_needs_it_and_is_resumed_later(
     await until(lambda: why in here.learner.waits.get(here.root, ""), "that it waits")
     assert (await here.here()).activity is LearningActivity.WAITING
     here.machine.state = replace(here.machine.state, power="mains", free_memory_bytes=10**11, free_disk_bytes=10**11)
+    if why == "memory":
+        await until(lambda: "tries again" in here.learner.waits.get(here.root, ""), "that it waits for long")
+        here.learner.store.change(here.root, lambda state: msgspec.structs.replace(state, retry_at=0.0))
     await here.running()
     assert here.commands[-1][-1] == "resume"
     assert here.events == ["switched", "started", "ended", "resumed"]
