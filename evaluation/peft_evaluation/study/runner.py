@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from peft_core import files
 from peft_core.errors import Conflict, InvalidInput
 from peft_core.tasks import OnProgress
 from peft_evaluation.journal import Journal
@@ -27,6 +28,9 @@ from peft_evaluation.study.progress import (
 from peft_evaluation.study.report import write_report
 from peft_evaluation.study.results import StudyReport, StudyTable, collect
 from peft_evaluation.study.steps import ReportStep, StepError, StepEvent, StepOrder, run_step
+
+DIAGNOSTICS_FILE = "last-failure.txt"
+"""What the last process that failed without saying why wrote to stderr, with its traceback."""
 
 
 class CellStarted(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
@@ -83,7 +87,11 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
                 for step, order in _missing(request, cell):
                     on_progress(CellStarted(number=number, of=of, cell=label, model=cell.model, step=step))
                     run_step(order, on_progress)
-            except (StepError, InvalidInput, Conflict) as error:
+            except StepError as error:
+                reason = error.cause
+                if error.diagnostics:
+                    files.write_private(request.folder / DIAGNOSTICS_FILE, error.diagnostics.encode())
+            except (InvalidInput, Conflict) as error:
                 reason = error.cause
             now = datetime.now(UTC).isoformat(timespec="seconds")
             adapter = adapter_of(request, cell) if cell.method is not None and not reason else None

@@ -131,6 +131,11 @@ StepEvent = TuneEvent | EvaluationEvent | StepMeasured | StepFailed
 class StepError(PeftDaemonError):
     """A step of a study failed, for a reason that concerns this step alone."""
 
+    def __init__(self, reason: str, diagnostics: str = "") -> None:
+        """``diagnostics`` is what its process wrote to stderr, if it ended without saying why."""
+        self.diagnostics = diagnostics
+        super().__init__(reason)
+
 
 def run_step(order: StepOrder, on_event: OnProgress[StepEvent]) -> None:
     """Run a step in a process of its own and pass on its events.
@@ -156,7 +161,9 @@ def run_step(order: StepOrder, on_event: OnProgress[StepEvent]) -> None:
         if failed is not None:
             raise StepError(failed.reason)
         if code != 0:
-            raise StepError(_end_of(code, diagnostics))
+            diagnostics.seek(0)
+            text = diagnostics.read().decode(errors="replace")
+            raise StepError(_end_of(code, text), text)
 
 
 @contextlib.contextmanager
@@ -193,12 +200,11 @@ def _events(process: subprocess.Popen[bytes]) -> Iterator[StepEvent]:
         yield decoder.decode(line)
 
 
-def _end_of(code: int, diagnostics: BinaryIO) -> str:
+def _end_of(code: int, diagnostics: str) -> str:
     """Return in words how a process ended that did not say it."""
     if code == -signal.SIGKILL:
         return "its process was killed, as the system does when memory runs out"
-    diagnostics.seek(0)
-    lines = [line.strip() for line in diagnostics.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in diagnostics.splitlines() if line.strip()]
     return (lines[-1] if lines else f"its process ended with exit code {code}")[:MAX_REASON_CHARS]
 
 

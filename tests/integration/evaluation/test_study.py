@@ -31,7 +31,7 @@ from peft_evaluation.study.progress import StudyRequest, adapter_of, begin, done
 from peft_evaluation.study.report import STUDY
 from peft_evaluation.study.results import StudyReport, collect
 from peft_evaluation.study.runner import StudyEvent
-from peft_evaluation.study.steps import MeasureStep, StepError, run_step
+from peft_evaluation.study.steps import MeasureStep, StepError, StepOrder, run_step
 from peft_tuning.data.datasets.sources import DataLocations
 from support.running_daemon import home_environment, processes, run_cli
 from support.tiny_folder import write_folder
@@ -270,6 +270,15 @@ def test_a_process_that_the_system_kills_is_a_failure_of_its_cell_alone(story: S
 
     with pytest.raises(StepError, match="its process was killed, as the system does when memory runs out"):
         run_step(request.order("tiny-qwen2", MeasureStep(step=request.answer_step(cell))), kill)
+
+
+def test_an_unexpected_failure_is_one_line_and_its_traceback_is_kept(home: Home) -> None:
+    request = home.request(STUDY_FILE)
+    step = request.answer_step(request.study.cells()[0])
+    order = StepOrder(settings=request.settings, paths={"config": "/nowhere"}, step=step)
+    with pytest.raises(StepError, match=r"^TypeError: .* missing 4 required positional arguments") as failed:
+        run_step(order, lambda _event: None)
+    assert "Traceback (most recent call last)" in failed.value.diagnostics
 
 
 def test_a_plan_measures_what_is_missing_and_learns_nothing(story: Story) -> None:
