@@ -109,6 +109,11 @@ class Learner:
             await cancel_and_wait(self._task)
 
     @property
+    def is_started(self) -> bool:
+        """Whether it looks for something to learn; without a daemon nobody does."""
+        return self._task is not None
+
+    @property
     def is_running(self) -> bool:
         """Whether a run is under way, paused or not: a reason for the daemon to stay."""
         return self.current is not None

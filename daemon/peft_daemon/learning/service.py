@@ -161,7 +161,10 @@ class LearningService:
             return msgspec.structs.replace(told, line="switched off by the setting `learn`")
         if not self._learner.may_learn(state):
             return told
-        why = self._learner.waits.get(state.root) or why_not or "an idle machine"
+        until = (
+            "an idle machine" if self._learner.is_started else "a daemon, which editors and `peft-daemon start` start"
+        )
+        why = self._learner.waits.get(state.root) or why_not or until
         return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line=f"waits: {why}")
 
     def _why_not(self, state: RepositoryState) -> str:

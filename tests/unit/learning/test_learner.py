@@ -344,3 +344,8 @@ async def test_what_nobody_agreed_to_is_not_counted_and_what_is_damaged_does_no_
     await asyncio.sleep(0)
     assert (await here.here()).choice is LearningChoice.UNASKED
     await here.learner.close()
+
+
+async def test_without_a_daemon_it_is_told_that_one_is_waited_for(make_learner: Callable[..., LearnerHere]) -> None:
+    told = await make_learner().act(LearningAction.ON)
+    assert told.line == "waits: a daemon, which editors and `peft-daemon start` start"
