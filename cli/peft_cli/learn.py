@@ -16,7 +16,7 @@ import typer
 
 from peft_cli.output import TUNE_PACKAGES, Json, emit, require_extra, run
 from peft_core.api_types import LearningAction, LearningRequest
-from peft_core.errors import InvalidInput
+from peft_core.errors import Cancelled, InvalidInput
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.status_types import LearningActivity, LearningStatus, RepositoryLearning
@@ -77,7 +77,11 @@ def now(
     The daemon does it; Ctrl-C leaves it to the daemon. Completions go first: while you use them, the run is paused.
     """
     require_extra("learning in the background", "tune", TUNE_PACKAGES)
-    told = run(_now(repository, wait=wait, as_json=as_json))
+    try:
+        told = run(_now(repository, wait=wait, as_json=as_json))
+    except Cancelled:
+        fix = "`peft-daemon learn status` shows it, `peft-daemon learn off` ends it"
+        raise Cancelled("the daemon goes on learning", fix=fix) from None
     emit(told, as_json=as_json, text=lambda: _print(told))
 
 
