@@ -362,14 +362,13 @@ class CurrentRun:
         return True
 
     def end(self, verb: Verb, why: str) -> None:
-        """Ask it to end with a checkpoint, or kill it."""
+        """Ask it to end with a checkpoint, or kill it; also if it is paused, as it would take a step to save one."""
         if self.ending:
             return
         self.ending = why
-        if verb is Verb.KILL:
+        if verb is Verb.KILL or self.run.paused:
             self.run.kill()
         else:
-            self.resume()
             self.run.end()
             asyncio.get_running_loop().call_later(END_WAIT_S, self.run.kill)
 

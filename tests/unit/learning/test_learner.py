@@ -193,6 +193,20 @@ async def test_a_long_pause_gives_the_memory_back(here: LearnerHere, monkeypatch
     assert not run.is_running() and here.events[2:] == ["paused", "ended"]
 
 
+async def test_a_paused_run_that_has_to_end_takes_no_further_step(here: LearnerHere) -> None:
+    await here.act(LearningAction.ON)
+    run = await here.running()
+    current = here.learner.current
+    assert current is not None
+    here.request()
+    await until(lambda: run.status() == psutil.STATUS_STOPPED, "a stopped process")
+    here.machine.state = replace(here.machine.state, power="battery")
+    end = await current.run.wait()
+    assert end.code == -9 and end.error is None, "killed, not asked"
+    await ended(here)
+    assert here.events[2:] == ["paused", "ended"]
+
+
 async def test_the_end_of_the_daemon_ends_the_run_and_the_next_daemon_resumes_it(make_learner: Make) -> None:
     here = make_learner()
     here.learner.start()
