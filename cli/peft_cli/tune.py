@@ -103,7 +103,9 @@ def tune(
     early_stopping: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Stop after N evaluations without a better one.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of data, weights and order.")] = 42,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of weights and order; how data are split is the same for all.")
+    ] = 42,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: the cores, one less while a daemon serves.")
     ] = None,
@@ -166,7 +168,7 @@ def tune(
         holes=max(gate_holes, HELD_OUT_HOLES),
         learned=documents_learned(paths, begun.lease.digest) if begun else frozenset(),
     )
-    source, load = _source(installation, dataset, repo, code or [], ignore or [], data, seed, prompt_tokens, sizes)
+    source, load = _source(installation, dataset, repo, code or [], ignore or [], data, prompt_tokens, sizes)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
         MethodOptions,
@@ -262,11 +264,14 @@ def _source(
     code: list[str],
     ignore: list[str],
     data: Path | None,
-    seed: int,
     prompt_tokens: int | None,
     sizes: _RepositorySizes,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
-    """Return a word for the adapter's name, and a function that loads the data set."""
+    """Return a word for the adapter's name, and a function that loads the data set.
+
+    The split is that of ``evaluate``, whatever ``--seed`` is: no adapter is tuned on what it is evaluated on.
+    """
+    from peft_tuning.data.datasets.sources import SEED, DataLocations
 
     def shortened(found: DataSet) -> DataSet:
         from dataclasses import replace
@@ -280,7 +285,7 @@ def _source(
         return repo.resolve().name, lambda on_progress: shortened(
             learning_data_set(
                 repo,
-                seed=seed,
+                seed=SEED,
                 max_documents=sizes.documents,
                 held_out_holes=sizes.holes,
                 is_learned=lambda document: document_digest(document) in sizes.learned,
@@ -292,13 +297,12 @@ def _source(
 
         roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
         return "code", lambda on_progress: shortened(
-            folders_data_set(roots, name="code", seed=seed, on_progress=on_progress, ignore=ignore)
+            folders_data_set(roots, name="code", seed=SEED, on_progress=on_progress, ignore=ignore)
         )
     from peft_tuning.data.datasets import catalogue
-    from peft_tuning.data.datasets.sources import DataLocations
 
     locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
-    return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), locations, seed=seed))
+    return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), locations, seed=SEED))
 
 
 def _budget(given: str | None, *, unlimited: bool) -> float | None:

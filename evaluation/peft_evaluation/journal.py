@@ -101,6 +101,8 @@ class EvaluationIdentity(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     model_sha256: str
     engine: str
+    precision: str = ""
+    """Of the weights in the torch engine; empty for another engine, and in records of earlier versions."""
     formats: str
     decoding: dict[str, str]
     max_tokens: int
@@ -150,7 +152,9 @@ def _require_same(before: EvaluationIdentity, wanted: EvaluationIdentity, folder
     differing = [
         f"{name} was {getattr(before, name)!r} and is {getattr(wanted, name)!r}"
         for name in EvaluationIdentity.__struct_fields__
-        if name not in ("command", "strategies") and getattr(before, name) != getattr(wanted, name)
+        if name not in ("command", "strategies")
+        and getattr(before, name) != getattr(wanted, name)
+        and (name != "precision" or before.precision)
     ]
     differing += [
         f"{name} was {before.strategies[name]} and is {strategy}"

@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from peft_core.errors import Cancelled, InvalidInput, NotFound
+from peft_core.status_types import TORCH
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.engines.base import EngineSpeed
@@ -47,6 +48,7 @@ from peft_evaluation.strategies import Strategy, Sweep, choose_strategies
 from peft_evaluation.verification import Verifications
 from peft_tuning.events import Loading
 from peft_tuning.installation import Installation
+from peft_tuning.learned import examples_seen, is_seen
 
 
 class SampleAnswered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
@@ -138,14 +140,16 @@ def report_answers(
     answered = list(Journal(folder / "answers.jsonl", SampleResult).read())
     runs, sandbox = run_all(request, items, answered, folder, on_progress)
     (folder / PACK).unlink(missing_ok=True)
+    adapters = {
+        name: found for name, asked in identity.strategies.items() if (found := _adapter_of(installation, asked))
+    }
     report = assemble(
         identity,
         items,
         answered,
         score(items, answered, runs),
-        adapters={
-            name: found for name, asked in identity.strategies.items() if (found := _adapter_of(installation, asked))
-        },
+        adapters=adapters,
+        seen={name: _count_seen(installation, items, adapter.digest) for name, adapter in adapters.items()},
         seconds=generation_seconds(answered),
         sandbox=sandbox,
     )
@@ -379,6 +383,12 @@ def _adapter_of(installation: Installation, asked: StrategyIdentity) -> Manifest
         return None
 
 
+def _count_seen(installation: Installation, items: SampleSet, digest: str) -> int:
+    """Return how many of the items an adapter was tuned on, as far as its training recorded that."""
+    seen = examples_seen(installation.paths, digest)
+    return sum(is_seen(item.example, seen) for item in items.items) if seen else 0
+
+
 def _lease(installation: Installation, digest: str, engine: str) -> AdapterLease:
     manifest = installation.registry.get(digest)
     return installation.registry.lease(manifest, manifest.scale, engine=engine)
@@ -396,6 +406,7 @@ def _identity(
         model=installation.entry.id,
         model_sha256=installation.base.sha256,
         engine=_engine(request, installation),
+        precision=_precision(request, installation),
         formats=f"{ids.fill}, {ids.intent}",
         decoding=request.decoding.facts,
         max_tokens=request.max_tokens or items.max_tokens,
@@ -403,6 +414,14 @@ def _identity(
         prompt_tokens=_longest_prompt(installation),
         strategies={each.id: StrategyIdentity(each.seeds, dict(each.settings)) for each in strategies},
     )
+
+
+def _precision(request: EvaluateRequest, installation: Installation) -> str:
+    if _engine(request, installation) != TORCH:
+        return ""
+    from peft_daemon.engines.torch.base_model import serving_precision  # noqa: PLC0415  (seconds)
+
+    return serving_precision(installation.settings.torch_precision).value
 
 
 def _context(installation: Installation) -> int:

@@ -1,13 +1,13 @@
-"""Which documents of a repository an adapter has learned, so that the next run begins with the others.
+"""What an adapter has learned: so that the next run begins with other documents, and no evaluation asks for it.
 
-A document is known by a hash of its text. The list of an adapter lies in the data folder, by its digest; a run that
-begins with the adapter adds its own documents to it.
+A document is known by a hash of its text, a question or a line of an answer by a shorter one. The lists of an adapter
+lie in the data folder, by its digest; a run that begins with the adapter adds its own to them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,7 +16,10 @@ import msgspec
 from peft_core.errors import UnusablePath
 from peft_core.files import private_folder, write_private
 from peft_core.paths import Paths
-from peft_tuning.data.examples import Example, FillExample
+from peft_tuning.data.examples import Example, FillExample, normalized
+
+MIN_LINE_CHARS = 16
+"""Characters without white space from which on a line is hardly written twice by chance."""
 
 
 def document_digest(example: FillExample) -> str:
@@ -27,9 +30,7 @@ def document_digest(example: FillExample) -> str:
 
 def documents_learned(paths: Paths, adapter_digest: str) -> frozenset[str]:
     """Return the hashes of what an adapter has learned; none if that was not recorded or cannot be read."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        return frozenset(msgspec.json.decode(_file(paths, adapter_digest).read_bytes(), type=list[str]))
-    return frozenset()
+    return _read(_file(paths, adapter_digest))
 
 
 def record_learned(paths: Paths, adapter_digest: str, examples: Iterable[Example], before: frozenset[str]) -> None:
@@ -38,13 +39,62 @@ def record_learned(paths: Paths, adapter_digest: str, examples: Iterable[Example
     A disk that is full only makes the next run learn the same again.
     """
     own = {document_digest(each) for each in examples if isinstance(each, FillExample) and each.learn_all}
-    if not own:
+    if own:
+        _write(_file(paths, adapter_digest), own | before)
+
+
+def examples_seen(paths: Paths, adapter_digest: str) -> frozenset[str]:
+    """Return the marks of all examples that an adapter was tuned on; none if that was not recorded."""
+    return _read(_seen_file(paths, adapter_digest))
+
+
+def record_seen(paths: Paths, adapter_digest: str, examples: Iterable[Example], before: frozenset[str]) -> None:
+    """Note the examples that an adapter was tuned on, with those ``before`` of the one that it began with."""
+    own = {mark for each in examples for mark in _marks(each, whole=isinstance(each, FillExample) and each.learn_all)}
+    if own or before:
+        _write(_seen_file(paths, adapter_digest), own | before)
+
+
+def is_seen(example: Example, seen: Collection[str]) -> bool:
+    """Return whether a question, or all long lines of what belongs into a hole, are among what was tuned on."""
+    marks = set(_marks(example, whole=False))
+    return bool(marks) and all(mark in seen for mark in marks)
+
+
+def _marks(example: Example, *, whole: bool) -> Iterator[str]:
+    """Yield the hash of a question, or of each long line of a hole's answer, or of the ``whole`` document."""
+    if not isinstance(example, FillExample):
+        yield _mark(normalized(example.intent))
         return
+    before, after = example.prefix, example.suffix
+    text = before + example.middle + after
+    if not whole:
+        text = before[before.rfind("\n") + 1 :] + example.middle + after.partition("\n")[0]
+    for line in text.split("\n"):
+        bare = "".join(line.split())
+        if len(bare) >= MIN_LINE_CHARS:
+            yield _mark(bare)
+
+
+def _mark(text: str) -> str:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
+
+
+def _read(file: Path) -> frozenset[str]:
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return frozenset(msgspec.json.decode(file.read_bytes(), type=list[str]))
+    return frozenset()
+
+
+def _write(file: Path, hashes: Collection[str]) -> None:
     with contextlib.suppress(OSError, UnusablePath):
-        file = _file(paths, adapter_digest)
         private_folder(file.parent)
-        write_private(file, msgspec.json.encode(sorted(own | before)))
+        write_private(file, msgspec.json.encode(sorted(hashes)))
 
 
 def _file(paths: Paths, adapter_digest: str) -> Path:
     return paths.data / "learned" / f"{adapter_digest}.json"
+
+
+def _seen_file(paths: Paths, adapter_digest: str) -> Path:
+    return paths.data / "learned" / f"{adapter_digest}.seen.json"

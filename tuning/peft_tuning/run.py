@@ -31,7 +31,7 @@ from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, load_identity
-from peft_tuning.learned import document_digest, documents_learned, record_learned
+from peft_tuning.learned import document_digest, documents_learned, examples_seen, record_learned, record_seen
 from peft_tuning.model_card import write_description
 
 if TYPE_CHECKING:
@@ -189,11 +189,13 @@ def _register(
 def _note_learned(
     request: TuneRequest, installation: Installation, data: DataSet, result: TuneResult, digest: str
 ) -> int:
-    """Note the documents of a run that saw each of its examples; return how many of the repository's are left."""
+    """Note what a run saw, and its documents if it saw all of them; return how many of the repository's are left."""
     from peft_tuning.data.repository.documents import LIBRARY  # noqa: PLC0415  (the detectors of secrets)
 
     examples = data.train[: result.identity.limit]
     before = documents_learned(installation.paths, request.start.lease.digest) if request.start else frozenset()
+    seen = examples_seen(installation.paths, request.start.lease.digest) if request.start else frozenset()
+    record_seen(installation.paths, digest, examples, seen)
     if result.steps * result.identity.batch_size >= len(examples):
         record_learned(installation.paths, digest, examples, before)
     return sum(

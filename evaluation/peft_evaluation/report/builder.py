@@ -25,6 +25,7 @@ from peft_evaluation.report.schema import (
     this_machine,
 )
 from peft_evaluation.sample import RepositoryTests, SampleSet, groups
+from peft_evaluation.scorers.code_bleu.score import corpus_code_bleu
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.scorers.scoring import SampleMeans
 from peft_evaluation.stats import SampleValues, adjust_p_values, compare, measure
@@ -39,12 +40,14 @@ def assemble(
     scored: Sequence[ReportedSample],
     *,
     adapters: Mapping[str, Manifest],
+    seen: Mapping[str, int] | None = None,
     seconds: float,
     sandbox: str = "",
 ) -> Report:
     """Return the whole report.
 
-    ``adapters`` has the manifests of the strategies' adapters, by the strategies' ids.
+    ``adapters`` has the manifests of the strategies' adapters, by the strategies' ids; ``seen`` has how many of the
+    items each of them was tuned on.
     """
     by_strategy = _by_strategy(answered)
     strategies = tuple(
@@ -52,7 +55,7 @@ def assemble(
             id=name,
             settings=asked.settings,
             seeds=asked.seeds,
-            metrics=_measures(values(scored, name)),
+            metrics=_measures(values(scored, name)) | _corpus_measures(scored, name),
             groups={
                 group: _measures(values([item for item in scored if item.group == group], name))
                 for group in groups(items.items)
@@ -87,7 +90,11 @@ def assemble(
         strategies=strategies,
         comparisons=tuple(_comparisons(scored, [each.id for each in strategies], baseline)),
         items=tuple(scored),
-        warnings=(*_unfinished(identity, items, by_strategy), *_warnings(items, scored, sandbox)),
+        warnings=(
+            *_seen(items, seen or {}),
+            *_unfinished(identity, items, by_strategy),
+            *_warnings(items, scored, sandbox),
+        ),
     )
 
 
@@ -110,6 +117,20 @@ def _by_strategy(answered: Iterable[SampleResult]) -> dict[str, list[SampleResul
 
 def _measures(of_strategy: Mapping[str, SampleValues]) -> dict[str, Measure]:
     return {metric: measure(numbers, METRICS[metric].kind) for metric, numbers in of_strategy.items()}
+
+
+def _corpus_measures(scored: Sequence[ReportedSample], strategy: str) -> dict[str, Measure]:
+    """Return CodeBLEU of all answers as one text, the mean over the seeds; nothing if the answers have no CodeBLEU."""
+    pairs: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for sample in scored:
+        for each in sample.answers:
+            if each.strategy == strategy and "codebleu" in each.scores:
+                pairs[each.seed].append((each.texts[0] if each.texts else "", sample.reference))
+    if not pairs:
+        return {}
+    value = fmean(corpus_code_bleu(of_seed) for of_seed in pairs.values())
+    count = max(map(len, pairs.values()))
+    return {"codebleu-corpus": Measure(value=value, low=value, high=value, count=count, interval="none")}
 
 
 def _comparisons(scored: Sequence[ReportedSample], strategies: Sequence[str], baseline: str) -> Iterable[Comparison]:
@@ -144,6 +165,15 @@ def _costs(answered: Sequence[SampleResult], manifest: Manifest | None) -> Costs
         adapter_bytes=(manifest.gguf_bytes or manifest.peft_bytes) if manifest else None,
         tuning_seconds=manifest.metrics.get("seconds") if manifest else None,
     )
+
+
+def _seen(items: SampleSet, seen: Mapping[str, int]) -> Iterable[str]:
+    for name, count in seen.items():
+        if count:
+            yield (
+                f"The adapter of {name} was tuned on {count} of the {len(items.items)} items: "
+                "its figures are better than they would be on new ones."
+            )
 
 
 def _unfinished(

@@ -131,10 +131,10 @@ def comparisons(found: Sequence[Comparison]) -> Table:
 
 
 def format_interval(metric: str, measure: Measure) -> str:
-    """Format a value with its interval: ``41.7 % [24.5, 61.2]``, ``0.611 [0.48, 0.73]``."""
+    """Format a value with its interval, if it has one: ``41.7 % [24.5, 61.2]``, ``0.611 [0.48, 0.73]``."""
     value, low, high = (number(metric, each) for each in (measure.value, measure.low, measure.high))
     unit = " %" if _percent(metric) else ""
-    return f"{value}{unit} [{low}, {high}]"
+    return f"{value}{unit}" if measure.interval == "none" else f"{value}{unit} [{low}, {high}]"
 
 
 def format_value(metric: str, value: float) -> str:

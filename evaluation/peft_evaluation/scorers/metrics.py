@@ -3,12 +3,14 @@
 EM@k (arXiv 2308.10462) is 1 if the reference is among the k best answers of beam search, apart from white space. pass@k
 is an unbiased estimate from n sampled answers (Chen et al. 2021, arXiv 2107.03374). chrF and chrF++ (Popović 2015,
 2017) are computed by sacrebleu per sample, from 0 to 100; a strategy has the mean over its samples, not the corpus
-score, so that strategies can be compared sample by sample.
+score, so that strategies can be compared sample by sample. Of CodeBLEU, whose corpus score is what is published, a
+report has both.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ _METRICS = (
     Metric("codebleu-weighted", "weighted n-grams", MetricKind.MEAN, part_of="codebleu"),
     Metric("codebleu-syntax", "syntax", MetricKind.MEAN, part_of="codebleu"),
     Metric("codebleu-dataflow", "data flow", MetricKind.MEAN, part_of="codebleu"),
+    Metric("codebleu-corpus", "all answers as one text", MetricKind.MEAN, part_of="codebleu"),
     Metric("similarity", "edit similarity", MetricKind.MEAN),
     Metric("syntax", "valid Python", MetricKind.RATE),
     Metric("tests", "part of the tests passed", MetricKind.MEAN),
@@ -75,9 +78,15 @@ def exact_match(candidates: Sequence[str], reference: str) -> Mapping[str, float
     return {f"em@{k}": float(any(hits[:k])) for k in EXACT_MATCH_KS if k <= len(hits)}
 
 
+_STRING_OR_SPACE = re.compile(
+    r"""(\"{3}(?:[^\\]|\\.)*?\"{3}|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|\#[^\n]*|\s+""",
+    re.DOTALL,
+)
+
+
 def normalized(code: str) -> str:
-    """Return code with each run of white space replaced by one space, and none at the ends."""
-    return " ".join(code.split())
+    """Return code with each run of white space outside strings replaced by one space, and none at the ends."""
+    return _STRING_OR_SPACE.sub(lambda found: found[1] or " ".join(found[0].split()) or " ", code).strip()
 
 
 PASS_AT_KS = (1, 2, 5, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 import torch
 
+from peft_cli.tune import _RepositorySizes, _source
 from peft_core.api_types import Task
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
@@ -17,11 +19,13 @@ from peft_daemon.engines.torch.base_model import Precision, load_model
 from peft_daemon.engines.torch.families import family_of
 from peft_tuning import budget, prepare
 from peft_tuning.budget import LEFT_OUT, MAX_EPOCHS, fit, parse_duration
+from peft_tuning.data.datasets import catalogue
+from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.data.examples import DataSet, FillExample
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, TrainingStarted, TuneEvent
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, load_identity, short_run
-from peft_tuning.learned import document_digest, documents_learned
+from peft_tuning.learned import document_digest, documents_learned, examples_seen, is_seen
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.run import TuneRequest, run
@@ -148,10 +152,21 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
     again = request(tmp_path, job={"options": MethodOptions()}, start=begin(installation, first), update=True)
     second = made(events(replace(again, load_data=lambda _tell: rest), installation), installation)
     assert len(documents_learned(installation.paths, second.digest)) == 10
+    seen = examples_seen(installation.paths, second.digest)
+    assert is_seen(DATA.train[0], seen) and not is_seen(DATA.train[12], seen), "an evaluation knows what was learned"
     noted = installation.paths.data / "learned" / f"{second.digest}.json"
     assert noted.stat().st_mode & 0o077 == 0
     noted.write_bytes(b"{")
     assert documents_learned(installation.paths, second.digest) == frozenset()
+
+
+def test_the_data_of_a_run_are_split_as_evaluate_splits_them(installation: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    rows = ({"intent": f"add {number} to x", "code": f"x + {number}"} for number in range(40))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    name, load = _source(installation, str(file), None, [], [], None, None, _RepositorySizes(0, 0, frozenset()))
+    assert name == "mine"
+    assert load(lambda _event: None).train == catalogue.load(str(file), DataLocations(cache=tmp_path)).train
 
 
 def test_a_run_begins_with_exactly_what_serves_at_its_scale(installation: Installation, tmp_path: Path) -> None:

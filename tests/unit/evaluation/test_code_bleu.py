@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_evaluation.scorers.code_bleu.data_flow import data_flow, match
-from peft_evaluation.scorers.code_bleu.score import code_bleu, parse, strip, syntax_match
+from peft_evaluation.scorers.code_bleu.score import code_bleu, corpus_code_bleu, parse, strip, syntax_match
 
 PAIRS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "fixtures/code_bleu/parity.json").read_text(encoding="utf-8")
@@ -50,6 +50,18 @@ def test_all_parts_and_their_sum_are_the_package_s() -> None:
         for name in DEFINED[pair["varies"]]:
             # Where there is no data flow, the package has 0 for it.
             assert found.get(name, 0) == pytest.approx(pair["values"][NAMES[name]], abs=1e-9), (name, pair)
+
+
+def test_the_value_of_one_pair_is_the_same_as_one_text_and_of_several_matches_are_added_up() -> None:
+    for pair in PAIRS[::20]:
+        alone = code_bleu(pair["candidate"], pair["reference"])["codebleu"]
+        assert corpus_code_bleu([(pair["candidate"], pair["reference"])]) == pytest.approx(alone)
+    # By hand. Of the n-grams 3 of 4, 2 of 3, 1 of 2 and 0.1 of 2 match; of the weights of words 0.6 of 2. All shapes
+    # match, and the one data flow that there is.
+    pairs = [("x = y", "x = y"), ("f(x)", "g(x)")]
+    ngram, weighted = (3 / 4 * 2 / 3 * 1 / 2 * 0.05) ** 0.25, (0.6 / 2 * 2 / 3 * 1 / 2 * 0.05) ** 0.25
+    assert corpus_code_bleu(pairs) == pytest.approx((ngram + weighted + 2) / 4)
+    assert corpus_code_bleu([]) == 0
 
 
 def test_almost_all_pairs_have_values_that_are_defined_by_the_code_alone() -> None:

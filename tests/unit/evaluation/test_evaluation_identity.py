@@ -19,7 +19,8 @@ def identity(**changes: Any) -> EvaluationIdentity:
         "data_digest": "d",
         "model": "tiny",
         "model_sha256": "0" * 64,
-        "engine": "llamacpp",
+        "engine": "torch",
+        "precision": "float32",
         "formats": "qwen-fim-v1, instruct-v1",
         "decoding": {"decoding": "greedy"},
         "max_tokens": 64,
@@ -46,13 +47,24 @@ def test_strategies_are_added(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"data_digest": "e"}, {"model_sha256": "1" * 64}, {"decoding": {"decoding": "5 samples"}}, {"max_tokens": 65}],
+    [
+        {"data_digest": "e"},
+        {"model_sha256": "1" * 64},
+        {"decoding": {"decoding": "5 samples"}},
+        {"max_tokens": 65},
+        {"precision": "nf4"},
+    ],
 )
 def test_what_decides_answers_may_not_change(tmp_path: Path, changed: dict[str, Any]) -> None:
     begin_run(tmp_path, identity(), resume=False)
     with pytest.raises(Conflict, match=next(iter(changed))):
         begin_run(tmp_path, identity(**changed), resume=True)
     assert read_identity(tmp_path) == identity()
+
+
+def test_a_run_of_an_earlier_version_that_did_not_record_the_precision_goes_on(tmp_path: Path) -> None:
+    begin_run(tmp_path, identity(precision=""), resume=False)
+    assert begin_run(tmp_path, identity(), resume=True).precision == "float32"
 
 
 def test_nor_a_strategy_such_as_an_adapter_of_the_same_name(tmp_path: Path) -> None:

@@ -29,6 +29,21 @@ def test_the_reference_among_the_first_k_counts_whatever_its_white_space() -> No
     assert exact_match(["sorted(x,  key=f)\n"], " sorted(x, key=f)") == {"em@1": 1}
 
 
+@pytest.mark.parametrize(
+    ("answer", "equal"),
+    [
+        ('print( "a b" )', False),
+        ('print("a  b")', True),
+        ('print("a  b")  # it\'s\n', False),
+        ("print('a  b')", False),
+        ('print(\n    "a  b")', False),
+    ],
+)
+def test_white_space_in_a_string_counts(answer: str, *, equal: bool) -> None:
+    assert exact_match([answer], 'print("a  b")')["em@1"] == equal
+    assert exact_match([f"x =  {answer}"], f"x = {answer}\n")["em@1"] == 1
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 9, 10, 11])
 def test_with_fewer_candidates_than_k_there_is_no_figure(count: int) -> None:
     expected = [f"em@{k}" for k in (1, 2, 5, 10) if k <= count]

@@ -16,6 +16,7 @@ from peft_evaluation.report.markdown import markdown
 from peft_evaluation.report.schema import Judgement, Measure, Report
 from peft_evaluation.report.tables import duration, format_interval, size
 from peft_evaluation.sample import FunctionTests, Sample
+from peft_evaluation.scorers.code_bleu.score import corpus_code_bleu
 from peft_evaluation.scorers.metrics import WHOLES
 from peft_evaluation.scorers.scoring import LiveScores, score, scores
 from peft_tuning.data.examples import FillExample, IntentExample
@@ -92,6 +93,15 @@ def test_a_strategy_that_was_left_unfinished_is_named() -> None:
     assert "adapter:mine has 0 of 20 answers" in only.warnings[1]
 
 
+def test_items_that_an_adapter_was_tuned_on_are_told_first() -> None:
+    given = answers()
+    found = assemble(
+        IDENTITY, ITEMS, given, score(ITEMS, given, {}), adapters={}, seen={"adapter:mine": 3, "icl-1": 0}, seconds=1.0
+    )
+    assert found.warnings[0].startswith("The adapter of adapter:mine was tuned on 3 of the 20 items")
+    assert not any("icl-1" in each for each in found.warnings)
+
+
 def test_time_is_summed_over_the_processes_that_took_part() -> None:
     first = [answered("zero-shot", index, "") for index in range(3)]
     again = [msgspec.structs.replace(first[0], session="2026-01-02", elapsed_s=5.0)]
@@ -111,8 +121,24 @@ def test_parts_of_a_metric_have_a_table_of_their_own_and_are_not_compared(report
     text = markdown(report)
     quality, parts = text.index("| strategy | items | exact match"), text.index("### Parts of CodeBLEU")
     assert "n-grams" not in text[quality:parts]
-    assert "| strategy | items | n-grams | weighted n-grams | syntax |" in text[parts:]
+    assert "| strategy | items | n-grams | weighted n-grams | syntax | all answers as one text |" in text[parts:]
     assert not {each.metric for each in report.comparisons} & {"codebleu-ngram", "codebleu-dataflow"}
+
+
+def test_codebleu_of_all_answers_as_one_text_stands_beside_the_mean(report: Report) -> None:
+    for strategy in report.strategies:
+        whole, mean = strategy.metrics["codebleu-corpus"], strategy.metrics["codebleu"]
+        assert (whole.count, whole.interval) == (mean.count, "none")
+        of_seeds = [
+            corpus_code_bleu(
+                (answer.texts[0], item.reference)
+                for item in report.items
+                for answer in item.answers
+                if (answer.strategy, answer.seed) == (strategy.id, seed)
+            )
+            for seed in strategy.seeds
+        ]
+        assert whole.value == pytest.approx(sum(of_seeds) / len(of_seeds))
 
 
 def test_references_without_data_flow_are_counted() -> None:

@@ -56,14 +56,18 @@ def match(reference: Sequence[Flow], candidate: Sequence[Flow]) -> float | None:
 
     Each flow of the candidate counts once.
     """
-    if not reference:
-        return None
+    found, of = counts(reference, candidate)
+    return found / of if of else None
+
+
+def counts(reference: Sequence[Flow], candidate: Sequence[Flow]) -> tuple[int, int]:
+    """Return how many of the reference's flows the candidate has, and how many there are; see ``match``."""
     left, found = list(candidate), 0
     for flow in reference:
         if flow in left:
             left.remove(flow)
             found += 1
-    return found / len(reference)
+    return found, len(reference)
 
 
 @dataclass(frozen=True)
