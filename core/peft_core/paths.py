@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from platformdirs import PlatformDirs
 
 APP = "peft-daemon"
+SESSIONS = Path("/run/user")
+"""Where Linux has a folder for each user who has a session."""
 MAX_PATH_CHARS = 4096
 """Longest path of a file that requests and editors may name; Linux's own limit."""
 
@@ -111,12 +113,17 @@ class Paths:
 
 
 def _runtime(env: Mapping[str, str], sessionless: Path, dirs: PlatformDirs) -> Path:
-    """The session's own folder, where there is one; a container and cron have none."""
+    """The session's own folder, where there is one; a container has none.
+
+    Cron, ssh and su may not name it, and there must not be a second daemon beside that of the desktop.
+    """
     if not sys.platform.startswith("linux"):
         return Path(dirs.user_runtime_dir)
     # For any other folder than a private one platformdirs warns at each start and takes a guessable one below /tmp.
     session = env.get("XDG_RUNTIME_DIR", "")
-    return Path(session) / APP if _is_private(session) else sessionless
+    known = str(SESSIONS / str(os.getuid()))
+    folder = next((Path(each) / APP for each in (session, known) if _is_private(each)), None)
+    return folder or sessionless
 
 
 def _is_private(folder: str) -> bool:

@@ -56,6 +56,13 @@ KEEP_ALIVE_S = 75
 """Longer than clients keep an unused connection, so that the server never closes one under a request."""
 MAX_HEADER_BYTES = 64 * 1024
 MAX_CONNECTIONS = 256
+"""From this many on, one that has not sent a request is closed for each new one."""
+MAX_SILENCE_S = 30
+"""How long a new connection may take to send the head of its first request."""
+STOPPING_SIGNALS = (
+    *HANDLED_SIGNALS,
+    *(getattr(signal, name) for name in ("SIGHUP", "SIGQUIT") if hasattr(signal, name)),
+)
 TICKS_PER_S = 10
 """How often uvicorn calls ``on_tick``."""
 
@@ -73,7 +80,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
         remove_published_files(paths)
         mark_children(paths)
         with open_listener(settings, paths) as listener:
-            info = _describe(settings, listener)
+            info = _describe(settings, paths, listener)
             activity = Activity()
             app = UnfinishedRequestMiddleware(
                 app_factory(settings, paths, info, activity), _longest_request_s(settings)
@@ -151,7 +158,9 @@ class _DaemonServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn's own raises the signal again at the end; a daemon that was asked to leave exits with 0.
-        before = {number: signal.signal(number, self._on_signal) for number in HANDLED_SIGNALS}
+        # Under nohup a closed terminal must be ignored.
+        numbers = [number for number in STOPPING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             yield
         finally:
@@ -178,7 +187,28 @@ class _DaemonServer(uvicorn.Server):
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's protocol, which a client that sends no HTTP cannot make raise."""
+    """uvicorn's protocol, which a client that sends nothing cannot occupy and one that sends no HTTP not make raise."""
+
+    _silence: asyncio.TimerHandle
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a connection; if there are too many, close the one that has been silent for longest."""
+        super().connection_made(transport)
+        self._silence = self.loop.call_later(MAX_SILENCE_S, self._end_silence)
+        if len(self.connections) >= MAX_CONNECTIONS:
+            silent = [each for each in self.connections if isinstance(each, HttpProtocol) and each.cycle is None]
+            oldest = min(silent, key=lambda each: each._silence.when(), default=self)
+            self.connections.discard(oldest)
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._silence.cancel()
+        super().connection_lost(exc)
+
+    def _end_silence(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """Answer and close; the request in which the nonsense stands, if any, counts as hung up."""
@@ -204,7 +234,7 @@ def _longest_request_s(settings: Settings) -> float:
     return max(settings.request_limit_s, LONGEST_BUDGET_S) + LATE_S
 
 
-def _describe(settings: Settings, listener: Listener) -> DaemonInfo:
+def _describe(settings: Settings, paths: Paths, listener: Listener) -> DaemonInfo:
     process = ProcessIdentity.current()
     return DaemonInfo(
         pid=process.pid,
@@ -215,6 +245,7 @@ def _describe(settings: Settings, listener: Listener) -> DaemonInfo:
         protocol=PROTOCOL_VERSION,
         config_digest=settings.digest(),
         started=time.time(),
+        folder=str(paths.runtime),
     )
 
 

@@ -9,16 +9,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+import psutil
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams, PyglsError
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from peft_core import __version__
+from peft_core.process_identity import ProcessIdentity
 from peft_lsp import COMPLETION_TRIGGERS, CURSOR_NOTIFICATION, GENERATE_KIND, SERVER_NAME
 from peft_lsp.client import Client
 from peft_lsp.handlers import notifications
@@ -38,6 +43,8 @@ from peft_lsp.transport import DelayedEnd, FirstAnswerFilter, Handshake, Message
 
 log = logging.getLogger(__name__)
 
+EDITOR_POLL_S = 2.0
+"""Interval at which it is looked whether the editor's process lives."""
 MAX_LOGGED_CHARS = 60
 """Longer values are left out of the library's log: names of methods and ids are shorter, messages longer."""
 
@@ -141,12 +148,31 @@ def serve(handshake: Handshake, stdin: BinaryIO, stdout: BinaryIO, log_level: st
         for handler in logging.getLogger().handlers:
             handler.addFilter(_shorten_client_errors)
     server = create(handshake.params)
+    _end_with_editor(handshake.params.get("processId"), server.session.settle)
     messages = cast(BinaryIO, MessageInput(handshake.initialize_message(), stdin, stdout))
     server.start_io(
         cast(BinaryIO, DelayedEnd(messages, server.session.settle)),
         cast(BinaryIO, FirstAnswerFilter(handshake.id, stdout)),
     )
     return 0 if server.session.exiting else 1
+
+
+def _end_with_editor(pid: object, settle: Callable[[], None]) -> None:
+    """End this process when the editor's has ended, though something else may hold its end of stdin open."""
+    if not isinstance(pid, int) or not psutil.pid_exists(pid):
+        return  # none, or one outside of this container
+    try:
+        editor = ProcessIdentity.of(psutil.Process(pid))
+    except psutil.Error:
+        return
+
+    def watch() -> None:
+        while editor.find() is not None:
+            time.sleep(EDITOR_POLL_S)
+        settle()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="editor", daemon=True).start()
 
 
 def without_documents(record: logging.LogRecord) -> bool:

@@ -45,6 +45,8 @@ _GENERATED_MARK = re.compile(
     |(?:this\ file\ (?:is|was|has\ been)\ )?generated\ (?:by|from|with))\b""",
     re.MULTILINE | re.VERBOSE,
 )
+_LFS_POINTER = "version https://git-lfs.github.com/spec/"
+_CONFLICT = re.compile(r"^<{7} .*?^={7}$.*?^>{7} ", re.MULTILINE | re.DOTALL)
 _HEADER_CHARS = 1_000
 """Characters at the start of a file that are searched for a mark of generated code."""
 
@@ -68,6 +70,8 @@ class SkipReason(Enum):
     ENCODING = "not UTF-8"
     MINIFIED = "minified"
     EMPTY = "empty"
+    LFS_POINTER = "pointer of Git LFS"
+    CONFLICT = "unresolved merge conflict"
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,10 @@ def _by_text(text: str) -> SkipReason | None:
     """Return why a file with this text is left out; None if it is not."""
     if not text.strip():
         return SkipReason.EMPTY
+    if text.startswith(_LFS_POINTER):
+        return SkipReason.LFS_POINTER
+    if ">>>>>>> " in text and _CONFLICT.search(text):
+        return SkipReason.CONFLICT
     header = text[:_HEADER_CHARS].lower()
     if ("generated" in header or "do not" in header) and _GENERATED_MARK.search(header):
         return SkipReason.GENERATED

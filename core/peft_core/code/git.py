@@ -7,6 +7,7 @@ the repository are opened here. What git knows about earlier commits is in ``his
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import threading
 import time
@@ -21,7 +22,13 @@ from peft_core.processes import find_program, run, start
 
 MAX_LOG_S = 30.0
 """Longest time for reading the history; files not found by then count as the oldest."""
-_SAFE = ("-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "core.quotepath=off")
+MAX_ANSWER_S = 60.0
+"""Longest time for any other answer: a pipe in the place of a rule file would be waited for without end."""
+_SAFE = (
+    *("-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "core.quotepath=off"),
+    # The repository's own setting may name a device without an end.
+    *("-c", f"core.attributesFile={os.devnull}"),
+)
 _REPOSITORY_VARIABLES = frozenset(
     f"GIT_{name}"
     for name in ("DIR", "WORK_TREE", "INDEX_FILE", "PREFIX", "COMMON_DIR", "OBJECT_DIRECTORY", "NAMESPACE")
@@ -41,6 +48,8 @@ _PROGRAM_VARIABLES = frozenset(
     )
 )
 """Variables that name programs to start; none is needed here."""
+_FOREIGN = "dubious ownership"
+"""In git's words for a repository of another user."""
 _SUBMODULE, _LINK = "160000", "120000"
 
 
@@ -62,6 +71,12 @@ def require_work_tree(root: Path) -> None:
         why = "it is git's own folder, or a bare repository"
     except InvalidInput as error:
         inside, why = False, error.why
+    if _FOREIGN in why:
+        raise InvalidInput(
+            f"{root} belongs to another user",
+            why=why,
+            fix=f"If you trust it: git config --global --add safe.directory {shlex.quote(str(root.resolve()))}",
+        )
     if not inside:
         raise InvalidInput(
             f"{root} is not in a git work tree",
@@ -217,7 +232,20 @@ def _environment() -> dict[str, str]:
 
 def _git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     try:
-        done = run(_command(root, *arguments), input=stdin, capture_output=True, check=True, environ=_environment())
+        done = run(
+            _command(root, *arguments),
+            input=stdin,
+            capture_output=True,
+            check=True,
+            timeout=MAX_ANSWER_S,
+            environ=_environment(),
+        )
+    except subprocess.TimeoutExpired:
+        raise InvalidInput(
+            f"git {arguments[0]} did not answer in {MAX_ANSWER_S:.0f} s in {root}",
+            why="a file that git reads there may be a pipe or a device",
+            fix="Run `git status` there, and look at .gitignore, .gitattributes and .git/config",
+        ) from None
     except subprocess.CalledProcessError as error:
         raise InvalidInput(
             f"git {arguments[0]} failed in {root}",

@@ -17,6 +17,7 @@ from peft_core.errors import Conflict, UnusablePath
 from peft_core.files import read_private, require_private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
+from peft_daemon.lifecycle.runtime_info import is_own_folder
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -55,7 +56,8 @@ def hold_daemon_lock(paths: Paths) -> Iterator[None]:
     Raises as ``daemon_lock``.
     """
     with daemon_lock(paths, timeout_s=LOCK_WAIT_S):
-        write_private(holder_file(paths), msgspec.json.encode(ProcessIdentity.current()))
+        own = ProcessIdentity.current()
+        write_private(holder_file(paths), msgspec.json.encode(_Holder(own.pid, own.created, str(paths.runtime))))
         try:
             yield
         finally:
@@ -72,10 +74,16 @@ def find_lock_holder(paths: Paths) -> ProcessIdentity | None:
     if (data := read_private(holder_file(paths))) is None:
         return None
     try:
-        holder = msgspec.json.decode(data, type=ProcessIdentity)
+        written = msgspec.json.decode(data, type=_Holder)
     except (ValueError, RecursionError):
         return None
-    return holder if holder.find() is not None else None
+    holder = ProcessIdentity(written.pid, written.created)
+    return holder if is_own_folder(written.folder, paths) and holder.find() is not None else None
+
+
+class _Holder(ProcessIdentity, frozen=True):
+    folder: str = ""
+    """The runtime folder that it holds the lock of."""
 
 
 @contextlib.contextmanager

@@ -44,6 +44,8 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
     config_digest: str
     started: float
     """Seconds since the epoch."""
+    folder: str = ""
+    """The runtime folder of its home, which a copy of that home does not change. Empty in earlier versions' files."""
 
     @property
     def process(self) -> ProcessIdentity:
@@ -100,7 +102,19 @@ def read_info(paths: Paths) -> DaemonInfo | None:
 def find_running_daemon(paths: Paths) -> DaemonInfo | None:
     """Return the info of the daemon that serves now, or None. Raises as ``read_info``."""
     info = read_info(paths)
-    return info if info is not None and info.process.find() is not None else None
+    if info is None or not is_own_folder(info.folder, paths):
+        return None
+    return info if info.process.find() is not None else None
+
+
+def is_own_folder(folder: str, paths: Paths) -> bool:
+    """Return whether a file was written for this home and not for one that it is a copy of; an empty text says yes."""
+    if folder in ("", str(paths.runtime)):
+        return True
+    try:
+        return paths.runtime.samefile(folder)
+    except OSError:
+        return False
 
 
 def publish_info(paths: Paths, info: DaemonInfo) -> None:

@@ -143,7 +143,8 @@ def _too_large(limit: int) -> TooLarge:
 def _name(host: str) -> str:
     """The host name without its port."""
     if host.startswith("["):
-        return host[: host.find("]") + 1]
+        name, end, rest = host.partition("]")
+        return name + end if not rest or rest.startswith(":") else host
     return host.rsplit(":", 1)[0] if ":" in host else host
 
 

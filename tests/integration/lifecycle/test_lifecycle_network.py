@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from tiny_home import TinyHome, exit_code
 
@@ -11,6 +15,7 @@ from peft_core.errors import Conflict, InvalidInput
 from peft_daemon.client import CompleteRequest
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from peft_daemon.lifecycle.sockets import MAX_SOCKET_PATH_BYTES
+from peft_daemon.server import MAX_CONNECTIONS
 
 
 async def test_promise_19_a_private_unix_socket_is_the_default(tiny: TinyHome) -> None:
@@ -82,6 +87,21 @@ async def test_promise_21_the_environments_proxies_never_see_a_request(
     monkeypatch.delenv("no_proxy", raising=False)
     async with await tiny.connect(listen="tcp") as client:
         assert (await client.complete(CompleteRequest(prefix="abc"))).text == "abc"
+
+
+async def test_connections_that_say_nothing_neither_fill_the_log_nor_keep_others_out(tiny: TinyHome) -> None:
+    daemon = tiny.spawn(listen="tcp")
+    info = await tiny.serving()
+    address = urlsplit(info.address)
+    async with contextlib.AsyncExitStack() as silent:
+        for _ in range(2 * MAX_CONNECTIONS):
+            _reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            silent.callback(writer.close)
+        assert psutil.Process(daemon.pid).num_fds() < 2 * MAX_CONNECTIONS
+        async with await tiny.connect(listen="tcp") as client:
+            assert client.info == info
+            assert (await client.complete(CompleteRequest(prefix="abc"))).text == "abc"
+    assert tiny.errors.stat().st_size < 10_000
 
 
 async def test_ipv6_loopback_works_or_is_refused_clearly(tiny: TinyHome) -> None:

@@ -43,7 +43,7 @@ async def test_a_daemon_that_was_spawned_a_moment_ago_and_holds_nothing_yet_is_e
     assert await stop_daemon(tiny.paths) == StopResult(how="not running")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 async def test_promise_13_a_signal_lets_requests_finish(tiny: TinyHome, number: signal.Signals) -> None:
     daemon = tiny.spawn()
     await tiny.serving()

@@ -96,6 +96,15 @@ async def test_the_server_ends_when_the_editor_is_gone(bare: dict[str, str]) -> 
         assert await server.wait() == 1
 
 
+async def test_the_server_ends_with_its_editor_though_another_process_holds_its_stdin(bare: dict[str, str]) -> None:
+    async with process("/bin/sh", "-c", "read line", environ={}) as editor, process(*COMMAND, environ=bare) as server:
+        await send(server, id=1, method="initialize", params={**hello(), "processId": editor.pid})
+        await send(server, id=2, method="textDocument/nonsense", params={})
+        await answer(server, 2)
+        editor.kill()
+        assert await asyncio.wait_for(server.wait(), 60) == 1
+
+
 async def test_unreadable_parameters_and_unknown_methods_are_answered_and_survived(bare: dict[str, str]) -> None:
     async with process(*COMMAND, environ=bare, stderr=PIPE) as server:
         await send(server, id=1, method="initialize", params=hello())

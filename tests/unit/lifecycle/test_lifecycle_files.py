@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,19 @@ def test_a_home_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
     assert find_running_daemon(paths) is None
     with pytest.raises(InvalidInput, match="Set PEFT_DAEMON_HOME"), hold_daemon_lock(paths):
         pass
+
+
+def test_a_copy_of_a_home_does_not_find_the_daemon_of_the_first(paths: Paths, tmp_path: Path) -> None:
+    mine = info_of(ProcessIdentity.current(), folder=str(paths.runtime))
+    publish_info(paths, mine)
+    with hold_daemon_lock(paths):
+        assert (find_running_daemon(paths), find_lock_holder(paths)) == (mine, ProcessIdentity.current())
+        other, link = (Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / name)}) for name in ("copy", "link"))
+        shutil.copytree(paths.runtime, other.runtime)
+        other.runtime.chmod(0o700)
+        assert (find_running_daemon(other), find_lock_holder(other)) == (None, None)
+        link.runtime.parent.symlink_to(paths.runtime.parent)
+        assert (find_running_daemon(link), find_lock_holder(link)) == (mine, ProcessIdentity.current())
 
 
 def test_only_the_own_info_file_is_withdrawn(paths: Paths) -> None:

@@ -34,7 +34,16 @@ async def test_names_of_this_machine_pass(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "0.0.0.0", "[::1", "localhost@x"],
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:80",
+        "",
+        "0.0.0.0",
+        "[::1",
+        "localhost@x",
+        "[::1].evil.example",
+    ],
 )
 async def test_any_other_host_is_refused_with_the_fix(host: str) -> None:
     async with client(None) as http:
