@@ -196,7 +196,9 @@ def _note_learned(
     before = documents_learned(installation.paths, request.start.lease.digest) if request.start else frozenset()
     seen = examples_seen(installation.paths, request.start.lease.digest) if request.start else frozenset()
     record_seen(installation.paths, digest, examples, seen)
-    if result.steps * result.identity.batch_size >= len(examples):
+    # Examples that cannot be encoded are among them, so a run that came to its end may have taken fewer steps.
+    finished = not result.stopped_early and result.identity.max_steps is None
+    if finished or result.steps * result.identity.batch_size >= len(examples):
         record_learned(installation.paths, digest, examples, before)
     return sum(
         isinstance(each, FillExample)

@@ -88,8 +88,9 @@ def remove_old(
         except Conflict:  # the user put it in use, or it is what the name means
             left.append(digest)
             continue
-        with contextlib.suppress(OSError):
-            (paths.data / "learned" / f"{digest}.json").unlink(missing_ok=True)
+        for notes in (paths.data / "learned").glob(f"{digest}.*"):
+            with contextlib.suppress(OSError):
+                notes.unlink()
     shutil.rmtree(run_folder(paths, state.adapter), ignore_errors=True)
     return tuple(left), removed
 

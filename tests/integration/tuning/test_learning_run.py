@@ -148,10 +148,11 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
     own = {document_digest(each) for each in DATA.train[:6] if isinstance(each, FillExample)}
     assert documents_learned(installation.paths, first.digest) == own
     assert documents_learned(installation.paths, "0" * 64) == frozenset()
-    rest = replace(DATA, train=DATA.train[6:10])
+    too_long = replace(DATA.train[10], middle="x" * 2_000)
+    rest = replace(DATA, train=(DATA.train[6], too_long, *DATA.train[7:10]))
     again = request(tmp_path, job={"options": MethodOptions()}, start=begin(installation, first), update=True)
     second = made(events(replace(again, load_data=lambda _tell: rest), installation), installation)
-    assert len(documents_learned(installation.paths, second.digest)) == 10
+    assert len(documents_learned(installation.paths, second.digest)) == 11, "one of them cannot be learned"
     seen = examples_seen(installation.paths, second.digest)
     assert is_seen(DATA.train[0], seen) and not is_seen(DATA.train[12], seen), "an evaluation knows what was learned"
     noted = installation.paths.data / "learned" / f"{second.digest}.json"
