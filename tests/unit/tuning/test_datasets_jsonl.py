@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_tuning.data.datasets import jsonl
+from peft_tuning.data.datasets import catalogue, jsonl
 from peft_tuning.data.examples import DataSet, FillExample, HoleKind, IntentExample, question
 
 text = st.text(st.characters(codec="utf-8") | st.sampled_from("\u2028\u2029\x85\x0b\x0c\x1c"), max_size=4)
@@ -151,6 +151,65 @@ def test_a_bad_row_is_named(row: dict[str, object], message: str) -> None:
         load([good, row])
     assert "mine.jsonl, row 2" in caught.value.line
     assert caught.value.fix
+
+
+CHAT = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "add"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "intent", "code"),
+    [
+        ({"messages": [*CHAT, {"role": "assistant", "content": "a + b"}]}, "add", "a + b"),
+        (
+            {"messages": [*CHAT, {"role": "assistant", "content": "Sure:\n```python\na + b\n```\nIt adds."}]},
+            "add",
+            "a + b\n",
+        ),
+        (
+            {"conversations": [{"from": "human", "value": "add"}, {"from": "gpt", "value": "a + b"}]},
+            "add",
+            "a + b",
+        ),
+        ({"instruction": "add", "input": "", "output": "a + b"}, "add", "a + b"),
+        ({"instruction": "add", "input": "a, b", "output": "a + b"}, "add\na, b", "a + b"),
+        ({"prompt": "add", "completion": "a + b"}, "add", "a + b"),
+        ({"prompt": CHAT, "completion": [{"role": "assistant", "content": "a + b"}]}, "add", "a + b"),
+        ({"question": "add", "answer": "a + b", "code": "c", "intent": "i"}, "i", "c"),
+    ],
+)
+def test_rows_of_other_tools_are_sentences_with_code(row: dict[str, object], intent: str, code: str) -> None:
+    (example,) = load([row]).train
+    assert isinstance(example, IntentExample)
+    assert (example.intent, example.code) == (intent, code)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": "add"}, "a list of turns"),
+        ({"messages": CHAT}, "no turn of a user that an assistant answers"),
+        ({"messages": [{"role": "user"}]}, "without role and content"),
+        ({"prompt": 3, "completion": "b"}, "field 'prompt': should be text"),
+    ],
+)
+def test_a_chat_that_answers_nothing_is_named(row: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        load([row])
+
+
+@pytest.mark.parametrize("name", ["mine.CSV", "mine.tsv"])
+def test_a_table_is_read_by_its_header(tmp_path: Path, name: str) -> None:
+    separator = "\t" if name.endswith("tsv") else ","
+    rows = [["intent", "code", "split"], ["add", '"a\n+ b"', "train"], ["sub", '"a, ""b"""', "test"]]
+    (tmp_path / name).write_text("\ufeff" + "".join(separator.join(row) + "\r\n" for row in rows), encoding="utf-8")
+    assert catalogue.is_file(name)
+    found = jsonl.load(tmp_path / name, 42)
+    assert [(each.intent, each.code) for each in found.train if isinstance(each, IntentExample)] == [("add", "a\n+ b")]
+    assert [each.code for each in found.test if isinstance(each, IntentExample)] == ['a, "b"']
+
+
+def test_ends_of_names_count_in_any_case() -> None:
+    assert all(map(catalogue.is_file, ("a.JSONL", "a.ndjson", "a.Json.GZ", "a.parquet")))
 
 
 def test_a_split_on_some_rows_only_is_refused() -> None:

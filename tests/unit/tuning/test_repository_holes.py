@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_core.code.languages import GRAMMARS
-from peft_core.code.structure import Span, Structure, parse_structure
+from peft_core.code.structure import Span, Structure, Suite, parse_structure
 from peft_tuning.data.examples import HoleKind
-from peft_tuning.data.repository.holes import Hole, HoleSettings, cut_holes
+from peft_tuning.data.repository.holes import Hole, HoleSettings, _Cutter, cut_holes
 from support.own_repository import module
 
 PYTHON = '''\
@@ -232,3 +232,17 @@ def test_any_file_is_cut_into_three_parts_that_make_it_up(text: str, language: s
         assert isinstance(hole, Hole)
         if hole.kind in {HoleKind.LINE, HoleKind.TOKEN}:
             assert "\n" not in middle
+
+
+def test_the_work_for_a_long_file_grows_with_its_length_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = Counter[int]()
+    follows_directly = _Cutter._follows_directly
+
+    def counting(self: _Cutter, suite: Suite, index: int) -> bool:
+        looked_at[len(suite.statements)] += 1
+        return follows_directly(self, suite, index)
+
+    monkeypatch.setattr(_Cutter, "_follows_directly", counting)
+    for lines in (500, 5_000):
+        assert cut_holes(parse_structure("x = 1\n" * lines, "python"), seed="a", settings=ALL)
+    assert looked_at[5_000] < 11 * looked_at[500]

@@ -72,7 +72,7 @@ def get(name: str) -> DataSetEntry:
 
 def is_file(name: str) -> bool:
     """Whether ``name`` is a file and not a data set of the catalogue."""
-    return name.endswith(jsonl.ENDINGS)
+    return name.lower().endswith(jsonl.ENDINGS)
 
 
 def load(name: str, locations: DataLocations, *, seed: int = SEED) -> DataSet:

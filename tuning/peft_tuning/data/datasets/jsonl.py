@@ -1,12 +1,16 @@
 """A user's own FILE.jsonl: one object per line, ``intent`` and ``code``, or ``prefix``, ``suffix`` and ``middle``.
 
-Optional: ``language`` (python), ``path`` and ``kind`` for holes, and ``split`` (train, validation, test) on every row
-or on none. Without it a tenth is held out by seed. Fields not named here are ignored.
+Rows as other tools write them (chats, instructions with outputs, prompts with completions) are read as ``intent`` and
+``code``; of an answer with a fenced block, the block is the code. Optional: ``language`` (python), ``path`` and
+``kind`` for holes, and ``split`` (train, validation, test) on every row or on none. Without it a tenth is held out by
+seed. Fields not named here are ignored.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from peft_core.errors import InvalidInput, NotFound
@@ -23,10 +27,17 @@ from peft_tuning.data.examples import (
     hold_out,
 )
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet", ".csv", ".tsv")
+"""Ends of the files' names, in lower case."""
 VALIDATION_SHARE = 0.1
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 """Accepted names of a split."""
+_OWN_FIELDS = frozenset({"intent", "code", "prefix", "suffix", "middle"})
+_CHATS = ("messages", "conversations")
+_SENTENCES = ("instruction", "prompt", "question", "query")
+_ANSWERS = ("output", "completion", "response", "answer", "solution")
+_USER, _ASSISTANT = frozenset({"user", "human"}), frozenset({"assistant", "gpt", "model"})
+_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
 def load(path: Path, seed: int) -> DataSet:
@@ -44,7 +55,7 @@ def load(path: Path, seed: int) -> DataSet:
         raise unmarked.error("split", "is missing; other rows have it")
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
     for row in rows:
-        example = _example(row, path.name)
+        example = _example(_as_own(row), path.name)
         if _is_empty(example):
             dropped["empty"] += 1
         else:
@@ -75,7 +86,7 @@ def _example(row: DataRow, name: str) -> Example:
     if intent == hole:
         raise InvalidInput(
             f"{row.file}, row {row.number}, has {'both kinds of' if intent else 'no'} fields that can be learned",
-            why="a row has intent and code, or prefix, suffix and middle",
+            why="a row has intent and code, or prefix, suffix and middle (docs/datasets.md has more)",
             fix="Correct that row or leave it out",
         )
     id_ = f"{name}/{row.number}"
@@ -94,6 +105,47 @@ def _example(row: DataRow, name: str) -> Example:
         language=language,
         kind=HoleKind(kind),
     )
+
+
+def _as_own(row: DataRow) -> DataRow:
+    """Return a row of another tool's with ``intent`` and ``code``; any other row as it is."""
+    values = row.values
+    if not _OWN_FIELDS.isdisjoint(values):
+        return row
+    turns: list[tuple[str, str]] = []
+    sentence = next((name for name in _SENTENCES if name in values), None)
+    answer = next((name for name in _ANSWERS if name in values), None)
+    if chat := next((name for name in _CHATS if name in values), None):
+        turns = _turns(row, chat)
+    elif sentence and answer:
+        if isinstance(values[sentence], list):
+            turns = _turns(row, sentence) + _turns(row, answer)
+        else:
+            more = row.text("input", default="")
+            asked = row.text(sentence) + (f"\n{more}" if more.strip() else "")
+            turns = [("user", asked), ("assistant", row.text(answer))]
+    else:
+        return row
+    # The last answer, and what was asked just before it.
+    pairs = [(a[1], b[1]) for a, b in pairwise(turns) if a[0] in _USER and b[0] in _ASSISTANT]
+    if not pairs:
+        raise row.error(str(chat or sentence), "has no turn of a user that an assistant answers")
+    intent, text = pairs[-1]
+    fenced = _FENCE.search(text)
+    return DataRow(row.file, row.number, {**values, "intent": intent, "code": fenced[1] if fenced else text})
+
+
+def _turns(row: DataRow, field: str) -> list[tuple[str, str]]:
+    turns = row.values[field]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise row.error(field, "should be a list of turns, each an object with role and content")
+    found = []
+    for turn in turns:
+        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise row.error(field, "has a turn without role and content")
+        found.append((role, content))
+    return found
 
 
 def _is_empty(example: Example) -> bool:

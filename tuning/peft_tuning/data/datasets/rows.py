@@ -7,6 +7,7 @@ data set knows what a row means and whether it is kept.
 from __future__ import annotations
 
 import ast
+import csv
 import gzip
 import importlib
 import json
@@ -23,6 +24,8 @@ MAX_SHOWN_FIELDS = 5
 """Fields of the row that are named in the error about a missing one."""
 MAX_DIGITS = 100_000
 """Longest whole number that is read; the conversion takes quadratic time."""
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_OPTIONAL = frozenset({"split", "language", "path", "kind", "input"})
 _MAX_DIGITS_PER_STEP = 4000
 """Digits converted at a time: Python refuses more than 4,300."""
 
@@ -70,13 +73,17 @@ class DataRow:
 
 
 def read_rows(path: Path) -> Iterator[DataRow]:
-    """Read all rows of ``path``, by its name: ``.parquet``, else JSON (a list, or one object per line), ``.gz`` or not.
+    """Read all rows of ``path`` by its name: parquet, CSV, else JSON (a list, or one object per line), ``.gz`` or not.
 
     Raises InvalidInput for a file that is damaged, not UTF-8, or whose rows are no objects.
     """
     try:
-        if path.suffix == ".parquet":
+        suffix = path.suffix.lower()
+        if suffix == ".parquet":
             yield from _parquet(path)
+            return
+        if suffix in _SEPARATORS:
+            yield from _table(path, _SEPARATORS[suffix])
             return
         with _open(path) as file:
             yield from _json(path, file)
@@ -115,7 +122,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _json(path: Path, file: BinaryIO) -> Iterator[DataRow]:
@@ -161,6 +168,20 @@ def _object(path: Path, number: int, values: object) -> Mapping[str, object]:
             fix="Correct that row or leave it out",
         )
     return values
+
+
+def _table(path: Path, separator: str) -> Iterator[DataRow]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            for number, values in enumerate(csv.DictReader(file, delimiter=separator), start=1):
+                # An empty cell of a column that not all rows have is none.
+                yield DataRow(
+                    path, number, {key: value for key, value in values.items() if value or key not in _OPTIONAL}
+                )
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8", why=error.reason, fix="Save the file as UTF-8") from None
+    except csv.Error as error:
+        raise InvalidInput(f"{path} is no table", why=str(error), fix="Give a header line and rows, as CSV") from None
 
 
 def _parquet(path: Path) -> Iterator[DataRow]:

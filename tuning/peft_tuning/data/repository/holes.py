@@ -289,7 +289,7 @@ class _Cutter:
         statements = suite.statements
         if statements[index].definition or _STRING.match(self.text.text, statements[index].span.start):
             return None
-        last = index
+        last, begin = index, statements[index].span.start
         for below in range(index + 1, len(statements)):
             if (
                 self._is_exit(statements[last])
@@ -298,11 +298,17 @@ class _Cutter:
                 or (statements[below].comment and below + 1 == len(statements))
             ):
                 break
+            if not statements[below].comment and self._is_too_long(begin, statements[below].span.end):
+                return None  # what follows, in a file of many thousand such lines, cannot make it shorter
             last = below
         while statements[last].comment:
             last -= 1
         span = Span(statements[index].span.start, statements[last].span.end)
         return Hole(HoleKind.BLOCK, span.start, span.end) if self._fits(span) else None
+
+    def _is_too_long(self, start: int, end: int) -> bool:
+        lines = self.text.row(end) - self.text.row(start)
+        return end - start > self.settings.max_chars or lines >= self.settings.max_lines
 
     def _statement(self, statement: Statement) -> Hole | None:
         """Make a hole from a word on the first line of a multi-line statement to its end; None if unusable."""
