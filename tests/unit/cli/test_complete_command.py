@@ -1,4 +1,4 @@
-"""``peft-daemon complete`` asks for what the file is."""
+"""``peft-daemon complete`` asks for what the file is, whatever its byte order mark."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_file_is_completed_in_its_language(
 
     monkeypatch.setattr(complete, "_answer", answer)
     monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path / "home"))
-    (tmp_path / name).write_text("a = 1\n")
+    (tmp_path / name).write_text("\ufeffa = 1\n", encoding="utf-8")
     command = ["complete", "--file", str(tmp_path / name), "--line", "1", "--column", "6", *options]
     assert CliRunner().invoke(application(), command).exit_code == 0
-    assert [request.language for request in asked] == [language]
+    assert [(request.language, request.prefix) for request in asked] == [(language, "a = 1")]

@@ -144,6 +144,15 @@ async def test_a_hole_gets_solved_holes_as_pieces_of_other_files() -> None:
     assert prompt.index("g.py") < prompt.index("f.py")
 
 
+async def test_a_hole_is_shown_as_much_as_completion_shows() -> None:
+    long = FillExample(id="l", prefix="x = 1\n" * 400, middle="y", suffix="\n" + "z = 2\n" * 400, path="f.py")
+    engine, served = Recorded("1"), Recorded("1")
+    await answerer(engine).answer(question(long))
+    await answerer(served, prompt_tokens=300).answer(question(long))
+    assert 700 < len(text(engine.requests[0])) <= 1024 + 64
+    assert len(text(served.requests[0])) <= 300 + 64
+
+
 @pytest.mark.parametrize("samples", [(0, 0.6, 0.95), (1, 0.0, 0.95), (1, 0.6, 0.0), (1, 3.0, 1.0)])
 def test_nonsense_to_draw_is_refused(samples: tuple[int, float, float]) -> None:
     with pytest.raises(InvalidInput):
