@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from support.favoured import favour
 from support.own_repository import OwnRepository, module
 from support.running_daemon import RunningDaemon, home_environment, run_cli, start_daemon
 from support.waiting import wait_until
@@ -40,13 +41,20 @@ def test_a_repository_is_learned_while_nobody_types(own_daemon: RunningDaemon, t
 
     learn("now", "--no-wait")
     run = psutil.Process(wait_until(lambda: learn("status")["pid"], "a run", step_s=0.2))
+    favour(run)
     wait_until(lambda: learn("status")["step"], "its first step", limit_s=RUN_LIMIT_S, step_s=1)
     with own_daemon.http() as http:
         body = {"prefix": "def f(x):\n    return ", "suffix": "\n", "max_tokens": 4, "workspace": str(shop.root)}
         assert http.post("/v1/complete", json=body).status_code == 200
-        assert run.status() == psutil.STATUS_STOPPED
+        wait_until(lambda: run.status() == psutil.STATUS_STOPPED, "a stopped process")
         assert "paused (you use completions)" in http.get("/v1/status").json()["learning"]
-    ended = wait_until(lambda: (now := learn("status"))["last"] and now, "its end", limit_s=RUN_LIMIT_S, step_s=1)
+
+    def told() -> dict[str, Any] | None:
+        favour(run)
+        now = learn("status")
+        return now if now["last"] else None
+
+    ended = wait_until(told, "its end", limit_s=RUN_LIMIT_S, step_s=1)
     events = [each["event"] for each in json.loads(own_daemon.cli("learn", "log", "--json").stdout)["entries"]]
     assert events[:3] == ["started", "paused", "continued"] and events[-1] in ("learned", "refused")
     assert ended["in_use"] == (events[-1] == "learned")

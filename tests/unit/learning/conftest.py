@@ -174,6 +174,8 @@ def make_learner(
         return (sys.executable, str(script), str(tmp_path), root, name, f"{budget_s:g}", *(["resume"] * resume))
 
     monkeypatch.setattr(learner_module, "tune_command", played)
+    # Beside other tests a run of the lowest priority gets no time; the priority has a test of its own.
+    monkeypatch.setattr("peft_daemon.learning.run.lower_priority", lambda _pid: None)
     monkeypatch.setattr(learner_module, "WATCH_S", 0.02)
     monkeypatch.setattr(learner_module, "LOOK_S", 0.02)
 
