@@ -148,6 +148,9 @@ def prepare(
     precision = methods.get(job.method).precision_on(device)
     on_progress(Loading(what=f"{entry.id} as {precision}"))
     base = load_model(installation.base.path, precision, device=device)
+    if entry.hub_name:
+        # PEFT writes it into the adapter's config, from which other tools load the base.
+        base.model.name_or_path = entry.hub_name
     made = prepare.prepare(job, base, data, entry.prompt_formats, start=request.start)
     if request.budget_s is None or request.resume:
         return made

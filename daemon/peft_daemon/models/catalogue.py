@@ -132,6 +132,15 @@ class ModelEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return next((source for source in self.sources if isinstance(source, FolderLocation)), None)
 
     @property
+    def hub_name(self) -> str:
+        """The hub's name of the model that this one is a quantization of; empty if it is not known.
+
+        Publishers give the repository of their GGUF files the model's own name with an ending.
+        """
+        names = (each.repository for each in self.sources if isinstance(each, HubLocation))
+        return next((name[:-5] for name in names if name.upper().endswith("-GGUF")), "")
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """Ids of the engines that can run it, the one to prefer first."""
         return (LLAMACPP, TORCH) if self.folder is None else (TORCH,)

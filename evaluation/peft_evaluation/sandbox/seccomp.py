@@ -48,6 +48,7 @@ _X86_64 = _Calls(
         *(175, 176, 313, 246, 320, 169),  # modules, kexec, reboot
         *(304, 303),  # open_by_handle_at, name_to_handle_at
         *(29, 64, 68, 240),  # shmget, semget, msgget, mq_open
+        *(319, 447),  # memfd_create, memfd_secret: memory that the limit does not count
     ),
 )
 _ARM64 = _Calls(
@@ -66,6 +67,7 @@ _ARM64 = _Calls(
         *(105, 106, 273, 104, 294, 142),
         *(265, 264),
         *(194, 190, 186, 180),
+        *(279, 447),
     ),
 )
 _MACHINES = {"x86_64": _X86_64, "aarch64": _ARM64}

@@ -105,6 +105,7 @@ ESCAPES = (
     ),
     Escape("take memory", "x = bytearray(4 * 2**30)", harmless=False),
     Escape("take memory by mapping", "import mmap; mmap.mmap(-1, 4 * 2**30)", harmless=False),
+    Escape("take memory as a file without a name", "import os; os.write(os.memfd_create('x'), bytes(1000))"),
     Escape(
         "fill the disk",
         "for number in range(64):\n    with open(f'/tmp/{number}', 'wb') as file: file.write(bytes(4 * 2**20))",

