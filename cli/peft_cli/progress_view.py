@@ -257,8 +257,10 @@ class TuningView:
                 use = (
                     f"serves {' and '.join(event.in_use)} {where} from the next request on"
                     if event.in_use
-                    else f"is not in use ({event.why_not}); `peft-daemon adapters use {event.name}` would change that"
+                    else f"is not in use ({event.why_not})"
                 )
+                if not event.in_use and not event.refused:
+                    use += f"; `peft-daemon adapters use {event.name}` would change that"
                 self._print(f"{event.name} ({event.digest[:12]}) {use}")
                 self._print(f"card and curves: {event.folder}")
             case ModelWritten():

@@ -83,6 +83,8 @@ class AdapterRegistered(msgspec.Struct, frozen=True, kw_only=True, tag="register
     """The repository in which it serves them; None: everywhere."""
     why_not: str = ""
     """The reason why it is not in use."""
+    refused: bool = False
+    """Whether ``adapters use`` would refuse it for that reason: the engine or the models that serve have to change."""
     unlearned: int = 0
     """Documents of the repository that were at hand, and that neither this run nor an earlier one had time for."""
 

@@ -216,7 +216,8 @@ def _activate(
     request: TuneRequest, installation: Installation, manifest: Manifest, verdict: GateVerdict | None
 ) -> AdapterRegistered:
     """Put the adapter in use for its tasks, everywhere or in its repository, unless there is an objection."""
-    objection = _objection(request, installation, manifest, verdict)
+    refusal = _refusal(installation, manifest)
+    objection = refusal or _objection(request, verdict)
     tasks = tuple(task for task in manifest.tasks if task in installation.answers)
     if not objection:
         installation.registry.use(request.name, tasks, request.repository)
@@ -227,21 +228,25 @@ def _activate(
         in_use=() if objection else tuple(task.value for task in tasks),
         repository=str(request.repository) if request.repository and not objection else None,
         why_not=objection,
+        refused=bool(refusal),
     )
 
 
-def _objection(
-    request: TuneRequest, installation: Installation, manifest: Manifest, verdict: GateVerdict | None
-) -> str:
-    """Return the reason not to use the adapter; empty without one."""
+def _refusal(installation: Installation, manifest: Manifest) -> str:
+    """Return the reason why the adapter cannot be used with these settings; empty without one."""
     try:
         manifest.require_engine(factory.engine_id(installation.settings, installation.entry))
     except InvalidInput as error:
         return error.line
-    if not request.activate:
-        return "not asked for"
     if not set(manifest.tasks) & set(installation.answers):
         return f"sentences are answered by {installation.settings.intent_model}, which `intent_model` names"
+    return ""
+
+
+def _objection(request: TuneRequest, verdict: GateVerdict | None) -> str:
+    """Return the reason not to use an adapter that could be used; empty without one."""
+    if not request.activate:
+        return "not asked for"
     if request.repository is not None and not (verdict and verdict.activate):
         return verdict.reason if verdict else "not judged"
     return ""

@@ -72,6 +72,7 @@ def test_what_llama_cpp_cannot_serve_is_registered_and_stays_out_of_use(
     last = events(request(method), installation)[-1]
     assert isinstance(last, AdapterRegistered)
     assert last.in_use == () and "PEFT_DAEMON_ENGINE=torch" in last.why_not
+    assert last.refused, "`adapters use` would say the same"
     assert installation.registry.resolve(Task.INTENT) is None
     assert installation.registry.get("sums").engines == ("torch",)
 
