@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from peft_core.errors import InvalidInput
 from peft_tuning.encode import EncodedExample
+from peft_tuning.methods.lora import in_type_of_base
 
 ROW_STEP = 64
 """Step of the lengths of packed rows: torch compiles its matrix products for each length, and keeps them: gigabytes."""
@@ -307,7 +308,9 @@ def response_loss(model: nn.Module, batch: BatchTensors, *, forward: nn.Module |
 
     ``forward`` is what is called when ``model`` is wrapped (for several processes).
     """
-    return chunked_cross_entropy(*target_states(model, batch.inputs, batch.targets, forward=forward))
+    with in_type_of_base(model):
+        states, targets, head = target_states(model, batch.inputs, batch.targets, forward=forward)
+    return chunked_cross_entropy(states, targets, head)
 
 
 def target_states(

@@ -10,7 +10,7 @@ from torch.nn import functional
 from peft_core.errors import InvalidInput
 from peft_daemon.engines.torch import families
 from peft_tuning import methods
-from peft_tuning.batch import BatchLayout, Collator, chunked_cross_entropy, output_layer, response_loss
+from peft_tuning.batch import BatchLayout, Collator, chunked_cross_entropy, output_layer, response_loss, target_states
 from peft_tuning.encode import EncodedExample
 from peft_tuning.methods.base import MethodOptions
 from support import tiny_run
@@ -123,3 +123,30 @@ def test_chunks_do_not_change_the_sum_or_the_gradients() -> None:
         torch.testing.assert_close(torch.autograd.grad(3 * loss, (states, head.weight, head.bias)), expected)
         with torch.no_grad():
             torch.testing.assert_close(chunked_cross_entropy(states, targets, head, chunk=chunk), wanted)
+
+
+def test_lora_is_computed_in_bfloat16_on_such_a_base_and_learns_the_same_in_float32() -> None:
+    model = trainable("lora", "qwen2").to(torch.bfloat16)
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    for each in trained.values():
+        each.data = each.data.float()
+    layer = next(module for name, module in model.named_modules() if name.endswith("q_proj.lora_A.default"))
+    types: list[torch.dtype] = []
+    layer.register_forward_hook(lambda _layer, inputs, output: types.extend((inputs[0].dtype, output.dtype)))
+    batch = Collator(model, BatchLayout.PACKED, 1000, pad=0, decoder_start=0)
+    (tensors,) = [batch.tensors(each) for each in batch.split(EXAMPLES)]
+    found = []
+    for loss in (
+        response_loss(model, tensors),
+        chunked_cross_entropy(*target_states(model, tensors.inputs, tensors.targets)),
+    ):
+        loss.backward()
+        assert {each.grad.dtype for each in trained.values() if each.grad is not None} == {torch.float32}
+        found.append(
+            (loss.item(), torch.cat([each.grad.flatten() for each in trained.values() if each.grad is not None]))
+        )
+        model.zero_grad()
+    assert types == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+    (here, ours), (there, peft) = found
+    assert here == pytest.approx(there, rel=1e-2)
+    assert functional.cosine_similarity(ours, peft, dim=0) > 0.99
