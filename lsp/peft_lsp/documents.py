@@ -7,6 +7,7 @@ text that the editor sent is known; no file is read.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,15 @@ class DocumentSnapshot:
         """Path of the document on this machine; None for one that is unsaved, remote, or refused by the daemon."""
         path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
         return path if path is not None and len(path) <= MAX_PATH_CHARS else None
+
+    @property
+    def real_path(self) -> str | None:
+        """The same with the real folder in place of links to it, by which the daemon knows a repository's adapter."""
+        if self.path is None:
+            return None
+        folder, name = os.path.split(self.path)
+        real = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118  (pathlib is slow, and this runs per key)
+        return real if len(real) <= MAX_PATH_CHARS else self.path
 
     @property
     def is_empty_or_binary(self) -> bool:

@@ -90,7 +90,7 @@ class Session:
             prefix=snapshot.prefix,
             suffix=snapshot.suffix,
             language=snapshot.language[:MAX_LANGUAGE_CHARS],
-            path=snapshot.path,
+            path=snapshot.real_path,
             workspace=self.folders.around(snapshot.path),
             document=f"{self.id}:{purpose}:{snapshot.uri}"[-MAX_DOCUMENT_KEY_CHARS:],
             adapter=settings.adapter,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,19 @@ def test_a_document_has_the_usual_name_of_its_language_whatever_the_editor_calls
     for number, name in enumerate(("cs", "csharp", "c++", "my-own")):
         documents.open(types.TextDocumentItem(f"file:///{number}", name, 1, ""))
     assert [each.language for each in documents] == ["csharp", "csharp", "cpp", "my-own"]
+
+
+def test_a_document_behind_a_link_is_known_by_its_real_folder(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real/other.py").symlink_to(tmp_path / "elsewhere.py")
+    for name in ("a.py", "other.py"):
+        uri = (tmp_path / "link" / name).as_uri()
+        document = open_document("x", uri=uri).get(uri)
+        assert document is not None
+        snapshot = document.around(0, 0, UTF16)
+        assert snapshot.path == str(tmp_path / "link" / name)
+        assert snapshot.real_path == str(tmp_path.resolve() / "real" / name), "a linked file keeps its own name"
 
 
 def test_a_form_feed_does_not_begin_a_line() -> None:
