@@ -249,7 +249,7 @@ class RequestBuilder:
             return full, unread
         budget = min(SHORT_PROMPT_TOKENS, job.prompt_tokens or SHORT_PROMPT_TOKENS)
         try:
-            short = await self.full(replace(job, prompt_tokens=budget))
+            short = await self.full(replace(job, prompt_tokens=budget, context=()))
         except InvalidInput:  # a sentence as long as that has to be read whole
             return full, unread
         short_unread = await self._engine.unread(short)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fakes.scripted_engines import PacedEngine
-from peft_core.api_types import Timings
+from peft_core.api_types import ContextChunk, Timings
 from peft_core.code.document import Document
 from peft_core.settings import Settings
 from peft_daemon.completion import formats
@@ -138,6 +138,13 @@ def test_each_limit_is_told_with_its_reason() -> None:
 async def test_a_prompt_that_is_to_be_shorter_yet_stays_so() -> None:
     request, _ = await requests(lambda _: 600).quickest(replace(JOB, prompt_tokens=100))
     assert length(request) < 400
+
+
+async def test_a_short_prompt_is_the_text_at_the_cursor_alone() -> None:
+    job = replace(JOB, context=(ContextChunk("other.py", "ANSWER = 42\n"),))
+    short, full = await requests(split(600, 100)).reading(job)
+    assert "ANSWER" in "".join(each.text for each in full.prompt)
+    assert "ANSWER" not in "".join(each.text for each in short.prompt)
 
 
 async def test_a_sentence_that_fits_no_short_prompt_is_read_whole() -> None:
