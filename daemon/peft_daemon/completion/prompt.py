@@ -254,12 +254,13 @@ def _select(document: Document, room: int, held: str, context: Sequence[ContextC
     """Cut the window, ``room`` characters long, out of the document; what is left goes to the chunks, in order."""
     before, after = document.prefix.removesuffix(held), document.suffix
     step = max(1, room // WINDOW_STEPS)
-    own_room = room - min(sum(len(each.path) + 4 + len(each.text) for each in context), int(room * MAX_CONTEXT_SHARE))
+    reserved = min(sum(len(each.path) + 4 + len(each.text) for each in context), int(room * MAX_CONTEXT_SHARE))
+    own_room = room - reserved
     share = int(own_room * PREFIX_SHARE)
     start = _window_start(before, max(share, own_room - _up(len(after), step)), step)
     end = _window_end(after, max(own_room - share, own_room - _up(len(before), step)))
     typed = max(start, _typed_start(document))
-    left = room - _up(len(before) - start, step) - _up(end, step)
+    left = max(reserved, room - _up(len(before) - start, step) - _up(end, step))
     chunks: list[ContextChunk] = []
     for chunk in context:
         left -= len(chunk.path) + 4
