@@ -199,7 +199,7 @@ def _read(file: Path) -> str:
     except OSError as error:
         raise InvalidInput(f"cannot read {file}", why=error.strerror or str(error), fix="Check the path") from None
     try:
-        text = raw.decode("utf-8-sig")  # columns are as an editor shows them
+        text = raw.decode().removeprefix("\ufeff")  # columns are as an editor shows them
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"{file} is not UTF-8 text",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from shape.paths import measured
 
-MAX_FILES = 33
-"""The learner among them: it gives way to each request, and notes where what was shown belongs."""
+MAX_FILES = 35
+"""Among them the learner, which gives way to each request and notes where what was shown belongs, and two tables of
+languages: their names in editors, and how each writes comments and literals."""
 MAX_VALUES = 11
 
 

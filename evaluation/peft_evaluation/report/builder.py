@@ -26,7 +26,7 @@ from peft_evaluation.report.schema import (
 )
 from peft_evaluation.sample import RepositoryTests, SampleSet, groups
 from peft_evaluation.scorers.code_bleu.score import corpus_code_bleu
-from peft_evaluation.scorers.metrics import METRICS, WHOLES
+from peft_evaluation.scorers.metrics import CODE_BLEU_OF_ALL, METRICS, WHOLES
 from peft_evaluation.scorers.scoring import SampleMeans
 from peft_evaluation.stats import SampleValues, adjust_p_values, compare, measure
 
@@ -130,7 +130,7 @@ def _corpus_measures(scored: Sequence[ReportedSample], strategy: str) -> dict[st
         return {}
     value = fmean(corpus_code_bleu(of_seed) for of_seed in pairs.values())
     count = max(map(len, pairs.values()))
-    return {"codebleu-corpus": Measure(value=value, low=value, high=value, count=count, interval="none")}
+    return {CODE_BLEU_OF_ALL: Measure(value=value, low=value, high=value, count=count, interval="none")}
 
 
 def _comparisons(scored: Sequence[ReportedSample], strategies: Sequence[str], baseline: str) -> Iterable[Comparison]:

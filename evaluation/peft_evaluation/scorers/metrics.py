@@ -46,6 +46,8 @@ class Metric:
     """Id of the metric that this is a part of; parts have a table of their own and are not compared."""
 
 
+CODE_BLEU_OF_ALL = "codebleu-corpus"
+"""CodeBLEU of all answers of a strategy as one text, as it is published."""
 _METRICS = (
     *(Metric(f"em@{k}", f"exact match, top {k}", MetricKind.RATE) for k in (1, 2, 5, 10)),
     *(Metric(f"pass@{k}", f"passes the tests, best of {k}", MetricKind.RATE) for k in (1, 2, 5, 10)),
@@ -56,7 +58,7 @@ _METRICS = (
     Metric("codebleu-weighted", "weighted n-grams", MetricKind.MEAN, part_of="codebleu"),
     Metric("codebleu-syntax", "syntax", MetricKind.MEAN, part_of="codebleu"),
     Metric("codebleu-dataflow", "data flow", MetricKind.MEAN, part_of="codebleu"),
-    Metric("codebleu-corpus", "all answers as one text", MetricKind.MEAN, part_of="codebleu"),
+    Metric(CODE_BLEU_OF_ALL, "all answers as one text", MetricKind.MEAN, part_of="codebleu"),
     Metric("similarity", "edit similarity", MetricKind.MEAN),
     Metric("syntax", "valid Python", MetricKind.RATE),
     Metric("tests", "part of the tests passed", MetricKind.MEAN),

@@ -15,7 +15,7 @@ from peft_evaluation.generation import SampleResult, generation_seconds
 from peft_evaluation.journal import Journal
 from peft_evaluation.report import store
 from peft_evaluation.report.schema import Comparison, DataFacts, Machine, Measure, ReportedSample, this_machine
-from peft_evaluation.scorers.metrics import METRICS, WHOLES
+from peft_evaluation.scorers.metrics import CODE_BLEU_OF_ALL, METRICS, WHOLES
 from peft_evaluation.scorers.scoring import SampleMeans
 from peft_evaluation.stats import SampleValues, adjust_p_values, compare, measure_over_seeds
 from peft_evaluation.study.definition import BASELINE, Cell, Study, StudyData
@@ -161,7 +161,7 @@ class _TableBuilder:
         return StudyRow(
             name=name,
             seeds=tuple(seed for cell in done for seed in cell.seeds),
-            metrics=_measures(list(runs.values())),
+            metrics=_measures(list(runs.values())) | self._corpus_measures(strategies),
             by_seed={
                 str(seed): {metric: fmean(numbers.values()) for metric, numbers in run.items() if numbers}
                 for seed, run in runs.items()
@@ -176,6 +176,18 @@ class _TableBuilder:
             answering=_answering_costs([each for each in self._answered if each.strategy in strategies]),
             failures=tuple(dict.fromkeys(self._failures(cells))),
         )
+
+    def _corpus_measures(self, strategies: Set[str]) -> dict[str, Measure]:
+        """Return what is measured of all answers as one text, the mean over the cells."""
+        found = [
+            each.metrics[CODE_BLEU_OF_ALL]
+            for each in self._report.strategies
+            if each.id in strategies and CODE_BLEU_OF_ALL in each.metrics
+        ]
+        if not found:
+            return {}
+        value, count = fmean(each.value for each in found), max(each.count for each in found)
+        return {CODE_BLEU_OF_ALL: Measure(value=value, low=value, high=value, count=count, interval="none")}
 
     def _failures(self, cells: Sequence[Cell]) -> Iterable[str]:
         for cell in cells:

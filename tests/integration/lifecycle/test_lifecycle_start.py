@@ -315,6 +315,6 @@ async def test_the_info_file_says_what_the_daemon_is(tiny: TinyHome) -> None:
     await tiny.ensure()
     told = json.loads(info_file(tiny.paths).read_text())
     assert set(told) == {
-        *("pid", "created", "address", "token", "version", "protocol", "config_digest", "started"),
+        *("pid", "created", "folder", "address", "token", "version", "protocol", "config_digest", "started"),
     }
     assert told["token"] == ""
