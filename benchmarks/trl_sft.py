@@ -15,14 +15,12 @@ Tokens are those of the documents, without padding. The first two steps are not 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tuning import Arm, Clock
+from tuning import Arm, Clock, in_processes, ours, tell, ticks
 
 RANK = 8
 ROW = 1024
@@ -53,39 +51,15 @@ def prepare(options: argparse.Namespace) -> Any:
     return prepare.prepare(job, base, data, installation.entry.prompt_formats)
 
 
-def ours(options: argparse.Namespace) -> Arm:
-    from peft_tuning import events, trainer
-
-    prepared, clock, losses = prepare(options), Clock(), []
-
-    def tell(event: events.TrainingEvent) -> None:
-        if isinstance(event, events.StepFinished):
-            clock.tick()
-            losses.append(event.loss)
-
-    with tempfile.TemporaryDirectory() as folder:
-        result = trainer.train(prepared, Path(folder, "run"), tell)
-    return _arm(clock, list(prepared.schedule.tokens), result.peak_memory_bytes, losses)
-
-
 def with_trl(options: argparse.Namespace) -> Arm:
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     from peft_tuning.resources import PeakMemory
 
     prepared, clock, losses = prepare(options), Clock(), []
     rows = Dataset.from_list([{"input_ids": [*each.prompt, *each.response]} for each in prepared.train.examples])
-
-    class Ticks(TrainerCallback):
-        def on_step_end(self, *_args: object, **_kwargs: object) -> None:
-            clock.tick()
-
-        def on_log(self, *_args: object, logs: dict[str, float], **_kwargs: object) -> None:
-            if "loss" in logs:
-                losses.append(logs["loss"])
 
     with tempfile.TemporaryDirectory() as folder, PeakMemory(torch.device("cpu")) as peak:
         arguments = SFTConfig(
@@ -110,11 +84,11 @@ def with_trl(options: argparse.Namespace) -> Arm:
             args=arguments,
             train_dataset=rows,
             processing_class=_tokenizer(),
-            callbacks=[Ticks()],
+            callbacks=[ticks(clock, losses)],
         )
         trainer.train()
         tokens = [len(row["input_ids"]) for row in trainer.train_dataset]
-    return _arm(clock, tokens[: len(clock.wall)], peak.peak, losses)
+    return clock.arm(tokens[: len(clock.wall)], peak.peak, losses, uncounted=UNCOUNTED)
 
 
 def _tokenizer() -> Any:
@@ -128,11 +102,6 @@ def _tokenizer() -> Any:
     return load_model(installation.base.path, Precision.BFLOAT16).tokenizer
 
 
-def _arm(clock: Clock, tokens: list[int], peak: int, losses: list[float]) -> Arm:
-    del clock.wall[: UNCOUNTED - 1], clock.cpu[: UNCOUNTED - 1]
-    return clock.arm(tokens[UNCOUNTED - 1 :], peak, losses)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repository", type=Path)
@@ -142,15 +111,9 @@ def main() -> None:
     parser.add_argument("--arm", choices=("trl", "ours"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        arm = ours(options) if options.arm == "ours" else with_trl(options)
-        sys.stdout.write("ARM " + msgspec.json.encode(arm).decode() + "\n")
+        tell(ours(prepare(options), uncounted=UNCOUNTED) if options.arm == "ours" else with_trl(options))
         return
-    arms = {}
-    for name in ("trl", "ours"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--arm", name]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        line = next(line for line in output.splitlines() if line.startswith("ARM "))
-        arms[name] = msgspec.json.decode(line[4:], type=Arm)
+    arms = in_processes(__file__, "trl", "ours")
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(arms), indent=2).decode())
         return

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,14 @@ class Clock:
         self.wall.append(time.perf_counter())
         self.cpu.append(time.process_time())
 
-    def arm(self, tokens: list[int], peak: int, losses: list[float]) -> Arm:
-        counted = sum(tokens[1:])
-        steps = [later - earlier for earlier, later in zip(self.wall, self.wall[1:], strict=False)]
+    def arm(self, tokens: list[int], peak: int, losses: list[float], *, uncounted: int = 1) -> Arm:
+        """``tokens`` are those of each step, of which the first ``uncounted`` do not count."""
+        counted = sum(tokens[uncounted:])
+        wall, cpu = self.wall[uncounted - 1 :], self.cpu[uncounted - 1 :]
+        steps = [later - earlier for earlier, later in pairwise(wall)]
         return Arm(
             counted / sum(steps),
-            counted / (self.cpu[-1] - self.cpu[0]),
+            counted / (cpu[-1] - cpu[0]),
             peak / 1e6,
             sum(losses) / len(losses),
             [round(each, 2) for each in steps],
@@ -92,10 +95,10 @@ def prepare(options: argparse.Namespace) -> Any:
     return prepare.prepare(job, base, data, formats)
 
 
-def ours(options: argparse.Namespace) -> Arm:
+def ours(prepared: Any, *, uncounted: int = 1) -> Arm:
     from peft_tuning import events, trainer
 
-    prepared, clock, losses = prepare(options), Clock(), []
+    clock, losses = Clock(), []
 
     def tell(event: events.TrainingEvent) -> None:
         if isinstance(event, events.StepFinished):
@@ -104,12 +107,27 @@ def ours(options: argparse.Namespace) -> Arm:
 
     with tempfile.TemporaryDirectory() as folder:
         result = trainer.train(prepared, Path(folder, "run"), tell)
-    return clock.arm(list(prepared.schedule.tokens), result.peak_memory_bytes, losses)
+    return clock.arm(list(prepared.schedule.tokens), result.peak_memory_bytes, losses, uncounted=uncounted)
+
+
+def ticks(clock: Clock, losses: list[float]) -> Any:
+    """A callback of transformers' trainers that notes the time and the loss of each step."""
+    from transformers import TrainerCallback
+
+    class Ticks(TrainerCallback):
+        def on_step_end(self, *_args: object, **_kwargs: object) -> None:
+            clock.tick()
+
+        def on_log(self, *_args: object, logs: dict[str, float], **_kwargs: object) -> None:
+            if "loss" in logs:
+                losses.append(logs["loss"])
+
+    return Ticks()
 
 
 def plain(options: argparse.Namespace) -> Arm:
     import torch
-    from transformers import Trainer, TrainerCallback, TrainingArguments
+    from transformers import Trainer, TrainingArguments
 
     from peft_tuning.resources import PeakMemory
 
@@ -124,14 +142,6 @@ def plain(options: argparse.Namespace) -> Arm:
             "attention_mask": [*[1] * len(ids), *[0] * padding],
             "labels": [*[-100] * len(each.prompt), *each.response, *[-100] * padding],
         }
-
-    class Ticks(TrainerCallback):
-        def on_step_end(self, *_args: object, **_kwargs: object) -> None:
-            clock.tick()
-
-        def on_log(self, *_args: object, logs: dict[str, float], **_kwargs: object) -> None:
-            if "loss" in logs:
-                losses.append(logs["loss"])
 
     rows = [row(examples[index]) for batch in prepared.schedule.batches for index in batch]
 
@@ -155,8 +165,25 @@ def plain(options: argparse.Namespace) -> Arm:
             disable_tqdm=True,
             dataloader_pin_memory=False,
         )
-        InOrder(model=prepared.model, args=arguments, train_dataset=rows, callbacks=[Ticks()]).train()
+        InOrder(model=prepared.model, args=arguments, train_dataset=rows, callbacks=[ticks(clock, losses)]).train()
     return clock.arm(list(prepared.schedule.tokens), peak.peak, losses)
+
+
+def tell(arm: Arm) -> None:
+    """Tell the process that compares how this one went."""
+    sys.stdout.write("ARM " + msgspec.json.encode(arm).decode() + "\n")
+
+
+def in_processes(script: str, *names: str) -> dict[str, Arm]:
+    """Run a script with its own options and ``--arm``, in a process of its own for each name."""
+    arms = {}
+    for name in names:
+        command = [sys.executable, script, *sys.argv[1:], "--arm", name]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        line = next(line for line in output.splitlines() if line.startswith("ARM "))
+        arms[name] = msgspec.json.decode(line[4:], type=Arm)
+        sys.stderr.write(f"{name}: {line[4:]}\n")
+    return arms
 
 
 def main() -> None:
@@ -169,16 +196,9 @@ def main() -> None:
     parser.add_argument("--arm", choices=("plain", "ours"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        arm = ours(options) if options.arm == "ours" else plain(options)
-        sys.stdout.write("ARM " + msgspec.json.encode(arm).decode() + "\n")
+        tell(ours(prepare(options)) if options.arm == "ours" else plain(options))
         return
-    arms = {}
-    for name in ("plain", "ours"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--arm", name]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        line = next(line for line in output.splitlines() if line.startswith("ARM "))
-        arms[name] = msgspec.json.decode(line[4:], type=Arm)
-        sys.stderr.write(f"{name}: {line[4:]}\n")
+    arms = in_processes(__file__, "plain", "ours")
     theirs, own = arms["plain"], arms["ours"]
     result = Result(
         theirs,
