@@ -130,9 +130,8 @@ def select_passages(index: Index, query: SelectionQuery) -> Iterator[ContextChun
     language = language_of(query.path)
     hidden = _hidden_lines(query)
     own = [Passage(query.path, *rows, 0.0) for rows in split_passages(hidden)]
-    scores = index.score(
-        words, (split_words("\n".join(hidden[each.start : each.end])) for each in own), min_shared=MIN_SHARED_WORDS
-    )
+    own_words = [split_words("\n".join(hidden[each.start : each.end])) for each in own]
+    scores = index.score(words, own_words, min_shared=MIN_SHARED_WORDS) if own else []
     found = [replace(each, score=score) for each, score in zip(own, scores, strict=True) if score]
     found += index.search(words, MAX_PASSAGES, min_shared=MIN_SHARED_WORDS, exclude=query.path)
     shown: dict[str, list[range]] = {}
