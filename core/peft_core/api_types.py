@@ -322,6 +322,18 @@ class AdapterSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What is wrong with its files, where that is known: it answers nothing then."""
 
 
+class AdapterList(msgspec.Struct, frozen=True):
+    """Answer of ``GET /v1/adapters`` and ``POST /v1/adapters/use``."""
+
+    adapters: list[AdapterSummary]
+
+
+class ShutdownResponse(msgspec.Struct, frozen=True):
+    """Answer of ``POST /v1/shutdown``."""
+
+    stopping: bool = True
+
+
 class UseAdapterRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Body of ``POST /v1/adapters/use``: which adapter serves a task, everywhere or below one folder."""
 

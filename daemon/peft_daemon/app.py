@@ -46,7 +46,7 @@ from peft_daemon.models.catalogue import ModelEntry, memory_shortage, open_catal
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
-from peft_daemon.routes import chat, learning, llama_server, native, openai
+from peft_daemon.routes import chat, learning, llama_server, native, openai, openapi
 from peft_daemon.routes.middleware import AccessMiddleware, Activity, ActivityMiddleware
 from peft_daemon.routes.responses import ERROR_HANDLERS
 
@@ -173,21 +173,22 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             learning=learning_service.line(),
         )
 
+    routes = [
+        *native.routes(
+            service,
+            stop=activity.request_stop,
+            status=status,
+            feedback=None if settings.feedback == "off" else feedback,
+            context=context,
+            learner=learner,
+        ),
+        *learning.routes(learning_service),
+        *openai.routes(service),
+        *chat.routes(service),
+        *llama_server.routes(service),
+    ]
     return Starlette(
-        routes=[
-            *native.routes(
-                service,
-                stop=activity.request_stop,
-                status=status,
-                feedback=None if settings.feedback == "off" else feedback,
-                context=context,
-                learner=learner,
-            ),
-            *learning.routes(learning_service),
-            *openai.routes(service),
-            *chat.routes(service),
-            *llama_server.routes(service),
-        ],
+        routes=[*routes, openapi.document_route(routes)],
         middleware=[
             Middleware(AccessMiddleware, token=info.token or None),
             Middleware(ActivityMiddleware, activity=activity),

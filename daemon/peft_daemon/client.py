@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from peft_core.api_types import (
+    AdapterList,
     AdapterSummary,
     CompleteRequest,
     CompleteResponse,
@@ -83,10 +84,6 @@ SILENCE_S = 5.0
 """A daemon that says nothing for so long is asked whether it is there at all: a model may take minutes."""
 PROBE_S = 10.0
 """How long it may take to answer that."""
-
-
-class _Adapters(msgspec.Struct, frozen=True):
-    adapters: list[AdapterSummary]
 
 
 @dataclass(frozen=True)
@@ -294,7 +291,7 @@ class DaemonClient:
 
     async def adapters(self) -> list[AdapterSummary]:
         """All adapters of this installation."""
-        return (await self._ask("GET", "/v1/adapters", _Adapters)).adapters
+        return (await self._ask("GET", "/v1/adapters", AdapterList)).adapters
 
     async def use_adapter(self, request: UseAdapterRequest) -> None:
         """Choose the adapter of a task, everywhere or below one folder."""

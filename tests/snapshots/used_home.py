@@ -43,6 +43,7 @@ class UsedHome:
 
     root: Path
     model: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
     """Of each command its exit code and all documents that it printed."""
 
@@ -72,7 +73,7 @@ class UsedHome:
             "PEFT_DAEMON_CONTEXT_TOKENS": "16384",
             "PEFT_DAEMON_PROMPT_TOKENS": "4096",
         }
-        return {**os.environ, **changed}
+        return {**os.environ, **changed, **self.variables}
 
     def run(self, commands: Mapping[str, Sequence[object]]) -> None:
         """Run commands one after another; what each printed is kept under its key."""

@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from peft_core.api_types import Probability, SamplingParams, Task, Text, Timings
 from peft_core.errors import InvalidInput
@@ -33,6 +32,7 @@ from peft_daemon.routes.openai import (
     stop_strings,
     usage_of,
 )
+from peft_daemon.routes.openapi import ApiRoute
 from peft_daemon.routes.responses import body
 
 AnswerTokens = Annotated[int, Meta(ge=-1)]
@@ -171,7 +171,7 @@ class ChatWriter(AnswerWriter):
         return ChatPiece(**head, choices=[DeltaChoice(delta=delta, finish_reason=reason)])
 
 
-def routes(service: CompletionService) -> list[Route]:
+def routes(service: CompletionService) -> list[ApiRoute]:
     """The routes of this protocol."""
 
     async def chat(request: Request) -> Response:
@@ -180,7 +180,17 @@ def routes(service: CompletionService) -> list[Route]:
         raw = _raw_request(asked, model.chat_format, adapter)
         return await answered(request, service, asked, raw, model=model, writer=ChatWriter())
 
-    return [Route("/v1/chat/completions", chat, methods=["POST"])]
+    return [
+        ApiRoute(
+            "POST",
+            "/v1/chat/completions",
+            chat,
+            "Answer a chat (OpenAI)",
+            takes=ChatBody,
+            gives=ChatAnswer,
+            streams=ChatPiece,
+        )
+    ]
 
 
 def _raw_request(asked: ChatBody, form: ChatFormat, adapter: Manifest | None) -> RawRequest:

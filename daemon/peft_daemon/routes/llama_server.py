@@ -11,10 +11,9 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from peft_core import __version__
 from peft_core.api_types import ContextChunk, FinishReason, SamplingParams, Task, Temperature, Text
@@ -28,6 +27,7 @@ from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import GenerationChunk
 from peft_daemon.routes.chat import Messages
+from peft_daemon.routes.openapi import ApiRoute
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 DEFAULT_TOKENS = 128
@@ -93,7 +93,86 @@ class ApplyTemplateBody(msgspec.Struct, frozen=True):
     """Whose chat format; null: that of the model that answers chats."""
 
 
-def routes(service: CompletionService) -> list[Route]:
+class InfillTimings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times and token counts of an answer."""
+
+    cache_n: int
+    prompt_n: int
+    prompt_ms: float
+    prompt_per_token_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_token_ms: float
+    predicted_per_second: float
+
+
+class InfillAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, or one piece of a stream, which has the first two fields only.
+
+    With ``response_fields`` it has those fields, under the paths that were asked for.
+    """
+
+    content: str | UnsetType = UNSET
+    stop: bool | UnsetType = UNSET
+    stop_type: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    tokens_predicted: int | UnsetType = UNSET
+    tokens_evaluated: int | UnsetType = UNSET
+    tokens_cached: int | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET
+    timings: InfillTimings | UnsetType = UNSET
+
+
+class HealthError(msgspec.Struct, frozen=True):
+    """Why nothing can be answered now."""
+
+    message: str
+    code: int = 503
+    type: str = "unavailable_error"
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """Whether completions are answered; ``error`` where they are not."""
+
+    status: str
+    error: HealthError | UnsetType = UNSET
+
+
+class GenerationSettings(msgspec.Struct, frozen=True):
+    """How much the model reads."""
+
+    n_ctx: int
+
+
+class Props(msgspec.Struct, frozen=True, kw_only=True):
+    """What is served."""
+
+    default_generation_settings: GenerationSettings
+    total_slots: int
+    model_alias: str
+    build_info: str
+
+
+class TokenizeAnswer(msgspec.Struct, frozen=True):
+    """Token ids."""
+
+    tokens: list[int]
+
+
+class DetokenizeAnswer(msgspec.Struct, frozen=True):
+    """The text of tokens."""
+
+    content: str
+
+
+class ApplyTemplateAnswer(msgspec.Struct, frozen=True):
+    """The messages as the model reads them."""
+
+    prompt: str
+
+
+def routes(service: CompletionService) -> list[ApiRoute]:
     """The routes of this protocol."""
 
     async def infill(request: Request) -> Response:
@@ -109,24 +188,24 @@ def routes(service: CompletionService) -> list[Route]:
     async def health(request: Request) -> Response:
         engine = service.models[Task.FILL].engine.status()
         if engine.state is EngineState.READY and engine.responding:
-            return answer({"status": "ok"})
+            return answer(HealthAnswer("ok"))
         loads = engine.state is EngineState.STARTING and not engine.last_error
         hangs = engine.state is EngineState.READY
         failure = error_line(engine.last_error, engine.fix)
         message = "Loading model" if loads else "The engine does not answer" if hangs else failure
-        error = {"code": 503, "message": message or f"The engine is {engine.state}", "type": "unavailable_error"}
-        return answer({"status": "loading" if loads else "error", "error": error}, 503)
+        error = HealthError(message or f"The engine is {engine.state}")
+        return answer(HealthAnswer("loading" if loads else "error", error), 503)
 
     async def props(request: Request) -> Response:
         model = service.models[Task.FILL]
-        settings = {"n_ctx": model.context_tokens}
+        settings = GenerationSettings(model.context_tokens)
         return answer(
-            {
-                "default_generation_settings": settings,
-                "total_slots": model.slots,
-                "model_alias": model.id,
-                "build_info": f"peft-daemon {__version__}",
-            }
+            Props(
+                default_generation_settings=settings,
+                total_slots=model.slots,
+                model_alias=model.id,
+                build_info=f"peft-daemon {__version__}",
+            )
         )
 
     async def tokenize(request: Request) -> Response:
@@ -134,26 +213,63 @@ def routes(service: CompletionService) -> list[Route]:
         special = asked.parse_special is not False
         model, _ = service.choose(Task.FILL, asked.model)
         tokens = await while_connected(request, model.tokenizer.tokenize(asked.content, special=special))
-        return answer({"tokens": tokens})
+        return answer(TokenizeAnswer(tokens))
 
     async def detokenize(request: Request) -> Response:
         asked = await body(request, DetokenizeBody)
         model, _ = service.choose(Task.FILL, asked.model)
-        return answer({"content": await while_connected(request, model.tokenizer.detokenize(asked.tokens))})
+        return answer(DetokenizeAnswer(await while_connected(request, model.tokenizer.detokenize(asked.tokens))))
 
     async def apply_template(request: Request) -> Response:
         asked = await body(request, ApplyTemplateBody)
         model, _ = service.choose(Task.INTENT, asked.model)
         prompt = chat_prompt([each.read() for each in asked.messages], model.chat_format)
-        return answer({"prompt": "".join(segment.text for segment in prompt)})
+        return answer(ApplyTemplateAnswer("".join(segment.text for segment in prompt)))
 
     return [
-        Route("/infill", infill, methods=["POST"]),
-        Route("/health", health),
-        Route("/props", props),
-        Route("/tokenize", tokenize, methods=["POST"]),
-        Route("/detokenize", detokenize, methods=["POST"]),
-        Route("/apply-template", apply_template, methods=["POST"]),
+        ApiRoute(
+            "POST",
+            "/infill",
+            infill,
+            "Fill a hole (llama.cpp)",
+            takes=InfillBody,
+            gives=InfillAnswer,
+            streams=InfillAnswer,
+        ),
+        ApiRoute(
+            "GET",
+            "/health",
+            health,
+            "Tell whether completions are answered (llama.cpp)",
+            gives=HealthAnswer,
+            failure=(503, HealthAnswer),
+            is_open=True,
+        ),
+        ApiRoute("GET", "/props", props, "Tell what is served (llama.cpp)", gives=Props),
+        ApiRoute(
+            "POST",
+            "/tokenize",
+            tokenize,
+            "Give the tokens of a text (llama.cpp)",
+            takes=TokenizeBody,
+            gives=TokenizeAnswer,
+        ),
+        ApiRoute(
+            "POST",
+            "/detokenize",
+            detokenize,
+            "Give the text of tokens (llama.cpp)",
+            takes=DetokenizeBody,
+            gives=DetokenizeAnswer,
+        ),
+        ApiRoute(
+            "POST",
+            "/apply-template",
+            apply_template,
+            "Write a chat as the model reads it (llama.cpp)",
+            takes=ApplyTemplateBody,
+            gives=ApplyTemplateAnswer,
+        ),
     ]
 
 
@@ -171,30 +287,30 @@ def _raw_request(asked: InfillBody, adapter: Manifest | None) -> RawRequest:
     )
 
 
-def _last(model: ModelInstance, end: GenerationChunk, content: str, fields: Sequence[str] | None) -> dict[str, Any]:
+def _last(model: ModelInstance, end: GenerationChunk, content: str, fields: Sequence[str] | None) -> Any:
     t = end.timings
-    whole = {
-        "content": content,
-        "stop": True,
-        "stop_type": "limit" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "eos",
-        "model": end.model or model.id,
-        "tokens_predicted": t.decode_tokens,
-        "tokens_evaluated": t.prompt_tokens,
-        "tokens_cached": t.prompt_reused + t.decode_tokens,
-        "truncated": False,
-        "timings": {
-            "cache_n": t.prompt_reused,
-            "prompt_n": t.prompt_evaluated,
-            "prompt_ms": t.prompt_ms,
-            "prompt_per_token_ms": t.prompt_ms / t.prompt_evaluated if t.prompt_evaluated else 0.0,
-            "prompt_per_second": 1000 * t.prompt_evaluated / t.prompt_ms if t.prompt_ms else 0.0,
-            "predicted_n": t.decode_tokens,
-            "predicted_ms": t.decode_ms,
-            "predicted_per_token_ms": t.decode_ms / t.decode_tokens if t.decode_tokens else 0.0,
-            "predicted_per_second": 1000 * t.decode_tokens / t.decode_ms if t.decode_ms else 0.0,
-        },
-    }
-    return _chosen(whole, fields) if fields else whole
+    whole = InfillAnswer(
+        content=content,
+        stop=True,
+        stop_type="limit" if end.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT) else "eos",
+        model=end.model or model.id,
+        tokens_predicted=t.decode_tokens,
+        tokens_evaluated=t.prompt_tokens,
+        tokens_cached=t.prompt_reused + t.decode_tokens,
+        truncated=False,
+        timings=InfillTimings(
+            cache_n=t.prompt_reused,
+            prompt_n=t.prompt_evaluated,
+            prompt_ms=t.prompt_ms,
+            prompt_per_token_ms=t.prompt_ms / t.prompt_evaluated if t.prompt_evaluated else 0.0,
+            prompt_per_second=1000 * t.prompt_evaluated / t.prompt_ms if t.prompt_ms else 0.0,
+            predicted_n=t.decode_tokens,
+            predicted_ms=t.decode_ms,
+            predicted_per_token_ms=t.decode_ms / t.decode_tokens if t.decode_tokens else 0.0,
+            predicted_per_second=1000 * t.decode_tokens / t.decode_ms if t.decode_ms else 0.0,
+        ),
+    )
+    return _chosen(msgspec.to_builtins(whole), fields) if fields else whole
 
 
 def _chosen(whole: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
@@ -211,7 +327,7 @@ def _chosen(whole: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
 
 async def _whole(
     generated: AsyncGenerator[GenerationChunk, None], model: ModelInstance, fields: Sequence[str] | None
-) -> dict[str, Any]:
+) -> Any:
     text = ""
     async with aclosing(generated) as chunks:
         async for chunk in chunks:
@@ -227,6 +343,6 @@ async def _stream(
     async with aclosing(generated) as chunks:
         async for chunk in chunks:
             if chunk.reason is None:
-                yield msgspec.json.encode({"content": chunk.text, "stop": False})
+                yield msgspec.json.encode(InfillAnswer(content=chunk.text, stop=False))
             else:
                 yield msgspec.json.encode(_last(model, chunk, chunk.text, fields))

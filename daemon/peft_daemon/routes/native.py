@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from peft_core.api_types import (
+    AdapterList,
     CompleteRequest,
     CompleteResponse,
     ContextChanged,
@@ -21,13 +21,18 @@ from peft_core.api_types import (
     FeedbackRequest,
     FeedbackResponse,
     FinalEvent,
+    ShutdownResponse,
+    StreamEvent,
     UseAdapterRequest,
+    WarmResponse,
 )
 from peft_core.errors import InvalidInput
+from peft_core.status_types import DaemonStatus
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.learning.learner import Learner
+from peft_daemon.routes.openapi import ApiRoute
 from peft_daemon.routes.responses import answer, body, event_stream, while_connected
 
 
@@ -35,11 +40,11 @@ def routes(
     service: CompletionService,
     *,
     stop: Callable[[], None],
-    status: Callable[[], object],
+    status: Callable[[], DaemonStatus],
     feedback: FeedbackStore | None,
     context: RepositoryContext,
     learner: Learner,
-) -> list[Route]:
+) -> list[ApiRoute]:
     """The routes of this protocol; ``stop`` asks the server to end, ``status`` describes the daemon.
 
     Without a ``feedback`` store the records of clients are dropped. ``context`` is told of saved files and fresh edits,
@@ -80,32 +85,68 @@ def routes(
         return answer(status())
 
     async def adapters(request: Request) -> Response:
-        return answer({"adapters": service.adapters()})
+        return answer(AdapterList(service.adapters()))
 
     async def use_adapter(request: Request) -> Response:
         asked = await body(request, UseAdapterRequest)
         if asked.repository is not None and not Path(asked.repository).is_absolute():
             raise InvalidInput(f"'{asked.repository[:200]}' is not absolute", fix="Send the folder's full path")
         await service.use_adapter(asked)
-        return answer({"adapters": service.adapters()})
+        return answer(AdapterList(service.adapters()))
 
     async def shutdown(request: Request) -> Response:
         stop()
-        return answer({"stopping": True})
+        return answer(ShutdownResponse())
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [
-        Route("/v1/complete", complete, methods=["POST"]),
-        Route("/v1/warm", warm, methods=["POST"]),
-        Route("/v1/feedback", record, methods=["POST"]),
-        Route("/v1/context/changed", context_changed, methods=["POST"]),
-        Route("/v1/status", get_status),
-        Route("/v1/adapters", adapters),
-        Route("/v1/adapters/use", use_adapter, methods=["POST"]),
-        Route("/v1/shutdown", shutdown, methods=["POST"]),
-        Route("/metrics", metrics),
+        ApiRoute(
+            "POST",
+            "/v1/complete",
+            complete,
+            "Complete the text at a cursor",
+            takes=CompleteRequest,
+            gives=CompleteResponse,
+            streams=StreamEvent,
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/warm",
+            warm,
+            "Read the prompt of a completion that is likely to come",
+            takes=CompleteRequest,
+            gives=WarmResponse,
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/feedback",
+            record,
+            "Record what became of a suggestion",
+            takes=FeedbackRequest,
+            gives=FeedbackResponse,
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/context/changed",
+            context_changed,
+            "Tell which files were saved and edited",
+            takes=ContextChanged,
+            gives=ContextResponse,
+        ),
+        ApiRoute("GET", "/v1/status", get_status, "Tell how the daemon is", gives=DaemonStatus),
+        ApiRoute("GET", "/v1/adapters", adapters, "List the adapters", gives=AdapterList),
+        ApiRoute(
+            "POST",
+            "/v1/adapters/use",
+            use_adapter,
+            "Choose the adapter that serves a task",
+            takes=UseAdapterRequest,
+            gives=AdapterList,
+        ),
+        ApiRoute("POST", "/v1/shutdown", shutdown, "End the daemon gracefully", gives=ShutdownResponse),
+        ApiRoute("GET", "/metrics", metrics, "Give figures for Prometheus", gives=str),
     ]
 
 

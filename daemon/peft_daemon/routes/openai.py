@@ -22,7 +22,6 @@ import msgspec
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from peft_core.api_types import (
     BASE,
@@ -43,7 +42,8 @@ from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import GenerationChunk, TokenLogprob
-from peft_daemon.routes.responses import answer, body, event_stream, while_connected
+from peft_daemon.routes.openapi import ApiRoute
+from peft_daemon.routes.responses import END_OF_STREAM, answer, body, event_stream, while_connected
 
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 StopStrings = Stop | Annotated[list[Stop], Meta(max_length=64)]
@@ -142,7 +142,7 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[ModelCard]
 
 
-def routes(service: CompletionService) -> list[Route]:
+def routes(service: CompletionService) -> list[ApiRoute]:
     """The routes of this protocol."""
 
     async def completions(request: Request) -> Response:
@@ -164,9 +164,17 @@ def routes(service: CompletionService) -> list[Route]:
         return answer(card)
 
     return [
-        Route("/v1/completions", completions, methods=["POST"]),
-        Route("/v1/models", models),
-        Route("/v1/models/{model_id:path}", model),
+        ApiRoute(
+            "POST",
+            "/v1/completions",
+            completions,
+            "Continue a text or fill a hole (OpenAI)",
+            takes=CompletionsBody,
+            gives=CompletionsAnswer,
+            streams=CompletionsAnswer,
+        ),
+        ApiRoute("GET", "/v1/models", models, "List what `model` may name (OpenAI)", gives=ModelList),
+        ApiRoute("GET", "/v1/models/{model_id:path}", model, "Describe one of them (OpenAI)", gives=ModelCard),
     ]
 
 
@@ -254,7 +262,7 @@ async def answered(
     generated = service.raw(raw, model=model, route=writer.route)
     if asked.stream:
         with_usage = bool((asked.stream_options or {}).get("include_usage"))
-        return await event_stream(request, _stream(generated, head, writer, with_usage=with_usage), last=b"[DONE]")
+        return await event_stream(request, _stream(generated, head, writer, with_usage=with_usage), last=END_OF_STREAM)
     return answer(await while_connected(request, _whole(generated, head, writer)))
 
 

@@ -20,6 +20,9 @@ from peft_core.wire_errors import ErrorResponse, http_error_body
 
 T = TypeVar("T")
 
+END_OF_STREAM = b"[DONE]"
+"""The last event of a stream to OpenAI's clients."""
+
 
 async def body(request: Request, kind: type[T]) -> T:
     """The request's body as a validated ``kind``; raises InvalidInput saying which field is wrong."""
