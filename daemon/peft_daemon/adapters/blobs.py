@@ -167,6 +167,7 @@ def _make_manifest(
         gguf_bytes=exported.stat().st_size if exported.exists() else 0,
         engines=facts.engines,
         scales=facts.scalable,
+        scale=record.scale,
         files={path.relative_to(staged).as_posix(): file_sha256(path) for path in sorted(files)},
     )
 

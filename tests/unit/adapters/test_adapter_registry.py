@@ -257,6 +257,12 @@ class TestLease:
         assert (lease.digest, lease.scale) == (manifest.digest, 0.5)
         assert gguf.GGUFReader(lease.path).fields["general.type"].contents() == "adapter"
 
+    def test_an_adapter_is_served_at_the_scale_of_its_record(
+        self, registry: AdapterRegistry, base: BaseModel, tmp_path: Path
+    ) -> None:
+        manifest = registry.import_(write_peft(tmp_path / "half", record={"scale": 0.5}), name="half", base=base)
+        assert manifest.scale == registry.get("half").scale == 0.5
+
     def test_a_lease_of_a_removed_adapter_is_not_found(self, registry: AdapterRegistry, store: Store) -> None:
         manifest = store("mine")
         registry.remove("mine")
