@@ -205,7 +205,9 @@ async def measure(speed: EngineSpeed, right: float, traces: Sequence[Trace]) -> 
         for trace in traces:
             engine = PlayedEngine(speed)
             registry = AdapterRegistry(Path(folder) / "adapters")
-            service = CompletionService(settings, model, engine, registry, RepositoryContext(0), known_speed=speed)
+            service = CompletionService(
+                settings, model, engine, registry, RepositoryContext(lambda _path: 0), known_speed=speed
+            )
             typist = Typist(service, engine, right)
             await typist.replay(trace)
             await service.close()

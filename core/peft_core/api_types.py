@@ -244,7 +244,7 @@ class ContextResponse(msgspec.Struct, frozen=True):
     """Answer of ``POST /v1/context/changed``."""
 
     taken: bool
-    """False where the daemon shows no code of other files (setting ``repository_context``), or not of this folder."""
+    """False where the daemon shows no code of other files (``repository_context``, the gate), or not of this folder."""
 
 
 class Outcome(StrEnum):

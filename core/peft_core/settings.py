@@ -186,8 +186,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = True
     repository_context: Annotated[
         int,
-        Meta(ge=0, le=2048, description="most tokens of code from the workspace's other files in a prompt; 0: none"),
-    ] = 0
+        Meta(
+            ge=-1,
+            le=2048,
+            description="most tokens of code from the workspace's other files in a prompt; 0: none; -1: none but where "
+            "`tune --repo` found that they help",
+        ),
+    ] = -1
     feedback: Annotated[
         Literal["counts", "text", "off"],
         Meta(

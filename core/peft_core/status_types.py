@@ -35,7 +35,7 @@ class ContextStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Code of other files, as ``GET /v1/status`` tells of it."""
 
     tokens: int
-    """Most that a completion is shown; 0: none."""
+    """Most that a completion is shown, by the setting or in a workspace that is indexed; 0: none."""
     pid: int | None = None
     """Of the process that has the indexes; null: none runs."""
     memory_bytes: int = 0

@@ -81,7 +81,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     Forbidden where code would be sent to a server that the user has not agreed to.
     """
     registry, metrics = AdapterRegistry(paths.adapters), Metrics()
-    context = RepositoryContext(settings.repository_context)
+    context = RepositoryContext(lambda path: registry.context_tokens(path, settings))
     by_task = open_catalogue(paths).by_task(settings)
     fill, intent = by_task[Task.FILL], by_task[Task.INTENT]
 

@@ -16,4 +16,6 @@ from peft_daemon.models.catalogue import ModelEntry
 def one_model_service(entry: ModelEntry, engine: Engine, registry: AdapterRegistry) -> CompletionService:
     settings, metrics = Settings(), Metrics()
     model = ModelInstance(settings, entry, engine, registry, metrics.generated, slots=1)
-    return CompletionService(settings, dict.fromkeys(Task, model), registry, RepositoryContext(0), metrics)
+    return CompletionService(
+        settings, dict.fromkeys(Task, model), registry, RepositoryContext(lambda _path: 0), metrics
+    )

@@ -20,7 +20,8 @@ from peft_core import files
 from peft_core.api_types import BASE, AdapterSummary, Task
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import private_folder
-from peft_core.status_types import LLAMACPP
+from peft_core.settings import Settings
+from peft_core.status_types import LLAMACPP, UPSTREAM
 from peft_daemon.adapters.blobs import AdapterVerifier, BlobStore, utc_now
 from peft_daemon.adapters.manifest import DIGEST_PATTERN, AdapterLease, Manifest, lost_summary, require_usable_name
 from peft_daemon.adapters.peft_files import round_to_float16
@@ -30,6 +31,7 @@ from peft_daemon.adapters.registry_state import (
     NameVersion,
     RegistryFiles,
     RegistryState,
+    RepositoryAdapters,
     enclosing_folders,
 )
 from peft_daemon.adapters.validation import BaseModel
@@ -114,7 +116,7 @@ class AdapterRegistry:
         reference = requested
         if reference is None and path is not None and state.folders:
             settings = (state.folders[folder] for folder in enclosing_folders(path) if folder in state.folders)
-            reference = next((tasks[task] for tasks in settings if task in tasks), None)
+            reference = next((each.tasks[task] for each in settings if task in each.tasks), None)
         if reference is None:
             reference = state.active.everywhere.get(task, BASE)
         return None if reference == BASE else self._get(state, reference)
@@ -123,9 +125,21 @@ class AdapterRegistry:
         """Return whether ``name`` itself, not only what it points at, was put in use somewhere."""
         return any(reference == name for reference, _ in self._state_files.state().active.uses())
 
-    def own_setting(self, task: Task, folder: Path) -> str | None:
-        """Return the name or digest (or ``base``) that was chosen for exactly this folder; None if there is none."""
-        return self._state_files.state().folders.get(os.path.normcase(folder), {}).get(task)
+    def own_setting(self, folder: Path) -> RepositoryAdapters | None:
+        """Return what was chosen for exactly this folder; None if nothing was."""
+        return self._state_files.state().folders.get(os.path.normcase(folder))
+
+    def context_tokens(self, path: str, settings: Settings) -> int:
+        """Return how many tokens of other files' code prompts at ``path`` may show: as set, else as the gate found.
+
+        What the gate of tuning found counts in the folder that was learned, up to one with an adapter of its own. It
+        counts for no server elsewhere: the user agreed to send code of other files only if the setting says so.
+        """
+        if settings.repository_context >= 0 or settings.engine == UPSTREAM:
+            return max(0, settings.repository_context)
+        folders = self._state_files.state().folders
+        own = (folders[folder] for folder in (enclosing_folders(path) if folders else ()) if folder in folders)
+        return next((each.context for each in own if each.context or Task.FILL in each.tasks), 0)
 
     def in_use(self) -> list[Manifest]:
         """Return the adapters in use, those used everywhere first; removed and unreadable ones are left out."""
@@ -195,6 +209,11 @@ class AdapterRegistry:
             self._state_files.write_active(state.active.with_use(reference, tasks, repository))
         return manifest
 
+    def show_context(self, tokens: int, repository: Path) -> None:
+        """Let prompts below a folder show at most ``tokens`` tokens of other files' code, until its adapter changes."""
+        with self._change():
+            self._state_files.write_active(self._state_files.read_active().with_context(tokens, repository))
+
     def withdraw(self, name: str, digest: str, task: Task) -> bool:
         """Let the base serve ``task`` everywhere again, unless a user chose ``name`` for it.
 
@@ -217,7 +236,7 @@ class AdapterRegistry:
     def rollback(self, name: str) -> Manifest:
         """Let ``name`` point at its previous digest; raises NotFound, or Conflict when it has none.
 
-        The newer adapter stays stored under its digest.
+        The newer adapter stays stored under its digest. What was found of code of other files with it is forgotten.
         """
         with self._change():
             names = self._state_files.read_names()
@@ -225,6 +244,7 @@ class AdapterRegistry:
                 raise Conflict(
                     f"'{name}' has no earlier version", fix=f"`peft-daemon adapters show {name}` shows its history"
                 )
+            self._state_files.write_active(self._state_files.read_active().without_context_of(name))
             self._state_files.write_names(names.rolled_back(name))
         return self.get(name)
 

@@ -1,7 +1,7 @@
 """The registry's two state files: the digests that a name has pointed at, and the adapter in use for each task.
 
     names.json          name -> digests, newest last
-    active.json         task -> name, everywhere and by repository
+    active.json         task -> name, everywhere and by repository, and there how much code of other files is shown
 
 Their contents are immutable values. The lock that every change needs is the registry's.
 """
@@ -87,6 +87,8 @@ class RepositoryAdapters(msgspec.Struct, frozen=True):
     """The path with links followed; editors may report either."""
     tasks: dict[Task, str]
     """Name or digest by task; ``base``: no adapter, even if one is set outside."""
+    context: int = 0
+    """Most tokens of other files' code in a prompt, as the gate of tuning found with what fills in here."""
 
 
 class ActiveAdapters(msgspec.Struct, frozen=True):
@@ -110,12 +112,33 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
             wanted = None if reference == BASE else reference
             return ActiveAdapters(_changed(self.everywhere, wanted, tasks), self.repositories)
         path, real = os.path.abspath(repository), os.path.realpath(repository)  # noqa: PTH100  (no links followed)
-        before = next((r.tasks for r in self.repositories if r.real == real), {})
-        changed = _changed(before, reference, tasks)
-        others = tuple(r for r in self.repositories if r.real != real)
+        before = self._of_folder(path, real)
+        # What the gate found, it found with the adapter that filled in then.
+        context = 0 if Task.FILL in tasks else before.context
+        return self._with_folder(RepositoryAdapters(path, real, _changed(before.tasks, reference, tasks), context))
+
+    def with_context(self, tokens: int, repository: Path) -> ActiveAdapters:
+        """Return the settings with at most ``tokens`` tokens of other files' code in the prompts of one folder."""
+        path, real = os.path.abspath(repository), os.path.realpath(repository)  # noqa: PTH100  (no links followed)
+        return self._with_folder(RepositoryAdapters(path, real, self._of_folder(path, real).tasks, tokens))
+
+    def without_context_of(self, name: str) -> ActiveAdapters:
+        """Return the settings without code of other files where ``name`` fills in."""
         return ActiveAdapters(
-            self.everywhere, (*others, RepositoryAdapters(path, real, changed)) if changed else others
+            self.everywhere,
+            tuple(
+                RepositoryAdapters(r.path, r.real, r.tasks, 0 if r.tasks.get(Task.FILL) == name else r.context)
+                for r in self.repositories
+            ),
         )
+
+    def _of_folder(self, path: str, real: str) -> RepositoryAdapters:
+        empty = RepositoryAdapters(path, real, {})
+        return next((each for each in self.repositories if each.real == real), empty)
+
+    def _with_folder(self, folder: RepositoryAdapters) -> ActiveAdapters:
+        others = tuple(each for each in self.repositories if each.real != folder.real)
+        return ActiveAdapters(self.everywhere, (*others, folder) if folder.tasks or folder.context else others)
 
     def set_at_import(self, name: str, task: Task, names: AdapterNames) -> bool:
         """Whether ``name`` serves ``task`` everywhere, and because of its import, not a user's choice.
@@ -133,16 +156,21 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
     def without(self, references: set[str]) -> ActiveAdapters:
         """Return the settings without any use of these names or digests."""
         repositories = tuple(
-            RepositoryAdapters(r.path, r.real, {t: ref for t, ref in r.tasks.items() if ref not in references})
+            RepositoryAdapters(
+                r.path,
+                r.real,
+                {task: reference for task, reference in r.tasks.items() if reference not in references},
+                0 if r.tasks.get(Task.FILL) in references else r.context,
+            )
             for r in self.repositories
         )
         everywhere = {task: ref for task, ref in self.everywhere.items() if ref not in references}
-        return ActiveAdapters(everywhere, tuple(r for r in repositories if r.tasks))
+        return ActiveAdapters(everywhere, tuple(r for r in repositories if r.tasks or r.context))
 
-    def by_folder(self) -> dict[str, dict[Task, str]]:
+    def by_folder(self) -> dict[str, RepositoryAdapters]:
         """Return the settings by folder, under both of its paths, spelled as by ``enclosing_folders``."""
         return {
-            os.path.normcase(spelling): repository.tasks
+            os.path.normcase(spelling): repository
             for repository in self.repositories
             for spelling in (repository.real, repository.path)
         }
@@ -176,7 +204,7 @@ class RegistryState:
     signatures: tuple[FileSignature, FileSignature]
     names: AdapterNames
     active: ActiveAdapters
-    folders: dict[str, dict[Task, str]]
+    folders: dict[str, RepositoryAdapters]
     manifests: dict[str, Manifest] = field(default_factory=dict)
     """Manifests read so far, by digest; dropped with the state, so that a removed adapter is forgotten."""
 

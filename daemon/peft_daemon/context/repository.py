@@ -11,7 +11,7 @@ import asyncio
 import os
 import posixpath
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,9 +35,9 @@ MAX_QUERY_CHARACTERS = 64_000
 class RepositoryContext:
     """The chunks of all documents of one daemon."""
 
-    def __init__(self, tokens: int) -> None:
-        """``tokens`` is the maximum for one completion; with 0 nothing is read."""
-        self._tokens = tokens
+    def __init__(self, tokens_at: Callable[[str], int]) -> None:
+        """``tokens_at`` tells the most for one completion of a file or below a folder; with 0 nothing is read."""
+        self._tokens_at = tokens_at
         self._index = IndexClient()
         self._documents: dict[str, StableContext] = {}
         self._edits: dict[str, tuple[ContextChunk, ...]] = {}
@@ -60,18 +60,20 @@ class RepositoryContext:
         otherwise it does not wait.
         """
         given = tuple(request.context)
-        root = self._root(request.workspace)
+        tokens = self._tokens_at(request.path or request.workspace or "") if request.workspace else 0
+        root = _own_folder(request.workspace) if tokens else None
         if root is None:
             return given
         key = request.document or f"{root}:{request.path}"
         if adopt:
-            await self._query(key, root, request, shown)
+            await self._query(key, root, request, shown, tokens)
             self._remember(key, self._documents.get(key, StableContext()).adopted())
         return (*given, *self._documents.get(key, StableContext()).shown)
 
     async def changed(self, told: ContextChanged) -> bool:
         """Use what an editor reports of a workspace (``told``); returns False if the workspace may not be read."""
-        root = self._root(told.workspace)
+        files = (*told.saved, *(each.path for each in told.edits or ()))
+        root = _own_folder(told.workspace) if any(map(self._tokens_at, (told.workspace, *files))) else None
         if root is None:
             return False
         if told.edits is not None:
@@ -89,22 +91,22 @@ class RepositoryContext:
     def status(self) -> ContextStatus:
         """Return the state of the index process and its indexes."""
         return ContextStatus(
-            tokens=self._tokens,
+            tokens=max(map(self._tokens_at, ("", *(each.root for each in self._index.workspaces)))),
             pid=self._index.pid,
             memory_bytes=self._index.memory_bytes(),
             restarts=self._index.restarts,
             workspaces=self._index.workspaces,
         )
 
-    async def _query(self, key: str, root: str, request: CompleteRequest, shown: tuple[int, int]) -> None:
+    async def _query(self, key: str, root: str, request: CompleteRequest, shown: tuple[int, int], tokens: int) -> None:
         """Query the index and wait up to ``ADOPT_WAIT_S``; a document has one query at a time."""
         task = self._queries.get(key)
         if task is None:
-            task = self._queries[key] = asyncio.create_task(self._find(key, root, request, shown))
+            task = self._queries[key] = asyncio.create_task(self._find(key, root, request, shown, tokens))
             task.add_done_callback(lambda _task: self._queries.pop(key, None))
         await asyncio.wait((task,), timeout=ADOPT_WAIT_S)
 
-    async def _find(self, key: str, root: str, request: CompleteRequest, shown: tuple[int, int]) -> None:
+    async def _find(self, key: str, root: str, request: CompleteRequest, shown: tuple[int, int], tokens: int) -> None:
         if not await self._index.open(root):
             return
         query = SelectChunks(
@@ -116,7 +118,7 @@ class RepositoryContext:
             shown_before=shown[0],
             shown_after=shown[1],
             edits=list(self._edits.get(root, ())),
-            tokens=self._tokens,
+            tokens=tokens,
         )
         found = await self._index.select(query)
         if found:
@@ -128,16 +130,17 @@ class RepositoryContext:
         while len(self._documents) > MAX_DOCUMENTS:
             del self._documents[next(iter(self._documents))]
 
-    def _root(self, workspace: str | None) -> str | None:
-        """Return the workspace's path without links; None if it may not be read."""
-        if not self._tokens or not workspace or "\0" in workspace or not Path(workspace).is_absolute():
-            return None
-        try:
-            folder = Path(workspace).resolve(strict=True)
-            owned = sys.platform == "win32" or folder.stat().st_uid == os.getuid()
-        except (OSError, RuntimeError):
-            return None
-        return str(folder) if owned and folder.is_dir() and folder != Path(folder.anchor) else None
+
+def _own_folder(workspace: str | None) -> str | None:
+    """Return the workspace's path without links; None if it may not be read."""
+    if not workspace or "\0" in workspace or not Path(workspace).is_absolute():
+        return None
+    try:
+        folder = Path(workspace).resolve(strict=True)
+        owned = sys.platform == "win32" or folder.stat().st_uid == os.getuid()
+    except (OSError, RuntimeError):
+        return None
+    return str(folder) if owned and folder.is_dir() and folder != Path(folder.anchor) else None
 
 
 def _relative_path(root: str, path: str) -> str:

@@ -78,7 +78,11 @@ def _finished(state: RepositoryState, pending: PendingRun, end: RunEnd, now: flo
         return Conclusion(state=state, event=LearningEvent.REFUSED, text=why, figures=figures)
     text = f"in use{_gain(verdict)}"
     version = LearnedVersion(
-        digest=made.digest, since=now, before=pending.before, setting_before=pending.setting_before
+        digest=made.digest,
+        since=now,
+        before=pending.before,
+        setting_before=pending.setting_before,
+        context_before=pending.context_before,
     )
     kept = {key: value for key, value in state.outcomes.items() if key == pending.before}
     state = _ended(state, text, now, learned=pending.head, failures=0)

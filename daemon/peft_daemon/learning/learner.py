@@ -351,8 +351,14 @@ class Learner:
             budget_s = MAX_BUDGET_S if minutes is None else min(MAX_BUDGET_S, minutes * 60 * BUDGET_SHARE)
             head = repository.survey(Path(state.root)).head
             digest, setting = versions.serving_now(self.registry, state.root)
+            own = self.registry.own_setting(Path(state.root))
             pending = PendingRun(
-                head=head, budget_s=round(budget_s), began=time.time(), before=digest, setting_before=setting
+                head=head,
+                budget_s=round(budget_s),
+                began=time.time(),
+                before=digest,
+                setting_before=setting,
+                context_before=own.context if own else 0,
             )
         others = [each.adapter for each in self.store.all() if each.root != state.root]
         name = versions.choose_name(self.registry, state, others, self.base.sha256)

@@ -46,6 +46,7 @@ class PendingRun(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of what served when it was begun; empty: the base."""
     setting_before: str | None = None
     """The repository's own setting then; see ``LearnedVersion``."""
+    context_before: int = 0
 
 
 class LearnedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,8 @@ class LearnedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of what served before; empty: the base."""
     setting_before: str | None = None
     """The repository's own setting before: a name, a digest or ``base``; null: it had none."""
+    context_before: int = 0
+    """Tokens of other files' code that prompts there showed before, as an earlier gate found."""
 
 
 class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,7 +36,8 @@ def serving_now(registry: AdapterRegistry, root: str) -> tuple[str, str | None]:
         manifest = registry.resolve(Task.FILL, root)
     except PeftDaemonError:  # it was removed or is damaged: requests are answered by the base
         manifest = None
-    return manifest.digest if manifest else "", registry.own_setting(Task.FILL, Path(root))
+    own = registry.own_setting(Path(root))
+    return manifest.digest if manifest else "", own.tasks.get(Task.FILL) if own else None
 
 
 def go_back(registry: AdapterRegistry, state: RepositoryState) -> RepositoryState:
@@ -59,6 +60,7 @@ def go_back(registry: AdapterRegistry, state: RepositoryState) -> RepositoryStat
         registry.rollback(state.adapter)
     else:
         registry.use(version.before, Task.FILL, root)
+    registry.show_context(version.context_before, root)
     kept = {key: value for key, value in state.outcomes.items() if key != version.digest}
     return msgspec.structs.replace(
         state, serving=None, unlearned=0, outcomes=kept, unused=(*state.unused, version.digest)

@@ -16,6 +16,7 @@ import pytest
 from peft_core.api_types import CompleteRequest, ContextChanged, ContextChunk, EditedRegion
 from peft_core.errors import InvalidInput
 from peft_core.status_types import IndexState
+from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.client import DaemonClient
 from peft_daemon.context import index_client
 from peft_daemon.context.repository import RepositoryContext
@@ -35,7 +36,7 @@ TYPED = "from orders import load_orders\n\n\ndef send(parcel, carrier, address):
 
 @pytest.fixture
 async def context() -> AsyncIterator[RepositoryContext]:
-    created = RepositoryContext(300)
+    created = RepositoryContext(lambda _path: 300)
     yield created
     await created.stop()
 
@@ -171,7 +172,7 @@ async def test_a_process_that_keeps_dying_is_left_alone(
 
 
 async def test_stopping_ends_the_process(own: OwnRepository) -> None:
-    context = RepositoryContext(300)
+    context = RepositoryContext(lambda _path: 300)
     await adopted(context, request(own), "ship.py", "orders.py")
     pid = context.status().pid
     assert pid is not None
@@ -214,7 +215,7 @@ async def test_a_folder_that_git_refuses_is_told_as_failed_and_others_go_on(
 
 
 async def test_nothing_is_read_where_no_tokens_are_given(own: OwnRepository) -> None:
-    context = RepositoryContext(0)
+    context = RepositoryContext(lambda _path: 0)
     assert await context.chunks(request(own), WHOLE, adopt=True) == ()
     assert not await context.changed(ContextChanged(workspace=str(own.root), saved=[str(own.root / "app.py")]))
     assert context.status().pid is None
@@ -233,6 +234,15 @@ async def test_the_route_takes_what_an_editor_tells(own: OwnRepository) -> None:
 async def test_the_route_says_where_the_setting_is_off(own: OwnRepository) -> None:
     async with played_home(PEFT_DAEMON_REPOSITORY_CONTEXT="0") as home, await client_of(home) as client:
         assert not await client.context_changed(ContextChanged(workspace=str(own.root)))
+
+
+async def test_the_route_follows_what_was_found_for_the_repository(own: OwnRepository, tmp_path: Path) -> None:
+    async with played_home() as home, await client_of(home) as client:
+        told = ContextChanged(workspace=str(own.root), saved=[str(own.root / "app.py")])
+        assert not await client.context_changed(told)
+        AdapterRegistry(home.paths.adapters).show_context(300, own.root)
+        assert await client.context_changed(told)
+        assert not await client.context_changed(ContextChanged(workspace=str(tmp_path)))
 
 
 async def client_of(played: Played) -> DaemonClient:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from peft_core.api_types import Task
 from peft_core.errors import InvalidInput, NotFound
+from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, derive_name, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
 
@@ -74,6 +75,48 @@ def test_base_in_a_repository_shields_it_until_unset(registry: AdapterRegistry, 
     assert resolved(registry, project / "x.py") is None
     registry.unset(None, project)
     assert resolved(registry, project / "x.py") == "mine"
+
+
+FOUND, OFF = Settings(), Settings(repository_context=0)
+
+
+def test_code_of_other_files_is_shown_where_the_gate_found_that_it_helps(
+    registry: AdapterRegistry, store: Store, project: Path
+) -> None:
+    store("mine")
+    inside, beside = str(project / "sub" / "x.py"), str(project.parent / "y.py")
+    registry.show_context(300, project)
+    assert resolved(registry, project / "x.py") is None, "that is no choice of an adapter"
+    assert (registry.context_tokens(inside, FOUND), registry.context_tokens(beside, FOUND)) == (300, 0)
+    assert registry.context_tokens(inside, OFF) == 0
+    assert registry.context_tokens(beside, Settings(repository_context=200)) == 200
+    assert registry.context_tokens(inside, Settings(engine="upstream")) == 0, "nobody agreed that it leaves the machine"
+    registry.use("mine", Task.FILL, project / "sub")
+    assert registry.context_tokens(inside, FOUND) == 0, "it was found with another adapter"
+    assert registry.context_tokens(str(project), FOUND) == 300
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda registry, project: registry.use("base", Task.FILL, project),
+        lambda registry, project: registry.unset(Task.FILL, project),
+        lambda registry, project: registry.rollback("mine"),
+        lambda registry, project: registry.remove("mine", force=True),
+        lambda registry, project: registry.show_context(0, project),
+    ],
+)
+def test_what_the_gate_found_is_forgotten_with_the_adapter(
+    registry: AdapterRegistry, store: Store, project: Path, change: Callable[[AdapterRegistry, Path], object]
+) -> None:
+    store("mine", 1)
+    store("mine", 2)
+    registry.use("mine", Task.FILL, project)
+    registry.show_context(300, project)
+    registry.use("mine", Task.INTENT, project)
+    assert registry.context_tokens(str(project), FOUND) == 300
+    change(registry, project)
+    assert registry.context_tokens(str(project), FOUND) == 0
 
 
 def test_a_requested_adapter_outweighs_all_settings(registry: AdapterRegistry, store: Store, project: Path) -> None:

@@ -30,6 +30,7 @@ from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.learning import learner as learner_module
 from peft_daemon.learning import service as service_module
+from peft_daemon.learning.versions import serving_now
 from support.own_repository import OwnRepository
 from support.waiting import until
 from unit.learning.conftest import LearnerHere
@@ -332,9 +333,9 @@ async def test_an_adapter_that_is_accepted_less_often_takes_itself_back(
     here.finish(VERDICT, registered(made))
     await ended(here)
     await settle(made.digest, [Outcome.REJECTED] * 3)
-    assert registry.own_setting(Task.FILL, Path(here.root)) == "shop-learned", "too few to tell"
+    assert serving_now(registry, here.root)[1] == "shop-learned", "too few to tell"
     await settle(made.digest, [Outcome.REJECTED] * 60)
-    assert registry.own_setting(Task.FILL, Path(here.root)) is None
+    assert serving_now(registry, here.root)[1] is None
     now = await here.here()
     assert now.last.startswith("taken back: accepted 0% of") and "67% of 60 before" in now.last
     assert here.events[-1] == "rolled back" and not now.in_use

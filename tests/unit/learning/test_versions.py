@@ -11,6 +11,7 @@ import pytest
 from peft_core.api_types import Task
 from peft_core.errors import Conflict
 from peft_core.paths import Paths
+from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
@@ -104,6 +105,15 @@ def test_going_back_after_versions_that_never_served(registry: AdapterRegistry, 
     store("shop", 2)  # refused, and the name was not in use
     go_back(registry, learned(registry, store, root, 3, first))
     assert serving_now(registry, str(root))[0] == first.serving.digest
+
+
+def test_going_back_shows_as_much_of_other_files_as_before(registry: AdapterRegistry, store: Store, root: Path) -> None:
+    registry.show_context(300, root)
+    state = learned(registry, store, root, 1)
+    assert state.serving is not None and registry.context_tokens(str(root), Settings()) == 0
+    version = msgspec.structs.replace(state.serving, context_before=300)
+    go_back(registry, msgspec.structs.replace(state, serving=version))
+    assert registry.context_tokens(str(root), Settings()) == 300
 
 
 def test_a_choice_of_the_user_is_not_undone(registry: AdapterRegistry, store: Store, root: Path) -> None:
