@@ -10,9 +10,6 @@ default; each way is compared with ``none`` hole by hole. What the output file h
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +18,9 @@ import msgspec
 from learning import Ground, row
 
 from peft_daemon.engines.waiting import set_wait_policy
-from peft_evaluation.sample import Sample, SampleSet
-from peft_evaluation.strategies import CONTEXT_TOKENS, ChunkMixture, with_context
+from peft_evaluation.strategies import ChunkMixture, chunk_limits
 from peft_tuning.data.examples import DataSet, FillExample
-from peft_tuning.data.repository.documents import ANSWER_TOKENS
+from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, selector_of_commit
 from peft_tuning.likelihood import AnswerLikelihood
 
 NONE, SERVED = "none", f"served:{CONTEXT_TOKENS}"
@@ -39,23 +35,9 @@ def with_chunks(repository: Path, data: DataSet, holes: Sequence[FillExample], w
     ``way`` is a mixture and its tokens; see ``ChunkMixture``.
     """
     mixture, _, tokens = way.partition(":")
-    found = re.search(r"the tree at ([0-9a-f]{12})", data.provenance)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve() / "then"
-        subprocess.run(["git", "clone", "-q", "--shared", repository.resolve(), root], check=True)
-        subprocess.run(["git", "-C", root, "checkout", "-q", found[1] if found else "HEAD"], check=True)
-        items = SampleSet(
-            name="then",
-            part="test",
-            items=tuple(Sample(example=each) for each in holes),
-            pool=(),
-            max_tokens=ANSWER_TOKENS,
-            licence=data.licence,
-            provenance=data.provenance,
-            root=root,
-        )
-        chunks = with_context(items, int(tokens), ChunkMixture(mixture)).contexts
-    return [replace(each, context=tuple(more)) for each, more in zip(holes, chunks or (), strict=True)]
+    limits = chunk_limits(int(tokens), ChunkMixture(mixture))
+    with selector_of_commit(repository, data.tree or "HEAD") as selector:
+        return [replace(each, context=selector.select(each, limits)) for each in holes]
 
 
 def measured(scores: Scores, way: str) -> tuple[AnswerLikelihood, ...]:

@@ -147,7 +147,8 @@ def evaluate(
     if plan:
         raise InvalidInput("--plan goes with --study only", fix="Use `--limit` to try an evaluation out")
     from peft_evaluation.runner import EvaluateRequest
-    from peft_evaluation.strategies import CONTEXT_TOKENS, EXAMPLES, NEIGHBOURS, SEEDS, ChunkMixture, Sweep
+    from peft_evaluation.strategies import EXAMPLES, NEIGHBOURS, SEEDS, ChunkMixture, Sweep
+    from peft_tuning.data.repository.chunks import CONTEXT_TOKENS
     from peft_tuning.installation import Installation
 
     paths = Paths.from_environment()

@@ -17,16 +17,13 @@ from itertools import product
 from peft_core.api_types import ContextChunk
 from peft_core.code.document import lines_of
 from peft_core.code.files import list_workspace
-from peft_core.code.imports import RelatedFiles
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
-from peft_daemon.completion.prompt import shown_characters
-from peft_daemon.context.index import Index
-from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, SelectionLimits, SelectionQuery, select_chunks
-from peft_daemon.engines.limits import LEAST_PROMPT_TOKENS
+from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, SelectionLimits
 from peft_evaluation.retrieval import Retriever, get_retriever
 from peft_evaluation.sample import Sample, SampleSet
 from peft_tuning.data.examples import Example, FillExample, IntentExample
+from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, ChunkSelector
 
 NO_SEED = 0
 """The seed of strategies that draw nothing at random."""
@@ -119,9 +116,6 @@ def retrieval(items: SampleSet, retriever: Retriever, k: int = NEIGHBOURS) -> St
     )
 
 
-CONTEXT_TOKENS = 300
-
-
 class ChunkMixture(StrEnum):
     """Which kinds of chunks are shown."""
 
@@ -147,26 +141,16 @@ def with_context(
         raise InvalidInput(
             f"{items.name} has no other files", why="`context` shows code of a repository", fix="Give --repo FOLDER"
         )
-    index = Index(items.root)
-    for path in index.set_listing(list_workspace(items.root)):
-        index.update(path)
-    related, limits = RelatedFiles(index.paths, index.text), chunk_limits(tokens, mixture)
-
-    def chunks(example: Example) -> tuple[ContextChunk, ...]:
-        if not isinstance(example, FillExample):
-            return ()
-        before, after = example.prefix, example.suffix
-        shown = shown_characters(len(before), len(after), LEAST_PROMPT_TOKENS)
-        return select_chunks(index, related, SelectionQuery(example.path, before, after, *shown), (), limits)
-
-    contexts = tuple(chunks(item.example) for item in items.items)
+    selector, limits = ChunkSelector(items.root, list_workspace(items.root)), chunk_limits(tokens, mixture)
+    examples = (item.example for item in items.items)
+    contexts = tuple(selector.select(each, limits) if isinstance(each, FillExample) else () for each in examples)
     name = "context" if mixture is ChunkMixture.SERVED else f"context-{mixture}"
     return Strategy(
         id=f"{name}-{tokens}",
         contexts=contexts,
         settings={
             "context": f"{mixture}, {tokens} tokens",
-            "index": f"{index.files} files, {index.passages} passages",
+            "index": f"{selector.index.files} files, {selector.index.passages} passages",
             "items with chunks": str(sum(map(bool, contexts))),
         },
     )

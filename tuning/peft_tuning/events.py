@@ -115,6 +115,16 @@ class ScaleScore(msgspec.Struct, frozen=True):
     average: HoleAverage
 
 
+class ContextScore(msgspec.Struct, frozen=True):
+    """The score of one point in the gate's sweep with code of other files in its prompts."""
+
+    scale: float
+    """See ``GateVerdict.scale``; 0: what serves without the new adapter."""
+    tokens: int
+    """Most tokens of that code."""
+    average: HoleAverage
+
+
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     """The decision of the gate, with its figures."""
 
@@ -124,15 +134,23 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     """The best point of the sweep, from 0 to 1: the adapter's scale, or the share of the way from ``start`` to it."""
     start: str
     """The adapter that the run began with; empty: new weights, which the base is changed by."""
+    context: int
+    """Tokens of other files' code in the prompts of what was judged; what is in use from now on has them too."""
+    context_alone: bool
+    """Whether what serves stays, and is shown that code from now on."""
     sweep: tuple[ScaleScore, ...]
+    with_context: tuple[ContextScore, ...]
+    """Tried beside the sweep; empty where no setting leaves it open, or there is no code of other files."""
     opponent: str
     """What serves without the new adapter: the name of an adapter, or of the base."""
+    served_context: int
+    """Tokens of other files' code in its prompts."""
     base: HoleAverage
     """The bare base on the judged holes."""
     served: HoleAverage
     """The opponent on the judged holes."""
     adapter: HoleAverage
-    """The adapter on the judged holes."""
+    """What was chosen in the sweep on the judged holes: the adapter, or what serves with ``context``."""
     p_nats: float
     """One-sided, of a paired permutation test on the nats of each hole, opponent against adapter."""
     p_exact: float
@@ -162,7 +180,9 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
             "gate_p_exact": self.p_exact,
             "general_nats_served": self.general_served.nats,
             "general_nats": self.general_adapter.nats,
+            "gate_context_tokens": float(self.context),
             **{f"sweep_nats_{point.scale:g}": point.average.nats for point in self.sweep},
+            **{f"sweep_nats_{each.scale:g}_context_{each.tokens}": each.average.nats for each in self.with_context},
         }
 
 

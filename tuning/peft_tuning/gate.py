@@ -2,9 +2,11 @@
 
 There are three sets of holes, and none of them was trained on. Points on the way from what the run began with to what
 it made are tried on the first: scales of an adapter that began with new weights, mixtures (``mixture``) of one that
-began with another. The best of them is compared with what serves now on the second, hole by hole; the bare base is told
-besides. The third is general code, Python's own library, on which the adapter should have forgotten nothing. The point
-is chosen on other holes than the adapter is judged by, so the p-value means what it says.
+began with another. So are what serves now and the best of these points with code of other files in the prompt. Each
+prompt of a completion pays for that code, so it is taken only if these holes show that it helps. What was chosen is
+compared with what serves now on the second set, hole by hole; the bare base is told besides. The third is general code,
+Python's own library, on which the adapter should have forgotten nothing. The choice is made on other holes than those
+that judge, so the p-value means what it says.
 
 Answers are judged by their likelihood (see there), with the prompts that completion builds: a few hundred forward
 passes, where writing the answers took an hour on a CPU. The test is a paired permutation test on each hole's nats per
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Protocol
@@ -27,7 +29,7 @@ from peft_daemon.adapters.manifest import AdapterLease
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.holes import HoleSettings, cut_holes
 from peft_tuning.encode import EncodedExample
-from peft_tuning.events import GateVerdict, HoleAverage, Loading, ScaleScore
+from peft_tuning.events import ContextScore, GateVerdict, HoleAverage, Loading, ScaleScore
 from peft_tuning.likelihood import AnswerLikelihood
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
@@ -51,14 +53,15 @@ GENERAL_CONTEXT_CHARS = 4000
 class GateHoles:
     """The three sets of holes, encoded with the prompts that completion builds."""
 
-    sweep: tuple[EncodedExample, ...]
-    judged: tuple[EncodedExample, ...]
+    sweep: Mapping[int, tuple[EncodedExample, ...]]
+    """The same holes by the tokens of other files' code in their prompts: as many as are tried, one number or two."""
+    judged: Mapping[int, tuple[EncodedExample, ...]]
     general: tuple[EncodedExample, ...]
 
 
-def passes(scales: int, general_share: float) -> float:
-    """Return how many answers are scored for each hole to judge by, with so many scales and holes of general code."""
-    return scales * SWEEP_SHARE + 3 + 2 * general_share
+def passes(points: int, contexts: int, general_share: float) -> float:
+    """Return how many answers are scored for each hole to judge by, for so many points and numbers of tokens."""
+    return (points + 2 * (contexts - 1)) * SWEEP_SHARE + 3 + 2 * general_share
 
 
 class Scorer(Protocol):
@@ -81,6 +84,8 @@ class Opponent:
     name: str
     """The adapter that is in use, or the base model."""
     adapter: AdapterLease | None
+    context: int = 0
+    """Tokens of other files' code in its prompts."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,21 @@ class Way:
     """Rising from 0, the beginning, to 1; None is the base."""
 
 
+@dataclass(frozen=True)
+class _Contestant:
+    """What was tried on the holes of the sweep."""
+
+    adapter: AdapterLease | None
+    share: float
+    """How far on the way it is; 0: nothing of what the run made."""
+    context: int
+    scores: tuple[AnswerLikelihood, ...]
+
+    @property
+    def nats(self) -> float:
+        return average_scores(self.scores).nats
+
+
 def judge(
     scorer: Scorer, way: Way, opponent: Opponent, holes: GateHoles, *, on_progress: OnProgress[Loading]
 ) -> GateVerdict:
@@ -100,8 +120,10 @@ def judge(
 
     Raises InvalidInput for an adapter that cannot be loaded.
     """
-    against = 3 if opponent.adapter else 2
-    total = len(holes.sweep) * len(way.points) + against * len(holes.judged) + 2 * len(holes.general)
+    plain, *more = sorted(holes.sweep)
+    tried = len(way.points) + 2 * len(more)
+    against = 3 if opponent.adapter or opponent.context != plain else 2
+    total = len(holes.sweep[plain]) * tried + against * len(holes.judged[plain]) + 2 * len(holes.general)
     done = 0
 
     def score(
@@ -114,29 +136,39 @@ def judge(
 
         return scorer.score(which, contestant, on_scored=count)
 
-    sweep = [
-        ScaleScore(share, average_scores(score(f"scale {share:g}", holes.sweep, adapter)))
+    points = [
+        _Contestant(adapter, share, plain, score(f"scale {share:g}", holes.sweep[plain], adapter))
         for share, adapter in way.points.items()
     ]
     # Of equally good points the nearest, which changes least.
-    best = min(sweep, key=lambda point: (point.average.nats, point.scale)).scale
-    chosen = way.points[best or max(way.points)]
-    tuned = score("adapter", holes.judged, chosen)
-    served = score(opponent.name, holes.judged, opponent.adapter)
-    base = score("base", holes.judged, None) if opponent.adapter else served
+    best = min(points, key=lambda point: (point.nats, point.share))
+    made = min(points, key=lambda point: (not point.share, point.nats, point.share))
+    shown = [
+        _Contestant(adapter, share, tokens, score(f"{who}, code of other files", holes.sweep[tokens], adapter))
+        for tokens in more
+        for who, adapter, share in ((opponent.name, opponent.adapter, 0.0), ("adapter", made.adapter, made.share))
+    ]
+    chosen = _with_context(best, shown)
+    changes_nothing = not chosen.share and chosen.context in (plain, opponent.context)
+    judged = replace(made, share=0.0) if changes_nothing else chosen
+    tuned = score("adapter", holes.judged[judged.context], judged.adapter)
+    served = score(opponent.name, holes.judged[opponent.context], opponent.adapter)
+    base = score("base", holes.judged[plain], None) if against == 3 else served
     general_served = score(f"general code, {opponent.name}", holes.general, opponent.adapter)
-    general = score("general code, adapter", holes.general, chosen)
+    general = score("general code, adapter", holes.general, judged.adapter)
     p_nats, p_exact = improvement(served, tuned)
-    activate, reason = _decide(
-        best, way, opponent.name, served=average_scores(served), tuned=average_scores(tuned), p=p_nats
-    )
+    wins, reason = _decide(judged, way, opponent, served=average_scores(served), tuned=average_scores(tuned), p=p_nats)
     return GateVerdict(
-        activate=activate,
+        activate=wins and judged.share > 0,
         reason=reason,
-        scale=best,
+        scale=judged.share,
         start=way.start,
-        sweep=tuple(sweep),
+        context=judged.context,
+        context_alone=wins and not judged.share,
+        sweep=tuple(ScaleScore(point.share, average_scores(point.scores)) for point in points),
+        with_context=tuple(ContextScore(each.share, each.context, average_scores(each.scores)) for each in shown),
         opponent=opponent.name,
+        served_context=opponent.context,
         base=average_scores(base),
         served=average_scores(served),
         adapter=average_scores(tuned),
@@ -156,22 +188,33 @@ def improvement(before: Sequence[AnswerLikelihood], after: Sequence[AnswerLikeli
     return likelier, mcnemar(won, lost, alternative="greater")
 
 
+def _with_context(best: _Contestant, shown: Sequence[_Contestant]) -> _Contestant:
+    """Return the likeliest of what was shown code of other files, if it is likelier than ``best`` by more than luck."""
+    likeliest = min(shown, key=lambda each: each.nats, default=best)
+    likelier, _righter = improvement(best.scores, likeliest.scores)
+    return likeliest if likelier < SIGNIFICANT else best
+
+
 def _decide(
-    best: float, way: Way, opponent: str, *, served: HoleAverage, tuned: HoleAverage, p: float
+    judged: _Contestant, way: Way, opponent: Opponent, *, served: HoleAverage, tuned: HoleAverage, p: float
 ) -> tuple[bool, str]:
     gain = (
         f"{served.exact:.0%} → {tuned.exact:.0%} exact, {served.nats:.3f} → {tuned.nats:.3f} nats per token"
-        f" against {opponent}"
+        f" against {opponent.name}"
     )
+    if judged.context != opponent.context:
+        gain += f", with {judged.context or 'no'} tokens of other files' code in place of {opponent.context or 'none'}"
+    alone = not judged.share and judged.context > opponent.context
     if served.holes < MIN_HOLES:
         return False, f"only {served.holes} held-out holes to judge by, {MIN_HOLES} are needed"
-    if not best:
-        return False, f"no scale of it was better than {way.start or 'the base'} ({gain} at scale 1)"
+    if not judged.share and not alone:
+        return False, f"no scale of it was better than {way.start or 'the base'} (at its best {gain})"
     if p >= SIGNIFICANT:
         return False, f"no difference shown on {served.holes} held-out holes: {gain}, p = {p:.3f}"
     if tuned.exact < served.exact:
         return False, f"more likely but right less often on {served.holes} held-out holes: {gain}"
-    return True, f"better on {served.holes} held-out holes: {gain}, p = {p:.3f}"
+    who = "code of other files helps without it, and is shown from now on; " if alone else ""
+    return True, f"{who}better on {served.holes} held-out holes: {gain}, p = {p:.3f}"
 
 
 def average_scores(scores: Sequence[AnswerLikelihood]) -> HoleAverage:

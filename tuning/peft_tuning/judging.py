@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from peft_core.status_types import TORCH
+from peft_core.errors import PeftDaemonError
+from peft_core.settings import Settings
+from peft_core.status_types import TORCH, UPSTREAM
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease, Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.context.selection import SelectionLimits
 from peft_daemon.engines import factory
 from peft_daemon.engines.limits import LEAST_PROMPT_TOKENS
 from peft_daemon.engines.torch.base_model import load_model
 from peft_tuning.budget import GATE_SHARE
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
+from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, ChunkSelector, selector_of_commit
 from peft_tuning.data.repository.documents import ANSWER_TOKENS
-from peft_tuning.encode import EncodedExample, ExampleTokenizer, TokenLimits, encode_examples
+from peft_tuning.encode import EncodedExample, EncodedExamples, ExampleTokenizer, TokenLimits, encode_examples
 from peft_tuning.events import GateVerdict, Loading
 from peft_tuning.gate import (
     MIN_HOLES,
@@ -84,16 +89,15 @@ def judge_adapter(
         )
         tokens = ExampleTokenizer.of(base)
 
-        def encoded(holes: Sequence[FillExample]) -> tuple[EncodedExample, ...]:
-            return encode_examples(holes, installation.entry.prompt_formats, tokens, LIMITS).examples
+        def encode(holes: Sequence[FillExample]) -> EncodedExamples:
+            return encode_examples(holes, installation.entry.prompt_formats, tokens, LIMITS)
 
-        return judge(
-            scorer,
-            way,
-            _opponent(court, installation),
-            _holes(court, data, encoded, scorer, len(way.points)),
-            on_progress=on_progress,
-        )
+        opponent = _opponent(court, installation)
+        sizes = _context_sizes(installation.settings, opponent.context)
+        holes = _holes(court, data, encode, scorer, points=len(way.points), sizes=sizes)
+        if opponent.context not in holes.judged:  # its code of other files cannot be had
+            opponent = replace(opponent, context=min(holes.judged))
+        return judge(scorer, way, opponent, holes, on_progress=on_progress)
 
 
 def _scales(manifest: Manifest) -> tuple[float, ...]:
@@ -111,34 +115,81 @@ def mixtures(start: StartingPoint, made: AdapterLease, folder: Path) -> Way:
 
 def _opponent(court: Court, installation: Installation) -> Opponent:
     """Return what serves the repository now."""
-    served = what_serves(installation.registry, str(court.repository), installation.base.sha256)
+    registry = installation.registry
+    served = what_serves(registry, str(court.repository), installation.base.sha256)
+    context = registry.context_tokens(str(court.repository), installation.settings)
     if served is None:
-        return Opponent(installation.entry.id, None)
-    return Opponent(served.name, installation.registry.lease(served, served.scale, engine=TORCH))
+        return Opponent(installation.entry.id, None, context)
+    return Opponent(served.name, registry.lease(served, served.scale, engine=TORCH), context)
+
+
+def _context_sizes(settings: Settings, now: int) -> tuple[int, ...]:
+    """Return the tokens of other files' code that are tried: the setting's, else none, and those of now or a few."""
+    if settings.repository_context >= 0 or settings.engine == UPSTREAM:
+        return (now,)
+    return 0, now or CONTEXT_TOKENS
 
 
 def _holes(
     court: Court,
     data: DataSet,
-    encoded: Callable[[Sequence[FillExample]], tuple[EncodedExample, ...]],
+    encode: Callable[[Sequence[FillExample]], EncodedExamples],
     scorer: AnswerScorer,
-    scales: int,
+    *,
+    points: int,
+    sizes: tuple[int, ...],
 ) -> GateHoles:
     """Return the holes: so many as are asked for, or as can be scored in the budget's part for that."""
+    began = time.monotonic()
     count = court.holes
-    judged = encoded(_first(data.test, count))
-    if court.budget_s is not None and judged:
-        few = judged[:MEASURED_HOLES]
-        scorer.score(few[:1], None)  # the first pass of a process is slower than all others
-        began = time.monotonic()
-        scorer.score(few, None)
-        each = (time.monotonic() - began) / len(few) * passes(scales, GENERAL_SHARE)
-        count = min(count, max(MIN_HOLES, int(court.budget_s * GATE_SHARE / each)))
-    return GateHoles(
-        sweep=encoded(_first(data.validation, round(count * SWEEP_SHARE))),
-        judged=judged[:count],
-        general=encoded(general_holes(round(count * GENERAL_SHARE))),
-    )
+    few = encode(_first(data.test, MEASURED_HOLES)).examples
+    with _chunks(court.repository, data.tree, sizes) as chunks:
+        if court.budget_s is not None and few:
+            scorer.score(few[:1], None)  # the first pass of a process is slower than all others
+            scoring = time.monotonic()
+            scorer.score(few, None)
+            each = (time.monotonic() - scoring) / len(few) * passes(points, len(sizes), GENERAL_SHARE)
+            left_s = court.budget_s * GATE_SHARE - (scoring - began)
+            count = min(count, max(MIN_HOLES, int(left_s / each)))
+        validation = _first(data.validation, round(count * SWEEP_SHARE))
+        by_size = {tokens: _with_chunks(validation, tokens, chunks) for tokens in sizes}
+        # Without any chunk there is nothing to try.
+        kept = [size for size in sizes if not size or any(each.context for each in by_size[size])] or [0]
+        sweep = _encoded({size: by_size.get(size, validation) for size in kept}, encode)
+        test = _first(data.test, count)
+        judged = _encoded({size: _with_chunks(test, size, chunks) for size in kept}, encode)
+    return GateHoles(sweep=sweep, judged=judged, general=encode(general_holes(round(count * GENERAL_SHARE))).examples)
+
+
+@contextmanager
+def _chunks(repository: Path, tree: str, sizes: Sequence[int]) -> Iterator[ChunkSelector | None]:
+    """Yield what selects code of other files as it was before the held-out lines; None where that cannot be had."""
+    with ExitStack() as opened:
+        selector = None
+        if any(sizes) and tree:
+            with suppress(OSError, PeftDaemonError):  # a full disk, or no git any more
+                selector = opened.enter_context(selector_of_commit(repository, tree))
+        yield selector
+
+
+def _with_chunks(holes: tuple[FillExample, ...], tokens: int, chunks: ChunkSelector | None) -> tuple[FillExample, ...]:
+    """Return the holes with at most so many tokens of other files' code."""
+    if not tokens or chunks is None:
+        return holes
+    limits = SelectionLimits.of_tokens(tokens)
+    return tuple(replace(each, context=chunks.select(each, limits)) for each in holes)
+
+
+def _encoded(
+    by_size: Mapping[int, Sequence[FillExample]], encode: Callable[[Sequence[FillExample]], EncodedExamples]
+) -> dict[int, tuple[EncodedExample, ...]]:
+    """Return the holes that can be encoded with each size, in order."""
+    made = {size: encode(each) for size, each in by_size.items()}
+    in_all = frozenset.intersection(*(frozenset(each.rows) for each in made.values()))
+    return {
+        size: tuple(example for row, example in zip(each.rows, each.examples, strict=True) if row in in_all)
+        for size, each in made.items()
+    }
 
 
 def _first(examples: Sequence[Example], limit: int) -> tuple[FillExample, ...]:

@@ -124,7 +124,15 @@ def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, 
         points = "\n".join(
             f"| {point.scale:g} | {point.average.nats:.3f} | {point.average.exact:.1%} |" for point in verdict.sweep
         )
-        averages = {"base": verdict.base, f"{verdict.opponent}, which served": verdict.served, name: verdict.adapter}
+        points += "".join(
+            f"\n| {f'{each.scale:g}' if each.scale else verdict.opponent}, {each.tokens} tokens of other files "
+            f"| {each.average.nats:.3f} | {each.average.exact:.1%} |"
+            for each in verdict.with_context
+        )
+        served, chosen = f"{verdict.opponent}, which served", verdict.opponent if verdict.context_alone else name
+        averages = {"base": verdict.base}
+        averages[served + _code_shown(verdict.served_context)] = verdict.served
+        averages[chosen + _code_shown(verdict.context)] = verdict.adapter
         contestants = "\n".join(f"| {who} | {each.nats:.3f} | {each.exact:.1%} |" for who, each in averages.items())
         text += (
             f"\n## Does it help?\n\n{'Yes' if verdict.activate else 'Not shown'}: {verdict.reason}.\n\n"
@@ -135,3 +143,7 @@ def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, 
             f"{verdict.general_adapter.nats:.3f} with it.\n"
         )
     return text
+
+
+def _code_shown(tokens: int) -> str:
+    return f", {tokens} tokens of other files" if tokens else ""

@@ -221,6 +221,12 @@ def _activate(
     tasks = tuple(task for task in manifest.tasks if task in installation.answers)
     if not objection:
         installation.registry.use(request.name, tasks, request.repository)
+    if (
+        request.repository
+        and verdict
+        and (verdict.context if not objection else request.activate and verdict.context_alone)
+    ):
+        installation.registry.show_context(verdict.context, request.repository)
     return AdapterRegistered(
         name=request.name,
         digest=manifest.digest,

@@ -238,6 +238,9 @@ class CompletionService:
 
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
         """The request with chunks of the workspace; ``adopt``: they may be other ones than before."""
+        place = asked.path or asked.workspace or ""
+        if not asked.workspace or not self._registry.context_tokens(place, self._settings):
+            return asked
         tokens = self.models[Task.FILL].limits.prompt_tokens
         shown = prompt.shown_characters(len(asked.prefix), len(asked.suffix), tokens)
         return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, shown, adopt=adopt)))

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 
 from peft_cli.tune import _RepositorySizes, _source
-from peft_core.api_types import Task
+from peft_core.api_types import ContextChunk, Task
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.context.selection import SelectionLimits
 from peft_daemon.engines.torch.base_model import Precision, load_model
 from peft_daemon.engines.torch.families import family_of
 from peft_tuning import budget, prepare
 from peft_tuning.budget import LEFT_OUT, MAX_EPOCHS, fit, parse_duration
 from peft_tuning.data.datasets import catalogue
 from peft_tuning.data.datasets.sources import DataLocations
-from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.data.examples import DataSet, Example, FillExample
+from peft_tuning.data.repository.chunks import selector_of_commit
 from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, TrainingStarted, TuneEvent
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, load_identity, short_run
+from peft_tuning.judging import judge_adapter
 from peft_tuning.learned import document_digest, documents_learned, examples_seen, is_seen
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.base import MethodOptions
 from peft_tuning.run import TuneRequest, run
 from peft_tuning.start import StartingPoint, load_start, starting_point, what_serves, with_start
+from support.own_repository import OwnRepository
 from support.tiny_installation import tiny_installation
 from support.tiny_served import tiny_gguf
 
@@ -135,6 +141,85 @@ def test_a_repository_is_learned_and_then_learned_on_from_what_serves(
     now = what_serves(installation.registry, str(repository), installation.base.sha256)
     assert now is not None and now.digest == served.digest, "a version that was refused does not serve by its name"
     assert last.name == last.digest[:12] and installation.registry.get(last.name).digest == last.digest
+
+
+def in_history(repository: OwnRepository) -> DataSet:
+    """The data, with holes in lines that are newer than the repository's first commit, whose code they need."""
+    helpers = {
+        f"helpers/{word}.py": f"def {word}_helper({word}, number):\n    total = {word} * number\n    return total\n"
+        for word in WORDS
+    }
+    repository.commit(helpers)
+    tree = repository.git("rev-parse", "HEAD").strip()
+    repository.commit({"helpers/alpha.py": "def rewritten_since(alpha):\n    return alpha\n", "new.py": "x = 1\n"})
+
+    def with_import(example: FillExample) -> FillExample:
+        (word, _, _) = example.path.partition(".")
+        first = f"from helpers.{word} import {word}_helper\n\n\n"
+        return replace(example, prefix=f"{first}{example.prefix}{word}_helper(x, number=1) + ")
+
+    def newer(examples: Sequence[Example]) -> tuple[FillExample, ...]:
+        return tuple(with_import(each) for each in examples if isinstance(each, FillExample))
+
+    return replace(DATA, tree=tree, validation=newer(DATA.validation), test=newer(DATA.test))
+
+
+def test_code_of_other_files_is_shown_as_it_was_before_the_held_out_lines(tmp_path: Path) -> None:
+    own = OwnRepository(tmp_path / "own")
+    data = in_history(own)
+    with selector_of_commit(own.root, data.tree) as selector:
+        assert selector.index.paths == tuple(f"helpers/{word}.py" for word in sorted(WORDS))
+        hole = next(each for each in data.test if isinstance(each, FillExample) and each.path == "alpha.py")
+        (chunk, *_) = selector.select(hole, SelectionLimits.of_tokens(300))
+    assert chunk == ContextChunk("helpers/alpha.py", "def alpha_helper(alpha, number): ...")
+
+
+def test_the_gate_tries_code_of_other_files_and_what_won_is_shown_it(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = OwnRepository(tmp_path / "own")
+    data = in_history(own)
+    asked = replace(request(own.root, job={"max_steps": 2}), load_data=lambda _tell: data)
+    tried = only(events(asked, installation), GateVerdict)
+    assert isinstance(tried, GateVerdict)
+    assert [(each.scale > 0, each.tokens, each.average.holes) for each in tried.with_context] == [
+        (False, 300, 6),
+        (True, 300, 6),
+    ]
+    card = (installation.folder("own") / "README.md").read_text(encoding="utf-8")
+    assert f"| {installation.entry.id}, 300 tokens of other files |" in card
+
+    def won(*arguments: Any) -> GateVerdict:
+        """As if the holes had said so: a tiny random model gains nothing from code of other files."""
+        found = judge_adapter(*arguments)
+        assert found is not None
+        return msgspec.structs.replace(found, activate=not alone, context_alone=alone, context=300)
+
+    def shown() -> int:
+        return installation.registry.context_tokens(str(own.root), installation.settings)
+
+    monkeypatch.setattr("peft_tuning.judging.judge_adapter", won)
+    alone = True
+    events(replace(asked, update=True), installation)
+    assert shown() == 300
+    assert what_serves(installation.registry, str(own.root), installation.base.sha256) is None, "as before"
+    installation.registry.show_context(0, own.root)
+    alone = False
+    events(replace(asked, update=True), installation)
+    assert shown() == 300
+    assert what_serves(installation.registry, str(own.root), installation.base.sha256) is not None
+
+
+def test_where_a_setting_says_how_much_of_other_files_is_shown_nothing_else_is_tried(
+    installation: Installation, tmp_path: Path
+) -> None:
+    own = OwnRepository(tmp_path / "own")
+    data = in_history(own)
+    settings = msgspec.structs.replace(installation.settings, repository_context=200)
+    asked = replace(request(own.root, job={"max_steps": 2}), load_data=lambda _tell: data)
+    verdict = only(events(asked, replace(installation, settings=settings)), GateVerdict)
+    assert isinstance(verdict, GateVerdict)
+    assert (verdict.with_context, verdict.served_context, verdict.context) == ((), 200, 200)
 
 
 def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(

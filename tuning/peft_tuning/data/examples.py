@@ -91,6 +91,8 @@ class DataSet:
     """Longest prompt, as in the study; longer ones are cut as in completion (fill) or dropped (intent)."""
     response_tokens: int = 256
     """Longest answer; longer examples are dropped."""
+    tree: str = ""
+    """The commit that a repository's code is learned of, where lines of newer ones are held out; else empty."""
 
     @property
     def digest(self) -> str:

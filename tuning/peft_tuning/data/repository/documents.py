@@ -117,6 +117,7 @@ def learning_data_set(
         test=made.test,
         dropped=dict(sorted((+made.dropped).items())),
         licence=licence_of(root),
+        tree=made.code.tree,
         provenance=(
             f"{made.code.origin}; {len(own)} of {'about ' if left else ''}{len(own) + left} documents; "
             f"{len(general)} documents of Python's library ({LIBRARY_LICENCE}); seed {seed}"

@@ -54,6 +54,8 @@ class DividedCode:
     """The newest commit that training may see; empty if there is none."""
     origin: str
     """How the code was divided, for the model card."""
+    tree: str = ""
+    """The commit that is learned, where lines of newer ones are held out; else empty."""
 
 
 def divide_by_commits(root: Path, listing: SourceListing, *, lines: int, dropped: Counter[str]) -> DividedCode | None:
@@ -93,6 +95,7 @@ def divide_by_commits(root: Path, listing: SourceListing, *, lines: int, dropped
             f"git history: the tree at {newest.base[:12]} is learned; held out are {newest.lines} lines that "
             f"{newest.commits} newer commit{'s' if newest.commits > 1 else ''} added up to {newest.head[:12]}"
         ),
+        tree=newest.base,
     )
 
 
