@@ -72,7 +72,7 @@ def tune(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With --repo: adapter to begin with; default: the one in use. Or 'none'."),
+        typer.Option(metavar="NAME", help="Adapter to begin with; default: with --repo the one in use. Or 'none'."),
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data; default: 5, with --repo what fits.")
@@ -150,9 +150,9 @@ def tune(
             why="exactly one of --dataset, --repo and --code",
             fix="e.g. `peft-daemon tune --repo .`; `peft-daemon datasets list` shows the data sets",
         )
-    if repo is None and (budget or start):
+    if repo is None and budget:
         raise InvalidInput(
-            f"{'--budget' if budget else '--start'} goes with --repo only",
+            "--budget goes with --repo only",
             fix="Leave it out, or limit the run with `--epochs` or `--max-steps`",
         )
     paths = Paths.from_environment()
@@ -162,7 +162,7 @@ def tune(
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     budget_s = None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit))
     own_shape = bool(rank or alpha or dora or rslora or init)
-    begun = None if repo is None else _start(installation, repo, chosen, start, own_shape=own_shape)
+    begun = _start(installation, repo, chosen, start, own_shape=own_shape)
     sizes = _RepositorySizes(
         documents=most_documents(budget_s),
         holes=max(gate_holes, HELD_OUT_HOLES),
@@ -317,9 +317,9 @@ def _budget(given: str | None, *, unlimited: bool) -> float | None:
 
 
 def _start(
-    installation: Installation, repo: Path, method: str, given: str | None, *, own_shape: bool
+    installation: Installation, repo: Path | None, method: str, given: str | None, *, own_shape: bool
 ) -> StartingPoint | None:
-    """Return the adapter to begin with: the one that is named, or the one in use if that is possible.
+    """Return the adapter to begin with: the one that is named, or for a repository the one in use if that is possible.
 
     With ``own_shape``, a rank or an initialization that was asked for, only the one that is named.
     """
@@ -327,14 +327,16 @@ def _start(
     from peft_tuning.start import CONTINUED, starting_point, what_serves
 
     registry, entry = installation.registry, installation.entry
-    if given == "none" or (given is None and (method not in CONTINUED or own_shape)):
+    if given == "none":
         return None
+    with suppress(NotFound):  # without the base, which is refused with a better message
+        update_shipped_adapters(installation.settings, installation.paths)
     if given is not None:
         named = registry.get(given)
         named.require_base(entry.id, entry.sha256)
         return starting_point(registry, named, family_of(entry.family))
-    with suppress(NotFound):  # without the base, which is refused with a better message
-        update_shipped_adapters(installation.settings, installation.paths)
+    if repo is None or method not in CONTINUED or own_shape:
+        return None
     served = what_serves(registry, str(repo.resolve()), installation.base.sha256)
     with suppress(InvalidInput):
         return None if served is None else starting_point(registry, served, family_of(entry.family))

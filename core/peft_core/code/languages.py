@@ -6,6 +6,7 @@ indentation.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -35,7 +36,9 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "dart": (".dart",),
     "php": (".php",),
     "ruby": (".rb",),
-    "shellscript": (".sh", ".bash"),
+    "shellscript": (".sh", ".bash", ".zsh"),
+    "sql": (".sql",),
+    "lua": (".lua",),
     "perl": (".pl", ".pm"),
     "r": (".r", ".R"),
 }
@@ -95,11 +98,11 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """By id of the language server protocol: what editors and users call the language besides."""
 _BY_ALIAS = {alias: language for language, aliases in _ALIASES.items() for alias in aliases}
-_MORE_SUFFIXES: Mapping[str, str] = {
-    **{".lua": "lua", ".sql": "sql", ".html": "html", ".htm": "html", ".xml": "xml", ".svg": "xml", ".css": "css"},
-    **{".scss": "scss", ".less": "scss", ".json": "json", ".jsonc": "jsonc", ".yaml": "yaml", ".yml": "yaml"},
+_MORE_SUFFIXES: dict[str, str] = {
+    **{".html": "html", ".htm": "html", ".xml": "xml", ".svg": "xml", ".css": "css", ".scss": "scss", ".less": "scss"},
+    **{".json": "json", ".jsonc": "jsonc", ".yaml": "yaml", ".yml": "yaml"},
     **{".toml": "toml", ".ini": "ini", ".cfg": "ini", ".tf": "terraform", ".hcl": "terraform", ".nix": "nix"},
-    **{".ps1": "powershell", ".psm1": "powershell", ".bat": "bat", ".cmd": "bat", ".zsh": "shellscript"},
+    **{".ps1": "powershell", ".psm1": "powershell", ".bat": "bat", ".cmd": "bat"},
     **{".fish": "fish", ".jl": "julia", ".ex": "elixir", ".exs": "elixir", ".erl": "erlang", ".hs": "haskell"},
     **{".ml": "ocaml", ".mli": "ocaml", ".fs": "fsharp", ".fsx": "fsharp", ".vb": "vb", ".zig": "zig", ".nim": "nim"},
     **{".clj": "clojure", ".cljs": "clojure", ".edn": "clojure", ".lisp": "lisp", ".scm": "scheme", ".rkt": "scheme"},
@@ -129,7 +132,8 @@ def language_of(path: str) -> str | None:
 def language_of_document(name: str) -> str | None:
     """Return the language of any text that is edited, by its file's name; None if that does not say."""
     suffix = PurePosixPath(name).suffix
-    return _BY_NAME.get(name) or language_of(name) or _MORE_SUFFIXES.get(suffix) or _MORE_SUFFIXES.get(suffix.lower())
+    by_suffix = ChainMap(_BY_SUFFIX, _MORE_SUFFIXES)
+    return _BY_NAME.get(name) or by_suffix.get(suffix) or by_suffix.get(suffix.lower())
 
 
 def language_id(name: str) -> str:

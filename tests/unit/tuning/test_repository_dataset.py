@@ -227,6 +227,17 @@ def test_a_number_of_examples_is_kept_to_and_the_rest_counted(still: Path, plain
         data_of(still, DataMix(max_examples=1))
 
 
+def test_a_small_folder_gives_as_many_examples_as_a_large_one_as_far_as_it_has_them(tmp_path: Path) -> None:
+    for folder, count in {"large": 30, "small": 12, "tiny": 3}.items():
+        write(tmp_path, {f"{folder}/{folder}{number}.py": module(number) for number in range(count)})
+    roots = [(tmp_path / folder, "MIT") for folder in ("large", "small", "tiny")]
+    data = folders_data_set(roots, mix=DataMix(max_examples=40))
+    drawn = Counter(path.partition("/")[0] for each in parts(data) for path in (e.path for e in each))
+    assert sum(drawn.values()) == 40
+    assert abs(drawn["large"] - drawn["small"]) <= 4
+    assert 0 < drawn["tiny"] < drawn["small"]
+
+
 def test_progress_is_told(still: Path) -> None:
     told: list[tuple[str, int, int]] = []
     folders_data_set(

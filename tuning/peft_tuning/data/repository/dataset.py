@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import zip_longest
 from pathlib import Path
 
 from peft_core.api_types import ContextChunk
@@ -147,12 +148,17 @@ def _scan(
 
 
 def _choose(plans: Sequence[_FileCuts], room: int, seed: int, dropped: Counter[str]) -> Mapping[str, list[Hole]]:
-    """Choose at most ``room`` of the holes; returned by path."""
-    holes = [(plan.source.path, hole) for plan in plans for hole in plan.holes]
-    kept = random.Random(seed).sample(holes, min(len(holes), room))  # noqa: S311  (choice, not secrecy)
-    dropped["example: more than asked for"] += len(holes) - len(kept)
+    """Choose at most ``room`` of the holes, as many of each folder as far as it has them; returned by path."""
+    draw = random.Random(seed)  # noqa: S311  (choice, not secrecy)
+    folders: dict[str, list[tuple[str, Hole]]] = {}
+    for plan in plans:
+        path = plan.source.path
+        folders.setdefault(path.partition("/")[0], []).extend((path, hole) for hole in plan.holes)
+    orders = [draw.sample(holes, len(holes)) for _folder, holes in sorted(folders.items())]
+    in_turn = [each for turn in zip_longest(*orders) for each in turn if each is not None]
+    dropped["example: more than asked for"] += max(0, len(in_turn) - room)
     chosen: dict[str, list[Hole]] = {}
-    for path, hole in kept:
+    for path, hole in in_turn[:room]:
         chosen.setdefault(path, []).append(hole)
     return chosen
 
