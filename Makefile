@@ -37,7 +37,7 @@ run: $(VENV)/base.stamp
 test: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp
 	$(TWO_AT_A_TIME) python-check vscode-check llama-server
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
-	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots
+	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots tests/fuzz
 	$(TWO_AT_A_TIME) --keep-going $(E2E_PARTS)
 
 $(E2E_PARTS): $(VENV)/test.stamp
@@ -46,7 +46,7 @@ $(E2E_PARTS): $(VENV)/test.stamp
 # Also what takes long: llama.cpp compiled for this machine, all tuning methods on the real model, the whole typing
 # benchmark, and a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).
 test-all: test
-	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration tests/e2e tests/long
+	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration tests/e2e tests/fuzz tests/long
 
 lint: python-check vscode-check
 

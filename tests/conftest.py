@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Those with a browser come last of all: its event loop runs until the session ends, beside which there is no other.
     """
-    order = ("vscode", "unit", "integration", "snapshots", "e2e", "long")
+    order = ("vscode", "unit", "fuzz", "integration", "snapshots", "e2e", "long")
 
     def stage(item: pytest.Item) -> int:
         found = next((n for n, part in enumerate(order) if part in item.path.parts), len(order))

@@ -23,6 +23,8 @@ SCALARS = {code: struct.Struct("<" + letter) for code, letter in _FORMATS.items(
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 STRING, ARRAY = 8, 9
 _MAX_DIMENSIONS = 4
+_LISTS = {"tokens": str, "token_type": int, "merges": str, "scores": float}
+"""The arrays of a vocabulary, and what they hold."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,13 @@ class GgufHeader:
 
 def read_header(path: Path) -> GgufHeader:
     """Read the header of ``path``; raises NotFound, or InvalidInput when it is not a readable GGUF file."""
+    return _parsed(path, HeaderParser)
+
+
+def _parsed(path: Path, parser: type[HeaderParser]) -> GgufHeader:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return HeaderParser(data).header()
+            return parser(data).header()
     except FileNotFoundError:
         raise NotFound(f"no model file {path}", fix="Fetch it with `peft-daemon models pull`") from None
     except (OSError, struct.error, ValueError, KeyError, IndexError, ArithmeticError, RecursionError) as error:
@@ -93,7 +99,9 @@ class HeaderParser:
             if value is not None:
                 metadata[key] = value
         raw = [self.tensor() for _ in range(tensor_count)]
-        alignment = int(metadata.get("general.alignment", 32))
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"its weights are aligned to {str(alignment)[:40]!r}")
         start = self.position + -self.position % alignment
         return GgufHeader(metadata, {name: TensorInfo(shape, kind, start + at) for name, shape, kind, at in raw})
 
@@ -170,20 +178,30 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read the vocabulary (half a second for 150,000 tokens); raises InvalidInput when the file has none."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        values: dict[str, Any] = dict(_VocabularyParser(data).header().metadata)
+    """Read the vocabulary (half a second for 150,000 tokens).
+
+    Raises NotFound, or InvalidInput when the file has none or one that cannot be understood.
+    """
+    values: dict[str, Any] = dict(_parsed(path, _VocabularyParser).metadata)
     part = "tokenizer.ggml."
-    tokens = tuple(values.get(f"{part}tokens", ()))
+    for key, kind in _LISTS.items():
+        given = values.get(part + key, ())
+        if not isinstance(given, tuple) or not all(isinstance(each, kind) for each in given):
+            raise InvalidInput(
+                f"the vocabulary of {path} is damaged",
+                why=f"{part}{key} is no list of {kind.__name__}",
+                fix="Pull the model again with `peft-daemon models pull`",
+            )
+    tokens = values.get(f"{part}tokens", ())
     if not tokens:
         raise InvalidInput(f"{path} has no vocabulary", fix="Pull the model again with `peft-daemon models pull`")
     return Vocabulary(
         model=str(values.get(f"{part}model", "")),
         pretokenizer=str(values.get(f"{part}pre", "")),
         tokens=tokens,
-        kinds=tuple(values.get(f"{part}token_type", (TokenKind.NORMAL,) * len(tokens))),
-        merges=tuple(values.get(f"{part}merges", ())),
-        scores=tuple(values.get(f"{part}scores", ())),
+        kinds=values.get(f"{part}token_type", (TokenKind.NORMAL,) * len(tokens)),
+        merges=values.get(f"{part}merges", ()),
+        scores=values.get(f"{part}scores", ()),
         metadata={key: value for key, value in values.items() if key.startswith("tokenizer.") and _single(value)},
     )
 

@@ -180,7 +180,7 @@ class FeedbackStore:
             raise Unavailable(
                 "feedback cannot be read or recorded now", why=str(error), fix="Is the disk full? Try again later"
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's message may quote the damaged file
             raise Conflict(
                 f"{self._file} cannot be read", why=str(error), fix="`peft-daemon feedback clear` removes it"
             ) from None
@@ -264,7 +264,7 @@ def _decode(record: bytes) -> FeedbackRequest | None:
     """Decode the record of a row; None if it cannot be read, so that the other rows still can be."""
     try:
         return msgspec.json.decode(record, type=FeedbackRequest)
-    except (msgspec.DecodeError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

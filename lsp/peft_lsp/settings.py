@@ -88,8 +88,10 @@ def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
         if value is None:
             continue
         try:
-            values[field.name] = msgspec.convert(value, field.type)
-        except msgspec.ValidationError as error:
+            converted = msgspec.convert(value, field.type)
+            msgspec.json.encode(converted)  # half of a surrogate pair could not be sent to the daemon
+            values[field.name] = converted
+        except (ValueError, RecursionError) as error:
             complaints.append(f"'{field.encode_name}' is {value!r}: {error}; the default is used")
     return EditorSettings(**values), complaints
 

@@ -81,7 +81,7 @@ def _mark(text: str) -> str:
 
 
 def _read(file: Path) -> frozenset[str]:
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         return frozenset(msgspec.json.decode(file.read_bytes(), type=list[str]))
     return frozenset()
 

@@ -146,7 +146,7 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
         Names and settings are kept in the order in which they were made. A user chose it if its setting comes after
         the setting of a name that was imported later, or if the name serves other tasks too.
         """
-        if self.everywhere.get(task) != name or [*self.everywhere.values()].count(name) > 1:
+        if name not in names.names or self.everywhere.get(task) != name or [*self.everywhere.values()].count(name) > 1:
             return False
         imported = [*names.names]
         later = imported[imported.index(name) + 1 :]

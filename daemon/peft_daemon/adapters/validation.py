@@ -120,7 +120,7 @@ class GgufBase:
     def linear(self, module: str) -> tuple[int, int] | None:
         """See ``BaseHeader``."""
         tensor = self.header.tensors.get(gguf_weight(module))
-        return None if tensor is None else (tensor.shape[0], tensor.shape[1])
+        return (tensor.shape[0], tensor.shape[1]) if tensor and len(tensor.shape) == 2 else None
 
     @property
     def blocks(self) -> int:
@@ -144,7 +144,9 @@ class GgufBase:
 
     @property
     def _heads(self) -> int:
-        return self.header.hyperparameter("attention.head_count")
+        if (heads := self.header.hyperparameter("attention.head_count")) > 0:
+            return heads
+        raise InvalidInput("the base model's file has no attention heads", fix="Name the file of a whole model")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class LearningLog:
         for line in lines:
             try:
                 entry = msgspec.json.decode(line, type=LogEntry)
-            except ValueError:  # a power cut may leave half a line
+            except (ValueError, RecursionError):  # a power cut may leave half a line
                 continue
             if repository is None or entry.repository == repository:
                 found.append(entry)

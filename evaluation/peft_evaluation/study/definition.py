@@ -243,7 +243,7 @@ def read_study(file: Path) -> Study:
         raise NotFound(
             f"there is no study at {file}", why=str(error), fix="Give a TOML file; docs/study.md has an example"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{file} is not TOML", why=str(error), fix="Correct that line") from None
     try:
         study = msgspec.convert(raw, Study)

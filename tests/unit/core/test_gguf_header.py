@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.errors import InvalidInput, NotFound, PeftDaemonError
-from peft_core.gguf import read_header
+from peft_core.gguf import read_header, read_vocabulary
 from support.synthetic_adapter import TinyModel
 
 
@@ -73,6 +73,27 @@ def test_what_a_hostile_header_says_is_refused(tmp_path: Path) -> None:
             read_header(tmp_path / "x.gguf")
     with pytest.raises(InvalidInput, match="not a readable GGUF file"):
         read_header(tmp_path)
+
+
+def test_a_vocabulary_that_is_none_is_refused(tmp_path: Path) -> None:
+    def write(tokens: object, kinds: object = (1, 1)) -> Path:
+        writer = gguf.GGUFWriter(tmp_path / "v.gguf", "qwen2")
+        for key, value in (("tokens", tokens), ("token_type", kinds)):
+            add = writer.add_array if isinstance(value, tuple) else writer.add_uint32
+            add(f"tokenizer.ggml.{key}", value)  # type: ignore[arg-type]
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        return tmp_path / "v.gguf"
+
+    assert read_vocabulary(write(("a", "b"))).tokens == ("a", "b")
+    for tokens, kinds in ((7, (1, 1)), ((1, 2), (1, 1)), (("a", "b"), 1), (("a", "b"), ("x", "y"))):
+        with pytest.raises(InvalidInput, match=r"the vocabulary of .* is damaged"):
+            read_vocabulary(write(tokens, kinds))
+    content = write(("a", "b")).read_bytes()
+    (tmp_path / "v.gguf").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InvalidInput, match="not a readable GGUF file"):
+        read_vocabulary(tmp_path / "v.gguf")
 
 
 @given(cut=st.integers(0, 5000), position=st.integers(24, 5000), byte=st.integers(0, 255))

@@ -167,3 +167,9 @@ def test_names_that_are_too_long_for_two_adapters_are_refused(tmp_path: Path) ->
 def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="there is no study at"):
         read_study(tmp_path / "nothing.toml")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 5000, "a = " + "9" * 5000, "a = ["], ids=["deep", "long", "open"])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InvalidInput, match="is not TOML"):
+        study(tmp_path, text)

@@ -146,3 +146,9 @@ def test_prose_is_not_served_by_any_of_its_names_until_it_is_taken_out_of_the_li
 def test_what_feedback_may_be_and_was_in_earlier_versions_is_understood(value: object) -> None:
     configuration, complaints = read_settings({"feedback": value})
     assert (configuration.feedback, complaints) == (value, [])
+
+
+def test_half_of_a_surrogate_pair_is_complained_about_like_any_wrong_value() -> None:
+    settings, complaints = read_settings({"disabledLanguages": ["\ud800"], "adapter": "\udfff"})
+    assert settings == EditorSettings()
+    assert len(complaints) == 2
