@@ -218,13 +218,15 @@ class TimeLeft:
 
 
 class TuningView:
-    """A tuning run on a terminal: loading, the training bar, the gate's verdict, where the adapter is used.
+    """A tuning run: loading, the training bar, the gate's verdict, where the adapter is used.
 
-    Shows one thing at a time: a status line, or the training bar. Use it in a ``with`` block.
+    Shows one thing at a time: a status line, or the training bar. In a log, lines now and then are in their place. Use
+    it in a ``with`` block.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._log = None if console.is_terminal else ThrottledLog(console, clock)
         self._shown = ExitStack()
         self._status: Status | None = None
         self._training: TrainingBar | None = None
@@ -270,6 +272,8 @@ class TuningView:
                 self._training = self._shown.enter_context(TrainingBar(self._console))
                 self._training(event)
             case _ if self._training is not None:
+                if self._log is not None and isinstance(event, StepFinished):
+                    self._log.print(f"step {event.step}/{event.steps}  {_figures(event)}")
                 self._training(event)
                 if isinstance(event, TrainingFinished):
                     self._clear()
@@ -281,6 +285,8 @@ class TuningView:
         self._console.print(text, markup=False, highlight=False)
 
     def _show_status(self, text: str) -> None:
+        if self._log is not None:
+            self._log.print(text)
         if self._status is None:
             self._clear()
             self._status = self._shown.enter_context(self._console.status(text))
