@@ -50,6 +50,7 @@ Part = Commands | Group
 PARTS: tuple[Part, ...] = (
     Commands("setup", ("setup",)),
     Commands("daemon", ("serve", "start", "stop", "status")),
+    Commands("why", ("why",)),
     Commands("installation", ("doctor",)),
     Commands("lsp", ("lsp",)),
     Commands("complete", ("generate", "complete")),

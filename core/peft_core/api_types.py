@@ -116,6 +116,8 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Absolute path of the folder the document belongs to; the daemon may read its source files for context."""
     document: ShortText | None = None
     """Key for "newest request wins"; requests without it never supersede each other."""
+    line: Annotated[int, Meta(ge=0)] = 0
+    """Number of the cursor's line, from 1, for `peft-daemon why`; 0: not told."""
     context: Annotated[list[ContextChunk], Meta(max_length=64)] = []
     automatic: bool = False
     """A keystroke asked, not a person: the daemon may wait for a pause in typing before it starts the model."""

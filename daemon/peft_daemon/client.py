@@ -35,35 +35,24 @@ from peft_core.api_types import (
     UseAdapterRequest,
     WarmResponse,
 )
+from peft_core.decisions import DecisionReport, DecisionsTaken, WhyAnswer, WhyQuery
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
 from peft_core.paths import Paths
-from peft_core.settings import Resolved, Settings, resolve
+from peft_core.settings import Settings, resolve
 from peft_core.status_types import DaemonStatus, EngineState, LearningStatus
 from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import error_from_body, error_from_response
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
 
 __all__ = [
-    "AdapterSummary",
     "CompleteRequest",
     "CompleteResponse",
-    "Conflict",
     "DaemonClient",
-    "DaemonInfo",
-    "DaemonStatus",
     "DeltaEvent",
-    "EngineFailed",
-    "EngineState",
     "FinalEvent",
-    "InvalidInput",
-    "Paths",
     "PeftDaemonError",
-    "Resolved",
-    "Settings",
-    "Unauthorized",
     "Unavailable",
-    "UseAdapterRequest",
     "resolve",
 ]
 
@@ -310,6 +299,14 @@ class DaemonClient:
     async def learn(self, request: LearningRequest) -> LearningStatus:
         """Tell what the user wants of learning in the background."""
         return await self._ask("POST", "/v1/learning", LearningStatus, msgspec.json.encode(request))
+
+    async def why(self, query: WhyQuery) -> WhyAnswer:
+        """The last decisions about requests, in words."""
+        return await self._ask("GET", f"/v1/why?{urlencode(msgspec.structs.asdict(query))}", WhyAnswer)
+
+    async def report_decisions(self, report: DecisionReport) -> None:
+        """Tell what a language server decided by itself."""
+        await self._ask("POST", "/v1/why", DecisionsTaken, msgspec.json.encode(report))
 
     async def shutdown(self) -> None:
         """Ask the daemon to stop gracefully; returns when it takes no more requests.

@@ -1,14 +1,23 @@
-"""Counters and histograms of one daemon, in Prometheus' text format. Numbers only: never a prompt, path or name."""
+"""What one daemon notes of its requests: counters in Prometheus' text format, and the last decisions.
+
+The counters are numbers only: never a prompt, path or name. Decisions name documents, but have no text of them; they
+are kept in memory.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import time
+import uuid
+from collections.abc import Iterable
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from peft_core.api_types import Timings
+from peft_core.api_types import CompleteRequest, CompleteResponse, Timings
+from peft_core.code.document import document_name
+from peft_core.decisions import MAX_DECISIONS, Decider, RequestDecision
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60)
 
@@ -88,3 +97,67 @@ class Metrics:
         else:
             self._descriptors.set(process.num_fds())
         return generate_latest(self._registry)
+
+
+class DecisionLog:
+    """The last decisions about requests, in memory."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, RequestDecision] = {}
+
+    def answered(
+        self, asked: CompleteRequest, answer: CompleteResponse, decider: Decider, detail: str = "", pause_ms: float = 0
+    ) -> None:
+        """Note an answer, though it be empty."""
+        self.add(
+            RequestDecision(
+                id=answer.id,
+                at=time.time(),
+                decider=decider,
+                detail=detail,
+                document=document_name(asked.path, asked.workspace),
+                line=asked.line,
+                column=_column(asked),
+                task=answer.task.value,
+                model=answer.model,
+                adapter=answer.adapter.name if answer.adapter else "",
+                characters=len(answer.text),
+                paused_ms=pause_ms,
+                timings=answer.timings,
+            )
+        )
+
+    def unanswered(self, asked: CompleteRequest, decider: Decider, detail: str) -> None:
+        """Note a request that ended without an answer."""
+        self.add(
+            RequestDecision(
+                id=uuid.uuid4().hex,
+                at=time.time(),
+                decider=decider,
+                detail=detail,
+                document=document_name(asked.path, asked.workspace),
+                line=asked.line,
+                column=_column(asked),
+            )
+        )
+
+    def add(self, decision: RequestDecision) -> None:
+        """Note a decision; it replaces an earlier one about the same answer."""
+        self._kept.pop(decision.id, None)
+        self._kept[decision.id] = decision
+        while len(self._kept) > MAX_DECISIONS:
+            del self._kept[next(iter(self._kept))]
+
+    def extend(self, decisions: Iterable[RequestDecision]) -> None:
+        """Note what a language server decided."""
+        for decision in decisions:
+            self.add(decision)
+
+    @property
+    def all(self) -> list[RequestDecision]:
+        """Those that are kept, the oldest first."""
+        return list(self._kept.values())
+
+
+def _column(asked: CompleteRequest) -> int:
+    return len(asked.prefix) - asked.prefix.rfind("\n")

@@ -117,3 +117,11 @@ vim.api.nvim_create_autocmd({ "LspAttach", "BufEnter", "CursorHold" }, {
     end
   end,
 })
+
+vim.api.nvim_create_user_command("PeftDaemonWhy", function()
+  local client = vim.lsp.get_clients({ bufnr = 0, name = "peft_daemon" })[1]
+  local params = { command = "peft-daemon.why", arguments = { vim.uri_from_bufnr(0) } }
+  assert(client, "peft-daemon is not attached here"):request("workspace/executeCommand", params, function(failed, answer)
+    vim.notify(failed and failed.message or answer.text)
+  end)
+end, { desc = "Why there was ghost text, or none" })

@@ -45,3 +45,11 @@ vim.keymap.set("i", "<Tab>", function()
     return "<Tab>"
   end
 end, { expr = true, desc = "Accept ghost text" })
+
+vim.api.nvim_create_user_command("PeftDaemonWhy", function()
+  local client = vim.lsp.get_clients({ bufnr = 0, name = "peft_daemon" })[1]
+  local params = { command = "peft-daemon.why", arguments = { vim.uri_from_bufnr(0) } }
+  assert(client, "peft-daemon is not attached here"):request("workspace/executeCommand", params, function(failed, answer)
+    vim.notify(failed and failed.message or answer.text)
+  end)
+end, { desc = "Why there was ghost text, or none" })

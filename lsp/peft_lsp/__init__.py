@@ -20,6 +20,7 @@ RESTART_COMMAND = "peft-daemon.restart"
 SWITCH_ADAPTER_COMMAND = "peft-daemon.switchAdapter"
 LIST_ADAPTERS_COMMAND = "peft-daemon.listAdapters"
 STATUS_COMMAND = "peft-daemon.status"
+WHY_COMMAND = "peft-daemon.why"
 COMMANDS = (
     GENERATE_COMMAND,
     PROPOSE_COMMAND,
@@ -28,6 +29,7 @@ COMMANDS = (
     SWITCH_ADAPTER_COMMAND,
     LIST_ADAPTERS_COMMAND,
     STATUS_COMMAND,
+    WHY_COMMAND,
 )
 
 GENERATE_KIND = "refactor.rewrite.generate"

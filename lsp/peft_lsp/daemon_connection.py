@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from enum import StrEnum
 
@@ -25,6 +25,7 @@ from peft_core.api_types import (
     FinishReason,
     LearningRequest,
 )
+from peft_core.decisions import DecisionReport, RequestDecision, WhyAnswer, WhyQuery
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable, error_line
 from peft_core.paths import Paths
 from peft_core.status_types import EngineState, LearningStatus
@@ -177,10 +178,13 @@ class DaemonConnection:
             return await asyncio.shield(self._connecting)
         return self._client
 
-    async def complete(self, request: CompleteRequest) -> CompleteResponse | None:
+    async def complete(
+        self, request: CompleteRequest, on_unused: Callable[[CompleteResponse], None] = lambda _: None
+    ) -> CompleteResponse | None:
         """Return the model's answer; None if there is none now.
 
         Cancelling stops the model a moment later, unless a newer request for the document continues its answer.
+        ``on_unused`` is called with an answer that comes within that moment.
         """
         if self._client is None or self._board.status.state is ServerState.LOADING:
             self.start()
@@ -188,7 +192,7 @@ class DaemonConnection:
         began = self._clock()
         try:
             with self._board.thinking():
-                response = await self._ask(self._client, request)
+                response = await self._ask(self._client, request, on_unused)
         except Unavailable as error:
             log.info("%s", error.line)
             self._board.daemon(ServerState.LOADING, message=error.line)
@@ -206,6 +210,13 @@ class DaemonConnection:
         if response.finish_reason not in UNFINISHED_REASONS:
             self._board.answered(response, 1000 * (self._clock() - began))
         return response
+
+    @property
+    def trouble(self) -> str:
+        """Why the daemon gives no answer, in words."""
+        status = self._board.status
+        starting = "it is starting, or loads its model" if status.state is ServerState.LOADING else ""
+        return status.message or starting or "it did not say why"
 
     async def generate(self, request: CompleteRequest, on_message: Callable[[str], None]) -> CompleteResponse:
         """Return an answer that the user waits for, and report its progress to ``on_message``.
@@ -230,7 +241,7 @@ class DaemonConnection:
         if self._client is None:
             return None
         try:
-            return await self._ask(self._client, request)
+            return await self._ask(self._client, request, lambda _: None)
         except PeftDaemonError as error:
             log.info("%s", error.line)
             return None
@@ -272,15 +283,40 @@ class DaemonConnection:
 
     async def learning(self, folder: str | None) -> LearningStatus | None:
         """Return what the daemon says of learning in the background; None if it does not run, or answers nothing."""
-        if self._client is None:
+        if not await self._is_running():
             return None
         try:
-            # A request to a daemon that has left would start another.
-            running = await asyncio.to_thread(find_running_daemon, Paths.from_environment())
-            return await self._client.learning(folder) if running == self._client.info else None
+            return await (await self.client()).learning(folder)
         except PeftDaemonError as error:
             log.info("%s", error.line)
             return None
+
+    async def report_decisions(self, decisions: Sequence[RequestDecision]) -> bool:
+        """Tell the daemon what was decided here; return whether it was told. It is not started for this."""
+        if not await self._is_running():
+            return False
+        try:
+            await (await self.client()).report_decisions(DecisionReport(list(decisions)))
+        except PeftDaemonError as error:
+            log.info("%s", error.line)
+            return False
+        return True
+
+    async def why(self, query: WhyQuery) -> WhyAnswer | None:
+        """Return the last decisions in words; None if no daemon runs, or it does not answer."""
+        if not await self._is_running():
+            return None
+        try:
+            return await (await self.client()).why(query)
+        except PeftDaemonError as error:
+            log.info("%s", error.line)
+            return None
+
+    async def _is_running(self) -> bool:
+        """Return whether this connection's daemon runs; a request to one that has left would start another."""
+        if self._client is None:
+            return False
+        return await asyncio.to_thread(find_running_daemon, Paths.from_environment()) == self._client.info
 
     async def learn(self, request: LearningRequest) -> LearningStatus | None:
         """Tell what the user wants of learning in the background; None if that could not be told."""
@@ -314,11 +350,19 @@ class DaemonConnection:
         self._asking.cancel()
         await self._drop()
 
-    async def _ask(self, client: DaemonClient, request: CompleteRequest) -> CompleteResponse:
+    async def _ask(
+        self, client: DaemonClient, request: CompleteRequest, on_unused: Callable[[CompleteResponse], None]
+    ) -> CompleteResponse:
         asking = self._asking.spawn(client.complete(request))
+
+        def ended(task: asyncio.Task[CompleteResponse]) -> None:
+            if not task.cancelled() and task.exception() is None:
+                on_unused(task.result())
+
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
+            asking.add_done_callback(ended)
             asyncio.get_running_loop().call_later(CANCEL_AFTER_S, asking.cancel)
             raise
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from peft_core.api_types import CompleteRequest
+from peft_core.api_types import CompleteRequest, CompleteResponse
 from peft_core.code.positions import Encoding
+from peft_core.decisions import Decider
 from peft_lsp.client import Client
 from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoard
 from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
@@ -22,10 +23,12 @@ from peft_lsp.learning import LearningWatcher
 from peft_lsp.prefetch import Continuations, Prefetch, likely_position
 from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.settings import EditorSettings, SettingsCache
+from peft_lsp.silences import Silences
 
 MAX_DOCUMENT_KEY_CHARS = 4096
 """Longest key of a document that the daemon takes."""
 MAX_LANGUAGE_CHARS = 200
+MAX_DETAIL_CHARS = 1000
 MAX_CODE_TOKENS = 256
 CODE_TIME_BUDGET_MS = 120_000
 """Code from prose gets more time than ghost text: it shows a progress bar, and the user can stop it."""
@@ -53,6 +56,7 @@ class Session:
         self.continuations = Continuations(self.documents, self.daemon.complete_in_background, client.announce_more)
         self.prefetch = Prefetch(self.warm_up)
         self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
+        self.silences = Silences(self.daemon.report_decisions, self.folders.around)
         self.learning = LearningWatcher(self.daemon, client, lambda: self.folders.paths, self.board.learning)
         self.exiting = False
         """The client has sent ``shutdown``."""
@@ -74,6 +78,7 @@ class Session:
         self.prefetch.close()
         self.recent_edits.close()
         self.learning.close()
+        self.silences.close()
         await self.feedback.close()
         await self.daemon.close()
 
@@ -93,6 +98,7 @@ class Session:
             path=snapshot.real_path,
             workspace=self.folders.around(snapshot.path),
             document=f"{self.id}:{purpose}:{snapshot.uri}"[-MAX_DOCUMENT_KEY_CHARS:],
+            line=snapshot.line + 1,
             adapter=settings.adapter,
             max_tokens=settings.max_tokens,
             time_budget_ms=settings.time_budget_ms,
@@ -115,10 +121,51 @@ class Session:
             time_budget_ms=CODE_TIME_BUDGET_MS,
         )
 
+    def may_suggest(self, snapshot: DocumentSnapshot, settings: EditorSettings, *, automatic: bool) -> bool:
+        """Return whether something may be suggested at a snapshot's cursor; if not, it is noted why.
+
+        Who asks by hand is also told why suggestions are off, once.
+        """
+        if snapshot.is_empty_or_binary:
+            self.silences.note(snapshot, Decider.DOCUMENT)
+        elif (why := settings.why_off(snapshot.uri, snapshot.language)) is not None:
+            self.silences.note(snapshot, settings.who_turns_off(snapshot.uri, snapshot.language), why)
+            if not automatic:
+                self.client.inform_once(why)
+        elif automatic and snapshot.word_follows:
+            self.silences.note(snapshot, Decider.IN_WORD)
+        else:
+            return True
+        return False
+
     async def wait_for_pause(self, snapshot: DocumentSnapshot, milliseconds: int, *, purpose: str) -> bool:
         """Return whether the document is unchanged after a pause; False at once when a newer request comes."""
-        paused = await self.debounce.wait(f"{purpose}:{snapshot.uri}", milliseconds / 1000)
-        return paused and self.documents.is_current(snapshot)
+        try:
+            paused = await self.debounce.wait(f"{purpose}:{snapshot.uri}", milliseconds / 1000)
+        except asyncio.CancelledError:
+            self.silences.note(snapshot, Decider.DELAY)
+            raise
+        if paused and self.documents.is_current(snapshot):
+            return True
+        self.silences.note(snapshot, Decider.EDITED if paused else Decider.DELAY)
+        return False
+
+    async def complete(self, snapshot: DocumentSnapshot, request: CompleteRequest) -> CompleteResponse | None:
+        """Return the daemon's answer for an unchanged document; None, and noted why, if there is none."""
+
+        def drop(response: CompleteResponse) -> None:
+            if response.text:
+                self.silences.note(snapshot, Decider.CANCELLED, "before the answer came", dropped=response)
+
+        response = await self.daemon.complete(request, drop)
+        if response is None:
+            self.silences.note(snapshot, Decider.CONNECTION, self.daemon.trouble[:MAX_DETAIL_CHARS])
+            return None
+        if not self.documents.is_current(snapshot):
+            if response.text:
+                self.silences.note(snapshot, Decider.EDITED, dropped=response)
+            return None
+        return response
 
     async def warm_up(self, uri: str, position: TextPosition | None) -> bool:
         """Have the daemon read the text around a position, if completions are served there; return whether it did."""

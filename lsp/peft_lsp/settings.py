@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from peft_core.api_types import Name, TokenCount
 from peft_core.code.languages import language_id
+from peft_core.decisions import Decider
 from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, why_secret
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,12 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             off = prose_language(language) or language
             return f"suggestions are off for {off}: see the setting 'disabledLanguages'"
         return None
+
+    def who_turns_off(self, uri: str, language: str) -> Decider:
+        """Return the part that keeps a document from getting suggestions, where ``why_off`` says why."""
+        if why_secret(uri, language) is not None:
+            return Decider.SECRET_FILE
+        return Decider.LANGUAGE if self.enabled else Decider.SWITCHED_OFF
 
     def disables(self, language: str) -> bool:
         """Return whether documents of this language get no suggestions, by any editor's name for it."""

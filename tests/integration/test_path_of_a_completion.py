@@ -7,7 +7,8 @@ from shape.paths import measured
 MAX_FILES = 35
 """Among them the learner, which gives way to each request and notes where what was shown belongs, and two tables of
 languages: their names in editors, and how each writes comments and literals."""
-MAX_VALUES = 11
+MAX_VALUES = 12
+"""Among them the decision that is noted for `peft-daemon why`."""
 
 
 def test_a_completion_passes_through_few_files_and_value_types() -> None:

@@ -131,6 +131,7 @@ def test_requests_and_answers(used: UsedHome, http: httpx.Client) -> None:
     for path in (
         "/v1/status",
         "/v1/learning?repository=/nowhere",
+        "/v1/why?last=1",
         "/v1/adapters",
         "/v1/models",
         "/v1/models/tiny",
@@ -174,6 +175,8 @@ def test_refusals(http: httpx.Client) -> None:
         body = {"action": action, "repository": folder}
         add(f"POST /v1/learning {json.dumps(body)}", http.post("/v1/learning", json=body))
     add("GET /v1/learning of a relative path", http.get("/v1/learning?repository=nowhere"))
+    add("GET /v1/why of too many", http.get("/v1/why?last=1000"))
+    add("POST /v1/why of no decisions", http.post("/v1/why", json={"decisions": 1}))
     add("unknown path", http.get("/nowhere"))
     add("unknown model", http.get("/v1/models/nobody"))
     add("Host", http.get("/v1/status", headers={"Host": "example.org"}))

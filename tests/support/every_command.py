@@ -24,6 +24,7 @@ COMMANDS = {
     "start": ["--no-wait"],
     "stop": [],
     "status": [],
+    "why": [],
     "doctor": [],
     "lsp": [],
     "generate": ["add two numbers"],

@@ -5,7 +5,7 @@ import { type CommandLine, findCommandLine } from "./commandLine/commandLine";
 import { thisMachine } from "./commandLine/machine";
 import { required } from "./commandLine/peftDaemon";
 import { Cursor } from "./cursor/cursor";
-import { Doctor } from "./doctor/doctor";
+import { check } from "./doctor/doctor";
 import { chooseFeedback } from "./feedback/choose";
 import { command } from "./interaction";
 import { Menu } from "./menu/menu";
@@ -19,7 +19,9 @@ import { PrivateEnvironment } from "./setup/environment";
 import { offerUpdate, setUp, type SetUp, update, withExtra } from "./setup/setUp";
 import { Snooze } from "./status/snooze";
 import { StatusBar } from "./status/statusBar";
+import { whyText } from "./status/why";
 import { toggleFolder, toggleLanguage } from "./switches";
+import { TextPage } from "./textPage";
 import { TuneRuns } from "./tuning/run";
 import { Tuning } from "./tuning/tune";
 
@@ -67,7 +69,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   };
 
   const cursor = new Cursor(server);
-  const doctor = new Doctor();
+  const doctorPage = new TextPage("peft-daemon-doctor", "peft-daemon doctor");
+  const whyPage = new TextPage("peft-daemon-why", "peft-daemon why");
   const proposals = new Proposals(server);
   const own: SetUp = { log, environment, find, start };
   const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find, (work) => withExtra(own, work));
@@ -95,7 +98,14 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
       log.show();
     },
     doctor: async () => {
-      await doctor.check(required(await find()));
+      await check(doctorPage, required(await find()));
+    },
+    why: async () => {
+      const active = vscode.window.activeTextEditor?.document;
+      const document = active?.uri.scheme === "peft-daemon-why" ? undefined : active;
+      const answer = await server.execute("peft-daemon.why", document ? [server.nameOf(document.uri)] : []);
+      const name = document && vscode.workspace.asRelativePath(document.uri);
+      await whyPage.show(whyText(bar.label, answer, name));
     },
     setUp: () => setUp(own),
     update: () => offerUpdate(own),
@@ -108,7 +118,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     snooze,
     server,
     cursor,
-    doctor,
+    doctorPage,
+    whyPage,
     proposals,
     tuning,
     server.onStatus((status) => {

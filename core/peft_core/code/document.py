@@ -145,3 +145,12 @@ def leading_space(line: str) -> str:
 def width(space: str) -> int:
     """Return the columns of leading white space; a tab reaches the next multiple of 8, as in Python's tokenizer."""
     return len(space.expandtabs(8))
+
+
+def document_name(path: str | None, workspace: str | None) -> str:
+    """Return a document's path below its workspace, else its name; empty if it has none."""
+    if not path:
+        return ""
+    name = path.replace("\\", "/")
+    folder = (workspace or "").replace("\\", "/").rstrip("/") + "/"
+    return name[len(folder) :] if workspace and name.startswith(folder) else name.rsplit("/", 1)[-1]

@@ -112,6 +112,8 @@ class Generation:
         """It was ended because its reader had all that can be shown."""
         self.refused = False
         """It found no slot: a request waited for one."""
+        self.ahead = False
+        """No request had asked for it when it began."""
         self.claimed = False
         """A request waits for it, or did."""
         self._readers = 0
@@ -253,6 +255,7 @@ class GenerationCache:
     def begin_background(self, job: CompletionJob, request: GenerationRequest) -> Generation:
         """Generate an answer that is likely to be asked for, until a request needs the engine for another."""
         generation = self._new(job, request)
+        generation.ahead = True
         self._start(generation, job, request, self._scheduler.background_slot(generation.stop))
         return generation
 

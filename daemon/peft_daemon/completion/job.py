@@ -16,6 +16,7 @@ from functools import cached_property
 
 from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Task, Timings
 from peft_core.code.document import Document
+from peft_core.decisions import Decider
 from peft_core.errors import InvalidInput
 from peft_core.privacy.values import masked
 from peft_core.settings import Settings
@@ -103,14 +104,16 @@ class CompletionJob:
         return Extent.at_cursor(self.target, self.single_line)
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the model need not be asked: nothing to go by, or no place for a text."""
+    def hopeless(self) -> Decider | None:
+        """Why the model need not be asked: nothing to go by, or no place for a text; None if it is to be asked."""
         if not self.fills:
-            return False
+            return None
         document = self.document
-        in_word = document.suffix[:1].isalnum() or document.suffix[:1] == "_"
-        empty = not (document.prefix + self.lead + document.suffix).strip()
-        return in_word or empty or prompt.inside_secret(document)
+        if document.suffix[:1].isalnum() or document.suffix[:1] == "_":
+            return Decider.IN_WORD
+        if not (document.prefix + self.lead + document.suffix).strip():
+            return Decider.NOTHING_AROUND
+        return Decider.IN_SECRET if prompt.inside_secret(document) else None
 
     def after(self, typed: str) -> CompletionJob:
         """The same job after ``typed`` was typed."""

@@ -32,8 +32,9 @@ from peft_core.api_types import (
     UseAdapterRequest,
     WarmResponse,
 )
-from peft_core.code.document import Document
-from peft_core.errors import Conflict
+from peft_core.code.document import Document, document_name
+from peft_core.decisions import Decider, RequestDecision
+from peft_core.errors import Conflict, EngineFailed, PeftDaemonError, Unavailable
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.settings import Settings
 from peft_core.status_types import ServingLimit
@@ -48,7 +49,7 @@ from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Supersed
 from peft_daemon.completion.stream import Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import EngineSpeed, GenerationChunk
-from peft_daemon.metrics import Metrics
+from peft_daemon.metrics import DecisionLog, Metrics
 
 log = logging.getLogger("peft_daemon.service")
 
@@ -70,6 +71,7 @@ class CompletionService:
         self._settings, self._registry, self._context, self._metrics = settings, registry, context, metrics
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
+        self.decisions = DecisionLog()
         self.started = time.time()
         self.completed = 0
 
@@ -156,14 +158,31 @@ class CompletionService:
         Raises NotFound or Conflict for a wrong adapter, Unavailable and EngineFailed as the engine does, and
         Unavailable where nothing is complete in the time because the engine was not there.
         """
-        arrived, clock = time.perf_counter(), asyncio.get_running_loop().time()
         if (why := why_off(asked.path, asked.language, prose=asked.prose)) is not None:
             yield self._off(asked, why)
             return
+        stats, is_answered = StreamStats(), False
+        try:
+            async with aclosing(self._complete(asked, stats)) as parts:
+                async for part in parts:
+                    is_answered = isinstance(part, CompleteResponse)
+                    yield part
+        except PeftDaemonError as error:
+            self.decisions.unanswered(asked, _decider_of(error), error.line)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            if not is_answered:
+                self.decisions.unanswered(asked, Decider.CANCELLED, stats.stage)
+            raise
+
+    async def _complete(
+        self, asked: CompleteRequest, stats: StreamStats
+    ) -> AsyncGenerator[str | CompleteResponse, None]:
+        arrived, clock = time.perf_counter(), asyncio.get_running_loop().time()
         model, job = self._job(await self._with_context(asked, adopt=False))
         display_s = None if asked.show_after_ms is None else asked.show_after_ms / 1000
         deadlines = Deadlines(clock, self._limit_s(job.time_budget_ms), display_s)
-        end, stats = Completion("", FinishReason.CANCELLED), StreamStats()
+        end = Completion("", FinishReason.CANCELLED)
         try:
             async with aclosing(model.completer.run(job, stats, deadlines)) as parts:
                 async for part in parts:
@@ -177,7 +196,7 @@ class CompletionService:
             end = Completion("", FinishReason.TIMEOUT)
         finally:
             spent = Timings() if stats.origin is Origin.KEPT else end.timings
-            timings = _complete(spent, stats.queue_ms, arrived)
+            timings = _whole_timings(spent, stats.queue_ms, arrived)
             self._count("complete", end.reason, timings)
             self._metrics.answered(stats.origin.value)
         if end.reason is FinishReason.TIMEOUT and not end.text:
@@ -188,7 +207,7 @@ class CompletionService:
                 next_model, next_job = self._job(await self._with_context(_accepted(asked, end), adopt=False))
                 if next_model.limits.looks_ahead:
                     next_model.completer.prefetcher.prefetch(next_job)
-        yield CompleteResponse(
+        response = CompleteResponse(
             id=uuid.uuid4().hex,
             text=end.text,
             finish_reason=end.reason,
@@ -200,6 +219,8 @@ class CompletionService:
             more=end.more,
             timings=timings,
         )
+        self.decisions.answered(asked, response, *_decided(end, stats), stats.pause_ms)
+        yield response
 
     async def warm(self, asked: CompleteRequest) -> WarmResponse:
         """Read the prompt of a request that is likely to come; any completion goes first.
@@ -232,9 +253,12 @@ class CompletionService:
         self._count("complete", FinishReason.OFF, Timings())
         task, off = asked.task or Task.FILL, FinishReason.OFF
         model = self.models[task].id
-        return CompleteResponse(
+        response = CompleteResponse(
             id=uuid.uuid4().hex, text="", finish_reason=off, task=task, model=model, adapter=None, why=why
         )
+        is_secret = secret_file(asked.path, asked.language) is not None
+        self.decisions.answered(asked, response, Decider.SECRET_FILE if is_secret else Decider.LANGUAGE, why)
+        return response
 
     async def _with_context(self, asked: CompleteRequest, *, adopt: bool) -> CompleteRequest:
         """The request with chunks of the workspace; ``adopt``: they may be other ones than before."""
@@ -289,18 +313,40 @@ class CompletionService:
             yield GenerationChunk(reason=FinishReason.OFF)
             return
         clock, limit_s = asyncio.get_running_loop().time(), self._settings.request_limit_s
-        timings = None
+        timings, characters, decider, detail = None, 0, Decider.CANCELLED, ""
         generated = until_deadline(self._raw(asked, model, route), clock + limit_s, self._left_behind)
         try:
             async with aclosing(generated) as chunks:
                 async for chunk in chunks:
-                    timings = chunk.timings
+                    timings, characters = chunk.timings, characters + len(chunk.text)
+                    if chunk.reason is not None:
+                        decider = Decider.MODEL if characters else Decider.NOTHING_WRITTEN
                     yield chunk
+        except PeftDaemonError as error:
+            decider, detail = _decider_of(error), error.line
+            raise
         except DeadlinePassed:
+            decider = Decider.DEADLINE
             if timings is None:
                 raise Deadlines(clock, limit_s).unanswered(model.engine.status()) from None
             timings = msgspec.structs.replace(timings, total_ms=1000 * limit_s)
             yield GenerationChunk(reason=FinishReason.TIMEOUT, timings=timings)
+        finally:
+            if asked.max_tokens != 0:
+                self.decisions.add(
+                    RequestDecision(
+                        id=uuid.uuid4().hex,
+                        at=time.time(),
+                        decider=decider,
+                        detail=detail,
+                        route=route,
+                        document=document_name(asked.path, None),
+                        model=model.id,
+                        adapter=asked.adapter.name if asked.adapter else "",
+                        characters=characters,
+                        timings=timings or Timings(),
+                    )
+                )
 
     async def _raw(self, asked: RawRequest, model: ModelInstance, route: str) -> AsyncGenerator[GenerationChunk, None]:
         arrived = time.perf_counter()
@@ -332,7 +378,7 @@ class CompletionService:
                             reason = chunk.reason or FinishReason.TIMEOUT
                             break
         finally:
-            timings = _complete(timings, queue_ms, arrived)
+            timings = _whole_timings(timings, queue_ms, arrived)
             self._count(route, reason, timings)
             self._metrics.generated(timings)
             if timings.decode_tokens:
@@ -360,7 +406,26 @@ def _accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
     )
 
 
-def _complete(timings: Timings, queue_ms: float, arrived: float) -> Timings:
+def _decided(end: Completion, stats: StreamStats) -> tuple[Decider, str]:
+    """Return which part decided what is shown, and what it says besides."""
+    if end.text:
+        return stats.decider or Decider.MODEL, ""
+    match end.reason:
+        case FinishReason.SUPERSEDED:
+            paused = stats.decider is Decider.TYPING_PAUSE
+            return (Decider.TYPING_PAUSE, "") if paused else (Decider.NEWER_REQUEST, stats.stage)
+        case FinishReason.TIMEOUT:
+            return Decider.DEADLINE, stats.stage
+    if stats.decider is not None and stats.generation is None:
+        return stats.decider, ""
+    return (Decider.POSTPROCESSING, end.emptied_by) if end.emptied_by else (Decider.NOTHING_WRITTEN, "")
+
+
+def _decider_of(error: PeftDaemonError) -> Decider:
+    return Decider.ENGINE if isinstance(error, Unavailable | EngineFailed) else Decider.REFUSED
+
+
+def _whole_timings(timings: Timings, queue_ms: float, arrived: float) -> Timings:
     """The engine's timings with what only the daemon knows."""
     total_ms = (time.perf_counter() - arrived) * 1000
     return msgspec.structs.replace(timings, queue_ms=queue_ms, total_ms=total_ms)

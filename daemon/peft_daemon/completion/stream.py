@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from peft_core.api_types import FinishReason, Origin, Timings
 from peft_core.code.document import Document
+from peft_core.decisions import Decider
 from peft_core.settings import Settings
 from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCache
 from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, Limits, RequestBuilder
@@ -99,6 +100,8 @@ class Completion:
     """The model goes on: this is what was complete at the display deadline."""
     model: str = ""
     """Name of the model that wrote it, where that is not the engine's own."""
+    emptied_by: str = ""
+    """The step of post-processing that left nothing of what the model wrote; empty: it left something."""
 
 
 NOTHING = Completion("", FinishReason.EMPTY)
@@ -107,10 +110,25 @@ NOTHING = Completion("", FinishReason.EMPTY)
 
 @dataclass
 class StreamStats:
-    """How a job was answered."""
+    """How a job was answered, as far as that is known already."""
 
     origin: Origin = Origin.MODEL
     queue_ms: float = 0.0
+    pause_ms: float = 0.0
+    """The pause in typing that was waited for."""
+    decider: Decider | None = None
+    """The part that has the job, where that is not the model."""
+    generation: Generation | None = None
+    """The one that answers, once there is one."""
+
+    @property
+    def stage(self) -> str:
+        """How far the model is, in words."""
+        if self.generation is None:
+            return "before the model was asked"
+        if self.generation.slot is None:
+            return "while it waited for the engine"
+        return "while the model wrote" if self.generation.generated.text else "while the model read the prompt"
 
 
 class Completer:
@@ -157,22 +175,27 @@ class Completer:
     async def _parts(
         self, job: CompletionJob, stats: StreamStats, deadlines: Deadlines
     ) -> AsyncGenerator[str | Completion, None]:
-        if job.hopeless:
+        if (hopeless := job.hopeless) is not None:
+            stats.decider = hopeless
             yield NOTHING
             return
         for generation, typed in self._cache.matches(job):
             if job.automatic and await deadlines.within(self._is_slower(generation, job)):
                 continue
             stats.origin = Origin.KEPT if generation.generated.over else Origin.JOINED
+            stats.decider = Decider.AHEAD if generation.ahead else Decider(stats.origin)
             with contextlib.suppress(Mismatch):
                 async for part in self._read(generation, typed, job, stats, deadlines):
                     yield part
                 return
-        stats.origin = Origin.MODEL
+        stats.origin, stats.decider, stats.generation = Origin.MODEL, None, None
         if job.document_key is not None:
             self._cache.stop(job.document_key)
             if job.automatic:
-                await asyncio.sleep(self.rhythm.pause_s(job.document_key))
+                pause_s = self.rhythm.pause_s(job.document_key)
+                stats.decider, stats.pause_ms = Decider.TYPING_PAUSE, 1000 * pause_s
+                await asyncio.sleep(pause_s)
+                stats.decider = None
         request = await deadlines.within(self._request(job))
         async for part in self._read(self._cache.begin(job, request), "", job, stats, deadlines):
             yield part
@@ -195,6 +218,7 @@ class Completer:
         self, generation: Generation, typed: str, job: CompletionJob, stats: StreamStats, deadlines: Deadlines
     ) -> AsyncGenerator[str | Completion, None]:
         """Stream a generation to a request that waits for it."""
+        stats.generation = generation
         with generation.read() as grown:
             async with aclosing(_shown(generation, grown, typed, job, deadlines)) as parts:
                 async for part in parts:
@@ -311,7 +335,14 @@ async def follow(
     reason = FinishReason.TIMEOUT if timed_out else generated.reason or FinishReason.STOP
     if not text and reason is not FinishReason.TIMEOUT:
         reason = FinishReason.EMPTY
-    yield Completion(text, reason, draft.replace_after, generated.timings, model=generated.model)
+    yield Completion(
+        text,
+        reason,
+        draft.replace_after,
+        generated.timings,
+        model=generated.model,
+        emptied_by="" if text else emptied_by(job, generated.text[len(typed) :], truncated=truncated),
+    )
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
@@ -348,6 +379,16 @@ def postprocess(job: CompletionJob, text: str, *, final: bool = False, truncated
     """Return the part of a text that is worth showing where the job's answer goes."""
     steps = FILL_STEPS if job.fills else INTENT_STEPS
     return apply_steps(steps, Draft(text, job.extent, final=final, truncated=truncated), job.target)
+
+
+def emptied_by(job: CompletionJob, text: str, *, truncated: bool) -> str:
+    """Return the name of the step that leaves nothing of a text; empty where one is not to blame."""
+    draft = Draft(text, job.extent, final=True, truncated=truncated)
+    for step in FILL_STEPS if job.fills else INTENT_STEPS:
+        had, draft = draft.text.strip(), step(draft, job.target)
+        if had and not draft.text.strip():
+            return step.__name__
+    return ""
 
 
 def apply_steps(steps: tuple[Step, ...], draft: Draft, document: Document) -> Draft:

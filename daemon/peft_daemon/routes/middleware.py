@@ -25,7 +25,7 @@ from peft_daemon.routes.responses import error_response
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "peft-daemon"})
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a token; they say only whether something serves here."""
-QUIET_PATHS = frozenset({"/health", "/metrics", "/openapi.json", "/v1/status", "/v1/learning"})
+QUIET_PATHS = frozenset({"/health", "/metrics", "/openapi.json", "/v1/status", "/v1/learning", "/v1/why"})
 """Requests that watch the daemon. They do not keep it from its idle exit."""
 
 

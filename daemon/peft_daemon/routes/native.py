@@ -1,4 +1,4 @@
-"""The daemon's own routes: complete, warm, feedback, context, status, adapters, shutdown, metrics. See docs/api.md."""
+"""The daemon's own routes: complete, warm, feedback, why, context, status, adapters, shutdown. See docs/api.md."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from peft_core.api_types import (
     UseAdapterRequest,
     WarmResponse,
 )
+from peft_core.decisions import DecisionReport, DecisionsTaken, WhyAnswer, WhyQuery, why
 from peft_core.errors import InvalidInput
 from peft_core.status_types import DaemonStatus
 from peft_daemon.completion.service import CompletionService
@@ -33,7 +34,7 @@ from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.learning.learner import Learner
 from peft_daemon.routes.openapi import ApiRoute
-from peft_daemon.routes.responses import answer, body, event_stream, while_connected
+from peft_daemon.routes.responses import answer, body, event_stream, query, while_connected
 
 
 def routes(
@@ -94,6 +95,14 @@ def routes(
         await service.use_adapter(asked)
         return answer(AdapterList(service.adapters()))
 
+    async def get_why(request: Request) -> Response:
+        return answer(why(service.decisions.all, query(request, WhyQuery)))
+
+    async def report_decisions(request: Request) -> Response:
+        report = await body(request, DecisionReport)
+        service.decisions.extend(report.decisions)
+        return answer(DecisionsTaken(len(report.decisions)))
+
     async def shutdown(request: Request) -> Response:
         stop()
         return answer(ShutdownResponse())
@@ -144,6 +153,25 @@ def routes(
             "Choose the adapter that serves a task",
             takes=UseAdapterRequest,
             gives=AdapterList,
+        ),
+        ApiRoute(
+            "GET",
+            "/v1/why",
+            get_why,
+            "Say why there were suggestions, or none",
+            query={
+                "last": "How many of the last decisions are listed, at most 200",
+                "file": "Only those of this document: its path, or the end of its path",
+            },
+            gives=WhyAnswer,
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/why",
+            report_decisions,
+            "Tell what a language server decided by itself",
+            takes=DecisionReport,
+            gives=DecisionsTaken,
         ),
         ApiRoute("POST", "/v1/shutdown", shutdown, "End the daemon gracefully", gives=ShutdownResponse),
         ApiRoute("GET", "/metrics", metrics, "Give figures for Prometheus", gives=str),

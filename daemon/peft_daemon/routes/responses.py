@@ -37,6 +37,15 @@ async def body(request: Request, kind: type[T]) -> T:
         raise InvalidInput("the request body is not valid", why=str(error), fix=fix) from None
 
 
+def query(request: Request, kind: type[T]) -> T:
+    """The request's query as a validated ``kind``; raises InvalidInput saying which parameter is wrong."""
+    try:
+        return msgspec.convert(dict(request.query_params), kind, strict=False)
+    except msgspec.ValidationError as error:
+        fix = f"See `{request.url.path}` in docs/api.md"
+        raise InvalidInput("the request's query is not valid", why=str(error), fix=fix) from None
+
+
 def answer(value: object, status: int = 200) -> Response:
     """A JSON answer."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")

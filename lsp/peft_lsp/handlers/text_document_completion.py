@@ -20,10 +20,10 @@ MAX_LABEL_CHARS = 80
 async def completion(session: Session, params: types.CompletionParams) -> types.CompletionList:
     """Return at most one item; the list is marked incomplete, as the model answers again after each key."""
     snapshot = session.documents.snapshot(params.text_document.uri, params.position)
-    if snapshot is None or snapshot.word_follows or snapshot.is_empty_or_binary:
+    if snapshot is None:
         return NOTHING
     settings = await session.settings.of(snapshot.uri)
-    if settings.completion == "never" or settings.why_off(snapshot.uri, snapshot.language) is not None:
+    if settings.completion == "never" or not session.may_suggest(snapshot, settings, automatic=True):
         return NOTHING
     # The protocol does not say whether a key or the user asked, so every request waits.
     if not await session.wait_for_pause(snapshot, settings.delay_ms or 0, purpose="list"):
@@ -31,8 +31,9 @@ async def completion(session: Session, params: types.CompletionParams) -> types.
     request = session.request_at(snapshot, settings, purpose="list")
     session.prefetch.completion_requested(snapshot)
     # Wait for the complete answer: an item of a list cannot grow.
-    response = await session.daemon.complete(msgspec.structs.replace(request, automatic=settings.delay_ms is None))
-    if response is None or not response.text.strip() or not session.documents.is_current(snapshot):
+    request = msgspec.structs.replace(request, automatic=settings.delay_ms is None)
+    response = await session.complete(snapshot, request)
+    if response is None or not response.text.strip():
         return NOTHING
     return types.CompletionList(is_incomplete=True, items=[_item(snapshot, response.text, response.replace_after)])
 

@@ -14,6 +14,7 @@ import msgspec
 from lsprotocol import types
 
 from peft_core.api_types import CompleteResponse
+from peft_core.decisions import Decider
 from peft_lsp import ACCEPTED_COMMAND
 from peft_lsp.documents import DocumentSnapshot
 from peft_lsp.feedback import SuggestionContext
@@ -31,10 +32,7 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
     snapshot = target.snapshot
     settings = await session.settings.of(snapshot.uri)
     automatic = params.context.trigger_kind is types.InlineCompletionTriggerKind.Automatic
-    why = settings.why_off(snapshot.uri, snapshot.language)
-    if why is not None and not automatic:
-        session.client.inform_once(why)
-    if why is not None or (automatic and snapshot.word_follows):
+    if not session.may_suggest(snapshot, settings, automatic=automatic):
         return NOTHING
     began = time.monotonic()
     request = msgspec.structs.replace(
@@ -50,8 +48,8 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
         return NOTHING
     began = time.monotonic()
     session.prefetch.completion_requested(snapshot)
-    response = await session.daemon.complete(request)
-    if response is None or not session.documents.is_current(snapshot):
+    response = await session.complete(snapshot, request)
+    if response is None:
         return NOTHING
     if response.more:
         session.continuations.follow(snapshot, request, response)
@@ -91,12 +89,13 @@ class _Target:
 def _target(session: Session, params: types.InlineCompletionParams) -> _Target | None:
     """Return where the suggestion goes; None if nothing can be shown."""
     snapshot = session.documents.snapshot(params.text_document.uri, params.position)
-    if snapshot is None or snapshot.is_empty_or_binary:
+    if snapshot is None:
         return None
     selected = params.context.selected_completion_info
     if selected is None:
         return _Target(snapshot, "", "")
     typed = snapshot.before_cursor(selected.range)
     if typed is None or not selected.text.startswith(typed):
+        session.silences.note(snapshot, Decider.COMPLETION_LIST)
         return None
     return _Target(snapshot, typed, selected.text)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from lsprotocol import types
@@ -19,6 +20,8 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from peft_core.api_types import CompleteRequest, CompleteResponse, Task, UseAdapterRequest
 from peft_core.code.positions import Encoding
+from peft_core.decisions import WhyQuery, why_text
+from peft_core.decisions import why as explain_last
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_core.privacy.files import why_secret
 from peft_lsp import (
@@ -29,6 +32,7 @@ from peft_lsp import (
     RESTART_COMMAND,
     STATUS_COMMAND,
     SWITCH_ADAPTER_COMMAND,
+    WHY_COMMAND,
     comments,
 )
 from peft_lsp.documents import DocumentSnapshot, OpenDocument
@@ -97,6 +101,20 @@ async def show_status(session: Session, _: types.ExecuteCommandParams) -> Any:
     client = await session.daemon.client()
     daemon = msgspec.to_builtins(await client.status())
     return {**msgspec.to_builtins(session.board.status), "daemon": daemon}
+
+
+async def why(session: Session, params: types.ExecuteCommandParams) -> Any:
+    """Return why there was a suggestion or none, in words: ``decisions.WhyAnswer`` and all of it as ``text``.
+
+    Argument: optionally the URI of the only document to tell of.
+    """
+    uri = msgspec.convert([*(params.arguments or ()), None][0], str | None)
+    await session.silences.report()
+    query = WhyQuery(file=unquote(urlsplit(uri).path) if uri else "")
+    answer = await session.daemon.why(query)
+    if answer is None:
+        answer = explain_last(session.silences.untold, query)
+    return {**msgspec.to_builtins(answer), "text": why_text(answer)}
 
 
 async def _ask(
@@ -311,4 +329,5 @@ COMMAND_HANDLERS: Mapping[str, CommandHandler] = {
     SWITCH_ADAPTER_COMMAND: switch_adapter,
     LIST_ADAPTERS_COMMAND: list_adapters,
     STATUS_COMMAND: show_status,
+    WHY_COMMAND: why,
 }

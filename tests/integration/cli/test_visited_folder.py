@@ -52,6 +52,7 @@ CALLS: Mapping[str, Call] = {
     "setup": Call(("--json",), "the network is off", variables=(("PEFT_DAEMON_OFFLINE", "true"),)),
     "start": Call(("--no-wait", "--json"), '"address"'),
     "status": Call(says="played"),
+    "why": Call(says="last silence"),
     "lsp": Call(says="serverInfo", stdin=HELLO),
     "generate": Call(("add two numbers", "--max-tokens", "4", "--json"), '"text"'),
     "complete": Call(("--file=shop/part1.py", "--line=3", "--column=1", "--max-tokens=4", "--json"), '"text"'),

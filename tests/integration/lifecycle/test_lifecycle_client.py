@@ -12,19 +12,11 @@ import psutil
 import pytest
 from tiny_home import LIMIT_S, TinyHome
 
-from peft_core.errors import NotFound
+from peft_core.api_types import UseAdapterRequest
+from peft_core.errors import Conflict, EngineFailed, NotFound
+from peft_core.status_types import EngineState
 from peft_daemon import client as client_module
-from peft_daemon.client import (
-    CompleteRequest,
-    Conflict,
-    DaemonClient,
-    DeltaEvent,
-    EngineFailed,
-    EngineState,
-    FinalEvent,
-    Unavailable,
-    UseAdapterRequest,
-)
+from peft_daemon.client import CompleteRequest, DaemonClient, DeltaEvent, FinalEvent, Unavailable
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from peft_daemon.lifecycle.stop import stop_daemon
 from support.waiting import until

@@ -46,6 +46,7 @@ export function menuItems({ status, setUp, snoozed, language, folder, trusted }:
     ...(folder ? [toggle(`in ${folder.name}`, folder.on, "peftDaemon.toggleFolder")] : []),
   ];
   const using: MenuItem[] = [
+    { label: "$(question) Why is there a suggestion, or none?", command: "peftDaemon.why" },
     { label: "$(sparkle) Generate code from comment or selection", command: "peftDaemon.generate" },
     { label: "$(package) Switch adapter", description: status.adapter || "none", command: "peftDaemon.switchAdapter" },
     ...(folder && trusted ? [{ label: "$(mortar-board) Tune on this repository", command: "peftDaemon.tune" }] : []),

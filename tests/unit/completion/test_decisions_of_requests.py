@@ -1,0 +1,175 @@
+"""The daemon notes of each request which part decided what became of it, and nothing of the code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fakes.scripted_engines import PacedEngine
+from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason
+from peft_core.decisions import MAX_DECISIONS, Decider, RequestDecision
+from peft_core.errors import EngineFailed, NotFound
+from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completion.job import RawRequest
+from peft_daemon.completion.service import CompletionService
+from peft_daemon.models.catalogue import PromptFormats
+from support.one_model import one_model_service
+from support.tiny_entry import tiny_entry
+
+SECRET = "sk" + "_live_4242abcd4242abcd"
+WRITTEN = {
+    "x = ": ["unmistakable"],
+    "password = ": [f'"{SECRET}"\n'],
+    "nothing = ": [],
+    "blank = ": ["   \n"],
+}
+
+
+def write(prompt: str) -> list[str]:
+    return next((pieces for end, pieces in WRITTEN.items() if prompt.endswith(end)), ["y"])
+
+
+@pytest.fixture
+def engine() -> PacedEngine:
+    paced = PacedEngine(write)
+    paced.go.set()
+    return paced
+
+
+@pytest.fixture
+async def service(engine: PacedEngine, tmp_path: Path) -> AsyncIterator[CompletionService]:
+    formats = PromptFormats(fill="qwen-fim-v1", intent="qwen-chat-v1")
+    entry = msgspec.structs.replace(tiny_entry(b""), context_tokens=2048, prompt_formats=formats)
+    served = one_model_service(entry, engine, AdapterRegistry(tmp_path / "adapters"))
+    yield served
+    await served.close()
+
+
+def request(source: str, **fields: Any) -> CompleteRequest:
+    prefix, _, suffix = source.partition("‸")
+    return CompleteRequest(
+        prefix=prefix, suffix=suffix, path="/home/me/shop/src/a.py", workspace="/home/me/shop", line=3, **fields
+    )
+
+
+async def answered(service: CompletionService, asked: CompleteRequest) -> CompleteResponse:
+    async with aclosing(service.complete(asked)) as items:
+        return [item async for item in items if isinstance(item, CompleteResponse)][-1]
+
+
+def last(service: CompletionService) -> RequestDecision:
+    return service.decisions.all[-1]
+
+
+@pytest.mark.parametrize(
+    ("source", "decider", "detail"),
+    [
+        ("a = 1\nx = ‸", Decider.MODEL, ""),
+        ("x = ‸name", Decider.IN_WORD, ""),
+        (" \n‸ ", Decider.NOTHING_AROUND, ""),
+        (f'key = "{SECRET[:-4]}‸abcd"', Decider.IN_WORD, ""),
+        (f'key = "{SECRET}‸"', Decider.IN_SECRET, ""),
+        ("nothing = ‸", Decider.NOTHING_WRITTEN, ""),
+        ("blank = ‸", Decider.NOTHING_WRITTEN, ""),
+        ("password = ‸", Decider.POSTPROCESSING, "drop_secrets"),
+    ],
+)
+async def test_the_part_that_decided_is_noted(
+    source: str, decider: Decider, detail: str, service: CompletionService
+) -> None:
+    response = await answered(service, request(source))
+    noted = last(service)
+    assert (noted.decider, noted.detail) == (decider, detail)
+    assert noted.id == response.id
+    assert noted.characters == len(response.text)
+    assert (noted.document, noted.line) == ("src/a.py", 3)
+    assert noted.column == len(source.partition("‸")[0].rpartition("\n")[2]) + 1
+
+
+async def test_a_file_with_secrets_and_prose_are_told_apart(service: CompletionService) -> None:
+    await answered(service, CompleteRequest(prefix="x", path="/p/.env"))
+    assert last(service).decider is Decider.SECRET_FILE
+    assert "hold secrets" in last(service).detail
+    await answered(service, CompleteRequest(prefix="x", language="markdown"))
+    assert last(service).decider is Decider.LANGUAGE
+
+
+async def test_an_answer_without_the_model_says_where_it_came_from(service: CompletionService) -> None:
+    await answered(service, request("x = ‸", document="d"))
+    await answered(service, request("x = unm‸", document="d"))
+    assert last(service).decider is Decider.KEPT
+
+
+async def test_a_newer_request_is_noted_with_how_far_the_older_one_was(
+    service: CompletionService, engine: PacedEngine
+) -> None:
+    engine.go.clear()
+    engine._at_once = 0
+    older = asyncio.create_task(answered(service, request("x = ‸", document="d")))
+    await engine.waiting.wait()
+    newer = asyncio.create_task(answered(service, request("z = ‸", document="d")))
+    assert (await older).finish_reason is FinishReason.SUPERSEDED
+    assert (last(service).decider, last(service).detail) == (Decider.NEWER_REQUEST, "while the model read the prompt")
+    engine.go.set()
+    await newer
+    assert last(service).decider is Decider.MODEL
+
+
+async def test_a_client_that_hangs_up_is_noted_once_and_an_answered_one_is_not(
+    service: CompletionService, engine: PacedEngine
+) -> None:
+    engine.go.clear()
+    engine._at_once = 0
+    asking = asyncio.create_task(answered(service, request("x = ‸")))
+    await engine.waiting.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert [each.decider for each in service.decisions.all] == [Decider.CANCELLED]
+    engine.go.set()
+    async with aclosing(service.complete(request("x = ‸"))) as items:
+        async for item in items:
+            if isinstance(item, CompleteResponse):
+                break
+    assert [each.decider for each in service.decisions.all] == [Decider.CANCELLED, Decider.MODEL]
+
+
+async def test_an_engine_that_fails_and_a_request_that_cannot_be_served_say_so(
+    service: CompletionService, engine: PacedEngine
+) -> None:
+    engine.fails = True
+    with pytest.raises(EngineFailed):
+        await answered(service, request("x = ‸"))
+    assert (last(service).decider, last(service).detail) == (Decider.ENGINE, "the engine died")
+    with pytest.raises(NotFound):
+        await answered(service, request("x = ‸", adapter="nobody"))
+    assert last(service).decider is Decider.REFUSED
+    assert "nobody" in last(service).detail
+
+
+async def test_a_request_in_another_tool_s_protocol_is_noted_too(service: CompletionService) -> None:
+    model = service.distinct_models[0]
+    asked = RawRequest(prefix="x = ", suffix="\n", max_tokens=8, path="/home/me/a.py")
+    async with aclosing(service.raw(asked, model=model, route="infill")) as chunks:
+        async for _ in chunks:
+            pass
+    noted = last(service)
+    assert (noted.decider, noted.route, noted.document) == (Decider.MODEL, "infill", "a.py")
+    assert noted.characters == len("unmistakable")
+
+
+async def test_no_code_is_noted_and_not_more_than_so_many(service: CompletionService) -> None:
+    for number in range(MAX_DECISIONS + 5):
+        await answered(service, request(f"planted_{number} = 1\nx = ‸name"))
+    await answered(service, request("planted = 1\nx = ‸"))
+    noted = msgspec.json.encode(service.decisions.all).decode()
+    assert "planted" not in noted
+    assert "unmistakable" not in noted
+    assert "/home/me" not in noted
+    assert len(service.decisions.all) == MAX_DECISIONS
