@@ -9,6 +9,7 @@ same holes, judged by likelihood. What is in the output file is not measured aga
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from torch import nn
 
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_daemon.context.selection import SelectionLimits
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision, load_model
 from peft_daemon.engines.torch.families import family_of
 from peft_daemon.engines.waiting import set_wait_policy
 from peft_tuning import budget, methods, prepare
 from peft_tuning.data.examples import DataSet, Example, FillExample
+from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, selector_of_commit
 from peft_tuning.data.repository.documents import learning_data_set
 from peft_tuning.encode import EncodedExample, ExampleTokenizer, encode_examples
 from peft_tuning.gate import average_scores, improvement
@@ -53,13 +57,40 @@ class Recipe:
     job: tuple[tuple[str, object], ...] = ()
     mixtures: tuple[float, ...] = ()
     """Also judged: so far on the way from what the run began with to what it made."""
-    data: Callable[[DataSet], DataSet] = lambda data: data
+    data: Callable[[DataSet, Path], DataSet] = lambda data, _repository: data
+    upper: float = 1.0
+    """Share of the layers that are trained, the last ones; the others keep what they began with."""
 
 
-def answers_only(data: DataSet) -> DataSet:
+def answers_only(data: DataSet, _repository: Path) -> DataSet:
     """Return the data with a loss on the answers alone."""
     train = tuple(replace(each, learn_all=False) if isinstance(each, FillExample) else each for each in data.train)
     return replace(data, train=train)
+
+
+def shown_context(examples: Sequence[Example], data: DataSet, repository: Path) -> tuple[Example, ...]:
+    """Return the examples with code of other files in their prompts, as completion shows it where it does."""
+    limits = SelectionLimits.of_tokens(CONTEXT_TOKENS)
+    with selector_of_commit(repository, data.tree or "HEAD") as selector:
+        return tuple(
+            replace(each, context=selector.select(each, limits)) if isinstance(each, FillExample) else each
+            for each in examples
+        )
+
+
+def with_context(data: DataSet, repository: Path) -> DataSet:
+    """Return the data with code of other files above each document."""
+    return replace(data, train=shown_context(data.train, data, repository))
+
+
+def train_upper(model: nn.Module, share: float) -> None:
+    """Keep the first layers as they are."""
+    layer = re.compile(r"\.layers\.(\d+)\.")
+    numbers = {name: int(found[1]) for name, _ in model.named_parameters() if (found := layer.search(name))}
+    first = round((max(numbers.values()) + 1) * (1 - share))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and numbers.get(name, first) < first:
+            parameter.requires_grad_(False)
 
 
 RECIPES = {
@@ -71,6 +102,9 @@ RECIPES = {
     "batch-8": Recipe(job=(("batch_size", 8),)),
     "rate-2e-4": Recipe(job=(("learning_rate", 2e-4),)),
     "rate-8e-4": Recipe(job=(("learning_rate", 8e-4),)),
+    "upper-half": Recipe(upper=0.5),
+    "upper-quarter": Recipe(upper=0.25),
+    "with-context": Recipe(data=with_context),
     "former": Recipe(
         from_shipped=False,
         precision=Precision.FLOAT32,
@@ -193,16 +227,22 @@ def main() -> None:
             job,
             load_model(path, recipe.precision or method.precision_on("cpu")),
             # Nothing is chosen by the validation part here, so it can be judged by too.
-            replace(recipe.data(data), validation=()),
+            replace(recipe.data(data, options.repo), validation=()),
             entry.prompt_formats,
             start=begun,
         )
+        train_upper(run.model, recipe.upper)
         run = budget.fit(run, options.minutes * 60)
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             result = train(run, Path(folder), lambda _event: None)
             seconds = time.monotonic() - began
             scores = scorer.score(holes, AdapterLease(name, Path(folder) / ADAPTER))
+            if recipe.data is with_context:
+                more = ground.encoded(shown_context((*data.test, *data.validation), data, options.repo))
+                if "served, shown context" not in {each.recipe for each in rows}:
+                    keep(row("served, shown context", scorer.score(more, ground.served), served))
+                keep(row(f"{name}, shown it", scorer.score(more, AdapterLease(name, Path(folder) / ADAPTER)), served))
             for share in recipe.mixtures if begun else ():
                 mix(begun.lease, Path(folder) / ADAPTER, share, mixed := Path(folder) / f"{share:g}")
                 between = scorer.score(holes, AdapterLease(f"{name}-{share:g}", mixed))
