@@ -124,10 +124,10 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The file to write; it must not exist yet.")],
     as_json: Json = False,
 ) -> None:
-    """Write the accepted suggestions, as they were 30 s later, as a data set for `peft-daemon tune --dataset`.
+    """Write the suggestions that you accepted or typed, as they were 30 s later, as a data set.
 
-    It has only suggestions whose text you agreed to keep. Files that tuning on a repository would not read, and code
-    with secrets, are left out.
+    `peft-daemon tune --dataset` learns from it. It has only suggestions whose text you agreed to keep. Files that
+    tuning on a repository would not read, and code with secrets, are left out.
     """
     if file.exists():
         raise Conflict(f"{file} exists already", fix="Give the name of a new file")
@@ -143,7 +143,7 @@ def export(
     require_extra("exporting feedback", "tune", EXPORT_PACKAGES)
     from peft_tuning.data.repository.accepted import learnable_examples
 
-    found = learnable_examples(_accepted(row) for row in store.rows() if row.has_text and _stayed(row))
+    found = learnable_examples(_accepted(row) for row in store.rows() if row.has_text and _weight(row))
     write_private(file.absolute(), b"".join(_line(example) for example in found.examples))
     exported = Exported(str(file.absolute()), len(found.examples), found.dropped)
     emit(exported, as_json=as_json, text=lambda: _print_export(exported))
@@ -157,9 +157,16 @@ def _setting() -> str:
     return resolve(user_file=Paths.from_environment().config_file).settings.feedback
 
 
-def _stayed(row: FeedbackRow) -> bool:
-    """Whether a suggestion was accepted completely and a part of it was still there later."""
-    return row.record.outcome is Outcome.ACCEPTED and bool(row.record.kept)
+def _weight(row: FeedbackRow) -> float:
+    """Return how much a suggestion counts in tuning; 0: it was not wanted, or nothing of it was still there later."""
+    from peft_tuning.data.repository.accepted import EDITED_WEIGHT, KEPT_WEIGHT, TYPED_WEIGHT
+
+    record = row.record
+    if not record.kept:
+        return 0.0
+    if record.outcome is Outcome.ACCEPTED:
+        return KEPT_WEIGHT if record.kept >= record.stood else EDITED_WEIGHT
+    return TYPED_WEIGHT if record.outcome is Outcome.TYPED else 0.0
 
 
 def _accepted(row: FeedbackRow) -> AcceptedSuggestion:
@@ -174,11 +181,12 @@ def _accepted(row: FeedbackRow) -> AcceptedSuggestion:
         prefix=record.prefix,
         middle=record.now or "",
         suffix=record.suffix[record.replaced :],
+        weight=_weight(row),
     )
 
 
 def _line(example: FillExample) -> bytes:
-    fields = ("prefix", "middle", "suffix", "language", "path", "kind")
+    fields = ("prefix", "middle", "suffix", "language", "path", "kind", "weight")
     return msgspec.json.encode({field: getattr(example, field) for field in fields}) + b"\n"
 
 

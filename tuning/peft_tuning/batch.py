@@ -10,7 +10,8 @@ run. How a step is split into forward passes (micro-batches) depends on the layo
 - ``PADDED``: one example per row, for methods that put virtual tokens before each; grouped by length.
 - ``ENCODER_DECODER``: the prompt for the encoder, the answer for the decoder; padded and grouped likewise.
 
-The loss is on answers, and on the code around them in examples that are learned whole (``encode``). The vocabulary
+The loss is on answers, and on the code around them in examples that are learned whole (``encode``); each token counts
+with its example's weight. The vocabulary
 projection is computed where there is a loss only, and never all at once: with 151,936 words it is a third of a small
 model's work, and its logits (0.6 MB per token and copy) are most of the memory of a plain training script. The model
 runs unchanged, but its output layer gets an empty input; the states that it would have got are projected afterwards, in
@@ -64,6 +65,8 @@ class BatchTensors:
     """(rows, positions): the token each position has to predict, or ``IGNORED``."""
     tokens: int
     """Tokens of its examples, prompt and answer, without padding."""
+    weights: Tensor | None = None
+    """(rows, positions): how much each position counts; None where all count alike."""
 
     @property
     def loss_tokens(self) -> int:
@@ -76,7 +79,8 @@ class BatchTensors:
             name: each.to(device, dtype=dtype) if each.is_floating_point() else each.to(device)
             for name, each in self.inputs.items()
         }
-        return BatchTensors(moved, self.targets.to(device), self.tokens)
+        weights = None if self.weights is None else self.weights.to(device)
+        return BatchTensors(moved, self.targets.to(device), self.tokens, weights)
 
 
 @dataclass(frozen=True)
@@ -213,11 +217,18 @@ def collate(batch: MicroBatch, layout: BatchLayout, *, pad: int, decoder_start: 
         layout
     ]
     tokens = sum(map(len, batch.examples))
-    inputs, targets = make(batch, pad, decoder_start)
-    return BatchTensors(inputs, targets, tokens)
+    inputs, targets, owner = make(batch, pad, decoder_start)
+    if all(each.weight == 1 for each in batch.examples):
+        return BatchTensors(inputs, targets, tokens)
+    by_owner = torch.tensor([1.0, *(each.weight for each in batch.examples), 1.0])  # of what fills a row: the last
+    return BatchTensors(inputs, targets, tokens, by_owner[owner].expand_as(targets))
 
 
-def _packed(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
+_Collated = tuple[dict[str, Tensor], Tensor, Tensor]
+"""Inputs, targets, and the number of the example, from 1, that each position belongs to; 0 where several share it."""
+
+
+def _packed(batch: MicroBatch, pad: int, _start: int) -> _Collated:
     """Put all examples into one row; the last token of an answer is only a target, so it is not an input.
 
     What fills the row is behind all that has a loss, and sees itself alone.
@@ -239,7 +250,7 @@ def _packed(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor]
     inputs = {"input_ids": torch.tensor([ids]), "position_ids": torch.tensor([positions])}
     if len(batch.examples) > 1:
         inputs["attention_mask"] = _block_mask(torch.tensor(owner))
-    return inputs, torch.tensor([targets])
+    return inputs, torch.tensor([targets]), torch.tensor([owner])
 
 
 FILLING = -1
@@ -255,7 +266,7 @@ def _block_mask(owner: Tensor) -> Tensor:
     return torch.zeros(count, count).masked_fill_(~seen, -1e9)[None, None]
 
 
-def _padded(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor], Tensor]:
+def _padded(batch: MicroBatch, pad: int, _start: int) -> _Collated:
     longest = max(map(len, batch.examples)) - 1
     ids = torch.full((len(batch.examples), longest), pad)
     mask = torch.zeros_like(ids)
@@ -264,10 +275,14 @@ def _padded(batch: MicroBatch, pad: int, _start: int) -> tuple[dict[str, Tensor]
         own = torch.tensor((*each.prompt, *each.response))
         ids[at, : len(own) - 1], mask[at, : len(own) - 1] = own[:-1], 1
         targets[at, : len(own) - 1] = torch.tensor(each.targets(IGNORED))
-    return {"input_ids": ids, "attention_mask": mask}, targets
+    return {"input_ids": ids, "attention_mask": mask}, targets, _rows(batch)
 
 
-def _encoder_decoder(batch: MicroBatch, pad: int, start: int) -> tuple[dict[str, Tensor], Tensor]:
+def _rows(batch: MicroBatch) -> Tensor:
+    return torch.arange(1, len(batch.examples) + 1)[:, None]
+
+
+def _encoder_decoder(batch: MicroBatch, pad: int, start: int) -> _Collated:
     count = len(batch.examples)
     ids = torch.full((count, max(len(each.prompt) for each in batch.examples)), pad)
     mask = torch.zeros_like(ids)
@@ -279,7 +294,7 @@ def _encoder_decoder(batch: MicroBatch, pad: int, start: int) -> tuple[dict[str,
         response = torch.tensor(each.response)
         decoder_ids[at, : len(response)] = torch.cat((torch.tensor([start]), response[:-1]))
         targets[at, : len(response)] = response
-    return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}, targets
+    return {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder_ids}, targets, _rows(batch)
 
 
 class Collator:
@@ -304,13 +319,14 @@ class Collator:
 
 
 def response_loss(model: nn.Module, batch: BatchTensors, *, forward: nn.Module | None = None) -> Tensor:
-    """Return the sum of the cross entropies (nats) of all target tokens, a scalar that can be differentiated.
+    """Return the weighted sum of the cross entropies (nats) of all target tokens, which can be differentiated.
 
     ``forward`` is what is called when ``model`` is wrapped (for several processes).
     """
     with in_type_of_base(model):
         states, targets, head = target_states(model, batch.inputs, batch.targets, forward=forward)
-    return chunked_cross_entropy(states, targets, head)
+    weights = None if batch.weights is None else batch.weights[batch.targets != IGNORED]
+    return chunked_cross_entropy(states, targets, head, weights)
 
 
 def target_states(
@@ -349,26 +365,35 @@ def output_layer(model: nn.Module) -> nn.Module:
     return head
 
 
-def chunked_cross_entropy(states: Tensor, targets: Tensor, head: nn.Module, *, chunk: int = LOSS_CHUNK) -> Tensor:
-    """Return the sum over n positions of -log p(target): ``states`` (n, hidden), ``targets`` (n,).
+def chunked_cross_entropy(
+    states: Tensor, targets: Tensor, head: nn.Module, weights: Tensor | None = None, *, chunk: int = LOSS_CHUNK
+) -> Tensor:
+    """Return the sum over n positions of -log p(target): ``states`` (n, hidden), ``targets`` and ``weights`` (n,).
 
     Gradients are computed chunk by chunk in the forward pass, so the logits of one chunk are all that exist at once.
     """
     if not torch.is_grad_enabled():
-        starts = range(0, len(states), chunk)
-        parts = [_loss_of(head, states[at : at + chunk], targets[at : at + chunk]) for at in starts]
-        return torch.stack(parts).sum()
+        parts = [slice(at, at + chunk) for at in range(0, len(states), chunk)]
+        return torch.stack([_loss_of(head, states[part], (targets, weights), part) for part in parts]).sum()
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    return _apply(states, targets, head, chunk, *trained)
+    return _apply(states, (targets, weights), head, chunk, *trained)
 
 
-def _loss_of(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(head(states).float(), targets, reduction="sum")
+_Weighted = tuple[Tensor, Tensor | None]
+"""Targets and their weights."""
+
+
+def _loss_of(head: nn.Module, states: Tensor, wanted: _Weighted, part: slice) -> Tensor:
+    """Return the sum for the targets of ``part``, which ``states`` predict."""
+    logits, (targets, weights) = head(states).float(), wanted
+    if weights is None:
+        return functional.cross_entropy(logits, targets[part], reduction="sum")
+    return functional.cross_entropy(logits, targets[part], reduction="none") @ weights[part]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, targets: Tensor, head: nn.Module, chunk: int, *trained: Tensor) -> Tensor:
+    def forward(ctx: Any, states: Tensor, wanted: _Weighted, head: nn.Module, chunk: int, *trained: Tensor) -> Tensor:
         total = states.new_zeros((), dtype=torch.float32)
         state_gradients = torch.empty_like(states)
         gradients = [torch.zeros_like(parameter) for parameter in trained]
@@ -376,7 +401,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part = slice(start, start + chunk)
             with torch.enable_grad():
                 own = states[part].detach().requires_grad_()
-                loss = _loss_of(head, own, targets[part])
+                loss = _loss_of(head, own, wanted, part)
                 found = torch.autograd.grad(loss, (own, *trained))
             total += loss.detach()
             state_gradients[part] = found[0]
@@ -389,7 +414,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = outputs[0]
         states, *trained = ctx.saved_tensors
-        return states * scale.to(states.dtype), None, None, None, *(each * scale.to(each.dtype) for each in trained)
+        gradients = [each * scale.to(each.dtype) for each in trained]
+        return states * scale.to(states.dtype), None, None, None, *gradients
 
 
 _apply = cast(Callable[..., Tensor], _ChunkedCrossEntropy.apply)

@@ -47,6 +47,8 @@ class EncodedExample:
     """Rising, from 1 on: nothing comes before the first token that could predict it."""
     ends_with_line: bool = False
     """Whether the answer is the rest of its line: completion stops at a line end as it does at the end token."""
+    weight: float = 1.0
+    """How much each of its tokens counts in the loss."""
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -55,6 +57,11 @@ class EncodedExample:
     def loss_tokens(self) -> int:
         """Number of tokens with loss."""
         return len(self.response) + len(self.learned)
+
+    @property
+    def loss_weight(self) -> float:
+        """Sum of the weights of its tokens with loss."""
+        return self.weight * self.loss_tokens
 
     def targets(self, ignored: int) -> list[int]:
         """Return what each position has to predict, from the first to the last but one; ``ignored`` without loss."""
@@ -180,6 +187,8 @@ def encode_example(
         answer = normalize_newlines(example.middle)
         shown_whole = _shows_whole(document, segments, held)
     encoded = _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
+    if isinstance(encoded, EncodedExample):
+        encoded = replace(encoded, weight=example.weight)
     if isinstance(encoded, EncodedExample) and isinstance(example, FillExample):
         rest_of_line = "\n" not in answer and document.suffix[:1] in ("", "\n") and not opens_fence(prompt_format)
         encoded = replace(encoded, ends_with_line=rest_of_line)

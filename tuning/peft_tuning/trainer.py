@@ -222,11 +222,11 @@ class Optimization:
     def step(self, number: int) -> StepFigures:
         """Take optimizer step ``number`` (from 0) on its examples; raises TrainingDiverged.
 
-        The loss of the step is the mean over all its tokens with loss, in all forward passes and processes.
+        The loss of the step is the weighted mean over all its tokens with loss, in all forward passes and processes.
         """
         examples = self._run.examples_of(number)
         processes, rank = self._accelerator.num_processes, self._accelerator.process_index
-        scale = processes / sum(example.loss_tokens for example in examples)
+        scale = processes / sum(example.loss_weight for example in examples)
         own = self._run.collator.split(examples[rank::processes])
         if not own:
             # With fewer examples than processes, this one must still take part, with a zero gradient.
@@ -269,7 +269,7 @@ class Optimization:
                 total += response_loss(self._run.model, self._run.collator.tensors(micro_batch)).item()
         if processes > 1:
             total = float(self._accelerator.reduce(torch.tensor(total, device=self._run.device)).item())
-        mean = total / sum(example.loss_tokens for example in self._run.validation.examples)
+        mean = total / sum(example.loss_weight for example in self._run.validation.examples)
         if not math.isfinite(mean):
             raise _diverged("validation loss", step)
         return mean

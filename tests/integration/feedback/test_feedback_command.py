@@ -144,13 +144,14 @@ def test_clear_removes_a_file_that_cannot_be_read(store: FeedbackStore) -> None:
 
 def test_an_export_is_a_data_set_of_what_was_kept(store: FeedbackStore, repository: Path, tmp_path: Path) -> None:
     tell(store, "max(\n    a,\n)", prefix="x = f(", suffix=")\ny\n", replaced=1, path=str(repository / "app.py"))
-    tell(store, "2", language="go")
+    tell(store, "f(2)", language="go", stood=3)
+    tell(store, "9", outcome=Outcome.TYPED, language="c")
     tell(store, "9", outcome=Outcome.PARTLY)
-    tell(store, "9", outcome=Outcome.TYPED)
     tell(store, "", kept=0)
-    tell(store, None, outcome=Outcome.REJECTED, kept=None)
+    tell(store, None, outcome=Outcome.REJECTED, kept=None, suggestion="never")
     printed = call_json("export", "out.jsonl")
-    assert printed == {"path": str(tmp_path / "out.jsonl"), "examples": 2, "dropped": {}}
+    assert printed == {"path": str(tmp_path / "out.jsonl"), "examples": 3, "dropped": {}}
+    assert "never" not in (tmp_path / "out.jsonl").read_text()
     assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o600
     found = load(tmp_path / "out.jsonl", seed=1)
     examples = {example.language: example for example in (*found.train, *found.validation)}
@@ -158,6 +159,7 @@ def test_an_export_is_a_data_set_of_what_was_kept(store: FeedbackStore, reposito
     assert isinstance(first, FillExample)
     assert (first.prefix, first.middle, first.suffix) == ("x = f(", "max(\n    a,\n)", "\ny\n")
     assert (first.path, first.kind) == ("app.py", HoleKind.BLOCK)
+    assert first.weight > examples["go"].weight > examples["c"].weight == 1, "kept, edited, typed by hand"
     assert "examples" in call("export", "again.jsonl")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,6 +100,39 @@ def test_batches_have_the_loss_and_gradient_of_their_examples(method: str, famil
             for parameter, gradient in zip(trained, gradients, strict=True):
                 found = torch.zeros_like(gradient) if parameter.grad is None else parameter.grad
                 torch.testing.assert_close(found, gradient, rtol=1e-3, atol=TOLERANCE * max(1, gradient.abs().max()))
+
+
+@pytest.mark.parametrize(("method", "family"), [("lora", "qwen2"), ("prompt", "qwen2"), ("lora", "t5")])
+def test_the_loss_of_weighted_examples_is_their_weighted_mean(method: str, family: str) -> None:
+    model = trainable(method, family)
+    weights = (1.0, 2.0, 0.5, 1.5, 2.0, 1.0)
+    examples = [replace(each, weight=weight) for each, weight in zip(EXAMPLES, weights, strict=True)]
+    encoder_decoder = family == "t5"
+    by_hand = sum(
+        (
+            weight * alone(model, each, encoder_decoder=encoder_decoder)
+            for each, weight in zip(EXAMPLES, weights, strict=True)
+        ),
+        torch.zeros(()),
+    )
+    counts = [len(each.response) + len(each.learned) for each in EXAMPLES]
+    mean = by_hand / sum(weight * count for weight, count in zip(weights, counts, strict=True))
+    assert sum(each.loss_weight for each in examples) == pytest.approx((by_hand / mean).item())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(mean, trained)
+    for layout in layouts(method, family):
+        model.zero_grad()
+        collator = Collator(model, layout, 64, pad=256, decoder_start=256)
+        losses = [response_loss(model, collator.tensors(batch)) for batch in collator.split(examples)]
+        loss = torch.stack(losses).sum() / sum(each.loss_weight for each in examples)
+        assert loss.item() == pytest.approx(mean.item(), rel=TOLERANCE)
+        loss.backward()
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            found = torch.zeros_like(gradient) if parameter.grad is None else parameter.grad
+            torch.testing.assert_close(found, gradient, rtol=1e-3, atol=TOLERANCE * max(1, gradient.abs().max()))
+        with torch.no_grad():
+            again = [response_loss(model, collator.tensors(batch)) for batch in collator.split(examples)]
+        assert torch.stack(again).sum().item() == pytest.approx(by_hand.item(), rel=TOLERANCE)
 
 
 def test_no_more_than_a_chunk_of_answer_positions_is_projected_at_once() -> None:

@@ -25,6 +25,19 @@ marked = st.lists(
 )
 
 
+def test_rows_may_weigh_more_or_less_and_the_digest_says_so() -> None:
+    plain: list[dict[str, object]] = [{"intent": f"add {number}", "code": f"x + {number}"} for number in range(12)] + [
+        {"prefix": "x = ", "suffix": "\n", "middle": "1"}
+    ]
+    weighted = [{**row, "weight": 2 if "code" in row else "0.5"} for row in plain]
+    found = load(weighted)
+    assert {each.weight for each in (*found.train, *found.validation)} == {2.0, 0.5}
+    assert load([{**row, "weight": 1} for row in plain]).digest == load(plain).digest != found.digest
+    for wrong in (0, -1, True, "much", float("nan"), 101):
+        with pytest.raises(InvalidInput, match="number above 0"):
+            load([{**plain[0], "weight": wrong}])
+
+
 def load(content: list[dict[str, object]], seed: int = 42) -> DataSet:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mine.jsonl")

@@ -49,6 +49,8 @@ class IntentExample:
     intent: str
     code: str
     language: str = "python"
+    weight: float = 1.0
+    """How much a token of it counts in the loss, relative to those of other examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ class FillExample:
     """Chunks of related files, most useful first, as in a completion."""
     learn_all: bool = False
     """Whether tuning learns the code around the hole too, which then is the code to learn and not only shown."""
+    weight: float = 1.0
+    """How much a token of it counts in the loss, relative to those of other examples."""
 
 
 Example = IntentExample | FillExample
@@ -105,8 +109,10 @@ def examples_digest(examples: Sequence[Example]) -> str:
     sha = hashlib.sha256()
     for example in examples:
         fields: dict[str, object] = msgspec.to_builtins(example)
-        if not fields.get("learn_all"):
-            fields.pop("learn_all", None)  # so that data sets keep the digests that reports name
+        # What is as it is without the field: so data sets keep the digests that reports name.
+        for name, usual in (("learn_all", False), ("weight", 1.0)):
+            if fields.get(name) == usual:
+                del fields[name]
         sha.update(msgspec.json.encode(fields))
         sha.update(b"\n")
     return sha.hexdigest()

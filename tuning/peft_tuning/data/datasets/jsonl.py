@@ -2,8 +2,8 @@
 
 Rows as other tools write them (chats, instructions with outputs, prompts with completions) are read as ``intent`` and
 ``code``; of an answer with a fenced block, the block is the code. Optional: ``language`` (python), ``path`` and
-``kind`` for holes, and ``split`` (train, validation, test) on every row or on none. Without it a tenth is held out by
-seed. Fields not named here are ignored.
+``kind`` for holes, ``weight`` (1), and ``split`` (train, validation, test) on every row or on none. Without it a tenth
+is held out by seed. Fields not named here are ignored.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _example(row: DataRow, name: str) -> Example:
     id_ = f"{name}/{row.number}"
     language = row.text("language", default="python")
     if intent:
-        return IntentExample(id=id_, intent=row.text("intent"), code=row.text("code"), language=language)
+        return IntentExample(
+            id=id_, intent=row.text("intent"), code=row.text("code"), language=language, weight=row.weight()
+        )
     kind = row.text("kind", default=HoleKind.LINE)
     if kind not in set(HoleKind):
         raise row.error("kind", f"is {kind!r}; it can be {', '.join(HoleKind)}")
@@ -104,6 +106,7 @@ def _example(row: DataRow, name: str) -> Example:
         path=row.text("path", default=""),
         language=language,
         kind=HoleKind(kind),
+        weight=row.weight(),
     )
 
 

@@ -24,8 +24,10 @@ MAX_SHOWN_FIELDS = 5
 """Fields of the row that are named in the error about a missing one."""
 MAX_DIGITS = 100_000
 """Longest whole number that is read; the conversion takes quadratic time."""
+MAX_WEIGHT = 100.0
+"""Largest weight of an example: more would drown all others."""
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_OPTIONAL = frozenset({"split", "language", "path", "kind", "input"})
+_OPTIONAL = frozenset({"split", "language", "path", "kind", "input", "weight"})
 _MAX_DIGITS_PER_STEP = 4000
 """Digits converted at a time: Python refuses more than 4,300."""
 
@@ -53,6 +55,17 @@ class DataRow:
         except UnicodeEncodeError:
             raise self.error(field, "holds half a surrogate pair, which is no text") from None
         return value
+
+    def weight(self) -> float:
+        """Return the field ``weight``, 1 if it is missing; raises InvalidInput unless it is a number above 0."""
+        value = self.values.get("weight", 1.0)
+        try:  # a table has text only
+            weight = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+        except ValueError:
+            weight = 0.0
+        if not 0 < weight <= MAX_WEIGHT:
+            raise self.error("weight", f"should be a number above 0, at most {MAX_WEIGHT:g}")
+        return weight
 
     def number_or_text(self, field: str) -> str:
         """Return an identifier, which may be a number or text; raises InvalidInput for anything else."""

@@ -4,6 +4,9 @@ The rules are those for a repository's own code: in a git work tree only files t
 ``.gitignore`` or ``.peft-daemon.toml`` names, and that are not vendored or generated. Elsewhere only
 ``.peft-daemon.toml`` excludes files. A suggestion that holds a secret is left out; a line around it that holds one is
 emptied.
+
+What was accepted and left as it was counts most, then what was edited afterwards, of which the edited text is learned.
+A rejected suggestion is never an answer.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.files import ignore_rules, repository_files
 from peft_tuning.data.repository.filters import detectors, without_secrets
 
+KEPT_WEIGHT, EDITED_WEIGHT, TYPED_WEIGHT = 2.0, 1.5, 1.0
+"""Weights of suggestions that were accepted and kept, accepted and then edited, and typed by hand as they were."""
+
 
 @dataclass(frozen=True)
 class AcceptedSuggestion:
@@ -35,6 +41,7 @@ class AcceptedSuggestion:
     prefix: str
     middle: str
     suffix: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,4 +124,5 @@ def _example(suggestion: AcceptedSuggestion, path: str) -> FillExample:
         path=path,
         language=suggestion.language,
         kind=HoleKind.BLOCK if "\n" in middle else HoleKind.LINE,
+        weight=suggestion.weight,
     )
