@@ -154,6 +154,8 @@ class Grammar:
     comments: frozenset[str] = frozenset({"comment"})
     strings: frozenset[str] = frozenset()
     """Literals that may span lines; their lines are not code."""
+    calls: frozenset[str] = frozenset({"call_expression"})
+    """Nodes that call something; each has its ``arguments`` as a field."""
     entry: str = "language"
     """The function of the package that returns the grammar."""
 
@@ -165,6 +167,7 @@ def _script(package: str, entry: str = "language") -> Grammar:
         functions=frozenset({"function_declaration", "method_definition", "generator_function_declaration"}),
         types=frozenset({"class_declaration", "interface_declaration", "enum_declaration", "export_statement"}),
         strings=frozenset({"template_string", "jsx_text"}),
+        calls=frozenset({"call_expression", "new_expression"}),
         entry=entry,
     )
 
@@ -186,6 +189,7 @@ GRAMMARS: Mapping[str, Grammar] = {
         functions=frozenset({"function_definition"}),
         types=frozenset({"class_definition"}),
         strings=frozenset({"string"}),
+        calls=frozenset({"call"}),
     ),
     "javascript": _script("tree_sitter_javascript"),
     "javascriptreact": _script("tree_sitter_javascript"),
@@ -213,6 +217,7 @@ GRAMMARS: Mapping[str, Grammar] = {
         types=frozenset({"class_declaration", "interface_declaration", "enum_declaration"}),
         comments=frozenset({"line_comment", "block_comment"}),
         strings=frozenset({"string_literal"}),
+        calls=frozenset({"method_invocation", "object_creation_expression"}),
     ),
     "c": _c("tree_sitter_c"),
     "cpp": _c("tree_sitter_cpp"),

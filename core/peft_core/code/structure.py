@@ -117,6 +117,8 @@ class Structure:
     opaque: frozenset[int] = frozenset()
     """Rows of multi-line strings and comments, and of text that does not parse."""
     tree: Tree | None = None
+    calls: frozenset[str] = frozenset()
+    """Types of the tree's nodes that call something."""
 
     def leaf(self, offset: int) -> Node | None:
         """Return the smallest named node around a character; None without a tree."""
@@ -139,7 +141,8 @@ def parse_structure(text: str, language: str) -> Structure:
     tree = parser_of(grammar).parse(text.encode())
     walk = _Walk(SourceText(text), grammar)
     walk.visit(tree.root_node)
-    return Structure(walk.text, tuple(walk.suites), tuple(walk.functions), frozenset(walk.opaque), tree)
+    suites, functions = tuple(walk.suites), tuple(walk.functions)
+    return Structure(walk.text, suites, functions, frozenset(walk.opaque), tree, grammar.calls)
 
 
 def parse_functions(text: str, language: str) -> Structure:

@@ -56,7 +56,7 @@ BRACES = {
     "ruby": "def go(a)\n  x = a + 1\n  if x\n    puts(x)\n  end\n  x\nend\n",
     "shellscript": "go() {\n  local x=1\n  echo $x\n}\n",
 }
-ALL = HoleSettings(lines_per_hole=1, max_holes=400)
+ALL = HoleSettings(shares=dict.fromkeys(HoleKind, 0.2), lines_per_hole=1, max_holes=400)
 
 
 def only(kind: HoleKind, **settings: float) -> HoleSettings:
@@ -145,6 +145,45 @@ def test_tokens_leave_something_on_the_line_and_no_word_behind_them() -> None:
     assert {"path, mode", "self.price", "row.strip", "rows"} <= found  # arguments, an attribute, a word
 
 
+CALLS = {
+    "python": ("x = load(path, mode=1) + y\n", {"load(path, mode=1)", "path, mode=1", "mode=1"}),
+    "javascript": ("const a = b.send(c, d);\nnew Order(e1);\n",
+                   {"b.send(c, d)", "send(c, d)", "c, d", "new Order(e1)", "Order(e1)", "e1"}),
+    "typescript": ("const a = b.send<T>(cc);\n", {"b.send<T>(cc)", "cc"}),
+    "typescriptreact": ("const a = send(cc);\n", {"send(cc)", "cc"}),
+    "javascriptreact": ("const a = send(cc);\n", {"send(cc)", "cc"}),
+    "go": ("package a\n\nfunc f() {\n\tx := b.Send(cc, dd)\n}\n", {"b.Send(cc, dd)", "Send(cc, dd)", "cc, dd", "dd"}),
+    "rust": ("fn f() {\n    let x = b.send(cc);\n}\n", {"b.send(cc)", "send(cc)", "cc"}),
+    "java": ("class A {\n  int f() {\n    return b.send(cc) + new Od(dd).go();\n  }\n}\n",
+             {"b.send(cc)", "send(cc)", "cc", "new Od(dd)", "Od(dd)", "dd", "new Od(dd).go()", "go()"}),
+    "c": ("int f() {\n    return send(cc, &dd);\n}\n", {"send(cc, &dd)", "cc, &dd", "&dd"}),
+    "cpp": ("int f() {\n    return a::send(cc);\n}\n", {"a::send(cc)", "send(cc)", "cc"}),
+}  # fmt: skip
+"""For each language a text, and the holes at its calls."""
+
+
+def test_calls_are_cut_in_every_language_with_a_grammar() -> None:
+    assert set(CALLS) == set(GRAMMARS)
+    for language, (text, wanted) in CALLS.items():
+        found = set().union(*(middles(text, only(HoleKind.CALL), language, str(seed)) for seed in range(60)))
+        # One letter, as in `c, d`, is no answer to learn.
+        assert found == wanted, language
+
+
+def test_calls_of_several_lines_and_of_what_does_not_parse_are_not_cut() -> None:
+    for text in ("x = f(\n    aa,\n    bb,\n)\n", "x = [f(aa, ]\n", "# f(aa)\ny = 'f(aa)'\n", "def f(aa):\n    pass\n"):
+        assert {m for seed in "123456789" for m in middles(text, only(HoleKind.CALL), seed=seed)} == set(), text
+
+
+def test_arguments_end_before_their_bracket_and_calls_with_it() -> None:
+    for seed in range(30):
+        found = parse_structure(PYTHON, "python")
+        for hole in cut_holes(found, seed=str(seed), settings=only(HoleKind.CALL)):
+            middle = PYTHON[hole.start : hole.end]
+            assert middle.count("(") == middle.count(")")
+            assert middle.endswith(")") or PYTHON[hole.end] == ")"
+
+
 def test_nothing_is_cut_inside_strings_comments_and_what_does_not_parse() -> None:
     text = (
         'x = """\nprose here\n"""\ny = "words in a text" + "more"\n# a remark on this\ndef broken(:\n    what is this\n'
@@ -230,7 +269,7 @@ def test_any_file_is_cut_into_three_parts_that_make_it_up(text: str, language: s
         assert prefix + middle + suffix == text
         assert middle == middle.strip() != ""
         assert isinstance(hole, Hole)
-        if hole.kind in {HoleKind.LINE, HoleKind.TOKEN}:
+        if hole.kind in {HoleKind.LINE, HoleKind.TOKEN, HoleKind.CALL}:
             assert "\n" not in middle
 
 

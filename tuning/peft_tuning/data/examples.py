@@ -26,6 +26,8 @@ class HoleKind(StrEnum):
     """The kind of code that was cut out of a file."""
 
     TOKEN = "token"  # noqa: S105  (a kind of hole)
+    CALL = "call"
+    """A call, or arguments of one."""
     LINE = "line"
     BLOCK = "block"
     BODY = "body"

@@ -44,7 +44,10 @@ DOCUMENT_CHARS = 1_400
 MIN_DOCUMENT_CHARS = 600
 """A document is not cut shorter than this to end at a better place."""
 HOLES = HoleSettings(
-    shares={HoleKind.LINE: 0.45, HoleKind.BLOCK: 0.33, HoleKind.TOKEN: 0.12, HoleKind.BODY: 0.1},
+    shares={
+        **{HoleKind.LINE: 0.38, HoleKind.BLOCK: 0.29},
+        **{HoleKind.CALL: 0.15, HoleKind.TOKEN: 0.09, HoleKind.BODY: 0.09},
+    },
     max_chars=600,
 )
 """The kinds of holes that completion meets."""

@@ -5,6 +5,7 @@ the file; a middle neither begins nor ends with white space, so the prefix ends 
 and the suffix begins with the rest of the line, or with its line end.
 
 - ``TOKEN``: the rest of a word, an expression or the arguments in a pair of brackets; the line continues after it.
+- ``CALL``: a call on one line, its name with its arguments, or the arguments from one of them on, up to the bracket.
 - ``LINE``: the rest of a line from a token on (or from inside a word), or the whole line; ends before the line end.
 - ``BLOCK``: from a statement's indentation to where completion stops (a blank line followed by a line of that
   indentation, a line further left, a ``return``); or from a word on a statement's first line to the end of that
@@ -73,6 +74,8 @@ class HoleSettings:
     """Share of the line holes that begin at the indentation."""
     in_word_share: float = 0.25
     """Share of the holes within a line that begin inside a word."""
+    arguments_share: float = 0.5
+    """Share of the holes at calls that are arguments only."""
 
 
 DEFAULT = HoleSettings()
@@ -92,8 +95,9 @@ def cut_holes(
         HoleKind.BLOCK: _Pool(list(cutter.blocks())),
         HoleKind.LINE: _Pool([[row] for row in code]),
         HoleKind.TOKEN: _Pool([[row] for row in code if structure.tree]),
+        HoleKind.CALL: _Pool([[row] for row in code if structure.calls]),
     }
-    order = (HoleKind.BODY, HoleKind.BLOCK, HoleKind.TOKEN, HoleKind.LINE)
+    order = (HoleKind.BODY, HoleKind.BLOCK, HoleKind.CALL, HoleKind.TOKEN, HoleKind.LINE)
     kinds, weights = zip(*settings.shares.items(), strict=True)
     found: dict[tuple[int, int], Hole] = {}
     for _ in range(min(settings.max_holes, -(-len(code) // settings.lines_per_hole))):
@@ -176,7 +180,8 @@ class _Cutter:
                 if (kind, chosen.end) in ends:
                     continue
             else:
-                hole = self.token(chosen) if kind is HoleKind.TOKEN else self.line(chosen)
+                cut = {HoleKind.TOKEN: self.token, HoleKind.CALL: self.call}.get(kind, self.line)
+                hole = cut(chosen)
             if hole is None or (hole.start, hole.end) in spans:
                 continue
             row = Span(self.text.starts[self.text.row(hole.start)], max(hole.end, hole.start + 1))
@@ -202,7 +207,8 @@ class _Cutter:
                 pool = _Pool([[hole for hole in group if hole.end <= span.end] for group in groups])
             else:
                 first, last = self.text.row(span.start), self.text.row(max(span.start, span.end - 1))
-                rows = range(first, last + 1) if kind is HoleKind.LINE or self.structure.tree else ()
+                needed = {HoleKind.TOKEN: self.structure.tree, HoleKind.CALL: self.structure.calls}.get(kind, True)
+                rows = range(first, last + 1) if needed else ()
                 pool = _Pool([[row] for row in rows if self.is_code(row)])
             if hole := self.next(pool, kind, avoid, ()):
                 return hole
@@ -240,6 +246,37 @@ class _Cutter:
         if not self._is_useful(span) or end - start > self.settings.max_token_chars or after.isalnum() or after == "_":
             return None
         return Hole(HoleKind.TOKEN, start, end) if self.text.text[end : content.end].strip() else None
+
+    def call(self, row: int) -> Hole | None:
+        """Make a hole of a call on a line, or of a part of it (see the module's docstring); None if there is none."""
+        calls = self._calls(self.text.content(row))
+        if not calls:
+            return None
+        chosen = self.rng.choice(calls)
+        whole, arguments = self.text.span(chosen), chosen.child_by_field_name("arguments")
+        spans = [whole]
+        if arguments is not None:
+            opened = self.text.span(arguments)
+            if name := re.search(r"\w+\s*$", self.text.text[whole.start : opened.start]):
+                spans.append(Span(whole.start + name.start(), whole.end))
+            end = opened.start + len(self.text.text[opened.start : opened.end - 1].rstrip())
+            firsts = [self.text.offset(each.start_point) for each in arguments.named_children]
+            if firsts and self.rng.random() < self.settings.arguments_share:
+                spans = [Span(self.rng.choice(firsts), end)]
+        span = self.rng.choice(spans)
+        usable = self._is_useful(span) and self._is_code_at(span.start)
+        return Hole(HoleKind.CALL, span.start, span.end) if usable else None
+
+    def _calls(self, line: Span) -> list[Node]:
+        """Return the calls that begin and end on a line, in the order of their first tokens."""
+        found: dict[int, Node] = {}
+        for match in _TOKEN.finditer(self._text_of(line)):
+            node = self.structure.leaf(line.start + match.start())
+            while node is not None and node.start_point[0] == node.end_point[0] and node.id not in found:
+                if node.type in self.structure.calls and not node.has_error:
+                    found[node.id] = node
+                node = node.parent
+        return list(found.values())
 
     def blocks(self) -> Iterator[list[Hole]]:
         """Yield candidates by where they begin: a block's first line, below a comment, anywhere, after a word."""
