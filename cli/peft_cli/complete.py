@@ -108,6 +108,7 @@ def complete(
         options,
         _settings(file.absolute().parent).max_tokens_fill,
         prefix=prefix[-MAX_TEXT:],
+        line=line,
         suffix=suffix[:MAX_TEXT],
         language=language or language_of_document(file.name) or "python",
         path=str(file.absolute()),

@@ -21,7 +21,7 @@ from peft_cli.upstream import check_upstream
 from peft_core import __version__
 from peft_core.api_types import Task
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
-from peft_core.files import require_private_folder
+from peft_core.files import format_bytes, require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, describe, find_project_file, resolve
@@ -100,16 +100,26 @@ def register_config(app: typer.Typer) -> None:
     app.command("config")(show_config)
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="Also write a report for somebody who helps: a ZIP file without code and secrets."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check the installation by using it: model hash, engine speed, daemon, adapters. Exit code 1 if a check fails.
 
     \b
     Example:
       peft-daemon doctor
       peft-daemon doctor --json
+      peft-daemon doctor --report peft-daemon.zip
     """
     paths = Paths.from_environment()
-    settings = resolve(user_file=paths.config_file).settings
+    resolved = resolve(user_file=paths.config_file)
+    settings = resolved.settings
     checks = [
         _run_check("system", _check_system),
         _run_check("folders", lambda: _check_folders(paths)),
@@ -121,13 +131,24 @@ def doctor(as_json: Json = False) -> None:
         _run_check("adapters", lambda: _check_adapters(settings, paths)),
     ]
 
+    written = None
+    if report is not None:
+        from peft_cli.doctor_report import write_report
+
+        written = write_report(report.absolute(), checks, resolved, paths)
+
     def text() -> None:
         for check in checks:
             typer.echo(f"{'ok ' if check.ok else 'BAD'}  {check.name:<9} {check.detail}")
             if check.fix:
                 typer.echo(f"               → {check.fix}")
+        if written is not None:
+            typer.echo(
+                f"report: {written.path}, {format_bytes(written.bytes)}; nothing was sent. Its README.txt says what"
+            )
+            typer.echo("is in it and what was replaced: read it before you send it to anybody")
 
-    emit({"checks": checks}, as_json=as_json, text=text)
+    emit({"checks": checks, **({"report": written} if written else {})}, as_json=as_json, text=text)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 

@@ -278,6 +278,11 @@ class DaemonClient:
         """The state of the daemon and its engine."""
         return await self._ask("GET", "/v1/status", DaemonStatus)
 
+    async def metrics(self) -> str:
+        """The daemon's counters, in Prometheus' text format."""
+        async with self._send("GET", "/metrics", b"", QUICK_TIMEOUT_S) as answer:
+            return (await answer.read()).decode()
+
     async def adapters(self) -> list[AdapterSummary]:
         """All adapters of this installation."""
         return (await self._ask("GET", "/v1/adapters", AdapterList)).adapters
