@@ -19,6 +19,8 @@ import traceback
 from collections.abc import Callable
 from typing import BinaryIO, NoReturn
 
+from peft_core.confinement import forbid_core_dumps
+
 PARENT_VARIABLE = "PEFT_DAEMON_PARENT_PID"
 """Environment variable with the parent's process id, to notice a parent that ended before the child asked."""
 PR_SET_PDEATHSIG = 1
@@ -59,6 +61,7 @@ def run_child(
 
     Text that libraries print goes to stderr, so that stdout holds answers only.
     """
+    forbid_core_dumps()
     end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

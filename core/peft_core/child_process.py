@@ -16,6 +16,7 @@ import psutil
 from peft_core import processes
 from peft_core.child_main import PARENT_VARIABLE
 from peft_core.errors import EngineFailed
+from peft_core.process_identity import kill_tree
 
 MAX_STDERR_LINES = 40
 """Lines of its stderr that are kept."""
@@ -159,9 +160,10 @@ class ChildProcess:
         await self._finish_stderr()
 
     def kill(self) -> None:
-        """Kill it, also when it is stopped by a signal; returns without waiting."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        """Kill it with all that it has started, also when it is stopped by a signal; returns without waiting."""
+        if self._process.returncode is None:
+            with contextlib.suppress(psutil.Error):
+                kill_tree(psutil.Process(self.pid))
 
     async def _wait_for_line(self, reading: asyncio.Future[bytes], timeout_s: float) -> None:
         loop = asyncio.get_running_loop()

@@ -78,6 +78,16 @@ def kill_tree(process: psutil.Process) -> None:
                 child.kill()
 
 
+def kill_children() -> None:
+    """Kill everything that this process has started, and what that has started; returns without waiting."""
+    import psutil  # noqa: PLC0415
+
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+
+
 def _created(process: psutil.Process) -> float:
     """Return the start time in seconds: since boot on Linux, since the epoch elsewhere."""
     import psutil  # noqa: PLC0415

@@ -27,6 +27,7 @@ from uvicorn.server import HANDLED_SIGNALS
 
 from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
+from peft_core.confinement import forbid_core_dumps
 from peft_core.errors import PeftDaemonError
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
@@ -75,6 +76,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
     Raises Conflict when another daemon runs or the port is taken, InvalidInput for an address that is not
     loopback, what the factory raises, and PeftDaemonError when the application does not start.
     """
+    forbid_core_dumps()
     _log_to_stderr(settings)
     with hold_daemon_lock(paths), record_exit_error(paths):
         remove_published_files(paths)

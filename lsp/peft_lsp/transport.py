@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
+from peft_core.confinement import forbid_core_dumps
 from peft_lsp.handlers.initialize import member, result
 
 MAX_BODY_BYTES = 1 << 28
@@ -259,6 +260,7 @@ def serve_stdio(log_level: str = "warning") -> int:
         return 1
     if handshake is None:
         return 1
+    forbid_core_dumps()
     # Loading the library creates some hundred thousand objects that stay. Garbage collection among them would take a
     # sixth of the time.
     gc.disable()

@@ -50,10 +50,10 @@ class ApiDaemon:
 
 
 @contextmanager
-def api_daemon() -> Iterator[ApiDaemon]:
-    """Start one in a home of its own, and end it."""
+def api_daemon(**variables: str) -> Iterator[ApiDaemon]:
+    """Start one in a home of its own, and end it; ``variables`` of its environment besides those it has."""
     root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
-    home = UsedHome(root, tiny_gguf(root, context=16384, control=CONTROL).path, VARIABLES)
+    home = UsedHome(root, tiny_gguf(root, context=16384, control=CONTROL).path, VARIABLES | variables)
     try:
         home.run({"models pull": ("models", "pull", "tiny", "--from", home.model, "--json"), "start": ("start",)})
         info = json.loads((home.home / "run" / "daemon.json").read_text())

@@ -1,21 +1,31 @@
-"""docs/reliability.md names only tests that exist, and one in each row."""
+"""docs/reliability.md and docs/threat-model.md name only tests that exist, and one in each row."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
-ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| seen |")]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+CLIENT_TEST = re.compile(r"`(vscode-client/src/[\w/]+\.test\.ts)`")
+PAGES = {"reliability.md": ("seen", 2, 40), "threat-model.md": ("attack", 2, 40)}
+"""By page: the title of the first column, the number of the column of tests, and how many rows there are at least."""
 
 
-def test_every_row_names_tests_that_exist() -> None:
-    assert len(ROWS) > 40
-    for row in ROWS:
-        named = TEST.findall(row.split("|")[3])
-        assert named, row
-        for path, name in named:
+@pytest.mark.parametrize("name", PAGES)
+def test_every_row_names_tests_that_exist(name: str) -> None:
+    title, column, least = PAGES[name]
+    lines = (ROOT / "docs" / name).read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith(f"| {title} |")]
+    assert len(rows) >= least
+    for row in rows:
+        cell = row.split("|")[column + 1]
+        named = TEST.findall(cell)
+        assert named or CLIENT_TEST.findall(cell), row
+        for path, test in named:
             source = (ROOT / "tests" / path).read_text(encoding="utf-8")
-            assert re.search(rf"^(?:async )?def {name}\(", source, re.MULTILINE), f"{path}::{name}"
+            assert re.search(rf"^(?:async )?def {test}\(", source, re.MULTILINE), f"{path}::{test}"
+        for path in CLIENT_TEST.findall(cell):
+            assert (ROOT / path).is_file(), path

@@ -18,7 +18,9 @@ import msgspec
 from peft_core.child_main import CommandReader, run_child
 from peft_core.code.files import list_workspace
 from peft_core.code.imports import RelatedFiles
+from peft_core.confinement import forbid_network
 from peft_core.errors import PeftDaemonError
+from peft_core.process_identity import kill_children
 from peft_core.status_types import IndexState, WorkspaceStatus
 from peft_daemon.context.index import Index
 from peft_daemon.context.index_client import (
@@ -159,11 +161,12 @@ class IndexServer:
 
 def main() -> None:
     """Serve until stdin closes."""
-    run_child(serve)
+    run_child(serve, at_end=kill_children)
 
 
 def serve(commands: CommandReader, output: BinaryIO) -> NoReturn:
     """Answer requests and read files in between."""
+    forbid_network()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     server = IndexServer(output)

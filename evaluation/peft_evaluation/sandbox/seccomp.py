@@ -7,19 +7,28 @@ and from the generic table, which arm64 uses.
 from __future__ import annotations
 
 import platform
-import struct
 from dataclasses import dataclass
 
+from peft_core.confinement import (
+    ALLOW,
+    ARCHITECTURE,
+    ENOSYS,
+    EPERM,
+    FIRST_ARGUMENT,
+    JUMP_ANY_BIT,
+    JUMP_AT_LEAST,
+    JUMP_EQUAL,
+    KILL,
+    LOAD,
+    NUMBER,
+    RETURN,
+    X32,
+    deny,
+    instruction,
+)
 from peft_core.errors import NotFound
 
-ENOSYS, EPERM = 38, 1
 CLONE_THREAD = 0x00010000
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
-"""Offsets in ``struct seccomp_data``; the low half of an argument comes first."""
-_X32 = 0x40000000
-"""Bit in the number of system calls of the x32 ABI on x86-64."""
 
 
 @dataclass(frozen=True)
@@ -82,35 +91,23 @@ def program(machine: str = "", *, socket_pairs: bool = False) -> bytes:
     if calls is None:
         raise NotFound(f"no system call filter for {platform.machine()}", why="only x86_64 and aarch64 are known")
     numbers = [number for number in calls.denied if not (socket_pairs and number == calls.socketpair)]
-    denied = [code for number in numbers for code in (_jump(_JUMP_EQUAL, number, 0, 1), _deny(EPERM))]
+    denied = [code for number in numbers for code in (instruction(JUMP_EQUAL, number, 0, 1), deny(EPERM))]
     return b"".join(
         (
-            _code(_LOAD, _ARCHITECTURE),
-            _jump(_JUMP_EQUAL, calls.audit, 1, 0),
-            _code(_RETURN, _KILL),
-            _code(_LOAD, _NUMBER),
-            _jump(_JUMP_AT_LEAST, _X32, 0, 1),
-            _code(_RETURN, _KILL),
+            instruction(LOAD, ARCHITECTURE),
+            instruction(JUMP_EQUAL, calls.audit, 1, 0),
+            instruction(RETURN, KILL),
+            instruction(LOAD, NUMBER),
+            instruction(JUMP_AT_LEAST, X32, 0, 1),
+            instruction(RETURN, KILL),
             *denied,
             # The C library then uses clone instead, whose flags a filter can read.
-            _jump(_JUMP_EQUAL, calls.clone3, 0, 1),
-            _deny(ENOSYS),
-            _jump(_JUMP_EQUAL, calls.clone, 0, 3),
-            _code(_LOAD, _FIRST_ARGUMENT),
-            _jump(_JUMP_ANY_BIT, CLONE_THREAD, 1, 0),
-            _deny(EPERM),
-            _code(_RETURN, _ALLOW),
+            instruction(JUMP_EQUAL, calls.clone3, 0, 1),
+            deny(ENOSYS),
+            instruction(JUMP_EQUAL, calls.clone, 0, 3),
+            instruction(LOAD, FIRST_ARGUMENT),
+            instruction(JUMP_ANY_BIT, CLONE_THREAD, 1, 0),
+            deny(EPERM),
+            instruction(RETURN, ALLOW),
         )
     )
-
-
-def _code(operation: int, value: int) -> bytes:
-    return _jump(operation, value, 0, 0)
-
-
-def _jump(operation: int, value: int, if_true: int, if_false: int) -> bytes:
-    return struct.pack("=HBBI", operation, if_true, if_false, value)
-
-
-def _deny(errno: int) -> bytes:
-    return _code(_RETURN, _ERRNO | errno)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -274,3 +275,18 @@ async def test_an_index_that_cannot_be_started_leaves_completions_without_it(
         for _ in range(index_client.MAX_CRASHES + 1):
             assert await context.chunks(request(own), WHOLE, adopt=True) == ()
     assert await adopted(context, request(own), "ship.py")
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["in order", "though the index hangs"])
+async def test_git_that_waits_for_a_pipe_ends_with_the_index(
+    context: RepositoryContext, own: OwnRepository, answers: bool
+) -> None:
+    os.mkfifo(own.root / ".gitignore")
+    asked = asyncio.create_task(context.chunks(request(own), WHOLE, adopt=True))
+    index = await until(lambda: psutil.pid_exists(context.status().pid or 0) and context.status().pid, "an index")
+    git = await until(lambda: next(iter(psutil.Process(index).children()), None), "git that reads the rules")
+    if not answers:
+        os.kill(index, signal.SIGSTOP)
+    await context.stop()
+    await until(lambda: not git.is_running() or git.status() == psutil.STATUS_ZOMBIE, "the end of git")
+    asked.cancel()

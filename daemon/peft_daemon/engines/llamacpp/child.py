@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal, NoReturn
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
+from peft_core.confinement import forbid_network
 from peft_daemon.engines.llamacpp.program import ServerProgram, describe_end
 from peft_daemon.engines.waiting import WaitPolicy, set_wait_policy
 
@@ -108,6 +109,8 @@ def serve(program: ServerProgram, commands: CommandReader, answers: BinaryIO) ->
         code = program.wait()
         print(f"{config.program} {describe_end(code)}", file=sys.stderr)
         raise SystemExit(1)
+    if isinstance(config, LlamaCppChildConfig) and config.host.endswith(".sock"):
+        forbid_network()
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))

@@ -18,6 +18,7 @@ from typing import BinaryIO, NoReturn
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
+from peft_core.confinement import forbid_network
 from peft_core.errors import EngineFailed, PeftDaemonError
 from peft_core.wire_errors import error_body
 from peft_daemon.engines.torch.messages import (
@@ -73,6 +74,9 @@ class _Child:
         set_wait_policy(config.wait_policy, threads=config.threads)
         import torch  # noqa: PLC0415
 
+        # This is when the driver may start a program that makes its devices, which it could not afterwards.
+        torch.cuda.is_available()
+        forbid_network()
         from peft_daemon.engines.torch.adapters import AdapterCache  # noqa: PLC0415
         from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
         from peft_daemon.engines.torch.encoder_decoder import text_generator  # noqa: PLC0415
