@@ -29,7 +29,7 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: run test test-all $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
+.PHONY: lock locked release run test test-all $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -88,6 +88,20 @@ shape: $(VENV)/test.stamp
 
 clean:
 	rm -rf $(VENV) $(VSCODE)/node_modules $(VSCODE)/dist $(VSCODE)/out
+
+# The hashes of all packages, for this platform: after a change of constraints.txt or pyproject.toml.
+lock: $(VENV)/python.stamp
+	$(BIN)/python tools/lock.py
+
+# An installation in which every file is the one whose hash was written down.
+locked: $(VENV)/python.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(VENV)/base.stamp $(VENV)/test.stamp
+
+# dist/: wheel, sources, the extension, SBOMs, SHA256SUMS. The same commit gives the same bytes.
+release: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp
+	$(BIN)/python tools/release.py dist
 
 $(VENV)/python.stamp:
 	$(PYTHON) -m venv $(VENV)
