@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +14,9 @@ from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 
 if TYPE_CHECKING:
-    from peft_core.status_types import ContextStatus, DaemonStatus, EngineStatus, UpstreamStatus
+    from peft_core.status_types import ContextStatus, DaemonStatus, EngineStatus, RecentError, UpstreamStatus
 
+MAX_ERRORS_SHOWN = 5
 ModelOption = Annotated[str | None, typer.Option(help="Base model: a catalogue id.")]
 Listen = Annotated[str | None, typer.Option(help="unix, tcp (with a token) or auto.")]
 Host = Annotated[str | None, typer.Option(help="Address for TCP; only loopback is accepted.")]
@@ -185,6 +187,7 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
         *([("sentences", _seldom(now.intent_engine))] if now.intent_engine else []),
         ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
         ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
+        *([("answers", answers)] if (answers := _answers(now.decisions)) else []),
         ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
     ]
     if now.context.tokens:
@@ -205,8 +208,29 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
             rows.append(("warning", each.program_problem))
         if each is not None and each.last_error:
             rows.append(("error", error_line(each.last_error, each.fix)))
+    rows += [("lately" if not n else "", _recent(each)) for n, each in enumerate(now.recent_errors[:MAX_ERRORS_SHOWN])]
+    if now.recent_errors:
+        rows.append(("", f"all of it: {now.log_file}; `peft-daemon doctor` checks the installation"))
     for name, value in rows:
         typer.echo(f"{name:<10}{value}")
+
+
+def _answers(decisions: Mapping[str, int]) -> str:
+    """Return how many suggestions came from where, and what kept the other requests from having one."""
+    sources = ("model", "joined", "kept", "ahead")
+    shown = [(decisions[each], each) for each in sources if decisions.get(each)]
+    silent = sorted(((count, each) for each, count in decisions.items() if count and each not in sources), reverse=True)
+    said = [
+        f"{sum(count for count, _ in each)} {what} ({', '.join(f'{count} {name}' for count, name in each)})"
+        for each, what in ((shown, "suggestions"), (silent, "without one"))
+        if each
+    ]
+    return ", ".join(said)
+
+
+def _recent(error: RecentError) -> str:
+    when = time.strftime("%a %H:%M:%S", time.localtime(error.at))
+    return f"{when}  {error.line}" + (f" ({error.times}×)" if error.times > 1 else "")
 
 
 def _engine(engine: EngineStatus) -> str:

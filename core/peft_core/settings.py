@@ -218,6 +218,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="level of detail of the log")
     ] = "info"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="form of the log; json: one object a line, for programs")
+    ] = "text"
 
     def digest(self) -> str:
         """Return a hash of the settings; a client with another digest than the daemon's restarts the daemon."""

@@ -185,6 +185,18 @@ class LearningStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The repository of the folder that was asked about; null where it is in none."""
 
 
+class RecentError(msgspec.Struct, frozen=True, kw_only=True):
+    """A warning or an error in the daemon's log."""
+
+    at: float
+    """When it was last written, in seconds since 1970."""
+    line: str
+    """What happened, why, and what to do, as far as that is known."""
+    times: int = 1
+    request: str = ""
+    """Id of the request that it belongs to, as its answer's header `X-Request-Id` has it; empty: to none."""
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``GET /v1/status``."""
 
@@ -214,3 +226,9 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the adapter that is being tuned on this machine; completions are slower meanwhile."""
     learning: str = ""
     """What learning in the background does or did last, in one line; empty: nothing."""
+    decisions: dict[str, int] = {}
+    """How often each part decided what became of a request (docs/why.md)."""
+    recent_errors: list[RecentError] = []
+    """The last warnings and errors of the log, the newest first."""
+    log_file: str = ""
+    """Where a daemon in the background writes its log."""

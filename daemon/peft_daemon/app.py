@@ -31,6 +31,7 @@ from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
+from peft_daemon.daemon_log import RecentErrors
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks, ReloadableEngine
 from peft_daemon.engines.limits import KnownSpeeds, context_tokens
@@ -80,7 +81,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     Raises NotFound when a base model is unknown or not fetched yet, InvalidInput when the engine is not installed,
     Forbidden where code would be sent to a server that the user has not agreed to.
     """
-    registry, metrics = AdapterRegistry(paths.adapters), Metrics()
+    registry, metrics, recent_errors = AdapterRegistry(paths.adapters), Metrics(), RecentErrors()
     context = RepositoryContext(lambda path: registry.context_tokens(path, settings))
     by_task = open_catalogue(paths).by_task(settings)
     fill, intent = by_task[Task.FILL], by_task[Task.INTENT]
@@ -110,7 +111,6 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         local.append(second)
         engines.append(seldom)
     service = CompletionService(settings, models, registry, context, metrics)
-    speeds = KnownSpeeds(paths.known_speeds)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
     learner = Learner(settings, paths, registry, LearnedBase(fill.sha256, fill.bytes), lambda: activity.idle_s)
     learning_service = LearningService(learner)
@@ -118,6 +118,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        logging.getLogger().addHandler(recent_errors)
         for each in engines:
             await each.start()
         if len(local) == 1:
@@ -139,13 +140,12 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             await asyncio.wait((closing,), timeout=CLOSE_S)
             await asyncio.gather(*(each.stop() for each in engines))
             await closing
-            for model, instance in zip(local, service.distinct_models, strict=True):
-                if instance.limits.speed != model.speed:
-                    await asyncio.to_thread(speeds.put, model.speed_key, instance.limits.speed)
+            await asyncio.to_thread(_keep_speeds, KnownSpeeds(paths.known_speeds), local, service.distinct_models)
             await context.stop()
             await importing
             await opening
             await ending
+            logging.getLogger().removeHandler(recent_errors)
 
     def status() -> DaemonStatus:
         engine_now, *others = (each.status() for each in engines)
@@ -171,6 +171,9 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             # What is learned in the background gives way to completions, so it is no reason for a warning.
             tuning=notice.name if (notice := find_running_tuning(paths)) and notice.name != learner.name else "",
             learning=learning_service.line(),
+            decisions=dict(service.decisions.counts),
+            recent_errors=recent_errors.newest_first,
+            log_file=str(paths.log_file),
         )
 
     routes = [
@@ -233,6 +236,13 @@ def _watched_model(
         problem=choice.problem,
     )
     return WatchedModel(entry, verifier, engine, slots, speed, speed_key)
+
+
+def _keep_speeds(speeds: KnownSpeeds, local: Sequence[WatchedModel], served: Sequence[ModelInstance]) -> None:
+    """Keep how fast the engines were for the next daemon."""
+    for model, instance in zip(local, served, strict=True):
+        if instance.limits.speed != model.speed:
+            speeds.put(model.speed_key, instance.limits.speed)
 
 
 def _warnings(local: Sequence[WatchedModel]) -> list[str]:

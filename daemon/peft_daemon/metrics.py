@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from peft_core.api_types import CompleteRequest, CompleteResponse, Timings
 from peft_core.code.document import document_name
 from peft_core.decisions import MAX_DECISIONS, Decider, RequestDecision
+from peft_daemon.daemon_log import REQUEST_ID
 
 LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10, 30, 60)
 
@@ -104,6 +105,8 @@ class DecisionLog:
 
     def __init__(self) -> None:
         self._kept: dict[str, RequestDecision] = {}
+        self.counts: dict[str, int] = dict.fromkeys(Decider, 0)
+        """How often each part decided, since the daemon started."""
 
     def answered(
         self, asked: CompleteRequest, answer: CompleteResponse, decider: Decider, detail: str = "", pause_ms: float = 0
@@ -131,7 +134,7 @@ class DecisionLog:
         """Note a request that ended without an answer."""
         self.add(
             RequestDecision(
-                id=uuid.uuid4().hex,
+                id=REQUEST_ID.get() or uuid.uuid4().hex,
                 at=time.time(),
                 decider=decider,
                 detail=detail,
@@ -143,7 +146,9 @@ class DecisionLog:
 
     def add(self, decision: RequestDecision) -> None:
         """Note a decision; it replaces an earlier one about the same answer."""
-        self._kept.pop(decision.id, None)
+        if (before := self._kept.pop(decision.id, None)) is not None:
+            self.counts[before.decider] -= 1
+        self.counts[decision.decider] += 1
         self._kept[decision.id] = decision
         while len(self._kept) > MAX_DECISIONS:
             del self._kept[next(iter(self._kept))]

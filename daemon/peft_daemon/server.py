@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,13 +30,14 @@ from peft_core.errors import PeftDaemonError
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
+from peft_daemon.daemon_log import log_to_stderr
 from peft_daemon.lifecycle.background_process import rotate_own_output
 from peft_daemon.lifecycle.failed_starts import record_exit_error
 from peft_daemon.lifecycle.locks import hold_daemon_lock
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, info_file, publish_info, withdraw_info
 from peft_daemon.lifecycle.sockets import Listener, open_listener
 from peft_daemon.lifecycle.stop import end_orphans, mark_children, remove_published_files
-from peft_daemon.routes.middleware import Activity, UnfinishedRequestMiddleware
+from peft_daemon.routes.middleware import Activity, RequestIdMiddleware, UnfinishedRequestMiddleware
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -77,15 +76,15 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
     loopback, what the factory raises, and PeftDaemonError when the application does not start.
     """
     forbid_core_dumps()
-    _log_to_stderr(settings)
+    log_to_stderr(settings)
     with hold_daemon_lock(paths), record_exit_error(paths):
         remove_published_files(paths)
         mark_children(paths)
         with open_listener(settings, paths) as listener:
             info = _describe(settings, paths, listener)
             activity = Activity()
-            app = UnfinishedRequestMiddleware(
-                app_factory(settings, paths, info, activity), _longest_request_s(settings)
+            app = RequestIdMiddleware(
+                UnfinishedRequestMiddleware(app_factory(settings, paths, info, activity), _longest_request_s(settings))
             )
             server = _DaemonServer(
                 server_config(app, drain_s),
@@ -272,13 +271,3 @@ def server_config(app: ASGIApp, drain_s: int) -> uvicorn.Config:
         timeout_graceful_shutdown=drain_s,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
-
-
-def _log_to_stderr(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    # A crash in native code leaves its stack in the log.
-    faulthandler.enable()

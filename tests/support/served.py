@@ -28,7 +28,7 @@ from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions
 from peft_daemon.engines.llamacpp.server import LlamaServerClient
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, publish_info
 from peft_daemon.models.optimized import ModelFile
-from peft_daemon.routes.middleware import Activity, UnfinishedRequestMiddleware
+from peft_daemon.routes.middleware import Activity, RequestIdMiddleware, UnfinishedRequestMiddleware
 from peft_daemon.server import server_config
 from support.played_llama import PlayedLlama
 from support.waiting import until
@@ -156,7 +156,8 @@ async def daemon_here(llama: PlayedLlama, monkeypatch: pytest.MonkeyPatch) -> As
         config_digest=settings.digest(),
         started=0.0,
     )
-    config = server_config(UnfinishedRequestMiddleware(app.create_app(settings, paths, info, Activity())), drain_s=5)
+    served_app = RequestIdMiddleware(UnfinishedRequestMiddleware(app.create_app(settings, paths, info, Activity())))
+    config = server_config(served_app, drain_s=5)
     config.uds = str(root / "api")
     llama_config = uvicorn.Config(
         llama_application(llama), uds=str(root / "llama"), lifespan="off", log_config=None, ws="none"

@@ -48,6 +48,7 @@ from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Superseded, until_deadline
 from peft_daemon.completion.stream import Completion, StreamStats
 from peft_daemon.context.repository import RepositoryContext
+from peft_daemon.daemon_log import REQUEST_ID
 from peft_daemon.engines.base import EngineSpeed, GenerationChunk
 from peft_daemon.metrics import DecisionLog, Metrics
 
@@ -208,7 +209,7 @@ class CompletionService:
                 if next_model.limits.looks_ahead:
                     next_model.completer.prefetcher.prefetch(next_job)
         response = CompleteResponse(
-            id=uuid.uuid4().hex,
+            id=_request_id(),
             text=end.text,
             finish_reason=end.reason,
             task=job.task,
@@ -254,7 +255,7 @@ class CompletionService:
         task, off = asked.task or Task.FILL, FinishReason.OFF
         model = self.models[task].id
         response = CompleteResponse(
-            id=uuid.uuid4().hex, text="", finish_reason=off, task=task, model=model, adapter=None, why=why
+            id=_request_id(), text="", finish_reason=off, task=task, model=model, adapter=None, why=why
         )
         is_secret = secret_file(asked.path, asked.language) is not None
         self.decisions.answered(asked, response, Decider.SECRET_FILE if is_secret else Decider.LANGUAGE, why)
@@ -335,7 +336,7 @@ class CompletionService:
             if asked.max_tokens != 0:
                 self.decisions.add(
                     RequestDecision(
-                        id=uuid.uuid4().hex,
+                        id=_request_id(),
                         at=time.time(),
                         decider=decider,
                         detail=detail,
@@ -419,6 +420,11 @@ def _decided(end: Completion, stats: StreamStats) -> tuple[Decider, str]:
     if stats.decider is not None and stats.generation is None:
         return stats.decider, ""
     return (Decider.POSTPROCESSING, end.emptied_by) if end.emptied_by else (Decider.NOTHING_WRITTEN, "")
+
+
+def _request_id() -> str:
+    """The id of the request that this task works for; a new one for a request that came by no route."""
+    return REQUEST_ID.get() or uuid.uuid4().hex
 
 
 def _decider_of(error: PeftDaemonError) -> Decider:

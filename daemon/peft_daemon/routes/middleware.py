@@ -1,5 +1,7 @@
-"""What every request passes before a handler sees it, from the outside in: a time limit, access, and a count.
+"""What every request passes before a handler sees it, from the outside in: an id, a time limit, access, and a count.
 
+The id is in the header `X-Request-Id` of the answer, in the lines of the log that belong to the request, and in
+`peft-daemon why`.
 The time limit also covers the end of the daemon: a request that is cancelled by it gets an error for an answer. Access
 means Host, Origin, token and size. The unix socket is private by file mode; TCP is private by token. Host and Origin
 are checked on both, so that a web page can never speak to the daemon, not even through a name that resolves to this
@@ -11,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import time
+import uuid
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -20,13 +24,48 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from peft_core.api_types import MAX_BODY, ErrorEvent
 from peft_core.errors import Forbidden, PeftDaemonError, TooLarge, Unauthorized, Unavailable
 from peft_core.wire_errors import http_error_body
+from peft_daemon.daemon_log import REQUEST_ID
 from peft_daemon.routes.responses import error_response
 
+log = logging.getLogger("peft_daemon.requests")
+
+MAX_PATH_SHOWN = 200
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]", "peft-daemon"})
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a token; they say only whether something serves here."""
 QUIET_PATHS = frozenset({"/health", "/metrics", "/openapi.json", "/v1/status", "/v1/learning", "/v1/why"})
 """Requests that watch the daemon. They do not keep it from its idle exit."""
+
+
+class RequestIdMiddleware:
+    """ASGI middleware that gives each request an id, and writes into the log how it ended."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the wrapped application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, request_id = time.perf_counter(), 0, uuid.uuid4().hex
+
+        async def with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        before = REQUEST_ID.set(request_id)
+        try:
+            await self._app(scope, receive, with_id)
+        finally:
+            spent_ms = 1000 * (time.perf_counter() - began)
+            level = logging.INFO if status >= 400 else logging.DEBUG
+            log.log(level, "%s %s: %d in %.0f ms", scope["method"], scope["path"][:MAX_PATH_SHOWN], status, spent_ms)
+            REQUEST_ID.reset(before)
 
 
 class UnfinishedRequestMiddleware:

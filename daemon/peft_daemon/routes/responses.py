@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -14,9 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from peft_core.api_types import ErrorEvent
-from peft_core.errors import Cancelled, InvalidInput, NotFound, PeftDaemonError
+from peft_core.errors import Cancelled, InvalidInput, NotFound, PeftDaemonError, Unavailable
 from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import ErrorResponse, http_error_body
+
+log = logging.getLogger("peft_daemon.requests")
 
 T = TypeVar("T")
 
@@ -95,6 +98,7 @@ class EventStreamResponse(Response):
             async for data in self._events:
                 await send_event(data)
         except PeftDaemonError as error:
+            _log_failure(error)
             await send_event(msgspec.json.encode(ErrorEvent(http_error_body(error))))
         if self._last:
             await send_event(self._last)
@@ -130,7 +134,14 @@ class WrongMethod(PeftDaemonError):
 async def _known_error(request: Request, error: Exception) -> Response:
     """Answer with an error that says itself what to do."""
     assert isinstance(error, PeftDaemonError)  # noqa: S101  (registered for it alone)
+    _log_failure(error)
     return error_response(error)
+
+
+def _log_failure(error: PeftDaemonError) -> None:
+    """Write an error into the log that is not the client's; an engine that is not there yet is no fault."""
+    if error.status >= 500:
+        log.log(logging.INFO if isinstance(error, Unavailable) else logging.WARNING, "%s", error.line)
 
 
 async def _router_error(request: Request, error: Exception) -> Response:
