@@ -126,7 +126,7 @@ def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
     # Before torch is loaded.
     set_wait_policy(resolve(user_file=Paths.from_environment().config_file).settings.wait_policy)
     # bitsandbytes searches the hub for kernels when it is imported.
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    keep_libraries_offline(os.environ)
     warnings.filterwarnings("ignore", category=FutureWarning)
     for library in ("bitsandbytes", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
@@ -134,6 +134,8 @@ def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
     if missing:
         raise NotFound(f"{what} needs {', '.join(missing)}", fix=f"Install the extra: {install_command(extra)}")
 
+
+    from peft_core.http_download import keep_libraries_offline
 
 def install_command(extra: str) -> str:
     """Return the command that adds the extra to this installation, from where the package itself was installed."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -27,6 +27,10 @@ from peft_core.files import format_bytes
 if TYPE_CHECKING:
     import httpx
 
+HUB_OFFLINE = "HF_HUB_OFFLINE"
+"""Environment variable by which users, and we, keep huggingface_hub and what builds on it offline."""
+_LIBRARIES_OFFLINE = "PEFT_DAEMON_LIBRARIES_OFFLINE"
+"""Set where it was not the user; child processes inherit both."""
 DEFAULT_HUB = "https://huggingface.co"
 CHUNK_BYTES = 1 << 20
 """Bytes read or written at a time."""
@@ -138,6 +142,18 @@ def _digest(file: BinaryIO, length: int) -> hashlib._Hash:
         result.update(data)
         length -= len(data)
     return result
+
+
+def keep_libraries_offline(environ: MutableMapping[str, str]) -> None:
+    """Keep libraries from asking the model hub by themselves; what the user asks for is fetched all the same."""
+    if not is_hub_offline(environ):
+        environ[HUB_OFFLINE] = environ[_LIBRARIES_OFFLINE] = "1"
+
+
+def is_hub_offline(environ: Mapping[str, str]) -> bool:
+    """Whether the user wants nothing from the model hub, by ``HF_HUB_OFFLINE``."""
+    closed = environ.get(HUB_OFFLINE, "").strip().lower() in ("1", "true", "yes", "on")
+    return closed and not environ.get(_LIBRARIES_OFFLINE)
 
 
 def hub_endpoint(environ: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from peft_core.errors import InvalidInput, NotFound
+from peft_core.http_download import keep_libraries_offline
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_tuning.data.datasets import apps, catalogue, conala
@@ -83,6 +84,18 @@ def test_the_environment_can_close_the_network(environ: dict[str, str], offline:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
     assert DataLocations.resolve(Settings(), paths, environ=environ).offline is offline
     assert DataLocations.resolve(Settings(offline=True), paths, environ=environ).offline
+
+
+def test_what_keeps_libraries_offline_lets_a_data_set_be_fetched(tmp_path: Path) -> None:
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path)})
+    environ: dict[str, str] = {}
+    for _time in range(2):
+        keep_libraries_offline(environ)
+        assert environ["HF_HUB_OFFLINE"] == "1"
+        assert not DataLocations.resolve(Settings(), paths, environ=environ).offline
+    closed = {"HF_HUB_OFFLINE": "1"}
+    keep_libraries_offline(closed)
+    assert DataLocations.resolve(Settings(), paths, environ=closed).offline, "the user said so"
 
 
 def test_the_environment_names_folder_and_hub(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from peft_core.http_download import (
     TransferFailed,
     download,
     hub_endpoint,
+    is_hub_offline,
 )
 from peft_core.paths import Paths
 from peft_core.settings import Settings
@@ -124,13 +125,12 @@ class DataLocations:
         ``HF_ENDPOINT`` replaces the hub's URL; ``HF_HUB_OFFLINE`` turns fetching off.
         """
         env = os.environ if environ is None else environ
-        hub_offline = env.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
         folder = env.get(DATA_FOLDER)
         return cls(
             cache=paths.cache / "datasets",
             data=data,
             environment=Path(folder).expanduser() if folder else None,
-            offline=settings.offline or hub_offline,
+            offline=settings.offline or is_hub_offline(env),
             endpoint=hub_endpoint(env),
             progress=progress or NoProgress(),
         )
