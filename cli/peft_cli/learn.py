@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from peft_cli.output import TUNE_PACKAGES, Json, emit, require_extra, run
+from peft_cli.output import TUNE_PACKAGES, Json, emit, parse_duration, require_extra, run
 from peft_core.api_types import LearningAction, LearningRequest
 from peft_core.errors import Cancelled, InvalidInput
 from peft_core.paths import Paths
@@ -85,6 +85,24 @@ def now(
     emit(told, as_json=as_json, text=lambda: _print(told))
 
 
+@app.command("pause", epilog="Example: peft-daemon learn pause 2h")
+def pause(
+    length: Annotated[
+        str | None, typer.Argument(metavar="[TIME]", help="As in 30m or 2h; default: until `learn resume`.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Learn nothing for a while, in no repository. A run that is under way stops at once and goes on afterwards."""
+    seconds = None if length is None else parse_duration(length)
+    _act(LearningAction.PAUSE, HERE, seconds=seconds, as_json=as_json)
+
+
+@app.command("resume", epilog="Example: peft-daemon learn resume")
+def resume(as_json: Json = False) -> None:
+    """End a pause."""
+    _act(LearningAction.RESUME, HERE, as_json=as_json)
+
+
 @app.command("rollback", epilog="Example: peft-daemon learn rollback")
 def rollback(repository: Repository = HERE, as_json: Json = False) -> None:
     """Go back to what served this repository before the last version that was learned in the background."""
@@ -111,7 +129,7 @@ def show_log(
     def text() -> None:
         for entry in shown:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-            typer.echo(f"{when}  {Path(entry.repository).name}  {entry.event}: {entry.text}")
+            typer.echo(f"{when}  {Path(entry.repository).name or 'all'}  {entry.event}: {entry.text}")
         if not shown:
             typer.echo("nothing was done yet")
         elif len(shown) < len(entries):
@@ -120,8 +138,8 @@ def show_log(
     emit(ShownLog(str(log.file), fields), as_json=as_json, text=text)
 
 
-def _act(action: LearningAction, repository: Path, *, as_json: bool) -> None:
-    told = run(_ask(_request(action, repository)))
+def _act(action: LearningAction, repository: Path, *, seconds: float | None = None, as_json: bool) -> None:
+    told = run(_ask(msgspec.structs.replace(_request(action, repository), seconds=seconds)))
     emit(told, as_json=as_json, text=lambda: _print(told))
 
 
@@ -208,6 +226,8 @@ def _print(told: LearningStatus) -> None:
             rows.append(("adapter", f"{here.adapter}, {'in use' if here.in_use else 'no learned version in use'}"))
     others = [each for each in told.repositories if here is None or each.root != here.root]
     rows += [("" if n else "others", f"{each.root}: {each.line}") for n, each in enumerate(others)]
+    if told.paused:
+        rows.append(("paused", told.paused))
     rows.append(("today", f"{told.minutes_today:g} of {told.minutes_a_day} minutes used"))
     rows.append(("setting", f"learn = {told.setting}"))
     if told.missing:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -25,7 +26,7 @@ from urllib.request import url2pathname
 import msgspec
 import typer
 
-from peft_core.errors import Cancelled, NotFound, PeftDaemonError, UnusablePath
+from peft_core.errors import Cancelled, InvalidInput, NotFound, PeftDaemonError, UnusablePath
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.wire_errors import error_body
@@ -42,6 +43,17 @@ RAY_PACKAGES = ("ray",)
 T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``30m``, ``90s`` or ``1h``; raises InvalidInput, also for none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
+    if match is None or not float(match[1]):
+        raise InvalidInput(f"{text!r} is not a time", fix="Give a number and a unit, as in 90s, 30m or 1h")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def emit(value: object, *, as_json: bool, text: Callable[[], None]) -> None:
@@ -123,6 +135,8 @@ def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
     Also applies the setting ``wait_policy``. Raises NotFound naming the packages that ``what`` needs and the command
     that installs them.
     """
+    from peft_core.http_download import keep_libraries_offline
+
     # Before torch is loaded.
     set_wait_policy(resolve(user_file=Paths.from_environment().config_file).settings.wait_policy)
     # bitsandbytes searches the hub for kernels when it is imported.
@@ -134,8 +148,6 @@ def require_extra(what: str, extra: str, packages: tuple[str, ...]) -> None:
     if missing:
         raise NotFound(f"{what} needs {', '.join(missing)}", fix=f"Install the extra: {install_command(extra)}")
 
-
-    from peft_core.http_download import keep_libraries_offline
 
 def install_command(extra: str) -> str:
     """Return the command that adds the extra to this installation, from where the package itself was installed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import msgspec
 import typer
 
-from peft_cli.output import TUNE_PACKAGES, emit, require_extra
+from peft_cli.output import TUNE_PACKAGES, emit, parse_duration, require_extra
 from peft_core.child_main import follow_parent
 from peft_core.errors import InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
@@ -136,7 +136,7 @@ def tune(
     import torch
 
     from peft_tuning import methods
-    from peft_tuning.budget import most_documents, parse_duration
+    from peft_tuning.budget import most_documents
     from peft_tuning.data.repository.documents import HELD_OUT_HOLES
     from peft_tuning.installation import Installation
     from peft_tuning.learned import documents_learned
@@ -308,8 +308,6 @@ def _source(
 def _budget(given: str | None, *, unlimited: bool) -> float | None:
     """Return the seconds of a run; None without a limit, which is the default where steps or epochs are given."""
     import torch
-
-    from peft_tuning.budget import parse_duration
 
     if given == "none" or (given is None and unlimited):
         return None

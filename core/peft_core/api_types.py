@@ -357,6 +357,9 @@ class LearningAction(StrEnum):
     """One run, without waiting for an idle machine."""
     ROLLBACK = "rollback"
     """Let serve what served before the last version."""
+    PAUSE = "pause"
+    """Learn nothing for a while, in no repository."""
+    RESUME = "resume"
 
 
 class LearningRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -364,4 +367,6 @@ class LearningRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     action: LearningAction
     repository: FullPath
-    """Absolute path of the repository, or of a folder in it."""
+    """Absolute path of the repository, or of a folder in it; to pause and to resume it need not be in one."""
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+    """Of a pause; null: until it is resumed."""

@@ -177,6 +177,8 @@ class LearningStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What an editor shows, in one line; empty: nothing."""
     minutes_today: float
     minutes_a_day: int
+    paused: str = ""
+    """How long the user paused it, in words; empty: it is not paused."""
     missing: list[str] = []
     """Packages of tuning that are not installed; nothing is learned then."""
     repositories: list[RepositoryLearning] = []

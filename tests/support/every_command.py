@@ -34,6 +34,8 @@ COMMANDS = {
     "learn off": ["--repository", "{folder}"],
     "learn status": ["--repository", "{folder}"],
     "learn now": ["--repository", "{folder}"],
+    "learn pause": ["1h"],
+    "learn resume": [],
     "learn rollback": ["--repository", "{folder}"],
     "learn log": [],
     "evaluate": ["--dataset", "conala", "--limit", "1"],

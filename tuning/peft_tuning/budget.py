@@ -7,7 +7,6 @@ run's identity, so an interrupted run continues with the steps that it began wit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -31,16 +30,6 @@ MAX_DOCUMENTS, MIN_DOCUMENTS = 20_000, 100
 DOCUMENTS_PER_S = 1.0
 """Several times what a CPU learns in a second."""
 LEFT_OUT = "did not fit into the time, the next run learns on"
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of ``30m``, ``90s`` or ``1h``; raises InvalidInput."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh])", text.strip())
-    if match is None:
-        raise InvalidInput(f"{text!r} is not a time", fix="Give a number and a unit, as in 90s, 30m or 1h")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def most_documents(seconds: float | None) -> int:

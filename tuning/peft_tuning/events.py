@@ -182,7 +182,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
             "general_nats": self.general_adapter.nats,
             "gate_context_tokens": float(self.context),
             **{f"sweep_nats_{point.scale:g}": point.average.nats for point in self.sweep},
-            **{f"sweep_nats_{each.scale:g}_context_{each.tokens}": each.average.nats for each in self.with_context},
+            **{f"context_nats_{'adapter' if it.scale else 'served'}": it.average.nats for it in self.with_context},
         }
 
 

@@ -55,6 +55,8 @@ class MachineState:
     free_disk_bytes: int
     other_run: str = ""
     """Name of an adapter that somebody else tunes on this machine."""
+    paused: str = ""
+    """How long the user paused learning, in words; empty: not paused."""
 
 
 class Verb(StrEnum):
@@ -80,6 +82,7 @@ class Decision:
 
 GO = Decision(Verb.GO)
 IN_USE = "you use completions"
+YOU_PAUSED = "you paused it {}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,8 @@ def may_go_on(machine: MachineState, needs: RunNeeds) -> Decision:
 
 
 def _against_beginning(machine: MachineState, needs: RunNeeds) -> Iterator[Decision]:
+    if machine.paused:
+        yield _wait(YOU_PAUSED.format(machine.paused))
     if not needs.asked and machine.idle_s < needs.wait_s:
         yield _wait(f"completions were used in the last {needs.wait_s:.0f} s")
     if machine.free_disk_bytes < MIN_FREE_DISK_BYTES:
@@ -136,6 +141,8 @@ def _against_going_on(machine: MachineState, needs: RunNeeds) -> Iterator[Decisi
         yield Decision(Verb.END, f"the disk has only {format_bytes(machine.free_disk_bytes)} left")
     if not needs.asked and machine.power == "battery":
         yield Decision(Verb.END, _off_mains(machine))
+    if machine.paused:
+        yield _wait(YOU_PAUSED.format(machine.paused))
     if machine.idle_s < needs.wait_s:
         yield _wait(IN_USE)
     if needs.asked:

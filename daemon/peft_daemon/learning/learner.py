@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -151,8 +151,12 @@ class Learner:
 
     def request_began(self) -> None:
         """Stop the run at once: somebody uses completions."""
-        if self.current is not None and self.current.pause(IN_USE):
-            self.note(self.current.root, LearningEvent.PAUSED, f"{IN_USE}; {self.current.run.progress.words}")
+        self.give_way(IN_USE)
+
+    def give_way(self, why: str) -> None:
+        """Stop the run that is under way at once."""
+        if self.current is not None and self.current.pause(why):
+            self.note(self.current.root, LearningEvent.PAUSED, f"{why}; {self.current.run.progress.words}")
 
     def shown(self, folder: str | None, response: CompleteResponse) -> None:
         """Remember where a completion was shown."""
@@ -238,7 +242,12 @@ class Learner:
         while self._asked:
             root = self._asked[0]
             try:
-                await self._learn(await asyncio.to_thread(self.store.get, root), asked=True)
+                state = await asyncio.to_thread(self.store.get, root)
+                needs = self.needs(state, asked=True)
+                if why := await self.why_not_now(needs):
+                    self.waits[root] = why
+                else:
+                    await self._learn(state, needs)
             finally:
                 self._asked = [each for each in self._asked if each != root]
         candidates = await self._candidates()
@@ -251,14 +260,14 @@ class Learner:
             recent = f"completions were used in the last {self.settings.learn_idle_s} s"
             self.waits = dict.fromkeys((each.root for each in candidates), recent)
             return self.settings.learn_idle_s - idle + 0.01
-        if why := await self.why_not_now(self.needs(candidates[0], asked=False)):
-            # Nothing is read on a machine that is not free, for instance on battery.
-            self.waits = dict.fromkeys((each.root for each in candidates), why)
-            return LOOK_S
+        machine = await self._machine_now()
         for state in candidates:
-            why_not = await asyncio.to_thread(self.why_not_due, state)
+            needs = self.needs(state, asked=False)
+            # No repository is read on a machine that is not free, for instance on battery.
+            why_not = may_begin(machine, needs).why or await asyncio.to_thread(self.why_not_due, state)
             self.waits[state.root] = why_not
-            if not why_not and await self._learn(state, asked=False, minutes=left):
+            if not why_not:
+                await self._learn(state, needs, minutes=left)
                 return 0.0
         return LOOK_S
 
@@ -311,23 +320,20 @@ class Learner:
 
     async def _machine_now(self, *, cores: bool = True) -> MachineState:
         other = find_running_tuning(self.paths) if self.current is None else None
-        return await asyncio.to_thread(
+        machine = await asyncio.to_thread(
             self._machine.read, idle_s=self._idle_s(), other_run=other.name if other else "", cores=cores
         )
+        pause = self.store.pause()
+        return replace(machine, paused=pause.words if pause else "")
 
-    async def _learn(self, state: RepositoryState, *, asked: bool, minutes: float | None = None) -> bool:
-        """Run, watch and conclude; return whether a run was begun. ``minutes`` are those left today."""
-        needs = self.needs(state, asked=asked)
-        if why := await self.why_not_now(needs):
-            self.waits[state.root] = why
-            return False
+    async def _learn(self, state: RepositoryState, needs: RunNeeds, minutes: float | None = None) -> None:
+        """Run, watch and conclude. ``minutes`` are those left today."""
         self.waits.pop(state.root, None)
         current = await self._begin(state, needs, minutes)
         try:
             await asyncio.to_thread(self._conclude, current, await self._watch(current))
         finally:
             self.current = None
-        return True
 
     async def _begin(self, state: RepositoryState, needs: RunNeeds, minutes: float | None) -> CurrentRun:
         same_base = state.base_sha256 == self.base.sha256

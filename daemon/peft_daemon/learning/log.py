@@ -23,7 +23,7 @@ class LearningEvent(StrEnum):
     """What was done."""
 
     SWITCHED = "switched"
-    """Learning was switched on or off for the repository."""
+    """Learning was switched on or off for the repository, or paused or resumed for all."""
     STARTED = "started"
     RESUMED = "resumed"
     """A run that was ended before its end goes on from its checkpoint."""

@@ -18,9 +18,10 @@ from peft_core.api_types import LearningAction, LearningRequest
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
 from peft_core.status_types import LearningActivity, LearningChoice, LearningStatus, RepositoryLearning
 from peft_daemon.learning import repository
+from peft_daemon.learning.conditions import YOU_PAUSED
 from peft_daemon.learning.learner import Learner
 from peft_daemon.learning.log import LearningEvent
-from peft_daemon.learning.state import RepositoryState
+from peft_daemon.learning.state import Pause, RepositoryState
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 """What a run imports, and what is not part of the base installation."""
@@ -47,6 +48,9 @@ class LearningService:
         tuning are missing; Unavailable where the machine has no room for a run; Conflict where nothing can be rolled
         back, or (LATER) another editor asks already.
         """
+        if request.action in (LearningAction.PAUSE, LearningAction.RESUME):
+            await self._pause(request)
+            return await self.status(request.repository)
         root = str(await asyncio.to_thread(repository.require_root, Path(request.repository)))
         match request.action:
             case LearningAction.ON:
@@ -79,8 +83,21 @@ class LearningService:
         await asyncio.to_thread(self._store.change, root, changed)
         self._learner.note(root, LearningEvent.SWITCHED, words)
 
+    async def _pause(self, request: LearningRequest) -> None:
+        """Begin a pause for all repositories, or end it."""
+        pause = None
+        if request.action is LearningAction.PAUSE:
+            pause = Pause(None if request.seconds is None else time.time() + request.seconds)
+        await asyncio.to_thread(self._store.set_pause, pause)
+        self._learner.note("", LearningEvent.SWITCHED, f"you paused it {pause.words}" if pause else "you resumed it")
+        if pause:
+            self._learner.give_way(YOU_PAUSED.format(pause.words))
+        self._learner.wake()
+
     async def _now(self, root: str) -> None:
         _require_packages()
+        if self._store.pause():
+            await self._pause(LearningRequest(action=LearningAction.RESUME, repository=root))
         if self._learner.is_asked(root):
             return
         found = await asyncio.to_thread(repository.survey, Path(root))
@@ -108,9 +125,11 @@ class LearningService:
             ask = not missing and await asyncio.to_thread(self._should_ask, state)
             why_not = "" if self._learner.waits.get(root) else await asyncio.to_thread(self._why_not, state)
             here = msgspec.structs.replace(self._repository(state, why_not), ask=ask)
+        pause = self._store.pause()
         return LearningStatus(
             setting=self._settings.learn,
             line=self.line(states),
+            paused=pause.words if pause else "",
             minutes_today=round(self._store.minutes_today(), 1),
             minutes_a_day=self._settings.learn_minutes,
             missing=list(missing),
@@ -119,9 +138,11 @@ class LearningService:
         )
 
     def line(self, states: list[RepositoryState] | None = None) -> str:
-        """Return what a status shows: the run under way, or how the last one ended within a day."""
+        """Return what a status shows: the run under way, a pause, or how the last one ended within a day."""
         if (current := self._learner.current) is not None:
             return current.line
+        if pause := self._store.pause():
+            return f"learning is paused {pause.words}"
         states = self._store.all() if states is None else states
         last = max(states, key=lambda each: each.last_at, default=None)
         if last is None or time.time() - last.last_at > SHOWN_S:
@@ -164,7 +185,8 @@ class LearningService:
         until = (
             "an idle machine" if self._learner.is_started else "a daemon, which editors and `peft-daemon start` start"
         )
-        why = self._learner.waits.get(state.root) or why_not or until
+        pause = self._store.pause()
+        why = YOU_PAUSED.format(pause.words) if pause else self._learner.waits.get(state.root) or why_not or until
         return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line=f"waits: {why}")
 
     def _why_not(self, state: RepositoryState) -> str:

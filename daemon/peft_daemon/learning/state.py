@@ -117,6 +117,20 @@ class UsedMinutes(msgspec.Struct, frozen=True):
     minutes: float
 
 
+class Pause(msgspec.Struct, frozen=True):
+    """The user wants nothing to be learned for a while."""
+
+    until: float | None = None
+    """Seconds since 1970; null: until it is resumed."""
+
+    @property
+    def words(self) -> str:
+        """How long, in words."""
+        if self.until is None:
+            return "until `peft-daemon learn resume`"
+        return f"until {time.strftime('%a %H:%M', time.localtime(self.until))}"
+
+
 class LearningStore:
     """The files of one installation; the first change creates them."""
 
@@ -156,6 +170,23 @@ class LearningStore:
         with self._lock():
             used = UsedMinutes(self._today(), self.minutes_today() + minutes)
             write_private(self._minutes_file, msgspec.json.encode(used))
+
+    def pause(self) -> Pause | None:
+        """Return the pause that the user wants; None if there is none, or it is over."""
+        found = self._read(self._pause_file, Pause)
+        return None if found is None or (found.until is not None and found.until <= self._clock()) else found
+
+    def set_pause(self, pause: Pause | None) -> None:
+        """Begin a pause, or end it; raises as ``change`` does."""
+        with self._lock():
+            if pause is None:
+                self._pause_file.unlink(missing_ok=True)
+            else:
+                write_private(self._pause_file, msgspec.json.encode(pause))
+
+    @property
+    def _pause_file(self) -> Path:
+        return self._folder / "pause.json"
 
     @property
     def _minutes_file(self) -> Path:

@@ -61,6 +61,8 @@ CALLS: Mapping[str, Call] = {
     "learn off": Call(),
     "learn status": Call((), "repository"),
     "learn now": Call(("--no-wait",)),
+    "learn pause": Call(("1m",), "paused"),
+    "learn resume": Call(),
     "learn rollback": Call((), "nothing that was learned"),
     "learn log": Call(),
     "evaluate": Call(("--repo", ".", "--run-tests", "--strategy", "zero-shot", "--limit", "1"), "not installed"),

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import torch
 
+from peft_cli.output import parse_duration
 from peft_cli.tune import _RepositorySizes, _source
 from peft_core.api_types import ContextChunk, Task
 from peft_core.errors import InvalidInput
@@ -21,7 +22,7 @@ from peft_daemon.context.selection import SelectionLimits
 from peft_daemon.engines.torch.base_model import Precision, load_model
 from peft_daemon.engines.torch.families import family_of
 from peft_tuning import budget, prepare
-from peft_tuning.budget import LEFT_OUT, MAX_EPOCHS, fit, parse_duration
+from peft_tuning.budget import LEFT_OUT, MAX_EPOCHS, fit
 from peft_tuning.data.datasets import catalogue
 from peft_tuning.data.datasets.sources import DataLocations
 from peft_tuning.data.examples import DataSet, Example, FillExample
@@ -361,7 +362,7 @@ def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "1d", "5 minutes"])
+@pytest.mark.parametrize("text", ["", "30", "m", "-5m", "1d", "5 minutes", "0m"])
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="is not a time"):
         parse_duration(text)

@@ -127,8 +127,9 @@ class LearnerHere:
         self.last_request = time.monotonic()
         self.learner.request_began()
 
-    async def act(self, action: LearningAction) -> RepositoryLearning:
-        return await self.here(await self.service.act(LearningRequest(action=action, repository=self.root)))
+    async def act(self, action: LearningAction, seconds: float | None = None) -> RepositoryLearning:
+        request = LearningRequest(action=action, repository=self.root, seconds=seconds)
+        return await self.here(await self.service.act(request))
 
     async def here(self, told: object = None) -> RepositoryLearning:
         found = (await self.service.status(self.root)).here

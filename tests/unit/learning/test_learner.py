@@ -145,6 +145,39 @@ async def test_a_request_stops_the_process_at_once_and_idleness_lets_it_go_on(he
     assert here.learner.is_running
 
 
+async def test_a_pause_stops_the_run_at_once_until_it_is_resumed_also_by_another_daemon(
+    here: LearnerHere, make_learner: Make, tmp_path: Path
+) -> None:
+    await here.act(LearningAction.ON)
+    run = await here.running()
+    told = await here.act(LearningAction.PAUSE)
+    assert (told.activity, run.status()) == (LearningActivity.PAUSED, psutil.STATUS_STOPPED)
+    assert "you paused it until `peft-daemon learn resume`" in told.line
+    # Nothing but the user's word lets it go on.
+    assert here.learner.current is not None
+    await here.learner._decide(here.learner.current)
+    assert run.status() == psutil.STATUS_STOPPED
+    other = make_learner()
+    elsewhere = LearningRequest(action=LearningAction.PAUSE, repository=str(tmp_path), seconds=3_600)
+    status = await other.service.act(elsewhere)
+    assert status.here is None and status.paused.startswith("until ") and status.paused in status.line
+    assert (await other.here()).line.startswith("waits: you paused it until ")
+    assert other.events[-3:] == ["switched", "paused", "switched"]
+    await here.act(LearningAction.RESUME)
+    await until(lambda: run.status() != psutil.STATUS_STOPPED, "that it goes on")
+    assert (await other.service.status(here.root)).paused == ""
+
+
+async def test_nothing_begins_in_a_pause_but_what_the_user_asks_for_ends_it(here: LearnerHere) -> None:
+    await here.act(LearningAction.PAUSE, seconds=3_600)
+    await here.act(LearningAction.ON)
+    await until(lambda: here.learner.waits.get(here.root, "").startswith("you paused it until "), "that it waits")
+    assert here.commands == []
+    await here.act(LearningAction.NOW)
+    await here.running()
+    assert here.learner.store.pause() is None
+
+
 async def test_a_run_that_registers_its_adapter_is_stopped_a_moment_later(
     here: LearnerHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:

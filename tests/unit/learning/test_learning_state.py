@@ -18,6 +18,7 @@ from peft_daemon.learning.state import (
     MAX_OUTCOMES,
     LearnedVersion,
     LearningStore,
+    Pause,
     RepositoryState,
     learning_folder,
 )
@@ -29,6 +30,24 @@ replace = msgspec.structs.replace
 @pytest.fixture
 def paths(tmp_path: Path) -> Paths:
     return Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")})
+
+
+def test_a_pause_ends_with_its_time_or_when_it_is_resumed(paths: Paths) -> None:
+    now = [1_700_000_000.0]
+    store = LearningStore(paths, lambda: now[0])
+    assert store.pause() is None
+    store.set_pause(Pause(now[0] + 60))
+    pause = LearningStore(paths, lambda: now[0]).pause()
+    assert pause == Pause(now[0] + 60) and pause.words.startswith("until ")
+    now[0] += 60
+    assert store.pause() is None
+    store.set_pause(Pause())
+    now[0] += 1_000 * DAY
+    assert (pause := store.pause()) is not None and "learn resume" in pause.words
+    store.set_pause(None)
+    store.set_pause(None)
+    assert store.pause() is None
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in learning_folder(paths).iterdir())
 
 
 def test_a_choice_is_kept_for_its_repository_only_and_read_by_the_next_process(paths: Paths) -> None:

@@ -159,7 +159,7 @@ def test_an_adapter_is_let_through_with_code_of_other_files_where_that_helps_it(
     assert ("a", True, 12) in scorer.asked and ("b", False, 12) in scorer.asked
     assert found.adapter.nats < 1 < found.served.nats
     assert "with 300 tokens of other files' code in place of none" in found.reason
-    assert found.metrics["sweep_nats_0.5_context_300"] < found.metrics["sweep_nats_0.5"]
+    assert found.metrics["context_nats_adapter"] < found.metrics["sweep_nats_0.5"]
 
 
 def test_code_of_other_files_alone_is_shown_where_the_adapter_does_not_help() -> None:
