@@ -32,7 +32,7 @@ from peft_tuning import budget, methods, prepare
 from peft_tuning.data.examples import DataSet, Example, FillExample
 from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, selector_of_commit
 from peft_tuning.data.repository.documents import learning_data_set
-from peft_tuning.encode import EncodedExample, ExampleTokenizer, encode_examples
+from peft_tuning.encode import EncodedExample, EncodedExamples, ExampleTokenizer, encode_examples
 from peft_tuning.gate import average_scores, improvement
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, short_run
@@ -180,10 +180,14 @@ class Ground:
         """What serves there now."""
         return self.start.lease if self.start else None
 
-    def encoded(self, holes: Sequence[Example]) -> tuple[EncodedExample, ...]:
+    def encoding(self, holes: Sequence[Example]) -> EncodedExamples:
         """Encode holes with the prompts of the gate."""
         formats = self.installation.entry.prompt_formats
-        return encode_examples(holes, formats, ExampleTokenizer.of(self.base), LIMITS).examples
+        return encode_examples(holes, formats, ExampleTokenizer.of(self.base), LIMITS)
+
+    def encoded(self, holes: Sequence[Example]) -> tuple[EncodedExample, ...]:
+        """Return the holes that can be encoded with the prompts of the gate."""
+        return self.encoding(holes).examples
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from peft_daemon.engines.waiting import set_wait_policy
 from peft_tuning import budget, methods, prepare
 from peft_tuning.data.examples import FillExample
 from peft_tuning.events import StepFinished, TuneEvent
-from peft_tuning.gate import SWEEP_SHARE, average_scores, improvement
+from peft_tuning.gate import SWEEP_SHARE, average_scores, best_share, improvement
 from peft_tuning.job import FILE, TuneJob, load_identity, short_run
 from peft_tuning.judging import mixtures
 from peft_tuning.likelihood import AnswerLikelihood
@@ -89,9 +89,11 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
     sweep = ground.encoded(data.validation[: round(len(data.validation) * SWEEP_SHARE)])
     ways = mixtures(start, AdapterLease("made", run / ADAPTER), run / "mixtures").points
     averages = {share: average_scores(ground.scorer.score(sweep, lease)) for share, lease in ways.items()}
-    share = min(ways, key=lambda each: (averages[each].nats, each))
+    share = best_share(averages)
     holes = [each for each in data.test if isinstance(each, FillExample)]
-    prompts = {False: ground.encoded(holes), True: ground.encoded(with_chunks(repository, data, holes))}
+    shown = with_chunks(repository, data, holes)
+    rows = sorted({*ground.encoding(holes).rows} & {*ground.encoding(shown).rows})  # those that can be scored
+    prompts = {chunks: ground.encoded([each[row] for row in rows]) for chunks, each in ((False, holes), (True, shown))}
     contestants = {
         "base": (None, False),
         "served": (start.lease, False),
@@ -99,7 +101,7 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
         "adapter": (ways[share], False),
         "both": (ways[share], True),
     }
-    languages = [each.language for each in holes]
+    languages = [holes[row].language for row in rows]
     return Result(
         name=repository.resolve().name,
         commit=git.head_commit(repository.resolve()),
@@ -113,8 +115,8 @@ def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threa
         minutes=round(trained.seconds / 60, 1),
         memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         holes={
-            name: [(each.exact, round(each.nats, 5)) for each in ground.scorer.score(prompts[shown], lease)]
-            for name, (lease, shown) in contestants.items()
+            name: [(each.exact, round(each.nats, 5)) for each in ground.scorer.score(prompts[chunks], lease)]
+            for name, (lease, chunks) in contestants.items()
         },
     )
 

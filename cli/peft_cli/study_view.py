@@ -54,6 +54,8 @@ class StudyView:
             case CellEnded():
                 self._clear()
                 ended = f"failed: {event.reason}" if event.reason else "done"
+                if event.eta_s:
+                    ended += f"; about {format_duration(event.eta_s)} left"
                 print_line(self._console, f"cell {event.number} of {event.of}: {event.cell}: {ended}")
                 self._cell = "scoring"
             case StudyReported():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from peft_core.api_types import Task
@@ -186,7 +186,8 @@ def encode_example(
             return DroppedExample("prompt does not fit")
         answer = normalize_newlines(example.middle)
         shown_whole = _shows_whole(document, segments, held)
-    encoded = _with_answer(segments, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
+    pieces = [tokens.literal.encode_prompt((segment,)) for segment in segments]
+    encoded = _with_answer(pieces, answer, prompt_format, tokens, limits, held=held, cut=not shown_whole)
     if isinstance(encoded, EncodedExample):
         encoded = replace(encoded, weight=example.weight)
     if isinstance(encoded, EncodedExample) and isinstance(example, FillExample):
@@ -194,7 +195,7 @@ def encode_example(
         encoded = replace(encoded, ends_with_line=rest_of_line)
         if not example.learn_all or any(tokens.encoder_frame):
             return encoded  # an encoder reads the code around and predicts nothing
-        code = _code_positions(segments, document, tokens, encoded)
+        code = _code_positions(segments, pieces, document, len(tokens.encoder_frame[0]))
         drawn = random.Random(example.id).sample(  # noqa: S311  (choice, not secrecy)
             code, min(len(code), max(0, LEARNED_TOKENS - len(encoded.response)))
         )
@@ -202,18 +203,18 @@ def encode_example(
     return encoded
 
 
-def _code_positions(
-    segments: Prompt, document: Document, tokens: ExampleTokenizer, encoded: EncodedExample
-) -> list[int]:
-    """Return the positions of the prompt's tokens that are the document's code, without names of files and controls."""
+def _code_positions(segments: Prompt, pieces: Sequence[Sequence[int]], document: Document, before: int) -> list[int]:
+    """Return the positions of the prompt's tokens that are the document's code, without names of files and controls.
+
+    ``pieces`` are the tokens of the segments, and ``before`` is how many tokens come before the first.
+    """
     found: list[int] = []
-    at = len(tokens.encoder_frame[0])
-    for segment in segments:
-        count = 1 if segment.special else len(tokens.literal.encode_text(segment.text))
+    at = before
+    for segment, piece in zip(segments, pieces, strict=True):
         if not segment.special and (segment.text in document.prefix or segment.text in document.suffix):
-            found += range(max(at, 1), at + count)
-        at += count
-    return [position for position in found if position < len(encoded.prompt)]
+            found += range(max(at, 1), at + len(piece))
+        at += len(piece)
+    return found
 
 
 def _shows_whole(document: Document, segments: Prompt, held: str) -> bool:
@@ -226,7 +227,7 @@ def _shows_whole(document: Document, segments: Prompt, held: str) -> bool:
 
 
 def _with_answer(
-    segments: Prompt,
+    pieces: Sequence[Sequence[int]],
     answer: str,
     prompt_format: PromptFormat,
     tokens: ExampleTokenizer,
@@ -235,7 +236,7 @@ def _with_answer(
     held: str,
     cut: bool,
 ) -> EncodedExample | DroppedExample:
-    """Return the prompt with its answer; dropped if completion could not give that answer."""
+    """Return the prompt, of these pieces, with its answer; dropped if completion could not give that answer."""
     if not answer.strip():
         return DroppedExample("no answer")
     if any(stop in answer for stop in prompt_format.stop):
@@ -246,7 +247,8 @@ def _with_answer(
     if len(response) > limits.response_tokens:
         return DroppedExample("answer too long")
     first, last = tokens.encoder_frame
-    return EncodedExample((*first, *tokens.literal.encode_prompt(segments), *last), tuple(response), cut)
+    prompt_tokens = tuple(token for piece in (first, *pieces, last) for token in piece)
+    return EncodedExample(prompt_tokens, tuple(response), cut)
 
 
 def opens_fence(prompt_format: PromptFormat) -> bool:

@@ -140,8 +140,8 @@ def judge(
         _Contestant(adapter, share, plain, score(f"scale {share:g}", holes.sweep[plain], adapter))
         for share, adapter in way.points.items()
     ]
-    # Of equally good points the nearest, which changes least.
-    best = min(points, key=lambda point: (point.nats, point.share))
+    nearest = best_share({point.share: average_scores(point.scores) for point in points})
+    best = next(point for point in points if point.share == nearest)
     made = min(points, key=lambda point: (not point.share, point.nats, point.share))
     shown = [
         _Contestant(adapter, share, tokens, score(f"{who}, code of other files", holes.sweep[tokens], adapter))
@@ -177,6 +177,11 @@ def judge(
         general_served=average_scores(general_served),
         general_adapter=average_scores(general),
     )
+
+
+def best_share(averages: Mapping[float, HoleAverage]) -> float:
+    """Return the point with the least nats; of equally good ones the nearest, which changes least."""
+    return min(averages, key=lambda share: (averages[share].nats, share))
 
 
 def improvement(before: Sequence[AnswerLikelihood], after: Sequence[AnswerLikelihood]) -> tuple[float, float]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import torch
-
 from peft_core.errors import PeftDaemonError
 from peft_core.settings import Settings
 from peft_core.status_types import TORCH, UPSTREAM
@@ -21,7 +19,6 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.context.selection import SelectionLimits
 from peft_daemon.engines import factory
 from peft_daemon.engines.limits import LEAST_PROMPT_TOKENS
-from peft_daemon.engines.torch.base_model import load_model
 from peft_tuning.budget import GATE_SHARE
 from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, ChunkSelector, selector_of_commit
@@ -44,6 +41,7 @@ from peft_tuning.installation import Installation
 from peft_tuning.likelihood import AnswerScorer
 from peft_tuning.methods.lora import LORA
 from peft_tuning.mixture import mix
+from peft_tuning.prepare import load_base
 from peft_tuning.start import StartingPoint, what_serves
 
 LIMITS = TokenLimits(prompt_tokens=LEAST_PROMPT_TOKENS, response_tokens=ANSWER_TOKENS)
@@ -78,8 +76,7 @@ def judge_adapter(
         if factory.engine_id(installation.settings, installation.entry) not in manifest.engines:
             return None
         on_progress(Loading(what="held-out holes"))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        base = load_model(installation.base.path, LORA.precision_on(device), device=device)
+        base = load_base(installation.base.path, LORA)
         scorer = AnswerScorer(base)
         made = registry.lease(manifest, engine=TORCH)
         way = (

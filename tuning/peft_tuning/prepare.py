@@ -6,13 +6,15 @@ A ``RunIdentity`` records the decisions, so that a run is resumed only as the sa
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from peft_core.errors import InvalidInput
-from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.base_model import LoadedBase, Precision, load_model
 from peft_daemon.models.catalogue import PromptFormats
 from peft_tuning import encode, methods
 from peft_tuning.batch import BatchLayout, Collator, StepSchedule
@@ -60,6 +62,19 @@ class PreparedRun:
 def is_main_process() -> bool:
     """Return whether this process writes files and reports progress; other processes of ``torchrun`` only compute."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def load_base(
+    path: Path, method: Method, on_precision: Callable[[Precision], None] = lambda _precision: None
+) -> LoadedBase:
+    """Load a base model on the device that there is, in the precision that ``method`` takes there.
+
+    ``on_precision`` is told before. Raises what ``load_model`` raises.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = method.precision_on(device)
+    on_precision(precision)
+    return load_model(path, precision, device=device)
 
 
 def prepare(

@@ -133,10 +133,7 @@ def prepare(
     request: TuneRequest, installation: Installation, data: DataSet, on_progress: OnProgress[TuneEvent]
 ) -> PreparedRun:
     """Load the base in the method's precision and encode the data for it; see ``prepare.prepare``."""
-    import torch  # noqa: PLC0415  (seconds)
-
-    from peft_daemon.engines.torch.base_model import load_model  # noqa: PLC0415
-    from peft_tuning import budget, prepare  # noqa: PLC0415
+    from peft_tuning import budget, prepare  # noqa: PLC0415  (torch: seconds)
     from peft_tuning.start import with_start  # noqa: PLC0415
 
     entry, job = installation.entry, request.job
@@ -144,10 +141,11 @@ def prepare(
         job = with_start(job, request.start)
     if request.resume and request.budget_s is not None:
         job = budget.as_begun(job, load_identity(installation.folder(request.name)))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = methods.get(job.method).precision_on(device)
-    on_progress(Loading(what=f"{entry.id} as {precision}"))
-    base = load_model(installation.base.path, precision, device=device)
+    base = prepare.load_base(
+        installation.base.path,
+        methods.get(job.method),
+        lambda precision: on_progress(Loading(what=f"{entry.id} as {precision}")),
+    )
     if entry.hub_name:
         # PEFT writes it into the adapter's config, from which other tools load the base.
         base.model.name_or_path = entry.hub_name

@@ -57,15 +57,10 @@ def compare(before: str, now: str) -> AcceptanceComparison:
 
 def evidence_of_loss(blocks: Iterable[tuple[bool, bool]]) -> float:
     """Return the largest evidence reached while the blocks (before, now) came in: 1 / alpha decides."""
-    return max(_evidence(blocks))
+    return max(evidence_after(blocks))
 
 
-def evidence_now(blocks: Iterable[tuple[bool, bool]]) -> float:
-    """Return the evidence after the last of the blocks."""
-    return [*_evidence(blocks)][-1]
-
-
-def _evidence(blocks: Iterable[tuple[bool, bool]]) -> Iterator[float]:
+def evidence_after(blocks: Iterable[tuple[bool, bool]]) -> Iterator[float]:
     """Yield the evidence before the first block, and after each."""
     products = [1.0] * len(LOSSES)
     accepted, count = PRIOR_RATE * 2 * PRIOR_BLOCKS, 2 * PRIOR_BLOCKS

@@ -6,8 +6,9 @@ The same command goes on after any interruption, and tries failed cells again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from statistics import fmean
 
 import msgspec
 
@@ -54,6 +55,8 @@ class CellEnded(msgspec.Struct, frozen=True, kw_only=True, tag="cell_ended"):
     model: str
     reason: str = ""
     """Empty: it is done."""
+    eta_s: float | None = None
+    """Seconds that the cells left take, if they take as long as those that have ended; None without any."""
 
 
 class StudyReported(msgspec.Struct, frozen=True, kw_only=True, tag="study"):
@@ -78,6 +81,7 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
     begin(request)
     with Journal(request.folder / CELLS_FILE, CellRecord) as journal:
         cells, done = request.study.cells(), done_cells(request)
+        times = CellTimes()
         for number, cell in enumerate(cells, 1):
             if cell.id in done:
                 continue
@@ -98,7 +102,14 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
             costs = TuningCosts.of(adapter) if adapter is not None else None
             spent = time.monotonic() - began
             journal.append(CellRecord(cell=cell.id, reason=reason, at=now, seconds=spent, tuning=costs))
-            on_progress(CellEnded(number=number, of=of, cell=label, model=cell.model, reason=reason))
+            if not reason:
+                times.add(cell, spent)
+            left = [each for each in cells[number:] if each.id not in done]
+            on_progress(
+                CellEnded(
+                    number=number, of=of, cell=label, model=cell.model, reason=reason, eta_s=times.seconds_of(left)
+                )
+            )
         for model in request.study.models:
             for data in request.study.datasets:
                 _report_answers(request, model, data, on_progress)
@@ -106,6 +117,24 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
         write_report(request.folder, report)
     on_progress(StudyReported(folder=str(request.folder), name=report.name, tables=report.tables, notes=report.notes))
     return report
+
+
+class CellTimes:
+    """How long cells took; those with a method are tuned too, so they are counted apart."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[bool, list[float]] = {}
+
+    def add(self, cell: Cell, seconds: float) -> None:
+        """Count a cell that is done."""
+        self._seconds.setdefault(cell.method is not None, []).append(seconds)
+
+    def seconds_of(self, cells: Sequence[Cell]) -> float | None:
+        """Return what these cells will take, by the mean of their kind, else of all; None if none was counted."""
+        if not self._seconds:
+            return None
+        every = [seconds for kind in self._seconds.values() for seconds in kind]
+        return sum(fmean(self._seconds.get(each.method is not None, every)) for each in cells)
 
 
 def _missing(request: StudyRequest, cell: Cell) -> Iterator[tuple[str, StepOrder]]:

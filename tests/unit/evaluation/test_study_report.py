@@ -37,7 +37,7 @@ from peft_evaluation.study.report import (
     write_report,
 )
 from peft_evaluation.study.results import StudyReport, collect
-from peft_evaluation.study.runner import CellEnded, CellStarted, StudyEvent, StudyReported
+from peft_evaluation.study.runner import CellEnded, CellStarted, CellTimes, StudyEvent, StudyReported
 from peft_evaluation.study.steps import evaluate_request
 from peft_tuning.events import CheckpointSaved, Loading, StepFinished
 from support.evaluation_report import IDENTITY, answers, finished_report
@@ -214,17 +214,29 @@ def test_a_log_says_which_cell_is_worked_on_and_how_far_it_is(report: StudyRepor
         (2, Loading(what="reading")),
         (40, step),
         (41, CheckpointSaved(step=10)),
-        (42, CellEnded(**cell)),  # type: ignore[arg-type]
+        (42, CellEnded(eta_s=725.0, **cell)),  # type: ignore[arg-type]
         (43, CellEnded(reason="no memory", **cell)),  # type: ignore[arg-type]
         (44, reported),
     )
     start = "cell 3 of 8: lora × conala, seed 42: "
-    ends = ["tuning", "step 10 of 38, loss 1.250, 12:05 left", "done", "failed: no memory"]
+    ends = ["tuning", "step 10 of 38, loss 1.250, 12:05 left", "done; about 12 min 5 s left", "failed: no memory"]
     assert found[:4] == [start + end for end in ends]
     assert max(map(len, found[4:-5])) <= 80
     assert any(re.match(r" icl-1 +25\.0 % \[", line) for line in found)
     assert "note: ia3 has no result: seed 1: there is not enough memory for this run" in found
     assert found[-1] == "report: /data/studies/small/study.html (`peft-daemon report open small`)"
+
+
+def test_the_time_left_is_that_of_cells_of_the_same_kind() -> None:
+    times, cells = CellTimes(), STUDY.cells()
+    answered, tuned = (next(each for each in cells if (each.method is not None) is kind) for kind in (False, True))
+    assert times.seconds_of([answered, tuned]) is None
+    times.add(answered, 10)
+    assert times.seconds_of([answered, tuned, tuned]) == 30, "of the other kind, until one has ended"
+    times.add(tuned, 100)
+    times.add(tuned, 300)
+    assert times.seconds_of([answered, tuned, tuned]) == 10 + 200 + 200
+    assert times.seconds_of([]) == 0
 
 
 def test_a_terminal_shows_one_line_that_changes() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_daemon.learning.sequential import ALPHA, compare, evidence_now, evidence_of_loss
+from peft_daemon.learning.sequential import ALPHA, compare, evidence_after, evidence_of_loss
 
 
 def drawn(rate: float, count: int, chance: random.Random) -> str:
@@ -43,7 +43,7 @@ def test_the_next_block_never_raises_the_evidence_on_average_if_both_are_accepte
     """What makes it a test: each factor's mean is at most 1, whatever came before."""
 
     def last(*more: tuple[bool, bool]) -> float:
-        return evidence_now([*blocks, *more])
+        return [*evidence_after([*blocks, *more])][-1]
 
     mean = sum(
         (rate if a else 1 - rate) * (rate if b else 1 - rate) * last((a, b))
