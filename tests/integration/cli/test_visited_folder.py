@@ -61,7 +61,7 @@ CALLS: Mapping[str, Call] = {
     "learn off": Call(),
     "learn status": Call((), "repository"),
     "learn now": Call(("--no-wait",)),
-    "learn pause": Call(("1m",), "paused"),
+    "learn pause": Call(("1m",)),
     "learn resume": Call(),
     "learn rollback": Call((), "nothing that was learned"),
     "learn log": Call(),
