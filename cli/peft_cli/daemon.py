@@ -234,6 +234,10 @@ def _recent(error: RecentError) -> str:
 
 
 def _engine(engine: EngineStatus) -> str:
+    from peft_core.status_types import EngineState
+
+    if engine.state is EngineState.UNLOADED:
+        return f"{engine.kind}, not loaded: the next request loads the model"
     restarts = f", restarted {engine.restarts}×" if engine.restarts else ""
     return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer") + restarts
 
@@ -242,8 +246,8 @@ def _seldom(engine: EngineStatus) -> str:
     """Describe the engine of the model that answers sentences, which is loaded only while it is used."""
     from peft_core.status_types import EngineState
 
-    stopped = engine.state is EngineState.STOPPED and not engine.last_error
-    return f"{engine.model}, {'not loaded: the next sentence loads it' if stopped else _engine(engine)}"
+    unloaded = engine.state is EngineState.UNLOADED
+    return f"{engine.model}, {'not loaded: the next sentence loads it' if unloaded else _engine(engine)}"
 
 
 def _upstream(now: UpstreamStatus) -> str:

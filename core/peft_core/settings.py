@@ -116,6 +116,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idle_exit_s: Annotated[
         int, Meta(ge=0, description="stop the daemon after this many seconds without requests; 0: never")
     ] = 3600
+    unload_after_s: Annotated[
+        int,
+        Meta(ge=0, le=86_400, description="free the model's memory after this many seconds without requests; 0: never"),
+    ] = 0
     context_tokens: Annotated[
         int,
         Meta(

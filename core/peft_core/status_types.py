@@ -59,6 +59,8 @@ class EngineState(StrEnum):
     FAILED = "failed"
     """It died too often in a row; ``last_error`` says how, ``fix`` what to do."""
     STOPPED = "stopped"
+    UNLOADED = "unloaded"
+    """Nothing was asked of it for a while; the next request loads the model."""
 
 
 class UpstreamStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,7 +223,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[str] = []
     """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
     intent_engine: EngineStatus | None = None
-    """That of the model that answers sentences, where it is another one (`intent_model`); stopped while unused."""
+    """That of the model that answers sentences, where it is another one (`intent_model`); unloaded while unused."""
     warnings: list[str] = []
     """What makes completions slow or bad, and what to do."""
     tuning: str = ""

@@ -36,7 +36,7 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks, ReloadableEngine
 from peft_daemon.engines.limits import KnownSpeeds, context_tokens
 from peft_daemon.engines.llamacpp.choice import choose_program
-from peft_daemon.engines.on_demand import on_demand
+from peft_daemon.engines.on_demand import OnDemandEngine, on_demand
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.learning.learner import LearnedBase, Learner
 from peft_daemon.learning.service import LearningService
@@ -90,7 +90,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         return service.active > 0
 
     first = _watched_model(settings, paths, fill, registry, states=paths.kv_states, busy=is_busy)
-    engine = _upstream(settings, paths, fill, registry, first.engine) if settings.engine == UPSTREAM else first.engine
+    engine = _main_engine(settings, paths, fill, registry, first.engine)
     served = ModelInstance(
         settings, fill, engine, registry, metrics.generated, slots=first.slots, known_speed=first.speed
     )
@@ -119,8 +119,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         logging.getLogger().addHandler(recent_errors)
-        for each in engines:
-            await each.start()
+        await _start(engines, first.engine)
         if len(local) == 1:
             # No engine would remove what that of an earlier `intent_model` saved.
             await asyncio.to_thread(shutil.rmtree, paths.intent_kv_states, ignore_errors=True)
@@ -252,6 +251,23 @@ def _warnings(local: Sequence[WatchedModel]) -> list[str]:
         return []
     shortage = memory_shortage(unloaded, psutil.virtual_memory().available)
     return [shortage] if shortage else []
+
+
+async def _start(engines: Sequence[Engine], local: Engine) -> None:
+    """Start all engines; the first loads ``local`` now even if it unloads it later, so that no request waits for it."""
+    for each in engines:
+        await each.start()
+    if isinstance(engines[0], OnDemandEngine):
+        await local.start()
+
+
+def _main_engine(
+    settings: Settings, paths: Paths, model: ModelEntry, registry: AdapterRegistry, local: Engine
+) -> Engine:
+    """The engine that fills in: ``local``, as one that unloads itself where that is set, or a server before it."""
+    if settings.engine == UPSTREAM:
+        return _upstream(settings, paths, model, registry, local)
+    return on_demand(local, settings.unload_after_s) if settings.unload_after_s else local
 
 
 def _upstream(settings: Settings, paths: Paths, model: ModelEntry, registry: AdapterRegistry, local: Engine) -> Engine:

@@ -333,7 +333,7 @@ class DaemonClient:
         while True:
             status = await self.status()
             engine = status.engine
-            if engine.state is EngineState.READY:
+            if engine.state in (EngineState.READY, EngineState.UNLOADED):
                 return status
             if engine.state is EngineState.FAILED:
                 raise EngineFailed(f"the {engine.kind} engine cannot run", why=engine.last_error, fix=engine.fix)

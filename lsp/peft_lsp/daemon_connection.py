@@ -384,7 +384,7 @@ class DaemonConnection:
             client = await self.client()
             while True:
                 status = await client.status()
-                if status.engine.state is EngineState.READY:
+                if status.engine.state in (EngineState.READY, EngineState.UNLOADED):
                     self._board.daemon(ServerState.IDLE, model=status.model)
                     return
                 if status.engine.state in (EngineState.FAILED, EngineState.STOPPED):

@@ -232,6 +232,8 @@ def test_editors_protocol(used: UsedHome, http: httpx.Client) -> None:
                 **{method: shape(server.request(method, given)) for method, given in asked.items()},
             }
             if name == "ghost text":
+                before_word = {**place, "position": {"line": 2, "character": 0}, "context": {"triggerKind": 2}}
+                assert not server.request("textDocument/inlineCompletion", before_word)["result"]["items"]
                 commands: list[str] = server.initialized["result"]["capabilities"]["executeCommandProvider"]["commands"]
                 for command in sorted(set(commands) - {"peft-daemon.restart"}):
                     arguments: dict[str, list[Any]] = {
@@ -239,6 +241,7 @@ def test_editors_protocol(used: UsedHome, http: httpx.Client) -> None:
                         "peft-daemon.propose": [{"uri": uri, "line": 0}],
                         "peft-daemon.switchAdapter": ["base"],
                         "peft-daemon.accepted": ["1"],
+                        "peft-daemon.why": [uri],
                     }
                     given = {"command": command, "arguments": arguments.get(command, [])}
                     found[name][command] = shape(server.request("workspace/executeCommand", given))

@@ -1,6 +1,7 @@
 """An engine that is started by its first request, and ended when it was not used for a while.
 
-For a model that is seldom asked and would fill memory that the user's other programs need.
+For a model that is seldom asked and would fill memory that the user's other programs need, and with the setting
+`unload_after_s` for any.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
+import msgspec
+
 from peft_core.errors import Unavailable
-from peft_core.status_types import EngineStatus
+from peft_core.status_types import EngineState, EngineStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.engines.base import (
     Engine,
@@ -27,11 +30,15 @@ IDLE_S = 600.0
 log = logging.getLogger("peft_daemon.engines")
 
 
-def on_demand(engine: Engine) -> OnDemandEngine:
-    """Return the engine as one that is loaded only while it is used; it shows tokens if ``engine`` does."""
+def on_demand(engine: Engine, idle_s: float | None = None) -> OnDemandEngine:
+    """Return the engine as one that is loaded only while it is used; it shows tokens if ``engine`` does.
+
+    ``idle_s`` is how long it stays loaded after its last request, ``IDLE_S`` unless given.
+    """
+    idle_s = IDLE_S if idle_s is None else idle_s
     if isinstance(engine, TokenizingEngine):
-        return OnDemandTokenizer(engine, engine, IDLE_S)
-    return OnDemandEngine(engine, IDLE_S)
+        return OnDemandTokenizer(engine, engine, idle_s)
+    return OnDemandEngine(engine, idle_s)
 
 
 class OnDemandEngine:
@@ -69,8 +76,11 @@ class OnDemandEngine:
         await self._engine.stop()
 
     def status(self) -> EngineStatus:
-        """Return the status of the engine inside: stopped while it is not loaded."""
-        return self._engine.status()
+        """Return the status of the engine inside; it is unloaded, not stopped, while the next request would load it."""
+        status = self._engine.status()
+        if status.state is EngineState.STOPPED and not self._closed:
+            return msgspec.structs.replace(status, state=EngineState.UNLOADED)
+        return status
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, tokenized literally."""

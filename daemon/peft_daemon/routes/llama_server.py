@@ -187,7 +187,7 @@ def routes(service: CompletionService) -> list[ApiRoute]:
 
     async def health(request: Request) -> Response:
         engine = service.models[Task.FILL].engine.status()
-        if engine.state is EngineState.READY and engine.responding:
+        if engine.state is EngineState.UNLOADED or (engine.state is EngineState.READY and engine.responding):
             return answer(HealthAnswer("ok"))
         loads = engine.state is EngineState.STARTING and not engine.last_error
         hangs = engine.state is EngineState.READY

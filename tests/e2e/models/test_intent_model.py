@@ -35,7 +35,7 @@ def test_the_real_model_fills_in_and_another_answers_sentences(
         filled = json.loads(run_cli("complete", *where, environment=both).stdout)
         assert (filled["model"], filled["text"].startswith("a + b")) == (Settings().model, True)
         status = json.loads(run_cli("status", "--json", environment=both).stdout)
-        assert (status["engine"]["state"], status["intent_engine"]["state"]) == ("ready", "stopped")
+        assert (status["engine"]["state"], status["intent_engine"]["state"]) == ("ready", "unloaded")
         assert "not loaded" in run_cli("status", environment=both).stdout
         said = json.loads(
             run_cli("generate", "add two numbers", "--max-tokens", "4", "--json", environment=both).stdout

@@ -77,7 +77,7 @@ async def test_promise_29_each_task_has_its_model_and_the_second_is_loaded_when_
     async with serve() as served:
         assert (await served.complete()).json()["model"] == "tiny"
         before = await served.status()
-        assert (before.model, before.engine.model, state(before)) == ("tiny", "tiny", EngineState.STOPPED)
+        assert (before.model, before.engine.model, state(before)) == ("tiny", "tiny", EngineState.UNLOADED)
         assert before.warnings == []
         answer = await ask(served)
         assert (answer["model"], answer["task"]) == (ID, "intent")
@@ -174,7 +174,7 @@ async def test_promise_29_the_second_model_is_unloaded_when_unused_and_finds_wha
     async with serve(homes.append) as served:
         first = await ask(served)
         assert first["timings"]["prompt_evaluated"] > 64
-        gone = await served.until(lambda status: state(status) is EngineState.STOPPED)
+        gone = await served.until(lambda status: state(status) is EngineState.UNLOADED)
         assert gone.intent_engine is not None and gone.intent_engine.pid is None
         assert gone.engine.state is EngineState.READY
         (home,) = homes
