@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from peft_core.paths import Paths
 
 if TYPE_CHECKING:
     from peft_evaluation.report.schema import Comparison, Report
+    from peft_evaluation.study.results import StudyReport
 
 app = typer.Typer(help="Open, compare and list evaluations.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -23,8 +24,10 @@ Which = Annotated[str, typer.Argument(metavar="NAME|PATH", help="An evaluation's
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One evaluation as ``report list --json`` prints it."""
+    """One evaluation or study as ``report list --json`` prints it."""
 
+    kind: str = "evaluation"
+    """Or ``study``, whose evaluations are listed too."""
     name: str
     created: str
     data: str
@@ -36,15 +39,17 @@ class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
 
 @app.command("list", epilog="Example: peft-daemon report list")
 def list_reports(as_json: Json = False) -> None:
-    """Show the evaluations that have a report, the newest last."""
+    """Show the evaluations and studies that have a report, the newest last."""
     from peft_evaluation.report import store
 
     folders = store.report_folders(_folder())
-    rows = sorted((_row(folder, store.read_report(folder)) for folder in folders), key=lambda row: row.created)
+    found = [*(_row(folder, store.read_report(folder)) for folder in folders), *_studies(_folder(store.STUDIES))]
+    rows = sorted(found, key=lambda row: row.created)
 
     def text() -> None:
         for row in rows:
-            typer.echo(f"{row.name}: {row.data}, {row.items} items, {', '.join(row.strategies)} ({row.created})")
+            name = f"study {row.name}" if row.kind == "study" else row.name
+            typer.echo(f"{name}: {row.data}, {row.items} items, {', '.join(row.strategies)} ({row.created})")
         if not rows:
             typer.echo("no evaluation yet: peft-daemon evaluate --dataset conala --limit 50")
 
@@ -151,6 +156,33 @@ def _folder(runs: str | None = None) -> Path:
     from peft_evaluation.report.store import EVALUATION
 
     return Paths.from_environment().data / (runs or EVALUATION.runs)
+
+
+def _studies(parent: Path) -> list[ReportRow]:
+    """Return the rows of the studies in ``parent``; what reads them takes seconds to load, so only if there are any."""
+    if not any(parent.glob("*/study.json*")):
+        return []
+    require_extra("listing studies", "eval", EVAL_PACKAGES)
+    from peft_evaluation.study.report import STUDY
+
+    folders = [folder for folder in sorted(parent.glob("*/")) if STUDY.is_at(folder)]
+    return [_study_row(folder, STUDY.read(folder)) for folder in folders]
+
+
+def _study_row(folder: Path, report: StudyReport) -> ReportRow:
+    def all_of(words: Iterable[str]) -> str:
+        return " and ".join(dict.fromkeys(words))
+
+    return ReportRow(
+        kind="study",
+        name=folder.name,
+        created=report.created,
+        data=all_of(f"{table.data.name}, {table.data.part}" for table in report.tables),
+        items=sum({table.data.name: table.data.items for table in report.tables}.values()),
+        model=all_of(table.model for table in report.tables),
+        strategies=tuple(dict.fromkeys(row.name for table in report.tables for row in table.rows)),
+        folder=str(folder),
+    )
 
 
 def _row(folder: Path, report: Report) -> ReportRow:

@@ -94,6 +94,8 @@ def _content(path: Path) -> bytes:
     return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
+STUDIES = "studies"
+"""The part of the data folder that has a folder for each study."""
 EVALUATION = ReportFormat(
     file="report.json",
     content=Report,

@@ -24,6 +24,7 @@ from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.engines.torch.base_model import serving_precision
 from peft_evaluation.journal import IDENTITY_FILE, Journal
+from peft_evaluation.report.store import STUDIES
 from peft_evaluation.runner import evaluation_folder
 from peft_evaluation.study.definition import Cell, MethodSettings, Study, StudyData
 from peft_evaluation.study.steps import AnswerStep, StepOrder, StudyStep, TuneStep
@@ -36,8 +37,6 @@ _SETTINGS = (
 )
 """Settings of a job that decide what an adapter learned."""
 CELLS_FILE = "cells.jsonl"
-STUDIES = "studies"
-"""The part of the data folder that has a folder for each study."""
 
 
 class TuningCosts(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,11 +10,10 @@ from peft_evaluation.report import charts, tables
 from peft_evaluation.report.charts import IntervalChart
 from peft_evaluation.report.markdown import lines
 from peft_evaluation.report.page import ReportPages, render
-from peft_evaluation.report.store import ReportFormat
+from peft_evaluation.report.store import STUDIES, ReportFormat
 from peft_evaluation.report.tables import Table, difference, duration, format_interval, format_value, size
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
 from peft_evaluation.study.definition import BASELINE
-from peft_evaluation.study.progress import STUDIES
 from peft_evaluation.study.results import SCHEMA, StudyReport, StudyTable
 
 NONE = "—"

@@ -163,6 +163,19 @@ def test_a_copy_to_give_away_is_made_by_name(
     assert STUDY_PAGES.format.read(out) == report
 
 
+def test_studies_are_listed_with_the_evaluations(
+    request_: StudyRequest, report: StudyReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFT_DAEMON_HOME", str(tmp_path))
+    assert not any(row["kind"] == "study" for row in json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout))
+    write_report(request_.folder, report)
+    found = json.loads(CliRunner().invoke(app, ["list", "--json"]).stdout)
+    (study,) = [row for row in found if row["kind"] == "study"]
+    assert (study["name"], study["model"], study["items"]) == ("small", "tiny", report.tables[0].data.items)
+    assert study["strategies"] == [row.name for row in report.tables[0].rows]
+    assert "study small: " in CliRunner().invoke(app, ["list"]).stdout
+
+
 def test_costs_have_parameters_memory_and_time(report: StudyReport) -> None:
     costs = TuningCosts(
         trainable_parameters=208_896,
