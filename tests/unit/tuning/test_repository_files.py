@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from peft_core.code import git
 from peft_core.code.files import SkipReason, SourceFile, read_source
 from peft_core.errors import InvalidInput
-from peft_tuning.data.repository.files import repository_files, source_files
+from peft_tuning.data.repository.files import IgnoreRules, repository_files, source_files
 from support.own_repository import OwnRepository
 
 CODE = "x = 1\n"
@@ -241,3 +242,34 @@ def test_folders_of_one_name_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b/x").mkdir(parents=True)
     with pytest.raises(InvalidInput, match="two folders"):
         source_files([(tmp_path / "a/x", "MIT"), (tmp_path / "b/x", "MIT")])
+
+
+STARS = "*a" * 12 + "*b"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "says"),
+    [
+        ([STARS, "**/" + "a/**/" * 12 + "b", "[ab]*" * 12 + "x"], ""),
+        ([f"**/made{number}/*.py" for number in range(1000)], ""),
+        ([f"{STARS}{number}" for number in range(600)], "bad ignore pattern"),
+        ([f"{STARS}{number}" for number in range(2000)], "more than 20,000 characters"),
+        (["!"], "bad ignore pattern"),
+    ],
+    ids=["stars", "many", "too much of both", "too long", "wrong"],
+)
+def test_patterns_of_a_stranger_take_no_longer_than_others(own: OwnRepository, patterns: list[str], says: str) -> None:
+    names = {("a" * 60 + "/") * 3 + f"{number}.py": CODE for number in range(3)}
+    own.commit({**names, ".peft-daemon.toml": f"[tune]\nignore = {json.dumps(patterns)}\n"})
+    if says:
+        with pytest.raises(InvalidInput, match=says):
+            repository_files(own.root)
+    else:
+        # As regular expressions of Python's, one name would take longer than anybody waits.
+        assert len(repository_files(own.root).files) == 3
+
+
+def test_a_name_that_is_no_text_is_matched_too() -> None:
+    rules = IgnoreRules(["*.md"], "here")
+    assert rules.match_file("a\udcff.md")
+    assert not rules.match_file("a\udcff.py")

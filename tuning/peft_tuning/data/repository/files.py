@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pathspec
@@ -20,6 +20,8 @@ from peft_core.settings import PROJECT_FILE
 
 OWN_CODE = "own code"
 """The licence of a repository without a licence file."""
+MAX_PATTERN_CHARS = 20_000
+"""Characters of all ignore patterns of a file together."""
 _LICENCE_PHRASES = (
     ("AGPL-3.0", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
@@ -76,7 +78,7 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
 
     Paths begin with the folder's name. Raises InvalidInput for a missing folder, and for two with the same name.
     """
-    rules = _rules(ignore, "the patterns given")
+    rules = IgnoreRules(ignore, "the patterns given")
     files: list[SourceFile] = []
     skipped: Counter[str] = Counter()
     names = [root.resolve().name for root, _licence in roots]
@@ -93,7 +95,7 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
     return SourceListing(tuple(files), dict(skipped))
 
 
-def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
+def ignore_rules(root: Path) -> tuple[IgnoreRules, str]:
     """Return the patterns of ``[tune] ignore`` in the nearest ``.peft-daemon.toml``, and the prefix of paths below it.
 
     The patterns are read as in a .gitignore in the file's folder. Raises InvalidInput for anything but texts.
@@ -111,22 +113,36 @@ def ignore_rules(root: Path) -> tuple[pathspec.GitIgnoreSpec, str]:
                     f"bad [tune] ignore in {file}", why="it is not a list of texts", fix='Write ignore = ["docs/", …]'
                 )
             below = root.relative_to(folder).as_posix()
-            return _rules(ignore, str(file)), "" if below == "." else below + "/"
+            return IgnoreRules(ignore, str(file)), "" if below == "." else below + "/"
         if (folder / ".git").exists():
             break
-    return _rules([], ""), ""
+    return IgnoreRules([], ""), ""
 
 
-def _rules(patterns: Iterable[str], where: str) -> pathspec.GitIgnoreSpec:
-    try:
-        return pathspec.GitIgnoreSpec.from_lines(patterns)
-    except ValueError as error:
-        raise InvalidInput(
-            f"bad ignore pattern in {where}", why=str(error), fix="Write patterns as in a .gitignore"
-        ) from None
+class IgnoreRules:
+    """Patterns as in a .gitignore, which a repository of a stranger may have written.
+
+    They are matched by re2, in a time that grows with the length of a path only: as Python's regular expressions, a
+    pattern with eight stars took minutes for one name.
+    """
+
+    def __init__(self, patterns: Sequence[str], where: str) -> None:
+        """Raises InvalidInput for patterns that are wrong, or more than ``MAX_PATTERN_CHARS`` together."""
+        why = f"they have more than {MAX_PATTERN_CHARS:,} characters"
+        if sum(map(len, patterns)) <= MAX_PATTERN_CHARS:
+            try:
+                self._spec = pathspec.GitIgnoreSpec.from_lines(patterns, backend="re2")
+                return
+            except Exception as error:  # re2 has an error of its own, which is no ValueError
+                why = str(error)
+        raise InvalidInput(f"bad ignore pattern in {where}", why=why, fix="Write patterns as in a .gitignore")
+
+    def match_file(self, path: str) -> bool:
+        """Return whether the patterns leave this file out; ``path`` is relative, with ``/`` in it."""
+        return bool(self._spec.match_file(path.encode("utf-8", "replace").decode()))
 
 
-def _walk(root: Path, rules: pathspec.GitIgnoreSpec) -> Iterator[tuple[str, Path] | SkipReason]:
+def _walk(root: Path, rules: IgnoreRules) -> Iterator[tuple[str, Path] | SkipReason]:
     for each in walk_folder(root):
         yield each if isinstance(each, SkipReason) or not rules.match_file(each[0]) else SkipReason.IGNORED
 
