@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,11 +22,14 @@ OnProgress = Callable[[EventT], None]
 class BackgroundTasks:
     """Tasks that nobody awaits: they are referenced until they end, and each exception is logged once.
 
-    ``failure`` is the line to log. Exceptions of the types ``expected`` are not logged.
+    ``failure`` is the line to log. Exceptions of the types ``expected`` are not logged. ``context`` is for tasks that
+    outlive the request that spawns them, and must not log under its id; None: each has the context of its spawner.
     """
 
-    def __init__(self, log: logging.Logger, failure: str, *expected: type[BaseException]) -> None:
-        self._log, self._failure, self._expected = log, failure, expected
+    def __init__(
+        self, log: logging.Logger, failure: str, *expected: type[BaseException], context: Context | None = None
+    ) -> None:
+        self._log, self._failure, self._expected, self._context = log, failure, expected, context
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -33,7 +37,7 @@ class BackgroundTasks:
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start ``work`` and return its task."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, context=self._context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

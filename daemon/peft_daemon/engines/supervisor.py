@@ -12,6 +12,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextvars import Context
 from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -84,8 +85,8 @@ class SupervisedEngine(ABC, Generic[C]):
         self._restarts = 0
         self._deaths_in_a_row = 0
         self._last_error: PeftDaemonError | None = None
-        self._background = BackgroundTasks(log, "supervision of the engine failed", PeftDaemonError)
-        self._ends = BackgroundTasks(log, "waiting for the end of an engine failed")
+        self._background = BackgroundTasks(log, "supervision of the engine failed", PeftDaemonError, context=Context())
+        self._ends = BackgroundTasks(log, "waiting for the end of an engine failed", context=Context())
         """Tasks that wait for the end of a process; they outlive supervision."""
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context, ContextVar
 
 import pytest
 
@@ -132,3 +133,20 @@ async def test_tasks_in_the_background_are_ended_when_they_have_cleaned_up() -> 
     work.gate.set()
     await ending
     assert (work.done, work.cancellations, len(tasks)) == (True, 1, 0)
+
+
+async def test_tasks_with_a_context_of_their_own_do_not_see_that_of_their_spawner() -> None:
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    async def look() -> None:
+        await asyncio.sleep(0)
+        seen.append(request.get())
+
+    request.set("abc")
+    log = logging.getLogger(__name__)
+    for tasks in (BackgroundTasks(log, "failed"), BackgroundTasks(log, "failed", context=Context())):
+        tasks.spawn(look())
+        tasks.spawn(look())
+        await tasks.wait()
+    assert seen == ["abc", "abc", "none", "none"]

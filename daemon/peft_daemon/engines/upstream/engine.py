@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 
 from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable
@@ -92,7 +93,9 @@ class UpstreamEngine:
         self._probed_at = 0.0
         self._probing: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
-        self._background = BackgroundTasks(log, "probing the upstream server failed", PeftDaemonError)
+        self._background = BackgroundTasks(
+            log, "probing the upstream server failed", PeftDaemonError, context=Context()
+        )
 
     async def start(self) -> None:
         """Begin to probe the server; returns at once."""
