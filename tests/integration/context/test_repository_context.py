@@ -244,6 +244,8 @@ async def test_the_route_follows_what_was_found_for_the_repository(own: OwnRepos
         AdapterRegistry(home.paths.adapters).show_context(300, own.root)
         assert await client.context_changed(told)
         assert not await client.context_changed(ContextChanged(workspace=str(tmp_path)))
+        await client.warm(request(own, path=str(own.root / "app.py")))
+        assert (await client.status()).context.tokens == 300, "its files are read for completions"
 
 
 async def client_of(played: Played) -> DaemonClient:

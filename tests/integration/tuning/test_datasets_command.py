@@ -57,7 +57,7 @@ def test_show_prints_counts_reasons_licence_digest_and_examples() -> None:
     assert shown["sizes"] == {"train": 2192, "validation": 314, "test": 628}
     assert shown["dropped"]["empty"] == 1
     assert len(shown["digest"]) == 64
-    assert [set(example) for example in shown["examples"]] == [{"id", "intent", "code", "language"}] * 2
+    assert [set(example) for example in shown["examples"]] == [{"id", "intent", "code", "language", "weight"}] * 2
 
 
 def test_show_says_it_all_to_people_too(home: Path) -> None:
