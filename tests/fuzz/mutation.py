@@ -120,7 +120,7 @@ def _changed_value(value: Any, draw: Random) -> Any:
                 return [*value[:at], _changed_value(value[at], draw), *value[at + 1 :]]
     if draw.random() < 0.05:
         nested: Any = value
-        for _ in range(draw.choice((3, 50, 600))):
+        for _ in range(draw.choice((3, 50, 150))):
             nested = [nested]
         return nested
     return (
