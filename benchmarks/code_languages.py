@@ -16,6 +16,7 @@ from pathlib import Path
 
 from peft_core.paths import Paths
 from peft_core.settings import resolve
+from peft_core.status_types import TORCH
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.engines.torch.base_model import load_model
 from peft_daemon.engines.waiting import set_wait_policy
@@ -75,7 +76,7 @@ def main() -> None:
         return encode_examples(holes, installation.entry.prompt_formats, tokenizer, LIMITS).examples
 
     registry = installation.registry
-    leases = {"base": None, **{name: registry.lease(registry.get(name)) for name in options.adapter}}
+    leases = {"base": None, **{name: registry.lease(registry.get(name), engine=TORCH) for name in options.adapter}}
     print(f"| language | holes | {' | '.join(leases)} |\n|{'---|' * (len(leases) + 2)}", flush=True)
     whole: dict[str, list[AnswerLikelihood]] = defaultdict(list)
     for language, holes in by_language([e for e in data.test if isinstance(e, FillExample)], options.holes).items():

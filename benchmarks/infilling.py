@@ -1,10 +1,11 @@
-"""Single-line infilling of hand-written functions: the share of holes filled exactly, with and without an adapter.
+"""Single-line infilling of hand-written functions: the share of holes filled right, with and without an adapter.
 
     python benchmarks/infilling.py HumanEval.jsonl.gz [--adapter NAME ...] [--count 100] [--json]
 
 The holes are lines of HumanEval's canonical solutions, one at a time, the rest of the function around them (the task
-of arXiv 2207.14255, section 4.2, by exact match instead of unit tests). Same holes, prompts, engine and
-post-processing for all; differences are tested in pairs (McNemar, exact, one-sided). The weights are those that serve:
+of arXiv 2207.14255, section 4.2). `passes`: the filled function passes the problem's unit tests, in the sandbox, as
+there; `exact`: the answer is the line, to the character. Same holes, prompts, engine and post-processing for all;
+differences are tested in pairs (McNemar, exact, one-sided). The weights are those that serve:
 a copy of `models optimize` where there is one, unless PEFT_DAEMON_MODEL_FILE is `original`.
 """
 
@@ -17,6 +18,7 @@ import json
 import random
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -38,6 +40,9 @@ from peft_daemon.engines.base import Engine
 from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.models import catalogue
 from peft_daemon.models.store import open_store
+from peft_evaluation.sandbox.base import Sandbox, SandboxLimits, SandboxOutcome
+from peft_evaluation.sandbox.execution import run_function
+from peft_evaluation.sandbox.sandboxes import Bubblewrap
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.statistics import mcnemar
 
@@ -49,6 +54,8 @@ class HoleScore(msgspec.Struct, frozen=True):
     """The score of one answer."""
 
     exact: bool
+    passes: bool
+    """Whether the function passes its tests with the answer in the hole."""
     similarity: float
     """1 - Levenshtein distance / length of the longer, of characters."""
     answer: str
@@ -59,23 +66,39 @@ class HoleAverage(msgspec.Struct, frozen=True):
 
     holes: int
     exact: float
+    passes: float
     similarity: float
+
+
+@dataclass(frozen=True)
+class TestedHole:
+    """A hole in a function, and the function's tests."""
+
+    hole: FillExample
+    function: str
+    test: str
+    """Defines ``check(candidate)``."""
 
 
 def average_scores(scores: Sequence[HoleScore]) -> HoleAverage:
     """Return the means."""
-    return HoleAverage(len(scores), fmean(s.exact for s in scores), fmean(s.similarity for s in scores))
+    exact, passes = fmean(s.exact for s in scores), fmean(s.passes for s in scores)
+    return HoleAverage(len(scores), exact, passes, fmean(s.similarity for s in scores))
 
 
-def score_hole(hole: FillExample, answer: str) -> HoleScore:
-    """Compare an answer with the code that was cut out; white space at the end does not count."""
+def score_hole(tested: TestedHole, answer: str, sandbox: Sandbox) -> HoleScore:
+    """Compare an answer with the code that was cut out, where white space at the end does not count, and run it."""
+    hole = tested.hole
     wanted, given = hole.middle.rstrip(), answer.rstrip()
-    return HoleScore(given == wanted, Levenshtein.normalized_similarity(given, wanted), answer)
+    whole = hole.prefix + answer + hole.suffix
+    ran = run_function(whole, tested.function, (tested.test,), sandbox, SandboxLimits())
+    similarity = Levenshtein.normalized_similarity(given, wanted)
+    return HoleScore(given == wanted, ran.outcome is SandboxOutcome.PASSED, similarity, answer)
 
 
 async def score_holes(
     engine: Engine,
-    holes: Sequence[FillExample],
+    holes: Sequence[TestedHole],
     prompt_format: PromptFormat,
     adapter: AdapterLease | None,
     *,
@@ -83,8 +106,9 @@ async def score_holes(
     on_scored: Callable[[], None],
 ) -> tuple[HoleScore, ...]:
     """Fill every hole once, greedily, as serving does; ``on_scored`` is called after each."""
-    scores = []
-    for hole in holes:
+    scores, sandbox = [], Bubblewrap()
+    for tested in holes:
+        hole = tested.hole
         job = CompletionJob(
             document=Document.normalized(hole.prefix, hole.suffix, path=hole.path, language=hole.language),
             format=prompt_format,
@@ -94,7 +118,7 @@ async def score_holes(
             adapter=adapter,
         )
         end = await complete_once(engine, job)
-        scores.append(score_hole(hole, end.text))
+        scores.append(await asyncio.to_thread(score_hole, tested, end.text, sandbox))
         on_scored()
     return tuple(scores)
 
@@ -105,10 +129,12 @@ class Row(msgspec.Struct, frozen=True):
     adapter: str
     scale: float
     average: HoleAverage
-    p_better_than_base: float
+    p_exact: float
+    p_passes: float
+    """Whether it is better than the base."""
 
 
-def holes(path: Path, count: int, seed: int = 0) -> list[FillExample]:
+def holes(path: Path, count: int, seed: int = 0) -> list[TestedHole]:
     """``count`` lines of the solutions, drawn by seed."""
     found = []
     for row in map(json.loads, gzip.decompress(path.read_bytes()).decode().splitlines()):
@@ -119,16 +145,21 @@ def holes(path: Path, count: int, seed: int = 0) -> list[FillExample]:
                 continue
             indentation = line[: len(line) - len(line.lstrip())]
             before, after = lines[:number], lines[number + 1 :]
-            found.append(
-                FillExample(
-                    id=f"{row['task_id']}:{number}",
-                    prefix=row["prompt"] + "".join(f"{each}\n" for each in before) + indentation,
-                    middle=code,
-                    suffix="\n" + "".join(f"{each}\n" for each in after),
-                    kind=HoleKind.LINE,
-                )
+            hole = FillExample(
+                id=f"{row['task_id']}:{number}",
+                prefix=row["prompt"] + "".join(f"{each}\n" for each in before) + indentation,
+                middle=code,
+                suffix="\n" + "".join(f"{each}\n" for each in after),
+                kind=HoleKind.LINE,
             )
+            found.append(TestedHole(hole, row["entry_point"], row["test"]))
     return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def better(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """Return the p-value of McNemar's exact test that ``after`` is right more often."""
+    pairs = list(zip(before, after, strict=True))
+    return mcnemar(pairs.count((False, True)), pairs.count((True, False)), alternative="greater")
 
 
 async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tuple[HoleScore, ...]]]:
@@ -159,10 +190,9 @@ async def measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, tup
             sys.stderr.write("\n")
             base = answers.setdefault("base", scores)
             answers[name] = scores
-            won = sum(after.exact and not before.exact for before, after in zip(base, scores, strict=True))
-            lost = sum(before.exact and not after.exact for before, after in zip(base, scores, strict=True))
-            p = mcnemar(won, lost, alternative="greater")
-            rows.append(Row(name, lease.scale if lease else 0.0, average_scores(scores), p))
+            p_exact = better([each.exact for each in base], [each.exact for each in scores])
+            p_passes = better([each.passes for each in base], [each.passes for each in scores])
+            rows.append(Row(name, lease.scale if lease else 0.0, average_scores(scores), p_exact, p_passes))
     return rows, answers
 
 
@@ -182,8 +212,9 @@ def main() -> None:
         return
     for row in rows:
         print(
-            f"{row.adapter:<20} × {row.scale:<5g} exact {row.average.exact:6.1%}  similarity "
-            f"{row.average.similarity:.3f}  {row.average.holes} holes  p {row.p_better_than_base:.3f}"
+            f"{row.adapter:<20} × {row.scale:<5g} exact {row.average.exact:6.1%} (p {row.p_exact:.3f})  "
+            f"passes {row.average.passes:6.1%} (p {row.p_passes:.3f})  "
+            f"similarity {row.average.similarity:.3f}  {row.average.holes} holes"
         )
 
 

@@ -34,7 +34,7 @@ KEPT = {"daemon": 0, "engine": 0, "editor": MAX_IDLE_CONNECTIONS}
 MOST_CLIENTS = 1 + 3 * MAX_IDLE_CONNECTIONS
 POOL = {"daemon": 4, "engine": 0, "editor": 4}
 """Threads that an event loop's pool, which grows up to its size, may gain."""
-ADAPTERS = ("base", "python-fim", "conala")
+ADAPTERS = ("base", "code-fim", "conala")
 SOURCES = sorted(Path(__file__).parents[2].glob("daemon/peft_daemon/*.py"))
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(SOAK_S + 900)]

@@ -3,7 +3,8 @@
 They are in ``shipped/``, one PEFT folder each. An adapter that fits the base of a home is imported into it once, like
 any other adapter. If it is for filling in, it is used wherever no other adapter is; one for sentences is used only when
 the user chooses it. Afterwards the user decides: a choice, a rollback or a removal is never undone. A newer version in
-a newer package becomes the next version of the name, unless the user has let the name point at something else.
+a newer package becomes the next version of the name, unless the user has let the name point at something else. One that
+takes another's place (``SUCCESSORS``) serves where that one did unchosen.
 
 Earlier packages used an adapter for sentences without a user's choice. Their homes are corrected once
 (``withdraw_unchosen``).
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,8 @@ from peft_daemon.models.store import open_store
 SHIPPED_FOLDER = Path(__file__).with_name("shipped")
 DEFAULT_SHIPPED_TASKS = (Task.FILL,)
 """Tasks for which a shipped adapter is used without a user's choice. The base model answers sentences best."""
+SUCCESSORS = {"code-fim": "python-fim"}
+"""Shipped adapters, and those of earlier packages whose place they take."""
 
 log = logging.getLogger("peft_daemon.adapters")
 
@@ -55,6 +58,7 @@ def import_shipped_adapters(
     shipped: Path = SHIPPED_FOLDER,
     *,
     answers: tuple[Task, ...] = tuple(Task),
+    successors: Mapping[str, str] = SUCCESSORS,
 ) -> list[Manifest]:
     """Import the shipped adapters for ``base`` that are new to this registry; returns those imported.
 
@@ -73,8 +77,10 @@ def import_shipped_adapters(
         manifest = registry.import_(folder, name=name, base=base)
         # Only at the first import: a user who has chosen the base since then keeps it.
         tasks = tuple(task for task in manifest.tasks if task in DEFAULT_SHIPPED_TASKS and task in answers)
+        replaced = successors.get(name, "")
+        provided = _read(registry).get(replaced)
         for task in tasks if before is None else ():
-            if registry.resolve(task) is None:
+            if registry.withdraw(replaced, provided.digest, task) if provided else registry.resolve(task) is None:
                 registry.use(name, task)
         _write(registry, {**_read(registry), name: _ShippedRecord(content, manifest.digest, tasks)})
         imported.append(manifest)

@@ -49,7 +49,7 @@ def fill(daemon: RunningDaemon) -> dict[str, Any]:
 
 
 def test_one_fills_in_and_the_base_answers_sentences(fresh: RunningDaemon) -> None:
-    assert names(fresh) == {"conala": [], "python-fim": ["fill"]}
+    assert names(fresh) == {"conala": [], "code-fim": ["fill"]}
     answer = json.loads(fresh.cli("generate", "find all files larger than 10 MB below a directory", "--json").stdout)
     assert answer["adapter"] is None
     assert "os.walk(" in answer["text"]
@@ -58,17 +58,17 @@ def test_one_fills_in_and_the_base_answers_sentences(fresh: RunningDaemon) -> No
 
 def test_a_hole_is_filled_by_its_adapter_which_ends_where_the_hole_ends(fresh: RunningDaemon) -> None:
     answer = fill(fresh)
-    assert answer["adapter"]["name"] == "python-fim"
+    assert answer["adapter"]["name"] == "code-fim"
     assert answer["text"].strip() == "sum(numbers) / len(numbers)"
 
 
 def test_a_sentence_is_answered_by_the_adapter_that_was_chosen_for_it(fresh: RunningDaemon) -> None:
     fresh.cli("adapters", "use", "conala")
-    assert names(fresh) == {"conala": ["intent"], "python-fim": ["fill"]}
+    assert names(fresh) == {"conala": ["intent"], "code-fim": ["fill"]}
     answer = json.loads(fresh.cli("generate", "sort list `xs` in reverse order", "--json").stdout)
     assert answer["adapter"]["name"] == "conala"
     compile(answer["text"], "answer", "exec")
-    assert fill(fresh)["adapter"]["name"] == "python-fim"
+    assert fill(fresh)["adapter"]["name"] == "code-fim"
 
 
 STORE = '''from dataclasses import dataclass, field
@@ -137,7 +137,7 @@ def below(daemon: RunningDaemon, source: str, language: str = "python") -> str:
     prefix, suffix = source.split("‸")
     with daemon.http() as http:
         answer = http.post("/v1/complete", json={"prefix": prefix, "suffix": suffix, "language": language}).json()
-    assert (answer["task"], answer["adapter"]["name"]) == ("intent", "python-fim")
+    assert (answer["task"], answer["adapter"]["name"]) == ("intent", "code-fim")
     return prefix + str(answer["text"]) + suffix
 
 
@@ -183,6 +183,6 @@ def test_who_wants_the_base_gets_it_and_keeps_it(fresh: RunningDaemon) -> None:
     fresh.cli("adapters", "use", "base", "--task", "fill")
     assert fill(fresh)["adapter"] is None
     fresh.cli("setup")
-    assert names(fresh) == {"conala": ["intent"], "python-fim": []}
-    fresh.cli("adapters", "use", "python-fim", "--task", "fill")
-    assert fill(fresh)["adapter"]["name"] == "python-fim"
+    assert names(fresh) == {"conala": ["intent"], "code-fim": []}
+    fresh.cli("adapters", "use", "code-fim", "--task", "fill")
+    assert fill(fresh)["adapter"]["name"] == "code-fim"

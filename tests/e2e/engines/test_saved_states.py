@@ -48,7 +48,7 @@ def lora(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterL
     entry = catalogue.get("qwen2.5-coder-0.5b-instruct")
     registry = AdapterRegistry(tmp_path_factory.mktemp("a") / "adapters")
     import_shipped_adapters(registry, BaseModel(entry.id, entry.sha256, model_file))
-    manifest = registry.get("python-fim")
+    manifest = registry.get("code-fim")
     return registry.lease(manifest, manifest.scale)
 
 

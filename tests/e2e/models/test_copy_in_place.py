@@ -99,10 +99,10 @@ def test_the_daemon_serves_the_copy(daemon: RunningDaemon, store: ModelStore) ->
 
 def test_an_adapter_of_the_original_serves_on_it(daemon: RunningDaemon) -> None:
     asked = {"prefix": "def add(a, b):\n    return ", "suffix": "\n", "task": "fill", "max_tokens": 8}
-    daemon.cli("adapters", "show", "python-fim")
+    daemon.cli("adapters", "show", "code-fim")
     with daemon.http() as http:
-        answer = http.post("/v1/complete", json={**asked, "adapter": "python-fim"}).raise_for_status().json()
-    assert answer["adapter"]["name"] == "python-fim"
+        answer = http.post("/v1/complete", json={**asked, "adapter": "code-fim"}).raise_for_status().json()
+    assert answer["adapter"]["name"] == "code-fim"
     assert answer["text"]
 
 

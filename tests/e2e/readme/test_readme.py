@@ -52,11 +52,11 @@ def test_what_it_says_make_run_prints_is_what_make_run_asks() -> None:
     asked = re.findall(r'^    \$ peft-daemon generate "([^"]+)"', README, re.M)
     demo = (ROOT / "examples/demo.sh").read_text(encoding="utf-8")
     assert re.findall(r'"([^"]+)"', demo[demo.index("for intent in") : demo.index("; do")]) == asked
-    # Of what is in use at first, nothing answers sentences, and python-fim fills in.
+    # Of what is in use at first, nothing answers sentences, and code-fim fills in.
     assert re.findall(r"^    \[qwen\S+, ([\w -]+?)(?: × 1)?;", README, re.M) == [
         "no adapter",
         "no adapter",
-        "python-fim",
+        "code-fim",
     ]
 
 

@@ -89,7 +89,7 @@ def test_a_repositorys_adapter_is_kept_out_of_use_until_it_is_shown_to_help(
     verdict = next(each for each in told if each["type"] == "verdict")
     assert [point["scale"] for point in verdict["sweep"]] == [0.0, 0.5, 0.75, 1.0]
     # It begins with the adapter that serves everywhere, and is judged against it.
-    assert verdict["opponent"] == "python-fim" and verdict["served"] != verdict["base"]
+    assert verdict["opponent"] == "code-fim" and verdict["served"] != verdict["base"]
     assert not verdict["activate"] and "8 are needed" in verdict["reason"]
     assert told[-1]["type"] == "registered" and told[-1]["in_use"] == []
     shown = json.loads(own_daemon.cli("adapters", "show", "shop-lora", "--json").stdout)

@@ -31,11 +31,11 @@ def suggested(window: Window) -> str:
 def test_another_adapter_makes_another_suggestion(window: Window, shown: Callable[[str, str], Path]) -> None:
     shown("settings.py", SETTINGS)
     tuned = suggested(window)
-    assert "adapter python-fim" in window.status()
+    assert "adapter code-fim" in window.status()
 
     window.run(SWITCH)
     offered = window.picks()
-    assert all(any(name in pick for pick in offered) for name in ("automatic", "base", "python-fim", "conala"))
+    assert all(any(name in pick for pick in offered) for name in ("automatic", "base", "code-fim", "conala"))
     window.pick("The model without an adapter")
     window.focus("settings.py")
     window.keys("Control+End")
@@ -44,9 +44,9 @@ def test_another_adapter_makes_another_suggestion(window: Window, shown: Callabl
     assert base != tuned
 
     window.run(SWITCH)
-    window.pick("python-fim")
+    window.pick("code-fim")
     window.focus("settings.py")
     window.keys("Control+End")
-    window.until(lambda: (suggested(window), window.status())[1], lambda text: "python-fim" in text, "adapter in use")
+    window.until(lambda: (suggested(window), window.status())[1], lambda text: "code-fim" in text, "adapter in use")
     assert suggested(window) == tuned
     assert window.notifications() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,6 +154,37 @@ def test_a_newer_release_is_the_next_version_and_can_be_rolled_back(
     assert registry.rollback("filler").digest == first.digest
     assert import_shipped_adapters(registry, base, shipped) == [], "nor does it undo what the user did"
     assert registry.get("filler").digest == first.digest
+
+
+def test_a_successor_serves_where_the_earlier_one_did_unless_it_was_chosen(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path, tmp_path: Path
+) -> None:
+    import_shipped_adapters(registry, base, shipped)
+    later = ship(tmp_path / "later", base, seed=2)
+    shutil.rmtree(later / "answerer")
+    (later / "filler").rename(later / "better")
+    assert [each.name for each in import_shipped_adapters(registry, base, later, successors={"better": "filler"})] == [
+        "better"
+    ]
+    assert serving(registry) == {"better": Task.FILL}
+    assert registry.get("filler"), "it can still be chosen"
+    registry.use("filler")
+    assert import_shipped_adapters(registry, base, later, successors={"better": "filler"}) == []
+    assert serving(registry) == {"filler": Task.FILL}
+
+
+@pytest.mark.parametrize("chosen", ["base", "own"])
+def test_a_successor_leaves_what_was_chosen(
+    registry: AdapterRegistry, base: BaseModel, shipped: Path, tmp_path: Path, store: Store, chosen: str
+) -> None:
+    import_shipped_adapters(registry, base, shipped)
+    store("own", 7)
+    registry.use("base", Task.FILL)
+    registry.use(chosen, Task.FILL)
+    later = ship(tmp_path / "later", base, seed=2)
+    (later / "filler").rename(later / "better")
+    import_shipped_adapters(registry, base, later, successors={"better": "filler"})
+    assert serving(registry) == ({} if chosen == "base" else {chosen: Task.FILL})
 
 
 def test_a_name_the_user_gave_to_something_else_is_left_alone(

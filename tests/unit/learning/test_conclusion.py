@@ -16,7 +16,7 @@ PENDING = PendingRun(head="c" * 40, budget_s=900, began=NOW - 60, before="old", 
 STATE = RepositoryState(
     root="/shop", adapter="shop-learned", pending=PENDING, learned="b" * 40, outcomes={"old": "1", "other": "0"}
 )
-VERDICT = Verdict("better", "python-fim", HoleFigures(96, 0.15, 1.2), HoleFigures(96, 0.21, 1.0))
+VERDICT = Verdict("better", "code-fim", HoleFigures(96, 0.15, 1.2), HoleFigures(96, 0.21, 1.0))
 MADE = Registered("shop-learned", "new" * 8, ["fill"])
 
 

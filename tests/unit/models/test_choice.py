@@ -42,7 +42,7 @@ def states(*installed: str, in_use: str = "", models: Sequence[ModelEntry] = ent
             installed=each.id in installed,
             in_use=each.id == in_use,
             missing_bytes=0 if each.id in installed else each.bytes,
-            adapters=("python-fim",) if each.id == SMALL else (),
+            adapters=("code-fim",) if each.id == SMALL else (),
         )
         for each in models
     ]

@@ -4,7 +4,7 @@ import { NOT_SET_UP, readStatus, shown, type Status } from "./status";
 const idle: Status = {
   state: "idle",
   model: "qwen2.5-coder-0.5b-instruct",
-  adapter: "python-fim",
+  adapter: "code-fim",
   latencyMs: 312,
   message: "",
   off: new Map(),
@@ -35,7 +35,7 @@ describe("shown", () => {
   it("says everything in one sentence", () => {
     expect(shown(idle, undefined)).toEqual({
       text: "$(sparkle) peft-daemon",
-      label: "peft-daemon: idle, qwen2.5-coder-0.5b-instruct, adapter python-fim, 312 ms",
+      label: "peft-daemon: idle, qwen2.5-coder-0.5b-instruct, adapter code-fim, 312 ms",
       alarming: false,
     });
   });

@@ -106,7 +106,7 @@ def folders_data_set(
         validation=made[Split.VALIDATION],
         test=made[Split.TEST],
         dropped=dict(sorted((+dropped).items())),
-        licence=" AND ".join(sorted({licence for _root, licence in roots})),
+        licence=" AND ".join(sorted({each for _root, licence in roots for each in licence.split(" AND ")})),
         provenance=f"{origin}; files held out by seed; {len(plans)} files; seed {seed}",
     )
 
