@@ -17,7 +17,7 @@ from peft_core.errors import InvalidInput, NotFound, Unavailable
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.manifest import derive_name
-from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_daemon.adapters.shipped_adapters import shipped_adapter_names, update_shipped_adapters
 
 if TYPE_CHECKING:
     from peft_core.tasks import OnProgress
@@ -327,14 +327,16 @@ def _start(
     registry, entry = installation.registry, installation.entry
     if given == "none":
         return None
-    with suppress(NotFound):  # without the base, which is refused with a better message
-        update_shipped_adapters(installation.settings, installation.paths)
     if given is not None:
+        if given in shipped_adapter_names(entry.sha256):
+            update_shipped_adapters(installation.settings, installation.paths)
         named = registry.get(given)
         named.require_base(entry.id, entry.sha256)
         return starting_point(registry, named, family_of(entry.family))
     if repo is None or method not in CONTINUED or own_shape:
         return None
+    with suppress(NotFound):  # without the base, which is refused with a better message
+        update_shipped_adapters(installation.settings, installation.paths)
     served = what_serves(registry, str(repo.resolve()), installation.base.sha256)
     with suppress(InvalidInput):
         return None if served is None else starting_point(registry, served, family_of(entry.family))

@@ -199,11 +199,12 @@ def test_the_gate_tries_code_of_other_files_and_what_won_is_shown_it(
     def shown() -> int:
         return installation.registry.context_tokens(str(own.root), installation.settings)
 
+    served = what_serves(installation.registry, str(own.root), installation.base.sha256)
     monkeypatch.setattr("peft_tuning.judging.judge_adapter", won)
     alone = True
     events(replace(asked, update=True), installation)
     assert shown() == 300
-    assert what_serves(installation.registry, str(own.root), installation.base.sha256) is None, "as before"
+    assert what_serves(installation.registry, str(own.root), installation.base.sha256) == served, "as before"
     installation.registry.show_context(0, own.root)
     alone = False
     events(replace(asked, update=True), installation)

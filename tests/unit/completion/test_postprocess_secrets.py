@@ -134,4 +134,4 @@ async def test_typing_does_not_change_what_the_prompt_holds_of_the_lines_above()
 )
 def test_the_model_is_not_asked_to_go_on_with_a_secret(source: str, hopeless: bool) -> None:
     job = CompletionJob(document=document(source), format=QWEN, context_tokens=1024, max_tokens=64)
-    assert (job.hopeless is Decider.IN_SECRET) is hopeless
+    assert (job.hopeless in (Decider.IN_SECRET, Decider.IN_WORD)) is hopeless
