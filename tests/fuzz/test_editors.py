@@ -108,7 +108,7 @@ def test_the_server_answers_every_request_and_shows_no_traceback(numbers: range,
     assert len({1, 9, *asked} - set(answered)) <= answered.count(None)
 
 
-# Halves of a pair that cannot join: two edits with one half each would make a letter, of which the oracle knows nothing.
+# Halves of a pair that cannot join: two edits with one half each would make a letter that the oracle does not know.
 text = st.text(st.sampled_from("ab \t\r\n\u2028\x0c\0é😀\ude00\udfff"), max_size=40)
 coordinate = st.integers(0, 12) | st.sampled_from((10**3, 2**31 - 1))
 position = st.builds(types.Position, coordinate, coordinate)
