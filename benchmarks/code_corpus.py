@@ -1,6 +1,6 @@
 """Fetch the sources that the shipped adapter for filling in is tuned on, and print arguments for `tune`, one a line.
 
-    python benchmarks/code_corpus.py --out corpus | xargs -d '\n' peft-daemon tune --name code-fim
+    python benchmarks/code_corpus.py --out corpus | xargs -d '\\n' peft-daemon tune --name code-fim
 
 Packages come from where they are published, as wheels, with npm, and as source packages with apt (which needs
 `deb-src` lines). `code_corpus.toml` has their names, versions and licences. What is there already is not fetched again.

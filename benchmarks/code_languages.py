@@ -18,7 +18,6 @@ from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.status_types import TORCH
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
-from peft_daemon.engines.torch.base_model import load_model
 from peft_daemon.engines.waiting import set_wait_policy
 from peft_tuning import methods
 from peft_tuning.data.examples import FillExample
@@ -28,6 +27,7 @@ from peft_tuning.gate import average_scores, improvement
 from peft_tuning.installation import Installation
 from peft_tuning.judging import LIMITS
 from peft_tuning.likelihood import AnswerLikelihood, AnswerScorer
+from peft_tuning.prepare import load_base
 
 TOGETHER = {"javascriptreact": "javascript", "typescriptreact": "typescript"}
 FEWEST = 10
@@ -69,7 +69,7 @@ def main() -> None:
     update_shipped_adapters(installation.settings, paths)
     roots = [(Path(folder), licence) for folder, _, licence in (each.partition("=") for each in options.code)]
     data = folders_data_set(roots)
-    base = load_model(installation.base.path, methods.get("lora").precision_on("cpu"))
+    base = load_base(installation.base.path, methods.get("lora"))
     scorer, tokenizer = AnswerScorer(base), ExampleTokenizer.of(base)
 
     def encoded(holes: Sequence[FillExample]) -> tuple[EncodedExample, ...]:

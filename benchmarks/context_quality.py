@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from learning import Ground, row
+from learning import Ground, row, shown_context
 
 from peft_daemon.engines.waiting import set_wait_policy
 from peft_evaluation.strategies import ChunkMixture, chunk_limits
 from peft_tuning.data.examples import DataSet, FillExample
-from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, selector_of_commit
+from peft_tuning.data.repository.chunks import CONTEXT_TOKENS
 from peft_tuning.likelihood import AnswerLikelihood
 
 NONE, SERVED = "none", f"served:{CONTEXT_TOKENS}"
@@ -35,9 +34,8 @@ def with_chunks(repository: Path, data: DataSet, holes: Sequence[FillExample], w
     ``way`` is a mixture and its tokens; see ``ChunkMixture``.
     """
     mixture, _, tokens = way.partition(":")
-    limits = chunk_limits(int(tokens), ChunkMixture(mixture))
-    with selector_of_commit(repository, data.tree or "HEAD") as selector:
-        return [replace(each, context=selector.select(each, limits)) for each in holes]
+    shown = shown_context(holes, data, repository, chunk_limits(int(tokens), ChunkMixture(mixture)))
+    return [each for each in shown if isinstance(each, FillExample)]
 
 
 def measured(scores: Scores, way: str) -> tuple[AnswerLikelihood, ...]:

@@ -68,9 +68,17 @@ def answers_only(data: DataSet, _repository: Path) -> DataSet:
     return replace(data, train=train)
 
 
-def shown_context(examples: Sequence[Example], data: DataSet, repository: Path) -> tuple[Example, ...]:
-    """Return the examples with code of other files in their prompts, as completion shows it where it does."""
-    limits = SelectionLimits.of_tokens(CONTEXT_TOKENS)
+def shown_context(
+    examples: Sequence[Example],
+    data: DataSet,
+    repository: Path,
+    limits: SelectionLimits | None = None,
+) -> tuple[Example, ...]:
+    """Return the examples with chunks of the tree as it was before the commits that are held out.
+
+    Without ``limits``, as many as completion shows where it does.
+    """
+    limits = limits or SelectionLimits.of_tokens(CONTEXT_TOKENS)
     with selector_of_commit(repository, data.tree or "HEAD") as selector:
         return tuple(
             replace(each, context=selector.select(each, limits)) if isinstance(each, FillExample) else each

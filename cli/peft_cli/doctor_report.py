@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -31,7 +31,9 @@ from peft_core.errors import Conflict, UnusablePath
 from peft_core.files import free_bytes, write_private
 from peft_core.paths import Paths
 from peft_core.privacy.values import MASK, masked
+from peft_core.processor import processor_name
 from peft_core.settings import Resolved
+from peft_daemon.client import DaemonClient
 from peft_daemon.lifecycle.failed_starts import read_failed_starts
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 
@@ -68,9 +70,12 @@ def write_report(file: Path, checks: Sequence[object], resolved: Resolved, paths
         "checks.json": ("the checks of `doctor`", lambda: _json(checks)),
         "machine.json": ("system, processor, memory, disk, versions", lambda: _json(_machine(paths))),
         "settings.json": ("settings and where each comes from", lambda: _json(_settings(resolved))),
-        "status.json": ("`peft-daemon status --json`", lambda: _json(_of_daemon(paths, "status"))),
-        "metrics.txt": ("the daemon's counters", lambda: str(_of_daemon(paths, "metrics"))),
-        "why.json": ("the last decisions about requests", lambda: _json(_of_daemon(paths, "why"))),
+        "status.json": ("`peft-daemon status --json`", lambda: _json(_of_daemon(paths, DaemonClient.status))),
+        "metrics.txt": ("the daemon's counters", lambda: str(_of_daemon(paths, DaemonClient.metrics))),
+        "why.json": (
+            "the last decisions about requests",
+            lambda: _json(_of_daemon(paths, lambda client: client.why(WhyQuery(last=MAX_DECISIONS)))),
+        ),
         "adapters.json": ("`peft-daemon adapters list --json`", lambda: _json(_adapters(paths))),
         "log.txt": (f"the last {LOG_LINES} lines of the daemon's log", lambda: _tail(paths.log_file)),
         "failed-starts.json": (
@@ -140,7 +145,7 @@ def _machine(paths: Paths) -> dict[str, Any]:
         "python": sys.version,
         "system": platform.platform(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": [psutil.cpu_count(logical=False), psutil.cpu_count()],
         "load": [round(each, 2) for each in psutil.getloadavg()],
         "memory_bytes": memory.total,
@@ -151,14 +156,6 @@ def _machine(paths: Paths) -> dict[str, Any]:
         "packages": versions,
         "folders": {name: str(getattr(paths, name)) for name in paths.__dataclass_fields__},
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _settings(resolved: Resolved) -> dict[str, Any]:
@@ -174,15 +171,12 @@ def _without_login(value: object) -> object:
     return urlunsplit(address._replace(netloc=address.netloc.rpartition("@")[2], query="", fragment=""))
 
 
-def _of_daemon(paths: Paths, what: str) -> Any:
-    """Return what the running daemon says; it is not started for that."""
-    from peft_daemon.client import DaemonClient
+def _of_daemon(paths: Paths, question: Callable[[DaemonClient], Awaitable[object]]) -> object:
+    """Return what the running daemon answers; it is not started for that."""
 
-    async def ask() -> Any:
+    async def ask() -> object:
         async with await DaemonClient.connect(paths=paths, start=False) as client:
-            if what == "why":
-                return await client.why(WhyQuery(last=MAX_DECISIONS))
-            return await (client.metrics() if what == "metrics" else client.status())
+            return await question(client)
 
     return run(ask())
 

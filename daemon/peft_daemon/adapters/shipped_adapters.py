@@ -68,7 +68,9 @@ def import_shipped_adapters(
     imported = []
     for folder in _for_base(shipped, base.sha256, answers):
         name, content = folder.name, _hash_content(folder)
-        before = _read(registry).get(name)
+        records = _read(registry)
+        before, replaced = records.get(name), successors.get(name, "")
+        provided = records.get(replaced)
         history = registry.history(name)
         if (history[-1].digest if history else None) != (before.digest if before else None):
             continue
@@ -77,8 +79,6 @@ def import_shipped_adapters(
         manifest = registry.import_(folder, name=name, base=base)
         # Only at the first import: a user who has chosen the base since then keeps it.
         tasks = tuple(task for task in manifest.tasks if task in DEFAULT_SHIPPED_TASKS and task in answers)
-        replaced = successors.get(name, "")
-        provided = _read(registry).get(replaced)
         for task in tasks if before is None else ():
             if registry.withdraw(replaced, provided.digest, task) if provided else registry.resolve(task) is None:
                 registry.use(name, task)
