@@ -25,6 +25,17 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=3000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Generator[None]:
+    """What a command called in this process leaves in its environment must not decide what a later test sees."""
+    before = dict(os.environ)
+    yield
+    pytest_s = {"PYTEST_CURRENT_TEST"}
+    for name in os.environ.keys() - before.keys() - pytest_s:
+        del os.environ[name]
+    os.environ.update({name: before[name] for name in before.keys() - pytest_s})
+
+
 @pytest.fixture(scope="session")
 def models_dir() -> Path:
     """The folder of base models, shared by all tests and runs: fetched once, verified always."""
