@@ -44,7 +44,7 @@ $(E2E_PARTS): $(VENV)/test.stamp
 	$(BIN)/python -m pytest --durations=20 --durations-min=2 $(E2E_TESTS)
 
 # Also what takes long: llama.cpp compiled for this machine, all tuning methods on the real model, the whole typing
-# benchmark, and a soak of a quarter of an hour (PEFT_DAEMON_SOAK_S).
+# benchmark, and a soak of half an hour on each engine (PEFT_DAEMON_SOAK_S).
 test-all: test
 	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration tests/e2e tests/fuzz tests/long
 

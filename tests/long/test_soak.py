@@ -1,7 +1,8 @@
 """A long day in minutes: editors and other clients use a real daemon with the real model, and nothing of it stays.
 
-``PEFT_DAEMON_SOAK_S`` is how long it lasts (900). A third of that is warming up, after which memory, descriptors,
-threads and tasks of the daemon, its engine and a language server are measured; at the end they are measured again.
+Each engine serves for ``PEFT_DAEMON_SOAK_S`` seconds (1800). A third of that is warming up, after which memory,
+descriptors, threads and tasks of the daemon, its engine and a language server are measured; at the end they are
+measured again.
 """
 
 from __future__ import annotations
@@ -21,17 +22,22 @@ from lsprotocol import types
 
 from peft_core.http_client import MAX_IDLE_CONNECTIONS
 from peft_core.paths import Paths
+from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.client import CompleteRequest, DaemonClient, PeftDaemonError
 from support.editor import Editor, editor
 from support.running_daemon import RunningDaemon, run_cli, start_daemon
 
-SOAK_S = float(os.environ.get("PEFT_DAEMON_SOAK_S", "900"))
+SOAK_S = float(os.environ.get("PEFT_DAEMON_SOAK_S", "1800"))
 WARM_UP = 1 / 3
+CLIENTS = 32
+"""Of the daemon, each with connections of its own; a language server and clients that hang up come on top."""
+OTHER_ADAPTER = 0.002
+"""Share of requests that name an adapter. Another one is another engine in llama.cpp: now and then, as people do it."""
 MAX_GROWTH = 1.05
 """Of the memory of a process."""
 KEPT = {"daemon": 0, "engine": 0, "editor": MAX_IDLE_CONNECTIONS}
 """Descriptors of connections that a process may keep for its next requests."""
-MOST_CLIENTS = 1 + 3 * MAX_IDLE_CONNECTIONS
+MOST_CLIENTS = 1 + (CLIENTS + 2) * MAX_IDLE_CONNECTIONS
 POOL = {"daemon": 4, "engine": 0, "editor": 4}
 """Threads that an event loop's pool, which grows up to its size, may gain."""
 ADAPTERS = ("base", "code-fim", "conala")
@@ -40,12 +46,15 @@ SOURCES = sorted(Path(__file__).parents[2].glob("daemon/peft_daemon/*.py"))
 pytestmark = [pytest.mark.long, pytest.mark.timeout(SOAK_S + 900)]
 
 
-@pytest.fixture
-def daemon(model_file: Path, models_dir: Path, tmp_path: Path) -> Iterator[RunningDaemon]:
-    """A daemon with the adapters of the package, of which the engine holds two at a time."""
+@pytest.fixture(params=[LLAMACPP, pytest.param(TORCH, marks=pytest.mark.torch)])
+def daemon(
+    request: pytest.FixtureRequest, model_file: Path, models_dir: Path, tmp_path: Path
+) -> Iterator[RunningDaemon]:
+    """A daemon with the adapters of the package, of which the engine holds one at a time."""
     home = tmp_path / "h"
     environment = {
         "PEFT_DAEMON_HOME": str(home),
+        "PEFT_DAEMON_ENGINE": request.param,
         "PEFT_DAEMON_MODELS_DIR": str(models_dir),
         "PEFT_DAEMON_MAX_LOADED_ADAPTERS": "1",
     }
@@ -101,8 +110,7 @@ class Typist:
             automatic=self._random.random() < 0.7,
             max_tokens=self._random.choice((1, 4, 12)),
             show_after_ms=self._random.choice((None, 50)),
-            # Another adapter is another engine: now and then, as people do it.
-            adapter=self._random.choice(ADAPTERS) if self._random.random() < 0.02 else None,
+            adapter=self._random.choice(ADAPTERS) if self._random.random() < OTHER_ADAPTER else None,
         )
         try:
             await getattr(self, f"_{kind}")(request)
@@ -181,14 +189,19 @@ async def hang_up_until(over: asyncio.Event, socket: str, done: Counter[str]) ->
 async def test_hours_of_use_leave_memory_descriptors_threads_and_tasks_as_they_were(daemon: RunningDaemon) -> None:
     done: Counter[str] = Counter()
     paths = Paths.from_environment(daemon.environment)
-    async with editor(daemon.environment) as one, await DaemonClient.connect(paths=paths, start=False) as client:
+    async with editor(daemon.environment) as one, contextlib.AsyncExitStack() as opened:
+        clients = [
+            await opened.enter_async_context(await DaemonClient.connect(paths=paths, start=False))
+            for _ in range(CLIENTS)
+        ]
+        client = clients[0]
         await one.ready()
 
         async def use(seconds: float) -> None:
             over = asyncio.Event()
             asyncio.get_running_loop().call_later(seconds, over.set)
             await asyncio.gather(
-                *(Typist(client, number, done).type_until(over) for number in range(3)),
+                *(Typist(each, number, done).type_until(over) for number, each in enumerate(clients)),
                 edit_until(over, one, done),
                 hang_up_until(over, daemon.address.removeprefix("unix:"), done),
             )
