@@ -22,8 +22,8 @@ from peft_core.files import format_bytes
 from peft_core.paths import Paths
 from peft_core.status_types import TORCH
 from peft_daemon.adapters.lora import validate_lora
-from peft_daemon.adapters.manifest import Manifest, TrainingRecord, usable_tasks
-from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH, AdapterRegistry
+from peft_daemon.adapters.manifest import SHORT_DIGEST_LENGTH, Manifest, TrainingRecord, usable_tasks
+from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.registry_state import NameVersion
 from peft_daemon.adapters.validation import BaseModel
 from peft_daemon.engines import factory

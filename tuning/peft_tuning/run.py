@@ -21,8 +21,7 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import private_folder
 from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
-from peft_daemon.adapters.manifest import Manifest, require_usable_name
-from peft_daemon.adapters.registry import SHORT_DIGEST_LENGTH
+from peft_daemon.adapters.manifest import SHORT_DIGEST_LENGTH, Manifest, require_usable_name
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice

@@ -23,7 +23,7 @@ from peft_core.files import FileStamp, file_sha256, private_folder
 from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters import lora_config, peft_files, vectors
 from peft_daemon.adapters.lora import LoraAdapter, export_lora_gguf, validate_lora
-from peft_daemon.adapters.manifest import DIGEST_PATTERN, Manifest, TrainingRecord
+from peft_daemon.adapters.manifest import DIGEST_PATTERN, Manifest, TrainingRecord, removed_adapter_error
 from peft_daemon.adapters.validation import BaseModel, CheckedAdapter
 
 FileStamps = tuple[FileStamp | None, ...]
@@ -227,7 +227,8 @@ class AdapterVerifier:
     def require_intact(self, manifest: Manifest, *, engine: str | None = None, reread: bool = False) -> None:
         """Raise UnusableFile unless the files that ``engine`` loads (None: all files) are as imported.
 
-        They are read if a stamp changed since the last check, or if ``reread``.
+        They are read if a stamp changed since the last check, or if ``reread``. Raises NotFound where the adapter was
+        removed after its manifest was read.
         """
         key = manifest.digest, engine
         stamps = tuple(_stamp_of(path) for path in self._files(manifest, engine))
@@ -235,6 +236,8 @@ class AdapterVerifier:
         if reread or result is None or result[0] != stamps:
             result = self._results[key] = stamps, self._find_damage(manifest, engine)
         if result[1]:
+            if not self._blobs.folder(manifest.digest).exists():
+                raise removed_adapter_error(manifest.name, manifest.digest)
             raise damaged_adapter_error(manifest.name, result[1])
 
     def _files(self, manifest: Manifest, engine: str | None) -> Iterator[Path]:

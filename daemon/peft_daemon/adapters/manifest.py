@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from peft_core.api_types import BASE, AdapterSummary, Task
-from peft_core.errors import Conflict, InvalidInput
+from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.status_types import LLAMACPP, TORCH
 from peft_daemon.models.catalogue import ModelEntry
 
@@ -27,6 +27,8 @@ OptionalDigest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
 
 UNKNOWN = "unknown"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+SHORT_DIGEST_LENGTH = 12
+"""Digits of a digest that are shown. They stand for the name of an adapter that no name points at."""
 MAX_NAME_LENGTH = 64
 _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME_LENGTH - 1}}}")
 
@@ -185,6 +187,20 @@ class AdapterLease:
     scale: float = 1.0
     name: str = field(default="", compare=False)
     """Its name in the registry; the digest alone decides what it is."""
+
+    def require_present(self) -> None:
+        """Raise NotFound if the adapter was removed after the request had chosen it."""
+        if not self.path.exists():
+            raise removed_adapter_error(self.name, self.digest)
+
+
+def removed_adapter_error(name: str, digest: str) -> NotFound:
+    """Return the error for an adapter that was removed while a request or a command was using it."""
+    named = f"'{name}' ({digest[:SHORT_DIGEST_LENGTH]})" if name else digest[:SHORT_DIGEST_LENGTH]
+    return NotFound(
+        f"adapter {named} was removed meanwhile",
+        fix="Import it again, or choose another with `peft-daemon adapters use`",
+    )
 
 
 def require_usable_name(name: str) -> None:

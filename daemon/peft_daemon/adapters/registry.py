@@ -23,7 +23,15 @@ from peft_core.files import private_folder
 from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP, UPSTREAM
 from peft_daemon.adapters.blobs import AdapterVerifier, BlobStore, utc_now
-from peft_daemon.adapters.manifest import DIGEST_PATTERN, AdapterLease, Manifest, lost_summary, require_usable_name
+from peft_daemon.adapters.manifest import (
+    DIGEST_PATTERN,
+    SHORT_DIGEST_LENGTH,
+    AdapterLease,
+    Manifest,
+    lost_summary,
+    removed_adapter_error,
+    require_usable_name,
+)
 from peft_daemon.adapters.peft_files import round_to_float16
 from peft_daemon.adapters.registry_state import (
     ActiveAdapters,
@@ -39,8 +47,6 @@ from peft_daemon.adapters.validation import BaseModel
 LOCK_TIMEOUT_S = 60.0
 MIN_DIGEST_PREFIX = 4
 """Shortest accepted beginning of a digest."""
-SHORT_DIGEST_LENGTH = 12
-"""Digits of a digest that are shown. They stand for the name of an adapter that no name points at."""
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -72,7 +78,10 @@ class AdapterRegistry:
         return [self._summary(state, name, digest, check=check) for name, digest in rows]
 
     def require_intact(self, manifest: Manifest, *, engine: str | None = None, reread: bool = False) -> None:
-        """Raise UnusableFile if the stored files are damaged; see ``AdapterVerifier.require_intact``."""
+        """Raise UnusableFile if the stored files are damaged, NotFound if they are removed.
+
+        See ``AdapterVerifier.require_intact``.
+        """
         self._verifier.require_intact(manifest, engine=engine, reread=reread)
 
     def is_intact(self, digest: str) -> bool:
@@ -160,7 +169,7 @@ class AdapterRegistry:
         manifest.require_engine(engine)
         path = self._blobs.gguf(manifest.digest) if engine == LLAMACPP else self._blobs.peft(manifest.digest)
         if not path.exists():
-            raise _gone(manifest)
+            raise removed_adapter_error(manifest.name, manifest.digest)
         return AdapterLease(manifest.digest, path, scale, manifest.name)
 
     def import_(
@@ -299,7 +308,7 @@ class AdapterRegistry:
                     if form == "peft-float16":
                         round_to_float16(staged)
         except FileNotFoundError:
-            raise _gone(manifest) from None
+            raise removed_adapter_error(manifest.name, manifest.digest) from None
         return target
 
     def _get(self, state: RegistryState, reference: str) -> Manifest:
@@ -425,11 +434,4 @@ def _not_found(reference: str, names: AdapterNames) -> NotFound:
         f"no adapter '{reference}'",
         why=f"did you mean {' or '.join(close)}" if close else "",
         fix="`peft-daemon adapters list` shows all adapters",
-    )
-
-
-def _gone(manifest: Manifest) -> NotFound:
-    return NotFound(
-        f"adapter '{manifest.name}' ({manifest.digest[:SHORT_DIGEST_LENGTH]}) was removed meanwhile",
-        fix="Import it again, or choose another with `peft-daemon adapters use`",
     )

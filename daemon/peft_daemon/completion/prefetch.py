@@ -14,7 +14,7 @@ from functools import partial
 
 import msgspec
 
-from peft_core.api_types import Timings, WarmResponse
+from peft_core.api_types import CompleteRequest, FinishReason, Task, Timings, WarmResponse
 from peft_core.code.document import Document
 from peft_core.code.lexer import without_comment
 from peft_core.errors import PeftDaemonError
@@ -30,10 +30,24 @@ PREFETCH_DELAY_S = 0.12
 """How long a suggestion is on the screen before the one after it is generated: a user who types on does not wait."""
 BACKGROUND_RETRY_S = 0.05
 """How long reading ahead waits before it looks again whether a request waits for an answer."""
+PREFETCHED_AFTER = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.EMPTY})
+"""Ends of a completion after which it is known what the user may go on with."""
 _BLOCK_ENDS = ("return", "raise", "break", "continue", "pass")
 
 HasText = Callable[[Generation, str, CompletionJob], Awaitable[bool]]
 """Whether there is something to show of a generation in the end, behind the text typed since it began."""
+
+
+def if_accepted(asked: CompleteRequest, text: str, replace_after: int) -> CompleteRequest:
+    """Return the request that will come if the completion is accepted; the answer to its sentence is there then."""
+    return msgspec.structs.replace(
+        asked,
+        prefix=asked.prefix + text,
+        suffix=asked.suffix[replace_after:],
+        intent="",
+        task=Task.FILL if asked.task is Task.FILL else None,
+        automatic=False,
+    )
 
 
 class Prefetcher:

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -34,7 +34,7 @@ from peft_core.api_types import (
 )
 from peft_core.code.document import Document, document_name
 from peft_core.decisions import Decider, RequestDecision
-from peft_core.errors import Conflict, EngineFailed, PeftDaemonError, Unavailable
+from peft_core.errors import Conflict, EngineFailed, NotFound, PeftDaemonError, Unavailable
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.settings import Settings
 from peft_core.status_types import ServingLimit
@@ -45,14 +45,24 @@ from peft_daemon.completion import prompt
 from peft_daemon.completion.cursor import find_intent
 from peft_daemon.completion.job import CompletionJob, RawRequest, build_raw
 from peft_daemon.completion.model_instance import ModelInstance
+from peft_daemon.completion.prefetch import PREFETCHED_AFTER, if_accepted
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Superseded, until_deadline
-from peft_daemon.completion.stream import Completion, StreamStats
+from peft_daemon.completion.stream import Completion, StreamStats, decided
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.daemon_log import REQUEST_ID
 from peft_daemon.engines.base import EngineSpeed, GenerationChunk
 from peft_daemon.metrics import DecisionLog, Metrics
 
 log = logging.getLogger("peft_daemon.service")
+
+
+@dataclass
+class _ChosenJob:
+    """A request, and what was decided for it."""
+
+    asked: CompleteRequest
+    model: ModelInstance
+    job: CompletionJob
 
 
 class CompletionService:
@@ -180,12 +190,12 @@ class CompletionService:
         self, asked: CompleteRequest, stats: StreamStats
     ) -> AsyncGenerator[str | CompleteResponse, None]:
         arrived, clock = time.perf_counter(), asyncio.get_running_loop().time()
-        model, job = self._job(await self._with_context(asked, adopt=False))
+        chosen = self._choose(await self._with_context(asked, adopt=False))
         display_s = None if asked.show_after_ms is None else asked.show_after_ms / 1000
-        deadlines = Deadlines(clock, self._limit_s(job.time_budget_ms), display_s)
+        deadlines = Deadlines(clock, self._limit_s(chosen.job.time_budget_ms), display_s)
         end = Completion("", FinishReason.CANCELLED)
         try:
-            async with aclosing(model.completer.run(job, stats, deadlines)) as parts:
+            async with aclosing(self._parts(chosen, stats, deadlines)) as parts:
                 async for part in parts:
                     if isinstance(part, Completion):
                         end = part
@@ -200,14 +210,16 @@ class CompletionService:
             timings = _whole_timings(spent, stats.queue_ms, arrived)
             self._count("complete", end.reason, timings)
             self._metrics.answered(stats.origin.value)
+        model, job = chosen.model, chosen.job
         if end.reason is FinishReason.TIMEOUT and not end.text:
             deadlines.require_engine(model.engine.status())
-        if self._settings.look_ahead and end.reason in _PREFETCHED_AFTER and not end.more:
+        if self._settings.look_ahead and end.reason in PREFETCHED_AFTER and not end.more:
             # A named adapter may be for the model of this task, and what follows is the other's.
             with suppress(Conflict):
-                next_model, next_job = self._job(await self._with_context(_accepted(asked, end), adopt=False))
-                if next_model.limits.looks_ahead:
-                    next_model.completer.prefetcher.prefetch(next_job)
+                accepted = if_accepted(asked, end.text, end.replace_after)
+                following = self._choose(await self._with_context(accepted, adopt=False))
+                if following.model.limits.looks_ahead:
+                    following.model.completer.prefetcher.prefetch(following.job)
         response = CompleteResponse(
             id=_request_id(),
             text=end.text,
@@ -220,8 +232,29 @@ class CompletionService:
             more=end.more,
             timings=timings,
         )
-        self.decisions.answered(asked, response, *_decided(end, stats), stats.pause_ms)
+        self.decisions.answered(asked, response, *decided(end, stats), stats.pause_ms)
         yield response
+
+    async def _parts(
+        self, chosen: _ChosenJob, stats: StreamStats, deadlines: Deadlines
+    ) -> AsyncGenerator[str | Completion, None]:
+        """Yield what the model's completer does.
+
+        If the adapter was removed after it was chosen, and nobody had named it, what is in use now answers.
+        """
+        for is_last in (False, True):
+            is_shown = False
+            try:
+                async with aclosing(chosen.model.completer.run(chosen.job, stats, deadlines)) as parts:
+                    async for part in parts:
+                        is_shown = True
+                        yield part
+                return
+            except NotFound:
+                if is_last or is_shown or chosen.asked.adapter is not None:
+                    raise
+                newer = self._choose(chosen.asked)
+                chosen.model, chosen.job = newer.model, newer.job
 
     async def warm(self, asked: CompleteRequest) -> WarmResponse:
         """Read the prompt of a request that is likely to come; any completion goes first.
@@ -234,8 +267,9 @@ class CompletionService:
         model = self.models[Task.FILL]
         try:
             async with asyncio.timeout_at(deadlines.answer_at):
-                model, job = self._job(await self._with_context(asked, adopt=True))
-                return await model.completer.prefetcher.warm(job)
+                chosen = self._choose(await self._with_context(asked, adopt=True))
+                model = chosen.model
+                return await model.completer.prefetcher.warm(chosen.job)
         except TimeoutError:
             deadlines.require_engine(model.engine.status())
             return WarmResponse(warm=False)
@@ -270,7 +304,7 @@ class CompletionService:
         shown = prompt.shown_characters(len(asked.prefix), len(asked.suffix), tokens)
         return msgspec.structs.replace(asked, context=list(await self._context.chunks(asked, shown, adopt=adopt)))
 
-    def _job(self, asked: CompleteRequest) -> tuple[ModelInstance, CompletionJob]:
+    def _choose(self, asked: CompleteRequest) -> _ChosenJob:
         """Decide the task, model, adapter, format and limits of a request."""
         settings = self._settings
         document = Document.normalized(asked.prefix, asked.suffix, path=asked.path, language=asked.language)
@@ -282,7 +316,7 @@ class CompletionService:
         lease = model.lease(manifest, asked.scale)
         use = AdapterUse(manifest.name, manifest.digest, lease.scale) if manifest and lease else None
         max_tokens = asked.max_tokens or (settings.max_tokens_intent if intent else settings.max_tokens_fill)
-        return model, CompletionJob(
+        job = CompletionJob(
             document=document,
             format=model.format_with(intent, manifest),
             context_tokens=min(model.context_tokens, model.limits.prompt_tokens + max_tokens + prompt.MARGIN_TOKENS),
@@ -301,6 +335,7 @@ class CompletionService:
             document_key=asked.document if asked.document and asked.temperature == 0 else None,
             automatic=asked.automatic,
         )
+        return _ChosenJob(asked, model, job)
 
     async def raw(
         self, asked: RawRequest, *, model: ModelInstance, route: str
@@ -389,37 +424,6 @@ class CompletionService:
     def _count(self, route: str, reason: FinishReason, timings: Timings) -> None:
         self.completed += 1
         self._metrics.finished(route, reason.value, timings)
-
-
-_PREFETCHED_AFTER = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.EMPTY})
-"""Ends after which it is known what the user may go on with."""
-
-
-def _accepted(asked: CompleteRequest, end: Completion) -> CompleteRequest:
-    """The request that will come if the completion is accepted; the answer to its sentence is there then."""
-    return msgspec.structs.replace(
-        asked,
-        prefix=asked.prefix + end.text,
-        suffix=asked.suffix[end.replace_after :],
-        intent="",
-        task=Task.FILL if asked.task is Task.FILL else None,
-        automatic=False,
-    )
-
-
-def _decided(end: Completion, stats: StreamStats) -> tuple[Decider, str]:
-    """Return which part decided what is shown, and what it says besides."""
-    if end.text:
-        return stats.decider or Decider.MODEL, ""
-    match end.reason:
-        case FinishReason.SUPERSEDED:
-            paused = stats.decider is Decider.TYPING_PAUSE
-            return (Decider.TYPING_PAUSE, "") if paused else (Decider.NEWER_REQUEST, stats.stage)
-        case FinishReason.TIMEOUT:
-            return Decider.DEADLINE, stats.stage
-    if stats.decider is not None and stats.generation is None:
-        return stats.decider, ""
-    return (Decider.POSTPROCESSING, end.emptied_by) if end.emptied_by else (Decider.NOTHING_WRITTEN, "")
 
 
 def _request_id() -> str:

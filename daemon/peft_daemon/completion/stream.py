@@ -131,6 +131,21 @@ class StreamStats:
         return "while the model wrote" if self.generation.generated.text else "while the model read the prompt"
 
 
+def decided(end: Completion, stats: StreamStats) -> tuple[Decider, str]:
+    """Return which part decided what is shown, and what it says besides."""
+    if end.text:
+        return stats.decider or Decider.MODEL, ""
+    match end.reason:
+        case FinishReason.SUPERSEDED:
+            paused = stats.decider is Decider.TYPING_PAUSE
+            return (Decider.TYPING_PAUSE, "") if paused else (Decider.NEWER_REQUEST, stats.stage)
+        case FinishReason.TIMEOUT:
+            return Decider.DEADLINE, stats.stage
+    if stats.decider is not None and stats.generation is None:
+        return stats.decider, ""
+    return (Decider.POSTPROCESSING, end.emptied_by) if end.emptied_by else (Decider.NOTHING_WRITTEN, "")
+
+
 class Completer:
     """Answers the jobs of one engine; ``on_generated`` is called with the timings of every generation at its end."""
 

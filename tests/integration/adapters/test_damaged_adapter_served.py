@@ -9,7 +9,8 @@ import pytest
 
 from peft_core.api_types import Task
 from peft_core.status_types import EngineState
-from peft_daemon.adapters.manifest import Manifest
+from peft_daemon.adapters.manifest import AdapterLease, Manifest
+from peft_daemon.engines.llamacpp.engine import LlamaCppEngine
 from support.served_gguf import ServedGguf, served_gguf
 from support.synthetic_adapter import lora, write_peft
 
@@ -67,6 +68,26 @@ async def test_one_that_is_loaded_is_left_out_when_the_engine_starts_again(serve
     status = await served.until(lambda now: now.engine.state is EngineState.READY)
     assert status.engine.adapters == []
     assert (await served.complete()).json()["adapter"] is None
+
+
+async def test_one_that_is_removed_while_the_engine_loads_it_leaves_the_base_to_answer(
+    served: ServedGguf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = (await served.complete()).json()
+
+    async def remove(_engine: LlamaCppEngine, _adapter: AdapterLease) -> None:
+        served.registry.remove("mine", force=True)
+
+    # After this check the child reads the file.
+    monkeypatch.setattr(LlamaCppEngine, "_check", remove)
+    in_use(served, tmp_path)
+    answer = await served.complete()
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["adapter"], answer.json()["text"]) == (None, base["text"])
+    in_use(served, tmp_path)
+    named = await served.complete(adapter="mine")
+    assert named.status_code == 404
+    assert "'mine'" in named.json()["error"]["what"] and "removed meanwhile" in named.json()["error"]["what"]
 
 
 async def test_one_whose_files_are_gone_leaves_the_base_to_answer(served: ServedGguf, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 import pytest_asyncio
 
 from peft_core.api_types import FinishReason, SamplingParams
-from peft_core.errors import EngineFailed, InvalidInput, Unavailable, UnusableFile
+from peft_core.errors import EngineFailed, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.status_types import LLAMACPP, TORCH, UPSTREAM, EngineState
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -350,8 +350,30 @@ async def test_an_adapter_whose_files_are_damaged_is_refused_before_it_is_loaded
 
 @with_adapters
 async def test_an_adapter_that_was_removed_is_refused_with_the_fix(engine: Engine, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="Import it again"):
+    with pytest.raises(NotFound, match="removed meanwhile"):
         await answer(engine, AdapterLease("0" * 64, tmp_path / "gone"))
+
+
+@with_adapters
+async def test_an_adapter_that_is_removed_while_it_is_loaded_is_told_as_removed(
+    engine: Engine, engine_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(engine, SupervisedEngine)
+    files = make_files(tmp_path, TORCH if engine_id == TORCH else LLAMACPP)
+    removed = files.adapters[1]
+    gone = AdapterLease("1" * 64, removed.path, name="mine")
+
+    async def remove(adapter: AdapterLease) -> None:
+        if adapter == gone:
+            adapter.path.rename(tmp_path / "trash")
+
+    # What comes after the check that the files are intact is the child's reading of them.
+    monkeypatch.setattr(engine, "_check", remove)
+    with pytest.raises(NotFound, match=r"'mine' .* was removed meanwhile"):
+        await answer(engine, gone)
+    monkeypatch.undo()
+    assert await answer(engine)
+    assert engine.status().restarts == 0
 
 
 def kill(child: psutil.Process) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from peft_core.errors import InvalidInput
+from peft_core.errors import InvalidInput, NotFound
 from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -77,6 +77,6 @@ async def test_a_refusal_ends_one_request_and_says_why(engine: TorchEngine, home
     with pytest.raises(InvalidInput, match="no control token"):
         await generate(engine, GenerationRequest((Segment("<|fim|>", special=True),), 4))
     gone = replace(leased(home, "lora"), digest="0" * 64, path=home / "gone")
-    with pytest.raises(InvalidInput, match="has no folder"):
+    with pytest.raises(NotFound, match="removed meanwhile"):
         await generate(engine, GenerationRequest(PROMPT, 4, adapter=gone))
     assert (await generate(engine, GenerationRequest(PROMPT, 4)))[1].reason is not None

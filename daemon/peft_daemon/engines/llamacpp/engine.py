@@ -21,7 +21,7 @@ from typing import ClassVar
 import msgspec
 
 from peft_core.child_process import ChildGone, ChildProcess
-from peft_core.errors import EngineFailed, InvalidInput, PeftDaemonError, Unavailable, UnusableFile
+from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
 from peft_core.status_types import LLAMACPP, EngineStatus
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, LoadChecks, default_threads
@@ -256,11 +256,8 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                 return
             loaded = {a.digest for a in old.adapters}
             new = [] if adapter is None or adapter.digest in loaded else [adapter]
-            if missing := next((each for each in new if not each.path.is_file()), None):
-                raise InvalidInput(
-                    f"adapter {missing.digest[:12]} has no file", why=str(missing.path), fix="Import it again"
-                )
             for each in new:
+                each.require_present()
                 await self._check(each)
             keep = await self._usable([a for d, a in self._recent.items() if d in loaded])
             try:
@@ -269,6 +266,8 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                 raise
             except Exception as unexpected:
                 error = start_failure(unexpected)
+                for each in new:
+                    each.require_present()
                 if not new or isinstance(error, UnusableFile) or not isinstance(unexpected, EngineFailed):
                     raise error from None
                 raise EngineFailed(

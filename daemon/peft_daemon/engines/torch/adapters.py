@@ -83,8 +83,8 @@ class AdapterCache:
     def activate(self, lease: AdapterLease | None) -> LoadedAdapter:
         """Make the base compute with this adapter only; with None or scale 0 the base computes alone.
 
-        Raises InvalidInput for a folder that cannot be loaded or a scale that the adapter cannot have; no adapter is
-        active then.
+        Raises InvalidInput for a folder that cannot be loaded or a scale that the adapter cannot have, NotFound for one
+        that was removed meanwhile; no adapter is active then.
         """
         wanted = NO_ADAPTER if lease is None or lease.scale == 0 else self._get(lease)
         if wanted is not self._active:
@@ -107,7 +107,11 @@ class AdapterCache:
     def _get(self, lease: AdapterLease) -> LoadedAdapter:
         if lease.digest not in self._loaded:
             self._deactivate()
-            adapter = _load(self._base, lease.path)
+            try:
+                adapter = _load(self._base, lease.path)
+            except Exception:
+                lease.require_present()
+                raise
             while len(self._loaded) >= self._limit:
                 self._loaded.popitem(last=False)
             self._loaded[lease.digest] = adapter

@@ -203,10 +203,8 @@ class TorchEngine(SupervisedEngine[TorchChild]):
     @contextlib.asynccontextmanager
     async def _lease(self, request: GenerationRequest | None) -> AsyncGenerator[TorchChild, None]:
         adapter = request.adapter if request else None
-        if adapter is not None and adapter.scale and not adapter.path.is_dir():
-            raise InvalidInput(
-                f"adapter {adapter.digest[:12]} has no folder", why=str(adapter.path), fix="Import it again"
-            )
+        if adapter is not None and adapter.scale:
+            adapter.require_present()
         while self._current is None:
             await self.ready()
         if adapter is not None and adapter.scale and adapter.digest not in self._current.adapters:
