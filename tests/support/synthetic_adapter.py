@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,18 @@ class TinyModel:
         )
 
     def write(
-        self, path: Path, *, basename: str = "Tiny Coder", pretokenizer: str = "default", context_tokens: int = 512
+        self,
+        path: Path,
+        *,
+        basename: str = "Tiny Coder",
+        pretokenizer: str = "default",
+        context_tokens: int = 512,
+        control: Sequence[str] = (),
     ) -> BaseModel:
-        """Write the model as a GGUF file that llama.cpp serves; with the pretokenizer ``qwen2`` torch does, too."""
+        """Write the model as a GGUF file that llama.cpp serves; with the pretokenizer ``qwen2`` torch does, too.
+
+        ``control`` are control tokens besides the end of the text, in place of the first bytes, which no code has.
+        """
         writer = gguf.GGUFWriter(path, self.architecture)
         writer.add_type("model")
         writer.add_string("general.basename", basename)
@@ -83,7 +92,7 @@ class TinyModel:
         writer.add_rope_freq_base(10000.0)
         writer.add_rope_dimension_count(HEAD)
         writer.add_layer_norm_rms_eps(1e-6)
-        _add_vocabulary(writer, pretokenizer)
+        _add_vocabulary(writer, pretokenizer, control)
         writer.add_tensor("output_norm.weight", np.ones(HIDDEN, np.float32))
         writer.add_tensor("token_embd.weight", self.weights["model.embed_tokens"])
         writer.add_tensor("output.weight", self.weights["lm_head"])
@@ -205,14 +214,16 @@ def write_peft(
     return folder
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, pretokenizer: str) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, pretokenizer: str, control: Sequence[str]) -> None:
     """A byte-level BPE vocabulary, bytes spelled as GPT-2 spells them."""
     spelled = [chr(0x100 + byte) for byte in range(0x21)]
     spelled += [chr(byte) for byte in range(0x21, 0x7F)] + [chr(0x121)]
+    spelled[: len(control)] = control
+    kinds = [gguf.TokenType.CONTROL] * len(control) + [gguf.TokenType.NORMAL] * (129 - len(control))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pretokenizer)
     writer.add_token_list([*spelled, "in", "<|endoftext|>"])
-    writer.add_token_types([gguf.TokenType.NORMAL] * 129 + [gguf.TokenType.CONTROL])
+    writer.add_token_types([*kinds, gguf.TokenType.CONTROL])
     writer.add_token_merges(["i n"])
     writer.add_eos_token_id(129)
     writer.add_add_bos_token(False)
