@@ -183,6 +183,7 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
         ("model", now.model),
         ("engine", _engine(engine)),
         *([("program", engine.program)] if engine.program else []),
+        *([("fence", _fence(engine))] if engine.pid is not None else []),
         *([("code", _upstream(engine.upstream))] if engine.upstream else []),
         *([("sentences", _seldom(now.intent_engine))] if now.intent_engine else []),
         ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
@@ -240,6 +241,14 @@ def _engine(engine: EngineStatus) -> str:
         return f"{engine.kind}, not loaded: the next request loads the model"
     restarts = f", restarted {engine.restarts}×" if engine.restarts else ""
     return f"{engine.kind}, {engine.state}" + ("" if engine.responding else ", but it does not answer") + restarts
+
+
+def _fence(engine: EngineStatus) -> str:
+    """Describe what the engine's process could do if a hostile model file took it over."""
+    from peft_core.fence import FILES, NETWORK
+
+    files = "only the files that it needs" if FILES in engine.withheld else "all files of yours"
+    return f"{files}, {'no network' if NETWORK in engine.withheld else 'the network'}"
 
 
 def _seldom(engine: EngineStatus) -> str:

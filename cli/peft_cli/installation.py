@@ -21,6 +21,7 @@ from peft_cli.upstream import check_upstream
 from peft_core import __version__
 from peft_core.api_types import Task
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
+from peft_core.fence import describe_fence
 from peft_core.files import format_bytes, require_private_folder
 from peft_core.paths import Paths
 from peft_core.processes import find_program
@@ -127,6 +128,7 @@ def doctor(
         _run_check("engine", lambda: f"{_check_engine(settings, paths, Task.FILL)}. {_why_engine(settings, paths)}"),
         *([_run_check("sentences", lambda: _check_sentences(settings, paths))] if settings.intent_model else []),
         *([_run_check("upstream", lambda: check_upstream(settings, paths))] if settings.engine == UPSTREAM else []),
+        _run_check("fence", lambda: _check_fence(settings, paths)),
         _run_check("daemon", lambda: check_daemon(paths)),
         _run_check("adapters", lambda: _check_adapters(settings, paths)),
     ]
@@ -203,6 +205,17 @@ def _check_engine(settings: Settings, paths: Paths, task: Task) -> str:
     problem = f". {choice.problem}" if choice.problem else ""
     engine = factory.engine_id(settings, model)
     return f"{engine}: reads {speed.reading:.0f} tok/s, writes {speed.writing:.0f} tok/s{problem}"
+
+
+def _check_fence(settings: Settings, paths: Paths) -> str:
+    """Describe what an engine cannot reach; a system that has no means for it is no fault of the installation."""
+    if settings.confine_engines == "off":
+        return "engines have all files and the network: `confine_engines` is off"
+    model = open_catalogue(paths).by_task(settings)[Task.FILL]
+    program = choose_program(settings, paths, model.sha256).program
+    if program is not None and factory.engine_id(settings, model) == LLAMACPP:
+        return f"{program} has all files and the network: its driver may need them"
+    return describe_fence()
 
 
 def _check_sentences(settings: Settings, paths: Paths) -> str:

@@ -28,10 +28,15 @@ PR_SET_PDEATHSIG = 1
 
 
 class CommandReader:
-    """The lines of a stream, read by a thread of its own, which calls ``on_end`` after the last one."""
+    """The lines of a stream, read by a thread of its own, which calls ``on_end`` after the last one.
 
-    def __init__(self, stream: BinaryIO, on_end: Callable[[], object]) -> None:
+    ``first`` is a line that was read before.
+    """
+
+    def __init__(self, stream: BinaryIO, on_end: Callable[[], object], first: bytes = b"") -> None:
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        if first:
+            self._lines.put(first)
         threading.Thread(target=self._read, args=(stream, on_end), name="commands", daemon=True).start()
 
     def next(self) -> bytes:
@@ -53,11 +58,14 @@ class CommandReader:
 
 
 def run_child(
-    serve: Callable[[CommandReader, BinaryIO], NoReturn], at_end: Callable[[], None] = lambda: None
+    serve: Callable[[CommandReader, BinaryIO], NoReturn],
+    at_end: Callable[[], None] = lambda: None,
+    confine: Callable[[bytes], None] | None = None,
 ) -> NoReturn:
     """Call ``serve`` with the lines of stdin and a stream for answers; end this process with it or with the parent.
 
-    ``at_end`` is called right before, to end what this process has started.
+    ``at_end`` is called right before, to end what this process has started. ``confine`` is called with the first line
+    before there is a second thread, as only then no thread keeps what is given up; ``serve`` gets that line as well.
 
     Text that libraries print goes to stderr, so that stdout holds answers only.
     """
@@ -65,9 +73,15 @@ def run_child(
     end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # No orderly end is needed: the parent has ordered earlier to save what is to be kept.
-    commands = CommandReader(sys.stdin.buffer, lambda: _end(0, at_end))
     try:
+        first = b""
+        if confine is not None:
+            first = sys.stdin.buffer.readline()
+            if not first:
+                _end(0, at_end)
+            confine(first)
+        # No orderly end is needed: the parent has ordered earlier to save what is to be kept.
+        commands = CommandReader(sys.stdin.buffer, lambda: _end(0, at_end), first)
         serve(commands, answers)
     except SystemExit as asked:
         _end(asked.code if isinstance(asked.code, int) else 1, at_end)

@@ -95,6 +95,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="this machine's adapter folder as vllm or sglang sees it; adapters are loaded there; empty: no",
         ),
     ] = ""
+    confine_engines: Annotated[
+        Literal["auto", "off"],
+        Meta(
+            description="whether engines do without the network and all files but their own; auto: where the system "
+            "can keep them from those"
+        ),
+    ] = "auto"
     torch_precision: Annotated[
         Literal["auto", "float32", "bfloat16", "nf4", "int8"],
         Meta(description="number type of the weights in the torch engine; auto: nf4 on CUDA, float32 on a CPU"),

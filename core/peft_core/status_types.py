@@ -100,6 +100,8 @@ class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Null: the model runs on this machine."""
     program: str = ""
     """The ``llama-server`` that runs; empty: the package's own llama.cpp, or another engine."""
+    withheld: list[str] = []
+    """What the kernel keeps from its process: `files` (all but those that it needs), `network`."""
     program_problem: str = ""
     """What keeps the program that was measured to be the fastest from running; empty: nothing does."""
 

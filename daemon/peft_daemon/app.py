@@ -228,6 +228,7 @@ def _watched_model(
         context_tokens=context_tokens(settings, entry.context_tokens, speed),
         socket_folder=private_folder(socket_folder(paths)),
         adapters=_likely(registry, entry, engine_id),
+        adapters_folder=private_folder(registry.folder),
         states=(states, file.sha256),
         checks=LoadChecks(verifier.file_to_load, partial(registry.check_lease, engine=engine_id), verifier.suspect),
         speed=speed,

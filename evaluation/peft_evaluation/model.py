@@ -20,6 +20,7 @@ import msgspec
 from peft_core.api_types import ContextChunk, SamplingParams, Task
 from peft_core.code.document import Document, lines_of
 from peft_core.errors import InvalidInput
+from peft_core.files import private_folder
 from peft_core.status_types import TORCH
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.completion import formats
@@ -322,7 +323,8 @@ async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]
 async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
     at_once = plan.at_once or SERVED_AT_ONCE
     settings = measurement_settings(plan.installation.settings, slots=at_once)
-    async with temporary_engine(settings, plan.installation.entry, path) as engine:
+    adapters = private_folder(plan.installation.paths.adapters)
+    async with temporary_engine(settings, plan.installation.entry, path, adapters_folder=adapters) as engine:
         yield ServedModel(
             engine=engine,
             formats=plan.installation.entry.prompt_formats,

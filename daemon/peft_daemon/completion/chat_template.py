@@ -19,8 +19,8 @@ import msgspec
 
 from peft_core import processes
 from peft_core.api_types import Task
-from peft_core.confinement import forbid_network
 from peft_core.errors import InvalidInput
+from peft_core.fence import Fence, raise_fence
 from peft_core.gguf import TokenKind, Vocabulary
 from peft_daemon.completion.formats import FORMATS, Piece, PromptField, PromptFormat, cut
 from peft_daemon.engines.base import Segment
@@ -243,7 +243,7 @@ def main() -> None:
     """Read a request from stdin, write its answer to stdout."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=_RenderRequest)
     _limit_resources()
-    forbid_network()
+    raise_fence(Fence())
     sys.stdout.buffer.write(msgspec.json.encode(_serve(request)))
 
 

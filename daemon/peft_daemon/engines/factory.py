@@ -98,6 +98,7 @@ def create_engine(
     context_tokens: int,
     socket_folder: Path,
     adapters: tuple[AdapterLease, ...] = (),
+    adapters_folder: Path | None = None,
     states: tuple[Path, str] | None = None,
     checks: LoadChecks | None = None,
     speed: EngineSpeed = EngineSpeed(),
@@ -106,12 +107,12 @@ def create_engine(
 ) -> Engine:
     """Create the engine for this model, a GGUF file or a folder, without starting it.
 
-    Only this user may enter ``socket_folder``. ``adapters`` are loaded at the start where the engine can. ``states`` is
-    the folder for saved KV states and the model's sha256; None saves none. ``checks`` are called before files are
-    loaded. ``speed`` is what is known of it, which decides the length of its steps. ``measured`` is the
-    ``llama-server`` to run where the settings leave it open; if it cannot start, the wheel does, and the status says
-    so. ``problem`` is what it says from the beginning. Raises InvalidInput where the engine is not installed or cannot
-    run the model.
+    Only this user may enter ``socket_folder``. ``adapters`` are loaded at the start where the engine can; others that
+    requests name lie below ``adapters_folder``, which has to be there (None: they name no others). ``states`` is the
+    folder for saved KV states and the model's sha256; None saves none. ``checks`` are called before files are loaded.
+    ``speed`` is what is known of it, which decides the length of its steps. ``measured`` is the ``llama-server`` to run
+    where the settings leave it open; if it cannot start, the wheel does, and the status says so. ``problem`` is what it
+    says from the beginning. Raises InvalidInput where the engine is not installed or cannot run the model.
     """
     if _engine_id(settings, model_id, is_folder=model_path.is_dir()) == TORCH:
         from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions, require_installed  # noqa: PLC0415  (one or the other)
@@ -127,6 +128,8 @@ def create_engine(
                 wait_policy=settings.wait_policy,
                 batch_tokens=step_tokens(settings, speed),
                 max_loaded_adapters=settings.max_loaded_adapters,
+                adapter_folders=(*(each.path for each in adapters), *filter(None, (adapters_folder,))),
+                confined=settings.confine_engines != "off",
                 checks=checks,
             )
         )
@@ -156,6 +159,7 @@ def create_engine(
             gpu_layers=settings.gpu_layers,
             flash_attention=settings.flash_attention,
             states=SavedStatesOptions(states[0], limit_bytes, states[1]) if states and limit_bytes else None,
+            confined=settings.confine_engines != "off",
             checks=checks,
         )
     )

@@ -18,6 +18,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 from peft_core.child_process import ChildGone, ChildProcess
 from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
+from peft_core.fence import fenced_off
 from peft_core.status_types import EngineState, EngineStatus
 from peft_core.tasks import BackgroundTasks
 from peft_daemon.adapters.manifest import AdapterLease
@@ -194,6 +195,11 @@ class SupervisedEngine(ABC, Generic[C]):
         await asyncio.gather(*(self._dispose(child) for child in set(self._children)))
         await self._announce()
 
+    @property
+    @abstractmethod
+    def _confined(self) -> bool:
+        """Whether children begin by giving up what they do not need."""
+
     def status(self) -> EngineStatus:
         """Return the state, the serving process and the last error, without waiting."""
         current, error = self._current, self._last_error
@@ -208,6 +214,7 @@ class SupervisedEngine(ABC, Generic[C]):
             adapters=self._loaded(current) if current else [],
             last_error=error.cause if error else "",
             fix=error.fix if error else "",
+            withheld=list(fenced_off()) if current and self._confined else [],
             responding=current is None or not (current.heartbeat.missed or current.process.stopped()),
         )
 

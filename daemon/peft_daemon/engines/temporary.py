@@ -41,11 +41,13 @@ async def temporary_engine(
     *,
     context_tokens: int | None = None,
     adapters: tuple[AdapterLease, ...] = (),
+    adapters_folder: Path | None = None,
 ) -> AsyncGenerator[Engine, None]:
     """Start the engine of ``settings`` with the model at ``path``; yield it when ready, stop it after the block.
 
-    ``context_tokens`` bounds the context instead of the model's own length; ``adapters`` are loaded at the start.
-    No KV states are saved. Raises InvalidInput where the engine is not installed, EngineFailed where it cannot start.
+    ``context_tokens`` bounds the context instead of the model's own length; ``adapters`` are loaded at the start, and
+    others that requests name lie below ``adapters_folder``. No KV states are saved. Raises InvalidInput where the
+    engine is not installed, EngineFailed where it cannot start.
     """
     # Not below the user's folders: the path of a socket has room for 103 bytes.
     with tempfile.TemporaryDirectory(prefix="pd-") as folder:
@@ -56,6 +58,7 @@ async def temporary_engine(
             context_tokens=limits.context_tokens(settings, context_tokens or entry.context_tokens),
             socket_folder=Path(folder),
             adapters=adapters,
+            adapters_folder=adapters_folder,
         )
         await engine.start()
         try:

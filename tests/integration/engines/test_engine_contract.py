@@ -117,7 +117,9 @@ def make_files(folder: Path, engine: str) -> Files:
 def create(engine: str, model: Path, sockets: Path, checks: LoadChecks | None = None) -> SupervisedEngine[Any]:
     """An engine with a child of its own."""
     if engine == TORCH:
-        return TorchEngine(TorchOptions("tiny", model, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks))
+        adapters = (model.parent / "registry",)
+        options = TorchOptions("tiny", model, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks)
+        return TorchEngine(replace(options, adapter_folders=adapters))
     program = {PROGRAM: llama_server_program, BUILD: built_llama_server}.get(engine, lambda: None)()
     options = LlamaCppOptions("tiny", model, sockets, context_tokens=CONTEXT_TOKENS, threads=1, checks=checks)
     return LlamaCppEngine(replace(options, program=program))

@@ -38,7 +38,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def options(home: Path) -> TorchOptions:
-    return TorchOptions("tiny", home / "qwen2.gguf", context_tokens=100_000, threads=1)
+    return TorchOptions(
+        "tiny", home / "qwen2.gguf", context_tokens=100_000, threads=1, adapter_folders=(home / "registry",)
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

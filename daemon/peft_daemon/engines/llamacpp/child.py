@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, Literal, NoReturn
 
 import msgspec
 
 from peft_core.child_main import CommandReader, run_child
-from peft_core.confinement import forbid_network
+from peft_core.fence import Fence, raise_fence
 from peft_daemon.engines.llamacpp.program import ServerProgram, describe_end
 from peft_daemon.engines.waiting import WaitPolicy, set_wait_policy
 
@@ -60,6 +61,8 @@ class LlamaCppChildConfig(msgspec.Struct, frozen=True, kw_only=True, tag="engine
     gpu_layers: int = -1
     """Layers of the model on the graphics card; -1: as the server decides."""
     flash_attention: FlashAttention = "auto"
+    confined: bool = True
+    """Whether it gives up the network and all other files, where the system can keep it from them."""
 
 
 class PlainServerConfig(msgspec.Struct, frozen=True, kw_only=True, tag="plain"):
@@ -89,7 +92,23 @@ class LlamaCppChildReady(msgspec.Struct, frozen=True):
 def main() -> None:
     """Serve until stdin is closed."""
     program = ServerProgram()
-    run_child(partial(serve, program), at_end=program.kill)
+    run_child(partial(serve, program), at_end=program.kill, confine=confine)
+
+
+def confine(first_line: bytes) -> None:
+    """Keep this process to the files that its configuration names; a program has the rights that its driver needs."""
+    match msgspec.json.decode(first_line, type=ChildConfig):
+        case LlamaCppChildConfig(confined=True, program="") as config:
+            raise_fence(
+                Fence(
+                    reads=tuple(map(Path, (config.model, *config.adapters))),
+                    writes=(Path(config.states_folder),) if config.states_folder else (),
+                    sockets=(Path(config.host).parent,) if config.host.endswith(".sock") else (),
+                    network=not config.host.endswith(".sock"),
+                )
+            )
+        case PlainServerConfig(model=model):
+            raise_fence(Fence(reads=(Path(model),), network=True))
 
 
 def serve(program: ServerProgram, commands: CommandReader, answers: BinaryIO) -> NoReturn:
@@ -109,8 +128,6 @@ def serve(program: ServerProgram, commands: CommandReader, answers: BinaryIO) ->
         code = program.wait()
         print(f"{config.program} {describe_end(code)}", file=sys.stderr)
         raise SystemExit(1)
-    if isinstance(config, LlamaCppChildConfig) and config.host.endswith(".sock"):
-        forbid_network()
     import xllamacpp  # noqa: PLC0415  (100 MB of native code: only after the configuration proved readable)
 
     server = xllamacpp.Server(_parameters(xllamacpp, config))

@@ -84,6 +84,8 @@ class LlamaCppOptions:
     flash_attention: FlashAttention = "auto"
     states: SavedStatesOptions | None = None
     """None saves no KV states."""
+    confined: bool = True
+    """See ``ChildConfig``."""
     checks: LoadChecks | None = None
     """None loads files unchecked."""
 
@@ -302,6 +304,10 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                 usable.append(adapter)
         return tuple(usable)
 
+    @property
+    def _confined(self) -> bool:
+        return self._options.confined and self._options.program is None
+
     def status(self) -> EngineStatus:
         """Return the status with the program that runs, and what kept another one from running."""
         options = self._options
@@ -349,6 +355,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             program=str(options.program or ""),
             gpu_layers=options.gpu_layers,
             flash_attention=options.flash_attention,
+            confined=options.confined,
         )
         try:
             async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:

@@ -7,9 +7,12 @@ daemon starts it by its module name and does not import it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -17,9 +20,10 @@ from typing import BinaryIO, NoReturn
 
 import msgspec
 
+from peft_core import processes
 from peft_core.child_main import CommandReader, run_child
-from peft_core.confinement import forbid_network
 from peft_core.errors import EngineFailed, PeftDaemonError
+from peft_core.fence import Fence, raise_fence
 from peft_core.wire_errors import error_body
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
@@ -37,10 +41,24 @@ from peft_daemon.engines.torch.messages import (
 )
 from peft_daemon.engines.waiting import set_wait_policy
 
+NVIDIA_DRIVER, NVIDIA_DEVICE = Path("/proc/driver/nvidia"), Path("/dev/nvidia-uvm")
+"""The driver, where it is loaded, and the last device that it makes."""
+DEVICES_LIMIT_S = 60.0
+
 
 def main() -> None:
     """Serve until stdin closes."""
-    run_child(serve)
+    run_child(serve, confine=confine)
+
+
+def confine(first_line: bytes) -> None:
+    """Keep this process to the files that its configuration names."""
+    config = msgspec.json.decode(first_line, type=TorchChildConfig)
+    if config.confined:
+        make_graphics_devices()
+        # Libraries ask for it when they are imported and fail if none can be written; they keep nothing there.
+        tempfile.gettempdir()
+        raise_fence(Fence(reads=tuple(map(Path, (config.model, *config.reads)))))
 
 
 def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
@@ -54,6 +72,17 @@ def serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     threading.Thread(target=_work_or_end, args=(child,), daemon=True).start()
     while True:
         child.take(commands.next())
+
+
+def make_graphics_devices() -> None:
+    """Have NVIDIA's driver make the devices that are missing: it starts a program with privileges for that.
+
+    A process behind a fence could not start it.
+    """
+    if NVIDIA_DRIVER.exists() and not NVIDIA_DEVICE.exists():
+        code = "import ctypes; ctypes.CDLL('libcuda.so.1').cuInit(0)"
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            processes.run(processes.python_code(code), timeout=DEVICES_LIMIT_S, capture_output=True)
 
 
 def _work_or_end(child: _Child) -> None:
@@ -74,9 +103,6 @@ class _Child:
         set_wait_policy(config.wait_policy, threads=config.threads)
         import torch  # noqa: PLC0415
 
-        # This is when the driver may start a program that makes its devices, which it could not afterwards.
-        torch.cuda.is_available()
-        forbid_network()
         from peft_daemon.engines.torch.adapters import AdapterCache  # noqa: PLC0415
         from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
         from peft_daemon.engines.torch.encoder_decoder import text_generator  # noqa: PLC0415

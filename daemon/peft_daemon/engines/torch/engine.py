@@ -43,6 +43,7 @@ from peft_daemon.engines.torch.messages import (
     encode,
 )
 from peft_daemon.engines.waiting import WaitPolicy
+from peft_daemon.models.content import side_files, weight_files
 
 log = logging.getLogger("peft_daemon.engines")
 
@@ -64,6 +65,10 @@ class TorchOptions:
     wait_policy: WaitPolicy = "auto"
     batch_tokens: int = 16
     max_loaded_adapters: int = 8
+    adapter_folders: tuple[Path, ...] = ()
+    """Folders below which all adapters lie that requests name; they have to be there."""
+    confined: bool = True
+    """See ``TorchChildConfig``."""
     checks: LoadChecks | None = None
     """None loads files unchecked."""
 
@@ -182,14 +187,18 @@ class TorchEngine(SupervisedEngine[TorchChild]):
 
     async def _spawn_first(self) -> TorchChild:
         options = self._options
+        model = await self._file_to_load(options.model_path)
+        linked = [each.resolve() for each in (*weight_files(model), *side_files(model)) if each.is_symlink()]
         config = TorchChildConfig(
-            model=str(await self._file_to_load(options.model_path)),
+            model=str(model),
             precision=options.precision,
             context_tokens=options.context_tokens,
             threads=options.threads or default_threads(),
             wait_policy=options.wait_policy,
             step_tokens=options.batch_tokens,
             max_loaded_adapters=options.max_loaded_adapters,
+            reads=[str(each) for each in (*options.adapter_folders, *linked)],
+            confined=options.confined,
         )
         async with self._starting(CHILD_MODULE, encode(config)) as process:
             try:
@@ -218,6 +227,10 @@ class TorchEngine(SupervisedEngine[TorchChild]):
 
     async def _count(self, child: TorchChild, texts: Sequence[str]) -> list[int]:
         return await child.count_tokens(texts)
+
+    @property
+    def _confined(self) -> bool:
+        return self._options.confined
 
     def _loaded(self, child: TorchChild) -> list[str]:
         return child.adapters

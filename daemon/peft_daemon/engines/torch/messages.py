@@ -29,6 +29,10 @@ class TorchChildConfig(msgspec.Struct, frozen=True, kw_only=True):
     step_tokens: int
     """Prompt tokens that a CPU reads between two checks for a cancelled request."""
     max_loaded_adapters: int
+    reads: list[str] = []
+    """All files and folders that it reads, with those to which links of the model lead."""
+    confined: bool = True
+    """Whether it gives up the network and all other files, where the system can keep it from them."""
 
 
 class TorchChildReady(msgspec.Struct, frozen=True, kw_only=True):

@@ -144,6 +144,7 @@ class UpstreamEngine:
             adapters=local.adapters if local else [],
             last_error=trouble.cause if trouble else "",
             fix=trouble.fix if trouble else "",
+            withheld=local.withheld if local else [],
             responding=failure is None or local is None or local.responding,
             upstream=UpstreamStatus(
                 url=self._options.address.url,
