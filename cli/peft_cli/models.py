@@ -11,8 +11,8 @@ import typer
 
 from peft_cli.output import Json, emit, run, termination_interrupts
 from peft_core import settings
-from peft_core.errors import Cancelled, Conflict, InvalidInput, NotFound
-from peft_core.files import format_bytes, is_full
+from peft_core.errors import Cancelled, Conflict, InvalidInput, NotFound, is_full
+from peft_core.files import format_bytes
 from peft_core.http_download import NoProgress
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve

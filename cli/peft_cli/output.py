@@ -26,7 +26,16 @@ from urllib.request import url2pathname
 import msgspec
 import typer
 
-from peft_core.errors import Cancelled, InvalidInput, NotFound, PeftDaemonError, UnusablePath
+from peft_core.errors import (
+    FREE_SPACE,
+    Cancelled,
+    InvalidInput,
+    NoSpace,
+    NotFound,
+    PeftDaemonError,
+    UnusablePath,
+    is_full,
+)
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.wire_errors import error_body
@@ -79,6 +88,8 @@ def expected(error: Exception) -> PeftDaemonError:
     """Return any error as a PeftDaemonError; the traceback of an unexpected one goes to a file or to stderr."""
     if isinstance(error, PeftDaemonError):
         return error
+    if is_full(error):
+        return NoSpace("the disk is full", why=str(error), fix=FREE_SPACE)
     if isinstance(error, OSError) and error.filename:
         return UnusablePath(error)
     if os.environ.get(TRACEBACK):

@@ -6,6 +6,8 @@ exit code, the daemon into an HTTP status and a JSON body; nothing else in the p
 
 from __future__ import annotations
 
+import errno
+import re
 from typing import ClassVar
 
 
@@ -80,10 +82,11 @@ class UnusablePath(Conflict):
     """A file or folder that the system does not let this user use as it has to be used."""
 
     def __init__(self, error: OSError, path: object = None) -> None:
+        correct = "Correct it or its permissions, or set PEFT_DAEMON_HOME to a folder of your own"
         super().__init__(
             f"cannot use {path or error.filename}",
             why=error.strerror or str(error),
-            fix="Correct it or its permissions, or set PEFT_DAEMON_HOME to a folder of your own",
+            fix=FREE_SPACE if is_full(error) else correct,
         )
 
 
@@ -109,7 +112,27 @@ class DownloadFailed(PeftDaemonError):
     code, status, exit_code = "download_failed", 502, 8
 
 
+class NoSpace(PeftDaemonError):
+    """The disk is full; what was saved before is untouched."""
+
+    code, status, exit_code = "no_space", 507, 9
+
+
 class Cancelled(PeftDaemonError):
     """The user interrupted long work; what was done so far is kept where it can be resumed."""
 
     code, status, exit_code = "cancelled", 499, 130
+
+
+FREE_SPACE = "Free some space, then give the same command again"
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+_NATIVE_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust, such as safetensors, tell the system's error."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Return whether a write failed for want of room: a full disk, a quota, or a limit on file sizes."""
+    if isinstance(error, OSError):
+        return error.errno in _DISK_FULL
+    told = _NATIVE_ERROR.search(str(error))
+    return told is not None and int(told[1]) in _DISK_FULL

@@ -24,7 +24,7 @@ PRIVATE_MODE = 0o600
 SHARED_MODE = 0o666
 """Everybody may whom the user's umask lets."""
 PARTIAL_PREFIX = ".partial-"
-"""Begins the names of folders that are being written."""
+"""Begins the names of files and folders that are being written."""
 
 WINDOWS_REPLACE_ATTEMPTS = 50
 WINDOWS_REPLACE_RETRY_S = 0.01
@@ -33,8 +33,6 @@ WINDOWS_REPLACE_RETRY_S = 0.01
 SAMPLE_BLOCKS, SAMPLE_BLOCK_BYTES = 1024, 4096
 SAMPLE_HEAD_BYTES, SAMPLE_TAIL_BYTES = 1 << 20, 1 << 18
 """Sizes of a sample: 5.5 MB, read in 6 ms where the file is in memory; of a file of 491 MB a block each 0.5 MB."""
-
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
 # Writing a file
@@ -84,6 +82,22 @@ def _write(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
         raise
 
 
+@contextmanager
+def atomic_file(final: Path) -> Iterator[Path]:
+    """Yield the path of a file to write; at the end of the block it gets the name ``final``.
+
+    An error removes it. Remains of an attempt that a crash ended are overwritten.
+    """
+    staged = final.with_name(f"{PARTIAL_PREFIX}{final.name}")
+    try:
+        yield staged
+        sync_file(staged)
+        _replace(staged, final)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
 def _replace(source: Path, target: Path) -> None:
     for _ in range(WINDOWS_REPLACE_ATTEMPTS if sys.platform == "win32" else 0):
         try:
@@ -93,6 +107,26 @@ def _replace(source: Path, target: Path) -> None:
         else:
             return
     source.replace(target)
+
+
+def append_line(descriptor: int, line: bytes) -> None:
+    """Append ``line`` and a line end to a file that is open for reading and writing, or leave it as it was.
+
+    Half a line at its end, which a killed process left, gets its end first. Raises OSError.
+    """
+    size = os.lseek(descriptor, 0, os.SEEK_END)
+    half = False
+    if size:
+        os.lseek(descriptor, size - 1, os.SEEK_SET)
+        half = os.read(descriptor, 1) != b"\n"
+    left = memoryview((b"\n" if half else b"") + line + b"\n")
+    try:
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except BaseException:
+        os.ftruncate(descriptor, size)
+        os.lseek(descriptor, size, os.SEEK_SET)
+        raise
 
 
 def sync_file(path: Path) -> None:
@@ -253,11 +287,6 @@ def free_bytes(folder: Path) -> int:
 
     existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     return shutil.disk_usage(existing).free
-
-
-def is_full(error: OSError) -> bool:
-    """Return whether a write failed for want of room: a full disk, a quota, or a limit on file sizes."""
-    return error.errno in _DISK_FULL
 
 
 def format_bytes(count: int) -> str:

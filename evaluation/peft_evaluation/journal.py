@@ -64,12 +64,13 @@ class Journal(Generic[T]):
         return self
 
     def append(self, value: T) -> None:
-        """Write one line; it survives the end of this process. Raises ValueError outside the block."""
+        """Write one line, which survives the end of this process, or none of it.
+
+        Raises ValueError outside the block, OSError when the disk takes no more.
+        """
         if self._file is None:
             raise ValueError("the journal is not open")
-        line = memoryview(msgspec.json.encode(value) + b"\n")
-        while line:
-            line = line[os.write(self._file, line) :]
+        files.append_line(self._file, msgspec.json.encode(value))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

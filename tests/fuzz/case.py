@@ -69,9 +69,15 @@ def run(target: Target, folder: Path, files: dict[Path, bytes], number: int) -> 
     """Run the case of this number; raises Fault."""
     draw = Random(zlib.crc32(target.name.encode()) * 2**32 + number)
     name = draw.choice(sorted(target.changes))
-    changed = target.changes[name](files[folder / name], draw)
+    attempt(target, folder, files, name, target.changes[name](files[folder / name], draw), case=f"case {number}")
+
+
+def attempt(
+    target: Target, folder: Path, files: dict[Path, bytes], name: str, content: bytes, *, case: str = "a case"
+) -> None:
+    """Let the target read its folder, where one file has this content; raises Fault."""
     restored(folder, files)
-    (folder / name).write_bytes(changed)
+    (folder / name).write_bytes(content)
     WATCH.seen.clear()
     try:
         with _limited():
@@ -82,13 +88,13 @@ def run(target: Target, folder: Path, files: dict[Path, bytes], number: int) -> 
                 WATCH.on = False
     except PeftDaemonError as error:
         if not error.what:
-            raise Fault(f"{target.name} {number}: an error that says nothing") from error
+            raise Fault(f"{target.name}, {case}: an error that says nothing") from error
     except BaseException as error:
-        raise Fault(f"{target.name}, case {number}, {name} = {changed[:600]!r}: {error!r}"[:1500]) from error
+        raise Fault(f"{target.name}, {case}, {name} = {content[:600]!r}: {error!r}"[:1500]) from error
     inside = os.path.realpath(folder)
     outside = [each for each in WATCH.seen if not (target.writes and f"{each}/".startswith(f"{inside}/"))]
     if outside:
-        raise Fault(f"{target.name}, case {number}: touched {outside[:3]}")
+        raise Fault(f"{target.name}, {case}: touched {outside[:3]}")
 
 
 @contextmanager

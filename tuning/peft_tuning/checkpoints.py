@@ -7,7 +7,7 @@ another name, synced and renamed. The two newest checkpoints are kept, and the b
 
 from __future__ import annotations
 
-import errno
+import io
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from peft_core.errors import InvalidInput, PeftDaemonError
+from peft_core.errors import InvalidInput, NoSpace, is_full
 from peft_core.files import PARTIAL_PREFIX, atomic_folder, file_sha256
 
 MAX_CHECKPOINTS = 2
@@ -27,13 +27,8 @@ WEIGHTS, OPTIMIZER, SCHEDULER = "trained.safetensors", "optimizer.pt", "schedule
 TRAINER_STATE = "trainer_state.json"
 """Named as by transformers' Trainer, which wrote it in earlier versions."""
 SUMMARY = "checkpoint.json"
+_FILES = frozenset({WEIGHTS, OPTIMIZER, SCHEDULER, TRAINER_STATE})
 _STEP, _BEST = "step-", "best-"
-
-
-class NoSpace(PeftDaemonError):
-    """The disk is full; what was saved before is untouched."""
-
-    code, status, exit_code = "no_space", 507, 9
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,6 +103,8 @@ class CheckpointSummary(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     best_step: int | None
     """Step of the best weights so far, which are in a folder of their own."""
+    best_sha256: str | None = None
+    """sha256 of their file; None without any, and in checkpoints of earlier versions."""
     sha256: dict[str, str]
     """sha256 of every other file, by name."""
 
@@ -146,12 +143,20 @@ class CheckpointStore:
     def latest(self) -> Checkpoint | None:
         """Return the newest complete and undamaged checkpoint; leftovers of a crash are skipped."""
         for folder in self._folders(_STEP):
-            summary = _read(folder)
-            if summary is None or not all(_matches(folder / name, sha) for name, sha in summary.sha256.items()):
-                continue
-            if summary.best_step is None or self._best(summary.best_step).is_dir():
+            if (summary := _read(folder)) is not None and self._is_intact(folder, summary):
                 return Checkpoint(folder, summary)
         return None
+
+    def _is_intact(self, folder: Path, summary: CheckpointSummary) -> bool:
+        """Whether all files are there that a run goes on from, as they were written."""
+        if not summary.sha256.keys() >= _FILES:
+            return False
+        if not all(_matches(folder / name, sha) for name, sha in summary.sha256.items()):
+            return False
+        if summary.best_step is None:
+            return True
+        best = self._best(summary.best_step) / WEIGHTS
+        return best.is_file() if summary.best_sha256 is None else _matches(best, summary.best_sha256)
 
     def save(
         self,
@@ -165,15 +170,17 @@ class CheckpointStore:
 
         def write(folder: Path) -> None:
             save_file(_contiguous(weights), folder / WEIGHTS)
-            torch.save(dict(optimizer), folder / OPTIMIZER)
-            torch.save(dict(scheduler), folder / SCHEDULER)
+            (folder / OPTIMIZER).write_bytes(_serialized(optimizer))
+            (folder / SCHEDULER).write_bytes(_serialized(scheduler))
             (folder / TRAINER_STATE).write_bytes(msgspec.json.encode(state))
             sha = {each.name: file_sha256(each) for each in sorted(folder.iterdir())}
-            summary = CheckpointSummary(step=state.step, best_step=state.best_step, sha256=sha)
+            summary = CheckpointSummary(
+                step=state.step, best_step=state.best_step, best_sha256=self._best_sha256(state.best_step), sha256=sha
+            )
             (folder / SUMMARY).write_bytes(msgspec.json.encode(summary))
 
         folder = self._publish(f"{_STEP}{state.step:07}", write)
-        self._prune()
+        self._prune(newest=folder.name)
         return folder
 
     def save_best(self, step: int, weights: Mapping[str, Tensor]) -> None:
@@ -204,12 +211,17 @@ class CheckpointStore:
         write_folder(self.root / name, write, full=full)
         return self.root / name
 
-    def _prune(self) -> None:
-        kept = self._folders(_STEP)[:MAX_CHECKPOINTS]
+    def _best_sha256(self, step: int | None) -> str | None:
+        best = None if step is None else self._best(step) / WEIGHTS
+        return file_sha256(best) if best is not None and best.is_file() else None
+
+    def _prune(self, newest: str) -> None:
+        """Delete what no run goes on from; a folder after ``newest`` is damaged, or the run had gone on from it."""
+        kept = [folder for folder in self._folders(_STEP) if folder.name <= newest][:MAX_CHECKPOINTS]
         summaries = [_read(folder) for folder in kept]
         best = {self._best(each.best_step) for each in summaries if each is not None and each.best_step is not None}
-        for folder in (*self._folders(_STEP)[MAX_CHECKPOINTS:], *self._folders(_BEST), *self._folders(PARTIAL_PREFIX)):
-            if folder not in best:
+        for folder in (*self._folders(_STEP), *self._folders(_BEST), *self._folders(PARTIAL_PREFIX)):
+            if folder not in best and folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -231,13 +243,11 @@ def restore(model: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
             own[name].copy_(each)
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether a write failed because the disk is full, as the system, torch or safetensors report it."""
-    full = {errno.ENOSPC, errno.EDQUOT}
-    if isinstance(error, OSError) and error.errno in full:
-        return True
-    text = str(error).lower()
-    return "no space left" in text or "quota exceeded" in text or "os error 28" in text
+def _serialized(values: Mapping[str, Any]) -> bytes:
+    """Return what ``torch.save`` writes, which does not tell why a write failed if it writes a file itself."""
+    buffer = io.BytesIO()
+    torch.save(dict(values), buffer)
+    return buffer.getvalue()
 
 
 def _contiguous(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -265,6 +275,6 @@ def write_folder(final: Path, write: Callable[[Path], None], *, full: NoSpace) -
             write(staged)
             shutil.rmtree(final, ignore_errors=True)
     except Exception as error:
-        if is_disk_full(error):
+        if is_full(error):
             raise full from None
         raise

@@ -1,7 +1,8 @@
 """A tuning run from the user's request to an adapter in use: load, train, judge, register, activate.
 
 The order matters. Everything that can be refused is refused before anything is loaded; an adapter is judged before it
-is registered, and registered before it is activated.
+is registered, and registered before it is activated. What is to be done with it is written down before that, so a run
+that is killed meanwhile does the rest when it is resumed.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
-from peft_core.errors import Conflict, InvalidInput, NotFound
-from peft_core.files import private_folder
+from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError
+from peft_core.files import private_folder, write_durable
 from peft_core.paths import Paths
 from peft_core.tasks import OnProgress
+from peft_daemon.adapters.blobs import check_adapter
 from peft_daemon.adapters.manifest import SHORT_DIGEST_LENGTH, Manifest, require_usable_name
 from peft_daemon.engines import factory
 from peft_daemon.engines.torch import families
@@ -59,6 +61,22 @@ class TuneRequest:
     """Time for training and judging; None: as many steps as the job says."""
     start: StartingPoint | None = None
     """The adapter that it begins with."""
+
+
+OUTCOME_FILE = "outcome.json"
+
+
+class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of ``outcome.json``: what a run came to, from before the registry is changed on."""
+
+    digest: str
+    """Of the adapter in the run's folder."""
+    by_digest: bool
+    """Whether the name goes on to mean what it means now."""
+    verdict: GateVerdict | None
+    unlearned: int
+    registered: AdapterRegistered | None = None
+    """The run's last event; None: the registry may not be changed yet, or not in all that there is to change."""
 
 
 def check(request: TuneRequest, installation: Installation) -> None:
@@ -105,11 +123,22 @@ def run(request: TuneRequest, installation: Installation, on_progress: OnProgres
 
     check(request, installation)
     folder = private_folder(installation.folder(request.name))
+    outcome = _read_outcome(folder)
     finished = (folder / trainer.ADAPTER).exists() and not (folder / trainer.CHECKPOINTS).exists()
-    if finished and not request.resume:
+    if (finished or (outcome and outcome.registered)) and not request.resume:
         shutil.rmtree(folder)
         private_folder(folder)
     on_progress = on_progress if is_main_process() else ignore
+    last: AdapterRegistered | ModelWritten
+    if request.resume and outcome is not None and _is_whole(outcome, folder / trainer.ADAPTER, installation):
+        if not is_main_process():
+            return
+        if outcome.verdict is not None:
+            on_progress(outcome.verdict)
+        last = _conclude(request, installation, outcome)
+        shutil.rmtree(folder / trainer.CHECKPOINTS, ignore_errors=True)
+        on_progress(last)
+        return
     with publish_tuning_notice(installation.paths, request.name):
         data = request.load_data(on_progress)
         prepared = prepare(request, installation, data, on_progress)
@@ -118,7 +147,6 @@ def run(request: TuneRequest, installation: Installation, on_progress: OnProgres
         gc.collect()
         if not is_main_process():
             return
-        last: AdapterRegistered | ModelWritten
         if methods.get(request.job.method).makes_adapter:
             last = _register(request, installation, data, result, on_progress)
         else:
@@ -162,7 +190,7 @@ def _register(
     result: TuneResult,
     on_progress: OnProgress[TuneEvent],
 ) -> AdapterRegistered:
-    """Judge a repository's adapter, describe it, register it, and put it in use unless there is an objection."""
+    """Judge a repository's adapter, describe it, and do with it what follows from that."""
     verdict = None
     if request.repository is not None:
         from peft_tuning.judging import Court, judge_adapter  # noqa: PLC0415  (torch: seconds)
@@ -177,13 +205,59 @@ def _register(
         on_progress(verdict)
     write_description(request.name, installation.entry, data, result, verdict)
     refused = request.repository is not None and not (verdict and verdict.activate)
-    registry = installation.registry
-    # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
-    by_digest = refused and registry.is_named_in_use(request.name)
-    manifest = registry.import_(result.adapter, name=request.name, base=installation.base, moves_name=not by_digest)
-    unlearned = _note_learned(request, installation, data, result, manifest.digest)
-    event = msgspec.structs.replace(_activate(request, installation, manifest, verdict), unlearned=unlearned)
-    return msgspec.structs.replace(event, name=manifest.digest[:SHORT_DIGEST_LENGTH]) if by_digest else event
+    digest = check_adapter(result.adapter, installation.base).digest(installation.base.sha256)
+    outcome = RunOutcome(
+        digest=digest,
+        # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
+        by_digest=refused and installation.registry.is_named_in_use(request.name),
+        verdict=verdict,
+        unlearned=_note_learned(request, installation, data, result, digest),
+    )
+    _write_outcome(result.adapter.parent, outcome)
+    return _conclude(request, installation, outcome)
+
+
+def _conclude(request: TuneRequest, installation: Installation, outcome: RunOutcome) -> AdapterRegistered:
+    """Register the adapter in the run's folder, and put it in use unless there is an objection.
+
+    A second call does what the first was kept from; what is done already is only told again.
+    """
+    if outcome.registered is not None:
+        return outcome.registered
+    from peft_tuning.trainer import ADAPTER  # noqa: PLC0415  (transformers' optimizers: seconds)
+
+    folder = installation.folder(request.name)
+    manifest = installation.registry.import_(
+        folder / ADAPTER, name=request.name, base=installation.base, moves_name=not outcome.by_digest
+    )
+    event = _activate(request, installation, manifest, outcome.verdict)
+    event = msgspec.structs.replace(event, unlearned=outcome.unlearned)
+    if outcome.by_digest:
+        event = msgspec.structs.replace(event, name=manifest.digest[:SHORT_DIGEST_LENGTH])
+    _write_outcome(folder, msgspec.structs.replace(outcome, registered=event))
+    return event
+
+
+def _write_outcome(folder: Path, outcome: RunOutcome) -> None:
+    write_durable(folder / OUTCOME_FILE, msgspec.json.format(msgspec.json.encode(outcome), indent=2))
+
+
+def _read_outcome(folder: Path) -> RunOutcome | None:
+    """Return what a run came to; None for one that has not come so far, and for a file that cannot be read."""
+    try:
+        return msgspec.json.decode((folder / OUTCOME_FILE).read_bytes(), type=RunOutcome)
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _is_whole(outcome: RunOutcome, adapter: Path, installation: Installation) -> bool:
+    """Return whether the adapter is the one that the outcome is about; else the run goes on from its checkpoint."""
+    if outcome.registered is not None:
+        return True
+    try:
+        return check_adapter(adapter, installation.base).digest(installation.base.sha256) == outcome.digest
+    except (PeftDaemonError, OSError):
+        return False
 
 
 def _note_learned(

@@ -28,7 +28,7 @@ from torch import nn
 from transformers.optimization import Adafactor, get_linear_schedule_with_warmup
 from transformers.trainer_pt_utils import get_parameter_names
 
-from peft_core.errors import Cancelled, Conflict, PeftDaemonError
+from peft_core.errors import Cancelled, Conflict, NoSpace, PeftDaemonError
 from peft_core.tasks import OnProgress
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.models.catalogue import PromptFormats
@@ -38,7 +38,6 @@ from peft_tuning.checkpoints import (
     SCHEDULER,
     Checkpoint,
     CheckpointStore,
-    NoSpace,
     TrainingState,
     restore,
     trained_weights,

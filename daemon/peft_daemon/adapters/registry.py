@@ -18,7 +18,17 @@ import msgspec
 
 from peft_core import files
 from peft_core.api_types import BASE, AdapterSummary, Task
-from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
+from peft_core.errors import (
+    FREE_SPACE,
+    Conflict,
+    InvalidInput,
+    NoSpace,
+    NotFound,
+    PeftDaemonError,
+    Unavailable,
+    UnusableFile,
+    is_full,
+)
 from peft_core.files import private_folder
 from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP, UPSTREAM
@@ -299,7 +309,8 @@ class AdapterRegistry:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             if form == "gguf":
-                shutil.copyfile(self._blobs.gguf(manifest.digest), target)
+                with files.atomic_file(target) as staged:
+                    shutil.copyfile(self._blobs.gguf(manifest.digest), staged)
             else:
                 with files.atomic_folder(target) as staged:
                     shutil.copytree(
@@ -376,15 +387,18 @@ class AdapterRegistry:
         except OSError as error:
             raise self._unwritable(error) from None
         with held:
-            self._blobs.prepare()
             try:
-                yield
+                self._blobs.prepare()
+                try:
+                    yield
+                finally:
+                    self._blobs.prepare()
             except OSError as error:
                 raise self._unwritable(error) from error
-            finally:
-                self._blobs.prepare()
 
-    def _unwritable(self, error: OSError) -> Unavailable:
+    def _unwritable(self, error: OSError) -> PeftDaemonError:
+        if is_full(error):
+            return NoSpace(f"the disk is full: the adapters in {self._folder} were not changed", fix=FREE_SPACE)
         return Unavailable(
             f"cannot change the adapters in {self._folder}",
             why=error.strerror or str(error),

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from peft_core.errors import UnusablePath
-from peft_core.files import private_folder, write_private
+from peft_core.files import append_line, private_folder, write_private
 from peft_core.paths import Paths
 from peft_daemon.learning.state import learning_folder
 
@@ -72,9 +72,10 @@ class LearningLog:
         try:
             private_folder(self._file.parent)
             self._keep_small()
-            descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(self._file, flags, 0o600)
             try:
-                os.write(descriptor, msgspec.json.encode(entry) + b"\n")
+                append_line(descriptor, msgspec.json.encode(entry))
             finally:
                 os.close(descriptor)
         except OSError as error:

@@ -103,7 +103,7 @@ def run_folder(paths: Paths, name: str) -> Path:
 
 
 def can_resume(paths: Paths, name: str) -> bool:
-    """Return whether a run of this name has a checkpoint to go on from."""
+    """Return whether a run of this name has a checkpoint to go on from, or came to its end and nobody was told."""
     folder = run_folder(paths, name)
-    checkpoints = folder / "checkpoints"
-    return (folder / "run.json").exists() and checkpoints.is_dir() and any(checkpoints.glob("step-*"))
+    begun = (folder / "outcome.json").exists() or any((folder / "checkpoints").glob("step-*"))
+    return begun and (folder / "run.json").exists()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peft_core import files
-from peft_core.errors import Conflict, DownloadFailed, NotFound
+from peft_core.errors import Conflict, DownloadFailed, NotFound, is_full
 from peft_core.files import file_sha256, format_bytes
 from peft_core.http_download import DownloadProgress, NoProgress, PartialFile
 from peft_core.paths import Paths
@@ -199,7 +199,7 @@ class ModelStore:
             with self.locked(entry, progress):
                 return self.find(entry) or self._adopt(entry, progress) or self._fetch(entry, local, progress)
         except OSError as error:
-            if files.is_full(error):
+            if is_full(error):
                 raise self._no_room(entry, entry.bytes - self.staged_bytes(entry)) from error
             raise self._unwritable(error) from error
 

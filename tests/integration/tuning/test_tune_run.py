@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,10 +50,45 @@ def test_a_lora_is_registered_and_in_use(installation: Installation) -> None:
     assert chosen is not None
     assert (chosen.digest, chosen.licence, chosen.prompt_format) == (last.digest, "MIT", "instruct-v1")
     assert installation.registry.resolve(Task.FILL) is None
-    assert {path.name for path in Path(last.folder).iterdir()} == {"README.md", "loss.svg", "adapter", "run.json"}
+    assert {path.name for path in Path(last.folder).iterdir()} == {
+        *("README.md", "loss.svg", "adapter", "run.json", "outcome.json")
+    }
     assert chosen.metrics["train_examples"] == 6
     config = json.loads(Path(last.folder, "adapter/adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == installation.entry.hub_name != "", "other tools find the base"
+
+
+def unregistered(installation: Installation, last: AdapterRegistered) -> Path:
+    """Make it a run that was killed when all was judged and described, and nothing registered; returns its folder."""
+    shutil.rmtree(installation.paths.adapters)
+    folder = Path(last.folder)
+    outcome = json.loads((folder / "outcome.json").read_text())
+    (folder / "outcome.json").write_text(json.dumps({**outcome, "registered": None}))
+    return folder
+
+
+def test_a_run_that_was_killed_while_it_registered_its_adapter_registers_it_when_it_is_resumed(
+    installation: Installation,
+) -> None:
+    told = events(request("lora"), installation)
+    unregistered(installation, told[-1])
+    assert events(request("lora", resume=True), installation) == [told[-1]], "nothing is trained again"
+    assert installation.registry.get("sums").digest == told[-1].digest
+    assert installation.registry.resolve(Task.INTENT) is not None
+    installation.registry.use("base", Task.INTENT)
+    assert events(request("lora", resume=True), installation) == [told[-1]]
+    assert installation.registry.resolve(Task.INTENT) is None, "what the user chose since then stays"
+
+
+def test_an_adapter_that_was_damaged_before_it_was_registered_is_made_again(installation: Installation) -> None:
+    told = events(request("lora"), installation)
+    weights = unregistered(installation, told[-1]) / "adapter/adapter_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    again = events(request("lora", resume=True), installation)
+    assert again[-1] == told[-1]
+    assert len(again) > 1 and installation.registry.get("sums").digest == told[-1].digest
 
 
 def test_a_name_that_is_taken_needs_an_update_which_can_be_rolled_back(installation: Installation) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from peft_core import files
-from peft_core.errors import Conflict, UnusablePath
+from peft_core.errors import Conflict, UnusablePath, is_full
 from peft_core.files import private_folder, read_private, write_private
+from support.limited_files import files_of_at_most
 
 
 def test_a_file_on_a_full_disk_stays_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +27,61 @@ def test_a_file_on_a_full_disk_stays_the_old_one(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError, match="No space left"):
         files.write_durable(tmp_path / "x", b"new")
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("x", b"old")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
+def test_a_line_that_finds_no_room_is_not_begun_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        files.append_line(descriptor, b"first")
+        with files_of_at_most(12), pytest.raises(OSError, match="too large") as full:
+            files.append_line(descriptor, b"second, which is too long")
+        assert is_full(full.value)
+        assert path.read_bytes() == b"first\n"
+        files.append_line(descriptor, b"third")
+    finally:
+        os.close(descriptor)
+    assert path.read_bytes() == b"first\nthird\n"
+
+
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDWR | os.O_APPEND])
+def test_half_a_line_of_a_killed_process_takes_no_later_line_with_it(tmp_path: Path, flags: int) -> None:
+    path = tmp_path / "lines"
+    path.write_bytes(b"whole\nha")
+    descriptor = os.open(path, flags)
+    try:
+        files.append_line(descriptor, b"next")
+    finally:
+        os.close(descriptor)
+    assert path.read_bytes() == b"whole\nha\nnext\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
+def test_a_copy_that_finds_no_room_is_not_there_and_what_was_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "copy"
+    path.write_bytes(b"old")
+    with files_of_at_most(10), pytest.raises(OSError, match="too large"), files.atomic_file(path) as staged:
+        staged.write_bytes(b"new and too long")
+    assert [each.name for each in tmp_path.iterdir()] == ["copy"]
+    assert path.read_bytes() == b"old"
+    with files.atomic_file(path) as staged:
+        staged.write_bytes(b"new")
+    assert [each.name for each in tmp_path.iterdir()] == ["copy"]
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
+def test_a_full_disk_is_known_whoever_writes(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with files_of_at_most(100), pytest.raises(SafetensorError) as full:
+        save_file({"a": np.zeros(1000)}, tmp_path / "a.safetensors")
+    assert is_full(full.value)
+    assert not is_full(SafetensorError("I/O error: Permission denied (os error 13)"))
+    assert not is_full(PermissionError(errno.EACCES, "x"))
+    assert UnusablePath(OSError(errno.ENOSPC, "No space left on device"), "x").fix.startswith("Free some space")
 
 
 def test_discarding_what_is_gone_is_done(tmp_path: Path) -> None:

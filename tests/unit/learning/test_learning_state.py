@@ -141,8 +141,8 @@ def test_the_log_has_every_entry_and_is_bounded(paths: Paths) -> None:
     assert [each.figures for each in log.entries("/a")] == [{"exact": 0.5}]
     with log.file.open("ab") as file:
         file.write(b'{"time": 1, "repo')
-    with log.file.open("ab") as file:
-        file.write(b"\n")
+    log.add("/a", LearningEvent.PAUSED, "after half a line")
+    assert [each.text for each in log.entries()] == ["first", "second", "after half a line"]
     for number in range(100):
         log.add("/a", LearningEvent.PAUSED, f"number {number}")
     entries = log.entries()

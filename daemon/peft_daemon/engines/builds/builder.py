@@ -23,14 +23,13 @@ from typing import IO, Protocol
 import msgspec
 import psutil
 
-from peft_core.errors import Conflict, EngineFailed
+from peft_core.errors import Conflict, EngineFailed, is_full
 from peft_core.files import (
     SHARED_MODE,
     atomic_folder,
     file_sha256,
     format_bytes,
     free_bytes,
-    is_full,
     write_atomic,
 )
 from peft_core.http_download import DownloadProgress

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from peft_core.errors import DownloadFailed, NotFound
-from peft_core.files import file_sha256, is_full, private_folder, sync_folder
+from peft_core.errors import DownloadFailed, NotFound, is_full
+from peft_core.files import file_sha256, private_folder, sync_folder
 from peft_core.http_download import (
     DEFAULT_HUB,
     DownloadProgress,
