@@ -18,8 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from peft_core import files
 from peft_core.errors import Cancelled
 from peft_tuning import checkpoints, methods, trainer

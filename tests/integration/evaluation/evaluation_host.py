@@ -1,8 +1,9 @@
 """A process that evaluates on a tiny base and can be killed: prints what it is told of, one JSON line each.
 
-python evaluation_host.py HOME [--resume] [--ray HOST:PORT] [--long] [--hold COUNT FILE]
+python evaluation_host.py HOME [--resume] [--report] [--ray HOST:PORT] [--long] [--hold COUNT FILE]
 
-With ``--hold`` it stands still when so many are answered in all, until the file is there.
+With ``--report`` it goes on to the report. With ``--hold`` it stands still when so many are answered in all, until the
+file is there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from peft_cli.progress_view import JsonLines
-from peft_evaluation.runner import EvaluateRequest, EvaluationEvent, SampleAnswered, answer_all
+from peft_evaluation.runner import EvaluateRequest, EvaluationEvent, SampleAnswered, answer_all, evaluate
 from peft_evaluation.sample import Sample, SampleSet
 from peft_evaluation.strategies import Sweep
 from peft_tuning.data.examples import IntentExample
@@ -83,4 +84,4 @@ if __name__ == "__main__":
     if "--hold" in sys.argv:
         count, gate = sys.argv[sys.argv.index("--hold") + 1 :][:2]
         on_progress = holding(on_progress, int(count), Path(gate))
-    answer_all(asked, here, on_progress)
+    (evaluate if "--report" in sys.argv else answer_all)(asked, here, on_progress)

@@ -7,8 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
@@ -65,6 +68,7 @@ rank = 8               # prefix tuning has no rank, so this cell fails
 [options.ia3]
 learning_rate = 0.5
 """
+KILLS = int(os.environ.get("PEFT_DAEMON_KILLS", "20"))
 LORA, IA3 = "tiny-tiny-qwen2-rows-lora-7", "tiny-tiny-qwen2-rows-ia3-7"
 PREFIX_REASON = "'rank' is not an option of prefix: it has virtual_tokens"
 Event = dict[str, Any]
@@ -158,6 +162,60 @@ def test_after_a_kill_only_what_is_missing_is_done(story: Story) -> None:
     journal = Journal(story.home.data / "evaluations" / "tiny-tiny-qwen2-rows" / "answers.jsonl", SampleResult)
     asked = [answer.key for answer in journal.read()]
     assert len(asked) == len(set(asked)) == 4 * 4
+
+
+def of(home: Home, name: str) -> Home:
+    """A study of this name in the same home: two adapters and the base, a minute in all."""
+    text = STUDY_FILE[: STUDY_FILE.index("[options.prefix]")].replace('"tiny"', f'"{name}"')
+    file = home.file.with_name(f"{name}.toml")
+    file.write_text(text.replace('"lora", "prefix", "ia3"', '"lora", "ia3"').replace("epochs = 16", "epochs = 4"))
+    return Home(home.environment, file)
+
+
+def results(home: Home, name: str) -> dict[str, Any]:
+    """The digests of a study's adapters, and its answers, by cell."""
+    registry = AdapterRegistry(Paths.from_environment(home.environment).adapters)
+    listed = registry.list_adapters(check=True)
+    assert not [each.damaged for each in listed if each.damaged]
+    begins = f"{name}-tiny-qwen2-rows"
+    adapters = {each.name.removeprefix(begins): each.digest for each in listed if each.name.startswith(begins)}
+    journal = Journal(home.data / "evaluations" / begins / "answers.jsonl", SampleResult)
+    answers = list(journal.read())
+    given = {(each.strategy.replace(begins, ""), *each.key[1:]): each.given.texts[0] for each in answers}
+    assert len(given) == len(answers), "nothing is asked twice"
+    return adapters | given
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600)
+def test_a_study_that_is_killed_again_and_again_loses_nothing_and_has_the_same_results(home: Home) -> None:
+    command = [sys.executable, "-m", "peft_daemon", "evaluate", "--json", "--study"]
+    run_cli("evaluate", "--study", str(of(home, "alone").file), "--json", environment=home.environment)
+    expected, top = results(home, "alone"), Path(home.environment["PEFT_DAEMON_HOME"])
+    draw, kills, number = Random(20), 0, 0
+    while kills < KILLS:
+        name, number, code = f"killed{number}", number + 1, 1
+        study, kept = of(home, name), dict[str, Any]()
+        while code != 0:
+            environment = {**os.environ, **home.environment}
+            with subprocess.Popen([*command, str(study.file)], env=environment, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                if kills < KILLS:
+                    for _ in islice(iter(process.stdout.readline, b""), draw.randrange(60)):
+                        pass
+                    time.sleep(draw.uniform(0, 1))
+                    process.kill()
+                process.communicate(timeout=600)
+            code = process.returncode
+            assert code in (0, -signal.SIGKILL)
+            kills += code != 0
+            wait_until(lambda: not processes(top), "the end of the step's process")
+            found = results(home, name)
+            assert kept.items() <= found.items() <= expected.items()
+            kept = found
+        assert found == expected
+        assert STUDY.read(study.data / "studies" / name).tables
+    print(f"\n{kills} kills, {number} studies")
 
 
 @pytest.mark.long

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -30,6 +33,9 @@ CONTROL = (
     *("<|repo_name|>", "<|file_sep|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"),
 )
 LIMIT_S = 240.0
+KILLS = int(os.environ.get("PEFT_DAEMON_KILLS", "20"))
+MOST_S = 40.0
+"""A daemon that learns lives no longer than this; a run takes about as long on a machine with nothing else to do."""
 PASSES = 3
 """Passes over the repository's code, which a run has time for."""
 
@@ -164,6 +170,60 @@ def test_a_run_gives_way_to_completions_dies_with_its_daemon_is_resumed_and_come
     (adapter,) = [each for each in listed if each["name"] == now["adapter"]]
     assert bool(adapter["active_for"]) == now["in_use"] == (events[-1] == "learned")
     assert home.here()["line"].startswith("waits: nothing new since")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(4 * 3600)
+def test_a_daemon_that_is_killed_again_and_again_while_it_learns_loses_nothing_and_comes_to_the_end(
+    home: LearningHome,
+) -> None:
+    draw, kills, lines = Random(20), 0, 0
+    shop = OwnRepository(home.root / "shop")
+    for number in range(24):
+        shop.commit({f"shop/more{number}.py": module(number)}, when=1_700_001_000 + number)
+    home.learn("on")
+    before = home.here()["last_at"]
+    ended = False
+    while not ended:
+        with home.daemon() as (daemon, _client):
+            if home.here()["last_at"] == before:
+                home.learn("now", "--no-wait")
+            if kills >= KILLS:
+                wait_until(lambda: has_ended(home, before), "the end of the run", limit_s=1200)  # noqa: B023
+            else:
+                soon = time.monotonic() + draw.uniform(0, MOST_S)
+                wait_until(lambda: time.monotonic() > soon or has_ended(home, before), "a while")  # noqa: B023
+                pid = home.here()["pid"]
+                daemon.kill()
+                daemon.wait()
+                kills += 1
+                wait_until(lambda pid=pid: not pid or not alive(pid), "the end of the run with its daemon")
+        now, entries = home.here(), home.learn("log", "--all")["entries"]
+        assert now["choice"] == "on" and len(entries) >= lines, "nothing that was noted is lost"
+        lines = len(entries)
+        listed = json.loads(home.cli("adapters", "list", "--json"))
+        assert not [each for each in listed if each.get("damaged")]
+        ended = kills >= KILLS and now["last_at"] > before
+        if now["last_at"] > before and not ended:
+            # It came to its end between two kills: there is more to learn.
+            before = now["last_at"]
+            for number in range(8):
+                shop.commit({f"shop/kill{kills}_{number}.py": module(100 + kills + number)}, when=1_700_002_000 + kills)
+    assert home.events()[-1] in ("learned", "refused", "removed")
+    assert not list((home.home / "data" / "tuning").glob("*"))
+    print(f"\n{kills} kills; {', '.join(home.events())}")
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def has_ended(home: LearningHome, before: float) -> bool:
+    """Whether a run has ended since ``before``; one under way gets a share of a busy machine."""
+    now = home.here()
+    if now["pid"] and psutil.pid_exists(now["pid"]):
+        favour(psutil.Process(now["pid"]))
+    return bool(now["last_at"] > before)
 
 
 @pytest.mark.long
