@@ -52,17 +52,25 @@ class Fault(AssertionError):
 
 def restored(folder: Path, files: dict[Path, bytes]) -> None:
     """Make the folder what it was."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            if not any(each.is_relative_to(path) for each in files):
-                path.rmdir()
-        elif path not in files:
-            path.unlink()
+    # Names are text as far as possible: with paths this took a third of the time of all cases.
+    wanted = {str(path) for path in files} | {str(parent) for path in files for parent in path.parents}
+    for top, below, names in os.walk(folder, topdown=False):
+        for name in (*names, *below):
+            if f"{top}/{name}" not in wanted:
+                path = Path(top, name)
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     for path, content in files.items():
-        if not path.exists() or path.read_bytes() != content:
+        if not _has(path, content):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             path.chmod(0o600)
+
+
+def _has(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def run(target: Target, folder: Path, files: dict[Path, bytes], number: int) -> None:

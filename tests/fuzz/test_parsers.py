@@ -5,8 +5,11 @@ Each case has a number, which gives the same change each time. ``PEFT_DAEMON_FUZ
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,21 @@ LONG_CASES = int(os.environ.get("PEFT_DAEMON_FUZZ_CASES", "1000000"))
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(1200)]
 
 
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Log nothing: pytest would keep a line for each of a million cases."""
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def attacked(target: Target, folder: Path, numbers: range) -> None:
     target.prepare(folder)
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     faults: dict[str, str] = {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unlogged():
         warnings.simplefilter("ignore")
         for number in numbers:
             try:

@@ -26,6 +26,7 @@ from typing import Any
 
 import matplotlib.figure  # noqa: F401  (imported once, for all forks)
 
+from peft_cli.output import expected
 from peft_core.api_types import Task
 from peft_core.errors import PeftDaemonError
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -118,11 +119,12 @@ def forked(work: Callable[[], None], *, killed_after_s: float | None = None) -> 
         try:
             work()
             code = 0
-        except PeftDaemonError as error:
+        except Exception as failure:
+            error = expected(failure)  # as the command line ends with it
             code = error.exit_code
+            if not isinstance(failure, PeftDaemonError | OSError):
+                traceback.print_exc()
             print(error.line, flush=True)
-        except BaseException:
-            traceback.print_exc()
         os._exit(code)
     if killed_after_s is not None:
         time.sleep(killed_after_s)

@@ -313,9 +313,8 @@ class AdapterRegistry:
                     shutil.copyfile(self._blobs.gguf(manifest.digest), staged)
             else:
                 with files.atomic_folder(target) as staged:
-                    shutil.copytree(
-                        self._blobs.peft(manifest.digest), staged, copy_function=shutil.copyfile, dirs_exist_ok=True
-                    )
+                    for file in self._blobs.peft(manifest.digest).iterdir():
+                        shutil.copyfile(file, staged / file.name)
                     if form == "peft-float16":
                         round_to_float16(staged)
         except FileNotFoundError:
