@@ -29,7 +29,7 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: lock locked release run test test-all $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
+.PHONY: lock locked release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -46,7 +46,13 @@ $(E2E_PARTS): $(VENV)/test.stamp
 # Also what takes long: llama.cpp compiled for this machine, all tuning methods on the real model, the whole typing
 # benchmark, and a soak of half an hour on each engine (PEFT_DAEMON_SOAK_S).
 test-all: test
-	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/integration tests/e2e tests/fuzz tests/long
+	$(BIN)/python -m pytest -m long -s --durations=0 --durations-min=1 tests/unit tests/integration tests/e2e tests/fuzz tests/long
+	$(MAKE) --no-print-directory fuzz
+
+# A search for faults in the readers of files that is guided by coverage, so many seconds for each (docs/testing.md).
+FUZZ_S ?= 60
+fuzz: $(VENV)/fuzz.stamp
+	PYTHONPATH=tests $(BIN)/python -m fuzz.guided --seconds $(FUZZ_S)
 
 lint: python-check vscode-check
 
@@ -114,6 +120,10 @@ $(VENV)/base.stamp: $(VENV)/python.stamp $(INPUTS)
 
 $(VENV)/test.stamp: $(VENV)/base.stamp $(INPUTS)
 	$(PIP) --editable '.[all,ray]' --group test
+	touch $@
+
+$(VENV)/fuzz.stamp: $(VENV)/test.stamp
+	$(PIP) --group fuzz
 	touch $@
 
 # No package needs its install script here, so none is run.

@@ -11,12 +11,14 @@ copied to ``seeds``, an input is tried in every run of the tests. Each target is
 from __future__ import annotations
 
 import argparse
+import platform
 import re
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -98,6 +100,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.target is not None:
         search(given.target, given.out, given.seconds)
+    if find_spec("atheris") is None:
+        wanted = sys.platform == "linux" and platform.machine() == "x86_64"
+        sys.exit("atheris is not there: `pip install --group fuzz`" if wanted else 0)
     from fuzz.seeds import folder_name
     from fuzz.targets import TARGETS
 

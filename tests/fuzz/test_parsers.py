@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fuzz.case import Fault, run
+from fuzz.case import Fault, attempt, run
+from fuzz.seeds import content_of, seeds
 from fuzz.targets import TARGETS, Target
 
 CASES = 16_000
@@ -57,6 +58,15 @@ def attacked(target: Target, folder: Path, numbers: range) -> None:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_a_changed_file_is_refused_or_read_and_nothing_else_happens(target: Target, tmp_path: Path) -> None:
     attacked(target, tmp_path, range(CASES // len(TARGETS)))
+
+
+@pytest.mark.parametrize("target", [each for each in TARGETS if [*seeds(each)]], ids=lambda target: target.name)
+def test_what_broke_a_reader_once_breaks_it_no_more(target: Target, tmp_path: Path) -> None:
+    target.prepare(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for case in seeds(target):
+        name, content = content_of(target, case)
+        attempt(target, tmp_path, files, name, content)
 
 
 @pytest.mark.long
