@@ -333,6 +333,7 @@ class Learner:
         try:
             await asyncio.to_thread(self._conclude, current, await self._watch(current))
         finally:
+            current.run.kill()  # one that nobody watches would not give way
             self.current = None
 
     async def _begin(self, state: RepositoryState, needs: RunNeeds, minutes: float | None) -> CurrentRun:
@@ -384,8 +385,9 @@ class Learner:
                 if not ended.done() and not current.ending:
                     await self._decide(current)
                 if current.ran_s - counted_s >= COUNT_S or ended.done():
-                    self.store.add_minutes((current.ran_s - counted_s) / 60)
-                    counted_s = current.ran_s
+                    with contextlib.suppress(PeftDaemonError):  # a full disk: it is counted with the next minute
+                        self.store.add_minutes((current.ran_s - counted_s) / 60)
+                        counted_s = current.ran_s
             return ended.result()
         except asyncio.CancelledError:
             current.ending = "the daemon ended"
@@ -414,7 +416,6 @@ class Learner:
 
     def _conclude(self, current: CurrentRun, end: RunEnd) -> None:
         """Write down how a run ended; remove what is not needed any more. Blocks."""
-
         conclusions: list[Conclusion] = []
 
         def changed(state: RepositoryState) -> RepositoryState:

@@ -223,7 +223,9 @@ class TuningRun:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it at once; returns without waiting."""
+        """End it at once, if it has not ended; returns without waiting."""
+        if self._process.returncode is not None:
+            return
         with contextlib.suppress(psutil.Error):
             kill_tree(psutil.Process(self.pid))
 

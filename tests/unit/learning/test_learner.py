@@ -25,11 +25,13 @@ from peft_core.api_types import (
     Task,
 )
 from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable
+from peft_core.paths import Paths
 from peft_core.status_types import LearningActivity, LearningChoice
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.learning import learner as learner_module
 from peft_daemon.learning import service as service_module
+from peft_daemon.learning.conditions import MachineState
 from peft_daemon.learning.versions import serving_now
 from support.own_repository import OwnRepository
 from support.waiting import until
@@ -106,6 +108,60 @@ async def test_what_a_run_had_no_time_for_is_learned_by_the_next_one_if_that_one
     await until(lambda: len(here.commands) >= 2, "the next run")
     here.finish(VERDICT, {**registered(made, in_use=False), "unlearned": 300})
     await until(lambda: (here.learner.waits.get(here.root) or "").startswith("nothing new"), "that it waits")
+
+
+async def test_a_run_goes_on_although_its_minutes_cannot_be_written_down(
+    here: LearnerHere, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peft_daemon.learning.learner.COUNT_S", 0.0)
+    (paths.data / "learning/minutes.json").mkdir(parents=True)
+    await here.act(LearningAction.ON)
+    run = await here.running()
+    current = here.learner.current
+    assert current is not None
+    step = current.run.progress.step
+    await until(lambda: current.run.progress.step > step + 20, "that it goes on")
+    here.request()
+    await until(lambda: run.status() == psutil.STATUS_STOPPED, "that it still gives way")
+
+
+async def test_a_run_that_nobody_can_watch_is_ended(here: LearnerHere, monkeypatch: pytest.MonkeyPatch) -> None:
+    await here.act(LearningAction.ON)
+    run = await here.running()
+
+    def read(**_kwargs: object) -> MachineState:
+        raise ValueError("what nobody thought of")
+
+    monkeypatch.setattr(here.machine, "read", read)
+    await ended(here)
+    await until(lambda: not run.is_running() or run.status() == psutil.STATUS_ZOMBIE, "the end of its process")
+
+
+async def test_a_run_that_came_to_its_end_while_nobody_listened_is_asked_again(
+    make_learner: Make, paths: Paths, store: Store, shop: OwnRepository, registry: AdapterRegistry
+) -> None:
+    here = make_learner()
+    await here.act(LearningAction.ON)
+    here.learner.start()
+    await here.running()
+    assert here.learner.current is not None
+    here.learner.current.run.kill()
+    await ended(here)
+    await here.learner.close()
+    folder = paths.data / "tuning" / "shop-learned"
+    folder.mkdir(parents=True)
+    for name in ("run.json", "outcome.json"):
+        (folder / name).write_text("{}")
+    made = store("shop-learned", 1)
+    registry.use("shop-learned", Task.FILL, shop.root)
+    again = make_learner()
+    again.finish(VERDICT, registered(made))
+    again.learner.ask(again.root)
+    again.learner.start()
+    await until(lambda: again.learner.store.get(again.root).serving, "what it learned")
+    assert again.commands[-1][-1] == "resume"
+    assert not folder.exists()
+    await again.learner.close()
 
 
 async def test_a_run_that_has_begun_by_itself_can_be_asked_for(here: LearnerHere) -> None:
