@@ -47,7 +47,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, 
     """The texts of a run that nothing interrupted."""
     home = tmp_path_factory.mktemp("alone")
     with host(home) as process:
-        process.communicate(timeout=120)
+        process.communicate(timeout=300)
     assert process.returncode == 0
     found = answers(home)
     assert len(found) == ALL
@@ -70,7 +70,7 @@ def test_after_an_interruption_nothing_is_lost_and_nothing_asked_twice(
     before = answers(tmp_path)
     assert len(before) >= min(after, ALL)
     with host(tmp_path, "--resume") as process:
-        printed, _ = process.communicate(timeout=120)
+        printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert printed.count('"answered"') == ALL - len(before)
     assert {answer.key: answer.given.texts[0] for answer in answers(tmp_path)} == alone
