@@ -69,21 +69,26 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(AnswerLikelihood(exact, nats) for exact, nats in self.holes[contestant])
 
 
-def measure(repository: Path, folder: Path, *, minutes: float, holes: int, threads: int) -> Result:
-    """Learn one repository, or go on with it, and judge it."""
+def measure(
+    repository: Path, folder: Path, *, minutes: float, documents: int | None, holes: int, threads: int
+) -> Result:
+    """Learn one repository, or go on with it, and judge it; ``documents`` takes the place of the time."""
     ground = Ground.of(repository, holes=holes)
     data, entry, start = ground.data, ground.installation.entry, ground.start
     if start is None:
         raise SystemExit(f"nothing serves by default in {repository}: is the base the default model?")
     print(data.provenance, flush=True)
-    job = with_start(TuneJob(method="lora", threads=threads, **short_run("lora")), start)  # type: ignore[arg-type]
+    job = with_start(
+        TuneJob(method="lora", threads=threads, limit=documents, **short_run("lora")),  # type: ignore[arg-type]
+        start,
+    )
     run = folder / "run"
     begun = (run / FILE).exists()
     if begun:
         job = budget.as_begun(job, load_identity(run))
     model = load_model(ground.installation.base.path, methods.get("lora").precision_on("cpu"))
     prepared = prepare.prepare(job, model, data, entry.prompt_formats, start=start)
-    if not begun:
+    if not begun and documents is None:
         prepared = budget.fit(prepared, minutes * 60)
     trained = train(prepared, run, tell, resume=begun)
     sweep = ground.encoded(data.validation[: round(len(data.validation) * SWEEP_SHARE)])
@@ -175,6 +180,7 @@ def main() -> None:
     parser.add_argument("repositories", type=Path, nargs="*", help="clones with their history")
     parser.add_argument("--folder", type=Path, required=True, help="for results and interrupted runs")
     parser.add_argument("--minutes", type=float, default=22.0, help="of training: three quarters of half an hour")
+    parser.add_argument("--documents", type=int, help="learned once each, whatever the time, as on a busy machine")
     parser.add_argument("--holes", type=int, default=128, help="of each of the two held-out parts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--report", type=Path, help="a file whose text below `<!-- results -->` is replaced")
@@ -184,7 +190,14 @@ def main() -> None:
         folder = options.folder / repository.resolve().name
         file = folder / "result.json"
         if not file.exists():
-            found = measure(repository, folder, minutes=options.minutes, holes=options.holes, threads=options.threads)
+            found = measure(
+                repository,
+                folder,
+                minutes=options.minutes,
+                documents=options.documents,
+                holes=options.holes,
+                threads=options.threads,
+            )
             file.write_bytes(msgspec.json.encode(found))
             shutil.rmtree(folder / "run")
     files = sorted(options.folder.glob("*/result.json"))
