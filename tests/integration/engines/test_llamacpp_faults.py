@@ -210,6 +210,16 @@ async def test_loading_an_adapter_goes_on_when_the_request_for_it_is_given_up(
         await serving.wait_for_status(lambda status: status.adapters == [leases[0].digest])
 
 
+async def test_promise_26_an_engine_that_is_killed_while_it_loads_an_adapter_is_started_once_more(
+    serving: LlamaCppEngine, leases: list[AdapterLease], spawned: asyncio.Queue[int]
+) -> None:
+    asked = asyncio.create_task(answer(serving, leases[0]))
+    psutil.Process(await asyncio.wait_for(spawned.get(), LIMIT_S)).kill()
+    assert await asked
+    assert serving.status().adapters == [leases[0].digest]
+    assert serving.status().restarts == 0
+
+
 async def test_promise_26_never_more_than_two_engines_live_and_a_third_waits_for_room(
     serving: LlamaCppEngine, leases: list[AdapterLease], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,7 +263,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                 await self._check(each)
             keep = await self._usable([a for d, a in self._recent.items() if d in loaded])
             try:
-                fresh = await self._spawn((*keep, *new)[-self._options.max_loaded_adapters :])
+                fresh = await self._spawn_with((*keep, *new)[-self._options.max_loaded_adapters :])
             except Unavailable:
                 raise
             except Exception as unexpected:
@@ -284,6 +284,21 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             self._take_over(fresh)
             self._background.spawn(self._drain(old))
         await self._announce()
+
+    async def _spawn_with(self, adapters: tuple[AdapterLease, ...]) -> LlamaCppChild:
+        """Start a child with these adapters, once more if it died while it loaded them.
+
+        An adapter is at fault only where the second child dies as well: the system may have ended the first.
+        """
+        try:
+            return await self._spawn(adapters)
+        except UnusableFile:
+            raise
+        except EngineFailed as error:
+            for each in adapters:
+                each.require_present()
+            log.warning("an engine is started once more: %s", error.cause)
+            return await self._spawn(adapters)
 
     async def _drain(self, old: LlamaCppChild) -> None:
         """End a replaced child once its last request has finished."""
