@@ -301,9 +301,9 @@ def _masked_at(parts: tuple[str, ...], found: list[ValueSpan]) -> tuple[str, ...
     return tuple(done)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2048)
 def _in_line(line: str) -> tuple[ValueSpan, ...]:
-    """Return the values of one line. Cached: while somebody types, only one line changes."""
+    """Return the values of one line. Cached: while somebody types, only one line changes, a new one with each key."""
     return tuple(_found_in(line))
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_daemon.engines.base import GenerationRequest, Segment
+from peft_daemon.engines.llamacpp.server import TokenCache
 from support.played_llama import PlayedLlama
 
 TEXT = "a line of many words that is long enough"
@@ -36,3 +37,17 @@ async def test_a_prompt_is_read_in_steps_as_long_as_the_request_says(step_tokens
         read = [chunk.timings.prompt_evaluated async for chunk in chunks]
     assert read[-1] == length
     assert llama.orders.count("/completion") == -(-length // (step_tokens or 5)) == steps
+
+
+def test_cached_token_ids_are_those_of_the_texts_used_last_and_of_so_many_characters() -> None:
+    cache = TokenCache(limit=10)
+    cache.put("abcd", [1, 2], special=False)
+    cache.put("efgh", [3], special=False)
+    assert cache.get("abcd", special=False) == [1, 2]
+    cache.put("ijk", [4], special=False)
+    assert cache.get("efgh", special=False) is None, "it was not used for the longest time"
+    assert (cache.get("abcd", special=False), cache.get("ijk", special=False)) == ([1, 2], [4])
+    assert cache.get("ijk", special=True) is None
+    cache.put("longer than all", [5], special=False)
+    assert cache.get("longer than all", special=False) is None
+    assert cache.get("ijk", special=False) == [4]

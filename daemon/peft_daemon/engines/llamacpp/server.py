@@ -27,9 +27,34 @@ from peft_daemon.engines.llamacpp.slots import Slot, SlotAdapters, Slots
 CONNECT_S = 10.0
 KEEP_ALIVE_S = 3.0
 STEPS_PER_LONG_STEP = 4
-MAX_CACHED_TEXTS = 1024
-MAX_CACHED_TEXT_CHARACTERS = 200_000
-"""The token ids of longer texts are not cached."""
+MAX_CACHED_TEXTS, MAX_CACHED_CHARACTERS = 1024, 1_000_000
+"""Of texts whose token ids are cached, together. The prompts of somebody who types differ by a key: each is a text."""
+
+
+class TokenCache:
+    """The token ids of the texts that were used last, of ``limit`` characters together."""
+
+    def __init__(self, limit: int = MAX_CACHED_CHARACTERS) -> None:
+        self._limit, self._characters = limit, 0
+        self._tokens: OrderedDict[tuple[str, bool], array[int]] = OrderedDict()
+        """A list of integers would take nine times the memory of an array."""
+
+    def get(self, text: str, *, special: bool) -> list[int] | None:
+        """Return the token ids of a text; None where they are not known."""
+        if (known := self._tokens.get((text, special))) is None:
+            return None
+        self._tokens.move_to_end((text, special))
+        return known.tolist()
+
+    def put(self, text: str, tokens: Sequence[int], *, special: bool) -> None:
+        """Keep the token ids of a text that is not known yet, unless it is too long."""
+        if len(text) > self._limit or (text, special) in self._tokens:
+            return
+        self._tokens[text, special] = array("I", tokens)
+        self._characters += len(text)
+        while self._characters > self._limit or len(self._tokens) > MAX_CACHED_TEXTS:
+            (oldest, _), _ = self._tokens.popitem(last=False)
+            self._characters -= len(oldest)
 
 
 class LlamaServerClient:
@@ -57,8 +82,7 @@ class LlamaServerClient:
             connect_s=CONNECT_S,
             keep_alive_s=KEEP_ALIVE_S,
         )
-        self._tokens: OrderedDict[tuple[str, bool], array[int]] = OrderedDict()
-        """Cached token ids. A list of integers would take nine times the memory of an array."""
+        self._tokens = TokenCache()
         self.slots = Slots(slots)
         self.states = None if states is None else SlotStateSaver(states, self.slots, digests, self._post)
         self._context_tokens, self._step_tokens = context_tokens, step_tokens
@@ -76,16 +100,11 @@ class LlamaServerClient:
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Return the token ids of ``text``; control tokens are recognised only when ``special``."""
-        key = (text, special)
-        if (known := self._tokens.get(key)) is not None:
-            self._tokens.move_to_end(key)
-            return known.tolist()
+        if (known := self._tokens.get(text, special=special)) is not None:
+            return known
         body = {"content": text, "add_special": False, "parse_special": special}
         tokens: list[int] = (await self._json("POST", "/tokenize", body))["tokens"]
-        if len(text) <= MAX_CACHED_TEXT_CHARACTERS:
-            self._tokens[key] = array("I", tokens)
-            if len(self._tokens) > MAX_CACHED_TEXTS:
-                self._tokens.popitem(last=False)
+        self._tokens.put(text, tokens, special=special)
         return tokens
 
     async def detokenize(self, tokens: Sequence[int]) -> str:
