@@ -51,15 +51,14 @@ class TinyServing:
 
     def engines(self) -> list[psutil.Process]:
         """The engine's processes that live."""
-        return [each for each in self.children() if each.status() != psutil.STATUS_ZOMBIE]
+        return [each for each, status in self.children().items() if status != psutil.STATUS_ZOMBIE]
 
-    def children(self) -> list[psutil.Process]:
-        """All processes that the daemon started and has not waited for, dead ones too."""
-        found = []
+    def children(self) -> dict[psutil.Process, str]:
+        """All processes that the daemon started and has not waited for, dead ones too, each with its status."""
+        found = {}
         for each in psutil.Process(self.daemon.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.status()
-                found.append(each)
+                found[each] = each.status()
         return found
 
     def engine_sockets(self) -> list[Path]:
