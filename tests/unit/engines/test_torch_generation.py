@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from peft_core.api_types import FinishReason, SamplingParams
-from peft_core.errors import InvalidInput
+from peft_core.errors import InvalidInput, NotFound
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.engines.base import GenerationRequest, Segment
 from support.collected_answer import Answer
@@ -155,7 +155,10 @@ def test_the_least_recently_used_adapter_leaves_memory_and_comes_back(tmp_path: 
 def test_an_adapter_that_cannot_be_loaded_leaves_the_base_alone(served: Served, tmp_path: Path) -> None:
     base = served.ask().logprobs
     served.ask(served.lease("lora"))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="cannot read the adapter"):
+        served.ask(AdapterLease("empty", tmp_path / "empty"))
+    with pytest.raises(NotFound, match="removed meanwhile"):
         served.ask(AdapterLease("gone", tmp_path / "gone"))
     assert served.ask().logprobs == base
 
