@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from peft_cli.output import Json, emit, run
@@ -123,6 +124,7 @@ def status(
       peft-daemon status --json
       peft-daemon status --json --show-token
     """
+    from peft_daemon.lifecycle.installations import with_other
     from peft_daemon.lifecycle.runtime_info import find_running_daemon
 
     paths = Paths.from_environment()
@@ -135,6 +137,7 @@ def status(
         )
         raise typer.Exit(Unavailable.exit_code)
     now = run(_status(paths))
+    now = msgspec.structs.replace(now, warnings=with_other(now.warnings, info))
     token = {"token": info.token} if show_token else {}
     emit({"running": True, **_fields(now), **token}, as_json=as_json, text=lambda: _print_status(now, token))
 
@@ -168,8 +171,6 @@ def _resolved(**command_line: object) -> tuple[Settings, Paths]:
 
 
 def _fields(status_now: DaemonStatus) -> dict[str, Any]:
-    import msgspec
-
     fields: dict[str, Any] = msgspec.to_builtins(status_now)
     return fields
 

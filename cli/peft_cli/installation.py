@@ -260,12 +260,13 @@ def check_daemon(paths: Paths) -> str:
     Raises PeftDaemonError if it is unwell.
     """
     from peft_daemon.client import DaemonClient
+    from peft_daemon.lifecycle.installations import with_other
     from peft_daemon.lifecycle.runtime_info import find_running_daemon
     from peft_daemon.lifecycle.stop import end_orphans
 
     ended = end_orphans(paths)
     left = f"; ended {ended} process{'es' if ended > 1 else ''} of an earlier daemon" if ended else ""
-    if find_running_daemon(paths) is None:
+    if (info := find_running_daemon(paths)) is None:
         return "not running (editors and `peft-daemon start` start it)" + left
 
     async def ask() -> str:
@@ -286,7 +287,7 @@ def check_daemon(paths: Paths) -> str:
                     fix="The next request replaces it; `peft-daemon stop` ends it",
                 )
         engines = f"engine {engine.state}" + (f", engine for sentences {second.state}" if second else "")
-        warnings = "".join(f". Warning: {line}" for line in status.warnings)
+        warnings = "".join(f". Warning: {line}" for line in with_other(status.warnings, info))
         return f"running, pid {status.pid}, {engines}, {status.memory_bytes / 1e6:.0f} MB{left}{warnings}"
 
     return run(ask())

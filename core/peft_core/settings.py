@@ -234,10 +234,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "text"
 
     def digest(self) -> str:
-        """Return a hash of the settings; a client with another digest than the daemon's restarts the daemon."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+        """Return a hash of the settings; a client with another digest than the daemon's restarts the daemon.
+
+        It covers what is not as by default, so that versions with the same file have the same digest.
+        """
+        changed = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) != _DEFAULTS[name]}
+        return hashlib.sha256(msgspec.json.encode(changed, order="sorted")).hexdigest()[:16]
 
 
+_DEFAULTS: Mapping[str, object] = msgspec.structs.asdict(Settings())
 PROJECT_SETTINGS = frozenset({"max_tokens_fill", "max_tokens_intent", "time_budget_fill_ms"})
 """The settings that a repository's own file may set."""
 _LEAST_IF_NOT_0: Mapping[str, int] = {"context_tokens": 512, "prompt_tokens": 128}

@@ -40,6 +40,7 @@ from peft_daemon.engines.on_demand import OnDemandEngine, on_demand
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.learning.learner import LearnedBase, Learner
 from peft_daemon.learning.service import LearningService
+from peft_daemon.lifecycle.installations import describe_replaced
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_tuning
 from peft_daemon.lifecycle.sockets import socket_folder
 from peft_daemon.metrics import Metrics
@@ -166,7 +167,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             speed=ServingSpeed(service.speed.reading, service.speed.writing),
             limits=service.limits(),
             left_out=service.left_out(),
-            warnings=_warnings(local),
+            warnings=_warnings(local, paths),
             # What is learned in the background gives way to completions, so it is no reason for a warning.
             tuning=notice.name if (notice := find_running_tuning(paths)) and notice.name != learner.name else "",
             learning=learning_service.line(),
@@ -245,13 +246,13 @@ def _keep_speeds(speeds: KnownSpeeds, local: Sequence[WatchedModel], served: Seq
             speeds.put(model.speed_key, instance.limits.speed)
 
 
-def _warnings(local: Sequence[WatchedModel]) -> list[str]:
-    """What makes completions slow: several models, of which those that are not loaded yet do not fit into memory."""
+def _warnings(local: Sequence[WatchedModel], paths: Paths) -> list[str]:
+    """What the user can do something about: models that do not fit into memory, and another installation."""
     unloaded = [each.entry for each in local if each.engine.status().pid is None]
-    if len(local) == 1 or not unloaded:
-        return []
-    shortage = memory_shortage(unloaded, psutil.virtual_memory().available)
-    return [shortage] if shortage else []
+    shortage = ""
+    if len(local) > 1 and unloaded:
+        shortage = memory_shortage(unloaded, psutil.virtual_memory().available)
+    return [line for line in (shortage, describe_replaced(paths)) if line]
 
 
 async def _start(engines: Sequence[Engine], local: Engine) -> None:

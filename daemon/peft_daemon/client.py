@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from peft_core.api_types import (
+    PROTOCOL_VERSION,
     AdapterList,
     AdapterSummary,
     CompleteRequest,
@@ -413,10 +414,11 @@ async def _find(origin: _Origin, *, replace: bool) -> DaemonInfo:
     info = find_running_daemon(origin.paths)
     if info is None or not info.is_reachable():
         raise Unavailable("no daemon runs", fix="`peft-daemon start` starts it")
-    if not info.has_same_version():
+    if info.protocol != PROTOCOL_VERSION:
         raise Conflict(
-            f"the daemon is peft-daemon {info.version}, this client is another version",
-            fix="`peft-daemon start` replaces it",
+            f"the daemon is peft-daemon {info.version} and speaks another protocol than this client",
+            why=f"its protocol is {info.protocol}, this client's {PROTOCOL_VERSION}",
+            fix="Use the newer of the two installations, or restart a client that outlived an update",
         )
     return info
 

@@ -33,6 +33,7 @@ from peft_core.settings import Settings
 from peft_daemon.daemon_log import log_to_stderr
 from peft_daemon.lifecycle.background_process import rotate_own_output
 from peft_daemon.lifecycle.failed_starts import record_exit_error
+from peft_daemon.lifecycle.installations import describe_replaced, own_installation
 from peft_daemon.lifecycle.locks import hold_daemon_lock
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, info_file, publish_info, withdraw_info
 from peft_daemon.lifecycle.sockets import Listener, open_listener
@@ -129,6 +130,8 @@ class _DaemonServer(uvicorn.Server):
         publish_info(self._paths, self._info)
         self._published = info_file(self._paths).stat().st_ino
         log.info("serving at %s, pid %d", self._info.address, self._info.pid)
+        if replaced := describe_replaced(self._paths):
+            log.info("%s", replaced)
         # Looking takes a moment, in which it serves already.
         threading.Thread(target=_end_orphans, args=(self._paths,), name="orphans", daemon=True).start()
 
@@ -247,6 +250,7 @@ def _describe(settings: Settings, paths: Paths, listener: Listener) -> DaemonInf
         config_digest=settings.digest(),
         started=time.time(),
         folder=str(paths.runtime),
+        installation=own_installation(),
     )
 
 

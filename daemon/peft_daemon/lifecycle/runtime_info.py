@@ -21,7 +21,6 @@ from peft_core.errors import Conflict
 from peft_core.files import read_private, require_private_folder, write_private
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
-from peft_core.settings import Settings
 
 CONNECT_TIMEOUT_S = 1.0
 
@@ -46,6 +45,8 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     folder: str = ""
     """The runtime folder of its home, which a copy of that home does not change. Empty in earlier versions' files."""
+    installation: str = ""
+    """The folder of its code (``installations``). Empty in earlier versions' files."""
 
     @property
     def process(self) -> ProcessIdentity:
@@ -60,10 +61,6 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
     def has_same_version(self) -> bool:
         """Whether it has exactly this version and protocol."""
         return self.version == __version__ and self.protocol == PROTOCOL_VERSION
-
-    def matches(self, settings: Settings) -> bool:
-        """Whether it has exactly this version and runs with ``settings``."""
-        return self.has_same_version() and self.config_digest == settings.digest()
 
     def is_reachable(self) -> bool:
         """Whether something listens at the address; a daemon too busy to accept counts as listening."""

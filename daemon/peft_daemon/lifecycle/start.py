@@ -1,4 +1,4 @@
-"""Find the daemon, and start it if there is none, or one with another version or other settings.
+"""Find the daemon, and start it if there is none, or one with an older version or other settings.
 
 Several processes may call this at the same time: one of them starts the daemon, and all get the same one. The daemon is
 detached and outlives its starter.
@@ -7,7 +7,6 @@ detached and outlives its starter.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from peft_core import __version__, processes
+from peft_core import processes
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity, kill_tree
@@ -23,6 +22,7 @@ from peft_core.settings import Settings
 from peft_core.wire_errors import error_from_body
 from peft_daemon.lifecycle.background_process import handover_environment, open_log, prepare_log, read_log_tail
 from peft_daemon.lifecycle.failed_starts import FailedStart, check_backoff, record_failed_start, take_exit_error
+from peft_daemon.lifecycle.installations import other_daemon_error, record_replaced, require_replaceable, serves
 from peft_daemon.lifecycle.locks import find_lock_holder, starter_lock
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon, read_info
 from peft_daemon.lifecycle.stop import STOP_TIMEOUT_S, end_process, remove_stale_files
@@ -42,10 +42,11 @@ async def ensure_running(
     command: Sequence[str] = DAEMON_COMMAND,
     replace: bool = True,
 ) -> DaemonInfo:
-    """Return the daemon of this home that runs this version with ``settings``; start it if necessary.
+    """Return the daemon of this home that runs this or a newer version with ``settings``; start it if necessary.
 
-    A daemon with another version or other settings is stopped first, unless ``replace`` is false. ``command`` is the
-    command line of a daemon, which gets settings and folders by ``handover_environment``.
+    One with an older version or other settings is stopped first (``installations`` has the rules); without ``replace``
+    other settings are left as they are. ``command`` is the command line of a daemon, which gets settings and folders by
+    ``handover_environment``.
 
     Raises the error that ended the daemon's start (e.g. NotFound: the model is missing), or Unavailable with its last
     lines if it crashed; the last one again without a new try if starts failed too often; and Conflict if a daemon with
@@ -75,7 +76,9 @@ async def _start(
         if (info := _find_serving(settings, paths)) is not None:
             return info
         if (info := find_running_daemon(paths)) is not None:
-            _refuse_unless_replaceable(info, settings, replace)
+            if not serves(info, settings):
+                require_replaceable(info, settings, replace=replace)
+                record_replaced(paths, info)
             await end_process(info.process, info, STOP_TIMEOUT_S)
         elif (holder := find_lock_holder(paths)) is not None:
             await _wait_briefly_for(holder, deadline)
@@ -98,9 +101,9 @@ async def _spawn(settings: Settings, paths: Paths, deadline: float, command: tup
         exit_code = child.poll()
         # Read after the exit code, so that what a daemon published before it ended is seen.
         if (info := find_running_daemon(paths)) is not None:
-            if info.matches(settings):
+            if serves(info, settings):
                 return info
-            _refuse_other(info)
+            raise other_daemon_error(info)
         if exit_code is not None:
             if exit_code == Conflict.exit_code and find_lock_holder(paths) is not None:
                 return None
@@ -137,42 +140,7 @@ def _launch(settings: Settings, paths: Paths, command: tuple[str, ...]) -> subpr
 
 def _find_serving(settings: Settings, paths: Paths) -> DaemonInfo | None:
     info = find_running_daemon(paths)
-    return info if info is not None and info.matches(settings) and info.is_reachable() else None
-
-
-def _refuse_unless_replaceable(info: DaemonInfo, settings: Settings, replace: bool) -> None:
-    if info.matches(settings):
-        return
-    # An old client that outlived an upgrade must not end the new daemon: it would start the new version again.
-    if not info.has_same_version() and (not replace or _installed_version() == info.version):
-        _refuse_other(info)
-    if not replace:
-        raise Conflict(
-            "the daemon was restarted with other settings",
-            why=f"it runs with {info.config_digest}, this client wants {settings.digest()}",
-            fix="Restart this client (in an editor: the language server), or use the same settings everywhere",
-        )
-
-
-def _refuse_other(info: DaemonInfo) -> None:
-    if info.has_same_version():
-        raise Conflict(
-            "a daemon with other settings was started at the same time",
-            why=f"its pid is {info.pid}",
-            fix="`peft-daemon stop` ends it; then try again",
-        )
-    raise Conflict(
-        f"the daemon is peft-daemon {info.version} (protocol {info.protocol}), this client is {__version__}",
-        why="peft-daemon was updated while this client was running",
-        fix="Restart this client (in an editor: the language server)",
-    )
-
-
-def _installed_version() -> str:
-    try:
-        return importlib.metadata.version("peft-daemon")
-    except importlib.metadata.PackageNotFoundError:
-        return __version__
+    return info if info is not None and serves(info, settings) and info.is_reachable() else None
 
 
 async def _wait_briefly_for(holder: ProcessIdentity, deadline: float) -> None:

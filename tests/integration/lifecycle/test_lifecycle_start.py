@@ -149,31 +149,59 @@ async def test_promise_05_other_settings_restart_the_daemon(tiny: TinyHome) -> N
     assert await tiny.ensure(context_tokens=2048) == new
 
 
-async def test_promise_05_another_version_restarts_the_daemon(tiny: TinyHome) -> None:
+async def test_promise_05_an_older_version_is_replaced(tiny: TinyHome) -> None:
     old = await tiny.ensure_pretending("0.0.1")
     new = await tiny.ensure()
     assert old.process.find() is None
     assert (old.version, new.version == old.version) == ("0.0.1", False)
 
 
-async def test_promise_06_a_client_older_than_the_installation_does_not_fight_it(tiny: TinyHome) -> None:
+UPDATED = FOUR_CLIENTS.replace(
+    "asyncio.run(main())",
+    "from peft_core.errors import Conflict\ntry:\n    asyncio.run(main())\nexcept Conflict as error:\n    print(error)",
+)
+
+
+def installed(tiny: TinyHome, version: str) -> Path:
+    """The folder of an installation that was updated to this version after its code was loaded."""
+    metadata = tiny.root / "site" / f"peft_daemon-{version}.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: peft-daemon\nVersion: {version}\n")
+    return metadata.parent
+
+
+async def test_promise_06_a_client_that_outlived_an_update_is_served_by_the_new_daemon(tiny: TinyHome) -> None:
     new = await tiny.ensure_pretending("9.9.9")
-    installed = tiny.root / "site" / "peft_daemon-9.9.9.dist-info"
-    installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: peft-daemon\nVersion: 9.9.9\n")
-    script = FOUR_CLIENTS.replace(
-        "asyncio.run(main())",
-        "from peft_core.errors import Conflict\n"
-        "try:\n    asyncio.run(main())\nexcept Conflict as error:\n    print(error)",
-    )
-    output = await run_client(script, str(tiny.root), modules=installed.parent)
+    output = await run_client(UPDATED, str(tiny.root), modules=installed(tiny, "9.9.9"))
+    assert output.split() == [str(new.pid)] * 4
+    assert find_running_daemon(tiny.paths) == new
+
+
+async def test_promise_06_with_another_protocol_it_is_told_to_restart_and_leaves_the_daemon_alone(
+    tiny: TinyHome,
+) -> None:
+    new = await tiny.ensure_pretending("9.9.9", "--pretend-protocol", "2")
+    output = await run_client(UPDATED, str(tiny.root), modules=installed(tiny, "9.9.9"))
     assert "updated while this client was running" in output
     assert find_running_daemon(tiny.paths) == new
 
 
 async def test_promise_06_what_was_spawned_is_checked_as_well(tiny: TinyHome) -> None:
     with pytest.raises(Conflict, match="updated while this client was running"):
-        await tiny.ensure("--pretend-version", "9.9.9")
+        await tiny.ensure("--pretend-version", "9.9.9", "--pretend-protocol", "2")
+
+
+async def test_promise_06_the_daemon_of_a_newer_installation_is_left_alone(tiny: TinyHome) -> None:
+    elsewhere = ("--pretend-installation", str(tiny.root / "other"))
+    new = await tiny.ensure_pretending("9.9.9", *elsewhere)
+    assert await tiny.ensure() == new
+    with pytest.raises(Conflict, match=r"newer installation in .*other and runs with other settings"):
+        await tiny.ensure(context_tokens=2048)
+    await tiny.stop()
+    new = await tiny.ensure_pretending("9.9.9", "--pretend-protocol", "2", *elsewhere)
+    with pytest.raises(Conflict, match="and speaks another protocol"):
+        await tiny.ensure()
+    assert find_running_daemon(tiny.paths) == new
 
 
 async def test_promise_07_the_daemon_runs_with_exactly_the_starters_settings(
@@ -315,6 +343,17 @@ async def test_the_info_file_says_what_the_daemon_is(tiny: TinyHome) -> None:
     await tiny.ensure()
     told = json.loads(info_file(tiny.paths).read_text())
     assert set(told) == {
-        *("pid", "created", "folder", "address", "token", "version", "protocol", "config_digest", "started"),
+        *(
+            "pid",
+            "created",
+            "folder",
+            "address",
+            "token",
+            "version",
+            "protocol",
+            "config_digest",
+            "started",
+            "installation",
+        ),
     }
     assert told["token"] == ""

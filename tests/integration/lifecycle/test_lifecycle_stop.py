@@ -23,6 +23,7 @@ from peft_core.files import require_private_folder
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.client import CompleteRequest, Unavailable
+from peft_daemon.lifecycle.installations import serves
 from peft_daemon.lifecycle.locks import find_lock_holder
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, info_file
 from peft_daemon.lifecycle.stop import StopResult, end_orphans, remove_stale_files, stop_daemon
@@ -212,7 +213,7 @@ async def test_a_daemon_draining_is_waited_for_by_the_next_starter(tiny: TinyHom
         assert (await request).text == "abc"
         info = await next_one
     assert info.pid != old.pid
-    assert info.matches(Settings())
+    assert serves(info, Settings())
     assert await exit_code(old) == 0
 
 

@@ -18,10 +18,13 @@ from pathlib import Path
 import msgspec
 
 import peft_core
+from peft_core import api_types
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--spawns", type=Path, required=True, help="file that gets one line per process")
 parser.add_argument("--pretend-version")
+parser.add_argument("--pretend-protocol", type=int)
+parser.add_argument("--pretend-installation", help="folder of another installation")
 parser.add_argument("--crash", action="store_true", help="print three lines and fail")
 parser.add_argument("--hold", type=Path, help="do not begin to serve until this file exists")
 parser.add_argument("--hang-at-exit", action="store_true")
@@ -45,6 +48,10 @@ if options.crash:
     raise SystemExit(1)
 if options.pretend_version:
     peft_core.__version__ = options.pretend_version
+if options.pretend_protocol:
+    api_types.PROTOCOL_VERSION = options.pretend_protocol
+if options.pretend_installation:
+    peft_core.__file__ = f"{options.pretend_installation}/__init__.py"
 
 from starlette.applications import Starlette  # noqa: E402
 from starlette.requests import Request  # noqa: E402

@@ -64,9 +64,9 @@ class TinyHome:
         with self.errors.open("ab") as errors:
             return subprocess.Popen(self.command(*options), env=environment, stderr=errors)
 
-    async def ensure_pretending(self, version: str) -> DaemonInfo:
-        """A running daemon that says it is of another version."""
-        self.spawn("--pretend-version", version)
+    async def ensure_pretending(self, version: str, *options: str) -> DaemonInfo:
+        """A running daemon that says it is of another version, and with options of another protocol or installation."""
+        self.spawn("--pretend-version", version, *options)
         return await self.serving()
 
     async def stop(self) -> None:

@@ -100,14 +100,6 @@ def test_an_info_file_with_fields_of_a_later_version_can_be_read(paths: Paths) -
     assert find_running_daemon(paths) == info
 
 
-def test_promise_05_a_daemon_fits_only_with_the_same_version_protocol_and_settings() -> None:
-    info = info_of(ProcessIdentity.current())
-    assert info.matches(Settings())
-    assert not info.matches(Settings(slots=2))
-    for change in ({"version": "0.0.1"}, {"protocol": 2}, {"config_digest": "other"}):
-        assert not msgspec.structs.replace(info, **change).matches(Settings())
-
-
 def test_one_process_at_a_time_has_a_lock(paths: Paths) -> None:
     with starter_lock(paths) as first, starter_lock(paths) as second:
         assert (first, second) == (True, False)
