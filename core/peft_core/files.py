@@ -12,7 +12,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -25,6 +25,9 @@ SHARED_MODE = 0o666
 """Everybody may whom the user's umask lets."""
 PARTIAL_PREFIX = ".partial-"
 """Begins the names of files and folders that are being written."""
+
+ABANDONED_AFTER_S = 3600.0
+"""Age at which a temporary file is what a killed writer left."""
 
 WINDOWS_REPLACE_ATTEMPTS = 50
 WINDOWS_REPLACE_RETRY_S = 0.01
@@ -80,6 +83,18 @@ def _write(path: Path, data: bytes, mode: int, *, sync: bool) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _remove_abandoned(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of this file left beside it; the age tells them from writers that are at work."""
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        now = path.stat().st_mtime  # by the clock of the disk
+        for entry in entries:
+            if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
+                with suppress(OSError):
+                    if now - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_AFTER_S:
+                        Path(entry).unlink()
 
 
 @contextmanager

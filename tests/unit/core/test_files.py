@@ -123,6 +123,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
+def test_what_killed_writers_of_a_file_left_is_removed_by_the_next_one_and_nothing_else(tmp_path: Path) -> None:
+    old, fresh = tmp_path / ".names.json.0123456789abcdef.tmp", tmp_path / ".names.json.fedcba9876543210.tmp"
+    others = [tmp_path / ".active.json.0123456789abcdef.tmp", tmp_path / ".names.json.swp", tmp_path / "names.json.tmp"]
+    for each in (old, fresh, *others):
+        each.touch()
+    for each in (old, *others):
+        os.utime(each, (1, 1))
+    write_private(tmp_path / "names.json", b"{}")
+    assert set(tmp_path.iterdir()) == {fresh, *others, tmp_path / "names.json"}
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
 def test_promise_03_a_file_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "file"
