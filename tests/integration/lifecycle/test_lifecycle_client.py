@@ -61,13 +61,17 @@ async def test_without_start_a_missing_daemon_is_an_error_and_stays_missing(tiny
     assert not tiny.paths.runtime.exists()
 
 
-async def test_without_start_any_settings_will_do_but_not_any_version(tiny: TinyHome) -> None:
+async def test_without_start_any_settings_and_versions_will_do_but_not_any_protocol(tiny: TinyHome) -> None:
     info = await tiny.ensure(slots=2)
     async with await DaemonClient.connect(paths=tiny.paths, start=False) as client:
         assert (await client.status()).pid == info.pid
     await stop_daemon(tiny.paths)
-    await tiny.ensure_pretending("9.9.9")
-    with pytest.raises(Conflict, match=r"9\.9\.9"):
+    other = await tiny.ensure_pretending("0.0.1")
+    async with await DaemonClient.connect(paths=tiny.paths, start=False) as client:
+        assert (await client.status()).pid == other.pid
+    await stop_daemon(tiny.paths)
+    await tiny.ensure_pretending("9.9.9", "--pretend-protocol", "2")
+    with pytest.raises(Conflict, match=r"9\.9\.9 and speaks another protocol"):
         await DaemonClient.connect(paths=tiny.paths, start=False)
 
 

@@ -24,6 +24,7 @@ import starter
 from processes_of_home import daemons
 from tiny_home import TinyHome
 
+from peft_core.files import private_folder
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
 from peft_daemon.lifecycle.failed_starts import reset_backoff
@@ -103,6 +104,7 @@ async def pid_of_another(tiny: TinyHome) -> None:
 async def garbage(tiny: TinyHome) -> None:
     """All files of the runtime folder have bytes that mean nothing."""
     await stop_daemon(tiny.paths)
+    private_folder(tiny.paths.runtime)
     for file in (info_file(tiny.paths), holder_file(tiny.paths), *tiny.paths.runtime.glob("*.lock")):
         file.write_bytes(b"\x00{]\xff")
         file.chmod(0o600)
