@@ -5,14 +5,18 @@ Loading all modules takes twice as long as most commands, so a call loads only t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from peft_core import __version__
+from peft_core.home_format import record_format, require_known_format
+from peft_core.paths import Paths
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,20 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+OF_ANY_HOME = frozenset({"serve", "start", "stop", "status", "why", "doctor", "lsp", "generate", "complete", "config"})
+"""Commands that leave the files of a home to the daemon, which refuses those of a newer version by itself."""
+
+
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Options of the command itself."""
+    if context.invoked_subcommand not in OF_ANY_HOME and "--help" not in sys.argv:
+        paths = Paths.from_environment()
+        require_known_format(paths)
+        record_format(paths)
+        # Where the command makes the first file of a home.
+        context.call_on_close(partial(record_format, paths))

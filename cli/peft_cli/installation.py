@@ -23,6 +23,7 @@ from peft_core.api_types import Task
 from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.fence import describe_fence
 from peft_core.files import format_bytes, require_private_folder
+from peft_core.home_format import is_newer_home, require_known_format
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, describe, find_project_file, resolve
@@ -124,13 +125,7 @@ def doctor(
     checks = [
         _run_check("system", _check_system),
         _run_check("folders", lambda: _check_folders(paths)),
-        _run_check("model", lambda: _check_model(settings, paths, Task.FILL)),
-        _run_check("engine", lambda: f"{_check_engine(settings, paths, Task.FILL)}. {_why_engine(settings, paths)}"),
-        *([_run_check("sentences", lambda: _check_sentences(settings, paths))] if settings.intent_model else []),
-        *([_run_check("upstream", lambda: check_upstream(settings, paths))] if settings.engine == UPSTREAM else []),
-        _run_check("fence", lambda: _check_fence(settings, paths)),
-        _run_check("daemon", lambda: check_daemon(paths)),
-        _run_check("adapters", lambda: _check_adapters(settings, paths)),
+        *_check_contents(settings, paths),
     ]
 
     written = None
@@ -153,6 +148,24 @@ def doctor(
     emit({"checks": checks, **({"report": written} if written else {})}, as_json=as_json, text=text)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+def _check_contents(settings: Settings, paths: Paths) -> list[Check]:
+    """Check what lies in the home; of one that a newer version has written nothing is read but what runs."""
+    if is_newer_home(paths):
+        return [
+            _run_check("files", lambda: _check_format(paths)),
+            _run_check("daemon", lambda: check_daemon(paths)),
+        ]
+    return [
+        _run_check("model", lambda: _check_model(settings, paths, Task.FILL)),
+        _run_check("engine", lambda: f"{_check_engine(settings, paths, Task.FILL)}. {_why_engine(settings, paths)}"),
+        *([_run_check("sentences", lambda: _check_sentences(settings, paths))] if settings.intent_model else []),
+        *([_run_check("upstream", lambda: check_upstream(settings, paths))] if settings.engine == UPSTREAM else []),
+        _run_check("fence", lambda: _check_fence(settings, paths)),
+        _run_check("daemon", lambda: check_daemon(paths)),
+        _run_check("adapters", lambda: _check_adapters(settings, paths)),
+    ]
 
 
 def _run_check(name: str, check: Callable[[], str]) -> Check:
@@ -178,6 +191,11 @@ def _check_folders(paths: Paths) -> str:
             raise UnusablePath(PermissionError(errno.EACCES, "it cannot be written", str(folder)))
     free = shutil.disk_usage(paths.data).free / 1e9
     return f"private; data in {paths.data}, {free:.0f} GB free"
+
+
+def _check_format(paths: Paths) -> str:
+    require_known_format(paths)
+    return "of a format that is known"
 
 
 def _check_model(settings: Settings, paths: Paths, task: Task) -> str:

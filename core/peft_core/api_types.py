@@ -16,6 +16,8 @@ from peft_core.paths import MAX_PATH_CHARS
 from peft_core.wire_errors import ErrorBody
 
 PROTOCOL_VERSION = 1
+"""A newer daemon of the same protocol serves older clients: whoever takes a field of an answer away, adds a value to an
+enumeration of one, or requires a new field of a request, raises it."""
 
 MAX_TEXT = 2_000_000
 """Characters of prefix, suffix or one context chunk. Clients cut longer documents around the cursor."""

@@ -153,7 +153,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             version=__version__,
             protocol=PROTOCOL_VERSION,
             pid=os.getpid(),
-            uptime_s=time.time() - service.started,
+            uptime_s=time.monotonic() - service.began,
             address=info.address,
             config_digest=info.config_digest,
             model=fill.id,

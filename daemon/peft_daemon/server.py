@@ -27,6 +27,7 @@ from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.confinement import forbid_core_dumps
 from peft_core.errors import PeftDaemonError
+from peft_core.home_format import is_newer_home, record_format, require_known_format
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
 from peft_core.settings import Settings
@@ -73,12 +74,15 @@ log = logging.getLogger("peft_daemon.server")
 def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s: int = DRAIN_S) -> None:
     """Be the daemon of this home until a signal, a route or idleness ends it; then return.
 
-    Raises Conflict when another daemon runs or the port is taken, InvalidInput for an address that is not
-    loopback, what the factory raises, and PeftDaemonError when the application does not start.
+    Raises Conflict when another daemon runs, a newer version has written the home or the port is taken, InvalidInput
+    for an address that is not loopback, what the factory raises, and PeftDaemonError when the application does not
+    start.
     """
     forbid_core_dumps()
     log_to_stderr(settings)
     with hold_daemon_lock(paths), record_exit_error(paths):
+        require_known_format(paths)
+        record_format(paths)
         remove_published_files(paths)
         mark_children(paths)
         with open_listener(settings, paths) as listener:
@@ -104,6 +108,7 @@ def serve(settings: Settings, paths: Paths, app_factory: AppFactory, *, drain_s:
                 ) from None
             finally:
                 withdraw_info(paths, info)
+                record_format(paths)
     log.info("stopped")
 
 
@@ -138,6 +143,9 @@ class _DaemonServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         if counter % (2 * TICKS_PER_S) == 0 and not self._can_be_found():
             log.warning("stopping: the info file or the socket is gone, so no client can come")
+            return True
+        if counter % (2 * TICKS_PER_S) == 0 and is_newer_home(self._paths):
+            log.warning("stopping: a newer peft-daemon has written this home, and its files are not understood here")
             return True
         if counter % (60 * TICKS_PER_S) == 0:
             # A full disk must not end the daemon.

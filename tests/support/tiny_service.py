@@ -96,16 +96,9 @@ class TinyService:
         return client
 
 
-def ask(adapter: str = "base", prefix: str = "def f(x):\n    return ") -> CompleteRequest:
-    """A request that the tiny model always answers in the same way."""
-    return CompleteRequest(prefix=prefix, suffix="\n", language="python", max_tokens=6, adapter=adapter)
-
-
-@asynccontextmanager
-async def tiny_service(**variables: str) -> AsyncIterator[TinyService]:
-    """A home in which the tiny model is installed, and no daemon yet; whatever runs there is ended at the end."""
-    root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
-    fixed = {
+def variables_of(root: Path) -> dict[str, str]:
+    """What makes a process use the home below ``root``, and the tiny model."""
+    return {
         "PEFT_DAEMON_HOME": str(root / "home"),
         "PEFT_DAEMON_MODEL": "tiny",
         "PEFT_DAEMON_OFFLINE": "true",
@@ -114,7 +107,18 @@ async def tiny_service(**variables: str) -> AsyncIterator[TinyService]:
         "PEFT_DAEMON_SLOTS": "1",
         "PEFT_DAEMON_TIME_BUDGET_FILL_MS": "120000",
     }
-    service = TinyService(root, fixed | variables)
+
+
+def ask(adapter: str | None = "base", prefix: str = "def f(x):\n    return ") -> CompleteRequest:
+    """A request that the tiny model always answers in the same way."""
+    return CompleteRequest(prefix=prefix, suffix="\n", language="python", max_tokens=6, adapter=adapter)
+
+
+@asynccontextmanager
+async def tiny_service(**variables: str) -> AsyncIterator[TinyService]:
+    """A home in which the tiny model is installed, and no daemon yet; whatever runs there is ended at the end."""
+    root = Path(tempfile.mkdtemp(prefix="pd-"))  # a socket path has room for 103 bytes
+    service = TinyService(root, variables_of(root) | variables)
     install_model(service)
     try:
         yield service

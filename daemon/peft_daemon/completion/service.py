@@ -83,7 +83,7 @@ class CompletionService:
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
         self.decisions = DecisionLog()
-        self.started = time.time()
+        self.started, self.began = time.time(), time.monotonic()
         self.completed = 0
 
     def choose(self, task: Task, named: str | None) -> tuple[ModelInstance, Manifest | None]:

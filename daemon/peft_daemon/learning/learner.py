@@ -291,7 +291,7 @@ class Learner:
         root = Path(state.root)
         if not root.is_dir():
             return "its folder is gone"
-        if state.retry_at > time.time():
+        if 0 < state.retry_at - time.time() <= RETRY_S[-1]:  # later than that: the clock was set back since
             return f"tries again {_when(state.retry_at)}: {state.last}"
         begun = state.learned and not state.pending and state.base_sha256 == self.base.sha256
         more = not begun or state.unlearned >= MIN_UNLEARNED

@@ -87,7 +87,8 @@ class LearningService:
         """Begin a pause for all repositories, or end it."""
         pause = None
         if request.action is LearningAction.PAUSE:
-            pause = Pause(None if request.seconds is None else time.time() + request.seconds)
+            now = time.time()
+            pause = Pause(None if request.seconds is None else now + request.seconds, now)
         await asyncio.to_thread(self._store.set_pause, pause)
         self._learner.note("", LearningEvent.SWITCHED, f"you paused it {pause.words}" if pause else "you resumed it")
         if pause:
@@ -145,7 +146,7 @@ class LearningService:
             return f"learning is paused {pause.words}"
         states = self._store.all() if states is None else states
         last = max(states, key=lambda each: each.last_at, default=None)
-        if last is None or time.time() - last.last_at > SHOWN_S:
+        if last is None or abs(time.time() - last.last_at) > SHOWN_S:
             return ""
         return f"learned {Path(last.root).name} at {time.strftime('%H:%M', time.localtime(last.last_at))}: {last.last}"
 
@@ -197,7 +198,7 @@ class LearningService:
     def _should_ask(self, state: RepositoryState) -> bool:
         if self._settings.learn != "ask" or state.choice in (LearningChoice.ON, LearningChoice.OFF):
             return False
-        if state.choice is LearningChoice.LATER and time.time() - state.asked_at < ASK_AGAIN_S:
+        if state.choice is LearningChoice.LATER and abs(time.time() - state.asked_at) < ASK_AGAIN_S:
             return False
         looked_at, worth = self._worth_asking.get(state.root, (-math.inf, False))
         if time.monotonic() - looked_at > LOOK_AGAIN_S:

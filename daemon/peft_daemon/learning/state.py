@@ -26,6 +26,8 @@ from peft_core.status_types import LearningChoice
 log = logging.getLogger("peft_daemon.learning")
 
 LOCK_TIMEOUT_S = 5.0
+CLOCK_SLACK_S = 60.0
+"""A clock that is set back by less is only being corrected."""
 MAX_OUTCOMES = 1_000
 """Outcomes of suggestions that are kept of one adapter, the newest."""
 MAX_ADAPTERS = 4
@@ -122,6 +124,14 @@ class Pause(msgspec.Struct, frozen=True):
 
     until: float | None = None
     """Seconds since 1970; null: until it is resumed."""
+    since: float | None = None
+    """When it began; null in files of earlier versions."""
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has passed, also because the clock was set back to before it began."""
+        if self.until is None:
+            return False
+        return now >= self.until or (self.since is not None and now < self.since - CLOCK_SLACK_S)
 
     @property
     def words(self) -> str:
@@ -174,7 +184,7 @@ class LearningStore:
     def pause(self) -> Pause | None:
         """Return the pause that the user wants; None if there is none, or it is over."""
         found = self._read(self._pause_file, Pause)
-        return None if found is None or (found.until is not None and found.until <= self._clock()) else found
+        return None if found is None or found.is_over(self._clock()) else found
 
     def set_pause(self, pause: Pause | None) -> None:
         """Begin a pause, or end it; raises as ``change`` does."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from peft_core import processes
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable
+from peft_core.home_format import require_known_format
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity, kill_tree
 from peft_core.settings import Settings
@@ -50,7 +51,7 @@ async def ensure_running(
 
     Raises the error that ended the daemon's start (e.g. NotFound: the model is missing), or Unavailable with its last
     lines if it crashed; the last one again without a new try if starts failed too often; and Conflict if a daemon with
-    another version or other settings may not be replaced.
+    another version or other settings may not be replaced, or a newer version has written the home.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -75,6 +76,7 @@ async def _start(
     while True:
         if (info := _find_serving(settings, paths)) is not None:
             return info
+        require_known_format(paths)
         if (info := find_running_daemon(paths)) is not None:
             if not serves(info, settings):
                 require_replaceable(info, settings, replace=replace)

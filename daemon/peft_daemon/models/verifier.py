@@ -233,7 +233,7 @@ class ModelVerifier:
             return 0.0
         when = record.verified or (record.created if isinstance(record, OptimizedRecord) else "")
         try:
-            return (datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds()
+            return abs((datetime.now(UTC) - datetime.fromisoformat(when)).total_seconds())
         except (ValueError, TypeError):
             return MAX_HASH_AGE_S + 1
 

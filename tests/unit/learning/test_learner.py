@@ -6,6 +6,7 @@ Runs are real processes that a script plays; the machine is played too.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -268,7 +269,9 @@ async def test_a_run_ends_when_the_machine_needs_it_and_is_resumed_later(
     here.machine.state = replace(here.machine.state, power="mains", free_memory_bytes=10**11, free_disk_bytes=10**11)
     if why == "memory":
         await until(lambda: "tries again" in here.learner.waits.get(here.root, ""), "that it waits for long")
-        here.learner.store.change(here.root, lambda state: msgspec.structs.replace(state, retry_at=0.0))
+        # Noted while the clock was a year ahead.
+        wrong = time.time() + 365 * 86_400
+        here.learner.store.change(here.root, lambda state: msgspec.structs.replace(state, retry_at=wrong))
     await here.running()
     assert here.commands[-1][-1] == "resume"
     assert here.events == ["switched", "started", "ended", "resumed"]
@@ -394,6 +397,9 @@ async def test_an_editor_asks_once_and_only_where_there_is_enough(make_learner: 
     long_ago = msgspec.structs.replace(state, asked_at=state.asked_at - service_module.ASK_AGAIN_S - 1)
     here.learner.store.change(here.root, lambda _state: long_ago)
     assert (await here.here()).ask, "some weeks later"
+    ahead = msgspec.structs.replace(state, asked_at=time.time() + 10 * service_module.ASK_AGAIN_S)
+    here.learner.store.change(here.root, lambda _state: ahead)
+    assert (await here.here()).ask, "it was asked while the clock was ahead"
     assert not (await make_learner().service.status(str(tmp_path))).here, "in no repository"
     assert not (await here.act(LearningAction.OFF)).ask
     for setting in ("on", "off"):

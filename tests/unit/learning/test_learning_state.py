@@ -32,6 +32,18 @@ def paths(tmp_path: Path) -> Paths:
     return Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")})
 
 
+def test_a_pause_ends_also_when_the_clock_is_set_back_to_before_it_began(paths: Paths) -> None:
+    now = [1_700_000_000.0]
+    store = LearningStore(paths, lambda: now[0])
+    store.set_pause(Pause(now[0] + 3600, now[0]))
+    now[0] -= 1.0
+    assert store.pause() is not None, "a correction of the clock"
+    now[0] -= 365 * DAY
+    assert store.pause() is None
+    store.set_pause(Pause(None, now[0] + DAY))
+    assert store.pause() is not None, "one without an end has none"
+
+
 def test_a_pause_ends_with_its_time_or_when_it_is_resumed(paths: Paths) -> None:
     now = [1_700_000_000.0]
     store = LearningStore(paths, lambda: now[0])
