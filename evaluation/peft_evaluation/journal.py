@@ -16,7 +16,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from peft_core import files
-from peft_core.errors import Conflict
+from peft_core.errors import Conflict, NoSpace, is_full
 
 T = TypeVar("T")
 
@@ -66,11 +66,20 @@ class Journal(Generic[T]):
     def append(self, value: T) -> None:
         """Write one line, which survives the end of this process, or none of it.
 
-        Raises ValueError outside the block, OSError when the disk takes no more.
+        Raises ValueError outside the block, NoSpace when the disk takes no more.
         """
         if self._file is None:
             raise ValueError("the journal is not open")
-        files.append_line(self._file, msgspec.json.encode(value))
+        try:
+            files.append_line(self._file, msgspec.json.encode(value))
+        except OSError as error:
+            if not is_full(error):
+                raise
+            raise NoSpace(
+                f"the disk is full: no result could be added to {self._path}",
+                why="those in it are whole and stay",
+                fix="Free some space, then continue as after any interruption",
+            ) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -75,8 +75,8 @@ def run_study(request: StudyRequest, on_progress: OnProgress[StudyEvent]) -> Stu
     """Tune and answer what is missing, and write the report of the study.
 
     Raises NotFound for a model that is not installed, Conflict if the study was begun with other values or another
-    process works on it, Cancelled for Ctrl-C, and StepError if nothing could be answered. What fails in a cell is
-    written down with its reason.
+    process works on it, Cancelled for Ctrl-C, NoSpace, and StepError if nothing could be answered. What fails in a cell
+    is written down with its reason.
     """
     begin(request)
     with Journal(request.folder / CELLS_FILE, CellRecord) as journal:

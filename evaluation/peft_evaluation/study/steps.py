@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from peft_core import processes
 from peft_core.child_main import PARENT_VARIABLE, CommandReader, run_child
-from peft_core.errors import Cancelled, PeftDaemonError
+from peft_core.errors import Cancelled, NoSpace, PeftDaemonError, is_full
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_core.tasks import OnProgress
@@ -140,7 +140,8 @@ class StepError(PeftDaemonError):
 def run_step(order: StepOrder, on_event: OnProgress[StepEvent]) -> None:
     """Run a step in a process of its own and pass on its events.
 
-    Raises StepError with the reason if it fails, Cancelled for Ctrl-C, after the step has saved what it goes on from.
+    Raises StepError with the reason if it fails, Cancelled for Ctrl-C, after the step has saved what it goes on from,
+    and NoSpace for a full disk, on which no other step would get far either.
     """
     failed: StepFailed | None = None
     with tempfile.TemporaryFile() as diagnostics:
@@ -158,6 +159,8 @@ def run_step(order: StepOrder, on_event: OnProgress[StepEvent]) -> None:
                 raise Cancelled("interrupted", fix="The same command continues where it stopped") from None
         if failed is not None and failed.code == Cancelled.code:
             raise Cancelled(failed.reason, fix="The same command continues where it stopped")
+        if failed is not None and failed.code == NoSpace.code:
+            raise NoSpace(failed.reason, fix="Free some space; the same command continues where it stopped")
         if failed is not None:
             raise StepError(failed.reason)
         if code != 0:
@@ -330,6 +333,11 @@ def _serve(commands: CommandReader, answers: BinaryIO) -> NoReturn:
     except KeyboardInterrupt:
         send(StepFailed(code=Cancelled.code, reason="interrupted"))
         sys.exit(Cancelled.exit_code)
+    except Exception as error:
+        if not is_full(error):
+            raise
+        send(StepFailed(code=NoSpace.code, reason="the disk is full"))
+        sys.exit(NoSpace.exit_code)
     sys.exit(0)
 
 

@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from peft_cli.report import app
-from peft_core.errors import Conflict
+from peft_core.errors import Conflict, NoSpace
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -36,6 +36,7 @@ from peft_evaluation.study.results import StudyReport, collect
 from peft_evaluation.study.runner import StudyEvent
 from peft_evaluation.study.steps import MeasureStep, StepError, StepOrder, run_step
 from peft_tuning.data.datasets.sources import DataLocations
+from support.limited_files import files_of_at_most
 from support.running_daemon import home_environment, processes, run_cli
 from support.tiny_folder import write_folder
 from support.waiting import wait_until
@@ -328,6 +329,14 @@ def test_a_process_that_the_system_kills_is_a_failure_of_its_cell_alone(story: S
 
     with pytest.raises(StepError, match="its process was killed, as the system does when memory runs out"):
         run_step(request.order("tiny-qwen2", MeasureStep(step=request.answer_step(cell))), kill)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
+def test_a_full_disk_ends_the_study_and_is_no_failure_of_one_cell(home: Home) -> None:
+    request = home.request(STUDY_FILE.replace('"tiny"', '"full"'))
+    step = request.answer_step(request.study.cells()[0])
+    with files_of_at_most(200), pytest.raises(NoSpace, match="the disk is full"):
+        run_step(request.order("tiny-qwen2", step), lambda _event: None)
 
 
 def test_an_unexpected_failure_is_one_line_and_its_traceback_is_kept(home: Home) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peft_core.errors import Conflict
+from peft_core.errors import Conflict, NoSpace
 from peft_evaluation.journal import Journal
+from support.limited_files import files_of_at_most
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -32,6 +33,17 @@ def test_what_was_appended_is_read_in_order_by_anyone(tmp_path: Path) -> None:
 
 def test_no_file_is_an_empty_journal(tmp_path: Path) -> None:
     assert list(Journal(tmp_path / "none", Line).read()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes")
+def test_a_result_that_finds_no_room_is_told_and_takes_no_other_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with Journal(path, Line) as journal:
+        journal.append(Line("one"))
+        with files_of_at_most(20), pytest.raises(NoSpace, match="disk is full"):
+            journal.append(Line("two, which is long"))
+        journal.append(Line("three"))
+    assert [line.text for line in Journal(path, Line).read()] == ["one", "three"]
 
 
 @given(
