@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.errors import Conflict, InvalidInput, UnusablePath
+from peft_core.errors import FREE_SPACE, Conflict, InvalidInput, NoSpace, UnusablePath, is_full
 
 PRIVATE_MODE = 0o600
 """Only the owner may read and write the file."""
@@ -61,11 +61,13 @@ def write_durable(path: Path, data: bytes) -> None:
 def write_private(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` as ``write_atomic`` does.
 
-    Raises UnusablePath where it cannot be written.
+    Raises UnusablePath where it cannot be written, NoSpace on a full disk.
     """
     try:
         write_atomic(path, data)
     except OSError as error:
+        if is_full(error):
+            raise NoSpace(f"the disk is full: {path} could not be written", fix=FREE_SPACE) from None
         raise UnusablePath(error, path) from None
 
 

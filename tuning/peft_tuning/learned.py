@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from peft_core.errors import UnusablePath
+from peft_core.errors import PeftDaemonError
 from peft_core.files import private_folder, write_private
 from peft_core.paths import Paths
 from peft_tuning.data.examples import Example, FillExample, normalized
@@ -87,7 +87,7 @@ def _read(file: Path) -> frozenset[str]:
 
 
 def _write(file: Path, hashes: Collection[str]) -> None:
-    with contextlib.suppress(OSError, UnusablePath):
+    with contextlib.suppress(OSError, PeftDaemonError):
         private_folder(file.parent)
         write_private(file, msgspec.json.encode(sorted(hashes)))
 

@@ -86,12 +86,14 @@ class BlobStore:
         task: Task | None,
         base: BaseModel,
         is_intact: Callable[[str], bool],
+        before_storing: Callable[[str], None],
         on_notice: Callable[[str], None],
     ) -> str:
         """Copy, check and export the adapter in ``source``; returns its digest.
 
         ``on_notice`` is called with a sentence for everything in ``source`` that was found elsewhere or ignored.
-        Stored content is replaced only if ``is_intact``, given its digest, returns False. Raises what
+        Stored content is replaced only if ``is_intact``, given its digest, returns False; ``before_storing`` is given
+        the digest of new content, which is complete by then. Raises what
         ``copy_adapter_files`` and ``check_adapter`` raise, without storing anything; Conflict if damaged content
         cannot be replaced.
         """
@@ -115,6 +117,7 @@ class BlobStore:
                 export_lora_gguf(adapter, staged / "adapter.gguf")
             manifest = _make_manifest(adapter, digest, staged, name=name, task=task, base=base, source=source)
             files.write_durable(staged / "manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            before_storing(digest)
             files.publish_folder(staged, self._blobs / digest)
         return digest
 

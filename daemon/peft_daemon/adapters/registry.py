@@ -18,17 +18,7 @@ import msgspec
 
 from peft_core import files
 from peft_core.api_types import BASE, AdapterSummary, Task
-from peft_core.errors import (
-    FREE_SPACE,
-    Conflict,
-    InvalidInput,
-    NoSpace,
-    NotFound,
-    PeftDaemonError,
-    Unavailable,
-    UnusableFile,
-    is_full,
-)
+from peft_core.errors import Conflict, InvalidInput, NotFound, Unavailable, UnusableFile
 from peft_core.files import private_folder
 from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP, UPSTREAM
@@ -51,6 +41,7 @@ from peft_daemon.adapters.registry_state import (
     RegistryState,
     RepositoryAdapters,
     enclosing_folders,
+    unwritable,
 )
 from peft_daemon.adapters.validation import BaseModel
 
@@ -201,11 +192,19 @@ class AdapterRegistry:
         require_usable_name(name)
         with self._change():
             digest = self._blobs.add(
-                peft_dir, name=name, task=task, base=base, is_intact=self.is_intact, on_notice=on_notice
+                peft_dir,
+                name=name,
+                task=task,
+                base=base,
+                is_intact=self.is_intact,
+                before_storing=self._hide,
+                on_notice=on_notice,
             )
             names = self._state_files.read_names()
             moved = names.with_version(name, NameVersion(digest, utc_now()))
             self._state_files.write_names(moved if moves_name else AdapterNames(names.names, moved.removed))
+            if moved.removed:
+                self._delete_removed()
         return self.get(name if moves_name else digest)
 
     def use(
@@ -384,7 +383,7 @@ class AdapterRegistry:
                 fix="Try again later",
             ) from None
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise unwritable(self._folder, error) from None
         with held:
             try:
                 self._blobs.prepare()
@@ -393,16 +392,13 @@ class AdapterRegistry:
                 finally:
                     self._blobs.prepare()
             except OSError as error:
-                raise self._unwritable(error) from error
+                raise unwritable(self._folder, error) from error
 
-    def _unwritable(self, error: OSError) -> PeftDaemonError:
-        if is_full(error):
-            return NoSpace(f"the disk is full: the adapters in {self._folder} were not changed", fix=FREE_SPACE)
-        return Unavailable(
-            f"cannot change the adapters in {self._folder}",
-            why=error.strerror or str(error),
-            fix="Check its disk and permissions",
-        )
+    def _hide(self, digest: str) -> None:
+        """Count new content as removed until a name has it: an import that is killed leaves nothing in any list."""
+        state = self._state_files.state()
+        if digest not in state.names.mentioned() and not _find_uses(state.active, {digest}):
+            self._state_files.write_names(state.names.with_removed((digest,)))
 
     def _delete_removed(self) -> None:
         """Delete removed content; files that the system refuses to delete stay listed for a later removal."""

@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from peft_core import files
 from peft_core.api_types import BASE, Task
-from peft_core.errors import Conflict, UnusablePath
+from peft_core.errors import FREE_SPACE, Conflict, NoSpace, PeftDaemonError, Unavailable, UnusablePath, is_full
 from peft_daemon.adapters.manifest import Manifest
 
 FileSignature = tuple[int, int, int] | None
@@ -39,7 +39,8 @@ class AdapterNames(msgspec.Struct, frozen=True):
 
     names: dict[str, Annotated[tuple[NameVersion, ...], Meta(min_length=1)]] = {}
     removed: tuple[str, ...] = ()
-    """Digests that were removed but are still on the disk, because the system refused to delete an open file."""
+    """Digests on the disk that count for nothing: the system refused to delete an open file, an import stores them just
+    now, or it was killed before a name had them."""
 
     def pointing_at(self, digest: str) -> list[str]:
         """Return the names that point at ``digest`` now, sorted."""
@@ -75,7 +76,7 @@ class AdapterNames(msgspec.Struct, frozen=True):
 
     def with_removed(self, digests: Iterable[str]) -> AdapterNames:
         """Return the names with ``digests`` marked as removed."""
-        return AdapterNames(self.names, (*self.removed, *sorted(digests)))
+        return AdapterNames(self.names, tuple(dict.fromkeys((*self.removed, *sorted(digests)))))
 
 
 class RepositoryAdapters(msgspec.Struct, frozen=True):
@@ -257,6 +258,17 @@ def _read(path: Path, kind: type[StateT]) -> StateT:
         return kind()
     except (OSError, ValueError, RecursionError) as error:
         raise Conflict(f"cannot read {path}", why=str(error), fix="Correct it, or move it away") from None
+
+
+def unwritable(folder: Path, error: OSError) -> PeftDaemonError:
+    """Return the error for a registry that cannot be changed."""
+    if is_full(error):
+        return NoSpace(f"the disk is full: the adapters in {folder} were not changed", fix=FREE_SPACE)
+    return Unavailable(
+        f"cannot change the adapters in {folder}",
+        why=error.strerror or str(error),
+        fix="Check its disk and permissions",
+    )
 
 
 def _read_signature(path: Path) -> FileSignature:

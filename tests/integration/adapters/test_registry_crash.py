@@ -33,6 +33,7 @@ def view(registry: AdapterRegistry) -> View:
         row.name: [version.digest for version in registry.history(row.name)] for row in registry.list_adapters()
     }
     return {
+        "listed": sorted(row.name for row in registry.list_adapters()),
         "names": {name: history for name, history in histories.items() if history},
         "fill": used.digest if used else None,
     }
@@ -91,5 +92,5 @@ def test_a_kill_at_any_step_leaves_before_or_after(
     assert before != after
     assert kill_at >= 3, "the change must have steps to be killed at"
     for state in seen:
-        for part in ("names", "fill"):
+        for part in ("listed", "names", "fill"):
             assert state[part] in (before[part], after[part])

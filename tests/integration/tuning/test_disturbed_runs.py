@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(1800)]
 
 HOST = Path(__file__).parents[2] / "support/disturbed_tuning.py"
 DISK_BYTES = 30_000_000
+KILLS = int(os.environ.get("PEFT_DAEMON_KILLS", "60"))
 
 
 def disturbed(kind: str, folder: Path, *, seed: int, count: int) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def disturbed(kind: str, folder: Path, *, seed: int, count: int) -> dict[str, An
 needs_a_small_disk = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [2, pytest.param(KILLS, marks=pytest.mark.long)])
 def test_runs_that_are_killed_at_any_moment_lose_nothing_and_end_with_the_same_bytes(
     tmp_path: Path, count: int
 ) -> None:
@@ -49,6 +50,6 @@ def test_runs_that_are_killed_at_any_moment_lose_nothing_and_end_with_the_same_b
 
 
 @needs_a_small_disk
-@pytest.mark.parametrize("count", [2, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [2, pytest.param(KILLS, marks=pytest.mark.long)])
 def test_runs_that_find_the_disk_full_say_so_lose_nothing_and_go_on_with_room(tmp_path: Path, count: int) -> None:
     assert disturbed("full", tmp_path, seed=count, count=count)["exit 9"] > 0

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from peft_core import files
-from peft_core.errors import Conflict, UnusablePath, is_full
+from peft_core.errors import Conflict, NoSpace, UnusablePath, is_full
 from peft_core.files import private_folder, read_private, write_private
 from support.limited_files import files_of_at_most
 
@@ -81,6 +81,8 @@ def test_a_full_disk_is_known_whoever_writes(tmp_path: Path) -> None:
     assert is_full(full.value)
     assert not is_full(SafetensorError("I/O error: Permission denied (os error 13)"))
     assert not is_full(PermissionError(errno.EACCES, "x"))
+    with files_of_at_most(100), pytest.raises(NoSpace, match="disk is full"):
+        write_private(tmp_path / "b", bytes(200))
     assert UnusablePath(OSError(errno.ENOSPC, "No space left on device"), "x").fix.startswith("Free some space")
 
 
