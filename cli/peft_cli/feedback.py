@@ -19,7 +19,14 @@ from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import write_private
 from peft_core.paths import Paths
 from peft_core.settings import resolve
-from peft_daemon.feedback import FeedbackCounts, FeedbackRow, FeedbackStore, FeedbackSummary, summarize
+from peft_daemon.feedback import (
+    FeedbackCounts,
+    FeedbackRow,
+    FeedbackStore,
+    FeedbackSummary,
+    kept_per_100_shown,
+    summarize,
+)
 
 if TYPE_CHECKING:
     from peft_tuning.data.examples import FillExample
@@ -51,6 +58,8 @@ class ShownFeedback(msgspec.Struct, frozen=True, kw_only=True):
     unasked_text: int
     """Suggestions with code that an earlier version kept without asking. Nothing uses it."""
     lines: list[FeedbackSummary]
+    kept_per_100_shown: float | None
+    """Characters accepted and still there later, of 100 that were shown; null: nothing was shown yet."""
 
 
 class Cleared(msgspec.Struct, frozen=True):
@@ -80,6 +89,7 @@ def show(as_json: Json = False) -> None:
         with_text=counts.with_text,
         unasked_text=counts.unasked,
         lines=lines,
+        kept_per_100_shown=kept_per_100_shown(lines),
     )
     emit(shown, as_json=as_json, text=lambda: _print(shown))
 
@@ -192,6 +202,8 @@ def _line(example: FillExample) -> bytes:
 
 def _print(shown: ShownFeedback) -> None:
     if shown.lines:
+        if shown.kept_per_100_shown is not None:
+            typer.echo(f"of 100 characters shown, {shown.kept_per_100_shown:.0f} were accepted and still there later")
         _print_table(shown.lines)
     else:
         typer.echo("nothing is recorded yet")

@@ -32,6 +32,8 @@ Milliseconds = Annotated[int, Meta(ge=1, le=600_000)]
 Scale = Annotated[float, Meta(ge=0.0, le=2.0)]
 Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
 Probability = Annotated[float, Meta(gt=0.0, le=1.0)]
+Confidence = Annotated[float, Meta(ge=0, le=1)]
+"""How likely a text is right."""
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 
 LONGEST_WINDOW = 8000
@@ -91,6 +93,18 @@ class ContextChunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: Text
 
 
+class Eagerness(StrEnum):
+    """How readily an editor shows what the model wrote."""
+
+    LOW = "low"
+    """Only what is very likely right."""
+    MEDIUM = "medium"
+    HIGH = "high"
+    """All but what is very likely wrong."""
+    AUTO = "auto"
+    """By what the user took of late; ``medium`` until that says something."""
+
+
 class SamplingParams(msgspec.Struct, frozen=True):
     """How the next token is chosen, from a client's request down to the engine."""
 
@@ -123,6 +137,8 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     context: Annotated[list[ContextChunk], Meta(max_length=64)] = []
     automatic: bool = False
     """A keystroke asked, not a person: the daemon may wait for a pause in typing before it starts the model."""
+    eagerness: Eagerness | None = None
+    """Leave out what the model is too unsure of; null: nothing is left out for that."""
     show_after_ms: Milliseconds | None = None
     """Answer with what is complete by then, and ``more``, while the model goes on; null: with all of it."""
     adapter: Name | None = None
@@ -185,6 +201,8 @@ class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin = Origin.MODEL
     more: bool = False
     """The model is still writing; the same request made again is answered with more of it."""
+    confidence: Confidence | None = None
+    """How likely the text is right, by the model's own probabilities; null: the engine does not tell them."""
     why: str = ""
     """Where completions are off: a sentence for the user."""
     timings: Timings = Timings()
@@ -289,6 +307,8 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """... and what stood there then. Null: it was rejected."""
     model: Name
     adapter: AdapterUse | None = None
+    confidence: Confidence | None = None
+    """That of the answer that was shown first."""
     latency_ms: Annotated[int, Meta(ge=0)] = 0
     text_agreed: bool = False
     """The user has agreed in the editor that text is kept. Without it only numbers are, unless the daemon's own

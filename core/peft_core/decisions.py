@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from peft_core.api_types import Count, Name, ShortText, Timings
+from peft_core.api_types import Confidence, Count, Name, ShortText, Timings
 
 MAX_DECISIONS = 200
 """Most decisions that the daemon keeps, and that an answer has."""
@@ -63,6 +63,8 @@ class Decider(StrEnum):
     DEADLINE = "deadline"
     NOTHING_WRITTEN = "nothing_written"
     """The model ended at once."""
+    UNSURE = "unsure"
+    """The model's own probabilities are too low."""
     POSTPROCESSING = "postprocessing"
 
 
@@ -93,6 +95,10 @@ class RequestDecision(msgspec.Struct, frozen=True, kw_only=True):
     adapter: Name = ""
     characters: Count = 0
     """Characters of the suggestion; 0: nothing was shown."""
+    confidence: Confidence | None = None
+    """How likely it is right, by the model's own probabilities; null: not known, or nothing was shown."""
+    doubt: Confidence | None = None
+    """How likely it would be with what was left out for being too unsure; null: nothing was."""
     paused_ms: float = 0.0
     """The pause in typing that was waited for."""
     timings: Timings = Timings()
@@ -199,6 +205,10 @@ _WORDS: Mapping[Decider, tuple[str, str]] = {
         "the model had nothing to add here",
         "Type the beginning of what you want, or try another adapter (`peft-daemon adapters list`)",
     ),
+    Decider.UNSURE: (
+        "the model was too unsure of what it wrote: {detail}",
+        "Set the editor's `eagerness` to high, or ask by key: what is asked for by hand is always shown",
+    ),
     Decider.POSTPROCESSING: (
         "nothing was left of what the model wrote: {detail}",
         "Type the beginning of what you want",
@@ -296,4 +306,7 @@ def _facts(decision: RequestDecision) -> str:
         (spent.decode_ms, f"wrote {spent.decode_tokens} in {{:.0f}} ms"),
         (spent.total_ms, "{:.0f} ms in all"),
     ]
-    return ", ".join([*filter(None, who), *(words.format(ms) for ms, words in times if round(ms))])
+    sure = "" if decision.confidence is None else f"{decision.confidence:.0%} sure"
+    if sure and decision.doubt is not None:
+        sure += f", what would follow {decision.doubt:.0%}"
+    return ", ".join([*filter(None, [*who, sure]), *(words.format(ms) for ms, words in times if round(ms))])

@@ -28,6 +28,7 @@ from peft_core.status_types import TORCH, UPSTREAM, DaemonStatus, ServingSpeed
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
+from peft_daemon.completion.eagerness import EagernessFromFeedback
 from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
@@ -126,7 +127,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             await asyncio.to_thread(shutil.rmtree, paths.intent_kv_states, ignore_errors=True)
         watching = [asyncio.create_task(model.watch()) for model in local]
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
-        opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback))
+        opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback, service.eagerness))
         learner.start()
         try:
             yield
@@ -318,9 +319,13 @@ def _import_shipped(settings: Settings, paths: Paths) -> None:
             log.info("imported %s, which comes with the package", manifest.name)
 
 
-def _open_feedback(feedback: FeedbackStore) -> None:
-    """Have what an earlier version kept without asking set apart, and its secrets removed, before anything is added."""
+def _open_feedback(feedback: FeedbackStore, eagerness: EagernessFromFeedback) -> None:
+    """Have what an earlier version kept without asking set apart, and its secrets removed, before anything is added.
+
+    Then take the outcomes of earlier days into account.
+    """
     try:
         feedback.counts()
+        eagerness.remember(row.record for row in feedback.rows())
     except PeftDaemonError as error:
         log.warning("%s", error.line)

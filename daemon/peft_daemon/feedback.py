@@ -315,6 +315,8 @@ class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the accepted characters that were still there when checked later; None if none was checked."""
     characters_shown: int
     characters_accepted: int
+    characters_kept: int
+    """Those of the accepted ones that were still there when checked later; all of them where nobody checked."""
 
 
 @dataclass
@@ -322,6 +324,7 @@ class _Sums:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     shown: int = 0
     accepted: int = 0
+    accepted_kept: float = 0.0
     stood: int = 0
     kept: int = 0
 
@@ -330,6 +333,8 @@ class _Sums:
         self.outcomes[record.outcome] += 1
         self.shown += record.shown
         self.accepted += record.accepted
+        checked = record.kept is not None and record.stood > 0
+        self.accepted_kept += record.accepted * (min(1.0, (record.kept or 0) / record.stood) if checked else 1.0)
         if record.outcome in (Outcome.ACCEPTED, Outcome.PARTLY) and record.kept is not None:
             self.stood += record.stood
             self.kept += min(record.kept, record.stood)
@@ -346,6 +351,13 @@ def summarize(rows: Iterable[FeedbackRow]) -> list[FeedbackSummary]:
     return sorted(lines, key=lambda line: (-line.offers, line.adapter, line.language))
 
 
+def kept_per_100_shown(lines: Iterable[FeedbackSummary]) -> float | None:
+    """Return the characters accepted and still there later, of 100 that were shown; None if none was shown."""
+    pairs = [(line.characters_kept, line.characters_shown) for line in lines]
+    shown = sum(each for _, each in pairs)
+    return round(100 * sum(each for each, _ in pairs) / shown, 1) if shown else None
+
+
 def _summarize_group(adapter: str, digest: str, language: str, sums: _Sums) -> FeedbackSummary:
     offers = sum(sums.outcomes.values())
     return FeedbackSummary(
@@ -357,4 +369,5 @@ def _summarize_group(adapter: str, digest: str, language: str, sums: _Sums) -> F
         still_there=sums.kept / sums.stood if sums.stood else None,
         characters_shown=sums.shown,
         characters_accepted=sums.accepted,
+        characters_kept=round(sums.accepted_kept),
     )

@@ -109,7 +109,14 @@ class DecisionLog:
         """How often each part decided, since the daemon started."""
 
     def answered(
-        self, asked: CompleteRequest, answer: CompleteResponse, decider: Decider, detail: str = "", pause_ms: float = 0
+        self,
+        asked: CompleteRequest,
+        answer: CompleteResponse,
+        decider: Decider,
+        detail: str = "",
+        *,
+        pause_ms: float = 0,
+        doubt: float | None = None,
     ) -> None:
         """Note an answer, though it be empty."""
         self.add(
@@ -125,6 +132,8 @@ class DecisionLog:
                 model=answer.model,
                 adapter=answer.adapter.name if answer.adapter else "",
                 characters=len(answer.text),
+                confidence=answer.confidence,
+                doubt=doubt,
                 paused_ms=pause_ms,
                 timings=answer.timings,
             )

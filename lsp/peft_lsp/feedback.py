@@ -163,6 +163,7 @@ def feedback_record(
         now=now,
         model=response.model,
         adapter=response.adapter,
+        confidence=response.confidence,
         latency_ms=round(context.latency_ms),
         text_agreed=context.kept == "text",
     )

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from peft_core.api_types import Name, TokenCount
+from peft_core.api_types import Eagerness, Name, TokenCount
 from peft_core.code.languages import language_id
 from peft_core.decisions import Decider
 from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, why_secret
@@ -49,6 +49,8 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     model. A request made by hand never waits."""
     show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
     """Show the complete lines after this time, and the rest when it is ready; 0: show all of it when it is ready."""
+    eagerness: Eagerness = Eagerness.AUTO
+    """How readily suggestions are shown that nobody asked for by hand."""
     feedback: Literal["counts", "text", "off"] | bool | None = None
     """What is recorded on this machine about suggestions: numbers, also the text around them, or nothing. Null or true:
     as the daemon's own setting says. False: nothing."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from peft_core.api_types import FinishReason, Timings
 from peft_core.errors import EngineFailed
 from peft_core.status_types import EngineState, EngineStatus
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, TokenLogprob
 
 
 class ScriptedEngine:
@@ -65,6 +65,10 @@ class ScriptedEngine:
             self.closed = True
 
 
+Piece = str | tuple[str, float]
+"""A token's text, or also its log-probability."""
+
+
 class PacedEngine:
     """Answers each request with the pieces ``answer`` gives for its prompt's text; counts and closes them.
 
@@ -73,7 +77,7 @@ class PacedEngine:
 
     id = "llamacpp"
 
-    def __init__(self, answer: Callable[[str], Sequence[str]], *, at_once: int = 1000) -> None:
+    def __init__(self, answer: Callable[[str], Sequence[Piece]], *, at_once: int = 1000) -> None:
         self._answer, self._at_once = answer, at_once
         self.go = asyncio.Event()
         self.waiting = asyncio.Event()
@@ -122,8 +126,8 @@ class PacedEngine:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            text = "".join(each.text for each in request.prompt) + request.begins_with
-            pieces = self._answer(text) if request.max_tokens else ()
+            asked = "".join(each.text for each in request.prompt) + request.begins_with
+            pieces = self._answer(asked) if request.max_tokens else ()
             if not request.max_tokens and self._at_once == 0:
                 await self._until_told()
             if self.reading is not None:
@@ -136,7 +140,10 @@ class PacedEngine:
                     raise EngineFailed("the engine died")
                 await asyncio.sleep(0)
                 begin = request.begins_with if number == 1 else ""
-                yield GenerationChunk(begin + piece, timings=Timings(prompt_evaluated=3, decode_tokens=number))
+                text, logprob = (piece, None) if isinstance(piece, str) else piece
+                told = () if logprob is None or not request.confidence else (TokenLogprob(text, logprob),)
+                timings = Timings(prompt_evaluated=3, decode_tokens=number)
+                yield GenerationChunk(begin + text, told, timings)
             yield GenerationChunk(
                 reason=FinishReason.STOP, timings=Timings(prompt_evaluated=3, decode_tokens=len(pieces))
             )

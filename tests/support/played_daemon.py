@@ -22,7 +22,7 @@ from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_core.status_types import LLAMACPP, EngineState, EngineStatus
 from peft_daemon import app
-from peft_daemon.engines.base import GenerationChunk, GenerationRequest
+from peft_daemon.engines.base import GenerationChunk, GenerationRequest, TokenLogprob
 from peft_daemon.lifecycle.background_process import handover_environment, take_handover
 from peft_daemon.lifecycle.runtime_info import find_running_daemon
 from peft_daemon.lifecycle.stop import stop_daemon
@@ -34,6 +34,9 @@ TIMINGS = Timings(prompt_evaluated=64, prompt_ms=100, decode_tokens=16, decode_m
 """Of every answer, from its first text on."""
 HERE = "\0"
 """Where an answer is held back after its beginning, see ``hold_rest``."""
+GUESSED, KNOWN = "\1", "\2"
+"""How an answer begins that the model is unsure of, or sure; of others it tells no probability."""
+LOGPROBS = {GUESSED: -9.0, KNOWN: -0.01}
 
 
 class PlayedEngine:
@@ -74,10 +77,12 @@ class PlayedEngine:
         await self._let_go(".hold")
         answers: dict[str, str] = json.loads(self._script.read_text())
         answer = next((text for end, text in answers.items() if prompt.endswith(end)), "")
+        logprob, answer = LOGPROBS.get(answer[:1]), answer.lstrip(GUESSED + KNOWN)
         for number, piece in enumerate(answer.split(HERE)):
             if number:
                 await self._let_go(".hold_rest")
-            yield GenerationChunk(piece if number else request.begins_with + piece, timings=TIMINGS)
+            told = () if logprob is None else (TokenLogprob(piece, logprob),)
+            yield GenerationChunk(piece if number else request.begins_with + piece, told, TIMINGS)
         yield GenerationChunk(reason=FinishReason.STOP, timings=TIMINGS)
 
     async def _let_go(self, suffix: str) -> None:

@@ -32,7 +32,7 @@ export function initializationOptions(): Record<string, unknown> {
   const settings = vscode.workspace.getConfiguration(SECTION);
   const names = [
     ...["enabled", "disabledLanguages", "adapter", "feedback"],
-    ...["maxTokens", "timeBudgetMs", "delayMs", "showAfterMs"],
+    ...["maxTokens", "timeBudgetMs", "delayMs", "showAfterMs", "eagerness"],
   ];
   return Object.fromEntries(names.map((name) => [name, settings.get(name)]));
 }

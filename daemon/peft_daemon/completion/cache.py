@@ -18,6 +18,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from peft_core.api_types import FinishReason, Timings
 from peft_core.code.document import Document, normalize_newlines
 from peft_core.tasks import BackgroundTasks
+from peft_daemon.completion.confidence import WrittenToken
 from peft_daemon.completion.job import CacheKey, CompletionJob
 from peft_daemon.completion.prompt import contradicts, unheld
 from peft_daemon.completion.scheduler import NoFreeSlot, Scheduler, SchedulerSlot
@@ -52,6 +53,8 @@ class GeneratedText:
         self.over = False
         self.cut_off = False
         """It was ended from outside: there was more to come."""
+        self.tokens: list[WrittenToken] = []
+        """What the engine said of the parts of ``text``, in order; none where it says nothing of its confidence."""
         self._raw, self._held = "", held
 
     def add(self, chunk: GenerationChunk) -> None:
@@ -60,8 +63,14 @@ class GeneratedText:
         self._raw += chunk.text
         if contradicts(self._raw, self._held):
             self.text, self.over = "", True
-        else:
-            self.text, self.over = unheld(normalize_newlines(self._raw), self._held), chunk.reason is not None
+            return
+        begin = len(self.text)
+        self.text, self.over = unheld(normalize_newlines(self._raw), self._held), chunk.reason is not None
+        # A token had to begin with the word that the prompt held back: its probability says nothing of the rest.
+        forced = self._held.strip() and len(self._raw) - len(chunk.text) < len(self._held)
+        if len(self.text) > begin and not forced:
+            logprob = sum(each.logprob for each in chunk.logprobs) if chunk.logprobs else None
+            self.tokens.append(WrittenToken(begin, len(self.text), logprob))
 
     def cut(self) -> None:
         """Note that it is ended from outside, or that it is over and stays so."""

@@ -81,12 +81,14 @@ class CompletionJob:
     """A newer job with the same key supersedes this one and may use its answer. None: never."""
     automatic: bool = False
     """Asked for by a keystroke."""
+    least_confidence: float = 0.0
+    """How likely a text must be right to be shown, from 0 (everything is) to 1."""
 
     @cached_property
     def cache_key(self) -> CacheKey:
         """The job without the text around the cursor, which cached answers are compared with apart from it."""
         document = replace(self.document, prefix="", suffix="")
-        return replace(self, document=document, adapter_use=None, automatic=False)
+        return replace(self, document=document, adapter_use=None, automatic=False, least_confidence=0.0)
 
     @property
     def fills(self) -> bool:
@@ -228,6 +230,7 @@ class RequestBuilder:
             stop=(*job.format.stop, *one_line, *job.stop),
             time_budget_ms=job.time_budget_ms,
             sampling=job.sampling,
+            confidence=job.fills,
             step_tokens=self._limits.step_tokens,
         )
 

@@ -34,7 +34,7 @@ from peft_core.api_types import (
 )
 from peft_core.code.document import Document, document_name
 from peft_core.decisions import Decider, RequestDecision
-from peft_core.errors import Conflict, EngineFailed, NotFound, PeftDaemonError, Unavailable
+from peft_core.errors import Conflict, NotFound, PeftDaemonError
 from peft_core.privacy.files import secret_file, why_off
 from peft_core.settings import Settings
 from peft_core.status_types import ServingLimit
@@ -43,11 +43,13 @@ from peft_daemon.adapters.manifest import Manifest, usable_tasks
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.completion import prompt
 from peft_daemon.completion.cursor import find_intent
+from peft_daemon.completion.eagerness import EagernessFromFeedback
 from peft_daemon.completion.job import CompletionJob, RawRequest, build_raw
 from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.prefetch import PREFETCHED_AFTER, if_accepted
 from peft_daemon.completion.scheduler import DeadlinePassed, Deadlines, Superseded, until_deadline
-from peft_daemon.completion.stream import Completion, StreamStats, decided
+from peft_daemon.completion.stream import Completion, StreamStats
+from peft_daemon.completion.verdict import decided, decider_of
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.daemon_log import REQUEST_ID
 from peft_daemon.engines.base import EngineSpeed, GenerationChunk
@@ -83,6 +85,7 @@ class CompletionService:
         self._left_behind = BackgroundTasks(log, "closing a generation failed")
         """Tasks that close what a request did not wait for."""
         self.decisions = DecisionLog()
+        self.eagerness = EagernessFromFeedback()
         self.started, self.began = time.time(), time.monotonic()
         self.completed = 0
 
@@ -179,7 +182,7 @@ class CompletionService:
                     is_answered = isinstance(part, CompleteResponse)
                     yield part
         except PeftDaemonError as error:
-            self.decisions.unanswered(asked, _decider_of(error), error.line)
+            self.decisions.unanswered(asked, decider_of(error), error.line)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             if not is_answered:
@@ -230,9 +233,11 @@ class CompletionService:
             replace_after=end.replace_after,
             origin=stats.origin,
             more=end.more,
+            confidence=_rounded(end.confidence) if end.text else None,
             timings=timings,
         )
-        self.decisions.answered(asked, response, *decided(end, stats), stats.pause_ms)
+        verdict = decided(end, stats, asked.eagerness, self.eagerness)
+        self.decisions.answered(asked, response, *verdict, pause_ms=stats.pause_ms, doubt=_rounded(end.doubt))
         yield response
 
     async def _parts(
@@ -334,6 +339,7 @@ class CompletionService:
             # A sampled answer is no other request's, and supersedes none.
             document_key=asked.document if asked.document and asked.temperature == 0 else None,
             automatic=asked.automatic,
+            least_confidence=self.eagerness.least(asked.eagerness),
         )
         return _ChosenJob(asked, model, job)
 
@@ -359,7 +365,7 @@ class CompletionService:
                         decider = Decider.MODEL if characters else Decider.NOTHING_WRITTEN
                     yield chunk
         except PeftDaemonError as error:
-            decider, detail = _decider_of(error), error.line
+            decider, detail = decider_of(error), error.line
             raise
         except DeadlinePassed:
             decider = Decider.DEADLINE
@@ -426,13 +432,13 @@ class CompletionService:
         self._metrics.finished(route, reason.value, timings)
 
 
+def _rounded(probability: float | None) -> float | None:
+    return None if probability is None else round(probability, 3)
+
+
 def _request_id() -> str:
     """The id of the request that this task works for; a new one for a request that came by no route."""
     return REQUEST_ID.get() or uuid.uuid4().hex
-
-
-def _decider_of(error: PeftDaemonError) -> Decider:
-    return Decider.ENGINE if isinstance(error, Unavailable | EngineFailed) else Decider.REFUSED
 
 
 def _whole_timings(timings: Timings, queue_ms: float, arrived: float) -> Timings:

@@ -21,6 +21,7 @@ from peft_core.code.document import Document
 from peft_core.decisions import Decider
 from peft_core.settings import Settings
 from peft_daemon.completion.cache import GeneratedText, Generation, GenerationCache
+from peft_daemon.completion.confidence import evidence, probability, sure_part
 from peft_daemon.completion.job import MAX_UNREAD_TOKENS, CompletionJob, Limits, RequestBuilder
 from peft_daemon.completion.postprocess.boundaries import (
     drop_blank,
@@ -102,6 +103,10 @@ class Completion:
     """Name of the model that wrote it, where that is not the engine's own."""
     emptied_by: str = ""
     """The step of post-processing that left nothing of what the model wrote; empty: it left something."""
+    confidence: float | None = None
+    """How likely the text is right, from 0 to 1; None: the engine does not say."""
+    doubt: float | None = None
+    """How likely it would be with what was left out because that is too little; None: nothing was."""
 
 
 NOTHING = Completion("", FinishReason.EMPTY)
@@ -129,21 +134,6 @@ class StreamStats:
         if self.generation.slot is None:
             return "while it waited for the engine"
         return "while the model wrote" if self.generation.generated.text else "while the model read the prompt"
-
-
-def decided(end: Completion, stats: StreamStats) -> tuple[Decider, str]:
-    """Return which part decided what is shown, and what it says besides."""
-    if end.text:
-        return stats.decider or Decider.MODEL, ""
-    match end.reason:
-        case FinishReason.SUPERSEDED:
-            paused = stats.decider is Decider.TYPING_PAUSE
-            return (Decider.TYPING_PAUSE, "") if paused else (Decider.NEWER_REQUEST, stats.stage)
-        case FinishReason.TIMEOUT:
-            return Decider.DEADLINE, stats.stage
-    if stats.decider is not None and stats.generation is None:
-        return stats.decider, ""
-    return (Decider.POSTPROCESSING, end.emptied_by) if end.emptied_by else (Decider.NOTHING_WRITTEN, "")
 
 
 class Completer:
@@ -318,13 +308,15 @@ async def follow(
     """
     shown, looked, draft = "", len(typed), Draft("", job.extent)
     late = timed_out = endless = False
+    doubt: float | None = None
     while True:
         if not generated.agrees(typed):
             raise Mismatch
         news, looked = generated.text[looked:], max(looked, len(generated.text))
         if "\n" in news:
-            draft = postprocess(job, generated.text[len(typed) :])
-            if draft.done:
+            text, doubt = _sure_text(generated, typed, job, over=False)
+            draft = postprocess(job, text, final=doubt is not None)
+            if draft.done or doubt is not None:
                 break
             so_far = _insertion(job, draft)
             if len(so_far) > len(shown) and so_far.startswith(shown):
@@ -340,12 +332,14 @@ async def follow(
         timed_out = passed and answer_at is not None and asyncio.get_running_loop().time() >= answer_at
         late = passed or late
     truncated = timed_out or endless
-    if not draft.done:
+    if not draft.settled:
         stopped = generated.cut_off or generated.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
-        truncated = truncated or stopped
-        draft = postprocess(job, generated.text[len(typed) :], final=True, truncated=truncated)
+        text, doubt = _sure_text(generated, typed, job, over=True)
+        truncated = (truncated or stopped) and doubt is None
+        draft = postprocess(job, text, final=True, truncated=truncated)
     text = _going_on(_insertion(job, draft), shown)
-    if typed and not text.strip() and not timed_out and (truncated or not generated.text[len(typed) :].strip()):
+    rest = generated.text[len(typed) :]
+    if typed and not text.strip() and not timed_out and doubt is None and (truncated or not rest.strip()):
         raise Mismatch
     reason = FinishReason.TIMEOUT if timed_out else generated.reason or FinishReason.STOP
     if not text and reason is not FinishReason.TIMEOUT:
@@ -356,8 +350,21 @@ async def follow(
         draft.replace_after,
         generated.timings,
         model=generated.model,
-        emptied_by="" if text else emptied_by(job, generated.text[len(typed) :], truncated=truncated),
+        emptied_by="" if text else emptied_by(job, rest, truncated=truncated),
+        confidence=_confidence(generated, typed, text),
+        doubt=doubt,
     )
+
+
+def _sure_text(generated: GeneratedText, typed: str, job: CompletionJob, *, over: bool) -> tuple[str, float | None]:
+    """Return the part of a generation that is sure enough for the job, and how likely more of it would be right."""
+    text = generated.text[len(typed) :]
+    part = sure_part(text, generated.tokens, len(typed), job.target, least=job.least_confidence, over=over)
+    return text[: part.end], part.doubt
+
+
+def _confidence(generated: GeneratedText, typed: str, text: str) -> float | None:
+    return probability(evidence(generated.tokens, len(typed), len(typed) + len(text)))
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:
@@ -376,12 +383,19 @@ async def _passed(grown: Callable[[], Awaitable[None]], until: float | None) -> 
 
 def _complete_so_far(generated: GeneratedText, typed: str, job: CompletionJob, shown: str) -> Completion | None:
     """The Completion of an unfinished text; None where nothing can be shown."""
-    draft = postprocess(job, generated.text[len(typed) :], final=True, truncated=True)
-    if not draft.text.strip():
+    sure, doubt = _sure_text(generated, typed, job, over=False)
+    draft = postprocess(job, sure, final=True, truncated=True)
+    if not draft.text.strip() or doubt is not None:
         return None
     text = _going_on(_insertion(job, draft), shown)
     return Completion(
-        text, FinishReason.TIMEOUT, draft.replace_after, generated.timings, more=True, model=generated.model
+        text,
+        FinishReason.TIMEOUT,
+        draft.replace_after,
+        generated.timings,
+        more=True,
+        model=generated.model,
+        confidence=_confidence(generated, typed, text),
     )
 
 

@@ -60,6 +60,8 @@ class GenerationRequest:
     sampling: SamplingParams = SamplingParams()
     logprobs: int = 0
     """How many alternatives to report per token; 0 for none."""
+    confidence: bool = False
+    """Report the log-probabilities of the tokens as far as that costs nothing: those guessed ahead have none."""
     begins_with: str = ""
     """What the answer has to begin with: the end of the prompt's text, left out of it because it belongs to the next
     token. An engine that can constrain decoding does; the answer of another may begin otherwise."""
@@ -86,7 +88,7 @@ class GenerationChunk:
 
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """Filled when the request asked for them."""
+    """Filled when the request asked for them; without ``logprobs`` tokens may be missing."""
     timings: Timings = Timings()
     reason: FinishReason | None = None
     """Why the generation ended; None in every chunk but the last."""

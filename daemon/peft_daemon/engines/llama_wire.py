@@ -40,7 +40,7 @@ def generation_body(request: GenerationRequest, prompt: list[int] | str) -> dict
         "repeat_penalty": 1.0,
         "seed": request.sampling.seed,
         "stop": list(request.stop),
-        "n_probs": request.logprobs,
+        "n_probs": request.logprobs or int(request.confidence),
         "grammar": grammar_of_beginning(request.begins_with),
         "cache_prompt": True,
         "stream": True,

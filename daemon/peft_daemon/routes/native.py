@@ -76,6 +76,7 @@ def routes(
         # A disk may be slow, and another process may hold the file.
         recorded = feedback is not None and await asyncio.to_thread(feedback.add, told)
         if recorded:
+            service.eagerness.note(told)
             await learner.record(told)
         return answer(FeedbackResponse(recorded))
 

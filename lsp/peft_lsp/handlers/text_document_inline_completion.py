@@ -40,6 +40,7 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
         prefix=snapshot.prefix + target.chosen[len(target.typed) :],
         # If the editor has a delay of its own, the daemon need not debounce.
         automatic=automatic and settings.delay_ms is None,
+        eagerness=settings.eagerness if automatic else None,
         show_after_ms=settings.show_after_ms or None,
     )
     if (whole := session.continuations.take(snapshot, request)) is not None:

@@ -11,11 +11,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from fakes.scripted_engines import PacedEngine
-from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason
-from peft_core.decisions import MAX_DECISIONS, Decider, RequestDecision
+from fakes.scripted_engines import PacedEngine, Piece
+from peft_core.api_types import (
+    CompleteRequest,
+    CompleteResponse,
+    Eagerness,
+    FeedbackRequest,
+    FinishReason,
+    Outcome,
+)
+from peft_core.decisions import MAX_DECISIONS, Decider, RequestDecision, WhyAnswer, explain, why_text
 from peft_core.errors import EngineFailed, NotFound
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completion.eagerness import LEAST
 from peft_daemon.completion.job import RawRequest
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.models.catalogue import PromptFormats
@@ -23,15 +31,17 @@ from support.one_model import one_model_service
 from support.tiny_entry import tiny_entry
 
 SECRET = "sk" + "_live_4242abcd4242abcd"
-WRITTEN = {
+WRITTEN: dict[str, list[Piece]] = {
     "x = ": ["unmistakable"],
     "password = ": [f'"{SECRET}"\n'],
     "nothing = ": [],
     "blank = ": ["   \n"],
+    "guess = ": [("wild", -9.0)],
+    "half = ": [("self", -0.01), (".guess", -9.0)],
 }
 
 
-def write(prompt: str) -> list[str]:
+def write(prompt: str) -> list[Piece]:
     return next((pieces for end, pieces in WRITTEN.items() if prompt.endswith(end)), ["y"])
 
 
@@ -90,6 +100,50 @@ async def test_the_part_that_decided_is_noted(
     assert noted.characters == len(response.text)
     assert (noted.document, noted.line) == ("src/a.py", 3)
     assert noted.column == len(source.partition("‸")[0].rpartition("\n")[2]) + 1
+
+
+async def test_what_the_model_is_too_unsure_of_is_a_silence_with_figures(service: CompletionService) -> None:
+    response = await answered(service, request("guess = ‸", automatic=True, eagerness=Eagerness.MEDIUM))
+    assert (response.text, response.finish_reason) == ("", FinishReason.EMPTY)
+    noted = last(service)
+    assert noted.decider is Decider.UNSURE
+    assert noted.detail == f"right with 0%, shown from {LEAST[Eagerness.MEDIUM]:.0%} on (medium)"
+    assert "eagerness" in explain(noted).fix
+    by_hand = await answered(service, request("guess = ‸"))
+    assert by_hand.text == "wild"
+
+
+async def test_a_suggestion_says_how_sure_the_model_is_of_it_and_of_what_was_left_out(
+    service: CompletionService,
+) -> None:
+    response = await answered(service, request("half = ‸", eagerness=Eagerness.LOW))
+    assert response.text == "self"
+    assert response.confidence is not None
+    noted = last(service)
+    assert noted.confidence == response.confidence
+    assert noted.doubt is not None
+    assert f"{response.confidence:.0%} sure, what would follow 0%" in why_text(WhyAnswer(shown=explain(noted)))
+
+
+async def test_auto_learns_from_what_was_taken(service: CompletionService) -> None:
+    for number in range(100):
+        service.eagerness.note(
+            FeedbackRequest(
+                offer=str(number),
+                outcome=Outcome.REJECTED,
+                language="python",
+                suggestion="",
+                shown=9,
+                model="m",
+                confidence=0.9,
+            )
+        )
+    auto = await answered(service, request("half = ‸", eagerness=Eagerness.AUTO))
+    assert last(service).decider is Decider.MODEL, auto
+    await answered(service, request("guess = ‸", eagerness=Eagerness.AUTO))
+    least = service.eagerness.least(Eagerness.AUTO)
+    assert least > LEAST[Eagerness.MEDIUM]
+    assert last(service).detail == f"right with 0%, shown from {least:.0%} on (auto, learned from 100 outcomes)"
 
 
 async def test_a_file_with_secrets_and_prose_are_told_apart(service: CompletionService) -> None:

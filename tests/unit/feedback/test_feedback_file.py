@@ -14,7 +14,14 @@ import pytest
 from peft_core.api_types import AdapterUse, FeedbackRequest, Outcome
 from peft_core.errors import Conflict, Unavailable
 from peft_core.privacy.values import MASK
-from peft_daemon.feedback import FeedbackCounts, FeedbackRow, FeedbackStore, find_repository, summarize
+from peft_daemon.feedback import (
+    FeedbackCounts,
+    FeedbackRow,
+    FeedbackStore,
+    find_repository,
+    kept_per_100_shown,
+    summarize,
+)
 
 
 def told(offer: str, text: str = "x = 1", **fields: object) -> FeedbackRequest:
@@ -291,4 +298,7 @@ def test_each_adapter_and_language_has_its_shares_and_the_most_used_comes_first(
     assert (first.accepted, first.partly, first.typed, first.rejected) == (0.25, 0.25, 0.25, 0.25)
     assert first.still_there == 11 / 16, "what was typed by hand says nothing about it"
     assert (first.characters_accepted, first.characters_shown) == (12, 40)
+    assert first.characters_kept == 8, "of the first suggestion half was gone"
+    assert kept_per_100_shown([first, second]) == 16.0
+    assert kept_per_100_shown([]) is None
     assert (second.adapter, second.language, second.rejected, second.still_there) == ("base", "go", 1.0, None)

@@ -102,6 +102,7 @@ def test_valid_settings_are_used() -> None:
         "disabledLanguages": ["markdown"],
         "delayMs": 300,
         "showAfterMs": 0,
+        "eagerness": "low",
         "feedback": False,
         "completion": "always",
     }

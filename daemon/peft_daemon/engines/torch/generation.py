@@ -88,7 +88,7 @@ class Sampler:
 
     def __init__(self, request: GenerationRequest, vocabulary: ByteVocabulary) -> None:
         self._temperature, self._top_p = request.sampling.temperature, request.sampling.top_p
-        self._alternatives = request.logprobs
+        self._alternatives, self._confidence = request.logprobs, request.confidence
         self._vocabulary = vocabulary
         self._generator = torch.Generator().manual_seed(request.sampling.seed)
         self._to_come = request.begins_with.encode()
@@ -108,7 +108,8 @@ class Sampler:
     def logprob(self, logits: Tensor, token: int) -> TokenLogprob | None:
         """Return the model's own probability of the token (before sampling), if the request asked for it."""
         if not self._alternatives:
-            return None
+            own = float(logits[token] - logits.logsumexp(-1)) if self._confidence else None
+            return None if own is None else TokenLogprob(self._text(token), own)
         logprobs = logits.log_softmax(-1)
         top = logprobs.topk(min(self._alternatives, len(logprobs)))
         alternatives = zip(top.indices.tolist(), top.values.tolist(), strict=True)
