@@ -145,10 +145,15 @@ class Continuations:
         task.add_done_callback(lambda _: self._ended(snapshot.uri, task))
 
     def take(self, snapshot: DocumentSnapshot, request: CompleteRequest) -> CompleteResponse | None:
-        """Return the complete answer if one is kept for this request; any continuation of the document ends."""
+        """Return the complete answer if one is kept for this request; any continuation of the document ends.
+
+        Editors may ask by hand for what grew by itself: it is as sure as its beginning.
+        """
         asked, whole = self._whole.get(snapshot.uri, (None, None))
         self.stop(snapshot.uri)
-        return whole if asked == _whole_of(request) else None
+        if asked is None or asked != msgspec.structs.replace(_whole_of(request), eagerness=asked.eagerness):
+            return None
+        return whole
 
     def stop(self, uri: str) -> None:
         """End the continuation of a document that was edited or closed."""
