@@ -187,7 +187,7 @@ def _print_status(now: DaemonStatus, more: Mapping[str, str]) -> None:
         *([("fence", _fence(engine))] if engine.pid is not None else []),
         *([("code", _upstream(engine.upstream))] if engine.upstream else []),
         *([("sentences", _seldom(now.intent_engine))] if now.intent_engine else []),
-        ("memory", f"{now.memory_bytes / 1e6:.0f} MB"),
+        ("memory", _memory(now)),
         ("adapters", ", ".join(digest[:12] for digest in engine.adapters) or "none loaded"),
         *([("answers", answers)] if (answers := _answers(now.decisions)) else []),
         ("requests", f"{now.active_requests} active, {now.queued_requests} waiting, {now.completed_requests} done"),
@@ -277,6 +277,14 @@ def _context(now: ContextStatus) -> str:
         for each in now.workspaces
     )
     return f"{shown}, {now.memory_bytes / 1e6:.0f} MB; {indexes or 'no workspace indexed yet'}"
+
+
+def _memory(now: DaemonStatus) -> str:
+    from peft_core.files import format_bytes
+
+    return f"{now.memory_bytes / 1e6:.0f} MB" + (
+        f" of at most {format_bytes(now.memory_limit_bytes)}" if now.memory_limit_bytes else ""
+    )
 
 
 def _duration(seconds: float) -> str:

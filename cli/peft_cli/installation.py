@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import psutil
 import typer
 
 from peft_cli.output import Json, emit, expected, run
@@ -24,6 +23,7 @@ from peft_core.errors import EngineFailed, UnusableFile, UnusablePath
 from peft_core.fence import describe_fence
 from peft_core.files import format_bytes, require_private_folder
 from peft_core.home_format import is_newer_home, require_known_format
+from peft_core.memory import read_memory
 from peft_core.paths import Paths
 from peft_core.processes import find_program
 from peft_core.settings import Settings, describe, find_project_file, resolve
@@ -246,7 +246,7 @@ def _check_sentences(settings: Settings, paths: Paths) -> str:
     found = f"{_check_model(settings, paths, Task.INTENT)}. {_check_engine(settings, paths, Task.INTENT)}"
     if find_running_daemon(paths) is not None:  # it has loaded one of them, and warns itself
         return found
-    shortage = memory_shortage([*models.values()], psutil.virtual_memory().available)
+    shortage = memory_shortage([*models.values()], read_memory().available)
     return f"{found}. Warning: {shortage}" if shortage else found
 
 

@@ -100,10 +100,20 @@ class EngineFailed(PeftDaemonError):
     """The engine's process died or answered nonsense."""
 
     code, status, exit_code = "engine_failed", 502, 7
+    is_certain: ClassVar[bool] = False
+    """Whether the same would happen again if it were tried at once, so that requests need not wait for that."""
 
 
 class UnusableFile(EngineFailed):
     """A file that an engine was to load is missing, or is not the one that was verified."""
+
+    is_certain = True
+
+
+class MemoryShortage(EngineFailed):
+    """An engine's model needs more memory than the user allows or the machine has left."""
+
+    is_certain = True
 
 
 class DownloadFailed(PeftDaemonError):

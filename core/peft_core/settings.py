@@ -127,6 +127,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int,
         Meta(ge=0, le=86_400, description="free the model's memory after this many seconds without requests; 0: never"),
     ] = 0
+    memory_limit_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000_000,
+            description="most memory in MB for the daemon and its engines together; what does not fit is not loaded; "
+            "0: three quarters of the machine's or container's",
+        ),
+    ] = 0
     context_tokens: Annotated[
         int,
         Meta(

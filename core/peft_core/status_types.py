@@ -219,6 +219,10 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     completed_requests: int = 0
     memory_bytes: int = 0
     """Resident memory of the daemon and its engine together; that of the indexes is told with ``context``."""
+    memory_counted_bytes: int = 0
+    """What counts for the limit: of the daemon and all its children, shared pages once, at the last look."""
+    memory_limit_bytes: int = 0
+    """The most that may be used (`memory_limit_mb`); what does not fit is not loaded."""
     context: ContextStatus = ContextStatus(tokens=0)
     speed: ServingSpeed | None = None
     limits: list[ServingLimit] = []

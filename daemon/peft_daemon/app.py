@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import psutil
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -22,6 +21,7 @@ from peft_core import __version__
 from peft_core.api_types import PROTOCOL_VERSION, Task
 from peft_core.errors import Conflict, PeftDaemonError
 from peft_core.files import private_folder
+from peft_core.memory import read_memory
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_core.status_types import TORCH, UPSTREAM, DaemonStatus, ServingSpeed
@@ -37,8 +37,10 @@ from peft_daemon.engines import factory
 from peft_daemon.engines.base import Engine, EngineSpeed, LoadChecks, ReloadableEngine
 from peft_daemon.engines.limits import KnownSpeeds, context_tokens
 from peft_daemon.engines.llamacpp.choice import choose_program
+from peft_daemon.engines.memory import MemoryCeiling
 from peft_daemon.engines.on_demand import OnDemandEngine, on_demand
 from peft_daemon.feedback import FeedbackStore
+from peft_daemon.learning.conditions import MachineReader
 from peft_daemon.learning.learner import LearnedBase, Learner
 from peft_daemon.learning.service import LearningService
 from peft_daemon.lifecycle.installations import describe_replaced
@@ -55,6 +57,8 @@ from peft_daemon.routes.responses import ERROR_HANDLERS
 
 log = logging.getLogger("peft_daemon.routes")
 
+NEVER_S = 31_536_000.0
+"""A year: how long an engine stays loaded that is only to make room for another."""
 CLOSE_S = 1.0
 """How long what runs may take to end before the engine is ended under it."""
 
@@ -88,18 +92,20 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     by_task = open_catalogue(paths).by_task(settings)
     fill, intent = by_task[Task.FILL], by_task[Task.INTENT]
 
+    ceiling = MemoryCeiling(settings)
+
     def is_busy() -> bool:
         return service.active > 0
 
-    first = _watched_model(settings, paths, fill, registry, states=paths.kv_states, busy=is_busy)
-    engine = _main_engine(settings, paths, fill, registry, first.engine)
+    first = _watched_model(settings, paths, fill, registry, ceiling, states=paths.kv_states, busy=is_busy)
+    engine = _main_engine(settings, paths, fill, registry, first.engine, ceiling=None if intent == fill else ceiling)
     served = ModelInstance(
         settings, fill, engine, registry, metrics.generated, slots=first.slots, known_speed=first.speed
     )
     local, models, engines = [first], dict.fromkeys(Task, served), [engine]
     if intent.id != fill.id:
-        second = _watched_model(settings, paths, intent, registry, states=paths.intent_kv_states, busy=is_busy)
-        seldom = on_demand(second.engine)
+        second = _watched_model(settings, paths, intent, registry, ceiling, states=paths.intent_kv_states, busy=is_busy)
+        seldom = ceiling.watched(intent, on_demand(second.engine))
         models[Task.INTENT] = ModelInstance(
             settings,
             intent,
@@ -114,7 +120,14 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         engines.append(seldom)
     service = CompletionService(settings, models, registry, context, metrics)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
-    learner = Learner(settings, paths, registry, LearnedBase(fill.sha256, fill.bytes), lambda: activity.idle_s)
+    learner = Learner(
+        settings,
+        paths,
+        registry,
+        LearnedBase(fill.sha256, fill.bytes),
+        lambda: activity.idle_s,
+        machine=MachineReader(paths, ceiling.free_bytes),
+    )
     learning_service = LearningService(learner)
     activity.serve_background_work(learner.request_began, lambda: learner.is_running)
 
@@ -125,7 +138,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         if len(local) == 1:
             # No engine would remove what that of an earlier `intent_model` saved.
             await asyncio.to_thread(shutil.rmtree, paths.intent_kv_states, ignore_errors=True)
-        watching = [asyncio.create_task(model.watch()) for model in local]
+        watching = [asyncio.create_task(watch) for watch in (*(model.watch() for model in local), ceiling.watch())]
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback, service.eagerness))
         learner.start()
@@ -133,9 +146,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             yield
         finally:
             ending = asyncio.create_task(learner.close())
-            for model, task in zip(local, watching, strict=True):
-                model.verifier.close()
-                task.cancel()
+            _end_watching(local, watching)
             closing = asyncio.create_task(service.close())
             # What waits for an engine that hangs ends with the engine.
             await asyncio.wait((closing,), timeout=CLOSE_S)
@@ -164,11 +175,13 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             queued_requests=service.queued,
             completed_requests=service.completed,
             memory_bytes=service.memory_bytes(),
+            memory_counted_bytes=ceiling.last.counted,
+            memory_limit_bytes=ceiling.limit_bytes,
             context=context.status(),
             speed=ServingSpeed(service.speed.reading, service.speed.writing),
             limits=service.limits(),
             left_out=service.left_out(),
-            warnings=_warnings(local, paths),
+            warnings=_warnings(local, ceiling, paths),
             # What is learned in the background gives way to completions, so it is no reason for a warning.
             tuning=notice.name if (notice := find_running_tuning(paths)) and notice.name != learner.name else "",
             learning=learning_service.line(),
@@ -207,6 +220,7 @@ def _watched_model(
     paths: Paths,
     entry: ModelEntry,
     registry: AdapterRegistry,
+    ceiling: MemoryCeiling,
     *,
     states: Path,
     busy: Callable[[], bool],
@@ -232,12 +246,24 @@ def _watched_model(
         adapters=_likely(registry, entry, engine_id),
         adapters_folder=private_folder(registry.folder),
         states=(states, file.sha256),
-        checks=LoadChecks(verifier.file_to_load, partial(registry.check_lease, engine=engine_id), verifier.suspect),
+        checks=LoadChecks(
+            verifier.file_to_load,
+            partial(registry.check_lease, engine=engine_id),
+            verifier.suspect,
+            ceiling.room_for(entry),
+        ),
         speed=speed,
         measured=choice.program if choice.chosen else None,
         problem=choice.problem,
     )
     return WatchedModel(entry, verifier, engine, slots, speed, speed_key)
+
+
+def _end_watching(local: Sequence[WatchedModel], watching: Sequence[asyncio.Task[None]]) -> None:
+    for model in local:
+        model.verifier.close()
+    for task in watching:
+        task.cancel()
 
 
 def _keep_speeds(speeds: KnownSpeeds, local: Sequence[WatchedModel], served: Sequence[ModelInstance]) -> None:
@@ -247,13 +273,13 @@ def _keep_speeds(speeds: KnownSpeeds, local: Sequence[WatchedModel], served: Seq
             speeds.put(model.speed_key, instance.limits.speed)
 
 
-def _warnings(local: Sequence[WatchedModel], paths: Paths) -> list[str]:
+def _warnings(local: Sequence[WatchedModel], ceiling: MemoryCeiling, paths: Paths) -> list[str]:
     """What the user can do something about: models that do not fit into memory, and another installation."""
     unloaded = [each.entry for each in local if each.engine.status().pid is None]
     shortage = ""
     if len(local) > 1 and unloaded:
-        shortage = memory_shortage(unloaded, psutil.virtual_memory().available)
-    return [line for line in (shortage, describe_replaced(paths)) if line]
+        shortage = memory_shortage(unloaded, read_memory().available)
+    return [line for line in (shortage, ceiling.warning, describe_replaced(paths)) if line]
 
 
 async def _start(engines: Sequence[Engine], local: Engine) -> None:
@@ -265,11 +291,22 @@ async def _start(engines: Sequence[Engine], local: Engine) -> None:
 
 
 def _main_engine(
-    settings: Settings, paths: Paths, model: ModelEntry, registry: AdapterRegistry, local: Engine
+    settings: Settings,
+    paths: Paths,
+    model: ModelEntry,
+    registry: AdapterRegistry,
+    local: Engine,
+    *,
+    ceiling: MemoryCeiling | None,
 ) -> Engine:
-    """The engine that fills in: ``local``, as one that unloads itself where that is set, or a server before it."""
+    """The engine that fills in: ``local``, as one that unloads itself where that is set, or a server before it.
+
+    With a ``ceiling`` it makes room for another model's engine where both do not fit.
+    """
     if settings.engine == UPSTREAM:
         return _upstream(settings, paths, model, registry, local)
+    if ceiling is not None:
+        return ceiling.watched(model, on_demand(local, settings.unload_after_s or NEVER_S))
     return on_demand(local, settings.unload_after_s) if settings.unload_after_s else local
 
 

@@ -75,9 +75,10 @@ async def served_gguf(
     *,
     before_start: Callable[[Path], object] = lambda file: None,
     prepare_home: Callable[[Paths], object] = lambda paths: None,
+    settled: EngineState = EngineState.READY,
     **changes: Any,
 ) -> AsyncIterator[ServedGguf]:
-    """An installation below ``root`` whose engine is ready; ``changes`` are of its settings.
+    """An installation below ``root`` whose engine is ready, or ``settled``; ``changes`` are of its settings.
 
     ``before_start`` is called with the installed model's file, ``prepare_home`` with the folders.
     """
@@ -103,5 +104,5 @@ async def served_gguf(
         ):
             base = BaseModel(entry.id, entry.sha256, installed.path)
             served = ServedGguf(client, base, AdapterRegistry(paths.adapters))
-            await served.until(lambda status: status.engine.state is EngineState.READY)
+            await served.until(lambda status: status.engine.state is settled)
             yield served

@@ -7,7 +7,7 @@ end choose how many threads compute and how they wait for each other, the same f
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -44,6 +44,8 @@ class LoadChecks:
     """Raise UnusableFile when the adapter's files changed since the import. Called in a thread."""
     suspect: Callable[[str], None]
     """Take the reason why an answer looks as if the model's file were damaged. Called in the event loop."""
+    room: Callable[[bool], Awaitable[None]] | None = None
+    """Make room in memory for a process, true for one beside another that has the weights; raises MemoryShortage."""
 
 
 @dataclass(frozen=True)

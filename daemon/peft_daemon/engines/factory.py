@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
-
 from peft_core.errors import InvalidInput
+from peft_core.memory import read_memory
 from peft_core.processes import find_program
 from peft_core.settings import AUTO, WHEEL, Settings
 from peft_core.status_types import LLAMACPP, TORCH, UPSTREAM
@@ -87,7 +86,7 @@ def slot_count(settings: Settings, model_path: Path) -> int:
         return settings.slots or 1
     model_bytes = model_path.stat().st_size if model_path.exists() else 0
     needed = int(1.5 * model_bytes) + SECOND_SLOT_FREE_BYTES
-    return 2 if psutil.virtual_memory().available >= needed else 1
+    return 2 if read_memory().available >= needed else 1
 
 
 def create_engine(

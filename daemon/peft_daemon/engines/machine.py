@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
 from peft_core.files import free_bytes
+from peft_core.memory import read_memory
 from peft_core.processes import find_program, run
 from peft_core.processor import processor_name
 from peft_core.settings import Settings
@@ -84,7 +84,7 @@ async def measure_machine(settings: Settings, models_folder: Path, quantizations
     where it cannot start.
     """
     began = time.monotonic()
-    memory, gpu = psutil.virtual_memory(), gpu_name()
+    memory, gpu = read_memory(), gpu_name()
     kernels = await measure_kernels(settings, quantizations)
     program = server_program(settings)
     return MachineFacts(

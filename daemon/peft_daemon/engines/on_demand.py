@@ -122,6 +122,14 @@ class OnDemandEngine:
                     self._idle_s, lambda: self._ends.spawn(self._end_unused())
                 )
 
+    async def unload_unused(self) -> bool:
+        """Unload it if no request uses it; return whether that was done."""
+        async with self._switching:
+            if self._users or self._engine.status().state is EngineState.STOPPED:
+                return False
+            await self._engine.stop()
+            return True
+
     async def _end_unused(self) -> None:
         async with self._switching:
             if not self._users:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from peft_core.child_process import ChildGone, ChildProcess
-from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable, UnusableFile
+from peft_core.errors import EngineFailed, PeftDaemonError, Unavailable
 from peft_core.fence import fenced_off
 from peft_core.status_types import EngineState, EngineStatus
 from peft_core.tasks import BackgroundTasks
@@ -114,9 +114,12 @@ class SupervisedEngine(ABC, Generic[C]):
     async def _starting(self, module: str, first_line: bytes) -> AsyncGenerator[ChildProcess, None]:
         """Start a child process; end it again when the block raises.
 
-        Waits while ``MAX_PROCESSES`` live; raises Unavailable when none of them ends in time.
+        Waits while ``MAX_PROCESSES`` live; raises Unavailable when none of them ends in time, MemoryShortage where
+        it does not fit.
         """
         await self._wait_for_free_process()
+        if self._checks is not None and self._checks.room is not None:
+            await self._checks.room(self._current is not None)
         process = await ChildProcess.spawn(module, first_line)
         self._processes.add(process)
         self._ends.spawn(self._forget_at_end(process))
@@ -357,7 +360,7 @@ class SupervisedEngine(ABC, Generic[C]):
     def _record_death(self, error: EngineFailed) -> None:
         self._last_error = error
         self._deaths_in_a_row += 1
-        failed = self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW or isinstance(error, UnusableFile)
+        failed = self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW or error.is_certain
         self._state = EngineState.FAILED if failed else EngineState.RESTARTING
         self._background.spawn(self._bring_up(BACKOFF_S[min(self._deaths_in_a_row, len(BACKOFF_S)) - 1]))
 

@@ -7,7 +7,7 @@ user asked for waits for neither mains power nor other programs, but gives way t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 import psutil
 
 from peft_core.files import format_bytes, free_bytes
+from peft_core.memory import read_memory
 from peft_core.paths import Paths
 
 MIN_FREE_DISK_BYTES = 1_000_000_000
@@ -164,8 +165,8 @@ def _wait(why: str) -> Decision:
 class MachineReader:
     """Reads the state of this machine; the use of the cores is that since the last reading. Calls block."""
 
-    def __init__(self, paths: Paths) -> None:
-        self._paths = paths
+    def __init__(self, paths: Paths, free_memory: Callable[[], int] = lambda: read_memory().available) -> None:
+        self._paths, self._free_memory = paths, free_memory
         self._sample: tuple[float, float, float] | None = None
         """When the cores were looked at last, the seconds in use of all programs, and those of our own."""
 
@@ -179,7 +180,7 @@ class MachineReader:
             power=_power(),
             others_share=self._others_share() if cores else 0.0,
             celsius_left=_celsius_left(),
-            free_memory_bytes=int(psutil.virtual_memory().available),
+            free_memory_bytes=self._free_memory(),
             free_disk_bytes=free_bytes(self._paths.data),
             other_run=other_run,
         )

@@ -199,8 +199,9 @@ def memory_shortage(entries: Sequence[ModelEntry], available: int) -> str:
         return ""
     ids = " and ".join(entry.id for entry in entries)
     return (
-        f"{ids} take about {format_bytes(needed)} of memory, and {format_bytes(available)} are free: the system will "
-        "be slow while they are loaded. Close other programs, or choose a smaller `model` or `intent_model`"
+        f"{ids} take about {format_bytes(needed)} of memory, and {format_bytes(available)} are free: one "
+        "makes room for the other, which takes seconds each time. Close other programs, or choose a smaller `model` "
+        "or `intent_model`"
     )
 
 

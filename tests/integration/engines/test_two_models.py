@@ -247,5 +247,7 @@ async def test_too_little_memory_for_both_is_told_until_both_are_loaded(
         monkeypatch.setattr(psutil, "virtual_memory", lambda: scarce)
         (warning,) = (await served.status()).warnings
         assert ID in warning and "intent_model" in warning
+        monkeypatch.undo()
         await ask(served)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: scarce)
         assert (await served.status()).warnings == []

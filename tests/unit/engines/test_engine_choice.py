@@ -38,7 +38,7 @@ def test_two_slots_need_memory_unless_they_are_asked_for(
     class Memory:
         available = free_mb * 1_000_000
 
-    monkeypatch.setattr(factory.psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(factory, "read_memory", Memory)
     model = tmp_path / "m.gguf"
     model.write_bytes(bytes(1_000_000))
     assert factory.slot_count(Settings(slots=asked), model) == slots

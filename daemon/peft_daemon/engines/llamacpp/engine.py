@@ -181,7 +181,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
         try:
             first = await self._spawn(likely[: self._options.max_loaded_adapters])
         except Exception as error:
-            if not likely or isinstance(error, UnusableFile):
+            if not likely or (isinstance(error, EngineFailed) and error.is_certain):
                 raise
             # One of them may be the cause; the request for that one reports it.
             return await self._spawn(())
@@ -270,7 +270,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
                 error = start_failure(unexpected)
                 for each in new:
                     each.require_present()
-                if not new or isinstance(error, UnusableFile) or not isinstance(unexpected, EngineFailed):
+                if not new or error.is_certain or not isinstance(unexpected, EngineFailed):
                     raise error from None
                 raise EngineFailed(
                     f"adapter {new[0].digest[:12]} could not be loaded",
@@ -336,7 +336,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
         try:
             return await self._spawn_as(chosen, adapters)
         except EngineFailed as error:
-            if chosen.program is None or not chosen.wheel_steps_in or isinstance(error, UnusableFile):
+            if chosen.program is None or not chosen.wheel_steps_in or error.is_certain:
                 raise
             # Adapters and model may be the cause as well: then the wheel cannot start either.
             child = await self._spawn_as(replace(chosen, program=None, states=None), adapters)
