@@ -29,6 +29,8 @@ BACKOFF_S = (0.2, 1.0, 3.0, 10.0, 30.0)
 """Pauses before the first, second, … restart in a row; the last one repeats."""
 MAX_DEATHS_IN_A_ROW = 4
 """Deaths in a row, with no finished request between them, after which requests are refused at once."""
+MAX_FAILURES_IN_A_ROW = 5
+"""Requests in a row that fail in a child that had answered before; then it is replaced. It may get no more memory."""
 MAX_PROCESSES = 2
 """Child processes alive at a time: the current one, and its successor or its predecessor. Each may fill much memory."""
 FREE_PROCESS_WAIT_S = 60.0
@@ -85,6 +87,9 @@ class SupervisedEngine(ABC, Generic[C]):
         self._state = EngineState.STOPPED
         self._restarts = 0
         self._deaths_in_a_row = 0
+        self._failures_in_a_row = 0
+        self._worked: C | None = None
+        """The child that finished a request last."""
         self._last_error: PeftDaemonError | None = None
         self._background = BackgroundTasks(log, "supervision of the engine failed", PeftDaemonError, context=Context())
         self._ends = BackgroundTasks(log, "waiting for the end of an engine failed", context=Context())
@@ -180,6 +185,9 @@ class SupervisedEngine(ABC, Generic[C]):
 
     async def reload(self, error: EngineFailed) -> None:
         """End the serving child because of ``error``; the next one loads the files again after the usual pause."""
+        await self._end_current(error)
+
+    async def _end_current(self, error: EngineFailed) -> None:
         async with self._swap:
             child, self._current = self._current, None
             if child is None or self._state is EngineState.STOPPED:
@@ -252,11 +260,15 @@ class SupervisedEngine(ABC, Generic[C]):
                             if REPLACEMENT_CHARACTER in chunk.text:
                                 self._suspect("it wrote bytes that are no text")
                             if chunk.reason is not None:
-                                self._deaths_in_a_row = 0
+                                self._deaths_in_a_row = self._failures_in_a_row = 0
+                                self._worked = child
                             yield chunk
                     return
                 except GarbledOutput as error:
                     self._suspect(error.why)
+                    raise
+                except EngineFailed as error:
+                    self._note_failure(child, error)
                     raise
                 except ChildGone as gone:
                     if began or attempt == 2 or self._state is EngineState.STOPPED:
@@ -273,6 +285,17 @@ class SupervisedEngine(ABC, Generic[C]):
                     return
                 child.heartbeat.beat()
                 yield chunk
+
+    def _note_failure(self, child: C, error: EngineFailed) -> None:
+        """Replace a child that lives and fails request after request: it answers pings, so it does not hang.
+
+        One that never answered is not replaced: the next one would fail for the same reason.
+        """
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW and child is self._current is self._worked:
+            self._worked, self._failures_in_a_row = None, 0
+            log.error("the engine (pid %d) fails each request and is ended: %s", child.process.pid, error.cause)
+            self._background.spawn(self._end_current(error))
 
     def _suspect(self, why: str) -> None:
         if self._checks is not None:

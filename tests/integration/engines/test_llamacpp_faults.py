@@ -19,6 +19,7 @@ import pytest
 
 from peft_core.child_process import ChildProcess
 from peft_core.errors import EngineFailed, Unavailable
+from peft_core.http_client import ConnectionPool
 from peft_core.status_types import EngineState
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_daemon.adapters.registry import AdapterRegistry
@@ -208,6 +209,45 @@ async def test_loading_an_adapter_goes_on_when_the_request_for_it_is_given_up(
         await spawned.get()
         request.cancel()
         await serving.wait_for_status(lambda status: status.adapters == [leases[0].digest])
+
+
+def refused_by(engine: LlamaCppEngine) -> ConnectionPool:
+    """Connections to the engine's child that it refuses each request of; returns the right ones."""
+    assert engine.child is not None
+    server = engine.child.server
+    right = server.connections
+    host = next(
+        Path(each.laddr) for each in psutil.Process(engine.child.process.pid).net_connections("unix") if each.laddr
+    )
+    server.connections = ConnectionPool(f"unix://{host}", headers={}, connect_s=LIMIT_S, keep_alive_s=1.0)
+    return right
+
+
+async def test_promise_26_an_engine_that_lives_and_fails_every_request_is_replaced(serving: LlamaCppEngine) -> None:
+    assert await answer(serving)
+    before = serving.status().pid
+    refused_by(serving).close()
+    for _ in range(supervisor.MAX_FAILURES_IN_A_ROW):
+        with pytest.raises(EngineFailed, match="answered 401"):
+            await answer(serving)
+    async with asyncio.timeout(LIMIT_S):
+        await serving.wait_for_status(lambda status: status.pid not in (None, before))
+    assert await answer(serving)
+    assert serving.status().restarts == 1
+
+
+async def test_promise_26_an_engine_that_fails_now_and_then_is_not_replaced(serving: LlamaCppEngine) -> None:
+    before = serving.status().pid
+    assert serving.child is not None
+    server = serving.child.server
+    for _ in range(supervisor.MAX_FAILURES_IN_A_ROW):
+        right = refused_by(serving)
+        with pytest.raises(EngineFailed, match="answered 401"):
+            await answer(serving)
+        server.connections.close()
+        server.connections = right
+        assert await answer(serving)
+    assert serving.status().pid == before
 
 
 async def test_promise_26_an_engine_that_is_killed_while_it_loads_an_adapter_is_started_once_more(
