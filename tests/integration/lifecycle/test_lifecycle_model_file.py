@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -73,6 +73,36 @@ async def test_promise_23_a_file_that_is_overwritten_while_it_serves_is_given_up
     assert (await served.raw()).json()["choices"][0]["text"] == expected
 
 
+def cut(file: Path) -> None:
+    """Leave the first half, as a copy that was interrupted does."""
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_a_bit(file: Path) -> None:
+    """Change one bit and leave size and time as they were, as a failing disk does."""
+    info = file.stat()
+    with file.open("r+b") as opened:
+        opened.seek(info.st_size // 2)
+        byte = opened.read(1)[0]
+        opened.seek(info.st_size // 2)
+        opened.write(bytes([byte ^ 0x10]))
+    os.utime(file, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [cut, flip_a_bit])
+async def test_promise_23_a_file_that_is_cut_or_rots_while_it_serves_is_given_up(
+    served: ServedGguf, damage: Callable[[Path], None]
+) -> None:
+    expected = (await served.raw()).json()["choices"][0]["text"]
+    right = served.file.read_bytes()
+    damage(served.file)
+    await served.until(lambda status: status.engine.state is EngineState.FAILED)
+    assert "models pull tiny" in refused(await served.raw())
+    served.file.write_bytes(right)
+    await served.until(lambda status: status.engine.state is EngineState.READY)
+    assert (await served.raw()).json()["choices"][0]["text"] == expected
+
+
 async def test_promise_23_a_deleted_file_is_told_when_it_has_to_be_loaded(served: ServedGguf) -> None:
     served.file.unlink()
     assert (await served.raw()).status_code == 200, "what is loaded serves on"
@@ -99,9 +129,9 @@ async def test_promise_23_a_file_of_which_only_the_time_changed_is_hashed_and_se
 
 
 async def test_promise_23_a_daemon_does_not_start_with_another_file(tmp_path: Path) -> None:
-    def cut(file: Path) -> None:
+    def shorten(file: Path) -> None:
         file.write_bytes(file.read_bytes()[:-1])
 
     with pytest.raises(Conflict, match="is damaged"):
-        async with served_gguf(tmp_path, before_start=cut):
+        async with served_gguf(tmp_path, before_start=shorten):
             pass
