@@ -42,11 +42,14 @@ async def sleep_and_wake(service: TinyService, seconds: float) -> None:
     """Stop the daemon and all its children as a machine that sleeps does, with requests under way."""
     async with await service.ready() as client:
         before, expected = await client.status(), (await client.complete(ask())).text
-        waiting = [asyncio.create_task(client.complete(ask(prefix=f"{'x' * 400}{n}\n"))) for n in range(4)]
-        await asyncio.sleep(0.05)
         stopped = family(client.info.pid)
-        for each in stopped:
+        # The daemon last, so that its engine certainly has work.
+        for each in stopped[1:]:
             each.send_signal(signal.SIGSTOP)
+        waiting = [asyncio.create_task(client.complete(ask(prefix=f"{'x' * 400}{n}\n"))) for n in range(4)]
+        await asyncio.sleep(0.5)
+        assert not any(each.done() for each in waiting)
+        stopped[0].send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         for each in stopped:
             each.send_signal(signal.SIGCONT)
@@ -171,8 +174,6 @@ async def test_promise_31_on_a_full_disk_commands_say_so_in_one_line_and_leave_a
             ("start", "--no-wait"),
             ("adapters", "use", "a1"),
             ("adapters", "import", str(service.peft(20)), "--name", "a20"),
-            ("adapters", "remove", "a1"),
-            ("learn", "pause", "1h"),
         ):
             done = run_on_full_disk(service, *arguments)
             assert done.returncode, arguments
