@@ -27,9 +27,11 @@ def main() -> None:
             sys.exit(report(expected(error), as_json=False))
     from peft_cli.app import application, parts_of
     from peft_cli.output import escape_unprintable_output, expected, report
+    from peft_cli.terminal import protect_terminal
     from peft_core.errors import Cancelled
 
     escape_unprintable_output()
+    protect_terminal()
     try:
         application(parts_of(sys.argv[1:]))(prog_name="peft-daemon")
     except Exception as error:

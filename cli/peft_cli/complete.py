@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from peft_cli.output import Json, emit, run
+from peft_cli.terminal import plain
 from peft_core.api_types import MAX_TEXT, CompleteRequest, CompleteResponse, Task
 from peft_core.code.languages import language_of_document
 from peft_core.errors import InvalidInput, NotFound, TooLarge
@@ -141,7 +142,7 @@ async def _answer(request: CompleteRequest, *, as_json: bool) -> None:
             if not isinstance(event, DeltaEvent):
                 final = event.response
             elif not as_json and sys.stdout.isatty():
-                sys.stdout.write(event.text)
+                sys.stdout.write(plain(event.text))
                 sys.stdout.flush()
                 shown += event.text
     assert final is not None  # noqa: S101  (the client raises if the stream ends without it)
@@ -151,7 +152,8 @@ async def _answer(request: CompleteRequest, *, as_json: bool) -> None:
             sys.stderr.write(final.why + "\n")
             return
         rest = final.text[len(shown) :] if final.text.startswith(shown) else "\n" + final.text
-        sys.stdout.write(rest + ("" if final.text.endswith("\n") else "\n"))
+        shown_rest = plain(rest) if sys.stdout.isatty() else rest
+        sys.stdout.write(shown_rest + ("" if final.text.endswith("\n") else "\n"))
         sys.stdout.flush()
         sys.stderr.write(describe(final) + "\n")
 

@@ -26,6 +26,7 @@ from urllib.request import url2pathname
 import msgspec
 import typer
 
+from peft_cli.terminal import plain
 from peft_core.errors import (
     FREE_SPACE,
     Cancelled,
@@ -80,7 +81,8 @@ def report(error: PeftDaemonError, *, as_json: bool) -> int:
         del body["type"]  # for clients of the HTTP API
         _print_json({"error": body})
     else:
-        sys.stderr.write(f"peft-daemon: {error.line}\n")
+        line = plain(error.line) if sys.stderr.isatty() else error.line
+        sys.stderr.write(f"peft-daemon: {line}\n")
     return error.exit_code
 
 
