@@ -81,7 +81,7 @@ async def test_a_suggestion_is_shown_when_it_has_begun_and_grows_to_what_it_woul
     one: Editor, environ: Mapping[str, str]
 ) -> None:
     one.open(URI, LONG)
-    (whole,) = await one.inline(URI, 5, 8)
+    (whole,) = await one.inline(URI, 5, 8, automatic=True)
     async with editor(environ, settings={"maxTokens": 48, "showAfterMs": 1}) as other:
         await other.ready()
         other.open(URI, LONG)
