@@ -96,9 +96,20 @@ def head_commit(root: Path) -> str:
 def top_level(folder: Path) -> Path:
     """Return the top folder of the work tree that ``folder`` lies in, without links in its path.
 
-    Raises InvalidInput without one, Unavailable if git is missing.
+    Raises InvalidInput without one, and where the repository's own settings name another folder than that which its
+    `.git` lies in (`core.worktree`): a stranger's repository would have the user's folder for its own. Raises
+    Unavailable if git is missing.
     """
-    return Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").rstrip(b"\n"))).resolve()
+    top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").rstrip(b"\n"))).resolve()
+    inside = folder.resolve()
+    nearest = next((each for each in (inside, *inside.parents) if (each / ".git").exists()), None)
+    if nearest != top:
+        raise InvalidInput(
+            f"{folder} is in a repository whose settings claim another folder",
+            why=f"`core.worktree` says {top}",
+            fix="Look at .git/config there, and remove `core.worktree` if you trust the rest",
+        )
+    return top
 
 
 def has_commit(root: Path, commit: str) -> bool:
