@@ -29,7 +29,7 @@ VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -no
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: lock locked release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
+.PHONY: lock locked audit release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -104,6 +104,13 @@ locked: $(VENV)/python.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(VENV)/base.stamp $(VENV)/test.stamp
+
+# Known vulnerabilities of what is pinned. Asks PyPI's and npm's databases; a package that those do not know is an error.
+audit: $(VENV)/python.stamp
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+	cd $(VSCODE) && npm audit
 
 # dist/: wheel, sources, the extension, SBOMs, SHA256SUMS. The same commit gives the same bytes.
 release: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp

@@ -245,9 +245,22 @@ def _client() -> httpx.Client:
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     headers = {"User-Agent": f"peft-daemon/{peft_core.__version__}", "Accept-Encoding": "identity"}
     try:
-        return httpx.Client(timeout=timeout, follow_redirects=True, headers=headers)
+        return httpx.Client(
+            timeout=timeout, follow_redirects=True, headers=headers, event_hooks={"response": [_refuse_downgrade]}
+        )
     except (ValueError, OSError, ImportError) as error:  # a proxy or certificate setting that cannot be used
         raise TransferFailed(f"cannot set up the connection ({error})") from None
+
+
+def _refuse_downgrade(response: httpx.Response) -> None:
+    """Raise httpx.RequestError for a redirect from an address whose server is known to one where anybody answers."""
+    import httpx  # noqa: PLC0415
+
+    if response.has_redirect_location and response.url.scheme == "https":
+        target = response.url.join(response.headers["location"])
+        if target.scheme != "https":
+            why = f"{response.url.host} sends on to an address without TLS"
+            raise httpx.RequestError(why, request=response.request)
 
 
 def _receive(
