@@ -11,7 +11,7 @@ from peft_core.status_types import LLAMACPP
 from support.adapter_race import AdapterRace
 from support.tiny_serving import tiny_serving
 
-REQUESTS = 150
+REQUESTS = 80
 
 
 @pytest.mark.parametrize("loaded", [1, 8], ids=["one adapter loaded", "all adapters loaded"])

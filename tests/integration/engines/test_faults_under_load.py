@@ -9,7 +9,7 @@ from peft_core.status_types import LLAMACPP
 from support.engine_faults import EngineFaults
 from support.tiny_serving import tiny_serving
 
-ROUNDS = 6
+ROUNDS = 3
 KINDS = ("kill", "abort", "memory")
 """A hang is noticed after seconds; ``test_engine_contract`` has one with shorter limits."""
 
