@@ -115,6 +115,10 @@ class SupervisedEngine(ABC, Generic[C]):
     def _loaded(self, child: C) -> list[str]:
         """Return the digests of the adapters in the child's memory."""
 
+    def _card_bytes(self, child: C) -> int:
+        """Return the memory of a graphics card that the child has told of."""
+        return 0
+
     @asynccontextmanager
     async def _starting(self, module: str, first_line: bytes) -> AsyncGenerator[ChildProcess, None]:
         """Start a child process; end it again when the block raises.
@@ -220,7 +224,7 @@ class SupervisedEngine(ABC, Generic[C]):
             model=self._model_id,
             pid=current.process.pid if current else None,
             restarts=self._restarts,
-            memory_bytes=current.process.memory_bytes() if current else 0,
+            memory_bytes=current.process.memory_bytes() + self._card_bytes(current) if current else 0,
             context_tokens=self._context_tokens,
             adapters=self._loaded(current) if current else [],
             last_error=error.cause if error else "",

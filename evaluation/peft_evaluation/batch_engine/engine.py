@@ -26,7 +26,7 @@ from peft_daemon.completion.prompt import build_for_engine, prompt_budget, unhel
 from peft_daemon.completion.stream import postprocess
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Prompt
 from peft_daemon.engines.torch.adapters import AdapterCache
-from peft_daemon.engines.torch.base_model import LoadedBase
+from peft_daemon.engines.torch.base_model import LoadedBase, card_memory_bytes
 from peft_daemon.engines.torch.generation import AnswerText, Sampler, prompt_too_long
 from peft_daemon.engines.torch.tokenizer import ByteVocabulary, LiteralTokenizer
 from peft_daemon.models.catalogue import PromptFormats
@@ -120,6 +120,7 @@ class BatchedEngine:
                 f"{base.family.id} models do not answer in batches", why="they have an encoder", fix="Leave --beams out"
             )
         self._vocabulary, self._tokenizer = ByteVocabulary(base.tokenizer), LiteralTokenizer(base.tokenizer)
+        self._device = base.model.device
         self._adapter_cache = AdapterCache(base, MAX_ADAPTERS)
         self._worker = BatchWorker(base, self._adapter_cache, batch_limits(base.model.device.type, self._row_limit))
 
@@ -131,12 +132,12 @@ class BatchedEngine:
             self._adapter_cache.activate(None)
 
     def status(self) -> EngineStatus:
-        """See ``Engine``; the memory is that of this process."""
+        """See ``Engine``; the memory is that of this process, with the card's."""
         return EngineStatus(
             kind="torch, batched",
             state=EngineState.READY if self._worker else EngineState.STARTING,
             model=self._model_id,
-            memory_bytes=psutil.Process().memory_info().rss,
+            memory_bytes=psutil.Process().memory_info().rss + (card_memory_bytes(self._device) if self._worker else 0),
             context_tokens=self._context_tokens,
             adapters=self._adapter_cache.digests if self._worker else [],
         )

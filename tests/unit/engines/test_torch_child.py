@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import random
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
 from peft_core.api_types import FinishReason
 from peft_core.child_process import ChildGone
 from peft_daemon.engines.base import GenerationChunk, GenerationRequest, Segment
-from peft_daemon.engines.torch.engine import TorchChild
+from peft_daemon.engines.torch.engine import TorchChild, TorchEngine, TorchOptions
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
+    CardMemoryMessage,
     ChildMessage,
     ChunkMessage,
     CountTokensCommand,
@@ -55,6 +57,11 @@ class PlayedTorch:
         if line := await self._lines.get():
             return line
         raise ChildGone
+
+    pid = 1
+
+    def memory_bytes(self) -> int:
+        return 1_000
 
     def stopped(self) -> bool:
         return False
@@ -137,3 +144,25 @@ async def test_whoever_waits_when_the_child_ends_is_told(caplog: pytest.LogCaptu
         await waiting
     assert child.idle.is_set()
     assert "nonsense" in caplog.text
+
+
+async def test_the_memory_of_a_card_is_added_to_that_of_the_process() -> None:
+    process = PlayedTorch()
+    child = child_of(process)
+    engine = TorchEngine(TorchOptions(model_id="m", model_path=Path("unused")))
+    engine._current = child
+    before = engine.status().memory_bytes
+    process.say(CardMemoryMessage(3_000_000_000))
+    assert await child.count_tokens(["x"]) == [1], "which is answered after it"
+    assert engine.status().memory_bytes == before + 3_000_000_000
+    await child.end()
+
+
+@pytest.mark.torch
+def test_only_a_model_on_a_card_has_memory_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from peft_daemon.engines.torch.base_model import card_memory_bytes
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7 if device.type == "cuda" else 1)
+    assert (card_memory_bytes(torch.device("cuda", 0)), card_memory_bytes(torch.device("cpu"))) == (7, 0)

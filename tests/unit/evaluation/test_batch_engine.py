@@ -260,3 +260,11 @@ async def test_stopping_does_not_wait_for_prompts_that_are_still_to_be_read(
         found = await asyncio.wait_for(asking, 30)
     assert len(passes) == 1
     assert all(isinstance(each, EngineFailed) for each in found)
+
+
+async def test_the_memory_of_a_card_is_added_to_that_of_this_process(
+    engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = engine.status().memory_bytes
+    monkeypatch.setattr("peft_evaluation.batch_engine.engine.card_memory_bytes", lambda _device: 10**15)
+    assert engine.status().memory_bytes >= 10**15 + before // 2

@@ -74,6 +74,14 @@ class LoadedBase:
         return None
 
 
+def card_memory_bytes(device: torch.device) -> int:
+    """Return the most memory that this process had in use on a graphics card; 0 where the model is on none.
+
+    It is not part of the process's resident memory.
+    """
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def serving_precision(setting: str) -> Precision:
     """Return the precision of the setting ``torch_precision``; ``auto`` is nf4 on CUDA and float32 on a CPU."""
     if setting != "auto":

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -27,6 +28,7 @@ from peft_core.fence import Fence, raise_fence
 from peft_core.wire_errors import error_body
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
+    CardMemoryMessage,
     ChildMessage,
     ChunkMessage,
     CountTokensCommand,
@@ -104,7 +106,7 @@ class _Child:
         import torch  # noqa: PLC0415
 
         from peft_daemon.engines.torch.adapters import AdapterCache  # noqa: PLC0415
-        from peft_daemon.engines.torch.base_model import load_base  # noqa: PLC0415
+        from peft_daemon.engines.torch.base_model import card_memory_bytes, load_base  # noqa: PLC0415
         from peft_daemon.engines.torch.encoder_decoder import text_generator  # noqa: PLC0415
 
         self._answers, self._writing = answers, threading.Lock()
@@ -117,6 +119,8 @@ class _Child:
         self._queue: queue.SimpleQueue[GenerateCommand] = queue.SimpleQueue()
         self._unwanted: set[int] = set()
         self._digests: list[str] = []
+        self._read_card = partial(card_memory_bytes, base.model.device)
+        self._card_bytes = 0
         self._write(TorchChildReady(device=str(base.model.device), precision=base.precision))
 
     def take(self, line: bytes) -> None:
@@ -149,6 +153,9 @@ class _Child:
             if self._shelf.digests != self._digests:
                 self._digests = self._shelf.digests
                 self._write(LoadedAdaptersMessage(self._digests))
+            if chunk.reason is not None and (card := self._read_card()) > self._card_bytes:
+                self._card_bytes = card
+                self._write(CardMemoryMessage(card))
             self._write(ChunkMessage(order.id, chunk))
 
     def _write(self, answer: ChildMessage | TorchChildReady) -> None:

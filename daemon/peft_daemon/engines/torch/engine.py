@@ -29,6 +29,7 @@ from peft_daemon.engines.heartbeat import Heartbeat
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.messages import (
     CancelCommand,
+    CardMemoryMessage,
     ChildCommand,
     ChildMessage,
     ChunkMessage,
@@ -90,6 +91,8 @@ class TorchChild:
         self.process = process
         self.retired = False
         self.adapters: list[str] = []
+        self.card_bytes = 0
+        """Memory of a graphics card, which the process's own does not include."""
         self.heartbeat = Heartbeat(partial(self.count_tokens, ()), process.stopped)
         self.idle = asyncio.Event()
         self.idle.set()
@@ -150,6 +153,9 @@ class TorchChild:
                 answer = decode_message(await self.process.receive())
                 if isinstance(answer, LoadedAdaptersMessage):
                     self.adapters = answer.digests
+                    continue
+                if isinstance(answer, CardMemoryMessage):
+                    self.card_bytes = answer.bytes
                     continue
                 self._open[answer.id].put_nowait(answer)
                 if not isinstance(answer, ChunkMessage) or answer.chunk.reason is not None:
@@ -234,3 +240,6 @@ class TorchEngine(SupervisedEngine[TorchChild]):
 
     def _loaded(self, child: TorchChild) -> list[str]:
         return child.adapters
+
+    def _card_bytes(self, child: TorchChild) -> int:
+        return child.card_bytes

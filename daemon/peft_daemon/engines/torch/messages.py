@@ -89,8 +89,14 @@ class LoadedAdaptersMessage(msgspec.Struct, frozen=True, tag="loaded"):
     digests: list[str]
 
 
+class CardMemoryMessage(msgspec.Struct, frozen=True, tag="card"):
+    """The most memory that the child had in use on a graphics card, sent when it has grown."""
+
+    bytes: int
+
+
 ChildCommand = GenerateCommand | CancelCommand | CountTokensCommand
-ChildMessage = ChunkMessage | ErrorMessage | TokenCountsMessage | LoadedAdaptersMessage
+ChildMessage = ChunkMessage | ErrorMessage | TokenCountsMessage | LoadedAdaptersMessage | CardMemoryMessage
 
 
 def _decode_path(kind: type, value: Any) -> Any:
