@@ -119,10 +119,10 @@ def show_log(
 ) -> None:
     """Show what was done in the background: begun, paused, learned, refused, taken back."""
     from peft_daemon.learning.log import LearningLog
-    from peft_daemon.learning.repository import require_root
+    from peft_daemon.learning.repository import require_tree
 
     log = LearningLog(Paths.from_environment())
-    entries = log.entries(None if repository is None else str(require_root(repository)))
+    entries = log.entries(None if repository is None else str(require_tree(repository).root))
     shown = entries if everything else entries[-MAX_LOG_ENTRIES:]
     fields = [msgspec.to_builtins(entry) for entry in shown]
 

@@ -9,7 +9,7 @@ Their contents are immutable values. The lock that every change needs is the reg
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from peft_core import files
 from peft_core.api_types import BASE, Task
+from peft_core.code.work_trees import list_time, main_folder, other_folders, work_tree_list
 from peft_core.errors import FREE_SPACE, Conflict, NoSpace, PeftDaemonError, Unavailable, UnusablePath, is_full
 from peft_daemon.adapters.manifest import Manifest
 
@@ -80,7 +81,7 @@ class AdapterNames(msgspec.Struct, frozen=True):
 
 
 class RepositoryAdapters(msgspec.Struct, frozen=True):
-    """The adapters of one folder and everything below it."""
+    """The adapters of one folder and everything below it, in all work trees of its repository."""
 
     path: str
     """The path as the user gave it, made absolute."""
@@ -90,6 +91,12 @@ class RepositoryAdapters(msgspec.Struct, frozen=True):
     """Name or digest by task; ``base``: no adapter, even if one is set outside."""
     context: int = 0
     """Most tokens of other files' code in a prompt, as the gate of tuning found with what fills in here."""
+
+    def or_else(self, other: RepositoryAdapters) -> RepositoryAdapters:
+        """Return these settings, and those of ``other`` where there are none."""
+        own = self.context or Task.FILL in self.tasks
+        context = self.context if own else other.context
+        return RepositoryAdapters(self.path, self.real, {**other.tasks, **self.tasks}, context)
 
 
 class ActiveAdapters(msgspec.Struct, frozen=True):
@@ -112,16 +119,17 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
             # Nothing lies around "everywhere": there, the base and no setting are the same.
             wanted = None if reference == BASE else reference
             return ActiveAdapters(_changed(self.everywhere, wanted, tasks), self.repositories)
-        path, real = os.path.abspath(repository), os.path.realpath(repository)  # noqa: PTH100  (no links followed)
-        before = self._of_folder(path, real)
+        before = self._of_folder(repository)
         # What the gate found, it found with the adapter that filled in then.
         context = 0 if Task.FILL in tasks else before.context
-        return self._with_folder(RepositoryAdapters(path, real, _changed(before.tasks, reference, tasks), context))
+        return self._with_folder(
+            RepositoryAdapters(before.path, before.real, _changed(before.tasks, reference, tasks), context)
+        )
 
     def with_context(self, tokens: int, repository: Path) -> ActiveAdapters:
         """Return the settings with at most ``tokens`` tokens of other files' code in the prompts of one folder."""
-        path, real = os.path.abspath(repository), os.path.realpath(repository)  # noqa: PTH100  (no links followed)
-        return self._with_folder(RepositoryAdapters(path, real, self._of_folder(path, real).tasks, tokens))
+        before = self._of_folder(repository)
+        return self._with_folder(RepositoryAdapters(before.path, before.real, before.tasks, tokens))
 
     def without_context_of(self, name: str) -> ActiveAdapters:
         """Return the settings without code of other files where ``name`` fills in."""
@@ -133,12 +141,19 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
             ),
         )
 
-    def _of_folder(self, path: str, real: str) -> RepositoryAdapters:
-        empty = RepositoryAdapters(path, real, {})
-        return next((each for each in self.repositories if each.real == real), empty)
+    def _of_folder(self, folder: Path) -> RepositoryAdapters:
+        """Return the settings of a folder, under the name that it has in the first work tree of its repository."""
+        path, real = os.path.abspath(folder), os.path.realpath(folder)  # noqa: PTH100  (no links followed)
+        if (main := str(main_folder(Path(real)))) != real:
+            path = real = main
+        found = RepositoryAdapters(path, real, {})
+        # Where it was chosen in several work trees, by an earlier version, what was chosen in the first one counts.
+        for each in sorted(self.repositories, key=lambda each: each.real != real):
+            found = found.or_else(each) if _real_main(each) == real else found
+        return found
 
     def _with_folder(self, folder: RepositoryAdapters) -> ActiveAdapters:
-        others = tuple(each for each in self.repositories if each.real != folder.real)
+        others = tuple(each for each in self.repositories if _real_main(each) != folder.real)
         return ActiveAdapters(self.everywhere, (*others, folder) if folder.tasks or folder.context else others)
 
     def set_at_import(self, name: str, task: Task, names: AdapterNames) -> bool:
@@ -169,12 +184,29 @@ class ActiveAdapters(msgspec.Struct, frozen=True):
         return ActiveAdapters(everywhere, tuple(r for r in repositories if r.tasks or r.context))
 
     def by_folder(self) -> dict[str, RepositoryAdapters]:
-        """Return the settings by folder, under both of its paths, spelled as by ``enclosing_folders``."""
-        return {
+        """Return the settings by folder, spelled as by ``enclosing_folders``.
+
+        They stand under both paths of a folder, and under what it is called in other work trees of its repository.
+        """
+        own = {
             os.path.normcase(spelling): repository
             for repository in self.repositories
             for spelling in (repository.real, repository.path)
         }
+        others: dict[str, RepositoryAdapters] = {}
+        for repository in self.repositories:
+            for folder in other_folders(Path(repository.real)):
+                key = os.path.normcase(folder)
+                others[key] = others[key].or_else(repository) if key in others else repository
+        return others | {key: each.or_else(others[key]) if key in others else each for key, each in own.items()}
+
+    def work_tree_lists(self) -> tuple[str, ...]:
+        """Return the folders in which the repositories of the settings list their further work trees."""
+        return tuple(sorted({work_tree_list(Path(each.real)) for each in self.repositories} - {""}))
+
+
+def _real_main(repository: RepositoryAdapters) -> str:
+    return str(main_folder(Path(repository.real)))
 
 
 def enclosing_folders(path: str) -> Iterator[str]:
@@ -200,12 +232,14 @@ def _changed(before: dict[Task, str], reference: str | None, tasks: tuple[Task, 
 
 @dataclass(frozen=True)
 class RegistryState:
-    """Contents of the two files when they had these signatures."""
+    """Contents of the two files when they had these signatures, and the work trees there were then."""
 
     signatures: tuple[FileSignature, FileSignature]
     names: AdapterNames
     active: ActiveAdapters
     folders: dict[str, RepositoryAdapters]
+    work_trees: Mapping[str, int] = field(default_factory=dict)
+    """When each list of further work trees changed last."""
     manifests: dict[str, Manifest] = field(default_factory=dict)
     """Manifests read so far, by digest; dropped with the state, so that a removed adapter is forgotten."""
 
@@ -228,10 +262,11 @@ class RegistryFiles:
         """
         signatures = (_read_signature(self._names_file), _read_signature(self._active_file))
         cached = self._cached
-        if cached is None or cached.signatures != signatures:
+        if cached is None or cached.signatures != signatures or _listed(cached.work_trees) != cached.work_trees:
             # The signatures are older than what is read now: a change in between is read again by the next call.
             names, active = self.read_names(), self.read_active()
-            self._cached = cached = RegistryState(signatures, names, active, active.by_folder())
+            work_trees = _listed(active.work_tree_lists())
+            self._cached = cached = RegistryState(signatures, names, active, active.by_folder(), work_trees)
         return cached
 
     def read_names(self) -> AdapterNames:
@@ -269,6 +304,10 @@ def unwritable(folder: Path, error: OSError) -> PeftDaemonError:
         why=error.strerror or str(error),
         fix="Check its disk and permissions",
     )
+
+
+def _listed(lists: Iterable[str]) -> dict[str, int]:
+    return {each: list_time(each) for each in lists}
 
 
 def _read_signature(path: Path) -> FileSignature:

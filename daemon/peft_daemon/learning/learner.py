@@ -30,6 +30,7 @@ from peft_daemon.learning import repository, versions
 from peft_daemon.learning.conclusion import RETRY_S, Conclusion, conclude
 from peft_daemon.learning.conditions import IN_USE, MachineReader, MachineState, RunNeeds, Verb, may_begin, may_go_on
 from peft_daemon.learning.log import LearningEvent, LearningLog
+from peft_daemon.learning.repository import FoundTree
 from peft_daemon.learning.run import CurrentRun, RunEnd, TuningRun, run_environment, tune_command
 from peft_daemon.learning.sequential import compare
 from peft_daemon.learning.state import LearningStore, PendingRun, RepositoryState
@@ -97,7 +98,7 @@ class Learner:
         """Folders of the suggestions shown lately, by the suggestion's id."""
         self._visits: dict[str, float] = {}
         """When completions were asked for lately, by folder; the newest last."""
-        self._roots: dict[str, str | None] = {}
+        self._trees: dict[str, FoundTree | None] = {}
 
     def start(self) -> None:
         """Begin to look for something to learn."""
@@ -193,13 +194,18 @@ class Learner:
             await asyncio.to_thread(self.go_back, root, comparison.words)
 
     async def root_of(self, folder: str) -> str | None:
-        """Return the top of the repository of a folder or file; None if it is in none of the user's."""
-        if folder not in self._roots:
-            found = await asyncio.to_thread(repository.find_root, folder)
-            if len(self._roots) > MAX_OFFERS:
-                self._roots.clear()
-            self._roots[folder] = str(found) if found else None
-        return self._roots[folder]
+        """Return the folder that stands for the repository of a folder or file; None if it is in none of the user's."""
+        found = await self.tree_of(folder)
+        return None if found is None else str(found.root)
+
+    async def tree_of(self, folder: str) -> FoundTree | None:
+        """Return the work tree of a folder or file; None if it is in none of the user's."""
+        if folder not in self._trees:
+            found = await asyncio.to_thread(repository.find_tree, folder)
+            if len(self._trees) > MAX_OFFERS:
+                self._trees.clear()
+            self._trees[folder] = found
+        return self._trees[folder]
 
     def may_learn(self, state: RepositoryState) -> bool:
         """Whether the user agreed that a repository is learned: for itself, or by the setting for all."""
@@ -273,11 +279,15 @@ class Learner:
 
     async def _candidates(self) -> list[RepositoryState]:
         """The repositories that may be learned, those used lately first."""
-        visited = [root for folder in reversed(self._visits) if (root := await self.root_of(folder)) is not None]
+        trees = [tree for folder in reversed(self._visits) if (tree := await self.tree_of(folder)) is not None]
+        visited = [str(tree.root) for tree in trees]
         known = {state.root: state for state in await asyncio.to_thread(self.store.all)}
         if self.settings.learn == "on":
             for root in visited:
                 known.setdefault(root, RepositoryState(root=root))
+        for tree in reversed(trees):  # the newest last
+            if (state := known.get(str(tree.root))) is not None:
+                known[state.root] = state.in_tree(tree.tree)
         order = {root: number for number, root in reversed([*enumerate(visited)])}
         found = [state for state in known.values() if self.may_learn(state)]
         return sorted(found, key=lambda state: (order.get(state.root, len(order)), state.root))
@@ -288,7 +298,7 @@ class Learner:
 
     def why_not_due(self, state: RepositoryState) -> str:
         """Return why a repository is not to be learned now, in words; empty if it is due. Blocks."""
-        root = Path(state.root)
+        root = state.work_tree
         if not root.is_dir():
             return "its folder is gone"
         if 0 < state.retry_at - time.time() <= RETRY_S[-1]:  # later than that: the clock was set back since
@@ -340,7 +350,7 @@ class Learner:
         same_base = state.base_sha256 == self.base.sha256
         resume = state.pending is not None and same_base and versions.can_resume(self.paths, state.adapter)
         state, pending = await asyncio.to_thread(self._prepare, state, resume, minutes)
-        command = tune_command(state.root, state.adapter, budget_s=pending.budget_s, resume=resume)
+        command = tune_command(str(state.work_tree), state.adapter, budget_s=pending.budget_s, resume=resume)
         run = await TuningRun.start(command, run_environment(self.settings, self.paths, os.environ))
         limit_s = math.inf if minutes is None else minutes * 60
         self.current = CurrentRun(state, run, pending, needs, resumed=resume, limit_s=limit_s)
@@ -356,7 +366,7 @@ class Learner:
         pending = state.pending if resume else None
         if pending is None:
             budget_s = MAX_BUDGET_S if minutes is None else min(MAX_BUDGET_S, minutes * 60 * BUDGET_SHARE)
-            head = repository.survey(Path(state.root)).head
+            head = repository.survey(state.work_tree).head
             digest, setting = versions.serving_now(self.registry, state.root)
             own = self.registry.own_setting(Path(state.root))
             pending = PendingRun(
@@ -371,7 +381,10 @@ class Learner:
         name = versions.choose_name(self.registry, state, others, self.base.sha256)
         if not resume:
             shutil.rmtree(versions.run_folder(self.paths, name), ignore_errors=True)
-        changes = {"adapter": name, "base_sha256": self.base.sha256, "pending": pending, "retry_at": 0.0}
+        changes = {
+            **{"adapter": name, "base_sha256": self.base.sha256, "pending": pending, "retry_at": 0.0},
+            "tree": state.tree,
+        }
         return self.store.change(state.root, lambda each: msgspec.structs.replace(each, **changes)), pending
 
     async def _watch(self, current: CurrentRun) -> RunEnd:

@@ -13,6 +13,7 @@ from pathlib import Path
 from peft_core.code import git
 from peft_core.code.files import SkipReason, SourceListing, decode_path, list_sources, read_source
 from peft_core.code.history import count_added_lines
+from peft_core.code.work_trees import main_folder
 from peft_core.errors import InvalidInput, PeftDaemonError
 
 ENOUGH_LINES, ENOUGH_COMMITS = 2_000, 20
@@ -55,8 +56,18 @@ class RepositorySurvey:
         return ""
 
 
-def find_root(folder: str | None) -> Path | None:
-    """Return the top of the git work tree that ``folder`` lies in, without links in its path.
+@dataclass(frozen=True)
+class FoundTree:
+    """A work tree of the user's, and the repository that it is of."""
+
+    root: Path
+    """The folder that stands for the repository in all its work trees; see ``peft_core.code.work_trees``."""
+    tree: Path
+    """The top of the work tree."""
+
+
+def find_tree(folder: str | None) -> FoundTree | None:
+    """Return the git work tree that ``folder`` lies in, without links in its paths.
 
     None if it is no absolute path, in no work tree, or another user's.
     """
@@ -67,24 +78,25 @@ def find_root(folder: str | None) -> Path | None:
         # The search for `.git` costs no process, and most folders outside of repositories end here.
         if not any((each / ".git").exists() for each in (start, *start.parents)):
             return None
-        root = git.top_level(start if start.is_dir() else start.parent)
-        owned = sys.platform == "win32" or root.stat().st_uid == os.getuid()
+        tree = git.top_level(start if start.is_dir() else start.parent)
+        root = main_folder(tree)
+        owned = sys.platform == "win32" or {root.stat().st_uid, tree.stat().st_uid} == {os.getuid()}
     except (OSError, RuntimeError, PeftDaemonError):
         return None
-    return root if owned and root != Path(root.anchor) else None
+    return FoundTree(root, tree) if owned and tree != Path(tree.anchor) else None
 
 
-def require_root(folder: Path) -> Path:
-    """Return the top of the work tree as ``find_root`` does; raises InvalidInput, Unavailable without git."""
+def require_tree(folder: Path) -> FoundTree:
+    """Return the work tree as ``find_tree`` does; raises InvalidInput, Unavailable without git."""
     git.require_work_tree(folder)
-    root = find_root(str(folder.absolute()))
-    if root is None:
+    found = find_tree(str(folder.absolute()))
+    if found is None:
         raise InvalidInput(
             f"{folder} is not a repository of yours",
             why="its top folder belongs to another user",
             fix="Give a repository of your own with --repository PATH",
         )
-    return root
+    return found
 
 
 def newest_commit(root: Path) -> str:

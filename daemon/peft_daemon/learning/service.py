@@ -51,7 +51,10 @@ class LearningService:
         if request.action in (LearningAction.PAUSE, LearningAction.RESUME):
             await self._pause(request)
             return await self.status(request.repository)
-        root = str(await asyncio.to_thread(repository.require_root, Path(request.repository)))
+        found = await asyncio.to_thread(repository.require_tree, Path(request.repository))
+        root = str(found.root)
+        if request.action in (LearningAction.ON, LearningAction.NOW):
+            await asyncio.to_thread(self._store.change, root, lambda state: state.in_tree(found.tree))
         match request.action:
             case LearningAction.ON:
                 _require_packages()
@@ -101,7 +104,7 @@ class LearningService:
             await self._pause(LearningRequest(action=LearningAction.RESUME, repository=root))
         if self._learner.is_asked(root):
             return
-        found = await asyncio.to_thread(repository.survey, Path(root))
+        found = await asyncio.to_thread(repository.survey, self._store.get(root).work_tree)
         if found.objection:
             raise InvalidInput(
                 f"nothing can be learned of {root}",
@@ -121,8 +124,9 @@ class LearningService:
         states = await asyncio.to_thread(self._store.all)
         missing = missing_packages()
         here = None
-        if folder is not None and (root := await self._learner.root_of(folder)) is not None:
-            state = next((each for each in states if each.root == root), RepositoryState(root=root))
+        if folder is not None and (tree := await self._learner.tree_of(folder)) is not None:
+            root = str(tree.root)
+            state = next((each for each in states if each.root == root), RepositoryState(root=root)).in_tree(tree.tree)
             ask = not missing and await asyncio.to_thread(self._should_ask, state)
             why_not = "" if self._learner.waits.get(root) else await asyncio.to_thread(self._why_not, state)
             here = msgspec.structs.replace(self._repository(state, why_not), ask=ask)
@@ -203,7 +207,7 @@ class LearningService:
         looked_at, worth = self._worth_asking.get(state.root, (-math.inf, False))
         if time.monotonic() - looked_at > LOOK_AGAIN_S:
             try:
-                worth = repository.survey(Path(state.root)).is_worth_asking
+                worth = repository.survey(state.work_tree).is_worth_asking
             except PeftDaemonError:
                 worth = False
             self._worth_asking[state.root] = time.monotonic(), worth

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import msgspec
 
+from peft_core.code.work_trees import main_folder
 from peft_core.errors import Unavailable, UnusablePath
 from peft_core.files import private_folder, write_private
 from peft_core.paths import Paths
@@ -69,7 +70,9 @@ class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
     """All that is remembered of one repository."""
 
     root: str
-    """The top of its work tree, without links in the path."""
+    """The folder that stands for it in all its work trees, without links in the path."""
+    tree: str = ""
+    """The top of the work tree that is learned, the one that was used last; empty: ``root``."""
     choice: LearningChoice = LearningChoice.UNASKED
     asked_at: float = 0.0
     adapter: str = ""
@@ -95,6 +98,16 @@ class RepositoryState(msgspec.Struct, frozen=True, kw_only=True):
     last_at: float = 0.0
     peak_bytes: int = 0
     """Most memory that a run took."""
+
+    @property
+    def work_tree(self) -> Path:
+        """The top of the work tree that is learned."""
+        return Path(self.tree) if self.tree and Path(self.tree).is_dir() else Path(self.root)
+
+    def in_tree(self, tree: Path) -> RepositoryState:
+        """Return the state with another work tree to learn; a run that has begun goes on in its own."""
+        name = "" if str(tree) == self.root else str(tree)
+        return self if self.pending else msgspec.structs.replace(self, tree=name)
 
     def with_outcome(self, digest: str, *, accepted: bool) -> RepositoryState:
         """Return the state with one more settled suggestion of an adapter.
@@ -150,13 +163,23 @@ class LearningStore:
     def get(self, root: str) -> RepositoryState:
         """Return what is remembered of a repository."""
         found = self._read(self._file(root), RepositoryState)
-        return found if found is not None and found.root == root else RepositoryState(root=root)
+        if found is not None and found.root == root:
+            return found
+        return next((state for state in self.all() if state.root == root), RepositoryState(root=root))
 
     def all(self) -> list[RepositoryState]:
-        """Return the states of all repositories, by path."""
+        """Return the states of all repositories, by path.
+
+        What an earlier version remembers of a further work tree counts for its repository, if that has nothing itself.
+        """
         files = sorted(self._folder.glob("repository-*.json")) if self._folder.is_dir() else []
-        found = (self._read(file, RepositoryState) for file in files)
-        return sorted((state for state in found if state is not None), key=lambda state: state.root)
+        found = [state for file in files if (state := self._read(file, RepositoryState)) is not None]
+        states = {state.root: state for state in found}
+        for state in found:
+            if (main := str(main_folder(Path(state.root)))) != state.root:
+                del states[state.root]
+                states.setdefault(main, msgspec.structs.replace(state, root=main, tree=state.root))
+        return sorted(states.values(), key=lambda state: state.root)
 
     def change(self, root: str, changed: Callable[[RepositoryState], RepositoryState]) -> RepositoryState:
         """Replace what is remembered of a repository by what ``changed`` makes of it, and return that.

@@ -24,7 +24,7 @@ def choose_name(registry: AdapterRegistry, state: RepositoryState, others: Itera
     """Return the name for the next version: the one it had, or a new one for a first run or another base."""
     if state.adapter and state.base_sha256 == base_sha256:
         return state.adapter
-    folder = Path(state.root).name
+    folder = Path(state.root).name.removesuffix(".git")
     taken = {*others, *(each.name for each in registry.list_adapters())}
     candidates = [derive_name(folder, "learned"), *(derive_name(folder, str(n), "learned") for n in range(2, 1000))]
     return next(name for name in candidates if name not in taken)

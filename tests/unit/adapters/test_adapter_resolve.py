@@ -15,6 +15,8 @@ from peft_core.errors import InvalidInput, NotFound
 from peft_core.settings import Settings
 from peft_daemon.adapters.manifest import Manifest, derive_name, require_usable_name
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.adapters.registry_state import ActiveAdapters, RegistryFiles, RepositoryAdapters
+from support.own_repository import OwnRepository
 
 Store = Callable[..., Manifest]
 
@@ -248,3 +250,64 @@ def test_a_folder_gives_its_adapter_a_name(folder: str, name: str) -> None:
 @given(st.text(), st.sampled_from(["lora", "qlora-4bit", "full"]))
 def test_every_folder_has_one(folder: str, method: str) -> None:
     require_usable_name(derive_name(folder, method))
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> OwnRepository:
+    """A repository with a further work tree, ``feature``."""
+    own = OwnRepository(tmp_path / "shop")
+    own.commit({"app/a.py": "x = 1\n"})
+    own.git("worktree", "add", "--quiet", "../feature", "-b", "feature")
+    return own
+
+
+def test_a_repositorys_adapter_serves_in_all_its_work_trees_also_in_later_ones(
+    registry: AdapterRegistry, store: Store, shop: OwnRepository, tmp_path: Path
+) -> None:
+    store("mine")
+    registry.use("mine", repository=shop.root)
+    registry.show_context(300, shop.root)
+    assert resolved(registry, tmp_path / "feature" / "app" / "a.py") == "mine"
+    assert registry.context_tokens(str(tmp_path / "feature" / "a.py"), Settings()) == 300
+    assert registry.own_setting(tmp_path / "feature") == registry.own_setting(shop.root)
+    later = tmp_path / "later"
+    assert resolved(registry, later / "a.py") is None
+    shop.git("worktree", "add", "--quiet", str(later), "-b", "later")
+    assert resolved(registry, later / "a.py") == "mine", "without a restart"
+    shop.git("worktree", "remove", "--force", str(later))
+    assert resolved(registry, later / "a.py") is None
+
+
+def test_what_is_chosen_in_a_further_work_tree_is_chosen_for_the_repository(
+    registry: AdapterRegistry, store: Store, shop: OwnRepository, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one", "two"), 1):
+        store(name, seed)
+    registry.use("one", repository=shop.root)
+    registry.use("two", Task.FILL, tmp_path / "feature")
+    assert {resolved(registry, folder / "a.py") for folder in (shop.root, tmp_path / "feature")} == {"two"}
+    registry.use("one", Task.FILL, tmp_path / "feature" / "app")
+    assert resolved(registry, shop.root / "app" / "a.py") == "one" and resolved(registry, shop.root / "a.py") == "two"
+    registry.unset(Task.FILL, tmp_path / "feature" / "app")
+    registry.unset(None, tmp_path / "feature")
+    assert resolved(registry, shop.root / "app" / "a.py") is None
+
+
+def test_what_was_chosen_in_a_further_work_tree_by_an_earlier_version_serves_there_and_elsewhere(
+    registry: AdapterRegistry, store: Store, shop: OwnRepository, tmp_path: Path
+) -> None:
+    for seed, name in enumerate(("one", "two", "three"), 1):
+        store(name, seed)
+    feature = tmp_path / "feature"
+    old = RepositoryAdapters(str(feature), str(feature), {Task.FILL: "one"})
+    files = RegistryFiles(registry.folder)
+    files.write_active(ActiveAdapters({}, (old,)))
+    assert {resolved(registry, folder / "a.py") for folder in (shop.root, feature)} == {"one"}
+    own = RepositoryAdapters(str(shop.root), str(shop.root), {Task.FILL: "two", Task.INTENT: "three"})
+    files.write_active(ActiveAdapters({}, (old, own)))
+    assert (resolved(registry, feature / "a.py"), resolved(registry, shop.root / "a.py")) == ("one", "two")
+    assert resolved(registry, feature / "a.py", Task.INTENT) == "three"
+    registry.use("three", Task.FILL, feature)
+    assert {resolved(registry, folder / "a.py") for folder in (shop.root, feature)} == {"three"}
+    (only,) = files.read_active().repositories
+    assert only.real == str(shop.root) and only.tasks[Task.INTENT] == "three"

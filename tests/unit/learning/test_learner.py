@@ -165,6 +165,42 @@ async def test_a_run_that_came_to_its_end_while_nobody_listened_is_asked_again(
     await again.learner.close()
 
 
+async def test_a_repository_is_one_in_all_its_work_trees_and_the_one_used_last_is_learned(
+    here: LearnerHere, store: Store, shop: OwnRepository, registry: AdapterRegistry
+) -> None:
+    await here.act(LearningAction.ON)
+    await here.running()
+    made = store("shop-learned", 1)
+    registry.use("shop-learned", Task.FILL, shop.root)
+    here.finish(VERDICT, registered(made))
+    await ended(here)
+    feature = str(shop.root.parent / "feature")
+    shop.git("worktree", "add", "--quiet", feature, "-b", "feature")
+    assert (await here.service.status(feature)).here == await here.here()
+    Path(feature, "new.py").write_text("".join(f"x{n} = {n}\n" for n in range(50)))
+    for command in (("add", "."), ("commit", "--quiet", "--message=x")):
+        shop.git("-C", feature, *command)
+    here.learner.shown(feature, response("1"))
+    await until(lambda: len(here.commands) == 2, "a run of the commit in the other work tree")
+    assert here.commands[1][:2] == [feature, "shop-learned"]
+    assert here.learner.store.get(here.root).tree == feature
+    assert [state.root for state in here.learner.store.all()] == [here.root]
+
+
+async def test_what_an_earlier_version_remembers_of_a_further_work_tree_counts_for_the_repository(
+    make_learner: Make, shop: OwnRepository, tmp_path: Path
+) -> None:
+    here = make_learner()
+    feature = str(tmp_path / "feature")
+    here.learner.store.change(feature, lambda state: msgspec.structs.replace(state, choice=LearningChoice.OFF))
+    shop.git("worktree", "add", "--quiet", feature, "-b", "feature")
+    state = here.learner.store.get(here.root)
+    assert (state.choice, state.work_tree, state.root) == (LearningChoice.OFF, Path(feature), here.root)
+    await here.act(LearningAction.ON)
+    (only,) = here.learner.store.all()
+    assert (only.root, only.choice, only.tree) == (here.root, LearningChoice.ON, "")
+
+
 async def test_a_run_that_has_begun_by_itself_can_be_asked_for(here: LearnerHere) -> None:
     await here.act(LearningAction.ON)
     await here.running()

@@ -13,8 +13,9 @@ from peft_daemon.learning.repository import (
     ENOUGH_COMMITS,
     ENOUGH_LINES,
     MIN_NEW_LINES,
-    find_root,
-    require_root,
+    FoundTree,
+    find_tree,
+    require_tree,
     survey,
     why_nothing_new,
 )
@@ -42,19 +43,25 @@ def test_the_top_of_the_work_tree_is_found_from_anywhere_in_it(shop: OwnReposito
     link = tmp_path / "link"
     link.symlink_to(shop.root / "shop")
     for folder in (shop.root, shop.root / "shop", link, shop.root / "shop" / "part1.py"):
-        assert find_root(str(folder)) == top
-    assert require_root(shop.root / "shop") == top
+        assert find_tree(str(folder)) == FoundTree(top, top)
+    assert require_tree(shop.root / "shop") == FoundTree(top, top)
     for other in (None, "", "shop", "a\0b", str(tmp_path), str(tmp_path / "gone"), str(shop.root / ".git")):
-        assert find_root(other) is None
+        assert find_tree(other) is None
     with pytest.raises(InvalidInput, match="not in a git work tree"):
-        require_root(tmp_path)
+        require_tree(tmp_path)
     with pytest.raises(InvalidInput, match="not a folder"):
-        require_root(tmp_path / "gone")
+        require_tree(tmp_path / "gone")
+
+
+def test_a_further_work_tree_is_one_of_its_repository(shop: OwnRepository, tmp_path: Path) -> None:
+    shop.git("worktree", "add", "--quiet", "../feature", "-b", "feature")
+    feature = (tmp_path / "feature").resolve()
+    assert find_tree(str(feature / "shop")) == FoundTree(shop.root.resolve(), feature)
 
 
 def test_a_repository_of_somebody_else_is_not_learned(shop: OwnRepository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.getuid", lambda: 12345)
-    assert find_root(str(shop.root)) is None
+    assert find_tree(str(shop.root)) is None
 
 
 def test_code_and_commits_are_counted_up_to_what_is_worth_asking_about(tmp_path: Path) -> None:
