@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from peft_cli.output import Json, emit
-from peft_core.errors import NotFound
+from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import find_project_file, resolve
 
@@ -26,6 +26,15 @@ app = typer.Typer(help="List data sets, and show what is in one.", no_args_is_he
 Data = Annotated[
     Path | None,
     typer.Option("--data", metavar="PATH", help="Take the data from this file or folder; default: docs/datasets.md."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", metavar="FIELD=NAME", help="What a column of your data is, e.g. intent=title; may be repeated."
+    ),
+]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch OWNER/NAME from the hub; without it only what was fetched is read.")
 ]
 MAX_SHOWN_LINES = 12
 """Most lines of an example's text that are printed; JSON has all."""
@@ -71,7 +80,10 @@ def list_data_sets(data: Data = None, as_json: Json = False) -> None:
 
 @app.command("show", epilog="Example: peft-daemon datasets show conala --data ~/conala --examples 3")
 def show_data_set(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set of `datasets list`, or a FILE.jsonl.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Of `datasets list`, a FILE.jsonl, a folder, or OWNER/NAME of the hub."),
+    ],
     data: Data = None,
     split: Annotated[
         Literal["train", "validation", "test"], typer.Option("--split", help="The part whose examples are shown.")
@@ -79,17 +91,37 @@ def show_data_set(
     examples: Annotated[int, typer.Option("--examples", min=0, metavar="N", help="How many examples.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Seed of a split that is not published.")] = 42,
     offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
+    column: Columns = None,
+    download: Download = False,
     as_json: Json = False,
 ) -> None:
     """Show a data set: sizes, rows left out by reason, licence, where it was found, digest, examples."""
     from peft_tuning.data.datasets import catalogue
 
-    loaded = catalogue.load(name, _locations(data, offline=offline), seed=seed)
+    locations = _locations(data, offline=offline, fetch=download, columns=parse_columns(column))
+    loaded = catalogue.load(name, locations, seed=seed)
     shown = _shown(loaded, split, examples)
     emit(shown, as_json=as_json, text=lambda: _print_shown(shown))
 
 
-def _locations(data: Path | None, *, offline: bool = False) -> DataLocations:
+def parse_columns(given: list[str] | None) -> dict[str, str]:
+    """Return the names of columns by what they are; raises InvalidInput for what no column can be."""
+    from peft_tuning.data.datasets.jsonl import FIELDS
+
+    columns = {field: name for field, _, name in (each.partition("=") for each in given or ())}
+    for field, name in columns.items():
+        if field not in FIELDS or not name:
+            raise InvalidInput(
+                f"--column {field}={name} says nothing",
+                why=f"a column can be {', '.join(FIELDS)}",
+                fix="e.g. `--column intent=title --column code=solution`",
+            )
+    return columns
+
+
+def _locations(
+    data: Path | None, *, offline: bool = False, fetch: bool = False, columns: Mapping[str, str] | None = None
+) -> DataLocations:
     from peft_cli.progress_view import NoteLines
     from peft_tuning.data.datasets.sources import DataLocations
 
@@ -99,7 +131,9 @@ def _locations(data: Path | None, *, offline: bool = False) -> DataLocations:
         project_file=find_project_file(Path.cwd()),
         user_file=paths.config_file,
     ).settings
-    return DataLocations.resolve(settings, paths, data=data.expanduser() if data else None, progress=NoteLines())
+    return DataLocations.resolve(
+        settings, paths, data=data.expanduser() if data else None, progress=NoteLines(), fetch=fetch, columns=columns
+    )
 
 
 def _row(entry: DataSetEntry, locations: DataLocations) -> DataSetRow:
@@ -158,6 +192,7 @@ def _print_rows(rows: Sequence[DataSetRow], locations: DataLocations) -> None:
             )
         typer.echo("\n".join(where))
     typer.echo("FILE.jsonl: your own data, intent and code or prefix, suffix and middle (docs/datasets.md)")
+    typer.echo("FOLDER or OWNER/NAME: a folder of the `datasets` library, a data set of the hub (docs/datasets.md)")
 
 
 def _print_shown(shown: ShownDataSet) -> None:

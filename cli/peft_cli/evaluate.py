@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from peft_cli.datasets import Columns, Download, parse_columns
 from peft_cli.output import EVAL_PACKAGES, RAY_PACKAGES, Json, emit, require_extra, termination_interrupts
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from peft_evaluation.runner import EvaluateRequest
     from peft_evaluation.sample import SampleSet
     from peft_evaluation.strategies import ChunkMixture
+    from peft_tuning.data.datasets.sources import DataLocations
     from peft_tuning.installation import Installation
 
 LoadItems = Callable[[Callable[[str, int, int], None]], "SampleSet"]
@@ -38,7 +40,8 @@ def evaluate(
     dataset: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE.jsonl", help="conala, codealpacapy, apps, humaneval, mbpp, or a file of your own."
+            metavar="NAME|FILE.jsonl",
+            help="conala, codealpacapy, apps, humaneval, mbpp, a file or folder of your own, or OWNER/NAME of the hub.",
         ),
     ] = None,
     repo: Annotated[
@@ -119,6 +122,8 @@ def evaluate(
         typer.Option(metavar="HOST:PORT", help="Share the items among the nodes of the Ray cluster with this head."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
+    column: Columns = None,
+    download: Download = False,
     base: Annotated[str | None, typer.Option(metavar="ID", help="Base model; default: the setting `model`.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the evaluation; default: the data set's.")] = None,
     resume: Annotated[
@@ -146,8 +151,10 @@ def evaluate(
         return
     if plan:
         raise InvalidInput("--plan goes with --study only", fix="Use `--limit` to try an evaluation out")
+    from peft_cli.progress_view import NoteLines
     from peft_evaluation.runner import EvaluateRequest
     from peft_evaluation.strategies import EXAMPLES, NEIGHBOURS, SEEDS, ChunkMixture, Sweep
+    from peft_tuning.data.datasets.sources import DataLocations
     from peft_tuning.data.repository.chunks import CONTEXT_TOKENS
     from peft_tuning.installation import Installation
 
@@ -156,7 +163,10 @@ def evaluate(
         settings=resolve(command_line={"model": base, "engine": engine}, user_file=paths.config_file).settings,
         paths=paths,
     )
-    default_name, load = _source(installation, dataset, repo, data)
+    locations = DataLocations.resolve(
+        installation.settings, paths, data=data, progress=NoteLines(), fetch=download, columns=parse_columns(column)
+    )
+    default_name, load = _source(locations, dataset, repo)
     own_tests = _own_tests(repo, pytest_args, python, asked=run_tests)
     request = EvaluateRequest(
         name=name or default_name,
@@ -226,9 +236,7 @@ def _own_tests(
     return RepositoryTestsRequest(repository=repo, arguments=words, python=python)
 
 
-def _source(
-    installation: Installation, dataset: str | None, repo: Path | None, data: Path | None
-) -> tuple[str, LoadItems]:
+def _source(locations: DataLocations, dataset: str | None, repo: Path | None) -> tuple[str, LoadItems]:
     """Return a word for the evaluation's name, and a function that loads its samples."""
     if (dataset is None) == (repo is None):
         raise InvalidInput(
@@ -243,10 +251,9 @@ def _source(
 
         return repo.resolve().name, lambda on_progress: load_repository(repo, SEED, on_progress)
     from peft_evaluation.datasets import catalogue
-    from peft_tuning.data.datasets.sources import DataLocations
+    from peft_tuning.data.datasets.catalogue import label
 
-    locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
-    return Path(str(dataset)).stem, lambda on_progress: catalogue.load(str(dataset), locations, seed=SEED)
+    return label(str(dataset)), lambda on_progress: catalogue.load(str(dataset), locations, seed=SEED)
 
 
 WITH_STUDY = ("study", "plan", "ray", "resume", "as_json")

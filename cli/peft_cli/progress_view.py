@@ -20,6 +20,7 @@ from rich.status import Status
 from peft_tuning.events import (
     AdapterRegistered,
     CheckpointSaved,
+    DataLoaded,
     Evaluated,
     GateVerdict,
     Loading,
@@ -245,6 +246,12 @@ class TuningView:
             case Loading():
                 share = f" {event.done:,}/{event.of:,}" if event.of else ""
                 self._show_status(f"{event.what}{share}")
+            case DataLoaded():
+                self._print(
+                    f"{event.name}: {event.train:,} examples to learn, {event.validation:,} to choose by, "
+                    f"{event.test:,} to judge by; licence: {event.licence}"
+                )
+                self._print(event.provenance)
             case GateVerdict():
                 self._print(event.reason)
                 if event.forgets:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import msgspec
 import typer
 
+from peft_cli.datasets import Columns, Download, parse_columns
 from peft_cli.output import TUNE_PACKAGES, emit, parse_duration, require_extra
 from peft_core.child_main import follow_parent
 from peft_core.errors import InvalidInput, NotFound, Unavailable
@@ -21,6 +22,7 @@ from peft_daemon.adapters.shipped_adapters import shipped_adapter_names, update_
 
 if TYPE_CHECKING:
     from peft_core.tasks import OnProgress
+    from peft_tuning.data.datasets.sources import DataLocations
     from peft_tuning.data.examples import DataSet
     from peft_tuning.events import Loading
     from peft_tuning.installation import Installation
@@ -37,7 +39,10 @@ def tune(
     *,
     dataset: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE.jsonl", help="A data set of `peft-daemon datasets list`, or your own file."),
+        typer.Option(
+            metavar="NAME|FILE.jsonl",
+            help="A data set of `peft-daemon datasets list`, your own file or folder, or OWNER/NAME of the hub.",
+        ),
     ] = None,
     repo: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Tune on the code of this git repository.")
@@ -51,6 +56,8 @@ def tune(
         typer.Option(metavar="PATTERN", help="With --code: leave these files out, as in a .gitignore; repeatable."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Where the data set's files are, instead of the cache.")] = None,
+    column: Columns = None,
+    download: Download = False,
     name: Annotated[str | None, typer.Option(help="Name of the adapter; default: data and method.")] = None,
     method: Annotated[
         str | None,
@@ -62,7 +69,9 @@ def tune(
     plan: Annotated[bool, typer.Option("--plan", help="Print the expected time and memory, and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     update: Annotated[bool, typer.Option("--update", help="Make it the next version of an existing name.")] = False,
-    activate: Annotated[bool, typer.Option("--activate/--no-activate", help="Put it in use afterwards.")] = True,
+    activate: Annotated[
+        bool, typer.Option("--activate/--no-activate", help="Put it in use afterwards if it is better than what is.")
+    ] = True,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -112,18 +121,21 @@ def tune(
     nice: Annotated[
         int, typer.Option(min=0, max=19, help="Niceness: the higher, the more other programs go first.")
     ] = 10,
-    gate_holes: Annotated[int, typer.Option(min=0, help="Most held-out holes that judge a repository's adapter.")] = 96,
+    gate_holes: Annotated[
+        int, typer.Option(min=0, help="Most held-out examples that judge the adapter; 0: it is not judged, nor used.")
+    ] = 96,
     checkpoint_every: Annotated[
         str, typer.Option(metavar="TIME", help="Time between two checkpoints, as in 90s; more are made at evaluations.")
     ] = "10m",
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard or trackio; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print each event as one line of JSON.")] = False,
 ) -> None:
-    """Make an adapter from a data set or from your own repository, and put it in use.
+    """Make an adapter from a data set or from your own repository, and put it in use if it helps.
 
     Shows progress; Ctrl-C saves a checkpoint, from which the same command with --resume continues.
     A repository is learned in half an hour: from the adapter in use there on, the most important code first, without
-    the lines of its newest commits. The new adapter is put in use there only if it is better on these lines.
+    the lines of its newest commits. The new adapter is put in use there only if it is better on these lines, and one of
+    other data only if it is better on their test part; `peft-daemon adapters use NAME` puts it in use anyway.
 
     \b
     Example:
@@ -135,8 +147,10 @@ def tune(
     require_extra("tuning", "tune", TUNE_PACKAGES)
     import torch
 
+    from peft_cli.progress_view import NoteLines
     from peft_tuning import methods
     from peft_tuning.budget import most_documents
+    from peft_tuning.data.datasets.sources import DataLocations
     from peft_tuning.data.repository.documents import HELD_OUT_HOLES
     from peft_tuning.installation import Installation
     from peft_tuning.learned import documents_learned
@@ -167,8 +181,12 @@ def tune(
         documents=most_documents(budget_s),
         holes=max(gate_holes, HELD_OUT_HOLES),
         learned=documents_learned(paths, begun.lease.digest) if begun else frozenset(),
+        seen=_seen(installation, repo, begun),
     )
-    source, load = _source(installation, dataset, repo, code or [], ignore or [], data, prompt_tokens, sizes)
+    own = DataLocations.resolve(
+        installation.settings, paths, data=data, progress=NoteLines(), fetch=download, columns=parse_columns(column)
+    )
+    source, load = _source(own, dataset, repo, code or [], ignore or [], prompt_tokens, sizes)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
         MethodOptions,
@@ -250,20 +268,24 @@ def _run(request: TuneRequest, installation: Installation, *, as_json: bool) -> 
 
 
 class _RepositorySizes(NamedTuple):
-    """Most documents of a repository, held-out holes of each part, and hashes of the documents that come last."""
+    """Sizes of a repository's data, and what was learned before."""
 
     documents: int
+    """The most."""
     holes: int
-    learned: frozenset[str]
+    """The most in each held-out part."""
+    learned: frozenset[str] = frozenset()
+    """Hashes of the documents that come last."""
+    seen: frozenset[str] = frozenset()
+    """Marks of what judges nothing any more, also of other data."""
 
 
 def _source(
-    installation: Installation,
+    locations: DataLocations,
     dataset: str | None,
     repo: Path | None,
     code: list[str],
     ignore: list[str],
-    data: Path | None,
     prompt_tokens: int | None,
     sizes: _RepositorySizes,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
@@ -271,24 +293,27 @@ def _source(
 
     The split is that of ``evaluate``, whatever ``--seed`` is: no adapter is tuned on what it is evaluated on.
     """
-    from peft_tuning.data.datasets.sources import SEED, DataLocations
+    from peft_tuning.data.datasets.sources import SEED
+    from peft_tuning.learned import document_digest, is_seen, without_seen
 
     def shortened(found: DataSet) -> DataSet:
         from dataclasses import replace
 
+        found = without_seen(found, sizes.seen)
         return found if prompt_tokens is None else replace(found, prompt_tokens=prompt_tokens)
 
     if repo is not None:
+        from peft_core.code.work_trees import main_folder
         from peft_tuning.data.repository.documents import learning_data_set
-        from peft_tuning.learned import document_digest
 
-        return repo.resolve().name, lambda on_progress: shortened(
+        return main_folder(repo.resolve()).name.removesuffix(".git"), lambda on_progress: shortened(
             learning_data_set(
                 repo,
                 seed=SEED,
                 max_documents=sizes.documents,
                 held_out_holes=sizes.holes,
                 is_learned=lambda document: document_digest(document) in sizes.learned,
+                is_seen=lambda hole: is_seen(hole, sizes.seen),
                 on_progress=on_progress,
             )
         )
@@ -301,8 +326,9 @@ def _source(
         )
     from peft_tuning.data.datasets import catalogue
 
-    locations = DataLocations.resolve(installation.settings, installation.paths, data=data)
-    return Path(str(dataset)).stem, lambda _on_progress: shortened(catalogue.load(str(dataset), locations, seed=SEED))
+    return catalogue.label(str(dataset)), lambda _on_progress: shortened(
+        catalogue.load(str(dataset), locations, seed=SEED)
+    )
 
 
 def _budget(given: str | None, *, unlimited: bool) -> float | None:
@@ -341,6 +367,21 @@ def _start(
     with suppress(InvalidInput):
         return None if served is None else starting_point(registry, served, family_of(entry.family))
     return None
+
+
+def _seen(installation: Installation, repo: Path | None, begun: StartingPoint | None) -> frozenset[str]:
+    """Return the marks of what the starting point, and what serves where the adapter would, were tuned on."""
+    from peft_core.api_types import Task
+    from peft_tuning.learned import examples_seen
+    from peft_tuning.start import what_serves
+
+    where = str(repo.resolve()) if repo is not None else None
+    digests = {begun.lease.digest} if begun else set()
+    with suppress(NotFound):  # without the base, which is refused with a better message
+        base = installation.base.sha256
+        served = (what_serves(installation.registry, where, base, task) for task in Task)
+        digests |= {manifest.digest for manifest in served if manifest is not None}
+    return frozenset[str]().union(*(examples_seen(installation.paths, digest) for digest in digests))
 
 
 def _validated(kind: Any, **fields: object) -> Any:

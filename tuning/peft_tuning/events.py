@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+JUDGED = {"fill": "holes", "intent": "sentences"}
+"""What an adapter is judged by, for each task."""
 MAX_FORGOTTEN = 0.05
 """Largest loss on general code, in nats per token, without a warning."""
 
@@ -15,6 +17,19 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True, tag="loading"):
     done: int = 0
     of: int = 0
     """0: not known."""
+
+
+class DataLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="data"):
+    """The data of a run: how much there is, where it is from, and how it was divided."""
+
+    name: str
+    train: int
+    validation: int
+    """Examples that the best weights, and the adapter's scale, are chosen by."""
+    test: int
+    """Examples that judge the adapter."""
+    licence: str
+    provenance: str
 
 
 class TrainingStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
@@ -126,8 +141,10 @@ class ContextScore(msgspec.Struct, frozen=True):
 
 
 class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
-    """The decision of the gate, with its figures."""
+    """The decision of the gate about one task, with its figures."""
 
+    task: str = "fill"
+    """The task that the adapter would serve."""
     activate: bool
     reason: str
     scale: float
@@ -156,7 +173,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
     p_exact: float
     """One-sided, of McNemar's exact test."""
     general_served: HoleAverage
-    """The opponent on general code, for the check for forgetting."""
+    """The opponent on general code, for the check for forgetting; without holes where sentences are judged."""
     general_adapter: HoleAverage
     """The adapter on general code."""
 
@@ -178,8 +195,11 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
             "gate_exact": self.adapter.exact,
             "gate_p_nats": self.p_nats,
             "gate_p_exact": self.p_exact,
-            "general_nats_served": self.general_served.nats,
-            "general_nats": self.general_adapter.nats,
+            **(
+                {"general_nats_served": self.general_served.nats, "general_nats": self.general_adapter.nats}
+                if self.general_served.holes
+                else {}
+            ),
             "gate_context_tokens": float(self.context),
             **{f"sweep_nats_{point.scale:g}": point.average.nats for point in self.sweep},
             **{f"context_nats_{'adapter' if it.scale else 'served'}": it.average.nats for it in self.with_context},
@@ -187,7 +207,7 @@ class GateVerdict(msgspec.Struct, frozen=True, kw_only=True, tag="verdict"):
 
 
 TrainingEvent = TrainingStarted | StepFinished | Evaluated | CheckpointSaved | TrainingFinished
-TuneEvent = TrainingEvent | Loading | GateVerdict | AdapterRegistered | ModelWritten
+TuneEvent = TrainingEvent | Loading | DataLoaded | GateVerdict | AdapterRegistered | ModelWritten
 
 
 def ignore(_event: TuneEvent) -> None:

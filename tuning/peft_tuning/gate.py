@@ -1,12 +1,12 @@
 """The gate: decide whether a new adapter is better than what would serve otherwise, and at which scale it applies.
 
-There are three sets of holes, and none of them was trained on. Points on the way from what the run began with to what
-it made are tried on the first: scales of an adapter that began with new weights, mixtures (``mixture``) of one that
-began with another. So are what serves now and the best of these points with code of other files in the prompt. Each
-prompt of a completion pays for that code, so it is taken only if these holes show that it helps. What was chosen is
-compared with what serves now on the second set, hole by hole; the bare base is told besides. The third is general code,
-Python's own library, on which the adapter should have forgotten nothing. The choice is made on other holes than those
-that judge, so the p-value means what it says.
+There are three sets of holes (of a data set of sentences: sentences with their code), and none of them was trained on.
+Points on the way from what the run began with to what it made are tried on the first: scales of an adapter that began
+with new weights, mixtures (``mixture``) of one that began with another. So are what serves now and the best of these
+points with code of other files in the prompt. Each prompt of a completion pays for that code, so it is taken only if
+these holes show that it helps. What was chosen is compared with what serves now on the second set, hole by hole; the
+bare base is told besides. The third is general code, Python's own library, on which an adapter that fills in should
+have forgotten nothing. The choice is made on other holes than those that judge, so the p-value means what it says.
 
 Answers are judged by their likelihood (see there), with the prompts that completion builds: a few hundred forward
 passes, where writing the answers took an hour on a CPU. The test is a paired permutation test on each hole's nats per
@@ -23,13 +23,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
+from peft_core.api_types import Task
 from peft_core.code.structure import parse_structure
 from peft_core.tasks import OnProgress
 from peft_daemon.adapters.manifest import AdapterLease
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.holes import HoleSettings, cut_holes
 from peft_tuning.encode import EncodedExample
-from peft_tuning.events import ContextScore, GateVerdict, HoleAverage, Loading, ScaleScore
+from peft_tuning.events import JUDGED, ContextScore, GateVerdict, HoleAverage, Loading, ScaleScore
 from peft_tuning.likelihood import AnswerLikelihood
 from peft_tuning.statistics import SIGNIFICANT, mcnemar, paired_permutation
 
@@ -54,7 +55,10 @@ class GateHoles:
     """The three sets of holes, encoded with the prompts that completion builds."""
 
     sweep: Mapping[int, tuple[EncodedExample, ...]]
-    """The same holes by the tokens of other files' code in their prompts: as many as are tried, one number or two."""
+    """The same holes by the tokens of other files' code in their prompts: as many as are tried, one number or two.
+
+    Without any, the adapter is judged as it was made.
+    """
     judged: Mapping[int, tuple[EncodedExample, ...]]
     general: tuple[EncodedExample, ...]
 
@@ -114,9 +118,17 @@ class _Contestant:
 
 
 def judge(
-    scorer: Scorer, way: Way, opponent: Opponent, holes: GateHoles, *, on_progress: OnProgress[Loading]
+    scorer: Scorer,
+    way: Way,
+    opponent: Opponent,
+    holes: GateHoles,
+    *,
+    task: Task = Task.FILL,
+    on_progress: OnProgress[Loading],
 ) -> GateVerdict:
     """Sweep the points, compare the best with what serves now, and check for forgetting.
+
+    The judged holes are of one task, those of the sweep may be of several.
 
     Raises InvalidInput for an adapter that cannot be loaded.
     """
@@ -140,7 +152,8 @@ def judge(
         _Contestant(adapter, share, plain, score(f"scale {share:g}", holes.sweep[plain], adapter))
         for share, adapter in way.points.items()
     ]
-    nearest = best_share({point.share: average_scores(point.scores) for point in points})
+    averages = {point.share: average_scores(point.scores) for point in points}
+    nearest = best_share(averages) if holes.sweep[plain] else max(averages)
     best = next(point for point in points if point.share == nearest)
     made = min(points, key=lambda point: (not point.share, point.nats, point.share))
     shown = [
@@ -157,8 +170,10 @@ def judge(
     general_served = score(f"general code, {opponent.name}", holes.general, opponent.adapter)
     general = score("general code, adapter", holes.general, judged.adapter)
     p_nats, p_exact = improvement(served, tuned)
-    wins, reason = _decide(judged, way, opponent, served=average_scores(served), tuned=average_scores(tuned), p=p_nats)
+    means = average_scores(served), average_scores(tuned)
+    wins, reason = _decide(judged, way, opponent, what=JUDGED[task.value], served=means[0], tuned=means[1], p=p_nats)
     return GateVerdict(
+        task=task.value,
         activate=wins and judged.share > 0,
         reason=reason,
         scale=judged.share,
@@ -201,7 +216,7 @@ def _with_context(best: _Contestant, shown: Sequence[_Contestant]) -> _Contestan
 
 
 def _decide(
-    judged: _Contestant, way: Way, opponent: Opponent, *, served: HoleAverage, tuned: HoleAverage, p: float
+    judged: _Contestant, way: Way, opponent: Opponent, *, what: str, served: HoleAverage, tuned: HoleAverage, p: float
 ) -> tuple[bool, str]:
     gain = (
         f"{served.exact:.0%} → {tuned.exact:.0%} exact, {served.nats:.3f} → {tuned.nats:.3f} nats per token"
@@ -211,15 +226,15 @@ def _decide(
         gain += f", with {judged.context or 'no'} tokens of other files' code in place of {opponent.context or 'none'}"
     alone = not judged.share and judged.context > opponent.context
     if served.holes < MIN_HOLES:
-        return False, f"only {served.holes} held-out holes to judge by, {MIN_HOLES} are needed"
+        return False, f"only {served.holes} held-out {what} to judge by, {MIN_HOLES} are needed"
     if not judged.share and not alone:
         return False, f"no scale of it was better than {way.start or 'the base'} (at its best {gain})"
     if p >= SIGNIFICANT:
-        return False, f"no difference shown on {served.holes} held-out holes: {gain}, p = {p:.3f}"
+        return False, f"no difference shown on {served.holes} held-out {what}: {gain}, p = {p:.3f}"
     if tuned.exact < served.exact:
-        return False, f"more likely but right less often on {served.holes} held-out holes: {gain}"
+        return False, f"more likely but right less often on {served.holes} held-out {what}: {gain}"
     who = "code of other files helps without it, and is shown from now on; " if alone else ""
-    return True, f"{who}better on {served.holes} held-out holes: {gain}, p = {p:.3f}"
+    return True, f"{who}better on {served.holes} held-out {what}: {gain}, p = {p:.3f}"
 
 
 def average_scores(scores: Sequence[AnswerLikelihood]) -> HoleAverage:

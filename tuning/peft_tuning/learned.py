@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import msgspec
 from peft_core.errors import PeftDaemonError
 from peft_core.files import private_folder, write_private
 from peft_core.paths import Paths
-from peft_tuning.data.examples import Example, FillExample, normalized
+from peft_tuning.data.examples import DataSet, Example, FillExample, normalized
 
 MIN_LINE_CHARS = 16
 """Characters without white space from which on a line is hardly written twice by chance."""
@@ -53,6 +54,19 @@ def record_seen(paths: Paths, adapter_digest: str, examples: Iterable[Example], 
     own = {mark for each in examples for mark in _marks(each, whole=isinstance(each, FillExample) and each.learn_all)}
     if own or before:
         _write(_seen_file(paths, adapter_digest), own | before)
+
+
+def without_seen(data: DataSet, seen: Collection[str]) -> DataSet:
+    """Return the data without held-out examples that are among what was tuned on: they could judge nothing."""
+    if not seen:
+        return data
+    validation = tuple(each for each in data.validation if not is_seen(each, seen))
+    test = tuple(each for each in data.test if not is_seen(each, seen))
+    count = len(data.validation) + len(data.test) - len(validation) - len(test)
+    if not count:
+        return data
+    dropped = {**data.dropped, "held out, but an adapter in use has learned it": count}
+    return replace(data, validation=validation, test=test, dropped=dropped)
 
 
 def is_seen(example: Example, seen: Collection[str]) -> bool:

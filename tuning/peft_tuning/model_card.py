@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,20 +14,23 @@ from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import RECORD_FILE
 from peft_daemon.models.catalogue import ModelEntry
 from peft_tuning.data.examples import DataSet, FillExample
-from peft_tuning.events import GateVerdict, duration
+from peft_tuning.events import JUDGED, GateVerdict, duration
 from peft_tuning.trainer import TuneResult
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CARD, CURVES = "README.md", "loss.svg"
 PACKAGES = ("peft-daemon", "torch", "transformers", "peft", "accelerate")
 
 
 def write_description(
-    name: str, entry: ModelEntry, data: DataSet, result: TuneResult, verdict: GateVerdict | None = None
+    name: str, entry: ModelEntry, data: DataSet, result: TuneResult, verdicts: Sequence[GateVerdict] = ()
 ) -> None:
     """Write the record beside the weights and the card beside their folder."""
-    record = training_record(entry, data, result, verdict)
+    record = training_record(entry, data, result, verdicts)
     (result.adapter / RECORD_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2))
-    write_card(result.adapter.parent, name, record, data=data, result=result, verdict=verdict)
+    write_card(result.adapter.parent, name, record, data=data, result=result, verdicts=verdicts)
 
 
 def tasks_of(data: DataSet) -> tuple[Task, ...]:
@@ -36,9 +40,12 @@ def tasks_of(data: DataSet) -> tuple[Task, ...]:
 
 
 def training_record(
-    entry: ModelEntry, data: DataSet, result: TuneResult, verdict: GateVerdict | None = None
+    entry: ModelEntry, data: DataSet, result: TuneResult, verdicts: Sequence[GateVerdict] = ()
 ) -> TrainingRecord:
-    """Collect what is known of the run and is not in the weights."""
+    """Collect what is known of the run and is not in the weights.
+
+    The figures of the second of two tasks have its name before theirs.
+    """
     identity, tasks = result.identity, tasks_of(data)
     metrics = {} if result.best_loss is None else {"validation_loss": result.best_loss}
     metrics |= {
@@ -59,20 +66,31 @@ def training_record(
         data_digest=identity.data_digest,
         seed=identity.seed,
         versions={package: version(package) for package in PACKAGES},
-        metrics=metrics | (verdict.metrics if verdict else {}),
+        metrics=metrics
+        | {
+            f"{verdict.task}_{key}" if number else key: value
+            for number, verdict in enumerate(verdicts)
+            for key, value in verdict.metrics.items()
+        },
         # What is between two adapters is in the weights.
-        scale=(verdict.scale or 1.0) if verdict and not verdict.start else 1.0,
+        scale=(verdicts[0].scale or 1.0) if verdicts and not verdicts[0].start else 1.0,
         licence=data.licence,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
 def write_card(
-    folder: Path, name: str, record: TrainingRecord, *, data: DataSet, result: TuneResult, verdict: GateVerdict | None
+    folder: Path,
+    name: str,
+    record: TrainingRecord,
+    *,
+    data: DataSet,
+    result: TuneResult,
+    verdicts: Sequence[GateVerdict],
 ) -> None:
     """Write ``README.md`` and ``loss.svg`` into ``folder``."""
     draw_curves(folder / CURVES, result)
-    (folder / CARD).write_text(_card(name, record, data, result, verdict), encoding="utf-8")
+    (folder / CARD).write_text(_card(name, record, data, result, verdicts), encoding="utf-8")
 
 
 def draw_curves(path: Path, result: TuneResult) -> None:
@@ -97,7 +115,7 @@ def draw_curves(path: Path, result: TuneResult) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, verdict: GateVerdict | None) -> str:
+def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, verdicts: Sequence[GateVerdict]) -> str:
     identity = result.identity
     chosen_by = len(data.validation[: identity.limit][: identity.validation_limit])
     rows = {
@@ -120,26 +138,34 @@ def _card(name: str, record: TrainingRecord, data: DataSet, result: TuneResult, 
     }
     table = "\n".join(f"| {label} | {value} |" for label, value in rows.items())
     text = f"# {name}\n\n| | |\n|---|---|\n{table}\n\n![loss]({CURVES})\n"
-    if verdict is not None:
-        points = "\n".join(
-            f"| {point.scale:g} | {point.average.nats:.3f} | {point.average.exact:.1%} |" for point in verdict.sweep
-        )
-        points += "".join(
-            f"\n| {f'{each.scale:g}' if each.scale else verdict.opponent}, {each.tokens} tokens of other files "
-            f"| {each.average.nats:.3f} | {each.average.exact:.1%} |"
-            for each in verdict.with_context
-        )
-        served, chosen = f"{verdict.opponent}, which served", verdict.opponent if verdict.context_alone else name
-        averages = {"base": verdict.base}
-        averages[served + _code_shown(verdict.served_context)] = verdict.served
-        averages[chosen + _code_shown(verdict.context)] = verdict.adapter
-        contestants = "\n".join(f"| {who} | {each.nats:.3f} | {each.exact:.1%} |" for who, each in averages.items())
+    several = len(verdicts) > 1
+    return text + "".join(_judgement(verdict, name, JUDGED[verdict.task], several=several) for verdict in verdicts)
+
+
+def _judgement(verdict: GateVerdict, name: str, what: str, *, several: bool) -> str:
+    points = "\n".join(
+        f"| {point.scale:g} | {point.average.nats:.3f} | {point.average.exact:.1%} |" for point in verdict.sweep
+    )
+    points += "".join(
+        f"\n| {f'{each.scale:g}' if each.scale else verdict.opponent}, {each.tokens} tokens of other files "
+        f"| {each.average.nats:.3f} | {each.average.exact:.1%} |"
+        for each in verdict.with_context
+    )
+    served, chosen = f"{verdict.opponent}, which served", verdict.opponent if verdict.context_alone else name
+    averages = {"base": verdict.base}
+    averages[served + _code_shown(verdict.served_context)] = verdict.served
+    averages[chosen + _code_shown(verdict.context)] = verdict.adapter
+    contestants = "\n".join(f"| {who} | {each.nats:.3f} | {each.exact:.1%} |" for who, each in averages.items())
+    text = (
+        f"\n## Does it help{f' with {what}' if several else ''}?\n\n"
+        f"{'Yes' if verdict.activate else 'Not shown'}: {verdict.reason}.\n\n"
+        f"| {f'of the way from {verdict.start} to it' if verdict.start else 'scale'} | nats per token | exact |\n"
+        f"|---|---|---|\n{points}\n\n"
+        f"| on {verdict.base.holes} other {what} | nats per token | exact |\n|---|---|---|\n{contestants}\n"
+    )
+    if verdict.general_served.holes:
         text += (
-            f"\n## Does it help?\n\n{'Yes' if verdict.activate else 'Not shown'}: {verdict.reason}.\n\n"
-            f"| {f'of the way from {verdict.start} to it' if verdict.start else 'scale'} | nats per token | exact |\n"
-            f"|---|---|---|\n{points}\n\n"
-            f"| on {verdict.base.holes} other holes | nats per token | exact |\n|---|---|---|\n{contestants}\n\n"
-            f"General code, nats per token: {verdict.general_served.nats:.3f} with {verdict.opponent}, "
+            f"\nGeneral code, nats per token: {verdict.general_served.nats:.3f} with {verdict.opponent}, "
             f"{verdict.general_adapter.nats:.3f} with it.\n"
         )
     return text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from peft_core.code.work_trees import main_folder
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError
 from peft_core.files import private_folder, write_durable
 from peft_core.paths import Paths
@@ -29,7 +30,7 @@ from peft_daemon.engines.torch import families
 from peft_daemon.lifecycle.runtime_info import find_running_daemon, publish_tuning_notice
 from peft_tuning import methods
 from peft_tuning.data.examples import DataSet, FillExample
-from peft_tuning.events import AdapterRegistered, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
+from peft_tuning.events import AdapterRegistered, DataLoaded, GateVerdict, Loading, ModelWritten, TuneEvent, ignore
 from peft_tuning.installation import Installation
 from peft_tuning.job import TuneJob, load_identity
 from peft_tuning.learned import document_digest, documents_learned, examples_seen, record_learned, record_seen
@@ -50,13 +51,14 @@ class TuneRequest:
     load_data: Callable[[OnProgress[Loading]], DataSet]
     """Reads the data set; called once."""
     repository: Path | None = None
-    """The repository of the data. Its adapter is judged, and used only there."""
+    """The repository of the data. Its adapter is used only there; one of other data everywhere."""
     activate: bool = True
     update: bool = False
     """Whether the name may exist; its present adapter becomes an earlier version."""
     resume: bool = False
     gate_holes: int = 96
-    """Most held-out holes to judge by; a third as many again to choose the scale, and a quarter of general code."""
+    """Most held-out examples of a task to judge by; a third as many again to choose the scale, and a quarter of
+    general code. With 0 the adapter is not judged, and so not put in use."""
     budget_s: float | None = None
     """Time for training and judging; None: as many steps as the job says."""
     start: StartingPoint | None = None
@@ -73,7 +75,7 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of the adapter in the run's folder."""
     by_digest: bool
     """Whether the name goes on to mean what it means now."""
-    verdict: GateVerdict | None
+    verdicts: tuple[GateVerdict, ...] = ()
     unlearned: int
     registered: AdapterRegistered | None = None
     """The run's last event; None: the registry may not be changed yet, or not in all that there is to change."""
@@ -133,14 +135,15 @@ def run(request: TuneRequest, installation: Installation, on_progress: OnProgres
     if request.resume and outcome is not None and _is_whole(outcome, folder / trainer.ADAPTER, installation):
         if not is_main_process():
             return
-        if outcome.verdict is not None:
-            on_progress(outcome.verdict)
+        for verdict in outcome.verdicts:
+            on_progress(verdict)
         last = _conclude(request, installation, outcome)
         shutil.rmtree(folder / trainer.CHECKPOINTS, ignore_errors=True)
         on_progress(last)
         return
     with publish_tuning_notice(installation.paths, request.name):
         data = request.load_data(on_progress)
+        on_progress(_data_loaded(data))
         prepared = prepare(request, installation, data, on_progress)
         result = trainer.train(prepared, folder, on_progress, resume=request.resume)
         del prepared
@@ -154,6 +157,17 @@ def run(request: TuneRequest, installation: Installation, on_progress: OnProgres
             last = ModelWritten(name=request.name, folder=str(result.adapter))
     shutil.rmtree(folder / trainer.CHECKPOINTS, ignore_errors=True)
     on_progress(last)
+
+
+def _data_loaded(data: DataSet) -> DataLoaded:
+    return DataLoaded(
+        name=data.name,
+        train=len(data.train),
+        validation=len(data.validation),
+        test=len(data.test),
+        licence=data.licence,
+        provenance=data.provenance,
+    )
 
 
 def prepare(
@@ -190,27 +204,18 @@ def _register(
     result: TuneResult,
     on_progress: OnProgress[TuneEvent],
 ) -> AdapterRegistered:
-    """Judge a repository's adapter, describe it, and do with it what follows from that."""
-    verdict = None
-    if request.repository is not None:
-        from peft_tuning.judging import Court, judge_adapter  # noqa: PLC0415  (torch: seconds)
-        from peft_tuning.mixture import mix  # noqa: PLC0415  (torch: seconds)
-
-        start = request.start
-        court = Court(repository=request.repository, holes=request.gate_holes, budget_s=request.budget_s, start=start)
-        verdict = judge_adapter(court, installation, data, result.adapter, on_progress)
-        if verdict is not None and start is not None and verdict.scale:
-            mix(start.lease, result.adapter, verdict.scale, result.adapter)
-    if verdict is not None:
+    """Judge the adapter, describe it, and do with it what follows from that."""
+    verdicts = _judged(request, installation, data, result, on_progress)
+    for verdict in verdicts:
         on_progress(verdict)
-    write_description(request.name, installation.entry, data, result, verdict)
-    refused = request.repository is not None and not (verdict and verdict.activate)
+    write_description(request.name, installation.entry, data, result, verdicts)
+    refused = not any(verdict.activate for verdict in verdicts)
     digest = check_adapter(result.adapter, installation.base).digest(installation.base.sha256)
     outcome = RunOutcome(
         digest=digest,
         # Where the name is in use, what it points at serves: a refused version is kept by its digest alone.
         by_digest=refused and installation.registry.is_named_in_use(request.name),
-        verdict=verdict,
+        verdicts=verdicts,
         unlearned=_note_learned(request, installation, data, result, digest),
     )
     _write_outcome(result.adapter.parent, outcome)
@@ -230,7 +235,7 @@ def _conclude(request: TuneRequest, installation: Installation, outcome: RunOutc
     manifest = installation.registry.import_(
         folder / ADAPTER, name=request.name, base=installation.base, moves_name=not outcome.by_digest
     )
-    event = _activate(request, installation, manifest, outcome.verdict)
+    event = _activate(request, installation, manifest, outcome.verdicts)
     event = msgspec.structs.replace(event, unlearned=outcome.unlearned)
     if outcome.by_digest:
         event = msgspec.structs.replace(event, name=manifest.digest[:SHORT_DIGEST_LENGTH])
@@ -260,6 +265,27 @@ def _is_whole(outcome: RunOutcome, adapter: Path, installation: Installation) ->
         return False
 
 
+def _judged(
+    request: TuneRequest,
+    installation: Installation,
+    data: DataSet,
+    result: TuneResult,
+    on_progress: OnProgress[TuneEvent],
+) -> tuple[GateVerdict, ...]:
+    """Return the gate's verdicts; what was chosen on the way from a starting point takes the adapter's place."""
+    if not request.gate_holes:
+        return ()
+    from peft_tuning.judging import Court, judge_adapter  # noqa: PLC0415  (torch: seconds)
+    from peft_tuning.mixture import mix  # noqa: PLC0415  (torch: seconds)
+
+    start = request.start
+    court = Court(repository=request.repository, holes=request.gate_holes, budget_s=request.budget_s, start=start)
+    verdicts = judge_adapter(court, installation, data, result.adapter, on_progress)
+    if verdicts and start is not None and verdicts[0].scale:
+        mix(start.lease, result.adapter, verdicts[0].scale, result.adapter)
+    return verdicts
+
+
 def _note_learned(
     request: TuneRequest, installation: Installation, data: DataSet, result: TuneResult, digest: str
 ) -> int:
@@ -284,26 +310,25 @@ def _note_learned(
 
 
 def _activate(
-    request: TuneRequest, installation: Installation, manifest: Manifest, verdict: GateVerdict | None
+    request: TuneRequest, installation: Installation, manifest: Manifest, verdicts: Sequence[GateVerdict]
 ) -> AdapterRegistered:
-    """Put the adapter in use for its tasks, everywhere or in its repository, unless there is an objection."""
+    """Put the adapter in use for the tasks that it won, where its data are of, unless there is an objection."""
     refusal = _refusal(installation, manifest)
-    objection = refusal or _objection(request, verdict)
-    tasks = tuple(task for task in manifest.tasks if task in installation.answers)
+    objection = refusal or _objection(request, verdicts)
+    won = {verdict.task for verdict in verdicts if verdict.activate}
+    tasks = tuple(task for task in manifest.tasks if task in installation.answers and task.value in won)
     if not objection:
         installation.registry.use(request.name, tasks, request.repository)
-    if (
-        request.repository
-        and verdict
-        and (verdict.context if not objection else request.activate and verdict.context_alone)
-    ):
-        installation.registry.show_context(verdict.context, request.repository)
+    if request.repository:
+        for verdict in verdicts:
+            if verdict.context if not objection else request.activate and verdict.context_alone:
+                installation.registry.show_context(verdict.context, request.repository)
     return AdapterRegistered(
         name=request.name,
         digest=manifest.digest,
         folder=str(installation.folder(request.name)),
         in_use=() if objection else tuple(task.value for task in tasks),
-        repository=str(request.repository) if request.repository and not objection else None,
+        repository=str(main_folder(request.repository)) if request.repository and not objection else None,
         why_not=objection,
         refused=bool(refusal),
     )
@@ -320,10 +345,10 @@ def _refusal(installation: Installation, manifest: Manifest) -> str:
     return ""
 
 
-def _objection(request: TuneRequest, verdict: GateVerdict | None) -> str:
+def _objection(request: TuneRequest, verdicts: Sequence[GateVerdict]) -> str:
     """Return the reason not to use an adapter that could be used; empty without one."""
     if not request.activate:
         return "not asked for"
-    if request.repository is not None and not (verdict and verdict.activate):
-        return verdict.reason if verdict else "not judged"
-    return ""
+    if any(verdict.activate for verdict in verdicts):
+        return ""
+    return "; ".join(verdict.reason for verdict in verdicts) or "not judged"

@@ -71,10 +71,15 @@ def starting_point(registry: AdapterRegistry, manifest: Manifest, family: Family
     return StartingPoint(manifest, lease)
 
 
-def what_serves(registry: AdapterRegistry, repository: str, base_sha256: str) -> Manifest | None:
-    """Return the adapter that fills in below ``repository`` now; None if the base does, or it is for another base."""
+def what_serves(
+    registry: AdapterRegistry, repository: str | None, base_sha256: str, task: Task = Task.FILL
+) -> Manifest | None:
+    """Return the adapter that serves ``task`` below ``repository`` (None: in folders without a setting) now.
+
+    None if the base does, or it is for another base.
+    """
     try:
-        manifest = registry.resolve(Task.FILL, repository)
+        manifest = registry.resolve(task, repository)
     except PeftDaemonError:
         return None  # it was removed or is damaged: requests are answered by the base
     return manifest if manifest is not None and manifest.base_sha256 == base_sha256 else None

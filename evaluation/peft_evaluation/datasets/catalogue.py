@@ -48,7 +48,7 @@ def sample_set(data: DataSet, notes: tuple[str, ...] = ()) -> SampleSet:
         raise InvalidInput(
             f"{data.name} has no test part",
             why="an evaluation needs examples that no adapter was tuned on",
-            fix="In a FILE.jsonl, give rows a `split` of test; in a repository, commit more code",
+            fix="In a file of your own, give rows a `split` of test, or no row one; in a repository, commit more code",
         )
     return SampleSet(
         name=data.name,
@@ -130,13 +130,13 @@ def load(name: str, locations: DataLocations, *, seed: int = SEED) -> SampleSet:
 
     Raises NotFound for an unknown name, InvalidInput for different items with the same id, and what the loader raises.
     """
-    if tuning.is_file(name):
+    if name not in LOADERS and tuning.is_own(name):
         return without_repetitions(load_tuning_data(name, locations, seed))
     if name not in LOADERS:
         raise NotFound(
             f"there is no data set '{name}' to evaluate on",
             why=f"there are {', '.join(LOADERS)}",
-            fix="Or give the path of a FILE.jsonl, or `--repo FOLDER`",
+            fix="Or give the path of a FILE.jsonl or folder, OWNER/NAME of the hub, or `--repo FOLDER`",
         )
     return without_repetitions(LOADERS[name](locations, seed))
 

@@ -262,6 +262,7 @@ def _tune_request(step: TuneStep, installation: Installation, *, resume: bool) -
         # Every seed of tuning learns from the same split: the questions are those of one evaluation.
         load_data=lambda _: tuning_catalogue.load(step.data.name, _locations(step.data, installation), seed=SEED),
         activate=False,
+        gate_holes=0,  # the study's own questions judge it
         resume=resume,
     )
 

@@ -72,7 +72,7 @@ def test_show_takes_a_file_of_the_users_own(home: Path) -> None:
     rows = [{"prefix": f"a{n}", "middle": "\n".join("x" * 20), "suffix": ""} for n in range(10)]
     (home / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = call_json("show", "mine.jsonl", "--split", "validation")
-    assert shown["sizes"] == {"train": 9, "validation": 1, "test": 0}
+    assert shown["sizes"] == {"train": 8, "validation": 1, "test": 1}
     assert shown["examples"][0]["kind"] == "line"
     assert "8 more lines" in call("show", "mine.jsonl")
 

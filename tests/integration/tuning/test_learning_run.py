@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from peft_cli.output import parse_duration
-from peft_cli.tune import _RepositorySizes, _source
+from peft_cli.tune import _RepositorySizes, _seen, _source
 from peft_core.api_types import ContextChunk, Task
 from peft_core.errors import InvalidInput
 from peft_daemon.adapters.manifest import Manifest
@@ -242,19 +242,27 @@ def test_what_was_learned_is_noted_for_the_next_run_that_begins_with_it(
     assert len(documents_learned(installation.paths, second.digest)) == 11, "one of them cannot be learned"
     seen = examples_seen(installation.paths, second.digest)
     assert is_seen(DATA.train[0], seen) and not is_seen(DATA.train[12], seen), "an evaluation knows what was learned"
+    begun = begin(installation, second)
+    assert _seen(installation, tmp_path, begun) == seen, "and so does the next run that begins with it"
+    installation.registry.use(second.digest, Task.FILL)
+    assert _seen(installation, None, None) == seen, "or that is compared with it"
+    installation.registry.use("base", Task.FILL)
+    assert _seen(installation, None, None) == frozenset()
     noted = installation.paths.data / "learned" / f"{second.digest}.json"
     assert noted.stat().st_mode & 0o077 == 0
     noted.write_bytes(b"{")
     assert documents_learned(installation.paths, second.digest) == frozenset()
 
 
-def test_the_data_of_a_run_are_split_as_evaluate_splits_them(installation: Installation, tmp_path: Path) -> None:
+def test_the_data_of_a_run_are_split_as_evaluate_splits_them(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     rows = ({"intent": f"add {number} to x", "code": f"x + {number}"} for number in range(40))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    name, load = _source(installation, str(file), None, [], [], None, None, _RepositorySizes(0, 0, frozenset()))
+    name, load = _source(DataLocations(cache=tmp_path), str(file), None, [], [], None, _RepositorySizes(0, 0))
     assert name == "mine"
-    assert load(lambda _event: None).train == catalogue.load(str(file), DataLocations(cache=tmp_path)).train
+    data, evaluated = load(lambda _event: None), catalogue.load(str(file), DataLocations(cache=tmp_path))
+    assert (data.train, data.validation, data.test) == (evaluated.train, evaluated.validation, evaluated.test)
+    assert data.test and "a tenth each is validation and test" in data.provenance
 
 
 def test_a_run_begins_with_exactly_what_serves_at_its_scale(installation: Installation, tmp_path: Path) -> None:

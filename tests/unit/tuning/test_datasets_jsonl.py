@@ -31,7 +31,7 @@ def test_rows_may_weigh_more_or_less_and_the_digest_says_so() -> None:
     ]
     weighted = [{**row, "weight": 2 if "code" in row else "0.5"} for row in plain]
     found = load(weighted)
-    assert {each.weight for each in (*found.train, *found.validation)} == {2.0, 0.5}
+    assert {each.weight for each in (*found.train, *found.validation, *found.test)} == {2.0, 0.5}
     assert load([{**row, "weight": 1} for row in plain]).digest == load(plain).digest != found.digest
     for wrong in (0, -1, True, "much", float("nan"), 101):
         with pytest.raises(InvalidInput, match="number above 0"):
@@ -80,7 +80,8 @@ def test_the_order_of_the_file_decides_no_split(content: list[dict[str, object]]
     chance.shuffle(shuffled)
 
     def sides(found: DataSet) -> list[set[tuple[str, str]]]:
-        return [{(question(e), e.code) for e in part} for part in (found.train, found.validation)]  # type: ignore[union-attr]
+        parts = (found.train, found.validation, found.test)
+        return [{(question(e), e.code) for e in part} for part in parts]  # type: ignore[union-attr]
 
     assert sides(load(content)) == sides(load(shuffled))
 
@@ -89,17 +90,27 @@ def numbered(count: int) -> list[dict[str, object]]:
     return [{"intent": f"add {n}", "code": f"x += {n}"} for n in range(count)]
 
 
-def test_a_tenth_is_held_out_and_the_seed_chooses_it() -> None:
-    first, again, other = load(numbered(50)), load(numbered(50)), load(numbered(50), seed=7)
-    assert (len(first.train), len(first.validation), len(first.test)) == (45, 5, 0)
-    assert first.digest == again.digest
-    assert {e.id for e in first.validation} != {e.id for e in other.validation}
+def test_about_a_tenth_is_validation_and_a_tenth_test_and_the_seed_chooses_them() -> None:
+    first, again, other = load(numbered(1000)), load(numbered(1000)), load(numbered(1000), seed=7)
+    assert all(80 <= len(part) <= 120 for part in (first.validation, first.test))
+    assert (first.digest, first.test) == (again.digest, again.test)
+    for part in ("validation", "test"):
+        assert {e.id for e in getattr(first, part)} != {e.id for e in getattr(other, part)}
+    assert "no row says its part: a tenth each is validation and test" in first.provenance
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(0, (0, 0)), (1, (1, 0)), (2, (1, 1)), (3, (2, 1))])
-def test_small_files_are_trained_on(count: int, sizes: tuple[int, int]) -> None:
+def test_a_row_stays_in_its_part_when_others_are_added() -> None:
+    before, after = load(numbered(300)), load(numbered(600))
+    for part in ("train", "validation", "test"):
+        assert {e.id for e in getattr(before, part)} <= {e.id for e in getattr(after, part)}
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, (0, 0, 0)), (1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (4, (2, 1, 1))]
+)
+def test_small_files_are_trained_on(count: int, sizes: tuple[int, int, int]) -> None:
     found = load(numbered(count))
-    assert (len(found.train), len(found.validation)) == sizes
+    assert (len(found.train), len(found.validation), len(found.test)) == sizes
 
 
 def test_a_file_with_one_question_is_trained_on() -> None:
@@ -110,8 +121,8 @@ def test_a_file_with_one_question_is_trained_on() -> None:
 def test_rows_that_differ_in_whitespace_stand_on_one_side() -> None:
     content = [row | {"intent": f"  {row['intent']}\n"} for row in numbered(20)] + numbered(20)
     found = load([row | {"code": f"{row['code']} #{n}"} for n, row in enumerate(content)])
-    assert len(found.train) + len(found.validation) == 40
-    assert not {question(e) for e in found.train} & {question(e) for e in found.validation}
+    assert len(found.train) + len(found.validation) + len(found.test) == 40
+    assert not {question(e) for e in found.train} & {question(e) for e in (*found.validation, *found.test)}
 
 
 def test_dropped_rows_are_counted_by_reason() -> None:
@@ -148,7 +159,7 @@ def test_a_hole_keeps_what_the_file_says_of_it() -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"nl": "a", "cmd": "b"}, "no fields that can be learned"),
+        ({"a": "a", "b": "b"}, "no fields that can be learned"),
         ({"intent": "a", "code": "b", "middle": "c"}, "both kinds of fields"),
         ({"intent": "a"}, "field 'code': is missing"),
         ({"intent": "a", "code": None}, "field 'code': should be text and is null"),
@@ -188,6 +199,9 @@ CHAT = [{"role": "system", "content": "Be short."}, {"role": "user", "content": 
         ({"prompt": "add", "completion": "a + b"}, "add", "a + b"),
         ({"prompt": CHAT, "completion": [{"role": "assistant", "content": "a + b"}]}, "add", "a + b"),
         ({"question": "add", "answer": "a + b", "code": "c", "intent": "i"}, "i", "c"),
+        ({"nl": "add", "cmd": "a + b"}, "add", "a + b"),
+        ({"text": "add", "code": "a + b", "task_id": 3}, "add", "a + b"),
+        ({"func_documentation_string": "add", "func_code_string": "a + b"}, "add", "a + b"),
     ],
 )
 def test_rows_of_other_tools_are_sentences_with_code(row: dict[str, object], intent: str, code: str) -> None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from peft_core.paths import Paths
-from peft_tuning.data.examples import FillExample, IntentExample
-from peft_tuning.learned import examples_seen, is_seen, record_seen
+from peft_tuning.data.examples import DataSet, FillExample, IntentExample
+from peft_tuning.learned import examples_seen, is_seen, record_seen, without_seen
 
 DIGEST = "0" * 64
 CODE = "def total(prices):\n    result = sum(each.net_amount for each in prices)\n    return round(result, 2)\n"
@@ -56,3 +56,14 @@ def test_what_the_adapter_before_saw_counts_and_what_was_not_recorded_is_nothing
     seen = examples_seen(paths(tmp_path), "1" * 64)
     assert is_seen(SENTENCE, seen) and is_seen(HOLE, seen)
     assert not is_seen(HOLE, examples_seen(paths(tmp_path), "2" * 64))
+
+
+def test_held_out_examples_that_were_learned_are_taken_out_and_counted(tmp_path: Path) -> None:
+    record_seen(paths(tmp_path), DIGEST, [SENTENCE, DOCUMENT], frozenset())
+    seen = examples_seen(paths(tmp_path), DIGEST)
+    other = replace(SENTENCE, intent="sort the list y")
+    data = DataSet(name="d", train=(SENTENCE,), validation=(SENTENCE, other), test=(HOLE, other), dropped={"empty": 1})
+    kept = without_seen(data, seen)
+    assert (kept.train, kept.validation, kept.test) == ((SENTENCE,), (other,), (other,))
+    assert kept.dropped == {"empty": 1, "held out, but an adapter in use has learned it": 2}
+    assert without_seen(data, frozenset()) is data

@@ -424,3 +424,27 @@ def test_a_file_that_others_use_comes_first() -> None:
     assert uses.counts() == {"main.py": 0, "more.py": 0, "orders.py": 2, "lib.c": 1, "lib.go": 0}
     paths = ["lib.go", "lib.c", "main.py", "more.py", "orders.py"]
     assert most_important_first(paths, {}, uses.counts()) == ["orders.py", "lib.c", "lib.go", "main.py", "more.py"]
+
+
+def test_holes_that_an_adapter_in_use_has_learned_judge_nothing_and_others_take_their_place(tmp_path: Path) -> None:
+    own = shop(tmp_path)
+
+    def made(seen: frozenset[str]) -> DataSet:
+        return learning_data_set(
+            own.root, seed=42, max_documents=PLENTY, held_out_holes=8, is_seen=lambda hole: hole.id in seen
+        )
+
+    first = made(frozenset())
+    judged = frozenset(each.id for each in (*first.validation, *first.test))
+    again = made(judged)
+    assert judged.isdisjoint(each.id for each in (*again.validation, *again.test))
+    assert (len(again.validation), len(again.test)) == (8, 8)
+    assert again.dropped["hole: an adapter in use has learned it"] == len(judged)
+
+    class Everything(frozenset[str]):
+        def __contains__(self, _item: object) -> bool:
+            return True
+
+    with pytest.raises(InvalidInput, match="an adapter in use has learned it") as caught:
+        made(Everything())
+    assert "peft-daemon adapters use base --task fill --repository" in caught.value.fix

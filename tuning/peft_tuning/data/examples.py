@@ -169,6 +169,28 @@ def hold_out(examples: Iterable[AnyExample], share: float, seed: int) -> tuple[l
     return (held_out, rest) if rest else ([], held_out)
 
 
+def split_by_hash(
+    examples: Iterable[AnyExample], share: float, seed: int
+) -> tuple[list[AnyExample], list[AnyExample], list[AnyExample]]:
+    """Split into training, validation and test, of about ``share`` each, by a hash of each question.
+
+    An example stays in its part when others are added. Where a part would be empty, the question with the next hash is
+    taken: of three questions no part is empty, of two the test is, and one is learned.
+    """
+    rows = stable_order(examples, seed)
+    left = list(dict.fromkeys(question(each) for each in rows))
+    parts: dict[str, Split] = {}
+    for part, until, others in ((Split.TEST, share, 2), (Split.VALIDATION, 2 * share, 1)):
+        count = sum(int(_rank(each, seed)[:12], 16) < until * 16**12 for each in left)
+        count = min(max(count, 1), max(0, len(left) - others))
+        parts |= dict.fromkeys(left[:count], part)
+        left = left[count:]
+    made: dict[Split, list[AnyExample]] = {part: [] for part in Split}
+    for each in rows:
+        made[parts.get(question(each), Split.TRAIN)].append(each)
+    return made[Split.TRAIN], made[Split.VALIDATION], made[Split.TEST]
+
+
 def drop_overlap(
     examples: Iterable[AnyExample], others: Iterable[Example], dropped: Counter[str], reason: str
 ) -> list[AnyExample]:

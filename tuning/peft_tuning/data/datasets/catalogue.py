@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from peft_core.errors import InvalidInput, NotFound
-from peft_tuning.data.datasets import apps, codealpacapy, conala, jsonl
+from peft_tuning.data.datasets import apps, codealpacapy, conala, folders, hub, jsonl
 from peft_tuning.data.datasets.sources import SEED, DataLocations, DataSetEntry
 from peft_tuning.data.examples import DataSet, drop_overlap
 
@@ -67,7 +67,19 @@ def get(name: str) -> DataSetEntry:
         if entry.id == name:
             return entry
     known = ", ".join(entry.id for entry in ENTRIES)
-    raise NotFound(f"there is no data set '{name}'", why=f"there are {known}", fix="Or give the path of a FILE.jsonl")
+    raise NotFound(
+        f"there is no data set '{name}'",
+        why=f"there are {known}",
+        fix="Or give the path of a FILE.jsonl or folder, or OWNER/NAME of the hub",
+    )
+
+
+def is_own(name: str) -> bool:
+    """Whether ``name`` is the user's own file or folder, or a data set of the hub without an entry here."""
+    return is_file(name) or (
+        all(name != entry.id for entry in ENTRIES)
+        and (_folder(name) is not None or hub.parse_address(name) is not None)
+    )
 
 
 def is_file(name: str) -> bool:
@@ -75,13 +87,41 @@ def is_file(name: str) -> bool:
     return name.lower().endswith(jsonl.ENDINGS)
 
 
+def label(name: str) -> str:
+    """Return the word for a data set in the names of adapters and evaluations."""
+    if not is_own(name) or is_file(name):
+        return Path(name).stem
+    if (found := _folder(name)) is not None:
+        return "-".join(filter(None, (found[0].resolve().name, found[1])))
+    address = hub.parse_address(name)
+    return "-".join(filter(None, (address.id.partition("/")[2], address.config))) if address else name
+
+
+def _folder(name: str) -> tuple[Path, str | None] | None:
+    """Return the folder, and the configuration in it, that ``name`` means; None if there is no such folder."""
+    path, _, config = name.rpartition(":")
+    for folder, chosen in ((name, None), (path, config)):
+        if folder and Path(folder).expanduser().is_dir():
+            return Path(folder).expanduser(), chosen
+    return None
+
+
 def load(name: str, locations: DataLocations, *, seed: int = SEED) -> DataSet:
-    """Load the data set ``name``, or the file at that path.
+    """Load the data set ``name``, the file or folder at that path, or one of the hub.
 
     Raises NotFound or DownloadFailed if it is not available, InvalidInput if it cannot be used.
     """
-    if not is_file(name):
-        return get(name).load(locations, seed)
+    if not is_own(name):
+        entry = get(name)
+        if locations.columns:
+            raise InvalidInput(f"the columns of {name} are known", fix="Leave --column out")
+        return entry.load(locations, seed)
     if locations.data is not None:
-        raise InvalidInput(f"{name} is a file already", fix="Leave --data out")
-    return jsonl.load(Path(name).expanduser(), seed)
+        raise InvalidInput(f"{name} is no data set of the catalogue", fix="Leave --data out")
+    if is_file(name):
+        return jsonl.load(Path(name).expanduser(), seed, locations.columns)
+    if (found := _folder(name)) is not None:
+        return jsonl.data_set(folders.read_folder(found[0], config=found[1]), seed, locations.columns)
+    address = hub.parse_address(name)
+    assert address is not None  # noqa: S101  (is_own looked)
+    return jsonl.data_set(hub.load_rows(address, locations), seed, locations.columns)

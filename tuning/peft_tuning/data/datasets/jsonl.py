@@ -1,15 +1,19 @@
-"""A user's own FILE.jsonl: one object per line, ``intent`` and ``code``, or ``prefix``, ``suffix`` and ``middle``.
+"""A user's own data: rows with ``intent`` and ``code``, or with ``prefix``, ``suffix`` and ``middle``.
 
-Rows as other tools write them (chats, instructions with outputs, prompts with completions) are read as ``intent`` and
-``code``; of an answer with a fenced block, the block is the code. Optional: ``language`` (python), ``path`` and
+They come from a FILE.jsonl, one object per line, from the other kinds of files of ``rows``, or from a folder
+(``folders``). Rows as other tools write them (chats, instructions with outputs, prompts with completions) are read as
+``intent`` and ``code``; of an answer with a fenced block, the block is the code. Columns with other names can be named.
+ Optional: ``language`` (python), ``path`` and
 ``kind`` for holes, ``weight`` (1), and ``split`` (train, validation, test) on every row or on none. Without it a tenth
-is held out by seed. Fields not named here are ignored.
+each is validation and test, by a hash of each question. Fields not named here are ignored.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,42 +28,73 @@ from peft_tuning.data.examples import (
     IntentExample,
     drop_duplicates,
     drop_overlap,
-    hold_out,
+    split_by_hash,
 )
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet", ".csv", ".tsv")
 """Ends of the files' names, in lower case."""
-VALIDATION_SHARE = 0.1
+HELD_OUT_SHARE = 0.1
+"""Share of the validation part, and of the test, where rows do not say their part."""
 SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 """Accepted names of a split."""
 _OWN_FIELDS = frozenset({"intent", "code", "prefix", "suffix", "middle"})
 _CHATS = ("messages", "conversations")
-_SENTENCES = ("instruction", "prompt", "question", "query")
-_ANSWERS = ("output", "completion", "response", "answer", "solution")
+_SENTENCES = (
+    *("instruction", "prompt", "question", "query", "nl", "text", "description", "docstring", "problem"),
+    *("func_documentation_string", "title"),
+)
+"""Names of columns with sentences, the surest first; ``intent`` is meant."""
+_ANSWERS = (
+    *("output", "completion", "response", "answer", "solution", "cmd", "snippet", "canonical_solution", "target"),
+    *("func_code_string", "code"),
+)
+"""The same of the code that answers them."""
+FIELDS = ("intent", "code", "prefix", "middle", "suffix", "language", "path", "kind", "weight", "split")
+"""What a column can be named as."""
 _USER, _ASSISTANT = frozenset({"user", "human"}), frozenset({"assistant", "gpt", "model"})
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
-def load(path: Path, seed: int) -> DataSet:
-    """Read, clean and split.
+@dataclass(frozen=True, kw_only=True)
+class OwnRows:
+    """Rows of a user's own, and where they are from."""
+
+    name: str
+    origin: str
+    """For provenance."""
+    rows: tuple[DataRow, ...]
+    licence: str = "unknown"
+    published_split: bool = False
+    """Whether ``split`` is that of a publication: a part that it lacks is then held out of the training part."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def load(path: Path, seed: int, columns: Mapping[str, str] | None = None) -> DataSet:
+    """Read, clean and split a file; ``columns`` has names of columns by what they are (``FIELDS``).
 
     Raises NotFound, or InvalidInput naming row and field; an empty file gives no examples.
     """
     if not path.is_file():
         raise NotFound(f"there is no file {path}", fix="Give the path of a file with one JSON object per line")
-    dropped: Counter[str] = Counter()
-    rows = list(read_rows(path))
-    marked = [row for row in rows if row.values.get("split") is not None]
-    if marked and len(marked) < len(rows):
-        unmarked = next(row for row in rows if row.values.get("split") is None)
+    origin = LocatedFiles({"all": path}, "file").describe()
+    return data_set(OwnRows(name=path.name, origin=origin, rows=tuple(read_rows(path))), seed, columns)
+
+
+def data_set(own: OwnRows, seed: int, columns: Mapping[str, str] | None = None) -> DataSet:
+    """Make a data set of rows; raises InvalidInput naming row and field."""
+    dropped: Counter[str] = Counter(own.dropped)
+    marked = [row for row in own.rows if row.values.get("split") is not None]
+    if marked and len(marked) < len(own.rows):
+        unmarked = next(row for row in own.rows if row.values.get("split") is None)
         raise unmarked.error("split", "is missing; other rows have it")
     parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
-    for row in rows:
-        example = _example(_as_own(row), path.name)
+    for row in own.rows:
+        row_ = _as_own(_renamed(row, columns or {}))
+        example = _example(row_, own.name)
         if _is_empty(example):
             dropped["empty"] += 1
         else:
-            parts[_split(row)].append(example)
+            parts[_split(row_)].append(example)
     test = drop_duplicates(parts["test"], dropped)
     if marked:
         validation = drop_overlap(drop_duplicates(parts["validation"], dropped), test, dropped, "also in test")
@@ -67,17 +102,46 @@ def load(path: Path, seed: int) -> DataSet:
             drop_duplicates(parts["train"], dropped), (*validation, *test), dropped, "also in validation or test"
         )
         rule = "split as its rows say"
+        if own.published_split and train and not (validation and test):
+            train, validation, test = _completed(train, validation, test, seed)
+            rule = f"split as published; what that lacks is a tenth of train, by sha256 of question and seed {seed}"
     else:
-        validation, train = hold_out(drop_duplicates(parts["train"], dropped), VALIDATION_SHARE, seed)
-        rule = f"a tenth held out by sha256 of question and seed {seed}"
+        train, validation, test = split_by_hash(drop_duplicates(parts["train"], dropped), HELD_OUT_SHARE, seed)
+        rule = f"no row says its part: a tenth each is validation and test, by sha256 of question and seed {seed}"
     return DataSet(
-        name=path.name,
+        name=own.name,
         train=tuple(train),
         validation=tuple(validation),
         test=tuple(test),
         dropped=dict(dropped),
-        provenance=f"{LocatedFiles({'all': path}, 'file').describe()}, {rule}",
+        licence=own.licence,
+        provenance=f"{own.origin}, {rule}",
     )
+
+
+def _completed(
+    train: list[Example], validation: list[Example], test: list[Example], seed: int
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Hold out of train the parts that a published split does not have."""
+    rest, own_validation, own_test = split_by_hash(train, HELD_OUT_SHARE, seed)
+    # The part that is there takes nothing from train.
+    rest += own_validation if validation else []
+    rest += own_test if test else []
+    return rest, validation or own_validation, test or own_test
+
+
+def _renamed(row: DataRow, columns: Mapping[str, str]) -> DataRow:
+    """Return the row with the fields that ``columns`` name; raises InvalidInput where it lacks one."""
+    if not columns:
+        return row
+    for column in columns.values():
+        if column not in row.values:
+            names = ", ".join(map(repr, row.values))
+            raise row.error(column, f"is missing; the row has {names}")
+    others = {name: value for name, value in row.values.items() if name not in columns.values()}
+    named = {name: row.values[column] for name, column in columns.items()}
+    kept = {} if {"intent", "middle"} & set(columns) else others
+    return DataRow(row.file, row.number, {**kept, **{"split": row.values.get("split")}, **named})
 
 
 def _example(row: DataRow, name: str) -> Example:
@@ -113,11 +177,11 @@ def _example(row: DataRow, name: str) -> Example:
 def _as_own(row: DataRow) -> DataRow:
     """Return a row of another tool's with ``intent`` and ``code``; any other row as it is."""
     values = row.values
-    if not _OWN_FIELDS.isdisjoint(values):
+    own = _OWN_FIELDS.intersection(values)
+    if own and not (own == {"code"} and _named(values, _SENTENCES)):  # code beside a sentence of another name
         return row
     turns: list[tuple[str, str]] = []
-    sentence = next((name for name in _SENTENCES if name in values), None)
-    answer = next((name for name in _ANSWERS if name in values), None)
+    sentence, answer = _named(values, _SENTENCES), _named(values, _ANSWERS)
     if chat := next((name for name in _CHATS if name in values), None):
         turns = _turns(row, chat)
     elif sentence and answer:
@@ -136,6 +200,10 @@ def _as_own(row: DataRow) -> DataRow:
     intent, text = pairs[-1]
     fenced = _FENCE.search(text)
     return DataRow(row.file, row.number, {**values, "intent": intent, "code": fenced[1] if fenced else text})
+
+
+def _named(values: Mapping[str, object], names: Iterable[str]) -> str | None:
+    return next((name for name in names if name in values), None)
 
 
 def _turns(row: DataRow, field: str) -> list[tuple[str, str]]:

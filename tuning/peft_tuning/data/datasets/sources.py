@@ -109,6 +109,10 @@ class DataLocations:
     offline: bool = False
     endpoint: str = DEFAULT_HUB
     progress: DownloadProgress = field(default_factory=NoProgress)
+    fetch: bool = False
+    """Whether a data set without an entry may be fetched from the hub."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Names of the columns of the user's own data, by what they are (``jsonl.FIELDS``)."""
 
     @classmethod
     def resolve(
@@ -119,6 +123,8 @@ class DataLocations:
         data: Path | None = None,
         environ: Mapping[str, str] | None = None,
         progress: DownloadProgress | None = None,
+        fetch: bool = False,
+        columns: Mapping[str, str] | None = None,
     ) -> DataLocations:
         """Return the locations of this user.
 
@@ -133,6 +139,8 @@ class DataLocations:
             offline=settings.offline or is_hub_offline(env),
             endpoint=hub_endpoint(env),
             progress=progress or NoProgress(),
+            fetch=fetch,
+            columns=columns or {},
         )
 
 

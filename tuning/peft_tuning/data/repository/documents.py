@@ -10,6 +10,7 @@ The same commits, seed and settings give the same data set. A tuning run with li
 from __future__ import annotations
 
 import re
+import shlex
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,8 @@ HELD_OUT_HOLES = 96
 """Holes in validation, and in test. With fewer, a run would learn code that others are judged by."""
 MIN_HELD_OUT_HOLES = 8
 """Fewer holes in the lines of the newest commits cannot judge; files are held out instead."""
+SEEN = "hole: an adapter in use has learned it"
+"""Why a hole does not judge."""
 LIBRARY = "python-library/"
 """Beginning of the paths of Python's own library."""
 LIBRARY_LICENCE = "PSF-2.0"
@@ -77,14 +80,16 @@ def learning_data_set(
     held_out_holes: int = HELD_OUT_HOLES,
     replay_share: float = 0.2,
     is_learned: Callable[[FillExample], bool] = lambda document: False,
+    is_seen: Callable[[FillExample], bool] = lambda hole: False,
     on_progress: OnProgress[Loading] = ignore,
 ) -> DataSet:
     """Make documents of the code below ``root``, and holes that judge what was learned.
 
     ``max_documents`` is the most training examples; ``replay_share`` of them (0 to below 1) are of Python's own
-    library. Documents that are learned already come last. ``held_out_holes`` is the most holes in validation, and in
-    test. Where the newest commits do not give enough holes (no commits, a shallow clone, a first commit with all code),
-    the newest files are held out; ``provenance`` says which.
+    library. Documents that are learned already come last; holes whose lines were seen already, by what the run begins
+    with or is compared with, judge nothing. ``held_out_holes`` is the most holes in validation, and in test. Where the
+    newest commits do not give enough holes (no commits, a shallow clone, a first commit with all code), the newest
+    files are held out; ``provenance`` says which.
 
     Raises InvalidInput if there is no git work tree, too little code, a number is out of range, or
     ``.peft-daemon.toml`` is invalid; Unavailable without git.
@@ -99,7 +104,9 @@ def learning_data_set(
     root = root.resolve()
     dropped = Counter({f"file: {reason}": count for reason, count in listing.skipped.items()})
     with detectors() as plugins:
-        maker = _Maker(root, seed, held_out_holes, plugins, on_progress)
+        maker = _Maker(
+            root, seed, held_out_holes=held_out_holes, plugins=plugins, is_seen=is_seen, on_progress=on_progress
+        )
         made = maker.by_commits(listing, dropped) or maker.by_files(listing, dropped)
         own_room = max_documents - round(max_documents * replay_share)
         own, left = maker.documents(made, own_room, is_learned)
@@ -111,7 +118,12 @@ def learning_data_set(
         raise InvalidInput(
             f"too little code in {name}: {len(own)} documents, and {len(made.validation) + len(made.test)} holes",
             why=_reasons(made.dropped) or "there are no files",
-            fix="Add files with `git add`, loosen the ignore rules, or use a data set: `peft-daemon datasets list`",
+            fix=(
+                f"Commit more code, or compare with the base: `peft-daemon adapters use base --task fill --repository "
+                f"{shlex.quote(str(root))}`"
+                if own and made.dropped[SEEN]
+                else "Add files with `git add`, loosen the ignore rules, or use a data set: `peft-daemon datasets list`"
+            ),
         )
     return DataSet(
         name=name,
@@ -150,12 +162,14 @@ class _Maker:
         self,
         root: Path,
         seed: int,
+        *,
         held_out_holes: int,
         plugins: tuple[BasePlugin, ...],
+        is_seen: Callable[[FillExample], bool],
         on_progress: OnProgress[Loading],
     ) -> None:
         self._root, self._seed, self._plugins, self._on_progress = root, seed, plugins, on_progress
-        self._holes = held_out_holes
+        self._holes, self._is_seen = held_out_holes, is_seen
 
     def by_commits(self, listing: SourceListing, dropped: Counter[str]) -> _Survey | None:
         """Hold out lines of the newest commits; None if there are not enough of them to judge by."""
@@ -191,6 +205,7 @@ class _Maker:
     ) -> _Survey:
         """Read all learned files once: which matter most, and which held-out answers they contain."""
         holes = HeldOutHoles(code.held_out, seed=self._seed, source_filter=held_out_filter)
+        dropped[SEEN] += holes.drop_seen(self._is_seen)
         uses = NameUses()
         files: dict[str, SourceFile] = {}
         chars: dict[str, int] = {}

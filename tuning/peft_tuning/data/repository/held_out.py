@@ -168,6 +168,13 @@ class HeldOutHoles:
         self._holes = kept
         return count
 
+    def drop_seen(self, is_seen: Callable[[FillExample], bool]) -> int:
+        """Drop the holes that were learned already, by an earlier version of the adapter; return their number."""
+        kept = [hole for hole in self._holes if not is_seen(hole.example)]
+        count = len(self._holes) - len(kept)
+        self._holes = kept
+        return count
+
     def parts(self, count: int) -> tuple[tuple[FillExample, ...], tuple[FillExample, ...]]:
         """Return validation and test, of at most ``count`` holes each; they have no row and no long answer in common.
 
