@@ -145,10 +145,16 @@ class OpenDocument:
                 edits.append(_smallest_change(start, self.between(start, end), edit.text))
                 self._replace(start, end, edit.text)
             else:
-                edits.append(_smallest_change((0, 0), self.text, edit.text))
-                self.lines = split_lines(edit.text)
+                edits.append(self._replace_all(edit.text))
         self.version = version
         return edits
+
+    def _replace_all(self, text: str) -> ContentChange:
+        before, self.lines = self.text, []  # the lines of a large document are not held twice
+        change = _smallest_change((0, 0), before, text)
+        del before
+        self.lines = split_lines(text)
+        return change
 
     def _replace(self, start: TextPosition, end: TextPosition, text: str) -> None:
         first, last = start[0], end[0]
@@ -295,7 +301,7 @@ def _smallest_change(start: TextPosition, removed: str, text: str) -> ContentCha
     same = _common_prefix_length(removed, text)
     start = position_after(start, removed[:same])
     removed, text = removed[same:], text[same:]
-    same = _common_prefix_length(removed[::-1], text[::-1])
+    same = _common_suffix_length(removed, text)
     removed, text = removed[: len(removed) - same], text[: len(text) - same]
     return ContentChange(start, position_after(start, removed), text)
 
@@ -306,6 +312,18 @@ def _common_prefix_length(one: str, other: str) -> int:
     while low < high:
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _common_suffix_length(one: str, other: str) -> int:
+    """Count the characters both end with, in the same way."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[len(one) - middle : len(one) - low] == other[len(other) - middle : len(other) - low]:
             low = middle
         else:
             high = middle - 1

@@ -36,8 +36,12 @@ def split_lines(text: str) -> list[str]:
     So ``"".join(split_lines(text)) == text`` and the number of lines is one more than the number of line ends.
     """
     if "\r" not in text:
-        parts = text.split("\n")
-        return [part + "\n" for part in parts[:-1]] + parts[-1:]
+        # One pass: a document of many megabytes is not held twice meanwhile.
+        lines, start = [], 0
+        while end := text.find("\n", start) + 1:
+            lines.append(text[start:end])
+            start = end
+        return [*lines, text[start:]]
     lines = _LINE.findall(text)
     if not lines or lines[-1][-1] in "\r\n":
         lines.append("")

@@ -137,6 +137,13 @@ def test_a_report_draws_and_filters_under_a_strict_policy(window: Window, enviro
     assert report.locator("svg").count() >= 4
     policy = report.locator('meta[http-equiv="Content-Security-Policy"]').first.get_attribute("content") or ""
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
+    body = report.locator("body").first
+    paper = "each => getComputedStyle(each).backgroundColor"
+    assert "vscode-light" in (body.get_attribute("class") or "") and body.evaluate(paper) == "rgb(255, 255, 255)"
+    body.evaluate(
+        "each => each.classList.replace('vscode-light', 'vscode-dark')"
+    )  # as the editor does for such a theme
+    assert body.evaluate(paper) == "rgb(20, 25, 31)", "the editor's theme decides, not the system's"
     report.locator("input[type=search], input[type=text]").first.fill("t3 x3")
     window.until(lambda: report.locator("details.item:visible").count(), lambda count: count == 1, "filtered list")
     assert not [line for line in window.console[heard:] if "Content Security Policy" in line]

@@ -190,11 +190,10 @@ def test_the_gate_tries_code_of_other_files_and_what_won_is_shown_it(
     card = (installation.folder("own") / "README.md").read_text(encoding="utf-8")
     assert f"| {installation.entry.id}, 300 tokens of other files |" in card
 
-    def won(*arguments: Any) -> GateVerdict:
+    def won(*arguments: Any) -> tuple[GateVerdict, ...]:
         """As if the holes had said so: a tiny random model gains nothing from code of other files."""
-        found = judge_adapter(*arguments)
-        assert found is not None
-        return msgspec.structs.replace(found, activate=not alone, context_alone=alone, context=300)
+        (found,) = judge_adapter(*arguments)
+        return (msgspec.structs.replace(found, activate=not alone, context_alone=alone, context=300),)
 
     def shown() -> int:
         return installation.registry.context_tokens(str(own.root), installation.settings)

@@ -122,3 +122,20 @@ def test_the_page_that_the_editor_s_tests_read_is_as_pages_are_made() -> None:
     for tag in ("style", "script"):
         (asset,) = re.findall(rf"<{tag}>.*?</{tag}>", made, re.DOTALL)
         assert asset in kept
+
+
+def test_in_an_editor_its_theme_decides_the_colours_and_not_the_system(report: Report) -> None:
+    page = html(report)
+
+    def colours(selector: str) -> dict[str, str]:
+        (found,) = re.findall(re.escape(selector) + r" \{ color-scheme: \w+; ([^}]*)\}", page)
+        return dict(each.strip().split(": ") for each in found.split(";") if each.strip())
+
+    (light,) = re.findall(r":root \{ color-scheme: light dark; ([^}]*)\}", page)
+    (dark,) = re.findall(r"prefers-color-scheme: dark\) \{ :root \{ ([^}]*)\}", page)
+    for selector, wanted in (
+        ("body.vscode-light, body.vscode-high-contrast-light", light),
+        ("body.vscode-dark, body.vscode-high-contrast", dark),
+    ):
+        assert colours(selector) == dict(each.strip().split(": ") for each in wanted.split(";") if each.strip())
+    assert page.index("body.vscode-dark") < page.index("body.vscode-high-contrast-light"), "which has both classes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,21 @@ def test_a_huge_document_is_cut_at_line_starts_around_the_cursor() -> None:
     assert snapshot.prefix.startswith("line_")
     assert snapshot.prefix.endswith("\nline")
     assert snapshot.suffix.endswith("\n")
+
+
+def test_a_large_document_takes_few_times_its_size_also_while_all_of_it_is_replaced() -> None:
+    line = "value = compute(12345, 'text of some length')  # a line\n"
+    text, other = line * 40_000, line.replace("1", "2") * 40_000
+    tracemalloc.start()
+    try:
+        document = OpenDocument("file:///a.py", "python", 1, text)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(text)
+        document.change([types.TextDocumentContentChangeWholeDocument(other)], 2, UTF16)
+        resting, peak = tracemalloc.get_traced_memory()
+        assert (resting < 3 * len(text), peak < 6 * len(text)) == (True, True)
+        assert document.text == other
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_huge_line_is_cut_inside() -> None:
