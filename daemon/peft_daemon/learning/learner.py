@@ -30,7 +30,7 @@ from peft_daemon.learning import repository, versions
 from peft_daemon.learning.conclusion import RETRY_S, Conclusion, conclude
 from peft_daemon.learning.conditions import IN_USE, MachineReader, MachineState, RunNeeds, Verb, may_begin, may_go_on
 from peft_daemon.learning.log import LearningEvent, LearningLog
-from peft_daemon.learning.repository import FoundTree
+from peft_daemon.learning.repository import TreeFinder
 from peft_daemon.learning.run import CurrentRun, RunEnd, TuningRun, run_environment, tune_command
 from peft_daemon.learning.sequential import compare
 from peft_daemon.learning.state import LearningStore, PendingRun, RepositoryState
@@ -98,7 +98,7 @@ class Learner:
         """Folders of the suggestions shown lately, by the suggestion's id."""
         self._visits: dict[str, float] = {}
         """When completions were asked for lately, by folder; the newest last."""
-        self._trees: dict[str, FoundTree | None] = {}
+        self.trees = TreeFinder()
 
     def start(self) -> None:
         """Begin to look for something to learn."""
@@ -178,8 +178,8 @@ class Learner:
         folder = self._offers.pop(told.offer, None) or told.path
         if folder is None or told.outcome is Outcome.TYPED:
             return
-        root = await self.root_of(folder)
-        if root is None or not self.may_learn(state := self.store.get(root)):
+        found = await self.trees.find(folder)
+        if found is None or not self.may_learn(state := self.store.get(root := str(found.root))):
             return
         digest = told.adapter.digest if told.adapter else ""
         accepted = told.outcome is not Outcome.REJECTED
@@ -192,20 +192,6 @@ class Learner:
         comparison = compare(state.outcomes.get(version.before, ""), state.outcomes.get(digest, ""))
         if comparison.is_loss:
             await asyncio.to_thread(self.go_back, root, comparison.words)
-
-    async def root_of(self, folder: str) -> str | None:
-        """Return the folder that stands for the repository of a folder or file; None if it is in none of the user's."""
-        found = await self.tree_of(folder)
-        return None if found is None else str(found.root)
-
-    async def tree_of(self, folder: str) -> FoundTree | None:
-        """Return the work tree of a folder or file; None if it is in none of the user's."""
-        if folder not in self._trees:
-            found = await asyncio.to_thread(repository.find_tree, folder)
-            if len(self._trees) > MAX_OFFERS:
-                self._trees.clear()
-            self._trees[folder] = found
-        return self._trees[folder]
 
     def may_learn(self, state: RepositoryState) -> bool:
         """Whether the user agreed that a repository is learned: for itself, or by the setting for all."""
@@ -279,7 +265,7 @@ class Learner:
 
     async def _candidates(self) -> list[RepositoryState]:
         """The repositories that may be learned, those used lately first."""
-        trees = [tree for folder in reversed(self._visits) if (tree := await self.tree_of(folder)) is not None]
+        trees = [tree for folder in reversed(self._visits) if (tree := await self.trees.find(folder)) is not None]
         visited = [str(tree.root) for tree in trees]
         known = {state.root: state for state in await asyncio.to_thread(self.store.all)}
         if self.settings.learn == "on":

@@ -5,6 +5,7 @@ Only git and a few files are read; a daemon does that in a thread.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ FEW_LINES = 200
 """With fewer lines no run is begun, whoever asks."""
 MIN_NEW_LINES = 40
 """So many new lines of code make a repository due again."""
+MAX_REMEMBERED = 512
+"""Folders whose work trees are remembered."""
 NOTHING_NEW = "nothing new since {}"
 """Why a repository is not due whose newest commit was learned."""
 
@@ -84,6 +87,22 @@ def find_tree(folder: str | None) -> FoundTree | None:
     except (OSError, RuntimeError, PeftDaemonError):
         return None
     return FoundTree(root, tree) if owned and tree != Path(tree.anchor) else None
+
+
+class TreeFinder:
+    """Finds the work trees of folders and files, and remembers what it found."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, FoundTree | None] = {}
+
+    async def find(self, folder: str) -> FoundTree | None:
+        """Return what ``find_tree`` returns."""
+        if folder not in self._found:
+            found = await asyncio.to_thread(find_tree, folder)
+            if len(self._found) > MAX_REMEMBERED:
+                self._found.clear()
+            self._found[folder] = found
+        return self._found[folder]
 
 
 def require_tree(folder: Path) -> FoundTree:

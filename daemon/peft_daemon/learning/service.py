@@ -124,7 +124,7 @@ class LearningService:
         states = await asyncio.to_thread(self._store.all)
         missing = missing_packages()
         here = None
-        if folder is not None and (tree := await self._learner.tree_of(folder)) is not None:
+        if folder is not None and (tree := await self._learner.trees.find(folder)) is not None:
             root = str(tree.root)
             state = next((each for each in states if each.root == root), RepositoryState(root=root)).in_tree(tree.tree)
             ask = not missing and await asyncio.to_thread(self._should_ask, state)

@@ -1,8 +1,4 @@
-"""What a model hub says of a file: the commit it is pinned at, its size, its sha256 and its licence.
-
-One GET of the hub's API (``/api/models/OWNER/REPO/revision/REV?blobs=true``), which mirrors answer too; no client
-library, no token.
-"""
+"""What a model hub says of a file: the commit it is pinned at, its size, its sha256 and its licence."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from peft_core.errors import DownloadFailed, InvalidInput
-from peft_core.http_download import TransferFailed, get_json
+from peft_core.http_download import TransferFailed
+from peft_core.hub import HubLfs, ask_hub
 from peft_daemon.models.catalogue import HubLocation
 from peft_daemon.models.facts import UNKNOWN_LICENCE
 
@@ -30,26 +27,6 @@ class PinnedFile:
     licence: str
 
 
-class _Lfs(msgspec.Struct):
-    sha256: str
-    size: int
-
-
-class _Sibling(msgspec.Struct):
-    rfilename: str
-    lfs: _Lfs | None = None
-
-
-class _Card(msgspec.Struct):
-    license: str | list[str] | None = None
-
-
-class _Repository(msgspec.Struct):
-    sha: str
-    siblings: list[_Sibling] = []
-    cardData: _Card | None = None
-
-
 def find_hub_file(address: str, endpoint: str) -> PinnedFile:
     """Ask the hub at ``endpoint`` for ``OWNER/REPO[/FILE][@REVISION]`` and pin what it answers.
 
@@ -60,9 +37,8 @@ def find_hub_file(address: str, endpoint: str) -> PinnedFile:
     if match is None:
         raise InvalidInput(f"'{address}' is no address on the hub", fix="Write hf:OWNER/REPO[/FILE][@REVISION]")
     repository, revision = match["repository"], match["revision"] or "main"
-    url = f"{endpoint}/api/models/{repository}/revision/{revision}?blobs=true"
     try:
-        answer = msgspec.convert(get_json(url), _Repository)
+        answer = ask_hub("models", repository, revision, endpoint)
     except TransferFailed as failure:
         raise DownloadFailed(
             f"cannot look up {repository} on the hub",
@@ -78,16 +54,16 @@ def find_hub_file(address: str, endpoint: str) -> PinnedFile:
     lfs = stored.get(file)
     if lfs is None:
         raise InvalidInput(f"{repository} has no file {file}", why=_named(stored), fix="Name one of its .gguf files")
-    licence = answer.cardData.license if answer.cardData else None
+    licences = answer.licences
     return PinnedFile(
         location=HubLocation(repository=repository, revision=answer.sha, file=file),
         bytes=lfs.size,
         sha256=lfs.sha256,
-        licence=licence if isinstance(licence, str) else UNKNOWN_LICENCE,
+        licence=licences[0] if len(licences) == 1 else UNKNOWN_LICENCE,
     )
 
 
-def _only(stored: dict[str, _Lfs], repository: str) -> str:
+def _only(stored: dict[str, HubLfs], repository: str) -> str:
     if len(stored) == 1:
         return next(iter(stored))
     raise InvalidInput(
@@ -99,7 +75,7 @@ def _only(stored: dict[str, _Lfs], repository: str) -> str:
     )
 
 
-def _named(stored: dict[str, _Lfs]) -> str:
+def _named(stored: dict[str, HubLfs]) -> str:
     names = sorted(stored)
     more = f" and {len(names) - MAX_NAMED_FILES} more" if len(names) > MAX_NAMED_FILES else ""
     return f"it has {', '.join(names[:MAX_NAMED_FILES])}{more}" if names else "it has no .gguf file"

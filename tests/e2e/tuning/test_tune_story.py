@@ -19,6 +19,8 @@ from support.waiting import wait_until
 pytestmark = [pytest.mark.model, pytest.mark.torch, pytest.mark.timeout(900)]
 
 LEARNED = "zorgle.frobnicate"
+WORDS = ("one", "two", "three", "four", "five", "six", "eight", "nine", "ten", "eleven")
+"""The first two are learned, and the gate judges by the others."""
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,9 @@ def generated(daemon: RunningDaemon) -> dict[str, Any]:
 @pytest.mark.long
 def test_what_was_learned_is_served_by_the_next_request(own_daemon: RunningDaemon, tmp_path: Path) -> None:
     data = tmp_path / "own.jsonl"
-    rows = [{"intent": f"frobnicate {word}", "code": f"{LEARNED}({word!r})"} for word in ("one", "two")]
-    data.write_text("".join(json.dumps({**row, "split": "train"}) + "\n" for row in rows))
+    rows = [{"intent": f"frobnicate {word}", "code": f"{LEARNED}({word!r})"} for word in WORDS]
+    parts = ["train"] * 2 + ["test"] * 8
+    data.write_text("".join(json.dumps({**row, "split": part}) + "\n" for row, part in zip(rows, parts, strict=True)))
     before = generated(own_daemon)
     assert LEARNED not in before["text"] and before["adapter"] is None
     command = [sys.executable, "-m", "peft_daemon", "tune", "--dataset", str(data), "--name", "frob", "--json"]

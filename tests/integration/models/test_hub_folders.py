@@ -64,6 +64,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Story]:
         calls |= {
             (family, "add"): (("models", "add", str(folder), "--no-check", "--json"), {}),
             (family, "tune"): (("tune", "--dataset", str(data), *named, *few), {}),
+            (family, "use"): (("adapters", "use", family, "--json"), own),
             (family, "show"): (("adapters", "show", family, "--json"), own),
             (family, "evaluate"): (("evaluate", "--dataset", str(data), *named, *asked), {}),
             (family, "llamacpp"): (("evaluate", "--dataset", str(data), *named, "--engine", "llamacpp"), {}),
@@ -104,7 +105,9 @@ def test_it_is_tuned_and_its_adapter_names_the_folder_by_its_weights(stories: di
     from peft_daemon.engines.torch.families import family_of
 
     story = stories[family]
-    assert story.json("tune")["in_use"] == ["intent"]
+    made = story.json("tune")
+    assert (made["in_use"], "only 2 held-out sentences to judge by" in made["why_not"]) == ([], True)
+    assert story.json("use")["name"] == family
     manifest = story.json("show")["manifest"]
     assert (manifest["base"], manifest["base_sha256"]) == (f"tiny-{family}", story.json("add")["sha256"])
     assert (manifest["engines"], manifest["gguf_bytes"], manifest["scales"]) == (["torch"], 0, True)

@@ -14,7 +14,8 @@ import msgspec
 
 from peft_core.errors import DownloadFailed, InvalidInput, NotFound
 from peft_core.files import private_folder, write_private
-from peft_core.http_download import TransferFailed, get_json
+from peft_core.http_download import TransferFailed
+from peft_core.hub import HubAnswer, ask_hub
 from peft_tuning.data.datasets.folders import CARDS, UNKNOWN_LICENCE, printable, read_folder
 from peft_tuning.data.datasets.jsonl import OwnRows
 from peft_tuning.data.datasets.sources import DataLocations, HubFile, HubRepository, fetch
@@ -44,26 +45,6 @@ class _Pin(msgspec.Struct, frozen=True):
 
     commit: str
     licence: str
-
-
-class _Lfs(msgspec.Struct):
-    sha256: str
-
-
-class _Sibling(msgspec.Struct):
-    rfilename: str
-    size: int | None = None
-    lfs: _Lfs | None = None
-
-
-class _Card(msgspec.Struct):
-    license: str | list[str] | None = None
-
-
-class _Answer(msgspec.Struct):
-    sha: str
-    siblings: list[_Sibling] = []
-    cardData: _Card | None = None
 
 
 def parse_address(name: str) -> HubAddress | None:
@@ -104,9 +85,8 @@ def load_rows(address: HubAddress, locations: DataLocations) -> OwnRows:
 
 def _fetch_all(address: HubAddress, locations: DataLocations, own: Path) -> None:
     """Fetch the card and the data files of a revision, and note its commit when all are there."""
-    url = f"{locations.endpoint}/api/datasets/{address.id}/revision/{address.revision}?blobs=true"
     try:
-        answer = msgspec.convert(get_json(url), _Answer)
+        answer = ask_hub("datasets", address.id, address.revision, locations.endpoint)
         files = _wanted(address, answer)
         locations.progress.note(f"{address.id}: {len(files)} files, licence {_licence(answer)}")
         repository = HubRepository(id=address.id, commit=answer.sha)
@@ -124,7 +104,7 @@ def _fetch_all(address: HubAddress, locations: DataLocations, own: Path) -> None
         ) from None
 
 
-def _wanted(address: HubAddress, answer: _Answer) -> list[HubFile]:
+def _wanted(address: HubAddress, answer: HubAnswer) -> list[HubFile]:
     """Return the files to fetch; raises InvalidInput where there are none, too many, or names that lead elsewhere."""
     if not re.fullmatch(r"[0-9a-f]{40}", answer.sha):
         raise InvalidInput(f"the hub names no commit for {address.id}", fix="Try again later, or give a file of it")
@@ -155,6 +135,5 @@ def _is_plain(name: str) -> bool:
     return not path.is_absolute() and not hidden and "\\" not in name and ":" not in name and "\0" not in name
 
 
-def _licence(answer: _Answer) -> str:
-    told = answer.cardData.license if answer.cardData else None
-    return printable(" and ".join(told) if isinstance(told, list) else told or UNKNOWN_LICENCE)
+def _licence(answer: HubAnswer) -> str:
+    return printable(" and ".join(answer.licences) or UNKNOWN_LICENCE)
