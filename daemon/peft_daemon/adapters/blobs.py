@@ -189,7 +189,7 @@ def check_adapter(folder: Path, base: BaseModel) -> CheckedAdapter:
     raise InvalidInput(
         f"peft_type is {kind!r}",
         why=f"known types are LORA, {', '.join(vectors.VECTOR_METHODS)}",
-        fix="Tune with one of `peft-daemon tune`'s methods, or merge the adapter into its base",
+        fix=f"Tune with one of `peft-daemon tune`'s methods, or {peft_files.MERGE_INSTEAD}",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from peft_core.errors import InvalidInput
+from peft_daemon.adapters.peft_files import MERGE_INSTEAD
 
 TRAINING_ONLY_KEYS = frozenset(
     {
@@ -182,7 +183,7 @@ def _refuse(values: Mapping[str, Any]) -> None:
             raise InvalidInput(
                 f"'{key}' is on in adapter_config.json",
                 why=f"{effect}, which no engine here serves",
-                fix=f"Train without '{key}', or merge the adapter into its base",
+                fix=f"Train without '{key}', or {MERGE_INSTEAD}",
             )
     start = values.get("init_lora_weights", True)
     if not isinstance(start, bool) and not (isinstance(start, str) and start in SUPPORTED_INITIALIZATIONS):

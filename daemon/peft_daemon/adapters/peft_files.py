@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONFIG_FILE = "adapter_config.json"
+MERGE_INSTEAD = "merge it into its base (PEFT's `merge_and_unload`) and add that model: `peft-daemon models add FOLDER`"
+"""What helps where an adapter does what no engine here computes."""
 WEIGHTS_FILE = "adapter_model.safetensors"
 RECORD_FILE = "peft-daemon.json"
 PICKLED_WEIGHTS = "adapter_model.bin"

@@ -24,7 +24,7 @@ from torch import nn
 
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.processor import multiplies_bfloat16
-from peft_daemon.adapters.peft_files import CONFIG_FILE, MAX_FILE_BYTES, WEIGHTS_FILE
+from peft_daemon.adapters.peft_files import CONFIG_FILE, MAX_FILE_BYTES, MERGE_INSTEAD, WEIGHTS_FILE
 from peft_daemon.engines.torch.base_model import LoadedBase, Precision
 from peft_daemon.engines.torch.families import Family
 from peft_daemon.models.hub_folder import PICKLE_SUFFIXES
@@ -267,7 +267,7 @@ def check_folder(folder: Path, kind: type[PeftConfig], understood: frozenset[str
             raise InvalidInput(
                 f"{CONFIG_FILE} sets '{key}'",
                 why="it is not known here, and may change what the adapter computes, or load something else",
-                fix="Train without it, or merge the adapter into its base with the tool that made it",
+                fix=f"Train without it, or {MERGE_INSTEAD}",
             )
 
 
