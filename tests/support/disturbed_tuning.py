@@ -40,8 +40,8 @@ from peft_tuning.run import TuneRequest, run
 from support import tiny_run
 from support.tiny_installation import tiny_installation
 
-ROWS = tuple(IntentExample(id=str(n), intent=f"add {n}", code=f"x+{n}") for n in range(14))
-DATA = DataSet(name="sums", train=ROWS[:10], validation=ROWS[10:], licence="MIT")
+ROWS = tuple(IntentExample(id=str(n), intent=f"add {n}", code=f"x+{n}") for n in range(26))
+DATA = DataSet(name="sums", train=ROWS[:10], validation=ROWS[10:14], test=ROWS[14:], licence="MIT")
 BEFORE, MINE = "before", "mine"
 OLDER = DataSet(name="older", train=ROWS[:4], validation=ROWS[10:12], licence="MIT")
 UNEXPECTED = 99
@@ -100,6 +100,7 @@ def made(folder: Path) -> Home:
     home = Home(tiny_installation(folder))
     code, told = forked(lambda: home.tune(BEFORE))
     assert code == 0, told
+    home.registry.use(BEFORE, Task.INTENT)
     return home
 
 
