@@ -10,7 +10,7 @@ import pytest
 from peft_core.code import git
 from peft_core.code.files import list_workspace
 from peft_core.errors import InvalidInput
-from peft_daemon.learning.repository import find_root
+from peft_daemon.learning.repository import find_tree
 from support.own_repository import OwnRepository
 
 CODE = "def f(x):\n    return x\n"
@@ -32,7 +32,7 @@ def test_another_folder_that_is_claimed_as_the_work_tree_is_not_learned(home: Pa
     unpacked = OwnRepository(home / "unpacked")
     unpacked.commit({"a.py": CODE})
     unpacked.git("config", "core.worktree", str(home))
-    assert find_root(str(unpacked.root)) is None
+    assert find_tree(str(unpacked.root)) is None
     with pytest.raises(InvalidInput, match="another folder"):
         git.top_level(unpacked.root)
     assert [each.path for each in list_workspace(unpacked.root.resolve()).files] in ([], ["a.py"])
@@ -59,4 +59,4 @@ def test_settings_that_never_end_are_given_up(home: Path, included: str, monkeyp
     monkeypatch.setattr(git, "MAX_ANSWER_S", 2.0)
     with pytest.raises(InvalidInput):
         list_workspace(unpacked.root.resolve())
-    assert find_root(str(unpacked.root)) is None
+    assert find_tree(str(unpacked.root)) is None
