@@ -274,12 +274,12 @@ def _keep_speeds(speeds: KnownSpeeds, local: Sequence[WatchedModel], served: Seq
 
 
 def _warnings(local: Sequence[WatchedModel], ceiling: MemoryCeiling, paths: Paths) -> list[str]:
-    """What the user can do something about: models that do not fit into memory, and another installation."""
+    """What the user can do something about: memory that is missing, and clients that do not fit together."""
     unloaded = [each.entry for each in local if each.engine.status().pid is None]
     shortage = ""
     if len(local) > 1 and unloaded:
         shortage = memory_shortage(unloaded, read_memory().available)
-    return [line for line in (shortage, ceiling.warning, describe_replaced(paths)) if line]
+    return [line for line in (shortage, ceiling.warning, *describe_replaced(paths)) if line]
 
 
 async def _start(engines: Sequence[Engine], local: Engine) -> None:

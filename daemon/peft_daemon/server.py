@@ -135,8 +135,8 @@ class _DaemonServer(uvicorn.Server):
         publish_info(self._paths, self._info)
         self._published = info_file(self._paths).stat().st_ino
         log.info("serving at %s, pid %d", self._info.address, self._info.pid)
-        if replaced := describe_replaced(self._paths):
-            log.info("%s", replaced)
+        for line in describe_replaced(self._paths):
+            log.info("%s", line)
         # Looking takes a moment, in which it serves already.
         threading.Thread(target=_end_orphans, args=(self._paths,), name="orphans", daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Several installations of the product in one home: which daemon serves which client, and what the user is told of it.
+"""Clients of several versions or settings in one home: which daemon serves which, and what the user is told of it.
 
 The newest installation serves all that speak its protocol; an older one does not replace its daemon. So installations
 of different versions that are used in turn replace a daemon once and not each time. Within one installation a daemon or
@@ -26,6 +26,8 @@ from peft_daemon.lifecycle.runtime_info import DaemonInfo
 
 REPLACED_TOLD_S = 7 * 86_400.0
 """How long the user is told that a daemon of another installation was replaced."""
+MANY_RESTARTS, RESTARTS_COUNTED_S = 3, 600.0
+"""So many restarts for other settings, within this time, are told: somebody who changes a setting causes one."""
 _TWO = "two installations use this home"
 _ADVICE = "update the older one, or give it a home of its own with PEFT_DAEMON_HOME"
 
@@ -60,7 +62,7 @@ def require_replaceable(info: DaemonInfo, settings: Settings, *, replace: bool) 
 
 def other_daemon_error(info: DaemonInfo) -> Conflict:
     """Return the error of a client for which this daemon neither serves nor may be stopped."""
-    if info.has_same_version():
+    if _has_same_version(info):
         return Conflict(
             "a daemon with other settings was started at the same time",
             why=f"its pid is {info.pid}",
@@ -101,7 +103,7 @@ def with_other(warnings: Sequence[str], info: DaemonInfo) -> list[str]:
 
 
 class ReplacedDaemon(msgspec.Struct, frozen=True):
-    """The last daemon of another installation that was stopped for one of a newer version."""
+    """A daemon of another installation that was stopped for one of a newer version."""
 
     version: str
     installation: str
@@ -109,21 +111,43 @@ class ReplacedDaemon(msgspec.Struct, frozen=True):
     """Seconds since the epoch."""
 
 
+class ReplacedDaemons(msgspec.Struct, frozen=True):
+    """The daemons that were stopped for others."""
+
+    older: ReplacedDaemon | None = None
+    """The last one of another installation."""
+    settings: tuple[float, ...] = ()
+    """When the last ones were stopped that had this version and other settings; seconds since the epoch."""
+
+
 def record_replaced(paths: Paths, info: DaemonInfo) -> None:
-    """Remember a daemon that is being stopped, if it is that of another installation and version."""
-    if info.installation in ("", own_installation()) or info.version == peft_core.__version__:
-        return
+    """Remember a daemon that is being stopped because it does not serve a client."""
+    known, now = _read_replaced(paths), time.time()
+    if _has_same_version(info):
+        known = ReplacedDaemons(known.older, (*known.settings, now)[-MANY_RESTARTS:])
+    elif info.installation not in ("", own_installation()):
+        known = ReplacedDaemons(ReplacedDaemon(info.version, info.installation, now), known.settings)
     require_private_folder(paths.state)
-    replaced = ReplacedDaemon(info.version, info.installation, time.time())
-    write_private(_replaced_file(paths), msgspec.json.encode(replaced))
+    write_private(_replaced_file(paths), msgspec.json.encode(known))
 
 
-def describe_replaced(paths: Paths) -> str:
-    """Return what to tell the user of an older installation whose daemon was replaced; empty if there is none now."""
-    replaced = None
-    with contextlib.suppress(Conflict, ValueError, RecursionError):
-        data = read_private(_replaced_file(paths))
-        replaced = msgspec.json.decode(data, type=ReplacedDaemon) if data else None
+def describe_replaced(paths: Paths) -> list[str]:
+    """Return what to tell the user of daemons that were replaced lately."""
+    known = _read_replaced(paths)
+    return [line for line in (_describe_older(known.older), _describe_restarts(known.settings)) if line]
+
+
+def _describe_restarts(times: Sequence[float]) -> str:
+    if len(times) < MANY_RESTARTS or any(abs(time.time() - each) > RESTARTS_COUNTED_S for each in times):
+        return ""
+    return (
+        f"clients with different settings use this home in turn: the daemon was restarted {len(times)} times or more "
+        f"in {RESTARTS_COUNTED_S / 60:.0f} minutes; use the same settings in all, `peft-daemon config` says where each "
+        "comes from"
+    )
+
+
+def _describe_older(replaced: ReplacedDaemon | None) -> str:
     if replaced is None or abs(time.time() - replaced.at) > REPLACED_TOLD_S:
         return ""
     if replaced.version == peft_core.__version__ or not _exists(replaced.installation):
@@ -134,8 +158,15 @@ def describe_replaced(paths: Paths) -> str:
     )
 
 
+def _read_replaced(paths: Paths) -> ReplacedDaemons:
+    with contextlib.suppress(Conflict, ValueError, RecursionError):
+        if data := read_private(_replaced_file(paths)):
+            return msgspec.json.decode(data, type=ReplacedDaemons)
+    return ReplacedDaemons()
+
+
 def _replaced_file(paths: Paths) -> Path:
-    return paths.state / "replaced-daemon.json"
+    return paths.state / "replaced-daemons.json"
 
 
 def _exists(folder: str) -> bool:
@@ -143,6 +174,10 @@ def _exists(folder: str) -> bool:
         return Path(folder).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def _has_same_version(info: DaemonInfo) -> bool:
+    return info.version == peft_core.__version__ and info.protocol == PROTOCOL_VERSION
 
 
 def _is_newer(info: DaemonInfo) -> bool:

@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from peft_core import __version__
-from peft_core.api_types import PROTOCOL_VERSION
 from peft_core.errors import Conflict
 from peft_core.files import read_private, require_private_folder, write_private
 from peft_core.paths import Paths
@@ -57,10 +55,6 @@ class DaemonInfo(msgspec.Struct, frozen=True, kw_only=True):
     def socket_path(self) -> Path | None:
         """The unix socket; None for TCP."""
         return Path(self.address.removeprefix("unix:")) if self.address.startswith("unix:") else None
-
-    def has_same_version(self) -> bool:
-        """Whether it has exactly this version and protocol."""
-        return self.version == __version__ and self.protocol == PROTOCOL_VERSION
 
     def is_reachable(self) -> bool:
         """Whether something listens at the address; a daemon too busy to accept counts as listening."""

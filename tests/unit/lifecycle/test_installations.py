@@ -107,11 +107,11 @@ def test_promise_06_installations_used_in_turn_settle_on_one_daemon(
 
 def test_both_installations_are_named_with_what_to_do(tmp_path: Path, other: str) -> None:
     paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")})
-    assert describe_replaced(paths) == describe_other(daemon(PRESENT)) == describe_other(daemon("0.1.0")) == ""
+    assert describe_other(daemon(PRESENT)) == describe_other(daemon("0.1.0")) == ""
     record_replaced(paths, daemon("0.1.0"))
-    assert describe_replaced(paths) == "", "an update of this installation is nothing to tell"
+    assert describe_replaced(paths) == [], "an update of this installation is nothing to tell"
     record_replaced(paths, daemon("0.1.0", other))
-    for line in (describe_replaced(paths), describe_other(daemon("0.1.0", other))):
+    for line in (*describe_replaced(paths), describe_other(daemon("0.1.0", other))):
         assert "0.1.0" in line
         assert other in line
         assert "PEFT_DAEMON_HOME" in line
@@ -124,7 +124,23 @@ def test_an_installation_that_is_gone_or_was_used_long_ago_is_not_told(
     record_replaced(paths, daemon("0.1.0", other))
     with monkeypatch.context() as later:
         later.setattr(installations, "REPLACED_TOLD_S", -1.0)
-        assert describe_replaced(paths) == ""
+        assert describe_replaced(paths) == []
     assert describe_replaced(paths)
     Path(other).rmdir()
-    assert describe_replaced(paths) == ""
+    assert describe_replaced(paths) == []
+
+
+def test_promise_05_restarts_again_and_again_for_other_settings_are_told(
+    tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths.from_environment({"PEFT_DAEMON_HOME": str(tmp_path / "home")})
+    for _ in range(installations.MANY_RESTARTS - 1):
+        record_replaced(paths, daemon(PRESENT, slots=2))
+    record_replaced(paths, daemon("0.1.0", other))
+    assert len(describe_replaced(paths)) == 1, "somebody may have tried a setting"
+    for _ in range(10):
+        record_replaced(paths, daemon(PRESENT, slots=2))
+    _, line = describe_replaced(paths)
+    assert "peft-daemon config" in line
+    monkeypatch.setattr(installations, "RESTARTS_COUNTED_S", -1.0)
+    assert len(describe_replaced(paths)) == 1, "long ago"
