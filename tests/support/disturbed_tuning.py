@@ -2,6 +2,7 @@
 
     python disturbed_tuning.py kill FOLDER SEED COUNT    COUNT kills: half at a step on the disk, half at a time
     python disturbed_tuning.py full FOLDER SEED COUNT    COUNT runs on a disk that fills up; FOLDER is a small disk
+    python disturbed_tuning.py both FOLDER SEED COUNT    one after the other
 
 Prints a JSON object of what was seen at the end. Torch is imported once; each run is a fork of this process, with one
 thread. After each disturbance everything that the registry lists must be whole, and what served before must serve.
@@ -248,6 +249,12 @@ def full(top: Path, seed: int, count: int) -> dict[str, Any]:
     return {**seen, "needs": needs, "lost": 0}
 
 
+def both(top: Path, seed: int, count: int) -> dict[str, Any]:
+    for name in ("killed", "full"):
+        (top / name).mkdir()
+    return killed(top / "killed", seed, count) | full(top / "full", seed, count)
+
+
 def used(top: Path) -> int:
     room = os.statvfs(top)
     return (room.f_blocks - room.f_bfree) * room.f_frsize
@@ -262,5 +269,5 @@ def leave(top: Path, room: int) -> None:
 
 if __name__ == "__main__":
     verb, folder, given_seed, given_count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    found = {"kill": killed, "full": full}[verb](folder, given_seed, given_count)
+    found = {"kill": killed, "full": full, "both": both}[verb](folder, given_seed, given_count)
     print(json.dumps(found), flush=True)
