@@ -4,13 +4,15 @@
 
 atheris tells libFuzzer which branches of the product's own code a case takes, and cases that take new ones are changed
 further. A case is a number, which chooses a file of the target, and the content of that file. It may do what a case of
-``test_parsers`` may. FOLDER has what led to new branches, from which the next search goes on, and inputs of faults;
-copied to ``seeds``, an input is tried in every run of the tests. Each target is searched in a process of its own.
+``test_parsers`` may. FOLDER has what led to new branches, from which the next search goes on, and inputs of faults: one
+that is copied to ``recorded/TARGET`` is tried in every run of the tests. Each target has a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import platform
 import re
 import subprocess
@@ -74,6 +76,7 @@ def search(name: str, out: Path, seconds: float) -> None:
         "seed": 1,
     }
     warnings.simplefilter("ignore")
+    logging.disable()
     arguments = [f"-{option}={value}" for option, value in options.items()]
     atheris.Setup([name, *arguments, str(out / "corpus")], one, custom_mutator=change)
     atheris.Fuzz()
@@ -83,7 +86,14 @@ def searched(name: str, out: Path, seconds: float) -> tuple[int, int, str]:
     """Search a target in a child; how many cases it took, how many branches they met, and what it says of a fault."""
     (out / "corpus").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fuzz.guided", "--target", name, "--seconds", str(seconds), "--out", str(out)]
-    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    with tempfile.TemporaryDirectory() as temporary:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": temporary},
+        )
     told = done.stderr.decode(errors="replace")
     cases = re.findall(r"number_of_executed_units: (\d+)", told) or re.findall(r"^#(\d+)", told, re.M) or ["0"]
     branches = re.findall(r"cov: (\d+)", told) or ["0"]
