@@ -129,4 +129,4 @@ def sure_part(
         if likely is not None and likely < least:
             return SurePart(end, likely)
         end = point
-    return SurePart(len(text))
+    return SurePart(end)

@@ -384,7 +384,9 @@ async def _passed(grown: Callable[[], Awaitable[None]], until: float | None) -> 
 def _complete_so_far(generated: GeneratedText, typed: str, job: CompletionJob, shown: str) -> Completion | None:
     """The Completion of an unfinished text; None where nothing can be shown."""
     sure, doubt = _sure_text(generated, typed, job, over=False)
-    draft = postprocess(job, sure, final=True, truncated=True)
+    # Within its line a sure part ends behind a whole expression; of several lines the last may be unfinished.
+    ends_whole = job.least_confidence > 0 and "\n" not in sure
+    draft = postprocess(job, sure, final=True, truncated=not ends_whole)
     if not draft.text.strip() or doubt is not None:
         return None
     text = _going_on(_insertion(job, draft), shown)

@@ -92,12 +92,15 @@ def test_more_eagerness_never_shows_less(pieces: list[tuple[str, float | None]],
 class Desk:
     """A completer whose engine writes given pieces."""
 
-    def __init__(self, *pieces: Piece) -> None:
-        self.engine = PacedEngine(lambda _: pieces)
-        self.engine.go.set()
+    def __init__(self, *pieces: Piece, at_once: int | None = None) -> None:
+        self.engine = PacedEngine(lambda _: pieces, at_once=len(pieces) if at_once is None else at_once)
+        if at_once is None:
+            self.engine.go.set()
         self.completer = Completer(self.engine, Scheduler(1), Limits(Settings()), lambda _: None)
 
-    async def ask(self, source: str, *, least: float = MEDIUM) -> tuple[Completion, Sequence[str]]:
+    async def ask(
+        self, source: str, *, least: float = MEDIUM, show_after_s: float | None = None
+    ) -> tuple[Completion, Sequence[str]]:
         """Return the completion at ``‸``, and what was given before it."""
         prefix, _, suffix = source.partition("‸")
         job = CompletionJob(
@@ -109,7 +112,7 @@ class Desk:
             least_confidence=least,
         )
         given = []
-        deadlines = Deadlines(asyncio.get_running_loop().time())
+        deadlines = Deadlines(asyncio.get_running_loop().time(), display_s=show_after_s)
         async with aclosing(self.completer.run(job, StreamStats(), deadlines)) as parts:
             async for part in parts:
                 if isinstance(part, Completion):
@@ -142,6 +145,26 @@ async def test_a_suggestion_that_is_unsure_from_its_beginning_is_not_shown() -> 
 async def test_the_unsure_rest_of_a_line_is_left_out() -> None:
     end, _ = await Desk(("self", SURE), (".store", SURE), (".add", UNSURE), ("(x)", SURE)).ask("x = ‸\n")
     assert end.text == "self.store"
+
+
+async def test_a_fragment_is_not_shown_while_the_model_writes_on() -> None:
+    desk = Desk(("load", SURE), ("(path", SURE), (", mode", SURE), (")", SURE), at_once=3)
+    part, _ = await desk.ask("x = ‸\n", show_after_s=0.0)
+    assert (part.text, part.more) == ("load", True), "an open bracket is no end"
+    desk.engine.go.set()
+    whole, _ = await desk.ask("x = ‸\n")
+    assert (whole.text, whole.more) == ("load(path, mode)", False)
+
+
+async def test_nothing_is_shown_until_a_word_is_whole() -> None:
+    desk = Desk(("sto", SURE), ("re", SURE), (".items", SURE), at_once=2)
+    asked = asyncio.create_task(desk.ask("x = ‸\n", show_after_s=0.0))
+    await desk.engine.waiting.wait()
+    await asyncio.sleep(0)
+    assert not asked.done(), "the word may go on"
+    desk.engine.go.set()
+    end, _ = await asked
+    assert end.text.startswith("store")
 
 
 async def test_lines_from_the_first_unsure_one_on_are_left_out_and_not_given_before() -> None:
