@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from shape.paths import measured
 
-MAX_FILES = 35
+MAX_FILES = 38
 """Among them the learner, which gives way to each request and notes where what was shown belongs, and two tables of
-languages: their names in editors, and how each writes comments and literals."""
+languages: their names in editors, and how each writes comments and literals. Three say how sure the model is, how sure
+it must be, and which part decided."""
 MAX_VALUES = 12
 """Among them the decision that is noted for `peft-daemon why`."""
 
