@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from peft_core.code.document import Document
@@ -103,30 +102,22 @@ def points(text: str, document: Document, *, over: bool) -> list[int]:
     return sorted({*found, *ends})
 
 
-@dataclass(frozen=True)
-class SurePart:
-    """The part of a text that is sure enough to be shown."""
-
-    end: int
-    """Where it ends."""
-    doubt: float | None = None
-    """How likely the text is right a point further, where that is too little; None: nothing is left out for doubt."""
-
-
 def sure_part(
     text: str, tokens: Sequence[WrittenToken], begin: int, document: Document, *, least: float, over: bool
-) -> SurePart:
-    """Return the longest part of ``text`` that is right with a probability of at least ``least``.
+) -> tuple[int, float | None]:
+    """Return where the longest part of ``text`` ends that is right with a probability of at least ``least``.
+
+    Also returned is how likely the text is right a point further, where that is too little; None: nothing is left out.
 
     ``text`` stands at ``begin`` in what ``tokens`` are of. Where it may grow (not ``over``), what lies behind the last
-    point is left for later.
+    point, and the line end there, is left for later.
     """
     if not least:
-        return SurePart(len(text))
+        return len(text), None
     end = 0
     for point in points(text, document, over=over):
         likely = probability(evidence(tokens, begin, begin + point))
         if likely is not None and likely < least:
-            return SurePart(end, likely)
+            return end, likely
         end = point
-    return SurePart(end)
+    return end + text.startswith("\n", end), None

@@ -359,8 +359,8 @@ async def follow(
 def _sure_text(generated: GeneratedText, typed: str, job: CompletionJob, *, over: bool) -> tuple[str, float | None]:
     """Return the part of a generation that is sure enough for the job, and how likely more of it would be right."""
     text = generated.text[len(typed) :]
-    part = sure_part(text, generated.tokens, len(typed), job.target, least=job.least_confidence, over=over)
-    return text[: part.end], part.doubt
+    end, doubt = sure_part(text, generated.tokens, len(typed), job.target, least=job.least_confidence, over=over)
+    return text[:end], doubt
 
 
 def _confidence(generated: GeneratedText, typed: str, text: str) -> float | None:
@@ -383,10 +383,11 @@ async def _passed(grown: Callable[[], Awaitable[None]], until: float | None) -> 
 
 def _complete_so_far(generated: GeneratedText, typed: str, job: CompletionJob, shown: str) -> Completion | None:
     """The Completion of an unfinished text; None where nothing can be shown."""
+    text = generated.text[len(typed) :]
     sure, doubt = _sure_text(generated, typed, job, over=False)
-    # Within its line a sure part ends behind a whole expression; of several lines the last may be unfinished.
-    ends_whole = job.least_confidence > 0 and "\n" not in sure
-    draft = postprocess(job, sure, final=True, truncated=not ends_whole)
+    # Within its line a sure part ends behind a whole expression; of several lines those that are complete are shown.
+    ends_whole = job.least_confidence > 0 and "\n" not in text
+    draft = postprocess(job, sure if ends_whole else text, final=True, truncated=not ends_whole)
     if not draft.text.strip() or doubt is not None:
         return None
     text = _going_on(_insertion(job, draft), shown)

@@ -46,7 +46,7 @@ def test_a_likely_text_has_a_high_confidence_and_an_unlikely_one_a_low_one() -> 
 def test_an_engine_that_tells_nothing_is_neither_sure_nor_unsure() -> None:
     text, tokens = written(("return", None), (" width", None))
     assert probability(evidence(tokens, 0, len(text))) is None
-    assert sure_part(text, tokens, 0, Document("", ""), least=MEDIUM, over=True).end == len(text)
+    assert sure_part(text, tokens, 0, Document("", ""), least=MEDIUM, over=True) == (len(text), None)
 
 
 def test_what_was_typed_since_counts_no_more() -> None:
@@ -83,10 +83,10 @@ def test_a_word_that_may_go_on_is_no_end() -> None:
 def test_more_eagerness_never_shows_less(pieces: list[tuple[str, float | None]], over: bool, least: float) -> None:
     text, tokens = written(*pieces)
     document = Document("x = ", "")
-    eager = sure_part(text, tokens, 0, document, least=least / 2, over=over)
-    strict = sure_part(text, tokens, 0, document, least=least, over=over)
-    assert 0 <= strict.end <= eager.end <= len(text)
-    assert sure_part(text, tokens, 0, document, least=0.0, over=over).end == len(text)
+    eager, _ = sure_part(text, tokens, 0, document, least=least / 2, over=over)
+    strict, _ = sure_part(text, tokens, 0, document, least=least, over=over)
+    assert 0 <= strict <= eager <= len(text)
+    assert sure_part(text, tokens, 0, document, least=0.0, over=over) == (len(text), None)
 
 
 class Desk:
@@ -179,6 +179,17 @@ async def test_lines_from_the_first_unsure_one_on_are_left_out_and_not_given_bef
     end, given = await Desk(*pieces).ask("def f(x):\n    ‸\n")
     assert end.text == "if x:\n        a = 1"
     assert end.text.startswith("".join(given))
+
+
+async def test_lines_are_given_and_decoding_ends_as_soon_as_without_a_threshold() -> None:
+    pieces = [(each, SURE) for each in ("if x:\n", "        a = 1\n", "        b = 2\n", "    return a\n", "\n", "def")]
+    given = {}
+    for least in (0.0, MEDIUM):
+        desk = Desk(*pieces)
+        end, parts = await desk.ask("def f(x):\n    ‸\n", least=least)
+        given[least] = (end.text, parts, end.timings.decode_tokens)
+    assert given[0.0] == given[MEDIUM]
+    assert len(given[0.0][1]) > 1
 
 
 async def test_once_the_unsure_part_is_typed_the_rest_is_shown_without_the_model() -> None:
