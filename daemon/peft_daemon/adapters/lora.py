@@ -21,7 +21,7 @@ from peft_core.gguf import GgufHeader
 from peft_core.status_types import LLAMACPP
 from peft_daemon.adapters import lora_config, peft_files
 from peft_daemon.adapters.lora_config import LoraConfig
-from peft_daemon.adapters.manifest import TrainingRecord
+from peft_daemon.adapters.manifest import UNKNOWN, TrainingRecord
 from peft_daemon.adapters.peft_files import CONFIG_FILE, DIGEST_FORMAT, RECORD_FILE, WEIGHTS_FILE, Tensor, read_tensors
 from peft_daemon.adapters.validation import (
     AdapterFacts,
@@ -267,6 +267,12 @@ def export_lora_gguf(adapter: LoraAdapter, path: Path) -> None:
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    record = adapter.record or TrainingRecord()
+    if base := adapter.config.base or record.base:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, base)
+    if record.licence != UNKNOWN:
+        writer.add_license(record.licence)
     for module in adapter.modules:
         stored = _stored_type(module, alpha)
         writer.add_tensor(f"{module.weight}.lora_a", module.a.to_float32().astype(stored))

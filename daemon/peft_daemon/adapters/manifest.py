@@ -26,6 +26,7 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 OptionalDigest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
 
 UNKNOWN = "unknown"
+CARD_FILE = "README.md"
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 SHORT_DIGEST_LENGTH = 12
 """Digits of a digest that are shown. They stand for the name of an adapter that no name points at."""
@@ -201,6 +202,32 @@ def removed_adapter_error(name: str, digest: str) -> NotFound:
         f"adapter {named} was removed meanwhile",
         fix="Import it again, or choose another with `peft-daemon adapters use`",
     )
+
+
+def write_card(folder: Path, manifest: Manifest) -> None:
+    """Write the model card of an exported PEFT folder, from which the hub and people learn base and licence."""
+    try:
+        config = msgspec.json.decode((folder / "adapter_config.json").read_bytes(), type=dict[str, object])
+    except (OSError, ValueError, RecursionError):
+        config = {}
+    base = str(config.get("base_model_name_or_path") or manifest.base)
+    figures = {
+        "base": f"{manifest.base} ({manifest.base_sha256[:SHORT_DIGEST_LENGTH]}), {manifest.quantization}",
+        "method": f"{manifest.method}, {manifest.parameters:,} parameters",
+        "tasks": ", ".join(manifest.tasks),
+        "prompt format": manifest.prompt_format,
+        "scale": f"{manifest.scale:g}",
+        "licence": manifest.licence,
+        "data digest": manifest.data_digest or "not recorded",
+        "digest": manifest.digest,
+        "created": manifest.created,
+        **{name: f"{value:g}" for name, value in sorted(manifest.metrics.items())},
+    }
+    front = {"base_model": base, "library_name": "peft", "license": manifest.licence}
+    head = "\n".join(f"{key}: {msgspec.json.encode(value).decode()}" for key, value in front.items())
+    rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
+    text = f"---\n{head}\n---\n\n# {manifest.name}\n\n| | |\n|---|---|\n{rows}\n"
+    (folder / CARD_FILE).write_text(text, encoding="utf-8")
 
 
 def require_usable_name(name: str) -> None:

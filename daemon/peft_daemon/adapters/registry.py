@@ -31,6 +31,7 @@ from peft_daemon.adapters.manifest import (
     lost_summary,
     removed_adapter_error,
     require_usable_name,
+    write_card,
 )
 from peft_daemon.adapters.peft_files import round_to_float16
 from peft_daemon.adapters.registry_state import (
@@ -316,6 +317,7 @@ class AdapterRegistry:
                         shutil.copyfile(file, staged / file.name)
                     if form == "peft-float16":
                         round_to_float16(staged)
+                    write_card(staged, manifest)
         except FileNotFoundError:
             raise removed_adapter_error(manifest.name, manifest.digest) from None
         return target

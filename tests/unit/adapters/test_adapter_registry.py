@@ -446,3 +446,13 @@ class TestDamage:
             with pytest.raises(Unavailable, match="another process is changing"):
                 registry.use("mine")
         registry.use("mine")
+
+
+def test_an_exported_folder_has_a_card_with_its_base_and_licence(
+    registry: AdapterRegistry, store: Store, tmp_path: Path
+) -> None:
+    manifest = store("mine")
+    card = (registry.export("mine", tmp_path / "out", "peft") / "README.md").read_text(encoding="utf-8")
+    front, _, rest = card.removeprefix("---\n").partition("\n---\n")
+    assert front.splitlines()[1:] == ['library_name: "peft"', f'license: "{manifest.licence}"']
+    assert f"| base | {manifest.base} (" in rest and manifest.digest in rest

@@ -41,6 +41,14 @@ def test_it_is_a_lora_adapter_of_the_bases_architecture(tmp_path: Path, base: Ba
     }
 
 
+def test_it_names_its_base_and_its_licence(tmp_path: Path, base: BaseModel) -> None:
+    config = {**peft_config(4), "base_model_name_or_path": "owner/base"}
+    record = {"base": base.id, "base_sha256": base.sha256, "licence": "MIT"}
+    metadata, _ = exported(write_peft(tmp_path, config=config, record=record), base)
+    assert metadata["general.base_model.0.name"] == "owner/base"
+    assert metadata["general.license"] == "MIT"
+
+
 def test_factors_are_stored_unchanged_under_ggufs_names(tmp_path: Path, base: BaseModel) -> None:
     modules = lora(modules=(Q, UP, "lm_head"))
     _, tensors = exported(write_peft(tmp_path, modules), base)

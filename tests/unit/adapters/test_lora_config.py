@@ -76,7 +76,7 @@ SWITCHED_ON: dict[str, Any] = {
 def test_a_feature_no_engine_serves_is_refused_by_name(key: str) -> None:
     with pytest.raises(InvalidInput, match=f"'{key}' is on") as caught:
         parse(**{key: SWITCHED_ON[key]})
-    assert "merge the adapter" in caught.value.fix
+    assert "`peft-daemon models add FOLDER`" in caught.value.fix, "the advice leads somewhere"
 
 
 def test_dora_is_read_as_what_it_is() -> None:
