@@ -81,22 +81,28 @@ def probability(found: Evidence, weights: Weights = WEIGHTS) -> float | None:
 
 
 def points(text: str, document: Document, *, over: bool) -> list[int]:
-    """Return where a suggestion may end, in order: behind each line, and behind whole expressions in the first one.
+    """Return where a suggestion may end, in order: behind whole expressions in the first line, and behind lines.
 
-    ``over``: the text does not grow any more, so its end is one.
+    A line may end within a block, but not within brackets or a string that it or a line before it opened. ``over``: the
+    text does not grow any more, so its end is a point.
     """
     first = text.find("\n")
     line = text if first < 0 else text[:first]
     found = []
-    depth = len(document.lexer_state.stack)
+    here = document.lexer_state
+    depth = len(here.stack)
     for match in _WHOLE_END.finditer(line):
         at = match.start()
         if at == len(line) and first < 0 and not over:
             break  # the word may go on
-        state = scan(line[:at], document.language, document.lexer_state).state
-        if state.code == document.lexer_state.code and len(state.stack) <= depth:
+        state = scan(line[:at], document.language, here).state
+        if state.code == here.code and len(state.stack) <= depth:
             found.append(at)
-    ends = [at for at, character in enumerate(text) if character == "\n"]
+    ends = []
+    for at in (at for at, character in enumerate(text) if character == "\n"):
+        opened = scan(text[: at + 1], document.language, here).state.stack[depth:]
+        if all(each == "}" for each in opened):
+            ends.append(at)
     if over:
         ends.append(len(text))
     return sorted({*found, *ends})

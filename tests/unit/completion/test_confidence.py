@@ -64,6 +64,8 @@ def test_what_was_typed_since_counts_no_more() -> None:
         ("load(", "path, mode)", ["path", "path, mode", "path, mode)"]),
         ("x = ", "[a, b", ["[a, b"]),
         ("if x", ":\n    return 1\n    pass", [":", ":\n    return 1", ":\n    return 1\n    pass"]),
+        ("x = ", "f(\n    a,\n)\ny", ["f", "f(\n    a,\n)", "f(\n    a,\n)\ny"]),
+        ("d = ", "{\n    1: 2,\n", ["{", "{\n    1: 2,", "{\n    1: 2,\n"]),
         ('x = "', 'left and right"', ["left", "left and", "left and right", 'left and right"']),
     ],
 )
