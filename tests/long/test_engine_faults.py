@@ -16,7 +16,7 @@ from support.engine_faults import EngineFaults
 from support.tiny_serving import tiny_serving
 
 ROUNDS = int(os.environ.get("PEFT_DAEMON_ENGINE_FAULTS", "100"))
-LOADED = 1
+LOADED = {LLAMACPP: 1, TORCH: 8}
 """Adapters that fit into an engine. llama.cpp starts another process for each, and faults hit that one too."""
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600 + 60 * ROUNDS)]
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600 + 60 * ROUNDS)]
 
 @pytest.mark.parametrize("engine", [LLAMACPP, pytest.param(TORCH, marks=pytest.mark.torch)])
 def test_faults_of_the_engine_are_survived(tmp_path: Path, engine: str) -> None:
-    with tiny_serving(engine, slots=0 if engine == TORCH else 2, max_loaded_adapters=LOADED) as serving:
+    with tiny_serving(engine, slots=0 if engine == TORCH else 2, max_loaded_adapters=LOADED[engine]) as serving:
         run = EngineFaults(serving, tmp_path, seed=46)
         try:
             before, after = asyncio.run(run.run(ROUNDS))

@@ -163,6 +163,11 @@ def test_an_adapter_that_cannot_be_loaded_leaves_the_base_alone(served: Served, 
     assert served.ask().logprobs == base
 
 
+def test_a_request_that_was_given_up_before_its_turn_loads_no_adapter(served: Served, tmp_path: Path) -> None:
+    given_up = served.ask(AdapterLease("gone", tmp_path / "gone"), cancelled=lambda: True)
+    assert given_up.last.reason is FinishReason.CANCELLED
+
+
 @pytest.mark.parametrize("kind", [None, "lora", "prompt", "prefix"])
 def test_a_second_request_reads_only_the_last_token_again(served: Served, kind: str | None) -> None:
     lease = served.lease(kind) if kind else None
@@ -192,7 +197,7 @@ def test_a_longer_prompt_reads_what_is_new_and_another_scale_everything(served: 
 
 def test_cancelling_stops_between_two_steps_of_the_prompt_which_go_on_from_there(served: Served) -> None:
     served.forget()
-    looks = iter([False, False, True])
+    looks = iter([False, False, False, True])  # at its turn, and after each step
     answer = served.ask(cancelled=lambda: next(looks))
     assert (answer.last.reason, answer.last.timings.prompt_evaluated) == (FinishReason.CANCELLED, 2 * STEP)
     assert served.ask().last.timings.prompt_reused == 2 * STEP
@@ -200,7 +205,8 @@ def test_cancelling_stops_between_two_steps_of_the_prompt_which_go_on_from_there
 
 def test_cancelling_stops_before_the_next_token(served: Served) -> None:
     served.ask(served.lease("lora"), max_tokens=1)
-    looks = iter([False, False, True])  # before the prompt's last token, after the first token, after the second
+    # At its turn, before the prompt's last token, after the first token, after the second.
+    looks = iter([False, False, False, True])
     answer = served.ask(served.lease("lora"), max_tokens=40, cancelled=lambda: next(looks))
     assert (answer.last.reason, answer.last.timings.decode_tokens) == (FinishReason.CANCELLED, 2)
 

@@ -143,7 +143,11 @@ class _Child:
             except PeftDaemonError as error:
                 self._write(ErrorMessage(order.id, error_body(error)))
             except Exception as error:
-                failure = EngineFailed("the torch engine failed", why=f"{type(error).__name__}: {error}"[:500])
+                failure = EngineFailed(
+                    "the torch engine failed",
+                    why=f"{type(error).__name__}: {error}"[:500],
+                    fix="Send the request again; if it fails each time run `peft-daemon doctor`",
+                )
                 self._write(ErrorMessage(order.id, error_body(failure)))
             # Numbers increase, so cancellations up to this one came too late and are not needed any more.
             self._unwanted.difference_update([number for number in tuple(self._unwanted) if number <= order.id])

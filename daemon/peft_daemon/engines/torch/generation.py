@@ -245,6 +245,7 @@ class TextGenerator:
 
         Returns when the model ends or a stop string is found, otherwise raises GenerationInterrupted.
         """
+        check()  # it may have waited for others: nothing is loaded for a request that was given up
         tokens = self._encode(request)
         clock.prompt_tokens = len(tokens)
         adapter = self._shelf.activate(request.adapter)
