@@ -107,9 +107,9 @@ locked: $(VENV)/python.stamp
 
 # Known vulnerabilities of what is pinned. Asks PyPI's and npm's databases; a package that those do not know is an error.
 audit: $(VENV)/python.stamp
-	$(PYTHON) -m venv build/audit
-	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	build/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(VENV)/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
 	cd $(VSCODE) && npm audit
 
 # dist/: wheel, sources, the extension, SBOMs, SHA256SUMS. The same commit gives the same bytes.
