@@ -157,7 +157,7 @@ class ClusterWorker:
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="pd-")))
         installation.require_intact()
         model = await self._open.enter_async_context(
-            open_model(replace(plan, installation=installation), installation.base.path)
+            open_model(replace(plan, installation=installation), installation.base.path, adapters_folder=self._folder)
         )
         self._model = model
         return model.at_once

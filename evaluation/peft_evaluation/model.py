@@ -311,19 +311,24 @@ def _has_encoder(installation: Installation) -> bool:
 
 
 @asynccontextmanager
-async def open_model(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
-    """Yield the model at ``path``, loaded until the block ends; raises what the engine raises."""
+async def open_model(
+    plan: ModelSpec, path: Path, *, adapters_folder: Path | None = None
+) -> AsyncGenerator[Model, None]:
+    """Yield the model at ``path``, loaded until the block ends; raises what the engine raises.
+
+    All adapters lie below ``adapters_folder``, which has to be there; None: in the installation's registry.
+    """
     # Models with an encoder answer one question at a time, in the serving engine.
     batched = engine_of(plan.installation, plan.decoding) == TORCH and not _has_encoder(plan.installation)
-    async with (_batched if batched else _served)(plan, path) as model:
+    async with _batched(plan, path) if batched else _served(plan, path, adapters_folder) as model:
         yield model
 
 
 @asynccontextmanager
-async def _served(plan: ModelSpec, path: Path) -> AsyncGenerator[Model, None]:
+async def _served(plan: ModelSpec, path: Path, adapters_folder: Path | None) -> AsyncGenerator[Model, None]:
     at_once = plan.at_once or SERVED_AT_ONCE
     settings = measurement_settings(plan.installation.settings, slots=at_once)
-    adapters = private_folder(plan.installation.paths.adapters)
+    adapters = adapters_folder or private_folder(plan.installation.paths.adapters)
     async with temporary_engine(settings, plan.installation.entry, path, adapters_folder=adapters) as engine:
         yield ServedModel(
             engine=engine,
