@@ -29,7 +29,7 @@ def test_faults_of_the_engine_are_survived(tmp_path: Path, engine: str) -> None:
         try:
             before, after = asyncio.run(run.run(ROUNDS))
         finally:
-            print(f"\n{engine}: {run.report.text()}")
+            print(f"\n{engine}: {run.report.text()}", *run.report.wrong, sep="\n")
         print(f"{before} → {after}")
         assert run.report.wrong == []
         assert run.left_behind(before, after) == []

@@ -153,7 +153,14 @@ class EngineFaults:
         ready = time.monotonic()
         self.report.back_s.append(ready - began)
         prompt = self._random.choice(PROMPTS)
-        answer = await client.post("/v1/completions", json=_raw("tiny", prompt))
+
+        async def ask() -> httpx.Response:
+            return await client.post("/v1/completions", json=_raw("tiny", prompt))
+
+        # A loaded machine may need more than a request's time to begin, and says so.
+        answer = await until_answer(
+            ask, lambda answer: answer.status_code != 503, "an answer", limit_s=RECOVERY_LIMIT_S
+        )
         self.report.next_s.append(time.monotonic() - ready)
         if answer.status_code != 200:
             self.report.wrong.append(f"after {kind}: {answer.status_code} {answer.text}")
