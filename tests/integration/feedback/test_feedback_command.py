@@ -154,7 +154,7 @@ def test_an_export_is_a_data_set_of_what_was_kept(store: FeedbackStore, reposito
     assert "never" not in (tmp_path / "out.jsonl").read_text()
     assert stat.S_IMODE((tmp_path / "out.jsonl").stat().st_mode) == 0o600
     found = load(tmp_path / "out.jsonl", seed=1)
-    examples = {example.language: example for example in (*found.train, *found.validation)}
+    examples = {example.language: example for example in (*found.train, *found.validation, *found.test)}
     first = examples["python"]
     assert isinstance(first, FillExample)
     assert (first.prefix, first.middle, first.suffix) == ("x = f(", "max(\n    a,\n)", "\ny\n")

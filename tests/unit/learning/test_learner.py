@@ -244,7 +244,8 @@ async def test_a_pause_stops_the_run_at_once_until_it_is_resumed_also_by_another
     await here.act(LearningAction.ON)
     run = await here.running()
     told = await here.act(LearningAction.PAUSE)
-    assert (told.activity, run.status()) == (LearningActivity.PAUSED, psutil.STATUS_STOPPED)
+    assert told.activity == LearningActivity.PAUSED
+    await until(lambda: run.status() == psutil.STATUS_STOPPED, "that it stops")
     assert "you paused it until `peft-daemon learn resume`" in told.line
     # Nothing but the user's word lets it go on.
     assert here.learner.current is not None
