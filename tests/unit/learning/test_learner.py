@@ -161,7 +161,7 @@ async def test_a_run_that_came_to_its_end_while_nobody_listened_is_asked_again(
     again.learner.start()
     await until(lambda: again.learner.store.get(again.root).serving, "what it learned")
     assert again.commands[-1][-1] == "resume"
-    assert not folder.exists()
+    await until(lambda: not folder.exists(), "that the run's files are gone")
     await again.learner.close()
 
 
