@@ -28,7 +28,7 @@ from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import update_shipped_adapters
 from peft_daemon.completion import formats
 from peft_daemon.completion.cache import GeneratedText
-from peft_daemon.completion.confidence import Evidence, Weights, WrittenToken, evidence, points, probability
+from peft_daemon.completion.confidence import Evidence, Weights, WrittenToken, evidence, last_sure, points
 from peft_daemon.completion.eagerness import LEAST
 from peft_daemon.completion.job import CompletionJob, Limits, RequestBuilder
 from peft_daemon.completion.stream import Completion, follow
@@ -154,8 +154,7 @@ class Point:
     """A point at which a suggestion may end."""
 
     end: int
-    found: Evidence | None
-    """None: the engine said nothing up to it."""
+    found: Evidence
     right: bool
 
 
@@ -172,27 +171,18 @@ class Judged:
         right = sum(takewhile(bool, (a == b for a, b in zip(answer.shown, answer.right, strict=False))))
         tokens = [WrittenToken(*each) for each in answer.tokens]
         here = Document(answer.line_before, "", language=answer.language)
-        found = []
-        for end in points(answer.shown, here, over=True):
-            known = evidence(tokens, 0, end)
-            found.append(Point(end, known if known.known else None, end <= right))
-        return cls(answer, tuple(found), right)
+        ends = points(answer.shown, here, over=True)
+        return cls(answer, tuple(Point(end, evidence(tokens, 0, end), end <= right) for end in ends), right)
 
     def shown(self, weights: Weights, least: float) -> int:
         """Return how many characters are shown."""
-        end = 0
-        for point in self.points:
-            likely = probability(point.found, weights) if point.found else None
-            if likely is not None and likely < least:
-                return end
-            end = point.end
-        return end
+        return last_sure(((each.end, each.found) for each in self.points), least, weights)[0]
 
 
 def fitted(judged: Sequence[Judged]) -> Weights:
     """Return the weights of the logistic regression; each answer counts once, however many points it has."""
-    rows = [(each, 1 / len(one.points)) for one in judged for each in one.points if each.found]
-    features = np.array([[1.0, each.found.total, each.found.unknown] for each, _ in rows if each.found])
+    rows = [(each, 1 / len(one.points)) for one in judged for each in one.points if each.found.known]
+    features = np.array([[1.0, each.found.total, each.found.unknown] for each, _ in rows])
     right, share = np.array([float(each.right) for each, _ in rows]), np.array([each for _, each in rows])
     weights = np.zeros(3)
     for _ in range(50):

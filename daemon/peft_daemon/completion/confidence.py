@@ -120,10 +120,22 @@ def sure_part(
     """
     if not least:
         return len(text), None
-    end = 0
-    for point in points(text, document, over=over):
-        likely = probability(evidence(tokens, begin, begin + point))
+    found = ((end, evidence(tokens, begin, begin + end)) for end in points(text, document, over=over))
+    end, doubt = last_sure(found, least)
+    return end if doubt is not None else end + text.startswith("\n", end), doubt
+
+
+def last_sure(
+    points: Iterable[tuple[int, Evidence]], least: float, weights: Weights = WEIGHTS
+) -> tuple[int, float | None]:
+    """Return the last point before the first that is less likely than ``least``, and how likely that one is.
+
+    Each point comes with what is known of the text up to it. 0 stands for none, and None for no such point.
+    """
+    last = 0
+    for end, found in points:
+        likely = probability(found, weights)
         if likely is not None and likely < least:
-            return end, likely
-        end = point
-    return end + text.startswith("\n", end), None
+            return last, likely
+        last = end
+    return last, None
