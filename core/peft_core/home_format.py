@@ -35,14 +35,12 @@ class HomeFormat(msgspec.Struct, frozen=True):
 
 def is_newer_home(paths: Paths) -> bool:
     """Whether a newer version has written the home, in a format that this one does not know."""
-    found = _read(paths)
-    return found is not None and found.format > HOME_FORMAT
+    return _newer(paths) is not None
 
 
 def require_known_format(paths: Paths) -> None:
     """Raise Conflict if a newer version has written the home."""
-    found = _read(paths)
-    if found is not None and found.format > HOME_FORMAT:
+    if (found := _newer(paths)) is not None:
         raise Conflict(
             f"the files in {paths.data} were written by peft-daemon {found.version}, which is newer than this one",
             why=f"their format is {found.format}, peft-daemon {__version__} knows {HOME_FORMAT}; nothing was changed",
@@ -56,6 +54,11 @@ def record_format(paths: Paths) -> None:
     if (found is None or found.format < HOME_FORMAT) and paths.data.is_dir():
         with suppress(OSError):
             write_atomic(_format_file(paths), msgspec.json.encode(HomeFormat(HOME_FORMAT, __version__)))
+
+
+def _newer(paths: Paths) -> HomeFormat | None:
+    found = _read(paths)
+    return found if found is not None and found.format > HOME_FORMAT else None
 
 
 def _read(paths: Paths) -> HomeFormat | None:
