@@ -61,6 +61,13 @@ def response(offer: str) -> CompleteResponse:
     )
 
 
+def put_in_use(store: Store, registry: AdapterRegistry, shop: OwnRepository) -> Manifest:
+    """Do what a run does that made an adapter which won."""
+    made = store("shop-learned", 1)
+    registry.use("shop-learned", Task.FILL, shop.root)
+    return made
+
+
 async def ended(here: LearnerHere) -> None:
     await until(lambda: here.learner.current is None, "the end of the run")
 
@@ -84,8 +91,7 @@ async def test_a_repository_that_is_switched_on_is_learned_and_then_waits_for_ne
     assert (now.activity, now.pid, now.steps) == (LearningActivity.RUNNING, run.pid, 9)
     assert now.line.startswith("learning shop: step ")
     assert here.commands == [[here.root, "shop-learned", "1800"]]
-    made = store("shop-learned", 1)
-    registry.use("shop-learned", Task.FILL, shop.root)
+    made = put_in_use(store, registry, shop)
     here.finish(VERDICT, registered(made))
     await ended(here)
     await until(lambda: (here.learner.waits.get(here.root) or "").startswith("nothing new"), "that it waits")
@@ -103,8 +109,7 @@ async def test_what_a_run_had_no_time_for_is_learned_by_the_next_one_if_that_one
 ) -> None:
     await here.act(LearningAction.ON)
     await here.running()
-    made = store("shop-learned", 1)
-    registry.use("shop-learned", Task.FILL, shop.root)
+    made = put_in_use(store, registry, shop)
     here.finish(VERDICT, {**registered(made), "unlearned": 400})
     await until(lambda: len(here.commands) >= 2, "the next run")
     here.finish(VERDICT, {**registered(made, in_use=False), "unlearned": 300})
@@ -153,8 +158,7 @@ async def test_a_run_that_came_to_its_end_while_nobody_listened_is_asked_again(
     folder.mkdir(parents=True)
     for name in ("run.json", "outcome.json"):
         (folder / name).write_text("{}")
-    made = store("shop-learned", 1)
-    registry.use("shop-learned", Task.FILL, shop.root)
+    made = put_in_use(store, registry, shop)
     again = make_learner()
     again.finish(VERDICT, registered(made))
     again.learner.ask(again.root)
@@ -170,8 +174,7 @@ async def test_a_repository_is_one_in_all_its_work_trees_and_the_one_used_last_i
 ) -> None:
     await here.act(LearningAction.ON)
     await here.running()
-    made = store("shop-learned", 1)
-    registry.use("shop-learned", Task.FILL, shop.root)
+    made = put_in_use(store, registry, shop)
     here.finish(VERDICT, registered(made))
     await ended(here)
     feature = str(shop.root.parent / "feature")
@@ -460,8 +463,7 @@ async def test_an_adapter_that_is_accepted_less_often_takes_itself_back(
     await settle(before.digest, [Outcome.ACCEPTED, Outcome.PARTLY, Outcome.TYPED, Outcome.REJECTED] * 20)
     here.machine.state = replace(here.machine.state, idle_s=1_000.0)
     await here.running()
-    made = store("shop-learned", 1)
-    registry.use("shop-learned", Task.FILL, shop.root)
+    made = put_in_use(store, registry, shop)
     here.finish(VERDICT, registered(made))
     await ended(here)
     await settle(made.digest, [Outcome.REJECTED] * 3)
