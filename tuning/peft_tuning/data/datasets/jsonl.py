@@ -3,9 +3,9 @@
 They come from a FILE.jsonl, one object per line, from the other kinds of files of ``rows``, or from a folder
 (``folders``). Rows as other tools write them (chats, instructions with outputs, prompts with completions) are read as
 ``intent`` and ``code``; of an answer with a fenced block, the block is the code. Columns with other names can be named.
- Optional: ``language`` (python), ``path`` and
-``kind`` for holes, ``weight`` (1), and ``split`` (train, validation, test) on every row or on none. Without it a tenth
-each is validation and test, by a hash of each question. Fields not named here are ignored.
+Optional: ``language`` (python), ``path`` and ``kind`` for holes, ``weight`` (1), and ``split`` (train, validation,
+test) on every row or on none. Without it a tenth each is validation and test, by a hash of each question. Fields not
+named here are ignored.
 """
 
 from __future__ import annotations
