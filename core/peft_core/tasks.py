@@ -7,6 +7,7 @@ clean-up leaves things behind, and a generator that still runs cannot be closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -72,6 +73,16 @@ async def run_shielded(work: Coroutine[Any, Any, T]) -> T:
             task.exception()  # retrieved, so that asyncio does not report it
         raise asyncio.CancelledError
     return task.result()
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float | None) -> None:
+    """Return when the event is set, or after so many seconds (None: only then).
+
+    ``asyncio.wait_for`` loses a cancellation that comes together with the event, up to Python 3.11.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:

@@ -24,7 +24,7 @@ from peft_core.errors import PeftDaemonError
 from peft_core.paths import Paths
 from peft_core.settings import Settings
 from peft_core.status_types import LearningChoice
-from peft_core.tasks import cancel_and_wait
+from peft_core.tasks import cancel_and_wait, wait_for_event
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.learning import repository, versions
 from peft_daemon.learning.conclusion import RETRY_S, Conclusion, conclude
@@ -225,8 +225,7 @@ class Learner:
             except Exception:  # nobody else would hear of it
                 log.exception("learning in the background failed")
                 wait_s = RETRY_S[-1]
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), wait_s)
+            await wait_for_event(self._wake, wait_s)
             self._wake.clear()
 
     async def _look(self) -> float | None:
@@ -391,7 +390,8 @@ class Learner:
         except asyncio.CancelledError:
             current.ending = "the daemon ended"
             await current.run.end_within(CLOSE_S)
-            self._conclude(current, await ended)
+            with contextlib.suppress(PeftDaemonError, OSError):  # they must not take the place of the cancellation
+                self._conclude(current, await ended)
             raise
 
     async def _decide(self, current: CurrentRun) -> None:

@@ -92,7 +92,8 @@ class LearningService:
         if request.action is LearningAction.PAUSE:
             now = time.time()
             pause = Pause(None if request.seconds is None else now + request.seconds, now)
-        await asyncio.to_thread(self._store.set_pause, pause)
+        # Without an await in between: the run that pauses for it is noted after it.
+        self._store.set_pause(pause)
         self._learner.note("", LearningEvent.SWITCHED, f"you paused it {pause.words}" if pause else "you resumed it")
         if pause:
             self._learner.give_way(YOU_PAUSED.format(pause.words))

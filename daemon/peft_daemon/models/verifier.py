@@ -26,6 +26,7 @@ import msgspec
 
 from peft_core.errors import PeftDaemonError, UnusableFile
 from peft_core.files import FileStamp, sample_sha256
+from peft_core.tasks import wait_for_event
 from peft_daemon.models.catalogue import ModelEntry
 from peft_daemon.models.content import ContentStamp, VerificationRecord, content_sample, content_stamp
 from peft_daemon.models.optimized import (
@@ -96,8 +97,7 @@ class ModelVerifier:
     async def watch(self, on_damage: Callable[[UnusableFile], Awaitable[None]]) -> None:
         """Check the file in use until cancelled; ``on_damage`` is called when it turns out to be damaged."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), STAMP_CHECK_INTERVAL_S)
+            await wait_for_event(self._wake, STAMP_CHECK_INTERVAL_S)
             self._wake.clear()
             try:
                 await self._check_loaded(on_damage)

@@ -8,7 +8,7 @@ from contextvars import Context, ContextVar
 
 import pytest
 
-from peft_core.tasks import BackgroundTasks, cancel_and_wait, run_shielded
+from peft_core.tasks import BackgroundTasks, cancel_and_wait, run_shielded, wait_for_event
 
 
 class Work:
@@ -150,3 +150,22 @@ async def test_tasks_with_a_context_of_their_own_do_not_see_that_of_their_spawne
         tasks.spawn(look())
         await tasks.wait()
     assert seen == ["abc", "abc", "none", "none"]
+
+
+@pytest.mark.parametrize("seconds", [None, 60.0])
+async def test_a_cancellation_that_comes_with_the_event_is_not_lost(seconds: float | None) -> None:
+    event = asyncio.Event()
+    waiting = asyncio.create_task(wait_for_event(event, seconds))
+    await asyncio.sleep(0.01)
+    event.set()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_an_event_is_waited_for_at_most_so_long() -> None:
+    event = asyncio.Event()
+    await wait_for_event(event, 0.001)
+    assert not event.is_set()
+    event.set()
+    await wait_for_event(event, None)

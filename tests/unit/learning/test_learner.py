@@ -177,6 +177,7 @@ async def test_a_repository_is_one_in_all_its_work_trees_and_the_one_used_last_i
     made = put_in_use(store, registry, shop)
     here.finish(VERDICT, registered(made))
     await ended(here)
+    await until(lambda: (here.learner.waits.get(here.root) or "").startswith("nothing new"), "that it waits")
     feature = str(shop.root.parent / "feature")
     shop.git("worktree", "add", "--quiet", feature, "-b", "feature")
     assert (await here.service.status(feature)).here == await here.here()
