@@ -25,7 +25,7 @@ MAX_LINES = 200
 _VARIANTS = {"#": r"#+(?!!)", "//": r"//[/!]?", "--": r"--+", ";": r";+", "%": r"%+"}
 """By the mark that begins a comment: a pattern for its variants."""
 _FOR_TOOLS = re.compile(
-    r"""!|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
+    r"""!|%%|%[a-z_]|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
     |(?:coding|vim?|type|pragma|pylint|flake8|ruff|mypy|pyright|fmt|isort|yapf|go|rubocop|frozen_string_literal)[:=]""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -52,12 +52,21 @@ class DocumentSnapshot:
     """Characters of the cursor's line before the cursor."""
     eol: str
     encoding: Encoding
+    file_uri: str
+    """URI of the file that the document is, or is a part of."""
+    foreign_suffix: int = 0
+    """Characters at the end of ``suffix`` that belong to other documents, which no suggestion overwrites."""
 
     @property
     def path(self) -> str | None:
-        """Path of the document on this machine; None for one that is unsaved, remote, or refused by the daemon."""
-        path = to_fs_path(self.uri) if self.uri.startswith("file:") else None
+        """Path of the file on this machine; None for one that is unsaved, remote, or refused by the daemon."""
+        path = to_fs_path(self.file_uri) if self.file_uri.startswith("file:") else None
         return path if path is not None and len(path) <= MAX_PATH_CHARS else None
+
+    def replaced(self, characters: int) -> str:
+        """Return the text that a suggestion overwrites: so many characters after the cursor, of this document."""
+        own = len(self.suffix) - self.foreign_suffix
+        return self.suffix[: min(max(characters, 0), own)]
 
     @property
     def real_path(self) -> str | None:
@@ -84,7 +93,7 @@ class DocumentSnapshot:
 
     def after(self, characters: int) -> types.Position:
         """Return the position ``characters`` of ``suffix`` after the cursor."""
-        passed = self.suffix[: max(characters, 0)]
+        passed = self.replaced(characters)
         if "\n" not in passed:
             return self.position(self.offset + len(passed))
         last = passed.rpartition("\n")[2]
@@ -118,8 +127,27 @@ class OpenDocument:
     """One open document; changed in place by the editor's edits."""
 
     def __init__(self, uri: str, language: str, version: int, text: str) -> None:
-        self.uri, self.language, self.version = uri, language, version
+        self.uri, self.version = uri, version
         self.lines = split_lines(text)
+        self._language = language
+
+    @property
+    def language(self) -> str:
+        """The usual id of its language."""
+        return self._language
+
+    @property
+    def file_uri(self) -> str:
+        """URI of the file that it is, or is a part of."""
+        return self.uri
+
+    def model_lines(self, cursor_line: int) -> Sequence[str]:
+        """Return its lines as the model reads them; the cursor's line is unchanged, and so is their number."""
+        return self.lines
+
+    def surroundings(self, room_above: int, room_below: int) -> tuple[str, str]:
+        """Return the text that the model reads above and below the document, of at most so many characters."""
+        return "", ""
 
     @property
     def text(self) -> str:
@@ -193,32 +221,35 @@ class OpenDocument:
 
     def around(self, number: int, offset: int, encoding: Encoding) -> DocumentSnapshot:
         """Take a snapshot with the cursor ``offset`` characters into a line."""
-        line = self.lines[number]
+        lines, line = self.model_lines(number), self.lines[number]
         before = [line[:offset][-MAX_PREFIX_CHARS:]]
-        room = MAX_PREFIX_CHARS - len(before[0])
-        for above in range(number - 1, -1, -1):
-            room -= len(self.lines[above])
-            if room < 0:
+        room_above = MAX_PREFIX_CHARS - len(before[0])
+        for index in range(number - 1, -1, -1):
+            room_above -= len(lines[index])
+            if room_above < 0:
                 break
-            before.append(self.lines[above])
+            before.append(lines[index])
         after = [line[offset : offset + MAX_SUFFIX_CHARS]]
-        room = MAX_SUFFIX_CHARS - len(after[0])
-        for below in range(number + 1, len(self.lines)):
-            room -= len(self.lines[below])
-            if room < 0:
+        room_below = MAX_SUFFIX_CHARS - len(after[0])
+        for index in range(number + 1, len(lines)):
+            room_below -= len(lines[index])
+            if room_below < 0:
                 break
-            after.append(self.lines[below])
+            after.append(lines[index])
+        above, below = (_as_model_text(each) for each in self.surroundings(room_above, room_below))
         return DocumentSnapshot(
             uri=self.uri,
             version=self.version,
             language=self.language,
-            prefix=_as_model_text("".join(reversed(before))),
-            suffix=_as_model_text("".join(after)),
+            prefix=above + _as_model_text("".join(reversed(before))),
+            suffix=_as_model_text("".join(after)) + below,
             line=number,
             text=content(line),
             offset=offset,
             eol=_line_end(line) or _line_end(self.lines[max(number - 1, 0)]) or "\n",
             encoding=encoding,
+            file_uri=self.file_uri,
+            foreign_suffix=len(below),
         )
 
 
@@ -231,7 +262,11 @@ class OpenDocuments:
 
     def open(self, item: types.TextDocumentItem) -> None:
         """Add a document with the text that the editor shows."""
-        self._open[item.uri] = OpenDocument(item.uri, language_id(item.language_id), item.version, item.text)
+        self.add(OpenDocument(item.uri, language_id(item.language_id), item.version, item.text))
+
+    def add(self, document: OpenDocument) -> None:
+        """Add a document, in place of one with the same URI."""
+        self._open[document.uri] = document
 
     def change(self, params: types.DidChangeTextDocumentParams) -> Sequence[ContentChange]:
         """Apply the editor's edits and return them; those of a document that is not open are ignored."""
@@ -239,6 +274,11 @@ class OpenDocuments:
         if document is None:
             return ()
         return document.change(params.content_changes, params.text_document.version, self.encoding)
+
+    def file_uri(self, uri: str) -> str:
+        """Return the URI of the file that a document is, or is a part of."""
+        document = self._open.get(uri)
+        return document.file_uri if document else uri
 
     def close(self, uri: str) -> None:
         """Forget a document."""

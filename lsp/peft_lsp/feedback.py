@@ -75,7 +75,7 @@ class FeedbackReporter:
             start=(snapshot.line, snapshot.offset - len(context.begun)),
             text=normalize_line_ends(context.text),
             typed=len(context.begun),
-            over=snapshot.suffix[:replaced],
+            over=snapshot.replaced(replaced),
         )
         self._contexts[suggestion.id] = context
         tracker = self._trackers.setdefault(snapshot.uri, SuggestionTracker())

@@ -108,7 +108,7 @@ class RecentEdits:
     def edited(self, uri: str, edits: Sequence[ContentChange]) -> None:
         """Note the edits of a document, unless it holds secrets."""
         document = self._documents.get(uri)
-        if document is None or secret_file(uri, document.language) is not None:
+        if document is None or secret_file(document.file_uri, document.language) is not None:
             return
         for edit in edits:
             self._regions = with_edit(self._regions, uri, edit)
@@ -125,7 +125,7 @@ class RecentEdits:
         """Keep the text of the regions of a document that is about to be closed."""
         document = self._documents.get(uri)
         self._regions = tuple(
-            replace(each, text=region_text(each, document))
+            replace(each, uri=document.file_uri, text=region_text(each, document))
             if document and each.uri == uri and each.text is None
             else each
             for each in self._regions
@@ -146,7 +146,7 @@ class RecentEdits:
         self._saved = {}
         edits: dict[str, list[EditedRegion]] = {root: [] for root in self._sent}
         for region in self._regions:
-            path, document = _path(region.uri), self._documents.get(region.uri)
+            path, document = _path(self._documents.file_uri(region.uri)), self._documents.get(region.uri)
             text = region.text if region.text is not None else region_text(region, document) if document else ""
             root = self._workspace_of(path) if path else None
             if path and root and text:

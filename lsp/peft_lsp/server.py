@@ -69,6 +69,21 @@ class PeftProtocol(LanguageServerProtocol):
         """Forget a document."""
         notifications.did_close(self._server.session, params)
 
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
+    def lsp_notebook_document__did_open(self, params: types.DidOpenNotebookDocumentParams) -> None:
+        """Add a notebook."""
+        notifications.notebook_did_open(self._server.session, params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CHANGE)
+    def lsp_notebook_document__did_change(self, params: types.DidChangeNotebookDocumentParams) -> None:
+        """Follow a notebook's cells."""
+        notifications.notebook_did_change(self._server.session, params)
+
+    @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)
+    def lsp_notebook_document__did_close(self, params: types.DidCloseNotebookDocumentParams) -> None:
+        """Forget a notebook."""
+        notifications.notebook_did_close(self._server.session, params)
+
     @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
     async def lsp_workspace__execute_command(  # type: ignore[override]  # pygls takes any kind of handler
         self, params: types.ExecuteCommandParams
@@ -94,7 +109,14 @@ class PeftLanguageServer(LanguageServer):
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         """``params``: the client's ``InitializeParams``, as JSON."""
-        super().__init__(SERVER_NAME, __version__, types.TextDocumentSyncKind.Incremental, protocol_cls=PeftProtocol)
+        notebooks = types.NotebookDocumentSyncOptions([types.NotebookDocumentFilterWithNotebook("*")], save=True)
+        super().__init__(
+            SERVER_NAME,
+            __version__,
+            types.TextDocumentSyncKind.Incremental,
+            notebook_document_sync=notebooks,
+            protocol_cls=PeftProtocol,
+        )
         self.session = Session(
             Client(self, shows_questions=shows_questions(params)),
             encoding=position_encoding(params),
@@ -126,6 +148,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     kinds = types.CodeActionOptions(code_action_kinds=[GENERATE_KIND])
     handle(types.TEXT_DOCUMENT_CODE_ACTION, code_action, kinds)
     handle(types.TEXT_DOCUMENT_DID_SAVE, notifications.did_save)
+    handle(types.NOTEBOOK_DOCUMENT_DID_SAVE, notifications.notebook_did_save)
     handle(types.WORKSPACE_DID_CHANGE_CONFIGURATION, notifications.did_change_configuration)
     handle(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, notifications.did_change_workspace_folders)
     handle(CURSOR_NOTIFICATION, notifications.cursor_moved)

@@ -20,6 +20,7 @@ from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoar
 from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
 from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
 from peft_lsp.learning import LearningWatcher
+from peft_lsp.notebooks import OpenNotebooks
 from peft_lsp.prefetch import Continuations, Prefetch, likely_position
 from peft_lsp.recent_edits import RecentEdits
 from peft_lsp.settings import EditorSettings, SettingsCache
@@ -48,8 +49,10 @@ class Session:
         self.client = client
         self.folders = WorkspaceFolders(folders)
         self.documents = OpenDocuments(encoding)
+        """All documents, cells of notebooks among them."""
+        self.notebooks = OpenNotebooks()
         self.board = StatusBoard(client.show_status)
-        self.settings = SettingsCache(options, client.pull_settings, client.warn_once, self._settings_changed)
+        self.settings = SettingsCache(options, self._ask_settings, client.warn_once, self._settings_changed)
         self.debounce = Debounce()
         self.daemon = DaemonConnection(self.board)
         self.feedback = FeedbackReporter(self.documents, self.daemon)
@@ -128,8 +131,8 @@ class Session:
         """
         if snapshot.is_empty_or_binary:
             self.silences.note(snapshot, Decider.DOCUMENT)
-        elif (why := settings.why_off(snapshot.uri, snapshot.language)) is not None:
-            self.silences.note(snapshot, settings.who_turns_off(snapshot.uri, snapshot.language), why)
+        elif (why := settings.why_off(snapshot.file_uri, snapshot.language)) is not None:
+            self.silences.note(snapshot, settings.who_turns_off(snapshot.file_uri, snapshot.language), why)
             if not automatic:
                 self.client.inform_once(why)
         elif automatic and snapshot.word_follows:
@@ -174,14 +177,20 @@ class Session:
             return False
         snapshot = document.around(*likely_position(document, position), self.documents.encoding)
         settings = await self.settings.of(uri)
-        if snapshot.is_empty_or_binary or settings.why_off(uri, snapshot.language) is not None:
+        if snapshot.is_empty_or_binary or settings.why_off(snapshot.file_uri, snapshot.language) is not None:
             return False
         return await self.daemon.warm(self.request_at(snapshot, settings, purpose=self.purpose))
 
     def documents_changed(self) -> None:
         """Update the status with the open documents in which suggestions are off."""
-        found = ((each.uri, self.settings.known(each.uri).why_off(each.uri, each.language)) for each in self.documents)
+        found = (
+            (each.uri, self.settings.known(each.uri).why_off(each.file_uri, each.language)) for each in self.documents
+        )
         self.board.documents(DocumentOff(uri, why) for uri, why in found if why)
+
+    async def _ask_settings(self, uri: str | None) -> object:
+        """Ask for the settings of a document by its file: an editor may know no folder of a notebook's cell."""
+        return await self.client.pull_settings(None if uri is None else self.documents.file_uri(uri))
 
     def _settings_changed(self) -> None:
         self.board.enable(self.settings.enabled_somewhere)

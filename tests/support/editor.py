@@ -24,8 +24,10 @@ WORKSPACE = types.WorkspaceClientCapabilities(
     did_change_configuration=types.DidChangeConfigurationClientCapabilities(dynamic_registration=True),
 )
 QUESTIONS = types.ShowMessageRequestClientCapabilities(types.ClientShowMessageActionItemOptions(True))
+NOTEBOOKS = types.NotebookDocumentClientCapabilities(types.NotebookDocumentSyncClientCapabilities())
 MODERN = types.ClientCapabilities(
     text_document=INLINE,
+    notebook_document=NOTEBOOKS,
     workspace=WORKSPACE,
     window=types.WindowClientCapabilities(work_done_progress=True, show_message=QUESTIONS),
 )
@@ -84,6 +86,33 @@ class Editor:
         self._versions[uri] = 1
         self.client.text_document_did_open(
             types.DidOpenTextDocumentParams(types.TextDocumentItem(uri, language, 1, text))
+        )
+
+    def open_notebook(self, uri: str, cells: Mapping[str, tuple[str, str]]) -> None:
+        """Show a notebook; ``cells`` has the language and the text of each by its URI, in their order."""
+        kinds, texts = [], []
+        for cell, (language, text) in cells.items():
+            markup = language == "markdown"
+            kinds.append(
+                types.NotebookCell(types.NotebookCellKind.Markup if markup else types.NotebookCellKind.Code, cell)
+            )
+            texts.append(types.TextDocumentItem(cell, language, 1, text))
+        document = types.NotebookDocument(uri, "jupyter-notebook", 1, kinds)
+        self.client.notebook_document_did_open(types.DidOpenNotebookDocumentParams(document, texts))
+
+    def edit_cell(self, notebook: str, uri: str, start: tuple[int, int], end: tuple[int, int], text: str) -> None:
+        """Replace a range of a cell."""
+        self._versions[uri] = self._versions.get(uri, 1) + 1
+        change = types.TextDocumentContentChangePartial(types.Range(types.Position(*start), types.Position(*end)), text)
+        identity = types.VersionedTextDocumentIdentifier(self._versions[uri], uri)
+        cells = types.NotebookDocumentCellChanges(
+            text_content=[types.NotebookDocumentCellContentChanges(identity, [change])]
+        )
+        self.client.notebook_document_did_change(
+            types.DidChangeNotebookDocumentParams(
+                types.VersionedNotebookDocumentIdentifier(self._versions[uri], notebook),
+                types.NotebookDocumentChangeEvent(cells=cells),
+            )
         )
 
     def edit(self, uri: str, start: tuple[int, int], end: tuple[int, int], text: str) -> None:

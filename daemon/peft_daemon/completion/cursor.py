@@ -128,7 +128,7 @@ _NOT_FOR_PEOPLE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _FOR_TOOLS = re.compile(
-    r"""!|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
+    r"""!|%%|%[a-z_]|-\*-|@ts-|\+build[ ]|spdx-|no(?:qa|sec|lint)\b|(?:es|ts|js)lint-|prettier-|clang-format[ ]
     |(?:coding|vim?|type|pragma|pylint|flake8|ruff|mypy|pyright|fmt|isort|yapf|go|rubocop|frozen_string_literal)[:=]""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -12,6 +12,8 @@ from peft_core import __version__
 from peft_core.code.positions import Encoding, negotiate
 from peft_lsp import COMMANDS, COMPLETION_TRIGGERS, GENERATE_KIND, SERVER_NAME
 
+NOTEBOOKS: Mapping[str, Any] = {"notebookSelector": [{"notebook": "*"}], "save": True}
+"""Notebooks of every kind are followed, with all their cells."""
 INCREMENTAL = 2
 """``TextDocumentSyncKind``: the editor sends its edits, not the whole text."""
 
@@ -57,6 +59,8 @@ def result(params: Mapping[str, Any]) -> dict[str, Any]:
         "executeCommandProvider": {"commands": list(COMMANDS)},
         "workspace": {"workspaceFolders": {"supported": True, "changeNotifications": True}},
     }
+    if member(params, "capabilities", "notebookDocument") is not None:
+        capabilities["notebookDocumentSync"] = NOTEBOOKS
     if wants_completion_list(params):
         capabilities["completionProvider"] = {"triggerCharacters": list(COMPLETION_TRIGGERS)}
     return {"capabilities": capabilities, "serverInfo": {"name": SERVER_NAME, "version": __version__}}

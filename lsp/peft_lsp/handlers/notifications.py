@@ -1,14 +1,17 @@
-"""Notifications of the client: documents, the cursor, settings and folders."""
+"""Notifications of the client: documents, notebooks, the cursor, settings and folders."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from lsprotocol import types
 
+from peft_core.code.languages import language_id
 from peft_lsp import CURSOR_NOTIFICATION, SETTINGS_SECTION
+from peft_lsp.documents import OpenDocument
 from peft_lsp.session import Session
 
 log = logging.getLogger(__name__)
@@ -21,11 +24,8 @@ async def initialized(session: Session, _: types.InitializedParams) -> None:
 
 def did_open(session: Session, params: types.DidOpenTextDocumentParams) -> None:
     """``textDocument/didOpen``: add a document."""
-    # Some clients open a document again without closing it; positions in its old text are invalid then.
-    session.feedback.document_closing(params.text_document.uri)
-    session.documents.open(params.text_document)
-    session.prefetch.opened(params.text_document.uri)
-    session.documents_changed()
+    item = params.text_document
+    _open(session, (OpenDocument(item.uri, language_id(item.language_id), item.version, item.text),))
 
 
 def did_change(session: Session, params: types.DidChangeTextDocumentParams) -> None:
@@ -46,13 +46,62 @@ def did_save(session: Session, params: types.DidSaveTextDocumentParams) -> None:
 
 def did_close(session: Session, params: types.DidCloseTextDocumentParams) -> None:
     """``textDocument/didClose``: forget a document."""
-    uri = params.text_document.uri
-    session.continuations.stop(uri)
-    session.prefetch.closed(uri)
-    session.feedback.document_closing(uri)
-    session.recent_edits.closing(uri)
-    session.documents.close(uri)
-    session.settings.forget(uri)
+    _close(session, (params.text_document.uri,))
+
+
+def notebook_did_open(session: Session, params: types.DidOpenNotebookDocumentParams) -> None:
+    """``notebookDocument/didOpen``: add a notebook and its cells."""
+    if (before := session.notebooks.get(params.notebook_document.uri)) is not None:
+        _close(session, [each.uri for each in before.cells])
+    _open(session, session.notebooks.open(params).cells)
+
+
+def notebook_did_change(session: Session, params: types.DidChangeNotebookDocumentParams) -> None:
+    """``notebookDocument/didChange``: follow the cells: their order, their kinds and their texts."""
+    notebook, change = session.notebooks.get(params.notebook_document.uri), params.change.cells
+    if notebook is None or change is None:
+        return
+    if (structure := change.structure) is not None:
+        closed = notebook.remove(each.uri for each in structure.did_close or ())
+        _close(session, closed)
+        notebook.rearrange(structure.array)
+        _open(session, notebook.add(structure.did_open or ()))
+    notebook.update(change.data or ())
+    for text in change.text_content or ():
+        did_change(session, types.DidChangeTextDocumentParams(text.document, text.changes))
+
+
+def notebook_did_save(session: Session, params: types.DidSaveNotebookDocumentParams) -> None:
+    """``notebookDocument/didSave``: note that the notebook's file was written."""
+    if (notebook := session.notebooks.get(params.notebook_document.uri)) is not None:
+        for cell in notebook.cells:
+            session.prefetch.saved(cell.uri)
+        session.recent_edits.saved(notebook.uri)
+
+
+def notebook_did_close(session: Session, params: types.DidCloseNotebookDocumentParams) -> None:
+    """``notebookDocument/didClose``: forget a notebook and its cells."""
+    if (notebook := session.notebooks.close(params.notebook_document.uri)) is not None:
+        _close(session, [each.uri for each in notebook.cells])
+
+
+def _open(session: Session, documents: Iterable[OpenDocument]) -> None:
+    for document in documents:
+        # Some clients open a document again without closing it; positions in its old text are invalid then.
+        session.feedback.document_closing(document.uri)
+        session.documents.add(document)
+        session.prefetch.opened(document.uri)
+    session.documents_changed()
+
+
+def _close(session: Session, uris: Iterable[str]) -> None:
+    for uri in uris:
+        session.continuations.stop(uri)
+        session.prefetch.closed(uri)
+        session.feedback.document_closing(uri)
+        session.recent_edits.closing(uri)
+        session.documents.close(uri)
+        session.settings.forget(uri)
     session.documents_changed()
 
 

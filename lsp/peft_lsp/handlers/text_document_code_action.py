@@ -19,7 +19,7 @@ async def code_action(session: Session, params: types.CodeActionParams) -> list[
     It is offered also if suggestions are switched off in general, but not in a language in which they are off.
     """
     document = session.documents.get(params.text_document.uri)
-    if document is None or not _is_requested(params.context.only) or why_secret(document.uri, document.language):
+    if document is None or not _is_requested(params.context.only) or why_secret(document.file_uri, document.language):
         return []
     prose = comments.find_prose(document.lines, document.language, *selected_lines(params.range))
     if prose is None or (await session.settings.of(document.uri)).disables(document.language):

@@ -140,7 +140,7 @@ async def generate(session: Session, params: types.ExecuteCommandParams) -> bool
     """
     (target,) = msgspec.convert(params.arguments or [], tuple[GenerateArguments])
     document = session.documents.get(target.uri)
-    if document is not None and (why := why_secret(document.uri, document.language)) is not None:
+    if document is not None and (why := why_secret(document.file_uri, document.language)) is not None:
         session.client.inform(why)
         return False
     prose = comments.find_prose(document.lines, document.language, target.line, target.line) if document else None
@@ -228,7 +228,7 @@ async def propose(session: Session, params: types.ExecuteCommandParams) -> dict[
     document = session.documents.get(target.uri)
     if document is None:
         raise InvalidInput("that document is not open", fix="Open it in the editor first")
-    if (why := why_secret(document.uri, document.language)) is not None:
+    if (why := why_secret(document.file_uri, document.language)) is not None:
         session.client.inform(why)
         return None
     settings = await session.settings.of(target.uri)

@@ -57,6 +57,8 @@ def test_a_request_is_found(source: str, sentence: str, indentation: str, lead: 
         ("#!/usr/bin/env python3\n# -*- coding: utf-8 -*-\n", "python"),
         ("# coding=utf-8\n", "python"),
         ("# pylint: disable=all\n", "python"),
+        ("# %%\n", "python"),
+        ("# %matplotlib inline\n", "python"),
         ("# SPDX-License-Identifier: MIT\n", "python"),
         ("#!/bin/sh\n", "shellscript"),
         ("# frozen_string_literal: true\n", "ruby"),
