@@ -105,6 +105,13 @@ class Eagerness(StrEnum):
     """By what the user took of late; ``medium`` until that says something."""
 
 
+class Scope(StrEnum):
+    """A part of a document that is not code."""
+
+    COMMENT = "comment"
+    STRING = "string"
+
+
 class SamplingParams(msgspec.Struct, frozen=True):
     """How the next token is chosen, from a client's request down to the engine."""
 
@@ -139,6 +146,8 @@ class CompleteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """A keystroke asked, not a person: the daemon may wait for a pause in typing before it starts the model."""
     eagerness: Eagerness | None = None
     """Leave out what the model is too unsure of; null: nothing is left out for that."""
+    silent_in: Annotated[list[Scope], Meta(max_length=len(Scope))] = []
+    """Begin no suggestion there; one that began before goes on, and a comment that asks for code gets it."""
     show_after_ms: Milliseconds | None = None
     """Answer with what is complete by then, and ``more``, while the model goes on; null: with all of it."""
     adapter: Name | None = None

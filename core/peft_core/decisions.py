@@ -46,6 +46,12 @@ class Decider(StrEnum):
     IN_WORD = "in_word"
     IN_SECRET = "in_secret"  # noqa: S105  (a place in a document)
     NOTHING_AROUND = "nothing_around"
+    IN_COMMENT = "in_comment"
+    IN_STRING = "in_string"
+    FILE_PATTERN = "file_pattern"
+    """The editor's setting ``disabledFiles``."""
+    DISMISSED = "dismissed"
+    """The user refused the same suggestion there before."""
 
     DELAY = "delay"
     """The editor's setting ``delayMs``."""
@@ -169,6 +175,16 @@ _WORDS: Mapping[Decider, tuple[str, str]] = {
         "the cursor stands in a value that looks like a key or a password",
         "Such values are not completed (docs/privacy.md)",
     ),
+    Decider.IN_COMMENT: (
+        "the cursor stands in a comment",
+        "Ask by key, or take `comment` out of the editor's setting `silentIn`",
+    ),
+    Decider.IN_STRING: (
+        "the cursor stands in a string",
+        "Ask by key, or take `string` out of the editor's setting `silentIn`",
+    ),
+    Decider.FILE_PATTERN: ("{detail}", "Take the pattern out of the editor's setting `disabledFiles`"),
+    Decider.DISMISSED: ("you refused the same suggestion in this place", "Ask by key to see it again"),
     Decider.NOTHING_AROUND: (
         "there is nothing around the cursor to go by",
         "Type the first characters, or a comment that says what the code should do",

@@ -12,6 +12,8 @@ MORE_NOTIFICATION = "peft-daemon/more"
 """To the client: the suggestion at a position has grown; the client may ask for it again."""
 CURSOR_NOTIFICATION = "peft-daemon/cursor"
 """From the client: the cursor was moved without an edit."""
+DISMISSED_NOTIFICATION = "peft-daemon/dismissed"
+"""From the client: the user refused the suggestion that is shown at a position."""
 
 GENERATE_COMMAND = "peft-daemon.generate"
 PROPOSE_COMMAND = "peft-daemon.propose"

@@ -59,6 +59,8 @@ class FeedbackReporter:
         self._documents, self._daemon = documents, daemon
         self._trackers: dict[str, SuggestionTracker] = {}
         self._contexts: dict[str, SuggestionContext] = {}
+        self._alternatives: dict[str, tuple[str, SuggestionContext]] = {}
+        """What was offered with the suggestion that was shown last: by id, that one's id, and its own context."""
         self._alarm: asyncio.TimerHandle | None = None
         self._sending = BackgroundTasks(log, "feedback could not be sent")
 
@@ -69,19 +71,25 @@ class FeedbackReporter:
 
     def show(self, context: SuggestionContext) -> str:
         """Track a suggestion that is about to be shown; return the id with which the editor reports acceptance."""
-        snapshot, replaced = context.snapshot, context.response.replace_after
-        suggestion = TrackedSuggestion(
-            id=context.response.id,
-            start=(snapshot.line, snapshot.offset - len(context.begun)),
-            text=normalize_line_ends(context.text),
-            typed=len(context.begun),
-            over=snapshot.replaced(replaced),
-        )
+        suggestion = _tracked(context)
         self._contexts[suggestion.id] = context
-        tracker = self._trackers.setdefault(snapshot.uri, SuggestionTracker())
+        self._alternatives.clear()
+        tracker = self._trackers.setdefault(context.snapshot.uri, SuggestionTracker())
         shown = tracker.show(suggestion, time.monotonic())
         self._schedule()
         return shown
+
+    def offer(self, shown: str, alternative: SuggestionContext) -> str:
+        """Note what the editor can show in place of the suggestion ``shown``; return its id."""
+        id_ = alternative.response.id
+        self._alternatives[id_] = (shown, alternative)
+        return id_
+
+    def dismiss(self, uri: str) -> None:
+        """Note that the user refused what is shown in a document."""
+        if (tracker := self._trackers.get(uri)) is not None:
+            tracker.dismiss(time.monotonic())
+            self._schedule()
 
     def document_changed(self, uri: str, changes: Iterable[ContentChange]) -> None:
         """Follow the suggestions of a document through its changes."""
@@ -91,6 +99,11 @@ class FeedbackReporter:
 
     def accept(self, id_: str) -> None:
         """Note that the editor inserted a suggestion; unknown ones are ignored."""
+        if (alternative := self._alternatives.pop(id_, None)) is not None:
+            shown, context = alternative
+            self._contexts[id_] = context
+            tracker = self._trackers.setdefault(context.snapshot.uri, SuggestionTracker())
+            tracker.replace(shown, _tracked(context), time.monotonic())
         for tracker in self._trackers.values():
             if tracker.accept(id_, time.monotonic()):
                 break
@@ -135,6 +148,17 @@ class FeedbackReporter:
             context = self._contexts.get(settled.suggestion.id)
             if context is not None:
                 self._sending.spawn(self._daemon.record(feedback_record(settled, context, document)))
+
+
+def _tracked(context: SuggestionContext) -> TrackedSuggestion:
+    snapshot = context.snapshot
+    return TrackedSuggestion(
+        id=context.response.id,
+        start=(snapshot.line, snapshot.offset - len(context.begun)),
+        text=normalize_line_ends(context.text),
+        typed=len(context.begun),
+        over=snapshot.replaced(context.response.replace_after),
+    )
 
 
 def feedback_record(

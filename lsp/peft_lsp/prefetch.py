@@ -151,9 +151,11 @@ class Continuations:
         """
         asked, whole = self._whole.get(snapshot.uri, (None, None))
         self.stop(snapshot.uri)
-        if asked is None or asked != msgspec.structs.replace(_whole_of(request), eagerness=asked.eagerness):
+        if asked is None:
             return None
-        return whole
+        # What is asked by hand differs in what is shown of it.
+        now = msgspec.structs.replace(_whole_of(request), eagerness=asked.eagerness, silent_in=asked.silent_in)
+        return whole if asked == now else None
 
     def stop(self, uri: str) -> None:
         """End the continuation of a document that was edited or closed."""

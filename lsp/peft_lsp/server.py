@@ -24,7 +24,13 @@ from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from peft_core import __version__
 from peft_core.process_identity import ProcessIdentity
-from peft_lsp import COMPLETION_TRIGGERS, CURSOR_NOTIFICATION, GENERATE_KIND, SERVER_NAME
+from peft_lsp import (
+    COMPLETION_TRIGGERS,
+    CURSOR_NOTIFICATION,
+    DISMISSED_NOTIFICATION,
+    GENERATE_KIND,
+    SERVER_NAME,
+)
 from peft_lsp.client import Client
 from peft_lsp.handlers import notifications
 from peft_lsp.handlers.initialize import (
@@ -152,6 +158,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     handle(types.WORKSPACE_DID_CHANGE_CONFIGURATION, notifications.did_change_configuration)
     handle(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, notifications.did_change_workspace_folders)
     handle(CURSOR_NOTIFICATION, notifications.cursor_moved)
+    handle(DISMISSED_NOTIFICATION, notifications.dismissed)
     for name, command in COMMAND_HANDLERS.items():
         server.command(name)(partial(with_protocol_errors(command), session))
     return server

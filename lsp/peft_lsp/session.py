@@ -23,6 +23,7 @@ from peft_lsp.learning import LearningWatcher
 from peft_lsp.notebooks import OpenNotebooks
 from peft_lsp.prefetch import Continuations, Prefetch, likely_position
 from peft_lsp.recent_edits import RecentEdits
+from peft_lsp.refusals import Refusals
 from peft_lsp.settings import EditorSettings, SettingsCache
 from peft_lsp.silences import Silences
 
@@ -59,6 +60,7 @@ class Session:
         self.continuations = Continuations(self.documents, self.daemon.complete_in_background, client.announce_more)
         self.prefetch = Prefetch(self.warm_up)
         self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
+        self.refusals = Refusals()
         self.silences = Silences(self.daemon.report_decisions, self.folders.around)
         self.learning = LearningWatcher(self.daemon, client, lambda: self.folders.paths, self.board.learning)
         self.exiting = False

@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Coroutine, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from peft_core.api_types import Eagerness, Name, TokenCount
+from peft_core.api_types import Eagerness, Name, Scope, TokenCount
 from peft_core.code.languages import language_id
 from peft_core.decisions import Decider
-from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, why_secret
+from peft_core.errors import InvalidInput
+from peft_core.privacy.files import PROSE_LANGUAGES, prose_language, uri_path, why_secret
+
+if TYPE_CHECKING:
+    from peft_core.code.patterns import FilePatterns
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +49,17 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     time_budget_ms: TimeBudgetMs | None = None
     disabled_languages: list[str] = msgspec.field(default_factory=lambda: list(PROSE_LANGUAGES))
     """Language ids without completions. Files that hold secrets never have completions."""
+    disabled_files: list[str] = []
+    """Patterns of files without completions, as in a .gitignore; those with a folder count anywhere too."""
+    silent_in: Annotated[list[Scope], Meta(max_length=len(Scope))] = msgspec.field(default_factory=lambda: list(Scope))
+    """Where no suggestion begins that nobody asked for by hand; a comment that asks for code gets it."""
     delay_ms: Annotated[int, Meta(ge=0, le=5000)] | None = None
     """Delay from a keystroke to the request to the daemon. Null: no delay here; the daemon decides when to ask the
     model. A request made by hand never waits."""
     show_after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 300
     """Show the complete lines after this time, and the rest when it is ready; 0: show all of it when it is ready."""
-    eagerness: Eagerness = Eagerness.AUTO
-    """How readily suggestions are shown that nobody asked for by hand."""
+    eagerness: Literal["low", "medium", "high", "auto", "all"] = "auto"
+    """How readily suggestions are shown that nobody asked for by hand; ``all``: however unsure the model is."""
     feedback: Literal["counts", "text", "off"] | bool | None = None
     """What is recorded on this machine about suggestions: numbers, also the text around them, or nothing. Null or true:
     as the daemon's own setting says. False: nothing."""
@@ -70,18 +79,52 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         if self.disables(language):
             off = prose_language(language) or language
             return f"suggestions are off for {off}: see the setting 'disabledLanguages'"
+        if self.disables_file(uri):
+            return "suggestions are off for files of this name: see the setting 'disabledFiles'"
         return None
 
     def who_turns_off(self, uri: str, language: str) -> Decider:
         """Return the part that keeps a document from getting suggestions, where ``why_off`` says why."""
         if why_secret(uri, language) is not None:
             return Decider.SECRET_FILE
-        return Decider.LANGUAGE if self.enabled else Decider.SWITCHED_OFF
+        if not self.enabled:
+            return Decider.SWITCHED_OFF
+        return Decider.LANGUAGE if self.disables(language) else Decider.FILE_PATTERN
 
     def disables(self, language: str) -> bool:
         """Return whether documents of this language get no suggestions, by any editor's name for it."""
         disabled = {*self.disabled_languages, *map(language_id, self.disabled_languages)}
         return not disabled.isdisjoint((language, language_id(language), prose_language(language)))
+
+    def disables_file(self, uri: str) -> bool:
+        """Return whether a document gets no suggestions because of its name or folder."""
+        return bool(self.disabled_files) and _disables(tuple(self.disabled_files), uri_path(uri))
+
+    @property
+    def automatic_eagerness(self) -> Eagerness | None:
+        """How sure the model must be of what nobody asked for by hand; None: however unsure."""
+        return None if self.eagerness == "all" else Eagerness(self.eagerness)
+
+
+@lru_cache(maxsize=4096)
+def _disables(patterns: tuple[str, ...], path: str) -> bool:
+    return file_patterns(patterns).match(path.lstrip("/"))
+
+
+@lru_cache(maxsize=8)
+def file_patterns(patterns: tuple[str, ...]) -> FilePatterns:
+    """Make patterns of file names of those in a setting; one with a folder in it counts below any other.
+
+    Raises InvalidInput for wrong ones.
+    """
+    from peft_core.code.patterns import FilePatterns  # noqa: PLC0415  (most editors have none)
+
+    anywhere = (each if each.startswith(("/", "**/", "!")) or "/" not in each else f"**/{each}" for each in patterns)
+    return FilePatterns(list(anywhere), "the setting 'disabledFiles'")
+
+
+_CHECKS: Mapping[str, Callable[[Any], object]] = {"disabled_files": lambda patterns: file_patterns(tuple(patterns))}
+"""What a value must be good for, by field."""
 
 
 def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
@@ -99,8 +142,9 @@ def read_settings(raw: object) -> tuple[EditorSettings, list[str]]:
         try:
             converted = msgspec.convert(value, field.type)
             msgspec.json.encode(converted)  # half of a surrogate pair could not be sent to the daemon
+            _CHECKS.get(field.name, lambda _: None)(converted)
             values[field.name] = converted
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, InvalidInput) as error:
             complaints.append(f"'{field.encode_name}' is {value!r}: {error}; the default is used")
     return EditorSettings(**values), complaints
 

@@ -138,6 +138,21 @@ class SuggestionTracker:
             if self.pending is not None:
                 self._follow(self.pending, change, now)
 
+    def dismiss(self, now: float) -> None:
+        """Note that the user refused the pending suggestion, however short it stood there."""
+        if self.pending is not None:
+            self._end(Outcome.REJECTED, now, read=True)
+
+    def replace(self, id_: str, chosen: TrackedSuggestion, now: float) -> None:
+        """Note that the editor inserted another one that was offered with the suggestion ``id_``."""
+        if self.pending is not None and self.pending.suggestion.id == id_:
+            self.pending = None
+        self.settled = [each for each in self.settled if each.suggestion.id != id_]
+        end = position_after(chosen.start, chosen.text)
+        self.settled.append(
+            SettledSuggestion(chosen, Outcome.ACCEPTED, now, chosen.shown, chosen.text, chosen.start, end)
+        )
+
     def accept(self, id_: str, now: float) -> bool:
         """Note that the editor inserted a suggestion; return whether it is known.
 
@@ -192,8 +207,8 @@ class SuggestionTracker:
         if grown.typed == len(pending.suggestion.text):
             self._end(Outcome.TYPED if by_hand else Outcome.ACCEPTED, now)
 
-    def _end(self, outcome: Outcome, now: float) -> SettledSuggestion | None:
-        """End the pending suggestion; None if it does not count."""
+    def _end(self, outcome: Outcome, now: float, *, read: bool = False) -> SettledSuggestion | None:
+        """End the pending suggestion; None if it does not count, as one that nobody can have ``read``."""
         pending, self.pending = self.pending, None
         if pending is None:
             return None
@@ -202,7 +217,7 @@ class SuggestionTracker:
             outcome, accepted = Outcome.ACCEPTED, suggestion.shown
         elif outcome is not Outcome.ACCEPTED and accepted:
             outcome = Outcome.PARTLY
-        if outcome is Outcome.REJECTED and now - pending.since < MIN_READING_S:
+        if outcome is Outcome.REJECTED and not read and now - pending.since < MIN_READING_S:
             return None
         text = suggestion.text if pending.accept_announced else suggestion.text[: pending.typed]
         end = position_after(pending.start, pending.region if pending.accept_announced else text)

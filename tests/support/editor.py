@@ -132,6 +132,11 @@ class Editor:
         place = {"uri": uri, "position": {"line": line, "character": character}}
         self.client.protocol.notify("peft-daemon/cursor", place)
 
+    def dismiss(self, uri: str, line: int, character: int) -> None:
+        """Refuse the suggestion that is shown."""
+        place = {"uri": uri, "position": {"line": line, "character": character}}
+        self.client.protocol.notify("peft-daemon/dismissed", place)
+
     def inline_params(
         self, uri: str, line: int, character: int, *, automatic: bool = False
     ) -> types.InlineCompletionParams:

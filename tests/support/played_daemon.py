@@ -34,6 +34,8 @@ TIMINGS = Timings(prompt_evaluated=64, prompt_ms=100, decode_tokens=16, decode_m
 """Of every answer, from its first text on."""
 HERE = "\0"
 """Where an answer is held back after its beginning, see ``hold_rest``."""
+OR = "\3"
+"""Between the answers to a prompt, of which the request's seed chooses one."""
 GUESSED, KNOWN = "\1", "\2"
 """How an answer begins that the model is unsure of, or sure; of others it tells no probability."""
 LOGPROBS = {GUESSED: -9.0, KNOWN: -0.01}
@@ -77,6 +79,8 @@ class PlayedEngine:
         await self._let_go(".hold")
         answers: dict[str, str] = json.loads(self._script.read_text())
         answer = next((text for end, text in answers.items() if prompt.endswith(end)), "")
+        choices = answer.split(OR)
+        answer = choices[request.sampling.seed % len(choices)]
         logprob, answer = LOGPROBS.get(answer[:1]), answer.lstrip(GUESSED + KNOWN)
         for number, piece in enumerate(answer.split(HERE)):
             if number:

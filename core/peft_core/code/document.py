@@ -7,6 +7,7 @@ not. Statements and blocks are not covered.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,8 @@ from peft_core.code.lexical_rules import rules_of
 MAX_SCANNED_CHARACTERS = 200_000
 """Characters before the cursor, and after it, that are scanned for what is open."""
 MAX_NEXT_LINES = 64
+_CODE_IN_STRING = re.compile(r"(?:[$#]\{|\\\(|(?<!\{)\{)[^{}]*\Z")
+"""The beginning of code within a string: ``{name``, ``${name``, ``#{name``, ``\\(name``."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,14 @@ class Document:
             # The scan begins at the start of a line. In the worst case that lies inside a long string.
             prefix = prefix[prefix.find("\n", len(prefix) - MAX_SCANNED_CHARACTERS) + 1 :]
         return scan(prefix, self.language).state
+
+    @cached_property
+    def scope(self) -> str:
+        """What the cursor stands in that is not code: ``comment`` or ``string``, else an empty text."""
+        state = self.lexer_state
+        if state.comment:
+            return "comment"
+        return "string" if state.string and not _CODE_IN_STRING.search(self.line_before) else ""
 
     @cached_property
     def closed_after(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def why_secret(path: str | None, language: str = "") -> str | None:
     held = secret_file(path, language)
     if held is None:
         return None
-    name = re.split(r"[/\\]", _plain(path))[-1] if path else ""
+    name = re.split(r"[/\\]", uri_path(path))[-1] if path else ""
     return f"no suggestions in {name or 'this document'}: files of this kind hold secrets ({held})"
 
 
@@ -131,7 +131,7 @@ _RULES = tuple((kind.holds, _rule(kind.names), _rule(kind.data_names), _rule(kin
 
 @lru_cache(maxsize=4096)
 def _by_path(path: str) -> str | None:
-    parts = re.split(r"[/\\]", _plain(path).lower())
+    parts = re.split(r"[/\\]", uri_path(path).lower())
     name = parts[-1].strip("~#")  # a backup of an editor
     ending = name.rpartition(".")[2] if "." in name[1:] else ""
     tail = "/".join(("", *parts[-2:-1], name))
@@ -142,7 +142,7 @@ def _by_path(path: str) -> str | None:
     return None
 
 
-def _plain(path: str) -> str:
+def uri_path(path: str) -> str:
     """Return the path of a URI; other paths are unchanged, also those that begin with a drive."""
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):
         with suppress(ValueError):

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 from peft_core.api_types import Eagerness, FeedbackRequest, Outcome
+from peft_core.status_types import ServingLimit
 
 LEAST: Mapping[Eagerness, float] = {Eagerness.LOW: 0.3, Eagerness.MEDIUM: 0.06, Eagerness.HIGH: 0.01}
 """How likely a suggestion must be right; see docs/performance.md for what each costs and saves."""
@@ -57,6 +58,13 @@ class EagernessFromFeedback:
         if self._learned is None:
             self._learned = learned_least(self._outcomes)
         return self._learned
+
+    def limit(self) -> ServingLimit:
+        """Return what ``auto`` stands for now, in percent, with its reason."""
+        why = f"learned from the last {self.outcomes} outcomes of suggestions"
+        if self.outcomes < MIN_OUTCOMES:
+            why = f"that of medium, until there are {MIN_OUTCOMES} outcomes of suggestions; there are {self.outcomes}"
+        return ServingLimit("eagerness_auto_percent", round(100 * self.least(Eagerness.AUTO)), why)
 
 
 def learned_least(outcomes: Iterable[tuple[float, bool]]) -> float:

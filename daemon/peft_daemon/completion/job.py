@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Task, Timings
+from peft_core.api_types import AdapterUse, ContextChunk, SamplingParams, Scope, Task, Timings
 from peft_core.code.document import Document
 from peft_core.decisions import Decider
 from peft_core.errors import InvalidInput
@@ -83,12 +83,14 @@ class CompletionJob:
     """Asked for by a keystroke."""
     least_confidence: float = 0.0
     """How likely a text must be right to be shown, from 0 (everything is) to 1."""
+    silent_in: tuple[Scope, ...] = ()
+    """Where no suggestion begins."""
 
     @cached_property
     def cache_key(self) -> CacheKey:
         """The job without the text around the cursor, which cached answers are compared with apart from it."""
         document = replace(self.document, prefix="", suffix="")
-        return replace(self, document=document, adapter_use=None, automatic=False, least_confidence=0.0)
+        return replace(self, document=document, adapter_use=None, automatic=False, least_confidence=0.0, silent_in=())
 
     @property
     def fills(self) -> bool:
@@ -116,6 +118,13 @@ class CompletionJob:
         if not (document.prefix + self.lead + document.suffix).strip():
             return Decider.NOTHING_AROUND
         return Decider.IN_SECRET if prompt.inside_secret(document) else None
+
+    @property
+    def unwanted(self) -> Decider | None:
+        """Why no answer is to begin here, though there could be one; None if it is wanted."""
+        if not self.silent_in or not self.fills or (scope := self.target.scope) not in self.silent_in:
+            return None
+        return Decider.IN_COMMENT if scope == Scope.COMMENT else Decider.IN_STRING
 
     def after(self, typed: str) -> CompletionJob:
         """The same job after ``typed`` was typed."""

@@ -126,7 +126,11 @@ class CompletionService:
     def limits(self) -> list[ServingLimit]:
         """What requests to that engine may cost now, and why."""
         model = self.models[Task.FILL]
-        return [*model.limits.explained(model.context_tokens), model.completer.rhythm.limit()]
+        return [
+            *model.limits.explained(model.context_tokens),
+            model.completer.rhythm.limit(),
+            self.eagerness.limit(),
+        ]
 
     def memory_bytes(self) -> int:
         """Resident memory of this process and the engines'."""
@@ -221,7 +225,7 @@ class CompletionService:
             with suppress(Conflict):
                 accepted = if_accepted(asked, end.text, end.replace_after)
                 following = self._choose(await self._with_context(accepted, adopt=False))
-                if following.model.limits.looks_ahead:
+                if following.model.limits.looks_ahead and following.job.unwanted is None:
                     following.model.completer.prefetcher.prefetch(following.job)
         response = CompleteResponse(
             id=_request_id(),
@@ -340,6 +344,7 @@ class CompletionService:
             document_key=asked.document if asked.document and asked.temperature == 0 else None,
             automatic=asked.automatic,
             least_confidence=self.eagerness.least(asked.eagerness),
+            silent_in=tuple(asked.silent_in),
         )
         return _ChosenJob(asked, model, job)
 

@@ -193,7 +193,10 @@ class Completer:
                 async for part in self._read(generation, typed, job, stats, deadlines):
                     yield part
                 return
-        stats.origin, stats.decider, stats.generation = Origin.MODEL, None, None
+        stats.origin, stats.decider, stats.generation = Origin.MODEL, job.unwanted, None
+        if stats.decider is not None:
+            yield NOTHING
+            return
         if job.document_key is not None:
             self._cache.stop(job.document_key)
             if job.automatic:

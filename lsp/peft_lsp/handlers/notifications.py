@@ -10,8 +10,8 @@ import msgspec
 from lsprotocol import types
 
 from peft_core.code.languages import language_id
-from peft_lsp import CURSOR_NOTIFICATION, SETTINGS_SECTION
-from peft_lsp.documents import OpenDocument
+from peft_lsp import CURSOR_NOTIFICATION, DISMISSED_NOTIFICATION, SETTINGS_SECTION
+from peft_lsp.documents import OpenDocument, TextPosition
 from peft_lsp.session import Session
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ def did_change(session: Session, params: types.DidChangeTextDocumentParams) -> N
     changes = session.documents.change(params)
     session.continuations.stop(uri)
     session.feedback.document_changed(uri, changes)
+    session.refusals.edited(uri, changes)
     session.prefetch.edited(uri, changes)
     session.recent_edits.edited(uri, changes)
 
@@ -89,6 +90,7 @@ def _open(session: Session, documents: Iterable[OpenDocument]) -> None:
     for document in documents:
         # Some clients open a document again without closing it; positions in its old text are invalid then.
         session.feedback.document_closing(document.uri)
+        session.refusals.forget(document.uri)
         session.documents.add(document)
         session.prefetch.opened(document.uri)
     session.documents_changed()
@@ -100,13 +102,14 @@ def _close(session: Session, uris: Iterable[str]) -> None:
         session.prefetch.closed(uri)
         session.feedback.document_closing(uri)
         session.recent_edits.closing(uri)
+        session.refusals.forget(uri)
         session.documents.close(uri)
         session.settings.forget(uri)
     session.documents_changed()
 
 
-class CursorParams(msgspec.Struct, frozen=True):
-    """Parameters of ``peft-daemon/cursor``."""
+class PlaceParams(msgspec.Struct, frozen=True):
+    """Parameters of the notifications that name a place."""
 
     uri: str
     line: int
@@ -115,15 +118,32 @@ class CursorParams(msgspec.Struct, frozen=True):
 
 def cursor_moved(session: Session, params: Any) -> None:
     """``peft-daemon/cursor``: the cursor was moved without an edit. Unreadable parameters are logged."""
+    if (place := _place(session, CURSOR_NOTIFICATION, params)) is not None:
+        session.prefetch.moved(*place)
+
+
+def dismissed(session: Session, params: Any) -> None:
+    """``peft-daemon/dismissed``: the user refused what is shown, and with it what would grow out of it."""
+    if (place := _place(session, DISMISSED_NOTIFICATION, params)) is None:
+        return
+    uri, position = place
+    session.continuations.stop(uri)
+    if session.refusals.refuse(uri, position):
+        session.feedback.dismiss(uri)
+
+
+def _place(session: Session, method: str, params: Any) -> tuple[str, TextPosition] | None:
+    """Return an open document's URI and the position in it; None, and logged, for parameters that name none."""
     try:
         fields = {"uri": params.uri, "line": params.position.line, "character": params.position.character}
-        cursor = msgspec.convert(fields, CursorParams)
+        place = msgspec.convert(fields, PlaceParams)
     except (AttributeError, msgspec.ValidationError) as error:
-        log.warning("%s: %s", CURSOR_NOTIFICATION, error)
-        return
-    if (document := session.documents.get(cursor.uri)) is not None:
-        position = types.Position(max(cursor.line, 0), cursor.character)
-        session.prefetch.moved(cursor.uri, document.locate(position, session.documents.encoding))
+        log.warning("%s: %s", method, error)
+        return None
+    if (document := session.documents.get(place.uri)) is None:
+        return None
+    position = types.Position(max(place.line, 0), place.character)
+    return place.uri, document.locate(position, session.documents.encoding)
 
 
 async def did_change_configuration(session: Session, params: types.DidChangeConfigurationParams) -> None:

@@ -7,13 +7,15 @@ complete, ``prefetch.Continuations`` fetches the rest.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 from lsprotocol import types
 
-from peft_core.api_types import CompleteResponse
+from peft_core.api_types import CompleteRequest, CompleteResponse
 from peft_core.decisions import Decider
 from peft_lsp import ACCEPTED_COMMAND
 from peft_lsp.documents import DocumentSnapshot
@@ -22,10 +24,15 @@ from peft_lsp.session import Session
 from peft_lsp.settings import EditorSettings
 
 NOTHING = types.InlineCompletionList(items=[])
+ALTERNATIVES = (1, 2)
+"""The seed of each alternative."""
+ALTERNATIVES_MS = 600
+"""How long all alternatives may take; they end with what is complete by then."""
+TEMPERATURE, TOP_P = 0.8, 0.95
 
 
 async def inline_completion(session: Session, params: types.InlineCompletionParams) -> types.InlineCompletionList:
-    """Return at most one item; its range covers the text it replaces."""
+    """Return at most one item, and up to three where it was asked for by hand; ranges cover the text they replace."""
     target = _target(session, params)
     if target is None:
         return NOTHING
@@ -40,37 +47,73 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
         prefix=snapshot.prefix + target.chosen[len(target.typed) :],
         # If the editor has a delay of its own, the daemon need not debounce.
         automatic=automatic and settings.delay_ms is None,
-        eagerness=settings.eagerness if automatic else None,
+        eagerness=settings.automatic_eagerness if automatic else None,
+        silent_in=settings.silent_in if automatic else [],
         show_after_ms=settings.show_after_ms or None,
     )
     if (whole := session.continuations.take(snapshot, request)) is not None:
-        return _shown(session, target, whole, settings, began)
+        return _shown(session, target, [whole], settings, began, automatic=automatic)
     if not await session.wait_for_pause(snapshot, settings.delay_ms or 0 if automatic else 0, purpose="fill"):
         return NOTHING
     began = time.monotonic()
     session.prefetch.completion_requested(snapshot)
     response = await session.complete(snapshot, request)
-    if response is None:
+    if response is None or not response.text:
         return NOTHING
+    answers = [response]
     if response.more:
         session.continuations.follow(snapshot, request, response)
-    return _shown(session, target, response, settings, began) if response.text else NOTHING
+    elif not automatic:
+        answers += await _alternatives(session, request, response)
+    return _shown(session, target, answers, settings, began, automatic=automatic)
+
+
+async def _alternatives(session: Session, request: CompleteRequest, first: CompleteResponse) -> list[CompleteResponse]:
+    """Return other answers to a request whose answer was complete in time, which says that the engine is fast."""
+    sampled = (
+        msgspec.structs.replace(
+            request, temperature=TEMPERATURE, top_p=TOP_P, seed=seed, show_after_ms=None, time_budget_ms=ALTERNATIVES_MS
+        )
+        for seed in ALTERNATIVES
+    )
+    answers = await asyncio.gather(*map(session.daemon.complete_in_background, sampled))
+    others = {each.text.rstrip(): each for each in answers if each is not None and each.text.strip()}
+    others.pop(first.text.rstrip(), None)
+    return list(others.values())
 
 
 def _shown(
-    session: Session, target: _Target, response: CompleteResponse, settings: EditorSettings, began: float
+    session: Session,
+    target: _Target,
+    answers: Sequence[CompleteResponse],
+    settings: EditorSettings,
+    began: float,
+    *,
+    automatic: bool,
 ) -> types.InlineCompletionList:
     snapshot, typed = target.snapshot, target.typed
-    span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
-    text = target.chosen + snapshot.with_line_ends(response.text)
-    suggestion_id = response.id
-    if settings.feedback not in ("off", False):
-        latency_ms = 1000 * (time.monotonic() - began)
-        suggestion_id = session.feedback.show(
-            SuggestionContext(snapshot, typed, text, response, latency_ms, settings.feedback)
-        )
-    command = types.Command("accepted", ACCEPTED_COMMAND, arguments=[suggestion_id])
-    return types.InlineCompletionList(items=[types.InlineCompletionItem(text, range=span, command=command)])
+    first = target.chosen + snapshot.with_line_ends(answers[0].text)
+    document = session.documents.get(snapshot.uri)
+    if automatic and document is not None and session.refusals.refuses(document, snapshot, answers[0].text):
+        session.continuations.stop(snapshot.uri)
+        session.silences.note(snapshot, Decider.DISMISSED, dropped=answers[0])
+        return NOTHING
+    session.refusals.shown(snapshot.uri, (snapshot.line, snapshot.offset - len(typed)), first)
+    items, shown = [], ""
+    for response in answers:
+        span = types.Range(snapshot.position(snapshot.offset - len(typed)), snapshot.after(response.replace_after))
+        text = target.chosen + snapshot.with_line_ends(response.text)
+        suggestion_id = response.id
+        if settings.feedback not in ("off", False):
+            latency_ms = 1000 * (time.monotonic() - began)
+            context = SuggestionContext(snapshot, typed, text, response, latency_ms, settings.feedback)
+            if shown:
+                suggestion_id = session.feedback.offer(shown, context)
+            else:
+                suggestion_id = shown = session.feedback.show(context)
+        command = types.Command("accepted", ACCEPTED_COMMAND, arguments=[suggestion_id])
+        items.append(types.InlineCompletionItem(text, range=span, command=command))
+    return types.InlineCompletionList(items=items)
 
 
 @dataclass(frozen=True)

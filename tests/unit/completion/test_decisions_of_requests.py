@@ -19,6 +19,7 @@ from peft_core.api_types import (
     FeedbackRequest,
     FinishReason,
     Outcome,
+    Scope,
 )
 from peft_core.decisions import MAX_DECISIONS, Decider, RequestDecision, WhyAnswer, explain, why_text
 from peft_core.errors import EngineFailed, NotFound
@@ -111,6 +112,26 @@ async def test_what_the_model_is_too_unsure_of_is_a_silence_with_figures(service
     assert "eagerness" in explain(noted).fix
     by_hand = await answered(service, request("guess = ‸"))
     assert by_hand.text == "wild"
+
+
+@pytest.mark.parametrize(
+    ("source", "decider"),
+    [
+        ("a = 1  # y‸", Decider.IN_COMMENT),
+        ('a = "y‸"', Decider.IN_STRING),
+        ('"""y\n‸\n"""', Decider.IN_STRING),
+        ('a = f"{y‸}"', Decider.MODEL),
+        ("# sort the rows by their first column‸", Decider.MODEL),
+        ("a = ‸", Decider.MODEL),
+    ],
+)
+async def test_nothing_begins_in_scopes_that_are_to_be_silent(
+    source: str, decider: Decider, service: CompletionService
+) -> None:
+    await answered(service, request(source, silent_in=list(Scope)))
+    assert last(service).decider is decider
+    await answered(service, request(source))
+    assert last(service).decider is Decider.MODEL, "without the wish it is answered"
 
 
 async def test_a_suggestion_says_how_sure_the_model_is_of_it_and_of_what_was_left_out(

@@ -100,6 +100,8 @@ def test_valid_settings_are_used() -> None:
         "maxTokens": 32,
         "timeBudgetMs": 500,
         "disabledLanguages": ["markdown"],
+        "disabledFiles": ["*.min.js"],
+        "silentIn": ["comment"],
         "delayMs": 300,
         "showAfterMs": 0,
         "eagerness": "low",
@@ -153,3 +155,34 @@ def test_half_of_a_surrogate_pair_is_complained_about_like_any_wrong_value() -> 
     settings, complaints = read_settings({"disabledLanguages": ["\ud800"], "adapter": "\udfff"})
     assert settings == EditorSettings()
     assert len(complaints) == 2
+
+
+@pytest.mark.parametrize(
+    ("patterns", "path", "off"),
+    [
+        (["*.min.js"], "/home/me/app/a.min.js", True),
+        (["vendor/"], "/home/me/app/vendor/deep/a.py", True),
+        (["docs/*.py"], "/home/me/app/docs/conf.py", True),
+        (["docs/*.py"], "/home/me/app/docs/api/conf.py", False),
+        (["/home/me/secret/**"], "/home/me/secret/a.py", True),
+        (["/secret/**"], "/home/me/secret/a.py", False),
+        (["*.py", "!keep.py"], "/home/me/keep.py", False),
+        ([], "/home/me/a.py", False),
+    ],
+)
+def test_patterns_turn_files_off_wherever_they_are(patterns: list[str], path: str, off: bool) -> None:
+    settings, complaints = read_settings({"disabledFiles": patterns})
+    assert complaints == []
+    assert (settings.why_off(f"file://{path}", "python") is not None) is off
+
+
+def test_a_pattern_that_is_none_is_complained_about_and_turns_nothing_off() -> None:
+    settings, (complaint,) = read_settings({"disabledFiles": ["a" * 30_000]})
+    assert "disabledFiles" in complaint
+    assert settings.why_off("file:///a.py", "python") is None
+
+
+def test_everything_may_be_shown_however_unsure() -> None:
+    settings, complaints = read_settings({"eagerness": "all"})
+    assert complaints == []
+    assert settings.automatic_eagerness is None

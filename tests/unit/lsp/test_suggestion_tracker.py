@@ -308,6 +308,28 @@ def test_an_edit_in_a_form_of_the_editors_own_counts_when_the_command_says_so() 
     assert (one.outcome, scene.there(one)) == (Outcome.ACCEPTED, "\ta = 1\n\tb = 2")
 
 
+def test_a_refused_offer_is_rejected_however_short_it_stood_there() -> None:
+    scene = Scene("x = |\n")
+    scene.offer("sum(a)")
+    scene.tracker.dismiss(scene.now - MIN_READING_S)
+    assert scene.outcome() == (Outcome.REJECTED, 0)
+    scene.tracker.dismiss(scene.now)
+    assert len(scene.tracker.settled) == 1
+
+
+@pytest.mark.parametrize("edited_first", [True, False])
+def test_another_one_that_was_inserted_in_its_place_is_the_one_that_counts(edited_first: bool) -> None:  # noqa: FBT001
+    scene = Scene("x = |\n")
+    id_ = scene.offer("sum(a)")
+    other = TrackedSuggestion("other", scene.place(scene.cursor), "len(a)", 0, "")
+    if edited_first:
+        scene.insert("len(a)")
+    scene.tracker.replace(id_, other, scene.now)
+    assert scene.outcome() == (Outcome.ACCEPTED, 6)
+    (one,) = scene.tracker.close(scene.now)
+    assert one.suggestion == other
+
+
 def test_an_unknown_offer_is_no_error() -> None:
     assert not Scene("|").tracker.accept("1", 0.0)
 

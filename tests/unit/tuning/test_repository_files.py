@@ -10,8 +10,9 @@ import pytest
 
 from peft_core.code import git
 from peft_core.code.files import SkipReason, SourceFile, read_source
+from peft_core.code.patterns import FilePatterns
 from peft_core.errors import InvalidInput
-from peft_tuning.data.repository.files import IgnoreRules, repository_files, source_files
+from peft_tuning.data.repository.files import repository_files, source_files
 from support.own_repository import OwnRepository
 
 CODE = "x = 1\n"
@@ -270,6 +271,6 @@ def test_patterns_of_a_stranger_take_no_longer_than_others(own: OwnRepository, p
 
 
 def test_a_name_that_is_no_text_is_matched_too() -> None:
-    rules = IgnoreRules(["*.md"], "here")
-    assert rules.match_file("a\udcff.md")
-    assert not rules.match_file("a\udcff.py")
+    rules = FilePatterns(["*.md"], "here")
+    assert rules.match("a\udcff.md")
+    assert not rules.match("a\udcff.py")

@@ -91,7 +91,7 @@ def _path(suggestion: AcceptedSuggestion, listed: frozenset[str] | None) -> str 
         rules, base = ignore_rules(file.parent)
     except PeftDaemonError:
         return None
-    return None if rules.match_file(base + file.name) else file.name
+    return None if rules.match(base + file.name) else file.name
 
 
 def _without_secrets(

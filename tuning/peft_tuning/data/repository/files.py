@@ -11,17 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import pathspec
-
 from peft_core.code import git
 from peft_core.code.files import SkipReason, SourceFile, SourceListing, decode_path, list_sources, walk_folder
+from peft_core.code.patterns import FilePatterns
 from peft_core.errors import InvalidInput
 from peft_core.settings import PROJECT_FILE
 
 OWN_CODE = "own code"
 """The licence of a repository without a licence file."""
-MAX_PATTERN_CHARS = 20_000
-"""Characters of all ignore patterns of a file together."""
 _LICENCE_PHRASES = (
     ("AGPL-3.0", ("gnu affero general public license", "version 3")),
     ("LGPL-3.0", ("gnu lesser general public license", "version 3")),
@@ -65,7 +62,7 @@ def repository_files(root: Path) -> SourceListing:
                 yield SkipReason.SUBMODULE if entry.submodule else SkipReason.LINK
             elif path is None or mark:
                 yield mark or SkipReason.NAME
-            elif rules.match_file(base + path):
+            elif rules.match(base + path):
                 yield SkipReason.RULED_OUT
             else:
                 yield path, root / path
@@ -78,7 +75,7 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
 
     Paths begin with the folder's name. Raises InvalidInput for a missing folder, and for two with the same name.
     """
-    rules = IgnoreRules(ignore, "the patterns given")
+    rules = FilePatterns(ignore, "the patterns given")
     files: list[SourceFile] = []
     skipped: Counter[str] = Counter()
     names = [root.resolve().name for root, _licence in roots]
@@ -95,7 +92,7 @@ def source_files(roots: Sequence[tuple[Path, str]], ignore: Sequence[str] = ()) 
     return SourceListing(tuple(files), dict(skipped))
 
 
-def ignore_rules(root: Path) -> tuple[IgnoreRules, str]:
+def ignore_rules(root: Path) -> tuple[FilePatterns, str]:
     """Return the patterns of ``[tune] ignore`` in the nearest ``.peft-daemon.toml``, and the prefix of paths below it.
 
     The patterns are read as in a .gitignore in the file's folder. Raises InvalidInput for anything but texts.
@@ -113,38 +110,15 @@ def ignore_rules(root: Path) -> tuple[IgnoreRules, str]:
                     f"bad [tune] ignore in {file}", why="it is not a list of texts", fix='Write ignore = ["docs/", …]'
                 )
             below = root.relative_to(folder).as_posix()
-            return IgnoreRules(ignore, str(file)), "" if below == "." else below + "/"
+            return FilePatterns(ignore, str(file)), "" if below == "." else below + "/"
         if (folder / ".git").exists():
             break
-    return IgnoreRules([], ""), ""
+    return FilePatterns([], ""), ""
 
 
-class IgnoreRules:
-    """Patterns as in a .gitignore, which a repository of a stranger may have written.
-
-    They are matched by re2, in a time that grows with the length of a path only: as Python's regular expressions, a
-    pattern with eight stars took minutes for one name.
-    """
-
-    def __init__(self, patterns: Sequence[str], where: str) -> None:
-        """Raises InvalidInput for patterns that are wrong, or more than ``MAX_PATTERN_CHARS`` together."""
-        why = f"they have more than {MAX_PATTERN_CHARS:,} characters"
-        if sum(map(len, patterns)) <= MAX_PATTERN_CHARS:
-            try:
-                self._spec = pathspec.GitIgnoreSpec.from_lines(patterns, backend="re2")
-                return
-            except Exception as error:  # re2 has an error of its own, which is no ValueError
-                why = str(error)
-        raise InvalidInput(f"bad ignore pattern in {where}", why=why, fix="Write patterns as in a .gitignore")
-
-    def match_file(self, path: str) -> bool:
-        """Return whether the patterns leave this file out; ``path`` is relative, with ``/`` in it."""
-        return bool(self._spec.match_file(path.encode("utf-8", "replace").decode()))
-
-
-def _walk(root: Path, rules: IgnoreRules) -> Iterator[tuple[str, Path] | SkipReason]:
+def _walk(root: Path, rules: FilePatterns) -> Iterator[tuple[str, Path] | SkipReason]:
     for each in walk_folder(root):
-        yield each if isinstance(each, SkipReason) or not rules.match_file(each[0]) else SkipReason.IGNORED
+        yield each if isinstance(each, SkipReason) or not rules.match(each[0]) else SkipReason.IGNORED
 
 
 def licence_of(root: Path) -> str:

@@ -77,7 +77,7 @@ def divide_by_commits(root: Path, listing: SourceListing, *, lines: int, dropped
     rules, below = ignore_rules(root)
     then = [newest.old_paths.get(path, path) for path in sources]
     learned = list_sources(
-        root, (SkipReason.RULED_OUT if rules.match_file(below + path) else (path, root / path) for path in then)
+        root, (SkipReason.RULED_OUT if rules.match(below + path) else (path, root / path) for path in then)
     )
     dropped.update({f"file: {reason}": count for reason, count in learned.skipped.items()})
 
