@@ -126,11 +126,7 @@ class CompletionService:
     def limits(self) -> list[ServingLimit]:
         """What requests to that engine may cost now, and why."""
         model = self.models[Task.FILL]
-        return [
-            *model.limits.explained(model.context_tokens),
-            model.completer.rhythm.limit(),
-            self.eagerness.limit(),
-        ]
+        return [*model.limits.explained(model.context_tokens), model.completer.rhythm.limit(), self.eagerness.limit()]
 
     def memory_bytes(self) -> int:
         """Resident memory of this process and the engines'."""

@@ -318,7 +318,7 @@ def test_a_refused_offer_is_rejected_however_short_it_stood_there() -> None:
 
 
 @pytest.mark.parametrize("edited_first", [True, False])
-def test_another_one_that_was_inserted_in_its_place_is_the_one_that_counts(edited_first: bool) -> None:  # noqa: FBT001
+def test_another_one_that_was_inserted_in_its_place_is_the_one_that_counts(edited_first: bool) -> None:
     scene = Scene("x = |\n")
     id_ = scene.offer("sum(a)")
     other = TrackedSuggestion("other", scene.place(scene.cursor), "len(a)", 0, "")
