@@ -25,11 +25,10 @@ class Commands:
 
     module: str
     names: tuple[str, ...]
-    register: str = "register"
 
     def add_to(self, app: typer.Typer) -> None:
         """Load the module and add its commands."""
-        register: Callable[[typer.Typer], None] = getattr(import_module(f"peft_cli.{self.module}"), self.register)
+        register: Callable[[typer.Typer], None] = import_module(f"peft_cli.{self.module}").register
         register(app)
 
 
@@ -69,7 +68,7 @@ PARTS: tuple[Part, ...] = (
     Group("bench", "bench"),
     Group("feedback", "feedback"),
     Group("upstream", "upstream"),
-    Commands("installation", ("config",), "register_config"),
+    Group("config", "config"),
 )
 """In the order of ``--help``."""
 

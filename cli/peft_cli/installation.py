@@ -1,4 +1,4 @@
-"""``config`` and ``doctor``: show and check this installation."""
+"""``doctor``: check this installation by using it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -26,7 +26,7 @@ from peft_core.home_format import is_newer_home, require_known_format
 from peft_core.memory import read_memory
 from peft_core.paths import Paths
 from peft_core.processes import find_program
-from peft_core.settings import Settings, describe, find_project_file, resolve
+from peft_core.settings import Settings, resolve
 from peft_core.status_types import LLAMACPP, UPSTREAM, EngineState
 from peft_daemon.engines import factory
 from peft_daemon.engines.base import default_threads
@@ -34,53 +34,6 @@ from peft_daemon.engines.llamacpp.choice import choose_program
 from peft_daemon.engines.speed import measure_speed
 from peft_daemon.models.catalogue import memory_shortage, open_catalogue
 from peft_daemon.models.store import open_store
-
-
-class Setting(msgspec.Struct, frozen=True):
-    """One setting as ``config --json`` prints it."""
-
-    name: str
-    value: Any
-    source: str
-    description: str
-
-
-def show_config(
-    path: Annotated[
-        bool, typer.Option("--path", help="Print only where your own settings file is (or would be).")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Show all settings, their values in this folder, and where each comes from.
-
-    Set one in your own file (TOML, `name = value`), in a project's .peft-daemon.toml (some), or in the environment
-    as PEFT_DAEMON_NAME.
-
-    \b
-    Example:
-      peft-daemon config
-      PEFT_DAEMON_THREADS=4 peft-daemon config --json
-    """
-    paths = Paths.from_environment()
-    if path:
-        emit({"path": str(paths.config_file)}, as_json=as_json, text=lambda: typer.echo(paths.config_file))
-        return
-    resolved = resolve(user_file=paths.config_file, project_file=find_project_file(Path.cwd()))
-    rows = [
-        Setting(name, getattr(resolved.settings, name), resolved.sources[name], describe(name))
-        for name in resolved.settings.__struct_fields__
-    ]
-
-    def text() -> None:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("setting", "value", "from", "meaning", title=str(paths.config_file))
-        for row in rows:
-            table.add_row(row.name, str(row.value), row.source, row.description)
-        Console().print(table)
-
-    emit(rows, as_json=as_json, text=text)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -95,11 +48,6 @@ class Check(msgspec.Struct, frozen=True):
 def register(app: typer.Typer) -> None:
     """Add ``doctor`` to the command line."""
     app.command()(doctor)
-
-
-def register_config(app: typer.Typer) -> None:
-    """Add ``config`` to the command line."""
-    app.command("config")(show_config)
 
 
 def doctor(

@@ -19,7 +19,8 @@ from peft_core.api_types import Task
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_core.files import format_bytes
 from peft_core.paths import Paths
-from peft_core.settings import ENV_PREFIX, Settings, resolve, write_setting
+from peft_core.settings import ENV_PREFIX, Settings, resolve
+from peft_core.settings_file import write_setting
 from peft_core.status_types import DaemonStatus
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.shipped_adapters import shipped_adapter_names, update_shipped_adapters

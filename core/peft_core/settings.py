@@ -1,4 +1,4 @@
-"""All settings, how their values are found, and how one is written into the user's file.
+"""All settings, and how their values are found; ``settings_file`` writes one into the user's file.
 
 Command line > environment (``PEFT_DAEMON_<NAME>``) > project file ``.peft-daemon.toml`` > user file > default.
 A project file may come from a stranger's repository, so it may set only what cannot open a port or start a program.
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +18,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from peft_core.errors import Conflict, InvalidInput, UnusablePath
-from peft_core.files import private_folder, write_private
+from peft_core.errors import InvalidInput
 from peft_core.paths import MAX_PATH_CHARS
 
 WHEEL, AUTO = "wheel", "auto"
@@ -262,8 +259,6 @@ _OLD_VALUES: Mapping[str, Mapping[str, str]] = {
 """Values of earlier versions, by setting, and what they mean now."""
 TUNING = "tune"
 """The table of a repository's own file that only tuning reads."""
-_BYTE_ORDER_MARK = "\ufeff"
-_STRING = r'(?:"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\')'
 
 
 @dataclass(frozen=True)
@@ -303,26 +298,58 @@ def resolve(
                     why=f"a project file may set {', '.join(sorted(PROJECT_SETTINGS))}",
                     fix="Move it to your own file, shown by `peft-daemon config --path`",
                 )
-            raw = _OLD_VALUES.get(key, {}).get(str(raw).lower(), raw)  # noqa: PLW2901
-            try:
-                # Environment variables are text: "8" is accepted for a number there and nowhere else.
-                value = msgspec.convert(raw, fields[key].type, strict=source != "environment")
-                if value and value < (least := _LEAST_IF_NOT_0.get(key, value)):
-                    raise msgspec.ValidationError(f"Expected 0 or `int` >= {least}")
-            except msgspec.ValidationError as error:
-                raise InvalidInput(
-                    f"bad value {raw!r} for '{key}' in {where}",
-                    why=str(error),
-                    fix="`peft-daemon config` shows what each setting means",
-                ) from None
-            values[key], sources[key] = value, source
+            # Environment variables are text: "8" is accepted for a number there.
+            values[key] = _convert(fields[key], raw, where, strict=source != "environment")
+            sources[key] = source
     return Resolved(Settings(**values), sources)
+
+
+def _convert(field: msgspec.structs.FieldInfo, raw: object, where: str, *, strict: bool) -> Any:
+    name = field.encode_name
+    raw = _OLD_VALUES.get(name, {}).get(str(raw).lower(), raw)
+    try:
+        value = msgspec.convert(raw, field.type, strict=strict)
+        if value and value < (least := _LEAST_IF_NOT_0.get(name, value)):
+            raise msgspec.ValidationError(f"Expected 0 or `int` >= {least}")
+    except msgspec.ValidationError as error:
+        raise InvalidInput(
+            f"bad value {raw!r} for '{name}' in {where}",
+            why=str(error),
+            fix="`peft-daemon config` shows what each setting means",
+        ) from None
+    return value
+
+
+def find_setting(name: str) -> msgspec.structs.FieldInfo:
+    """Return the field of a setting; raises InvalidInput if there is none of this name."""
+    found = next((field for field in msgspec.structs.fields(Settings) if field.encode_name == name), None)
+    if found is None:
+        raise InvalidInput(f"there is no setting '{name}'", fix="`peft-daemon config` lists the settings")
+    return found
+
+
+def parse_value(name: str, text: str) -> str | int | bool:
+    """Return what a user typed for a setting as its value; raises InvalidInput with what is allowed."""
+    value: str | int | bool = _convert(find_setting(name), text, "the command", strict=False)
+    return value
 
 
 def describe(name: str) -> str:
     """Return the one-line description of a setting."""
-    field = next(f for f in msgspec.structs.fields(Settings) if f.encode_name == name)
-    return next((m.description or "" for m in get_args(field.type) if isinstance(m, Meta)), "")
+    return next((m.description or "" for m in get_args(find_setting(name).type) if isinstance(m, Meta)), "")
+
+
+def allowed_values(name: str) -> dict[str, Any]:
+    """Return what a setting may be, as JSON Schema says it: ``type``, ``enum``, ``minimum``, ``maximum``."""
+    schema = msgspec.json.schema(find_setting(name).type)
+    if values := schema.get("enum"):
+        schema = {"type": "string", "enum": [*get_args(_literal(name))] or values}
+    return {key: schema[key] for key in ("type", "enum", "minimum", "maximum") if key in schema}
+
+
+def _literal(name: str) -> object:
+    """The type of a setting without what is noted of it."""
+    return get_args(find_setting(name).type)[0]
 
 
 def find_project_file(start: Path) -> Path | None:
@@ -341,80 +368,3 @@ def _read(path: Path | None) -> Mapping[str, Any]:
         return {} if path is None or not path.is_file() else tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"cannot read {path}", why=str(error), fix="Correct or delete that file") from None
-
-
-def write_setting(file: Path, name: str, value: str) -> bool:
-    """Set ``name`` to ``value`` in the user's file, which need not exist; returns whether anything changed.
-
-    Its other lines and comments stay. The file is flat, so a value is one line, and a line can be exchanged; the result
-    is parsed and compared with what was wanted, so that a file is never written that says anything else.
-    A link is followed, so that a file that is kept elsewhere stays a link. The file is replaced in one step and
-    readable by its owner only. Raises InvalidInput if it is not TOML, Conflict if its line cannot be exchanged,
-    UnusablePath if it cannot be read or written.
-    """
-    try:
-        private_folder(file.parent)
-    except OSError as error:
-        raise UnusablePath(error, file) from None
-    file = file.resolve()
-    content = _read_text(file)
-    before = content.removeprefix(_BYTE_ORDER_MARK)
-    try:
-        had = tomllib.loads(before)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(file, error) from None
-    if had.get(name) == value:
-        return False
-    after = with_setting(before, name, value)
-    if not _means(after, {**had, name: value}):
-        raise Conflict(
-            f"`{name}` cannot be changed in {file}",
-            why="its value is not on a line of its own",
-            fix=f"Write this line in its place: {_line(name, value)}",
-        )
-    write_private(file, (content[: len(content) - len(before)] + after).encode())
-    return True
-
-
-def with_setting(content: str, name: str, value: str) -> str:
-    """Return the lines of ``content`` with ``name = "value"``: in place of the line it has, else at the end.
-
-    A comment behind the value stays. The ends of the lines are those that the file has.
-    """
-    key = rf"(?:{name}|\"{name}\"|'{name}')"
-    pattern = re.compile(rf"^([^\S\r\n]*{key}[^\S\r\n]*=[^\S\r\n]*){_STRING}", re.MULTILINE)
-    written, count = pattern.subn(lambda found: found[1] + _quoted(value), content, count=1)
-    if count:
-        return written
-    end = "\r\n" if "\r\n" in content else "\n"
-    return content + (end if content and not content.endswith("\n") else "") + _line(name, value) + end
-
-
-def _line(name: str, value: str) -> str:
-    return f"{name} = {_quoted(value)}"
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)  # a JSON string is a basic string of TOML
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()
-    except FileNotFoundError:
-        return ""
-    except UnicodeDecodeError as error:
-        raise _unreadable(file, error) from None
-    except OSError as error:
-        raise UnusablePath(error, file) from None
-
-
-def _means(content: str, wanted: dict[str, Any]) -> bool:
-    try:
-        return tomllib.loads(content) == wanted
-    except (ValueError, RecursionError):
-        return False
-
-
-def _unreadable(file: Path, error: Exception) -> InvalidInput:
-    return InvalidInput(f"cannot read {file}", why=str(error), fix="Correct or delete that file")

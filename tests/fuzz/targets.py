@@ -17,7 +17,8 @@ from peft_core.files import private_folder, write_private
 from peft_core.gguf import read_header, read_vocabulary
 from peft_core.paths import Paths
 from peft_core.process_identity import ProcessIdentity
-from peft_core.settings import resolve, write_setting
+from peft_core.settings import resolve
+from peft_core.settings_file import write_setting
 from peft_core.status_types import LearningChoice
 from peft_daemon.adapters.blobs import BlobStore, check_adapter
 from peft_daemon.adapters.peft_files import copy_adapter_files

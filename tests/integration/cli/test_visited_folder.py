@@ -67,6 +67,8 @@ CALLS: Mapping[str, Call] = {
     "learn log": Call(),
     "evaluate": Call(("--repo", ".", "--run-tests", "--strategy", "zero-shot", "--limit", "1"), "not installed"),
     "config": Call(("--json",)),
+    "config set": Call(("log_format", "text"), "log_format = text"),  # the default: the daemon stays as it is
+    "config unset": Call(("look_ahead",), "look_ahead = True"),
     "models optimize": Call(("no-such-model",)),
     "engine build": Call(("--from", "sources.tar.gz")),
     "engine list": Call(says="wheel"),
@@ -116,9 +118,9 @@ CALLS: Mapping[str, Call] = {
 def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[str]:
     """The names of all commands of the command line."""
     inner = getattr(group, "commands", None)
-    if inner is None:
+    if inner is None or (path and getattr(group, "invoke_without_command", False)):
         yield " ".join(path)
-    else:
+    if inner is not None:
         for name, command in inner.items():
             yield from commands(command, (*path, name))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_core.errors import Conflict, InvalidInput, UnusablePath
-from peft_core.settings import with_setting, write_setting
+from peft_core.settings_file import with_setting, write_setting
 
 WRITTEN_BY_HAND = """\
 # my settings
@@ -81,7 +81,7 @@ def test_however_it_is_written(file: Path, before: str, after: str) -> None:
     [
         'model = """\nold"""\n',
         'upstream_adapters = """\nmodel = "old"\n"""\n',
-        "model = 3\n",
+        "model = [3]\n",
         "[table]\nx = 1\n",
     ],
 )
@@ -90,6 +90,25 @@ def test_what_cannot_be_exchanged_is_left_alone_with_the_line_to_type(file: Path
     with pytest.raises(Conflict, match='model = "new"'):
         write_setting(file, "model", "new")
     assert file.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("before", "value", "after"),
+    [
+        ("threads = 4  # two are for the compiler\n", 8, "threads = 8  # two are for the compiler\n"),
+        ("threads = +1_0\n", -1, "threads = -1\n"),
+        ("threads = true\n", 1, "threads = 1\n"),
+        ("model = 'm'", True, "model = 'm'\nthreads = true\n"),
+        (WRITTEN_BY_HAND, None, WRITTEN_BY_HAND.replace("threads = 4  # two are for the compiler\n", "")),
+        ("model = 'm'\r\nthreads=4", None, "model = 'm'\r\n"),
+        ("model = 'm'\n", None, "model = 'm'\n"),
+    ],
+)
+def test_numbers_and_switches_are_written_and_removed_alike(
+    file: Path, before: str, value: int | None, after: str
+) -> None:
+    assert write_setting(written(file, before), "threads", value) is (before != after)
+    assert file.read_bytes().decode() == after
 
 
 def test_a_file_that_is_not_toml_is_left_alone(file: Path) -> None:
