@@ -7,8 +7,10 @@ import { required } from "./commandLine/peftDaemon";
 import { Cursor } from "./cursor/cursor";
 import { check } from "./doctor/doctor";
 import { chooseFeedback } from "./feedback/choose";
+import { DaemonSettings } from "./daemon/daemonSettings";
 import { command } from "./interaction";
 import { Menu } from "./menu/menu";
+import { chooseModel } from "./model/chooseModel";
 import { showMore } from "./more/showMore";
 import { Proposals } from "./proposal/proposals";
 import { openReport } from "./reports/openReport";
@@ -60,7 +62,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   };
   const restart = async (): Promise<void> => {
     if (server.isRunning) {
-      const options = { location: vscode.ProgressLocation.Window, title: "peft-daemon: restarting" };
+      const options = { location: vscode.ProgressLocation.Window, title: vscode.l10n.t("peft-daemon: restarting") };
       await vscode.window.withProgress(options, () => server.execute("peft-daemon.restart"));
     } else {
       required(await find());
@@ -74,6 +76,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const proposals = new Proposals(server);
   const own: SetUp = { log, environment, find, start };
   const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find, (work) => withExtra(own, work));
+  const daemonSettings = new DaemonSettings(own);
   const menu = new Menu(server, snooze);
   const commands: Readonly<Record<string, () => unknown>> = {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
@@ -83,6 +86,8 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     switchAdapter: async () => {
       await switchAdapter(server, required(await find()));
     },
+    chooseModel: () => chooseModel(own, daemonSettings),
+    daemonSettings: () => daemonSettings.choose(),
     tune: () => tuning.tune(),
     openReport: async () => {
       await withExtra(own, openReport);
@@ -168,8 +173,12 @@ async function offerSetUp(memory: vscode.Memento): Promise<void> {
   if (memory.get<boolean>(DECLINED, false)) {
     return;
   }
-  const [now, never] = ["Set Up", "Do Not Ask Again"];
-  const chosen = await vscode.window.showInformationMessage("peft-daemon is not set up yet.", now, never);
+  const [now, never] = [vscode.l10n.t("Set Up"), vscode.l10n.t("Do Not Ask Again")];
+  const chosen = await vscode.window.showInformationMessage(
+    vscode.l10n.t("peft-daemon is not set up yet."),
+    now,
+    never,
+  );
   if (chosen === now) {
     await vscode.commands.executeCommand("peftDaemon.setUp");
   } else if (chosen === never) {

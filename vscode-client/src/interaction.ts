@@ -16,7 +16,10 @@ type Show = (message: string, ...buttons: string[]) => Thenable<string | undefin
 
 /** Show a message with a button for each command that it tells, and do what is pressed. A message without is cut short. */
 export async function tell(show: Show, message: string): Promise<void> {
-  const offered = [...remedies(message), { label: "Show Logs", command: "peftDaemon.showLogs", args: [] }];
+  const offered = [
+    ...remedies(message),
+    { label: vscode.l10n.t("Show Logs"), command: "peftDaemon.showLogs", args: [] },
+  ];
   const pressed = await show(message, ...offered.map(({ label }) => label));
   const chosen = offered.find(({ label }) => label === pressed);
   if (chosen) {

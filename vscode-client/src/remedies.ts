@@ -1,4 +1,5 @@
 /** Which commands of the extension help with what a message says, so that it can have buttons for them. */
+import { l10n } from "vscode";
 
 export interface Remedy {
   readonly label: string;
@@ -9,12 +10,12 @@ export interface Remedy {
 type Rule = readonly [RegExp, string, string];
 
 const RULES: readonly Rule[] = [
-  [/peft-daemon models pull/, "Fetch the Model", "peftDaemon.setUp"],
-  [/peft-daemon setup|peft-daemon: Set Up|not set up/, "Set Up", "peftDaemon.setUp"],
-  [/trusted workspace/, "Manage Trust", "workbench.trust.manage"],
-  [/peft-daemon adapters|peft-daemon: Switch Adapter/, "Switch Adapter", "peftDaemon.switchAdapter"],
-  [/peft-daemon (?:start|stop|restart)\b|peft-daemon: Restart/, "Restart", "peftDaemon.restart"],
-  [/peft-daemon doctor/, "Check the Installation", "peftDaemon.doctor"],
+  [/peft-daemon models pull/, l10n.t("Fetch the Model"), "peftDaemon.setUp"],
+  [/peft-daemon setup|peft-daemon: Set Up|not set up/, l10n.t("Set Up"), "peftDaemon.setUp"],
+  [/trusted workspace/, l10n.t("Manage Trust"), "workbench.trust.manage"],
+  [/peft-daemon adapters|peft-daemon: Switch Adapter/, l10n.t("Switch Adapter"), "peftDaemon.switchAdapter"],
+  [/peft-daemon (?:start|stop|restart)\b|peft-daemon: Restart/, l10n.t("Restart"), "peftDaemon.restart"],
+  [/peft-daemon doctor/, l10n.t("Check the Installation"), "peftDaemon.doctor"],
 ];
 const SETTING = /'((?:peft-daemon|python)\.\w+)'/;
 
@@ -23,7 +24,7 @@ export function remedies(message: string): Remedy[] {
   const found: [number, Remedy][] = RULES.map(([told, label, command]) => [message.search(told), { label, command }]);
   const setting = SETTING.exec(message);
   if (setting) {
-    const remedy = { label: "Open the Setting", command: "workbench.action.openSettings", args: [setting[1]] };
+    const remedy = { label: l10n.t("Open the Setting"), command: "workbench.action.openSettings", args: [setting[1]] };
     found.push([setting.index, remedy]);
   }
   const told = found

@@ -24,7 +24,7 @@ export function activeFolder(): vscode.WorkspaceFolder | undefined {
 export async function toggleLanguage(): Promise<void> {
   const document = vscode.window.activeTextEditor?.document;
   if (!document) {
-    throw new Error("Open a file of the language first");
+    throw new Error(vscode.l10n.t("Open a file of the language first"));
   }
   const settings = vscode.workspace.getConfiguration(SECTION, document);
   const after = toggled(disabledLanguages(document), document.languageId);
@@ -42,7 +42,7 @@ export async function toggleLanguage(): Promise<void> {
 export async function toggleFolder(): Promise<void> {
   const folder = activeFolder();
   if (!folder) {
-    throw new Error("Open a file of the folder first");
+    throw new Error(vscode.l10n.t("Open a file of the folder first"));
   }
   const settings = vscode.workspace.getConfiguration(SECTION, folder);
   const found = settings.inspect<boolean>("enabled");

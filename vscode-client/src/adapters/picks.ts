@@ -1,4 +1,5 @@
 /** The adapters as a list to choose from. */
+import { l10n } from "vscode";
 import { isRecord } from "../commandLine/answers";
 
 export interface Adapter {
@@ -61,22 +62,27 @@ export function adapterPicks(
   metrics: ReadonlyMap<string, Metrics>,
 ): AdapterPick[] {
   const automatic = {
-    label: "$(wand) automatic",
+    label: `$(wand) ${l10n.t("automatic")}`,
     description: "",
-    detail: "No choice of this folder's own: what applies around it, or everywhere, applies in it",
+    detail: l10n.t("No choice of this folder's own: what applies around it, or everywhere, applies in it"),
     adapter: undefined,
   };
   return [
     ...(folder === undefined ? [] : [automatic]),
-    { label: "$(circle-slash) base", description: "", detail: "The model without an adapter", adapter: BASE },
+    {
+      label: `$(circle-slash) ${BASE}`,
+      description: "",
+      detail: l10n.t("The model without an adapter"),
+      adapter: BASE,
+    },
     ...adapters.map((each) => adapterPick(each, folder, metrics.get(each.digest) ?? {})),
   ];
 }
 
 function adapterPick(adapter: Adapter, folder: string | undefined, metrics: Metrics): AdapterPick {
   const uses = usesOf(adapter, folder);
-  const method = adapter.rank > 0 ? `${adapter.method} of rank ${adapter.rank}` : adapter.method;
-  const facts = [method, `for ${adapter.task}`, megabytes(adapter.sizeBytes), ...measured(metrics)];
+  const method = adapter.rank > 0 ? l10n.t("{0} of rank {1}", adapter.method, adapter.rank) : adapter.method;
+  const facts = [method, l10n.t("for {0}", adapter.task), megabytes(adapter.sizeBytes), ...measured(metrics)];
   return {
     label: `${uses.length > 0 ? "$(check)" : "$(package)"} ${adapter.name}`,
     description: uses.join(", "),
@@ -89,8 +95,8 @@ function usesOf(adapter: Adapter, folder: string | undefined): string[] {
   const here = folder === undefined ? [] : tasksAt(adapter, (place) => place === folder);
   const everywhere = tasksAt(adapter, (place) => place === undefined);
   return [
-    ...(here.length > 0 ? [`in use here for ${here.join(" and ")}`] : []),
-    ...(everywhere.length > 0 ? [`in use by default for ${everywhere.join(" and ")}`] : []),
+    ...(here.length > 0 ? [l10n.t("in use here for {0}", here.join(l10n.t(" and ")))] : []),
+    ...(everywhere.length > 0 ? [l10n.t("in use by default for {0}", everywhere.join(l10n.t(" and ")))] : []),
   ];
 }
 
@@ -105,9 +111,9 @@ function tasksAt(adapter: Adapter, fits: (place: string | undefined) => boolean)
 function measured(metrics: Metrics): string[] {
   const { gate_exact_served: served, gate_exact: tuned, gate_holes: holes, validation_loss: loss } = metrics;
   if (served !== undefined && tuned !== undefined && holes !== undefined) {
-    return [`exactly right ${percent(served)} → ${percent(tuned)} of ${holes} held-out holes`];
+    return [l10n.t("exactly right {0} → {1} of {2} held-out holes", percent(served), percent(tuned), holes)];
   }
-  return loss === undefined ? [] : [`validation loss ${loss.toFixed(3)}`];
+  return loss === undefined ? [] : [l10n.t("validation loss {0}", loss.toFixed(3))];
 }
 
 function percent(share: number): string {

@@ -9,7 +9,7 @@ import { type Adapter, type AdapterPick, adapterPicks, type Metrics, readAdapter
 
 export async function switchAdapter(server: LanguageServer, command: CommandLine): Promise<void> {
   const folders = vscode.workspace.workspaceFolders ?? [];
-  const placeHolder = "For which folder?";
+  const placeHolder = vscode.l10n.t("For which folder?");
   const folder = folders.length > 1 ? await vscode.window.showWorkspaceFolderPick({ placeHolder }) : folders[0];
   if (folders.length > 1 && !folder) {
     return;
@@ -42,8 +42,8 @@ async function pick(
     list.items = adapterPicks(adapters, folder, metrics);
     list.activeItems = list.items.filter((item) => item.adapter === active).slice(0, 1);
   };
-  list.title = folder === undefined ? "Adapter everywhere" : `Adapter in ${folder}`;
-  list.placeholder = "The next suggestion uses it";
+  list.title = folder === undefined ? vscode.l10n.t("Adapter everywhere") : vscode.l10n.t("Adapter in {0}", folder);
+  list.placeholder = vscode.l10n.t("The next suggestion uses it");
   list.matchOnDetail = true;
   list.busy = true;
   list.items = adapterPicks(adapters, folder, metrics);
@@ -83,7 +83,10 @@ function warnOfSetting(folder: vscode.WorkspaceFolder | undefined): void {
   if (set !== null) {
     void tell(
       showWarning,
-      `The setting 'peft-daemon.adapter' says '${set}' and wins over this choice. Remove it to let the choice count.`,
+      vscode.l10n.t(
+        "The setting 'peft-daemon.adapter' says '{0}' and wins over this choice. Remove it to let the choice count.",
+        set,
+      ),
     );
   }
 }

@@ -1,4 +1,5 @@
 /** What `peft-daemon … --json` prints: one or more JSON documents, the last of which may be an error. */
+import { l10n } from "vscode";
 import type { Ended } from "./running";
 
 /** A failure in the command's own words. */
@@ -59,10 +60,10 @@ export function failureIn(ended: Ended): CommandFailed | undefined {
     return undefined;
   }
   if (ended.code === 130 || ended.code === null) {
-    return new CommandFailed("peft-daemon was interrupted", CANCELLED);
+    return new CommandFailed(l10n.t("peft-daemon was interrupted"), CANCELLED);
   }
   const last = ended.stderr.split("\n").findLast((line) => line.trim() !== "");
-  return new CommandFailed(last?.trim() ?? `peft-daemon ended with exit code ${ended.code} and said nothing`);
+  return new CommandFailed(last?.trim() ?? l10n.t("peft-daemon ended with exit code {0} and said nothing", ended.code));
 }
 
 /** The error that a document holds. */

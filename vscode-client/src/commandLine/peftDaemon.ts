@@ -1,4 +1,5 @@
 /** peft-daemon's own commands, as the extension runs them. */
+import { l10n } from "vscode";
 import { answer, CommandFailed } from "./answers";
 import type { CommandLine } from "./commandLine";
 import { type Ended, run, type Work } from "./running";
@@ -19,14 +20,18 @@ export function startFailure({ program, origin }: CommandLine, error: unknown): 
   const code = error instanceof Error && "code" in error ? error.code : undefined;
   const what =
     code === "ENOENT"
-      ? `There is no program '${program}'`
+      ? l10n.t("There is no program '{0}'", program)
       : code === "EACCES"
-        ? `The file '${program}' is no program, or may not be started`
-        : `The program '${program}' cannot be started (${error instanceof Error ? error.message : String(error)})`;
+        ? l10n.t("The file '{0}' is no program, or may not be started", program)
+        : l10n.t(
+            "The program '{0}' cannot be started ({1})",
+            program,
+            error instanceof Error ? error.message : String(error),
+          );
   const fix =
     origin === "setting"
-      ? "Correct the setting 'peft-daemon.command', or empty it and run 'peft-daemon: Set Up'"
-      : "Run 'peft-daemon: Set Up'";
+      ? l10n.t("Correct the setting 'peft-daemon.command', or empty it and run 'peft-daemon: Set Up'")
+      : l10n.t("Run 'peft-daemon: Set Up'");
   return new CommandFailed(`${what}. ${fix}`);
 }
 
@@ -38,7 +43,7 @@ export async function ask(command: CommandLine, args: readonly string[], options
 /** The command, or the error that says how to get one. */
 export function required(command: CommandLine | undefined): CommandLine {
   if (!command) {
-    throw new CommandFailed("peft-daemon is not set up. Run 'peft-daemon: Set Up'");
+    throw new CommandFailed(l10n.t("peft-daemon is not set up. Run 'peft-daemon: Set Up'"));
   }
   return command;
 }

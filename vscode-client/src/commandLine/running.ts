@@ -8,6 +8,10 @@ export interface Work {
   readonly args: readonly string[];
   /** Default: the user's home, so that nothing of a workspace is taken for a part of the program. */
   readonly cwd?: string;
+  /** Variables beside those of the editor. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What it reads from its standard input; default: nothing. */
+  readonly stdin?: string;
   /** Interrupts the program the way Ctrl-C does. */
   readonly signal?: AbortSignal;
   readonly onOutput?: (line: string) => void;
@@ -26,7 +30,8 @@ export function run(work: Work): Promise<Ended> {
   return new Promise((resolve, reject) => {
     const child = spawn(work.program, work.args, {
       cwd: work.cwd ?? homedir(),
-      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...work.env },
+      stdio: ["pipe", "pipe", "pipe"],
       windowsHide: true,
     });
     const interrupt = (): void => {
@@ -42,7 +47,10 @@ export function run(work: Work): Promise<Ended> {
       errors.push(line);
       work.onError?.(line);
     });
+    // A program that does not read its input is none to complain about.
+    child.stdin.on("error", () => undefined);
     child.once("spawn", () => {
+      child.stdin.end(work.stdin ?? "");
       work.signal?.addEventListener("abort", interrupt);
       if (work.signal?.aborted) {
         interrupt();

@@ -8,7 +8,7 @@ import type { TextPage } from "../textPage";
 import { findingsText } from "./findings";
 
 export async function check(page: TextPage, command: CommandLine): Promise<void> {
-  const title = "peft-daemon: checking the installation";
+  const title = vscode.l10n.t("peft-daemon: checking the installation");
   const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
   const ended = await vscode.window.withProgress(options, (_progress, token) =>
     runCommand(command, ["doctor", "--json"], { signal: aborting(token) }),
@@ -20,5 +20,5 @@ export async function check(page: TextPage, command: CommandLine): Promise<void>
     throw failure;
   }
   const program = [command.program, ...command.first].join(" ");
-  await page.show(`${findingsText(found)}\nStarted as: ${program} (from: ${command.origin})\n`);
+  await page.show(`${findingsText(found)}\n${vscode.l10n.t("Started as: {0} (from: {1})", program, command.origin)}\n`);
 }

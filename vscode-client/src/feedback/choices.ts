@@ -1,4 +1,5 @@
 /** What may be kept on this machine of what becomes of suggestions: the values of the setting, and what each means. */
+import { l10n } from "vscode";
 
 export interface Choice {
   readonly label: string;
@@ -9,18 +10,21 @@ export interface Choice {
 
 const CHOICES: readonly Choice[] = [
   {
-    label: "Counts",
-    detail: "How each suggestion ended, its language and adapter, and how many characters of it were kept. No code.",
+    label: l10n.t("Counts"),
+    detail: l10n.t(
+      "How each suggestion ended, its language and adapter, and how many characters of it were kept. No code.",
+    ),
     value: "counts",
   },
   {
-    label: "Counts and code",
+    label: l10n.t("Counts and code"),
     detail:
-      "Also the suggestion, up to 8,000 characters of code on each side, and the file's path: what tuning can learn from. " +
-      "Never of files that hold secrets.",
+      l10n.t(
+        "Also the suggestion, up to 8,000 characters of code on each side, and the file's path: what tuning can learn from. ",
+      ) + l10n.t("Never of files that hold secrets."),
     value: "text",
   },
-  { label: "Nothing", detail: "Nothing is recorded.", value: "off" },
+  { label: l10n.t("Nothing"), detail: l10n.t("Nothing is recorded."), value: "off" },
 ];
 
 /** The choices, with the one that holds marked; `setting` is the setting's value, of earlier versions too. */

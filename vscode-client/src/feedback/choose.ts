@@ -6,8 +6,10 @@ import { feedbackChoices } from "./choices";
 export async function chooseFeedback(): Promise<void> {
   const settings = vscode.workspace.getConfiguration(SECTION);
   const options = {
-    title: "What may be kept of suggestions",
-    placeHolder: "It stays on this machine and is sent nowhere. `peft-daemon feedback show` tells what is there.",
+    title: vscode.l10n.t("What may be kept of suggestions"),
+    placeHolder: vscode.l10n.t(
+      "It stays on this machine and is sent nowhere. `peft-daemon feedback show` tells what is there.",
+    ),
   };
   const picked = await vscode.window.showQuickPick(feedbackChoices(settings.get("feedback")), options);
   if (picked) {

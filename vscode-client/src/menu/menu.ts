@@ -28,8 +28,11 @@ export class Menu {
     });
     const off = document && status.off.get(this.#server.nameOf(document.uri));
     const said = status.state === "error" ? status.message : off;
-    const title = said ? `peft-daemon: ${said}` : "peft-daemon";
-    const picked = await vscode.window.showQuickPick(items, { title, placeHolder: "What is to be done?" });
+    const title = said ? vscode.l10n.t("peft-daemon: {0}", said) : "peft-daemon";
+    const picked = await vscode.window.showQuickPick(items, {
+      title,
+      placeHolder: vscode.l10n.t("What is to be done?"),
+    });
     if (picked) {
       await vscode.commands.executeCommand(picked.command, ...(picked.args ?? []));
     }

@@ -1,4 +1,5 @@
 /** A report's page under a policy of the extension's own: nothing is loaded, and only its own script and style apply. */
+import { l10n } from "vscode";
 import { createHash } from "node:crypto";
 
 /**
@@ -16,7 +17,7 @@ export function confined(page: string): string {
   const meta = `<meta http-equiv="Content-Security-Policy" content="${policy}">`;
   const head = /<head\b[^>]*>/i.exec(page);
   if (!head) {
-    throw new Error("The report has no head: it was not written by peft-daemon");
+    throw new Error(l10n.t("The report has no head: it was not written by peft-daemon"));
   }
   const begin = head.index + head[0].length;
   return page.slice(0, begin) + meta + page.slice(begin);

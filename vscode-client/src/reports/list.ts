@@ -1,4 +1,5 @@
 /** The evaluations that have a report, as a list to choose from. */
+import { l10n } from "vscode";
 import { isRecord } from "../commandLine/answers";
 
 export interface ReportPick {
@@ -18,7 +19,13 @@ export function reportPicks(answer: unknown): ReportPick[] {
     return {
       label: row["name"],
       description: String(row["created"]).slice(0, 16).replace("T", " "),
-      detail: `${String(row["data"])}, ${String(row["items"])} items: ${strategies} · ${String(row["model"])}`,
+      detail: l10n.t(
+        "{0}, {1} items: {2} · {3}",
+        String(row["data"]),
+        String(row["items"]),
+        strategies,
+        String(row["model"]),
+      ),
       name: row["name"],
     };
   });

@@ -8,9 +8,14 @@ import { confined } from "./confine";
 import { reportPicks } from "./list";
 
 export async function openReport(command: CommandLine): Promise<void> {
-  const picks = await waiting("reading reports", async () => reportPicks(await ask(command, ["report", "list"])));
+  const picks = await waiting(vscode.l10n.t("reading reports"), async () =>
+    reportPicks(await ask(command, ["report", "list"])),
+  );
   if (picks.length === 0) {
-    const [what, open] = ["There is no report yet. An evaluation in a terminal makes one.", "Open a Terminal"];
+    const [what, open] = [
+      vscode.l10n.t("There is no report yet. An evaluation in a terminal makes one."),
+      vscode.l10n.t("Open a Terminal"),
+    ];
     if ((await vscode.window.showInformationMessage(what, open)) === open) {
       const terminal = vscode.window.createTerminal("peft-daemon");
       terminal.show();
@@ -20,7 +25,11 @@ export async function openReport(command: CommandLine): Promise<void> {
     }
     return;
   }
-  const options = { title: "Benchmark Report", placeHolder: "Which evaluation?", matchOnDetail: true };
+  const options = {
+    title: vscode.l10n.t("Benchmark Report"),
+    placeHolder: vscode.l10n.t("Which evaluation?"),
+    matchOnDetail: true,
+  };
   const picked = await vscode.window.showQuickPick(picks, options);
   if (!picked) {
     return;
@@ -40,5 +49,8 @@ export async function openReport(command: CommandLine): Promise<void> {
 }
 
 function waiting<T>(title: string, work: () => Promise<T>): Thenable<T> {
-  return vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: `peft-daemon: ${title}` }, work);
+  return vscode.window.withProgress(
+    { location: vscode.ProgressLocation.Window, title: vscode.l10n.t("peft-daemon: {0}", title) },
+    work,
+  );
 }

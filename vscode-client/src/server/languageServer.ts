@@ -26,7 +26,7 @@ import { gone, serverArguments, startServer } from "./serverProcess";
 import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
 
 const STATUS = "peft-daemon/status";
-const NOT_STARTED = "the language server did not start";
+const NOT_STARTED = vscode.l10n.t("the language server did not start");
 /** What is no fault, such as why a file gets no suggestions, must not look like one. */
 const SHOWN_BY: Readonly<Record<number, typeof showError>> = {
   [MessageType.Error]: showError,
@@ -159,8 +159,10 @@ export class LanguageServer implements vscode.Disposable {
     if (!this.#client || !this.isRunning) {
       throw new Error(
         !this.isSetUp
-          ? "peft-daemon is not set up. Run 'peft-daemon: Set Up'"
-          : "The language server of peft-daemon does not run. Run 'peft-daemon: Restart the Daemon', or look at its logs",
+          ? vscode.l10n.t("peft-daemon is not set up. Run 'peft-daemon: Set Up'")
+          : vscode.l10n.t(
+              "The language server of peft-daemon does not run. Run 'peft-daemon: Restart the Daemon', or look at its logs",
+            ),
       );
     }
     return this.#client;

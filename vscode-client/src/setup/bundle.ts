@@ -1,4 +1,5 @@
 /** The Python package that the extension came with: a wheel of its own version, and the versions it was tested with. */
+import { l10n } from "vscode";
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -23,7 +24,9 @@ export async function readBundle(folder: string): Promise<Bundle> {
   const [name, another] = names.filter((each) => each.endsWith(".whl"));
   if (name === undefined || another !== undefined) {
     throw new CommandFailed(
-      "This build of the extension came without peft-daemon. Install one that `make vsix` built, or name peft-daemon in the setting 'peft-daemon.command'",
+      l10n.t(
+        "This build of the extension came without peft-daemon. Install one that `make vsix` built, or name peft-daemon in the setting 'peft-daemon.command'",
+      ),
     );
   }
   const wheel = join(folder, name);

@@ -3,6 +3,7 @@
  *
  * A record in it says which wheel was installed last, so that an update of the extension is noticed. Asks nobody.
  */
+import { l10n } from "vscode";
 import { randomUUID } from "node:crypto";
 import { link, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -79,7 +80,7 @@ export class PrivateEnvironment {
         if (!(error instanceof StepFailed && isUnfit(error.complaints))) {
           throw error;
         }
-        watch.onError?.("the tested versions do not fit this machine; trying others");
+        watch.onError?.(l10n.t("the tested versions do not fit this machine; trying others"));
         await this.#step(inside, installArguments(bundle, extras, options, false), watch);
       });
       if (state === "outdated") {

@@ -1,4 +1,5 @@
 /** What pip and venv are told, and their failures in a sentence that says what to do. */
+import { l10n } from "vscode";
 import { CommandFailed } from "../commandLine/answers";
 import { type Bundle, type Extra, requirement } from "./bundle";
 
@@ -44,26 +45,35 @@ export function isUnfit(complaints: string): boolean {
 export function installFailure(complaints: string): CommandFailed {
   if (UNREACHABLE.test(complaints)) {
     return new CommandFailed(
-      "The package index cannot be reached, and peft-daemon needs packages from it. Connect to the network (behind a proxy, set HTTPS_PROXY; for an index of your own, the setting 'peft-daemon.pipArguments'), then run 'peft-daemon: Set Up' again",
+      l10n.t(
+        "The package index cannot be reached, and peft-daemon needs packages from it. Connect to the network (behind a proxy, set HTTPS_PROXY; for an index of your own, the setting 'peft-daemon.pipArguments'), then run 'peft-daemon: Set Up' again",
+      ),
     );
   }
   if (/No space left on device|not enough space/i.test(complaints)) {
-    return new CommandFailed("The disk is full. Make room, then run 'peft-daemon: Set Up' again");
+    return new CommandFailed(l10n.t("The disk is full. Make room, then run 'peft-daemon: Set Up' again"));
   }
   if (/ensurepip|No module named '?venv/i.test(complaints)) {
-    return new CommandFailed(NO_VENV);
+    return new CommandFailed(noVenv(l10n.t("This Python")));
   }
   const missing = /No matching distribution found for ([^\s;]+)/.exec(complaints)?.[1];
   if (missing !== undefined) {
     return new CommandFailed(
-      `The package index has no '${missing}' for this Python and system. Install another Python (3.11 to 3.13) and set 'python.defaultInterpreterPath' to it, then run 'peft-daemon: Set Up' again`,
+      l10n.t(
+        "The package index has no '{0}' for this Python and system. Install another Python (3.11 to 3.13) and set 'python.defaultInterpreterPath' to it, then run 'peft-daemon: Set Up' again",
+        missing,
+      ),
     );
   }
   const lines = complaints.split("\n").map((line) => line.trim());
   const told = lines.findLast((line) => line.startsWith("ERROR: ")) ?? lines.findLast((line) => line !== "");
-  const why = told?.replace(/^ERROR: /, "") ?? "it said nothing";
-  return new CommandFailed(`peft-daemon could not be installed: ${why}. Look at the logs`);
+  const why = told?.replace(/^ERROR: /, "") ?? l10n.t("it said nothing");
+  return new CommandFailed(l10n.t("peft-daemon could not be installed: {0}. Look at the logs", why));
 }
 
-export const NO_VENV =
-  "This Python cannot make environments. Install what is missing (on Debian and Ubuntu: sudo apt install python3-venv), then run 'peft-daemon: Set Up' again";
+/** What to do with a Python that has no venv; `python` is what it is called. */
+export const noVenv = (python: string): string =>
+  l10n.t(
+    "{0} cannot make environments. Install what is missing (on Debian and Ubuntu: sudo apt install python3-venv), then run 'peft-daemon: Set Up' again",
+    python,
+  );

@@ -1,4 +1,5 @@
 /** How far the setting-up is, from what pip prints and from what the model store has. */
+import { l10n } from "vscode";
 import { isRecord } from "../commandLine/answers";
 
 /** A line of pip in few words; undefined for lines that say nothing new. */
@@ -7,13 +8,13 @@ export function pipStep(line: string): string | undefined {
     /^\s*(Collecting|Downloading|Building wheel for|Installing collected packages)[: ]\s*(\S+)/.exec(line) ?? [];
   switch (verb) {
     case "Collecting":
-      return `looking for ${what}`;
+      return l10n.t("looking for {0}", what ?? "");
     case "Downloading":
       return `fetching ${what?.split("/").at(-1)}`;
     case "Building wheel for":
       return `building ${what}`;
     case "Installing collected packages":
-      return "installing what was fetched";
+      return l10n.t("installing what was fetched");
     default:
       return undefined;
   }

@@ -1,6 +1,7 @@
 /** A Python that peft-daemon can be installed with. */
+import { l10n } from "vscode";
 import { findOnPath, type Machine } from "../commandLine/commandLine";
-import { NO_VENV } from "./pip";
+import { noVenv } from "./pip";
 
 export const LEAST = [3, 11] as const;
 const LAUNCHER = ["-3"] as const;
@@ -62,10 +63,14 @@ export async function findPython(
 function whyNone(tooOld: string, incomplete: string): string {
   const least = LEAST.join(".");
   if (incomplete) {
-    return NO_VENV.replace("This Python", incomplete);
+    return noVenv(incomplete);
   }
-  const found = tooOld ? `${tooOld} is too old` : "There is no Python on this machine";
-  return `${found}: peft-daemon needs ${least} or newer. Install it, or name one in the setting 'python.defaultInterpreterPath', then run 'peft-daemon: Set Up' again`;
+  const found = tooOld ? l10n.t("{0} is too old", tooOld) : l10n.t("There is no Python on this machine");
+  return l10n.t(
+    "{0}: peft-daemon needs {1} or newer. Install it, or name one in the setting 'python.defaultInterpreterPath', then run 'peft-daemon: Set Up' again",
+    found,
+    least,
+  );
 }
 
 /** `3.12.4` from a line such as `3.12.4 complete` or `Python 3.13.0rc1`; undefined for anything else. */

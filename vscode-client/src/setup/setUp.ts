@@ -24,11 +24,12 @@ export interface SetUp {
 }
 
 const NEEDS: Readonly<Record<Extra, string>> = {
-  tune: "Tuning needs PyTorch and more packages.",
-  eval: "Evaluation and its reports need PyTorch and more packages.",
+  tune: vscode.l10n.t("Tuning needs PyTorch and more packages."),
+  eval: vscode.l10n.t("Evaluation and its reports need PyTorch and more packages."),
 };
-const COST =
-  "These take about 2 GB of disk. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.";
+const COST = vscode.l10n.t(
+  "These take about 2 GB of disk. On Linux pip also brings the CUDA libraries, some gigabytes more; where there is no graphics card, name PyTorch's index of CPU builds in the setting 'peft-daemon.pipArguments' first.",
+);
 
 /** Do what is missing; returns early when the user declines. Throws CommandFailed. */
 export async function setUp(own: SetUp): Promise<void> {
@@ -41,7 +42,9 @@ export async function setUp(own: SetUp): Promise<void> {
     command = await own.find();
   }
   if (!command) {
-    throw new CommandFailed("pip installed the package, but it brought no command 'peft-daemon'. Look at the logs");
+    throw new CommandFailed(
+      vscode.l10n.t("pip installed the package, but it brought no command 'peft-daemon'. Look at the logs"),
+    );
   }
   const model = await chooseModel(command);
   if (!model) {
@@ -49,7 +52,7 @@ export async function setUp(own: SetUp): Promise<void> {
   }
   await prepare(command, model);
   await own.start();
-  void vscode.window.showInformationMessage("peft-daemon is ready. Type, and take grey text with Tab.");
+  void vscode.window.showInformationMessage(vscode.l10n.t("peft-daemon is ready. Type, and take grey text with Tab."));
 }
 
 /**
@@ -68,8 +71,8 @@ export async function update(own: SetUp): Promise<boolean> {
 
 /** Ask for the packages that an update needs, and install them. */
 export async function offerUpdate(own: SetUp): Promise<void> {
-  const [now, later] = ["Update", "Later"];
-  const what = "peft-daemon was updated with this extension and needs packages that are not here yet.";
+  const [now, later] = [vscode.l10n.t("Update"), vscode.l10n.t("Later")];
+  const what = vscode.l10n.t("peft-daemon was updated with this extension and needs packages that are not here yet.");
   if ((await vscode.window.showInformationMessage(what, now, later)) === now) {
     await install(own, await python3(own.log), undefined);
     await own.start();
@@ -86,13 +89,14 @@ export async function withExtra<T>(own: SetUp, work: (command: CommandLine) => P
     if (extra === undefined || command.origin !== "environment") {
       throw error;
     }
-    const detail = `They go into ${own.environment.folder}. ${COST}`;
+    const detail = vscode.l10n.t("They go into {0}. {1}", own.environment.folder, COST);
+    const yes = vscode.l10n.t("Install");
     const chosen = await vscode.window.showInformationMessage(
-      `${NEEDS[extra]} Install them?`,
+      vscode.l10n.t("{0} Install them?", NEEDS[extra]),
       { modal: true, detail },
-      "Install",
+      yes,
     );
-    if (chosen !== "Install") {
+    if (chosen !== yes) {
       return undefined;
     }
     await install(own, await python3(own.log), extra);
@@ -103,13 +107,19 @@ export async function withExtra<T>(own: SetUp, work: (command: CommandLine) => P
 /** Whether the package is in the private environment afterwards. */
 async function installPackage(own: SetUp, state: "absent" | "broken" | "outdated"): Promise<boolean> {
   const python = await python3(own.log);
-  const detail = `With Python ${python.version} (${python.program}), into ${own.environment.folder}. Nothing outside that folder changes. The package comes with the extension; what it needs is fetched from the package index: about 60 MB, 280 MB on the disk.`;
+  const detail = vscode.l10n.t(
+    "With Python {0} ({1}), into {2}. Nothing outside that folder changes. The package comes with the extension; what it needs is fetched from the package index: about 60 MB, 280 MB on the disk.",
+    python.version,
+    python.program,
+    own.environment.folder,
+  );
   const question = {
-    absent: "Install peft-daemon into an environment of its own?",
-    broken: "The environment of peft-daemon does not work any more. Make it anew?",
-    outdated: "Install the peft-daemon that came with this extension?",
+    absent: vscode.l10n.t("Install peft-daemon into an environment of its own?"),
+    broken: vscode.l10n.t("The environment of peft-daemon does not work any more. Make it anew?"),
+    outdated: vscode.l10n.t("Install the peft-daemon that came with this extension?"),
   }[state];
-  if ((await vscode.window.showInformationMessage(question, { modal: true, detail }, "Install")) !== "Install") {
+  const yes = vscode.l10n.t("Install");
+  if ((await vscode.window.showInformationMessage(question, { modal: true, detail }, yes)) !== yes) {
     return false;
   }
   await install(own, python, undefined);
@@ -117,10 +127,10 @@ async function installPackage(own: SetUp, state: "absent" | "broken" | "outdated
 }
 
 async function install(own: SetUp, python: Python, extra: Extra | undefined): Promise<void> {
-  const title = "peft-daemon: installing";
+  const title = vscode.l10n.t("peft-daemon: installing");
   const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
   await vscode.window.withProgress(options, async (progress, token) => {
-    progress.report({ message: "making the environment" });
+    progress.report({ message: vscode.l10n.t("making the environment") });
     await own.environment.install(python, extra, {
       signal: aborting(token),
       onOutput: (line) => {
@@ -138,13 +148,15 @@ async function install(own: SetUp, python: Python, extra: Extra | undefined): Pr
 }
 
 /** Fetch the model and start the daemon, which are the command's own business; here is only how far it is. */
-async function prepare(command: CommandLine, model: ModelOffer): Promise<void> {
-  const title = !model.installed ? `peft-daemon: fetching ${model.id}` : "peft-daemon: starting";
+export async function prepare(command: CommandLine, model: Pick<ModelOffer, "id" | "installed">): Promise<void> {
+  const title = !model.installed
+    ? vscode.l10n.t("peft-daemon: fetching {0}", model.id)
+    : vscode.l10n.t("peft-daemon: starting");
   const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
   await vscode.window.withProgress(options, async (progress, token) => {
     const done = new AbortController();
     const watching = watch(command, model.id, done.signal, (state) => {
-      progress.report({ message: state.installed ? "starting the daemon" : fetched(state) });
+      progress.report({ message: state.installed ? vscode.l10n.t("starting the daemon") : fetched(state) });
     });
     try {
       const ended = await runCommand(command, ["setup", "--model", model.id, "--yes", "--json"], {
@@ -179,7 +191,7 @@ async function watch(
 
 /** Have the machine measured, and let the user choose; undefined: none was chosen, and nothing is fetched. */
 async function chooseModel(command: CommandLine): Promise<ModelOffer | undefined> {
-  const title = "peft-daemon: measuring this machine";
+  const title = vscode.l10n.t("peft-daemon: measuring this machine");
   const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
   const plan = await vscode.window.withProgress(options, async (_, token) => {
     const ended = await runCommand(command, ["setup", "--plan", "--json"], { signal: aborting(token) });
@@ -189,11 +201,14 @@ async function chooseModel(command: CommandLine): Promise<ModelOffer | undefined
     return readPlan(answer(ended));
   });
   if (!plan) {
-    throw new CommandFailed("peft-daemon did not tell which models fit this machine. Look at the logs");
+    throw new CommandFailed(vscode.l10n.t("peft-daemon did not tell which models fit this machine. Look at the logs"));
   }
   const picked = await vscode.window.showQuickPick(modelPicks(plan), {
-    title: `Model for this machine: ${plan.machine}`,
-    placeHolder: `Recommended: ${plan.reason}. It is verified before it is used, and completions never leave this machine`,
+    title: vscode.l10n.t("Model for this machine: {0}", plan.machine),
+    placeHolder: vscode.l10n.t(
+      "Recommended: {0}. It is verified before it is used, and completions never leave this machine",
+      plan.reason,
+    ),
     ignoreFocusOut: true,
     matchOnDetail: true,
   });

@@ -1,4 +1,5 @@
 /** What the language server tells of itself, and how the status bar says it. */
+import { l10n } from "vscode";
 import { isRecord } from "../commandLine/answers";
 
 export const STATES = ["idle", "thinking", "loading", "off", "error"] as const;
@@ -26,8 +27,8 @@ export const STARTING: Status = {
   off: new Map(),
   learning: "",
 };
-export const NOT_SET_UP: Status = { ...STARTING, state: "error", message: "not set up" };
-export const STOPPED: Status = { ...STARTING, state: "error", message: "the language server has stopped" };
+export const NOT_SET_UP: Status = { ...STARTING, state: "error", message: l10n.t("not set up") };
+export const STOPPED: Status = { ...STARTING, state: "error", message: l10n.t("the language server has stopped") };
 
 /** The parameters of `peft-daemon/status`; undefined when they are none. */
 export function readStatus(params: unknown): Status | undefined {
@@ -75,7 +76,7 @@ export function shown(status: Status, snoozedUntil: string | undefined, document
   const off = status.state === "error" || document === undefined ? undefined : status.off.get(document);
   return {
     text: `${snoozed ? "$(bell-slash)" : off ? ICONS.off : ICONS[status.state]} peft-daemon`,
-    label: `peft-daemon: ${facts(status, snoozed ? snoozedUntil : undefined, off).join(", ")}`,
+    label: l10n.t("peft-daemon: {0}", facts(status, snoozed ? snoozedUntil : undefined, off).join(", ")),
     alarming: status.state === "error",
   };
 }
@@ -85,8 +86,8 @@ function facts(status: Status, snoozedUntil: string | undefined, off: string | u
   return [
     ...(off ? [off] : []),
     state === "error" && message ? `error: ${message}` : state,
-    ...(snoozedUntil === undefined ? [] : [`snoozed until ${snoozedUntil}`]),
-    ...(model ? [model, adapter ? `adapter ${adapter}` : "no adapter"] : []),
+    ...(snoozedUntil === undefined ? [] : [l10n.t("snoozed until {0}", snoozedUntil)]),
+    ...(model ? [model, adapter ? l10n.t("adapter {0}", adapter) : l10n.t("no adapter")] : []),
     ...(latencyMs === undefined ? [] : [`${latencyMs} ms`]),
     ...(state !== "error" && message ? [message] : []),
     ...(state !== "error" && learning ? [learning] : []),

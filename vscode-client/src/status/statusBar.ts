@@ -27,7 +27,9 @@ export class StatusBar implements vscode.Disposable {
     this.#item.text = text;
     this.#label = label;
     this.#item.accessibilityInformation = { label, role: "button" };
-    this.#item.tooltip = new vscode.MarkdownString().appendText(label).appendMarkdown("\n\nClick for the menu");
+    this.#item.tooltip = new vscode.MarkdownString()
+      .appendText(label)
+      .appendMarkdown(`\n\n${vscode.l10n.t("Click for the menu")}`);
     this.#item.backgroundColor = alarming ? new vscode.ThemeColor("statusBarItem.warningBackground") : undefined;
   }
 

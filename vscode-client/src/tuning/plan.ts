@@ -1,4 +1,5 @@
 /** What a run would take, as `peft-daemon tune --plan --json` tells it, for a dialog. */
+import { l10n } from "vscode";
 import { isRecord } from "../commandLine/answers";
 import { duration } from "./view";
 
@@ -35,11 +36,13 @@ export function readPlan(document: unknown): Plan | undefined {
 /** The plan's lines for people. */
 export function planText(plan: Plan): string {
   return [
-    `Examples: ${plan.examples} to learn, in ${plan.steps} steps`,
-    `Time: about ${duration(plan.seconds)}. Then the adapter is judged on your newest code.`,
-    `Memory: ${gigabytes(plan.peakMemoryBytes)} at the peak, ${gigabytes(plan.availableBytes)} available`,
+    l10n.t("Examples: {0} to learn, in {1} steps", plan.examples, plan.steps),
+    l10n.t("Time: about {0}. Then the adapter is judged on your newest code.", duration(plan.seconds)),
+    l10n.t("Memory: {0} at the peak, {1} available", gigabytes(plan.peakMemoryBytes), gigabytes(plan.availableBytes)),
     "",
-    "Suggestions are slower meanwhile. The adapter is used in this repository only if it is better on code that it has not seen.",
+    l10n.t(
+      "Suggestions are slower meanwhile. The adapter is used in this repository only if it is better on code that it has not seen.",
+    ),
   ].join("\n");
 }
 

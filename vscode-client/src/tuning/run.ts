@@ -4,6 +4,7 @@
  * It writes to files in the extension's storage; whoever follows it reads those, so a window that was reloaded goes on
  * where the old one was. A record beside them says which process it is. Does not show anything.
  */
+import { l10n } from "vscode";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { type FileHandle, mkdir, open, readdir, readFile, rm, writeFile } from "node:fs/promises";
@@ -153,14 +154,20 @@ export class TuneRuns {
     if (told?.code === CANCELLED || (!told && view.started)) {
       return view.started || record.resumable
         ? { kind: "interrupted", step: view.step }
-        : { kind: "failed", failure: new CommandFailed("Tuning was cancelled before its first step", CANCELLED) };
+        : {
+            kind: "failed",
+            failure: new CommandFailed(l10n.t("Tuning was cancelled before its first step"), CANCELLED),
+          };
     }
     if (told) {
       return { kind: "failed", failure: told };
     }
     const log = await readFile(this.#file(record.name, "log"), "utf8");
     const last = log.trim().split("\n").at(-1);
-    return { kind: "failed", failure: new CommandFailed(`Tuning ended unexpectedly: ${last ?? "it said nothing"}`) };
+    return {
+      kind: "failed",
+      failure: new CommandFailed(l10n.t("Tuning ended unexpectedly: {0}", last ?? l10n.t("it said nothing"))),
+    };
   }
 
   async #write(record: TuneRecord): Promise<void> {

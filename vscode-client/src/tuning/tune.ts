@@ -58,7 +58,9 @@ export class Tuning implements vscode.Disposable {
 
   async tune(): Promise<void> {
     if (!vscode.workspace.isTrusted) {
-      throw new CommandFailed("Tuning reads the whole repository and needs a trusted workspace. Trust it first");
+      throw new CommandFailed(
+        vscode.l10n.t("Tuning reads the whole repository and needs a trusted workspace. Trust it first"),
+      );
     }
     const command = required(await this.#command());
     const root = await pickRepository();
@@ -67,7 +69,7 @@ export class Tuning implements vscode.Disposable {
     }
     const unfinished = await this.#runs.of(root);
     if (unfinished && (await this.#runs.isAlive(unfinished))) {
-      void vscode.window.showInformationMessage(`Tuning on ${unfinished.root} is under way.`);
+      void vscode.window.showInformationMessage(vscode.l10n.t("Tuning on {0} is under way.", unfinished.root));
       await this.#show(unfinished);
     } else if (unfinished && unfinished.pid !== NONE) {
       await this.#show(unfinished);
@@ -80,14 +82,14 @@ export class Tuning implements vscode.Disposable {
 
   async #goOn(command: CommandLine, unfinished: TuneRecord): Promise<void> {
     const chosen = await vscode.window.showInformationMessage(
-      `Tuning on ${unfinished.root} was interrupted. Its checkpoint is kept.`,
+      vscode.l10n.t("Tuning on {0} was interrupted. Its checkpoint is kept.", unfinished.root),
       { modal: true },
-      "Go On",
-      "Start Again",
+      vscode.l10n.t("Go On"),
+      vscode.l10n.t("Start Again"),
     );
-    if (chosen === "Go On") {
+    if (chosen === vscode.l10n.t("Go On")) {
       await this.#run(command, unfinished, true);
-    } else if (chosen === "Start Again") {
+    } else if (chosen === vscode.l10n.t("Start Again")) {
       await this.#beginAnew(command, unfinished.root);
     }
   }
@@ -99,9 +101,9 @@ export class Tuning implements vscode.Disposable {
     if (!plan) {
       return;
     }
-    const [tune, short] = ["Tune", "10 Minutes Only"];
+    const [tune, short] = [vscode.l10n.t("Tune"), vscode.l10n.t("10 Minutes Only")];
     const detail = planText(plan);
-    const question = `Tune on ${basename(root)}?`;
+    const question = vscode.l10n.t("Tune on {0}?", basename(root));
     const chosen = await vscode.window.showInformationMessage(question, { modal: true, detail }, tune, short);
     if (chosen === undefined) {
       return;
@@ -123,7 +125,7 @@ export class Tuning implements vscode.Disposable {
 
   /** Undefined when the user did not wait for it. */
   async #plan(command: CommandLine, args: readonly string[]): Promise<Plan | undefined> {
-    const title = "peft-daemon: measuring what tuning would take, which takes a minute or more";
+    const title = vscode.l10n.t("peft-daemon: measuring what tuning would take, which takes a minute or more");
     const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
     return await vscode.window.withProgress(options, async (_progress, token) => {
       const ended = await runCommand(command, ["tune", ...args, "--plan", "--json"], { signal: aborting(token) });
@@ -136,7 +138,9 @@ export class Tuning implements vscode.Disposable {
       }
       const plan = documents(ended.stdout).map(readPlan).find(Boolean);
       if (!plan) {
-        throw new CommandFailed("peft-daemon printed no plan: it and the extension are of different versions");
+        throw new CommandFailed(
+          vscode.l10n.t("peft-daemon printed no plan: it and the extension are of different versions"),
+        );
       }
       return plan;
     });
@@ -158,14 +162,14 @@ export class Tuning implements vscode.Disposable {
   }
 
   async #progress(record: TuneRecord): Promise<Outcome | undefined> {
-    const title = `Tuning on ${basename(record.root)}`;
+    const title = vscode.l10n.t("Tuning on {0}", basename(record.root));
     const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
     return await vscode.window.withProgress(options, async (progress, token) => {
       let reported = 0;
       let stopping = false;
       token.onCancellationRequested(() => {
         stopping = true;
-        progress.report({ message: "stopping at the next safe place" });
+        progress.report({ message: vscode.l10n.t("stopping at the next safe place") });
         void this.#runs.interrupt(record);
       });
       return await this.#runs.follow(
@@ -185,18 +189,30 @@ export class Tuning implements vscode.Disposable {
         const { registered, verdict, forgets } = outcome;
         const what =
           registered.inUse.length > 0
-            ? `${registered.name} is in use in ${basename(record.root)} from the next suggestion on: ${verdict}.`
-            : `${registered.name} is kept, but not in use: ${registered.whyNot || verdict}.`;
-        const warning = forgets ? " It is worse than the base on general code." : "";
-        if ((await vscode.window.showInformationMessage(what + warning, "Show Card")) === "Show Card") {
+            ? vscode.l10n.t(
+                "{0} is in use in {1} from the next suggestion on: {2}.",
+                registered.name,
+                basename(record.root),
+                verdict,
+              )
+            : vscode.l10n.t("{0} is kept, but not in use: {1}.", registered.name, registered.whyNot || verdict);
+        const warning = forgets ? ` ${vscode.l10n.t("It is worse than the base on general code.")}` : "";
+        if (
+          (await vscode.window.showInformationMessage(what + warning, vscode.l10n.t("Show Card"))) ===
+          vscode.l10n.t("Show Card")
+        ) {
           const card = vscode.Uri.file(join(registered.folder, "README.md"));
           await vscode.commands.executeCommand("markdown.showPreview", card);
         }
         return;
       }
       case "interrupted": {
-        const what = `Tuning on ${basename(record.root)} stopped after step ${outcome.step}; a checkpoint is kept.`;
-        if ((await vscode.window.showInformationMessage(what, "Go On")) === "Go On") {
+        const what = vscode.l10n.t(
+          "Tuning on {0} stopped after step {1}; a checkpoint is kept.",
+          basename(record.root),
+          outcome.step,
+        );
+        if ((await vscode.window.showInformationMessage(what, vscode.l10n.t("Go On"))) === vscode.l10n.t("Go On")) {
           await this.#run(required(await this.#command()), { ...record, resumable: true }, true);
         }
         return;
@@ -214,7 +230,7 @@ export class Tuning implements vscode.Disposable {
       await tell(showError, failure.message);
       return;
     }
-    const [goOn, again] = ["Go On", "Delete It and Start Again"];
+    const [goOn, again] = [vscode.l10n.t("Go On"), vscode.l10n.t("Delete It and Start Again")];
     const chosen = await vscode.window.showWarningMessage(failure.message, goOn, again);
     const command = required(await this.#command());
     if (chosen === goOn) {
@@ -238,17 +254,17 @@ async function pickRepository(): Promise<string | undefined> {
   const folders = vscode.workspace.workspaceFolders ?? [];
   const folder =
     folders.length > 1
-      ? await vscode.window.showWorkspaceFolderPick({ placeHolder: "On the code of which folder?" })
+      ? await vscode.window.showWorkspaceFolderPick({ placeHolder: vscode.l10n.t("On the code of which folder?") })
       : folders[0];
   if (!folder) {
     if (folders.length === 0) {
-      throw new CommandFailed("There is no folder to tune on. Open a git repository");
+      throw new CommandFailed(vscode.l10n.t("There is no folder to tune on. Open a git repository"));
     }
     return undefined;
   }
   const git = await findOnPath(thisMachine, "git");
   if (git === undefined) {
-    throw new CommandFailed("Tuning learns from committed code and needs git. Install it");
+    throw new CommandFailed(vscode.l10n.t("Tuning learns from committed code and needs git. Install it"));
   }
   try {
     const args = ["-C", folder.uri.fsPath, "rev-parse", "--show-toplevel"];
@@ -256,7 +272,10 @@ async function pickRepository(): Promise<string | undefined> {
     return stdout.trim();
   } catch {
     throw new CommandFailed(
-      `${folder.uri.fsPath} is no git repository: tuning learns from committed code. Run 'git init' and commit there`,
+      vscode.l10n.t(
+        "{0} is no git repository: tuning learns from committed code. Run 'git init' and commit there",
+        folder.uri.fsPath,
+      ),
     );
   }
 }

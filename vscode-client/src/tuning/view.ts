@@ -1,4 +1,5 @@
 /** How far a run is, from its events; and how that is said. */
+import { l10n } from "vscode";
 import type { TuneEvent } from "./events";
 
 export interface View {
@@ -31,23 +32,32 @@ export function advanced(view: View, event: TuneEvent): View {
       const judging = view.percent >= TRAINING_PERCENT && event.of > 0;
       const percent = judging ? TRAINING_PERCENT + share(event.done, event.of, 100 - TRAINING_PERCENT) : view.percent;
       const count = event.of > 0 ? ` ${event.done} of ${event.of}` : "";
-      return { ...further(view, percent), message: `${judging ? "judging: " : ""}${event.what}${count}` };
+      return { ...further(view, percent), message: `${judging ? `${l10n.t("judging")}: ` : ""}${event.what}${count}` };
     }
     case "started":
       return {
         ...further(view, share(event.firstStep, event.steps, TRAINING_PERCENT)),
         started: true,
         step: event.firstStep,
-        message: event.firstStep > 0 ? `going on after step ${event.firstStep} of ${event.steps}` : "first step",
+        message:
+          event.firstStep > 0
+            ? l10n.t("going on after step {0} of {1}", event.firstStep, event.steps)
+            : l10n.t("first step"),
       };
     case "step":
       return {
         ...further(view, share(event.step, event.steps, TRAINING_PERCENT)),
         step: event.step,
-        message: `step ${event.step} of ${event.steps}, loss ${event.loss.toFixed(3)}, ${left(event.etaS)}`,
+        message: l10n.t(
+          "step {0} of {1}, loss {2}, {3}",
+          event.step,
+          event.steps,
+          event.loss.toFixed(3),
+          left(event.etaS),
+        ),
       };
     case "done":
-      return { ...further(view, TRAINING_PERCENT), step: event.step, message: "judging the adapter" };
+      return { ...further(view, TRAINING_PERCENT), step: event.step, message: l10n.t("judging the adapter") };
     case "verdict":
       return { ...further(view, 100), message: event.reason, verdict: event.reason, forgets: event.forgets };
     case "registered":
@@ -60,7 +70,7 @@ export function advanced(view: View, event: TuneEvent): View {
 
 /** Remaining time in words. */
 export function left(seconds: number): string {
-  return seconds < 60 ? "less than a minute left" : `${duration(seconds)} left`;
+  return seconds < 60 ? l10n.t("less than a minute left") : l10n.t("{0} left", duration(seconds));
 }
 
 /** `45 s`, `12 min` or `1 h 5 min`. */
