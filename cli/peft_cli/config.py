@@ -26,7 +26,7 @@ from peft_core.settings_file import write_setting
 
 app = typer.Typer(rich_markup_mode=None)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A setting, as `peft-daemon config` names it.")]
+SettingName = Annotated[str, typer.Argument(metavar="NAME", help="A setting, as `peft-daemon config` names it.")]
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ def read_rows(paths: Paths) -> list[Setting]:
     context_settings={"ignore_unknown_options": True},  # -1 is a value
 )
 def set_value(
-    name: Name,
+    name: SettingName,
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new value; true or false for a switch.")],
     as_json: Json = False,
 ) -> None:
@@ -124,7 +124,7 @@ def set_value(
 
 
 @app.command("unset", epilog="Example: peft-daemon config unset threads")
-def unset_value(name: Name, as_json: Json = False) -> None:
+def unset_value(name: SettingName, as_json: Json = False) -> None:
     """Remove a setting from your own file, so that its default counts again."""
     find_setting(name)
     _change(name, None, as_json=as_json)

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { OF_EXTENSION, OF_SERVER } from "./settings";
 
 type Texts = Readonly<Record<string, string>>;
 interface Setting {
@@ -47,6 +48,11 @@ describe("package.json", () => {
     expect(found.filter(([, text]) => !/^%[\w.-]+%$/.test(text))).toEqual([]);
     const used = [...read("package.json").matchAll(/"%([\w.-]+)%"/g)].map(([, key]) => key ?? "");
     expect([...new Set(used)].sort()).toEqual(Object.keys(texts).sort());
+  });
+
+  it("has every setting that the extension reads or gives to the server, and no other", () => {
+    const named = settings.map(([name]) => name.replace("peft-daemon.", ""));
+    expect(named.sort()).toEqual([...OF_SERVER, ...OF_EXTENSION].sort());
   });
 
   it("shows settings in groups, each in its place", () => {

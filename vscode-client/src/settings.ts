@@ -27,12 +27,15 @@ export function pipArguments(): readonly string[] {
   return Array.isArray(given) ? given.map(String) : [];
 }
 
-/** The setting's values as the language server's initialization options: they hold until it has asked for its own. */
+/** The settings that the language server reads; the others are the extension's own. */
+export const OF_SERVER = [
+  ...["enabled", "disabledLanguages", "disabledFiles", "silentIn", "adapter", "feedback"],
+  ...["maxTokens", "timeBudgetMs", "delayMs", "showAfterMs", "eagerness"],
+];
+export const OF_EXTENSION = ["command", "pipArguments", "tuneArguments", "logLevel"];
+
+/** The settings' values as the language server's initialization options: they hold until it has asked for its own. */
 export function initializationOptions(): Record<string, unknown> {
   const settings = vscode.workspace.getConfiguration(SECTION);
-  const names = [
-    ...["enabled", "disabledLanguages", "adapter", "feedback"],
-    ...["maxTokens", "timeBudgetMs", "delayMs", "showAfterMs", "eagerness"],
-  ];
-  return Object.fromEntries(names.map((name) => [name, settings.get(name)]));
+  return Object.fromEntries(OF_SERVER.map((name) => [name, settings.get(name)]));
 }
