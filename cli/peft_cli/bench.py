@@ -29,7 +29,7 @@ def typing(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter traces: less than five minutes.")] = False,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="ours, ours-base, llama.vscode; may be repeated. [default: ours, llama.vscode]"),
+        typer.Option(help="ours, ours-all, ours-base, llama.vscode; may be repeated. [default: ours, llama.vscode]"),
     ] = None,
     traces: Annotated[
         int | None, typer.Option(min=1, max=200, help="Number of traces. [default: 12; with --quick: 2]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, median
 
 import psutil
@@ -38,7 +38,7 @@ def figures_of(what: str, replayed: Sequence[Replayed], scenes: Mapping[str, Seq
     full = [stroke.full_ms for stroke in strokes]
     answered = [stroke.answered_ms for stroke in strokes if stroke.answered_ms is not None]
     shown = [stroke for stroke in strokes if stroke.judged.offered]
-    offered = sum(stroke.judged.offered for stroke in shown)
+    offered, right = (sum(getattr(stroke.judged, each) for stroke in shown) for each in ("offered", "right"))
     return PolicyFigures(
         what=what,
         keystrokes=count,
@@ -73,7 +73,9 @@ def figures_of(what: str, replayed: Sequence[Replayed], scenes: Mapping[str, Seq
         similarity=_rounded(fmean(stroke.judged.similarity for stroke in strokes)),
         exact_shown=_share_of(stroke.judged.exact for stroke in shown) if shown else None,
         similarity_shown=_rounded(fmean(stroke.judged.similarity for stroke in shown)) if shown else None,
-        accepted_per_shown=_rounded(sum(stroke.judged.right for stroke in shown) / offered) if offered else None,
+        accepted_per_shown=_rounded(right / offered) if offered else None,
+        right_per_key=_rounded(right / count),
+        wrong_per_key=_rounded((offered - right) / count),
         scenes={name: _scene(each) for name, each in scenes.items()},
     )
 
@@ -143,6 +145,8 @@ _TARGETS = {
 """By figure: its description, and the goal, which is the largest ratio to the better rival."""
 WITHOUT_MODEL = 0.5
 QUALITY = ("exact", "similarity")
+MOST_WRONG, LEAST_RIGHT = 0.5, 0.9
+"""Of the characters that are shown where nothing is left out for being unsure."""
 
 
 def ratios(policies: Mapping[str, PolicyFigures]) -> tuple[Ratio, ...]:
@@ -196,6 +200,7 @@ def goals(
             met=None if share is None else share >= WITHOUT_MODEL,
         )
     )
+    found += _silence_goals(policies.get("ours"), policies.get("ours-all"))
     judged = next((name for name in reversed(OURS) if any(each.strategy == name for each in comparisons)), "")
     tests = [each for each in comparisons if each.strategy == judged]
     # If nothing was ever shown, the quality cannot be judged.
@@ -210,6 +215,24 @@ def goals(
         )
     )
     return tuple(found)
+
+
+def _silence_goals(ours: PolicyFigures | None, everything: PolicyFigures | None) -> Iterator[Goal]:
+    """Yield what leaving out what the model is unsure of is to save and may cost, where both were replayed."""
+    if ours is None or everything is None:
+        return
+    for what, mine, all_of_them, bound in (
+        ("wrong", ours.wrong_per_key, everything.wrong_per_key, MOST_WRONG),
+        ("right", ours.right_per_key, everything.right_per_key, LEAST_RIGHT),
+    ):
+        value = None if mine is None or not all_of_them else round(mine / all_of_them, 3)
+        is_most = bound is MOST_WRONG
+        yield Goal(
+            what=f"characters shown and {what}, of those of ours-all",
+            target=f"at {'most' if is_most else 'least'} {bound:g}",
+            value=value,
+            met=None if value is None else (value <= bound if is_most else value >= bound),
+        )
 
 
 def _has(figures: PolicyFigures, figure: str) -> bool:

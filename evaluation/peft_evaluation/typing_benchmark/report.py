@@ -120,13 +120,16 @@ _ROWS: tuple[tuple[str, Callable[[PolicyFigures], str]], ...] = (
     ("similarity", lambda f: number(f.similarity)),
     ("exact if shown", lambda f: share(f.exact_shown)),
     ("right / shown", lambda f: share(f.accepted_per_shown)),
+    ("right characters per key", lambda f: number(f.right_per_key)),
+    ("wrong characters per key", lambda f: number(f.wrong_per_key)),
 )
 
 
 def policy_table(report: BenchReport) -> Table:
     """A row per figure, a column per policy."""
     scenes = dict.fromkeys(name for each in report.policies.values() for name in each.scenes)
-    rows = [(label, *(show(each) for each in report.policies.values())) for label, show in _ROWS]
+    found = [(label, *(show(each) for each in report.policies.values())) for label, show in _ROWS]
+    rows = [row for row in found if set(row[1:]) != {UNKNOWN}]  # earlier versions measured less
     rows += [
         (f"{name}, ms", *(milliseconds(each.scenes.get(name)) for each in report.policies.values())) for name in scenes
     ]

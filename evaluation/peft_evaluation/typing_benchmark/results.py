@@ -67,7 +67,11 @@ class PolicyFigures(msgspec.Struct, frozen=True, kw_only=True):
     similarity_shown: float | None
     """``similarity`` of the keystrokes with a suggestion."""
     accepted_per_shown: float | None
-    """Correct characters (from the first one on) per character shown."""
+    """Correct characters (from the first one on) per character shown: those that could be accepted and would stay."""
+    right_per_key: float | None = None
+    """Correct characters on the screen per counted keystroke; null in reports of earlier versions."""
+    wrong_per_key: float | None = None
+    """Characters on the screen per counted keystroke that are not what was written there."""
     scenes: dict[str, float | None] = {}
     """Median time to the first suggestion by scene: ``cold-0s``, ``cold-2s``, ``reopened-2s``."""
 

@@ -10,6 +10,7 @@ from peft_evaluation.typing_benchmark.editor import Keystroke, KeystrokeWatch
 from peft_evaluation.typing_benchmark.figures import by_line, figures_of, percentile
 from peft_evaluation.typing_benchmark.policies.base import ResourceUsage
 from peft_evaluation.typing_benchmark.replay import Replayed, added
+from peft_evaluation.typing_benchmark.results import PolicyFigures
 from peft_evaluation.typing_benchmark.screen import LineJudgement, ScreenSuggestion
 
 RIGHT = LineJudgement(exact=True, similarity=1.0, offered=10, right=10)
@@ -97,6 +98,7 @@ def test_the_figures_of_a_policy() -> None:
     assert (found.exact, found.similarity) == (0.4, 0.5)
     assert (found.exact_shown, found.similarity_shown) == (0.6667, 0.8333)
     assert found.accepted_per_shown == 0.7333
+    assert (found.right_per_key, found.wrong_per_key) == (4.4, 1.6)
     assert (found.evaluated_per_typed, found.decoded_per_typed, found.cpu_s_per_typed) == (10.0, 2.0, 0.3)
     assert found.scenes == {"cold-2s": 250.0}
 
@@ -128,6 +130,24 @@ def test_ratios_are_to_the_rival() -> None:
     reached = {goal.what: goal.met for goal in figures_module.goals(found, figures_module.ratios(found), ())}
     assert reached["keystroke to first suggestion, p50"] is True
     assert reached["reopened after a restart"] is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "met"), [((RIGHT, RIGHT, HALF), (False, True)), ((RIGHT, RIGHT), (True, True)), ((HALF,), (False, False))]
+)
+def test_silence_is_to_save_half_of_what_is_wrong_and_to_cost_a_tenth_of_what_is_right(
+    ours: tuple[LineJudgement, ...], met: tuple[bool, bool]
+) -> None:
+    def policy(name: str, shown: tuple[LineJudgement, ...]) -> PolicyFigures:
+        silent = [stroke(number) for number in range(3 - len(shown))]
+        strokes = [stroke(3 + number, shown_ms=1.0, judged=judged) for number, judged in enumerate(shown)]
+        return figures_of("", [replayed(name, "a", *strokes, *silent)], {})
+
+    found = {"ours": policy("ours", ours), "ours-all": policy("ours-all", (RIGHT, RIGHT, HALF))}
+    reached = {goal.what: goal.met for goal in figures_module.goals(found, (), ())}
+    assert tuple(reached[f"characters shown and {each}, of those of ours-all"] for each in ("wrong", "right")) == met
+    del found["ours-all"]
+    assert not any("ours-all" in goal.what for goal in figures_module.goals(found, (), ()))
 
 
 def test_infinite_against_finite_is_no_ratio_and_finite_against_infinite_is_none_at_all() -> None:

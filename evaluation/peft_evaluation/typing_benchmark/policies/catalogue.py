@@ -31,6 +31,12 @@ _POLICIES = (
         lambda engine, workspace: OursSession(engine, workspace, {}),
     ),
     Policy(
+        "ours-all",
+        "the same, which shows what the model writes however unsure it is, also in comments and strings",
+        False,
+        lambda engine, workspace: OursSession(engine, workspace, {"eagerness": "all", "silentIn": []}),
+    ),
+    Policy(
         "ours-base",
         "peft-daemon without an adapter: the same weights as the others have",
         False,
