@@ -65,6 +65,12 @@ def raise_fence(fence: Fence) -> None:
 
 
 @cache
+def has_graphics_device() -> bool:
+    """Return whether the system names a graphics card, whose driver may need more than a fence leaves it."""
+    return any(found for pattern in _GRAPHICS for found in Path("/dev").glob(pattern))
+
+
+@cache
 def fenced_off() -> tuple[str, ...]:
     """Return which of FILES and NETWORK this system keeps away from a process behind a fence."""
     kept = {FILES: landlock.version() > 0, NETWORK: sys.platform == "linux" and bool(confinement.network_filter())}

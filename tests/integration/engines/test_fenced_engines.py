@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,11 +30,13 @@ from peft_daemon.completion.detection import instruct_format_of
 from peft_daemon.context import index_client
 from peft_daemon.context.index_client import IndexClient, SelectChunks
 from peft_daemon.engines.base import GenerationRequest, Segment
+from peft_daemon.engines.llamacpp import program
 from peft_daemon.engines.llamacpp.child import CHILD_MODULE as LLAMACPP_CHILD
 from peft_daemon.engines.llamacpp.engine import LlamaCppEngine, LlamaCppOptions, SavedStatesOptions
 from peft_daemon.engines.supervisor import SupervisedEngine
 from peft_daemon.engines.torch.engine import CHILD_MODULE as TORCH_CHILD
 from peft_daemon.engines.torch.engine import TorchEngine, TorchOptions
+from support.llama_server import llama_server_program
 from support.own_repository import OwnRepository
 from support.synthetic_adapter import TinyModel, lora, write_peft
 from support.vocabulary import vocabulary
@@ -243,3 +248,95 @@ def test_a_template_that_broke_out_of_its_sandbox_reaches_nothing_of_the_user(in
     assert instruct_format_of(made) is not None
     found = reported(report)
     assert set(found.values()) <= {REFUSED, NOT_PERMITTED}, found
+
+
+REACHING_PROGRAM = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* What a server program does that a hostile model took over, before it serves as the real one does. */
+int main(int count, char **arguments) {
+  (void)count;
+  const char *report = "REPORT", *key = "KEY", *made = "MADE", *listening = "LISTENING";
+  FILE *out = fopen(report, "a");
+  if (out) {
+    fprintf(out, "%s\n", open(key, O_RDONLY) < 0 ? strerror(errno) : "read");
+    fprintf(out, "%s\n", open(made, O_WRONLY | O_CREAT, 0600) < 0 ? strerror(errno) : "made");
+    struct sockaddr_un place = {.sun_family = AF_UNIX};
+    strcpy(place.sun_path, listening);
+    int local = socket(AF_UNIX, SOCK_STREAM, 0);
+    fprintf(out, "%s\n", connect(local, (struct sockaddr *)&place, sizeof place) < 0 ? strerror(errno) : "asked");
+    fprintf(out, "%s\n", socket(AF_INET, SOCK_STREAM, 0) < 0 ? strerror(errno) : "network");
+    fclose(out);
+  }
+  execv("REAL", arguments);
+  return 9;
+}
+"""
+
+
+@pytest.mark.parametrize("confined", [True, False])
+async def test_a_program_of_the_users_own_that_is_taken_over_reaches_nothing_of_the_user(
+    base: BaseModel, tmp_path: Path, outside: Outside, monkeypatch: pytest.MonkeyPatch, confined: bool
+) -> None:
+    monkeypatch.setattr(program, "has_graphics_device", lambda: False)
+    real = llama_server_program()
+    folder, states, sockets = tmp_path / "build", tmp_path / "kv", Path(tempfile.mkdtemp(prefix="pd-"))
+    shutil.copytree(real.parent, folder, symlinks=True)
+    (folder / real.name).rename(folder / "real")
+    states.mkdir()
+    # The only folder that both may write.
+    report = states / "report"
+    told = {"REPORT": report, "KEY": outside.secret, "MADE": outside.project / "hook", "LISTENING": outside.listening}
+    source = REACHING_PROGRAM
+    for name, path in {**told, "REAL": folder / "real"}.items():
+        source = source.replace(f'"{name}"', json.dumps(str(path)))
+    subprocess.run(["cc", "-x", "c", "-", "-o", str(folder / real.name)], input=source.encode(), check=True)
+    saved = SavedStatesOptions(states, 10_000_000, base.sha256)
+    options = LlamaCppOptions(
+        "tiny", base.path, sockets, threads=1, states=saved, program=folder / real.name, confined=confined
+    )
+    engine = LlamaCppEngine(options)
+    await engine.start()
+    try:
+        await engine.ready()
+        request = GenerationRequest((Segment("def f(x):"),), max_tokens=4)
+        async with asyncio.timeout(LIMIT_S):
+            assert "".join([chunk.text async for chunk in engine.generate(request)])
+        assert bool(engine.status().withheld) is confined
+    finally:
+        await engine.stop()
+    served = report.read_text().splitlines()[-4:]
+    assert served == ([REFUSED] * 4 if confined else ["read", "made", "asked", "network"])
+
+
+def test_programs_that_may_need_more_than_a_fence_leaves_have_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled, script = Path(sys.executable).resolve(), tmp_path / "llama-server"
+    script.write_text("#!/bin/sh\nexec elsewhere\n")
+    monkeypatch.setattr(program, "has_graphics_device", lambda: False)
+    assert program.can_be_fenced(compiled, -1)
+    assert not program.can_be_fenced(script, -1), "a script may start anything"
+    assert not program.can_be_fenced(tmp_path / "missing", -1)
+    monkeypatch.setattr(program, "has_graphics_device", lambda: True)
+    assert not program.can_be_fenced(compiled, -1), "a driver may start a program with privileges"
+    assert program.can_be_fenced(compiled, 0), "no layer is on a card"
+
+
+def test_a_program_in_the_users_home_does_not_open_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    (tmp_path / "user" / "builds" / "bin").mkdir(parents=True)
+    for folder in ("user", "user/builds/bin"):
+        (tmp_path / folder / "llama-server").touch()
+        (tmp_path / folder / "libllama.so.0").touch()
+    alone = program.program_files(str(tmp_path / "user" / "llama-server"))
+    assert tmp_path / "user" not in alone
+    assert tmp_path / "user" / "libllama.so.0" in alone
+    built = program.program_files(str(tmp_path / "user" / "builds" / "bin" / "llama-server"))
+    assert tmp_path / "user" / "builds" / "bin" in built

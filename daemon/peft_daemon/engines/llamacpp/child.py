@@ -16,7 +16,7 @@ import msgspec
 
 from peft_core.child_main import CommandReader, run_child
 from peft_core.fence import Fence, raise_fence
-from peft_daemon.engines.llamacpp.program import ServerProgram, describe_end
+from peft_daemon.engines.llamacpp.program import ServerProgram, describe_end, program_files
 from peft_daemon.engines.waiting import WaitPolicy, set_wait_policy
 
 CHILD_MODULE = __name__
@@ -96,15 +96,18 @@ def main() -> None:
 
 
 def confine(first_line: bytes) -> None:
-    """Keep this process to the files that its configuration names; a program has the rights that its driver needs."""
+    """Keep this process, and the program that it may start, to the files that its configuration names."""
     match msgspec.json.decode(first_line, type=ChildConfig):
-        case LlamaCppChildConfig(confined=True, program="") as config:
+        case LlamaCppChildConfig(confined=True, program=program) as config:
+            is_private = config.host.endswith(".sock")
             raise_fence(
                 Fence(
-                    reads=tuple(map(Path, (config.model, *config.adapters))),
+                    reads=(*map(Path, (config.model, *config.adapters)), *(program_files(program) if program else ())),
                     writes=(Path(config.states_folder),) if config.states_folder else (),
-                    sockets=(Path(config.host).parent,) if config.host.endswith(".sock") else (),
-                    network=not config.host.endswith(".sock"),
+                    sockets=(Path(config.host).parent,) if is_private else (),
+                    # A program gives the network up by itself; this process asks it whether it serves.
+                    network=bool(program) or not is_private,
+                    programs=bool(program),
                 )
             )
         case PlainServerConfig(model=model):

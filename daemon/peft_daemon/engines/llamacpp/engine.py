@@ -33,6 +33,7 @@ from peft_daemon.engines.llamacpp.child import (
     LlamaCppChildConfig,
     LlamaCppChildReady,
 )
+from peft_daemon.engines.llamacpp.program import can_be_fenced
 from peft_daemon.engines.llamacpp.saved_states import SavedStateStore, fingerprint
 from peft_daemon.engines.llamacpp.server import STEPS_PER_LONG_STEP, LlamaServerClient
 from peft_daemon.engines.supervisor import SupervisedEngine, start_failure
@@ -88,6 +89,11 @@ class LlamaCppOptions:
     """See ``ChildConfig``."""
     checks: LoadChecks | None = None
     """None loads files unchecked."""
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the child gives up what ``confined`` says: with a program, only where that works without."""
+        return self.confined and (self.program is None or can_be_fenced(self.program, self.gpu_layers))
 
 
 class LlamaCppChild:
@@ -321,7 +327,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
 
     @property
     def _confined(self) -> bool:
-        return self._options.confined and self._options.program is None
+        return self._options.fenced
 
     def status(self) -> EngineStatus:
         """Return the status with the program that runs, and what kept another one from running."""
@@ -370,7 +376,7 @@ class LlamaCppEngine(SupervisedEngine[LlamaCppChild]):
             program=str(options.program or ""),
             gpu_layers=options.gpu_layers,
             flash_attention=options.flash_attention,
-            confined=options.confined,
+            confined=options.fenced,
         )
         try:
             async with self._starting(CHILD_MODULE, msgspec.json.encode(config)) as process:

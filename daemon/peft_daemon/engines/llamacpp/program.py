@@ -15,11 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from peft_core import processes
+from peft_core import confinement, processes
 from peft_core.child_main import PARENT_VARIABLE, end_with_parent
+from peft_core.fence import has_graphics_device
 
 if TYPE_CHECKING:
     from peft_daemon.engines.llamacpp.child import LlamaCppChildConfig
@@ -33,6 +35,8 @@ POLL_S = 0.02
 ANSWER_LIMIT_S = 5.0
 GPU_BATCH_TOKENS = 512
 """Least tokens of a batch on a graphics card, which is idle with the small batches that suit a processor."""
+_ELF = b"\x7fELF"
+"""The beginning of a compiled program on Linux."""
 CHOOSING_ADAPTERS = "--lora-init-without-apply"
 FEATURES: Mapping[str, str] = {
     CHOOSING_ADAPTERS: "adapters",
@@ -41,6 +45,36 @@ FEATURES: Mapping[str, str] = {
     "--special": "stop strings that are control tokens",
 }
 """What is lost where a program does not know an option."""
+
+
+def can_be_fenced(program: Path, gpu_layers: int) -> bool:
+    """Return whether a program works with the files that a model's server needs.
+
+    A script may start anything, and the driver of a graphics card may have to start a program with privileges.
+    """
+    if gpu_layers and has_graphics_device():
+        return False
+    try:
+        with program.open("rb") as file:
+            return file.read(len(_ELF)) == _ELF
+    except OSError:
+        return False
+
+
+def program_files(program: str) -> tuple[Path, ...]:
+    """Return a program's file and where its libraries lie, which may be its folder: never the user's home with all."""
+    file = Path(program).resolve()
+    folder, home = file.parent, Path.home().resolve()
+    libraries = (folder.parent / "lib", folder.parent / "lib64")
+    if home.is_relative_to(folder):
+        return file, *folder.glob("*.so*"), *libraries
+    return folder, *libraries
+
+
+def _within_its_fence() -> None:
+    """Run in the program's process before its code: the file rules are those of the process that starts it."""
+    end_with_parent()
+    confinement.forbid_network()
 
 
 class ServerProgram:
@@ -72,13 +106,14 @@ class ServerProgram:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
                 environ={**os.environ, KEY_VARIABLE: config.api_key},
-                preexec_fn=end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_before_program(config.confined and not port),
             )
         except OSError as error:
             _fail(f"{program} cannot be started: {error.strerror}")
         while not _serves(config.host, port):
             if (code := self._process.poll()) is not None:
-                _fail(f"{program} {describe_end(code)}")
+                fence = '; it has only its own files: `confine_engines = "off"` gives it all' if config.confined else ""
+                _fail(f"{program} {describe_end(code)}{fence}")
             time.sleep(POLL_S)
         return f"http://{config.host}:{port}" if port else f"unix://{config.host}"
 
@@ -91,6 +126,12 @@ class ServerProgram:
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._process.kill()
+
+
+def _before_program(fenced: bool) -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    return _within_its_fence if fenced else end_with_parent
 
 
 def describe_end(code: int) -> str:
