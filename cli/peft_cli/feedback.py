@@ -14,14 +14,12 @@ import msgspec
 import typer
 
 from peft_cli.output import Json, emit, require_extra
-from peft_core.api_types import Outcome
 from peft_core.errors import Conflict, InvalidInput, NotFound
 from peft_core.files import write_private
 from peft_core.paths import Paths
 from peft_core.settings import resolve
 from peft_daemon.feedback import (
     FeedbackCounts,
-    FeedbackRow,
     FeedbackStore,
     FeedbackSummary,
     kept_per_100_shown,
@@ -30,7 +28,6 @@ from peft_daemon.feedback import (
 
 if TYPE_CHECKING:
     from peft_tuning.data.examples import FillExample
-    from peft_tuning.data.repository.accepted import AcceptedSuggestion
 
 app = typer.Typer(
     help="Show, delete and export the feedback on suggestions.", no_args_is_help=True, rich_markup_mode=None
@@ -151,9 +148,9 @@ def export(
             fix=f"To agree from now on, {HOW_TO_AGREE}",
         )
     require_extra("exporting feedback", "tune", EXPORT_PACKAGES)
-    from peft_tuning.data.repository.accepted import learnable_examples
+    from peft_tuning.data.repository.accepted import accepted_suggestions, learnable_examples
 
-    found = learnable_examples(_accepted(row) for row in store.rows() if row.has_text and _weight(row))
+    found = learnable_examples(accepted_suggestions(store.rows()))
     write_private(file.absolute(), b"".join(_line(example) for example in found.examples))
     exported = Exported(str(file.absolute()), len(found.examples), found.dropped)
     emit(exported, as_json=as_json, text=lambda: _print_export(exported))
@@ -165,34 +162,6 @@ def _store() -> FeedbackStore:
 
 def _setting() -> str:
     return resolve(user_file=Paths.from_environment().config_file).settings.feedback
-
-
-def _weight(row: FeedbackRow) -> float:
-    """Return how much a suggestion counts in tuning; 0: it was not wanted, or nothing of it was still there later."""
-    from peft_tuning.data.repository.accepted import EDITED_WEIGHT, KEPT_WEIGHT, TYPED_WEIGHT
-
-    record = row.record
-    if not record.kept:
-        return 0.0
-    if record.outcome is Outcome.ACCEPTED:
-        return KEPT_WEIGHT if record.kept >= record.stood else EDITED_WEIGHT
-    return TYPED_WEIGHT if record.outcome is Outcome.TYPED else 0.0
-
-
-def _accepted(row: FeedbackRow) -> AcceptedSuggestion:
-    from peft_tuning.data.repository.accepted import AcceptedSuggestion
-
-    record = row.record
-    return AcceptedSuggestion(
-        id=f"feedback/{row.id}",
-        path=record.path,
-        repository=row.repository,
-        language=record.language,
-        prefix=record.prefix,
-        middle=record.now or "",
-        suffix=record.suffix[record.replaced :],
-        weight=_weight(row),
-    )
 
 
 def _line(example: FillExample) -> bytes:

@@ -124,6 +124,13 @@ def tune(
     gate_holes: Annotated[
         int, typer.Option(min=0, help="Most held-out examples that judge the adapter; 0: it is not judged, nor used.")
     ] = 96,
+    feedback: Annotated[
+        bool,
+        typer.Option(
+            "--feedback/--no-feedback",
+            help="With --repo: learn suggestions accepted there whose text you agreed to keep.",
+        ),
+    ] = True,
     checkpoint_every: Annotated[
         str, typer.Option(metavar="TIME", help="Time between two checkpoints, as in 90s; more are made at evaluations.")
     ] = "10m",
@@ -182,6 +189,7 @@ def tune(
         holes=max(gate_holes, HELD_OUT_HOLES),
         learned=documents_learned(paths, begun.lease.digest) if begun else frozenset(),
         seen=_seen(installation, repo, begun),
+        feedback=paths.feedback_file if feedback else None,
     )
     own = DataLocations.resolve(
         installation.settings, paths, data=data, progress=NoteLines(), fetch=download, columns=parse_columns(column)
@@ -278,6 +286,8 @@ class _RepositorySizes(NamedTuple):
     """Hashes of the documents that come last."""
     seen: frozenset[str] = frozenset()
     """Marks of what judges nothing any more, also of other data."""
+    feedback: Path | None = None
+    """The file of feedback; None: nothing of it is learned."""
 
 
 def _source(
@@ -304,6 +314,8 @@ def _source(
 
     if repo is not None:
         from peft_core.code.work_trees import main_folder
+        from peft_daemon.feedback import FeedbackStore
+        from peft_tuning.data.repository.accepted import accepted_in
         from peft_tuning.data.repository.documents import learning_data_set
 
         return main_folder(repo.resolve()).name.removesuffix(".git"), lambda on_progress: shortened(
@@ -314,6 +326,7 @@ def _source(
                 held_out_holes=sizes.holes,
                 is_learned=lambda document: document_digest(document) in sizes.learned,
                 is_seen=lambda hole: is_seen(hole, sizes.seen),
+                accepted=accepted_in(FeedbackStore(sizes.feedback).rows(), repo) if sizes.feedback else (),
                 on_progress=on_progress,
             )
         )

@@ -93,6 +93,11 @@ def head_commit(root: Path) -> str:
         return ""
 
 
+def committed_at(root: Path, commit: str) -> float:
+    """Return when a commit was made, in seconds since 1970."""
+    return float(_git(root, "show", "--no-patch", "--format=%ct", f"{commit}^{{commit}}").split()[-1])
+
+
 def top_level(folder: Path) -> Path:
     """Return the top folder of the work tree that ``folder`` lies in, without links in its path.
 

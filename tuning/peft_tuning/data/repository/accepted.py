@@ -1,4 +1,4 @@
-"""Accepted suggestions as examples: those of files that may be learned from, without secrets.
+"""Accepted suggestions of the feedback as examples: those of files that may be learned from, without secrets.
 
 The rules are those for a repository's own code: in a git work tree only files that git tracks, that no rule of
 ``.gitignore`` or ``.peft-daemon.toml`` names, and that are not vendored or generated. Elsewhere only
@@ -12,14 +12,18 @@ A rejected suggestion is never an answer.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from detect_secrets.plugins.base import BasePlugin
 
+from peft_core.api_types import Outcome
+from peft_core.code import git
+from peft_core.code.work_trees import main_folder
 from peft_core.errors import PeftDaemonError
+from peft_daemon.feedback import FeedbackRow
 from peft_tuning.data.examples import FillExample, HoleKind
 from peft_tuning.data.repository.files import ignore_rules, repository_files
 from peft_tuning.data.repository.filters import detectors, without_secrets
@@ -50,6 +54,47 @@ class LearnableExamples:
 
     examples: tuple[FillExample, ...]
     dropped: Mapping[str, int]
+
+
+def accepted_suggestions(rows: Iterable[FeedbackRow]) -> Iterator[AcceptedSuggestion]:
+    """Yield the suggestions that were wanted and whose text may be used, as they were when looked at again."""
+    for row in rows:
+        record, weight = row.record, _weight(row)
+        if row.has_text and weight:
+            yield AcceptedSuggestion(
+                id=f"feedback/{row.id}",
+                path=record.path,
+                repository=row.repository,
+                language=record.language,
+                prefix=record.prefix,
+                middle=record.now or "",
+                suffix=record.suffix[record.replaced :],
+                weight=weight,
+            )
+
+
+def accepted_in(rows: Iterable[FeedbackRow], root: Path) -> tuple[FillExample, ...]:
+    """Return what was accepted in a repository before its newest commit, the newest first.
+
+    What came later waits for the next commit, so that an interrupted run finds the same examples when it goes on.
+    """
+    commit = git.head_commit(root)
+    if not commit:
+        return ()
+    until, main = git.committed_at(root, commit), main_folder(root.resolve())
+    ours = cache(lambda repository: main_folder(Path(repository)) == main)
+    found = [row for row in rows if row.time <= until and row.repository and ours(row.repository)]
+    return learnable_examples(accepted_suggestions(found)).examples[::-1]
+
+
+def _weight(row: FeedbackRow) -> float:
+    """Return how much a suggestion counts; 0: it was not wanted, or nothing of it was still there later."""
+    record = row.record
+    if not record.kept:
+        return 0.0
+    if record.outcome is Outcome.ACCEPTED:
+        return KEPT_WEIGHT if record.kept >= record.stood else EDITED_WEIGHT
+    return TYPED_WEIGHT if record.outcome is Outcome.TYPED else 0.0
 
 
 def learnable_examples(suggestions: Iterable[AcceptedSuggestion]) -> LearnableExamples:

@@ -14,7 +14,7 @@ import shlex
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detect_secrets.plugins.base import BasePlugin
@@ -58,6 +58,8 @@ HELD_OUT_HOLES = 96
 """Holes in validation, and in test. With fewer, a run would learn code that others are judged by."""
 MIN_HELD_OUT_HOLES = 8
 """Fewer holes in the lines of the newest commits cannot judge; files are held out instead."""
+ACCEPTED_SHARE = 0.25
+"""Largest share of the repository's own documents that are accepted suggestions."""
 SEEN = "hole: an adapter in use has learned it"
 """Why a hole does not judge."""
 LIBRARY = "python-library/"
@@ -81,13 +83,15 @@ def learning_data_set(
     replay_share: float = 0.2,
     is_learned: Callable[[FillExample], bool] = lambda document: False,
     is_seen: Callable[[FillExample], bool] = lambda hole: False,
+    accepted: Sequence[FillExample] = (),
     on_progress: OnProgress[Loading] = ignore,
 ) -> DataSet:
     """Make documents of the code below ``root``, and holes that judge what was learned.
 
     ``max_documents`` is the most training examples; ``replay_share`` of them (0 to below 1) are of Python's own
     library. Documents that are learned already come last; holes whose lines were seen already, by what the run begins
-    with or is compared with, judge nothing. ``held_out_holes`` is the most holes in validation, and in test. Where the
+    with or is compared with, judge nothing. ``accepted`` are suggestions that the user accepted there, which come first
+    unless they hold what judges. ``held_out_holes`` is the most holes in validation, and in test. Where the
     newest commits do not give enough holes (no commits, a shallow clone, a first commit with all code), the newest
     files are held out; ``provenance`` says which.
 
@@ -109,7 +113,13 @@ def learning_data_set(
         )
         made = maker.by_commits(listing, dropped) or maker.by_files(listing, dropped)
         own_room = max_documents - round(max_documents * replay_share)
-        own, left = maker.documents(made, own_room, is_learned)
+        taught = [
+            _as_document(each)
+            for each in accepted
+            if not is_learned(each) and not made.holes.answered_by(each.prefix + each.middle + each.suffix)
+        ][: round(own_room * ACCEPTED_SHARE)]
+        own, left = maker.documents(made, own_room - len(taught), is_learned)
+        own = [*taught, *own]
     general = library_documents(round(len(own) * replay_share / (1 - replay_share)), seed)
     if left:
         made.dropped["document: more than asked for, about"] += left
@@ -135,6 +145,7 @@ def learning_data_set(
         tree=made.code.tree,
         provenance=(
             f"{made.code.origin}; {len(own)} of {'about ' if left else ''}{len(own) + left} documents; "
+            f"{f'{len(taught)} of them accepted suggestions; ' if taught else ''}"
             f"{len(general)} documents of Python's library ({LIBRARY_LICENCE}); seed {seed}"
         ),
     )
@@ -145,6 +156,7 @@ class _Survey:
     """What one pass over the learned files found out."""
 
     code: DividedCode
+    holes: HeldOutHoles
     validation: tuple[FillExample, ...]
     test: tuple[FillExample, ...]
     order: tuple[SourceFile, ...]
@@ -224,6 +236,7 @@ class _Maker:
         order = most_important_first(list(files), changes, uses.counts())
         return _Survey(
             code,
+            holes,
             *holes.parts(self._holes),
             tuple(files[path] for path in order),
             tuple(chars[path] for path in order),
@@ -266,6 +279,18 @@ class _Maker:
         unread = sum(survey.chars[done_files:])
         left += round(unread * done_documents / done_chars if done_chars else 0)
         return [*made, *again[: room - len(made)]], left + max(0, len(again) - (room - len(made)))
+
+
+def _as_document(accepted: FillExample) -> FillExample:
+    """Return an accepted suggestion with as many whole lines around it as a document has, of which all is learned."""
+    room = max(DOCUMENT_CHARS - len(accepted.middle), 0)
+    begun = accepted.prefix.rfind("\n") + 1
+    start = accepted.prefix.find("\n", max(0, len(accepted.prefix) - 2 * room // 3) - 1) + 1
+    start = min(start, begun) if len(accepted.prefix) > 2 * room // 3 else 0
+    prefix = accepted.prefix[start:]
+    rest = max(room - len(prefix), 0)
+    suffix = accepted.suffix if len(accepted.suffix) <= rest else accepted.suffix[:rest].rpartition("\n")[0] + "\n"
+    return replace(accepted, prefix=prefix, suffix=suffix, learn_all=True)
 
 
 def cut_documents(

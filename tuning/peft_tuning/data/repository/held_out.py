@@ -175,6 +175,11 @@ class HeldOutHoles:
         self._holes = kept
         return count
 
+    def answered_by(self, text: str) -> bool:
+        """Return whether a text has the answer, or the whole lines, of one of the holes."""
+        bare = _bare(text)
+        return any(each in bare for hole in self._holes for each in hole.texts)
+
     def parts(self, count: int) -> tuple[tuple[FillExample, ...], tuple[FillExample, ...]]:
         """Return validation and test, of at most ``count`` holes each; they have no row and no long answer in common.
 
