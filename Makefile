@@ -60,6 +60,7 @@ python-check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 	$(BIN)/lint-imports --no-cache
 
 # A llama-server for the tests that runs on this processor.

@@ -135,7 +135,7 @@ async def collect(options: argparse.Namespace) -> None:
                             right=hole.middle[len(typed) :],
                             shown=end.text,
                             raw=generated.text,
-                            tokens=[tuple(each) for each in generated.tokens],
+                            tokens=[(each.begin, each.end, each.logprob) for each in generated.tokens],
                             line_before=job.target.line_before,
                             extent=str(job.extent),
                         )

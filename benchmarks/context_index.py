@@ -98,7 +98,7 @@ def measure(root: Path) -> Figures:
     listed, listed_cpu = time.perf_counter(), time.process_time()
     before = psutil.Process().memory_info().rss
     index = Index(root)
-    for path in index.listed(listing):
+    for path in index.set_listing(listing):
         index.update(path)
     built, built_cpu = time.perf_counter(), time.process_time()
     memory = psutil.Process().memory_info().rss - before
@@ -118,7 +118,7 @@ def measure(root: Path) -> Figures:
         with timed(asked):
             select_chunks(index, related, question, (), SelectionLimits.of_tokens(300))
     start = time.perf_counter()
-    assert not list(index.listed(list_workspace(root)))
+    assert not index.set_listing(list_workspace(root))
     again = time.perf_counter() - start
     return Figures(
         files=index.files,

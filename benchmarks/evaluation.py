@@ -83,7 +83,8 @@ def answerer(engine: Engine, case: Case, at_once: int, draws_at_once: int) -> Se
 
 async def one_at_a_time(engine: Engine, case: Case) -> tuple[float, list[str]]:
     """Seconds and answers of the loop."""
-    seconds, texts = 0.0, []
+    seconds = 0.0
+    texts: list[str] = []
     seed = case.strategy.seeds[0]
     single = replace(case, decoding=Greedy() if isinstance(case.decoding, Greedy) else Samples(1))
     for index, item in enumerate(case.items.items):

@@ -21,13 +21,15 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason, Timings
+from peft_core.api_types import CompleteRequest, CompleteResponse, FinishReason, Task, Timings
 from peft_core.settings import Settings
 from peft_core.status_types import LLAMACPP, EngineState, EngineStatus
 from peft_daemon.adapters.registry import AdapterRegistry
+from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.engines.base import EngineSpeed, GenerationChunk, GenerationRequest
+from peft_daemon.metrics import Metrics
 from peft_daemon.models import catalogue
 from peft_evaluation.typing_benchmark.trace_maker import FULL, make_traces
 from peft_evaluation.typing_benchmark.traces import REQUESTING_ACTIONS, Trace, TraceAction, TraceEvent
@@ -197,16 +199,17 @@ class Typist:
 
 async def measure(speed: EngineSpeed, right: float, traces: Sequence[Trace]) -> dict[str, object]:
     """Replay the traces; returns the figures."""
-    model = catalogue.entries()[0]
+    entry = catalogue.entries()[0]
     settings = Settings(slots=SLOTS)
     waits: list[float | None] = []
     short = written = 0
     with tempfile.TemporaryDirectory() as folder:
         for trace in traces:
             engine = PlayedEngine(speed)
-            registry = AdapterRegistry(Path(folder) / "adapters")
+            registry, metrics = AdapterRegistry(Path(folder) / "adapters"), Metrics()
+            model = ModelInstance(settings, entry, engine, registry, metrics.generated, slots=SLOTS, known_speed=speed)
             service = CompletionService(
-                settings, model, engine, registry, RepositoryContext(lambda _path: 0), known_speed=speed
+                settings, dict.fromkeys(Task, model), registry, RepositoryContext(lambda _path: 0), metrics
             )
             typist = Typist(service, engine, right)
             await typist.replay(trace)

@@ -49,7 +49,11 @@ async def first_token(engine: LlamaCppEngine, text: str) -> Timings:
 
 
 async def measure(options: LlamaCppOptions, rounds: int, tokens: int) -> Result:
-    cold, kept, restored, saves, size, length = [], [], [], [], 0, 0
+    cold: list[float] = []
+    kept: list[float] = []
+    restored: list[float] = []
+    saves: list[float] = []
+    size = length = 0
     for number in range(rounds):
         text = f"# {number}\n" + "".join(f"def f{n}(x, y):\n    return x * {n} + y\n\n" for n in range(tokens // 17))
         with tempfile.TemporaryDirectory(prefix="pd-") as folder:

@@ -256,6 +256,7 @@ def main() -> None:
                     keep(row("served, shown context", scorer.score(more, ground.served), served))
                 keep(row(f"{name}, shown it", scorer.score(more, AdapterLease(name, Path(folder) / ADAPTER)), served))
             for share in recipe.mixtures if begun else ():
+                assert begun is not None
                 mix(begun.lease, Path(folder) / ADAPTER, share, mixed := Path(folder) / f"{share:g}")
                 between = scorer.score(holes, AdapterLease(f"{name}-{share:g}", mixed))
                 keep(row(f"{name}, {share:g} of the way", between, served))

@@ -51,15 +51,15 @@ def measure(command: list[str], home: str) -> tuple[float, float]:
         assert server.stdin
         assert server.stdout
         options = {"enabled": False}
-        capabilities = {"textDocument": {"inlineCompletion": {}}}
-        params = {"processId": os.getpid(), "rootUri": None, "capabilities": capabilities}
+        capabilities: dict[str, object] = {"textDocument": {"inlineCompletion": {}}}
+        params: dict[str, object] = {"processId": os.getpid(), "rootUri": None, "capabilities": capabilities}
         send(server.stdin, {"id": 1, "method": "initialize", "params": {**params, "initializationOptions": options}})
         answer(server.stdout, 1)
         initialized = time.perf_counter()
         send(server.stdin, {"method": "initialized", "params": {}})
         place = {"textDocument": {"uri": "untitled:1"}, "position": {"line": 0, "character": 0}}
-        params = {**place, "context": {"triggerKind": 1}}
-        send(server.stdin, {"id": 2, "method": "textDocument/inlineCompletion", "params": params})
+        asked = {**place, "context": {"triggerKind": 1}}
+        send(server.stdin, {"id": 2, "method": "textDocument/inlineCompletion", "params": asked})
         answer(server.stdout, 2)
         served = time.perf_counter()
         send(server.stdin, {"id": 3, "method": "shutdown"})

@@ -95,10 +95,10 @@ def measure(
     ways = mixtures(start, AdapterLease("made", run / ADAPTER), run / "mixtures").points
     averages = {share: average_scores(ground.scorer.score(sweep, lease)) for share, lease in ways.items()}
     share = best_share(averages)
-    holes = [each for each in data.test if isinstance(each, FillExample)]
-    shown = with_chunks(repository, data, holes)
-    rows = sorted({*ground.encoding(holes).rows} & {*ground.encoding(shown).rows})  # those that can be scored
-    prompts = {chunks: ground.encoded([each[row] for row in rows]) for chunks, each in ((False, holes), (True, shown))}
+    tested = [each for each in data.test if isinstance(each, FillExample)]
+    shown = with_chunks(repository, data, tested)
+    rows = sorted({*ground.encoding(tested).rows} & {*ground.encoding(shown).rows})  # those that can be scored
+    prompts = {chunks: ground.encoded([each[row] for row in rows]) for chunks, each in ((False, tested), (True, shown))}
     contestants = {
         "base": (None, False),
         "served": (start.lease, False),
@@ -106,7 +106,7 @@ def measure(
         "adapter": (ways[share], False),
         "both": (ways[share], True),
     }
-    languages = [holes[row].language for row in rows]
+    languages = [tested[row].language for row in rows]
     return Result(
         name=repository.resolve().name,
         commit=git.head_commit(repository.resolve()),

@@ -58,7 +58,8 @@ def with_trl(options: argparse.Namespace) -> Arm:
 
     from peft_tuning.resources import PeakMemory
 
-    prepared, clock, losses = prepare(options), Clock(), []
+    prepared, clock = prepare(options), Clock()
+    losses: list[float] = []
     rows = Dataset.from_list([{"input_ids": [*each.prompt, *each.response]} for each in prepared.train.examples])
 
     with tempfile.TemporaryDirectory() as folder, PeakMemory(torch.device("cpu")) as peak:

@@ -118,9 +118,9 @@ def ticks(clock: Clock, losses: list[float]) -> Any:
         def on_step_end(self, *_args: object, **_kwargs: object) -> None:
             clock.tick()
 
-        def on_log(self, *_args: object, logs: dict[str, float], **_kwargs: object) -> None:
-            if "loss" in logs:
-                losses.append(logs["loss"])
+        def on_log(self, *_args: object, **given: Any) -> None:
+            if "loss" in given["logs"]:
+                losses.append(given["logs"]["loss"])
 
     return Ticks()
 
@@ -131,7 +131,8 @@ def plain(options: argparse.Namespace) -> Arm:
 
     from peft_tuning.resources import PeakMemory
 
-    prepared, clock, losses = prepare(options), Clock(), []
+    prepared, clock = prepare(options), Clock()
+    losses: list[float] = []
     examples = prepared.train.examples
     longest = max(128, *(len(each) for each in examples))
 

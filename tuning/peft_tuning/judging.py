@@ -58,6 +58,8 @@ from peft_tuning.prepare import load_base
 from peft_tuning.start import StartingPoint, what_serves
 
 MEASURED_HOLES = 4
+LIMITS = TokenLimits(prompt_tokens=LEAST_PROMPT_TOKENS, response_tokens=ANSWER_TOKENS)
+"""Prompts are as long as those of completion where the machine is slow, answers as those of an editor."""
 GENERAL_SHARE = 1 / 4
 """Holes in general code, for each one to judge by."""
 
@@ -101,9 +103,7 @@ def judge_adapter(
             else Way("", {each: replace(made, scale=each) if each else None for each in _scales(manifest)})
         )
         tokens = ExampleTokenizer.of(base)
-        # Prompts are as long as those of completion where the machine is slow, answers as those of an editor.
-        answer_tokens = ANSWER_TOKENS if court.repository else data.response_tokens
-        limits = TokenLimits(prompt_tokens=LEAST_PROMPT_TOKENS, response_tokens=answer_tokens)
+        limits = LIMITS if court.repository else replace(LIMITS, response_tokens=data.response_tokens)
 
         def encode(examples: Sequence[Example]) -> EncodedExamples:
             return encode_examples(examples, installation.entry.prompt_formats, tokens, limits)
