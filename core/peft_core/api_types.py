@@ -196,7 +196,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompleteResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of ``POST /v1/complete``, and the last event of its stream."""
+    """Answer of ``POST /v1/complete`` and ``/v1/edit``, and the last event of their streams."""
 
     id: str
     text: str
@@ -244,6 +244,43 @@ class ErrorEvent(msgspec.Struct, frozen=True, tag="error", tag_field="type"):
 
 
 StreamEvent = DeltaEvent | FinalEvent | ErrorEvent
+
+
+MAX_INSTRUCTION = 2000
+"""Characters of what an edit is to do."""
+
+
+class EditKind(StrEnum):
+    """What an edit of a part of a document is for."""
+
+    CHANGE = "change"
+    """Change it as the instruction says."""
+    DOCSTRING = "docstring"
+    """Describe the function: the answer is its documentation comment, without indentation."""
+    TEST = "test"
+    """Test the function: the answer is code for a file of tests."""
+
+
+class EditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of ``POST /v1/edit``: whole lines of a document, and what the model is to do with them."""
+
+    selection: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
+    before: Text = ""
+    """The document above the selection ..."""
+    after: Text = ""
+    """... and below it; as much of both is shown as there is room for."""
+    kind: EditKind = EditKind.CHANGE
+    instruction: Annotated[str, Meta(max_length=MAX_INSTRUCTION)] = ""
+    name: Name = ""
+    """Name of the function that is described or tested ..."""
+    owner: Name = ""
+    """... and of the class whose method it is."""
+    language: Name = "python"
+    path: ShortText | None = None
+    """Path of the document on this machine. Never opened by the daemon."""
+    max_tokens: TokenCount | None = None
+    """Longest answer; null: by the length of the selection."""
+    stream: bool = False
 
 
 LONGEST_EDIT = 2_000

@@ -27,6 +27,7 @@ from peft_core.api_types import (
     ContextChanged,
     ContextResponse,
     DeltaEvent,
+    EditRequest,
     ErrorEvent,
     FeedbackRequest,
     FeedbackResponse,
@@ -246,14 +247,15 @@ class DaemonClient:
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
         return await self._ask("POST", "/v1/complete", CompleteResponse, body, self._limit_s(request))
 
-    async def stream(self, request: CompleteRequest) -> AsyncGenerator[DeltaEvent | FinalEvent, None]:
-        """The completion of a request as it is decoded: deltas, then one final event.
+    async def stream(self, request: CompleteRequest | EditRequest) -> AsyncGenerator[DeltaEvent | FinalEvent, None]:
+        """The answer to a completion or an edit as it is decoded: deltas, then one final event.
 
         Close the generator (``contextlib.aclosing``) to stop decoding before the end.
         """
+        path = "/v1/edit" if isinstance(request, EditRequest) else "/v1/complete"
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=True))
         async with (
-            self._send("POST", "/v1/complete", body, self._limit_s(request)) as answer,
+            self._send("POST", path, body, self._limit_s(request)) as answer,
             contextlib.aclosing(event_data(answer.chunks())) as events,
         ):
             async for data in events:
@@ -346,9 +348,10 @@ class DaemonClient:
                 )
             await asyncio.sleep(READY_POLL_S)
 
-    def _limit_s(self, request: CompleteRequest) -> float:
+    def _limit_s(self, request: CompleteRequest | EditRequest) -> float:
         """How long to wait for the daemon, which should have answered long before."""
-        return GRACE_S + (request.time_budget_ms / 1000 if request.time_budget_ms else self._connection.longest_s)
+        budget_ms = None if isinstance(request, EditRequest) else request.time_budget_ms
+        return GRACE_S + (budget_ms / 1000 if budget_ms else self._connection.longest_s)
 
     async def _ask(
         self, method: str, path: str, kind: type[T], body: bytes = b"", limit_s: float = QUICK_TIMEOUT_S

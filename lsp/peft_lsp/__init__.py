@@ -17,6 +17,9 @@ DISMISSED_NOTIFICATION = "peft-daemon/dismissed"
 
 GENERATE_COMMAND = "peft-daemon.generate"
 PROPOSE_COMMAND = "peft-daemon.propose"
+EDIT_COMMAND = "peft-daemon.edit"
+DOCUMENT_COMMAND = "peft-daemon.document"
+TEST_COMMAND = "peft-daemon.test"
 ACCEPTED_COMMAND = "peft-daemon.accepted"
 RESTART_COMMAND = "peft-daemon.restart"
 SWITCH_ADAPTER_COMMAND = "peft-daemon.switchAdapter"
@@ -26,6 +29,9 @@ WHY_COMMAND = "peft-daemon.why"
 COMMANDS = (
     GENERATE_COMMAND,
     PROPOSE_COMMAND,
+    EDIT_COMMAND,
+    DOCUMENT_COMMAND,
+    TEST_COMMAND,
     ACCEPTED_COMMAND,
     RESTART_COMMAND,
     SWITCH_ADAPTER_COMMAND,
@@ -36,5 +42,9 @@ COMMANDS = (
 
 GENERATE_KIND = "refactor.rewrite.generate"
 """Kind of the code action that generates code from a comment."""
+DOCUMENT_KIND = "refactor.rewrite.document"
+TEST_KIND = "refactor.rewrite.test"
+ACTION_KINDS = (GENERATE_KIND, DOCUMENT_KIND, TEST_KIND)
+"""All kinds of code actions that are offered."""
 COMPLETION_TRIGGERS = (".", "(", "=", " ")
 """Characters, besides letters, after which an editor asks for the completion list by itself."""

@@ -83,6 +83,10 @@ class Client:
         params = {"uri": snapshot.uri, "version": snapshot.version, "position": position}
         self._server.protocol.notify(MORE_NOTIFICATION, params)
 
+    def report_partial_result(self, token: ProgressToken, value: object) -> None:
+        """Send a part of an answer, as far as it is known, to an editor that gave a token for it."""
+        self._server.protocol.notify(types.PROGRESS, types.ProgressParams(token=token, value=value))
+
     async def pull_settings(self, uri: str | None) -> object:
         """Ask for the settings of a document, or the general ones; None if the client does not answer."""
         workspace = self._server.client_capabilities.workspace

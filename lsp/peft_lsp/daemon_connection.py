@@ -20,8 +20,9 @@ from peft_core.api_types import (
     CompleteRequest,
     CompleteResponse,
     ContextChanged,
-    DeltaEvent,
+    EditRequest,
     FeedbackRequest,
+    FinalEvent,
     FinishReason,
     LearningRequest,
 )
@@ -218,8 +219,13 @@ class DaemonConnection:
         starting = "it is starting, or loads its model" if status.state is ServerState.LOADING else ""
         return status.message or starting or "it did not say why"
 
-    async def generate(self, request: CompleteRequest, on_message: Callable[[str], None]) -> CompleteResponse:
-        """Return an answer that the user waits for, and report its progress to ``on_message``.
+    async def generate(
+        self,
+        request: CompleteRequest | EditRequest,
+        on_message: Callable[[str], None],
+        on_text: Callable[[str], None] = lambda _: None,
+    ) -> CompleteResponse:
+        """Return an answer that the user waits for; report its progress to ``on_message`` and its text to ``on_text``.
 
         Raises PeftDaemonError if the daemon cannot answer.
         """
@@ -230,10 +236,11 @@ class DaemonConnection:
         with self._board.thinking():
             async with aclosing(client.stream(request)) as events:
                 async for event in events:
-                    if not isinstance(event, DeltaEvent):
+                    if isinstance(event, FinalEvent):
                         return event.response
                     characters += len(event.text)
                     on_message(f"{characters} characters")
+                    on_text(event.text)
         raise AssertionError("a stream ends with a final event or an error")
 
     async def complete_in_background(self, request: CompleteRequest) -> CompleteResponse | None:

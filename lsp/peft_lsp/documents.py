@@ -91,6 +91,11 @@ class DocumentSnapshot:
         """Return the position ``offset`` characters into the cursor's line."""
         return types.Position(self.line, to_column(self.text, offset, self.encoding))
 
+    @property
+    def end_of_line(self) -> types.Position:
+        """The position at the end of the cursor's line."""
+        return self.position(len(self.text))
+
     def after(self, characters: int) -> types.Position:
         """Return the position ``characters`` of ``suffix`` after the cursor."""
         passed = self.replaced(characters)
@@ -236,13 +241,13 @@ class OpenDocument:
             if room_below < 0:
                 break
             after.append(lines[index])
-        above, below = (_as_model_text(each) for each in self.surroundings(room_above, room_below))
+        above, below = (model_text(each) for each in self.surroundings(room_above, room_below))
         return DocumentSnapshot(
             uri=self.uri,
             version=self.version,
             language=self.language,
-            prefix=above + _as_model_text("".join(reversed(before))),
-            suffix=_as_model_text("".join(after)) + below,
+            prefix=above + model_text("".join(reversed(before))),
+            suffix=model_text("".join(after)) + below,
             line=number,
             text=content(line),
             offset=offset,
@@ -385,8 +390,8 @@ def _line_end(line: str) -> str:
     return line[len(content(line)) :]
 
 
-def _as_model_text(text: str) -> str:
-    """Normalize line ends, and replace lone surrogates, which an editor can send but UTF-8 cannot encode."""
+def model_text(text: str) -> str:
+    """Return a text as the model may see it: with ``\n`` line ends, and without lone surrogates."""
     text = normalize_line_ends(text)
     return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)
 

@@ -25,10 +25,10 @@ from pygls.protocol import LanguageServerProtocol, lsp_method
 from peft_core import __version__
 from peft_core.process_identity import ProcessIdentity
 from peft_lsp import (
+    ACTION_KINDS,
     COMPLETION_TRIGGERS,
     CURSOR_NOTIFICATION,
     DISMISSED_NOTIFICATION,
-    GENERATE_KIND,
     SERVER_NAME,
 )
 from peft_lsp.client import Client
@@ -37,6 +37,7 @@ from peft_lsp.handlers.initialize import (
     position_encoding,
     shows_ghost_text,
     shows_questions,
+    takes_proposals,
     wants_completion_list,
     workspace_folders,
 )
@@ -129,6 +130,7 @@ class PeftLanguageServer(LanguageServer):
             options=params.get("initializationOptions"),
             folders=workspace_folders(params),
             purpose="fill" if shows_ghost_text(params) else "list",
+            takes_proposals=takes_proposals(params),
         )
 
     def report_server_error(self, error: Exception, source: type[PyglsError | JsonRpcException]) -> None:
@@ -151,7 +153,7 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     if wants_completion_list(params):
         triggers = types.CompletionOptions(trigger_characters=list(COMPLETION_TRIGGERS))
         handle(types.TEXT_DOCUMENT_COMPLETION, completion, triggers)
-    kinds = types.CodeActionOptions(code_action_kinds=[GENERATE_KIND])
+    kinds = types.CodeActionOptions(code_action_kinds=list(ACTION_KINDS))
     handle(types.TEXT_DOCUMENT_CODE_ACTION, code_action, kinds)
     handle(types.TEXT_DOCUMENT_DID_SAVE, notifications.did_save)
     handle(types.NOTEBOOK_DOCUMENT_DID_SAVE, notifications.notebook_did_save)

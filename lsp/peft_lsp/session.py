@@ -40,13 +40,22 @@ class Session:
     """All state of one editor's session."""
 
     def __init__(
-        self, client: Client, *, encoding: Encoding, options: object, folders: Iterable[str], purpose: str
+        self,
+        client: Client,
+        *,
+        encoding: Encoding,
+        options: object,
+        folders: Iterable[str],
+        purpose: str,
+        takes_proposals: bool = False,
     ) -> None:
         """``options``: the client's initialization options, which are its settings until it sends others."""
         self.id = uuid.uuid4().hex
         """Distinguishes this editor's documents from the same documents in another editor."""
         self.purpose = purpose
         """Kind of this editor's completions (``fill`` or ``list``). A newer request supersedes only its own kind."""
+        self.takes_proposals = takes_proposals
+        """The editor shows proposals that its code actions return."""
         self.client = client
         self.folders = WorkspaceFolders(folders)
         self.documents = OpenDocuments(encoding)

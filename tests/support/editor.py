@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lsprotocol import types
-from pytest_lsp.client import LanguageClient, make_test_lsp_client
+from pygls.protocol import default_converter
+from pytest_lsp.client import DEFAULT_CLIENT_FEATURES, LanguageClient, register_lsp_features
+from pytest_lsp.client import progress as work_done_progress
 
 COMMAND = (sys.executable, "-m", "peft_daemon", "lsp")
 
@@ -38,8 +40,12 @@ class Editor:
     """One running language server and what it told."""
 
     def __init__(self) -> None:
-        self.client: LanguageClient = make_test_lsp_client()
+        # As `make_test_lsp_client` makes it, but with partial results too.
+        self.client = LanguageClient(converter_factory=default_converter)
+        features = {**DEFAULT_CLIENT_FEATURES, types.PROGRESS: partial(self._on_progress)}
+        register_lsp_features(self.client, features)
         self.mores: list[dict[str, Any]] = []
+        self.partial_results: list[dict[str, Any]] = []
         self.statuses: list[dict[str, Any]] = []
         self.edits: list[types.WorkspaceEdit] = []
         self.registrations: list[types.Registration] = []
@@ -210,6 +216,13 @@ class Editor:
         place = {"line": params.position.line, "character": params.position.character}
         self.mores.append({"uri": params.uri, "version": params.version, "position": place})
         self._news.set()
+
+    def _on_progress(self, params: types.ProgressParams) -> None:
+        if isinstance(params.value, dict) and "kind" not in params.value:
+            self.partial_results.append(params.value)
+            self._news.set()
+        else:
+            work_done_progress(self.client, params)
 
     def _on_status(self, params: Any) -> None:
         self.statuses.append({name: getattr(params, name) for name in params._fields})

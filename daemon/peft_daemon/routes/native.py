@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from peft_core.api_types import (
     ContextChanged,
     ContextResponse,
     DeltaEvent,
+    EditRequest,
     FeedbackRequest,
     FeedbackResponse,
     FinalEvent,
@@ -29,6 +31,7 @@ from peft_core.api_types import (
 from peft_core.decisions import DecisionReport, DecisionsTaken, WhyAnswer, WhyQuery, why
 from peft_core.errors import InvalidInput
 from peft_core.status_types import DaemonStatus
+from peft_daemon.completion.edit import edit
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.feedback import FeedbackStore
@@ -59,10 +62,16 @@ def routes(
         asked = await body(request, CompleteRequest)
         _reject_nonsense(asked)
         if asked.stream:
-            return await event_stream(request, _events(service, asked, shown))
-        response = await while_connected(request, _final(service, asked))
+            return await event_stream(request, _encoded(service.complete(asked), partial(shown, asked)))
+        response = await while_connected(request, _last(service.complete(asked)))
         shown(asked, response)
         return answer(response)
+
+    async def edit_part(request: Request) -> Response:
+        asked = await body(request, EditRequest)
+        if asked.stream:
+            return await event_stream(request, _encoded(edit(service, asked)))
+        return answer(await while_connected(request, _last(edit(service, asked))))
 
     async def warm(request: Request) -> Response:
         asked = await body(request, CompleteRequest)
@@ -118,6 +127,15 @@ def routes(
             complete,
             "Complete the text at a cursor",
             takes=CompleteRequest,
+            gives=CompleteResponse,
+            streams=StreamEvent,
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/edit",
+            edit_part,
+            "Change, describe or test a part of a document",
+            takes=EditRequest,
             gives=CompleteResponse,
             streams=StreamEvent,
         ),
@@ -186,20 +204,23 @@ def _reject_nonsense(asked: CompleteRequest) -> None:
         raise InvalidInput("the document is binary", why="it holds NUL characters", fix="Complete text files only")
 
 
-async def _final(service: CompletionService, asked: CompleteRequest) -> CompleteResponse:
-    async with aclosing(service.complete(asked)) as items:
+Answers = AsyncGenerator[str | CompleteResponse, None]
+
+
+async def _last(answers: Answers) -> CompleteResponse:
+    async with aclosing(answers) as items:
         async for item in items:
             if isinstance(item, CompleteResponse):
                 return item
     raise AssertionError("the service always ends with a CompleteResponse")
 
 
-async def _events(
-    service: CompletionService, asked: CompleteRequest, shown: Callable[[CompleteRequest, CompleteResponse], None]
+async def _encoded(
+    answers: Answers, on_answer: Callable[[CompleteResponse], None] = lambda _: None
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(service.complete(asked)) as items:
+    async with aclosing(answers) as items:
         async for item in items:
             if isinstance(item, CompleteResponse):
-                shown(asked, item)
+                on_answer(item)
             event = FinalEvent(item) if isinstance(item, CompleteResponse) else DeltaEvent(item)
             yield msgspec.json.encode(event)

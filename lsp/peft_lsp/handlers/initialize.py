@@ -10,7 +10,7 @@ from typing import Any
 
 from peft_core import __version__
 from peft_core.code.positions import Encoding, negotiate
-from peft_lsp import COMMANDS, COMPLETION_TRIGGERS, GENERATE_KIND, SERVER_NAME
+from peft_lsp import ACTION_KINDS, COMMANDS, COMPLETION_TRIGGERS, SERVER_NAME
 
 NOTEBOOKS: Mapping[str, Any] = {"notebookSelector": [{"notebook": "*"}], "save": True}
 """Notebooks of every kind are followed, with all their cells."""
@@ -37,6 +37,11 @@ def shows_questions(params: Mapping[str, Any]) -> bool:
     return member(params, "capabilities", "window", "showMessage") is not None
 
 
+def takes_proposals(params: Mapping[str, Any]) -> bool:
+    """Return whether the editor shows proposals, so that code actions may return some."""
+    return member(params, "initializationOptions", "proposals") is True
+
+
 def workspace_folders(params: Mapping[str, Any]) -> list[str]:
     """Return the URIs of the workspace's folders; older clients name one root instead."""
     several = params.get("workspaceFolders")
@@ -55,7 +60,7 @@ def result(params: Mapping[str, Any]) -> dict[str, Any]:
         "positionEncoding": position_encoding(params).value,
         "textDocumentSync": {"openClose": True, "change": INCREMENTAL, "save": True},
         "inlineCompletionProvider": {},
-        "codeActionProvider": {"codeActionKinds": [GENERATE_KIND]},
+        "codeActionProvider": {"codeActionKinds": list(ACTION_KINDS)},
         "executeCommandProvider": {"commands": list(COMMANDS)},
         "workspace": {"workspaceFolders": {"supported": True, "changeNotifications": True}},
     }

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from lsprotocol import types
-from msgspec import Meta
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from peft_core.api_types import CompleteRequest, CompleteResponse, Task, UseAdapterRequest
@@ -26,16 +25,21 @@ from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_core.privacy.files import why_secret
 from peft_lsp import (
     ACCEPTED_COMMAND,
+    DOCUMENT_COMMAND,
+    EDIT_COMMAND,
     GENERATE_COMMAND,
     LIST_ADAPTERS_COMMAND,
     PROPOSE_COMMAND,
     RESTART_COMMAND,
     STATUS_COMMAND,
     SWITCH_ADAPTER_COMMAND,
+    TEST_COMMAND,
     WHY_COMMAND,
     comments,
 )
 from peft_lsp.documents import DocumentSnapshot, OpenDocument
+from peft_lsp.handlers.edit_commands import document_function, edit, selected_lines, test_function
+from peft_lsp.proposals import ProposalDraft, ProposalTarget
 from peft_lsp.session import Session
 from peft_lsp.settings import EditorSettings
 
@@ -43,11 +47,9 @@ TITLE = "Generating code"
 """Title of the progress bar and of the edit."""
 MAX_SENTENCE_CHARS = 2000
 """A longer selection is not taken for a sentence."""
-MAX_TITLE_CHARS = 60
 TEXT_LANGUAGES = frozenset({"plaintext", "markdown", "restructuredtext", "asciidoc", "org", "text", ""})
 """Languages of documents without code of their own, for which Python is generated."""
 
-WireNumber = Annotated[int, Meta(ge=0)]
 CommandHandler = Callable[[Session, types.ExecuteCommandParams], Awaitable[Any]]
 
 
@@ -118,11 +120,14 @@ async def why(session: Session, params: types.ExecuteCommandParams) -> Any:
 
 
 async def _ask(
-    session: Session, request: CompleteRequest, params: types.ExecuteCommandParams
+    session: Session,
+    request: CompleteRequest,
+    params: types.ExecuteCommandParams,
+    on_text: Callable[[str], None] = lambda _: None,
 ) -> CompleteResponse | None:
     """Ask the model while a progress bar is shown; None if the user stopped it. Raises PeftDaemonError."""
     return await session.client.run_with_progress(
-        TITLE, params.work_done_token, lambda bar: session.daemon.generate(request, bar.report)
+        TITLE, params.work_done_token, lambda bar: session.daemon.generate(request, bar.report, on_text)
     )
 
 
@@ -170,32 +175,6 @@ async def _insert(session: Session, snapshot: DocumentSnapshot, version: int, te
     return await session.client.apply_edit(snapshot.uri, version, edit, TITLE)
 
 
-class WirePosition(msgspec.Struct, frozen=True):
-    """A position in the protocol's JSON."""
-
-    line: WireNumber
-    character: WireNumber
-
-
-class WireRange(msgspec.Struct, frozen=True):
-    """A range in the protocol's JSON; empty for a cursor."""
-
-    start: WirePosition
-    end: WirePosition
-
-    def range(self) -> types.Range:
-        """Convert to the library's own type."""
-        start, end = (types.Position(each.line, each.character) for each in (self.start, self.end))
-        return types.Range(start, end)
-
-
-class ProposeArguments(msgspec.Struct, frozen=True):
-    """Argument of ``propose``: where the prose is."""
-
-    uri: str
-    range: WireRange
-
-
 @dataclass(frozen=True)
 class ProposalRequest:
     """Prose and the request made from it."""
@@ -220,11 +199,11 @@ class SelectedSentence:
 
 
 async def propose(session: Session, params: types.ExecuteCommandParams) -> dict[str, Any] | None:
-    """Return an edit, its document's version and a title; None if there is none.
+    """Return code for prose as a proposal (``proposals``); None if there is none.
 
-    Argument: ``ProposeArguments``. Raises PeftDaemonError when there is no prose or the daemon cannot answer.
+    Argument: ``ProposalTarget``. Raises PeftDaemonError when there is no prose or the daemon cannot answer.
     """
-    (target,) = msgspec.convert(params.arguments or [], tuple[ProposeArguments])
+    (target,) = msgspec.convert(params.arguments or [], tuple[ProposalTarget])
     document = session.documents.get(target.uri)
     if document is None:
         raise InvalidInput("that document is not open", fix="Open it in the editor first")
@@ -232,32 +211,22 @@ async def propose(session: Session, params: types.ExecuteCommandParams) -> dict[
         session.client.inform(why)
         return None
     settings = await session.settings.of(target.uri)
-    proposal = _proposal_request(session, document, settings, target.range.range())
-    response = await _ask(session, proposal.request, params)
+    asked = _proposal_request(session, document, settings, target.range.range())
+    span = types.Range(asked.start, asked.snapshot.position(asked.snapshot.offset))
+    draft = ProposalDraft(
+        *(session.client, target, asked.snapshot, span, asked.words),
+        layout=lambda code: asked.lead + code.rstrip(),
+    )
+    response = await _ask(session, asked.request, params, draft.grow)
     if response is None:
         return None
     if not response.text.strip():
         session.client.warn("the model had no code for this; describe in more detail what is wanted")
         return None
-    if not session.documents.is_current(proposal.snapshot):
+    if not session.documents.is_current(asked.snapshot):
         session.client.warn("the document was edited meanwhile; nothing is proposed")
         return None
-    return _proposal(proposal, response)
-
-
-def _proposal(proposal: ProposalRequest, response: CompleteResponse) -> dict[str, Any]:
-    title = proposal.words if len(proposal.words) <= MAX_TITLE_CHARS else proposal.words[: MAX_TITLE_CHARS - 1] + "…"
-    end = proposal.snapshot.after(response.replace_after)
-    return {
-        "uri": proposal.snapshot.uri,
-        "version": proposal.snapshot.version,
-        "range": {
-            "start": {"line": proposal.start.line, "character": proposal.start.character},
-            "end": {"line": end.line, "character": end.character},
-        },
-        "newText": proposal.snapshot.with_line_ends(proposal.lead + response.text.rstrip()),
-        "title": title,
-    }
+    return draft.whole(response.text, response)
 
 
 def _proposal_request(
@@ -315,15 +284,12 @@ def _in_place(
     return ProposalRequest(selection.words, snapshot, before.position(before.offset), "", request)
 
 
-def selected_lines(span: types.Range) -> tuple[int, int]:
-    """Return the first and last line of a selection; one of whole lines ends at the start of the next line."""
-    first, last = span.start.line, span.end.line
-    return first, last - 1 if last > first and span.end.character == 0 else last
-
-
 COMMAND_HANDLERS: Mapping[str, CommandHandler] = {
     GENERATE_COMMAND: generate,
     PROPOSE_COMMAND: propose,
+    EDIT_COMMAND: edit,
+    DOCUMENT_COMMAND: document_function,
+    TEST_COMMAND: test_function,
     ACCEPTED_COMMAND: accepted,
     RESTART_COMMAND: restart,
     SWITCH_ADAPTER_COMMAND: switch_adapter,
