@@ -200,6 +200,16 @@ class Window:
         """The lines to be seen on the right side of the difference."""
         return _lines(self.difference().locator(".editor.modified .monaco-editor").first)
 
+    def wait_proposal(self, timeout_ms: float = WAIT_MS) -> str:
+        """Wait for a proposal that is written to its end; returns what its right side shows."""
+        self.difference().wait_for(timeout=timeout_ms)
+        self.until(self.notifications, lambda told: not told, "end of the work", timeout_ms)
+        return self.proposed()
+
+    def said(self) -> str:
+        """What a screen reader was given to say of late."""
+        return "\n".join(self.page.locator(".monaco-aria-container .monaco-alert").all_text_contents())
+
     def action(self, title: str) -> None:
         """Press the button of this title above the editor."""
         self.page.locator(f'.editor-actions [aria-label^="{title}"]').first.click()

@@ -4,6 +4,7 @@ import { switchAdapter } from "./adapters/switchAdapter";
 import { type CommandLine, findCommandLine } from "./commandLine/commandLine";
 import { thisMachine } from "./commandLine/machine";
 import { required } from "./commandLine/peftDaemon";
+import { tellOfCopilot } from "./copilot/tell";
 import { Cursor } from "./cursor/cursor";
 import { check } from "./doctor/doctor";
 import { chooseFeedback } from "./feedback/choose";
@@ -12,7 +13,8 @@ import { command } from "./interaction";
 import { Menu } from "./menu/menu";
 import { chooseModel } from "./model/chooseModel";
 import { showMore } from "./more/showMore";
-import { Proposals } from "./proposal/proposals";
+import { dismiss } from "./cursor/dismiss";
+import { DOCUMENT, type Kind, Proposals, TEST } from "./proposal/proposals";
 import { openReport } from "./reports/openReport";
 import { LanguageServer } from "./server/languageServer";
 import { NEEDS_RESTART, pipArguments, serverSettings } from "./settings";
@@ -30,6 +32,8 @@ import { Tuning } from "./tuning/tune";
 /** Set to true when the user does not want to be asked to set up. */
 const DECLINED = "peftDaemon.setUpDeclined";
 
+const FOR_FUNCTIONS: readonly Kind[] = [DOCUMENT, TEST];
+
 export async function activate(context: vscode.ExtensionContext): Promise<void> {
   const storage = (name: string): string => vscode.Uri.joinPath(context.globalStorageUri, name).fsPath;
   const bundled = vscode.Uri.joinPath(context.extensionUri, "out", "wheel").fsPath;
@@ -44,6 +48,11 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
       snooze.until !== undefined && inline.triggerKind === vscode.InlineCompletionTriggerKind.Automatic
         ? []
         : next(document, position, inline, token),
+    // A code action of the server's for a function: its answer is a proposal, which has to be shown.
+    executeCommand: (name, args: unknown[], next): unknown => {
+      const kind = FOR_FUNCTIONS.find(({ command: each }) => each === name);
+      return kind ? proposals.forFunction(kind) : next(name, args);
+    },
   });
   const show = (): void => {
     const active = vscode.window.activeTextEditor?.document.uri;
@@ -80,7 +89,11 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const menu = new Menu(server, snooze);
   const commands: Readonly<Record<string, () => unknown>> = {
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
+    dismiss: () => dismiss(server),
     generate: () => proposals.generate(),
+    editSelection: () => proposals.edit(),
+    document: () => proposals.forFunction(DOCUMENT),
+    test: () => proposals.forFunction(TEST),
     acceptProposal: () => proposals.accept(),
     discardProposal: () => proposals.discard(),
     switchAdapter: async () => {
@@ -142,6 +155,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
         await start();
       }
     }),
+    vscode.extensions.onDidChange(() => tellOfCopilot(context.globalState)),
     // A trusted workspace may name the command.
     vscode.workspace.onDidGrantWorkspaceTrust(start),
     ...Object.entries(commands).map(([name, run]) => command(`peftDaemon.${name}`, log, run)),
@@ -153,6 +167,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     void vscode.commands.executeCommand("peftDaemon.update");
   }
   void tuning.showRunning();
+  void tellOfCopilot(context.globalState);
   if (!server.isSetUp) {
     void offerSetUp(context.globalState);
   }

@@ -9,11 +9,7 @@ import { describe, expect, it } from "vitest";
 import { parse, sources, wordsOf } from "./testing/words";
 
 const BUNDLE = join(__dirname, "../l10n/bundle.l10n.json");
-/** Whose words are still to be moved. */
-const LATER = /\/proposal\//;
-const files = sources(__dirname)
-  .filter((path) => !path.includes('/proposal/'))
-  .map(parse);
+const files = sources(__dirname).map(parse);
 const placed = (file: ts.SourceFile, node: ts.Node): string => {
   const { line } = file.getLineAndCharacterOfPosition(node.getStart(file));
   return `${relative(__dirname, file.fileName)}:${line + 1}: ${node.getText(file)}`;

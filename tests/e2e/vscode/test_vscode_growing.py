@@ -58,3 +58,25 @@ def test_ghost_text_grows_without_a_key_and_tab_takes_all_of_it(window: Window, 
     window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
     window.save()
     assert file.read_text() == f"{SHAPE}return self.{ghost}"
+
+
+def test_escape_refuses_a_suggestion_that_still_grows_and_it_does_not_come_back(
+    window: Window, shown: Show, environ: Mapping[str, str]
+) -> None:
+    daemon = found_daemon(environ)
+    text = SHAPE.replace("Rectangle", "Oblong")
+    file = shown("refused.py", text)
+    window.type("return self.")
+    window.wait_ghost()
+    window.keys("Escape")
+    window.until(window.ghost, lambda seen: not seen, "end of the suggestion")
+
+    def at_work() -> float:
+        return daemon.metric("peft_daemon_active_requests")[""] + daemon.metric("peft_daemon_queued_requests")[""]
+
+    # What would have grown is written by then, and the server has told of it if it ever does.
+    window.until(at_work, lambda requests: requests == 0, "rest of the daemon")
+    window.page.wait_for_timeout(1000)
+    assert window.ghost() == ""
+    window.save()
+    assert file.read_text() == f"{text}return self.", "nothing else than the suggestion is gone"

@@ -16,10 +16,10 @@ WISH = '"""Calendar."""\n\n# a function that tells whether a year is a leap year
 def test_an_accepted_proposal_is_the_file_that_the_difference_showed(window: Window, shown: Show) -> None:
     file = shown("accepted.py", WISH)
     window.run(GENERATE)
-    window.difference().wait_for(timeout=120_000)
-    proposed = window.until(window.proposed, lambda text: text.startswith(WISH) and len(text) > len(WISH), "code")
+    proposed = window.wait_proposal()
+    assert proposed.startswith(WISH) and len(proposed) > len(WISH)
     assert file.read_text() == WISH, "nothing is edited before it is accepted"
-    window.action("Accept the Proposal")
+    window.action("Accept")
     window.difference().wait_for(state="detached")
     window.save()
     assert file.read_text().rstrip() == proposed.rstrip()
@@ -32,7 +32,7 @@ def test_a_discarded_proposal_leaves_no_trace(window: Window, shown: Show) -> No
     file = shown("discarded.py", WISH)
     window.run(GENERATE)
     window.difference().wait_for(timeout=120_000)
-    window.action("Discard the Proposal")
+    window.action("Discard")
     window.difference().wait_for(state="detached")
     window.focus(file.name)
     assert window.unsaved() == []
@@ -44,8 +44,8 @@ def test_a_selected_sentence_is_replaced(window: Window, shown: Show) -> None:
     file = shown("sentence.py", "xs = [3, 1, 2]\nsort the list xs in reverse order")
     window.keys("Shift+Home")
     window.run(GENERATE)
-    window.difference().wait_for(timeout=120_000)
-    proposed = window.until(window.proposed, lambda text: "sort" in text and "the list" not in text, "code")
+    proposed = window.wait_proposal()
+    assert "sort" in proposed and "the list" not in proposed
     window.keys("Control+Enter")
     window.difference().wait_for(state="detached")
     window.save()

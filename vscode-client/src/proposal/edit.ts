@@ -1,4 +1,5 @@
 /** A proposed edit: read from the server's answer, applied to a text, followed through other edits. */
+import { l10n } from "vscode";
 import { isRecord } from "../commandLine/answers";
 
 export interface Position {
@@ -6,7 +7,7 @@ export interface Position {
   readonly character: number;
 }
 
-/** The server's answer to `peft-daemon.propose`. */
+/** The server's answer to a command that proposes something, whole or as far as it is written. */
 export interface Proposed {
   readonly uri: string;
   /** Of the document that the range is about. */
@@ -14,6 +15,8 @@ export interface Proposed {
   readonly range: { readonly start: Position; readonly end: Position };
   readonly newText: string;
   readonly title: string;
+  /** The text is for a file of this name, and not for the document. */
+  readonly fileName?: string;
 }
 
 /** A part of a text, in UTF-16 units. */
@@ -33,13 +36,22 @@ export function readProposed(answer: unknown): Proposed | undefined {
     return undefined;
   }
   if (isRecord(answer) && isRecord(answer["range"])) {
-    const { uri, version, newText, title } = answer;
+    const { uri, version, newText, title, fileName } = answer;
     const [start, end] = [position(answer["range"]["start"]), position(answer["range"]["end"])];
     if (typeof uri === "string" && typeof version === "number" && typeof newText === "string" && start && end) {
-      return { uri, version, range: { start, end }, newText, title: typeof title === "string" ? title : "Proposal" };
+      const found = {
+        uri,
+        version,
+        range: { start, end },
+        newText,
+        title: typeof title === "string" ? title : l10n.t("Proposal"),
+      };
+      return typeof fileName === "string" ? { ...found, fileName } : found;
     }
   }
-  throw new Error("The language server's answer is no proposal: it and the extension are of different versions");
+  throw new Error(
+    l10n.t("The language server's answer is no proposal: it and the extension are of different versions"),
+  );
 }
 
 /** The text with the span replaced. */

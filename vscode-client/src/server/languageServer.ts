@@ -11,6 +11,7 @@ import {
   type LanguageClientOptions,
   type Middleware,
   MessageType,
+  ProgressType,
   RevealOutputChannelOn,
   ShowMessageNotification,
   State as ClientState,
@@ -25,6 +26,7 @@ import { readMore, type Where } from "../more/more";
 import { gone, serverArguments, startServer } from "./serverProcess";
 import { NOT_SET_UP, readStatus, STARTING, type Status, STOPPED } from "../status/status";
 
+const PARTIAL = new ProgressType<unknown>();
 const STATUS = "peft-daemon/status";
 const NOT_STARTED = vscode.l10n.t("the language server did not start");
 /** What is no fault, such as why a file gets no suggestions, must not look like one. */
@@ -120,22 +122,23 @@ export class LanguageServer implements vscode.Disposable {
     return await this.#running().sendRequest(ExecuteCommandRequest.type, { command, arguments: [...args] });
   }
 
-  /** The same for long work: `report` gets its words on the way, and the token stops it. */
-  async executeWithProgress(
+  /** Run a command that proposes something: `grown` gets the proposal as far as it is written, the token stops it. */
+  async propose(
     command: string,
-    args: readonly unknown[],
-    report: (message: string) => void,
+    target: Readonly<Record<string, unknown>>,
+    grown: (partial: unknown) => void,
     token: CancellationToken,
   ): Promise<unknown> {
     const client = this.#running();
+    const partialResultToken = crypto.randomUUID();
+    // With a token of the editor's the server shows no progress of its own.
     const workDoneToken = crypto.randomUUID();
-    const listening = client.onProgress(WorkDoneProgress.type, workDoneToken, (progress) => {
-      if (progress.kind !== "end" && progress.message) {
-        report(progress.message);
-      }
-    });
+    const listening = vscode.Disposable.from(
+      client.onProgress(PARTIAL, partialResultToken, grown),
+      client.onProgress(WorkDoneProgress.type, workDoneToken, () => undefined),
+    );
     try {
-      const params = { command, arguments: [...args], workDoneToken };
+      const params = { command, arguments: [{ ...target, partialResultToken }], workDoneToken };
       return await client.sendRequest(ExecuteCommandRequest.type, params, token);
     } finally {
       listening.dispose();
@@ -254,7 +257,7 @@ export class LanguageServer implements vscode.Disposable {
     };
     return {
       documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
-      initializationOptions: initializationOptions(),
+      initializationOptions: { ...initializationOptions(), proposals: true },
       outputChannel: this.#log,
       // Nothing of it is worth the user's focus; the status bar says when something is wrong.
       revealOutputChannelOn: RevealOutputChannelOn.Never,
