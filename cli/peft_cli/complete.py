@@ -90,7 +90,10 @@ def generate(
 def complete(
     file: Annotated[Path, typer.Option(help="File to complete in.")],
     line: Annotated[int, typer.Option(help="Line of the cursor; the first is 1.")],
-    column: Annotated[int, typer.Option(help="Column of the cursor; 1 is before the first character.")],
+    column: Annotated[
+        int | None,
+        typer.Option(help="Column of the cursor; 1 is before the first character; default: the end of the line."),
+    ] = None,
     language: Annotated[
         str | None, typer.Option(help="Programming language; default: by the file's name, else python.")
     ] = None,
@@ -102,7 +105,7 @@ def complete(
     \b
     Example:
       peft-daemon complete --file examples/shapes.py --line 24 --column 9
-      peft-daemon complete --file app.py --line 3 --column 1 --json
+      peft-daemon complete --file app.py --line 3 --json
     """
     prefix, suffix = _split(_read(file), file, line, column)
     _ask(
@@ -164,7 +167,7 @@ def describe(response: CompleteResponse) -> str:
     """Return one line about a response: model, adapter, finish reason and timings."""
     t = response.timings
     with_adapter = f"{response.adapter.name} × {response.adapter.scale:g}" if response.adapter else "no adapter"
-    speed = f", {1000 * t.decode_tokens / t.decode_ms:.0f} tok/s" if t.decode_ms else ""
+    speed = f", {1000 * t.decode_tokens / t.decode_ms:.0f} tok/s" if t.decode_tokens > 1 and t.decode_ms else ""
     return (
         f"[{response.model}, {with_adapter}; {response.finish_reason}; first token {t.first_token_ms:.0f} ms, "
         f"{t.decode_tokens} tokens in {t.total_ms / 1000:.2f} s{speed}, "
@@ -214,7 +217,7 @@ def _read(file: Path) -> str:
     return text
 
 
-def _split(text: str, file: Path, line: int, column: int) -> tuple[str, str]:
+def _split(text: str, file: Path, line: int, column: int | None) -> tuple[str, str]:
     """Split a text at a position; lines end at \\n, \\r\\n or \\r as in editors."""
     lines = text.replace("\r\n", "\n\0").replace("\r", "\n").replace("\n\0", "\r\n").split("\n")
     if not 1 <= line <= len(lines):
@@ -222,6 +225,7 @@ def _split(text: str, file: Path, line: int, column: int) -> tuple[str, str]:
             f"line {line} is not in {file}", why=f"it has {len(lines)} lines", fix=f"Give --line 1 to {len(lines)}"
         )
     content = lines[line - 1].removesuffix("\r")
+    column = len(content) + 1 if column is None else column
     if not 1 <= column <= len(content) + 1:
         raise InvalidInput(
             f"column {column} is not in line {line} of {file}",

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from peft_cli.output import Json, emit
+from peft_cli.terminal import plain
 from peft_core.errors import InvalidInput, NotFound
 from peft_core.paths import Paths
 from peft_core.settings import find_project_file, resolve
@@ -213,6 +214,6 @@ def _print_shown(shown: ShownDataSet) -> None:
 
 def _indented(text: str) -> str:
     """Indent the first lines of a text, without control characters, which could steer the terminal."""
-    lines = ["".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line) for line in text.splitlines()]
+    lines = plain(text).splitlines()
     more = [f"    … {len(lines) - MAX_SHOWN_LINES} more lines"] if len(lines) > MAX_SHOWN_LINES else []
     return "\n".join([*(f"    {line}" for line in lines[:MAX_SHOWN_LINES]), *more])

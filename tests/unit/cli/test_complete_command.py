@@ -38,3 +38,5 @@ def test_a_file_is_completed_in_its_language(
     command = ["complete", "--file", str(tmp_path / name), "--line", "1", "--column", "6", *options]
     assert CliRunner().invoke(application(), command).exit_code == 0
     assert [(request.language, request.prefix) for request in asked] == [(language, "a = 1")]
+    assert CliRunner().invoke(application(), [each for each in command if each not in ("--column", "6")]).exit_code == 0
+    assert asked[1] == asked[0], "without a column it is the end of the line"
