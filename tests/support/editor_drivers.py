@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from support.fetched_editors import EXAMPLES, fetched, need_tmux
@@ -45,33 +44,9 @@ class EditorDriver(ABC):
         """Leave without saving."""
 
 
-@dataclass(frozen=True)
-class NeovimVersion:
-    """A version of Neovim and its configuration."""
-
-    nvim: Path
-    config: Path
-    namespace: str
-    """Of its ghost text."""
-    ask: str
-    """What is typed to be shown ghost text at the end of a line where nothing is changed."""
-
-    @property
-    def ghost(self) -> str:
-        """The expression that is true while ghost text is shown."""
-        return f"!empty(nvim_buf_get_extmarks(0, nvim_create_namespace('{self.namespace}'), 0, -1, {{}}))"
-
-    def shows(self, text: str) -> str:
-        """The expression that is true while the ghost text has this in it."""
-        marks = f"nvim_buf_get_extmarks(0, nvim_create_namespace('{self.namespace}'), 0, -1, {{'details': v:true}})"
-        return f"stridx(string({marks}), '{text}') >= 0"
-
-
-def neovim_version(number: str) -> NeovimVersion:
-    """Both ways in which Neovim shows ghost text: 0.11 by the configuration's own code, 0.12 by itself."""
-    if number == "0.11":
-        return NeovimVersion(_neovim_of_the_wheel(), EXAMPLES / "neovim-0.11.lua", "peft_daemon", "A<M-Bslash>")
-    return NeovimVersion(fetched("nvim"), EXAMPLES / "neovim-0.12.lua", "nvim.lsp.inline_completion", "A")
+def neovim(version: str) -> Path:
+    """The command of a version of Neovim: 0.11 from a package, 0.12 as fetched."""
+    return _neovim_of_the_wheel() if version == "0.11" else fetched("nvim")
 
 
 def _neovim_of_the_wheel() -> Path:
@@ -88,19 +63,18 @@ def _neovim_of_the_wheel() -> Path:
 class NeovimDriver(EditorDriver):
     """Neovim, through its remote protocol."""
 
-    def __init__(self, version: NeovimVersion, environ: Mapping[str, str], file: Path) -> None:
-        self.version, self.file = version, file
-        self.neovim = Neovim(version.nvim, version.config, file, environ)
-        self.neovim.wait("get(g:, 'peft_daemon', '') ==# 'idle'")
+    def __init__(self, version: str, environ: Mapping[str, str], file: Path) -> None:
+        self.file = file
+        self.neovim = Neovim(neovim(version), file, environ)
+        self.neovim.ready()
 
     def type_at_end_of_last_line(self, text: str) -> None:
         self.neovim.keys(f"GA{text}")
 
     def accept(self, shown: str, written: str) -> None:
-        self.neovim.wait(self.version.shows(shown.replace("\\", "")))
+        self.neovim.shows(shown.replace("\\", ""))
         self.neovim.keys("<Tab>")
         self.neovim.wait(f"getline('.') =~# '{written.replace(chr(92), '')}'")
-        assert self.neovim.value(self.version.ghost) == "0"
 
     def generate(self) -> None:
         self.neovim.keys(":lua vim.lsp.buf.code_action({ apply = true })<CR>")
@@ -211,5 +185,5 @@ def opened(editor: str, environ: Mapping[str, str], file: Path) -> EditorDriver:
     """Open a file in one of ``EDITORS``; returned when its language server says that the model is loaded."""
     name, _, version = editor.partition("-")
     if name == "neovim":
-        return NeovimDriver(neovim_version(version), environ, file)
+        return NeovimDriver(version, environ, file)
     return {"emacs": EmacsDriver, "helix": HelixDriver}[name](environ, file)

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from support.waiting import wait_until
 
+PLUGIN = Path(__file__).parents[2] / "nvim-client"
 WAIT_S = 120
+VISIBLE = "luaeval('require(\"peft-daemon\").visible()')"
+"""What accepting would insert, or null."""
 
 
 class Neovim:
-    """One Neovim with a configuration and a file."""
+    """One Neovim with the plugin, installed by copying it, and a file; ``init`` is the user's configuration in Lua."""
 
-    def __init__(self, nvim: Path, config: Path, file: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, nvim: Path, file: Path, environ: Mapping[str, str], init: str = "") -> None:
         self._nvim = nvim
         # Not tmp_path: a socket path has room for 103 bytes.
         self._folder = Path(tempfile.mkdtemp(prefix="nv-"))
         self._socket = str(self._folder / "socket")
         own = {f"XDG_{kind}_HOME": str(self._folder / kind) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
         self._environ = {**os.environ, **environ, **own}
-        options = ["--headless", "--clean", "-n", "-u", str(config), "--listen", self._socket, str(file)]
+        shutil.copytree(PLUGIN, self._folder / "DATA/nvim/site/pack/plugins/start/peft-daemon")
+        (self._folder / "CONFIG/nvim").mkdir(parents=True)
+        (self._folder / "CONFIG/nvim/init.lua").write_text(init)
+        options = ["--headless", "-n", "-i", "NONE", "--listen", self._socket, str(file)]
         log = (self._folder / "output").open("wb")
         self.process = subprocess.Popen([str(nvim), *options], env=self._environ, stdin=subprocess.DEVNULL, stderr=log)
         log.close()
@@ -37,6 +45,24 @@ class Neovim:
     def value(self, expression: str) -> str:
         """The value of a Vim expression."""
         return self._ask(expression)
+
+    def lua(self, expression: str) -> Any:
+        """The value of a Lua expression."""
+        quoted = expression.replace("'", "''")
+        return json.loads(self._ask(f"json_encode(luaeval('{quoted}'))"))
+
+    def open(self, file: Path) -> None:
+        """Edit another file, and wait until the server is ready for it."""
+        self.keys(f"<Esc>:edit! {file}<CR>")
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until the model is loaded."""
+        self.wait("luaeval('require(\"peft-daemon\").statusline()') =~# 'idle'")
+
+    def shows(self, text: str) -> None:
+        """Wait until what would be accepted has this in it."""
+        self.wait(f"stridx(string({VISIBLE}), '{text}') >= 0")
 
     def wait(self, expression: str) -> None:
         """Let the editor run until a Vim expression is true."""
