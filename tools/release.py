@@ -1,4 +1,4 @@
-"""Make a release: wheel, sources, the extension for VS Code, what is in them (SBOM), and the sha256 of each.
+"""Make a release: wheel, sources, the plugin for Neovim, the extension for VS Code, SBOMs, and the sha256 of each.
 
     python tools/release.py FOLDER [--without-extension]
 
@@ -8,12 +8,15 @@ The same commit gives the same bytes, on any day and in any folder: times in arc
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import uuid
 from pathlib import Path
@@ -21,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENT = ROOT / "vscode-client"
+PLUGIN = ROOT / "nvim-client"
 
 
 def main() -> None:
@@ -31,6 +35,7 @@ def main() -> None:
     environ = {**os.environ, "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or commit_time()}
     os.umask(0o022)
     run(sys.executable, "-m", "hatchling", "build", "-d", str(folder), "-t", "wheel", "-t", "sdist", environ=environ)
+    plugin(folder, int(environ["SOURCE_DATE_EPOCH"]))
     (folder / "peft-daemon.cdx.json").write_bytes(encoded(python_sbom()))
     if "--without-extension" not in sys.argv:
         extension(folder, environ)
@@ -38,6 +43,19 @@ def main() -> None:
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
     (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")
     print(sums, end="")
+
+
+def plugin(folder: Path, time: int) -> None:
+    """Pack the plugin for Neovim, for ``tar -xzf … -C ~/.local/share/nvim/site/pack/plugins/start``."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as packed:
+        for path in sorted(PLUGIN.rglob("*")):
+            if path.is_file() and path.name != "tags":  # Neovim writes that one where the help is read
+                entry = tarfile.TarInfo(f"peft-daemon.nvim/{path.relative_to(PLUGIN).as_posix()}")
+                entry.size, entry.mtime, entry.mode = path.stat().st_size, time, 0o644
+                packed.addfile(entry, io.BytesIO(path.read_bytes()))
+    name = f"peft-daemon.nvim-{project()['version']}.tar.gz"
+    (folder / name).write_bytes(gzip.compress(archive.getvalue(), mtime=time))
 
 
 def extension(folder: Path, environ: dict[str, str]) -> None:
@@ -65,7 +83,7 @@ def extension(folder: Path, environ: dict[str, str]) -> None:
 
 def python_sbom() -> dict[str, Any]:
     """Return the packages of ``requirements.lock`` in CycloneDX's form."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    package = project()
     lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
     components = []
     for line in lines:
@@ -77,17 +95,23 @@ def python_sbom() -> dict[str, Any]:
         hashes = [{"alg": "SHA-256", "content": digest}]
         component = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
         components.append({**component, "hashes": hashes})
-    own = f"pkg:pypi/{project['name']}@{project['version']}"
-    described = {"type": "application", "bom-ref": own, "name": project["name"], "version": project["version"]}
+    own = f"pkg:pypi/{package['name']}@{package['version']}"
+    described = {"type": "application", "bom-ref": own, "name": package["name"], "version": package["version"]}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, own + ''.join(lines))}",
-        "metadata": {"component": {**described, "licenses": [{"license": {"id": project["license"]}}], "purl": own}},
+        "metadata": {"component": {**described, "licenses": [{"license": {"id": package["license"]}}], "purl": own}},
         "components": components,
         "dependencies": [{"ref": own, "dependsOn": [each["bom-ref"] for each in components]}],
     }
+
+
+def project() -> dict[str, Any]:
+    """Return what ``pyproject.toml`` says of the package."""
+    parsed: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return parsed
 
 
 def encoded(value: object) -> bytes:

@@ -42,12 +42,12 @@ def test_two_releases_of_the_same_sources_are_the_same_bytes(options: tuple[str,
     one = built(tmp_path / "one", *options, umask=0o022, age_s=0)
     other = built(tmp_path / "another folder", *options, umask=0o077, age_s=DAY)
     assert one == other
-    assert len(one) == (4 if options else 6)
+    assert len(one) == (5 if options else 7)
     sums = (tmp_path / "one" / "dist" / "SHA256SUMS").read_text().splitlines()
     assert {line.split()[1]: line.split()[0] for line in sums} == {k: v for k, v in one.items() if k != "SHA256SUMS"}
 
     dist = tmp_path / "one" / "dist"
-    (wheel,), (archive,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    (wheel,), (archive,) = dist.glob("*.whl"), dist.glob("peft_daemon-*.tar.gz")
     packages = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     own = {"peft_core", "peft_daemon", "peft_tuning", "peft_evaluation", "peft_lsp", "peft_cli"}
     assert {name for name in packages if not name.endswith(".dist-info")} == own
@@ -56,6 +56,11 @@ def test_two_releases_of_the_same_sources_are_the_same_bytes(options: tuple[str,
     assert {"LICENSE", "README.md", "requirements.lock", "core/peft_core/errors.py"} <= names
     # hatchling puts this one in by itself.
     assert not [name for name in names - {".gitignore"} if "node_modules" in name or name.startswith((".", "dist"))]
+
+    (plugin,) = dist.glob("peft-daemon.nvim-*.tar.gz")
+    with tarfile.open(plugin) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert {"LICENSE", "README.md", "doc/peft-daemon.txt", "plugin/peft-daemon.lua", "lua/peft-daemon/init.lua"} <= names
 
     bom = json.loads((dist / "peft-daemon.cdx.json").read_text())
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")

@@ -28,6 +28,7 @@ class Neovim:
         self._folder = Path(tempfile.mkdtemp(prefix="nv-"))
         self._socket = str(self._folder / "socket")
         own = {f"XDG_{kind}_HOME": str(self._folder / kind) for kind in ("CONFIG", "DATA", "STATE", "CACHE")}
+        own["NVIM_LOG_FILE"] = str(self._folder / "nvim.log")
         self._environ = {**os.environ, **environ, **own}
         shutil.copytree(PLUGIN, self._folder / "DATA/nvim/site/pack/plugins/start/peft-daemon")
         (self._folder / "CONFIG/nvim").mkdir(parents=True)

@@ -47,7 +47,9 @@ function M.setup(options)
     return
   end
   ghost.define_highlights()
-  if not is_set_up then
+  if is_set_up then
+    client.change_settings({})
+  else
     watch()
   end
   is_set_up = true

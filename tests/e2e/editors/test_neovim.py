@@ -75,6 +75,11 @@ def text_of(vim: Neovim) -> str:
     return "\n".join(vim.lua("vim.api.nvim_buf_get_lines(0, 0, -1, false)"))
 
 
+def visible(vim: Neovim) -> Any:
+    """What accepting would insert, or None."""
+    return vim.lua("require('peft-daemon').visible()")
+
+
 def screen(vim: Neovim) -> list[str]:
     """The rows that are shown."""
     return [str(row) for row in vim.lua(READ_SCREEN)]
@@ -131,7 +136,7 @@ def test_what_the_window_has_no_room_for_is_counted_and_not_accepted(vim: Neovim
     vim.keys(":botright 4split<CR>Godef product(numbers):<CR>")
     try:
         vim.wait(f"stridx(join(luaeval('{READ_SCREEN.replace(chr(39), chr(39) * 2)}')), '… 3 more lines') >= 0")
-        assert vim.lua("require('peft-daemon').visible()") == "result = 1"
+        assert visible(vim) == "result = 1"
         vim.keys("<Tab>")
         vim.wait("getline('.') ==# '    result = 1'")
         vim.shows("return result")
@@ -155,15 +160,30 @@ def test_a_line_that_is_wider_than_the_window_is_folded_into_it(vim: Neovim, edi
         vim.keys("<Esc>:only!<CR>")
 
 
-def test_a_refused_suggestion_is_gone_and_does_not_grow_back(vim: Neovim, edit: Edit) -> None:
+def test_a_refused_suggestion_is_gone_and_does_not_come_back_there(vim: Neovim, edit: Edit) -> None:
     edit(SUM)
     vim.keys("Godef product(numbers):<CR>")
-    vim.wait(f"{VISIBLE} isnot v:null")
+    vim.shows("return result")
     vim.keys("<C-]>")
     vim.wait(f"{VISIBLE} is v:null")
-    vim.keys(":")  # the key is no mapping of the plugin any more, and typing goes on
-    vim.wait("getline('.') =~# ':$'")
-    assert "return" not in str(vim.lua("require('peft-daemon').visible()"))
+    vim.keys("<Esc>:messages clear<CR>A")
+    vim.wait("execute('PeftDaemonWhy') .. execute('messages') =~# 'refused'")
+    assert visible(vim) is None
+    vim.keys("<M-Bslash>")  # asked for by hand it is answered
+    vim.shows("return result")
+
+
+def test_alternatives_are_shown_one_after_the_other(vim: Neovim, edit: Edit) -> None:
+    edit(SUM)
+    whole = "{ settings = { showAfterMs = 0, timeBudgetMs = 120000 } }"
+    vim.keys(f":lua require('peft-daemon').setup({whole})<CR>Godef largest(")
+    vim.wait(f"{VISIBLE} isnot v:null")
+    seen = [visible(vim)]
+    for _ in range(3):
+        vim.keys("<M-]>")
+        seen.append(wait_until(lambda: (now := visible(vim)) not in (None, seen[-1]) and now, f"not {seen}"))
+    assert 2 <= len(set(seen)) <= 3
+    vim.keys(f"<Esc>:lua require('peft-daemon').setup({whole.replace('showAfterMs = 0', 'showAfterMs = 1')})<CR>")
 
 
 def test_an_accepted_suggestion_is_recorded_as_accepted(vim: Neovim, edit: Edit, environ: Mapping[str, str]) -> None:
@@ -219,7 +239,7 @@ def test_off_is_off_until_asked_and_the_user_is_told_why(vim: Neovim, edit: Edit
     vim.wait("execute('messages') =~# 'off'")  # as the server says where somebody asks
     vim.keys("<Esc>:messages clear<CR>:PeftDaemonWhy<CR>")
     vim.wait("execute('messages') =~# 'off'")
-    assert vim.lua("require('peft-daemon').visible()") is None
+    assert visible(vim) is None
     vim.keys(":PeftDaemonToggle<CR>")
     vim.ready()
     vim.keys("GS")
