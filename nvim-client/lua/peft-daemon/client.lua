@@ -129,11 +129,16 @@ function M.change_settings(changes)
 end
 
 ---@param received peft_daemon.Status
----@param context { client_id: integer }
-local function on_status(_, received, context)
-  statuses[context.client_id] = received
+---@param client_id integer
+---@param on_loaded fun()
+local function take_status(received, client_id, on_loaded)
+  local before = statuses[client_id]
+  statuses[client_id] = received
   vim.api.nvim_exec_autocmds("User", { pattern = "PeftDaemonStatus", modeline = false })
   vim.cmd.redrawstatus()
+  if before and before.state == "loading" and received.state == "idle" then
+    on_loaded()
+  end
 end
 
 ---@param client vim.lsp.Client
@@ -157,8 +162,9 @@ local function on_exit(code, _, client_id)
 end
 
 ---Have the server run in every file from now on.
----@param on_more fun(more: { uri: string })
-function M.enable(on_more)
+---@param on_more fun(more: { uri: string }) what is shown has grown
+---@param on_loaded fun() the model can answer now
+function M.enable(on_more, on_loaded)
   local options = config.options
   local path = M.executable()
   local command = vim.list_slice(options.cmd)
@@ -173,7 +179,9 @@ function M.enable(on_more)
     on_attach = on_attach,
     on_exit = on_exit,
     handlers = {
-      ["peft-daemon/status"] = on_status,
+      ["peft-daemon/status"] = function(_, status, context)
+        take_status(status, context.client_id, on_loaded)
+      end,
       ["peft-daemon/more"] = function(_, more)
         on_more(more)
       end,

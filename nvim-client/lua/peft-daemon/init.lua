@@ -53,8 +53,8 @@ function M.setup(options)
     watch()
   end
   is_set_up = true
-  keys.map_suggest()
-  client.enable(suggestion.grow)
+  keys.map_requests()
+  client.enable(suggestion.grow, suggestion.retry)
   if not client.executable() and vim.bo.buftype == "" and vim.bo.filetype ~= "" then
     client.tell_once(client.missing())
   end

@@ -69,11 +69,13 @@ function M.give_back()
   end)
 end
 
----Map the key that asks by hand, which works where nothing is shown, unless it has a meaning already.
-function M.map_suggest()
-  local lhs = config.options.keys and config.options.keys.suggest
-  if lhs and vim.fn.maparg(lhs, "i") == "" then
-    vim.keymap.set("i", lhs, "<Plug>(peft-daemon-suggest)", { remap = true, desc = "peft-daemon: suggest" })
+---Map the keys that ask by hand, which work where nothing is shown, unless they have a meaning already.
+function M.map_requests()
+  for action, plug in pairs({ suggest = "<Plug>(peft-daemon-suggest)", next = "<Plug>(peft-daemon-next)" }) do
+    local lhs = config.options.keys and config.options.keys[action]
+    if lhs and vim.fn.maparg(lhs, "i") == "" then
+      vim.keymap.set("i", lhs, plug, { remap = true, desc = "peft-daemon: " .. action })
+    end
   end
 end
 

@@ -25,8 +25,10 @@ local AUTOMATIC, BY_HAND = 2, 1
 
 ---@type peft_daemon.Suggestion?
 local shown
----@type { client: vim.lsp.Client, id: integer }?
+---@type { client: vim.lsp.Client, id: integer, kind: 1|2, tick: integer }?
 local asked
+---@type { buffer: integer, kind: 1|2, tick: integer }? the last request that was answered with nothing
+local unanswered
 
 ---@return boolean
 local function inserting()
@@ -137,15 +139,19 @@ end
 ---@param kind 1|2
 ---@param on_items fun(from: vim.lsp.Client, items: peft_daemon.Item[], start?: [integer, integer])
 local function ask(kind, on_items)
+  local buffer = vim.api.nvim_get_current_buf()
+  local now = vim.api.nvim_buf_get_changedtick(buffer)
+  if kind == AUTOMATIC and asked and asked.kind == BY_HAND and asked.tick == now then
+    return -- Neovim tells of an edit only when no key waits: the user may have asked since
+  end
   cancel()
   local server = client.of()
   if not server or not inserting() then
     return
   end
-  local buffer = vim.api.nvim_get_current_buf()
   local params = vim.lsp.util.make_position_params(0, server.offset_encoding)
   params.context = { triggerKind = kind }
-  local tick, place = vim.api.nvim_buf_get_changedtick(buffer), vim.api.nvim_win_get_cursor(0)
+  local place = vim.api.nvim_win_get_cursor(0)
   local request ---@type integer?
   local sent
   sent, request = server:request(client.METHOD, params, function(failed, result)
@@ -153,7 +159,7 @@ local function ask(kind, on_items)
       asked = nil
     end
     local current = buffer == vim.api.nvim_get_current_buf() and inserting()
-    if failed or not current or tick ~= vim.api.nvim_buf_get_changedtick(buffer) then
+    if failed or not current or now ~= vim.api.nvim_buf_get_changedtick(buffer) then
       return
     end
     if not vim.deep_equal(place, vim.api.nvim_win_get_cursor(0)) then
@@ -167,9 +173,10 @@ local function ask(kind, on_items)
         items[#items + 1] = one
       end
     end
+    unanswered = #items == 0 and { buffer = buffer, kind = kind, tick = now } or nil
     on_items(server, items, first)
   end, buffer)
-  asked = sent and request and { client = server, id = request } or nil
+  asked = sent and request and { client = server, id = request, kind = kind, tick = now } or nil
 end
 
 ---@param server vim.lsp.Client
@@ -218,6 +225,19 @@ end
 function M.ask_automatically()
   if config.options.auto then
     ask(AUTOMATIC, update)
+  end
+end
+
+---The model is loaded now: answer what was asked while it was not.
+function M.retry()
+  local buffer = vim.api.nvim_get_current_buf()
+  local same = unanswered
+    and unanswered.buffer == buffer
+    and unanswered.tick == vim.api.nvim_buf_get_changedtick(buffer)
+  if not shown and same and unanswered.kind == BY_HAND then
+    M.suggest()
+  elseif not shown and same then
+    M.ask_automatically()
   end
 end
 
