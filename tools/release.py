@@ -65,10 +65,6 @@ def extension(folder: Path, environ: dict[str, str]) -> None:
     packed.mkdir(parents=True)
     for path in (next(folder.glob("*.whl")), ROOT / "constraints.txt"):
         shutil.copyfile(path, packed / path.name)
-    # Their modes go into the archive as they are, and those of a checkout depend on the umask that it was made with.
-    for path in (*CLIENT.iterdir(), *(CLIENT / "media").rglob("*"), *packed.iterdir()):
-        if path.is_file():
-            path.chmod(0o644)
     shutil.rmtree(CLIENT / "dist", ignore_errors=True)
     run("npm", "run", "--silent", "package", environ=environ, cwd=CLIENT)
     for path in (CLIENT / "dist").glob("*.vsix"):
