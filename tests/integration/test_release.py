@@ -60,7 +60,13 @@ def test_two_releases_of_the_same_sources_are_the_same_bytes(options: tuple[str,
     (plugin,) = dist.glob("peft-daemon.nvim-*.tar.gz")
     with tarfile.open(plugin) as packed:
         names = {name.partition("/")[2] for name in packed.getnames()}
-    assert {"LICENSE", "README.md", "doc/peft-daemon.txt", "plugin/peft-daemon.lua", "lua/peft-daemon/init.lua"} <= names
+    assert {
+        "LICENSE",
+        "README.md",
+        "doc/peft-daemon.txt",
+        "plugin/peft-daemon.lua",
+        "lua/peft-daemon/init.lua",
+    } <= names
 
     bom = json.loads((dist / "peft-daemon.cdx.json").read_text())
     assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")

@@ -72,6 +72,7 @@ M.dismiss = suggestion.dismiss
 M.next = suggestion.next
 M.suggest = suggestion.suggest
 M.is_shown = suggestion.is_shown
+M.is_asking = suggestion.is_asking
 M.visible = suggestion.visible
 
 ---Turn suggestions off in this Neovim, or on again. Asking by hand goes on.

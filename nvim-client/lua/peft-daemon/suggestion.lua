@@ -396,6 +396,12 @@ function M.is_shown()
   return rest() ~= nil
 end
 
+---Whether the server was asked and has not answered yet.
+---@return boolean
+function M.is_asking()
+  return asked ~= nil
+end
+
 ---The text that accepting would insert now; nil if nothing is shown.
 ---@return string?
 function M.visible()

@@ -176,13 +176,19 @@ def test_a_refused_suggestion_is_gone_and_does_not_come_back_there(vim: Neovim, 
 def test_alternatives_are_shown_one_after_the_other(vim: Neovim, edit: Edit) -> None:
     edit(SUM)
     whole = "{ settings = { showAfterMs = 0, timeBudgetMs = 120000 } }"
-    vim.keys(f":lua require('peft-daemon').setup({whole})<CR>Godef largest(numbers):<CR><M-Bslash>")
+    vim.keys(f":lua require('peft-daemon').setup({whole})<CR>Goname = <M-Bslash>")
     vim.wait(f"{VISIBLE} isnot v:null")
-    seen = [visible(vim)]
-    for _ in range(3):
+    seen = {visible(vim)}
+
+    def another() -> bool:
         vim.keys("<M-]>")
-        seen.append(wait_until(lambda: (now := visible(vim)) not in (None, seen[-1]) and now, f"not {seen}"))
-    assert 2 <= len(set(seen)) <= 3
+        vim.wait("luaeval('require(\"peft-daemon\").is_asking()') is v:false")
+        seen.add(visible(vim))
+        return len(seen) > 1
+
+    # A machine that is busy may have no time for a second one.
+    wait_until(another, "another alternative")
+    assert None not in seen
     vim.keys(f"<Esc>:lua require('peft-daemon').setup({whole.replace('showAfterMs = 0', 'showAfterMs = 1')})<CR>")
 
 
@@ -193,7 +199,7 @@ def test_an_accepted_suggestion_is_recorded_as_accepted(vim: Neovim, edit: Edit,
     vim.shows("a - b")
     vim.keys("<Tab>")
     vim.wait("getline('.') =~# 'return a'")
-    vim.keys("<Esc>")
+    vim.keys("<Esc>:bwipeout!<CR>")  # the end of a document is the end of what is counted
 
     def lines() -> list[Any]:
         return list(json.loads(run_cli("feedback", "show", "--json", environment=environ).stdout)["lines"])
