@@ -143,6 +143,42 @@ class LearningActivity(StrEnum):
     """The run's process is stopped."""
 
 
+class GateGain(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate measured of an adapter: shares of held-out places that were filled exactly right."""
+
+    exact: float
+    exact_before: float
+    places: int
+    low: float
+    """The difference lies between ``low`` and ``high``, at 95 %. Places are taken for independent of each other."""
+    high: float
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """How many suggestions were accepted of those that the user decided about."""
+
+    accepted: int
+    decided: int
+
+
+class ServingAdapter(msgspec.Struct, frozen=True, kw_only=True):
+    """The adapter that fills in below a repository."""
+
+    name: str
+    """Empty: the model without an adapter."""
+    digest: str = ""
+    since: float = 0.0
+    """Since when its name means this version, in seconds since 1970; 0: not known."""
+    learned: bool = False
+    """Whether it was learned in the background, so that it can be rolled back."""
+    gain: GateGain | None = None
+    """Null: no gate has measured it."""
+    acceptance: Acceptance = Acceptance(0, 0)
+    """Its suggestions in this repository, as far as they are remembered."""
+    acceptance_before: Acceptance | None = None
+    """The same of what served before; null: what that was is not known."""
+
+
 class RepositoryLearning(msgspec.Struct, frozen=True, kw_only=True):
     """Learning in the background, for one repository."""
 
@@ -160,6 +196,8 @@ class RepositoryLearning(msgspec.Struct, frozen=True, kw_only=True):
     """Name of its adapter; empty before the first run."""
     in_use: bool = False
     """Whether a version that was learned in the background is in use."""
+    serving: ServingAdapter | None = None
+    """What fills in there now; null: it cannot be said."""
     learned: str = ""
     """The newest commit when the last run began that came to its end."""
     step: int = 0

@@ -11,6 +11,7 @@ import { chooseFeedback } from "./feedback/choose";
 import { DaemonSettings } from "./daemon/daemonSettings";
 import { command } from "./interaction";
 import { Menu } from "./menu/menu";
+import { RepositoryView } from "./learning/view";
 import { chooseModel } from "./model/chooseModel";
 import { showMore } from "./more/showMore";
 import { dismiss } from "./cursor/dismiss";
@@ -87,7 +88,9 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
   const tuning = new Tuning(new TuneRuns(storage("tuning")), context.globalState, find, (work) => withExtra(own, work));
   const daemonSettings = new DaemonSettings(own);
   const menu = new Menu(server, snooze);
-  const commands: Readonly<Record<string, () => unknown>> = {
+  const repositories = new RepositoryView(find, (work) => withExtra(own, work));
+  const commands: Readonly<Record<string, (...args: never[]) => unknown>> = {
+    ...repositories.commands,
     trigger: () => vscode.commands.executeCommand("editor.action.inlineSuggest.trigger"),
     dismiss: () => dismiss(server),
     generate: () => proposals.generate(),
@@ -139,10 +142,13 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     doctorPage,
     whyPage,
     proposals,
+    repositories,
     tuning,
     server.onStatus((status) => {
       show();
+      repositories.follow([status.state === "error", server.isSetUp, status.adapter, status.learning].join("\n"));
       void vscode.commands.executeCommand("setContext", "peftDaemon.ready", status.state === "idle");
+      void vscode.commands.executeCommand("setContext", "peftDaemon.setUp", server.isSetUp);
     }),
     server.onMore((where) => {
       if (snooze.until === undefined) {

@@ -32,10 +32,14 @@ export const showInformation: Show = (message, ...buttons) => vscode.window.show
 export const showWarning: Show = (message, ...buttons) => vscode.window.showWarningMessage(message, ...buttons);
 
 /** Register a command whose failures are shown as one sentence, and logged. */
-export function command(id: string, log: vscode.LogOutputChannel, run: () => unknown): vscode.Disposable {
-  return vscode.commands.registerCommand(id, async () => {
+export function command(
+  id: string,
+  log: vscode.LogOutputChannel,
+  run: (...args: never[]) => unknown,
+): vscode.Disposable {
+  return vscode.commands.registerCommand(id, async (...args: never[]) => {
     try {
-      await run();
+      await run(...args);
     } catch (error) {
       if (error instanceof CommandFailed && error.code === CANCELLED) {
         return;

@@ -33,7 +33,8 @@ const SHOWN = /^(title|description|markdownDescription|label|contents|altText|co
 
 function shownTexts(value: unknown, key: string, path: string): [string, string][] {
   if (typeof value === "string") {
-    return SHOWN.test(key) || /^(markdown)?enumDescriptions$/i.test(key) ? [[path, value]] : [];
+    const isViewsName = key === "name" && path.startsWith(".contributes.views");
+    return SHOWN.test(key) || isViewsName || /^(markdown)?enumDescriptions$/i.test(key) ? [[path, value]] : [];
   }
   if (Array.isArray(value)) {
     return value.flatMap((each, index) => shownTexts(each, key, `${path}[${index}]`));
@@ -91,7 +92,7 @@ describe("package.json", () => {
         each.isDirectory() ? sources(join(folder, each.name)) : [join(folder, each.name)],
       );
     const code = sources(__dirname)
-      .filter((path) => path.endsWith("extension.ts") || path.endsWith("commands.ts"))
+      .filter((path) => path.endsWith("extension.ts") || path.endsWith("view.ts"))
       .map((path) => readFileSync(path, "utf8"))
       .join("\n");
     for (const { command } of commands) {

@@ -6,6 +6,7 @@ The daemon's routes and the command line use it; without a daemon nothing can be
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -16,12 +17,20 @@ import msgspec
 
 from peft_core.api_types import LearningAction, LearningRequest
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError, Unavailable
-from peft_core.status_types import LearningActivity, LearningChoice, LearningStatus, RepositoryLearning
-from peft_daemon.learning import repository
+from peft_core.status_types import (
+    LearningActivity,
+    LearningChoice,
+    LearningStatus,
+    RepositoryLearning,
+    ServingAdapter,
+)
+from peft_daemon.learning import repository, versions
 from peft_daemon.learning.conditions import YOU_PAUSED
 from peft_daemon.learning.learner import Learner
 from peft_daemon.learning.log import LearningEvent
 from peft_daemon.learning.state import Pause, RepositoryState
+
+log = logging.getLogger("peft_daemon.learning")
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 """What a run imports, and what is not part of the base installation."""
@@ -130,7 +139,8 @@ class LearningService:
             state = next((each for each in states if each.root == root), RepositoryState(root=root)).in_tree(tree.tree)
             ask = not missing and await asyncio.to_thread(self._should_ask, state)
             why_not = "" if self._learner.waits.get(root) else await asyncio.to_thread(self._why_not, state)
-            here = msgspec.structs.replace(self._repository(state, why_not), ask=ask)
+            serving = await asyncio.to_thread(self._serving, state)
+            here = msgspec.structs.replace(self._repository(state, why_not), ask=ask, serving=serving)
         pause = self._store.pause()
         return LearningStatus(
             setting=self._settings.learn,
@@ -194,6 +204,13 @@ class LearningService:
         pause = self._store.pause()
         why = YOU_PAUSED.format(pause.words) if pause else self._learner.waits.get(state.root) or why_not or until
         return msgspec.structs.replace(told, activity=LearningActivity.WAITING, line=f"waits: {why}")
+
+    def _serving(self, state: RepositoryState) -> ServingAdapter | None:
+        try:
+            return versions.describe_serving(self._learner.registry, state)
+        except (PeftDaemonError, ValueError) as error:
+            log.info("what serves %s cannot be told: %s", state.root, error)
+            return None
 
     def _why_not(self, state: RepositoryState) -> str:
         if missing := missing_packages():

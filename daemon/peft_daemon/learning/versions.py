@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -12,10 +14,13 @@ import msgspec
 from peft_core.api_types import Task
 from peft_core.errors import Conflict, NotFound, PeftDaemonError
 from peft_core.paths import Paths
+from peft_core.status_types import Acceptance, GateGain, ServingAdapter
 from peft_daemon.adapters.manifest import derive_name
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.learning.state import RepositoryState
 
+Z = 1.959963984540054
+"""Quantile of the normal distribution for 95 %."""
 MAX_VERSIONS = 3
 """Versions of an adapter that are kept: the one in use, and two to go back to."""
 
@@ -38,6 +43,54 @@ def serving_now(registry: AdapterRegistry, root: str) -> tuple[str, str | None]:
         manifest = None
     own = registry.own_setting(Path(root))
     return manifest.digest if manifest else "", own.tasks.get(Task.FILL) if own else None
+
+
+def describe_serving(registry: AdapterRegistry, state: RepositoryState) -> ServingAdapter:
+    """Return what fills in below the repository, with what was measured of it."""
+    manifest, version = registry.resolve(Task.FILL, state.root), state.serving
+    if manifest is None:
+        return ServingAdapter(name="", acceptance=_acceptance(state, ""))
+    versions = [each for each in registry.history(manifest.name) if each.digest == manifest.digest]
+    learned = version if version is not None and version.digest == manifest.digest else None
+    return ServingAdapter(
+        name=manifest.name,
+        digest=manifest.digest,
+        since=datetime.fromisoformat(versions[-1].since).timestamp() if versions else 0.0,
+        learned=learned is not None,
+        gain=_gain(manifest.metrics),
+        acceptance=_acceptance(state, manifest.digest),
+        acceptance_before=_acceptance(state, learned.before) if learned else None,
+    )
+
+
+def _acceptance(state: RepositoryState, digest: str) -> Acceptance:
+    outcomes = state.outcomes.get(digest, "")
+    return Acceptance(outcomes.count("1"), len(outcomes))
+
+
+def _gain(metrics: Mapping[str, float]) -> GateGain | None:
+    names = ("gate_exact", "gate_exact_served", "gate_holes")
+    exact, before, places = (metrics.get(name) for name in names)
+    if exact is None or before is None or not places:
+        return None
+    low, high = difference_interval(exact, int(places), before, int(places))
+    return GateGain(exact=exact, exact_before=before, places=int(places), low=low, high=high)
+
+
+def difference_interval(share: float, n: int, other: float, other_n: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two shares of so many places (Newcombe 1998, method 10).
+
+    The places of the gate are the same for both, so the true interval is narrower where both fail at the same ones.
+    """
+    (low, high), (other_low, other_high) = _wilson(share, n), _wilson(other, other_n)
+    below = math.hypot(share - low, other_high - other)
+    above = math.hypot(high - share, other - other_low)
+    return share - other - below, share - other + above
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    centre, spread = share + Z * Z / (2 * n), Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    return (centre - spread) / (1 + Z * Z / n), (centre + spread) / (1 + Z * Z / n)
 
 
 def go_back(registry: AdapterRegistry, state: RepositoryState) -> RepositoryState:

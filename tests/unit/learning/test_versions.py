@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from peft_core.api_types import Task
 from peft_core.errors import Conflict
 from peft_core.paths import Paths
 from peft_core.settings import Settings
+from peft_core.status_types import Acceptance
 from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.adapters.registry import AdapterRegistry
 from peft_daemon.adapters.validation import BaseModel
@@ -19,6 +21,8 @@ from peft_daemon.learning.state import LearnedVersion, RepositoryState
 from peft_daemon.learning.versions import (
     MAX_VERSIONS,
     choose_name,
+    describe_serving,
+    difference_interval,
     go_back,
     remove_old,
     run_folder,
@@ -163,3 +167,36 @@ def test_a_refused_version_is_removed_by_the_next_run_and_one_that_a_name_means_
     assert remove_old(registry, paths, state, newest=refused.digest) == ((refused.digest, chosen.digest), 0)
     assert remove_old(registry, paths, state, newest="another") == ((chosen.digest,), 1)
     assert {each.digest for each in registry.list_adapters()} == {state.serving.digest, chosen.digest}
+
+
+def test_what_serves_is_told_with_what_was_measured_and_accepted(
+    registry: AdapterRegistry, base: BaseModel, root: Path, tmp_path: Path
+) -> None:
+    state = RepositoryState(root=str(root), outcomes={"": "10"})
+    bare = describe_serving(registry, state)
+    assert (bare.name, bare.learned, bare.gain, bare.acceptance) == ("", False, None, Acceptance(1, 2))
+    metrics = {"gate_exact": 0.43, "gate_exact_served": 0.36, "gate_holes": 14.0}
+    made = registry.import_(
+        write_peft(tmp_path / "peft", lora(seed=3), record={"metrics": metrics}), name="shop", base=base
+    )
+    registry.use("shop", Task.FILL, root)
+    by_hand = describe_serving(registry, state)
+    assert (by_hand.name, by_hand.learned, by_hand.acceptance_before) == ("shop", False, None)
+    assert by_hand.since == pytest.approx(time.time(), abs=60)
+    version = LearnedVersion(digest=made.digest, since=1.0)
+    told = describe_serving(
+        registry, msgspec.structs.replace(state, serving=version, outcomes={made.digest: "110", "": "10"})
+    )
+    assert told.learned and (told.acceptance, told.acceptance_before) == (Acceptance(2, 3), Acceptance(1, 2))
+    gain = told.gain
+    assert gain is not None and (gain.exact, gain.exact_before, gain.places) == (0.43, 0.36, 14)
+    assert gain.low < 0.07 < gain.high
+
+
+def test_the_interval_of_a_difference_is_the_published_one() -> None:
+    # The first example of Newcombe 1998, table II, method 10.
+    published = (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
+    assert difference_interval(56 / 70, 70, 48 / 80, 80) == published
+    assert difference_interval(1.0, 10, 0.0, 10)[1] == pytest.approx(1.0)
+    low, high = difference_interval(0.3, 1_000, 0.3, 1_000)
+    assert -low == pytest.approx(high) and high < 0.05
