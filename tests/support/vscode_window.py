@@ -45,6 +45,11 @@ FURTHER_LINES = ".suggest-preview-text .view-line"
 STATUS = '.statusbar-item[id$="peftDaemon.status"]'
 RELOAD_MS = 20_000
 STANDS_MS = 150  # several frames of the editor
+COUNT_CLICKS = """() => {
+  window.clicksOutsideText = 0;
+  const count = event => { window.clicksOutsideText += event.target.closest(".view-lines") ? 0 : 1; };
+  document.addEventListener("pointerdown", count, true);
+}"""
 NOTIFICATION = ".notifications-toasts .notification-list-item"
 DIALOG = ".monaco-dialog-box"
 
@@ -75,6 +80,7 @@ class Window:
         self.page.on("console", self._heard)
         self.page.goto(url)
         self.page.wait_for_selector(".monaco-workbench")
+        self.page.evaluate(COUNT_CLICKS)
 
     def close(self) -> None:
         """Close it without saving anything."""
@@ -227,6 +233,35 @@ class Window:
     def answer(self, button: str) -> None:
         """Press a button of the dialog."""
         self.page.locator(f"{DIALOG} .monaco-button", has_text=button).first.click()
+
+    def side_bar(self, title: str) -> None:
+        """Show a view of the side bar by the title of its icon."""
+        self.page.locator(f'.activitybar .action-label[aria-label^="{title}"]').first.click()
+        self.page.locator(".sidebar .pane-body").first.wait_for()
+
+    def rows(self) -> list[str]:
+        """The rows of the side bar, as a screen reader says them."""
+        rows = self.page.locator(".sidebar .monaco-list-row").all()
+        return [row.get_attribute("aria-label") or "" for row in rows]
+
+    def row(self, text: str) -> Locator:
+        """The row of the side bar whose text for a screen reader begins so."""
+        return self.page.locator(f'.sidebar .monaco-list-row[aria-label^="{text}"]').first
+
+    def press(self, row: str, button: str) -> None:
+        """Press a button of a row of the side bar."""
+        self.row(row).hover()
+        self.row(row).locator(f'.action-label[aria-label^="{button}"]').click()
+
+    def press_message(self, text: str, button: str) -> None:
+        """Press a button of the message that holds a text."""
+        told = self.page.locator(NOTIFICATION, has_text=text).first
+        told.locator(".monaco-button", has_text=button).click()
+
+    @property
+    def clicks(self) -> int:
+        """How often the mouse was pressed since the window was opened, but for clicks into texts."""
+        return int(self.page.evaluate("window.clicksOutsideText"))
 
     def webview(self, holding: str) -> FrameLocator:
         """The page that an extension shows, once it holds an element."""

@@ -103,7 +103,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
       await switchAdapter(server, required(await find()));
     },
     chooseModel: () => chooseModel(own, daemonSettings),
-    daemonSettings: () => daemonSettings.choose(),
+    daemonSettings: (name?: string) => daemonSettings.choose(name),
     tune: () => tuning.tune(),
     openReport: async () => {
       await withExtra(own, openReport);

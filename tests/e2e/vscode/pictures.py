@@ -21,6 +21,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from support.own_repository import OwnRepository  # noqa: E402
 from support.running_daemon import run_cli  # noqa: E402
 from support.vscode_install import installed  # noqa: E402
 from support.vscode_server import vscode_server  # noqa: E402
@@ -56,6 +57,15 @@ SETTINGS = {
     "workbench.colorTheme": "Default Dark Modern",
     "workbench.layoutControl.enabled": False,
 }
+
+
+WALKTHROUGH = {
+    "type.png": "ghost-text.png",
+    "generate.png": "proposal.png",
+    "choose.png": "models.png",
+    "learn.png": "view.png",
+}
+"""Which of them the extension's walkthrough shows."""
 
 
 class Film:
@@ -103,9 +113,7 @@ def started(folder: Path) -> Iterator[Window]:
     }
     (extension,) = (ROOT / "vscode-client/dist").glob("*.vsix")
     project = folder / "statistics"
-    project.mkdir(parents=True)
-    (project / "spread.py").write_text(STATISTICS)
-    (project / "calendar.py").write_text(CALENDAR)
+    OwnRepository(project).commit({"spread.py": STATISTICS, "calendar.py": CALENDAR})
     try:
         with (
             vscode_server(
@@ -159,9 +167,12 @@ def main(media: Path) -> None:
         with started(folder) as window:
             typing(window, media)
             commands(window, media)
+            choices(window, media)
             proposal(window, media, folder / "statistics/calendar.py")
     finally:
         shutil.rmtree(folder)
+    for name, picture in WALKTHROUGH.items():
+        shutil.copy(media / picture, ROOT / "vscode-client/media/walkthrough" / name)
 
 
 def commands(window: Window, media: Path) -> None:
@@ -175,6 +186,21 @@ def commands(window: Window, media: Path) -> None:
     window.page.locator(".quick-input-widget .monaco-progress-container.done").wait_for(state="attached")
     take(window, media / "adapters.png")
     window.keys("Escape")
+
+
+def choices(window: Window, media: Path) -> None:
+    """The models with what this machine does with them, and the view of repositories and adapters."""
+    window.run("peft-daemon: Choose Model and Engine")
+    window.until(lambda: "\n".join(window.picks()), lambda text: "recommended" in text, "measurement", 300_000)
+    window.page.locator(".quick-input-widget .monaco-progress-container.done").wait_for(state="attached")
+    take(window, media / "models.png")
+    window.keys("Escape")
+    window.run("peft-daemon: Learn This Repository in the Background")
+    window.run("View: Show peft-daemon")
+    window.row("Learning: waits").wait_for()
+    window.page.mouse.move(SIZE[0] - 20, SIZE[1] / 2)
+    take(window, media / "view.png")
+    window.run("View: Toggle Primary Side Bar Visibility")
 
 
 def proposal(window: Window, media: Path, file: Path) -> None:

@@ -84,6 +84,8 @@ def test_from_nothing_to_a_suggestion(
     window.keys("Control+End")
     window.type("e")
     assert "xt" in window.wait_ghost(lambda text: "xt" in text)
+    assert window.clicks == 3, "Set Up, Install, the model"
+    assert window.page.locator(".terminal-wrapper").count() == 0
 
     window.run("peft-daemon: Tune on This Repository")
     assert "Tuning needs PyTorch" in window.dialog()

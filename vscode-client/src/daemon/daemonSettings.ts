@@ -56,20 +56,23 @@ export class DaemonSettings {
     }
   }
 
-  /** Let the user choose a setting and its value. */
-  async choose(): Promise<void> {
+  /** Let the user choose a setting, unless `name` says which, and its value. */
+  async choose(name?: string): Promise<void> {
     const picks = settingPicks(await this.read());
-    const picked = await vscode.window.showQuickPick(picks, {
-      title: l10n.t("Settings of the daemon, for all editors on this machine"),
-      placeHolder: l10n.t("Which one is to change?"),
-      matchOnDetail: true,
-    });
+    const named = picks.find(({ setting }) => setting.name === name);
+    const picked =
+      named ??
+      (await vscode.window.showQuickPick(picks, {
+        title: l10n.t("Settings of the daemon, for all editors on this machine"),
+        placeHolder: l10n.t("Which one is to change?"),
+        matchOnDetail: true,
+      }));
     const value = picked && (await newValue(picked.setting));
     if (picked && value !== undefined) {
-      const { name } = picked.setting;
-      const before = await this.write({ [name]: value === "" ? undefined : value });
-      const now = (await this.read()).find((each) => each.name === name)?.value ?? value;
-      await this.takeOver(l10n.t("{0} is {1} now.", name, shownValue(now)), before);
+      const { name: changed } = picked.setting;
+      const before = await this.write({ [changed]: value === "" ? undefined : value });
+      const now = (await this.read()).find((each) => each.name === changed)?.value ?? value;
+      await this.takeOver(l10n.t("{0} is {1} now.", changed, shownValue(now)), before);
     }
   }
 }

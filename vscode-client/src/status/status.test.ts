@@ -41,11 +41,14 @@ describe("shown", () => {
   });
 
   it("says that there is no adapter, and nothing of what is not known", () => {
+    expect(shown({ ...idle, adapter: "" }, undefined).label).toBe(
+      "peft-daemon: idle, qwen2.5-coder-0.5b-instruct, no adapter, 312 ms",
+    );
     expect(shown({ ...idle, adapter: "", latencyMs: undefined }, undefined).label).toBe(
-      "peft-daemon: idle, qwen2.5-coder-0.5b-instruct, no adapter",
+      "peft-daemon: idle, qwen2.5-coder-0.5b-instruct",
     );
     expect(shown({ ...idle, state: "loading", model: "", adapter: "", latencyMs: undefined }, undefined).label).toBe(
-      "peft-daemon: loading",
+      "peft-daemon: starting",
     );
   });
 

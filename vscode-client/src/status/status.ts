@@ -62,6 +62,13 @@ export interface Shown {
   readonly alarming: boolean;
 }
 
+const WORDS: Readonly<Record<State, string>> = {
+  idle: l10n.t("idle"),
+  thinking: l10n.t("thinking"),
+  loading: l10n.t("starting"),
+  off: l10n.t("off"),
+  error: l10n.t("error"),
+};
 const ICONS: Readonly<Record<State, string>> = {
   idle: "$(sparkle)",
   thinking: "$(loading~spin)",
@@ -85,9 +92,11 @@ function facts(status: Status, snoozedUntil: string | undefined, off: string | u
   const { state, model, adapter, latencyMs, message, learning } = status;
   return [
     ...(off ? [off] : []),
-    state === "error" && message ? `error: ${message}` : state,
+    state === "error" && message ? l10n.t("error: {0}", message) : WORDS[state],
     ...(snoozedUntil === undefined ? [] : [l10n.t("snoozed until {0}", snoozedUntil)]),
-    ...(model ? [model, adapter ? l10n.t("adapter {0}", adapter) : l10n.t("no adapter")] : []),
+    ...(model ? [model] : []),
+    // Which adapter answers is known from the first answer on.
+    ...(model && latencyMs !== undefined ? [adapter ? l10n.t("adapter {0}", adapter) : l10n.t("no adapter")] : []),
     ...(latencyMs === undefined ? [] : [`${latencyMs} ms`]),
     ...(state !== "error" && message ? [message] : []),
     ...(state !== "error" && learning ? [learning] : []),
