@@ -31,6 +31,8 @@ export interface Facts {
   readonly kept: number | undefined;
 }
 
+/** The kind of a node that says why nothing can be shown; it opens what finds out more. */
+export const FAILURE = "failure";
 const MAX_LOG_ENTRIES = 20;
 
 export function nodes(facts: Facts): Node[] {
@@ -39,6 +41,10 @@ export function nodes(facts: Facts): Node[] {
   );
   const repositories = [...new Map(found.map((node) => [node.id, node])).values()];
   return [...repositories, ...adapterNodes(facts), ...keptNodes(facts.kept)];
+}
+
+export function failureNode(message: string): Node {
+  return leaf("failure", "warning", message, "", { kind: FAILURE });
 }
 
 function leaf(id: string, icon: string, label: string, description: string, more: Partial<Node> = {}): Node {

@@ -8,7 +8,7 @@ import type { CommandLine } from "../commandLine/commandLine";
 import { ask, required } from "../commandLine/peftDaemon";
 import { showInformation } from "../interaction";
 import { readKept, readLearning, readLog } from "./answers";
-import { type Facts, type FolderFacts, type Node, nodes } from "./nodes";
+import { type Facts, type FolderFacts, FAILURE, failureNode, type Node, nodes } from "./nodes";
 
 export const VIEW = "peftDaemon.repositories";
 /** Does work with a command, and has packages installed that it lacks. */
@@ -24,7 +24,10 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
   readonly #changed = new vscode.EventEmitter<undefined>();
   readonly onDidChangeTreeData = this.#changed.event;
   readonly #view: vscode.TreeView<Node>;
+  /** What is shown; undefined: it is asked for when the view is next to be seen. */
+  #shown: Node[] | undefined;
   #seen = "";
+  #refreshes = 0;
 
   constructor(command: () => Promise<CommandLine | undefined>, withExtra: WithExtra) {
     this.#command = command;
@@ -37,15 +40,22 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
     this.#changed.dispose();
   }
 
-  refresh(): void {
-    this.#changed.fire(undefined);
+  /** What is there stays until the new is known: a button that is pressed meanwhile knows what it is about. */
+  async refresh(): Promise<void> {
+    this.#refreshes += 1;
+    const mine = this.#refreshes;
+    const fresh = this.#view.visible ? await this.#load() : undefined;
+    if (mine === this.#refreshes) {
+      this.#shown = fresh;
+      this.#changed.fire(undefined);
+    }
   }
 
   /** Refresh if what the status says is new; it says the same many times. */
   follow(status: string): void {
     if (status !== this.#seen) {
       this.#seen = status;
-      this.refresh();
+      void this.refresh();
     }
   }
 
@@ -62,6 +72,9 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
     item.tooltip = node.tooltip;
     item.iconPath = new vscode.ThemeIcon(node.icon);
     item.contextValue = node.kind;
+    if (node.kind === FAILURE) {
+      item.command = { command: "peftDaemon.doctor", title: l10n.t("Check the Installation") };
+    }
     item.accessibilityInformation = { label: node.tooltip.replaceAll("\n", ", ") };
     return item;
   }
@@ -70,8 +83,17 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
     if (node) {
       return [...node.children];
     }
-    const command = await this.#command();
-    return command ? nodes(await facts(command)) : [];
+    this.#shown ??= await this.#load();
+    return this.#shown;
+  }
+
+  async #load(): Promise<Node[]> {
+    try {
+      const command = await this.#command();
+      return command ? nodes(await facts(command)) : [];
+    } catch (error) {
+      return [failureNode(error instanceof Error ? error.message : String(error))];
+    }
   }
 
   /** What the buttons do; each is a command of the extension, by its name. */
@@ -82,9 +104,7 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
       };
     };
     return {
-      refreshRepositories: () => {
-        this.refresh();
-      },
+      refreshRepositories: () => this.refresh(),
       learnOn: learn("on"),
       learnOff: learn("off"),
       learnNow: learn("now", "--no-wait"),
@@ -104,7 +124,7 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
     await vscode.window.withProgress({ location: { viewId: VIEW }, title }, () =>
       this.#withExtra((command) => ask(command, ["learn", verb, ...place, ...options])),
     );
-    this.refresh();
+    await this.refresh();
   }
 
   async #rollBack(node?: Node): Promise<void> {
@@ -132,7 +152,7 @@ export class RepositoryView implements vscode.TreeDataProvider<Node>, vscode.Dis
     const { folder } = node.target;
     const place = folder === "" ? [] : ["--repository", folder];
     await ask(required(await this.#command()), ["adapters", "use", adapter, ...place]);
-    this.refresh();
+    await this.refresh();
   }
 
   async #showAdapter(node?: Node): Promise<void> {
