@@ -43,7 +43,7 @@ async def test_a_selected_sentence_becomes_code_in_its_place(one: Editor) -> Non
 async def test_what_was_accepted_is_shown_and_exported(one: Editor, environ: Mapping[str, str], tmp_path: Any) -> None:
     run_cli("feedback", "clear", "--yes", environment=environ)
     one.open(URI, "def add(a, b):\n    return ")
-    (item,) = await one.inline(URI, 1, 11)
+    item, *_ = await one.inline(URI, 1, 11)
     assert isinstance(item.insert_text, str)
     assert item.command is not None
     one.edit(URI, (1, 11), (1, 11), item.insert_text)

@@ -32,7 +32,7 @@ async def text_at_end(one: Editor, text: str, uri: str = URI) -> str:
     """``text`` with what the editor shows at its end."""
     one.open(uri, text)
     lines = text.split("\n")
-    (item,) = await one.inline(uri, len(lines) - 1, len(lines[-1].encode("utf-16-le")) // 2)
+    item, *_ = await one.inline(uri, len(lines) - 1, len(lines[-1].encode("utf-16-le")) // 2)
     return applied(text, item)
 
 
@@ -68,7 +68,7 @@ async def test_a_line_with_emoji_is_completed_at_the_right_place(environ: Mappin
         line = before.split("\n")[1]
         width = {"utf-8": 1, "utf-16": 2, "utf-32": 4}[encoding]
         column = len(line.encode({"utf-8": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}[encoding])) // width
-        (item,) = await one.inline(URI, 1, column)
+        item, *_ = await one.inline(URI, 1, column)
     assert item.range is not None
     assert item.range.start == types.Position(1, column)
     replaced = item.range.end.character - column
@@ -90,14 +90,14 @@ async def test_a_suggestion_is_shown_when_it_has_begun_and_grows_to_what_it_woul
         (part,) = await other.inline(URI, 5, 8, automatic=True)
         told = await more
         assert (told["uri"], told["version"]) == (URI, 1)
-        (grown,) = await other.inline(URI, 5, 8)
+        grown, *_ = await other.inline(URI, 5, 8)
     assert len(str(part.insert_text)) < len(str(grown.insert_text))
     assert grown.insert_text == whole.insert_text
 
 
 async def test_a_file_with_windows_line_ends_keeps_them(one: Editor) -> None:
     one.open(URI, LONG.replace("\n", "\r\n"))
-    (item,) = await one.inline(URI, 5, 8)
+    item, *_ = await one.inline(URI, 5, 8)
     assert isinstance(item.insert_text, str)
     assert "\r\n" in item.insert_text
     assert "\n" not in item.insert_text.replace("\r\n", "")
@@ -107,10 +107,10 @@ async def test_a_file_of_20_megabytes_is_completed_like_any_other(one: Editor) -
     line = "value = 'one line of very many in this file, as in generated code'\n"
     count = 20_000_000 // len(line) // 2
     one.open(URI, line * count + ADD + "\n\n\n" + line * count)
-    (item,) = await one.inline(URI, count + 1, 11)
+    item, *_ = await one.inline(URI, count + 1, 11)
     assert "a + b" in str(item.insert_text)
     one.edit(URI, (count, 8), (count, 14), "(first, second)")
-    (item,) = await one.inline(URI, count + 1, 11)
+    item, *_ = await one.inline(URI, count + 1, 11)
     assert "first + second" in str(item.insert_text)
 
 
@@ -308,7 +308,7 @@ class TestRestarts:
         await one.status(lambda each: each["state"] == "loading" and each["message"] == "restarting")
         assert await one.inline(URI, 1, 11) == []
         assert await restarting is None
-        (item,) = await one.inline(URI, 1, 11)
+        item, *_ = await one.inline(URI, 1, 11)
         assert "a + b" in str(item.insert_text)
         assert await self.pid(one) != old
         titles = [reports[0].title for reports in one.client.progress_reports.values()]
