@@ -137,7 +137,7 @@ async def test_documents_of_two_editors_do_not_supersede_each_other(one: Editor,
         one.open(URI, LONG)
         other.open(URI, ADD)
         answers = await asyncio.gather(one.inline(URI, 5, 8), other.inline(URI, 1, 11))
-    assert [len(answer) for answer in answers] == [1, 1]
+    assert all(answers)
 
 
 async def test_a_cancelled_request_is_answered_so_and_the_model_stops(one: Editor) -> None:
