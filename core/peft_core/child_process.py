@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sys
 from collections import deque
 
@@ -32,6 +33,23 @@ STDERR_WAIT_S = 1.0
 
 class ChildGone(Exception):
     """The connection to a child process is broken: it has ended, is ending, or can open nothing any more."""
+
+
+_FRAME = re.compile(
+    r"""
+    \S*\([^()]*\)\s?\[0x[0-9a-f]+\]   # glibc: library.so(function+0x1f)[0x7f…]
+    | \#\d+\s+.*                       # gdb, LLVM: #0  0x7f… in function ()
+    | \d+\s+\S+\s+0x[0-9a-f]{8,}\s.*   # macOS: 3   library.dylib   0x0000000104… function + 4
+    | Traceback\ \(most\ recent\ call\ last\):
+    | \s+(File\ ".*",\ line\ \d+.*|\^+|~*\^+~*)
+    """,
+    re.VERBOSE,
+)
+
+
+def is_stack_frame(line: str) -> bool:
+    """Return whether a line of a program's stderr is part of a stack trace, which tells a user nothing."""
+    return _FRAME.fullmatch(line) is not None
 
 
 class ChildProcess:
@@ -80,7 +98,7 @@ class ChildProcess:
 
     @property
     def stderr_tail(self) -> str:
-        """The last lines that the child wrote to stderr, joined by `` | ``."""
+        """The last lines that the child wrote to stderr, without stack frames, joined by `` | ``."""
         return " | ".join(list(self._stderr)[-4:])
 
     def memory_bytes(self) -> int:
@@ -199,5 +217,5 @@ class ChildProcess:
                 continue
             if not line:
                 return
-            if text := line.decode(errors="replace").strip():
-                self._stderr.append(text)
+            if (text := line.decode(errors="replace").rstrip()) and not is_stack_frame(text):
+                self._stderr.append(text.strip())

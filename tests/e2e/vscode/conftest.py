@@ -76,6 +76,7 @@ def environ(model_file: Path, models_dir: Path) -> Iterator[Mapping[str, str]]:
     variables = {
         "PEFT_DAEMON_HOME": str(root),
         "PEFT_DAEMON_MODELS_DIR": str(models_dir),
+        "OLLAMA_MODELS": str(root / "ollama"),
         "PEFT_DAEMON_CONTEXT_TOKENS": "512",  # a prompt that fills it is read in seconds
         "PEFT_DAEMON_TIME_BUDGET_FILL_MS": "120000",  # a shared machine may be slow; these tests are not about time
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +20,11 @@ from peft_daemon.learning.state import LearnedVersion, LearningStore
 from support.own_repository import OwnRepository, module
 from support.played_upstream import events_answer, json_answer, played_upstream
 from support.running_daemon import run_cli
+from support.synthetic_adapter import TinyModel
 from support.vscode_window import Window
 
 BASE_SETTING = "base"
+QWEN_FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +122,35 @@ def test_models_are_shown_with_what_this_machine_does_with_them_and_a_server_can
         window.until(lambda: written(environ), lambda text: "upstream" not in text, "file as before")
     window.wait_status("idle", timeout_ms=240_000)
     assert run_cli("status", environment=environ).returncode == 0
+
+
+def test_a_model_of_ollama_answers_after_one_choice_and_is_taken_back(
+    window: Window, environ: Mapping[str, str]
+) -> None:
+    store = Path(environ["OLLAMA_MODELS"])
+    (store / "blobs").mkdir(parents=True)
+    file = TinyModel.random(seed=5).write(store / "blobs/tiny", control=QWEN_FIM).path
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.rename(store / f"blobs/sha256-{digest}")
+    manifest = store / "manifests/registry.ollama.ai/library/tiny/1b"
+    manifest.parent.mkdir(parents=True)
+    layer = {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"}
+    manifest.write_text(json.dumps({"layers": [layer]}))
+
+    window.run("peft-daemon: Choose Model and Engine")
+    box = window.page.locator(".quick-input-widget input").first
+    window.picks()
+    box.fill("of Ollama")
+    window.pick("Use tiny:1b of Ollama")
+    window.until(
+        window.notifications, lambda shown: any("tiny-1b answers from now on" in each for each in shown), "message"
+    )
+    window.wait_status("idle, tiny-1b", timeout_ms=240_000)
+    assert 'model = "tiny-1b"' in written(environ)
+    window.press_message("tiny-1b answers from now on.", "Undo")
+    window.wait_status("idle, qwen2.5-coder-0.5b-instruct", timeout_ms=240_000)
+    assert "model" not in written(environ)
+    run_cli("models", "remove", "tiny-1b", environment=environ)
 
 
 def test_the_view_says_what_serves_and_its_buttons_learn_and_roll_back(

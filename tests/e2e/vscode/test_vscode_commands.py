@@ -138,6 +138,8 @@ def test_a_report_draws_and_filters_under_a_strict_policy(window: Window, enviro
     policy = report.locator('meta[http-equiv="Content-Security-Policy"]').first.get_attribute("content") or ""
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
     body = report.locator("body").first
+    whole = "each => each.ownerDocument.documentElement.scrollWidth <= each.ownerDocument.documentElement.clientWidth"
+    assert body.evaluate(whole), "the page is as wide as a window of 1280 pixels leaves room for"
     paper = "each => getComputedStyle(each).backgroundColor"
     assert "vscode-light" in (body.get_attribute("class") or "") and body.evaluate(paper) == "rgb(255, 255, 255)"
     body.evaluate(
