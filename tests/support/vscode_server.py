@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -87,14 +87,23 @@ class VsCodeServer:
 
 @contextlib.contextmanager
 def vscode_server(
-    program: Path, data: Path, extension: Path, environ: Mapping[str, str], settings: Mapping[str, Any], *options: str
+    program: Path,
+    data: Path,
+    extension: Path,
+    environ: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *options: str,
+    beside: Sequence[Path] = (),
 ) -> Iterator[VsCodeServer]:
-    """A server with its data in ``data``, the ``extension`` (a .vsix file) and these settings of the machine."""
+    """A server with its data in ``data``, the ``extension`` (a .vsix file) and these settings of the machine.
+
+    ``beside``: further extensions.
+    """
     environment = {**os.environ, **environ, "EXTENSIONS_GALLERY": '{"serviceUrl":""}'}
     node = [tool("node", "nodejs"), str(program / "out/server-main.js"), "--accept-server-license-terms"]
     node += ["--server-data-dir", str(data)]
     done = subprocess.run(
-        [*node, "--install-extension", str(extension)],
+        [*node, *(word for each in (extension, *beside) for word in ("--install-extension", str(each)))],
         env=environment,
         capture_output=True,
         text=True,

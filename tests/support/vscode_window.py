@@ -220,6 +220,10 @@ class Window:
         """Press the button of this title above the editor."""
         self.page.locator(f'.editor-actions [aria-label^="{title}"]').first.click()
 
+    def buttons(self) -> list[str]:
+        """The words of the buttons above the editor; empty for those with an icon alone."""
+        return self.page.locator(".editor-actions .action-label").all_text_contents()
+
     def unsaved(self) -> list[str]:
         """Files with changes that are not on the disk."""
         return self.page.locator(".tab.dirty").all_text_contents()

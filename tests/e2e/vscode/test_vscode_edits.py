@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 from support.running_daemon import found_daemon
 from support.vscode_window import Window
@@ -15,6 +18,16 @@ EDIT = "peft-daemon: Edit Selection"
 TOTAL = "def total(prices):\n    x = 0\n    for price in prices:\n        x += price\n    return x\n"
 MEAN = "def mean(values):\n    return sum(values) / len(values)\n"
 LONG = "\n".join(f"    total_{n} = first_{n} + second_{n} * third_{n}" for n in range(24))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose window has a theme of high contrast."""
+    root = tmp_path_factory.mktemp("project")
+    (root / ".vscode").mkdir()
+    theme = {"workbench.colorTheme": "Default High Contrast"}
+    (root / ".vscode/settings.json").write_text(json.dumps(theme))
+    return root
 
 
 def edit(window: Window, instruction: str) -> None:
@@ -58,6 +71,11 @@ def test_an_accepted_edit_is_what_the_difference_showed(window: Window, shown: S
     proposed = window.wait_proposal()
     assert "return result" in proposed
     window.picture(PICTURES / "proposal.png")
+    window.page.locator(".monaco-workbench.hc-black").wait_for()
+    assert [each for each in window.buttons() if each] == ["Accept", "Discard"]
+    right = window.difference().bounding_box()
+    assert right is not None
+    assert right["x"] + right["width"] <= 1280
     window.action("Accept")
     window.difference().wait_for(state="detached")
     window.save()

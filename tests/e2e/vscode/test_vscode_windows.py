@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from playwright.sync_api import Browser
 
 from support.running_daemon import found_daemon, processes
 from support.vscode_server import VsCodeServer, vscode_server
-from support.vscode_window import Window
+from support.vscode_window import NOTIFICATION, Window
 
 SETTINGS = {"peft-daemon.command": [sys.executable, "-m", "peft_daemon"], "peft-daemon.maxTokens": 32}
 COUNTING = "def count_words(text):\n    return len("
@@ -78,6 +79,18 @@ def test_a_folder_where_suggestions_are_on_does_not_switch_them_on_for_its_neigh
         server.change({"peft-daemon.enabled": True})
 
 
+def copilot(file: Path) -> Path:
+    """An extension that looks like GitHub Copilot from outside: its name and its setting."""
+    setting = {"github.copilot.enable": {"type": "object", "default": {"*": True, "plaintext": False}}}
+    manifest = {
+        **{"name": "copilot", "publisher": "GitHub", "version": "1.0.0", "engines": {"vscode": "^1.91.0"}},
+        "contributes": {"configuration": {"properties": setting}},
+    }
+    with zipfile.ZipFile(file, "w") as package:
+        package.writestr("extension/package.json", json.dumps(manifest))
+    return file
+
+
 def test_an_untrusted_folder_gets_suggestions_but_neither_names_a_program_nor_is_tuned_on(
     vscode: Path, vsix: Path, browser: Browser, environ: Mapping[str, str], tmp_path: Path
 ) -> None:
@@ -87,11 +100,20 @@ def test_an_untrusted_folder_gets_suggestions_but_neither_names_a_program_nor_is
     file.write_text(COUNTING)
     theirs = {"peft-daemon.command": ["touch", str(touched)]}
     (file.parent / ".vscode/settings.json").write_text(json.dumps(theirs))
-    with vscode_server(vscode, tmp_path / "data", vsix, environ, SETTINGS) as server:
+    beside = [copilot(tmp_path / "copilot.vsix")]
+    with vscode_server(vscode, tmp_path / "data", vsix, environ, SETTINGS, beside=beside) as server:
         window = Window(browser, server.url(file.parent, file))
         assert "trust the authors" in window.dialog()
         window.answer("No, I don't trust the authors")
         window.wait_status("idle", timeout_ms=240_000)
+        # Copilot is on too: told once, with a button that does what it says.
+        told = window.page.locator(NOTIFICATION, has_text="GitHub Copilot is on too")
+        told.locator(".monaco-button", has_text="Turn peft-daemon Off Here").click()
+        window.wait_status("off")
+        assert not json.loads((file.parent / ".vscode/settings.json").read_text())["peft-daemon.enabled"]
+        window.run("peft-daemon: Turn Suggestions On or Off in This Folder")
+        window.wait_status("idle")
+        assert window.notifications() == []
         window.focus(file.name)
         window.keys("Control+End")
         window.type("te")

@@ -1,16 +1,18 @@
 /** Tells once that GitHub Copilot writes suggestions too: the editor shows one of both at a time. */
 import * as vscode from "vscode";
 import { SECTION } from "../settings";
-import { copilotCompletes } from "./copilot";
+import { COPILOT, copilotCompletes } from "./copilot";
 
 const TOLD = "peftDaemon.toldOfCopilot";
 
 /** Does nothing where Copilot is off, our suggestions are, or the user was told before. */
 export async function tellOfCopilot(memory: vscode.Memento): Promise<void> {
+  const copilot = vscode.workspace.getConfiguration("github.copilot");
   const on = copilotCompletes(
-    (id) => vscode.extensions.getExtension(id) !== undefined,
-    vscode.workspace.getConfiguration("github.copilot").get("enable"),
-    vscode.workspace.getConfiguration("editor").get("inlineSuggest.enabled", true),
+    // Where the code is on another machine it may run beside the window, where only its settings are to be seen from here.
+    COPILOT.some((id) => vscode.extensions.getExtension(id)) || copilot.inspect("enable")?.defaultValue !== undefined,
+    copilot.get("enable"),
+    vscode.workspace.getConfiguration("editor").get<boolean>("inlineSuggest.enabled", true),
   );
   const ours = vscode.workspace.getConfiguration(SECTION);
   if (!on || !ours.get<boolean>("enabled", true) || memory.get<boolean>(TOLD, false)) {
