@@ -1,7 +1,7 @@
 """How many edits by instruction are right: what is asked of the daemon's model, judged by patterns.
 
     peft-daemon start
-    python benchmarks/edits.py
+    python benchmarks/edits.py [--functions]
 
 Each case has lines, an instruction, patterns that a right answer has, and such that none has. All answers are printed,
 as a pattern sees less than a reader: look at them before you quote the sum.
@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from peft_core.api_types import CompleteResponse, EditRequest, FinalEvent
+import msgspec
+
+from peft_core.api_types import CompleteResponse, EditKind, EditRequest, FinalEvent
 from peft_daemon.client import DaemonClient
 
 
@@ -353,11 +356,93 @@ CASES = (
 )
 
 
-async def answered(client: DaemonClient, case: Case) -> CompleteResponse:
+FUNCTIONS = (
+    EditRequest(
+        selection="def mean(values):\n    return sum(values) / len(values)\n",
+        language="python",
+        name="mean",
+        owner="",
+        path="/p/stats.py",
+        before="",
+    ),
+    EditRequest(
+        selection='    def find(self, name, default=None):\n        for item in self.items:\n            if item["name"] == name:\n                return item\n        return default\n',
+        language="python",
+        name="find",
+        owner="Shop",
+        path="/p/shop.py",
+        before="class Shop:\n    def __init__(self, items):\n        self.items = items\n\n",
+    ),
+    EditRequest(
+        selection='def slug(title, max_length=40):\n    words = re.findall(r"[a-z0-9]+", title.lower())\n    return "-".join(words)[:max_length]\n',
+        language="python",
+        name="slug",
+        owner="",
+        path="/p/text.py",
+        before="",
+    ),
+    EditRequest(
+        selection="function clamp(value, low, high) {\n  return Math.min(Math.max(value, low), high);\n}\n",
+        language="javascript",
+        name="clamp",
+        owner="",
+        path="/p/math.js",
+        before="",
+    ),
+    EditRequest(
+        selection="export function groupBy<T>(items: T[], key: (item: T) => string): Record<string, T[]> {\n  const groups: Record<string, T[]> = {};\n  for (const item of items) {\n    (groups[key(item)] ??= []).push(item);\n  }\n  return groups;\n}\n",
+        language="typescript",
+        name="groupBy",
+        owner="",
+        path="/p/group.ts",
+        before="",
+    ),
+    EditRequest(
+        selection="func Sum(xs []int) int {\n\ttotal := 0\n\tfor _, x := range xs {\n\t\ttotal += x\n\t}\n\treturn total\n}\n",
+        language="go",
+        name="Sum",
+        owner="",
+        path="/p/sum.go",
+        before="package stats\n",
+    ),
+    EditRequest(
+        selection="fn is_even(n: i32) -> bool {\n    n % 2 == 0\n}\n",
+        language="rust",
+        name="is_even",
+        owner="",
+        path="/p/lib.rs",
+        before="",
+    ),
+    EditRequest(
+        selection="    public String initials(String name) {\n        return name.substring(0, 1);\n    }\n",
+        language="java",
+        name="initials",
+        owner="",
+        path="/p/Name.java",
+        before="",
+    ),
+    EditRequest(
+        selection="int max(int a, int b) {\n    return a > b ? a : b;\n}\n",
+        language="c",
+        name="max",
+        owner="",
+        path="/p/max.c",
+        before="",
+    ),
+    EditRequest(
+        selection='def greet(name)\n  "Hello, #{name}"\nend\n',
+        language="ruby",
+        name="greet",
+        owner="",
+        path="/p/greet.rb",
+        before="",
+    ),
+)
+"""Functions that are documented and tested with ``--functions``; a reader has to judge those."""
+
+
+async def answered(client: DaemonClient, request: EditRequest) -> CompleteResponse:
     """Have one edit written."""
-    request = EditRequest(
-        selection=case.selection, before=case.before, instruction=case.instruction, language=case.language
-    )
     async with aclosing(client.stream(request)) as events:
         async for event in events:
             if isinstance(event, FinalEvent):
@@ -371,7 +456,10 @@ async def main() -> None:
     async with await DaemonClient.connect() as client:
         for case in CASES:
             began = time.perf_counter()
-            response = await answered(client, case)
+            request = EditRequest(
+                selection=case.selection, before=case.before, instruction=case.instruction, language=case.language
+            )
+            response = await answered(client, request)
             seconds += time.perf_counter() - began
             is_right = case.is_right(response.text)
             right += is_right
@@ -380,5 +468,15 @@ async def main() -> None:
     print(f"{response.model}: {right} of {len(CASES)} right, {seconds / len(CASES):.1f} s each")
 
 
+async def functions() -> None:
+    """Have each function documented and tested, and print that."""
+    async with await DaemonClient.connect() as client:
+        for kind in (EditKind.DOCSTRING, EditKind.TEST):
+            for function in FUNCTIONS:
+                response = await answered(client, msgspec.structs.replace(function, kind=kind))
+                print(f"{kind} of {function.name} ({function.language}): {response.finish_reason}")
+                print(textwrap.indent(response.text, "    "))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(functions() if "--functions" in sys.argv[1:] else main())
