@@ -17,7 +17,7 @@ PICTURES = Path(__file__).parents[2] / "artifacts/vscode"
 EDIT = "peft-daemon: Edit Selection"
 TOTAL = "def total(prices):\n    x = 0\n    for price in prices:\n        x += price\n    return x\n"
 MEAN = "def mean(values):\n    return sum(values) / len(values)\n"
-LONG = "\n".join(f"    total_{n} = first_{n} + second_{n} * third_{n}" for n in range(24))
+LONG = "\n".join(f"    total_{n} = first_{n} + second_{n} * third_{n}" for n in range(7))
 
 
 @pytest.fixture(scope="module")
