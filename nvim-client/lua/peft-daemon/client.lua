@@ -151,10 +151,11 @@ local function on_attach(client)
 end
 
 ---@param code integer
+---@param signal integer
 ---@param client_id integer
-local function on_exit(code, _, client_id)
+local function on_exit(code, signal, client_id)
   statuses[client_id] = nil
-  if code ~= 0 and vim.v.exiting == vim.NIL then
+  if code ~= 0 and signal == 0 and vim.v.exiting == vim.NIL then
     vim.schedule(function()
       M.tell_once(("the language server ended with code %d; see `:checkhealth peft-daemon`"):format(code))
     end)

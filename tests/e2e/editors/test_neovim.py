@@ -34,8 +34,12 @@ def product(numbers):
         result *= number
     return result"""
 VERSIONS = ["0.11", "0.12"]
-# Shown as soon as it begins, so that it grows; with two mappings that a user might have.
+# Shown as soon as it begins, so that it grows; with a mapping that a user might have, and with Neovim 0.12's own ghost text for
+# all servers.
 INIT = """
+if vim.lsp.inline_completion then
+  vim.lsp.inline_completion.enable()
+end
 require("peft-daemon").setup({ settings = { showAfterMs = 1, timeBudgetMs = 120000 } })
 vim.keymap.set("i", "<M-Right>", "mine")
 """
@@ -190,6 +194,18 @@ def test_alternatives_are_shown_one_after_the_other(vim: Neovim, edit: Edit) -> 
     wait_until(another, "another alternative")
     assert None not in seen
     vim.keys(f"<Esc>:lua require('peft-daemon').setup({whole.replace('showAfterMs = 0', 'showAfterMs = 1')})<CR>")
+
+
+def test_neovim_s_own_ghost_text_leaves_these_to_the_plugin(vim: Neovim, edit: Edit) -> None:
+    edit(SUM)
+    vim.keys("Godef product(numbers):<CR>")
+    vim.shows("return result")
+    own = "nvim_buf_get_extmarks(0, nvim_create_namespace('nvim.lsp.inline_completion'), 0, -1, {})"
+    vim.keys("<Esc>A")  # it waits for a moment before it asks, so it had the time of this second request
+    vim.wait(f"{VISIBLE} isnot v:null")
+    assert vim.value(f"len({own})") == "0"
+    client = "{ client_id = vim.lsp.get_clients({ bufnr = 0 })[1].id }"
+    assert not vim.lua(f"vim.lsp.inline_completion ~= nil and vim.lsp.inline_completion.is_enabled({client})")
 
 
 def test_an_accepted_suggestion_is_recorded_as_accepted(vim: Neovim, edit: Edit, environ: Mapping[str, str]) -> None:
