@@ -24,12 +24,12 @@ e2e-engine: E2E_TESTS := $(E2E_ENGINE)
 e2e-others: E2E_TESTS := tests/e2e $(addprefix --ignore=,$(E2E_TORCH) $(E2E_VSCODE) $(E2E_ENGINE))
 
 VSCODE := vscode-client
-VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*')
+VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*') $(wildcard docs/media/*)
 
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: lock locked audit release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
+.PHONY: always lock locked audit release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
@@ -67,7 +67,8 @@ python-check: $(VENV)/test.stamp
 llama-server: $(VENV)/test.stamp
 	PYTHONPATH=tests $(BIN)/python -m support.llama_server
 
-# The extension for VS Code, as it is published: vscode-client/dist/peft-daemon-VERSION.vsix
+# The extension for VS Code: vscode-client/dist/peft-daemon-VERSION.vsix. With REPOSITORY=https://… as the marketplaces want it, with
+# PRERELEASE=1 for their pre-release channel (docs/releasing.md); the next one without is made anew.
 vsix: $(VSCODE)/dist/vsix.stamp
 
 vscode-check: $(VSCODE)/node_modules/npm.stamp
@@ -140,9 +141,9 @@ $(VSCODE)/node_modules/npm.stamp: $(VSCODE)/package.json $(VSCODE)/package-lock.
 	touch $@
 
 # The extension carries the package, built from this very checkout: Set Up needs only its dependencies from an index.
-$(VSCODE)/dist/vsix.stamp: $(VENV)/python.stamp $(VSCODE)/node_modules/npm.stamp $(VSCODE_INPUTS) $(WHEEL_INPUTS)
+$(VSCODE)/dist/vsix.stamp: $(VENV)/python.stamp $(VSCODE)/node_modules/npm.stamp $(VSCODE_INPUTS) $(WHEEL_INPUTS) $(if $(REPOSITORY)$(PRERELEASE),always)
 	rm -rf $(VSCODE)/dist $(VSCODE)/out/wheel
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VSCODE)/out/wheel .
 	cp constraints.txt $(VSCODE)/out/wheel
 	cd $(VSCODE) && npm run --silent package
-	touch $@
+	$(if $(REPOSITORY)$(PRERELEASE),rm -f,touch) $@

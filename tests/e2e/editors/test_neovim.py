@@ -34,8 +34,8 @@ def product(numbers):
         result *= number
     return result"""
 VERSIONS = ["0.11", "0.12"]
-# Shown as soon as it begins, so that it grows; with a mapping that a user might have, and with Neovim 0.12's own ghost text for
-# all servers.
+# Shown as soon as it begins, so that it grows; with a mapping that a user might have, and with Neovim 0.12's own ghost
+# text for all servers.
 INIT = """
 if vim.lsp.inline_completion then
   vim.lsp.inline_completion.enable()
