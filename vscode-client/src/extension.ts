@@ -16,6 +16,7 @@ import { chooseModel } from "./model/chooseModel";
 import { showMore } from "./more/showMore";
 import { dismiss } from "./cursor/dismiss";
 import { DOCUMENT, type Kind, Proposals, TEST } from "./proposal/proposals";
+import { fileOf } from "./notebooks";
 import { openReport } from "./reports/openReport";
 import { LanguageServer } from "./server/languageServer";
 import { NEEDS_RESTART, pipArguments, serverSettings } from "./settings";
@@ -125,7 +126,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
       const active = vscode.window.activeTextEditor?.document;
       const document = active?.uri.scheme === "peft-daemon-why" ? undefined : active;
       const answer = await server.execute("peft-daemon.why", document ? [server.nameOf(document.uri)] : []);
-      const name = document && vscode.workspace.asRelativePath(document.uri);
+      const name = document && vscode.workspace.asRelativePath(fileOf(document));
       await whyPage.show(whyText(bar.label, answer, name));
     },
     setUp: () => setUp(own),

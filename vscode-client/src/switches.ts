@@ -1,5 +1,6 @@
 /** Suggestions on or off for a language or a folder: what is on, and where a change is written. */
 import * as vscode from "vscode";
+import { fileOf } from "./notebooks";
 import { toggled } from "./toggled";
 import { SECTION } from "./settings";
 
@@ -16,7 +17,7 @@ export function activeFolder(): vscode.WorkspaceFolder | undefined {
   const document = vscode.window.activeTextEditor?.document;
   const folders = vscode.workspace.workspaceFolders ?? [];
   return (
-    (document && vscode.workspace.getWorkspaceFolder(document.uri)) ?? (folders.length === 1 ? folders[0] : undefined)
+    (document && vscode.workspace.getWorkspaceFolder(fileOf(document))) ?? (folders.length === 1 ? folders[0] : undefined)
   );
 }
 
@@ -26,7 +27,7 @@ export async function toggleLanguage(): Promise<void> {
   if (!document) {
     throw new Error(vscode.l10n.t("Open a file of the language first"));
   }
-  const settings = vscode.workspace.getConfiguration(SECTION, document);
+  const settings = settingsOf(document);
   const after = toggled(disabledLanguages(document), document.languageId);
   const found = settings.inspect<string[]>("disabledLanguages");
   const target =
@@ -54,5 +55,9 @@ export async function toggleFolder(): Promise<void> {
 }
 
 function disabledLanguages(document: vscode.TextDocument): string[] {
-  return vscode.workspace.getConfiguration(SECTION, document).get<string[]>("disabledLanguages", []);
+  return settingsOf(document).get<string[]>("disabledLanguages", []);
+}
+
+function settingsOf(document: vscode.TextDocument): vscode.WorkspaceConfiguration {
+  return vscode.workspace.getConfiguration(SECTION, { uri: fileOf(document), languageId: document.languageId });
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -125,3 +126,34 @@ def test_a_killed_daemon_comes_back_without_a_word(window: Window, shown: Show, 
     window.type(".")
     assert area_shown(window.wait_ghost(area_shown))
     assert window.notifications() == []
+
+
+def test_a_cell_of_a_notebook_knows_a_name_of_the_cell_before(window: Window, folder: Path) -> None:
+    file = folder / "revenue.ipynb"
+    first = "def fetch_quarterly_revenue(region, quarter):\n    return DATABASE[region][quarter]"
+    file.write_text(json.dumps(notebook(("code", first), ("markdown", "## Europe"), ("code", ""))))
+    window.open_notebook(file)
+    window.focus_cell(2)
+    window.type("europe = fetch_q")
+    ghost = window.wait_ghost(lambda text: text.startswith("uarterly_revenue("))
+    window.keys("Tab")
+    window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
+    window.save()
+    cells = json.loads(file.read_text())["cells"]
+    assert "".join(cells[2]["source"]) == f"europe = fetch_q{ghost}"
+    assert "".join(cells[0]["source"]) == first
+
+
+def notebook(*cells: tuple[str, str]) -> dict[str, object]:
+    """A Python notebook of cells, each with its kind and its text."""
+    outputs = {"outputs": [], "execution_count": None}
+    return {
+        "cells": [
+            {"cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
+            | (outputs if kind == "code" else {})
+            for kind, text in cells
+        ],
+        "metadata": {"language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    }

@@ -5,6 +5,7 @@
 import { basename } from "node:path";
 import * as vscode from "vscode";
 import type { LanguageServer } from "../server/languageServer";
+import { reveal } from "../notebooks";
 import { applied, followed, type Proposed, readProposed, type Span } from "./edit";
 import { newTestFile, testFiles } from "./testFile";
 
@@ -344,7 +345,7 @@ export class Proposals implements vscode.TextDocumentContentProvider, vscode.Dis
     }
     await closeTabs(proposal.uri);
     const end = document.positionAt(place.start + text.length);
-    await vscode.window.showTextDocument(document, { selection: new vscode.Range(end, end), preview: false });
+    await reveal(document, new vscode.Range(end, end));
   }
 
   async #offer(what: string, action: string, act: () => Promise<void>): Promise<void> {

@@ -256,7 +256,8 @@ export class LanguageServer implements vscode.Disposable {
       });
     };
     return {
-      documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
+      // The server follows notebooks as a whole; their cells are listed for the suggestions in them.
+      documentSelector: [{ scheme: "file" }, { scheme: "untitled" }, { scheme: "vscode-notebook-cell" }],
       initializationOptions: { ...initializationOptions(), proposals: true },
       outputChannel: this.#log,
       // Nothing of it is worth the user's focus; the status bar says when something is wrong.
