@@ -17,7 +17,8 @@ export function activeFolder(): vscode.WorkspaceFolder | undefined {
   const document = vscode.window.activeTextEditor?.document;
   const folders = vscode.workspace.workspaceFolders ?? [];
   return (
-    (document && vscode.workspace.getWorkspaceFolder(fileOf(document))) ?? (folders.length === 1 ? folders[0] : undefined)
+    (document && vscode.workspace.getWorkspaceFolder(fileOf(document))) ??
+    (folders.length === 1 ? folders[0] : undefined)
   );
 }
 
