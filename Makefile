@@ -26,16 +26,19 @@ e2e-others: E2E_TESTS := tests/e2e $(addprefix --ignore=,$(E2E_TORCH) $(E2E_VSCO
 VSCODE := vscode-client
 VSCODE_INPUTS = $(shell find $(VSCODE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*') $(wildcard docs/media/*)
 
+JUPYTER := jupyter-client
+JUPYTER_INPUTS = $(shell find $(JUPYTER) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' -not -path '*/out/*' -not -path '*/__pycache__/*')
+
 # What the wheel is made of.
 WHEEL_INPUTS = $(INPUTS) README.md LICENSE $(shell find core daemon tuning evaluation lsp cli -type f -not -path '*/__pycache__/*')
 
-.PHONY: always lock locked audit release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check pictures
+.PHONY: always lock locked audit release run test test-all fuzz $(E2E_PARTS) lint python-check llama-server unit format bench shape clean vsix vscode-check jupyterlab jupyter-check pictures
 
 run: $(VENV)/base.stamp
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh
 
-test: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp
-	$(TWO_AT_A_TIME) python-check vscode-check llama-server
+test: $(VENV)/test.stamp $(VSCODE)/node_modules/npm.stamp $(JUPYTER)/node_modules/npm.stamp
+	$(TWO_AT_A_TIME) python-check vscode-check jupyter-check llama-server
 	$(BIN)/peft-daemon models pull qwen2.5-coder-0.5b-instruct
 	$(BIN)/python -m pytest $(PARALLEL) --durations=25 --durations-min=2 tests/unit tests/integration tests/snapshots tests/fuzz
 	$(TWO_AT_A_TIME) --keep-going $(E2E_PARTS)
@@ -54,7 +57,7 @@ FUZZ_S ?= 60
 fuzz: $(VENV)/fuzz.stamp
 	PYTHONPATH=tests $(BIN)/python -m fuzz.guided --seconds $(FUZZ_S)
 
-lint: python-check vscode-check
+lint: python-check vscode-check jupyter-check
 
 python-check: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -73,6 +76,12 @@ vsix: $(VSCODE)/dist/vsix.stamp
 
 vscode-check: $(VSCODE)/node_modules/npm.stamp
 	cd $(VSCODE) && npm run --silent check
+
+# The extension for JupyterLab: jupyter-client/dist/peft_daemon_jupyterlab-VERSION-py3-none-any.whl
+jupyterlab: $(JUPYTER)/dist/wheel.stamp
+
+jupyter-check: $(JUPYTER)/node_modules/npm.stamp
+	cd $(JUPYTER) && npm run --silent check
 
 # The README's pictures, from a real VS Code.
 pictures: $(VENV)/test.stamp vsix
@@ -95,7 +104,7 @@ shape: $(VENV)/test.stamp
 	@PYTHONPATH=tests $(BIN)/python -m shape
 
 clean:
-	rm -rf $(VENV) $(VSCODE)/node_modules $(VSCODE)/dist $(VSCODE)/out
+	rm -rf $(VENV) $(foreach each,$(VSCODE) $(JUPYTER),$(each)/node_modules $(each)/dist $(each)/out)
 
 # The hashes of all packages, for this platform: after a change of constraints.txt or pyproject.toml.
 lock: $(VENV)/python.stamp
@@ -138,6 +147,16 @@ $(VENV)/fuzz.stamp: $(VENV)/test.stamp
 # No package needs its install script here, so none is run.
 $(VSCODE)/node_modules/npm.stamp: $(VSCODE)/package.json $(VSCODE)/package-lock.json $(VSCODE)/.npmrc
 	cd $(VSCODE) && npm ci --ignore-scripts --silent
+	touch $@
+
+$(JUPYTER)/node_modules/npm.stamp: $(JUPYTER)/package.json $(JUPYTER)/package-lock.json $(JUPYTER)/.npmrc
+	cd $(JUPYTER) && npm ci --ignore-scripts --silent
+	touch $@
+
+$(JUPYTER)/dist/wheel.stamp: $(VENV)/python.stamp $(JUPYTER)/node_modules/npm.stamp $(JUPYTER_INPUTS)
+	rm -rf $(JUPYTER)/dist $(JUPYTER)/out
+	cd $(JUPYTER) && npm run --silent build
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(JUPYTER)/dist ./$(JUPYTER)
 	touch $@
 
 # The extension carries the package, built from this very checkout: Set Up needs only its dependencies from an index.

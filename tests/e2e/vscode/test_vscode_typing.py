@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from support.notebooks import sources, write_notebook
 from support.running_daemon import found_daemon
 from support.vscode_window import Window
 
@@ -131,7 +131,7 @@ def test_a_killed_daemon_comes_back_without_a_word(window: Window, shown: Show, 
 def test_a_cell_of_a_notebook_knows_a_name_of_the_cell_before(window: Window, folder: Path) -> None:
     file = folder / "revenue.ipynb"
     first = "def fetch_quarterly_revenue(region, quarter):\n    return DATABASE[region][quarter]"
-    file.write_text(json.dumps(notebook(("code", first), ("markdown", "## Europe"), ("code", ""))))
+    write_notebook(file, ("code", first), ("markdown", "## Europe"), ("code", ""))
     window.open_notebook(file)
     window.focus_cell(2)
     window.type("europe = fetch_q")
@@ -139,21 +139,4 @@ def test_a_cell_of_a_notebook_knows_a_name_of_the_cell_before(window: Window, fo
     window.keys("Tab")
     window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
     window.save()
-    cells = json.loads(file.read_text())["cells"]
-    assert "".join(cells[2]["source"]) == f"europe = fetch_q{ghost}"
-    assert "".join(cells[0]["source"]) == first
-
-
-def notebook(*cells: tuple[str, str]) -> dict[str, object]:
-    """A Python notebook of cells, each with its kind and its text."""
-    outputs = {"outputs": [], "execution_count": None}
-    return {
-        "cells": [
-            {"cell_type": kind, "metadata": {}, "source": text.splitlines(keepends=True)}
-            | (outputs if kind == "code" else {})
-            for kind, text in cells
-        ],
-        "metadata": {"language_info": {"name": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 4,
-    }
+    assert sources(file) == [first, "## Europe", f"europe = fetch_q{ghost}"]
