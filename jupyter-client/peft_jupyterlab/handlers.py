@@ -17,7 +17,7 @@ from lsprotocol import types
 from pygls.uris import from_fs_path
 from tornado.web import HTTPError, authenticated
 
-from peft_core.api_types import CompleteRequest, CompleteResponse, Eagerness
+from peft_core.api_types import CompleteRequest, CompleteResponse, Eagerness, Scope
 from peft_core.code.languages import language_of_document
 from peft_core.code.positions import Encoding
 from peft_core.errors import PeftDaemonError
@@ -91,6 +91,7 @@ class CompleteHandler(APIHandler):
             line=snapshot.line + 1,
             automatic=question.automatic,
             eagerness=Eagerness.AUTO if question.automatic else None,
+            silent_in=list(Scope) if question.automatic else [],
             time_budget_ms=TIME_BUDGET_MS,
         )
         try:

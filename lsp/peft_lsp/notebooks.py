@@ -17,7 +17,7 @@ from peft_core.code.positions import Encoding
 from peft_lsp.documents import ContentChange, OpenDocument
 
 
-class Cell(OpenDocument):
+class OpenCell(OpenDocument):
     """One open cell of a notebook."""
 
     def __init__(self, item: types.TextDocumentItem, notebook: Notebook) -> None:
@@ -74,11 +74,11 @@ class Notebook:
     def __init__(self, document: types.NotebookDocument, texts: Iterable[types.TextDocumentItem]) -> None:
         self.uri = document.uri
         self._order = list(document.cells)
-        self._cells: dict[str, Cell] = {}
+        self._cells: dict[str, OpenCell] = {}
         self.add(texts)
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[OpenCell]:
         """The open cells in their order."""
         return [self._cells[each.document] for each in self._order if each.document in self._cells]
 
@@ -86,15 +86,15 @@ class Notebook:
         """Return whether a cell has code, and not prose."""
         return any(each.document == uri and each.kind == types.NotebookCellKind.Code for each in self._order)
 
-    def around(self, cell: Cell) -> tuple[Iterator[Cell], Iterator[Cell]]:
+    def around(self, cell: OpenCell) -> tuple[Iterator[OpenCell], Iterator[OpenCell]]:
         """Return the cells above one, from it upwards, and those below it, downwards."""
         ordered = self.cells
         index = ordered.index(cell) if cell in ordered else len(ordered)
         return reversed(ordered[:index]), iter(ordered[index + 1 :])
 
-    def add(self, texts: Iterable[types.TextDocumentItem]) -> list[Cell]:
+    def add(self, texts: Iterable[types.TextDocumentItem]) -> list[OpenCell]:
         """Open cells with their texts; returns them."""
-        added = [Cell(item, self) for item in texts]
+        added = [OpenCell(item, self) for item in texts]
         self._cells.update((each.uri, each) for each in added)
         return added
 

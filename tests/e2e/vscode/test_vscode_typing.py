@@ -135,7 +135,7 @@ def test_a_cell_of_a_notebook_knows_a_name_of_the_cell_before(window: Window, fo
     window.open_notebook(file)
     window.focus_cell(2)
     window.type("europe = fetch_q")
-    ghost = window.wait_ghost(lambda text: text.startswith("uarterly_revenue("))
+    ghost = window.wait_ghost(lambda text: text.startswith("uarterly_revenue"))
     window.keys("Tab")
     window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
     window.save()
