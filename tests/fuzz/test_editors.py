@@ -31,6 +31,11 @@ URI = "file:///project/demo.py"
 HERE = {"textDocument": {"uri": URI}, "position": {"line": 0, "character": 4}}
 OPENED = {"uri": URI, "languageId": "python", "version": 1, "text": "x = 1\r\ndef f(é):\n    return '😀'\n"}
 CHANGE = {"range": {"start": {"line": 0, "character": 0}, "end": {"line": 1, "character": 3}}, "text": "y\r"}
+NOTEBOOK, CELL = "file:///project/study.ipynb", "vscode-notebook-cell:/project/study.ipynb#a"
+IN_CELL = {"textDocument": {"uri": CELL}, "position": {"line": 0, "character": 4}}
+CELLS = [{"uri": CELL, "languageId": "python", "version": 1, "text": "%%sql\nx = (\r\n!ls {\n"}]
+ARRAY = {"start": 0, "deleteCount": 1, "cells": [{"kind": 1, "document": CELL}]}
+STRUCTURE = {"array": ARRAY, "didOpen": CELLS, "didClose": [{"uri": CELL}]}
 SESSION: tuple[tuple[str, Any], ...] = (
     ("textDocument/didOpen", {"textDocument": OPENED}),
     ("textDocument/didChange", {"textDocument": {"uri": URI, "version": 2}, "contentChanges": [CHANGE]}),
@@ -43,6 +48,33 @@ SESSION: tuple[tuple[str, Any], ...] = (
     ("textDocument/didSave", {"textDocument": {"uri": URI}}),
     ("peft-daemon/cursor", HERE),
     ("textDocument/didClose", {"textDocument": {"uri": URI}}),
+    (
+        "notebookDocument/didOpen",
+        {
+            "notebookDocument": {"uri": NOTEBOOK, "notebookType": "jupyter", "version": 1, "cells": ARRAY["cells"]},
+            "cellTextDocuments": CELLS,
+        },
+    ),
+    (
+        "notebookDocument/didChange",
+        {
+            "notebookDocument": {"uri": NOTEBOOK, "version": 2},
+            "change": {
+                "cells": {
+                    "structure": STRUCTURE,
+                    "data": [{"kind": 2, "document": CELL}],
+                    "textContent": [{"document": {"uri": CELL, "version": 2}, "changes": [CHANGE]}],
+                }
+            },
+        },
+    ),
+    ("textDocument/inlineCompletion", {**IN_CELL, "context": {"triggerKind": 1}}),
+    ("peft-daemon/cursor", IN_CELL),
+    ("notebookDocument/didSave", {"notebookDocument": {"uri": NOTEBOOK}}),
+    (
+        "notebookDocument/didClose",
+        {"notebookDocument": {"uri": NOTEBOOK}, "cellTextDocuments": [{"uri": CELL}]},
+    ),
 )
 
 
