@@ -152,11 +152,12 @@ class Window:
         self.keys("Control+p")
         self.page.locator(".quick-input-widget input").fill(str(file))
         self.page.locator(".quick-input-widget .monaco-list-row", has_text=file.name).first.click()
-        self.page.locator(".notebook-editor .code-cell-row .view-lines").first.wait_for()
+        self.page.locator(".tab.active", has_text=file.name).wait_for()
+        self.page.locator(".notebook-editor .code-cell-row:visible .view-lines").first.wait_for()
 
     def focus_cell(self, number: int) -> None:
         """Put the keyboard into a code cell of the open notebook, at its end; they count from 1."""
-        self.page.locator(".notebook-editor .code-cell-row").nth(number - 1).locator(".view-lines").first.click()
+        self.page.locator(".notebook-editor .code-cell-row:visible").nth(number - 1).locator(".view-lines").first.click()
         self.keys("Control+End")
 
     def editor(self, name: str) -> Locator:
