@@ -157,7 +157,8 @@ class Window:
 
     def focus_cell(self, number: int) -> None:
         """Put the keyboard into a code cell of the open notebook, at its end; they count from 1."""
-        self.page.locator(".notebook-editor .code-cell-row:visible").nth(number - 1).locator(".view-lines").first.click()
+        rows = self.page.locator(".notebook-editor .code-cell-row:visible")
+        rows.nth(number - 1).locator(".view-lines").first.click()
         self.keys("Control+End")
 
     def editor(self, name: str) -> Locator:
