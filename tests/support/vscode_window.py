@@ -153,13 +153,16 @@ class Window:
         self.page.locator(".quick-input-widget input").fill(str(file))
         self.page.locator(".quick-input-widget .monaco-list-row", has_text=file.name).first.click()
         self.page.locator(".tab.active", has_text=file.name).wait_for()
-        self.page.locator(".notebook-editor .code-cell-row:visible .view-lines").first.wait_for()
+        self._cells().locator(".view-lines").first.wait_for()
 
     def focus_cell(self, number: int) -> None:
         """Put the keyboard into a code cell of the open notebook, at its end; they count from 1."""
-        rows = self.page.locator(".notebook-editor .code-cell-row:visible")
-        rows.nth(number - 1).locator(".view-lines").first.click()
+        self._cells().nth(number - 1).locator(".view-lines").first.click()
         self.keys("Control+End")
+
+    def _cells(self) -> Locator:
+        """The code cells of the notebook in front; those of others stay in the page, inert."""
+        return self.page.locator(".notebook-editor .code-cell-row:not([inert] *)")
 
     def editor(self, name: str) -> Locator:
         """The text editor of a file."""

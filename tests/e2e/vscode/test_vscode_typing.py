@@ -140,22 +140,3 @@ def test_a_cell_of_a_notebook_knows_a_name_of_the_cell_before(window: Window, fo
     window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
     window.save()
     assert sources(file) == [first, "## Europe", f"europe = fetch_q{ghost}"]
-
-
-def test_code_for_a_comment_in_a_cell_of_a_notebook_goes_into_that_cell(window: Window, folder: Path) -> None:
-    file = folder / "calendar.ipynb"
-    wish = "# a function that tells whether a year is a leap year"
-    write_notebook(file, ("code", "import calendar"), ("code", wish))
-    window.open_notebook(file)
-    window.focus_cell(2)
-    window.run("peft-daemon: Generate Code from Comment or Selection")
-    window.difference().wait_for(timeout=120_000)
-    window.until(window.proposed, lambda text: text.startswith(wish) and "def " in text, "code")
-    window.action("Accept the Proposal")
-    window.difference().wait_for(state="detached")
-    window.page.locator(".notebook-editor .code-cell-row").first.wait_for()
-    window.save()
-    first, second = sources(file)
-    assert (first, second.partition("\n")[0]) == ("import calendar", wish)
-    assert "def " in second
-    assert window.notifications() == []
