@@ -209,8 +209,7 @@ def proposal(window: Window, media: Path, file: Path) -> None:
     window.focus(file.name)
     window.keys("Control+End")
     window.run("peft-daemon: Generate Code from Comment or Selection")
-    window.difference().wait_for(timeout=300_000)
-    window.until(window.proposed, lambda text: "def " in text, "code")
+    assert "def " in window.wait_proposal(timeout_ms=300_000)
     take(window, media / "proposal.png")
 
 
