@@ -64,6 +64,22 @@ async def test_it_grows_for_an_editor_that_gives_a_token(played: Played) -> None
         assert {**proposal, "newText": ""} == {**grown, "newText": ""}
 
 
+async def test_code_for_a_comment_grows_as_well(played: Played) -> None:
+    text = "# add two numbers\n"
+    played.model.answers({"```python\n": f"def add(a, b):\n    total = a + b\n{HERE}    return total\n"})
+    played.model.hold_rest()
+    async with editor(played.environ) as one:
+        await one.ready()
+        one.open(URI, text)
+        asking = asyncio.create_task(asked(one, "propose", (0, 3), **TOKEN))
+        while not one.partial_results:
+            await one.news()
+        assert one.partial_results[-1]["newText"].startswith("\ndef add(a, b):")
+        played.model.let_go()
+        proposal = await asking
+        assert taken(text, proposal) == text + "def add(a, b):\n    total = a + b\n    return total\n"
+
+
 async def test_a_stopped_edit_stops_the_model_and_proposes_nothing(played: Played) -> None:
     played.model.hold()
     async with editor(played.environ) as one:
