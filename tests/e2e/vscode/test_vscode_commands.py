@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,25 @@ def test_in_a_file_that_holds_secrets_nothing_is_asked_and_the_status_says_why(
         window.type("hun", delay_ms=150)
     shown("beside.py", MEAN)
     window.until(window.status, lambda text: "no suggestions" not in text, "status of an ordinary file")
+
+
+def test_why_in_the_menu_tells_of_the_last_suggestion_and_the_last_silence(window: Window, shown: Show) -> None:
+    shown("reasons.py", "# the mean of val\n" + MEAN)
+    window.type("return s")
+    window.wait_ghost()
+    window.keys("Escape")
+    window.go_to(1, 18)
+    window.type("ues", delay_ms=150)
+
+    def told() -> str:
+        window.focus("reasons.py")
+        window.status_item().click()
+        window.pick("Why is there a suggestion, or none?")
+        return window.until(lambda: window.text("peft-daemon-why"), lambda text: "in reasons.py" in text, "page")
+
+    text = window.until(told, lambda text: "stands in a comment" in text, "silence in the comment")
+    assert re.search(r"last suggestion +\d\d:\d\d:\d\d +reasons\.py +\d+ characters", text)
+    assert "qwen2.5-coder-0.5b-instruct, adapter code-fim" in text
 
 
 def test_snoozed_it_asks_nothing_until_it_is_woken(window: Window, shown: Show, environ: Mapping[str, str]) -> None:
