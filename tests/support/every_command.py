@@ -40,6 +40,8 @@ COMMANDS = {
     "learn log": [],
     "evaluate": ["--dataset", "conala", "--limit", "1"],
     "config": [],
+    "config set": ["log_format", "text"],
+    "config unset": ["look_ahead"],
     "engine build": ["--from", "{folder}/sources.tar.gz"],
     "engine list": [],
     "engine measure": [],
@@ -95,7 +97,7 @@ def leaves(group: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from leaves(command, (*path, name))
-        else:
+        if not hasattr(command, "commands") or command.invoke_without_command:
             yield " ".join((*path, name))
 
 

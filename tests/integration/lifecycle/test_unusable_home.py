@@ -146,7 +146,7 @@ def test_an_error_that_nobody_expects_is_one_line_that_says_where_its_traceback_
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("peft_cli.installation.resolve", fail)
+    monkeypatch.setattr("peft_cli.config.resolve", fail)
     said = run("config", folder)
     assert said.exit_code == 1
     (line,) = said.err.splitlines()
