@@ -168,8 +168,9 @@ class HelixDriver(EditorDriver):
         self.terminal.wait(r"def add\(")
 
     def save(self) -> None:
-        self.terminal.keys("Escape")
-        self.terminal.wait("NOR")  # else the terminal takes Escape and the next key for one
+        if "INS" in self.terminal.screen():
+            self.terminal.keys("Escape")
+            self.terminal.wait("NOR")  # else Helix takes Escape and the next key for one
         self.terminal.type(":write!")
         self.terminal.keys("Enter")
         self.terminal.wait("written")

@@ -209,9 +209,9 @@ def test_neovim_s_own_ghost_text_leaves_these_to_the_plugin(vim: Neovim, edit: E
 
 
 def test_an_accepted_suggestion_is_recorded_as_accepted(vim: Neovim, edit: Edit, environ: Mapping[str, str]) -> None:
-    edit("def sub(a, b):\n")
+    edit("def sub(a, b):\n    return \n")
     run_cli("feedback", "clear", "--yes", environment=environ)
-    vim.keys("Goreturn ")
+    vim.keys("2GA")
     vim.shows("a - b")
     vim.keys("<Tab>")
     vim.wait("getline('.') =~# 'return a'")
