@@ -137,7 +137,7 @@ def _read_settings(folder: Path) -> object:
     rules, prefix = ignore_rules(folder)
     write_setting(folder / "config.toml", "model", "other")
     resolved = resolve(environ={}, user_file=folder / "config.toml", project_file=folder / ".peft-daemon.toml")
-    return resolved.settings.digest(), rules.match_file("docs/a.py"), prefix
+    return resolved.settings.digest(), rules.match("docs/a.py"), prefix
 
 
 def _states(folder: Path) -> None:
