@@ -376,8 +376,9 @@ function sourceEditor(): vscode.TextEditor | undefined {
 async function wrapLines(uri: vscode.Uri): Promise<void> {
   const wrap = vscode.workspace.getConfiguration("editor", uri).get("wordWrap");
   const inDifferences = vscode.workspace.getConfiguration("diffEditor", uri).get("wordWrap");
-  if (wrap === "off" && inDifferences === "inherit") {
-    // Only this command does that for one editor.
+  const isShown = vscode.window.activeTextEditor?.document.uri.scheme === SCHEME;
+  if (isShown && wrap === "off" && inDifferences === "inherit") {
+    // Only this command does that for one editor: the active one.
     await vscode.commands.executeCommand("editor.action.toggleWordWrap");
   }
 }
