@@ -323,6 +323,11 @@ class Window:
         self.console.append(message.text)
 
 
+def bare(text: str) -> str:
+    """A text without white space: where an editor breaks long lines, it is shown with other such."""
+    return "".join(text.split())
+
+
 def _lines(editor: Locator) -> str:
     """What an editor shows, in the order it stands there (the page has the lines in any order)."""
     rows = editor.locator(".view-lines > .view-line").evaluate_all(

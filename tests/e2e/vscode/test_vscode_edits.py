@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.running_daemon import found_daemon
-from support.vscode_window import Window
+from support.vscode_window import Window, bare
 
 Show = Callable[[str, str], Path]
 
@@ -64,12 +64,19 @@ def test_an_edit_is_seen_while_it_is_written_and_discarding_it_stops_the_model(
 
 
 def test_an_accepted_edit_is_what_the_difference_showed(window: Window, shown: Show) -> None:
-    file = shown("total.py", f"import math\n\n\n{TOTAL}")
-    window.go_to(4)
+    long = "# A line that is longer than either half of the difference is wide, and is seen as a whole all the same.\n"
+    file = shown("total.py", f"{long}import math\n\n\n{TOTAL}")
+    window.go_to(5)
     window.keys("Control+Shift+End")
     edit(window, "Rename x to result")
     proposed = window.wait_proposal()
-    assert "return result" in proposed
+    assert bare("return result") in bare(proposed)
+    assert bare(long) in bare(proposed)
+    wide = window.page.evaluate(
+        "() => Math.max(...[...document.querySelectorAll('.monaco-diff-editor .view-line > span')]"
+        ".map(each => each.getBoundingClientRect().right))"
+    )
+    assert wide <= 1280, "no line goes on behind the edge"
     window.picture(PICTURES / "proposal.png")
     window.page.locator(".monaco-workbench.hc-black").wait_for()
     assert [each for each in window.buttons() if each] == ["Accept", "Discard"]
@@ -79,9 +86,9 @@ def test_an_accepted_edit_is_what_the_difference_showed(window: Window, shown: S
     window.action("Accept")
     window.difference().wait_for(state="detached")
     window.save()
-    assert file.read_text().rstrip() == proposed.rstrip()
+    assert bare(file.read_text()) == bare(proposed)
     assert "x = 0" not in proposed
-    compile(proposed, str(file), "exec")
+    compile(file.read_text(), str(file), "exec")
 
 
 def test_the_function_at_the_cursor_is_documented_from_the_refactor_menu(window: Window, shown: Show) -> None:

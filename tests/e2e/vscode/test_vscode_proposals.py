@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from support.vscode_window import Window
+from support.vscode_window import Window, bare
 
 Show = Callable[[str, str], Path]
 
@@ -17,14 +17,14 @@ def test_an_accepted_proposal_is_the_file_that_the_difference_showed(window: Win
     file = shown("accepted.py", WISH)
     window.run(GENERATE)
     proposed = window.wait_proposal()
-    assert proposed.startswith(WISH) and len(proposed) > len(WISH)
+    assert bare(proposed).startswith(bare(WISH)) and len(bare(proposed)) > len(bare(WISH))
     assert file.read_text() == WISH, "nothing is edited before it is accepted"
     window.action("Accept")
     window.difference().wait_for(state="detached")
     window.save()
-    assert file.read_text().rstrip() == proposed.rstrip()
+    assert bare(file.read_text()) == bare(proposed)
     assert "def " in proposed
-    compile(proposed, str(file), "exec")
+    compile(file.read_text(), str(file), "exec")
     assert window.notifications() == []
 
 
@@ -49,5 +49,5 @@ def test_a_selected_sentence_is_replaced(window: Window, shown: Show) -> None:
     window.keys("Control+Enter")
     window.difference().wait_for(state="detached")
     window.save()
-    assert file.read_text().rstrip() == proposed.rstrip()
-    compile(proposed, str(file), "exec")
+    assert bare(file.read_text()) == bare(proposed)
+    compile(file.read_text(), str(file), "exec")
