@@ -9,8 +9,8 @@ import { checkChannel, missingFields, picturesOf, publishedManifest, publishedRe
 
 const MOST_BYTES_BESIDE_WHEEL = 600_000;
 const FOLDER = "out/package";
-const FILES = ["package.nls.json", "CHANGELOG.md", "LICENSE", "media/icon.png", "out/extension.js"];
-const FOLDERS = { l10n: /\.json$/, "media/walkthrough": /\.md$/, "out/wheel": /./ };
+const FILES = ["package.nls.json", "CHANGELOG.md", "LICENSE", "media/icon.png", "media/view.svg", "out/extension.js"];
+const FOLDERS = { l10n: /\.json$/, "media/walkthrough": /\.(md|png)$/, "out/wheel": /./ };
 
 const { REPOSITORY: repository } = process.env;
 const preRelease = Boolean(process.env.PRERELEASE);
@@ -41,6 +41,15 @@ const put = async (name, write) => {
 const copied = [...FILES];
 for (const [folder, kind] of Object.entries(FOLDERS)) {
   copied.push(...(await readdir(folder)).filter((name) => kind.test(name)).map((name) => join(folder, name)));
+}
+const shown = [...JSON.stringify(manifest).matchAll(/"(media\/[^"]+)"/g)].map(([, name]) => name);
+for (const page of shown.filter((name) => name.endsWith(".md"))) {
+  const pictures = (await readFile(page, "utf8")).matchAll(/!\[[^\]]*\]\(([^)\s]+)\)/g);
+  shown.push(...[...pictures].map(([, name]) => join(dirname(page), name)));
+}
+const lacking = shown.filter((name) => !copied.includes(name));
+if (lacking.length > 0) {
+  throw new Error(`the package lacks ${lacking.join(", ")}, which it shows`);
 }
 for (const name of copied) {
   await put(name, (path) => copyFile(name, path));

@@ -102,7 +102,8 @@ def test_models_are_shown_with_what_this_machine_does_with_them_and_a_server_can
             "measurement",
             240_000,
         )
-        assert "qwen2.5-coder-0.5b-instruct" in offered and "in use" in offered and "tokens/s" in offered
+        # How fast each is has a unit test: a machine that is too busy to be measured says so.
+        assert "qwen2.5-coder-0.5b-instruct" in offered and "in use" in offered and "821 MB of memory" in offered
         assert "qwen2.5-coder-1.5b-instruct" in offered and "1.1 GB to fetch" in offered
         box = window.page.locator(".quick-input-widget input").first
         box.fill("Connect to a server")
