@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,17 @@ def server(environ: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory)
     (root / "project").mkdir()
     write_notebook(root / "project/revenue.ipynb", ("code", FIRST), ("markdown", "## Europe"), ("code", ""))
     with jupyter_server(python, root / "prefix", root / "data", root / "project", environ) as one:
+        wait_until_loaded(one)
         yield one
+
+
+def wait_until_loaded(server: JupyterServer) -> None:
+    """The first request starts the daemon; what is typed before its model is loaded gets nothing."""
+    deadline, answer = time.monotonic() + 300, asked(server, before="x = fetch_q")
+    while not (answer.status_code == 200 and answer.json()["text"]):
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.5)
+        answer = asked(server, before="x = fetch_q")
 
 
 def asked(server: JupyterServer, token: str = TOKEN, **changed: Any) -> httpx.Response:
@@ -64,12 +75,14 @@ def test_tab_takes_what_a_cell_suggests_from_the_cell_before(server: JupyterServ
         page.goto(server.page(file.name))
         cell = page.locator(".jp-Notebook .jp-CodeCell").nth(1).locator(".cm-content")
         cell.click()
-        page.keyboard.type("europe = fetch_q")
+        page.keyboard.type("europe = fetch_q", delay=50)
         ghost = page.locator(".jp-GhostText")
-        ghost.wait_for()
+        try:
+            ghost.wait_for()
+        finally:
+            ARTIFACTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=ARTIFACTS / "ghost_text.png")
         suggested = ghost.inner_text()
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=ARTIFACTS / "ghost_text.png")
         page.keyboard.press("Tab")
         ghost.wait_for(state="detached")
         page.keyboard.press("Control+s")
