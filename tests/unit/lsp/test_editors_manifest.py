@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,19 @@ import pytest
 
 from peft_lsp.settings import EditorSettings, read_settings
 
+PROJECT = Path(__file__).parents[3] / "pyproject.toml"
+WITHOUT_EXTRAS = """
+import importlib, pkgutil, sys
+for name in sys.argv[2].split():
+    sys.modules[name] = None
+import msgspec, peft_lsp
+from peft_lsp.settings import EditorSettings, read_settings
+for module in pkgutil.walk_packages(peft_lsp.__path__, "peft_lsp."):
+    importlib.import_module(module.name)
+settings, complaints = read_settings(msgspec.json.decode(sys.argv[1]))
+assert not complaints, complaints
+assert settings.why_off("file:///a/vendor/x.py", "python")
+"""
 MANIFEST = Path(__file__).parents[3] / "vscode-client/package.json"
 ITS_OWN = {"command", "pipArguments", "tuneArguments", "logLevel"}
 """Settings of the extension."""
@@ -43,3 +61,27 @@ def test_the_server_takes_every_value_that_vscode_offers(shown: dict[str, dict[s
     ]
     assert len(offered) > 10
     assert [read_settings({name: value})[1] for name, value in offered] == [[] for _ in offered]
+
+
+def test_the_server_needs_no_package_of_an_extra(shown: dict[str, dict[str, Any]]) -> None:
+    project = tomllib.loads(PROJECT.read_text())["project"]
+
+    def names(requirements: list[str]) -> set[str]:
+        return {re.split(r"[^\w.-]", each)[0].lower() for each in requirements}
+
+    extras = set().union(*(names(each) for each in project["optional-dependencies"].values()))
+    only_extras = extras - names(project["dependencies"]) - {"peft-daemon"}
+    refused = [
+        module
+        for module, distributions in packages_distributions().items()
+        if {each.lower() for each in distributions} <= only_extras
+    ]
+    assert {"torch", "datasets"} <= set(refused)
+    values = {name: each["default"] for name, each in shown.items()} | {"disabledFiles": ["vendor/"]}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, json.dumps(values), " ".join(refused)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
