@@ -66,7 +66,7 @@ def test_why_in_the_menu_tells_of_the_last_suggestion_and_the_last_silence(windo
         return window.until(lambda: window.text("peft-daemon-why"), lambda text: "in reasons.py" in text, "page")
 
     text = window.until(told, lambda text: "stands in a comment" in text, "silence in the comment")
-    assert re.search(r"last suggestion +\d\d:\d\d:\d\d +reasons\.py +\d+ characters", text)
+    assert re.search(r"last suggestion +\d\d:\d\d:\d\d +reasons\.py\S* +\d+ characters", text)
     assert "qwen2.5-coder-0.5b-instruct, adapter code-fim" in text
 
 
