@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from support.notebooks import sources, write_notebook
-from support.running_daemon import found_daemon
+from support.running_daemon import found_daemon, run_cli
 from support.vscode_window import Window
 
 Show = Callable[[str, str], Path]
@@ -77,6 +78,22 @@ def test_inside_a_word_nothing_is_asked(window: Window, shown: Show, environ: Ma
     window.type("s")
     window.wait_ghost()
     assert sum(daemon.metric("peft_daemon_requests_total").values()) - before <= 2
+
+
+def test_in_a_comment_nothing_is_suggested_and_in_the_code_below_it_is(
+    window: Window, shown: Show, environ: Mapping[str, str]
+) -> None:
+    shown("comment.py", SHAPE)
+    window.type("# The size of what lies within all the ", delay_ms=60)
+
+    def last_silence() -> str:
+        told = json.loads(run_cli("why", "--json", "--file", "comment.py", environment=dict(environ)).stdout)
+        return str(told["silent"]["decision"]["decider"]) if told["silent"] else ""
+
+    window.until(last_silence, lambda decider: decider == "in_comment", "silence in a comment")
+    assert window.ghost() == ""
+    window.type("sides\nreturn self.")
+    window.wait_ghost(area_shown)
 
 
 def test_fast_typing_leaves_no_request_behind_and_shows_the_last(
