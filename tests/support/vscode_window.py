@@ -229,10 +229,6 @@ class Window:
         self.until(self.notifications, lambda told: not told, "end of the work", timeout_ms)
         return self.proposed()
 
-    def said(self) -> str:
-        """What a screen reader was given to say of late."""
-        return "\n".join(self.page.locator(".monaco-aria-container .monaco-alert").all_text_contents())
-
     def action(self, title: str) -> None:
         """Press the button of this title above the editor."""
         self.page.locator(f'.editor-actions [aria-label^="{title}"]').first.click()
