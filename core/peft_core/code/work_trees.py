@@ -52,7 +52,7 @@ def find_work_tree(folder: Path) -> WorkTree | None:
                 return WorkTree(top, each, top)
             if (found := _work_tree(each)) is not None:
                 return found
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):  # a loop of links; a NUL, which no folder's name has
         pass
     return None
 

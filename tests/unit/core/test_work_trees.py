@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.code.work_trees import find_work_tree, main_folder, other_folders
+from peft_core.code.work_trees import find_work_tree, main_folder, other_folders, work_tree_list
 from support.own_repository import OwnRepository
 
 
@@ -74,3 +74,11 @@ def test_a_pointer_that_points_nowhere_makes_a_folder_stand_for_itself(tmp_path:
 def test_a_pipe_in_the_place_of_gits_file_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".git")
     assert main_folder(tmp_path) == tmp_path
+
+
+def test_a_name_that_no_folder_can_have_stands_for_itself() -> None:
+    impossible = Path("/p\0q")
+    assert find_work_tree(impossible) is None
+    assert main_folder(impossible) == impossible
+    assert list(other_folders(impossible)) == []
+    assert work_tree_list(impossible) == ""
