@@ -127,5 +127,7 @@ def test_a_test_of_a_function_goes_into_the_file_of_tests_that_is_there(
     assert tests.read_text() == "import math\n"
     window.keys("Control+Enter")
     window.difference().wait_for(state="detached")
+    window.editor("test_average.py").wait_for()
+    window.focus("test_average.py")
     window.save()
     assert tests.read_text().startswith("import math\n\n\nfrom average import mean\n\n\ndef test_mean")
