@@ -32,7 +32,7 @@ async def edit(session: Session, params: types.ExecuteCommandParams) -> dict[str
 
     An empty range means the function at the cursor, and where there is none the cursor's line.
     """
-    target, document = _target(session, params)
+    target, document = proposal_target(session, params)
     if document is None:
         return None
     instruction = target.instruction.strip()
@@ -54,7 +54,7 @@ async def edit(session: Session, params: types.ExecuteCommandParams) -> dict[str
 
 async def document_function(session: Session, params: types.ExecuteCommandParams) -> dict[str, Any] | None:
     """Propose the documentation comment of a function that has none. Argument: ``ProposalTarget``."""
-    target, document = _target(session, params)
+    target, document = proposal_target(session, params)
     if document is None:
         return None
     function = _function(document, target.range.range())
@@ -78,7 +78,7 @@ async def document_function(session: Session, params: types.ExecuteCommandParams
 
 async def test_function(session: Session, params: types.ExecuteCommandParams) -> dict[str, Any] | None:
     """Propose tests of a function, for a file of their own. Argument: ``ProposalTarget``."""
-    target, document = _target(session, params)
+    target, document = proposal_target(session, params)
     if document is None:
         return None
     function = _function(document, target.range.range())
@@ -94,7 +94,7 @@ async def test_function(session: Session, params: types.ExecuteCommandParams) ->
     return _checked(session, snapshot, draft, response)
 
 
-def _target(session: Session, params: types.ExecuteCommandParams) -> tuple[ProposalTarget, OpenDocument | None]:
+def proposal_target(session: Session, params: types.ExecuteCommandParams) -> tuple[ProposalTarget, OpenDocument | None]:
     """Return what is asked for, and its document; None, and the user told why, if it is never shown to the model."""
     (target,) = msgspec.convert(params.arguments or [], tuple[ProposalTarget])
     document = session.documents.get(target.uri)

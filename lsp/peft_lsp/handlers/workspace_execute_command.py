@@ -38,8 +38,8 @@ from peft_lsp import (
     comments,
 )
 from peft_lsp.documents import DocumentSnapshot, OpenDocument
-from peft_lsp.handlers.edit_commands import document_function, edit, selected_lines, test_function
-from peft_lsp.proposals import ProposalDraft, ProposalTarget
+from peft_lsp.handlers.edit_commands import document_function, edit, proposal_target, selected_lines, test_function
+from peft_lsp.proposals import ProposalDraft
 from peft_lsp.session import Session
 from peft_lsp.settings import EditorSettings
 
@@ -203,12 +203,8 @@ async def propose(session: Session, params: types.ExecuteCommandParams) -> dict[
 
     Argument: ``ProposalTarget``. Raises PeftDaemonError when there is no prose or the daemon cannot answer.
     """
-    (target,) = msgspec.convert(params.arguments or [], tuple[ProposalTarget])
-    document = session.documents.get(target.uri)
+    target, document = proposal_target(session, params)
     if document is None:
-        raise InvalidInput("that document is not open", fix="Open it in the editor first")
-    if (why := why_secret(document.file_uri, document.language)) is not None:
-        session.client.inform(why)
         return None
     settings = await session.settings.of(target.uri)
     asked = _proposal_request(session, document, settings, target.range.range())
