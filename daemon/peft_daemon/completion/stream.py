@@ -307,11 +307,12 @@ async def follow(
     ``grown`` returns when there is more. ``typed`` was typed since the generation began. At ``display_at`` (of the
     event loop's clock) whatever is complete is the Completion, with ``more``; where nothing is, the first that will be.
     At ``answer_at`` it is whatever is complete, though that be nothing. Raises Mismatch, before anything was yielded,
-    when the text is of no use here.
+    when the text is of no use here, or was cut off before what belongs here was whole.
     """
     shown, looked, draft = "", len(typed), Draft("", job.extent)
     late = timed_out = endless = False
     doubt: float | None = None
+    was_cut = generated.cut_off
     while True:
         if not generated.agrees(typed):
             raise Mismatch
@@ -338,6 +339,8 @@ async def follow(
     if not draft.settled:
         stopped = generated.cut_off or generated.reason in (FinishReason.LENGTH, FinishReason.TIMEOUT)
         text, doubt = _sure_text(generated, typed, job, over=True)
+        if was_cut and doubt is None and not shown:
+            raise Mismatch  # it was ended when another reader had enough; more of it belongs here
         truncated = (truncated or stopped) and doubt is None
         draft = postprocess(job, text, final=True, truncated=truncated)
     text = _going_on(_insertion(job, draft), shown)

@@ -39,6 +39,8 @@ WRITTEN: dict[str, list[Piece]] = {
     "blank = ": ["   \n"],
     "guess = ": [("wild", -9.0)],
     "half = ": [("self", -0.01), (".guess", -9.0)],
+    "mean = ": [("total(v)\nreturn sum((x -", -0.01), (" mean)", -0.01)],
+    "return ": [("sum(v)", -0.01)],
 }
 
 
@@ -144,6 +146,19 @@ async def test_a_suggestion_says_how_sure_the_model_is_of_it_and_of_what_was_lef
     assert noted.confidence == response.confidence
     assert noted.doubt is not None
     assert f"{response.confidence:.0%} sure, what would follow 0%" in why_text(WhyAnswer(shown=explain(noted)))
+
+
+async def test_what_was_cut_off_when_an_earlier_request_had_enough_is_no_suggestion_below(
+    engine: PacedEngine, service: CompletionService
+) -> None:
+    typing: dict[str, Any] = {"automatic": True, "eagerness": Eagerness.MEDIUM, "document": "d"}
+    engine._at_once = 1
+    engine.go.clear()
+    first = await answered(service, request("mean = ‸", **typing))
+    assert first.text == "total(v)"
+    engine.go.set()
+    below = await answered(service, request("mean = total(v)\nreturn ‸", **typing))
+    assert below.text == "sum(v)"
 
 
 async def test_auto_learns_from_what_was_taken(service: CompletionService) -> None:
