@@ -159,7 +159,7 @@ def list_sources(root: Path, candidates: Iterable[tuple[str, Path] | SkipReason]
     files: list[SourceFile] = []
     skipped: Counter[str] = Counter()
     for each in candidates:
-        found = each if isinstance(each, SkipReason) else _by_name(each[0])
+        found = each if isinstance(each, SkipReason) else source_language(each[0])
         if isinstance(found, SkipReason):
             skipped[found.value] += 1
         elif not isinstance(each, SkipReason):
@@ -167,7 +167,7 @@ def list_sources(root: Path, candidates: Iterable[tuple[str, Path] | SkipReason]
     return SourceListing(tuple(sorted(files, key=lambda file: file.path)), dict(skipped))
 
 
-def _by_name(path: str) -> str | SkipReason:
+def source_language(path: str) -> str | SkipReason:
     """Return the language of a file, or why it is left out, by its path alone."""
     if any(part in _VENDORED for part in path.split("/")[:-1]):
         return SkipReason.VENDORED

@@ -120,7 +120,7 @@ def texts_at(
                     stdin.flush()
                 except OSError:  # git has ended: the time is up, or it cannot read this repository
                     return
-                data = _read_object(stdout, max_bytes)
+                data = read_object(stdout, max_bytes)
                 if data is not None:
                     yield path, data
 
@@ -256,7 +256,7 @@ def _objects(root: Path, commit: str, paths: Collection[str], max_seconds: float
     return found
 
 
-def _read_object(stdout: IO[bytes], max_bytes: int) -> bytes | None:
+def read_object(stdout: IO[bytes], max_bytes: int) -> bytes | None:
     """Read one answer of ``git cat-file --batch``; None if the object is missing, or larger than ``max_bytes``."""
     parts = stdout.readline().split()
     if len(parts) != 3 or not parts[2].isdigit():
