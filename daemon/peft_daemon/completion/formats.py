@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -100,7 +100,10 @@ WORDS = {
 _FIELDS = {f"{{{field}}}": field for field in PromptField}
 
 
-def cut(text: str, tokens: Iterable[str], fields: Mapping[str, PromptField]) -> tuple[Piece, ...]:
+Field = TypeVar("Field", bound=StrEnum)
+
+
+def cut(text: str, tokens: Iterable[str], fields: Mapping[str, Field]) -> tuple[Segment | Field, ...]:
     """Cut ``text`` at control tokens and at the names of fields; what is between them is literal text.
 
     Where several of these begin at the same place the longest counts, as it does for a tokenizer.

@@ -1,0 +1,1 @@
+"""Next edits: a change of existing lines that follows from what the user changed lately."""
