@@ -20,7 +20,7 @@ MOST_PAST_EDITS = 16
 MOST_DIAGNOSTICS = 32
 LONGEST_DIAGNOSTIC = 500
 
-LineNumber = Annotated[int, Meta(ge=0, le=10_000_000)]
+LineIndex = Annotated[int, Meta(ge=0, le=10_000_000)]
 EditText = Annotated[str, Meta(max_length=LONGEST_PAST_EDIT)]
 
 
@@ -28,7 +28,7 @@ class PastEdit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A change that the user made: whole lines that took the place of others."""
 
     path: ShortText
-    start: LineNumber
+    start: LineIndex
     """The first of the new lines, in the document as it is now."""
     old: EditText
     new: EditText
@@ -37,8 +37,8 @@ class PastEdit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Diagnostic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the editor's own tools say of lines of the document."""
 
-    start: LineNumber
-    end: LineNumber
+    start: LineIndex
+    end: LineIndex
     """The last of them."""
     message: Annotated[str, Meta(max_length=LONGEST_DIAGNOSTIC)]
 
@@ -48,9 +48,9 @@ class NextEditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     text: Text
     """The whole document."""
-    line: LineNumber
+    line: LineIndex
     """The cursor's line ..."""
-    column: LineNumber
+    column: LineIndex
     """... and how many characters stand before it there."""
     edits: Annotated[list[PastEdit], Meta(max_length=MOST_PAST_EDITS)] = []
     """The oldest first. Without one there is nothing that an edit could follow from."""
@@ -72,7 +72,7 @@ class NextEditRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 class SuggestedEdit(msgspec.Struct, frozen=True, kw_only=True):
     """Whole lines of the document and what is suggested in their place."""
 
-    start: LineNumber
+    start: LineIndex
     """The first line that changes."""
     old: str
     """The lines that are replaced, to be compared with the document before the edit is shown."""

@@ -89,7 +89,7 @@ def line_changes(old: Sequence[str], new: Sequence[str]) -> list[LineChange]:
 
 
 @dataclass(frozen=True)
-class HistoryEntry:
+class EditedPlace:
     """What became of one place of a document. ``change.start`` is a line of the document as it is now."""
 
     path: str
@@ -104,7 +104,7 @@ class HistoryEntry:
         return "".join("".join(old).split()) == "".join("".join(new).split())
 
 
-History = tuple[HistoryEntry, ...]
+History = tuple[EditedPlace, ...]
 """The entry that was last changed is the last."""
 
 
@@ -115,7 +115,7 @@ def with_change(history: History, path: str, before: Sequence[str], change: Line
     """
     change.apply(before)
     touched: list[LineChange] = []
-    others: list[HistoryEntry] = []
+    others: list[EditedPlace] = []
     for entry in history:
         known = entry.change
         if entry.path != path or known.new_end < change.start:
@@ -131,4 +131,4 @@ def with_change(history: History, path: str, before: Sequence[str], change: Line
         old = replace(known.inverse, start=known.start - first).apply(old)
     new = (*before[first : change.start], *change.new, *before[change.old_end : end])
     newest = LineChange(first, old, new).trimmed()
-    return tuple(others) if newest.old == newest.new else (*others, HistoryEntry(path, newest, at))
+    return tuple(others) if newest.old == newest.new else (*others, EditedPlace(path, newest, at))

@@ -94,13 +94,13 @@ class EditFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 _FIELDS = {f"{{{field}}}": field for field in EditField}
 
 
-class _FormatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _EditFormatFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     formats: tuple[EditFormat, ...]
 
 
 def _read_formats() -> Mapping[str, EditFormat]:
     text = resources.files("peft_daemon.next_edit").joinpath("formats.toml").read_text(encoding="utf-8")
-    return {each.id: each for each in msgspec.convert(tomllib.loads(text), _FormatFile).formats}
+    return {each.id: each for each in msgspec.convert(tomllib.loads(text), _EditFormatFile).formats}
 
 
 EDIT_FORMATS = _read_formats()

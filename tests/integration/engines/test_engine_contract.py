@@ -411,13 +411,20 @@ async def test_a_request_survives_the_death_of_the_engine_before_its_first_text(
     assert engine.status().restarts == before.restarts + 1
 
 
+async def suspend(pid: int) -> None:
+    """Stop a process by a signal: until the thread that gets it is scheduled, the others may still answer."""
+    os.kill(pid, signal.SIGSTOP)
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        await asyncio.sleep(0.01)
+
+
 @with_child
 async def test_promise_27_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_when_the_next_request_comes(
     engine: Engine, files: Files
 ) -> None:
     expected = await answer(engine, files.adapters[0])
     before = engine.status()
-    os.kill(pid_of(engine), signal.SIGSTOP)
+    await suspend(pid_of(engine))
     assert await answer(engine, files.adapters[0]) == expected
     after = engine.status()
     assert after.restarts == before.restarts + 1
@@ -433,7 +440,7 @@ async def test_promise_27_an_engine_that_hangs_while_it_writes_is_told_of_and_th
         async with asyncio.timeout(LIMIT_S):
             async for chunk in engine.generate(GenerationRequest(ENDLESS, 3000)):
                 if chunk.text:
-                    os.kill(pid, signal.SIGSTOP)
+                    await suspend(pid)
     assert "signal" in caught.value.why
     assert await answer(engine) == expected
 
