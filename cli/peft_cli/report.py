@@ -1,4 +1,4 @@
-"""``peft-daemon report``: open, compare and list the reports of evaluations and typing benchmarks on this machine."""
+"""``peft-daemon report``: open, compare and list the reports of evaluations and benchmarks on this machine."""
 
 from __future__ import annotations
 
@@ -62,15 +62,17 @@ def open_report(
 ) -> None:
     """Open a report in the browser; its pages are written again from its report.json.
 
-    Reports of `evaluate --study` and `bench typing` open as well: by name, folder, study.json or bench.json.
+    Reports of `evaluate --study`, `bench typing` and `bench edits` open as well: by name, folder, or JSON file.
     """
     require_extra("reading reports", "eval", EVAL_PACKAGES)
+    from peft_evaluation.edit_benchmark.report import EDITS_PAGES
     from peft_evaluation.report.html import EVALUATION_PAGES
     from peft_evaluation.study.report import STUDY_PAGES
     from peft_evaluation.typing_benchmark.report import TYPING_PAGES
 
     # Takes the first kind that has this report. If none has it, the first raises the error.
-    found = [(kind, _report_path(which, kind.format.runs)) for kind in (EVALUATION_PAGES, STUDY_PAGES, TYPING_PAGES)]
+    kinds = (EVALUATION_PAGES, STUDY_PAGES, TYPING_PAGES, EDITS_PAGES)
+    found = [(kind, _report_path(which, kind.format.runs)) for kind in kinds]
     kind, path = next(((kind, path) for kind, path in found if kind.format.is_at(path)), found[0])
     page = kind.remake(path)
     typer.echo(str(page))

@@ -40,6 +40,7 @@ from peft_core.api_types import (
 from peft_core.decisions import DecisionReport, DecisionsTaken, WhyAnswer, WhyQuery
 from peft_core.errors import Conflict, EngineFailed, InvalidInput, PeftDaemonError, Unauthorized, Unavailable
 from peft_core.http_client import ConnectionLost, ConnectionPool, ConnectionTimeout, HttpResponse, event_data
+from peft_core.next_edit_types import NextEditRequest, NextEditResponse
 from peft_core.paths import Paths
 from peft_core.settings import Settings, resolve
 from peft_core.status_types import DaemonStatus, EngineState, LearningStatus
@@ -47,16 +48,8 @@ from peft_core.tasks import cancel_and_wait
 from peft_core.wire_errors import error_from_body, error_from_response
 from peft_daemon.lifecycle.runtime_info import DaemonInfo, find_running_daemon
 
-__all__ = [
-    "CompleteRequest",
-    "CompleteResponse",
-    "DaemonClient",
-    "DeltaEvent",
-    "FinalEvent",
-    "PeftDaemonError",
-    "Unavailable",
-    "resolve",
-]
+__all__ = ["CompleteRequest", "CompleteResponse", "DaemonClient", "DeltaEvent", "FinalEvent"]
+__all__ += ["PeftDaemonError", "Unavailable", "resolve"]
 
 T = TypeVar("T")
 
@@ -267,6 +260,11 @@ class DaemonClient:
                     return
         raise Unavailable("the daemon ended the stream before the completion", fix="Send the request again")
 
+    async def next_edit(self, request: NextEditRequest) -> NextEditResponse:
+        """The edit that follows from those before it, or why none is suggested."""
+        body = msgspec.json.encode(request)
+        return await self._ask("POST", "/v1/next-edit", NextEditResponse, body, self._limit_s(request))
+
     async def warm(self, request: CompleteRequest) -> WarmResponse:
         """Have the prompt of a likely request read; end early when a completion or a newer one comes."""
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
@@ -348,7 +346,7 @@ class DaemonClient:
                 )
             await asyncio.sleep(READY_POLL_S)
 
-    def _limit_s(self, request: CompleteRequest | EditRequest) -> float:
+    def _limit_s(self, request: CompleteRequest | EditRequest | NextEditRequest) -> float:
         """How long to wait for the daemon, which should have answered long before."""
         budget_ms = None if isinstance(request, EditRequest) else request.time_budget_ms
         return GRACE_S + (budget_ms / 1000 if budget_ms else self._connection.longest_s)

@@ -300,6 +300,7 @@ def test_documents_of_commands_and_the_home_after_use(used: UsedHome, http: http
             "generate": ("generate", "add two numbers", "--max-tokens", 4, "--json"),
             "complete": ("complete", "--file", "a.py", "--line", 2, "--column", 12, "--max-tokens", 4, "--json"),
             "bench typing": ("bench", "typing", "--policy", "nobody", "--json"),
+            "bench edits": ("bench", "edits", "--source", "shop", "--policy", "nobody", "--json"),
             "feedback show": ("feedback", "show", "--json"),
             "feedback export": ("feedback", "export", root / "feedback.jsonl", "--json"),
             "tune plan": ("tune", "--dataset", rows, "--name", "rows", "--plan", *few),

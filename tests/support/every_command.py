@@ -68,6 +68,7 @@ COMMANDS = {
     "report against": ["one", "zero-shot"],
     "report share": ["one", "{folder}/shared"],
     "bench typing": ["--quick"],
+    "bench edits": ["--source", "{folder}", "--quick"],
     "upstream agree": ["--yes"],
     "upstream check": [],
     "upstream withdraw": [],

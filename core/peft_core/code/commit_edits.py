@@ -76,6 +76,19 @@ class EditMoment:
     """What was changed next."""
 
 
+@dataclass(frozen=True)
+class EditStep:
+    """A document between two of its changes."""
+
+    lines: Lines
+    history: History
+    """The changes made so far, without those that are too long to show or of white space alone."""
+    words: frozenset[str]
+    """Words that these changes took away or brought."""
+    following: LineChange | None
+    """What was changed next; None at the end."""
+
+
 def edit_commits(root: Path, newest: str = "HEAD", *, max_seconds: float = MAX_READ_S) -> Iterator[EditCommit]:
     """Yield the commits from ``newest`` on back in time that changed code. Raises Unavailable without git.
 
@@ -109,37 +122,56 @@ def edit_commits(root: Path, newest: str = "HEAD", *, max_seconds: float = MAX_R
                 yield EditCommit(commit, at, tuple(files))
 
 
-def moments(commit: EditCommit) -> Iterator[EditMoment]:
-    """Yield the moments of a commit at which the next change follows from those before it, file by file.
+def edit_steps(file: ChangedFile, at: int) -> Iterator[EditStep]:
+    """Yield the states of a file from its first change on, top to bottom, and at last the one with all of them made.
 
-    A change follows if a word that it takes away or brings, a former change took away or brought as well.
+    Nothing is yielded for a file with more changes than ``MAX_FILE_CHANGES``. ``at`` is when the commit was made.
     """
+    changes = line_changes(file.before, file.after)
+    if len(changes) > MAX_FILE_CHANGES:
+        return
+    lines, history, words = file.before, History(), frozenset[str]()
+    for change in changes:
+        yield EditStep(lines, history, words, change)
+        if max(len(change.old), len(change.new)) <= MAX_HISTORY_LINES:
+            history = with_change(history, file.path, lines, change, float(at))
+            words |= changed_words(change)
+        lines = change.apply(lines)
+        history = tuple(entry for entry in history if not entry.is_blank)
+    yield EditStep(lines, history, words, None)
+
+
+def moments(commit: EditCommit) -> Iterator[EditMoment]:
+    """Yield the moments of a commit at which the next change follows from those before it, file by file."""
     for file in commit.files:
-        changes = line_changes(file.before, file.after)
-        if not 2 <= len(changes) <= MAX_FILE_CHANGES:
-            continue
-        lines, history, known = file.before, History(), frozenset[str]()
-        for change in changes:
-            words = changed_words(change)
-            if history and is_answer(change) and words & known:
-                last = history[-1].change
-                line = max(last.start, last.new_end - 1) if last.new else max(0, last.start - 1)
-                line = min(line, len(lines) - 1)
+        for step in edit_steps(file, commit.at):
+            if step.following is not None and follows(step):
+                line = line_after(step)
                 yield EditMoment(
                     commit=commit.id,
                     path=file.path,
                     language=file.language,
-                    lines=lines,
-                    history=history,
+                    lines=step.lines,
+                    history=step.history,
                     line=line,
-                    column=len(lines[line]),
-                    answer=change,
+                    column=len(step.lines[line]),
+                    answer=step.following,
                 )
-            if max(len(change.old), len(change.new)) <= MAX_HISTORY_LINES:
-                history = with_change(history, file.path, lines, change, float(commit.at))
-                known |= words
-            lines = change.apply(lines)
-            history = tuple(entry for entry in history if not entry.is_blank)
+
+
+def follows(step: EditStep) -> bool:
+    """Whether a suggestion could say the next change, and a word that it takes away or brings was changed before."""
+    change = step.following
+    if change is None or not step.history or not step.lines or not is_answer(change):
+        return False
+    return not step.words.isdisjoint(changed_words(change))
+
+
+def line_after(step: EditStep) -> int:
+    """Return the line where the newest change of a step's history ends; the step needs a history and a line."""
+    last = step.history[-1].change
+    line = max(last.start, last.new_end - 1) if last.new else max(0, last.start - 1)
+    return min(line, len(step.lines) - 1)
 
 
 def is_answer(change: LineChange) -> bool:

@@ -300,7 +300,7 @@ def assemble(
         model=model,
         model_sha256=model_sha256,
         traces_sha256=digest_of((*traces, *scenes)),
-        machine=_machine(),
+        machine=local_machine(),
         versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
         policies=policies,
         ratios=found,
@@ -323,7 +323,7 @@ def _facts(trace: Trace) -> TraceFacts:
     )
 
 
-def _machine() -> Machine:
+def local_machine() -> Machine:
     """Return this machine's description without accelerators: loading torch to find them takes seconds."""
     return Machine(
         processor=processor_name(),

@@ -108,6 +108,7 @@ CALLS: Mapping[str, Call] = {
     ),
     "upstream logout": Call((), "the keyring has no key of ours"),
     "bench typing": Call(("--policy", "no-such-policy")),
+    "bench edits": Call(("--source", ".", "--policy", "no-such-policy")),
     "feedback show": Call(),
     "feedback clear": Call(("--yes",)),
     "feedback export": Call(("out.jsonl",)),

@@ -1,0 +1,1 @@
+"""How well next edits are suggested: moments of real histories, with an answer and without one."""
