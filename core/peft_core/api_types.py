@@ -54,6 +54,12 @@ class Task(StrEnum):
     """The middle of code from its two ends (fill-in-the-middle)."""
     INTENT = "intent"
     """Code from a sentence."""
+    EDIT = "edit"
+    """The next edit: lines that exist, written again as they will be."""
+
+
+COMPLETION_TASKS = (Task.FILL, Task.INTENT)
+"""Those of an adapter whose record names none: adapters for edits name theirs."""
 
 
 class FinishReason(StrEnum):

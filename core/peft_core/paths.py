@@ -59,6 +59,11 @@ class Paths:
         return self.cache / "kv-intent"
 
     @property
+    def edit_kv_states(self) -> Path:
+        """The same of the engine of a model that suggests next edits only."""
+        return self.cache / "kv-edit"
+
+    @property
     def adapters(self) -> Path:
         """Adapters by content digest, and the names that point at them (cannot be fetched again: data)."""
         return self.data / "adapters"

@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(max_length=200, description="model that answers sentences and chats, an id as above; empty: `model` does"),
     ] = ""
+    edit_model: Annotated[
+        str,
+        Meta(max_length=200, description="model that suggests next edits, an id as above; empty: `model` does"),
+    ] = ""
     engine: Annotated[
         Literal["auto", "llamacpp", "torch", "upstream"],
         Meta(

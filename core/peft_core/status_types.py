@@ -268,6 +268,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Adapters in use that answer nothing because their files are damaged or gone, and what to do."""
     intent_engine: EngineStatus | None = None
     """That of the model that answers sentences, where it is another one (`intent_model`); unloaded while unused."""
+    edit_engine: EngineStatus | None = None
+    """That of the model that suggests next edits, where it is a third one (`edit_model`); unloaded while unused."""
     warnings: list[str] = []
     """What makes completions slow or bad, and what to do."""
     tuning: str = ""

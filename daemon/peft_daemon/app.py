@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +51,7 @@ from peft_daemon.models.catalogue import ModelEntry, memory_shortage, open_catal
 from peft_daemon.models.optimized import ModelFile
 from peft_daemon.models.store import ModelStore, open_store
 from peft_daemon.models.verifier import ModelVerifier
+from peft_daemon.next_edit.service import NextEditService
 from peft_daemon.routes import chat, learning, llama_server, native, openai, openapi
 from peft_daemon.routes.middleware import AccessMiddleware, Activity, ActivityMiddleware
 from peft_daemon.routes.responses import ERROR_HANDLERS
@@ -90,7 +91,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     registry, metrics, recent_errors = AdapterRegistry(paths.adapters), Metrics(), RecentErrors()
     context = RepositoryContext(lambda path: registry.context_tokens(path, settings))
     by_task = open_catalogue(paths).by_task(settings)
-    fill, intent = by_task[Task.FILL], by_task[Task.INTENT]
+    fill = by_task[Task.FILL]
 
     ceiling = MemoryCeiling(settings)
 
@@ -98,25 +99,28 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         return service.active > 0
 
     first = _watched_model(settings, paths, fill, registry, ceiling, states=paths.kv_states, busy=is_busy)
-    engine = _main_engine(settings, paths, fill, registry, first.engine, ceiling=None if intent == fill else ceiling)
+    engine = _main_engine(settings, paths, fill, registry, first.engine, ceiling=ceiling if _others(by_task) else None)
     served = ModelInstance(
         settings, fill, engine, registry, metrics.generated, slots=first.slots, known_speed=first.speed
     )
     local, models, engines = [first], dict.fromkeys(Task, served), [engine]
-    if intent.id != fill.id:
-        second = _watched_model(settings, paths, intent, registry, ceiling, states=paths.intent_kv_states, busy=is_busy)
-        seldom = ceiling.watched(intent, on_demand(second.engine))
-        models[Task.INTENT] = ModelInstance(
+    folders = {Task.INTENT: paths.intent_kv_states, Task.EDIT: paths.edit_kv_states}
+    for tasks in _others(by_task):
+        entry, states = by_task[tasks[0]], folders.pop(tasks[0])
+        other = _watched_model(settings, paths, entry, registry, ceiling, states=states, busy=is_busy)
+        seldom = ceiling.watched(entry, on_demand(other.engine))
+        instance = ModelInstance(
             settings,
-            intent,
+            entry,
             seldom,
             registry,
             metrics.generated,
-            slots=second.slots,
-            known_speed=second.speed,
+            slots=other.slots,
+            known_speed=other.speed,
             beside=served,
         )
-        local.append(second)
+        models |= dict.fromkeys(tasks, instance)
+        local.append(other)
         engines.append(seldom)
     service = CompletionService(settings, models, registry, context, metrics)
     feedback = FeedbackStore(paths.feedback_file, keeps_text=settings.feedback == "text")
@@ -135,9 +139,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         logging.getLogger().addHandler(recent_errors)
         await _start(engines, first.engine)
-        if len(local) == 1:
-            # No engine would remove what that of an earlier `intent_model` saved.
-            await asyncio.to_thread(shutil.rmtree, paths.intent_kv_states, ignore_errors=True)
+        await asyncio.to_thread(_remove_all, folders.values())
         watching = [asyncio.create_task(watch) for watch in (*(model.watch() for model in local), ceiling.watch())]
         importing = asyncio.create_task(asyncio.to_thread(_import_shipped, settings, paths))
         opening = asyncio.create_task(asyncio.to_thread(_open_feedback, feedback, service.eagerness))
@@ -160,7 +162,6 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             logging.getLogger().removeHandler(recent_errors)
 
     def status() -> DaemonStatus:
-        engine_now, *others = (each.status() for each in engines)
         return DaemonStatus(
             version=__version__,
             protocol=PROTOCOL_VERSION,
@@ -169,8 +170,11 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
             address=info.address,
             config_digest=info.config_digest,
             model=fill.id,
-            engine=engine_now,
-            intent_engine=others[0] if others else None,
+            engine=served.engine.status(),
+            intent_engine=models[Task.INTENT].engine.status() if models[Task.INTENT] is not served else None,
+            edit_engine=models[Task.EDIT].engine.status()
+            if models[Task.EDIT] not in (served, models[Task.INTENT])
+            else None,
             active_requests=service.active,
             queued_requests=service.queued,
             completed_requests=service.completed,
@@ -193,6 +197,7 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
     routes = [
         *native.routes(
             service,
+            NextEditService(service),
             stop=activity.request_stop,
             status=status,
             feedback=None if settings.feedback == "off" else feedback,
@@ -213,6 +218,21 @@ def create_app(settings: Settings, paths: Paths, info: DaemonInfo, activity: Act
         exception_handlers=ERROR_HANDLERS,
         lifespan=lifespan,
     )
+
+
+def _remove_all(folders: Iterable[Path]) -> None:
+    """Remove what the engines of an earlier `intent_model` or `edit_model` saved: no engine would."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _others(by_task: Mapping[Task, ModelEntry]) -> list[tuple[Task, ...]]:
+    """Return the tasks of each model other than the one that fills in."""
+    others: dict[str, tuple[Task, ...]] = {}
+    for task, entry in by_task.items():
+        if entry.id != by_task[Task.FILL].id:
+            others[entry.id] = (*others.get(entry.id, ()), task)
+    return list(others.values())
 
 
 def _watched_model(

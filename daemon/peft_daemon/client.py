@@ -270,6 +270,11 @@ class DaemonClient:
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))
         return await self._ask("POST", "/v1/warm", WarmResponse, body, self._limit_s(request))
 
+    async def next_edit(self, request: NextEditRequest) -> NextEditResponse:
+        """Return the edit that is likely next, or why none is suggested; any completion goes first."""
+        body = msgspec.json.encode(request)
+        return await self._ask("POST", "/v1/next-edit", NextEditResponse, body, self._limit_s(request))
+
     async def record(self, feedback: FeedbackRequest) -> bool:
         """Record the outcome of a suggestion; False where it is recorded already or the daemon records none."""
         body = msgspec.json.encode(feedback)

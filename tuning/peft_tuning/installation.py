@@ -35,8 +35,9 @@ class Installation:
 
     @property
     def answers(self) -> tuple[Task, ...]:
-        """The tasks that the base model answers: not sentences where the settings have another model for them."""
-        return tuple(Task) if self.settings.intent_model in ("", self.settings.model) else (Task.FILL,)
+        """The tasks that the base model answers: not those for which the settings have another model."""
+        named = {Task.INTENT: self.settings.intent_model, Task.EDIT: self.settings.edit_model}
+        return tuple(task for task in Task if named.get(task, "") in ("", self.settings.model))
 
     @property
     def base(self) -> BaseModel:

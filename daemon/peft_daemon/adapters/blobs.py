@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from peft_core import files
-from peft_core.api_types import Task
+from peft_core.api_types import COMPLETION_TASKS, Task
 from peft_core.errors import Conflict, InvalidInput, UnusableFile
 from peft_core.files import FileStamp, file_sha256, private_folder
 from peft_core.status_types import LLAMACPP
@@ -151,7 +151,7 @@ def _make_manifest(
         base_family=adapter.base.architecture,
         quantization=record.quantization,
         prompt_format=record.prompt_format,
-        tasks=record.tasks or (tuple(Task) if task is None else (task,)),
+        tasks=record.tasks or (COMPLETION_TASKS if task is None else (task,)),
         method=record.method or facts.method,
         rank=facts.rank,
         alpha=facts.alpha,

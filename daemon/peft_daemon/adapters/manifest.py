@@ -45,7 +45,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Form of the weights during training, e.g. ``Q4_K_M, de-quantized`` or ``NF4``."""
     prompt_format: RecordText = UNKNOWN
     """Id of the prompt format it was trained on."""
-    tasks: Annotated[tuple[Task, ...], Meta(max_length=2)] = ()
+    tasks: Annotated[tuple[Task, ...], Meta(max_length=len(Task))] = ()
     method: RecordText = ""
     data_digest: RecordText = ""
     seed: int | None = None

@@ -41,6 +41,8 @@ class PromptFormats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     fill: str
     intent: str
+    edit: str = ""
+    """Of next edits; empty: the model was not made for them."""
     own: dict[str, Any] = {}
     """By id: formats that only this model has, as ``completion.formats`` writes them."""
 
@@ -239,7 +241,9 @@ class Catalogue:
     def by_task(self, settings: Settings) -> dict[Task, ModelEntry]:
         """Return the model that answers each task; raises NotFound naming the closest ids."""
         fill = self.get(settings.model)
-        return {Task.FILL: fill, Task.INTENT: self.get(settings.intent_model) if settings.intent_model else fill}
+        intent = self.get(settings.intent_model) if settings.intent_model else fill
+        edit = self.get(settings.edit_model) if settings.edit_model else fill
+        return {Task.FILL: fill, Task.INTENT: intent, Task.EDIT: edit}
 
     def require_new(self, model_id: str, sha256: str) -> None:
         """Raise Conflict if a model with this id, or with this file, is in the catalogue."""

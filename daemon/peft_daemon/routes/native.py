@@ -30,18 +30,21 @@ from peft_core.api_types import (
 )
 from peft_core.decisions import DecisionReport, DecisionsTaken, WhyAnswer, WhyQuery, why
 from peft_core.errors import InvalidInput
+from peft_core.next_edit_types import NextEditRequest, NextEditResponse
 from peft_core.status_types import DaemonStatus
 from peft_daemon.completion.edit import edit
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.context.repository import RepositoryContext
 from peft_daemon.feedback import FeedbackStore
 from peft_daemon.learning.learner import Learner
+from peft_daemon.next_edit.service import NextEditService
 from peft_daemon.routes.openapi import ApiRoute
 from peft_daemon.routes.responses import answer, body, event_stream, query, while_connected
 
 
 def routes(
     service: CompletionService,
+    edits: NextEditService,
     *,
     stop: Callable[[], None],
     status: Callable[[], DaemonStatus],
@@ -72,6 +75,9 @@ def routes(
         if asked.stream:
             return await event_stream(request, _encoded(edit(service, asked)))
         return answer(await while_connected(request, _last(edit(service, asked))))
+
+    async def next_edit(request: Request) -> Response:
+        return answer(await while_connected(request, edits.suggest(await body(request, NextEditRequest))))
 
     async def warm(request: Request) -> Response:
         asked = await body(request, CompleteRequest)
@@ -138,6 +144,14 @@ def routes(
             takes=EditRequest,
             gives=CompleteResponse,
             streams=StreamEvent,
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/next-edit",
+            next_edit,
+            "Suggest the change of existing lines that follows from the latest ones",
+            takes=NextEditRequest,
+            gives=NextEditResponse,
         ),
         ApiRoute(
             "POST",
