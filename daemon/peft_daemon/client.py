@@ -260,11 +260,6 @@ class DaemonClient:
                     return
         raise Unavailable("the daemon ended the stream before the completion", fix="Send the request again")
 
-    async def next_edit(self, request: NextEditRequest) -> NextEditResponse:
-        """The edit that follows from those before it, or why none is suggested."""
-        body = msgspec.json.encode(request)
-        return await self._ask("POST", "/v1/next-edit", NextEditResponse, body, self._limit_s(request))
-
     async def warm(self, request: CompleteRequest) -> WarmResponse:
         """Have the prompt of a likely request read; end early when a completion or a newer one comes."""
         body = msgspec.json.encode(msgspec.structs.replace(request, stream=False))

@@ -24,7 +24,7 @@ NO_EVIDENCE = Evidence(0.0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenWindow:
     """What the model wrote for one place."""
 
     text: str
@@ -33,7 +33,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Draft:
+class EditDraft:
     """A change that an answer makes, and what is known of it; without a change, why there is none."""
 
     place: Place
@@ -44,23 +44,23 @@ class Draft:
     detail: str = ""
 
 
-def draft(moment: Moment, place: Place, written: Written, form: EditFormat) -> Draft:
+def draft(moment: Moment, place: Place, written: WrittenWindow, form: EditFormat) -> EditDraft:
     """Return the change that an answer makes of a place."""
     window = moment.lines[place.start : place.end]
     text = written.text
     if form.same and text.strip() == form.same:
-        return Draft(place, None, EditSilence.UNCHANGED)
+        return EditDraft(place, None, EditSilence.UNCHANGED)
     if written.reason is not FinishReason.STOP:
-        return Draft(place, None, EditSilence.BROKEN, detail=f"the answer ended by {written.reason}")
+        return EditDraft(place, None, EditSilence.BROKEN, detail=f"the answer ended by {written.reason}")
     body = text.removesuffix("\n") + "\n"
     if form.cursor in body:
         body = body.replace(form.cursor, "")
     new = split_lines(body)
     if not text.strip() or len(new) > len(window) + MOST_GROWTH_LINES:
-        return Draft(place, None, EditSilence.BROKEN, detail="the answer does not fit the lines that were shown")
+        return EditDraft(place, None, EditSilence.BROKEN, detail="the answer does not fit the lines that were shown")
     change = LineChange(place.start, window, new).trimmed()
     if _squeezed(change.old) == _squeezed(change.new):
-        return Draft(place, None, EditSilence.UNCHANGED)
+        return EditDraft(place, None, EditSilence.UNCHANGED)
     first = len(join_lines(new[: change.start - place.start]))
     last = first + len(join_lines(change.new))
     # Where lines only go, the line that comes next in their place tells how sure that is.
@@ -68,8 +68,8 @@ def draft(moment: Moment, place: Place, written: Written, form: EditFormat) -> D
     end = last if change.new else (following + 1 if following >= 0 else len(text))
     found = evidence(written.tokens, first, max(end, first + 1))
     if reverses(moment, change):
-        return Draft(place, change, EditSilence.REVERSAL, found)
-    return Draft(place, change, None, found)
+        return EditDraft(place, change, EditSilence.REVERSAL, found)
+    return EditDraft(place, change, None, found)
 
 
 def reverses(moment: Moment, change: LineChange) -> bool:

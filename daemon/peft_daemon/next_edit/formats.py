@@ -46,8 +46,12 @@ class EditField(StrEnum):
     """The old lines, each behind a minus ..."""
     ADDED = "added"
     """... and the new ones behind a plus."""
+    DIFF = "diff"
+    """Both with the lines around them, each behind a space."""
     OLD_COUNT = "old_count"
+    """How many lines ``old`` has ..."""
     NEW_COUNT = "new_count"
+    """... and ``new``."""
 
 
 EditPiece = Segment | EditField

@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 from peft_core.api_types import Eagerness
-from peft_daemon.next_edit.answer import Draft
+from peft_daemon.next_edit.answer import EditDraft
 
 RENAMING_CONFIDENCE = 0.6
 """How often the nearest use of a renamed word was changed in just that way."""
@@ -43,7 +43,7 @@ LEAST: dict[Eagerness | None, float] = {
 """The least confidence at which an edit is shown."""
 
 
-def confidence(draft: Draft, cursor: int, weights: GateWeights = WEIGHTS) -> float:
+def confidence(draft: EditDraft, cursor: int, weights: GateWeights = WEIGHTS) -> float:
     """Return how likely a draft's change is right, from 0 to 1; ``cursor`` is the cursor's line."""
     if draft.change is None:
         return 0.0

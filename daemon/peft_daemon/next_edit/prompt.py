@@ -92,17 +92,23 @@ def _past_fields(edit: KnownEdit, moment: Moment, root: str) -> Mapping[EditFiel
         below = moment.lines[change.new_end : change.new_end + CONTEXT_LINES]
     old, new = (*above, *change.old, *below), (*above, *change.new, *below)
     first = change.start - len(above) + 1
+    removed, added = _behind("-", change.old), _behind("+", change.new)
     return {
         EditField.PATH: shown_path(edit.path, root),
         EditField.FIRST: str(first),
         EditField.LAST: str(first + max(0, len(new) - 1)),
         EditField.OLD: join_lines(old) or "\n",
         EditField.NEW: join_lines(new) or "\n",
-        EditField.REMOVED: "".join(f"-{line}\n" for line in change.old),
-        EditField.ADDED: "".join(f"+{line}\n" for line in change.new),
-        EditField.OLD_COUNT: str(len(change.old)),
-        EditField.NEW_COUNT: str(len(change.new)),
+        EditField.REMOVED: removed,
+        EditField.ADDED: added,
+        EditField.DIFF: _behind(" ", above) + removed + added + _behind(" ", below),
+        EditField.OLD_COUNT: str(len(old)),
+        EditField.NEW_COUNT: str(len(new)),
     }
+
+
+def _behind(mark: str, lines: Lines) -> str:
+    return "".join(f"{mark}{line}\n" for line in lines)
 
 
 def _current(moment: Moment, place: Place, cursor: str) -> str:

@@ -26,7 +26,7 @@ from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.scheduler import NoFreeSlot, Superseded
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import Engine, GenerationRequest
-from peft_daemon.next_edit.answer import Draft, Written, draft
+from peft_daemon.next_edit.answer import EditDraft, WrittenWindow, draft
 from peft_daemon.next_edit.formats import DEFAULT, EDIT_FORMATS, EditFormat
 from peft_daemon.next_edit.gate import LEAST, RENAMING_CONFIDENCE, confidence
 from peft_daemon.next_edit.moment import Moment, of_request
@@ -129,7 +129,7 @@ class _Search:
         self.moment, self.who = moment, who
         self._least = LEAST[eagerness]
         self.timings = Timings()
-        self._best: tuple[float, Draft] | None = None
+        self._best: tuple[float, EditDraft] | None = None
         self._shown: tuple[float, LineChange, str] | None = None
         self._silence, self._detail = EditSilence.UNCHANGED, ""
 
@@ -159,7 +159,7 @@ class _Search:
         self._shown = (RENAMING_CONFIDENCE, change, "what was renamed is used here")
         return True
 
-    def take(self, found: Draft) -> bool:
+    def take(self, found: EditDraft) -> bool:
         """Take a draft; True if it is sure enough to be shown, so that no other place is looked at."""
         if found.change is None or found.silence is not None:
             if found.silence is not None and found.silence is not EditSilence.UNCHANGED:
@@ -210,9 +210,9 @@ def _generation(moment: Moment, place: Place, who: _Asked, root: str) -> Generat
     )
 
 
-async def _background(model: ModelInstance, request: GenerationRequest) -> tuple[Written, Timings]:
+async def _background(model: ModelInstance, request: GenerationRequest) -> tuple[WrittenWindow, Timings]:
     """Generate while no request for a completion waits; raises Superseded when one comes, NoFreeSlot if one runs."""
-    work: asyncio.Task[tuple[Written, Timings]] | None = None
+    work: asyncio.Task[tuple[WrittenWindow, Timings]] | None = None
     gave_way = False
 
     def give_way() -> None:
@@ -235,7 +235,7 @@ async def _background(model: ModelInstance, request: GenerationRequest) -> tuple
             await cancel_and_wait(work)
 
 
-async def _read(engine: Engine, request: GenerationRequest) -> tuple[Written, Timings]:
+async def _read(engine: Engine, request: GenerationRequest) -> tuple[WrittenWindow, Timings]:
     text, tokens, reason, timings = "", list[WrittenToken](), FinishReason.CANCELLED, Timings()
     async with aclosing(engine.generate(request)) as chunks:
         async for chunk in chunks:
@@ -244,4 +244,4 @@ async def _read(engine: Engine, request: GenerationRequest) -> tuple[Written, Ti
                 logprob = sum(each.logprob for each in chunk.logprobs) if chunk.logprobs else None
                 tokens.append(WrittenToken(len(text), len(text) + len(chunk.text), logprob))
                 text += chunk.text
-    return Written(text, tuple(tokens), reason), timings
+    return WrittenWindow(text, tuple(tokens), reason), timings

@@ -79,7 +79,7 @@ def test_use_and_unset_say_what_serves_what(tmp_path: Path) -> None:
     assert call_json("use", "base") == {
         "name": "base",
         "digest": None,
-        "tasks": ["fill", "intent"],
+        "tasks": ["fill", "intent", "edit"],
         "repository": None,
     }
     call("unset", "--repository", tmp_path)
@@ -102,7 +102,7 @@ def test_an_adapter_serves_only_tasks_whose_model_is_its_base(tmp_path: Path, mo
     assert call_json("show", "both")["active_for"] == ["fill"]
     with pytest.raises(Conflict, match=r"not for qwen2\.5-coder-1\.5b-instruct"):
         call("use", "both", "--task", "intent")
-    assert call_json("use", "base")["tasks"] == ["fill", "intent"]
+    assert call_json("use", "base")["tasks"] == ["fill", "intent", "edit"]
     # An adapter for sentences is made for the model that answers them, and this one is not installed.
     with pytest.raises(NotFound, match=r"models pull qwen2\.5-coder-1\.5b-instruct"):
         call("import", write_peft(tmp_path / "third", lora(seed=3)), "--name", "third", "--task", "intent")

@@ -167,9 +167,11 @@ def test_a_task_has_the_model_of_its_setting(tmp_path: Path) -> None:
     known = Catalogue(tmp_path / "models.json")
     first, second = catalogue.entries()[0].id, catalogue.entries()[1].id
     alone = known.by_task(Settings(model=first))
-    assert {task: entry.id for task, entry in alone.items()} == {Task.FILL: first, Task.INTENT: first}
+    assert {task: entry.id for task, entry in alone.items()} == dict.fromkeys(Task, first)
     both = known.by_task(Settings(model=first, intent_model=second))
-    assert {task: entry.id for task, entry in both.items()} == {Task.FILL: first, Task.INTENT: second}
+    assert {task: entry.id for task, entry in both.items()} == {**dict.fromkeys(Task, first), Task.INTENT: second}
+    edits = known.by_task(Settings(model=first, edit_model=second))
+    assert {task: entry.id for task, entry in edits.items()} == {**dict.fromkeys(Task, first), Task.EDIT: second}
     with pytest.raises(NotFound, match="did you mean"):
         known.by_task(Settings(model=first, intent_model=second + "x"))
 
