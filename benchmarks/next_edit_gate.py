@@ -90,7 +90,7 @@ def suggestions(report: EditBenchReport, policy: str) -> list[Suggestion]:
 def fitted(features: Array, right: Array) -> Model:
     """Fit by Newton's method with a ridge."""
     means, scales = features.mean(0), features.std(0)
-    scales = np.where(scales > 0, scales, 1.0)
+    scales = np.where(scales > 1e-9, scales, 1.0)
     rows = np.column_stack(((features - means) / scales, np.ones(len(features))))
     penalty = np.diag([*[RIDGE] * features.shape[1], 1e-6])
     weights = np.zeros(rows.shape[1])
