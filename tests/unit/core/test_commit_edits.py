@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.code.commit_edits import changed_words, edit_commits, moments
+from peft_core.code.commit_edits import changed_words, edit_commits, edit_steps, follows, moments
 from peft_core.code.edits import LineChange
 
 BEFORE = """\
@@ -65,3 +65,14 @@ def test_white_space_is_no_change_and_the_first_commit_is_none(repository: Path)
 def test_words_that_only_move_are_not_changed() -> None:
     assert changed_words(LineChange(0, ("call(first, second)",), ("call(second, first)",))) == frozenset()
     assert changed_words(LineChange(0, ("first = second",), ("first = third(first)",))) == {"first", "second", "third"}
+
+
+def test_the_last_step_of_a_file_has_all_changes_made_and_none_that_follows(repository: Path) -> None:
+    (commit,) = edit_commits(repository)
+    (file,) = commit.files
+    steps = list(edit_steps(file, commit.at))
+    assert steps[0].lines == file.before
+    assert not steps[0].history
+    assert [each.following is None for each in steps] == [False, False, False, True]
+    assert steps[-1].lines == file.after
+    assert [follows(each) for each in steps] == [False, True, False, False]
