@@ -25,13 +25,8 @@ RIDGE = 1.0
 """Of standardized features; the constant is free."""
 STEPS = 50
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-FEATURES = (
-    "log-odds of the confidence",
-    "mean log-probability",
-    "log of the tokens",
-    "log of the lines",
-    "log of away",
-)
+FEATURES = ("total", "lines", "distant")
+"""As ``GateWeights`` of the daemon names them."""
 Array = NDArray[np.float64]
 
 
@@ -62,18 +57,14 @@ class Model:
 
 def features_of(trial: EditTrial) -> tuple[float, ...]:
     """Return what is known of a suggestion before it is shown."""
-    sure = min(max(trial.confidence if trial.confidence is not None else 0.5, 1e-4), 1 - 1e-4)
-    return (
-        math.log(sure / (1 - sure)),
-        trial.mean_log_probability or 0.0,
-        math.log1p(trial.tokens),
-        math.log1p(trial.size or 0),
-        math.log1p(trial.away or 0),
-    )
+    return ((trial.mean_log_probability or 0.0) * trial.tokens, float(trial.size or 0), float(trial.distant or False))
 
 
-def suggestions(report: EditBenchReport, policy: str) -> list[Suggestion]:
-    """Return what a policy suggested; text at the cursor in a half-typed word is neither right nor wrong."""
+def suggestions(report: EditBenchReport, policy: str, *, written: bool) -> list[Suggestion]:
+    """Return what a policy suggested: what a model has written, or what needed none.
+
+    Text at the cursor in a half-typed word is neither right nor wrong.
+    """
     facts = {each.id: each for each in report.scenarios}
     return [
         Suggestion(
@@ -83,7 +74,7 @@ def suggestions(report: EditBenchReport, policy: str) -> list[Suggestion]:
             features_of(trial),
         )
         for trial in report.trials
-        if trial.policy == policy and trial.scores.shown and not trial.scores.quiet
+        if trial.policy == policy and trial.scores.shown and not trial.scores.quiet and bool(trial.tokens) is written
     ]
 
 
@@ -133,19 +124,21 @@ def main() -> None:
     parser.add_argument("--policy", default="ours-all")
     options = parser.parse_args()
     report = EDITS.read(options.report)
-    found = suggestions(report, options.policy)
+    known = suggestions(report, options.policy, written=False)
+    print(f"{len(known)} suggestions of {options.policy} without a model, {sum(each.right for each in known)} right")
+    found = suggestions(report, options.policy, written=True)
     if len({each.repository for each in found}) < 2 or len({each.right for each in found}) < 2:
         parser.error(
             f"{options.policy} has {len(found)} suggestions: there have to be right and wrong ones of two clones"
         )
     features, right = arrays(found)
     model, predicted = fitted(features, right), held_out(found)
-    print(f"{len(found)} suggestions of {options.policy}, {int(right.sum())} right")
+    print(f"{len(found)} suggestions of {options.policy} by a model, {int(right.sum())} right")
     print(f"right before wrong, each repository left out in turn: {area(predicted, right):.3f}")
-    print("\nweights (of a fit on all repositories, for features as they are):")
+    print("\nweights of a fit on all repositories:")
     for name, weight, scale in zip(FEATURES, model.weights[:-1], model.scales, strict=True):
         print(f"  {weight / scale:+8.3f}  {name}")
-    print(f"  {model.weights[-1] - (model.weights[:-1] * model.means / model.scales).sum():+8.3f}  constant")
+    print(f"  {model.weights[-1] - (model.weights[:-1] * model.means / model.scales).sum():+8.3f}  bias")
     answers = sum(each.kind is ScenarioKind.ANSWER for each in report.scenarios)
     silences = len(report.scenarios) - answers
     has_answer = np.array([each.has_answer for each in found])

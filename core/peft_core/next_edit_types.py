@@ -114,6 +114,10 @@ class NextEditResponse(msgspec.Struct, frozen=True, kw_only=True):
     """More about the silence, in words."""
     confidence: Confidence | None = None
     """How likely the edit that the model wrote is right, also where it is not suggested for that."""
+    tokens: int = 0
+    """Tokens of the lines that this edit changes, whose probabilities the confidence follows from ..."""
+    log_probability: float | None = None
+    """... and the sum of their log-probabilities; null: no model wrote it, or the engine does not tell them."""
     model: str = ""
     adapter: AdapterUse | None = None
     timings: Timings = Timings()

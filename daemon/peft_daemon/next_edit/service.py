@@ -21,12 +21,12 @@ from peft_core.privacy.files import why_off
 from peft_core.privacy.values import secret_values
 from peft_core.tasks import cancel_and_wait
 from peft_daemon.adapters.manifest import AdapterLease
-from peft_daemon.completion.confidence import WrittenToken
+from peft_daemon.completion.confidence import Evidence, WrittenToken
 from peft_daemon.completion.model_instance import ModelInstance
 from peft_daemon.completion.scheduler import NoFreeSlot, Superseded
 from peft_daemon.completion.service import CompletionService
 from peft_daemon.engines.base import Engine, GenerationRequest
-from peft_daemon.next_edit.answer import EditDraft, WrittenWindow, draft
+from peft_daemon.next_edit.answer import NO_EVIDENCE, EditDraft, WrittenWindow, draft
 from peft_daemon.next_edit.formats import DEFAULT, EDIT_FORMATS, EditFormat
 from peft_daemon.next_edit.gate import LEAST, RENAMING_CONFIDENCE, confidence
 from peft_daemon.next_edit.moment import Moment, of_request
@@ -130,7 +130,7 @@ class _Search:
         self._least = LEAST[eagerness]
         self.timings = Timings()
         self._best: tuple[float, EditDraft] | None = None
-        self._shown: tuple[float, LineChange, str] | None = None
+        self._shown: tuple[float, LineChange, str, Evidence] | None = None
         self._silence, self._detail = EditSilence.UNCHANGED, ""
 
     def note(self, timings: Timings) -> None:
@@ -156,7 +156,7 @@ class _Search:
         """Take an edit that needs no model; True if it is shown."""
         if self._least > RENAMING_CONFIDENCE:
             return False
-        self._shown = (RENAMING_CONFIDENCE, change, "what was renamed is used here")
+        self._shown = (RENAMING_CONFIDENCE, change, "what was renamed is used here", NO_EVIDENCE)
         return True
 
     def take(self, found: EditDraft) -> bool:
@@ -169,7 +169,7 @@ class _Search:
         if self._best is None or likely > self._best[0]:
             self._best = (likely, found)
         if likely >= self._least:
-            self._shown = (likely, found.change, found.place.why)
+            self._shown = (likely, found.change, found.place.why, found.found)
             return True
         self._silence = EditSilence.UNSURE
         return False
@@ -177,9 +177,9 @@ class _Search:
     def response(self, silence: EditSilence | None, detail: str, timings: Timings) -> NextEditResponse:
         """Return what the editor is told; ``silence``: the search was ended for that."""
         likely = self._shown[0] if self._shown else self._best[0] if self._best else None
-        edit = None
+        edit, found = None, self._best[1].found if self._best else NO_EVIDENCE
         if self._shown is not None:
-            _, change, why = self._shown
+            _, change, why, found = self._shown
             edit = SuggestedEdit(start=change.start, old=join_lines(change.old), new=join_lines(change.new), why=why)
         return NextEditResponse(
             id=uuid.uuid4().hex,
@@ -187,6 +187,8 @@ class _Search:
             silence=None if edit else silence or self._silence,
             detail="" if edit else detail or self._detail,
             confidence=None if likely is None else round(likely, 3),
+            tokens=found.known + found.unknown,
+            log_probability=round(found.total, 3) if found.known else None,
             model=self.who.model.id,
             adapter=self.who.use,
             timings=timings,

@@ -1,4 +1,4 @@
-"""The real daemons that a run talks to: one for each base model, in a home of its own with the user's adapters."""
+"""The real daemons that a run talks to: one for each model, in a home of its own with the user's adapters."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EditDaemons:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def client(self, model: str) -> DaemonClient:
-        """Return a client of the daemon with this base model, which is loaded; empty: the installation's.
+        """Return a client of the daemon with this model for next edits, which is loaded; empty: the installation's.
 
         Raises what starting a daemon raises: NotFound without the model, EngineFailed if it cannot be loaded.
         """
@@ -64,8 +64,9 @@ class EditDaemons:
         given = self._installation.settings
         return msgspec.structs.replace(
             given,
-            model=model or given.model,
+            edit_model=model or given.edit_model,
             models_dir=given.models_dir or str(self._installation.paths.models),
+            look_ahead=False,  # what is generated ahead of a completion would be in the way of the next policy
             learn="off",
             feedback="off",
         )

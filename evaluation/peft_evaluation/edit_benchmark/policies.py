@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import msgspec
 from peft_core.api_types import CompleteRequest, Eagerness, Task, Timings
 from peft_core.code.edits import LineChange, split_lines
 from peft_core.errors import InvalidInput
+from peft_core.next_edit_types import EditSilence
 from peft_daemon.client import DaemonClient
 from peft_daemon.next_edit.moment import request_of
 from peft_evaluation.edit_benchmark.scenarios import EditScenario
@@ -33,12 +35,16 @@ class EditAnswer:
     why: str = ""
     """Why the place was looked at."""
     confidence: float | None = None
+    tokens: int = 0
+    """Of the lines that change."""
     mean_log_probability: float | None = None
     timings: Timings = Timings()
     latency_ms: float = 0.0
     """From the request to its answer, as the caller of the daemon sees it."""
 
 
+TRIES, RETRY_S = 20, 0.5
+"""How often and when it is asked again where the engine was still busy with the policy before."""
 AskForEdit = Callable[[DaemonClient, EditScenario], Awaitable[EditAnswer]]
 
 
@@ -50,7 +56,7 @@ class EditPolicy:
     what: str
     ask: AskForEdit
     model: str = ""
-    """The base model of its daemon; empty: the installation's."""
+    """The model of its daemon for next edits; empty: the installation's."""
     question: str = ""
     """Policies with the same question have the daemon read the same prompt; empty: it reads none."""
 
@@ -82,9 +88,13 @@ def _next_edit(eagerness: Eagerness | None, *, adapter: str | None = None) -> As
             adapter=adapter,
             time_budget_ms=TIME_BUDGET_MS,
         )
-        began = time.perf_counter()
-        answer = await client.next_edit(request)
-        latency_ms = 1000 * (time.perf_counter() - began)
+        for _ in range(TRIES):
+            began = time.perf_counter()
+            answer = await client.next_edit(request)
+            latency_ms = 1000 * (time.perf_counter() - began)
+            if answer.silence is not EditSilence.SUPERSEDED:
+                break
+            await asyncio.sleep(RETRY_S)
         edit = answer.edit
         return EditAnswer(
             change=None if edit is None else LineChange(edit.start, split_lines(edit.old), split_lines(edit.new)),
@@ -92,11 +102,18 @@ def _next_edit(eagerness: Eagerness | None, *, adapter: str | None = None) -> As
             detail=answer.detail,
             why="" if edit is None else edit.why,
             confidence=answer.confidence,
+            tokens=answer.tokens,
+            mean_log_probability=mean_of(answer.log_probability, answer.tokens),
             timings=answer.timings,
             latency_ms=latency_ms,
         )
 
     return ask
+
+
+def mean_of(total: float | None, count: int) -> float | None:
+    """Return the mean of a known total."""
+    return None if total is None or not count else round(total / count, 4)
 
 
 async def _fill(client: DaemonClient, scenario: EditScenario) -> EditAnswer:
@@ -117,6 +134,7 @@ async def _fill(client: DaemonClient, scenario: EditScenario) -> EditAnswer:
     return EditAnswer(
         change=insertion(lines, line, column, answer.text, over=answer.replace_after),
         confidence=answer.confidence,
+        tokens=answer.timings.decode_tokens,
         timings=answer.timings,
         latency_ms=1000 * (time.perf_counter() - began),
     )

@@ -21,14 +21,18 @@ class EditTrial(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing was suggested, as the daemon says it."""
     away: int | None = None
     """Lines between the cursor and what was suggested; null without a suggestion."""
+    distant: bool | None = None
+    """Whether it does not begin in the window around the cursor."""
     size: int | None = None
     """Lines of the longer side of what was suggested, without those that stay."""
     confidence: float | None = None
     """How likely the edit that was written is right, also where it was not suggested for that."""
     tokens: int = 0
-    """Tokens that the model wrote."""
+    """Tokens of the lines that this edit changes."""
     mean_log_probability: float | None = None
     """Of these tokens; null: not known."""
+    decoded: int = 0
+    """Tokens that the model wrote, at all places that it was asked for."""
     prompt_tokens: int = 0
     prompt_reused: int = 0
     latency_ms: float = 0.0

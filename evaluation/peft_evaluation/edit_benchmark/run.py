@@ -33,7 +33,7 @@ from peft_evaluation.edit_benchmark.results import (
     SuggestedText,
 )
 from peft_evaluation.edit_benchmark.scenarios import EditAmount, EditScenario, digest_of, lines_between, make_scenarios
-from peft_evaluation.edit_benchmark.scores import place_found, scores
+from peft_evaluation.edit_benchmark.scores import is_distant, place_found, scores
 from peft_evaluation.journal import Journal
 from peft_evaluation.typing_benchmark.figures import local_machine
 from peft_tuning.events import Loading
@@ -42,6 +42,8 @@ from peft_tuning.installation import Installation
 RUN, JOURNAL = "run.json", "trials.jsonl"
 STALE = "other_lines"
 """The reason for suggesting nothing where a suggestion is for other lines than the document has: no editor shows it."""
+REFUSED = "refused"
+"""The same where the daemon refuses the request."""
 LEAST_REPOSITORIES, LEAST_LANGUAGES = 8, 4
 _LIBRARIES = ("peft-daemon", "xllamacpp")
 _QUICK = "A quick run has too few scenarios for more than a look: its intervals say how wide."
@@ -175,7 +177,11 @@ class _Trials:
                 self._report(policy, scenario, passed / number * (count - number) if number else 0.0)
                 answer = EditAnswer()
                 if policy.question:
-                    answer = await policy.ask(await daemons.client(policy.model), scenario)
+                    client = await daemons.client(policy.model)
+                    try:
+                        answer = await policy.ask(client, scenario)
+                    except InvalidInput as error:  # e.g. longer than the model's context: an editor shows nothing
+                        answer = EditAnswer(silence=REFUSED, detail=str(error))
                 self._keep(policy, scenario, answer)
 
     def _keep(self, policy: EditPolicy, scenario: EditScenario, answer: EditAnswer) -> None:
@@ -194,9 +200,11 @@ class _Trials:
             scores=found,
             silence=silence,
             away=None if changed is None else lines_between(changed, scenario.line),
+            distant=None if changed is None else is_distant(scenario, changed),
             size=None if changed is None else max(len(changed.old), len(changed.new)),
             confidence=answer.confidence,
-            tokens=timings.decode_tokens,
+            tokens=answer.tokens,
+            decoded=timings.decode_tokens,
             mean_log_probability=answer.mean_log_probability,
             prompt_tokens=timings.prompt_tokens,
             prompt_reused=timings.prompt_reused,

@@ -109,6 +109,12 @@ def place_found(scenario: EditScenario) -> bool | None:
     )
 
 
+def is_distant(scenario: EditScenario, change: LineChange) -> bool:
+    """Whether a change does not begin in the window around the cursor."""
+    windows = places(moment_of(scenario))[:1]
+    return not any(each.start <= change.start < each.end for each in windows)
+
+
 def moment_of(scenario: EditScenario) -> Moment:
     """Return a scenario as the daemon looks at it."""
     return Moment(
