@@ -70,7 +70,7 @@ def suggestions(report: EditBenchReport, policy: str, *, written: bool) -> list[
         Suggestion(
             facts[trial.scenario].repository,
             facts[trial.scenario].kind is ScenarioKind.ANSWER,
-            trial.scores.exact,
+            trial.scores.of_commit,
             features_of(trial),
         )
         for trial in report.trials
@@ -142,7 +142,7 @@ def main() -> None:
     answers = sum(each.kind is ScenarioKind.ANSWER for each in report.scenarios)
     silences = len(report.scenarios) - answers
     has_answer = np.array([each.has_answer for each in found])
-    print("\nthreshold  shown  exact %  quiet %  false per 100 shown")
+    print("\nthreshold  shown  right %  quiet %  false per 100 shown")
     for threshold in THRESHOLDS:
         kept = predicted >= threshold
         shown, good = int(kept.sum()), int((kept & (right > 0)).sum())

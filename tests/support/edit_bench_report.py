@@ -47,6 +47,7 @@ def trials() -> list[EditTrial]:
                 scores=EditScores(
                     shown=shown,
                     exact=exact,
+                    of_commit=exact,
                     similarity=1.0 if exact else 0.0,
                     quiet=None if answer else not shown,
                     reversal=1.0 if number == 1 else 0.0,

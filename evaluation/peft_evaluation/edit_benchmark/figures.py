@@ -54,6 +54,13 @@ FIGURES: Mapping[str, EditFigure] = {
         lambda trial, facts: _has_answer(trial, facts) and trial.scores.shown,
         lambda trial: float(trial.scores.exact),
     ),
+    "of_commit": EditFigure("of the commit", MetricKind.RATE, _has_answer, lambda trial: float(trial.scores.of_commit)),
+    "of_commit_shown": EditFigure(
+        "of the commit if shown",
+        MetricKind.RATE,
+        lambda trial, facts: _has_answer(trial, facts) and trial.scores.shown,
+        lambda trial: float(trial.scores.of_commit),
+    ),
     "similarity": EditFigure("edit similarity", MetricKind.MEAN, _has_answer, lambda trial: trial.scores.similarity),
     "quiet": EditFigure("quiet rate", MetricKind.RATE, _has_none, lambda trial: float(trial.scores.quiet or False)),
     "false": EditFigure(
@@ -94,7 +101,7 @@ def compare_policies(
 ) -> tuple[Comparison, ...]:
     """Compare the first policy with each other one, scenario by scenario; p is adjusted for their number."""
     found: list[Comparison] = []
-    for figure in ("exact", "quiet", "similarity"):
+    for figure in ("exact", "of_commit", "quiet", "similarity"):
         values = {name: _values(figure, (t for t in trials if t.policy == name), scenarios) for name in names}
         others = [name for name in names[1:] if values[name].keys() & values[names[0]].keys()]
         first = (names[0], values[names[0]])

@@ -18,10 +18,10 @@ from peft_evaluation.scorers.metrics import MetricKind
 
 TITLE = "Benchmark of next edits"
 _BY = {
-    "distance": ("Where an edit is right, by its distance to the cursor", ("exact", "shown", "similarity")),
+    "distance": ("Where an edit is right, by its distance to the cursor", ("exact", "of_commit", "shown")),
     "kind": ("Where none is right, by the reason", ("quiet",)),
-    "language": ("By language", ("exact", "quiet", "false")),
-    "repository": ("By repository", ("exact", "quiet", "false")),
+    "language": ("By language", ("exact", "of_commit", "quiet")),
+    "repository": ("By repository", ("exact", "of_commit", "quiet")),
 }
 """The tables of groups: their headings and figures."""
 _WORDS = {

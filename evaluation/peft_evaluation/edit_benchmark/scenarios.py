@@ -89,6 +89,8 @@ class EditScenario:
     kind: ScenarioKind
     distance: AnswerDistance | None
     lines: Lines
+    after: Lines
+    """The document as the commit left it."""
     history: History
     line: int
     column: int
@@ -279,6 +281,7 @@ class _FileScenarios:
             kind=kind,
             distance=distance,
             lines=lines,
+            after=self.file.after,
             history=history,
             line=line,
             column=column,

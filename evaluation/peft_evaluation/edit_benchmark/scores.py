@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import Indel, Levenshtein
 
 from peft_core.code.edits import LineChange, Lines, join_lines
 from peft_daemon.next_edit.moment import KnownEdit, Moment
@@ -19,6 +19,8 @@ class EditScores(msgspec.Struct, frozen=True, kw_only=True):
     shown: bool
     exact: bool = False
     """The document after it is the document after the answer; never where nothing is right."""
+    of_commit: bool = False
+    """It is the answer, or another change that the commit goes on with, whole or whole lines of it."""
     similarity: float = 0.0
     """Of the changed lines after it to those after the answer; 0 without a suggestion or an answer."""
     quiet: bool | None = None
@@ -29,7 +31,7 @@ class EditScores(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def false(self) -> bool:
         """Whether something was suggested that is not what is right."""
-        return self.shown and not self.exact and not self.quiet
+        return self.shown and not self.of_commit and not self.quiet
 
 
 def scores(scenario: EditScenario, change: LineChange | None) -> EditScores:
@@ -41,9 +43,11 @@ def scores(scenario: EditScenario, change: LineChange | None) -> EditScores:
     if scenario.answer is None:
         finishes = scenario.kind is ScenarioKind.HALF_WORD and is_insertion_at(change, scenario.line, scenario.column)
         return EditScores(shown=True, quiet=finishes, reversal=reversal(scenario, change))
+    exact = is_exact(scenario.lines, change, scenario.answer)
     return EditScores(
         shown=True,
-        exact=is_exact(scenario.lines, change, scenario.answer),
+        exact=exact,
+        of_commit=exact or leads_to(scenario.lines, change, scenario.after),
         similarity=similarity(scenario.lines, change, scenario.answer),
         reversal=reversal(scenario, change),
     )
@@ -53,6 +57,13 @@ def is_exact(lines: Lines, change: LineChange, answer: LineChange) -> bool:
     """Whether two changes make the same document, apart from white space at the ends of its lines."""
     one, other = change.apply(lines), answer.apply(lines)
     return len(one) == len(other) and all(a.rstrip() == b.rstrip() for a, b in zip(one, other, strict=True))
+
+
+def leads_to(lines: Lines, change: LineChange, after: Lines) -> bool:
+    """Whether a change is whole lines of what leads from a document to a later one, white space at line ends aside."""
+    now, then, end = ([each.rstrip() for each in text] for text in (lines, change.apply(lines), after))
+    made = Indel.distance(now, then)
+    return made > 0 and Indel.distance(now, end) - Indel.distance(then, end) == made
 
 
 def similarity(lines: Lines, change: LineChange, answer: LineChange) -> float:

@@ -28,17 +28,19 @@ def test_figures_count_the_scenarios_that_they_are_of(report: EditBenchReport) -
         "exact": 0.667,
         "shown": 0.667,
         "exact_shown": 1.0,
+        "of_commit": 0.667,
+        "of_commit_shown": 1.0,
         "similarity": 0.667,
         "quiet": 0.833,
         "false": 0.2,
         "reversal": 0.2,
     }
     assert {name: each.count for name, each in ours.items()} == {
-        **dict.fromkeys(("exact", "shown", "similarity", "quiet"), COUNT // 2),
-        "exact_shown": 4,
+        **dict.fromkeys(("exact", "of_commit", "shown", "similarity", "quiet"), COUNT // 2),
+        **dict.fromkeys(("exact_shown", "of_commit_shown"), 4),
         **dict.fromkeys(("false", "reversal"), 5),
     }
-    assert set(nothing) == {"exact", "shown", "similarity", "quiet"}
+    assert set(nothing) == {"exact", "of_commit", "shown", "similarity", "quiet"}
     assert (nothing["exact"].value, nothing["quiet"].value) == (0.0, 1.0)
     assert all(each.low <= each.value <= each.high for each in (*ours.values(), *nothing.values()))
 
@@ -59,7 +61,7 @@ def test_waiting_is_of_requests_that_were_made_first(report: EditBenchReport) ->
 
 def test_the_first_policy_is_compared_with_the_others_scenario_by_scenario(report: EditBenchReport) -> None:
     found = {each.metric: each for each in report.comparisons}
-    assert set(found) == {"exact", "quiet", "similarity"}
+    assert set(found) == {"exact", "of_commit", "quiet", "similarity"}
     assert (found["exact"].won, found["exact"].lost, found["quiet"].lost) == (4, 0, 1)
     assert all(each.judgement is Judgement.NO_DIFFERENCE for each in found.values())
 

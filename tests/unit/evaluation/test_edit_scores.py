@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from rapidfuzz.distance import Indel
 
-from peft_core.code.edits import EditedPlace, LineChange, Lines
+from peft_core.code.edits import EditedPlace, LineChange, Lines, line_changes
 from peft_evaluation.edit_benchmark.scenarios import AnswerDistance, EditScenario, ScenarioKind
 from peft_evaluation.edit_benchmark.scores import (
     insertion,
     is_exact,
     is_insertion_at,
+    leads_to,
     place_found,
     reversal,
     scores,
@@ -36,6 +40,7 @@ def scenario(
         kind=kind,
         distance=AnswerDistance.NEAR if kind is ScenarioKind.ANSWER else None,
         lines=NOW,
+        after=ANSWER.apply(NOW) if kind is ScenarioKind.ANSWER else NOW,
         history=(EditedPlace("a.py", RENAMED, 0.0),),
         line=line,
         column=column,
@@ -65,6 +70,36 @@ def test_the_answer_is_exact_however_many_lines_around_it_are_written_again() ->
     for change in (ANSWER, whole):
         assert scores(scenario(), change).exact
         assert scores(scenario(), change).similarity == 1.0
+
+
+@given(LINES, LINES, st.data())
+def test_each_change_that_leads_to_a_later_text_leads_to_it_in_any_order(
+    now: Lines, after: Lines, data: st.DataObject
+) -> None:
+    changes_made = line_changes(now, after)
+    assume(changes_made)
+    # Those above it are not made: it is moved to where it would begin without them.
+    which = data.draw(st.integers(0, len(changes_made) - 1))
+    start = changes_made[which].start - sum(each.growth for each in changes_made[:which])
+    only = LineChange(start, changes_made[which].old, changes_made[which].new)
+    if [each.rstrip() for each in only.apply(now)] != [each.rstrip() for each in now]:
+        assert leads_to(now, only, after) or is_not_shortest(now, after)
+    assert not leads_to(now, LineChange(0, (), ("zzz",)), after)
+    assert not leads_to(after, LineChange(0, after, (*after, "zzz")), after)
+
+
+def is_not_shortest(now: Lines, after: Lines) -> bool:
+    """Whether the changes between two texts are more than there have to be: the search for them is not exhaustive."""
+    found = sum(len(each.old) + len(each.new) for each in line_changes(now, after))
+    return found > Indel.distance([each.rstrip() for each in now], [each.rstrip() for each in after])
+
+
+def test_a_later_change_of_the_commit_is_of_it_but_not_exact() -> None:
+    moment = replace(scenario(), after=("def area(size, height):", "    return size * height", "", "print(area(3, 2))"))
+    later = scores(moment, LineChange(3, NOW[3:], ("print(area(3, 2))",)))
+    assert (later.exact, later.of_commit, later.false) == (False, True, False)
+    other = scores(moment, LineChange(3, NOW[3:], ("print(area(3, 3))",)))
+    assert (other.exact, other.of_commit, other.false) == (False, False, True)
 
 
 def test_without_a_suggestion_there_is_no_similarity_to_be_had() -> None:
@@ -124,6 +159,7 @@ def test_a_reversal_is_a_share_and_that_of_the_undone_history_is_whole(
         kind=ScenarioKind.FINISHED,
         distance=None,
         lines=after,
+        after=after,
         history=(EditedPlace("a.py", made, 0.0),),
         line=0,
         column=0,
@@ -144,6 +180,7 @@ def test_a_place_is_found_if_its_window_has_the_whole_answer() -> None:
         kind=ScenarioKind.ANSWER,
         distance=AnswerDistance.FAR,
         lines=(*NOW, *("x" for _ in range(40)), "unrelated()"),
+        after=(*NOW, *("x" for _ in range(40)), "related()"),
         history=scenario().history,
         line=0,
         column=0,
