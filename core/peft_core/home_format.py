@@ -22,7 +22,7 @@ from peft_core.errors import Conflict
 from peft_core.files import write_atomic
 from peft_core.paths import Paths
 
-HOME_FORMAT = 1
+HOME_FORMAT = 2
 
 
 class HomeFormat(msgspec.Struct, frozen=True):

@@ -169,7 +169,7 @@ async def test_a_choice_in_the_open_list_is_taken_as_typed(one: Editor) -> None:
     span = types.Range(types.Position(2, 15), types.Position(2, 18))
     params.context.selected_completion_info = types.SelectedCompletionInfo(span, "join")
     answer = await one.client.text_document_inline_completion_async(params)
-    (item,) = answer.items
+    item = answer.items[0]  # asked by hand, so there may be alternatives
     assert item.range == types.Range(types.Position(2, 15), types.Position(2, 18))
     assert item.insert_text.startswith("join(")
     params.context.selected_completion_info = types.SelectedCompletionInfo(span, "basename")

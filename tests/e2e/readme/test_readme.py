@@ -76,7 +76,9 @@ def test_the_commands_of_the_api_page_reach_the_daemon(daemon: RunningDaemon) ->
     first, *others = [block for block in re.findall(r"\n\n((?:    .*\n)+)", page) if "curl" in block]
     assert json.loads(printed(first, daemon))["status"] == "ok"
     socket = first.strip().splitlines()[0]
-    chat, infill = [printed(f"{socket}\n{block}", daemon) for block in others]
+    edit, next_edit, chat, infill = [printed(f"{socket}\n{block}", daemon) for block in others]
+    assert "for n in numbers" in edit
+    assert json.loads(next_edit) == {"start": 3, "old": "print(size(2))\n", "new": "print(area(2))\n"}
     assert "Rome" in chat
     answer = json.loads(infill)
     assert answer["content"].startswith("a + b") and answer["timings/predicted_n"] > 0
