@@ -50,6 +50,17 @@ COUNT_CLICKS = """() => {
   const count = event => { window.clicksOutsideText += event.target.closest(".view-lines") ? 0 : 1; };
   document.addEventListener("pointerdown", count, true);
 }"""
+LISTEN = """() => {
+  window.announced = [];
+  const note = () => {
+    for (const each of document.querySelectorAll(".monaco-aria-container > *")) {
+      if (each.textContent && window.announced.at(-1) !== each.textContent) window.announced.push(each.textContent);
+    }
+  };
+  for (const each of document.querySelectorAll(".monaco-aria-container")) {
+    new MutationObserver(note).observe(each, { childList: true, characterData: true, subtree: true });
+  }
+}"""
 NOTIFICATION = ".notifications-toasts .notification-list-item"
 DIALOG = ".monaco-dialog-box"
 
@@ -72,13 +83,23 @@ def _launched(playwright: Playwright) -> Browser:
 class Window:
     """One window of VS Code."""
 
-    def __init__(self, browser: Browser, url: str, *, size: tuple[int, int] = (1280, 800)) -> None:
+    def __init__(
+        self,
+        browser: Browser,
+        url: str,
+        *,
+        size: tuple[int, int] = (1280, 800),
+        sign_in: Callable[[Page], None] | None = None,
+    ) -> None:
+        """``sign_in`` does on the first page what its server wants before it shows the editor."""
         self._context = browser.new_context(viewport={"width": size[0], "height": size[1]})
         self.page: Page = self._context.new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.console: list[str] = []
         self.page.on("console", self._heard)
         self.page.goto(url)
+        if sign_in is not None:
+            sign_in(self.page)
         self.page.wait_for_selector(".monaco-workbench")
         self.page.evaluate(COUNT_CLICKS)
 
@@ -211,6 +232,11 @@ class Window:
         """Messages to be seen now."""
         return self.page.locator(NOTIFICATION).all_text_contents()
 
+    def listen(self) -> Callable[[], list[str]]:
+        """Note what is announced to a screen reader from now on; returns what gives it."""
+        self.page.evaluate(LISTEN)
+        return lambda: [each.replace("\u00a0", " ") for each in self.page.evaluate("window.announced")]
+
     def text(self, name: str) -> str:
         """The lines to be seen of an open document."""
         return _lines(self.page.locator(f'.editor-instance .monaco-editor[data-uri*="{name}"]').first)
@@ -233,9 +259,12 @@ class Window:
         """Press the button of this title above the editor."""
         self.page.locator(f'.editor-actions [aria-label^="{title}"]').first.click()
 
-    def buttons(self) -> list[str]:
-        """The words of the buttons above the editor; empty for those with an icon alone."""
-        return self.page.locator(".editor-actions .action-label").all_text_contents()
+    def buttons(self) -> list[tuple[str, float]]:
+        """The buttons above the editor: what each says when the mouse rests on it, and its width in pixels."""
+        found = self.page.locator(".editor-actions .action-label").all()
+        return [
+            (each.get_attribute("aria-label") or "", (each.bounding_box() or {"width": 0})["width"]) for each in found
+        ]
 
     def unsaved(self) -> list[str]:
         """Files with changes that are not on the disk."""

@@ -79,7 +79,9 @@ def test_an_accepted_edit_is_what_the_difference_showed(window: Window, shown: S
     assert wide <= 1280, "no line goes on behind the edge"
     window.picture(PICTURES / "proposal.png")
     window.page.locator(".monaco-workbench.hc-black").wait_for()
-    assert [each for each in window.buttons() if each] == ["Accept", "Discard"]
+    accept, discard, *others = window.buttons()
+    assert (accept[0], discard[0]) == ("Accept Proposal (Ctrl+Enter)", "Discard Proposal (Ctrl+Backspace)")
+    assert len({width for _, width in (accept, discard, *others)}) == 1, "icons, as the editor's own beside them"
     right = window.difference().bounding_box()
     assert right is not None
     assert right["x"] + right["width"] <= 1280
