@@ -70,6 +70,12 @@ def vscode() -> Path:
 
 
 @pytest.fixture(scope="session")
+def machine_settings() -> Mapping[str, Any]:
+    """The settings of a machine on which these tests type."""
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
 def environ(model_file: Path, models_dir: Path) -> Iterator[Mapping[str, str]]:
     """An installation with the model and the adapters of the package; the first window starts its daemon."""
     root = Path(tempfile.mkdtemp(prefix="pd-"))  # not tmp_path: a socket path has room for 103 bytes
