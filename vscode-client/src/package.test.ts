@@ -100,4 +100,12 @@ describe("package.json", () => {
       expect(code, command).toMatch(new RegExp(`\\b${name}\\b[:,(]|\\b${name},`));
     }
   });
+
+  it("says of each picture in its pages what is to be seen on it", () => {
+    const guide = readdirSync(join(ROOT, "media/walkthrough")).map((name) => `media/walkthrough/${name}`);
+    const pages = ["README.md", ...guide].filter((name) => name.endsWith(".md"));
+    const told = pages.flatMap((name) => [...read(name).matchAll(/!\[([^\]]*)\]/g)].map(([, text = ""]) => text));
+    expect(told.length).toBeGreaterThan(3);
+    expect(told.filter((text) => text.split(" ").length < 4)).toEqual([]);
+  });
 });
