@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 
 import psutil
 from lsprotocol import types
-from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams, PyglsError
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams, JsonRpcMethodNotFound, PyglsError
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
@@ -135,7 +135,9 @@ class PeftLanguageServer(LanguageServer):
 
     def report_server_error(self, error: Exception, source: type[PyglsError | JsonRpcException]) -> None:
         """Log a message that could not be handled; it is never shown in a dialog."""
-        log.error("%s: %s", source.__name__, error)
+        # Some editors ask for what was never announced (Kate, for the symbols of each document) and show each error.
+        level = logging.INFO if isinstance(error, JsonRpcMethodNotFound) else logging.ERROR
+        log.log(level, "%s: %s", source.__name__, error)
 
 
 def create(params: Mapping[str, Any]) -> PeftLanguageServer:
