@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
 from support.notebooks import sources, write_notebook
 from support.running_daemon import found_daemon, run_cli
 from support.vscode_window import Window
@@ -157,3 +159,47 @@ def test_a_cell_of_a_notebook_knows_a_name_of_the_cell_before(window: Window, fo
     window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
     window.save()
     assert sources(file) == [first, "## Europe", f"europe = fetch_q{ghost}"]
+
+
+def test_code_for_a_comment_in_a_cell_of_a_notebook_is_suggested_below_it(
+    window: Window, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "prices.ipynb"
+    first, wish = "prices = [3, 5, 8]", "# a loop that prints each price\n"
+    write_notebook(file, ("code", first), ("code", ""))
+    window.open_notebook(file)
+    window.focus_cell(2)
+    window.type(wish)
+    ghost = window.wait_ghost(lambda text: "print(price)" in text)
+    window.keys("Tab")
+    window.until(window.ghost, lambda text: text != ghost, "end of the suggestion")
+    window.save()
+    assert sources(file) == [first, f"{wish}{ghost}"]
+    exec("\n".join(sources(file)), {})
+    assert capsys.readouterr().out.split() == ["3", "5", "8"]
+
+
+def test_the_editor_s_keys_go_through_alternatives_and_tab_takes_the_one_that_is_shown(
+    window: Window, shown: Show
+) -> None:
+    text = "prices = [3, 5, 8]\n\nname = "
+    file = shown("alternatives.py", text)
+
+    def first_and_next() -> tuple[str, str]:
+        window.keys("Escape")
+        window.until(window.ghost, lambda seen: not seen, "end of the suggestion")
+        window.keys("Alt+Backslash")
+        first = window.wait_ghost()
+        window.keys("Alt+BracketRight")
+        return first, window.wait_ghost()
+
+    # A machine that is busy may have no time for a second one.
+    first, other = window.until(first_and_next, lambda seen: seen[0] != seen[1], "another alternative")
+    window.keys("Alt+BracketLeft")
+    assert window.wait_ghost() == first
+    window.keys("Alt+BracketRight")
+    assert window.wait_ghost() == other
+    window.keys("Tab")
+    window.until(window.ghost, lambda seen: seen != other, "end of the suggestion")
+    window.save()
+    assert file.read_text() == f"{text}{other}"
