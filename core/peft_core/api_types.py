@@ -365,6 +365,8 @@ class FeedbackRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     text_agreed: bool = False
     """The user has agreed in the editor that text is kept. Without it only numbers are, unless the daemon's own
     setting says that text is."""
+    next_edit: bool = False
+    """A next edit, which changes lines that exist; what is learned of completions does not use it."""
 
     def counts(self) -> FeedbackRequest:
         """The same with numbers only: no text, and not where it was."""

@@ -341,9 +341,11 @@ class _Sums:
 
 
 def summarize(rows: Iterable[FeedbackRow]) -> list[FeedbackSummary]:
-    """Summarize feedback by adapter and language, the most used first."""
+    """Summarize feedback on completions by adapter and language, the most used first; next edits are no part of it."""
     found: dict[tuple[str, str, str], _Sums] = {}
     for row in rows:
+        if row.record.next_edit:
+            continue
         adapter = row.record.adapter
         key = (adapter.name if adapter else BASE, adapter.digest if adapter else "", row.record.language)
         found.setdefault(key, _Sums()).add(row)

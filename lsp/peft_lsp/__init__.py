@@ -15,6 +15,11 @@ CURSOR_NOTIFICATION = "peft-daemon/cursor"
 DISMISSED_NOTIFICATION = "peft-daemon/dismissed"
 """From the client: the user refused the suggestion that is shown at a position."""
 
+INLINE_EDIT_METHOD = "textDocument/copilotInlineEdit"
+"""From the client: a request for the next edit, as plugins for other servers make it."""
+INLINE_EDIT_NOTIFICATIONS = ("textDocument/didShowInlineEdit", "textDocument/didFocus")
+"""What such plugins tell besides."""
+
 GENERATE_COMMAND = "peft-daemon.generate"
 PROPOSE_COMMAND = "peft-daemon.propose"
 EDIT_COMMAND = "peft-daemon.edit"

@@ -28,6 +28,7 @@ from peft_core.api_types import (
 )
 from peft_core.decisions import DecisionReport, RequestDecision, WhyAnswer, WhyQuery
 from peft_core.errors import Conflict, PeftDaemonError, Unavailable, error_line
+from peft_core.next_edit_types import NextEditRequest, NextEditResponse
 from peft_core.paths import Paths
 from peft_core.status_types import EngineState, LearningStatus
 from peft_core.tasks import BackgroundTasks
@@ -251,6 +252,20 @@ class DaemonConnection:
             return await self._ask(self._client, request, lambda _: None)
         except PeftDaemonError as error:
             log.info("%s", error.line)
+            return None
+
+    async def next_edit(self, request: NextEditRequest) -> NextEditResponse | None:
+        """Return the next edit, or why there is none; None if the daemon cannot be asked now.
+
+        Cancelling ends the search. The status does not show it, and errors are only logged.
+        """
+        if self._client is None or self._board.status.state is ServerState.LOADING:
+            self.start()
+            return None
+        try:
+            return await self._client.next_edit(request)
+        except PeftDaemonError as error:
+            log.info("no next edit: %s", error.line)
             return None
 
     async def warm(self, request: CompleteRequest) -> bool:

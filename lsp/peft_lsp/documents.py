@@ -71,11 +71,7 @@ class DocumentSnapshot:
     @property
     def real_path(self) -> str | None:
         """The same with the real folder in place of links to it, by which the daemon knows a repository's adapter."""
-        if self.path is None:
-            return None
-        folder, name = os.path.split(self.path)
-        real = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118  (pathlib is slow, and this runs per key)
-        return real if len(real) <= MAX_PATH_CHARS else self.path
+        return None if self.path is None else real_path(self.path)
 
     @property
     def is_empty_or_binary(self) -> bool:
@@ -404,6 +400,13 @@ def shift_position(position: TextPosition, edit: ContentChange) -> TextPosition:
     if position[0] == edit.end[0]:
         return line, offset + position[1] - edit.end[1]
     return position[0] + line - edit.end[0], position[1]
+
+
+def real_path(path: str) -> str:
+    """Return a file's path with the real folder in place of links to it; the same path where that is too long."""
+    folder, name = os.path.split(path)
+    real = os.path.join(os.path.realpath(folder), name)  # noqa: PTH118  (pathlib is slow, and this runs per key)
+    return real if len(real) <= MAX_PATH_CHARS else path
 
 
 def begins_with_word(text: str) -> bool:

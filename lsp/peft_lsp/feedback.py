@@ -50,6 +50,8 @@ class SuggestionContext:
     latency_ms: float
     kept: Literal["counts", "text", "off"] | bool | None = None
     """The editor's setting ``feedback`` for its document."""
+    next_edit: bool = False
+    """It changes lines that exist, wherever the cursor is."""
 
 
 class FeedbackReporter:
@@ -190,6 +192,7 @@ def feedback_record(
         confidence=response.confidence,
         latency_ms=round(context.latency_ms),
         text_agreed=context.kept == "text",
+        next_edit=context.next_edit,
     )
     return record.counts() if context.kept == "counts" else record
 

@@ -29,6 +29,8 @@ from peft_lsp import (
     COMPLETION_TRIGGERS,
     CURSOR_NOTIFICATION,
     DISMISSED_NOTIFICATION,
+    INLINE_EDIT_METHOD,
+    INLINE_EDIT_NOTIFICATIONS,
     SERVER_NAME,
 )
 from peft_lsp.client import Client
@@ -44,6 +46,7 @@ from peft_lsp.handlers.initialize import (
 from peft_lsp.handlers.text_document_code_action import code_action
 from peft_lsp.handlers.text_document_completion import completion
 from peft_lsp.handlers.text_document_inline_completion import inline_completion
+from peft_lsp.handlers.text_document_inline_edit import inline_edit, take_no_notice
 from peft_lsp.handlers.workspace_execute_command import COMMAND_HANDLERS, with_protocol_errors
 from peft_lsp.session import Session
 from peft_lsp.transport import DelayedEnd, FirstAnswerFilter, Handshake, MessageInput
@@ -161,6 +164,9 @@ def create(params: Mapping[str, Any]) -> PeftLanguageServer:
     handle(types.NOTEBOOK_DOCUMENT_DID_SAVE, notifications.notebook_did_save)
     handle(types.WORKSPACE_DID_CHANGE_CONFIGURATION, notifications.did_change_configuration)
     handle(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS, notifications.did_change_workspace_folders)
+    handle(INLINE_EDIT_METHOD, inline_edit)
+    for told in INLINE_EDIT_NOTIFICATIONS:
+        handle(told, take_no_notice)
     handle(CURSOR_NOTIFICATION, notifications.cursor_moved)
     handle(DISMISSED_NOTIFICATION, notifications.dismissed)
     for name, command in COMMAND_HANDLERS.items():

@@ -20,6 +20,7 @@ from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoar
 from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
 from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
 from peft_lsp.learning import LearningWatcher
+from peft_lsp.next_edits import NextEdits
 from peft_lsp.notebooks import OpenNotebooks
 from peft_lsp.prefetch import Continuations, Prefetch, likely_position
 from peft_lsp.recent_edits import RecentEdits
@@ -70,6 +71,14 @@ class Session:
         self.prefetch = Prefetch(self.warm_up)
         self.recent_edits = RecentEdits(self.documents, self.daemon.context_changed, self.folders.around)
         self.refusals = Refusals()
+        self.next_edits = NextEdits(
+            self.id,
+            documents=self.documents,
+            daemon=self.daemon,
+            settings=self.settings,
+            folders=self.folders,
+            wait=self.debounce.wait,
+        )
         self.silences = Silences(self.daemon.report_decisions, self.folders.around)
         self.learning = LearningWatcher(self.daemon, client, lambda: self.folders.paths, self.board.learning)
         self.exiting = False
@@ -93,15 +102,18 @@ class Session:
         self.recent_edits.close()
         self.learning.close()
         self.silences.close()
-        await self.feedback.close()
+        await self._report_outcomes()
         await self.daemon.close()
 
     def settle(self) -> None:
         """Report the outcome of the last suggestions; call it from another thread than the handlers'."""
         if self._loop is not None:
-            settled = asyncio.run_coroutine_threadsafe(self.feedback.close(), self._loop)
+            settled = asyncio.run_coroutine_threadsafe(self._report_outcomes(), self._loop)
             with contextlib.suppress(TimeoutError):
                 settled.result(2 * MAX_SETTLE_S)
+
+    async def _report_outcomes(self) -> None:
+        await asyncio.gather(self.feedback.close(), self.next_edits.feedback.close())
 
     def request_at(self, snapshot: DocumentSnapshot, settings: EditorSettings, *, purpose: str) -> CompleteRequest:
         """Make a request at the snapshot's cursor, with the settings for its document."""
@@ -171,7 +183,8 @@ class Session:
             if response.text:
                 self.silences.note(snapshot, Decider.CANCELLED, "before the answer came", dropped=response)
 
-        response = await self.daemon.complete(request, drop)
+        with self.next_edits.completing(snapshot.uri):
+            response = await self.daemon.complete(request, drop)
         if response is None:
             self.silences.note(snapshot, Decider.CONNECTION, self.daemon.trouble[:MAX_DETAIL_CHARS])
             return None

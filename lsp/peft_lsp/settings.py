@@ -60,6 +60,8 @@ class EditorSettings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Show the complete lines after this time, and the rest when it is ready; 0: show all of it when it is ready."""
     eagerness: Literal["low", "medium", "high", "auto", "all"] = "auto"
     """How readily suggestions are shown that nobody asked for by hand; ``all``: however unsure the model is."""
+    next_edits: Literal["off", "on"] = "off"
+    """Whether changes of existing lines are suggested, also away from the cursor, that follow from what was changed."""
     feedback: Literal["counts", "text", "off"] | bool | None = None
     """What is recorded on this machine about suggestions: numbers, also the text around them, or nothing. Null or true:
     as the daemon's own setting says. False: nothing."""

@@ -138,9 +138,9 @@ class Editor:
         place = {"uri": uri, "position": {"line": line, "character": character}}
         self.client.protocol.notify("peft-daemon/cursor", place)
 
-    def dismiss(self, uri: str, line: int, character: int) -> None:
+    def dismiss(self, uri: str, line: int, character: int, *, next_edit: bool = False) -> None:
         """Refuse the suggestion that is shown."""
-        place = {"uri": uri, "position": {"line": line, "character": character}}
+        place = {"uri": uri, "position": {"line": line, "character": character}, "nextEdit": next_edit}
         self.client.protocol.notify("peft-daemon/dismissed", place)
 
     def inline_params(
@@ -161,6 +161,16 @@ class Editor:
         )
         assert isinstance(answer, types.InlineCompletionList)
         return list(answer.items)
+
+    async def next_edit(self, uri: str, line: int, character: int, *, automatic: bool = False) -> list[dict[str, Any]]:
+        """The next edit of a document, as plugins for next edits ask for it."""
+        asked = {
+            "textDocument": {"uri": uri, "version": self._versions[uri]},
+            "position": {"line": line, "character": character},
+            "context": {"triggerKind": 2 if automatic else 1},
+        }
+        answer = await self.client.protocol.send_request_async("textDocument/copilotInlineEdit", asked)
+        return [_plain(edit) for edit in answer.edits]
 
     async def command(self, name: str, *arguments: Any) -> Any:
         """Run a command of the server."""
@@ -276,3 +286,10 @@ def taken(text: str, proposal: dict[str, Any]) -> str:
 def uri_of(path: Path) -> str:
     """The URI of a file."""
     return path.absolute().as_uri()
+
+
+def _plain(value: Any) -> Any:
+    """What pygls made an object of, as it was."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(each) for name, each in value._asdict().items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value

@@ -102,7 +102,7 @@ def regression(outcomes: Iterable[tuple[float, bool]]) -> tuple[float, float]:
 
 
 def _outcome(record: FeedbackRequest) -> tuple[float, bool] | None:
-    if record.confidence is None:
+    if record.confidence is None or record.next_edit:
         return None
     return record.confidence, record.outcome is not Outcome.REJECTED
 

@@ -31,12 +31,15 @@ def did_open(session: Session, params: types.DidOpenTextDocumentParams) -> None:
 def did_change(session: Session, params: types.DidChangeTextDocumentParams) -> None:
     """``textDocument/didChange``: apply the editor's edits."""
     uri = params.text_document.uri
+    session.next_edits.history.changing(session.documents.get(uri))
     changes = session.documents.change(params)
     session.continuations.stop(uri)
     session.feedback.document_changed(uri, changes)
     session.refusals.edited(uri, changes)
     session.prefetch.edited(uri, changes)
     session.recent_edits.edited(uri, changes)
+    whole = any(isinstance(each, types.TextDocumentContentChangeWholeDocument) for each in params.content_changes)
+    session.next_edits.changed(uri, changes, replaced=whole)
 
 
 def did_save(session: Session, params: types.DidSaveTextDocumentParams) -> None:
@@ -91,6 +94,7 @@ def _open(session: Session, documents: Iterable[OpenDocument]) -> None:
         # Some clients open a document again without closing it; positions in its old text are invalid then.
         session.feedback.document_closing(document.uri)
         session.refusals.forget(document.uri)
+        session.next_edits.closing(document.uri)
         session.documents.add(document)
         session.prefetch.opened(document.uri)
     session.documents_changed()
@@ -103,6 +107,7 @@ def _close(session: Session, uris: Iterable[str]) -> None:
         session.feedback.document_closing(uri)
         session.recent_edits.closing(uri)
         session.refusals.forget(uri)
+        session.next_edits.closing(uri)
         session.documents.close(uri)
         session.settings.forget(uri)
     session.documents_changed()
@@ -123,10 +128,16 @@ def cursor_moved(session: Session, params: Any) -> None:
 
 
 def dismissed(session: Session, params: Any) -> None:
-    """``peft-daemon/dismissed``: the user refused what is shown, and with it what would grow out of it."""
+    """``peft-daemon/dismissed``: the user refused what is shown, and with it what would grow out of it.
+
+    With ``nextEdit: true`` it is the next edit that is shown there.
+    """
     if (place := _place(session, DISMISSED_NOTIFICATION, params)) is None:
         return
     uri, position = place
+    if getattr(params, "nextEdit", None) is True:
+        session.next_edits.refuse(uri, position)
+        return
     session.continuations.stop(uri)
     if session.refusals.refuse(uri, position):
         session.feedback.dismiss(uri)

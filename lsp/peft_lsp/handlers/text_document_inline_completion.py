@@ -59,13 +59,29 @@ async def inline_completion(session: Session, params: types.InlineCompletionPara
     session.prefetch.completion_requested(snapshot)
     response = await session.complete(snapshot, request)
     if response is None or not response.text:
-        return NOTHING
+        return await _next_edit(session, target, settings, began) if response and automatic else NOTHING
     answers = [response]
     if response.more:
         session.continuations.follow(snapshot, request, response)
     elif not automatic:
         answers += await _alternatives(session, request, response)
     return _shown(session, target, answers, settings, began, automatic=automatic)
+
+
+async def _next_edit(
+    session: Session, target: _Target, settings: EditorSettings, began: float
+) -> types.InlineCompletionList:
+    """Return the next edit where it only changes the rest of the cursor's line, for an editor that asks for no other.
+
+    It is asked for when the model had no completion, so no completion waits for it.
+    """
+    if session.next_edits.shown_apart or target.chosen:
+        return NOTHING
+    found = await session.next_edits.find(target.snapshot, settings, automatic=True)
+    answer = found.at_cursor(target.snapshot) if found else None
+    if answer is None:
+        return NOTHING
+    return _shown(session, target, [answer], settings, began, automatic=True, next_edit=True)
 
 
 async def _alternatives(session: Session, request: CompleteRequest, first: CompleteResponse) -> list[CompleteResponse]:
@@ -90,6 +106,7 @@ def _shown(
     began: float,
     *,
     automatic: bool,
+    next_edit: bool = False,
 ) -> types.InlineCompletionList:
     snapshot, typed = target.snapshot, target.typed
     first = target.chosen + snapshot.with_line_ends(answers[0].text)
@@ -106,7 +123,7 @@ def _shown(
         suggestion_id = response.id
         if settings.feedback not in ("off", False):
             latency_ms = 1000 * (time.monotonic() - began)
-            context = SuggestionContext(snapshot, typed, text, response, latency_ms, settings.feedback)
+            context = SuggestionContext(snapshot, typed, text, response, latency_ms, settings.feedback, next_edit)
             if shown:
                 suggestion_id = session.feedback.offer(shown, context)
             else:

@@ -73,6 +73,7 @@ async def accepted(session: Session, params: types.ExecuteCommandParams) -> None
     """Note that the editor inserted a suggestion; argument: the id that came with it."""
     (id_,) = msgspec.convert(params.arguments or [], tuple[str])
     session.feedback.accept(id_)
+    session.next_edits.feedback.accept(id_)
 
 
 async def restart(session: Session, _: types.ExecuteCommandParams) -> None:

@@ -57,10 +57,10 @@ class LearnableExamples:
 
 
 def accepted_suggestions(rows: Iterable[FeedbackRow]) -> Iterator[AcceptedSuggestion]:
-    """Yield the suggestions that were wanted and whose text may be used, as they were when looked at again."""
+    """Yield the completions that were wanted and whose text may be used, as they were when looked at again."""
     for row in rows:
         record, weight = row.record, _weight(row)
-        if row.has_text and weight:
+        if row.has_text and weight and not record.next_edit:
             yield AcceptedSuggestion(
                 id=f"feedback/{row.id}",
                 path=record.path,
