@@ -43,8 +43,9 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def variance(values):
-    """The mean of the squared distances from the mean."""
+def middle(values):
+    """Half way between the smallest value and the largest."""
+    low = min(values)
     '''
 CALENDAR = '"""Calendar."""\n\n# a function that tells whether a year is a leap year'
 SETTINGS = {
@@ -141,7 +142,7 @@ def typing(window: Window, media: Path) -> None:
     window.keys("Control+End")
     film = Film(window)
     film.shoot()
-    for text in ("m = ", "\nreturn "):
+    for text in ("high = ", "\nreturn "):
         for letter in text:
             window.type(letter)
             film.shoot()
