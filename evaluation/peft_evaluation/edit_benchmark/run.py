@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from peft_evaluation.edit_benchmark.policies import EditAnswer, EditPolicy, choo
 from peft_evaluation.edit_benchmark.report import write_report
 from peft_evaluation.edit_benchmark.results import (
     EditBenchReport,
+    EditFigures,
     EditTrial,
     JournaledTrial,
     ScenarioFacts,
@@ -284,7 +285,7 @@ def _report(
         places_found=places_found(facts.values()),
         scenarios=tuple(facts.values()),
         trials=tuple(trials),
-        notes=tuple(_notes(request, list(facts.values()))),
+        notes=(*_notes(request, list(facts.values())), *_partial(policies, len(facts))),
     )
 
 
@@ -300,6 +301,15 @@ def _notes(request: EditBenchRequest, facts: Sequence[ScenarioFacts]) -> list[st
             f"give {LEAST_REPOSITORIES} in {LEAST_LANGUAGES} or more."
         )
     return notes
+
+
+def _partial(policies: Mapping[str, EditFigures], scenarios: int) -> list[str]:
+    """Return a note for each policy that was not asked everywhere, as its run was interrupted."""
+    return [
+        f"{name} was asked in {each.trials} of {scenarios} scenarios only: continue it with `--resume --policy {name}`."
+        for name, each in policies.items()
+        if each.trials < scenarios
+    ]
 
 
 def _require_free(request: EditBenchRequest) -> None:

@@ -98,6 +98,9 @@ async def test_an_interrupted_run_goes_on_where_it_was_and_takes_further_policie
 
     one = replace(request_, resume=True, policies=choose_edit_policies(("nothing",)))
     await benched(one, service)
+    notes = " ".join(EDITS.read(request_.folder).notes)
+    assert "fill was asked in" in notes
+    assert "nothing was asked in" not in notes
     await benched(replace(request_, resume=True), service)
     after = journal.read_bytes()
     assert after.startswith(before)
