@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from peft_core.api_types import Eagerness, FeedbackRequest, Outcome
@@ -56,6 +57,12 @@ def test_outcomes_of_earlier_days_count_and_those_without_a_confidence_do_not() 
     eagerness.note(record(0.5, Outcome.ACCEPTED))
     eagerness.remember([record(0.7, Outcome.REJECTED), record(None, Outcome.ACCEPTED)])
     assert eagerness.outcomes == 2
+
+
+def test_outcomes_of_next_edits_do_not_count() -> None:
+    eagerness = EagernessFromFeedback()
+    eagerness.note(msgspec.structs.replace(record(0.5, Outcome.ACCEPTED), next_edit=True))
+    assert eagerness.outcomes == 0
 
 
 def test_the_regression_finds_what_the_outcomes_were_drawn_from() -> None:

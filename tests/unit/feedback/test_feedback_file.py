@@ -285,6 +285,10 @@ def test_nothing_is_no_line() -> None:
     assert summarize([]) == []
 
 
+def test_next_edits_are_no_part_of_the_shares_of_completions() -> None:
+    assert summarize([row(Outcome.ACCEPTED, next_edit=True)]) == []
+
+
 def test_each_adapter_and_language_has_its_shares_and_the_most_used_comes_first() -> None:
     rows = [
         row(Outcome.REJECTED, language="go"),

@@ -105,6 +105,7 @@ def test_valid_settings_are_used() -> None:
         "delayMs": 300,
         "showAfterMs": 0,
         "eagerness": "low",
+        "nextEdits": "on",
         "feedback": False,
         "completion": "always",
     }

@@ -90,7 +90,8 @@ def test_what_was_refused_or_has_no_text_or_is_of_another_repository_is_not_lear
     refused = row(own, "never(1)", outcome=Outcome.REJECTED, kept=None)
     without = FeedbackRow(2, BEFORE, str(own.root), row(own, "never(2)").record)
     foreign = row(other, "never(3)")
-    assert accepted_in((refused, without, foreign), own.root) == ()
+    edit = row(own, "never(4)", next_edit=True)
+    assert accepted_in((refused, without, foreign, edit), own.root) == ()
 
 
 def test_what_came_after_the_newest_commit_waits_for_the_next_one(own: OwnRepository) -> None:
