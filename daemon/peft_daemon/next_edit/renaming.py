@@ -1,21 +1,43 @@
-"""Next edits that need no model: a word that the user put in place of another, put in its place elsewhere too.
+"""Next edits that need no model: the uses of what the user gave another name.
 
-Where an edit replaced every ``old`` of its lines by ``new``, the other lines of the document that have ``old`` are
-likely to get ``new`` as well: the uses of what was renamed. The nearest run of such lines is suggested.
+Where an edit gave the function, class, parameter or variable that its line defines another name, the lines that use
+the old one are likely to get the new one: the nearest of them is suggested. Names only: what stands in comments and
+strings is left alone. Of a parameter or a variable, the uses are those in the same block.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from peft_core.code.edits import LineChange
-from peft_daemon.next_edit.moment import Moment
+from peft_core.code.edits import LineChange, join_lines
+from peft_core.code.lexer import LexerState, scan
+from peft_daemon.next_edit.moment import KnownEdit, Moment
 
-MIN_WORD = 3
-"""Characters of a word that is replaced; shorter ones mean something else elsewhere."""
-_TOKEN = re.compile(r"[A-Za-z_]\w*|\s+|.")
+MIN_NAME = 3
+"""Characters of a name; shorter ones mean something else elsewhere."""
+MOST_LINES = 6
+"""Lines that are suggested at once."""
+_TOKEN = re.compile(r"[A-Za-z_$][\w$]*|\s+|.")
+_DEFINED = r"(?:def|class|func|function|fn|type|struct|interface|enum|trait|record|impl|mod|macro)"
+_DEFINITION = re.compile(rf"\b{_DEFINED}\s+(?:\([^()]*\)\s*)?([A-Za-z_$][\w$]*)")
+_HEAD = re.compile(rf"\b{_DEFINED}\b[^(]*\((.*)")
+_PARAMETER = re.compile(r"(?:^|[(,])\s*(?:\*{0,2}|&|mut |final |readonly )*([A-Za-z_$][\w$]*)\s*(?=[:,)=?\s]|$)")
+_VARIABLE = re.compile(r"^\s*(?:let|const|var|val|mut|final|static|\s)*([A-Za-z_$][\w$]*)\s*(?::[^=]*)?(?::=|=(?!=))")
+
+
+@dataclass(frozen=True)
+class _Definition:
+    """A name that was changed where it is defined."""
+
+    old: str
+    new: str
+    line: int
+    """Of the definition."""
+    everywhere: bool
+    """It is known in the whole document, not in its block alone."""
 
 
 def renamed_words(change: LineChange) -> Mapping[str, str]:
@@ -33,34 +55,96 @@ def renamed_words(change: LineChange) -> Mapping[str, str]:
                 continue
             if not (one.isidentifier() and other.isidentifier() and words.setdefault(one, other) == other):
                 return {}
-    return {} if set(words) & set(new) or any(len(each) < MIN_WORD for each in words) else words
+    return {} if set(words) & set(new) or any(len(each) < MIN_NAME for each in words) else words
 
 
 def renaming(moment: Moment) -> LineChange | None:
-    """Return the nearest lines that still have a word which the newest edit replaced, with the new one; None if none.
+    """Return the nearest lines that use the old name of what the newest edit renamed, with the new one; None if none.
 
-    Lines below the cursor come before those above it.
+    Lines below the cursor come before those above it. While the cursor is at the new name it is still being typed.
     """
-    if not moment.edits:
+    if not moment.edits or not moment.edits[-1].here:
         return None
-    words = renamed_words(moment.edits[-1].change)
-    if not words:
+    found = _definition(moment, moment.edits[-1])
+    if found is None or _at_name(moment, found.new):
         return None
-    pattern = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(words, key=len, reverse=True)))})\b")
-    changed = [each.change for each in moment.edits if each.here]
-
-    def applies(at: int) -> bool:
-        inside = any(each.start <= at < each.new_end for each in changed)
-        return not inside and pattern.search(moment.lines[at]) is not None
-
-    below = range(moment.line + 1, len(moment.lines))
-    first = next((at for at in (*below, *range(moment.line, -1, -1)) if applies(at)), None)
-    if first is None:
+    name = re.compile(rf"(?<![\w$]){re.escape(found.old)}(?![\w$])")
+    uses = _uses(moment, found, name)
+    below = [at for at in sorted(uses) if at > moment.line]
+    if not uses:
         return None
-    while first > 0 and applies(first - 1):
-        first -= 1
+    first = below[0] if below else max(uses)
     last = first
-    while last + 1 < len(moment.lines) and applies(last + 1):
+    while last + 1 in uses and last + 1 - first < MOST_LINES:
         last += 1
     old = moment.lines[first : last + 1]
-    return LineChange(first, old, tuple(pattern.sub(lambda found: words[found[0]], line) for line in old))
+    return LineChange(first, old, tuple(uses[at] for at in range(first, last + 1)))
+
+
+def _definition(moment: Moment, edit: KnownEdit) -> _Definition | None:
+    words = renamed_words(edit.change)
+    if len(words) != 1:
+        return None
+    ((old, new),) = words.items()
+    for at, line in enumerate(edit.change.new, edit.change.start):
+        if (whole := _DEFINITION.search(line)) is not None and whole[1] == new:
+            return _Definition(old, new, at, everywhere=True)
+        if (head := _HEAD.search(line)) is not None and new in _PARAMETER.findall(head[1]):
+            return _Definition(old, new, at, everywhere=False)
+        if (variable := _VARIABLE.match(line)) is not None and variable[1] == new:
+            return _Definition(old, new, at, everywhere=False)
+    return None
+
+
+def _at_name(moment: Moment, name: str) -> bool:
+    """Whether the cursor is in a name, or behind its last character."""
+    line = moment.lines[moment.line] if moment.line < len(moment.lines) else ""
+    return any(match.start() <= moment.column <= match.end() for match in _TOKEN.finditer(line) if match[0] == name)
+
+
+def _reach(moment: Moment, found: _Definition) -> Iterator[int]:
+    """Yield the lines in which the name is known, without those that the history has."""
+    changed = [each.change for each in moment.edits if each.here]
+    if found.everywhere:
+        lines = range(len(moment.lines))
+    else:
+        end = found.line + 1
+        own = _indentation(moment.lines[found.line])
+        is_head = _HEAD.search(moment.lines[found.line]) is not None
+        while end < len(moment.lines) and (
+            not moment.lines[end].strip()
+            or _indentation(moment.lines[end]) > own
+            or (not is_head and _indentation(moment.lines[end]) == own)
+        ):
+            end += 1
+        lines = range(found.line + 1, end)
+    return (at for at in lines if not any(each.start <= at < each.new_end for each in changed))
+
+
+def _uses(moment: Moment, found: _Definition, name: re.Pattern[str]) -> Mapping[int, str]:
+    """Return the lines in whose code the old name stands, each with the new one."""
+    candidates = [at for at in _reach(moment, found) if name.search(moment.lines[at])]
+    uses: dict[int, str] = {}
+    scanned, state = 0, LexerState()
+    for at in candidates:
+        state = scan(join_lines(moment.lines[scanned:at]), moment.language, state).state
+        scanned = at
+        if (line := _renamed(moment, at, state, name, found.new)) is not None:
+            uses[at] = line
+    return uses
+
+
+def _renamed(moment: Moment, at: int, state: LexerState, name: re.Pattern[str], new: str) -> str | None:
+    """Return a line, which begins in ``state``, with the new name; None where the old is not used in its code."""
+    line, parts, begin = moment.lines[at], [], 0
+    for match in name.finditer(line):
+        before = line[: match.start()]
+        # A member or a word of another name's path is something else.
+        if scan(before, moment.language, state).state.code and not before.rstrip().endswith((".", "::", "->")):
+            parts += [line[begin : match.start()], new]
+            begin = match.end()
+    return "".join((*parts, line[begin:])) if parts else None
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -67,9 +67,9 @@ def test_a_word_that_was_replaced_everywhere_is_renamed() -> None:
 
 
 def test_the_nearest_uses_of_a_renamed_word_are_suggested() -> None:
-    lines = ("size()", "def area():", "    pass", "resize()", "x = size()", "y = size() + size()", "", "size()")
+    lines = ("size()", "def area():", "    pass", "resize()", "x = size()", "y = size() + size()", "", "size()  # size")
     edit = KnownEdit("a.py", LineChange(1, ("def size():",), ("def area():",)), here=True)
-    now = Moment(path="a.py", language="python", lines=lines, line=1, column=8, edits=(edit,))
+    now = Moment(path="a.py", language="python", lines=lines, line=1, column=11, edits=(edit,))
     assert renaming(now) == LineChange(4, lines[4:6], ("x = area()", "y = area() + area()"))
 
 
@@ -82,3 +82,21 @@ def test_edits_that_do_not_fit_the_document_are_left_out() -> None:
     ]
     found = of_request(NextEditRequest(text=join_lines(LINES), line=0, column=0, edits=edits, path="a.py"))
     assert [(each.path, each.here) for each in found.edits] == [("a.py", True), ("b.py", False)]
+
+
+def test_a_name_is_not_renamed_while_it_is_typed_nor_in_words_that_are_no_code() -> None:
+    lines = ("def area():", '    """The', "    size()", '    """', 'print("size")  # size', "shape.size()")
+    edit = KnownEdit("a.py", LineChange(0, ("def size():",), ("def area():",)), here=True)
+    at_name, behind = (
+        Moment(path="a.py", language="python", lines=(*lines, *more), line=0, column=column, edits=(edit,))
+        for column, more in ((8, ("size()",)), (11, ()))
+    )
+    assert renaming(at_name) is None
+    assert renaming(behind) is None
+
+
+def test_a_parameter_is_renamed_in_its_own_block() -> None:
+    lines = ("def area(side):", "    return width * width", "", "width = 3")
+    edit = KnownEdit("a.py", LineChange(0, ("def area(width):",), ("def area(side):",)), here=True)
+    now = Moment(path="a.py", language="python", lines=lines, line=0, column=15, edits=(edit,))
+    assert renaming(now) == LineChange(1, (lines[1],), ("    return side * side",))
