@@ -13,8 +13,8 @@ from typing import NamedTuple
 from peft_core.api_types import Eagerness
 from peft_daemon.next_edit.answer import EditDraft
 
-RENAMING_CONFIDENCE = 0.6
-"""How often the nearest use of a renamed word was changed in just that way."""
+RENAMING_CONFIDENCE = 0.55
+"""How often the commit did the same to the nearest use of a renamed name (docs/next-edit.md)."""
 
 
 class GateWeights(NamedTuple):
@@ -35,10 +35,10 @@ WEIGHTS = GateWeights(bias=1.0, total=1.2, unknown=-0.1, lines=-0.3, distant=-0.
 
 LEAST: dict[Eagerness | None, float] = {
     None: 0.0,
-    Eagerness.LOW: 0.8,
-    Eagerness.MEDIUM: 0.6,
-    Eagerness.AUTO: 0.6,
-    Eagerness.HIGH: 0.4,
+    Eagerness.LOW: 0.7,
+    Eagerness.MEDIUM: 0.5,
+    Eagerness.AUTO: 0.5,
+    Eagerness.HIGH: 0.3,
 }
 """The least confidence at which an edit is shown."""
 

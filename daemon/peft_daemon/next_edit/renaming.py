@@ -18,8 +18,6 @@ from peft_daemon.next_edit.moment import KnownEdit, Moment
 
 MIN_NAME = 3
 """Characters of a name; shorter ones mean something else elsewhere."""
-MOST_LINES = 6
-"""Lines that are suggested at once."""
 _TOKEN = re.compile(r"[A-Za-z_$][\w$]*|\s+|.")
 _DEFINED = r"(?:def|class|func|function|fn|type|struct|interface|enum|trait|record|impl|mod|macro)"
 _DEFINITION = re.compile(rf"\b{_DEFINED}\s+(?:\([^()]*\)\s*)?([A-Za-z_$][\w$]*)")
@@ -59,26 +57,19 @@ def renamed_words(change: LineChange) -> Mapping[str, str]:
 
 
 def renaming(moment: Moment) -> LineChange | None:
-    """Return the nearest lines that use the old name of what the newest edit renamed, with the new one; None if none.
+    """Return the nearest line that uses the old name of what was renamed, with the new one; None if there is none.
 
     Lines below the cursor come before those above it. While the cursor is at the new name it is still being typed.
     """
-    if not moment.edits or not moment.edits[-1].here:
-        return None
-    found = _definition(moment, moment.edits[-1])
-    if found is None or _at_name(moment, found.new):
-        return None
-    name = re.compile(rf"(?<![\w$]){re.escape(found.old)}(?![\w$])")
-    uses = _uses(moment, found, name)
-    below = [at for at in sorted(uses) if at > moment.line]
-    if not uses:
-        return None
-    first = below[0] if below else max(uses)
-    last = first
-    while last + 1 in uses and last + 1 - first < MOST_LINES:
-        last += 1
-    old = moment.lines[first : last + 1]
-    return LineChange(first, old, tuple(uses[at] for at in range(first, last + 1)))
+    for edit in reversed(moment.edits):
+        found = _definition(moment, edit) if edit.here else None
+        if found is None or _at_name(moment, found.new):
+            continue
+        uses = _uses(moment, found)
+        if uses:
+            at = min(uses, key=lambda line: (line <= moment.line, abs(line - moment.line)))
+            return LineChange(at, (moment.lines[at],), (uses[at],))
+    return None
 
 
 def _definition(moment: Moment, edit: KnownEdit) -> _Definition | None:
@@ -121,8 +112,9 @@ def _reach(moment: Moment, found: _Definition) -> Iterator[int]:
     return (at for at in lines if not any(each.start <= at < each.new_end for each in changed))
 
 
-def _uses(moment: Moment, found: _Definition, name: re.Pattern[str]) -> Mapping[int, str]:
+def _uses(moment: Moment, found: _Definition) -> Mapping[int, str]:
     """Return the lines in whose code the old name stands, each with the new one."""
+    name = re.compile(rf"(?<![\w$]){re.escape(found.old)}(?![\w$])")
     candidates = [at for at in _reach(moment, found) if name.search(moment.lines[at])]
     uses: dict[int, str] = {}
     scanned, state = 0, LexerState()

@@ -70,7 +70,11 @@ def test_the_nearest_uses_of_a_renamed_word_are_suggested() -> None:
     lines = ("size()", "def area():", "    pass", "resize()", "x = size()", "y = size() + size()", "", "size()  # size")
     edit = KnownEdit("a.py", LineChange(1, ("def size():",), ("def area():",)), here=True)
     now = Moment(path="a.py", language="python", lines=lines, line=1, column=11, edits=(edit,))
-    assert renaming(now) == LineChange(4, lines[4:6], ("x = area()", "y = area() + area()"))
+    assert renaming(now) == LineChange(4, lines[4:5], ("x = area()",))
+    taken = KnownEdit("a.py", LineChange(4, ("x = size()",), ("x = area()",)), here=True)
+    lines = (*lines[:4], "x = area()", *lines[5:])
+    then = Moment(path="a.py", language="python", lines=lines, line=4, column=10, edits=(edit, taken))
+    assert renaming(then) == LineChange(5, lines[5:6], ("y = area() + area()",))
 
 
 def test_edits_that_do_not_fit_the_document_are_left_out() -> None:
