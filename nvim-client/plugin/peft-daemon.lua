@@ -22,6 +22,8 @@ plug("i", "accept-line", call("accept", "line"), "accept its next line")
 plug("i", "dismiss", call("dismiss"), "refuse the suggestion")
 plug("i", "next", call("next"), "show the next alternative")
 plug("i", "suggest", call("suggest"), "suggest now")
+plug({ "n", "i" }, "next-edit", call("next_edit"), "go to the next edit, or apply it")
+plug({ "n", "i" }, "dismiss-next-edit", call("dismiss_next_edit"), "refuse the next edit")
 plug({ "n", "i" }, "toggle", call("toggle"), "suggestions on or off")
 plug({ "n", "i" }, "generate", call("generate"), "generate code from this comment")
 

@@ -16,6 +16,7 @@ local M = {}
 ---@field root_markers string[]
 ---@field settings table the server's settings (docs/editors.md)
 ---@field auto boolean suggest while typing
+---@field next_edits boolean suggest changes of other lines
 ---@field keys peft_daemon.Keys|false
 
 ---@type peft_daemon.Options
@@ -25,6 +26,7 @@ local DEFAULTS = {
   root_markers = { ".peft-daemon.toml", ".git" },
   settings = {},
   auto = true,
+  next_edits = false,
   keys = {
     accept = "<Tab>",
     accept_word = "<M-Right>",
@@ -50,6 +52,7 @@ function M.set(given)
     root_markers = "table",
     settings = "table",
     auto = "boolean",
+    next_edits = "boolean",
     keys = "table",
   }
   for name, value in pairs(given) do
@@ -69,6 +72,9 @@ function M.set(given)
     end
   end
   M.options = vim.tbl_deep_extend("force", vim.deepcopy(DEFAULTS), given)
+  if M.options.settings.nextEdits == nil then
+    M.options.settings.nextEdits = M.options.next_edits and "on" or "off"
+  end
 end
 
 return M

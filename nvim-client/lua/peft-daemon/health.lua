@@ -64,6 +64,18 @@ local function check_clients()
   end
 end
 
+local function check_next_edits()
+  if not config.options.next_edits then
+    vim.health.info("next edits are off (:help peft-daemon-next-edits)")
+  elseif vim.fn.hasmapto("<Plug>(peft-daemon-next-edit)", "n") == 0 then
+    vim.health.warn("next edits are on, but no key goes to them", {
+      'vim.keymap.set("n", "<Tab>", "<Plug>(peft-daemon-next-edit)")',
+    })
+  else
+    vim.health.ok("next edits are on")
+  end
+end
+
 local function check_keys()
   if not config.options.keys then
     vim.health.info("no keys; map <Plug>(peft-daemon-accept) and others (:help peft-daemon-keys)")
@@ -107,6 +119,7 @@ function M.check()
 
   vim.health.start("this Neovim")
   check_clients()
+  check_next_edits()
   check_keys()
 end
 

@@ -4,6 +4,7 @@ local client = require("peft-daemon.client")
 local config = require("peft-daemon.config")
 local ghost = require("peft-daemon.ghost")
 local keys = require("peft-daemon.keys")
+local next_edit = require("peft-daemon.next_edit")
 local suggestion = require("peft-daemon.suggestion")
 
 local M = {}
@@ -30,7 +31,13 @@ local function watch()
   on({ "LspAttach", "BufEnter", "CursorMoved" }, function()
     client.notify_position("peft-daemon/cursor")
   end)
-  on("ColorScheme", ghost.define_highlights)
+  on({ "TextChanged", "TextChangedI", "InsertLeave" }, next_edit.follow_change)
+  on({ "CursorMoved", "CursorMovedI", "WinScrolled", "WinResized" }, next_edit.follow)
+  on("BufLeave", next_edit.hide)
+  on("ColorScheme", function()
+    ghost.define_highlights()
+    next_edit.define_highlights()
+  end)
   on("FileType", function(event)
     if vim.bo[event.buf].buftype == "" and not client.executable() then
       client.tell_once(client.missing())
@@ -47,6 +54,7 @@ function M.setup(options)
     return
   end
   ghost.define_highlights()
+  next_edit.define_highlights()
   if is_set_up then
     client.change_settings({})
   else
@@ -74,6 +82,10 @@ M.suggest = suggestion.suggest
 M.is_shown = suggestion.is_shown
 M.is_asking = suggestion.is_asking
 M.visible = suggestion.visible
+M.next_edit = next_edit.next
+M.dismiss_next_edit = next_edit.dismiss
+M.is_asking_next_edit = next_edit.is_asking
+M.visible_next_edit = next_edit.visible
 
 ---Turn suggestions off in this Neovim, or on again. Asking by hand goes on.
 function M.toggle()
