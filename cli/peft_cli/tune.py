@@ -51,6 +51,10 @@ def tune(
         list[str] | None,
         typer.Option(metavar="FOLDER[=LICENCE]", help="Tune on the sources below a plain folder; may be repeated."),
     ] = None,
+    edits: Annotated[
+        bool,
+        typer.Option("--edits", help="With --repo or --code: learn next edits from the commits of these repositories."),
+    ] = False,
     ignore: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help="With --code: leave these files out, as in a .gitignore; repeatable."),
@@ -148,6 +152,7 @@ def tune(
     Example:
       peft-daemon tune --repo . --plan
       peft-daemon tune --repo . --budget 10m
+      peft-daemon tune --repo . --edits
       peft-daemon tune --dataset conala --method ia3 --json
     """
     follow_parent()
@@ -156,7 +161,7 @@ def tune(
 
     from peft_cli.progress_view import NoteLines
     from peft_tuning import methods
-    from peft_tuning.budget import most_documents
+    from peft_tuning.budget import MAX_DOCUMENTS, most_documents
     from peft_tuning.data.datasets.sources import DataLocations
     from peft_tuning.data.repository.documents import HELD_OUT_HOLES
     from peft_tuning.installation import Installation
@@ -171,6 +176,12 @@ def tune(
             why="exactly one of --dataset, --repo and --code",
             fix="e.g. `peft-daemon tune --repo .`; `peft-daemon datasets list` shows the data sets",
         )
+    if edits and dataset:
+        raise InvalidInput(
+            "--edits goes with --repo or --code",
+            why="edits are learned from the commits of git repositories",
+            fix="e.g. `peft-daemon tune --repo . --edits`",
+        )
     if repo is None and budget:
         raise InvalidInput(
             "--budget goes with --repo only",
@@ -183,9 +194,9 @@ def tune(
     chosen = method or methods.default_for("cuda" if torch.cuda.is_available() else "cpu").id
     budget_s = None if repo is None else _budget(budget, unlimited=bool(epochs or max_steps or limit))
     own_shape = bool(rank or alpha or dora or rslora or init)
-    begun = _start(installation, repo, chosen, start, own_shape=own_shape)
+    begun = _start(installation, repo, chosen, start, own_shape=own_shape, edits=edits)
     sizes = _RepositorySizes(
-        documents=most_documents(budget_s),
+        documents=min(most_documents(budget_s), limit or MAX_DOCUMENTS) if edits else most_documents(budget_s),
         holes=max(gate_holes, HELD_OUT_HOLES),
         learned=documents_learned(paths, begun.lease.digest) if begun else frozenset(),
         seen=_seen(installation, repo, begun),
@@ -194,7 +205,7 @@ def tune(
     own = DataLocations.resolve(
         installation.settings, paths, data=data, progress=NoteLines(), fetch=download, columns=parse_columns(column)
     )
-    source, load = _source(own, dataset, repo, code or [], ignore or [], prompt_tokens, sizes)
+    source, load = _source(own, dataset, repo, code or [], ignore or [], prompt_tokens, sizes, edits=edits)
     adapter_name = name or derive_name(source, chosen)
     options = _validated(
         MethodOptions,
@@ -298,6 +309,8 @@ def _source(
     ignore: list[str],
     prompt_tokens: int | None,
     sizes: _RepositorySizes,
+    *,
+    edits: bool,
 ) -> tuple[str, Callable[[OnProgress[Loading]], DataSet]]:
     """Return a word for the adapter's name, and a function that loads the data set.
 
@@ -312,6 +325,22 @@ def _source(
         found = without_seen(found, sizes.seen)
         return found if prompt_tokens is None else replace(found, prompt_tokens=prompt_tokens)
 
+    roots = [(Path(folder), licence) for folder, _, licence in (each.partition("=") for each in code)]
+    if edits:
+        from peft_core.code.work_trees import main_folder
+        from peft_tuning.data.edits.history import edits_data_set
+
+        word = "edits" if repo is None else f"{main_folder(repo.resolve()).name.removesuffix('.git')}-edits"
+        return word, lambda on_progress: shortened(
+            edits_data_set(
+                [(repo, "")] if repo is not None else roots,
+                name=word,
+                seed=SEED,
+                max_examples=sizes.documents,
+                ignored=ignore,
+                on_progress=on_progress,
+            )
+        )
     if repo is not None:
         from peft_core.code.work_trees import main_folder
         from peft_daemon.feedback import FeedbackStore
@@ -333,9 +362,9 @@ def _source(
     if code:
         from peft_tuning.data.repository.dataset import folders_data_set
 
-        roots = [(Path(folder), licence or "unknown") for folder, _, licence in (each.partition("=") for each in code)]
+        known = [(folder, licence or "unknown") for folder, licence in roots]
         return "code", lambda on_progress: shortened(
-            folders_data_set(roots, name="code", seed=SEED, on_progress=on_progress, ignore=ignore)
+            folders_data_set(known, name="code", seed=SEED, on_progress=on_progress, ignore=ignore)
         )
     from peft_tuning.data.datasets import catalogue
 
@@ -354,12 +383,13 @@ def _budget(given: str | None, *, unlimited: bool) -> float | None:
 
 
 def _start(
-    installation: Installation, repo: Path | None, method: str, given: str | None, *, own_shape: bool
+    installation: Installation, repo: Path | None, method: str, given: str | None, *, own_shape: bool, edits: bool
 ) -> StartingPoint | None:
     """Return the adapter to begin with: the one that is named, or for a repository the one in use if that is possible.
 
     With ``own_shape``, a rank or an initialization that was asked for, only the one that is named.
     """
+    from peft_core.api_types import Task
     from peft_daemon.engines.torch.families import family_of
     from peft_tuning.start import CONTINUED, starting_point, what_serves
 
@@ -376,7 +406,8 @@ def _start(
         return None
     with suppress(NotFound):  # without the base, which is refused with a better message
         update_shipped_adapters(installation.settings, installation.paths)
-    served = what_serves(registry, str(repo.resolve()), installation.base.sha256)
+    task = Task.EDIT if edits else Task.FILL
+    served = what_serves(registry, str(repo.resolve()), installation.base.sha256, task)
     with suppress(InvalidInput):
         return None if served is None else starting_point(registry, served, family_of(entry.family))
     return None

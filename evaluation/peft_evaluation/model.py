@@ -33,7 +33,7 @@ from peft_daemon.engines.temporary import measurement_settings, temporary_engine
 from peft_daemon.engines.torch import families
 from peft_daemon.engines.waiting import set_wait_policy
 from peft_daemon.models.catalogue import PromptFormats
-from peft_tuning.data.examples import Example, FillExample, IntentExample
+from peft_tuning.data.examples import CompletionExample, FillExample, IntentExample
 from peft_tuning.installation import Installation
 
 SEED_STEP = 1_000
@@ -44,8 +44,8 @@ SEED_STEP = 1_000
 class ModelInput:
     """One item, with what a strategy shows of it."""
 
-    example: Example
-    shown: tuple[Example, ...]
+    example: CompletionExample
+    shown: tuple[CompletionExample, ...]
     """Solved examples to show before it; if they do not all fit, the last are left out."""
     adapter: AdapterLease | None
     seed: int

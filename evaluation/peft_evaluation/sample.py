@@ -12,7 +12,7 @@ import msgspec
 from peft_core.code.document import lines_of
 from peft_evaluation.sandbox.pytest_suite import PytestSuite
 from peft_tuning.data.datasets.apps import ProblemTests
-from peft_tuning.data.examples import FillExample, IntentExample
+from peft_tuning.data.examples import CompletionExample, IntentExample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ SampleTests = FunctionTests | ProblemTests | RepositoryTests
 class Sample:
     """One question."""
 
-    example: IntentExample | FillExample
+    example: CompletionExample
     """The question and its reference answer, which may be empty if there are tests."""
     group: str = ""
     """Name of the group that reports show apart, e.g. a difficulty; empty: none."""
@@ -83,7 +83,7 @@ class SampleSet:
     part: str
     """``test``, or the part of it: ``first 100 of test``."""
     items: tuple[Sample, ...]
-    pool: tuple[IntentExample | FillExample, ...]
+    pool: tuple[CompletionExample, ...]
     """Training examples that strategies may show; none of them is an item."""
     max_tokens: int
     """Longest answer, in tokens."""

@@ -22,7 +22,7 @@ from peft_daemon.adapters.manifest import Manifest
 from peft_daemon.context.selection import CHARACTERS_PER_TOKEN, SelectionLimits
 from peft_evaluation.retrieval import Retriever, get_retriever
 from peft_evaluation.sample import Sample, SampleSet
-from peft_tuning.data.examples import Example, FillExample, IntentExample
+from peft_tuning.data.examples import CompletionExample, FillExample, IntentExample
 from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, ChunkSelector
 
 NO_SEED = 0
@@ -38,14 +38,14 @@ class Strategy:
     """Name or digest in the registry."""
     seeds: tuple[int, ...] = (NO_SEED,)
     """All items are answered once with each seed."""
-    shown: Mapping[int, Sequence[tuple[Example, ...]]] = field(default_factory=dict)
+    shown: Mapping[int, Sequence[tuple[CompletionExample, ...]]] = field(default_factory=dict)
     """By seed, then by position of the item: the examples before the question, in this order."""
     contexts: tuple[tuple[ContextChunk, ...], ...] | None = None
     """By position of the item: chunks of other files in place of the example's own; None: the example's own."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """The parameters as the report shows them."""
 
-    def examples(self, seed: int, index: int) -> tuple[Example, ...]:
+    def examples(self, seed: int, index: int) -> tuple[CompletionExample, ...]:
         """Return the examples that are shown with one item."""
         return self.shown[seed][index] if seed in self.shown else ()
 
@@ -59,7 +59,7 @@ def questions(items: Sequence[Sample]) -> list[str]:
     return [query(item.example) for item in items]
 
 
-def query(example: Example) -> str:
+def query(example: CompletionExample) -> str:
     """Return the text of an example that retrievers compare: its sentence, or the lines around its hole."""
     if isinstance(example, IntentExample):
         return example.intent

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from peft_core.api_types import Task
 from peft_core.code.document import Document, normalize_newlines
+from peft_core.code.edits import LineChange, join_lines
 from peft_core.errors import InvalidInput, PeftDaemonError
 from peft_daemon.completion import formats, prompt
 from peft_daemon.completion.formats import PromptField, PromptFormat
@@ -25,9 +26,14 @@ from peft_daemon.engines.base import Prompt
 from peft_daemon.engines.torch.base_model import LoadedBase
 from peft_daemon.engines.torch.tokenizer import LiteralTokenizer, encoder_frame
 from peft_daemon.models.catalogue import PromptFormats
-from peft_tuning.data.examples import Example, FillExample, IntentExample
+from peft_daemon.next_edit.formats import DEFAULT as DEFAULT_EDIT_FORMAT
+from peft_daemon.next_edit.formats import EditFormat, edit_format
+from peft_daemon.next_edit.prompt import MOST_FILE_CHARACTERS, answer_text, edit_prompt
+from peft_tuning.data.examples import CompletionExample, EditExample, Example, FillExample, IntentExample
 
 FENCE = "```"
+SHOWN_CHARACTERS = (MOST_FILE_CHARACTERS, MOST_FILE_CHARACTERS // 2, MOST_FILE_CHARACTERS // 4, 0)
+"""Most characters of the document around the window of an edit; the first are taken with which its prompt fits."""
 FRAME_TOKENS = 512
 """Room for a format's own text around a sentence, which does not count against the sentence's limit."""
 LEARNED_TOKENS = 192
@@ -49,6 +55,11 @@ class EncodedExample:
     """Whether the answer is the rest of its line: completion stops at a line end as it does at the end token."""
     weight: float = 1.0
     """How much each of its tokens counts in the loss."""
+    judged_tokens: int = 0
+    """The tokens of the answer that its nats are divided by where it is judged; 0: all.
+
+    Of an edit's answer, most is copied: there these are the tokens of the lines that change.
+    """
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.response)
@@ -135,7 +146,22 @@ class ExampleTokenizer:
 
 def task_of(example: Example) -> Task:
     """Return the task that completion would give the example."""
+    if isinstance(example, EditExample):
+        return Task.EDIT
     return Task.FILL if isinstance(example, FillExample) else Task.INTENT
+
+
+def edit_format_of(ids: PromptFormats) -> EditFormat:
+    """Return the format of next edits that a model is tuned in: its own, else that of our adapters."""
+    return edit_format(ids.edit) if ids.edit else DEFAULT_EDIT_FORMAT
+
+
+def format_ids(ids: PromptFormats, examples: Iterable[Example]) -> dict[str, str]:
+    """Return the ids of the formats of a run, by task; that of edits only where there are any to learn."""
+    found = {Task.FILL.value: ids.fill, Task.INTENT.value: ids.intent}
+    if any(isinstance(each, EditExample) for each in examples):
+        found[Task.EDIT.value] = edit_format_of(ids).id
+    return found
 
 
 def encode_examples(
@@ -143,14 +169,19 @@ def encode_examples(
 ) -> EncodedExamples:
     """Encode every example in the format of its task, in order."""
 
-    results = [encode_example(example, formats.of_model(ids, task_of(example)), tokens, limits) for example in examples]
+    results = [
+        encode_edit(example, edit_format_of(ids), tokens, limits)
+        if isinstance(example, EditExample)
+        else encode_example(example, formats.of_model(ids, task_of(example)), tokens, limits)
+        for example in examples
+    ]
     dropped = Counter(each.reason for each in results if isinstance(each, DroppedExample))
     kept = [(row, each) for row, each in enumerate(results) if isinstance(each, EncodedExample)]
     return EncodedExamples(tuple(each for _, each in kept), tuple(row for row, _ in kept), dict(dropped))
 
 
 def encode_example(
-    example: Example, prompt_format: PromptFormat, tokens: ExampleTokenizer, limits: TokenLimits
+    example: CompletionExample, prompt_format: PromptFormat, tokens: ExampleTokenizer, limits: TokenLimits
 ) -> EncodedExample | DroppedExample:
     """Encode one example in ``prompt_format``, or return why it cannot be trained on.
 
@@ -201,6 +232,41 @@ def encode_example(
         )
         return replace(encoded, learned=tuple(sorted(drawn)))
     return encoded
+
+
+def encode_edit(
+    example: EditExample, form: EditFormat, tokens: ExampleTokenizer, limits: TokenLimits
+) -> EncodedExample | DroppedExample:
+    """Encode an edit, or return why it cannot be trained on.
+
+    The document around the window is what gives way in a prompt that would be too long. Raises InvalidInput if the
+    format needs control tokens that the tokenizer lacks.
+    """
+    for characters in SHOWN_CHARACTERS:
+        pieces = edit_prompt(example.moment, example.place, form, most_characters=characters)
+        shown = tokens.literal.encode_prompt(pieces)
+        if len(shown) <= limits.prompt_tokens:
+            break
+    else:
+        return DroppedExample("prompt does not fit")
+    written = form.same if form.same and example.is_silent else answer_text(example.answer, form)
+    if any(stop in written.removesuffix(form.closing) for stop in form.stop):
+        return DroppedExample("answer holds a stop string of the format")
+    end = tokens.literal.special_id(form.end) if form.end else tokens.end_of_sequence
+    response = [*tokens.literal.encode_text(written), end]
+    if len(response) > limits.response_tokens:
+        return DroppedExample("answer too long")
+    change = LineChange(0, example.window, example.answer).trimmed()
+    before, after = (join_lines(example.answer[:line]) for line in (change.start, change.new_end))
+    changed = len(tokens.literal.encode_text(after)) - len(tokens.literal.encode_text(before))
+    first, last = tokens.encoder_frame
+    return EncodedExample(
+        (*first, *shown, *last),
+        tuple(response),
+        cut=characters < MOST_FILE_CHARACTERS,
+        weight=example.weight,
+        judged_tokens=max(1, changed),
+    )
 
 
 def _code_positions(segments: Prompt, pieces: Sequence[Sequence[int]], document: Document, before: int) -> list[int]:

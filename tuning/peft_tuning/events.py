@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-JUDGED = {"fill": "holes", "intent": "sentences"}
+JUDGED = {"fill": "holes", "intent": "sentences", "edit": "moments of commits"}
 """What an adapter is judged by, for each task."""
 MAX_FORGOTTEN = 0.05
 """Largest loss on general code, in nats per token, without a warning."""

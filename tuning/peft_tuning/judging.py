@@ -25,7 +25,7 @@ from peft_daemon.context.selection import SelectionLimits
 from peft_daemon.engines import factory
 from peft_daemon.engines.limits import LEAST_PROMPT_TOKENS
 from peft_tuning.budget import GATE_SHARE
-from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
+from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind
 from peft_tuning.data.repository.chunks import CONTEXT_TOKENS, ChunkSelector, selector_of_commit
 from peft_tuning.data.repository.documents import ANSWER_TOKENS
 from peft_tuning.encode import (
@@ -103,7 +103,8 @@ def judge_adapter(
             else Way("", {each: replace(made, scale=each) if each else None for each in _scales(manifest)})
         )
         tokens = ExampleTokenizer.of(base)
-        limits = LIMITS if court.repository else replace(LIMITS, response_tokens=data.response_tokens)
+        as_in_editor = court.repository is not None and Task.EDIT not in tasks
+        limits = LIMITS if as_in_editor else replace(LIMITS, response_tokens=data.response_tokens)
 
         def encode(examples: Sequence[Example]) -> EncodedExamples:
             return encode_examples(examples, installation.entry.prompt_formats, tokens, limits)
@@ -111,7 +112,8 @@ def judge_adapter(
         verdicts: list[GateVerdict] = []
         for task in tasks:
             opponent = _opponent(court, installation, task)
-            sizes = _context_sizes(installation.settings, opponent.context) if court.repository else (0,)
+            shows_context = court.repository is not None and task is Task.FILL
+            sizes = _context_sizes(installation.settings, opponent.context) if shows_context else (0,)
             holes = _holes(court, data, encode, scorer, task=task, points=len(way.points), sizes=sizes)
             if opponent.context not in holes.judged:  # its code of other files cannot be had
                 opponent = replace(opponent, context=min(holes.judged))
@@ -227,5 +229,5 @@ def _has_context(example: Example) -> bool:
 
 def _first(examples: Sequence[Example], limit: int) -> tuple[Example, ...]:
     """Return the first examples, without function bodies, which have too many right answers."""
-    usable = (each for each in examples if isinstance(each, IntentExample) or each.kind is not HoleKind.BODY)
+    usable = (each for each in examples if not (isinstance(each, FillExample) and each.kind is HoleKind.BODY))
     return tuple(islice(usable, limit))

@@ -17,7 +17,7 @@ import msgspec
 from peft_core.errors import PeftDaemonError
 from peft_core.files import private_folder, write_private
 from peft_core.paths import Paths
-from peft_tuning.data.examples import DataSet, Example, FillExample, normalized
+from peft_tuning.data.examples import DataSet, EditExample, Example, FillExample, normalized
 
 MIN_LINE_CHARS = 16
 """Characters without white space from which on a line is hardly written twice by chance."""
@@ -76,7 +76,10 @@ def is_seen(example: Example, seen: Collection[str]) -> bool:
 
 
 def _marks(example: Example, *, whole: bool) -> Iterator[str]:
-    """Yield the hash of a question, or of each long line of a hole's answer, or of the ``whole`` document."""
+    """Yield the hash of a question, of an edit's id, or of each long line of a hole's answer or ``whole`` document."""
+    if isinstance(example, EditExample):
+        yield _mark(example.id)
+        return
     if not isinstance(example, FillExample):
         yield _mark(normalized(example.intent))
         return

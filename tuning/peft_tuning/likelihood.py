@@ -44,7 +44,7 @@ class AnswerLikelihood:
     exact: bool
     """Whether greedy decoding writes it, and ends there."""
     nats: float
-    """-log p of the answer and its end, for each of its tokens."""
+    """-log p of the answer and its end, for each of its tokens; of an edit, for each token of the lines that change."""
 
 
 _Pass = tuple[Sequence[EncodedExample], tuple[torch.Tensor, torch.Tensor, nn.Module]]
@@ -119,7 +119,8 @@ class AnswerScorer:
                     end = 0
                     for example in some:
                         end += example.loss_tokens  # what is learned of its prompt comes before its answer
-                        found[id(example)] = table.answer(range(end - len(example.response), end))
+                        rows = range(end - len(example.response), end)
+                        found[id(example)] = table.answer(rows, example.judged_tokens or len(rows))
                     on_scored(len(some))
         finally:
             self._adapters.activate(None)
@@ -213,11 +214,14 @@ class _Table:
                     made.ends[row] = int(likeliest[row - start]) in ends[row]
         return made
 
-    def answer(self, rows: range) -> AnswerLikelihood:
-        """Return the likelihood of the answer whose tokens are the targets of ``rows``, the end token last."""
+    def answer(self, rows: range, judged: int) -> AnswerLikelihood:
+        """Return the likelihood of the answer whose tokens are the targets of ``rows``, the end token last.
+
+        Its nats are divided by ``judged`` tokens.
+        """
         part = slice(rows.start, rows.stop)
         zero = torch.zeros(1)
         before = torch.cat((zero, self.target[part].cumsum(dim=0)[:-1]))
         log_p = (before + self.end[part]).logsumexp(dim=0)
         written = torch.cat((zero == 0, self.likeliest[part].cumprod(dim=0)[:-1].bool()))
-        return AnswerLikelihood(bool((written & self.ends[part]).any()), -float(log_p) / len(rows))
+        return AnswerLikelihood(bool((written & self.ends[part]).any()), -float(log_p) / judged)

@@ -13,7 +13,8 @@ from peft_core.api_types import Task
 from peft_daemon.adapters.manifest import TrainingRecord
 from peft_daemon.adapters.peft_files import RECORD_FILE
 from peft_daemon.models.catalogue import ModelEntry
-from peft_tuning.data.examples import DataSet, FillExample
+from peft_tuning.data.examples import DataSet
+from peft_tuning.encode import task_of
 from peft_tuning.events import JUDGED, GateVerdict, duration
 from peft_tuning.trainer import TuneResult
 
@@ -35,8 +36,8 @@ def write_description(
 
 def tasks_of(data: DataSet) -> tuple[Task, ...]:
     """Return the tasks that the examples of a data set teach; filling in first."""
-    kinds = {Task.FILL if isinstance(each, FillExample) else Task.INTENT for each in data.train}
-    return tuple(task for task in (Task.FILL, Task.INTENT) if task in kinds)
+    kinds = {task_of(each) for each in data.train}
+    return tuple(task for task in Task if task in kinds)
 
 
 def training_record(

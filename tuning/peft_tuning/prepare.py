@@ -111,7 +111,7 @@ def prepare(
         quantization=base.quantization,
         precision=base.precision,
         data_digest=data.digest,
-        prompt_formats={"fill": formats.fill, "intent": formats.intent},
+        prompt_formats=encode.format_ids(formats, chosen[0]),
         prompt_tokens=limits.prompt_tokens,
         response_tokens=limits.response_tokens,
         method=method.id,

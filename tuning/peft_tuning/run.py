@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import psutil
 
+from peft_core.api_types import Task
 from peft_core.code.work_trees import main_folder
 from peft_core.errors import Conflict, InvalidInput, NotFound, PeftDaemonError
 from peft_core.files import private_folder, write_durable
@@ -341,6 +342,8 @@ def _refusal(installation: Installation, manifest: Manifest) -> str:
     except InvalidInput as error:
         return error.line
     if not set(manifest.tasks) & set(installation.answers):
+        if Task.EDIT in manifest.tasks:
+            return f"next edits are made by {installation.settings.edit_model}, which `edit_model` names"
         return f"sentences are answered by {installation.settings.intent_model}, which `intent_model` names"
     return ""
 

@@ -134,6 +134,11 @@ def count_commits(root: Path, *, at_most: int) -> int:
         return 0
 
 
+def is_shallow(root: Path) -> bool:
+    """Return whether the clone has the newest part of its history only."""
+    return _git(root, "rev-parse", "--is-shallow-repository").strip() == b"true"
+
+
 def tracked_files(root: Path) -> tuple[TrackedFile, ...]:
     """Return the entries of git's index below ``root``, sorted by path; a file in conflict counts once."""
     found: dict[bytes, TrackedFile] = {}

@@ -28,8 +28,13 @@ CONTEXT_LINES = 1
 """Lines shown above and below an edit of the history."""
 
 
-def edit_prompt(moment: Moment, place: Place, form: EditFormat, *, root: str = "") -> Prompt:
-    """Return the prompt that asks for the lines of ``place``; paths are shown relative to ``root``."""
+def edit_prompt(
+    moment: Moment, place: Place, form: EditFormat, *, root: str = "", most_characters: int = MOST_FILE_CHARACTERS
+) -> Prompt:
+    """Return the prompt that asks for the lines of ``place``; paths are shown relative to ``root``.
+
+    ``most_characters`` is the most of the document that is shown around the window.
+    """
     path = shown_path(moment.path, root)
     fields: dict[EditField, str] = {
         EditField.PATH: path,
@@ -40,11 +45,11 @@ def edit_prompt(moment: Moment, place: Place, form: EditFormat, *, root: str = "
     if EditField.ORIGINAL in form.fields:
         fields[EditField.ORIGINAL] = join_lines(_original(moment, place))
     if EditField.FILE in form.fields:
-        fields[EditField.FILE] = _file(moment, place)
+        fields[EditField.FILE] = _file(moment, place, most_characters)
     if EditField.ABOVE in form.fields:
         first, last = _shown_lines(len(moment.lines), place)
-        fields[EditField.ABOVE] = _limited(moment.lines[first : place.start], keep_end=True)
-        fields[EditField.BELOW] = _limited(moment.lines[place.end : last], keep_end=False)
+        fields[EditField.ABOVE] = _limited(moment.lines[first : place.start], most_characters, keep_end=True)
+        fields[EditField.BELOW] = _limited(moment.lines[place.end : last], most_characters, keep_end=False)
     past = [
         _filled(form.past_pieces, _past_fields(each, moment, root))
         for each in [each for each in moment.edits if not _is_blank(each.change)][-MOST_SHOWN_EDITS:]
@@ -124,10 +129,10 @@ def _original(moment: Moment, place: Place) -> Lines:
     return moment.before[moment.line_before(place.start) : moment.line_before(place.end)]
 
 
-def _file(moment: Moment, place: Place) -> str:
+def _file(moment: Moment, place: Place, most_characters: int) -> str:
     before = moment.before
     first, last = _shown_lines(len(before), Place(moment.line_before(place.start), moment.line_before(place.end), ""))
-    return _limited(before[first:last], keep_end=False)
+    return _limited(before[first:last], most_characters, keep_end=False)
 
 
 def _shown_lines(length: int, place: Place) -> tuple[int, int]:
@@ -137,9 +142,9 @@ def _shown_lines(length: int, place: Place) -> tuple[int, int]:
     return first, min(length, max(first + MOST_FILE_LINES, place.end))
 
 
-def _limited(lines: Lines, *, keep_end: bool) -> str:
-    """Return lines as a text of at most ``MOST_FILE_CHARACTERS``; those at one end are left out."""
-    kept, room = [], MOST_FILE_CHARACTERS
+def _limited(lines: Lines, room: int, *, keep_end: bool) -> str:
+    """Return lines as a text of at most ``room`` characters; those at one end are left out."""
+    kept = []
     for line in reversed(lines) if keep_end else lines:
         room -= len(line) + 1
         if room < 0:

@@ -6,7 +6,7 @@ et al. 2021, arXiv 2105.09938) the first 250 problems of each difficulty are use
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,15 @@ from peft_evaluation.sample import Sample, SampleSet
 from peft_tuning.data.datasets import apps
 from peft_tuning.data.datasets import catalogue as tuning
 from peft_tuning.data.datasets.sources import SEED, DataLocations, find
-from peft_tuning.data.examples import DataSet, Example, FillExample, HoleKind, IntentExample
+from peft_tuning.data.examples import (
+    CompletionExample,
+    DataSet,
+    EditExample,
+    Example,
+    FillExample,
+    HoleKind,
+    IntentExample,
+)
 from peft_tuning.data.repository.documents import ANSWER_TOKENS, learning_data_set
 from peft_tuning.events import Loading
 
@@ -44,7 +52,8 @@ def load_tuning_data(name: str, locations: DataLocations, seed: int) -> SampleSe
 
 def sample_set(data: DataSet, notes: tuple[str, ...] = ()) -> SampleSet:
     """Return the test part of ``data``; raises InvalidInput if it is empty."""
-    if not data.test:
+    test = _answerable(data.test)
+    if not test:
         raise InvalidInput(
             f"{data.name} has no test part",
             why="an evaluation needs examples that no adapter was tuned on",
@@ -53,8 +62,8 @@ def sample_set(data: DataSet, notes: tuple[str, ...] = ()) -> SampleSet:
     return SampleSet(
         name=data.name,
         part="test",
-        items=tuple(Sample(example=example, group=_group(example)) for example in data.test),
-        pool=data.train,
+        items=tuple(Sample(example=example, group=_group(example)) for example in test),
+        pool=_answerable(data.train),
         max_tokens=data.response_tokens,
         licence=data.licence,
         provenance=data.provenance,
@@ -62,7 +71,12 @@ def sample_set(data: DataSet, notes: tuple[str, ...] = ()) -> SampleSet:
     )
 
 
-def _group(example: Example) -> str:
+def _answerable(examples: Sequence[Example]) -> tuple[CompletionExample, ...]:
+    """Return what completion can be asked for; next edits have a benchmark of their own."""
+    return tuple(each for each in examples if not isinstance(each, EditExample))
+
+
+def _group(example: CompletionExample) -> str:
     return HoleKind(example.kind).value if isinstance(example, FillExample) else ""
 
 
@@ -107,7 +121,7 @@ def load_apps(locations: DataLocations, seed: int) -> SampleSet:
         name="apps",
         part="test",
         items=items,
-        pool=data.train,
+        pool=_answerable(data.train),
         max_tokens=APPS_ANSWER_TOKENS,
         licence=data.licence,
         provenance=data.provenance,

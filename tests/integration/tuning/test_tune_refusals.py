@@ -63,6 +63,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
         (("--dataset", "DATA", "--base", "no-such-model"), "no model 'no-such-model'"),
         (("--dataset", "DATA", "--budget", "5m"), "--budget goes with --repo only"),
         (("--dataset", "DATA", "--start", "absent"), "absent"),
+        (("--dataset", "DATA", "--edits"), "--edits goes with --repo or --code"),
         (("--repo", ".", "--budget", "soon"), "'soon' is not a time"),
         (("--repo", ".", "--start", "no-such-adapter", "--plan"), "no adapter 'no-such-adapter'"),
     ],

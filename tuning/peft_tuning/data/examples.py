@@ -1,8 +1,8 @@
-"""Examples that a model is tuned on: sentences with their code, and holes with the code that belongs there.
+"""Examples that a model is tuned on: sentences with their code, holes with what belongs there, and edits.
 
 Also here: how the three parts of a data set are kept apart. A split depends on the examples and the seed alone, not on
-the order of a file, the machine or the version of Python. ``datasets`` and ``repository`` make examples; ``encode``
-turns them into tokens.
+the order of a file, the machine or the version of Python. ``datasets``, ``repository`` and ``edits`` make examples;
+``encode`` turns them into tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import TypeVar
 import msgspec
 
 from peft_core.api_types import ContextChunk
+from peft_core.code.edits import Lines, join_lines
+from peft_daemon.next_edit.moment import Moment
+from peft_daemon.next_edit.places import Place
 
 MAX_SPLIT_OVERSHOOT = 1.5
 """A held-out part may have this many times its share; a file that would exceed that is used for training."""
@@ -74,8 +77,34 @@ class FillExample:
     """How much a token of it counts in the loss, relative to those of other examples."""
 
 
-Example = IntentExample | FillExample
-AnyExample = TypeVar("AnyExample", IntentExample, FillExample, Example)
+@dataclass(frozen=True, kw_only=True)
+class EditExample:
+    """A document in the middle of a change, a window of it, and the lines that belong there next."""
+
+    id: str
+    """Its commit, path and place."""
+    moment: Moment
+    place: Place
+    answer: Lines
+    """The window written again: with the next change made, or as it is where nothing follows."""
+    weight: float = 1.0
+    """How much a token of it counts in the loss, relative to those of other examples."""
+
+    @property
+    def window(self) -> Lines:
+        """The lines that are to be written again."""
+        return self.moment.lines[self.place.start : self.place.end]
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is to be changed."""
+        return self.answer == self.window
+
+
+CompletionExample = IntentExample | FillExample
+"""What completion is asked for."""
+Example = CompletionExample | EditExample
+AnyExample = TypeVar("AnyExample", IntentExample, FillExample, EditExample, CompletionExample, Example)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +155,11 @@ def normalized(text: str) -> str:
 
 
 def question(example: Example) -> str:
-    """Return the sentence, or the whole file with its hole filled; two parts must not share it."""
+    """Return the sentence, the window before and after, or the whole file; two parts must not share it."""
     if isinstance(example, IntentExample):
         return normalized(example.intent)
+    if isinstance(example, EditExample):
+        return normalized(join_lines((*example.window, *example.answer)))
     return normalized(example.prefix + example.middle + example.suffix)
 
 
@@ -208,6 +239,10 @@ def drop_overlap(
 def _content(example: Example) -> tuple[str, ...]:
     if isinstance(example, IntentExample):
         return (normalized(example.intent), example.code)
+    if isinstance(example, EditExample):
+        newest = [] if not example.moment.edits else example.moment.edits[-1:]
+        shown = [join_lines((*each.change.old, *each.change.new)) for each in newest]
+        return (join_lines(example.window), join_lines(example.answer), *shown)
     return (example.prefix, example.suffix, example.middle)
 
 

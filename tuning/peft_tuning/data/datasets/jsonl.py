@@ -21,8 +21,8 @@ from peft_core.errors import InvalidInput, NotFound
 from peft_tuning.data.datasets.rows import DataRow, read_rows
 from peft_tuning.data.datasets.sources import LocatedFiles
 from peft_tuning.data.examples import (
+    CompletionExample,
     DataSet,
-    Example,
     FillExample,
     HoleKind,
     IntentExample,
@@ -87,7 +87,7 @@ def data_set(own: OwnRows, seed: int, columns: Mapping[str, str] | None = None) 
     if marked and len(marked) < len(own.rows):
         unmarked = next(row for row in own.rows if row.values.get("split") is None)
         raise unmarked.error("split", "is missing; other rows have it")
-    parts: dict[str, list[Example]] = {"train": [], "validation": [], "test": []}
+    parts: dict[str, list[CompletionExample]] = {"train": [], "validation": [], "test": []}
     for row in own.rows:
         row_ = _as_own(_renamed(row, columns or {}))
         example = _example(row_, own.name)
@@ -120,8 +120,8 @@ def data_set(own: OwnRows, seed: int, columns: Mapping[str, str] | None = None) 
 
 
 def _completed(
-    train: list[Example], validation: list[Example], test: list[Example], seed: int
-) -> tuple[list[Example], list[Example], list[Example]]:
+    train: list[CompletionExample], validation: list[CompletionExample], test: list[CompletionExample], seed: int
+) -> tuple[list[CompletionExample], list[CompletionExample], list[CompletionExample]]:
     """Hold out of train the parts that a published split does not have."""
     rest, own_validation, own_test = split_by_hash(train, HELD_OUT_SHARE, seed)
     # The part that is there takes nothing from train.
@@ -144,7 +144,7 @@ def _renamed(row: DataRow, columns: Mapping[str, str]) -> DataRow:
     return DataRow(row.file, row.number, {**kept, **{"split": row.values.get("split")}, **named})
 
 
-def _example(row: DataRow, name: str) -> Example:
+def _example(row: DataRow, name: str) -> CompletionExample:
     intent = "intent" in row.values or "code" in row.values
     hole = any(field in row.values for field in ("prefix", "suffix", "middle"))
     if intent == hole:
@@ -219,7 +219,7 @@ def _turns(row: DataRow, field: str) -> list[tuple[str, str]]:
     return found
 
 
-def _is_empty(example: Example) -> bool:
+def _is_empty(example: CompletionExample) -> bool:
     if isinstance(example, IntentExample):
         return not example.intent.strip() or not example.code.strip()
     return not example.middle.strip() or not (example.prefix + example.suffix).strip()

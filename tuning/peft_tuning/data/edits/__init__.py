@@ -1,0 +1,1 @@
+"""Examples of next edits from histories: ``windows`` makes those of a commit, ``history`` a data set."""
