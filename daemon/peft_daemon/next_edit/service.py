@@ -16,6 +16,7 @@ import msgspec
 
 from peft_core.api_types import AdapterUse, Eagerness, FinishReason, Task, Timings
 from peft_core.code.edits import LineChange, join_lines
+from peft_core.errors import InvalidInput
 from peft_core.next_edit_types import EditSilence, NextEditRequest, NextEditResponse, SuggestedEdit
 from peft_core.privacy.files import why_off
 from peft_core.privacy.values import secret_values
@@ -99,7 +100,11 @@ class NextEditService:
             if secret_values(join_lines(moment.lines[place.start : place.end])):
                 continue  # the model is not shown secrets, so it could not write them again
             request = _generation(moment, place, who, root)
-            written, timings = await _background(who.model, request)
+            try:
+                written, timings = await _background(who.model, request)
+            except InvalidInput as error:  # the prompt does not fit into the model's context
+                found.note_broken(error.line)
+                continue
             found.note(timings)
             who.model.limits.note(timings)
             if found.take(draft(moment, place, written, who.form)):
@@ -151,6 +156,10 @@ class _Search:
         """Note that no model can be asked."""
         self._silence = EditSilence.NO_FORMAT
         self._detail = "no adapter for next edits is in use, and the model was not made for them"
+
+    def note_broken(self, detail: str) -> None:
+        """Note that a place could not be asked for."""
+        self._silence, self._detail = EditSilence.BROKEN, detail
 
     def take_renaming(self, change: LineChange) -> bool:
         """Take an edit that needs no model; True if it is shown."""
