@@ -65,7 +65,7 @@ def _middles(moment: Moment) -> Iterator[tuple[int, str]]:
         key=lambda at: (at < moment.line, abs(at - moment.line)),  # people go on downwards
     )
     for change in (each.change for each in reversed(moment.edits)):
-        for word in sorted(gone_words(change) or changed_words(change), key=len, reverse=True):
+        for word in sorted(gone_words(change) or changed_words(change), key=lambda each: (-len(each), each)):
             pattern = re.compile(rf"\b{re.escape(word)}\b")
             yield from ((at, f"`{word}` stands here too") for at in near if pattern.search(moment.lines[at]))
     for change in (each.change for each in reversed(moment.edits)):
