@@ -92,6 +92,22 @@ def test_the_use_of_a_word_that_went_is_a_place() -> None:
     assert any(each.start <= len(lines) - 1 < each.end and "`size`" in each.why for each in found)
 
 
+def test_words_of_one_length_are_looked_for_in_an_order_that_no_process_changes() -> None:
+    words = ("alder", "birch", "cedar", "ebony", "hazel", "larch", "maple", "olive")
+    gap = ("pass",) * 20
+    uses = [line for word in reversed(words) for line in (f"use({word})", *gap)]
+    change = LineChange(0, (f"def f({', '.join(words)}):",), ("def f():",))
+    edited = Moment(
+        path="trees.py",
+        language="python",
+        lines=("def f():", *gap, *uses),
+        line=0,
+        column=8,
+        edits=(KnownEdit("trees.py", change, here=True),),
+    )
+    assert [each.why for each in places(edited)[1:]] == ["`alder` stands here too", "`birch` stands here too"]
+
+
 def test_the_document_before_the_history_is_found() -> None:
     now = moment()
     assert join_lines(now.before) == join_lines(LINES).replace("def area", "def size")
