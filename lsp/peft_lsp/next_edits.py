@@ -39,6 +39,8 @@ from peft_lsp.settings import EditorSettings, SettingsCache
 
 PAUSE_S = 0.3
 """Shortest pause in typing before a next edit is looked for: it costs more than a completion, and nobody waits."""
+PAUSE_IN_WORD_S = 1.0
+"""The same while the cursor is right behind a word: half a name, used elsewhere, would be wrong."""
 MAX_DOCUMENT_KEY_CHARS = 4096
 MAX_LANGUAGE_CHARS = 200
 
@@ -89,6 +91,12 @@ class PlacedEdit:
             replace_after=replaced,
             confidence=answer.confidence,
         )
+
+
+def pause_before(snapshot: DocumentSnapshot) -> float:
+    """Return how long typing has to pause, in seconds, before a next edit is looked for."""
+    in_word = snapshot.prefix[-1:].isalnum() or snapshot.prefix.endswith("_")
+    return PAUSE_IN_WORD_S if in_word and not snapshot.word_follows else PAUSE_S
 
 
 def placed_edit(document: OpenDocument, edit: SuggestedEdit) -> tuple[TextPosition, TextPosition, str] | None:

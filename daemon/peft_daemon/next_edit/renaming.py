@@ -59,13 +59,11 @@ def renamed_words(change: LineChange) -> Mapping[str, str]:
 def renaming(moment: Moment) -> LineChange | None:
     """Return the nearest line that uses the old name of what was renamed, with the new one; None if there is none.
 
-    Lines below the cursor come before those above it. While the cursor is at the new name it is still being typed.
+    Lines below the cursor come before those above it.
     """
     for edit in reversed(moment.edits):
         found = _definition(moment, edit) if edit.here else None
-        if found is None or _at_name(moment, found.new):
-            continue
-        uses = _uses(moment, found)
+        uses = _uses(moment, found) if found is not None else {}
         if uses:
             at = min(uses, key=lambda line: (line <= moment.line, abs(line - moment.line)))
             return LineChange(at, (moment.lines[at],), (uses[at],))
@@ -85,12 +83,6 @@ def _definition(moment: Moment, edit: KnownEdit) -> _Definition | None:
         if (variable := _VARIABLE.match(line)) is not None and variable[1] == new:
             return _Definition(old, new, at, everywhere=False)
     return None
-
-
-def _at_name(moment: Moment, name: str) -> bool:
-    """Whether the cursor is in a name, or behind its last character."""
-    line = moment.lines[moment.line] if moment.line < len(moment.lines) else ""
-    return any(match.start() <= moment.column <= match.end() for match in _TOKEN.finditer(line) if match[0] == name)
 
 
 def _reach(moment: Moment, found: _Definition) -> Iterator[int]:

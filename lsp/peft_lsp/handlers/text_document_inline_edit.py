@@ -14,7 +14,7 @@ import msgspec
 from lsprotocol import types
 
 from peft_lsp import ACCEPTED_COMMAND
-from peft_lsp.next_edits import PAUSE_S
+from peft_lsp.next_edits import pause_before
 from peft_lsp.session import Session
 
 NO_EDITS: dict[str, Any] = {"edits": []}
@@ -45,7 +45,7 @@ async def inline_edit(session: Session, params: Any) -> dict[str, Any]:
     snapshot = document.snapshot(position, session.documents.encoding)
     settings = await session.settings.of(asked.uri)
     automatic = asked.trigger != BY_HAND
-    pause_s = max(PAUSE_S, (settings.delay_ms or 0) / 1000) if automatic else 0.0
+    pause_s = max(pause_before(snapshot), (settings.delay_ms or 0) / 1000) if automatic else 0.0
     found = await session.next_edits.find(snapshot, settings, automatic=automatic, pause_s=pause_s)
     if found is None:
         return NO_EDITS

@@ -30,7 +30,7 @@ from peft_lsp.handlers import notifications
 from peft_lsp.handlers.text_document_inline_completion import inline_completion
 from peft_lsp.handlers.text_document_inline_edit import inline_edit
 from peft_lsp.handlers.workspace_execute_command import accepted
-from peft_lsp.next_edits import placed_edit
+from peft_lsp.next_edits import PAUSE_IN_WORD_S, PAUSE_S, pause_before, placed_edit
 from peft_lsp.session import Session
 
 URI = "file:///project/demo.py"
@@ -316,3 +316,12 @@ def test_an_edit_of_whole_lines_changes_them_wherever_they_are(
     document.change([types.TextDocumentContentChangePartial(span, inserted)], 2, Encoding.UTF32)
     after = document.text.replace(eol, "\n")
     assert split_lines(after) == change.apply(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "expected"),
+    [(0, 11, PAUSE_IN_WORD_S), (0, 10, PAUSE_S), (0, 12, PAUSE_S), (1, 0, PAUSE_S), (1, 16, PAUSE_IN_WORD_S)],
+)
+def test_behind_a_word_the_pause_is_longer(line: int, column: int, expected: float) -> None:
+    document = OpenDocument(URI, "python", 1, TEXT)
+    assert pause_before(document.snapshot(types.Position(line, column), Encoding.UTF16)) == expected
