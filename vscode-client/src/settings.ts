@@ -29,7 +29,7 @@ export function pipArguments(): readonly string[] {
 
 /** The settings that the language server reads; the others are the extension's own. */
 export const OF_SERVER = [
-  ...["enabled", "disabledLanguages", "disabledFiles", "silentIn", "adapter", "feedback"],
+  ...["enabled", "disabledLanguages", "disabledFiles", "silentIn", "nextEdits", "adapter", "feedback"],
   ...["maxTokens", "timeBudgetMs", "delayMs", "showAfterMs", "eagerness"],
 ];
 export const OF_EXTENSION = ["command", "pipArguments", "tuneArguments", "logLevel"];
