@@ -257,7 +257,9 @@ def test_the_data_of_a_run_are_split_as_evaluate_splits_them(tmp_path: Path) -> 
     file = tmp_path / "mine.jsonl"
     rows = ({"intent": f"add {number} to x", "code": f"x + {number}"} for number in range(40))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    name, load = _source(DataLocations(cache=tmp_path), str(file), None, [], [], None, _RepositorySizes(0, 0))
+    name, load = _source(
+        DataLocations(cache=tmp_path), str(file), None, [], [], None, _RepositorySizes(0, 0), edits=False
+    )
     assert name == "mine"
     data, evaluated = load(lambda _event: None), catalogue.load(str(file), DataLocations(cache=tmp_path))
     assert (data.train, data.validation, data.test) == (evaluated.train, evaluated.validation, evaluated.test)
