@@ -119,6 +119,8 @@ def test_the_same_commits_give_the_same_data(repository: Path, data: DataSet) ->
 
 def test_no_more_is_learned_than_was_asked_for(repository: Path) -> None:
     assert len(made_of(repository, most=20).train) == 20
+    few = edits_data_set([(repository, "")], name="shop", seed=1, max_examples=3, held_out=2)
+    assert len(few.train) == 3, "a little asked for is no little history"
 
 
 def test_a_secret_an_ignored_file_and_a_generated_one_teach_nothing(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def edits_data_set(
     with detectors() as plugins:
         for root, _licence in roots:
             reader = _HistoryReader(root, seed, plugins, dropped, FilePatterns(ignored, "the patterns given"))
-            found.append(reader.read(each_room + 2 * each_held_out, on_progress))
+            found.append(reader.read(max(MIN_EXAMPLES, each_room + 2 * each_held_out), on_progress))
     parts = [_divided(each, each_held_out) for each in found]
     test, validation, train = (drop_duplicates(_by_turns([part[at] for part in parts]), dropped) for at in range(3))
     validation = drop_overlap(validation, test, dropped, "example: also held out to judge")
