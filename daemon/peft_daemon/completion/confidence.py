@@ -53,6 +53,15 @@ _WHOLE_END = re.compile(r"(?<=[\w)\]}\"'`;])(?![\w])")
 """A point behind a name, a literal or a closing bracket."""
 
 
+MAX_LOGIT = 60.0
+"""Beyond it a probability is 0 or 1 as far as anybody can tell, and ``math.exp`` overflows somewhere."""
+
+
+def logistic(logit: float) -> float:
+    """Return the probability with these log-odds."""
+    return 1 / (1 + math.exp(-max(-MAX_LOGIT, min(MAX_LOGIT, logit))))
+
+
 def evidence(tokens: Iterable[WrittenToken], begin: int, end: int) -> Evidence:
     """Return what is known of the text from ``begin`` to ``end``; a token counts by the share of it that lies there."""
     total, known, unknown = 0.0, 0, 0
@@ -77,7 +86,7 @@ def probability(found: Evidence, weights: Weights = WEIGHTS) -> float | None:
     if not found.known:
         return None
     logit = weights.bias + weights.total * found.total + weights.unknown * found.unknown
-    return 1 / (1 + math.exp(-logit))
+    return logistic(logit)
 
 
 def points(text: str, document: Document, *, over: bool) -> list[int]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from peft_core.api_types import Eagerness, FeedbackRequest, Outcome
 from peft_core.status_types import ServingLimit
+from peft_daemon.completion.confidence import logistic
 
 LEAST: Mapping[Eagerness, float] = {Eagerness.LOW: 0.3, Eagerness.MEDIUM: 0.06, Eagerness.HIGH: 0.01}
 """How likely a suggestion must be right; see docs/performance.md for what each costs and saves."""
@@ -74,7 +75,7 @@ def learned_least(outcomes: Iterable[tuple[float, bool]]) -> float:
         return LEAST[Eagerness.MEDIUM]
     offset, slope = regression(pairs)
     wanted = _logit(LEAST[Eagerness.MEDIUM])
-    found = 1 / (1 + math.exp(-(wanted - offset) / max(slope, 0.1)))
+    found = logistic((wanted - offset) / max(slope, 0.1))
     return min(max(found, LEAST[Eagerness.HIGH]), LEAST[Eagerness.LOW])
 
 
@@ -88,7 +89,7 @@ def regression(outcomes: Iterable[tuple[float, bool]]) -> tuple[float, float]:
         up, up_slope = -stiff * offset, -stiff_slope * (slope - 1)
         first, mixed, last = stiff, 0.0, stiff_slope
         for odds, taken in pairs:
-            likely = 1 / (1 + math.exp(-(offset + slope * odds)))
+            likely = logistic(offset + slope * odds)
             spread = likely * (1 - likely)
             up += taken - likely
             up_slope += (taken - likely) * odds

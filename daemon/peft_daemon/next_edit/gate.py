@@ -7,10 +7,10 @@ The weights are fitted to scenarios of public histories (``benchmarks/next_edit_
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 from peft_core.api_types import Eagerness
+from peft_daemon.completion.confidence import logistic
 from peft_daemon.next_edit.answer import EditDraft
 
 RENAMING_CONFIDENCE = 0.55
@@ -55,4 +55,4 @@ def confidence(draft: EditDraft, cursor: int, weights: GateWeights = WEIGHTS) ->
         + weights.lines * max(len(change.old), len(change.new))
         + weights.distant * (not draft.place.start <= cursor < draft.place.end)
     )
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
+    return logistic(logit)
