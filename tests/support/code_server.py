@@ -7,11 +7,9 @@ is compiled here from the package's own source.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +20,7 @@ import filelock
 
 from support.made_once import cache_folder
 from support.vscode_install import tool
-from support.vscode_server import SETTINGS, START_S, STOP_S
+from support.vscode_server import end_group, install, start_group
 from support.waiting import wait_until
 
 BUILD_S = 300
@@ -101,38 +99,12 @@ def code_server(
         "XDG_DATA_HOME": str(data / "share"),
     }
     command = [*program(vscode), "--user-data-dir", str(data / "user"), "--extensions-dir", str(data / "extensions")]
-    done = subprocess.run(
-        [*command, "--install-extension", str(extension)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=START_S,
-        check=False,
-    )
-    assert done.returncode == 0 and "successfully installed" in done.stdout, done.stdout + done.stderr
-    machine = data / "user/Machine"
-    machine.mkdir(parents=True, exist_ok=True)
-    (machine / "settings.json").write_text(json.dumps({**SETTINGS, **settings}))
+    install(command, (extension,), data / "user/Machine", settings, environment)
     options = ["--auth", "password", "--bind-addr", "127.0.0.1:0", "--disable-workspace-trust"]
     options += ["--disable-telemetry", "--disable-update-check", "--disable-getting-started-override"]
     log = data / "code-server.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *options],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = start_group([*command, *options], log, environment)
     try:
         yield CodeServer(process, log)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        end_group(process)

@@ -66,14 +66,7 @@ class VsCodeServer:
 
     def stop(self) -> None:
         """End the server with all it started, except daemons, which are meant to stay."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(STOP_S)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        end_group(self._process)
 
     def _address(self) -> str:
         deadline = time.monotonic() + START_S
@@ -83,6 +76,52 @@ class VsCodeServer:
             time.sleep(0.05)
         self.stop()
         raise AssertionError(f"the VS Code server does not start:\n{self.log.read_text(errors='replace')}")
+
+
+def install(
+    command: Sequence[str],
+    extensions: Sequence[Path],
+    machine: Path,
+    settings: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> None:
+    """Install extensions (.vsix files) with a server's command, and write the settings of its machine."""
+    done = subprocess.run(
+        [*command, *(word for each in extensions for word in ("--install-extension", str(each)))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=START_S,
+        check=False,
+    )
+    assert done.returncode == 0 and "successfully installed" in done.stdout, done.stdout + done.stderr
+    machine.mkdir(parents=True, exist_ok=True)
+    (machine / "settings.json").write_text(json.dumps({**SETTINGS, **settings}))
+
+
+def start_group(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server in a process group of its own; it writes into ``log``."""
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a server with all it started in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager
@@ -102,29 +141,10 @@ def vscode_server(
     environment = {**os.environ, **environ, "EXTENSIONS_GALLERY": '{"serviceUrl":""}'}
     node = [tool("node", "nodejs"), str(program / "out/server-main.js"), "--accept-server-license-terms"]
     node += ["--server-data-dir", str(data)]
-    done = subprocess.run(
-        [*node, *(word for each in (extension, *beside) for word in ("--install-extension", str(each)))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=START_S,
-        check=False,
-    )
-    assert done.returncode == 0 and "successfully installed" in done.stdout, done.stdout + done.stderr
-    machine = data / "data/Machine"
-    machine.mkdir(parents=True, exist_ok=True)
-    (machine / "settings.json").write_text(json.dumps({**SETTINGS, **settings}))
+    install(node, (extension, *beside), data / "data/Machine", settings, environment)
     log = data / "server.log"
     command = [*node, "--host", "127.0.0.1", "--port", "0", "--without-connection-token", "--telemetry-level", "off"]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *options],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = start_group([*command, *options], log, environment)
     server = VsCodeServer(process, data, log)
     try:
         yield server
