@@ -20,6 +20,10 @@ from peft_core.code.languages import language_id
 from peft_core.code.positions import Encoding, content, split_lines, to_column, to_offset
 from peft_core.paths import MAX_PATH_CHARS
 
+MAX_DOCUMENT_KEY_CHARS = 4096
+"""Longest key of a document that the daemon takes."""
+MAX_LANGUAGE_CHARS = 200
+"""Longest name of a language that it takes."""
 MAX_PREFIX_CHARS = 64 * 1024
 """Most characters before the cursor in a request; a model's context is smaller than that."""
 MAX_SUFFIX_CHARS = 32 * 1024

@@ -18,14 +18,20 @@ from typing import TYPE_CHECKING, Literal
 
 from peft_core.api_types import LONGEST_SUGGESTION, LONGEST_WINDOW, FeedbackRequest, Outcome
 from peft_core.tasks import BackgroundTasks
-from peft_lsp.documents import ContentChange, DocumentSnapshot, OpenDocument, OpenDocuments, normalize_line_ends
+from peft_lsp.documents import (
+    MAX_LANGUAGE_CHARS,
+    ContentChange,
+    DocumentSnapshot,
+    OpenDocument,
+    OpenDocuments,
+    normalize_line_ends,
+)
 from peft_lsp.suggestion_tracker import SettledSuggestion, SuggestionTracker, TrackedSuggestion
 
 if TYPE_CHECKING:
     from peft_core.api_types import CompleteResponse
     from peft_lsp.daemon_connection import DaemonConnection
 
-MAX_LANGUAGE_CHARS = 200
 MAX_SETTLE_S = 2.0
 """How long a server that ends waits for the daemon to accept the last records."""
 MIN_MATCH_CHARS = 3

@@ -23,6 +23,8 @@ from peft_core.code.positions import content
 from peft_core.next_edit_types import NextEditRequest, NextEditResponse, SuggestedEdit
 from peft_lsp.daemon_connection import DaemonConnection
 from peft_lsp.documents import (
+    MAX_DOCUMENT_KEY_CHARS,
+    MAX_LANGUAGE_CHARS,
     ContentChange,
     DocumentSnapshot,
     OpenDocument,
@@ -41,8 +43,6 @@ PAUSE_S = 0.3
 """Shortest pause in typing before a next edit is looked for: it costs more than a completion, and nobody waits."""
 PAUSE_IN_WORD_S = 1.0
 """The same while the cursor is right behind a word: half a name, used elsewhere, would be wrong."""
-MAX_DOCUMENT_KEY_CHARS = 4096
-MAX_LANGUAGE_CHARS = 200
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,14 @@ from peft_core.code.positions import Encoding
 from peft_core.decisions import Decider
 from peft_lsp.client import Client
 from peft_lsp.daemon_connection import DaemonConnection, DocumentOff, StatusBoard
-from peft_lsp.documents import DocumentSnapshot, OpenDocuments, TextPosition, WorkspaceFolders
+from peft_lsp.documents import (
+    MAX_DOCUMENT_KEY_CHARS,
+    MAX_LANGUAGE_CHARS,
+    DocumentSnapshot,
+    OpenDocuments,
+    TextPosition,
+    WorkspaceFolders,
+)
 from peft_lsp.feedback import MAX_SETTLE_S, FeedbackReporter
 from peft_lsp.learning import LearningWatcher
 from peft_lsp.next_edits import NextEdits
@@ -28,9 +35,6 @@ from peft_lsp.refusals import Refusals
 from peft_lsp.settings import EditorSettings, SettingsCache
 from peft_lsp.silences import Silences
 
-MAX_DOCUMENT_KEY_CHARS = 4096
-"""Longest key of a document that the daemon takes."""
-MAX_LANGUAGE_CHARS = 200
 MAX_DETAIL_CHARS = 1000
 MAX_CODE_TOKENS = 256
 CODE_TIME_BUDGET_MS = 120_000

@@ -13,10 +13,10 @@ from lsprotocol import types
 from peft_core.api_types import MAX_INSTRUCTION, CompleteResponse, EditKind, EditRequest, FinishReason
 from peft_core.errors import InvalidInput
 from peft_core.privacy.files import why_secret
-from peft_lsp.documents import DocumentSnapshot, OpenDocument, model_text
+from peft_lsp.documents import MAX_LANGUAGE_CHARS, DocumentSnapshot, OpenDocument, model_text
 from peft_lsp.functions import FunctionLines, find_function, name_of_tests
 from peft_lsp.proposals import ProposalDraft, ProposalTarget
-from peft_lsp.session import MAX_LANGUAGE_CHARS, Session
+from peft_lsp.session import Session
 
 MAX_SELECTION_CHARS = 20_000
 MAX_NAME_CHARS = 200
