@@ -6,12 +6,10 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 
-from peft_cli.evaluation_view import print_line
+from peft_cli.evaluation_view import print_figures, print_line
 from peft_cli.progress_view import BarView, ThrottledLog
 from peft_evaluation.edit_benchmark import report as report_module
 from peft_evaluation.edit_benchmark.results import EditBenchReport
@@ -93,13 +91,7 @@ def so_far(event: Asking) -> str:
 
 def print_edit_report(console: Console, report: EditBenchReport, folder: str) -> None:
     """Print the figures in a table that fits 80 columns, the comparisons, and where the report is."""
-    found = report_module.figure_table(report, interval=False)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, head in enumerate(found.head):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
-    for row in found.rows:
-        table.add_row(*row)
-    console.print(table, highlight=False)
+    print_figures(console, report_module.figure_table(report, interval=False))
     for each in report_module.comparison_table(report).rows:
         policy, against, of, difference, *_, p, verdict = each
         print_line(console, f"{policy} against {against}, {of}: {verdict} ({difference}, p {p})")

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 
 from peft_cli.progress_view import BarView, ThrottledLog
+from peft_evaluation.report.tables import Table as FigureTable
 from peft_evaluation.report.tables import difference, format_interval, format_value, probability
 from peft_evaluation.runner import AnswerVerified, EvaluationEvent, EvaluationReported, SampleAnswered
 from peft_evaluation.scorers.metrics import METRICS, WHOLES
@@ -182,19 +183,23 @@ class TypingLog:
 
 def print_typing_report(console: Console, report: BenchReport, folder: str) -> None:
     """Print the figures in a table that fits 80 columns, the goals, and where the report is."""
-    found = report_module.policy_table(report)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, head in enumerate(found.head):
-        table.add_column(head, justify="right" if number else "left", no_wrap=True)
-    for row in found.rows:
-        table.add_row(*row)
-    console.print(table, highlight=False)
+    print_figures(console, report_module.policy_table(report))
     words = {True: "met", False: "not met", None: "not measured"}
     for goal in report.goals:
         print_line(console, f"{words[goal.met]}: {goal.what}: {report_module.number(goal.value)} ({goal.target})")
     for note in report.notes:
         print_line(console, f"note: {note}")
     print_line(console, f"report: {folder}/{report_module.TYPING_PAGES.page}")
+
+
+def print_figures(console: Console, found: FigureTable) -> None:
+    """Print a benchmark's table: a row for each figure, a column for each policy."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, head in enumerate(found.head):
+        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    for row in found.rows:
+        table.add_row(*row)
+    console.print(table, highlight=False)
 
 
 def print_line(console: Console, text: str) -> None:

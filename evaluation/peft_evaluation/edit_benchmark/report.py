@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from peft_evaluation.edit_benchmark.figures import FIGURES
 from peft_evaluation.edit_benchmark.results import SCHEMA, EditBenchReport, EditFigures
 from peft_evaluation.edit_benchmark.scenarios import AnswerDistance, ScenarioKind
 from peft_evaluation.report import charts
-from peft_evaluation.report.markdown import lines
+from peft_evaluation.report.markdown import benchmark
 from peft_evaluation.report.page import ReportPages, render
 from peft_evaluation.report.schema import Measure
 from peft_evaluation.report.store import ReportFormat
-from peft_evaluation.report.tables import Table, duration, probability, size
+from peft_evaluation.report.tables import Table, benchmark_facts, probability
 from peft_evaluation.scorers.metrics import MetricKind
 
 TITLE = "Benchmark of next edits"
@@ -42,7 +41,13 @@ def write_report(folder: Path, report: EditBenchReport) -> None:
 
 def markdown_report(report: EditBenchReport) -> str:
     """Return the report for a terminal or a code host."""
-    return "\n".join(_markdown_lines(report)) + "\n"
+    return benchmark(
+        TITLE,
+        notes=report.notes,
+        about="docs/next-edit.md says what each figure means. Intervals are of 95 %.",
+        policies={name: each.what for name, each in report.edit_policies.items()},
+        sections=(*_sections(report), ("How it was done", fact_table(report))),
+    )
 
 
 def html_report(report: EditBenchReport) -> str:
@@ -91,24 +96,6 @@ def _sections(report: EditBenchReport) -> list[tuple[str, Table]]:
     if any(each.silences for each in report.edit_policies.values()):
         sections.append(("Why nothing was suggested", silence_table(report)))
     return sections
-
-
-def _markdown_lines(report: EditBenchReport) -> Iterator[str]:
-    yield f"# {TITLE}"
-    yield ""
-    for note in report.notes:
-        yield f"> {note}"
-        yield ">"
-    yield ""
-    yield "docs/next-edit.md says what each figure means. Intervals are of 95 %."
-    yield ""
-    for name, each in report.edit_policies.items():
-        yield f"- `{name}`: {each.what}"
-    yield ""
-    for heading, table in (*_sections(report), ("How it was done", fact_table(report))):
-        yield f"## {heading}"
-        yield ""
-        yield from lines(table)
 
 
 # The tables of a report, the same on the terminal and in every kind of file.
@@ -207,23 +194,10 @@ def _count(figures: EditFigures, reason: str) -> int:
 
 def fact_table(report: EditBenchReport) -> Table:
     """Return the table of what was done, on what, where."""
-    machine = report.machine
     repositories = dict.fromkeys(each.repository for each in report.scenarios)
     answers = sum(each.kind is ScenarioKind.ANSWER for each in report.scenarios)
-    rows: Iterator[tuple[str, str]] = iter(
-        (
-            ("model", f"{report.model} ({report.model_sha256[:12]})"),
-            (
-                "scenarios",
-                f"{answers} with an answer, {len(report.scenarios) - answers} without, seed {report.seed}, "
-                f"digest {report.scenarios_sha256[:12]}",
-            ),
-            ("repositories", ", ".join(repositories)),
-            ("machine", f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}"),
-            ("time", duration(report.seconds)),
-            ("command", report.command),
-            ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
-            ("when", report.created),
-        )
+    scenarios = (
+        f"{answers} with an answer, {len(report.scenarios) - answers} without, seed {report.seed}, "
+        f"digest {report.scenarios_sha256[:12]}"
     )
-    return Table(("", ""), tuple(rows))
+    return benchmark_facts(report, ("scenarios", scenarios), ("repositories", ", ".join(repositories)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -76,6 +76,19 @@ def _flips(report: Report) -> Iterator[str]:
                     yield f"# {name}\n{first_text(item, name).strip()}"
                 yield "````"
                 yield ""
+
+
+def benchmark(
+    title: str, *, notes: Iterable[str], about: str, policies: Mapping[str, str], sections: Iterable[tuple[str, Table]]
+) -> str:
+    """Return a benchmark's report: ``about`` says where figures are explained, ``policies`` what each of them is."""
+    text = [f"# {title}", ""]
+    for note in notes:
+        text += [f"> {note}", ">"]
+    text += ["", about, "", *(f"- `{name}`: {what}" for name, what in policies.items()), ""]
+    for heading, table in sections:
+        text += [f"## {heading}", "", *lines(table)]
+    return "\n".join(text) + "\n"
 
 
 def one_line(text: str) -> str:

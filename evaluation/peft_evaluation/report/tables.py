@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from peft_evaluation.report.schema import Comparison, Measure, Report
+from peft_evaluation.report.schema import Comparison, Machine, Measure, Report
 from peft_evaluation.scorers.metrics import METRICS, WHOLES, MetricKind
 
 
@@ -15,6 +16,54 @@ class Table:
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+class BenchmarkRun(Protocol):
+    """What every report of a benchmark says of how it was made."""
+
+    @property
+    def model(self) -> str:
+        """Id of the model."""
+
+    @property
+    def model_sha256(self) -> str:
+        """That of its file."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where it ran."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+    @property
+    def command(self) -> str:
+        """With which it was made."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the libraries."""
+
+    @property
+    def created(self) -> str:
+        """When, ISO 8601."""
+
+
+def benchmark_facts(run: BenchmarkRun, *subject: tuple[str, str]) -> Table:
+    """Return the table of what a benchmark did, where; ``subject`` are the rows on what it was done."""
+    machine = run.machine
+    where = f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}"
+    rows = (
+        ("model", f"{run.model} ({run.model_sha256[:12]})"),
+        *subject,
+        ("machine", where),
+        ("time", duration(run.seconds)),
+        ("command", run.command),
+        ("versions", ", ".join(f"{name} {version}" for name, version in run.versions.items())),
+        ("when", run.created),
+    )
+    return Table(("", ""), rows)
 
 
 def facts(report: Report) -> Table:

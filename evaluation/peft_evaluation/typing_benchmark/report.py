@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from peft_evaluation.report import charts
-from peft_evaluation.report.markdown import lines
+from peft_evaluation.report.markdown import benchmark
 from peft_evaluation.report.page import ReportPages, render
 from peft_evaluation.report.store import ReportFormat
-from peft_evaluation.report.tables import Table, duration, probability, size
+from peft_evaluation.report.tables import Table, benchmark_facts, probability
 from peft_evaluation.typing_benchmark.results import SCHEMA, BenchReport, PolicyFigures
 
 TITLE = "Typing benchmark"
@@ -23,7 +23,13 @@ def write_report(folder: Path, report: BenchReport) -> None:
 
 def markdown_report(report: BenchReport) -> str:
     """The report for a terminal or a code host."""
-    return "\n".join(_markdown_lines(report)) + "\n"
+    return benchmark(
+        TITLE,
+        notes=report.notes,
+        about="docs/typing-benchmark.md says what each figure means.",
+        policies={name: each.what for name, each in report.policies.items()},
+        sections=(*_sections(report), ("How it was done", fact_table(report))),
+    )
 
 
 def html_report(report: BenchReport) -> str:
@@ -58,24 +64,6 @@ def _sections(report: BenchReport) -> list[tuple[str, Table]]:
     if report.comparisons:
         sections.append(("Quality, line by line", comparison_table(report)))
     return [*sections, ("Traces", trace_table(report))]
-
-
-def _markdown_lines(report: BenchReport) -> Iterator[str]:
-    yield f"# {TITLE}"
-    yield ""
-    for note in report.notes:
-        yield f"> {note}"
-        yield ">"
-    yield ""
-    yield "docs/typing-benchmark.md says what each figure means."
-    yield ""
-    for name, each in report.policies.items():
-        yield f"- `{name}`: {each.what}"
-    yield ""
-    for heading, table in (*_sections(report), ("How it was done", fact_table(report))):
-        yield f"## {heading}"
-        yield ""
-        yield from lines(table)
 
 
 # The tables of a report, the same on the terminal and in every kind of file.
@@ -191,16 +179,5 @@ def trace_table(report: BenchReport) -> Table:
 
 def fact_table(report: BenchReport) -> Table:
     """What was done, on what, where."""
-    machine = report.machine
-    rows: Iterator[tuple[str, str]] = iter(
-        (
-            ("model", f"{report.model} ({report.model_sha256[:12]})"),
-            ("traces", f"{len(report.traces)}, seed {report.seed}, digest {report.traces_sha256[:12]}"),
-            ("machine", f"{machine.processor}, {machine.cores} cores, {size(machine.memory_bytes)}, {machine.system}"),
-            ("time", duration(report.seconds)),
-            ("command", report.command),
-            ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
-            ("when", report.created),
-        )
-    )
-    return Table(("", ""), tuple(rows))
+    traces = f"{len(report.traces)}, seed {report.seed}, digest {report.traces_sha256[:12]}"
+    return benchmark_facts(report, ("traces", traces))
