@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,24 +58,6 @@ class EditCommit:
     files: tuple[ChangedFile, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EditMoment:
-    """A document in the middle of a change."""
-
-    commit: str
-    path: str
-    language: str
-    lines: Lines
-    """The document, with the changes of the history made."""
-    history: History
-    line: int
-    """The cursor's line: where the last of these changes ends ..."""
-    column: int
-    """... and behind its last character."""
-    answer: LineChange
-    """What was changed next."""
-
-
 @dataclass(frozen=True)
 class EditStep:
     """A document between two of its changes."""
@@ -116,7 +98,7 @@ def edit_commits(root: Path, newest: str = "HEAD", *, max_seconds: float = MAX_R
                     before, after = blob(old), blob(new)
                 except OSError:  # git has ended: the time is up, or it cannot read this repository
                     return
-                if before is not None and after is not None and _squeezed(before) != _squeezed(after):
+                if before is not None and after is not None and not LineChange(0, before, after).is_blank:
                     files.append(ChangedFile(path, language, before, after))
             if files:
                 yield EditCommit(commit, at, tuple(files))
@@ -141,24 +123,6 @@ def edit_steps(file: ChangedFile, at: int) -> Iterator[EditStep]:
     yield EditStep(lines, history, words, None)
 
 
-def moments(commit: EditCommit) -> Iterator[EditMoment]:
-    """Yield the moments of a commit at which the next change follows from those before it, file by file."""
-    for file in commit.files:
-        for step in edit_steps(file, commit.at):
-            if step.following is not None and follows(step):
-                line = line_after(step)
-                yield EditMoment(
-                    commit=commit.id,
-                    path=file.path,
-                    language=file.language,
-                    lines=step.lines,
-                    history=step.history,
-                    line=line,
-                    column=len(step.lines[line]),
-                    answer=step.following,
-                )
-
-
 def follows(step: EditStep) -> bool:
     """Whether a suggestion could say the next change, and a word that it takes away or brings was changed before."""
     change = step.following
@@ -176,20 +140,20 @@ def line_after(step: EditStep) -> int:
 
 def is_answer(change: LineChange) -> bool:
     """Whether a suggestion could say this change."""
-    squeezed = _squeezed(change.old), _squeezed(change.new)
-    return max(len(change.old), len(change.new)) <= MAX_ANSWER_LINES and squeezed[0] != squeezed[1]
+    return max(len(change.old), len(change.new)) <= MAX_ANSWER_LINES and not change.is_blank
+
+
+def words_of(lines: Sequence[str]) -> list[str]:
+    """Return the names and other words of lines, in order."""
+    return _WORD.findall("\n".join(lines))
 
 
 def changed_words(change: LineChange) -> frozenset[str]:
     """Return the words that stand in one side of a change more often than in the other."""
-    old, new = (sorted(_WORD.findall("\n".join(side))) for side in (change.old, change.new))
+    old, new = words_of(change.old), words_of(change.new)
     more = set(old) ^ set(new)
     more.update(word for word in set(old) & set(new) if old.count(word) != new.count(word))
     return frozenset(word for word in more if len(word) >= MIN_WORD)
-
-
-def _squeezed(lines: Lines) -> str:
-    return "".join("".join(lines).split())
 
 
 def _listed(root: Path, newest: str, until: float) -> Iterator[tuple[str, int, list[tuple[str, bytes, bytes]]]]:

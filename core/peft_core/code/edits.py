@@ -45,6 +45,12 @@ class LineChange:
         """The change that undoes it."""
         return LineChange(self.start, self.new, self.old)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether only white space changes."""
+        old, new = ("".join("".join(side).split()) for side in (self.old, self.new))
+        return old == new
+
     def apply(self, lines: Sequence[str]) -> Lines:
         """Return the document with the change; raises ValueError where the old lines do not stand there."""
         if tuple(lines[self.start : self.old_end]) != self.old:
@@ -100,8 +106,7 @@ class EditedPlace:
     @property
     def is_blank(self) -> bool:
         """Whether only white space changed."""
-        old, new = self.change.old, self.change.new
-        return "".join("".join(old).split()) == "".join("".join(new).split())
+        return self.change.is_blank
 
 
 History = tuple[EditedPlace, ...]

@@ -69,8 +69,7 @@ class GeneratedText:
         # A token had to begin with the word that the prompt held back: its probability says nothing of the rest.
         forced = self._held.strip() and len(self._raw) - len(chunk.text) < len(self._held)
         if len(self.text) > begin and not forced:
-            logprob = sum(each.logprob for each in chunk.logprobs) if chunk.logprobs else None
-            self.tokens.append(WrittenToken(begin, len(self.text), logprob))
+            self.tokens.append(WrittenToken(begin, len(self.text), chunk.logprob))
 
     def cut(self) -> None:
         """Note that it is ended from outside, or that it is over and stays so."""

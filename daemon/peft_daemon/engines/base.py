@@ -98,6 +98,11 @@ class GenerationChunk:
     """Name of the model that wrote it, where that is not the engine's own."""
 
     @property
+    def logprob(self) -> float | None:
+        """The log-probability of its text; None where the engine does not say."""
+        return sum(each.logprob for each in self.logprobs) if self.logprobs else None
+
+    @property
     def silent(self) -> bool:
         """Whether it only reports how far the prompt has been read."""
         return not self.text and not self.logprobs and self.reason is None

@@ -59,7 +59,7 @@ def draft(moment: Moment, place: Place, written: WrittenWindow, form: EditFormat
     if not text.strip() or len(new) > len(window) + MOST_GROWTH_LINES:
         return EditDraft(place, None, EditSilence.BROKEN, detail="the answer does not fit the lines that were shown")
     change = LineChange(place.start, window, new).trimmed()
-    if _squeezed(change.old) == _squeezed(change.new):
+    if change.is_blank:
         return EditDraft(place, None, EditSilence.UNCHANGED)
     first = len(join_lines(new[: change.start - place.start]))
     last = first + len(join_lines(change.new))
@@ -88,7 +88,3 @@ def reverses(moment: Moment, change: LineChange) -> bool:
 
 def _likeness(one: Sequence[str], other: Sequence[str]) -> float:
     return SequenceMatcher(None, "\n".join(one), "\n".join(other), autojunk=False).ratio()
-
-
-def _squeezed(lines: Sequence[str]) -> str:
-    return "".join("".join(lines).split())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from importlib import resources
 
 import msgspec
@@ -57,7 +58,7 @@ class EditField(StrEnum):
 EditPiece = Segment | EditField
 
 
-class EditFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EditFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """One way to ask for a next edit; the head of ``formats.toml`` explains the fields."""
 
     id: str
@@ -74,17 +75,17 @@ class EditFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     end: str = ""
     stop: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def pieces(self) -> tuple[EditPiece, ...]:
         """The prompt, cut at control tokens and fields."""
         return cut(self.prompt, self.tokens, _FIELDS)
 
-    @property
+    @cached_property
     def past_pieces(self) -> tuple[EditPiece, ...]:
         """One edit of the history, cut in the same way."""
         return cut(self.past, self.tokens, _FIELDS)
 
-    @property
+    @cached_property
     def fields(self) -> frozenset[EditField]:
         """The fields that the prompt has."""
         return frozenset(each for each in self.pieces if isinstance(each, EditField))

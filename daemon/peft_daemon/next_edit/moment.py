@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from peft_core.code.commit_edits import EditMoment
 from peft_core.code.document import normalize_newlines
-from peft_core.code.edits import LineChange, Lines, join_lines, split_lines
+from peft_core.code.edits import History, LineChange, Lines, join_lines, split_lines
 from peft_core.next_edit_types import Diagnostic, NextEditRequest, PastEdit
 from peft_core.privacy.files import secret_file
 
@@ -73,16 +72,10 @@ def of_request(asked: NextEditRequest) -> Moment:
     )
 
 
-def of_commit(moment: EditMoment) -> Moment:
-    """Return a moment of a history as it would be asked for."""
-    return Moment(
-        path=moment.path,
-        language=moment.language,
-        lines=moment.lines,
-        line=moment.line,
-        column=moment.column,
-        edits=tuple(KnownEdit(each.path, each.change, each.path == moment.path) for each in moment.history),
-    )
+def of_history(path: str, language: str, lines: Lines, history: History, *, line: int, column: int) -> Moment:
+    """Return the moment of a document with the changes of a history, as it would be asked for."""
+    edits = tuple(KnownEdit(each.path, each.change, here=each.path == path) for each in history)
+    return Moment(path=path, language=language, lines=lines, line=line, column=column, edits=edits)
 
 
 def request_of(moment: Moment) -> NextEditRequest:

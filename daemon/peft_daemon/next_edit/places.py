@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from peft_core.code.commit_edits import changed_words
+from peft_core.code.commit_edits import changed_words, words_of
 from peft_core.code.edits import LineChange
 from peft_daemon.next_edit.moment import Moment
 
@@ -22,7 +22,6 @@ MOST_PLACES = 3
 MIN_LIKENESS = 0.5
 """Share of the words of a line and of a changed line that both have, from which on they are siblings."""
 MIN_SIBLING_WORDS = 3
-_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,16 @@ def _middles(moment: Moment) -> Iterator[tuple[int, str]]:
             pattern = re.compile(rf"\b{re.escape(word)}\b")
             yield from ((at, f"`{word}` stands here too") for at in near if pattern.search(moment.lines[at]))
     for change in (each.change for each in reversed(moment.edits)):
-        olds = [frozenset(_WORD.findall(line)) for line in change.old]
+        olds = [frozenset(words_of((line,))) for line in change.old]
         for at in near:
-            words = frozenset(_WORD.findall(moment.lines[at]))
+            words = frozenset(words_of((moment.lines[at],)))
             if len(words) >= MIN_SIBLING_WORDS and any(_likeness(words, old) >= MIN_LIKENESS for old in olds):
                 yield at, "this line is like the one that was changed"
 
 
 def gone_words(change: LineChange) -> frozenset[str]:
     """Return the words that a change took away entirely."""
-    return changed_words(change) - frozenset(_WORD.findall("\n".join(change.new)))
+    return changed_words(change) - frozenset(words_of(change.new))
 
 
 def _likeness(one: frozenset[str], other: frozenset[str]) -> float:

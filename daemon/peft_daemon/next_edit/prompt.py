@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from peft_core.code.edits import LineChange, Lines, join_lines
+from peft_core.code.edits import Lines, join_lines
 from peft_core.privacy.values import masked
 from peft_daemon.completion.prompt import append_segment
 from peft_daemon.engines.base import Prompt, Segment
@@ -52,7 +52,7 @@ def edit_prompt(
         fields[EditField.BELOW] = _limited(moment.lines[place.end : last], most_characters, keep_end=False)
     past = [
         _filled(form.past_pieces, _past_fields(each, moment, root))
-        for each in [each for each in moment.edits if not _is_blank(each.change)][-MOST_SHOWN_EDITS:]
+        for each in [each for each in moment.edits if not each.change.is_blank][-MOST_SHOWN_EDITS:]
     ]
     segments: list[Segment] = []
     for piece in form.pieces:
@@ -151,7 +151,3 @@ def _limited(lines: Lines, room: int, *, keep_end: bool) -> str:
             break
         kept.append(line)
     return join_lines(kept[::-1] if keep_end else kept)
-
-
-def _is_blank(change: LineChange) -> bool:
-    return "".join("".join(change.old).split()) == "".join("".join(change.new).split())

@@ -252,7 +252,6 @@ async def _read(engine: Engine, request: GenerationRequest) -> tuple[WrittenWind
         async for chunk in chunks:
             timings, reason = chunk.timings, chunk.reason or reason
             if chunk.text:
-                logprob = sum(each.logprob for each in chunk.logprobs) if chunk.logprobs else None
-                tokens.append(WrittenToken(len(text), len(text) + len(chunk.text), logprob))
+                tokens.append(WrittenToken(len(text), len(text) + len(chunk.text), chunk.logprob))
                 text += chunk.text
     return WrittenWindow(text, tuple(tokens), reason), timings

@@ -8,7 +8,7 @@ import msgspec
 from rapidfuzz.distance import Indel, Levenshtein
 
 from peft_core.code.edits import LineChange, Lines, join_lines
-from peft_daemon.next_edit.moment import KnownEdit, Moment
+from peft_daemon.next_edit.moment import Moment, of_history
 from peft_daemon.next_edit.places import places
 from peft_evaluation.edit_benchmark.scenarios import EditScenario, ScenarioKind
 
@@ -128,13 +128,13 @@ def is_distant(scenario: EditScenario, change: LineChange) -> bool:
 
 def moment_of(scenario: EditScenario) -> Moment:
     """Return a scenario as the daemon looks at it."""
-    return Moment(
-        path=scenario.path,
-        language=scenario.language,
-        lines=scenario.lines,
+    return of_history(
+        scenario.path,
+        scenario.language,
+        scenario.lines,
+        scenario.history,
         line=scenario.line,
         column=scenario.column,
-        edits=tuple(KnownEdit(each.path, each.change, here=True) for each in scenario.history),
     )
 
 

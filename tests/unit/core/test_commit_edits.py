@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from peft_core.code.commit_edits import changed_words, edit_commits, edit_steps, follows, moments
+from peft_core.code.commit_edits import changed_words, edit_commits, edit_steps, follows, line_after
 from peft_core.code.edits import LineChange
 
 BEFORE = """\
@@ -47,14 +47,15 @@ def repository(tmp_path: Path) -> Path:
 
 def test_a_moment_has_the_changes_so_far_and_the_next_that_follows(repository: Path) -> None:
     (commit,) = edit_commits(repository)
-    found = list(moments(commit))
-    assert [(each.line, each.answer.new) for each in found] == [
+    found = [each for file in commit.files for each in edit_steps(file, commit.at) if follows(each)]
+    assert [(line_after(each), each.following and each.following.new) for each in found] == [
         (0, ("def print_area(width, height, unit):", "    print(area(width, height, unit))")),
     ]
     moment = found[0]
     assert [each.change.new for each in moment.history] == [("def area(width, height, unit):",)]
-    assert moment.column == len("def area(width, height, unit):")
-    after = moment.answer.apply(moment.lines)
+    assert moment.lines[line_after(moment)] == "def area(width, height, unit):"
+    assert moment.following is not None
+    after = moment.following.apply(moment.lines)
     assert "\n".join(after) + "\n" == BEFORE.replace("(width, height)", "(width, height, unit)")
 
 

@@ -7,15 +7,14 @@ looked at. So a model learns to copy, and to change only what follows.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from random import Random
 
-from peft_core.code.commit_edits import ChangedFile, EditCommit, EditStep, edit_steps, follows, line_after
-from peft_core.code.edits import LineChange, join_lines
-from peft_daemon.next_edit.moment import KnownEdit, Moment
+from peft_core.code.commit_edits import ChangedFile, EditCommit, EditStep, edit_steps, follows, line_after, words_of
+from peft_core.code.edits import LineChange
+from peft_daemon.next_edit.moment import Moment, of_history
 from peft_daemon.next_edit.places import LINES_ABOVE, LINES_BELOW, Place, places
 from peft_tuning.data.examples import EditExample
 
@@ -31,7 +30,6 @@ SHIFTED_SHARE = 0.5
 UNRELATED_LINES = 20
 """Lines between an unrelated place and every change."""
 UNRELATED_TRIES = 8
-_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 class WindowKind(StrEnum):
@@ -94,14 +92,7 @@ def commit_windows(origin: str, commit: EditCommit, files: Sequence[ChangedFile]
 
 def _moment(file: ChangedFile, step: EditStep) -> Moment:
     line = line_after(step)
-    return Moment(
-        path=file.path,
-        language=file.language,
-        lines=step.lines,
-        line=line,
-        column=len(step.lines[line]),
-        edits=tuple(KnownEdit(each.path, each.change, here=True) for each in step.history),
-    )
+    return of_history(file.path, file.language, step.lines, step.history, line=line, column=len(step.lines[line]))
 
 
 def _example(id_: str, moment: Moment, place: Place, change: LineChange | None = None) -> EditExample:
@@ -150,6 +141,6 @@ def _silent_at_the_end(moment: Moment, step: EditStep, random: Random) -> Iterat
         first, last = place.start - UNRELATED_LINES, place.end + UNRELATED_LINES
         if any(each.change.start < last and first < each.change.new_end for each in step.history):
             continue
-        if lines[line].strip() and step.words.isdisjoint(_WORD.findall(join_lines(lines[place.start : place.end]))):
+        if lines[line].strip() and step.words.isdisjoint(words_of(lines[place.start : place.end])):
             yield WindowKind.UNRELATED, replace(moment, line=line, column=len(lines[line])), place
             return
