@@ -151,8 +151,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def usable_tasks(manifest: Manifest, task: Task | None, models: Mapping[Task, ModelEntry]) -> tuple[Task, ...]:
     """Return the tasks that an adapter can serve: those it was trained for, or ``task``, with a model it was made for.
 
-    ``models`` has the model that answers each task. Raises Conflict where none of these is the adapter's base.
+    ``models`` has the model that answers each task. Raises Conflict where none of these is the adapter's base, and for
+    next edits by an adapter for completions, or the other way round: neither knows how the other is asked.
     """
+    if task is not None and (task is Task.EDIT) is not (Task.EDIT in manifest.tasks):
+        raise Conflict(
+            f"{manifest.name} cannot serve the task '{task}'",
+            why=f"it was made for: {', '.join(manifest.tasks)}",
+            fix="Choose another adapter with `peft-daemon adapters list`",
+        )
     wanted = manifest.tasks if task is None else (task,)
     usable = tuple(each for each in wanted if models[each].sha256 == manifest.base_sha256)
     if not usable:

@@ -108,6 +108,16 @@ def test_an_adapter_serves_only_tasks_whose_model_is_its_base(tmp_path: Path, mo
         call("import", write_peft(tmp_path / "third", lora(seed=3)), "--name", "third", "--task", "intent")
 
 
+def test_an_adapter_for_completions_serves_no_next_edits_and_the_other_way_round(tmp_path: Path) -> None:
+    call("import", write_peft(tmp_path / "fills", lora(seed=2)), "--name", "fills")
+    call("import", write_peft(tmp_path / "edits", lora(seed=3)), "--name", "edits", "--task", "edit")
+    with pytest.raises(Conflict, match="fills cannot serve the task 'edit'"):
+        call("use", "fills", "--task", "edit")
+    with pytest.raises(Conflict, match="edits cannot serve the task 'fill'"):
+        call("use", "edits", "--task", "fill")
+    assert call_json("use", "edits")["tasks"] == ["edit"]
+
+
 def test_rollback_shows_what_the_name_means_again(tmp_path: Path) -> None:
     first = import_adapter(tmp_path, "mine", 1)
     import_adapter(tmp_path, "mine", 2)
