@@ -14,6 +14,7 @@ from support.editor import COMMAND, Editor, editor
 
 pytestmark = pytest.mark.model
 
+ROOT = Path(__file__).resolve().parents[3]
 URI = "file:///workspace/demo.py"
 
 
@@ -25,6 +26,8 @@ def container(model_file: Path, models_dir: Path) -> list[str]:
         pytest.skip("bubblewrap is missing: install it with the system's package manager")
     alone = ["--unshare-all", "--die-with-parent", "--hostname", "container"]
     files = ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/home"]
+    # A home, and a checkout in it, may be where the container has folders of its own.
+    files += [word for each in (models_dir, ROOT) for word in ("--ro-bind", str(each), str(each))]
     # On many machines /run has the sockets of the session that the editor's window belongs to.
     own = ["--tmpfs", "/run", "--dir", "/home/developer", "--clearenv", "--setenv", "HOME", "/home/developer"]
     set_up = ["--setenv", "PATH", os.defpath, "--setenv", "PEFT_DAEMON_MODELS_DIR", str(models_dir)]
